@@ -1,0 +1,53 @@
+"""Names of the objects in the store: the layout that `fetch`, a rebuild and a person with the aws CLI rely on.
+
+    studies/<StudyUID>/series/<SeriesUID>/<SOPInstanceUID>/<sha256>.dcm
+    studies/<StudyUID>/manifests/<revision, 8 digits>.json
+    archive.json
+
+All keys are relative to the store's prefix. UIDs come in as Uid, so nothing unchecked becomes part of a key.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dicomwatchd.model import Uid
+
+IDENTITY = "archive.json"
+STUDIES = "studies/"
+PROBE = "probe/"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_MANIFEST = re.compile(r"studies/([0-9.]+)/manifests/([0-9]{8})\.json\Z")
+
+
+def study_prefix(study: Uid) -> str:
+    return f"{STUDIES}{study}/"
+
+
+def series_prefix(study: Uid, series: Uid) -> str:
+    return f"{STUDIES}{study}/series/{series}/"
+
+
+def manifests_prefix(study: Uid) -> str:
+    return f"{STUDIES}{study}/manifests/"
+
+
+def instance(study: Uid, series: Uid, sop_instance: Uid, sha256: str, attempt: int = 1) -> str:
+    """The key of an instance's bytes. ``attempt`` above 1 is the repair of a key found to hold other bytes."""
+    if not _SHA256.match(sha256):
+        raise ValueError("not a lower-case hexadecimal SHA-256")
+    suffix = f"-{attempt}" if attempt > 1 else ""
+    return f"{series_prefix(study, series)}{sop_instance}/{sha256}{suffix}.dcm"
+
+
+def manifest(study: Uid, revision: int) -> str:
+    if not 1 <= revision <= 99_999_999:
+        raise ValueError("manifest revisions run from 1 to 99999999")
+    return f"{manifests_prefix(study)}{revision:08d}.json"
+
+
+def parse_manifest(key: str) -> tuple[Uid, int] | None:
+    """(study, revision) of a manifest's key, or None if the key is no manifest's."""
+    match = _MANIFEST.match(key)
+    return (Uid(match[1]), int(match[2])) if match else None

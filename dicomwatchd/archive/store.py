@@ -1,0 +1,171 @@
+"""The store port: what the program asks of whatever holds the objects, and nothing more.
+
+There is no delete and no overwrite here. Objects are created once and read; that is all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dicomwatchd.model import Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Which store this is; a DeletionProof is worthless for any other one.
+
+    ``kind`` "s3" or "directory"; ``endpoint`` the URL of the S3 service ("aws:<region>" for Amazon's own) or
+    "file"; ``container`` the bucket, or the folder's path; ``prefix`` as configured.
+    """
+
+    kind: str
+    endpoint: str
+    container: str
+    prefix: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}|{self.endpoint}|{self.container}|{self.prefix}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """The store's own view of one object, as freshly read (S3 HeadObject, ListObjectsV2; stat).
+
+    ``key`` is relative to the store's prefix. ``etag`` is without quotes. ``checksum`` is "sha256:<hex>" or
+    "crc64nvme:<base64>" where the store keeps one over the full object. None: the store does not say.
+    """
+
+    key: str
+    size_bytes: int
+    etag: str | None = None
+    version_id: str | None = None
+    checksum: str | None = None
+    encryption: str | None = None
+    modified_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is known once an object was sent: what the store must say of it if it holds our very bytes.
+
+    ``expected_etag`` and ``expected_checksum`` are computed here, from the bytes in the buffer that was sent,
+    never copied from an answer. ``created`` is False where the key existed already; whether the bytes under it
+    are the right ones is for the verification to say, as it is for those just sent.
+    """
+
+    key: str
+    size_bytes: int
+    sha256: str
+    created: bool
+    expected_etag: str | None = None
+    expected_checksum: str | None = None
+    version_id: str | None = None
+    encryption: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this endpoint and bucket really back, found out by the probe. The default trusts nothing.
+
+    ``etag_is_content``: the ETag is the MD5 of the bytes the store received (composite for multipart), so an ETag
+    equal to the one computed here proves the content. ``checksum_on_head``: HEAD returns a full-object checksum
+    the store computed itself. ``creates_only``: If-None-Match: * is honoured.
+    """
+
+    etag_is_content: bool = False
+    checksum_on_head: bool = False
+    creates_only: bool = False
+    details: dict[str, str] = field(default_factory=dict)
+
+
+class Content(Protocol):
+    """Bytes to send. ``read`` gives exactly ``length`` bytes from ``offset`` or raises SourceChanged."""
+
+    @property
+    def digest(self) -> Digest: ...
+
+    def read(self, offset: int, length: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Content that is in memory already."""
+
+    data: bytes
+    digest: Digest
+
+    @classmethod
+    def of(cls, data: bytes) -> Buffer:
+        return cls(data, Digest(hashlib.sha256(data).hexdigest(), len(data)))
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset == 0 and length == len(self.data):
+            return self.data
+        return self.data[offset : offset + length]
+
+
+@dataclass(frozen=True, slots=True)
+class InitStep:
+    """One line of what `archive init` did: ``outcome`` is "created", "present", "set" or "not supported"."""
+
+    what: str
+    outcome: str
+    detail: str = ""
+
+
+class ObjectStore(Protocol):
+    """A place that keeps objects under keys. Safe to use from many threads.
+
+    Keys are relative to the store's prefix, "/"-separated, ASCII. All methods raise Transient (OutOfReach with
+    ``endpoint`` set when the whole store is in trouble), Permanent, or Fatal; never a foreign exception.
+    """
+
+    @property
+    def destination(self) -> Destination: ...
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def single_put_bytes(self) -> int:
+        """Up to this size an object is sent in one piece, from one buffer."""
+        ...
+
+    def put(self, key: str, content: Content) -> Receipt:
+        """Create the object if the key is free; never overwrite. Idempotent: safe to repeat after any failure.
+
+        Asked-for encryption that the store does not echo raises ArchiveRefused. Content whose bytes no longer
+        match their digest while they are sent raises SourceChanged and leaves no object behind.
+        """
+        ...
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        """A fresh look at one object; None when the store says that there is none."""
+        ...
+
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        """All objects whose key starts with ``prefix``, in key order, streamed."""
+        ...
+
+    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        """The object's bytes in chunks of at most 1 MiB, from the store itself. Raises Permanent (code
+        "no-such-object") when it is not there."""
+        ...
+
+    def check(self) -> None:
+        """Whether the store is there and usable at all. Raises NotInitialised, ArchiveRefused or OutOfReach."""
+        ...
+
+    def initialise(self) -> list[InitStep]:
+        """Create what is missing of bucket or folder; a second run changes nothing. Raises as `check`."""
+        ...
+
+    def probe(self, scratch_key: str) -> Capabilities:
+        """Find out, by trying, what the store enforces, with small objects below ``scratch_key``, and use it from
+        now on (see `capabilities`). Raises ArchiveRefused when it must not be used."""
+        ...
+
+    def close(self) -> None: ...

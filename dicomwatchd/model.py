@@ -1,0 +1,158 @@
+"""The nouns of the program and the life of a study: pure data and one table of transitions."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dicomwatchd.errors import DicomwatchdError, InvalidUid
+
+_UID = re.compile(r"[0-9]+(?:\.[0-9]+)*\Z")
+UID_MAX_LENGTH = 64
+
+
+class Uid(str):
+    """A checked DICOM UID (PS3.5 section 9.1): digits and dots only, at most 64 characters.
+
+    Whatever builds an object key or a path takes this type, so an unchecked value cannot become one.
+    Components with leading zeros are let through as they stand: they occur in the wild, are unambiguous as
+    text and are safe in a path. Raises InvalidUid.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: str) -> Uid:
+        if isinstance(value, Uid):
+            return value
+        if len(value) > UID_MAX_LENGTH:
+            raise InvalidUid(f"a UID of {len(value)} characters; at most {UID_MAX_LENGTH} are allowed")
+        if not _UID.match(value):
+            raise InvalidUid("a UID is empty or holds something else than digits and single dots")
+        return super().__new__(cls, value)
+
+
+@dataclass(frozen=True, slots=True)
+class FileIdentity:
+    """What the kernel says of a file's content; a change of any field means other bytes may be there."""
+
+    dev: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> FileIdentity:
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+    def same_but_ctime(self, other: FileIdentity) -> bool:
+        """Equal up to ctime: a rename moves ctime and nothing else."""
+        return (self.dev, self.inode, self.size_bytes, self.mtime_ns) == (
+            other.dev,
+            other.inode,
+            other.size_bytes,
+            other.mtime_ns,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The SHA-256 (lower-case hex) of a whole file and its length."""
+
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceHeader:
+    """What of a SOP Instance's header the archive goes by (PS3.3 C.12.1, PS3.10 section 7.1).
+
+    ``repairs`` says in plain words what was done to make a value usable ("study UID: trailing NUL dropped").
+    """
+
+    study_uid: Uid
+    series_uid: Uid
+    sop_instance_uid: Uid
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    repairs: tuple[str, ...] = ()
+
+
+#: DICOM JSON (PS3.18 Annex F): tag "GGGGEEEE" -> {"vr": ..., "Value": [...]}
+DicomJson = dict[str, dict[str, object]]
+
+
+class StudyState(StrEnum):
+    ARRIVING = "arriving"
+    QUEUED = "queued"
+    UPLOADING = "uploading"
+    VERIFYING = "verifying"
+    RECORDING = "recording"
+    PURGING = "purging"
+    ARCHIVED = "archived"
+    PARKED = "parked"
+
+
+class StudyEvent(StrEnum):
+    QUIET = "quiet"  # no file of the study has changed for its quiet time
+    CLAIMED = "claimed"  # a shipment takes the study up
+    STORED = "stored"  # every file of the shipment is in the store, as far as the store says
+    VERIFIED = "verified"  # a fresh read of the store agrees for every object
+    MISMATCH = "mismatch"  # an object holds other bytes: send it again under the next free key
+    RECORDED = "recorded"  # manifest and catalogue hold the revision
+    FINISHED = "finished"  # every local file is deleted, or kept as configured
+    CHANGED = "changed"  # a file of the study is new or has changed
+    RELEASED = "released"  # the shipment stopped half-way: error with retry, drain or restart
+    FAILED = "failed"  # an error that will not heal by itself
+    RETRY = "retry"  # the operator asks for another try
+    DUE = "due"  # a kept file has reached its time of deletion
+
+
+class FileState(StrEnum):
+    READY = "ready"  # settled, header read, waits for a shipment of its study
+    STORED = "stored"  # sent; digest and receipt are known; not yet proven
+    ASIDE = "aside"  # deletion authorised and on record; may be set aside or gone
+    KEPT = "kept"  # archived, and stays here (for good, or until it is due)
+    QUARANTINED = "quarantined"  # cannot be archived; stays where it is
+    IGNORED = "ignored"  # known for what it is and left: a DICOMDIR
+
+
+#: Being worked on by a shipment. Every stage can be repeated, so all of them go back to QUEUED.
+SHIPPING = frozenset({StudyState.UPLOADING, StudyState.VERIFYING, StudyState.RECORDING, StudyState.PURGING})
+
+_S, _E = StudyState, StudyEvent
+TRANSITIONS: Mapping[tuple[StudyState, StudyEvent], StudyState] = {
+    (_S.ARRIVING, _E.CHANGED): _S.ARRIVING,
+    (_S.ARRIVING, _E.QUIET): _S.QUEUED,
+    (_S.QUEUED, _E.CLAIMED): _S.UPLOADING,
+    (_S.QUEUED, _E.CHANGED): _S.ARRIVING,
+    (_S.UPLOADING, _E.STORED): _S.VERIFYING,
+    (_S.UPLOADING, _E.CHANGED): _S.ARRIVING,
+    (_S.VERIFYING, _E.VERIFIED): _S.RECORDING,
+    (_S.VERIFYING, _E.MISMATCH): _S.UPLOADING,
+    (_S.VERIFYING, _E.CHANGED): _S.ARRIVING,
+    (_S.RECORDING, _E.RECORDED): _S.PURGING,
+    (_S.RECORDING, _E.CHANGED): _S.ARRIVING,
+    # A change while files are being deleted does not stop the deletion of the others, each of which has its own
+    # proof: the new file waits for the next revision.
+    (_S.PURGING, _E.CHANGED): _S.PURGING,
+    (_S.PURGING, _E.FINISHED): _S.ARCHIVED,
+    (_S.ARCHIVED, _E.CHANGED): _S.ARRIVING,
+    (_S.ARCHIVED, _E.DUE): _S.QUEUED,
+    (_S.PARKED, _E.CHANGED): _S.ARRIVING,
+    (_S.PARKED, _E.RETRY): _S.QUEUED,
+    (_S.QUEUED, _E.RETRY): _S.QUEUED,
+    **{(state, _E.RELEASED): _S.QUEUED for state in SHIPPING},
+    **{(state, _E.FAILED): _S.PARKED for state in SHIPPING},
+}
+
+
+def advance(state: StudyState, event: StudyEvent) -> StudyState:
+    """The state that follows. Raises DicomwatchdError when the event cannot happen in this state."""
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise DicomwatchdError(f"event {event} cannot happen to a study that is {state}") from None
