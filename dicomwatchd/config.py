@@ -14,6 +14,9 @@ from dicomwatchd.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/dicomwatchd/config.yaml")
 
+#: An inbox's name is in logs and statistics, so it is a short plain word and no path.
+INBOX_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
+
 _DURATION = re.compile(r"(\d+)\s*([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -48,7 +51,7 @@ class Inbox(_Model):
     """A folder that modalities write into."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$",
+        pattern=f"^{INBOX_NAME}$",
         description="Short name for logs and statistics. Must not hold patient data.",
     )
     path: Path
@@ -56,9 +59,7 @@ class Inbox(_Model):
         "events", description="poll for network shares, which send no events for changes made elsewhere"
     )
     settle_seconds: float = Field(2, ge=0, description="A file that has not changed for this long is complete")
-    quiet_seconds: float = Field(
-        60, ge=0, description="A study with no new or changed file for this long is shipped"
-    )
+    quiet_seconds: float = Field(60, ge=0, description="A study with no new or changed file for this long is shipped")
     after_archive: AfterArchive = "delete"
     include: tuple[str, ...] = Field(("*",), description="Globs on the file's name; at least one must match")
     exclude: tuple[str, ...] = Field((), description="Globs on the file's name or its path below the inbox")

@@ -98,6 +98,7 @@ class StudyState(StrEnum):
 
 class StudyEvent(StrEnum):
     QUIET = "quiet"  # no file of the study has changed for its quiet time
+    EMPTIED = "emptied"  # quiet, and no file of it is left to ship
     CLAIMED = "claimed"  # a shipment takes the study up
     STORED = "stored"  # every file of the shipment is in the store, as far as the store says
     VERIFIED = "verified"  # a fresh read of the store agrees for every object
@@ -127,6 +128,7 @@ _S, _E = StudyState, StudyEvent
 TRANSITIONS: Mapping[tuple[StudyState, StudyEvent], StudyState] = {
     (_S.ARRIVING, _E.CHANGED): _S.ARRIVING,
     (_S.ARRIVING, _E.QUIET): _S.QUEUED,
+    (_S.ARRIVING, _E.EMPTIED): _S.ARCHIVED,
     (_S.QUEUED, _E.CLAIMED): _S.UPLOADING,
     (_S.QUEUED, _E.CHANGED): _S.ARRIVING,
     (_S.UPLOADING, _E.STORED): _S.VERIFYING,

@@ -1,0 +1,67 @@
+"""The persistent queue: what is known of files and studies, and the only SQL of the daemon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomwatchd.ports import Clock
+from dicomwatchd.queue.arrivals import Arrivals
+from dicomwatchd.queue.audit import Audit
+from dicomwatchd.queue.binding import Binding
+from dicomwatchd.queue.reports import Reports
+from dicomwatchd.queue.rows import Transition
+from dicomwatchd.queue.schema import Database, open_reader, open_writer
+from dicomwatchd.queue.shipments import Shipments
+from dicomwatchd.queue.uploads import Uploads
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The five sides of the state, over one database."""
+
+    arrivals: Arrivals
+    shipments: Shipments
+    audit: Audit
+    reports: Reports
+    uploads: Uploads
+    binding: Binding
+    _database: Database
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def open_queue(state_directory: Path, clock: Clock, announce: Callable[[Transition], None]) -> Queue:
+    """For the daemon: the state, read and written. Raises Fatal, Transient."""
+    return _over(open_writer(state_directory), clock, announce)
+
+
+def open_queue_to_read(state_directory: Path, clock: Clock) -> Queue | None:
+    """For a look at the state while no daemon runs; None where there is no state."""
+    database = open_reader(state_directory)
+    return None if database is None else _over(database, clock, lambda _: None)
+
+
+def known_archive_id(state_directory: Path) -> str | None:
+    """The archive that the state in this folder is bound to, if any."""
+    database = open_reader(state_directory)
+    if database is None:
+        return None
+    try:
+        return Binding(database).archive_id()
+    finally:
+        database.close()
+
+
+def _over(database: Database, clock: Clock, announce: Callable[[Transition], None]) -> Queue:
+    return Queue(
+        arrivals=Arrivals(database, clock, announce),
+        shipments=Shipments(database, clock, announce),
+        audit=Audit(database),
+        reports=Reports(database, clock),
+        uploads=Uploads(database),
+        binding=Binding(database),
+        _database=database,
+    )

@@ -1,0 +1,122 @@
+"""Touching files in folders that others write to: never through a symbolic link, never by a long path.
+
+Paths below a root are bytes, "/"-separated and relative; they are walked one component at a time from an open
+directory, so neither a swapped link nor PATH_MAX plays a part.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from dicomwatchd.model import FileIdentity
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: opening a FIFO must not wait for a writer. It means nothing to a regular file.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+_RENAME_NOREPLACE = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class NotRegular(OSError):
+    """Something else than a regular file stands under the name."""
+
+
+def open_root(path: bytes | str) -> int:
+    """A descriptor of a folder named in the configuration; a link there is the administrator's choice."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+@contextmanager
+def directory(root_fd: int, relative: bytes) -> Iterator[int]:
+    """A descriptor of the directory ``relative`` below ``root_fd`` (b"" is the root itself). Raises OSError."""
+    fd = os.dup(root_fd)
+    try:
+        for part in relative.split(b"/") if relative else ():
+            if part in (b"", b".", b".."):
+                raise OSError(errno.EINVAL, "not a plain relative path")
+            deeper = os.open(part, _DIRECTORY, dir_fd=fd)
+            os.close(fd)
+            fd = deeper
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def make_directory(parent_fd: int, name: bytes, mode: int) -> int:
+    """Open ``name`` below ``parent_fd``, making it if it is not there; returns the descriptor."""
+    with suppress(FileExistsError):
+        os.mkdir(name, mode, dir_fd=parent_fd)
+    return os.open(name, _DIRECTORY, dir_fd=parent_fd)
+
+
+@contextmanager
+def regular_file(directory_fd: int, name: bytes) -> Iterator[int]:
+    """A read-only descriptor of a regular file. Raises NotRegular for anything else, OSError."""
+    try:
+        fd = os.open(name, _FILE, dir_fd=directory_fd)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a symbolic link; a socket
+            raise NotRegular(error.errno, "not a regular file") from error
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise NotRegular(errno.EINVAL, "not a regular file")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def identity(fd: int) -> FileIdentity:
+    return FileIdentity.of(os.fstat(fd))
+
+
+def rename_noreplace(old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
+    """renameat2(2) with RENAME_NOREPLACE: FileExistsError if the new name is taken."""
+    result = _libc.renameat2(old_fd, ctypes.c_char_p(old), new_fd, ctypes.c_char_p(new), _RENAME_NOREPLACE)
+    if result == 0:
+        return
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS):
+        # Some network and FUSE file systems do not know the flag: a hard link is as strict, where it is known.
+        os.link(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd, follow_symlinks=False)
+        os.unlink(old, dir_fd=old_fd)
+        return
+    raise OSError(number, os.strerror(number))
+
+
+class WriterPresent(Exception):
+    """Somebody holds the file open for writing."""
+
+
+@contextmanager
+def read_lease(fd: int) -> Iterator[bool]:
+    """Hold a read lease (fcntl(2) F_SETLEASE) on a file: nobody has it open for writing, and nobody can open it
+    so meanwhile. Yields False where leases are not to be had (not the owner, no CAP_LEASE, a network share).
+    Raises WriterPresent.
+    """
+    # A lease that is broken sends SIGIO, which would end the process; SIGURG is ignored by default.
+    fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise WriterPresent from error
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def lease_held(fd: int) -> bool:
+    """Whether the read lease on ``fd`` is still whole: nobody has begun to open the file for writing."""
+    return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK

@@ -1,0 +1,40 @@
+"""What comes in from outside to nearly every part: the time and the log."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch, UTC: for what is stored. May jump."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only grow: for measuring durations."""
+        ...
+
+
+class SystemClock:
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class Log(Protocol):
+    """The journal as its users see it. ``message`` is a constant or the message of an error of our own; ``fields``
+    come from the journal's allow list, so that neither a path nor a patient's name can get in."""
+
+    def debug(self, event: str, message: str, **fields: object) -> None: ...
+    def info(self, event: str, message: str, **fields: object) -> None: ...
+    def warning(self, event: str, message: str, **fields: object) -> None: ...
+    def error(self, event: str, message: str, **fields: object) -> None: ...
+
+
+def timestamp(seconds: float) -> str:
+    """UTC, ISO 8601, milliseconds, "Z": 2026-01-31T12:00:00.000Z."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,299 @@
+"""The intake's side of the queue: sources, files found, and the quiet timers of arriving studies."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+
+from dicomwatchd.model import FileState, StudyEvent, StudyState
+from dicomwatchd.ports import Clock
+from dicomwatchd.queue.rows import Arrival, Known, Source, Transition, identity_of, identity_text
+from dicomwatchd.queue.schema import Database
+from dicomwatchd.queue.transitions import move, state_of
+
+#: Files that a study still has to ship.
+WAITING = (FileState.READY, FileState.STORED)
+
+
+class Arrivals:
+    def __init__(self, database: Database, clock: Clock, announce: Callable[[Transition], None]) -> None:
+        self._database = database
+        self._clock = clock
+        self._announce = announce
+
+    # -- sources ----------------------------------------------------------------------------------------------
+
+    def add_source(self, name: str, path: bytes, kind: str, *, delete_local: bool = False) -> Source:
+        """Register a folder, or find it again by its name. A source that has moved to another path starts anew:
+        what was known of its files holds no longer."""
+        with self._database.write() as db:
+            moved: list[Transition] = []
+            row = db.execute("SELECT * FROM sources WHERE name = ?", (name,)).fetchone()
+            if row is not None and row["path"] != path:
+                rows = db.execute("SELECT file_id FROM files WHERE source_id = ?", (row["source_id"],)).fetchall()
+                self._drop_files(db, [r["file_id"] for r in rows], moved)
+                db.execute("UPDATE sources SET path = ? WHERE source_id = ?", (path, row["source_id"]))
+            if row is None:
+                db.execute(
+                    "INSERT INTO sources (name, path, kind, delete_local, created_at) VALUES (?, ?, ?, ?, ?)",
+                    (name, path, kind, delete_local, self._clock.now()),
+                )
+            row = db.execute("SELECT * FROM sources WHERE name = ?", (name,)).fetchone()
+        self._tell(moved)
+        return _source(row)
+
+    def sources(self) -> list[Source]:
+        with self._database.read() as db:
+            return [_source(row) for row in db.execute("SELECT * FROM sources ORDER BY source_id")]
+
+    def scanned(self, source_id: int) -> None:
+        """A whole look at the source has ended."""
+        with self._database.write() as db:
+            db.execute("UPDATE sources SET scanned_at = ? WHERE source_id = ?", (self._clock.now(), source_id))
+
+    def retire(self, active: Iterable[int]) -> None:
+        """Sources that nobody looks at any more hold up no study: their quiet timers count as run out."""
+        keep = set(active)
+        with self._database.write() as db:
+            for row in db.execute("SELECT DISTINCT source_id FROM arrivals").fetchall():
+                if row["source_id"] not in keep:
+                    db.execute("UPDATE arrivals SET quiet = 1 WHERE source_id = ?", (row["source_id"],))
+            moved = self._queue_quiet(db)
+        self._tell(moved)
+
+    # -- files ------------------------------------------------------------------------------------------------
+
+    def known(self, source_id: int, directory: bytes) -> dict[bytes, Known]:
+        """What is known of the files directly in a directory, by name."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT file_id, name, identity, state, study_uid FROM files WHERE source_id = ? AND dir = ?",
+                (source_id, directory),
+            ).fetchall()
+        return {
+            row["name"]: Known(row["file_id"], identity_of(row["identity"]), FileState(row["state"]), row["study_uid"])
+            for row in rows
+        }
+
+    def known_directories(self, source_id: int) -> list[bytes]:
+        with self._database.read() as db:
+            rows = db.execute("SELECT DISTINCT dir FROM files WHERE source_id = ?", (source_id,)).fetchall()
+        return [row["dir"] for row in rows]
+
+    def add(self, source_id: int, arrivals: Sequence[Arrival], quiet_seconds: float) -> None:
+        """Take up new or changed files; the quiet timers of their studies restart. Replaces what was known under
+        the same names, except for a file whose deletion is under way: that one is found again later."""
+        now = self._clock.now()
+        moved: list[Transition] = []
+        with self._database.write() as db:
+            touched: dict[str, None] = {}
+            for arrival in arrivals:
+                old = db.execute(
+                    "SELECT file_id, state, study_uid FROM files WHERE source_id = ? AND dir = ? AND name = ?",
+                    (source_id, arrival.dir, arrival.name),
+                ).fetchone()
+                if old is not None:
+                    if old["state"] == FileState.ASIDE:
+                        continue
+                    db.execute("DELETE FROM files WHERE file_id = ?", (old["file_id"],))
+                    if old["study_uid"] and old["state"] in WAITING:
+                        touched[old["study_uid"]] = None
+                self._insert(db, source_id, arrival, now)
+                if arrival.header is not None:
+                    _merge_study(db, arrival, now)
+                    touched[arrival.header.study_uid] = None
+            for study_uid in touched:
+                moved.append(move(db, study_uid, StudyEvent.CHANGED, now))
+                _restart_quiet_timer(db, study_uid, source_id, now, quiet_seconds)
+        self._tell(moved)
+
+    def forget(self, file_ids: Sequence[int]) -> None:
+        """These files are no longer under their names. Only what is known of them goes; a deletion that is under
+        way is left to its shipment."""
+        moved: list[Transition] = []
+        with self._database.write() as db:
+            self._drop_files(db, file_ids, moved)
+        self._tell(moved)
+
+    def _drop_files(self, db: sqlite3.Connection, file_ids: Sequence[int], moved: list[Transition]) -> None:
+        now = self._clock.now()
+        touched: dict[str, int] = {}
+        for file_id in file_ids:
+            row = db.execute(
+                "DELETE FROM files WHERE file_id = ? AND state != ? RETURNING study_uid, state, source_id",
+                (file_id, FileState.ASIDE),
+            ).fetchone()
+            if row is not None and row["study_uid"] and row["state"] in WAITING:
+                touched[row["study_uid"]] = row["source_id"]
+        for study_uid, source_id in touched.items():
+            if state_of(db, study_uid) is StudyState.PARKED:
+                continue
+            moved.append(move(db, study_uid, StudyEvent.CHANGED, now))
+            if not db.execute("SELECT 1 FROM arrivals WHERE study_uid = ?", (study_uid,)).fetchone():
+                _restart_quiet_timer(db, study_uid, source_id, now, 0)
+
+    # -- quiet ------------------------------------------------------------------------------------------------
+
+    def nearly_quiet(self, source_id: int) -> dict[str, list[bytes]]:
+        """Arriving studies whose timer at this source has run out, with the directories their files lie in: to be
+        looked at once more before the study counts as quiet."""
+        now = self._clock.now()
+        with self._database.write() as db:
+            # A clock that was set back must not hold a study for as long as it was wrong.
+            db.execute(
+                "UPDATE arrivals SET quiet_at = ? + (quiet_at - (SELECT changed_at FROM studies s WHERE s.study_uid ="
+                " arrivals.study_uid)) WHERE source_id = ? AND quiet = 0 AND"
+                " (SELECT changed_at FROM studies s WHERE s.study_uid = arrivals.study_uid) > ? + 1",
+                (now, source_id, now),
+            )
+            db.execute("UPDATE studies SET changed_at = ? WHERE changed_at > ? + 1 AND state = 'arriving'", (now, now))
+            rows = db.execute(
+                "SELECT a.study_uid, f.dir FROM arrivals a LEFT JOIN files f ON f.study_uid = a.study_uid AND"
+                " f.source_id = a.source_id AND f.state IN (?, ?) WHERE a.source_id = ? AND a.quiet = 0 AND"
+                " a.quiet_at <= ? GROUP BY a.study_uid, f.dir",
+                (*WAITING, source_id, now),
+            ).fetchall()
+        found: dict[str, list[bytes]] = {}
+        for row in rows:
+            found.setdefault(row["study_uid"], [])
+            if row["dir"] is not None:
+                found[row["study_uid"]].append(row["dir"])
+        return found
+
+    def next_quiet_at(self, source_id: int) -> float | None:
+        with self._database.read() as db:
+            row = db.execute(
+                "SELECT MIN(quiet_at) AS at FROM arrivals WHERE source_id = ? AND quiet = 0", (source_id,)
+            ).fetchone()
+        return None if row["at"] is None else float(row["at"])
+
+    def postpone(self, source_id: int, study_uids: Iterable[str], seconds: float) -> None:
+        """A file beside these studies' own is still being written and may belong to one of them."""
+        until = self._clock.now() + seconds
+        with self._database.write() as db:
+            db.executemany(
+                "UPDATE arrivals SET quiet_at = MAX(quiet_at, ?) WHERE source_id = ? AND study_uid = ? AND quiet = 0",
+                [(until, source_id, uid) for uid in study_uids],
+            )
+
+    def confirm_quiet(self, source_id: int, study_uids: Iterable[str], looked_at: float) -> None:
+        """The source was looked at, beginning at ``looked_at``, and held nothing new for these studies. A study that
+        is quiet at all of its sources is queued."""
+        with self._database.write() as db:
+            db.executemany(
+                "UPDATE arrivals SET quiet = 1 WHERE source_id = ? AND study_uid = ? AND quiet_at <= ?",
+                [(source_id, uid, looked_at) for uid in study_uids],
+            )
+            moved = self._queue_quiet(db)
+        self._tell(moved)
+
+    def _queue_quiet(self, db: sqlite3.Connection) -> list[Transition]:
+        now = self._clock.now()
+        moved = []
+        rows = db.execute(
+            "SELECT study_uid, MAX(quiet_at) AS quiet_at FROM arrivals GROUP BY study_uid HAVING MIN(quiet) = 1"
+        ).fetchall()
+        for row in rows:
+            study_uid = row["study_uid"]
+            state = state_of(db, study_uid)
+            if state is StudyState.PURGING:
+                continue  # its new files have to wait for the end of that shipment
+            db.execute("DELETE FROM arrivals WHERE study_uid = ?", (study_uid,))
+            if state is not StudyState.ARRIVING:
+                continue
+            if not _has_waiting_files(db, study_uid):
+                moved.append(move(db, study_uid, StudyEvent.EMPTIED, now))
+                db.execute("DELETE FROM studies WHERE study_uid = ? AND revision = 0", (study_uid,))
+                continue
+            moved.append(move(db, study_uid, StudyEvent.QUIET, now))
+            db.execute("UPDATE studies SET queued_at = ? WHERE study_uid = ?", (row["quiet_at"], study_uid))
+        return moved
+
+    # -- details ----------------------------------------------------------------------------------------------
+
+    def _insert(self, db: sqlite3.Connection, source_id: int, arrival: Arrival, now: float) -> None:
+        header = arrival.header
+        db.execute(
+            "INSERT INTO files (source_id, dir, name, identity, size_bytes, state, seen_at, study_uid, series_uid,"
+            " sop_instance_uid, sop_class_uid, transfer_syntax_uid, repairs, code, reason)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                source_id,
+                arrival.dir,
+                arrival.name,
+                identity_text(arrival.identity),
+                arrival.identity.size_bytes,
+                arrival.state,
+                now,
+                header.study_uid if header else None,
+                header.series_uid if header else None,
+                header.sop_instance_uid if header else None,
+                header.sop_class_uid if header else None,
+                header.transfer_syntax_uid if header else None,
+                json.dumps(header.repairs) if header else "[]",
+                arrival.code,
+                arrival.reason,
+            ),
+        )
+
+    def _tell(self, moved: Iterable[Transition]) -> None:
+        for transition in moved:
+            if transition.old != transition.new:
+                self._announce(transition)
+
+
+def _merge_study(db: sqlite3.Connection, arrival: Arrival, now: float) -> None:
+    """Make the study known, or add to it. What was recorded first wins; a second patient id is said, never merged
+    without a word (PS3.3 C.7.1.1: one study belongs to one patient)."""
+    header = arrival.header
+    assert header is not None  # noqa: S101  only called for instances
+    row = db.execute(
+        "SELECT patient_id, flags, attributes FROM studies WHERE study_uid = ?", (header.study_uid,)
+    ).fetchone()
+    if row is None:
+        db.execute(
+            "INSERT INTO studies (study_uid, state, changed_at, patient_id, attributes) VALUES (?, ?, ?, ?, ?)",
+            (
+                header.study_uid,
+                StudyState.ARRIVING,
+                now,
+                arrival.patient_id,
+                json.dumps(arrival.study_attributes or {}),
+            ),
+        )
+    else:
+        flags = set(json.loads(row["flags"]))
+        if arrival.patient_id != row["patient_id"]:
+            flags.add("patient-id-differs")
+        db.execute(
+            "UPDATE studies SET changed_at = ?, flags = ? WHERE study_uid = ?",
+            (now, json.dumps(sorted(flags)), header.study_uid),
+        )
+    if arrival.series_attributes is not None:
+        db.execute(
+            "INSERT INTO series (study_uid, series_uid, attributes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (header.study_uid, header.series_uid, json.dumps(arrival.series_attributes)),
+        )
+
+
+def _has_waiting_files(db: sqlite3.Connection, study_uid: str) -> bool:
+    found = db.execute("SELECT 1 FROM files WHERE study_uid = ? AND state IN (?, ?)", (study_uid, *WAITING)).fetchone()
+    return found is not None
+
+
+def _restart_quiet_timer(
+    db: sqlite3.Connection, study_uid: str, source_id: int, now: float, quiet_seconds: float
+) -> None:
+    """A change at one source restarts the study's timers at all of them."""
+    quiet_at = now + quiet_seconds
+    db.execute(
+        "INSERT INTO arrivals (study_uid, source_id, quiet_at) VALUES (?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET quiet_at = MAX(quiet_at, excluded.quiet_at), quiet = 0",
+        (study_uid, source_id, quiet_at),
+    )
+    db.execute("UPDATE arrivals SET quiet_at = MAX(quiet_at, ?), quiet = 0 WHERE study_uid = ?", (quiet_at, study_uid))
+
+
+def _source(row: sqlite3.Row) -> Source:
+    return Source(row["source_id"], row["name"], row["path"], row["kind"], bool(row["delete_local"]))

@@ -1,0 +1,87 @@
+"""The audit chain: append-only, each entry holding the hash of the one before it.
+
+An entry is canonical JSON (sorted keys, no spaces, ASCII). Its hash is the SHA-256 of exactly those bytes, so the
+chain can be checked with nothing but the entries. Kinds: "authorised" (durable before the unlink, with the whole
+proof), "deleted", "restored" (found changed after it was set aside; nothing was deleted).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dicomwatchd.queue.schema import Database
+
+FIRST = "0" * 64
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    sequence: int
+    study_uid: str
+    body: dict[str, Any]
+    hash: str
+
+
+def append(db: sqlite3.Connection, study_uid: str, bodies: list[dict[str, Any]]) -> None:
+    """Add entries inside the caller's transaction."""
+    last = db.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
+    sequence, previous = (last["sequence"], last["hash"]) if last else (0, FIRST)
+    for body in bodies:
+        sequence += 1
+        entry = _canonical({**body, "sequence": sequence, "previous": previous, "study_uid": study_uid})
+        previous = hashlib.sha256(entry.encode("ascii")).hexdigest()
+        db.execute(
+            "INSERT INTO audit (sequence, study_uid, entry, hash) VALUES (?, ?, ?, ?)",
+            (sequence, study_uid, entry, previous),
+        )
+
+
+class Audit:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of_study(self, study_uid: str) -> list[AuditEntry]:
+        with self._database.read() as db:
+            rows = db.execute("SELECT * FROM audit WHERE study_uid = ? ORDER BY sequence", (study_uid,)).fetchall()
+        return [_entry(row) for row in rows]
+
+    def broken_at(self) -> int | None:
+        """The sequence number of the first entry that does not fit the chain; None when all do."""
+        previous, expected = FIRST, 1
+        for entry, text in self._all():
+            if (
+                entry.sequence != expected
+                or entry.body.get("sequence") != expected
+                or entry.body.get("previous") != previous
+                or hashlib.sha256(text.encode("ascii")).hexdigest() != entry.hash
+            ):
+                return expected
+            previous, expected = entry.hash, expected + 1
+        return None
+
+    def _all(self) -> Iterator[tuple[AuditEntry, str]]:
+        """All entries in order, in pages, so that a long chain needs no more memory than a short one."""
+        after = 0
+        while True:
+            with self._database.read() as db:
+                rows = db.execute(
+                    "SELECT * FROM audit WHERE sequence > ? ORDER BY sequence LIMIT 1000", (after,)
+                ).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                yield _entry(row), row["entry"]
+            after = rows[-1]["sequence"]
+
+
+def _entry(row: sqlite3.Row) -> AuditEntry:
+    return AuditEntry(row["sequence"], row["study_uid"], json.loads(row["entry"]), row["hash"])
+
+
+def _canonical(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

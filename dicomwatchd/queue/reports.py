@@ -1,0 +1,203 @@
+"""What the state says to somebody who asks: plain data, ready for JSON. Holds no patient attribute; file paths only
+in `quarantine`, which goes to a terminal and never to a log."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from dicomwatchd.model import SHIPPING, FileState, StudyState
+from dicomwatchd.ports import Clock, timestamp
+from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.queue.schema import Database
+
+
+class Reports:
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def status(self) -> dict[str, Any]:
+        with self._database.read() as db:
+            studies = db.execute("SELECT state, COUNT(*) AS n FROM studies GROUP BY state").fetchall()
+            files = db.execute(
+                "SELECT state, COUNT(*) AS n, SUM(size_bytes) AS bytes FROM files GROUP BY state"
+            ).fetchall()
+            oldest = db.execute(
+                "SELECT MIN(queued_at) AS at FROM studies WHERE state = ?", (StudyState.QUEUED,)
+            ).fetchone()
+            sources = db.execute(
+                "SELECT s.name, s.kind, s.scanned_at, (SELECT COUNT(*) FROM files f WHERE f.source_id = s.source_id"
+                " AND f.state IN (?, ?)) AS waiting FROM sources s ORDER BY s.source_id",
+                WAITING,
+            ).fetchall()
+        return {
+            "inboxes": [
+                {
+                    "name": row["name"],
+                    "kind": row["kind"],
+                    "files_waiting": row["waiting"],
+                    "last_scan_at": row["scanned_at"] and timestamp(row["scanned_at"]),
+                }
+                for row in sources
+            ],
+            "studies": {row["state"]: row["n"] for row in studies},
+            "files": {row["state"]: row["n"] for row in files},
+            "bytes_waiting": sum(row["bytes"] for row in files if row["state"] in WAITING),
+            "oldest_waiting_seconds": None if oldest["at"] is None else max(0.0, self._clock.now() - oldest["at"]),
+        }
+
+    def unfinished(self) -> dict[str, int]:
+        """What still has to happen or needs a person: studies arriving or on their way, parked studies, files in
+        quarantine, all by number."""
+        on_the_way = (StudyState.ARRIVING, StudyState.QUEUED, *SHIPPING)
+        with self._database.read() as db:
+            moving = db.execute(
+                f"SELECT COUNT(*) FROM studies WHERE state IN ({','.join('?' * len(on_the_way))})", on_the_way
+            ).fetchone()[0]
+            parked = db.execute("SELECT COUNT(*) FROM studies WHERE state = ?", (StudyState.PARKED,)).fetchone()[0]
+            quarantined = db.execute("SELECT COUNT(*) FROM files WHERE state = ?", (FileState.QUARANTINED,)).fetchone()[
+                0
+            ]
+            # Grows with whatever happens, so that two equal answers mean that nothing has.
+            progress = db.execute(
+                "SELECT (SELECT COALESCE(MAX(transition_id), 0) FROM transitions) + (SELECT COUNT(*) FROM files)"
+                " + (SELECT COALESCE(MAX(sequence), 0) FROM audit) + (SELECT COUNT(*) FROM files WHERE state = ?)",
+                (FileState.STORED,),
+            ).fetchone()[0]
+        return {"moving": moving, "parked": parked, "quarantined": quarantined, "progress": progress}
+
+    def queue(self, limit: int) -> list[dict[str, Any]]:
+        """Studies that are not archived, those on their way first, then by how long they wait."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT s.*, (SELECT MAX(quiet_at) FROM arrivals a WHERE a.study_uid = s.study_uid) AS quiet_at"
+                " FROM studies s WHERE state != ? ORDER BY claimed DESC, COALESCE(queued_at, changed_at) LIMIT ?",
+                (StudyState.ARCHIVED, limit),
+            ).fetchall()
+            found = []
+            for row in rows:
+                files = db.execute(
+                    "SELECT COUNT(*) AS n, SUM(size_bytes) AS bytes, GROUP_CONCAT(DISTINCT so.name) AS inboxes"
+                    " FROM files f JOIN sources so USING (source_id) WHERE f.study_uid = ? AND f.state IN (?, ?, ?)",
+                    (row["study_uid"], *WAITING, FileState.ASIDE),
+                ).fetchone()
+                found.append(
+                    {
+                        "study_uid": row["study_uid"],
+                        "state": row["state"],
+                        "files": files["n"],
+                        "bytes": files["bytes"] or 0,
+                        "inboxes": sorted((files["inboxes"] or "").split(",")) if files["inboxes"] else [],
+                        "attempts": row["attempts"],
+                        "not_before": timestamp(row["not_before"]) if row["not_before"] else None,
+                        "code": row["code"],
+                        "reason": row["reason"],
+                        "quiet_at": row["quiet_at"] and timestamp(row["quiet_at"]),
+                        "claimed": bool(row["claimed"]),
+                    }
+                )
+        return found
+
+    def quarantine(self, limit: int) -> list[dict[str, Any]]:
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT f.*, s.name AS inbox, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = ?"
+                " ORDER BY f.seen_at DESC LIMIT ?",
+                (FileState.QUARANTINED, limit),
+            ).fetchall()
+        return [
+            {
+                "inbox": row["inbox"],
+                "path": os.fsdecode(b"/".join(part for part in (row["path"], row["dir"], row["name"]) if part)),
+                "code": row["code"],
+                "reason": row["reason"],
+                "since": timestamp(row["seen_at"]),
+            }
+            for row in rows
+        ]
+
+    def show(self, study_uid: str) -> dict[str, Any] | None:
+        with self._database.read() as db:
+            study = db.execute("SELECT * FROM studies WHERE study_uid = ?", (study_uid,)).fetchone()
+            if study is None:
+                return None
+            files = db.execute(
+                "SELECT state, COUNT(*) AS n FROM files WHERE study_uid = ? GROUP BY state", (study_uid,)
+            ).fetchall()
+            history = db.execute(
+                "SELECT at, old, event, new FROM transitions WHERE study_uid = ? ORDER BY transition_id DESC LIMIT 50",
+                (study_uid,),
+            ).fetchall()
+            shipment = db.execute(
+                "SELECT * FROM shipments WHERE study_uid = ? ORDER BY shipment_id DESC LIMIT 1", (study_uid,)
+            ).fetchone()
+        return {
+            "study_uid": study_uid,
+            "state": study["state"],
+            "revision": study["revision"],
+            "attempts": study["attempts"],
+            "code": study["code"],
+            "reason": study["reason"],
+            "flags": json.loads(study["flags"]),
+            "files": {row["state"]: row["n"] for row in files},
+            "history": [
+                {"at": timestamp(row["at"]), "old": row["old"], "event": row["event"], "new": row["new"]}
+                for row in reversed(history)
+            ],
+            "last_shipment": None
+            if shipment is None
+            else {
+                "finished_at": timestamp(shipment["finished_at"]),
+                "revision": shipment["revision"],
+                "files": shipment["files"],
+                "bytes": shipment["bytes"],
+                "retries": shipment["retries"],
+                "stages": json.loads(shipment["stages"]),
+            },
+        }
+
+    def stats(self, days: int) -> dict[str, Any]:
+        """Shipments of the last ``days`` days, by day (UTC) and inbox, newest first."""
+        since = self._clock.now() - days * 86400
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT date(finished_at, 'unixepoch') AS day, * FROM shipments WHERE finished_at >= ?"
+                " ORDER BY finished_at DESC",
+                (since,),
+            ).fetchall()
+        groups: dict[tuple[str, str], dict[str, Any]] = {}
+        for row in rows:
+            _add_shipment(groups.setdefault((row["day"], row["source"]), _empty()), row)
+        totals = _empty()
+        for row in rows:
+            _add_shipment(totals, row)
+        return {
+            "days": [{"day": day, "inbox": inbox, **_finished(g)} for (day, inbox), g in groups.items()],
+            "totals": _finished(totals),
+        }
+
+
+def _empty() -> dict[str, Any]:
+    return {"shipments": 0, "studies": set(), "files": 0, "bytes": 0, "seconds": {}, "wall": 0.0, "retries": 0}
+
+
+def _add_shipment(group: dict[str, Any], row: Any) -> None:
+    group["shipments"] += 1
+    group["studies"].add(row["study_uid"])
+    group["files"] += row["files"]
+    group["bytes"] += row["bytes"]
+    group["retries"] += row["retries"]
+    group["wall"] += row["finished_at"] - row["started_at"]
+    for stage, figures in json.loads(row["stages"]).items():
+        group["seconds"][stage] = round(group["seconds"].get(stage, 0.0) + figures["seconds"], 3)
+
+
+def _finished(group: dict[str, Any]) -> dict[str, Any]:
+    wall = group.pop("wall")
+    return {
+        **group,
+        "studies": len(group["studies"]),
+        "megabytes_per_second": round(group["bytes"] / 1e6 / wall, 1) if wall > 0 else None,
+    }

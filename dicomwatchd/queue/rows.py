@@ -1,0 +1,120 @@
+"""The rows of the state database as the rest of the program sees them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+
+from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader, StudyEvent, StudyState, Uid
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A folder that files come from. ``path`` is absolute."""
+
+    source_id: int
+    name: str
+    path: bytes
+    kind: str
+    delete_local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a look at a directory is compared with."""
+
+    file_id: int
+    identity: FileIdentity
+    state: FileState
+    study_uid: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A settled file, new or changed, as the intake found it: an instance of a study, junk, or a DICOMDIR.
+
+    ``header`` is None for junk (``code``, ``reason`` say why; state QUARANTINED) and for what is IGNORED.
+    """
+
+    dir: bytes
+    name: bytes
+    identity: FileIdentity
+    state: FileState
+    header: InstanceHeader | None = None
+    patient_id: str = ""
+    study_attributes: DicomJson | None = None
+    series_attributes: DicomJson | None = None
+    code: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of a study on its way. ``receipt`` (the archive's own text, kept as it is) and ``sha256`` are there once
+    it was sent, ``verified_by`` once this claim has verified it, at ``verified_at`` (seconds since the epoch)."""
+
+    file_id: int
+    source_id: int
+    dir: bytes
+    name: bytes
+    identity: FileIdentity
+    header: InstanceHeader
+    key_attempt: int
+    sha256: str | None
+    receipt: str | None
+    verified_by: str | None
+    verified_at: float | None
+    due_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a study; void as soon as the study's token is another one."""
+
+    study_uid: Uid
+    token: int
+    attempts: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    study_uid: str
+    old: StudyState
+    event: StudyEvent
+    new: StudyState
+
+
+def identity_text(identity: FileIdentity) -> str:
+    i = identity
+    return f"{i.dev}:{i.inode}:{i.size_bytes}:{i.mtime_ns}:{i.ctime_ns}"
+
+
+def identity_of(text: str) -> FileIdentity:
+    return FileIdentity(*map(int, text.split(":")))
+
+
+def local_file(row: sqlite3.Row, token: int) -> LocalFile:
+    verified = row["evidence"] is not None and row["evidence_token"] == token
+    return LocalFile(
+        file_id=row["file_id"],
+        source_id=row["source_id"],
+        dir=row["dir"],
+        name=row["name"],
+        identity=identity_of(row["identity"]),
+        header=InstanceHeader(
+            study_uid=Uid(row["study_uid"]),
+            series_uid=Uid(row["series_uid"]),
+            sop_instance_uid=Uid(row["sop_instance_uid"]),
+            sop_class_uid=row["sop_class_uid"],
+            transfer_syntax_uid=row["transfer_syntax_uid"],
+            repairs=tuple(json.loads(row["repairs"])),
+        ),
+        key_attempt=row["key_attempt"],
+        sha256=row["sha256"],
+        receipt=row["receipt"],
+        verified_by=row["evidence"] if verified else None,
+        verified_at=row["evidence_at"] if verified else None,
+        due_at=row["due_at"],
+    )

@@ -1,0 +1,220 @@
+"""Opening the state database: its tables, its version gate, and the rule of a single writer."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dicomwatchd.errors import Fatal, Transient
+
+DATABASE = "state.db"
+VERSION = 1
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- Where files come from: the configured inboxes, and folders handed in once by `upload`.
+CREATE TABLE sources (
+  source_id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  path BLOB NOT NULL,
+  kind TEXT NOT NULL,                 -- inbox | upload
+  delete_local INTEGER NOT NULL,      -- upload --delete
+  created_at REAL NOT NULL,
+  scanned_at REAL                     -- end of the last whole look
+);
+
+-- Files that are there and known. A row goes when its file is deleted on proof, has changed, or is gone.
+CREATE TABLE files (
+  file_id INTEGER PRIMARY KEY,
+  source_id INTEGER NOT NULL REFERENCES sources,
+  dir BLOB NOT NULL,                  -- below the source, '' is the source itself
+  name BLOB NOT NULL,
+  identity TEXT NOT NULL,             -- dev:inode:size:mtime_ns:ctime_ns (64 bit unsigned would not fit INTEGER)
+  size_bytes INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  seen_at REAL NOT NULL,
+  study_uid TEXT, series_uid TEXT, sop_instance_uid TEXT, sop_class_uid TEXT, transfer_syntax_uid TEXT,
+  repairs TEXT NOT NULL DEFAULT '[]',
+  code TEXT, reason TEXT,             -- of quarantine
+  key_attempt INTEGER NOT NULL DEFAULT 1,
+  sha256 TEXT, receipt TEXT,          -- once sent
+  evidence TEXT, evidence_at REAL, evidence_token INTEGER,   -- once verified, by which claim
+  due_at REAL,                        -- of a kept file: when its time of deletion comes
+  UNIQUE (source_id, dir, name)
+);
+CREATE INDEX files_of_study ON files (study_uid, state);
+CREATE INDEX files_by_state ON files (state, due_at);
+
+CREATE TABLE studies (
+  study_uid TEXT PRIMARY KEY,
+  state TEXT NOT NULL,
+  token INTEGER NOT NULL DEFAULT 0,   -- fencing: grows with each claim and each revocation of one
+  claimed INTEGER NOT NULL DEFAULT 0,
+  queued_at REAL,
+  not_before REAL NOT NULL DEFAULT 0,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  revision INTEGER NOT NULL DEFAULT 0,
+  changed_at REAL NOT NULL,
+  archived_at REAL,
+  code TEXT, reason TEXT,             -- of the last failure, or of parking
+  patient_id TEXT NOT NULL DEFAULT '',
+  flags TEXT NOT NULL DEFAULT '[]',
+  attributes TEXT NOT NULL DEFAULT '{}',
+  damaged_keys TEXT NOT NULL DEFAULT '[]'
+) WITHOUT ROWID;
+CREATE INDEX studies_by_state ON studies (state, claimed, queued_at);
+
+CREATE TABLE series (
+  study_uid TEXT NOT NULL, series_uid TEXT NOT NULL, attributes TEXT NOT NULL,
+  PRIMARY KEY (study_uid, series_uid)
+) WITHOUT ROWID;
+
+-- The quiet timer of an arriving study, one a source: quiet is set once that source was looked at after quiet_at.
+CREATE TABLE arrivals (
+  study_uid TEXT NOT NULL, source_id INTEGER NOT NULL,
+  quiet_at REAL NOT NULL, quiet INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (study_uid, source_id)
+) WITHOUT ROWID;
+CREATE INDEX arrivals_due ON arrivals (source_id, quiet, quiet_at);
+
+CREATE TABLE transitions (
+  transition_id INTEGER PRIMARY KEY,
+  study_uid TEXT NOT NULL, at REAL NOT NULL, old TEXT NOT NULL, event TEXT NOT NULL, new TEXT NOT NULL
+);
+CREATE INDEX transitions_of_study ON transitions (study_uid);
+
+CREATE TABLE shipments (
+  shipment_id INTEGER PRIMARY KEY,
+  study_uid TEXT NOT NULL, source TEXT NOT NULL, revision INTEGER NOT NULL,
+  started_at REAL NOT NULL, finished_at REAL NOT NULL,
+  files INTEGER NOT NULL, bytes INTEGER NOT NULL, retries INTEGER NOT NULL,
+  stages TEXT NOT NULL                -- {"upload": {"files":, "bytes":, "seconds":}, ...}
+);
+CREATE INDEX shipments_by_time ON shipments (finished_at);
+CREATE INDEX shipments_of_study ON shipments (study_uid);
+
+-- Outcome of each file handed in by `upload`, for the sentence at its end.
+CREATE TABLE upload_results (
+  source_id INTEGER NOT NULL, dir BLOB NOT NULL, name BLOB NOT NULL,
+  outcome TEXT NOT NULL,              -- verified | deleted
+  PRIMARY KEY (source_id, dir, name)
+) WITHOUT ROWID;
+
+-- Append-only, each entry's hash over the one before it: what was deleted, when, on what evidence.
+CREATE TABLE audit (
+  sequence INTEGER PRIMARY KEY,
+  study_uid TEXT NOT NULL,
+  entry TEXT NOT NULL,                -- canonical JSON, holds sequence, time, kind and the previous entry's hash
+  hash TEXT NOT NULL                  -- SHA-256 of entry
+);
+CREATE INDEX audit_of_study ON audit (study_uid);
+"""
+
+
+class Database:
+    """The one connection. Every change runs inside `write()`: BEGIN IMMEDIATE, durable when it returns."""
+
+    def __init__(self, connection: sqlite3.Connection, lock_fd: int | None) -> None:
+        self._connection = connection
+        self._lock_fd = lock_fd
+        self._mutex = threading.RLock()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, rolled back on any exception. Not to be nested."""
+        with self._mutex, _translated():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        with self._mutex, _translated():
+            yield self._connection
+
+    def close(self) -> None:
+        with self._mutex:
+            self._connection.close()
+            if self._lock_fd is not None:
+                os.close(self._lock_fd)
+                self._lock_fd = None
+
+
+def open_writer(state_directory: Path) -> Database:
+    """Open the state for the daemon, making it where there is none. Raises Fatal when another daemon has it, when
+    it is damaged, or when a newer program wrote it."""
+    lock_fd = os.open(state_directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock_fd)
+        raise Fatal("another dicomwatchd is running on this state directory", code="state-locked") from error
+    path = state_directory / DATABASE
+    try:
+        with _translated():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            connection = _connect(f"file:{_quoted(path)}?mode=rw")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise Fatal("the state database was written by a newer dicomwatchd", code="state-newer")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            if version == 0:
+                connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+    except BaseException:
+        os.close(lock_fd)
+        raise
+    return Database(connection, lock_fd)
+
+
+def open_reader(state_directory: Path) -> Database | None:
+    """Open the state to look at it while no daemon runs; None where there is none."""
+    path = state_directory / DATABASE
+    if not path.exists():
+        return None
+    with _translated():
+        connection = _connect(f"file:{_quoted(path)}?mode=ro")
+        connection.execute("PRAGMA query_only = ON")
+        if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+            connection.close()
+            raise Fatal("the state database belongs to another version of dicomwatchd", code="state-version")
+    return Database(connection, None)
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR") or "SQLITE_ERROR"
+        code = "state-" + name.removeprefix("SQLITE_").lower().replace("_", "-")
+        if name.startswith(("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise Transient("the state database cannot be written now", code=code, endpoint="state") from error
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise Fatal(
+                "the state database is damaged",
+                code=code,
+                hint="move state.db* away; the state is rebuilt from inboxes and archive at the next start",
+            ) from error
+        raise Fatal("the state database failed", code=code) from error

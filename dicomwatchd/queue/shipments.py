@@ -1,0 +1,381 @@
+"""The pipeline's side of the queue: claims on studies, and what a shipment commits under its claim.
+
+Every commit names the claim's token; a token that is no longer the study's completes nothing (ClaimLost).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from dicomwatchd.errors import ClaimLost
+from dicomwatchd.model import SHIPPING, DicomJson, FileState, StudyEvent, StudyState, Uid
+from dicomwatchd.ports import Clock
+from dicomwatchd.queue import audit
+from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.queue.rows import Claim, LocalFile, Transition, identity_text, local_file
+from dicomwatchd.queue.schema import Database
+from dicomwatchd.queue.transitions import move, state_of
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A file whose deletion was authorised and of which it is not yet known how that ended."""
+
+    file_id: int
+    source_id: int
+    source_path: bytes
+    dir: bytes
+    name: bytes
+    identity: str
+    study_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFacts:
+    """What was gathered of a study from its files' headers."""
+
+    attributes: DicomJson
+    series: dict[Uid, DicomJson]
+    flags: tuple[str, ...]
+    damaged_keys: tuple[str, ...]
+
+
+class Shipments:
+    def __init__(self, database: Database, clock: Clock, announce: Callable[[Transition], None]) -> None:
+        self._database = database
+        self._clock = clock
+        self._announce = announce
+
+    # -- claims -----------------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """At start: no claim of an earlier run holds."""
+        with self._database.write() as db:
+            rows = db.execute(
+                f"SELECT study_uid FROM studies WHERE state IN ({_marks(SHIPPING)})", tuple(SHIPPING)
+            ).fetchall()
+            moved = [move(db, row["study_uid"], StudyEvent.RELEASED, self._clock.now()) for row in rows]
+            db.execute("UPDATE studies SET claimed = 0, token = token + 1 WHERE claimed = 1")
+        self._tell(moved)
+
+    def claim(self) -> Claim | None:
+        """The study that has been quiet for longest and may be tried now, or None."""
+        now = self._clock.now()
+        with self._database.write() as db:
+            row = db.execute(
+                "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid FROM studies"
+                " WHERE state = ? AND claimed = 0 AND not_before <= ? ORDER BY queued_at LIMIT 1)"
+                " RETURNING study_uid, token, attempts, revision",
+                (StudyState.QUEUED, now),
+            ).fetchone()
+            if row is None:
+                return None
+            moved = move(db, row["study_uid"], StudyEvent.CLAIMED, now)
+        self._tell([moved])
+        return Claim(Uid(row["study_uid"]), row["token"], row["attempts"], row["revision"])
+
+    def next_try_at(self) -> float | None:
+        """When the next queued study, or the next kept file, is due; None when there is none."""
+        with self._database.read() as db:
+            row = db.execute(
+                "SELECT MIN(at) AS at FROM (SELECT MIN(not_before) AS at FROM studies WHERE state = ? AND claimed = 0"
+                " UNION ALL SELECT MIN(due_at) FROM files WHERE state = ? AND due_at IS NOT NULL)",
+                (StudyState.QUEUED, FileState.KEPT),
+            ).fetchone()
+        return None if row["at"] is None else float(row["at"])
+
+    def queue_due(self) -> None:
+        """Queue the studies that have kept files whose time of deletion has come: they are proven again first."""
+        now = self._clock.now()
+        with self._database.write() as db:
+            rows = db.execute(
+                "SELECT DISTINCT f.study_uid FROM files f JOIN studies s USING (study_uid)"
+                " WHERE f.state = ? AND f.due_at <= ? AND s.state = ?",
+                (FileState.KEPT, now, StudyState.ARCHIVED),
+            ).fetchall()
+            moved = []
+            for row in rows:
+                db.execute(
+                    "UPDATE files SET state = ? WHERE study_uid = ? AND state = ? AND due_at <= ?",
+                    (FileState.STORED, row["study_uid"], FileState.KEPT, now),
+                )
+                moved.append(move(db, row["study_uid"], StudyEvent.DUE, now))
+                db.execute("UPDATE studies SET queued_at = ? WHERE study_uid = ?", (now, row["study_uid"]))
+        self._tell(moved)
+
+    def advance(self, claim: Claim, event: StudyEvent) -> None:
+        with self._under(claim) as (db, moved):
+            moved.append(move(db, claim.study_uid, event, self._clock.now()))
+
+    def release(self, claim: Claim, *, not_before: float, code: str, reason: str, attempts: int) -> None:
+        """Give the study back, to be tried again from ``not_before`` on."""
+        with self._under(claim) as (db, moved):
+            moved.append(move(db, claim.study_uid, StudyEvent.RELEASED, self._clock.now()))
+            db.execute(
+                "UPDATE studies SET claimed = 0, not_before = ?, attempts = ?, code = ?, reason = ?"
+                " WHERE study_uid = ?",
+                (not_before, attempts, code, reason, claim.study_uid),
+            )
+
+    def park(self, claim: Claim, *, code: str, reason: str) -> None:
+        with self._under(claim) as (db, moved):
+            moved.append(move(db, claim.study_uid, StudyEvent.FAILED, self._clock.now()))
+            db.execute(
+                "UPDATE studies SET claimed = 0, code = ?, reason = ? WHERE study_uid = ?",
+                (code, reason, claim.study_uid),
+            )
+
+    def retry(self, study_uid: str) -> bool:
+        """The operator's word: try a parked or waiting study now. False when there is nothing to retry."""
+        with self._database.write() as db:
+            state = state_of(db, study_uid)
+            if state not in (StudyState.PARKED, StudyState.QUEUED):
+                return False
+            moved = move(db, study_uid, StudyEvent.RETRY, self._clock.now())
+            db.execute(
+                "UPDATE studies SET not_before = 0, attempts = 0, queued_at = COALESCE(queued_at, ?)"
+                " WHERE study_uid = ?",
+                (self._clock.now(), study_uid),
+            )
+        self._tell([moved])
+        return True
+
+    # -- the files of a shipment ------------------------------------------------------------------------------
+
+    def pages(self, claim: Claim, state: FileState, size: int) -> Iterator[list[LocalFile]]:
+        """The study's files in this state, a page at a time, each file once."""
+        after = 0
+        while True:
+            with self._database.read() as db:
+                rows = db.execute(
+                    "SELECT * FROM files WHERE study_uid = ? AND state = ? AND file_id > ? ORDER BY file_id LIMIT ?",
+                    (claim.study_uid, state, after, size),
+                ).fetchall()
+            if not rows:
+                return
+            yield [local_file(row, claim.token) for row in rows]
+            after = rows[-1]["file_id"]
+
+    def facts(self, claim: Claim) -> StudyFacts:
+        with self._database.read() as db:
+            study = db.execute(
+                "SELECT attributes, flags, damaged_keys FROM studies WHERE study_uid = ?", (claim.study_uid,)
+            ).fetchone()
+            series = db.execute(
+                "SELECT series_uid, attributes FROM series WHERE study_uid = ? AND series_uid IN"
+                " (SELECT DISTINCT series_uid FROM files WHERE study_uid = ?)",
+                (claim.study_uid, claim.study_uid),
+            ).fetchall()
+        return StudyFacts(
+            attributes=json.loads(study["attributes"]),
+            series={Uid(row["series_uid"]): json.loads(row["attributes"]) for row in series},
+            flags=tuple(json.loads(study["flags"])),
+            damaged_keys=tuple(json.loads(study["damaged_keys"])),
+        )
+
+    def stored(self, claim: Claim, sent: Iterable[tuple[LocalFile, str, str]]) -> None:
+        """These files were sent: (file, SHA-256, receipt). A file that has changed meanwhile is left out."""
+        with self._under(claim) as (db, _):
+            db.executemany(
+                "UPDATE files SET state = ?, sha256 = ?, receipt = ?, evidence = NULL"
+                " WHERE file_id = ? AND identity = ?",
+                [
+                    (FileState.STORED, sha256, receipt, file.file_id, identity_text(file.identity))
+                    for file, sha256, receipt in sent
+                ],
+            )
+
+    def verified(self, claim: Claim, proven: Iterable[tuple[LocalFile, str]]) -> None:
+        """A fresh read of the store, just now, proved these files' objects: (file, by what)."""
+        now = self._clock.now()
+        with self._under(claim) as (db, _):
+            db.executemany(
+                "UPDATE files SET evidence = ?, evidence_at = ?, evidence_token = ? WHERE file_id = ?",
+                [(method, now, claim.token, file.file_id) for file, method in proven],
+            )
+
+    def send_again(self, claim: Claim, missing: Iterable[LocalFile], damaged: Mapping[LocalFile, str]) -> None:
+        """The store does not hold these files' bytes: send them again, the damaged ones under the next free key.
+
+        ``damaged`` maps a file to the key that holds other bytes.
+        """
+        with self._under(claim) as (db, moved):
+            for file in missing:
+                db.execute("UPDATE files SET state = ? WHERE file_id = ?", (FileState.READY, file.file_id))
+            for file in damaged:
+                db.execute(
+                    "UPDATE files SET state = ?, key_attempt = key_attempt + 1 WHERE file_id = ?",
+                    (FileState.READY, file.file_id),
+                )
+            if damaged:
+                row = db.execute("SELECT damaged_keys FROM studies WHERE study_uid = ?", (claim.study_uid,)).fetchone()
+                known = set(json.loads(row["damaged_keys"])) | set(damaged.values())
+                db.execute(
+                    "UPDATE studies SET damaged_keys = ? WHERE study_uid = ?",
+                    (json.dumps(sorted(known)), claim.study_uid),
+                )
+            moved.append(move(db, claim.study_uid, StudyEvent.MISMATCH, self._clock.now()))
+
+    def recorded(self, claim: Claim, revision: int) -> None:
+        with self._under(claim) as (db, moved):
+            db.execute("UPDATE studies SET revision = ? WHERE study_uid = ?", (revision, claim.study_uid))
+            moved.append(move(db, claim.study_uid, StudyEvent.RECORDED, self._clock.now()))
+
+    def quarantine(self, claim: Claim, file: LocalFile, *, code: str, reason: str) -> None:
+        """This file cannot be archived after all; the rest of its study goes on without it."""
+        with self._under(claim) as (db, _):
+            db.execute(
+                "UPDATE files SET state = ?, code = ?, reason = ?, study_uid = NULL WHERE file_id = ?",
+                (FileState.QUARANTINED, code, reason, file.file_id),
+            )
+
+    def forget(self, claim: Claim, files: Iterable[LocalFile]) -> None:
+        """These files are no longer what they were: the next look finds what is there now. The study goes back to
+        arriving, so this claim ends."""
+        with self._under(claim) as (db, moved):
+            now = self._clock.now()
+            for file in files:
+                db.execute("DELETE FROM files WHERE file_id = ?", (file.file_id,))
+                db.execute(
+                    "INSERT INTO arrivals (study_uid, source_id, quiet_at) VALUES (?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET quiet = 0",
+                    (claim.study_uid, file.source_id, now),
+                )
+            moved.append(move(db, claim.study_uid, StudyEvent.CHANGED, now))
+
+    # -- keeping and deleting ---------------------------------------------------------------------------------
+
+    def keep(self, claim: Claim, files: Sequence[LocalFile], due_at: float | None) -> None:
+        """These files are archived and stay where they are, for good or until ``due_at``."""
+        with self._under(claim) as (db, _):
+            db.executemany(
+                "UPDATE files SET state = ?, due_at = ? WHERE file_id = ?",
+                [(FileState.KEPT, due_at, file.file_id) for file in files],
+            )
+            self._upload_results(db, files, "verified")
+
+    def authorise(self, claim: Claim, proofs: Sequence[tuple[LocalFile, dict[str, Any]]]) -> None:
+        """Put the deletion of these files on record, each with its proof, before anything is touched."""
+        now = self._clock.now()
+        with self._under(claim) as (db, _):
+            db.executemany(
+                "UPDATE files SET state = ? WHERE file_id = ? AND identity = ?",
+                [(FileState.ASIDE, file.file_id, identity_text(file.identity)) for file, _ in proofs],
+            )
+            audit.append(
+                db, claim.study_uid, [{"kind": "authorised", "at": now, "file": f.file_id, **p} for f, p in proofs]
+            )
+
+    def purged(self, study_uid: str, deleted: Sequence[LocalFile], restored: Sequence[tuple[LocalFile, str]]) -> None:
+        """How authorised deletions ended. Needs no claim: what has happened has happened."""
+        now = self._clock.now()
+        with self._database.write() as db:
+            bodies: list[dict[str, Any]] = [
+                {"kind": "deleted", "at": now, "file": file.file_id, "sha256": file.sha256} for file in deleted
+            ]
+            bodies += [
+                {"kind": "restored", "at": now, "file": file.file_id, "sha256": file.sha256, "why": why}
+                for file, why in restored
+            ]
+            audit.append(db, study_uid, bodies)
+            self._upload_results(db, deleted, "deleted")
+            db.executemany(
+                "DELETE FROM files WHERE file_id = ?",
+                [(f.file_id,) for f in (*deleted, *(file for file, _ in restored))],
+            )
+
+    def asides(self) -> list[Aside]:
+        """Files whose deletion was authorised and not concluded: at start, the ones a crash has left."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT f.*, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = ?",
+                (FileState.ASIDE,),
+            ).fetchall()
+        return [
+            Aside(r["file_id"], r["source_id"], r["path"], r["dir"], r["name"], r["identity"], r["study_uid"])
+            for r in rows
+        ]
+
+    def concluded(self, aside: Aside, kind: str, why: str) -> None:
+        """After a crash: ``kind`` "deleted" (the unlink had happened) or "restored" (the file is back)."""
+        with self._database.write() as db:
+            row = db.execute("SELECT sha256 FROM files WHERE file_id = ?", (aside.file_id,)).fetchone()
+            body = {
+                "kind": kind,
+                "at": self._clock.now(),
+                "file": aside.file_id,
+                "sha256": row["sha256"],
+                "why": why,
+            }
+            audit.append(db, aside.study_uid, [body])
+            db.execute("DELETE FROM files WHERE file_id = ?", (aside.file_id,))
+
+    def finish(self, claim: Claim, shipment: dict[str, Any]) -> None:
+        """The shipment is through. Files that came meanwhile make the next one."""
+        now = self._clock.now()
+        with self._under(claim) as (db, moved):
+            moved.append(move(db, claim.study_uid, StudyEvent.FINISHED, now))
+            db.execute(
+                "UPDATE studies SET claimed = 0, attempts = 0, not_before = 0, code = NULL, reason = NULL,"
+                " archived_at = ? WHERE study_uid = ?",
+                (now, claim.study_uid),
+            )
+            db.execute(
+                "INSERT INTO shipments (study_uid, source, revision, started_at, finished_at, files, bytes, retries,"
+                " stages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    claim.study_uid,
+                    shipment["source"],
+                    shipment["revision"],
+                    shipment["started_at"],
+                    now,
+                    shipment["files"],
+                    shipment["bytes"],
+                    shipment["retries"],
+                    json.dumps(shipment["stages"]),
+                ),
+            )
+            waiting = db.execute(
+                "SELECT DISTINCT source_id FROM files WHERE study_uid = ? AND state IN (?, ?)",
+                (claim.study_uid, *WAITING),
+            ).fetchall()
+            if waiting:
+                moved.append(move(db, claim.study_uid, StudyEvent.CHANGED, now))
+                db.executemany(
+                    "INSERT INTO arrivals (study_uid, source_id, quiet_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                    [(claim.study_uid, row["source_id"], now) for row in waiting],
+                )
+
+    # -- details ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _under(self, claim: Claim) -> Iterator[tuple[sqlite3.Connection, list[Transition]]]:
+        moved: list[Transition] = []
+        with self._database.write() as db:
+            row = db.execute("SELECT token, claimed FROM studies WHERE study_uid = ?", (claim.study_uid,)).fetchone()
+            if row is None or row["token"] != claim.token or not row["claimed"]:
+                raise ClaimLost("the study has changed since it was claimed")
+            yield db, moved
+        self._tell(moved)
+
+    @staticmethod
+    def _upload_results(db: sqlite3.Connection, files: Iterable[LocalFile], outcome: str) -> None:
+        db.executemany(
+            "INSERT INTO upload_results (source_id, dir, name, outcome) SELECT ?, ?, ?, ? WHERE EXISTS"
+            " (SELECT 1 FROM sources WHERE source_id = ? AND kind = 'upload')"
+            " ON CONFLICT DO UPDATE SET outcome = excluded.outcome",
+            [(f.source_id, f.dir, f.name, outcome, f.source_id) for f in files],
+        )
+
+    def _tell(self, moved: Iterable[Transition]) -> None:
+        for transition in moved:
+            self._announce(transition)
+
+
+def _marks(values: Iterable[object]) -> str:
+    return ",".join("?" for _ in values)
