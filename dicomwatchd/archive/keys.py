@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import re
 
+from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Uid
 
 IDENTITY = "archive.json"
 STUDIES = "studies/"
 PROBE = "probe/"
 
+HIGHEST_REVISION = 99_999_999
+
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_REPAIR = re.compile(r"(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.dcm\Z")
 _MANIFEST = re.compile(r"studies/([0-9.]+)/manifests/([0-9]{8})\.json\Z")
 
 
@@ -37,12 +41,20 @@ def instance(study: Uid, series: Uid, sop_instance: Uid, sha256: str, attempt: i
     """The key of an instance's bytes. ``attempt`` above 1 is the repair of a key found to hold other bytes."""
     if not _SHA256.match(sha256):
         raise ValueError("not a lower-case hexadecimal SHA-256")
+    if attempt < 1:
+        raise ValueError("the first attempt is number 1")
     suffix = f"-{attempt}" if attempt > 1 else ""
     return f"{series_prefix(study, series)}{sop_instance}/{sha256}{suffix}.dcm"
 
 
+def is_instance(key: str, study: Uid, series: Uid, sop_instance: Uid, sha256: str) -> bool:
+    """Whether ``key`` is this instance's, whatever the attempt. Raises ValueError for a malformed ``sha256``."""
+    stem = instance(study, series, sop_instance, sha256).removesuffix(".dcm")
+    return key.startswith(stem) and _REPAIR.match(key, len(stem)) is not None
+
+
 def manifest(study: Uid, revision: int) -> str:
-    if not 1 <= revision <= 99_999_999:
+    if not 1 <= revision <= HIGHEST_REVISION:
         raise ValueError("manifest revisions run from 1 to 99999999")
     return f"{manifests_prefix(study)}{revision:08d}.json"
 
@@ -50,4 +62,9 @@ def manifest(study: Uid, revision: int) -> str:
 def parse_manifest(key: str) -> tuple[Uid, int] | None:
     """(study, revision) of a manifest's key, or None if the key is no manifest's."""
     match = _MANIFEST.match(key)
-    return (Uid(match[1]), int(match[2])) if match else None
+    if match is None or int(match[2]) == 0:
+        return None
+    try:
+        return Uid(match[1]), int(match[2])
+    except InvalidUid:
+        return None

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import SeriesRecord, StudyRecord
@@ -17,6 +20,9 @@ from dicomwatchd.errors import Permanent
 from dicomwatchd.model import DicomJson, Uid
 
 FORMAT = "dicomwatchd-manifest/1"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_SIZE_LIMIT_BYTES = 2**50  # far above what any store takes as one object; keeps sums in 64 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,8 @@ class Manifest:
     series: dict[Uid, DicomJson]
     instances: tuple[ManifestInstance, ...]
     damaged_keys: tuple[str, ...] = ()
-    _text: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+    # The bytes, once made or read. No parameter, so that a copy with other values starts without them.
+    _text: dict[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def key(self) -> str:
@@ -93,27 +100,34 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
-        """Raises Permanent (code "bad-manifest") for anything that is not a manifest in every part."""
+        """The manifest that ``data``, read from the store, holds; its ``sha256`` is that of ``data`` itself.
+
+        Raises Permanent (code "bad-manifest") for anything that is not a manifest in every part: whoever uses one
+        relies on its types, on its keys lying below its study, and on no instance being there twice.
+        """
         try:
-            raw = json.loads(data)
+            raw = json.loads(data, parse_constant=_finite, parse_float=_finite)
             if raw["format"] != FORMAT:
                 raise ValueError("another format")
             study = Uid(raw["study_uid"])
             manifest = cls(
                 archive_id=_text(raw["archive_id"]),
                 study_uid=study,
-                revision=int(raw["revision"]),
-                previous_sha256=raw["previous_sha256"],
+                revision=_number(raw["revision"], 1, keys.HIGHEST_REVISION),
+                previous_sha256=_digest(raw["previous_sha256"]),
                 created_at=_text(raw["created_at"]),
                 created_by=_text(raw["created_by"]),
-                flags=tuple(raw["flags"]),
-                attributes=dict(raw["attributes"]),
-                series={Uid(uid): dict(attributes) for uid, attributes in raw["series"].items()},
-                instances=tuple(_instance(study, item) for item in raw["instances"]),
-                damaged_keys=tuple(raw.get("damaged_keys", ())),
+                flags=_texts(raw["flags"]),
+                attributes=_attributes(raw["attributes"]),
+                series={Uid(uid): _attributes(attributes) for uid, attributes in raw["series"].items()},
+                instances=tuple(_instance(study, item) for item in _list(raw["instances"])),
+                damaged_keys=_texts(raw.get("damaged_keys", [])),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, Permanent) as error:
+            if len({_content(item) for item in manifest.instances}) != len(manifest.instances):
+                raise ValueError("an instance is there twice")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Permanent) as error:
             raise Permanent("a manifest in the store cannot be read", code="bad-manifest") from error
+        manifest._text["bytes"] = data
         return manifest
 
     def merged(
@@ -130,13 +144,16 @@ class Manifest:
         """The next revision with these instances added; ``self`` itself if there is nothing new in them.
 
         An instance that is there already, the same SOP Instance with the same SHA-256, stays as it was first
-        recorded, unless its object is among ``damaged_keys``: then the repaired one takes its place. What was
-        recorded first of the attributes wins, so that a revision adds and never rewrites.
+        recorded, unless its object is among ``damaged_keys``: then the repaired one takes its place. Without a
+        repair it stays too: nothing that was archived ever drops out of the list. What was recorded first of the
+        attributes wins, so that a revision adds and never rewrites.
         """
         damaged = set(damaged_keys) | set(self.damaged_keys)
-        known = {_content(item): item for item in self.instances if item.key not in damaged}
+        known = {_content(item): item for item in self.instances}
         for item in instances:
-            known.setdefault(_content(item), item)
+            present = known.setdefault(_content(item), item)
+            if present.key in damaged and item.key not in damaged:
+                known[_content(item)] = item
         combined = tuple(sorted(known.values(), key=_content))
         next_one = replace(
             self,
@@ -145,7 +162,6 @@ class Manifest:
             series={**series, **self.series},
             instances=combined,
             damaged_keys=tuple(sorted(damaged)),
-            _text={},
         )
         if next_one == self:
             return self
@@ -155,7 +171,6 @@ class Manifest:
             previous_sha256=self.sha256 if self.revision else None,
             created_at=created_at,
             created_by=created_by,
-            _text={},
         )
 
     def instance_with(self, sop_instance: Uid, series: Uid, sha256: str) -> ManifestInstance | None:
@@ -227,13 +242,15 @@ def create(store: ObjectStore, manifest: Manifest) -> bool:
 
 
 def _instance(study: Uid, raw: dict[str, object]) -> ManifestInstance:
-    item = ManifestInstance(**{**raw, "repairs": tuple(raw.get("repairs", ()))})  # type: ignore[arg-type]
+    item = ManifestInstance(**{**raw, "repairs": _texts(raw.get("repairs", []))})  # type: ignore[arg-type]
+    for name in _TEXT_FIELDS:
+        _text(getattr(item, name))
+    for optional in (item.etag, item.version_id):
+        _text("" if optional is None else optional)
+    _number(item.size_bytes, 0, _SIZE_LIMIT_BYTES)
     item = replace(item, series_uid=Uid(item.series_uid), sop_instance_uid=Uid(item.sop_instance_uid))
-    expected = keys.instance(study, item.series_uid, item.sop_instance_uid, item.sha256)
-    if not item.key.startswith(expected.removesuffix(".dcm")) or not item.key.endswith(".dcm"):
+    if not keys.is_instance(item.key, study, item.series_uid, item.sop_instance_uid, item.sha256):
         raise ValueError("a key that does not belong to its instance")
-    if not isinstance(item.size_bytes, int):
-        raise TypeError("size_bytes is no number")
     return item
 
 
@@ -245,25 +262,63 @@ def _repeated(instances: tuple[ManifestInstance, ...]) -> list[str]:
     """One SOP Instance UID with several contents, or in several series: kept apart, and said."""
     seen: dict[Uid, ManifestInstance] = {}
     return [
-        "sop-instance-uid-repeated"
-        for item in instances
-        if seen.setdefault(item.sop_instance_uid, item) is not item
+        "sop-instance-uid-repeated" for item in instances if seen.setdefault(item.sop_instance_uid, item) is not item
     ]
 
 
 def _value(attributes: DicomJson, tag: str) -> str:
-    values = attributes.get(tag, {}).get("Value", [])
-    return str(values[0]) if isinstance(values, list) and values and values[0] is not None else ""
+    values = attributes.get(tag, {}).get("Value")
+    value = values[0] if isinstance(values, list) and values else ""
+    return str(value) if isinstance(value, str | int | float) else ""
 
 
 def _study_date(value: str) -> str:
-    return value if len(value) == 8 and value.isdigit() else ""
+    return value if len(value) == 8 and value.isascii() and value.isdigit() else ""
+
+
+_TEXT_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.type in ("str", "Uid"))
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not text")
     return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("no list")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _list(value))
+
+
+def _number(value: object, lowest: int, highest: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        raise ValueError("no number, or one out of range")
+    return value
+
+
+def _digest(value: object) -> str | None:
+    if value is not None and not _SHA256.match(_text(value)):
+        raise ValueError("no SHA-256")
+    return value if value is None else str(value)
+
+
+def _attributes(value: object) -> DicomJson:
+    if not isinstance(value, dict) or not all(isinstance(element, dict) for element in value.values()):
+        raise TypeError("no DICOM JSON")
+    return value
+
+
+def _finite(text: str) -> float:
+    """JSON knows no NaN and no infinity, and what is read here must be writable again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number
 
 
 def _dumps(value: object) -> str:
