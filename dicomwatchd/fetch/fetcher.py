@@ -1,0 +1,193 @@
+"""Parallel copying of a study out of the store: every file is hashed before it gets its name."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
+from dicomwatchd.fetch.folder import DiskFull, TargetFolder, Temporary
+from dicomwatchd.fetch.plan import file_names
+from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
+from dicomwatchd.model import Digest, Uid
+
+_REPAIR_SUFFIX = re.compile(r"-[0-9]+\Z")
+
+
+class BadObject(Permanent):
+    """The store does not have the bytes that the manifest records under this key."""
+
+    code = "bad-object"
+
+
+class Fetcher:
+    """Fetches studies from one store over ``threads`` connections. Memory: a chunk for each thread.
+
+    A read that breaks off is begun again, ``attempts`` times in all, a jittered moment apart: no client repeats a
+    request whose body it has begun to hand out. ``token`` gives 16 hex digits for the name of a temporary file,
+    ``jitter`` a number in [0, 1).
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        *,
+        threads: int = 16,
+        attempts: int = 3,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+        token: Callable[[], str] = lambda: secrets.token_hex(8),
+        jitter: Callable[[], float] = random.random,
+        executor: Callable[[int], Executor] = ThreadPoolExecutor,
+    ) -> None:
+        self._store = store
+        self._threads = threads
+        self._attempts = attempts
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._token = token
+        self._jitter = jitter
+        self._executor = executor
+
+    def fetch(
+        self,
+        manifest: Manifest,
+        directory: Path,
+        *,
+        series: Collection[Uid] | None = None,
+        progress: Callable[[FetchProgress], None] = lambda _progress: None,
+    ) -> FetchReport:
+        """Bring every instance of the manifest, or of the given series, to ``directory``/<SeriesUID>/.
+
+        What is there already with the right bytes is kept, with other bytes reported and not touched. One bad
+        object does not stop the others; a full disk or a store out of reach does, and the report says so.
+        ``progress`` is called from the working threads, one call at a time.
+
+        Raises Permanent (code "series-not-found"; the folder cannot be used) and Fatal.
+        """
+        begun = self._monotonic()
+        unknown = set(series or ()) - {item.series_uid for item in manifest.instances}
+        if unknown:
+            raise Permanent(f"the study has no series {min(unknown)}", code="series-not-found")
+        named = file_names(i for i in manifest.instances if series is None or i.series_uid in series)
+        run = Run(named, progress)
+        with TargetFolder.opened(directory, self._token) as folder:
+            self._remove_leftovers(folder, {item.series_uid for item, _ in named})
+            self._work_through(run, folder, threads=max(1, min(self._threads, len(named))))
+            for uid in sorted(run.series_with_files):
+                with folder.series(uid) as target:
+                    target.flush()
+            folder.flush()
+        return run.report(manifest.study_uid, manifest.revision, self._monotonic() - begun)
+
+    def _remove_leftovers(self, folder: TargetFolder, series: set[Uid]) -> None:
+        for uid in sorted(series):
+            try:
+                with folder.series(uid) as target:
+                    target.remove_leftovers()
+            except Permanent:
+                continue  # each file of the series will meet the same, and report it
+
+    def _work_through(self, run: Run, folder: TargetFolder, threads: int) -> None:
+        with self._executor(threads) as pool:
+            futures = [pool.submit(self._work, run, folder) for _ in range(threads)]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                # All done, or Ctrl-C: then the threads must not go on with the rest.
+                run.stop(None)
+
+    def _work(self, run: Run, folder: TargetFolder) -> None:
+        for item, name in run.todo():
+            try:
+                run.check()
+                self._bring(run, folder, item, name)
+            except Fatal as error:
+                run.stop(error)
+                raise
+            except DicomwatchdError as error:
+                run.fail(item, error)
+                out_of_reach = isinstance(error, Transient) and error.endpoint is not None
+                if out_of_reach or isinstance(error, DiskFull):
+                    run.stop(error)
+
+    def _bring(self, run: Run, folder: TargetFolder, item: ManifestInstance, name: str) -> None:
+        """One instance to its name, from the first source that has its bytes."""
+        with folder.series(item.series_uid) as target:
+            if target.holds(name, Digest(item.sha256, item.size_bytes), run.check):
+                run.found(item)
+                return
+            trouble: BadObject | None = None
+            for key, version_id in self._sources(item):
+                with target.temporary() as file:
+                    try:
+                        self._copy(run, item, key, version_id, file)
+                    except BadObject as error:
+                        trouble = trouble or error
+                        continue
+                    file.publish(name)
+                run.got(item, trouble)
+                return
+        raise trouble or BadObject("nothing in the store could be read")
+
+    def _sources(self, item: ManifestInstance) -> Iterator[tuple[str, str | None]]:
+        """Where the bytes may be: the recorded version, what the key holds now, keys of the same SHA-256."""
+        yield item.key, item.version_id
+        if item.version_id is not None:
+            yield item.key, None
+        prefix = item.key.rpartition("/")[0] + "/"
+        try:
+            others = [found.key for found in self._store.listing(prefix) if found.key != item.key]
+        except DicomwatchdError:
+            return  # what was wrong with the recorded object is the news
+        for key in others:
+            if _REPAIR_SUFFIX.sub("", key.removeprefix(prefix).removesuffix(".dcm")) == item.sha256:
+                yield key, None
+
+    def _copy(self, run: Run, item: ManifestInstance, key: str, version_id: str | None, file: Temporary) -> None:
+        """Fill ``file`` with exactly the recorded bytes. Raises BadObject when the source has others."""
+        for attempt in range(1, self._attempts + 1):
+            run.check()
+            file.rewind()
+            came_in = 0
+            digest = hashlib.sha256()
+            try:
+                for chunk in self._chunks(key, version_id):
+                    run.check()
+                    came_in += len(chunk)
+                    if came_in > item.size_bytes:
+                        came_in -= len(chunk)
+                        raise BadObject(f"the stored object is longer than the recorded {item.size_bytes} bytes")
+                    digest.update(chunk)
+                    file.write(chunk)
+                    run.count(len(chunk))
+                if came_in != item.size_bytes:
+                    raise BadObject(f"the stored object has {came_in} bytes instead of {item.size_bytes}")
+                if digest.hexdigest() != item.sha256:
+                    raise BadObject("the stored object's SHA-256 is not the recorded one")
+                return
+            except Transient:
+                run.count(-came_in)
+                if attempt == self._attempts:
+                    raise
+            except DicomwatchdError:
+                run.count(-came_in)
+                raise
+            self._sleep(attempt * (0.5 + self._jitter()))
+
+    def _chunks(self, key: str, version_id: str | None) -> Iterator[bytes]:
+        """The store's chunks; what the store says of the object in particular becomes BadObject."""
+        try:
+            yield from self._store.read(key, version_id)
+        except Permanent as error:
+            missing = error.code == "no-such-object"
+            raise BadObject("the object is missing from the store" if missing else error.message) from error

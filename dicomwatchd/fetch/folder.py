@@ -1,0 +1,218 @@
+"""The folder that a fetch fills: nothing is overwritten, no link followed, and a name means whole bytes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dicomwatchd import localfiles
+from dicomwatchd.errors import Permanent
+from dicomwatchd.model import Digest, Uid
+
+_TEMPORARY = re.compile(r"\.dicomwatchctl-fetch-[0-9a-f]{16}\.part\Z")
+_CHUNK = 1 << 20
+
+
+class DiskFull(Permanent):
+    """There is no room for another file in the target folder."""
+
+    code = "disk-full"
+
+
+class Occupied(Permanent):
+    """Something else stands where the file, or its series' folder, has to go; it is left as it is."""
+
+    code = "target-occupied"
+
+
+class TargetFolder:
+    """DIR of a fetch, opened. ``token`` gives 16 hex digits that were not used before."""
+
+    def __init__(self, fd: int, token: Callable[[], str]) -> None:
+        self._fd = fd
+        self._token = token
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path, token: Callable[[], str]) -> Iterator[TargetFolder]:
+        """DIR is the user's choice: it is made if need be, and may itself be a link. Raises Permanent."""
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            fd = localfiles.open_root(os.fspath(path))
+        except FileExistsError as error:
+            raise Occupied("is not a folder", path=str(path)) from error
+        except OSError as error:
+            raise _translated(error, "cannot be used as a target folder", path=str(path)) from error
+        try:
+            yield cls(fd, token)
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def series(self, uid: Uid) -> Iterator[SeriesFolder]:
+        """The folder of one series, made if need be. Raises Occupied when a link or a file stands there."""
+        try:
+            fd = localfiles.make_directory(self._fd, os.fsencode(uid), 0o777)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise Occupied(
+                    "a symbolic link or a file stands where the series' folder has to be; it was not touched"
+                ) from error
+            raise _translated(error, "the series' folder cannot be made") from error
+        try:
+            yield SeriesFolder(fd, self._token)
+        finally:
+            os.close(fd)
+
+    def flush(self) -> None:
+        """Make the names of the series' folders durable. Raises Permanent."""
+        _flush(self._fd)
+
+
+class SeriesFolder:
+    """The open folder of one series; every name below is relative to its descriptor."""
+
+    def __init__(self, fd: int, token: Callable[[], str]) -> None:
+        self._fd = fd
+        self._token = token
+
+    def remove_leftovers(self) -> int:
+        """Remove temporary files of a fetch that was killed; how many. A running fetch holds a lock on its own."""
+        removed = 0
+        try:
+            names = [name for name in os.listdir(self._fd) if _TEMPORARY.match(name)]  # noqa: PTH208  a descriptor
+        except OSError as error:
+            raise _translated(error, "the series' folder cannot be read") from error
+        for name in names:
+            # Without a lock to be had (some network shares) it may be somebody's: a leftover does no harm.
+            with suppress(OSError), localfiles.regular_file(self._fd, os.fsencode(name)) as fd:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(name, dir_fd=self._fd)
+                removed += 1
+        return removed
+
+    def holds(self, name: str, expected: Digest, still_wanted: Callable[[], None]) -> bool:
+        """Whether the file is there with the right bytes. Raises Occupied when it is there with others.
+
+        ``still_wanted`` is called between chunks and may raise.
+        """
+        try:
+            with localfiles.regular_file(self._fd, os.fsencode(name)) as fd:
+                found = os.fstat(fd).st_size
+                digest = hashlib.sha256()
+                while found == expected.size_bytes and (chunk := os.read(fd, _CHUNK)):
+                    still_wanted()
+                    digest.update(chunk)
+                if found == expected.size_bytes and digest.hexdigest() == expected.sha256:
+                    # A fetch that was killed may have left the name behind with nothing of it on the disk yet.
+                    os.fsync(fd)
+                    return True
+        except FileNotFoundError:
+            return False
+        except localfiles.NotRegular as error:
+            raise Occupied(
+                "a symbolic link, a folder or a device has the file's name; it was not touched"
+            ) from error
+        except OSError as error:
+            raise _translated(error, "the file that is there already cannot be read") from error
+        raise Occupied(
+            "a file with other content has this name already; it was not touched",
+            hint="move it away, or fetch into another folder",
+        )
+
+    @contextmanager
+    def temporary(self) -> Iterator[Temporary]:
+        """A new hidden file, locked; gone afterwards unless it was given its name. Raises DiskFull, Permanent."""
+        try:
+            name, fd = self._create()
+        except OSError as error:
+            raise _translated(error, "no file can be written in the series' folder") from error
+        file = Temporary(self._fd, name, fd)
+        try:
+            yield file
+        finally:
+            with suppress(OSError):
+                if not file.named:
+                    os.unlink(name, dir_fd=self._fd)
+            os.close(fd)
+
+    def _create(self) -> tuple[str, int]:
+        while True:
+            name = f".dicomwatchctl-fetch-{self._token()}.part"
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(name, flags, 0o666, dir_fd=self._fd)
+            with suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between creation and lock another fetch may have taken it for a leftover.
+            if os.fstat(fd).st_nlink:
+                return name, fd
+            os.close(fd)
+
+    def flush(self) -> None:
+        """Make the names in the folder durable. Raises Permanent."""
+        _flush(self._fd)
+
+
+class Temporary:
+    """A file that has no proper name yet."""
+
+    def __init__(self, folder_fd: int, name: str, fd: int) -> None:
+        self._folder_fd = folder_fd
+        self._name = name
+        self._fd = fd
+        self.named = False
+
+    def rewind(self) -> None:
+        """Start over, empty."""
+        try:
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            os.ftruncate(self._fd, 0)
+        except OSError as error:
+            raise _translated(error, "the file cannot be written") from error
+
+    def write(self, data: bytes) -> None:
+        """Append all of ``data``. Raises DiskFull, Permanent."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError as error:
+            raise _translated(error, "the file cannot be written") from error
+
+    def publish(self, name: str) -> None:
+        """Flush the bytes to the disk, then give the file its name. Raises Occupied if that was taken meanwhile,
+        DiskFull, Permanent."""
+        try:
+            os.fsync(self._fd)
+            localfiles.rename_noreplace(
+                self._folder_fd, os.fsencode(self._name), self._folder_fd, os.fsencode(name)
+            )
+        except FileExistsError as error:
+            raise Occupied("a file with this name has appeared meanwhile; it was not touched") from error
+        except OSError as error:
+            raise _translated(error, "the file cannot be finished") from error
+        self.named = True
+
+
+def _flush(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # EINVAL: a file system whose directories cannot be flushed
+            raise _translated(error, "the target folder cannot be made durable") from error
+
+
+def _translated(error: OSError, what: str, *, path: str | None = None) -> Permanent:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(
+            "the disk of the target folder is full",
+            hint="free some space and repeat the command: what is there already is kept",
+            path=path,
+        )
+    return Permanent(f"{what}: {os.strerror(error.errno or 0)}", code="target-failed", path=path)

@@ -1,0 +1,104 @@
+"""What a fetch has to bring back: the study's manifest, and the name each of its files gets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive.catalogue import Catalogue, StudyRecord
+from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.model import Uid
+
+_SHORT = 8  # hex digits of the SHA-256 in the name of a file whose UID has several contents
+
+
+def plan(
+    store: ObjectStore,
+    catalogue: Catalogue | None,
+    study_uid: Uid,
+    *,
+    note: Callable[[str], None] = lambda _text: None,
+) -> Manifest:
+    """The newest manifest of a study, vouched for by the catalogue where that knows the very same revision.
+
+    The store's listing says which revision is the newest, so a catalogue that is down, behind or empty costs
+    nothing but its word on the manifest's SHA-256; ``note`` is told in one sentence when that happens.
+
+    Raises Permanent with code "study-not-found", "manifest-missing" (the catalogue knows a revision that the
+    store does not hold), "manifest-mismatch" (store and catalogue hold different ones of the same revision) or
+    "bad-manifest"; and what the store raises.
+    """
+    record = _recorded(catalogue, study_uid, note)
+    newest = manifests.latest_key(store, study_uid)
+    if record is None:
+        if newest is None:
+            raise Permanent(f"study {study_uid} is not in the archive", code="study-not-found")
+        return _read(store, newest, None)
+    recorded = keys.manifest(study_uid, record.revision)
+    if newest is not None and newest > recorded:  # eight digits each: the order of the text is that of revisions
+        note("the catalogue is behind the store; the store's newest manifest is used")
+        return _read(store, newest, None)
+    try:
+        return _read(store, recorded, record.manifest_sha256)
+    except Permanent as error:
+        if error.code != "no-such-object":
+            raise
+        raise Permanent(
+            f"the catalogue records revision {record.revision} of study {study_uid}, but the store does not hold "
+            "its manifest",
+            code="manifest-missing",
+            hint="--no-catalogue goes by what the store does hold",
+        ) from error
+
+
+def _recorded(catalogue: Catalogue | None, study_uid: Uid, note: Callable[[str], None]) -> StudyRecord | None:
+    if catalogue is None:
+        return None
+    try:
+        record = catalogue.get(study_uid)
+    except DicomwatchdError as error:
+        # Whatever is wrong with it, down, not there, refused: the manifests in the store are self-sufficient.
+        note(f"the catalogue gives no answer ({error.code}); the study is read from the store alone")
+        return None
+    if record is None:
+        note("the catalogue does not know this study; it is looked for in the store alone")
+    return record
+
+
+def _read(store: ObjectStore, key: str, sha256: str | None) -> Manifest:
+    data = b"".join(store.read(key))
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise Permanent(
+            "the manifest in the store is not the one that the catalogue records",
+            code="manifest-mismatch",
+            hint="--no-catalogue goes by the store alone; `dicomwatchctl verify --deep` examines the study",
+        )
+    manifest = Manifest.from_bytes(data)
+    if manifest.key != key:
+        raise Permanent("a manifest in the store is not the one its key names", code="bad-manifest")
+    return manifest
+
+
+def file_names(instances: Iterable[ManifestInstance]) -> list[tuple[ManifestInstance, str]]:
+    """Each instance with its file's name inside the series' folder, a function of the manifest alone.
+
+    ``<SOPInstanceUID>.dcm``; where several contents share the UID within the series each of them, not all but
+    one, is ``<SOPInstanceUID>-<first 8 hex of its SHA-256>.dcm``: none of them is the original by right. Contents
+    that share even these 8 digits, which can be made on purpose, carry all 64.
+    """
+    items = list(instances)
+    contents = Counter((i.series_uid, i.sop_instance_uid) for i in items)
+    shorts = Counter((i.series_uid, i.sop_instance_uid, i.sha256[:_SHORT]) for i in items)
+    named = []
+    for item in items:
+        suffix = ""
+        if contents[item.series_uid, item.sop_instance_uid] > 1:
+            unique = shorts[item.series_uid, item.sop_instance_uid, item.sha256[:_SHORT]] == 1
+            suffix = f"-{item.sha256[:_SHORT] if unique else item.sha256}"
+        named.append((item, f"{item.sop_instance_uid}{suffix}.dcm"))
+    return named
