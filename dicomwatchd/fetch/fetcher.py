@@ -14,7 +14,7 @@ from pathlib import Path
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
-from dicomwatchd.fetch.folder import DiskFull, TargetFolder, Temporary
+from dicomwatchd.fetch.folder import DiskFull, Occupied, TargetFolder, Temporary
 from dicomwatchd.fetch.plan import file_names
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
 from dicomwatchd.model import Digest, Uid
@@ -122,8 +122,9 @@ class Fetcher:
 
     def _bring(self, run: Run, folder: TargetFolder, item: ManifestInstance, name: str) -> None:
         """One instance to its name, from the first source that has its bytes."""
+        expected = Digest(item.sha256, item.size_bytes)
         with folder.series(item.series_uid) as target:
-            if target.holds(name, Digest(item.sha256, item.size_bytes), run.check):
+            if target.holds(name, expected, run.check):
                 run.found(item)
                 return
             trouble: BadObject | None = None
@@ -134,7 +135,12 @@ class Fetcher:
                     except BadObject as error:
                         trouble = trouble or error
                         continue
-                    file.publish(name)
+                    try:
+                        file.publish(name)
+                    except Occupied:
+                        # Another fetch into the same folder was quicker: as good, if it brought the right bytes.
+                        if not target.holds(name, expected, run.check):
+                            raise
                 run.got(item, trouble)
                 return
         raise trouble or BadObject("nothing in the store could be read")

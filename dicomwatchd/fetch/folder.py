@@ -116,9 +116,7 @@ class SeriesFolder:
         except FileNotFoundError:
             return False
         except localfiles.NotRegular as error:
-            raise Occupied(
-                "a symbolic link, a folder or a device has the file's name; it was not touched"
-            ) from error
+            raise Occupied("a symbolic link, a folder or a device has the file's name; it was not touched") from error
         except OSError as error:
             raise _translated(error, "the file that is there already cannot be read") from error
         raise Occupied(
@@ -190,9 +188,7 @@ class Temporary:
         DiskFull, Permanent."""
         try:
             os.fsync(self._fd)
-            localfiles.rename_noreplace(
-                self._folder_fd, os.fsencode(self._name), self._folder_fd, os.fsencode(name)
-            )
+            localfiles.rename_noreplace(self._folder_fd, os.fsencode(self._name), self._folder_fd, os.fsencode(name))
         except FileExistsError as error:
             raise Occupied("a file with this name has appeared meanwhile; it was not touched") from error
         except OSError as error:

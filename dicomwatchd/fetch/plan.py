@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 
@@ -71,16 +70,13 @@ def _recorded(catalogue: Catalogue | None, study_uid: Uid, note: Callable[[str],
 
 
 def _read(store: ObjectStore, key: str, sha256: str | None) -> Manifest:
-    data = b"".join(store.read(key))
-    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+    manifest = manifests.load(store, key)
+    if sha256 is not None and manifest.sha256 != sha256:
         raise Permanent(
             "the manifest in the store is not the one that the catalogue records",
             code="manifest-mismatch",
             hint="--no-catalogue goes by the store alone; `dicomwatchctl verify --deep` examines the study",
         )
-    manifest = Manifest.from_bytes(data)
-    if manifest.key != key:
-        raise Permanent("a manifest in the store is not the one its key names", code="bad-manifest")
     return manifest
 
 

@@ -1,0 +1,199 @@
+"""An archive in memory for the unit tests of fetch and the command line tool; it can be told to misbehave."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.catalogue import Query, StudyRecord
+from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.store import (
+    Capabilities,
+    Content,
+    Destination,
+    InitStep,
+    Receipt,
+    StoredObject,
+)
+from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.model import DicomJson, Uid
+
+STUDY = Uid("1.2.840.99999.1")
+SERIES = Uid("1.2.840.99999.1.1")
+OTHER_SERIES = Uid("1.2.840.99999.1.2")
+PATIENT: DicomJson = {
+    "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Canary^Name"}]},
+    "00100020": {"vr": "LO", "Value": ["CANARY-ID"]},
+    "00080050": {"vr": "SH", "Value": ["ACC-1"]},
+    "00080020": {"vr": "DA", "Value": ["20260131"]},
+}
+
+
+@dataclass
+class MemoryStore:
+    """``versions`` holds every version of a key, newest last; ``wire`` may change, cut or break what is read."""
+
+    versions: dict[str, list[bytes]] = field(default_factory=dict)
+    chunk_bytes: int = 1000
+    wire: Callable[[str, int, Iterator[bytes]], Iterator[bytes]] | None = None
+    reads: list[str] = field(default_factory=list)
+    destination: Destination = field(default_factory=lambda: Destination("memory", "memory", "tests", ""))
+    capabilities: Capabilities = field(default_factory=Capabilities)
+    single_put_bytes: int = 1 << 20
+    initialised: bool = True
+    fault: DicomwatchdError | None = None
+
+    def put(self, key: str, content: Content) -> Receipt:
+        created = key not in self.versions
+        if created:
+            self.versions[key] = [content.read(0, content.digest.size_bytes)]
+        return Receipt(key, content.digest.size_bytes, content.digest.sha256, created)
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        self._fail()
+        if key not in self.versions:
+            return None
+        data = self.versions[key][-1]
+        return StoredObject(key, len(data), etag=hashlib.md5(data, usedforsecurity=False).hexdigest())
+
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        self._fail()
+        for key in sorted(self.versions):
+            if key.startswith(prefix):
+                found = self.head(key)
+                assert found is not None
+                yield found
+
+    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        self._fail()
+        self.reads.append(key)
+        try:
+            data = self.versions[key][-1 if version_id is None else int(version_id)]
+        except (KeyError, IndexError):
+            raise Permanent("no such object", code="no-such-object") from None
+        chunks = (data[at : at + self.chunk_bytes] for at in range(0, len(data), self.chunk_bytes))
+        yield from chunks if self.wire is None else self.wire(key, self.reads.count(key), chunks)
+
+    def check(self) -> None:
+        self._fail()
+
+    def initialise(self) -> list[InitStep]:
+        self._fail()
+        was, self.initialised = self.initialised, True
+        return [InitStep("folder", "present" if was else "created")]
+
+    def probe(self, scratch_key: str) -> Capabilities:
+        return self.capabilities
+
+    def close(self) -> None:
+        pass
+
+    def _fail(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+
+@dataclass
+class MemoryCatalogue:
+    records: dict[Uid, StudyRecord] = field(default_factory=dict)
+    archive_id: str | None = None
+    name: str = "memory"
+    fault: DicomwatchdError | None = None
+
+    def get(self, study_uid: Uid) -> StudyRecord | None:
+        self._fail()
+        return self.records.get(study_uid)
+
+    def put(self, record: StudyRecord) -> None:
+        self._fail()
+        self.records[record.study_uid] = record
+
+    def search(self, query: Query) -> Iterator[StudyRecord]:
+        self._fail()
+        for record in sorted(self.records.values(), key=lambda r: r.study_date, reverse=True):
+            if (
+                query.patient_id in (None, record.patient_id)
+                and query.accession_number in (None, record.accession_number)
+                and query.date_from <= record.study_date <= (query.date_to or "99999999")
+                and (query.modality is None or query.modality in record.modalities)
+            ):
+                yield record
+
+    def study_uids(self) -> Iterator[Uid]:
+        self._fail()
+        yield from self.records
+
+    def identity(self) -> str | None:
+        self._fail()
+        return self.archive_id
+
+    def check(self) -> None:
+        self._fail()
+
+    def initialise(self, archive_id: str) -> list[InitStep]:
+        self._fail()
+        outcome = "created" if self.archive_id is None else "present"
+        self.archive_id = archive_id
+        return [InitStep("catalogue", outcome)]
+
+    def close(self) -> None:
+        pass
+
+    def _fail(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+
+def content(number: int, size_bytes: int = 2500) -> bytes:
+    """Bytes that differ for each number."""
+    return hashlib.sha256(str(number).encode()).digest() * (size_bytes // 32) + bytes(size_bytes % 32)
+
+
+def instance(
+    series: Uid, sop: str, data: bytes, *, study: Uid = STUDY, version_id: str | None = None
+) -> ManifestInstance:
+    sha256 = hashlib.sha256(data).hexdigest()
+    uid = Uid(sop)
+    return ManifestInstance(
+        series_uid=series,
+        sop_instance_uid=uid,
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        key=keys.instance(study, series, uid, sha256),
+        size_bytes=len(data),
+        sha256=sha256,
+        etag=hashlib.md5(data, usedforsecurity=False).hexdigest(),
+        version_id=version_id,
+        original_path="CANARY^PATH/IM1",
+        inbox="ct1",
+        stored_at="2026-01-31T12:00:00.000Z",
+        verified_by="etag-md5",
+    )
+
+
+def archive(
+    store: MemoryStore,
+    files: Iterable[tuple[Uid, str, bytes]],
+    *,
+    study: Uid = STUDY,
+    before: Manifest | None = None,
+    attributes: DicomJson | None = None,
+) -> Manifest:
+    """Put the files ``(series, SOP Instance UID, bytes)`` and the next manifest into the store."""
+    items = []
+    for series, sop, data in files:
+        items.append(instance(series, sop, data, study=study))
+        store.versions.setdefault(items[-1].key, [data])
+    manifest = (before or empty("archive-1", study)).merged(
+        items,
+        attributes=PATIENT if attributes is None else attributes,
+        series={item.series_uid: {"00080060": {"vr": "CS", "Value": ["CT"]}} for item in items},
+        flags=(),
+        damaged_keys=(),
+        created_at="2026-01-31T12:00:00.000Z",
+        created_by="tests",
+    )
+    store.versions[manifest.key] = [manifest.to_bytes()]
+    return manifest
