@@ -44,9 +44,7 @@ def missing(kind: str) -> list[str]:
     elif kind == "systemd":
         lacks += _missing_for_systemd()
     if lacks:
-        lacks.append(
-            f"scripts/setup-test-machine installs what can be installed: {' '.join(DEBIAN_PACKAGES[kind])}"
-        )
+        lacks.append(f"scripts/setup-test-machine installs what can be installed: {' '.join(DEBIAN_PACKAGES[kind])}")
     return lacks
 
 

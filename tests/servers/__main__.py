@@ -37,9 +37,7 @@ def assignments(rgw: CephRgw | None, dynamodb: DynamoDBLocal | None) -> dict[str
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.servers", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    up_parser = commands.add_parser(
-        "up", help="start servers in the new directory DIR and print how to reach them"
-    )
+    up_parser = commands.add_parser("up", help="start servers in the new directory DIR and print how to reach them")
     up_parser.add_argument("kind", choices=["rgw", "dynamodb", "all"])
     up_parser.add_argument("directory", metavar="DIR", type=Path)
     down_parser = commands.add_parser("down", help="stop the servers of DIR and remove it")

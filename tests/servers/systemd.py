@@ -81,9 +81,7 @@ class SystemdLab:
         enter = ["nsenter", "--target", str(pid), *_NAMESPACES, "--root", "--wdns=/"]
         clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=/root"]
         clean += ["SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"]
-        done = subprocess.run(
-            [*enter, *clean, *command], capture_output=True, text=True, input=input, timeout=timeout
-        )
+        done = subprocess.run([*enter, *clean, *command], capture_output=True, text=True, input=input, timeout=timeout)
         if check and done.returncode != 0:
             raise ServerError(
                 f"in the lab: {' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"

@@ -199,9 +199,7 @@ def test_a_stopped_server_leaves_no_process_and_no_file(short_directory: Path) -
     assert not directory.exists()
 
 
-def test_a_failed_start_says_why_and_leaves_nothing(
-    short_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_start_says_why_and_leaves_nothing(short_directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     skip_unless_available("rgw")
     directory = short_directory / "rgw"
     server, stopped = CephRgw(directory), []
@@ -296,9 +294,7 @@ def lab() -> Iterator[SystemdLab]:
 
 
 def test_the_systemd_lab_is_up_and_journals(lab: SystemdLab) -> None:
-    assert lab.sh("systemctl", "is-system-running").stdout.strip() == "running", lab.sh(
-        "systemctl", "--failed"
-    ).stdout
+    assert lab.sh("systemctl", "is-system-running").stdout.strip() == "running", lab.sh("systemctl", "--failed").stdout
     assert lab.sh("cat", "/proc/1/comm").stdout == "systemd\n"
     lab.sh("systemctl", "start", "hello.service")
     lab.sh("journalctl", "--sync")
@@ -357,9 +353,7 @@ def test_a_skip_is_named_and_fails_the_run_where_none_is_allowed(
         "@pytest.mark.xfail\n"
         "def test_known_to_fail(): assert False\n"
     )
-    inherited = {
-        name: value for name, value in os.environ.items() if name not in ("CI", "DICOMWATCHD_TEST_NO_SKIP")
-    }
+    inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "DICOMWATCHD_TEST_NO_SKIP")}
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "tests.conftest"]
     done = subprocess.run(
         [*command, "--rootdir", str(tmp_path), str(tmp_path)],
