@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
+from dicomwatchd.archive import keys
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
@@ -18,8 +18,6 @@ from dicomwatchd.fetch.folder import DiskFull, Occupied, TargetFolder, Temporary
 from dicomwatchd.fetch.plan import file_names
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
 from dicomwatchd.model import Digest, Uid
-
-_REPAIR_SUFFIX = re.compile(r"-[0-9]+\Z")
 
 
 class BadObject(Permanent):
@@ -78,7 +76,7 @@ class Fetcher:
         if unknown:
             raise Permanent(f"the study has no series {min(unknown)}", code="series-not-found")
         named = file_names(i for i in manifest.instances if series is None or i.series_uid in series)
-        run = Run(named, progress)
+        run = Run(manifest, named, progress)
         with TargetFolder.opened(directory, self._token) as folder:
             self._remove_leftovers(folder, {item.series_uid for item, _ in named})
             self._work_through(run, folder, threads=max(1, min(self._threads, len(named))))
@@ -86,7 +84,7 @@ class Fetcher:
                 with folder.series(uid) as target:
                     target.flush()
             folder.flush()
-        return run.report(manifest.study_uid, manifest.revision, self._monotonic() - begun)
+        return run.report(self._monotonic() - begun)
 
     def _remove_leftovers(self, folder: TargetFolder, series: set[Uid]) -> None:
         for uid in sorted(series):
@@ -128,7 +126,7 @@ class Fetcher:
                 run.found(item)
                 return
             trouble: BadObject | None = None
-            for key, version_id in self._sources(item):
+            for key, version_id in self._sources(run.manifest.study_uid, item):
                 with target.temporary() as file:
                     try:
                         self._copy(run, item, key, version_id, file)
@@ -145,7 +143,7 @@ class Fetcher:
                 return
         raise trouble or BadObject("nothing in the store could be read")
 
-    def _sources(self, item: ManifestInstance) -> Iterator[tuple[str, str | None]]:
+    def _sources(self, study: Uid, item: ManifestInstance) -> Iterator[tuple[str, str | None]]:
         """Where the bytes may be: the recorded version, what the key holds now, keys of the same SHA-256."""
         yield item.key, item.version_id
         if item.version_id is not None:
@@ -156,7 +154,7 @@ class Fetcher:
         except DicomwatchdError:
             return  # what was wrong with the recorded object is the news
         for key in others:
-            if _REPAIR_SUFFIX.sub("", key.removeprefix(prefix).removesuffix(".dcm")) == item.sha256:
+            if keys.is_instance(key, study, item.series_uid, item.sop_instance_uid, item.sha256):
                 yield key, None
 
     def _copy(self, run: Run, item: ManifestInstance, key: str, version_id: str | None, file: Temporary) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from dicomwatchd.archive.manifest import ManifestInstance
+from dicomwatchd.archive.manifest import Manifest, ManifestInstance
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import Uid
 
@@ -67,9 +67,12 @@ class Run:
     """Shared by the threads of one fetch; every method may be called from any of them."""
 
     def __init__(
-        self, named: Sequence[tuple[ManifestInstance, str]], progress: Callable[[FetchProgress], None]
+        self,
+        manifest: Manifest,
+        named: Sequence[tuple[ManifestInstance, str]],
+        progress: Callable[[FetchProgress], None],
     ) -> None:
-        self._named = named
+        self.manifest = manifest
         self._next = iter(named)
         self._progress = progress
         self._lock = threading.Lock()
@@ -131,10 +134,10 @@ class Run:
             self.failed.append(_failure(item, error))
             self._tell()
 
-    def report(self, study_uid: Uid, revision: int, seconds: float) -> FetchReport:
+    def report(self, seconds: float) -> FetchReport:
         return FetchReport(
-            study_uid=study_uid,
-            revision=revision,
+            study_uid=self.manifest.study_uid,
+            revision=self.manifest.revision,
             files=self._files_total,
             size_bytes=self._bytes_total,
             fetched=self.fetched,

@@ -455,18 +455,20 @@ def test_an_interrupt_stops_all_threads_and_leaves_no_half_file(
 
 
 _KILLED = """
-import sys, time
+import itertools, sys, time
 from pathlib import Path
 from tests.unit.memory_archive import *
 from dicomwatchd.fetch import Fetcher
 store = MemoryStore()
 manifest = archive(store, [(SERIES, f"1.2.{n}", content(n)) for n in range(20)])
-def slow(key, count, chunks):
+numbers = itertools.count(1)
+def stuck(key, count, chunks):
     for chunk in chunks:
         yield chunk
-        print("chunk", flush=True)
-        time.sleep(0.02)
-store.wire = slow
+        if next(numbers) > 23:
+            print("stuck", flush=True)
+            time.sleep(60)
+store.wire = stuck
 Fetcher(store, threads=3).fetch(manifest, Path(sys.argv[1]))
 """
 
@@ -477,8 +479,8 @@ def test_a_killed_fetch_is_resumed(tmp_path: Path) -> None:
         [sys.executable, "-c", _KILLED, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
-    for _ in range(25):
-        assert process.stdout.readline() == "chunk\n"
+    for _ in range(3):
+        assert process.stdout.readline() == "stuck\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
