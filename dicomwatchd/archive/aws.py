@@ -259,9 +259,7 @@ def _from_service(error: aws.ClientError, operation: str, endpoint: str) -> Dico
     what = f"{operation} failed: {code}" + (f" ({status})" if code != str(status) else "")
 
     def trouble(kind: str, hint: str) -> Transient:
-        return Transient(
-            what, code=kind, hint=hint, endpoint=endpoint, retry_after_seconds=_retry_after_seconds(error)
-        )
+        return Transient(what, code=kind, hint=hint, endpoint=endpoint, retry_after_seconds=_retry_after_seconds(error))
 
     if code == "InvalidObjectState":
         hint = "the object is in cold storage: it must be restored there first"
@@ -280,10 +278,12 @@ def _from_service(error: aws.ClientError, operation: str, endpoint: str) -> Dico
         return Permanent(what, code="no-such-object")
     if code == "NotImplemented" or status == 501:
         return Permanent(what, code="not-supported")
-    return _from_status(status, what, trouble)
+    return _from_status(status, what, trouble, bodiless=code == str(status))
 
 
-def _from_status(status: int, what: str, trouble: Callable[[str, str], Transient]) -> DicomwatchdError:
+def _from_status(
+    status: int, what: str, trouble: Callable[[str, str], Transient], *, bodiless: bool
+) -> DicomwatchdError:
     """For codes that we do not know: there are many stores, and each has words of its own."""
     if status == 429:
         return trouble("throttled", "the service asks for fewer requests")
@@ -293,6 +293,9 @@ def _from_status(status: int, what: str, trouble: Callable[[str, str], Transient
         return trouble("region", "the service is in another region: see region in the configuration")
     if status >= 500:
         return trouble("server-error", "the service has a problem of its own")
+    if status == 400 and bodiless:
+        # A HEAD has no body to give a reason in: an expired token or an unusable key looks like this.
+        return trouble("credentials", "refused without a reason: see the credentials, the clock and the key")
     if status == 200:  # the service found out after it had begun to answer
         return Transient(what, code="server-error")
     if status == 409:

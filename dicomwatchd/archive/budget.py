@@ -1,0 +1,36 @@
+"""The memory budget: how many bytes of parts of big files may be in memory at once, in the whole process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from dicomwatchd.errors import Stopping
+
+BUDGET_BYTES = 96 * 1024 * 1024
+
+
+class ByteBudget:
+    """How many bytes of parts may be in memory at once, whoever holds them.
+
+    A request above the whole budget is let through when nothing else is out, so it cannot wait for ever.
+    """
+
+    def __init__(self, total_bytes: int = BUDGET_BYTES) -> None:
+        self._total = total_bytes
+        self._out = 0
+        self._changed = threading.Condition()
+
+    def take(self, size_bytes: int, stopping: Callable[[], bool]) -> None:
+        """Waits for room. Raises Stopping."""
+        with self._changed:
+            while self._out and self._out + size_bytes > self._total:
+                self._changed.wait(0.5)
+                if stopping():
+                    raise Stopping("stopped between two parts of an upload")
+            self._out += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        with self._changed:
+            self._out -= size_bytes
+            self._changed.notify_all()

@@ -1,0 +1,217 @@
+"""The S3 store: the store port on Amazon S3 and on what speaks its protocol."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import botocore.exceptions
+
+from dicomwatchd.archive import aws, probe, s3_setup
+from dicomwatchd.archive.budget import ByteBudget
+from dicomwatchd.archive.s3_bucket import S3Bucket
+from dicomwatchd.archive.s3_multipart import PART_BYTES, SENDING_THREADS, MultipartSender
+from dicomwatchd.archive.store import Buffer, Capabilities, Content, Destination, InitStep, Receipt, StoredObject
+from dicomwatchd.config import S3Settings
+from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, SourceChanged, Transient
+
+SINGLE_PUT_BYTES = 16 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
+
+
+def _never() -> bool:
+    return False
+
+
+class S3Store:
+    """Implements ObjectStore. ``connections`` is how many threads may use it at once without waiting for each
+    other; the threads that send parts of big objects come on top. ``stopping`` is asked between two parts.
+    ``budget`` is shared by all stores of a process.
+    """
+
+    def __init__(
+        self,
+        settings: S3Settings,
+        *,
+        connections: int,
+        stopping: Callable[[], bool] = _never,
+        budget: ByteBudget | None = None,
+        single_put_bytes: int = SINGLE_PUT_BYTES,
+        part_bytes: int = PART_BYTES,
+        random_name: Callable[[], str] = secrets.token_hex,
+    ) -> None:
+        self._random_name = random_name
+        client = aws.build_client(
+            "s3",
+            region=settings.region,
+            endpoint_url=settings.endpoint_url,
+            ca_file=settings.ca_file,
+            max_connections=connections + SENDING_THREADS,
+            # A private endpoint seldom has a name for each bucket.
+            s3={"addressing_style": "path"} if settings.endpoint_url else None,
+        )
+        for operation in ("PutObject", "UploadPart"):
+            client.meta.events.register(f"before-sign.s3.{operation}", _no_expect)
+        region = client.meta.region_name
+        self._settings = settings
+        self._single_put_bytes = single_put_bytes
+        self._capabilities = Capabilities()
+        self._destination = Destination(
+            kind="s3",
+            endpoint=settings.endpoint_url.rstrip("/") if settings.endpoint_url else f"aws:{region}",
+            container=settings.bucket,
+            prefix=settings.prefix,
+        )
+        self._bucket = S3Bucket(
+            client=client,
+            name=settings.bucket,
+            prefix=settings.prefix,
+            endpoint=aws.endpoint_name("s3", region, settings.endpoint_url),
+            encryption=settings.encryption,
+        )
+        self._executor = ThreadPoolExecutor(SENDING_THREADS, thread_name_prefix="s3-part")
+        self._multipart = MultipartSender(
+            self._bucket,
+            executor=self._executor,
+            budget=budget or ByteBudget(),
+            part_bytes=part_bytes,
+            stopping=stopping,
+        )
+
+    @property
+    def destination(self) -> Destination:
+        return self._destination
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    @property
+    def single_put_bytes(self) -> int:
+        return self._single_put_bytes
+
+    def put(self, key: str, content: Content) -> Receipt:
+        # What is in memory already goes in one piece: a manifest of any size is created in one atomic step.
+        if content.digest.size_bytes > self._single_put_bytes and not isinstance(content, Buffer):
+            return self._multipart.put(key, content)
+        return self._put_single(key, content)
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        return self._bucket.head(key, version_id, checksum=self._capabilities.checksum_on_head)
+
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        return self._bucket.listing(prefix)
+
+    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        """GetObject. A body that ends early raises OutOfReach."""
+        arguments: Any = {"VersionId": version_id} if version_id is not None else {}
+        with self._bucket.translated("GetObject"):
+            answer = self._bucket.client.get_object(**self._bucket.address(key), **arguments)
+        body, left = answer["Body"], answer["ContentLength"]
+        try:
+            while True:
+                with self._bucket.translated("GetObject"):
+                    chunk = body.read(_CHUNK_BYTES)
+                if not chunk:
+                    break
+                left -= len(chunk)
+                yield chunk
+            if left:
+                raise OutOfReach("GetObject ended early", endpoint=self._bucket.endpoint)
+        finally:
+            body.close()
+
+    def check(self) -> None:
+        try:
+            with self._bucket.translated("HeadBucket"):
+                self._bucket.client.head_bucket(Bucket=self._bucket.name)
+        except Permanent as error:
+            if error.code != "no-such-object":
+                raise OutOfReach(error.message, endpoint=self._bucket.endpoint) from error
+            raise NotInitialised(
+                "the bucket of the archive is not there", hint="dicomwatchctl archive init makes it"
+            ) from error
+        except OutOfReach:
+            raise
+        except Transient as error:
+            raise OutOfReach(error.message, code=error.code, hint=error.hint, endpoint=self._bucket.endpoint) from error
+
+    def initialise(self) -> list[InitStep]:
+        return s3_setup.initialise(self._bucket, self._settings, self._random_name)
+
+    def probe(self, scratch_key: str) -> Capabilities:
+        self._capabilities = probe.probe(self._bucket, scratch_key)
+        return self._capabilities
+
+    def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+        self._bucket.client.close()
+
+    def _put_single(self, key: str, content: Content) -> Receipt:
+        digest = content.digest
+        data = content.read(0, digest.size_bytes)
+        sha256 = hashlib.sha256(data)
+        if len(data) != digest.size_bytes or sha256.hexdigest() != digest.sha256:
+            raise SourceChanged("a file's content is not what it was when it was taken up")
+        md5 = hashlib.md5(data, usedforsecurity=False)
+        if not self._capabilities.creates_only and (there := self._bucket.head(key)) is not None:
+            return _receipt(key, content, md5.hexdigest(), created=False, there=there)
+        try:
+            answer = self._bucket.client.put_object(
+                **self._bucket.address(key),
+                **self._bucket.creation(key),
+                Body=data,
+                ContentMD5=base64.b64encode(md5.digest()).decode("ascii"),
+                ChecksumSHA256=base64.b64encode(sha256.digest()).decode("ascii"),
+                IfNoneMatch="*",
+            )
+        except botocore.exceptions.ClientError as error:
+            # 412: the key was there, perhaps by a request of ours whose answer was lost. 409: a race just now.
+            if aws.http_status(error) in (409, 412) and (there := self._bucket.head(key)) is not None:
+                return _receipt(key, content, md5.hexdigest(), created=False, there=there)
+            if aws.http_status(error) == 412:
+                raise Transient("PutObject met another writer", code="conflict") from error
+            raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
+        except aws.FOREIGN as error:
+            raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
+        self._bucket.check_encryption(answer)
+        return _receipt(
+            key,
+            content,
+            md5.hexdigest(),
+            created=True,
+            version_id=answer.get("VersionId"),
+            encryption=answer.get("ServerSideEncryption"),
+        )
+
+
+def _receipt(
+    key: str,
+    content: Content,
+    md5: str,
+    *,
+    created: bool,
+    there: StoredObject | None = None,
+    version_id: str | None = None,
+    encryption: str | None = None,
+) -> Receipt:
+    return Receipt(
+        key=key,
+        size_bytes=content.digest.size_bytes,
+        sha256=content.digest.sha256,
+        created=created,
+        expected_etag=md5,
+        expected_checksum=f"sha256:{content.digest.sha256}",
+        version_id=there.version_id if there is not None else version_id,
+        encryption=there.encryption if there is not None else encryption,
+    )
+
+
+def _no_expect(request: Any, **_: object) -> None:
+    """Without "Expect: 100-continue", which botocore adds: it costs a round trip for each object."""
+    if "Expect" in request.headers:
+        del request.headers["Expect"]

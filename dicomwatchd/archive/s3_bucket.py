@@ -1,0 +1,184 @@
+"""What all of our requests to one S3 bucket have in common: full keys, encryption asked for, errors, answers."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import botocore.exceptions
+
+from dicomwatchd.archive import aws
+from dicomwatchd.archive.store import StoredObject
+from dicomwatchd.config import Encryption
+from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_KEY = re.compile(r"[A-Za-z0-9!_.*'()/-]{1,900}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class S3Bucket:
+    """One bucket, the prefix of the archive in it, and the encryption asked for.
+
+    Safe to use from many threads. ``endpoint`` names the service in errors (`aws.endpoint_name`).
+    """
+
+    client: S3Client
+    name: str
+    prefix: str
+    endpoint: str
+    encryption: Encryption
+
+    def full_key(self, key: str) -> str:
+        """Raises Permanent for a key that is not made of the plain characters that every store takes."""
+        if not _KEY.match(key):
+            raise Permanent("an object key is empty, too long or holds unusual characters", code="bad-key")
+        return self.prefix + key
+
+    def address(self, key: str) -> Any:
+        """The arguments that name an object. Any: a TypedDict spread into differing operations."""
+        return {"Bucket": self.name, "Key": self.full_key(key)}
+
+    def creation(self, key: str) -> Any:
+        """The arguments of PutObject and CreateMultipartUpload that say how the object is to be kept."""
+        arguments = {}
+        if self.encryption.mode != "store-default":
+            arguments["ServerSideEncryption"] = str(self.encryption.mode)
+        if self.encryption.key_id is not None:
+            arguments["SSEKMSKeyId"] = self.encryption.key_id
+        if key.endswith(".dcm"):
+            arguments["ContentType"] = "application/dicom"
+        elif key.endswith(".json"):
+            arguments["ContentType"] = "application/json"
+        return arguments
+
+    def translated(self, operation: str) -> AbstractContextManager[None]:
+        return aws.translated(operation, self.endpoint)
+
+    def check_encryption(self, answer: Mapping[str, Any]) -> None:
+        """Raises ArchiveRefused unless the answer says that the object is encrypted as asked.
+
+        The mode is compared literally, a key only with a key of the same kind: Amazon answers an alias with the
+        key's ARN, other stores answer what was asked.
+        """
+        asked = self.encryption
+        if asked.mode == "store-default":
+            return
+        if answer.get("ServerSideEncryption") != asked.mode:
+            raise ArchiveRefused(
+                f"the store does not confirm the encryption asked for ({asked.mode})",
+                hint="see archive.store.encryption in the configuration, and whether the store can do it",
+            )
+        if asked.key_id is not None and not _same_key(asked.key_id, answer.get("SSEKMSKeyId")):
+            raise ArchiveRefused(
+                "the store does not confirm the encryption key asked for", hint="see encryption.key_id"
+            )
+
+    def confirm_encryption(self, key: str, answer: Mapping[str, Any]) -> None:
+        """As `check_encryption`, for answers that not every store mentions encryption in: a HEAD decides then."""
+        if self.encryption.mode != "store-default" and not answer.get("ServerSideEncryption"):
+            with self.translated("HeadObject"):
+                answer = self.client.head_object(**self.address(key))
+        self.check_encryption(answer)
+
+    def head(self, key: str, version_id: str | None = None, *, checksum: bool = False) -> StoredObject | None:
+        """HeadObject; ``checksum`` asks for the stored checksum too (on Amazon that takes rights on the key)."""
+        arguments = self.address(key)
+        if version_id is not None:
+            arguments["VersionId"] = version_id
+        if checksum:
+            arguments["ChecksumMode"] = "ENABLED"
+        try:
+            answer = self.client.head_object(**arguments)
+        except botocore.exceptions.ClientError as error:
+            if aws.http_status(error) == 404 and aws.error_code(error) != "NoSuchBucket":
+                self._require_bucket()
+                return None
+            raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
+        except aws.FOREIGN as error:
+            raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
+        if not isinstance(answer.get("ContentLength"), int):
+            raise Transient("HeadObject gave no size", code="strange-answer", endpoint=self.endpoint)
+        return _stored(key, answer, answer["ContentLength"])
+
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        """ListObjectsV2, page by page. Strongly consistent on Amazon S3 and Ceph."""
+        start = self.prefix + prefix
+        token: str | None = None
+        last = ""
+        while True:
+            arguments: Any = {"ContinuationToken": token} if token else {}
+            with self.translated("ListObjectsV2"):
+                page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
+            for item in page.get("Contents", []):
+                full = item["Key"]
+                if full <= last or not full.startswith(start):
+                    raise Transient(
+                        "ListObjectsV2 gave keys out of order", code="strange-answer", endpoint=self.endpoint
+                    )
+                last = full
+                yield _stored(full.removeprefix(self.prefix), item, item["Size"])
+            token = page.get("NextContinuationToken")
+            if not page.get("IsTruncated") or not token:
+                return
+
+    def _require_bucket(self) -> None:
+        """A HEAD has no body, so a missing object and a missing bucket look alike: absence needs the bucket."""
+        try:
+            self.client.head_bucket(Bucket=self.name)
+        except aws.FOREIGN as error:
+            if aws.http_status(error) == 404:
+                error = _no_such_bucket(error)
+            raise aws.translate(error, operation="HeadBucket", endpoint=self.endpoint) from error
+
+
+def _no_such_bucket(error: BaseException) -> botocore.exceptions.ClientError:
+    answer: Any = {
+        "Error": {"Code": "NoSuchBucket"},
+        "ResponseMetadata": {"HTTPStatusCode": aws.http_status(error)},
+    }
+    return botocore.exceptions.ClientError(answer, "HeadBucket")
+
+
+def _stored(key: str, answer: Any, size_bytes: int) -> StoredObject:
+    modified = answer.get("LastModified")
+    return StoredObject(
+        key=key,
+        size_bytes=size_bytes,
+        etag=answer["ETag"].strip('"') if answer.get("ETag") else None,
+        version_id=answer.get("VersionId"),
+        checksum=_checksum(answer),
+        encryption=answer.get("ServerSideEncryption"),
+        modified_at=modified.timestamp() if modified is not None else None,
+    )
+
+
+def _checksum(answer: Any) -> str | None:
+    """A checksum over the whole object; those composed of the parts' checksums are told by their "-N"."""
+    sha256, crc64 = answer.get("ChecksumSHA256"), answer.get("ChecksumCRC64NVME")
+    if sha256 and "-" not in sha256:
+        with suppress(ValueError):
+            return f"sha256:{base64.b64decode(sha256, validate=True).hex()}"
+    return f"crc64nvme:{crc64}" if crc64 and "-" not in crc64 else None
+
+
+def _same_key(asked: str, answered: str | None) -> bool:
+    if not answered:
+        return False
+    asked_kind, asked_name = _kind_and_name(asked)
+    kind, name = _kind_and_name(answered)
+    return kind != asked_kind or name == asked_name
+
+
+def _kind_and_name(key_id: str) -> tuple[str, str]:
+    """("alias", name) or ("key", id), whether or not the ARN is spelt out."""
+    name = key_id.rsplit(":", 1)[-1] if key_id.startswith("arn:") else key_id
+    if name.startswith("alias/"):
+        return "alias", name
+    return "key", name.removeprefix("key/")
