@@ -19,6 +19,9 @@ from dicomwatchd.fetch.plan import file_names
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
 from dicomwatchd.model import Digest, Uid
 
+#: So many files one after the other that the store did not answer for: it is gone, and not one object damaged.
+_GIVE_UP_AFTER = 4
+
 
 class BadObject(Permanent):
     """The store does not have the bytes that the manifest records under this key."""
@@ -114,8 +117,7 @@ class Fetcher:
                 raise
             except DicomwatchdError as error:
                 run.fail(item, error)
-                out_of_reach = isinstance(error, Transient) and error.endpoint is not None
-                if out_of_reach or isinstance(error, DiskFull):
+                if isinstance(error, DiskFull) or run.out_of_reach_in_a_row >= _GIVE_UP_AFTER:
                     run.stop(error)
 
     def _bring(self, run: Run, folder: TargetFolder, item: ManifestInstance, name: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
-from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.errors import DicomwatchdError, Transient
 from dicomwatchd.model import Uid
 
 
@@ -82,6 +82,7 @@ class Run:
         self._bytes_done = 0
         self.stopped_by: DicomwatchdError | None = None
         self.fetched = self.fetched_bytes = self.already_there = 0
+        self.out_of_reach_in_a_row = 0
         self.failed: list[FetchFailure] = []
         self.bad_objects: list[FetchFailure] = []
         self.series_with_files: set[Uid] = set()
@@ -115,6 +116,7 @@ class Run:
         """Fetched, its bytes counted already; ``trouble`` is what was wrong with the object the manifest names."""
         with self._lock:
             self.fetched += 1
+            self.out_of_reach_in_a_row = 0
             self.fetched_bytes += item.size_bytes
             self.series_with_files.add(item.series_uid)
             if trouble is not None:
@@ -131,6 +133,8 @@ class Run:
 
     def fail(self, item: ManifestInstance, error: DicomwatchdError) -> None:
         with self._lock:
+            if isinstance(error, Transient) and error.endpoint is not None:
+                self.out_of_reach_in_a_row += 1
             self.failed.append(_failure(item, error))
             self._tell()
 

@@ -298,7 +298,9 @@ def test_a_read_that_always_breaks_off_fails_that_file_alone(
     assert report.failed[0].reason == "the connection broke"
 
 
-def test_a_store_out_of_reach_ends_the_fetch(store: MemoryStore, study: Manifest, tmp_path: Path) -> None:
+def test_a_store_out_of_reach_ends_the_fetch(store: MemoryStore, tmp_path: Path) -> None:
+    study = archive(store, [(SERIES, f"1.2.{n}", content(n)) for n in range(10, 20)])
+
     def gone(key: str, _count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
         if key != study.instances[0].key:
             raise OutOfReach("the store does not answer", endpoint="s3")
@@ -307,10 +309,25 @@ def test_a_store_out_of_reach_ends_the_fetch(store: MemoryStore, study: Manifest
     store.wire = gone
     report = fetcher(store, threads=1).fetch(study, tmp_path)
     assert isinstance(report.stopped, OutOfReach)
-    assert report.fetched == 1 and [f.code for f in report.failed] == ["out-of-reach"] + 3 * ["stopped"]
-    assert len(store.reads) == 1 + 3, "the store is not asked again for each of the others"
+    assert report.fetched == 1 and [f.code for f in report.failed] == 4 * ["out-of-reach"] + 5 * ["stopped"]
+    assert len(store.reads) == 1 + 4 * 3, "the store is not asked again for each of the others"
     store.wire = None
     assert fetcher(store).fetch(study, tmp_path).complete
+
+
+def test_one_object_that_the_store_cannot_read_is_not_taken_for_an_outage(
+    store: MemoryStore, study: Manifest, tmp_path: Path
+) -> None:
+    """Such a store breaks the connection, as it does when it goes down."""
+
+    def breaking(key: str, _count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        if key == study.instances[0].key:
+            raise OutOfReach("the answer ended early", endpoint="s3")
+        yield from chunks
+
+    store.wire = breaking
+    report = fetcher(store, threads=1).fetch(study, tmp_path)
+    assert report.stopped is None and report.fetched == 4 and len(report.failed) == 1
 
 
 def test_a_refused_archive_ends_the_fetch(store: MemoryStore, study: Manifest, tmp_path: Path) -> None:

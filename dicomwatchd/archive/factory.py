@@ -1,0 +1,41 @@
+"""Which adapter serves which settings; an adapter and its libraries are imported only if they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dicomwatchd.archive.catalogue import Catalogue
+from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.config import DirectorySettings, DynamoDBSettings, S3Settings, SqliteSettings
+
+
+def _never() -> bool:
+    return False
+
+
+def open_store(
+    settings: S3Settings | DirectorySettings, *, connections: int, stopping: Callable[[], bool] = _never
+) -> ObjectStore:
+    """The store that the settings name; whether it is there is for its `check` to say.
+
+    ``connections`` is how many threads will use it at once. ``stopping`` is asked in the middle of long uploads,
+    which then raise Stopping. Raises Fatal where the settings cannot work at all.
+    """
+    if isinstance(settings, DirectorySettings):
+        from dicomwatchd.archive.directory import DirectoryStore
+
+        return DirectoryStore(settings)
+    from dicomwatchd.archive.s3 import S3Store
+
+    return S3Store(settings, connections=connections, stopping=stopping)
+
+
+def open_catalogue(settings: DynamoDBSettings | SqliteSettings) -> Catalogue:
+    """The catalogue that the settings name, as above."""
+    if isinstance(settings, SqliteSettings):
+        from dicomwatchd.archive.sqlite import SqliteCatalogue
+
+        return SqliteCatalogue(settings)
+    from dicomwatchd.archive.dynamodb import DynamoDBCatalogue
+
+    return DynamoDBCatalogue(settings)

@@ -1,0 +1,92 @@
+"""The root of dicomwatchctl: its commands, the options before them, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from dicomwatchd import __version__
+from dicomwatchd.cli import exits, output
+from dicomwatchd.cli.lazy import Lazy, LazyGroup
+from dicomwatchd.errors import DicomwatchdError
+
+# The same as config.DEFAULT_PATH; importing that module takes longer than all the rest.
+DEFAULT_CONFIG = Path("/etc/dicomwatchd/config.yaml")
+
+_CLI = "dicomwatchd.cli"
+COMMANDS = {
+    "status": Lazy(f"{_CLI}.daemon", "status", "Say how the daemon is doing."),
+    "queue": Lazy(f"{_CLI}.daemon", "queue", "List the studies that are not archived yet."),
+    "show": Lazy(f"{_CLI}.show", "show", "Show what is known of a study."),
+    "quarantine": Lazy(f"{_CLI}.daemon", "quarantine", "List the files that cannot be archived."),
+    "retry": Lazy(f"{_CLI}.daemon", "retry", "Try a parked study again."),
+    "stats": Lazy(f"{_CLI}.daemon", "stats", "Show what was archived, by day and inbox."),
+    "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is no inbox."),
+    "fetch": Lazy(f"{_CLI}.fetch", "fetch", "Get a study back, every file verified."),
+    "verify": Lazy(f"{_CLI}.verify", "verify", "Check that the archive holds a study."),
+    "search": Lazy(f"{_CLI}.search", "search", "Find archived studies."),
+    "catalogue": Lazy(f"{_CLI}.catalogue", "catalogue", "Work on the catalogue of the archive."),
+    "archive": Lazy(f"{_CLI}.archive", "archive", "Set up the archive."),
+    "config": Lazy(f"{_CLI}.config", "config", "Check and describe the configuration."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What was said before the command."""
+
+    config_path: Path
+
+
+class Root(LazyGroup):
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,  # noqa: ARG002
+        **extra: Any,
+    ) -> NoReturn:
+        """Run, and leave with a documented exit code. A command returns its code, or None for 0."""
+        try:
+            code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        except click.ClickException as error:
+            error.show()
+            code = exits.USAGE
+        except click.Abort:
+            code = exits.INTERRUPTED
+        except DicomwatchdError as error:
+            output.problem(error)
+            code = exits.code_for(error)
+        sys.exit(code or exits.OK)
+
+
+@click.group(
+    cls=Root,
+    lazy=COMMANDS,
+    epilog=exits.EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="The configuration.",
+)
+@click.version_option(__version__, prog_name=output.PROGRAM)
+@click.pass_context
+def root(context: click.Context, config_path: Path) -> None:
+    """Look after dicomwatchd and the archive it fills, and get studies back.
+
+    Commands that read only the archive (fetch, verify, search, catalogue) need no daemon. Commands that print an
+    answer take --json and then write one JSON document to standard output and nothing else.
+    """
+    context.obj = Invocation(config_path)

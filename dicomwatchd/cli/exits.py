@@ -1,0 +1,45 @@
+"""Exit codes of dicomwatchctl, and which of them an error leads to."""
+
+from __future__ import annotations
+
+from dicomwatchd.errors import ConfigError, DicomwatchdError, Fatal, Transient
+
+OK = 0
+NO = 1
+USAGE = 2
+ARCHIVE = 3
+DAEMON = 4
+INTERRUPTED = 130
+
+MEANING = {
+    OK: "done, and everything holds",
+    NO: "the answer is no: study not found, not all files verified, files failed",
+    USAGE: "the command line or the configuration is wrong",
+    ARCHIVE: "the archive is not initialised, refused or out of reach",
+    DAEMON: "the daemon does not answer",
+    INTERRUPTED: "interrupted by Ctrl-C",
+}
+
+EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4}{meaning}" for code, meaning in MEANING.items())
+
+
+#: Codes of the daemon's answers that speak of its archive.
+_ARCHIVE_CODES = frozenset(
+    {"transient", "out-of-reach", "throttled", "fatal", "not-initialised", "archive-refused", "credentials"}
+)
+
+
+def code_for(error: DicomwatchdError) -> int:
+    from dicomwatchd.control_client import DaemonRefused, DaemonUnreachable
+
+    match error:
+        case DaemonUnreachable():
+            return DAEMON
+        case DaemonRefused():
+            return ARCHIVE if error.code in _ARCHIVE_CODES else NO
+        case ConfigError() | Fatal(code="config"):
+            return USAGE
+        case Fatal() | Transient():
+            return ARCHIVE
+        case _:
+            return NO

@@ -1,0 +1,108 @@
+"""What goes to the terminal: sentences, tables and JSON documents, and never a control character from a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from dicomwatchd.errors import ConfigError, DicomwatchdError
+
+PROGRAM = "dicomwatchctl"
+
+# C0, DEL, C1; line and paragraph separators; marks that turn the direction of text; undecodable bytes of names.
+_UNSAFE = {
+    **dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd"),
+    **dict.fromkeys([0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF], "\ufffd"),
+    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),
+}
+
+
+def clean(text: object) -> str:
+    """Text from a file or a path as it may go to a terminal: one line, no control character, no escape sequence."""
+    return str(text).translate(_UNSAFE)
+
+
+def say(text: str = "") -> None:
+    """A line of the answer, on stdout. What comes from outside must be `clean`."""
+    click.echo(text)
+
+
+def note(text: str) -> None:
+    """A line beside the answer, on stderr."""
+    click.echo(f"{PROGRAM}: {clean(text)}", err=True)
+
+
+def document(value: Any) -> None:
+    """The answer as one JSON document; non-ASCII is escaped, so that no terminal takes harm."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def problem(error: DicomwatchdError) -> None:
+    """An error in one line (a configuration: one line for each problem), and what to do about it."""
+    where = f"{error.path}: " if error.path else ""
+    if isinstance(error, ConfigError):
+        count = len(error.problems)
+        note(f"{where}{count} problem{'s' if count > 1 else ''}")
+        for place, reason in error.problems:
+            click.echo(clean(f"{place}: {reason}" if place else reason), err=True)
+    else:
+        note(f"{where}{error.message}")
+    if error.hint:
+        click.echo(clean(error.hint), err=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows under headings: ruled on a terminal, tab-separated elsewhere. Cells are cleaned here."""
+    cells = [["" if cell is None else clean(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in [list(columns), *cells]:
+            click.echo("\t".join(row))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in cells:
+        shown.add_row(*(Text(cell) for cell in row))
+    Console(highlight=False, markup=False, emoji=False).print(shown)
+
+
+def pairs(rows: Iterable[tuple[str, object]]) -> None:
+    """Name and value, a line each; empty values are left out."""
+    shown = [(name, clean(value)) for name, value in rows if value not in (None, "")]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def size(size_bytes: float) -> str:
+    """1234567 -> "1.2 MB" (powers of ten)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """93784 -> "1 d 2 h"; two units at most."""
+    parts: list[str] = []
+    rest = round(seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        amount, rest = divmod(rest, length)
+        if amount or (unit == "s" and not parts):
+            parts.append(f"{amount} {unit}")
+    return " ".join(parts[:2])
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """1, "file" -> "1 file"; 2, "file" -> "2 files"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
