@@ -4,21 +4,60 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from dicomwatchd.config_text import problem, read_yaml
 from dicomwatchd.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/dicomwatchd/config.yaml")
 
 #: An inbox's name is in logs and statistics, so it is a short plain word and no path.
 INBOX_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
+_BUCKET_NAME = r"^[A-Za-z0-9._-]{3,255}$"  # Amazon's rules are narrower, those of other stores are not
+_TABLE_NAME = r"^[a-zA-Z0-9_.-]{3,255}$"
 
-_DURATION = re.compile(r"(\d+)\s*([smhdw])\Z")
+_PATTERNS = {
+    f"^{INBOX_NAME}$": "must be a short word of letters, digits, '_', '.' and '-', beginning with a letter or digit",
+    _BUCKET_NAME: "must be the bucket's plain name",
+    _TABLE_NAME: "must be the table's plain name",
+}
+
+_DURATION = re.compile(r"([0-9]+)\s*([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_LONGEST_SECONDS = 100 * 366 * 86400
+
+#: sun_path of sockaddr_un, less its final NUL (unix(7))
+_SOCKET_PATH_MAX_BYTES = 107
+
+
+def _plain_path(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", str(path)):
+        raise ValueError("must not hold control characters")
+    return path
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_plain_path)]
+# Strict: a quoted number is as likely a slip as not, and "yes" must not open the door to plain http.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+WholeNumber = Annotated[int, Field(strict=True)]
+Switch = Annotated[bool, Field(strict=True)]
 
 
 class _Model(BaseModel):
@@ -33,8 +72,11 @@ class DeleteAfter(_Model):
     @field_validator("delete_after")
     @classmethod
     def _is_duration(cls, value: str) -> str:
-        if not _DURATION.match(value):
+        match = _DURATION.match(value)
+        if not match:
             raise ValueError("must be a whole number and a unit, such as 12h or 7d")
+        if len(match[1]) > 12 or int(match[1]) * _SECONDS[match[2]] > _LONGEST_SECONDS:
+            raise ValueError("must be at most 100 years")
         return value
 
     @property
@@ -44,7 +86,20 @@ class DeleteAfter(_Model):
         return int(match[1]) * _SECONDS[match[2]]
 
 
-AfterArchive = Literal["delete", "keep"] | DeleteAfter
+def _after_archive_kind(value: object) -> str | None:
+    if isinstance(value, str) and value in ("delete", "keep"):
+        return "word"
+    return "duration" if isinstance(value, dict | DeleteAfter) else None
+
+
+AfterArchive = Annotated[
+    Annotated[Literal["delete", "keep"], Tag("word")] | Annotated[DeleteAfter, Tag("duration")],
+    Discriminator(
+        _after_archive_kind,
+        custom_error_type="after_archive",
+        custom_error_message="must be delete, keep, or {delete_after: 7d}",
+    ),
+]
 
 
 class Inbox(_Model):
@@ -54,14 +109,16 @@ class Inbox(_Model):
         pattern=f"^{INBOX_NAME}$",
         description="Short name for logs and statistics. Must not hold patient data.",
     )
-    path: Path
+    path: AbsolutePath
     watch: Literal["events", "poll"] = Field(
         "events", description="poll for network shares, which send no events for changes made elsewhere"
     )
-    settle_seconds: float = Field(2, ge=0, description="A file that has not changed for this long is complete")
-    quiet_seconds: float = Field(60, ge=0, description="A study with no new or changed file for this long is shipped")
+    settle_seconds: Number = Field(2, ge=0, description="A file that has not changed for this long is complete")
+    quiet_seconds: Number = Field(60, ge=0, description="A study with no new or changed file for this long is shipped")
     after_archive: AfterArchive = "delete"
-    include: tuple[str, ...] = Field(("*",), description="Globs on the file's name; at least one must match")
+    include: tuple[str, ...] = Field(
+        ("*",), min_length=1, description="Globs on the file's name; at least one must match"
+    )
     exclude: tuple[str, ...] = Field((), description="Globs on the file's name or its path below the inbox")
 
 
@@ -69,56 +126,70 @@ class Encryption(_Model):
     mode: Literal["aws:kms", "AES256", "store-default"] = "store-default"
     key_id: str | None = None
 
-    @model_validator(mode="after")
-    def _key_only_with_kms(self) -> Encryption:
-        if self.key_id is not None and self.mode != "aws:kms":
-            raise ValueError("key_id is for mode aws:kms only")
-        return self
+    @field_validator("key_id")
+    @classmethod
+    def _key_only_with_kms(cls, value: str | None, info: ValidationInfo) -> str | None:
+        # mode is not in data when it is a problem itself
+        if value is not None and info.data.get("mode", "aws:kms") != "aws:kms":
+            raise ValueError("is for mode aws:kms only")
+        return value
 
 
 class _Endpoint(_Model):
     region: str | None = None
-    endpoint_url: str | None = None
-    ca_file: Path | None = Field(None, description="Certificates of a private CA, in PEM form")
-    insecure_http: bool = Field(False, description="Allow an endpoint_url without TLS")
+    insecure_http: Switch = Field(False, description="Allow an endpoint_url without TLS")
+    endpoint_url: str | None = None  # after insecure_http, which its validator looks at
+    ca_file: AbsolutePath | None = Field(None, description="Certificates of a private CA, in PEM form")
 
-    @model_validator(mode="after")
-    def _tls_unless_allowed(self) -> _Endpoint:
-        url = self.endpoint_url
-        if url is not None and not re.match(r"https?://[^/\s@]+/?\Z", url):
-            raise ValueError("endpoint_url: must be https://HOST[:PORT] or http://HOST[:PORT]")
-        if url is not None and url.startswith("http://") and not self.insecure_http:
-            raise ValueError("endpoint_url: plain http is refused; use https, or set insecure_http: true")
-        return self
+    @field_validator("endpoint_url")
+    @classmethod
+    def _tls_unless_allowed(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if not re.match(r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]+)?/?\Z", value) or not _has_port(
+            value
+        ):
+            raise ValueError("must be https://HOST[:PORT] or http://HOST[:PORT]")
+        if value.startswith("http://") and not info.data.get("insecure_http", True):
+            raise ValueError("plain http is refused; use https, or set insecure_http: true")
+        return value
+
+
+def _has_port(url: str) -> bool:
+    """Whether the URL's port, if it names one, is a possible one."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 class S3Settings(_Endpoint):
     kind: Literal["s3"]
-    bucket: str = Field(min_length=1)
-    prefix: str = ""
+    bucket: str = Field(pattern=_BUCKET_NAME)
+    prefix: str = Field("", max_length=512)
     encryption: Encryption = Encryption()
 
     @field_validator("prefix")
     @classmethod
     def _prefix_is_a_folder(cls, value: str) -> str:
-        if not re.match(r"(?:[A-Za-z0-9!_.*'()-]+/)*\Z", value) or ".." in value:
+        if not re.match(r"(?:[A-Za-z0-9!_.*'()-]+/)*\Z", value) or {".", ".."} & set(value.split("/")):
             raise ValueError("must be empty, or plain words each ending in '/', such as radiology/")
         return value
 
 
 class DirectorySettings(_Model):
     kind: Literal["directory"]
-    path: Path
+    path: AbsolutePath
 
 
 class DynamoDBSettings(_Endpoint):
     kind: Literal["dynamodb"]
-    table: str = Field(min_length=3)
+    table: str = Field(pattern=_TABLE_NAME)
 
 
 class SqliteSettings(_Model):
     kind: Literal["sqlite"]
-    path: Path
+    path: AbsolutePath
 
 
 class Archive(_Model):
@@ -130,10 +201,10 @@ class Config(_Model):
     """The whole file. A configuration for `fetch` alone needs only ``archive``."""
 
     archive: Archive
-    state_directory: Path = Path("/var/lib/dicomwatchd")
-    control_socket: Path | None = Field(None, description="Default: control.sock in the state directory")
-    workers: int = Field(16, ge=1, le=256, description="Threads that send, verify and delete files")
-    scan_interval_seconds: float = Field(60, gt=0, description="Time between two full looks at each inbox")
+    state_directory: AbsolutePath = Path("/var/lib/dicomwatchd")
+    control_socket: AbsolutePath | None = Field(None, description="Default: control.sock in the state directory")
+    workers: WholeNumber = Field(16, ge=1, le=256, description="Threads that send, verify and delete files")
+    scan_interval_seconds: Number = Field(60, gt=0, description="Time between two full looks at each inbox")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     inboxes: tuple[Inbox, ...] = ()
 
@@ -150,24 +221,20 @@ def load(path: Path) -> Config:
         raise ConfigError([("", f"cannot be read: {os.strerror(error.errno or 0)}")], source=str(path)) from error
     except UnicodeDecodeError as error:
         raise ConfigError([("", "is not UTF-8 text")], source=str(path)) from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError([(where, "is not valid YAML")], source=str(path)) from error
-    return parse(data, source=str(path))
+    return parse(read_yaml(text, source=str(path)), source=str(path))
 
 
 def parse(data: Any, *, source: str | None = None) -> Config:
     """A configuration from plain data. Raises ConfigError with all problems."""
     if not isinstance(data, dict):
         raise ConfigError([("", "must be a mapping with archive: and inboxes:")], source=source)
+    # Not on the finished model: there is none when anything is wrong, and all problems are wanted at once.
+    problems = list(_cross_checks(data))
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise ConfigError([_problem(item) for item in error.errors()], source=source) from error
-    problems = _cross_checks(config)
+        problems[:0] = [problem(item, data, _PATTERNS) for item in error.errors()]
+        raise ConfigError(problems, source=source) from error
     if problems:
         raise ConfigError(problems, source=source)
     return config
@@ -187,59 +254,55 @@ def check_folders(config: Config) -> None:
         raise ConfigError(problems)
 
 
-def _problem(item: Any) -> tuple[str, str]:
-    kinds = {"s3", "directory", "dynamodb", "sqlite", "DeleteAfter"}
-    where = ""
-    for part in item["loc"]:
-        if isinstance(part, int):
-            where += f"[{part}]"
-        elif part not in kinds and not part.startswith(("literal[", "function-")):
-            where += f".{part}" if where else part
-    kind, context = item["type"], item.get("ctx", {})
-    reasons = {
-        "missing": "is missing",
-        "extra_forbidden": "is not a known key",
-        "greater_than_equal": f"must be >= {context.get('ge')}",
-        "greater_than": f"must be > {context.get('gt')}",
-        "less_than_equal": f"must be <= {context.get('le')}",
-        "literal_error": f"must be {context.get('expected')}",
-        "union_tag_not_found": "kind is missing",
-        "union_tag_invalid": f"kind must be one of {context.get('expected_tags')}",
-        "value_error": str(context.get("error")),
-    }
-    reason = reasons.get(kind, item["msg"])
-    # A model validator speaks of the whole model and names the field itself.
-    named = re.match(r"(endpoint_url|key_id): (.*)", reason)
-    if named and not where.endswith(named[1]):
-        where, reason = f"{where}.{named[1]}" if where else named[1], named[2]
-    return where, reason
-
-
-def _cross_checks(config: Config) -> list[tuple[str, str]]:
-    problems = []
-    places = [(f"inboxes[{i}].path", Path(os.path.realpath(box.path))) for i, box in enumerate(config.inboxes)]
-    for i, (where, path) in enumerate(places):
-        if not config.inboxes[i].path.is_absolute():
-            problems.append((where, "must be an absolute path"))
-        for other_where, other in places[:i]:
-            if path == other or path.is_relative_to(other) or other.is_relative_to(path):
-                problems.append((where, f"overlaps {other_where}"))
-    names = [box.name for box in config.inboxes]
-    problems += [
-        (f"inboxes[{i}].name", f"is used by inboxes[{names.index(name)}] already")
-        for i, name in enumerate(names)
-        if names.index(name) != i
+def _cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
+    """What no field can see by itself. ``data`` may be anything; what is wrong in itself is passed over."""
+    inboxes = data.get("inboxes")
+    boxes = [box if isinstance(box, dict) else {} for box in inboxes] if isinstance(inboxes, list | tuple) else []
+    places = [
+        (f"inboxes[{index}].path", path)
+        for index, path in enumerate(_real_path(box.get("path")) for box in boxes)
+        if path is not None
     ]
-    own = [("state_directory", config.state_directory)]
-    if isinstance(config.archive.store, DirectorySettings):
-        own.append(("archive.store.path", config.archive.store.path))
-    if isinstance(config.archive.catalogue, SqliteSettings):
-        own.append(("archive.catalogue.path", config.archive.catalogue.path))
-    for where, path in own:
-        if not path.is_absolute():
-            problems.append((where, "must be an absolute path"))
-        real = Path(os.path.realpath(path))
-        for inbox_where, inbox in places:
-            if real == inbox or real.is_relative_to(inbox) or inbox.is_relative_to(real):
-                problems.append((where, f"overlaps {inbox_where}"))
-    return problems
+    for index, (where, path) in enumerate(places):
+        yield from ((where, f"overlaps {other}") for other, place in places[:index] if _overlap(path, place))
+    names = [box.get("name") for box in boxes]
+    for index, name in enumerate(names):
+        if isinstance(name, str) and names.index(name) != index:
+            yield f"inboxes[{index}].name", f"is used by inboxes[{names.index(name)}] already"
+
+    archive = data.get("archive")
+    store, catalogue = (
+        part if isinstance(part, dict) else {}
+        for part in ((archive.get("store"), archive.get("catalogue")) if isinstance(archive, dict) else (None, None))
+    )
+    state = data.get("state_directory", Config.model_fields["state_directory"].default)
+    socket = data.get("control_socket")
+    own = [
+        ("state_directory", state),
+        ("control_socket", socket),
+        ("archive.store.path", store.get("path") if store.get("kind") == "directory" else None),
+        ("archive.catalogue.path", catalogue.get("path") if catalogue.get("kind") == "sqlite" else None),
+    ]
+    for where, given in own:
+        ours = _real_path(given)
+        yield from (
+            (where, f"overlaps {inbox}") for inbox, place in places if ours is not None and _overlap(ours, place)
+        )
+    if socket is None and isinstance(state, str | Path):
+        socket = Path(state) / "control.sock"
+    if isinstance(socket, str | Path) and len(str(socket).encode(errors="replace")) > _SOCKET_PATH_MAX_BYTES:
+        yield "control_socket", f"is too long for a socket: at most {_SOCKET_PATH_MAX_BYTES} bytes"
+
+
+def _real_path(value: object) -> Path | None:
+    """Where a path leads, or None when it is none that we take."""
+    if not isinstance(value, str | Path):
+        return None
+    try:
+        return Path(os.path.realpath(_plain_path(Path(value))))
+    except ValueError:
+        return None
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)

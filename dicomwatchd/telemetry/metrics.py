@@ -21,11 +21,11 @@ class ProcessUsage:
     rss_bytes: int | None
 
 
-def process_usage(process: psutil.Process | None = None) -> ProcessUsage:
-    """Of this process, or the one given. Where /proc is hidden it falls back to getrusage(2), which does not know
+def process_usage() -> ProcessUsage:
+    """Of this process. Where /proc is hidden it falls back to getrusage(2), which does not know
     the memory in use now."""
     try:
-        process = process or psutil.Process()
+        process = psutil.Process()
         with process.oneshot():
             times = process.cpu_times()
             return ProcessUsage(times.user + times.system, process.memory_info().rss)

@@ -1,0 +1,107 @@
+"""The configuration as text: YAML to plain data, and what pydantic finds wrong to sentences with their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from dicomwatchd.errors import ConfigError
+
+
+def read_yaml(text: str, *, source: str | None = None) -> Any:
+    """Plain data from YAML text. Raises ConfigError, also for a key that is given twice: YAML would take the last one
+    and drop an inbox without a word."""
+    loader = yaml.SafeLoader("")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        problems = [
+            (f"line {key.start_mark.line + 1}", f"names {key.value} a second time") for key in _repeated_keys(node)
+        ]
+        if not problems:
+            return loader.construct_document(node) if node is not None else None
+    except RecursionError as error:
+        raise ConfigError([("", "is nested too deeply")], source=source) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError([(where, "is not valid YAML")], source=source) from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # PyYAML's own stumbles over a value that does not fit its tag: 2026-99-99, !!timestamp x
+        raise ConfigError([("", "is not valid YAML")], source=source) from error
+    finally:
+        loader.dispose()
+    raise ConfigError(problems, source=source)
+
+
+def problem(item: Any, data: dict[Any, Any], patterns: Mapping[str, str]) -> tuple[str, str]:
+    """One of pydantic's errors: where in ``data`` it is, and our words for it (``patterns``: those for a regular
+    expression that did not match)."""
+    kind, context = item["type"], item.get("ctx", {})
+    where = _where(item["loc"], data, ends_in_key=kind in ("missing", "extra_forbidden"))
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        where += ".kind"
+    text = "must be text; put it in quotes"
+    mapping = "must be a mapping"
+    reasons = {
+        "missing": "is missing",
+        "extra_forbidden": "is not a known key",
+        "invalid_key": "is not a known key",
+        "greater_than_equal": f"must be >= {context.get('ge', 0):g}",
+        "greater_than": f"must be > {context.get('gt', 0):g}",
+        "less_than_equal": f"must be <= {context.get('le', 0):g}",
+        "finite_number": "must be a finite number",
+        "int_type": "must be a whole number",
+        "float_type": "must be a number",
+        "bool_type": "must be true or false",
+        "string_type": text,
+        "path_type": text,
+        "tuple_type": "must be a list",
+        "model_type": mapping,
+        "model_attributes_type": mapping,
+        "too_short": "must not be empty",
+        "string_too_long": f"must be at most {context.get('max_length')} characters long",
+        "string_pattern_mismatch": patterns.get(context.get("pattern", ""), item["msg"]),
+        "literal_error": f"must be {context.get('expected')}".replace("'", ""),
+        "union_tag_not_found": "is missing",
+        "union_tag_invalid": f"must be {context.get('expected_tags')}".replace("'", "").replace(", ", " or "),
+        "value_error": str(context.get("error")),
+    }
+    return where, reasons.get(kind, item["msg"])
+
+
+def _where(location: tuple[str | int, ...], data: Any, *, ends_in_key: bool) -> str:
+    """The path in the file. pydantic's has the names of unions' members in it, which ``data`` has not."""
+    where, current = "", data
+    for index, part in enumerate(location):
+        if isinstance(current, list | tuple) and isinstance(part, int):
+            where += f"[{part}]"
+            current = current[part] if part < len(current) else None
+        elif isinstance(current, dict):
+            known = part in current
+            if known or (ends_in_key and index == len(location) - 1):
+                where += f".{part}" if where else str(part)
+                current = current[part] if known else None
+    return where
+
+
+def _repeated_keys(root: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Keys that the same mapping has before, in any mapping of the document. Anchors may make it a graph."""
+    waiting, seen = [root], set[int]()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys = set()
+            for key, value in node.value:
+                waiting.append(value)
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    if (key.tag, key.value) in keys:
+                        yield key
+                    keys.add((key.tag, key.value))
