@@ -1,0 +1,161 @@
+"""The catalogue from the store alone: every study's highest readable manifest is recorded again.
+
+May run beside a daemon, may be stopped and run again: what is recorded already is left as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Protocol
+
+from dicomwatchd.archive import keys, manifest
+from dicomwatchd.archive.catalogue import Catalogue, StudyRecord
+from dicomwatchd.archive.documents import LEFT_OUT
+from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.errors import NotInitialised, Permanent, RevisionConflict
+from dicomwatchd.model import Uid
+
+#: Studies handed to `map` at once: enough to keep its threads busy, few enough to keep memory flat.
+_BATCH_STUDIES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A manifest that was not used. ``reason`` may be logged."""
+
+    study_uid: Uid
+    revision: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """``studies`` were found in the store; of these ``recorded`` were written and ``unchanged`` were in the catalogue
+    already, in this or a newer revision. The rest have no manifest that can be used: see ``problems``."""
+
+    studies: int = 0
+    recorded: int = 0
+    unchanged: int = 0
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def unusable(self) -> int:
+        return self.studies - self.recorded - self.unchanged
+
+
+class Map(Protocol):
+    """`map`, or the same method of an executor: results in order, exceptions where their turn comes."""
+
+    def __call__(self, function: Callable[[_Study], _Outcome], studies: Iterable[_Study], /) -> Iterable[_Outcome]: ...
+
+
+def rebuild(
+    store: ObjectStore,
+    catalogue: Catalogue,
+    *,
+    progress: Callable[[RebuildReport], None] | None = None,
+    map: Map = map,
+) -> RebuildReport:
+    """Record every study that the store has manifests of. ``progress`` is called after each study.
+
+    A manifest that is damaged, or another archive's, is reported; the next lower one takes its place. The catalogue
+    must be initialised. Raises Transient and Fatal, with what was recorded until then recorded.
+    """
+    archive_id = catalogue.identity()
+    if archive_id is None:
+        raise NotInitialised("the catalogue has no identity yet", hint="dicomwatchctl archive init")
+    report = RebuildReport()
+
+    def one(study: _Study) -> _Outcome:
+        return _record(store, catalogue, archive_id, study)
+
+    studies = _studies(store)
+    while batch := list(islice(studies, _BATCH_STUDIES)):
+        for outcome in map(one, batch):
+            report = RebuildReport(
+                report.studies + 1,
+                report.recorded + (outcome.recorded is True),
+                report.unchanged + (outcome.recorded is False),
+                report.problems + outcome.problems,
+            )
+            if progress is not None:
+                progress(report)
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Study:
+    study_uid: Uid
+    revisions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """``recorded`` is True, False (there already) or None (no usable manifest)."""
+
+    recorded: bool | None
+    problems: tuple[Problem, ...]
+
+
+def _studies(store: ObjectStore) -> Iterator[_Study]:
+    """Studies with manifests. The listing is in key order, so a study's manifests follow one another.
+
+    It passes by every object's key. A listing for each study would take one request a study, this takes one for a
+    thousand objects: about the same, without asking more of the store than the port has.
+    """
+    found = (keys.parse_manifest(stored.key) for stored in store.listing(keys.STUDIES))
+    for study_uid, group in groupby((key for key in found if key is not None), key=lambda key: key[0]):
+        yield _Study(study_uid, tuple(revision for _, revision in group))
+
+
+def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, study: _Study) -> _Outcome:
+    problems: list[Problem] = []
+    for revision in sorted(study.revisions, reverse=True):
+        try:
+            record = _load(store, keys.manifest(study.study_uid, revision), archive_id)
+        except Permanent as error:
+            problems.append(Problem(study.study_uid, revision, error.message))
+            continue
+        try:
+            return _Outcome(_put(catalogue, record), tuple(problems))
+        except Permanent as error:
+            # The manifest is good: an older one would be no better and would hide this.
+            problems.append(Problem(study.study_uid, revision, error.message))
+            break
+    return _Outcome(None, tuple(problems))
+
+
+def _load(store: ObjectStore, key: str, archive_id: str) -> StudyRecord:
+    found = manifest.load(store, key)
+    if found.archive_id != archive_id:
+        raise Permanent("a manifest belongs to another archive", code="bad-manifest")
+    return found.record()
+
+
+def _put(catalogue: Catalogue, record: StudyRecord) -> bool:
+    """Whether the catalogue had to be written. Reading costs less than writing."""
+    try:
+        there = catalogue.get(record.study_uid)
+    except Permanent:
+        there = None  # an entry that cannot be read is one to write again
+    if there is not None and _holds(there, record):
+        return False
+    try:
+        catalogue.put(record)
+    except RevisionConflict as error:
+        if there is not None and there.revision == record.revision:
+            raise Permanent(
+                "the catalogue names another manifest of this revision", code="catalogue-differs"
+            ) from error
+        return False  # a daemon has recorded a newer revision since the listing passed
+    return True
+
+
+def _holds(there: StudyRecord, record: StudyRecord) -> bool:
+    if there.revision > record.revision:
+        return True
+    if LEFT_OUT in there.flags:
+        return (there.revision, there.manifest_sha256) == (record.revision, record.manifest_sha256)
+    return there == record
