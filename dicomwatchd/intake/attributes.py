@@ -1,0 +1,158 @@
+"""The patient, study and series attributes the archive keeps beside the objects, as DICOM JSON (PS3.18 Annex F)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pydicom.charset import CODES_TO_ENCODINGS, STAND_ALONE_ENCODINGS, default_encoding, python_encoding
+
+from dicomwatchd.model import DicomJson
+
+SPECIFIC_CHARACTER_SET = 0x00080005
+PATIENT_ID = 0x00100020
+
+# Tag -> VR, with "+" where several values are allowed (PS3.6). All are text: no bulk data, no sequences. The VR is
+# the dictionary's, whatever the file calls it.
+STUDY_TAGS: Mapping[int, str] = {
+    0x00080020: "DA",  # Study Date
+    0x00080030: "TM",  # Study Time
+    0x00080050: "SH",  # Accession Number
+    0x00080090: "PN",  # Referring Physician's Name
+    0x00080201: "SH",  # Timezone Offset From UTC
+    0x00081030: "LO",  # Study Description
+    0x00081048: "PN+",  # Physician(s) of Record
+    0x00081060: "PN+",  # Name of Physician(s) Reading Study
+    0x00081080: "LO+",  # Admitting Diagnoses Description
+    0x00100010: "PN",  # Patient's Name
+    PATIENT_ID: "LO",
+    0x00100021: "LO",  # Issuer of Patient ID
+    0x00100030: "DA",  # Patient's Birth Date
+    0x00100032: "TM",  # Patient's Birth Time
+    0x00100040: "CS",  # Patient's Sex
+    0x00101000: "LO+",  # Other Patient IDs
+    0x00101001: "PN+",  # Other Patient Names
+    0x00101010: "AS",  # Patient's Age
+    0x00101020: "DS",  # Patient's Size
+    0x00101030: "DS",  # Patient's Weight
+    0x00102160: "SH",  # Ethnic Group
+    0x00102201: "LO",  # Patient Species Description
+    0x00102297: "PN",  # Responsible Person
+    0x0020000D: "UI",  # Study Instance UID
+    0x00200010: "SH",  # Study ID
+}
+SERIES_TAGS: Mapping[int, str] = {
+    0x00080021: "DA",  # Series Date
+    0x00080031: "TM",  # Series Time
+    0x00080060: "CS",  # Modality
+    0x00080070: "LO",  # Manufacturer
+    0x00080080: "LO",  # Institution Name
+    0x00081010: "SH",  # Station Name
+    0x0008103E: "LO",  # Series Description
+    0x00081040: "LO",  # Institutional Department Name
+    0x00081050: "PN+",  # Performing Physician's Name
+    0x00081070: "PN+",  # Operators' Name
+    0x00081090: "LO",  # Manufacturer's Model Name
+    0x00180015: "CS",  # Body Part Examined
+    0x00181000: "LO",  # Device Serial Number
+    0x00181030: "LO",  # Protocol Name
+    0x00185100: "CS",  # Patient Position
+    0x0020000E: "UI",  # Series Instance UID
+    0x00200011: "IS",  # Series Number
+    0x00200060: "CS",  # Laterality
+    0x00400244: "DA",  # Performed Procedure Step Start Date
+    0x00400245: "TM",  # Performed Procedure Step Start Time
+    0x00400253: "SH",  # Performed Procedure Step ID
+    0x00400254: "LO",  # Performed Procedure Step Description
+}
+
+_WITH_CHARACTER_SET = frozenset({"LO", "PN", "SH"})
+_NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
+
+_ESC = b"\x1b"
+_FRAGMENTS = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
+# Codecs that take escape sequences in themselves.
+_STATEFUL = frozenset({"iso2022_jp", "iso2022_jp_2"})
+_NAME_RESETS = re.compile(rb"[\\^=]")  # PS3.5 6.1.2.5.3
+_TEXT_RESETS = re.compile(rb"[\\\t\n\f\r]")
+
+
+def dicom_json(values: Mapping[int, bytes], tags: Mapping[int, str]) -> DicomJson:
+    """The attributes of ``tags`` that are among the raw ``values``.
+
+    Text is decoded by the Specific Character Set; what cannot be decoded holds U+FFFD in its place (the archived
+    file has the bytes). IS and DS stay the strings they are, so nothing is rounded and no NaN comes up. Names keep
+    their groups. An attribute without a value has "vr" only (PS3.18 F.2.5).
+    """
+    character_set = values.get(SPECIFIC_CHARACTER_SET, b"")
+    encodings = python_encodings(character_set)
+    attributes: DicomJson = {}
+    for tag, kind in tags.items():
+        if tag not in values:
+            continue
+        vr = kind[:2]
+        text = decode(values[tag], encodings if vr in _WITH_CHARACTER_SET else [default_encoding], vr == "PN")
+        parts = text.split("\\") if kind.endswith("+") else [text]
+        items = [_name(part) if vr == "PN" else _trimmed(part) or None for part in parts]
+        attribute: dict[str, object] = {"vr": vr}
+        if any(items):
+            attribute["Value"] = [item or None for item in items]
+        attributes[f"{tag:08X}"] = attribute
+    return attributes
+
+
+def patient_id(values: Mapping[int, bytes]) -> str:
+    """Patient ID (0010,0020) as text, "" when there is none."""
+    return _trimmed(decode(values.get(PATIENT_ID, b""), python_encodings(values.get(SPECIFIC_CHARACTER_SET, b""))))
+
+
+def python_encodings(specific_character_set: bytes) -> list[str]:
+    """Python codecs for a raw value of (0008,0005); the first is never missing.
+
+    A term nobody knows counts as the default repertoire, read as Latin-1, which loses no byte. Never warns and
+    never raises; pydicom's own conversion puts the value into a warning.
+    """
+    terms = [_term(part) for part in specific_character_set.rstrip(b"\0").decode(default_encoding).split("\\")]
+    if terms[0] in STAND_ALONE_ENCODINGS:
+        terms = terms[:1]
+    return [python_encoding.get(term, default_encoding) for term in terms]
+
+
+def decode(value: bytes, encodings: list[str], is_name: bool = False) -> str:
+    """Decode a raw text value, with code extensions (PS3.5 6.1.2.5); U+FFFD stands for what cannot be decoded."""
+    first = encodings[0]
+    if _ESC not in value:
+        return value.decode(first, "replace")
+    resets = _NAME_RESETS if is_name else _TEXT_RESETS
+    return "".join(_decode_fragment(fragment, first, resets) for fragment in _FRAGMENTS.findall(value))
+
+
+def _decode_fragment(fragment: bytes, first: str, resets: re.Pattern[bytes]) -> str:
+    escape = fragment[: 4 if fragment.startswith((b"\x1b$(", b"\x1b$)")) else 3]
+    codec = CODES_TO_ENCODINGS.get(escape)
+    if codec is None:
+        return fragment.decode(first, "replace")
+    if codec in _STATEFUL:
+        return fragment.decode(codec, "replace")
+    body = fragment[len(escape) :]
+    reset = resets.search(body)
+    cut = reset.start() if reset else len(body)
+    return body[:cut].decode(codec, "replace") + body[cut:].decode(first, "replace")
+
+
+def _term(text: str) -> str:
+    """A defined term of (0008,0005), common misspellings put right ("ISO-IR 100", "ISO 2022-IR 87")."""
+    text = _trimmed(text)
+    match = re.match(r"ISO[ _-]?(2022)?[ _-]?IR[ _-]?(\d+)\Z", text, re.IGNORECASE)
+    if match is None:
+        return text
+    return f"ISO 2022 IR {match[2]}" if match[1] else f"ISO_IR {match[2]}"
+
+
+def _name(text: str) -> dict[str, str]:
+    groups = zip(_NAME_GROUPS, text.split("="), strict=False)
+    return {name: _trimmed(group) for name, group in groups if _trimmed(group)}
+
+
+def _trimmed(text: str) -> str:
+    return text.strip(" \0")

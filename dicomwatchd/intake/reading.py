@@ -1,0 +1,139 @@
+"""Reads bytes of an open file at given offsets, plain or inflated, and never more of it than a small window."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import Protocol
+
+from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
+
+_FIRST_WINDOW_BYTES = 16 * 1024  # the whole header of most instances, in one read
+_JUMP_WINDOW_BYTES = 4 * 1024  # after a jump over a value: the page that holds the next element's header
+_NEAR_WINDOW_BYTES = 64 * 1024  # when the walk goes on where the window ended
+_INFLATE_STEP_BYTES = 64 * 1024
+INFLATED_LIMIT_BYTES = 1024**3
+
+
+class ByteSource(Protocol):
+    """Bytes by offset, to be asked for in ascending order."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes at ``offset``; fewer than ``length`` only where the data ends."""
+        ...
+
+    def holds(self, end: int) -> bool:
+        """Whether there are at least ``end`` bytes. Nothing before ``end`` is asked for afterwards."""
+        ...
+
+
+class FileBytes:
+    """An open regular file of ``size_bytes``; neither closes the descriptor nor moves its position.
+
+    Raises SourceChanged when the file is shorter than it was said to be, Transient (code "read-failed") when the
+    kernel cannot read it.
+    """
+
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        self._fd = fd
+        self.size_bytes = size_bytes
+        self._at = 0
+        self._window = self._pread(0, min(_FIRST_WINDOW_BYTES, size_bytes))
+
+    def read(self, offset: int, length: int) -> bytes:
+        start = offset - self._at
+        end = start + length
+        if start < 0 or end > len(self._window):
+            self._move(offset, length)
+            start, end = 0, length
+        return self._window[start:end]
+
+    def holds(self, end: int) -> bool:
+        return end <= self.size_bytes
+
+    def _move(self, offset: int, length: int) -> None:
+        # Headers that follow each other closely are worth a large window; after a jump over a long value it would
+        # only drag pixel data through memory.
+        gap = offset - self._at - len(self._window)
+        ahead = _NEAR_WINDOW_BYTES if gap < _JUMP_WINDOW_BYTES else _JUMP_WINDOW_BYTES
+        self._window = self._pread(offset, max(0, min(max(length, ahead), self.size_bytes - offset)))
+        self._at = offset
+
+    def _pread(self, offset: int, length: int) -> bytes:
+        pieces = []
+        while length > 0:
+            try:
+                piece = os.pread(self._fd, length, offset)
+            except OSError as error:
+                raise Transient("a file cannot be read", code="read-failed") from error
+            if not piece:
+                raise SourceChanged("a file became shorter while its header was read")
+            pieces.append(piece)
+            offset += len(piece)
+            length -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class InflatedBytes:
+    """What the deflated rest of a file (PS3.5 A.5) inflates to, from ``start`` on; goes forward only.
+
+    Inflates step by step and keeps one step, so neither an honest volume nor a bomb fills the memory; the limit
+    bounds the time. Raises Unarchivable: "unreadable" when the stream is damaged, "inflated-too-large" beyond
+    ``limit_bytes``.
+    """
+
+    def __init__(self, packed: FileBytes, start: int, limit_bytes: int = INFLATED_LIMIT_BYTES) -> None:
+        self._packed = packed
+        self._next = start
+        self._limit_bytes = limit_bytes
+        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._at = 0
+        self._window = b""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the deflated stream has come to its own end."""
+        return self._inflate.eof
+
+    @property
+    def rest_bytes(self) -> int:
+        """How many bytes of the file follow the deflated stream; 0 until it is complete."""
+        return self._packed.size_bytes - self._next + len(self._inflate.unused_data) if self.complete else 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset < self._at:
+            raise ValueError("an inflated data set is read forward only")
+        while self._at + len(self._window) < offset + length and self._step(keep_from=offset):
+            pass
+        start = offset - self._at
+        return self._window[start : start + length]
+
+    def holds(self, end: int) -> bool:
+        while self._at + len(self._window) < end and self._step(keep_from=end):
+            pass
+        return self._at + len(self._window) >= end
+
+    def finish(self) -> None:
+        """Inflate what is left of the stream, so that `complete` is known."""
+        while self._step(keep_from=self._at + len(self._window)):
+            pass
+
+    def _step(self, keep_from: int) -> bool:
+        """Inflate a little more and drop what lies before ``keep_from``; False when there is no more."""
+        if self._inflate.eof:
+            return False
+        packed = self._inflate.unconsumed_tail
+        if not packed:
+            packed = self._packed.read(self._next, _INFLATE_STEP_BYTES)
+            self._next += len(packed)
+        try:
+            # Without input it may still give what it holds back.
+            piece = self._inflate.decompress(packed, _INFLATE_STEP_BYTES)
+        except zlib.error as error:
+            raise Unarchivable("the deflated data set is damaged", code="unreadable") from error
+        dropped = min(max(keep_from - self._at, 0), len(self._window))
+        self._window = self._window[dropped:] + piece
+        self._at += dropped
+        if self._at + len(self._window) > self._limit_bytes:
+            raise Unarchivable("the deflated data set inflates to more than is read", code="inflated-too-large")
+        return bool(packed or piece)

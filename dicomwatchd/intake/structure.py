@@ -1,0 +1,271 @@
+"""Walks a data set's declared lengths to the end of the file (PS3.5 section 7) and picks chosen values on the way.
+
+pydicom reads a truncated file without a word, so a walk of our own is needed to know that a file is whole. Since
+it passes every element anyway, it also takes the few values the archive goes by: one parser, no second opinion,
+and none of the values in a library's warnings. Values are jumped over, never loaded.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from dicomwatchd.errors import Unarchivable
+from dicomwatchd.intake.reading import ByteSource
+
+PIXEL_DATA = 0x7FE00010
+FLOAT_PIXEL_DATA = 0x7FE00008
+DOUBLE_PIXEL_DATA = 0x7FE00009
+_PIXELS = frozenset({PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA})
+
+_ITEM = 0xFFFEE000
+_ITEM_END = 0xFFFEE00D
+_SEQUENCE_END = 0xFFFEE0DD
+_DELIMITERS_GROUP = 0xFFFE
+_UNDEFINED = 0xFFFFFFFF
+_GROUPS_BEHIND_PIXELS = frozenset({0x7FE0, 0xFFFA, 0xFFFC, 0xFFFE})  # signatures, trailing padding
+
+_SHORT_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+)  # PS3.5 table 7.1-2: 16-bit length
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # PS3.5 table 7.1-1: 32-bit length
+
+#: A chosen value is kept up to this length; what is longer is noted in `DataSet.overlong`.
+VALUE_LIMIT_BYTES = 4096
+#: Far above any real object (20,000 frames with 100 elements each make 2 million): bounds the time a hostile file
+#: can take.
+ELEMENTS_LIMIT = 20_000_000
+_DEPTH_LIMIT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How elements are written: explicit or implicit VR, little or big endian."""
+
+    explicit: bool
+    big_endian: bool = False
+
+
+EXPLICIT_LITTLE = Encoding(explicit=True)
+
+
+@dataclass(slots=True)
+class DataSet:
+    """What a walk has found.
+
+    ``values`` are the raw values of the chosen tags, ``overlong`` those too long to be kept, ``present`` the tags
+    seen of those asked about. ``pixel_tag`` is the pixel data element; ``pixel_bytes`` its declared length, or
+    None when it is encapsulated in ``fragments`` items after the offset table. ``end`` is where the walk ended.
+    """
+
+    encoding: Encoding
+    values: dict[int, bytes] = field(default_factory=dict)
+    overlong: set[int] = field(default_factory=set)
+    present: set[int] = field(default_factory=set)
+    contradictory: set[int] = field(default_factory=set)
+    pixel_tag: int | None = None
+    pixel_bytes: int | None = None
+    fragments: int = 0
+    end: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def short(self, tag: int) -> int | None:
+        """The value of a US element, or None when it is not there or not one."""
+        value = self.values.get(tag, b"")
+        return int.from_bytes(value, "big" if self.encoding.big_endian else "little") if len(value) == 2 else None
+
+
+def truncated(message: str) -> Unarchivable:
+    return Unarchivable(message, code="truncated", hint="send the file again from its source")
+
+
+def encoding_at(source: ByteSource, offset: int, declared: Encoding | None) -> Encoding:
+    """How the data set at ``offset`` is really written, judged by its first element; a data set starts in group
+    0008. What cannot be told is taken from ``declared``, or is implicit VR little endian, the default of PS3.5."""
+    head = source.read(offset, 6)
+    if len(head) < 6:
+        return declared or Encoding(explicit=False)
+    explicit = _explicit_at(source, offset)
+    if head[:2] == b"\0\x08":
+        return Encoding(explicit, big_endian=True)
+    if head[:2] == b"\x08\0" or declared is None:
+        return Encoding(explicit)
+    return Encoding(explicit, declared.big_endian)
+
+
+def walk(
+    source: ByteSource,
+    start: int,
+    encoding: Encoding,
+    *,
+    chosen: AbstractSet[int],
+    landmarks: AbstractSet[int],
+    only_group: int | None = None,
+) -> DataSet:
+    """Walk the elements from ``start`` to the end of the data, or to the end of ``only_group``.
+
+    Sequences and items of defined length are jumped over as a whole, those of undefined length are walked down to
+    their delimiters, encapsulated pixel data fragment by fragment (PS3.5 A.4). Raises Unarchivable: "truncated"
+    when less is there than is declared, or zeros are where an element should be; "unreadable" when the bytes are
+    no data elements.
+
+    Bytes after the pixel data that are no further elements do no harm to a study: zeros or anything else there is
+    noted and accepted. Without pixel data nothing tells padding from a tail that was never written: "truncated".
+    """
+    found = DataSet(encoding)
+    elements = _Elements(source, encoding)
+    pos = start
+    while True:
+        head = source.read(pos, 12)
+        if len(head) < 8:
+            _end(found, head)
+            break
+        tag, length, header_bytes = elements.parse(head, encoding.explicit)
+        if only_group is not None and tag >> 16 != only_group:
+            break
+        if found.pixel_tag is not None and _foreign(tag, found.pixel_tag):
+            found.notes.append(_what_follows(source, pos))
+            break
+        if tag == 0:
+            raise truncated("zeros are where the data set should go on")
+        pos += header_bytes
+        if tag in landmarks:
+            found.present.add(tag)
+        if length == _UNDEFINED:
+            pos, items = elements.skip_items(pos, explicit=encoding.explicit, fragments=tag in _PIXELS)
+            if tag in _PIXELS:
+                found.pixel_tag, found.pixel_bytes, found.fragments = tag, None, max(0, items - 1)
+            continue
+        if tag in chosen:
+            _take(found, tag, source.read(pos, min(length, VALUE_LIMIT_BYTES)), length)
+        pos += length
+        if not source.holds(pos):
+            raise truncated("the file ends inside an element's value")
+        if tag in _PIXELS:
+            found.pixel_tag, found.pixel_bytes = tag, length
+    found.end = pos
+    return found
+
+
+def _foreign(tag: int, pixel_tag: int) -> bool:
+    """Whether nothing of a data set can start with this tag behind the pixel data."""
+    group = tag >> 16
+    return tag <= pixel_tag or (group % 2 == 0 and group not in _GROUPS_BEHIND_PIXELS)
+
+
+def _take(found: DataSet, tag: int, value: bytes, length: int) -> None:
+    if length > VALUE_LIMIT_BYTES:
+        found.overlong.add(tag)
+    if found.values.setdefault(tag, value) != value:
+        found.contradictory.add(tag)
+
+
+def _end(found: DataSet, rest: bytes) -> None:
+    """Judge the fewer than 8 bytes that are left."""
+    if not rest:
+        return
+    if found.pixel_tag is None or any(rest):
+        raise truncated("the file ends inside an element's header")
+    found.notes.append("zero padding after the data set")
+
+
+def _what_follows(source: ByteSource, pos: int) -> str:
+    step = 1024 * 1024
+    while piece := source.read(pos, step):
+        if piece.count(0) != len(piece):
+            return "bytes after the data set are no part of it"
+        pos += len(piece)
+    return "zero padding after the data set"
+
+
+class _Elements:
+    """Parses elements' headers and jumps over values of undefined length, counting against the limit."""
+
+    def __init__(self, source: ByteSource, encoding: Encoding) -> None:
+        self._source = source
+        self._word = struct.Struct(">HHL" if encoding.big_endian else "<HHL").unpack_from
+        self._short = struct.Struct(">H" if encoding.big_endian else "<H").unpack_from
+        self._long = struct.Struct(">L" if encoding.big_endian else "<L").unpack_from
+        self._count = 0
+
+    def parse(self, head: bytes, explicit: bool) -> tuple[int, int, int]:
+        """(tag, length of the value, length of the header) from 12 bytes, or 8 at the end of the data."""
+        self._count += 1
+        if self._count > ELEMENTS_LIMIT:
+            raise Unarchivable("the data set has more elements than are walked", code="unreadable")
+        group, element, length = self._word(head)
+        tag: int = group << 16 | element
+        if not explicit or group == _DELIMITERS_GROUP:
+            return tag, length, 8
+        vr = head[4:6]
+        if vr in _SHORT_VRS:
+            return tag, self._short(head, 6)[0], 8
+        if vr not in _LONG_VRS:
+            if not _is_vr(vr):
+                # An element written with implicit VR amid explicit ones: some writers do that.
+                return tag, length, 8
+            if head[6:8] != b"\0\0":
+                return tag, self._short(head, 6)[0], 8
+            # A VR of the future: its length has 32 bits (PS3.5 section 7.1.2).
+        if len(head) < 12:
+            raise truncated("the file ends inside an element's header")
+        return tag, self._long(head, 8)[0], 12
+
+    def skip_items(self, pos: int, *, explicit: bool, fragments: bool) -> tuple[int, int]:
+        """Walk the items of a value of undefined length (PS3.5 7.5.2, A.4) that starts at ``pos``.
+
+        Gives the position after its sequence delimiter and the number of its own items. An iteration with a stack
+        of its own, because the depth is the file's choice.
+        """
+        source = self._source
+        outer: list[bool] = []  # for every open item, whether the elements around it are explicit
+        in_item = False
+        items = 0
+        while True:
+            head = source.read(pos, 12)
+            if len(head) < 8:
+                raise truncated("the file ends inside a sequence or encapsulated pixel data")
+            tag, length, header_bytes = self.parse(head, explicit)
+            pos += header_bytes
+            if tag == 0:
+                raise truncated("zeros are where a sequence or encapsulated pixel data should go on")
+            if in_item and tag == _ITEM_END:
+                explicit = outer.pop()
+                in_item = False
+            elif in_item and length == _UNDEFINED:
+                in_item = False
+            elif in_item:
+                pos = self._over(pos, length)
+            elif tag == _SEQUENCE_END:
+                if not outer:
+                    return pos, items
+                in_item = True
+            elif tag != _ITEM or (fragments and length == _UNDEFINED):
+                raise Unarchivable("a sequence or encapsulated pixel data is malformed", code="unreadable")
+            else:
+                items += not outer
+                if length != _UNDEFINED:
+                    pos = self._over(pos, length)
+                    continue
+                if len(outer) >= _DEPTH_LIMIT:
+                    raise Unarchivable("sequences are nested too deep", code="unreadable")
+                outer.append(explicit)
+                # An item of a sequence written as UN is implicit amid explicit ones (PS3.5 6.2.2 note 2).
+                explicit = explicit and _explicit_at(source, pos)
+                in_item = True
+
+    def _over(self, pos: int, length: int) -> int:
+        if not self._source.holds(pos + length):
+            raise truncated("the file ends inside a sequence or encapsulated pixel data")
+        return pos + length
+
+
+def _explicit_at(source: ByteSource, pos: int) -> bool:
+    return _is_vr(source.read(pos, 6)[4:6])
+
+
+def _is_vr(field: bytes) -> bool:
+    """Whether two bytes are a VR, known or not: as the low half of an implicit length they would mean 16 KB and
+    more in the very first element."""
+    return field.isalpha() and field.isupper()
