@@ -21,6 +21,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for a writer. It means nothing to a regular file.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
+#: The private directory a file is renamed into before its last comparison; never part of an inbox's content.
+ASIDE = b".dicomwatchd-aside"
+
 _RENAME_NOREPLACE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -120,3 +123,8 @@ def read_lease(fd: int) -> Iterator[bool]:
 def lease_held(fd: int) -> bool:
     """Whether the read lease on ``fd`` is still whole: nobody has begun to open the file for writing."""
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+
+
+def printable(path: bytes) -> str:
+    """A path as text that JSON and terminals can take; what is not UTF-8 becomes \\xNN."""
+    return path.decode("utf-8", "backslashreplace")

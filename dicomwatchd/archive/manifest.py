@@ -144,15 +144,15 @@ class Manifest:
         """The next revision with these instances added; ``self`` itself if there is nothing new in them.
 
         An instance that is there already, the same SOP Instance with the same SHA-256, stays as it was first
-        recorded, unless its object is among ``damaged_keys``: then the repaired one takes its place. Without a
-        repair it stays too: nothing that was archived ever drops out of the list. What was recorded first of the
-        attributes wins, so that a revision adds and never rewrites.
+        recorded, unless the given one, which was verified just now, has another key that is not among the
+        ``damaged_keys``: a repair takes its place. Nothing that was archived ever drops out of the list. What was
+        recorded first of the attributes wins, so that a revision adds and never rewrites.
         """
         damaged = set(damaged_keys) | set(self.damaged_keys)
         known = {_content(item): item for item in self.instances}
         for item in instances:
             present = known.setdefault(_content(item), item)
-            if present.key in damaged and item.key not in damaged:
+            if present.key != item.key and item.key not in damaged:
                 known[_content(item)] = item
         combined = tuple(sorted(known.values(), key=_content))
         next_one = replace(

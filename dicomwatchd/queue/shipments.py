@@ -271,22 +271,28 @@ class Shipments:
                 db, claim.study_uid, [{"kind": "authorised", "at": now, "file": f.file_id, **p} for f, p in proofs]
             )
 
-    def purged(self, study_uid: str, deleted: Sequence[LocalFile], restored: Sequence[tuple[LocalFile, str]]) -> None:
-        """How authorised deletions ended. Needs no claim: what has happened has happened."""
+    def purged(
+        self,
+        study_uid: str,
+        deleted: Sequence[LocalFile],
+        restored: Sequence[tuple[LocalFile, str]],
+        untouched: Sequence[LocalFile],
+    ) -> None:
+        """How authorised deletions ended. Needs no claim: what has happened has happened. Restored files are
+        forgotten, to be taken up as what they now are; untouched ones wait for their next shipment."""
         now = self._clock.now()
+        bodies: list[dict[str, Any]] = [{"kind": "deleted", "file": f.file_id, "sha256": f.sha256} for f in deleted]
+        bodies += [{"kind": "restored", "file": f.file_id, "sha256": f.sha256, "why": why} for f, why in restored]
+        bodies += [{"kind": "untouched", "file": f.file_id, "sha256": f.sha256} for f in untouched]
         with self._database.write() as db:
-            bodies: list[dict[str, Any]] = [
-                {"kind": "deleted", "at": now, "file": file.file_id, "sha256": file.sha256} for file in deleted
-            ]
-            bodies += [
-                {"kind": "restored", "at": now, "file": file.file_id, "sha256": file.sha256, "why": why}
-                for file, why in restored
-            ]
-            audit.append(db, study_uid, bodies)
+            audit.append(db, study_uid, [{**body, "at": now} for body in bodies])
             self._upload_results(db, deleted, "deleted")
             db.executemany(
                 "DELETE FROM files WHERE file_id = ?",
                 [(f.file_id,) for f in (*deleted, *(file for file, _ in restored))],
+            )
+            db.executemany(
+                "UPDATE files SET state = ? WHERE file_id = ?", [(FileState.STORED, f.file_id) for f in untouched]
             )
 
     def asides(self) -> list[Aside]:

@@ -1,0 +1,331 @@
+"""One inbox: looks at it, waits for its files to settle, reads their headers, puts them on the queue.
+
+Events say where to look first; the scan on its timer sees everything that they miss. Nothing here deletes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from dicomwatchd.errors import Unarchivable
+from dicomwatchd.intake.header import Dicomdir, read_header
+from dicomwatchd.intake.scan import Globs, Listing, look, walk
+from dicomwatchd.intake.settle import Settling
+from dicomwatchd.localfiles import NotRegular, WriterPresent, directory, identity, open_root, read_lease, regular_file
+from dicomwatchd.model import FileIdentity, FileState
+from dicomwatchd.ports import Clock, Log
+from dicomwatchd.queue.arrivals import Arrivals
+from dicomwatchd.queue.rows import Arrival, Source
+
+BATCH = 200
+#: How long a file beside a study's own that will not settle can hold the study up.
+HOLD_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeSettings:
+    """``full_look_before_quiet``: no events tell of new directories, so only a whole scan shows a study quiet."""
+
+    settle_seconds: float
+    quiet_seconds: float
+    scan_interval_seconds: float
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    full_look_before_quiet: bool = False
+
+
+class InboxIntake:
+    """Work is done in `step`, which a thread calls again and again (see `run`), or a test with its own clock."""
+
+    def __init__(
+        self,
+        source: Source,
+        settings: IntakeSettings,
+        arrivals: Arrivals,
+        clock: Clock,
+        random: Random,
+        log: Log,
+        on_queued: Callable[[], None],
+    ) -> None:
+        self.source = source
+        self._settings = settings
+        self._arrivals = arrivals
+        self._clock = clock
+        self._random = random
+        self._log = log
+        self._on_queued = on_queued
+        self._globs = Globs(settings.include, settings.exclude)
+        self._settling = Settling(settings.settle_seconds, trust_ctime=not settings.full_look_before_quiet)
+        self._hints_lock = threading.Lock()
+        self._hints: dict[bytes, bool] = {}
+        self._wake = threading.Event()
+        self._batch: list[Arrival] = []
+        self._next_scan = 0.0
+        self._retry_soon = False
+        self._root: tuple[int, int] | None = None
+        self._available: bool | None = None
+        self.scans = 0
+        self.last_scan_seconds: float | None = None
+        self._last_scan_began = 0.0
+
+    # -- from other threads -------------------------------------------------------------------------------------
+
+    def hint(self, parent: bytes, *, deep: bool = False) -> None:
+        """Something may have happened in this directory; ``deep``: or anywhere below it."""
+        with self._hints_lock:
+            self._hints[parent] = self._hints.get(parent, False) or deep
+        self._wake.set()
+
+    def scan_soon(self) -> None:
+        self._next_scan = 0.0
+        self._wake.set()
+
+    @property
+    def available(self) -> bool:
+        return self._available is not False
+
+    @property
+    def at_rest(self) -> bool:
+        """A whole look has ended, and nothing is still settling or waits for another look."""
+        return self.scans > 0 and not self._settling and not self._hints and not self._batch and not self._retry_soon
+
+    def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
+        """The inbox's thread."""
+        while not stopping.is_set():
+            beat()
+            pause = self.step(beat)
+            self._wake.wait(min(pause, 1.0))
+            if self._wake.is_set() and not stopping.is_set():
+                self._wake.clear()
+                stopping.wait(0.2)  # events come in swarms: let one gather
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    # -- the work -----------------------------------------------------------------------------------------------
+
+    def step(self, beat: Callable[[], None] = lambda: None) -> float:
+        """Do everything that is due; returns the seconds until something may be due again."""
+        try:
+            root_fd = open_root(self.source.path)
+        except OSError as error:
+            self._set_available(False, error)
+            self._next_scan = min(self._next_scan, self._clock.monotonic() + self._settings.scan_interval_seconds)
+            return 1.0
+        try:
+            self._notice_root(root_fd)
+            if self._clock.monotonic() >= self._next_scan:
+                self._scan(root_fd, beat)
+            self._follow_hints(root_fd, beat)
+            self._confirm_quiet(root_fd)
+        finally:
+            os.close(root_fd)
+        return self._pause()
+
+    def _scan(self, root_fd: int, beat: Callable[[], None]) -> None:
+        began = self._clock.monotonic()
+        self._last_scan_began = self._clock.now()
+        self._retry_soon = False
+        # Jitter, so that many inboxes and many daemons do not look at one file server in step.
+        self._next_scan = began + self._settings.scan_interval_seconds * self._random.uniform(0.9, 1.1)
+        seen: set[bytes] = set()
+        failed: list[bytes] = []
+
+        def unreadable(parent: bytes, error: OSError) -> None:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                failed.append(parent)
+                self._log.warning(
+                    "intake-unreadable", "a directory cannot be read", inbox=self.source.name, errno=error.errno
+                )
+
+        for parent, listing in walk(root_fd, self._globs, unreadable):
+            seen.add(parent)
+            self._compare(root_fd, parent, listing, beat)
+            beat()
+            self._follow_hints(root_fd, beat)  # what arrives now must not wait for the end of a long scan
+        self._flush()
+        for parent in self._arrivals.known_directories(self.source.source_id):
+            if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):
+                self._look_again(root_fd, parent, beat)
+        self._flush()
+        self.scans += 1
+        self.last_scan_seconds = self._clock.monotonic() - began
+        self._arrivals.scanned(self.source.source_id)
+
+    def _follow_hints(self, root_fd: int, beat: Callable[[], None]) -> None:
+        with self._hints_lock:
+            hints, self._hints = self._hints, {}
+        for parent in self._settling.due_directories(self._clock.monotonic()):
+            hints.setdefault(parent, False)
+        for parent, deep in hints.items():
+            if deep:
+                for below, listing in walk(root_fd, self._globs, lambda *_: None, parent):
+                    self._compare(root_fd, below, listing, beat)
+            else:
+                self._look_again(root_fd, parent, beat)
+            beat()
+        if hints:
+            self._flush()
+
+    def _confirm_quiet(self, root_fd: int) -> None:
+        """Before a study counts as quiet, its own directories are looked at once more: a lost event, or a backlog of
+        them, must not close a study whose slices are still coming."""
+        began = self._clock.now()
+        if (at := self._arrivals.next_quiet_at(self.source.source_id)) is None or at > began:
+            return
+        nearly = self._arrivals.nearly_quiet(self.source.source_id)
+        if self._settings.full_look_before_quiet:
+            confirmed = dict.fromkeys(nearly)
+            began = self._last_scan_began
+        else:
+            for parent in {d for directories in nearly.values() for d in directories}:
+                self._look_again(root_fd, parent, lambda: None)
+            self._flush()
+            confirmed = dict.fromkeys(nearly)
+        held = [
+            uid
+            for uid in nearly
+            if self._settling.unsettled_in(set(nearly[uid]), self._clock.monotonic(), younger_than_seconds=HOLD_SECONDS)
+        ]
+        if held:
+            self._arrivals.postpone(self.source.source_id, held, max(self._settings.settle_seconds, 0.5))
+            for uid in held:
+                confirmed.pop(uid, None)
+        if confirmed:
+            self._arrivals.confirm_quiet(self.source.source_id, list(confirmed), began)
+            self._on_queued()
+
+    # -- one directory ------------------------------------------------------------------------------------------
+
+    def _look_again(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
+        try:
+            with directory(root_fd, parent) as fd:
+                listing = look(fd, parent, self._globs)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                self._compare(root_fd, parent, Listing(), beat)
+            return
+        self._compare(root_fd, parent, listing, beat)
+
+    def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
+        known = self._arrivals.known(self.source.source_id, parent)
+        gone = [
+            k.file_id
+            for name, k in known.items()
+            if k.state is not FileState.ASIDE and name not in listing.files and name not in listing.strange
+        ]
+        if gone:
+            self._flush()
+            self._arrivals.forget(gone)
+        self._settling.retain(parent, set(listing.files))
+        for name, found in listing.strange.items():
+            if name not in known or known[name].identity != found:
+                self._take(Arrival(parent, name, found, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
+        for name, found in listing.files.items():
+            if name in known and (known[name].identity == found or known[name].state is FileState.ASIDE):
+                self._settling.done((parent, name))
+                continue
+            if self._settling.ripe(
+                (parent, name), found, now=self._clock.now(), monotonic=self._clock.monotonic()
+            ) and (arrival := self._read(root_fd, parent, name, found)):
+                self._settling.done((parent, name))
+                self._take(arrival)
+                beat()
+
+    def _read(self, root_fd: int, parent: bytes, name: bytes, found: FileIdentity) -> Arrival | None:
+        """What the file is; None if it has to be looked at again."""
+        try:
+            with directory(root_fd, parent) as directory_fd, regular_file(directory_fd, name) as fd:
+                if identity(fd) != found:
+                    self._settling.ripe(
+                        (parent, name), identity(fd), now=self._clock.now(), monotonic=self._clock.monotonic()
+                    )
+                    self.hint(parent)
+                    return None
+                with read_lease(fd):
+                    header = read_header(fd, found.size_bytes)
+        except WriterPresent:
+            self._settling.wait((parent, name), found, monotonic=self._clock.monotonic())
+            return None
+        except Unarchivable as error:
+            return Arrival(parent, name, found, FileState.QUARANTINED, code=error.code, reason=error.message)
+        except NotRegular:
+            return None  # replaced by something else since the listing; the next look sees what
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EPERM):
+                return Arrival(parent, name, found, FileState.QUARANTINED, code="unreadable", reason=UNREADABLE)
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
+                self._retry_soon = True
+                self._log.warning(
+                    "intake-unreadable", "a file cannot be read now", inbox=self.source.name, errno=error.errno
+                )
+            return None
+        if isinstance(header, Dicomdir):
+            return Arrival(parent, name, found, FileState.IGNORED, code="dicomdir", reason=DICOMDIR)
+        return Arrival(
+            parent,
+            name,
+            found,
+            FileState.READY,
+            header=header.instance,
+            patient_id=header.patient_id,
+            study_attributes=header.study_attributes,
+            series_attributes=header.series_attributes,
+        )
+
+    def _take(self, arrival: Arrival) -> None:
+        self._batch.append(arrival)
+        if len(self._batch) >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self._arrivals.add(self.source.source_id, batch, self._settings.quiet_seconds)
+
+    # -- details ------------------------------------------------------------------------------------------------
+
+    def _notice_root(self, root_fd: int) -> None:
+        found = os.fstat(root_fd)
+        root = (found.st_dev, found.st_ino)
+        if self._root is not None and root != self._root:
+            self._log.warning(
+                "intake-replaced",
+                "the inbox is another folder than before: mounted or made anew?",
+                inbox=self.source.name,
+            )
+            self._next_scan = 0.0
+        self._root = root
+        self._set_available(True, None)
+
+    def _set_available(self, available: bool, error: OSError | None) -> None:
+        if available == self._available:
+            return
+        self._available = available
+        if not available:
+            self._log.error(
+                "intake-away",
+                "the inbox cannot be opened; nothing is concluded from that",
+                inbox=self.source.name,
+                errno=error.errno if error else None,
+            )
+
+    def _pause(self) -> float:
+        """Seconds until the next scan, the next ripe file, or the end of the next quiet time."""
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        dues = [self._next_scan - monotonic]
+        if (ripe := self._settling.next_due()) is not None:
+            dues.append(ripe - monotonic)
+        if (quiet := self._arrivals.next_quiet_at(self.source.source_id)) is not None:
+            dues.append(quiet - now)
+        return max(0.02, min(dues))
+
+
+NOT_A_FILE = "a symbolic link, FIFO, socket or device; such things are neither followed nor read"
+UNREADABLE = "the daemon may not read it; check the file's owner and mode"
+DICOMDIR = "the index of a DICOM medium, no instance of a study"

@@ -1,0 +1,95 @@
+"""The truth about what is in a folder: one look at one directory, and a walk over all of them."""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from dicomwatchd.localfiles import ASIDE, directory
+from dicomwatchd.model import FileIdentity
+
+#: Deeper trees than this are not walked; what lies below is reported, never touched.
+MAX_DEPTH = 256
+
+
+@dataclass(slots=True)
+class Listing:
+    """What stands directly in one directory. ``strange`` are symbolic links, FIFOs, sockets and devices."""
+
+    files: dict[bytes, FileIdentity] = field(default_factory=dict)
+    directories: list[bytes] = field(default_factory=list)
+    strange: dict[bytes, FileIdentity] = field(default_factory=dict)
+
+
+class Globs:
+    """The include and exclude patterns of an inbox (fnmatch, case-sensitive)."""
+
+    def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
+        self._include = _one_of(include)
+        self._exclude = _one_of(exclude) if exclude else None
+
+    def admits(self, parent: bytes, name: bytes) -> bool:
+        text = os.fsdecode(name)
+        if not self._include.match(text):
+            return False
+        if self._exclude is None:
+            return True
+        path = os.fsdecode(b"/".join((parent, name))) if parent else text
+        return not (self._exclude.match(text) or self._exclude.match(path))
+
+
+def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
+    """List one open directory. Raises OSError."""
+    listing = Listing()
+    with os.scandir(directory_fd) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if name == ASIDE:
+                continue
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    listing.directories.append(name)
+                    continue
+                if not globs.admits(parent, name):
+                    continue
+                found = entry.stat(follow_symlinks=False)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ESTALE):
+                    continue  # gone between the listing and the look
+                raise
+            kind = listing.files if stat.S_ISREG(found.st_mode) else listing.strange
+            kind[name] = FileIdentity.of(found)
+    return listing
+
+
+def walk(
+    root_fd: int, globs: Globs, on_error: Callable[[bytes, OSError], None], start: bytes = b""
+) -> Iterator[tuple[bytes, Listing]]:
+    """Every directory from ``start`` down, parents first, each with its listing. A directory that cannot be read
+    is handed to ``on_error`` and passed over."""
+    todo = [start]
+    while todo:
+        parent = todo.pop()
+        try:
+            with directory(root_fd, parent) as fd:
+                listing = look(fd, parent, globs)
+            if listing.directories and parent.count(b"/") >= MAX_DEPTH:
+                raise OSError(errno.ENAMETOOLONG, "too deep")
+        except OSError as error:
+            on_error(parent, error)
+            continue
+        yield parent, listing
+        todo.extend(join(parent, name) for name in sorted(listing.directories, reverse=True))
+
+
+def join(parent: bytes, name: bytes) -> bytes:
+    return parent + b"/" + name if parent else name
+
+
+def _one_of(globs: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(fnmatch.translate(glob) for glob in globs))

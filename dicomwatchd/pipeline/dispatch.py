@@ -1,0 +1,199 @@
+"""Which study next, and what becomes of it: claims in order of quiet, runs the stages, decides about errors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from random import Random
+
+from dicomwatchd.errors import (
+    ClaimLost,
+    DicomwatchdError,
+    Fatal,
+    Permanent,
+    SourceChanged,
+    Stopping,
+    Transient,
+)
+from dicomwatchd.pipeline.pool import Map
+from dicomwatchd.pipeline.stages import Context, Shipment, ship
+from dicomwatchd.queue.rows import Claim
+from dicomwatchd.telemetry.fields import error_fields
+
+FIRST_PAUSE_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 900.0
+
+
+class Backoff:
+    """One pause for each endpoint that is in trouble, shared by all studies: no storm while it is down, none when it
+    is back. Grows with each failure after the pause has ended, ends with the first success."""
+
+    def __init__(self, now: Callable[[], float], random: Random) -> None:
+        self._now = now
+        self._random = random
+        self._lock = threading.Lock()
+        self._pauses: dict[str, tuple[int, float]] = {}
+
+    def failed(self, endpoint: str, retry_after_seconds: float | None) -> float:
+        """Returns until when nothing is to be tried."""
+        with self._lock:
+            failures, until = self._pauses.get(endpoint, (0, 0.0))
+            if self._now() < until:
+                return until  # one of those that were under way when the trouble began
+            until = self._now() + (retry_after_seconds or pause_seconds(failures, self._random))
+            self._pauses[endpoint] = (failures + 1, until)
+            return until
+
+    def succeeded(self) -> None:
+        with self._lock:
+            self._pauses.clear()
+
+    def until(self) -> float:
+        with self._lock:
+            return max((until for _, until in self._pauses.values()), default=0.0)
+
+    def remaining(self) -> dict[str, float]:
+        """Endpoint to seconds left, for the status."""
+        with self._lock:
+            return {name: round(until - self._now(), 1) for name, (_, until) in self._pauses.items()}
+
+
+def pause_seconds(failures: int, random: Random) -> float:
+    """Exponential, with full jitter in its upper half."""
+    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 20))
+    return random.uniform(longest / 2, longest)
+
+
+class Dispatcher:
+    """Keeps up to ``active`` shipments going. `step` does what can be done now; `run` is the thread around it."""
+
+    def __init__(
+        self,
+        context: Context,
+        lane: Callable[[], Map],
+        active: int,
+        random: Random,
+        on_shipped: Callable[[Shipment], None],
+        on_fatal: Callable[[Fatal], None],
+    ) -> None:
+        self._context = context
+        self._lane = lane
+        self._active = active
+        self._random = random
+        self._on_shipped = on_shipped
+        self._on_fatal = on_fatal
+        self._wake = threading.Event()
+        self._running: set[Future[None]] = set()
+        self._executor = ThreadPoolExecutor(active, thread_name_prefix="shipment")
+        self.backoff = Backoff(context.clock.now, random)
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
+        """The dispatcher's thread: returns once it was told to stop and every shipment has come to a rest."""
+        while not stopping.is_set():
+            beat()
+            self._wake.clear()
+            self._start_what_can_be()
+            self._wake.wait(self._pause())
+        while self._running:
+            beat()
+            wait(self._running, timeout=1)
+            self._reap()
+        self._executor.shutdown()
+
+    def work_off(self) -> int:
+        """Ship everything that can be shipped now, one study after the other, in this thread; returns how many."""
+        count = 0
+        while self._may_claim() and (claim := self._context.shipments.claim()):
+            self._ship(claim)
+            count += 1
+        return count
+
+    def _start_what_can_be(self) -> None:
+        self._reap()
+        self._context.shipments.queue_due()
+        while len(self._running) < self._active and self._may_claim():
+            claim = self._context.shipments.claim()
+            if claim is None:
+                return
+            future = self._executor.submit(self._ship, claim)
+            self._running.add(future)
+            future.add_done_callback(lambda _: self._wake.set())
+
+    def _may_claim(self) -> bool:
+        return self._context.clock.now() >= self.backoff.until()
+
+    def _reap(self) -> None:
+        for future in [f for f in self._running if f.done()]:
+            self._running.discard(future)
+            if (error := future.exception()) is not None:
+                raise error
+
+    def _pause(self) -> float:
+        now = self._context.clock.now()
+        if (until := self.backoff.until()) > now:
+            return min(until - now, 5.0)
+        due = self._context.shipments.next_try_at()
+        if due is None or (due <= now and len(self._running) >= self._active):
+            return 5.0
+        return min(max(due - now, 0.05), 5.0)
+
+    def _ship(self, claim: Claim) -> None:
+        try:
+            shipment = ship(claim, self._lane(), self._context)
+        except (ClaimLost, SourceChanged):
+            return  # the study is arriving again
+        except Stopping:
+            self._give_back(claim, not_before=0.0, attempts=claim.attempts, code="stopping", reason="")
+        except Transient as error:
+            self._try_later(claim, error)
+        except Permanent as error:
+            self._park(claim, error)
+        except Fatal as error:
+            self._give_back(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
+            self._on_fatal(error)
+        except Exception as error:  # noqa: BLE001  a fault of ours that one study meets must not stop the others
+            self._park(claim, error)
+        else:
+            self.backoff.succeeded()
+            self._on_shipped(shipment)
+
+    def _try_later(self, claim: Claim, error: Transient) -> None:
+        now = self._context.clock.now()
+        if error.endpoint is not None:
+            until = self.backoff.failed(error.endpoint, error.retry_after_seconds)
+        else:
+            until = now + (error.retry_after_seconds or pause_seconds(claim.attempts, self._random))
+        self._context.log.warning(
+            "study-delayed",
+            "the study is tried again later",
+            study_uid=claim.study_uid,
+            attempt=claim.attempts + 1,
+            pause_seconds=until - now,
+            **error_fields(error),
+        )
+        self._give_back(claim, not_before=until, attempts=claim.attempts + 1, code=error.code, reason=error.message)
+
+    def _park(self, claim: Claim, error: Exception) -> None:
+        self._context.log.error(
+            "study-parked", "the study needs somebody's help", study_uid=claim.study_uid, **error_fields(error)
+        )
+        code, reason = "unexpected", "a fault of the program; see the log"
+        if isinstance(error, DicomwatchdError):
+            code, reason = error.code, str(error)
+        try:
+            self._context.shipments.park(claim, code=code, reason=reason)
+        except ClaimLost:
+            return  # a file has changed meanwhile: that may well have been the cure
+
+    def _give_back(self, claim: Claim, *, not_before: float, attempts: int, code: str, reason: str) -> None:
+        try:
+            self._context.shipments.release(claim, not_before=not_before, attempts=attempts, code=code, reason=reason)
+        except ClaimLost:
+            return
+        except DicomwatchdError as error:
+            # The state cannot be written now. The claim ends with this run; the next start takes the study up.
+            self._context.log.error("study-unreleased", "the state cannot be written", **error_fields(error))

@@ -1,0 +1,110 @@
+"""Reading a shipment's local files: the bytes that are hashed are the bytes that are sent."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from dicomwatchd.archive.store import Buffer, Content
+from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
+from dicomwatchd.localfiles import NotRegular, directory, identity, open_root, regular_file
+from dicomwatchd.model import Digest, FileIdentity
+from dicomwatchd.queue.rows import LocalFile, Source
+
+CHUNK_BYTES = 1 << 20
+
+
+@contextmanager
+def opened(source: Source, file: LocalFile) -> Iterator[tuple[int, int]]:
+    """(directory descriptor, file descriptor) of a file of the queue.
+
+    Raises SourceChanged when it is gone or another one, Unarchivable when it may not be read, Transient otherwise.
+    """
+    with ExitStack() as stack:
+        with _translated():
+            root_fd = open_root(source.path)
+            stack.callback(os.close, root_fd)
+            directory_fd = stack.enter_context(directory(root_fd, file.dir))
+            fd = stack.enter_context(regular_file(directory_fd, file.name))
+            require(fd, file.identity)
+        yield directory_fd, fd
+
+
+def require(fd: int, expected: FileIdentity) -> None:
+    if identity(fd) != expected:
+        raise SourceChanged("the file has changed since it was taken up")
+
+
+@contextmanager
+def content_of(source: Source, file: LocalFile, in_memory_up_to: int) -> Iterator[Content]:
+    """The file's content with its digest; on leaving, the file is still what it was, or SourceChanged is raised.
+
+    A small file is read once, and that buffer is hashed and sent. A large one is hashed here and read again while
+    it is sent; the store compares the digest of what it sends with this one.
+    """
+    with opened(source, file) as (_, fd):
+        size = file.identity.size_bytes
+        if size <= in_memory_up_to:
+            with _translated():
+                data = read_exactly(fd, 0, size)
+            require(fd, file.identity)
+            yield Buffer(data, Digest(hashlib.sha256(data).hexdigest(), size))
+        else:
+            with _translated():
+                digest = Digest(sha256_of(fd, size), size)
+            require(fd, file.identity)
+            yield _OpenFile(fd, digest)
+        require(fd, file.identity)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenFile:
+    fd: int
+    digest: Digest
+
+    def read(self, offset: int, length: int) -> bytes:
+        with _translated():
+            return read_exactly(self.fd, offset, length)
+
+
+def read_exactly(fd: int, offset: int, length: int) -> bytes:
+    first = os.pread(fd, length, offset)
+    if len(first) == length:
+        return first
+    parts, have = [first], len(first)
+    while have < length:
+        part = os.pread(fd, length - have, offset + have)
+        if not part:
+            raise SourceChanged("the file has become shorter while it was read")
+        parts.append(part)
+        have += len(part)
+    return b"".join(parts)
+
+
+def sha256_of(fd: int, size_bytes: int) -> str:
+    """SHA-256 of an open file's first ``size_bytes``, in lower-case hex, in flat memory."""
+    digest = hashlib.sha256()
+    for offset in range(0, size_bytes, CHUNK_BYTES):
+        digest.update(read_exactly(fd, offset, min(CHUNK_BYTES, size_bytes - offset)))
+    return digest.hexdigest()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except NotRegular as error:
+        raise SourceChanged("the name stands for something else now") from error
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
+            raise SourceChanged("the file is not where it was") from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise Unarchivable(
+                "the daemon may not read it; check the file's owner and mode", code="unreadable"
+            ) from error
+        name = errno.errorcode.get(error.errno or 0, "unknown").lower()
+        raise Transient(f"a local file cannot be read now ({name})", code=f"local-{name}") from error

@@ -1,0 +1,104 @@
+"""Deleting a shipment's local files: prove, put on record, set aside and unlink, write down how it ended."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.localfiles import ASIDE, directory, open_root
+from dicomwatchd.pipeline.pool import Map
+from dicomwatchd.pipeline.proof import DeletionProof, delete_on_proof, prove
+from dicomwatchd.ports import Clock
+from dicomwatchd.queue.rows import Claim, LocalFile, Source
+from dicomwatchd.queue.shipments import Shipments
+
+__all__ = ["Outcome", "delete", "prove", "tidy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``kept`` are files that turned out to be other ones than was proven, with the reason: they are taken up anew.
+    ``untouched`` are as they were."""
+
+    deleted: list[LocalFile]
+    kept: list[tuple[LocalFile, str]]
+    untouched: list[LocalFile]
+
+
+def delete(
+    files: list[LocalFile],
+    claim: Claim,
+    run: Map,
+    *,
+    prove: Callable[[LocalFile], DeletionProof],
+    source: Callable[[LocalFile], Source],
+    shipments: Shipments,
+    clock: Clock,
+) -> Outcome:
+    """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
+    and how each ended is written down even when one of them fails. Raises NoProof, Transient, ClaimLost."""
+    proofs = [(file, prove(file)) for file in files]
+    outcome = Outcome([], [], [])
+    if not proofs:
+        return outcome
+    shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])
+
+    def one(item: tuple[LocalFile, DeletionProof]) -> tuple[LocalFile, str | DicomwatchdError | None]:
+        file, proof = item
+        try:
+            return file, delete_on_proof(source(file), file, proof, now=clock.now())
+        except DicomwatchdError as error:
+            return file, error
+
+    first_error: DicomwatchdError | None = None
+    unfinished = {file.file_id for file, _ in proofs}
+    try:
+        for file, result in run(one, proofs):
+            unfinished.discard(file.file_id)
+            if result is None:
+                outcome.deleted.append(file)
+            elif isinstance(result, str):
+                outcome.kept.append((file, result))
+            else:
+                first_error = first_error or result
+                outcome.untouched.append(file)
+    finally:
+        outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
+        shipments.purged(claim.study_uid, outcome.deleted, outcome.kept, outcome.untouched)
+    if first_error is not None:
+        raise first_error
+    return outcome
+
+
+def tidy(source: Source, directories: Iterable[bytes]) -> None:
+    """Remove the directories that a purge has left empty, upwards, never the source itself; and the private directory
+    with what it mirrors. A directory that is not empty, or not ours to remove, stays."""
+    try:
+        root_fd = open_root(source.path)
+    except OSError:
+        return
+    try:
+        for start in sorted(directories, key=lambda d: d.count(b"/"), reverse=True):
+            for prefix, stop in ((ASIDE + b"/", ASIDE), (b"", b"")):
+                path = prefix + start if start else prefix.rstrip(b"/")
+                _remove_upwards(root_fd, path, stop)
+        _remove_upwards(root_fd, ASIDE, b"")
+    finally:
+        os.close(root_fd)
+
+
+def _remove_upwards(root_fd: int, path: bytes, stop: bytes) -> None:
+    while path and path != stop:
+        parent, _, name = path.rpartition(b"/")
+        try:
+            with directory(root_fd, parent) as fd:
+                os.rmdir(name, dir_fd=fd)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                path = parent
+                continue
+            return
+        path = parent

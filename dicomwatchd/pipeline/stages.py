@@ -1,0 +1,425 @@
+"""The story of a shipment: upload, verify, record, purge. Start reading here.
+
+A shipment takes what is there of one study, under a claim. Each stage works on the files a page at a time, commits
+what it has reached, and can be repeated: after an error or a restart the story is told again from the top, and what
+is done already costs little. Nothing is deleted before the last stage, and there only on a DeletionProof.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from dicomwatchd import __version__
+from dicomwatchd.archive import evidence, keys
+from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive.catalogue import Catalogue
+from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
+from dicomwatchd.errors import (
+    ClaimLost,
+    DicomwatchdError,
+    Permanent,
+    RevisionConflict,
+    SourceChanged,
+    Transient,
+    Unarchivable,
+)
+from dicomwatchd.localfiles import printable
+from dicomwatchd.model import FileState, StudyEvent
+from dicomwatchd.pipeline import purge as purging
+from dicomwatchd.pipeline.local import content_of
+from dicomwatchd.pipeline.pool import Map
+from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
+from dicomwatchd.ports import Clock, Log, timestamp
+from dicomwatchd.queue.rows import Claim, LocalFile, Source
+from dicomwatchd.queue.shipments import Shipments
+from dicomwatchd.telemetry.metrics import StageClock
+
+PAGE = 500
+COMMIT_EVERY = 64
+#: How often a shipment sends bytes again that the store turned out not to hold before it gives up.
+MAX_MISMATCHES = 3
+#: How often it tries for the next free revision while others record the same study.
+MAX_CONFLICTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class AfterArchive:
+    """What happens to a source's files: delete at once, or keep until ``keep_seconds`` have passed (None: for good)."""
+
+    delete: bool
+    keep_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The archive a shipment goes to."""
+
+    archive_id: str
+    store: ObjectStore
+    catalogue: Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all shipments share. ``look_again`` tells the intake where a name may stand for something new."""
+
+    archive: Archive
+    shipments: Shipments
+    sources: Callable[[], Mapping[int, Source]]
+    after_archive: Callable[[Source], AfterArchive]
+    look_again: Callable[[int, bytes], None]
+    clock: Clock
+    log: Log
+
+
+@dataclass(slots=True)
+class Shipment:
+    """One study on its way, and the figures of its journey."""
+
+    claim: Claim
+    run: Map
+    stages: StageClock
+    started_at: float
+    files: int = 0
+    bytes: int = 0
+    sent_files: int = 0
+    sent_bytes: int = 0
+    deleted_files: int = 0
+    kept_files: int = 0
+    retries: int = 0
+    sources: set[str] = field(default_factory=set)
+
+
+def ship(claim: Claim, run: Map, context: Context) -> Shipment:
+    """Bring one claimed study to its end. Raises ClaimLost, SourceChanged (both: the study is arriving again),
+    Transient, Permanent, Fatal, Stopping; whoever called decides what becomes of the study then."""
+    shipment = Shipment(claim, run, StageClock(context.clock), context.clock.now(), retries=claim.attempts)
+    with shipment.stages.stage("upload"):
+        upload(shipment, context)
+    with shipment.stages.stage("verify"):
+        verify(shipment, context)
+    with shipment.stages.stage("record"):
+        manifest, catalogue_revision = record(shipment, context)
+    with shipment.stages.stage("purge"):
+        purge(shipment, manifest, catalogue_revision, context)
+    context.shipments.finish(
+        claim,
+        {
+            "source": ",".join(sorted(shipment.sources)),
+            "revision": manifest.revision,
+            "started_at": shipment.started_at,
+            "files": shipment.files,
+            "bytes": shipment.bytes,
+            "retries": shipment.retries,
+            "stages": {name: {"seconds": round(s, 3)} for name, s in shipment.stages.seconds().items()},
+        },
+    )
+    return shipment
+
+
+# -- upload ---------------------------------------------------------------------------------------------------------
+
+
+def upload(shipment: Shipment, context: Context) -> None:
+    """Send every file that was not sent yet: read once, hash that buffer, create the object under the key that its
+    hash names. What is there already is not sent again."""
+    _send_all(shipment, context)
+    context.shipments.advance(shipment.claim, StudyEvent.STORED)
+
+
+def _send_all(shipment: Shipment, context: Context) -> None:
+    claim, shipments = shipment.claim, context.shipments
+    changed: list[LocalFile] = []
+    first_error: DicomwatchdError | None = None
+    for page in shipments.pages(claim, FileState.READY, PAGE):
+        sent: list[tuple[LocalFile, str, str]] = []
+        try:
+            for file, outcome in shipment.run(lambda file: _send(file, context), page):
+                match outcome:
+                    case Receipt():
+                        sent.append((file, outcome.sha256, receipt_text(outcome)))
+                        shipment.sent_files += outcome.created
+                        shipment.sent_bytes += outcome.size_bytes if outcome.created else 0
+                        if len(sent) >= COMMIT_EVERY:
+                            shipments.stored(claim, sent)
+                            sent = []
+                    case SourceChanged():
+                        changed.append(file)
+                    case Unarchivable():
+                        shipments.quarantine(claim, file, code=outcome.code, reason=outcome.message)
+                    case error:
+                        first_error = first_error or error
+        finally:
+            if sent:
+                shipments.stored(claim, sent)
+        if first_error is not None:
+            raise first_error
+    if changed:
+        shipments.forget(claim, changed)
+        for file in changed:
+            context.look_again(file.source_id, file.dir)
+        raise ClaimLost("files of the study have changed; it is arriving again")
+
+
+def _send(file: LocalFile, context: Context) -> tuple[LocalFile, Receipt | DicomwatchdError]:
+    """Send one file. An error is an outcome like another here: the other files of the page go on, and what they have
+    reached is committed."""
+    header, store = file.header, context.archive.store
+    try:
+        with content_of(_source(file, context), file, store.single_put_bytes) as content:
+            key = keys.instance(
+                header.study_uid,
+                header.series_uid,
+                header.sop_instance_uid,
+                content.digest.sha256,
+                file.key_attempt,
+            )
+            return file, store.put(key, content)
+    except DicomwatchdError as error:
+        return file, error
+
+
+# -- verify ---------------------------------------------------------------------------------------------------------
+
+
+def verify(shipment: Shipment, context: Context) -> None:
+    """Read the store's own view of every object afresh. One that is missing is sent again; one that holds other bytes
+    is sent again under the next free key, and is never overwritten."""
+    claim, shipments = shipment.claim, context.shipments
+    for _ in range(MAX_MISMATCHES):
+        missing, damaged = _examine_all(shipment, context)
+        if not missing and not damaged:
+            shipments.advance(claim, StudyEvent.VERIFIED)
+            return
+        context.log.error(
+            "study-mismatch",
+            "the store does not hold what was sent; it is sent again",
+            study_uid=claim.study_uid,
+            missing_files=len(missing),
+            damaged_files=len(damaged),
+        )
+        shipment.retries += 1
+        shipments.send_again(claim, missing, damaged)
+        upload(shipment, context)
+    raise Permanent("the store does not hold what it is sent, however often", code="store-unreliable")
+
+
+def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile], dict[LocalFile, str]]:
+    """Files whose object is missing, and files whose key holds other bytes, with that key."""
+    missing: list[LocalFile] = []
+    damaged: dict[LocalFile, str] = {}
+    unreadable = 0
+    for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
+        by_key: dict[str, list[LocalFile]] = {}
+        for file in page:
+            by_key.setdefault(receipt_of(file).key, []).append(file)  # two copies of one instance share an object
+        receipts = [receipt_of(files[0]) for files in by_key.values()]
+        proven: list[tuple[LocalFile, str]] = []
+        for verdict in evidence.examine(context.archive.store, receipts, map=shipment.run):
+            files = by_key[verdict.receipt.key]
+            if verdict.holds:
+                proven += [(file, verdict.verified_by) for file in files]
+            elif verdict.problem == "missing":
+                missing += files
+            elif verdict.problem == "unreadable":
+                unreadable += 1
+            else:
+                damaged |= dict.fromkeys(files, verdict.receipt.key)
+        context.shipments.verified(shipment.claim, proven)
+    if unreadable:
+        raise Transient("the store cannot read back what it holds", code="unreadable-object")
+    return missing, damaged
+
+
+# -- record ---------------------------------------------------------------------------------------------------------
+
+
+def record(shipment: Shipment, context: Context) -> tuple[Manifest, int]:
+    """Put the next manifest revision into the store, create-only, then move the catalogue to it. Whoever records the
+    same study meanwhile keeps what is his: the loser reads again, merges, and takes the next revision.
+
+    Returns the manifest as the store holds it and the revision the catalogue was read to have.
+    """
+    claim, archive = shipment.claim, context.archive
+    for _ in range(MAX_CONFLICTS):
+        manifest = _next_manifest(shipment, context)
+        if manifest is None:
+            continue
+        try:
+            archive.catalogue.put(manifest.record())
+        except RevisionConflict:
+            continue
+        recorded = archive.catalogue.get(claim.study_uid)
+        if recorded is None or recorded.revision < manifest.revision:
+            raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
+        context.shipments.recorded(claim, manifest.revision)
+        return manifest, recorded.revision
+    raise Transient("others keep recording this study", code="revision-conflict")
+
+
+def _next_manifest(shipment: Shipment, context: Context) -> Manifest | None:
+    """The manifest that lists all of this shipment, in the store by now; None if its revision was taken meanwhile."""
+    claim, archive = shipment.claim, context.archive
+    current = manifests.latest(archive.store, claim.study_uid) or manifests.empty(archive.archive_id, claim.study_uid)
+    if current.archive_id != archive.archive_id:
+        raise Permanent("the study's manifest in the store belongs to another archive", code="foreign-manifest")
+    facts = context.shipments.facts(claim)
+    now = timestamp(context.clock.now())
+    merged = current.merged(
+        _instances(shipment, context, now),
+        attributes=facts.attributes,
+        series=facts.series,
+        flags=_flags(current, facts.flags, facts.attributes),
+        damaged_keys=facts.damaged_keys,
+        created_at=now,
+        created_by=f"dicomwatchd {__version__}",
+    )
+    if merged is current:
+        return current
+    return merged if manifests.create(archive.store, merged) else None
+
+
+def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[ManifestInstance]:
+    shipment.files = shipment.bytes = 0
+    for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
+        for file in page:
+            source, receipt, header = _source(file, context), receipt_of(file), file.header
+            shipment.files += 1
+            shipment.bytes += receipt.size_bytes
+            shipment.sources.add("upload" if source.kind == "upload" else source.name)
+            if file.verified_by is None:
+                raise ClaimLost("a file came to the shipment after its verification")
+            yield ManifestInstance(
+                series_uid=header.series_uid,
+                sop_instance_uid=header.sop_instance_uid,
+                sop_class_uid=header.sop_class_uid,
+                transfer_syntax_uid=header.transfer_syntax_uid,
+                key=receipt.key,
+                size_bytes=receipt.size_bytes,
+                sha256=receipt.sha256,
+                etag=receipt.expected_etag,
+                version_id=receipt.version_id,
+                original_path=printable(b"/".join(part for part in (file.dir, file.name) if part)),
+                inbox="upload" if source.kind == "upload" else source.name,
+                stored_at=now,
+                verified_by=file.verified_by,
+                repairs=header.repairs,
+            )
+
+
+def _flags(current: Manifest, flags: tuple[str, ...], attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Another patient id than an earlier revision, perhaps of another site, has recorded: said, never passed over."""
+    if current.revision and current.attributes.get("00100020") != attributes.get("00100020"):
+        return (*flags, "patient-id-differs")
+    return flags
+
+
+# -- purge ----------------------------------------------------------------------------------------------------------
+
+
+def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, context: Context) -> None:
+    """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
+    destination, now = context.archive.store.destination, context.clock.now
+    touched: dict[int, set[bytes]] = {}
+    for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
+        page = _freshly_verified(page, shipment, context)
+        to_delete: list[LocalFile] = []
+        to_keep: dict[float | None, list[LocalFile]] = {}
+        for file in page:
+            due_at = _due_at(file, context)
+            if due_at is None or due_at > now():
+                to_keep.setdefault(due_at, []).append(file)
+            else:
+                to_delete.append(file)
+        for due_at, files in to_keep.items():
+            context.shipments.keep(shipment.claim, files, due_at)
+            shipment.kept_files += len(files)
+        outcome = purging.delete(
+            to_delete,
+            shipment.claim,
+            shipment.run,
+            prove=lambda file: purging.prove(
+                file,
+                receipt_of(file),
+                claim=shipment.claim,
+                destination=destination,
+                archive_id=context.archive.archive_id,
+                manifest=manifest,
+                catalogue=context.archive.catalogue.name,
+                catalogue_revision=catalogue_revision,
+                now=now(),
+            ),
+            source=lambda file: _source(file, context),
+            shipments=context.shipments,
+            clock=context.clock,
+        )
+        shipment.deleted_files += len(outcome.deleted)
+        for file in (*outcome.deleted, *(f for f, _ in outcome.kept)):
+            touched.setdefault(file.source_id, set()).add(file.dir)
+        if outcome.kept:
+            context.log.warning(
+                "study-kept",
+                "local files have changed after they were archived; they stay and are looked at again",
+                study_uid=shipment.claim.study_uid,
+                files=len(outcome.kept),
+            )
+    for source_id, directories in touched.items():
+        purging.tidy(context.sources()[source_id], directories)
+        for directory in directories:
+            context.look_again(source_id, directory)
+
+
+def _freshly_verified(page: list[LocalFile], shipment: Shipment, context: Context) -> list[LocalFile]:
+    """A long shipment's proofs grow old: read the store again for files whose evidence has."""
+    limit = context.clock.now() - LIFETIME_SECONDS / 2
+    old = [file for file in page if file.verified_at is None or file.verified_at < limit]
+    if not old:
+        return page
+    by_key: dict[str, list[LocalFile]] = {}
+    for file in old:
+        by_key.setdefault(receipt_of(file).key, []).append(file)
+    proven: list[tuple[LocalFile, str]] = []
+    for verdict in evidence.examine(
+        context.archive.store, [receipt_of(files[0]) for files in by_key.values()], map=shipment.run
+    ):
+        if not verdict.holds:
+            raise Transient("an object is not what it was when it was verified", code="object-lost")
+        proven += [(file, verdict.verified_by) for file in by_key[verdict.receipt.key]]
+    context.shipments.verified(shipment.claim, proven)
+    now = context.clock.now()
+    renewed = {file.file_id: replace(file, verified_by=method, verified_at=now) for file, method in proven}
+    return [renewed.get(file.file_id, file) for file in page]
+
+
+def _due_at(file: LocalFile, context: Context) -> float | None:
+    """When the local file may go: now or earlier, later, or never (None)."""
+    if file.due_at is not None:
+        return file.due_at
+    rule = context.after_archive(_source(file, context))
+    if rule.delete:
+        return 0.0
+    return None if rule.keep_seconds is None else context.clock.now() + rule.keep_seconds
+
+
+# -- details --------------------------------------------------------------------------------------------------------
+
+
+def receipt_text(receipt: Receipt) -> str:
+    return json.dumps(asdict(receipt), separators=(",", ":"))
+
+
+def receipt_of(file: LocalFile) -> Receipt:
+    if file.receipt is None:
+        raise LookupError("the file was not sent")
+    return Receipt(**json.loads(file.receipt))
+
+
+def _source(file: LocalFile, context: Context) -> Source:
+    return context.sources()[file.source_id]
+
+
+__all__ = ["AfterArchive", "Archive", "Context", "Shipment", "StoredObject", "ship"]
