@@ -1,0 +1,197 @@
+"""How a command gets at the archive: from the configuration, or from options alone on a machine that has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dicomwatchd.cli import output
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.errors import ConfigError, DicomwatchdError
+from dicomwatchd.model import Uid
+
+if TYPE_CHECKING:
+    from dicomwatchd import config
+    from dicomwatchd.archive.catalogue import Catalogue
+    from dicomwatchd.archive.store import ObjectStore
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class UidType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """A DICOM UID on the command line."""
+
+    name = "uid"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Uid:
+        try:
+            return Uid(str(value))
+        except DicomwatchdError as error:
+            self.fail(error.message, param, ctx)
+
+
+UID = UidType()
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveOptions:
+    """What was said of the archive on the command line; with a bucket or a directory no configuration is read."""
+
+    bucket: str | None
+    prefix: str
+    endpoint_url: str | None
+    directory: Path | None
+    table: str | None
+    table_endpoint_url: str | None
+    catalogue_file: Path | None
+    region: str | None
+    ca_file: Path | None
+    insecure_http: bool
+    no_catalogue: bool
+
+    @property
+    def given(self) -> bool:
+        return self.bucket is not None or self.directory is not None
+
+
+_FILE = click.Path(path_type=Path)
+_OPTIONS = [
+    click.option("--bucket", metavar="NAME", help="The S3 bucket of the archive; no configuration is read then."),
+    click.option("--prefix", metavar="TEXT", default="", help="What the keys in the bucket begin with."),
+    click.option("--endpoint-url", metavar="URL", help="The S3 service. Default: Amazon's own in the region."),
+    click.option("--directory", metavar="DIR", type=_FILE, help="The folder of the archive, in place of a bucket."),
+    click.option("--table", metavar="NAME", help="The DynamoDB table of the catalogue."),
+    click.option("--table-endpoint-url", metavar="URL", help="The DynamoDB service. Default: Amazon's own."),
+    click.option("--catalogue-file", metavar="FILE", type=_FILE, help="The SQLite file of the catalogue."),
+    click.option("--region", metavar="NAME", help="The AWS region of bucket and table."),
+    click.option("--ca-file", metavar="FILE", type=_FILE, help="Certificates of a private CA, in PEM form."),
+    click.option("--insecure-http", is_flag=True, help="Allow a URL without TLS."),
+    click.option("--no-catalogue", is_flag=True, help="Go by the store alone."),
+]
+
+
+def archive_options(function: _Function) -> _Function:
+    """Adds the options; the command receives them as one ``where``."""
+
+    @wraps(function)
+    def collected(*args: Any, **kwargs: Any) -> Any:
+        said = {field.name: kwargs.pop(field.name) for field in fields(ArchiveOptions)}
+        return function(*args, where=ArchiveOptions(**said), **kwargs)
+
+    for option in reversed(_OPTIONS):
+        collected = option(collected)
+    return collected  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """``catalogue`` is None where there is none, or it is not wanted."""
+
+    store: ObjectStore
+    catalogue: Catalogue | None
+
+    def needed_catalogue(self) -> Catalogue:
+        """The catalogue, there and usable. Raises click.UsageError, NotInitialised, ArchiveRefused, OutOfReach."""
+        if self.catalogue is None:
+            raise click.UsageError("a catalogue is needed: --table, --catalogue-file or a configuration")
+        self.catalogue.check()
+        return self.catalogue
+
+
+@contextmanager
+def opened(invocation: Invocation, where: ArchiveOptions, *, connections: int = 4) -> Iterator[Archive]:
+    """The archive; its store is there and usable, its catalogue may not be.
+
+    Raises click.UsageError, ConfigError, NotInitialised, ArchiveRefused, OutOfReach.
+    """
+    from dicomwatchd.archive import factory
+
+    store_settings, catalogue_settings = settings(invocation, where)
+    store = factory.open_store(store_settings, connections=connections)
+    try:
+        store.check()
+        catalogue = None
+        if catalogue_settings is not None and not where.no_catalogue:
+            catalogue = factory.open_catalogue(catalogue_settings)
+        try:
+            yield Archive(store, catalogue)
+        finally:
+            if catalogue is not None:
+                catalogue.close()
+    finally:
+        store.close()
+
+
+def settings(
+    invocation: Invocation, where: ArchiveOptions
+) -> tuple[
+    config.S3Settings | config.DirectorySettings,
+    config.DynamoDBSettings | config.SqliteSettings | None,
+]:
+    """Store and catalogue as options or configuration say. Raises click.UsageError, ConfigError."""
+    from dicomwatchd import config
+
+    if not where.given:
+        if where.table or where.catalogue_file or where.endpoint_url or where.prefix:
+            raise click.UsageError("say where the objects are too: --bucket or --directory")
+        try:
+            loaded = config.load(invocation.config_path)
+        except ConfigError as error:
+            error.hint = "--config FILE names another one; --bucket or --directory does without"
+            raise
+        return loaded.archive.store, loaded.archive.catalogue
+    if where.bucket is not None and where.directory is not None:
+        raise click.UsageError("--bucket and --directory exclude each other")
+    if where.table is not None and where.catalogue_file is not None:
+        raise click.UsageError("--table and --catalogue-file exclude each other")
+    service = {
+        "region": where.region,
+        "ca_file": where.ca_file and where.ca_file.absolute(),
+        "insecure_http": where.insecure_http,
+    }
+    store: dict[str, Any]
+    if where.bucket is not None:
+        store = {"kind": "s3", "bucket": where.bucket, "prefix": where.prefix, "endpoint_url": where.endpoint_url}
+        store |= service
+    else:
+        assert where.directory is not None  # noqa: S101  one of the two is given
+        store = {"kind": "directory", "path": where.directory.absolute()}
+    catalogue: dict[str, Any]
+    if where.table is not None:
+        catalogue = {"kind": "dynamodb", "table": where.table, "endpoint_url": where.table_endpoint_url, **service}
+    else:
+        # A configuration always has a catalogue; where none is asked for this one is checked and not used.
+        catalogue = {"kind": "sqlite", "path": (where.catalogue_file or Path("/unused")).absolute()}
+    try:
+        parsed = config.parse({"archive": {"store": store, "catalogue": catalogue}}).archive
+    except ConfigError as error:
+        raise ConfigError([(_option(place), reason) for place, reason in error.problems]) from error
+    wanted = where.table is not None or where.catalogue_file is not None
+    return parsed.store, parsed.catalogue if wanted else None
+
+
+def _option(place: str) -> str:
+    """The option that stands for a place in the configuration."""
+    names = {
+        "archive.store.path": "--directory",
+        "archive.catalogue.path": "--catalogue-file",
+        "archive.catalogue.endpoint_url": "--table-endpoint-url",
+    }
+    return names.get(place, "--" + place.rpartition(".")[2].replace("_", "-"))
+
+
+def noting(notes: list[str], *, quiet: bool) -> Callable[[str], None]:
+    """Collects remarks for the answer and says them at once, unless the answer is JSON."""
+
+    def note(text: str) -> None:
+        notes.append(text)
+        if not quiet:
+            output.note(text)
+
+    return note

@@ -1,0 +1,50 @@
+"""`dicomwatchctl config`: check and describe the configuration."""
+
+from __future__ import annotations
+
+import click
+
+from dicomwatchd.cli import exits, output
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.errors import ConfigError
+
+
+@click.group()
+def config() -> None:
+    """Check and describe the configuration."""
+
+
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.pass_obj
+def check(invocation: Invocation, as_json: bool) -> int:
+    """Say everything that is wrong with the configuration.
+
+    Checks the file's text, and that the folders it names are there. The archive itself is not asked; that is for
+    `archive init` and the daemon's start. Each problem is a line on standard error: its place, and what is wrong.
+    """
+    from dicomwatchd import config as configuration
+
+    path = invocation.config_path
+    problems: list[tuple[str, str]] = []
+    try:
+        configuration.check_folders(configuration.load(path))
+    except ConfigError as error:
+        problems = error.problems
+        if not as_json:
+            error.path = str(path)
+            output.problem(error)
+    if as_json:
+        listed = [{"where": where, "reason": reason} for where, reason in problems]
+        output.document({"config": str(path), "ok": not problems, "problems": listed})
+    elif not problems:
+        output.say(f"{output.clean(path)} is fine.")
+    return exits.USAGE if problems else exits.OK
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from dicomwatchd.config import Config
+
+    output.document(Config.model_json_schema())

@@ -1,0 +1,193 @@
+"""The commands that ask the running daemon: status, queue, quarantine, retry, stats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dicomwatchd.cli import output
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.archive_access import UID
+from dicomwatchd.cli.control_access import client, socket_option
+from dicomwatchd.model import Uid
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+_limit_option = click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many lines."
+)
+
+
+@click.command()
+@socket_option
+@_json_option
+@click.pass_obj
+def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> None:
+    """Say how the daemon is doing.
+
+    Whether it runs, what waits and for how long, where the archive is, and what needs a person. The exit code is 4
+    when the daemon is not running.
+    """
+    said: dict[str, Any] = client(invocation, socket_path).call("status")
+    if as_json:
+        output.document(said)
+        return
+    workers = said.get("workers") or {}
+    waiting = said.get("bytes_waiting") or 0
+    oldest = said.get("oldest_waiting_seconds")
+    output.pairs(
+        [
+            ("Daemon", f"running, version {said.get('version')}, process {said.get('pid')}"),
+            ("Since", said.get("started_at")),
+            ("Archive", said.get("archive_id")),
+            ("Store", said.get("store")),
+            ("Catalogue", said.get("catalogue")),
+            ("Workers", f"{workers.get('busy', 0)} of {workers.get('total', 0)} busy"),
+            ("Studies", _counts(said.get("studies"))),
+            ("Files", _counts(said.get("files"))),
+            ("Waiting", output.size(waiting) if waiting else "nothing"),
+            ("Oldest", None if oldest is None else f"waits for {output.duration(oldest)}"),
+        ]
+    )
+    inboxes = said.get("inboxes") or []
+    if inboxes:
+        output.say()
+        output.table(
+            ("INBOX", "STATE", "FILES WAITING", "LAST SCAN", "SCAN TOOK"),
+            (
+                (
+                    inbox.get("name"),
+                    inbox.get("state"),
+                    inbox.get("files_waiting"),
+                    inbox.get("last_scan_at") or "not yet",
+                    _seconds(inbox.get("last_scan_seconds")),
+                )
+                for inbox in inboxes
+            ),
+        )
+    for endpoint, seconds in (said.get("backoff") or {}).items():
+        output.say(output.clean(f"{endpoint}: in trouble; next try in {output.duration(seconds)}"))
+    for text in said.get("problems") or []:
+        output.say(output.clean(f"Problem: {text}"))
+
+
+@click.command()
+@_limit_option
+@socket_option
+@_json_option
+@click.pass_obj
+def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
+    """List the studies that are not archived yet.
+
+    Those on their way first, then by how long they wait. A study that is parked needs a person: the reason says
+    why, and `retry` tries it again.
+    """
+    studies: list[dict[str, Any]] = client(invocation, socket_path).call("queue", limit=limit)
+    if as_json:
+        output.document({"studies": studies})
+        return
+    if not studies:
+        output.say("Nothing waits.")
+        return
+    output.table(
+        ("STUDY", "STATE", "FILES", "SIZE", "INBOX", "TRIES", "NOT BEFORE", "REASON"),
+        (
+            (
+                study.get("study_uid"),
+                study.get("state"),
+                study.get("files"),
+                output.size(study.get("bytes") or 0),
+                " ".join(study.get("inboxes") or []),
+                study.get("attempts"),
+                study.get("not_before") or (study.get("quiet_at") if study.get("state") == "arriving" else None),
+                study.get("reason"),
+            )
+            for study in studies
+        ),
+    )
+
+
+@click.command()
+@_limit_option
+@socket_option
+@_json_option
+@click.pass_obj
+def quarantine(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
+    """List the files that cannot be archived.
+
+    They stay where they are. Each is looked at again when it changes; take away what does not belong there.
+    """
+    files: list[dict[str, Any]] = client(invocation, socket_path).call("quarantine", limit=limit)
+    if as_json:
+        output.document({"files": files})
+        return
+    if not files:
+        output.say("Nothing is in quarantine.")
+        return
+    output.table(
+        ("SINCE", "INBOX", "REASON", "PATH"),
+        ((file.get("since"), file.get("inbox"), file.get("reason"), file.get("path")) for file in files),
+    )
+
+
+@click.command()
+@click.argument("study", metavar="STUDY", type=UID)
+@socket_option
+@click.pass_obj
+def retry(invocation: Invocation, study: Uid, socket_path: Path | None) -> None:
+    """Try a parked study again.
+
+    STUDY is a Study Instance UID. A study that waits for its next try is tried at once.
+    """
+    client(invocation, socket_path).call("retry", study_uid=study)
+    output.say(f"Study {study} is tried again.")
+
+
+@click.command()
+@click.option(
+    "--days", metavar="N", type=click.IntRange(1, 3660), default=7, show_default=True, help="So many days back."
+)
+@socket_option
+@_json_option
+@click.pass_obj
+def stats(invocation: Invocation, days: int, socket_path: Path | None, as_json: bool) -> None:
+    """Show what was archived, by day and inbox.
+
+    Shipments (a study's files, sent in one go), studies, files, size, speed, and the seconds spent in each stage.
+    Days are UTC.
+    """
+    said: dict[str, Any] = client(invocation, socket_path).call("stats", days=days)
+    if as_json:
+        output.document(said)
+        return
+    rows: list[dict[str, Any]] = said.get("days") or []
+    if not rows:
+        output.say(f"Nothing was archived in the last {output.count(days, 'day')}.")
+        return
+    rows = [*rows, {"day": "all", "inbox": "", **(said.get("totals") or {})}]
+    stages = list(dict.fromkeys(stage for row in rows for stage in row.get("seconds") or {}))
+    output.table(
+        ("DAY", "INBOX", "SHIPMENTS", "STUDIES", "FILES", "SIZE", "MB/S", *(f"{stage.upper()} S" for stage in stages)),
+        (
+            (
+                row.get("day"),
+                row.get("inbox"),
+                row.get("shipments"),
+                row.get("studies"),
+                row.get("files"),
+                output.size(row.get("bytes") or 0),
+                row.get("megabytes_per_second"),
+                *((row.get("seconds") or {}).get(stage) for stage in stages),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _counts(counts: dict[str, int] | None) -> str:
+    return ", ".join(f"{number:,} {state}" for state, number in (counts or {}).items()) or "none"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:.2f} s"

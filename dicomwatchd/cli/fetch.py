@@ -1,0 +1,133 @@
+"""`dicomwatchctl fetch`: get a study back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dicomwatchd.cli import exits, output, progress
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.model import Uid
+
+if TYPE_CHECKING:
+    from dicomwatchd.fetch import FetchFailure, FetchProgress, FetchReport
+
+_LISTED_FAILURES = 20
+
+
+@click.command()
+@click.argument("study", metavar="STUDY", type=UID)
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to put it. Default: a folder here with the study's UID as its name.",
+)
+@click.option("--series", metavar="UID", type=UID, multiple=True, help="Only this series; may be given repeatedly.")
+@click.option(
+    "--threads", metavar="N", type=click.IntRange(1, 256), default=16, show_default=True, help="Files at once."
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@archive_options
+@click.pass_obj
+def fetch(
+    invocation: Invocation,
+    study: Uid,
+    folder: Path | None,
+    series: tuple[Uid, ...],
+    threads: int,
+    as_json: bool,
+    where: ArchiveOptions,
+) -> int:
+    """Get a study back, every file verified.
+
+    STUDY is a Study Instance UID. The files go to DIR/<SeriesInstanceUID>/<SOPInstanceUID>.dcm, where several
+    contents share a UID to <SOPInstanceUID>-<8 hex of the SHA-256>.dcm. A file gets its name only after its
+    SHA-256 was found to be the one recorded when it was archived. What is there already is kept, so a second call
+    fetches what is missing; a file with other content is reported and left alone.
+
+    No daemon is needed. If the catalogue is down or does not know the study, the store alone is read.
+    """
+    from dicomwatchd.fetch import Fetcher, plan
+
+    notes: list[str] = []
+    target = folder or Path(study)
+    with opened(invocation, where, connections=threads) as archive:
+        manifest = plan(archive.store, archive.catalogue, study, note=noting(notes, quiet=as_json))
+        with progress.bar(wanted=not as_json) as update:
+
+            def show(at: FetchProgress) -> None:
+                update(at.files_done, at.files_total, at.bytes_done, at.bytes_total, "Fetching")
+
+            report = Fetcher(archive.store, threads=threads).fetch(
+                manifest, target, series=series or None, progress=show
+            )
+    if as_json:
+        _document(report, target, notes)
+    else:
+        _sentences(report, target)
+    if report.complete:
+        return exits.OK
+    return exits.code_for(report.stopped) if report.stopped else exits.NO
+
+
+def _document(report: FetchReport, target: Path, notes: list[str]) -> None:
+    output.document(
+        {
+            "study_uid": report.study_uid,
+            "revision": report.revision,
+            "directory": str(target),
+            "complete": report.complete,
+            "files": report.files,
+            "bytes": report.size_bytes,
+            "fetched": report.fetched,
+            "fetched_bytes": report.fetched_bytes,
+            "already_there": report.already_there,
+            "failed": [asdict(failure) for failure in report.failed],
+            "bad_objects": [asdict(failure) for failure in report.bad_objects],
+            "stopped": report.stopped.message if report.stopped else None,
+            "seconds": round(report.seconds, 3),
+            "notes": notes,
+        }
+    )
+
+
+def _sentences(report: FetchReport, target: Path) -> None:
+    there = report.fetched + report.already_there
+    speed = f" at {output.size(report.fetched_bytes / report.seconds)}/s" if report.seconds else ""
+    done = f"{report.fetched:,} fetched ({output.size(report.fetched_bytes)}{speed})"
+    if report.already_there:
+        done += f", {report.already_there:,} there already"
+    place = output.clean(target)
+    if report.complete:
+        output.say(
+            f"All {output.count(report.files, 'file')} of study {report.study_uid}, revision {report.revision}, "
+            f"in {place}: {done}; every SHA-256 is right."
+        )
+    else:
+        output.say(f"{there:,} of {output.count(report.files, 'file')} in {place}: {done}. Not fetched:")
+        _list([failure for failure in report.failed if failure.code != "stopped"])
+        stopped = sum(failure.code == "stopped" for failure in report.failed)
+        if report.stopped is not None:
+            output.problem(report.stopped)
+            if stopped:
+                output.note(f"the fetch was given up there; {output.count(stopped, 'more file')} not tried")
+    if report.bad_objects:
+        output.note(
+            "these came back right, but not from the object that the manifest names; "
+            f"`dicomwatchctl verify --deep {report.study_uid}` examines the study"
+        )
+        _list(report.bad_objects)
+
+
+def _list(failures: list[FetchFailure] | tuple[FetchFailure, ...]) -> None:
+    rows = [(f.series_uid, f.sop_instance_uid, f.reason) for f in failures[:_LISTED_FAILURES]]
+    output.table(("SERIES", "SOP INSTANCE", "REASON"), rows)
+    if len(failures) > _LISTED_FAILURES:
+        output.say(f"... and {len(failures) - _LISTED_FAILURES:,} more; --json lists all of them")

@@ -1,0 +1,160 @@
+"""`dicomwatchctl show`: what archive and daemon know of one study. Prints patient attributes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dicomwatchd.cli import attributes, exits, output
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.control_access import client, socket_option
+from dicomwatchd.cli.search import summary
+from dicomwatchd.control_client import DaemonRefused, DaemonUnreachable
+from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.model import Uid
+
+if TYPE_CHECKING:
+    from dicomwatchd.archive.catalogue import StudyRecord
+
+
+@click.command()
+@click.argument("study", metavar="STUDY", type=UID)
+@socket_option
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@archive_options
+@click.pass_obj
+def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: bool, where: ArchiveOptions) -> int:
+    """Show what is known of a study.
+
+    STUDY is a Study Instance UID. What the archive holds of it, with patient, study and series attributes; and, if
+    the daemon runs on this machine, what of it is here and where it stands. The exit code is 1 if neither knows it.
+    """
+    notes: list[str] = []
+    note = noting(notes, quiet=as_json)
+    trouble: DicomwatchdError | None = None
+    record = None
+    try:
+        record = _archived(invocation, study, where, notes)
+    except Permanent as error:
+        if error.code != "study-not-found":
+            raise
+    except DicomwatchdError as error:
+        trouble = error
+    local = _local(invocation, study, socket_path, where, note)
+    if record is None and local is None:
+        raise trouble or Permanent(f"study {study} is not known here", code="study-not-found")
+    if trouble is not None:
+        note(f"the archive gives no answer: {trouble.message}")
+    if as_json:
+        output.document({"study_uid": study, "archive": record and _document(record), "local": local, "notes": notes})
+        return exits.OK
+    if record is None:
+        output.pairs([("Study", study), ("Archive", "unknown" if trouble else "does not hold it yet")])
+    else:
+        _print_archived(record)
+    if local is not None:
+        output.say()
+        _print_local(local)
+    return exits.OK
+
+
+def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str]) -> StudyRecord:
+    from dicomwatchd.fetch import plan
+
+    with opened(invocation, where) as archive:
+        return plan(archive.store, archive.catalogue, study, note=notes.append).record()
+
+
+def _local(
+    invocation: Invocation, study: Uid, socket_path: Path | None, where: ArchiveOptions, note: Any
+) -> dict[str, Any] | None:
+    if where.given and socket_path is None:
+        return None  # a workstation that reads the archive alone
+    try:
+        found: dict[str, Any] | None = client(invocation, socket_path).call("show", study_uid=study, answer_seconds=10)
+    except DaemonUnreachable as error:
+        note(f"{error.message}; what is here of the study is unknown")
+        return None
+    except DaemonRefused as error:
+        if error.code != "study-not-found":
+            note(f"the daemon says: {error.message}")
+        return None
+    return found
+
+
+def _document(record: StudyRecord) -> dict[str, Any]:
+    return {
+        **summary(record),
+        "manifest_key": record.manifest_key,
+        "manifest_sha256": record.manifest_sha256,
+        "attributes": record.attributes,
+        "series": [
+            {
+                "series_uid": series.series_uid,
+                "modality": series.modality,
+                "instances": series.instances,
+                "bytes": series.size_bytes,
+                "attributes": series.attributes,
+            }
+            for series in record.series
+        ],
+    }
+
+
+def _print_archived(record: StudyRecord) -> None:
+    def value(tag: str) -> str:
+        return attributes.text(record.attributes, tag)
+
+    output.pairs(
+        [
+            ("Study", record.study_uid),
+            ("Patient", value(attributes.PATIENT_NAME)),
+            ("Patient ID", record.patient_id),
+            ("Born", attributes.date(value(attributes.BIRTH_DATE))),
+            ("Sex", value(attributes.SEX)),
+            ("Study date", attributes.date(record.study_date)),
+            ("Accession", record.accession_number),
+            ("Description", value(attributes.STUDY_DESCRIPTION)),
+            ("Modality", " ".join(record.modalities)),
+            ("Archived", f"revision {record.revision}, {record.archived_at}"),
+            ("Files", f"{record.instances:,}, {output.size(record.size_bytes)}"),
+            ("Flags", ", ".join(record.flags)),
+        ]
+    )
+    output.say()
+    output.table(
+        ("SERIES", "NO", "MODALITY", "DESCRIPTION", "FILES", "SIZE"),
+        (
+            (
+                series.series_uid,
+                attributes.text(series.attributes, attributes.SERIES_NUMBER),
+                series.modality,
+                attributes.text(series.attributes, attributes.SERIES_DESCRIPTION),
+                series.instances,
+                output.size(series.size_bytes),
+            )
+            for series in record.series
+        ),
+    )
+
+
+def _print_local(local: dict[str, Any]) -> None:
+    shipment = local.get("last_shipment") or {}
+    output.pairs(
+        [
+            ("Here", local.get("state")),
+            ("Reason", local.get("reason")),
+            ("Files here", ", ".join(f"{n:,} {state}" for state, n in (local.get("files") or {}).items())),
+            ("Last shipment", shipment.get("finished_at")),
+        ]
+    )
+    history = local.get("history") or []
+    if history:
+        output.say()
+        output.table(
+            ("AT", "WAS", "EVENT", "IS"),
+            ((step.get("at"), step.get("old"), step.get("event"), step.get("new")) for step in history),
+        )
