@@ -17,7 +17,7 @@ from dicomwatchd.intake.header import Dicomdir, read_header
 from dicomwatchd.intake.scan import Globs, Listing, look, walk
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.localfiles import NotRegular, WriterPresent, directory, identity, open_root, read_lease, regular_file
-from dicomwatchd.model import FileIdentity, FileState
+from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.rows import Arrival, Source
@@ -29,7 +29,8 @@ HOLD_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
-    """``full_look_before_quiet``: no events tell of new directories, so only a whole scan shows a study quiet."""
+    """``full_look_before_quiet``: no events tell of new directories, so only a whole scan shows a study quiet.
+    ``trust_ctime``: see Settling."""
 
     settle_seconds: float
     quiet_seconds: float
@@ -37,6 +38,7 @@ class IntakeSettings:
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
     full_look_before_quiet: bool = False
+    trust_ctime: bool = True
 
 
 class InboxIntake:
@@ -60,11 +62,12 @@ class InboxIntake:
         self._log = log
         self._on_queued = on_queued
         self._globs = Globs(settings.include, settings.exclude)
-        self._settling = Settling(settings.settle_seconds, trust_ctime=not settings.full_look_before_quiet)
+        self._settling = Settling(settings.settle_seconds, trust_ctime=settings.trust_ctime)
         self._hints_lock = threading.Lock()
         self._hints: dict[bytes, bool] = {}
         self._wake = threading.Event()
         self._batch: list[Arrival] = []
+        self._series_in_batch: set[tuple[Uid, Uid]] = set()
         self._next_scan = 0.0
         self._retry_soon = False
         self._root: tuple[int, int] | None = None
@@ -267,6 +270,10 @@ class InboxIntake:
             return None
         if isinstance(header, Dicomdir):
             return Arrival(parent, name, found, FileState.IGNORED, code="dicomdir", reason=DICOMDIR)
+        # Working the attributes out costs more than all the rest; once for each series is enough.
+        series = (header.instance.study_uid, header.instance.series_uid)
+        known = series in self._series_in_batch or self._arrivals.knows_series(*series)
+        self._series_in_batch.add(series)
         return Arrival(
             parent,
             name,
@@ -274,8 +281,8 @@ class InboxIntake:
             FileState.READY,
             header=header.instance,
             patient_id=header.patient_id,
-            study_attributes=header.study_attributes,
-            series_attributes=header.series_attributes,
+            study_attributes=None if known else header.study_attributes,
+            series_attributes=None if known else header.series_attributes,
         )
 
     def _take(self, arrival: Arrival) -> None:
@@ -286,6 +293,7 @@ class InboxIntake:
     def _flush(self) -> None:
         if self._batch:
             batch, self._batch = self._batch, []
+            self._series_in_batch.clear()
             self._arrivals.add(self.source.source_id, batch, self._settings.quiet_seconds)
 
     # -- details ------------------------------------------------------------------------------------------------

@@ -81,6 +81,15 @@ class Arrivals:
             rows = db.execute("SELECT DISTINCT dir FROM files WHERE source_id = ?", (source_id,)).fetchall()
         return [row["dir"] for row in rows]
 
+    def knows_series(self, study_uid: str, series_uid: str) -> bool:
+        """Whether the attributes of this series, and so those of its study, are on record."""
+        with self._database.read() as db:
+            found = db.execute(
+                "SELECT 1 FROM series JOIN studies USING (study_uid) WHERE study_uid = ? AND series_uid = ?",
+                (study_uid, series_uid),
+            ).fetchone()
+        return found is not None
+
     def add(self, source_id: int, arrivals: Sequence[Arrival], quiet_seconds: float) -> None:
         """Take up new or changed files; the quiet timers of their studies restart. Replaces what was known under
         the same names, except for a file whose deletion is under way: that one is found again later."""

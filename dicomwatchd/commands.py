@@ -1,0 +1,61 @@
+"""What the daemon answers at its control socket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dicomwatchd.control import Command, text, whole
+from dicomwatchd.errors import Permanent
+from dicomwatchd.queue import Queue
+from dicomwatchd.uploads import UploadDesk
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def commands(
+    queue: Queue, live_status: Callable[[], dict[str, Any]], uploads: UploadDesk, wake: Callable[[], None]
+) -> dict[str, Command]:
+    """``live_status`` is what only the running daemon knows; the rest comes from the queue."""
+
+    def status(_request: Mapping[str, Any], _progress: Progress) -> Any:
+        return {**queue.reports.status(), **live_status()}
+
+    def list_queue(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return queue.reports.queue(whole(request, "limit", 100))
+
+    def quarantine(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return queue.reports.quarantine(whole(request, "limit", 100))
+
+    def show(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return queue.reports.show(text(request, "study_uid"))
+
+    def stats(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return queue.reports.stats(whole(request, "days", 7))
+
+    def retry(request: Mapping[str, Any], _progress: Progress) -> Any:
+        study_uid = text(request, "study_uid")
+        if not queue.shipments.retry(study_uid):
+            raise Permanent("the study is neither parked nor waiting", code="nothing-to-retry")
+        wake()
+        return {"study_uid": study_uid, "state": "queued"}
+
+    def upload(request: Mapping[str, Any], progress: Progress) -> Any:
+        name = uploads.start(text(request, "path"), delete=request.get("delete") is True)
+        if request.get("wait") is not True:
+            return uploads.progress(name)
+        while not (now := uploads.progress(name))["done"]:
+            progress(now)
+            time.sleep(0.3)
+        return now
+
+    return {
+        "status": status,
+        "queue": list_queue,
+        "quarantine": quarantine,
+        "show": show,
+        "stats": stats,
+        "retry": retry,
+        "upload": upload,
+    }

@@ -1,0 +1,121 @@
+"""The control socket's server half: JSON lines over a Unix socket, one thread for each connection.
+
+The protocol is described in control_client. Who may connect is decided by the socket's owner, group and mode.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socketserver
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.ports import Log
+from dicomwatchd.telemetry.fields import error_fields
+
+#: A command: gets the request's arguments and a way to send progress; returns the result.
+Command = Callable[[Mapping[str, Any], Callable[[dict[str, Any]], None]], Any]
+
+_LINE_LIMIT_BYTES = 1 << 20
+_ADDRESS_LIMIT_BYTES = 107  # sizeof(sun_path) - 1, unix(7)
+
+
+class BadRequest(DicomwatchdError):
+    code = "bad-request"
+
+
+class ControlServer:
+    """Serves ``commands`` at ``path`` from `start` to `stop`. Raises OSError when it cannot listen there."""
+
+    def __init__(self, path: Path, commands: Mapping[str, Command], log: Log) -> None:
+        self._path = path
+        with suppress(FileNotFoundError):
+            path.unlink()  # left by a run that was killed; the state's lock has shown that it is gone
+        directory_fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            address = os.fsencode(path)
+            if len(address) > _ADDRESS_LIMIT_BYTES:
+                address = os.fsencode(f"/proc/self/fd/{directory_fd}/{path.name}")
+            self._server = _Server(os.fsdecode(address), _handler(commands, log))
+            path.chmod(0o660)
+        finally:
+            os.close(directory_fd)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="control", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+        with suppress(FileNotFoundError):
+            self._path.unlink()
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    block_on_close = False  # a client that waits for its upload must not hold up the stop
+
+
+def _handler(commands: Mapping[str, Command], log: Log) -> type[socketserver.BaseRequestHandler]:
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                for line in iter(lambda: self.rfile.readline(_LINE_LIMIT_BYTES), b""):
+                    self._answer(line)
+
+        def _answer(self, line: bytes) -> None:
+            try:
+                request = _parsed(line)
+                command = commands.get(request.get("command", ""))
+                if command is None:
+                    raise BadRequest("no such command")
+                result = command(request, lambda progress: self._send({"progress": progress}))
+            except DicomwatchdError as error:
+                self._send({"ok": False, "error": {"code": error.code, "message": error.message, "hint": error.hint}})
+            except (BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:  # noqa: BLE001  the top of this thread: answered, logged, never swallowed
+                log.error("control-failed", "a command failed", **error_fields(error))
+                self._send(
+                    {"ok": False, "error": {"code": "unexpected", "message": "the command failed", "hint": None}}
+                )
+            else:
+                self._send({"ok": True, "result": result})
+
+        def _send(self, message: dict[str, Any]) -> None:
+            self.wfile.write(json.dumps(message).encode("ascii") + b"\n")
+
+    return Handler
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("a request is one JSON object on one line") from error
+    if not isinstance(request, dict) or not isinstance(request.get("command"), str):
+        raise BadRequest("a request is a JSON object that names its command")
+    return request
+
+
+def text(request: Mapping[str, Any], name: str) -> str:
+    """A string argument. Raises BadRequest."""
+    value = request.get(name)
+    if not isinstance(value, str):
+        raise BadRequest(f"{name} must be given as text")
+    return value
+
+
+def whole(request: Mapping[str, Any], name: str, default: int) -> int:
+    """A positive whole number, or the default. Raises BadRequest."""
+    value = request.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadRequest(f"{name} must be a positive whole number")
+    return value

@@ -1,0 +1,205 @@
+"""The daemon's process: command line, signals, readiness, reload, drain, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from types import FrameType
+
+from dicomwatchd import __version__
+from dicomwatchd.config import DEFAULT_PATH, Config, check_folders, load
+from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised, OutOfReach
+from dicomwatchd.ports import Clock, SystemClock
+from dicomwatchd.running import Running, open_archive
+from dicomwatchd.telemetry.fields import error_fields
+from dicomwatchd.telemetry.foreign import redirect_foreign_logging
+from dicomwatchd.telemetry.health import ServiceManager
+from dicomwatchd.telemetry.journal import Journal, open_journal
+
+DONE, NOT_DONE, USAGE, ARCHIVE, STATE = 0, 1, 2, 3, 4
+
+EXITS = """exit status:
+  0  ended as asked: drained after SIGTERM; with --once, all of it is archived
+  1  with --once: something is parked, in quarantine, or still waiting; otherwise: the daemon has failed
+  2  bad usage or configuration
+  3  the archive is refused, not initialised or out of reach
+  4  the state database cannot be used"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="dicomwatchd",
+        description="Archives DICOM studies out of watched folders and deletes the originals only on proof.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default: {DEFAULT_PATH}")
+    parser.add_argument("--once", action="store_true", help="take in what is in the inboxes now, finish it, and exit")
+    parser.add_argument(
+        "--give-up-after",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="with --once: exit 1 after this long without progress (default: 300)",
+    )
+    parser.add_argument("--version", action="version", version=f"dicomwatchd {__version__}")
+    options = parser.parse_args(arguments)
+    try:
+        config = load(options.config)
+        check_folders(config)
+    except ConfigError as error:
+        for where, why in error.problems:
+            sys.stderr.write(f"dicomwatchd: {options.config}: {where + ': ' if where else ''}{why}\n")
+        return USAGE
+    journal = open_journal(sys.stderr, level=config.log_level)
+    redirect_foreign_logging(journal, config.log_level)
+    return Process(options, config, journal, SystemClock()).run()
+
+
+class Process:
+    def __init__(self, options: argparse.Namespace, config: Config, journal: Journal, clock: Clock) -> None:
+        self._options, self._config, self._journal, self._clock = options, config, journal, clock
+        self._service = ServiceManager.from_environment()
+        self._stop = threading.Event()
+        self._reload = threading.Event()
+        self._tick = threading.Event()
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        os.umask(0o077)
+        try:
+            running = self._begin(self._config)
+        except DicomwatchdError as error:
+            return self._refuse(error)
+        self._service.ready()
+        self._journal.info("started", "the daemon is at work", version=__version__, once=self._options.once)
+        try:
+            while True:
+                outcome = self._once(running) if self._options.once else self._serve(running)
+                if outcome is not None:
+                    return outcome
+                running = self._reloaded(running)
+        except DicomwatchdError as error:
+            return self._refuse(error)
+        finally:
+            self._service.stopping()
+            self._service.status("draining")
+            running.stop()
+            self._journal.info("stopped", "the daemon has drained")
+
+    # -- one configuration after the other --------------------------------------------------------------------------
+
+    def _begin(self, config: Config) -> Running:
+        archive = open_archive(config, self._stop.is_set)
+        try:
+            running = Running(config, archive, self._journal, self._clock, Random())  # noqa: S311  jitter, no secret
+        except BaseException:
+            archive.store.close()
+            archive.catalogue.close()
+            raise
+        running.start(watch=not self._options.once)
+        return running
+
+    def _reloaded(self, running: Running) -> Running:
+        """SIGHUP: the new configuration if it is good, the old one otherwise."""
+        self._reload.clear()
+        self._service.reloading()
+        try:
+            config = load(self._options.config)
+            check_folders(config)
+            if config.archive != self._config.archive:
+                archive = open_archive(config, self._stop.is_set)
+                archive.store.close()
+                archive.catalogue.close()
+        except DicomwatchdError as error:
+            self._journal.error(
+                "reload-refused", "the new configuration is bad; the old one stays in force", **error_fields(error)
+            )
+        else:
+            running.stop()
+            self._config = config
+            running = self._begin(config)
+            self._journal.info("reloaded", "the new configuration is in force", inboxes=len(config.inboxes))
+        self._service.ready()
+        return running
+
+    # -- being there ------------------------------------------------------------------------------------------------
+
+    def _serve(self, running: Running) -> int | None:
+        """Until a signal: the exit status, or None for a reload."""
+        while True:
+            self._pulse(running)
+            if self._stop.is_set():
+                return DONE
+            if self._reload.is_set():
+                return None
+            if running.fatal is not None:
+                return self._failed(running.fatal)
+            self._wait(self._service.ping_interval_seconds or 1.0)
+
+    def _once(self, running: Running) -> int | None:
+        last, since = -1, self._clock.monotonic()
+        while True:
+            self._pulse(running)
+            if self._stop.is_set():
+                return DONE
+            if running.fatal is not None:
+                return self._failed(running.fatal)
+            rested = running.at_rest
+            open_ends = running.queue.reports.unfinished()
+            if rested and not open_ends["moving"]:
+                done = not open_ends["parked"] and not open_ends["quarantined"]
+                return DONE if done else NOT_DONE
+            if open_ends["progress"] != last:
+                last, since = open_ends["progress"], self._clock.monotonic()
+            elif self._clock.monotonic() - since > self._options.give_up_after:
+                self._journal.error("gave-up", "nothing has moved for too long", waiting=open_ends["moving"])
+                return NOT_DONE
+            self._wait(0.1)
+
+    def _pulse(self, running: Running) -> None:
+        running.tend()
+        stale = self._service.ping(running.heartbeats)
+        if stale:
+            self._journal.error("stuck", "a thread shows no sign of life", thread=stale[0])
+        counts = running.queue.reports.unfinished()
+        self._service.status(
+            "{waiting} studies on their way, {parked} parked, {quarantined} files in quarantine",
+            waiting=counts["moving"],
+            parked=counts["parked"],
+            quarantined=counts["quarantined"],
+        )
+
+    def _wait(self, seconds: float) -> None:
+        self._tick.wait(min(seconds, 1.0))
+        self._tick.clear()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        (self._reload if number == signal.SIGHUP else self._stop).set()
+        self._tick.set()
+
+    # -- ends -------------------------------------------------------------------------------------------------------
+
+    def _failed(self, error: Fatal) -> int:
+        self._journal.error("failed", "the daemon cannot go on", **error_fields(error))
+        return ARCHIVE if isinstance(error, ArchiveRefused | NotInitialised) else NOT_DONE
+
+    def _refuse(self, error: DicomwatchdError) -> int:
+        self._journal.error("refused", "the daemon does not start", **error_fields(error))
+        if sys.stderr.isatty():
+            sys.stderr.write(f"dicomwatchd: {error}\n")
+        if isinstance(error, ConfigError):
+            return USAGE
+        return ARCHIVE if isinstance(error, ArchiveRefused | NotInitialised | OutOfReach) else STATE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,355 @@
+"""One configuration at work: every part built, connected, started and stopped again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from dicomwatchd import __version__
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.factory import open_catalogue, open_store
+from dicomwatchd.archive.identity import read_identity
+from dicomwatchd.commands import commands
+from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
+from dicomwatchd.control import ControlServer
+from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised
+from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.watch import Watcher
+from dicomwatchd.pipeline import recover
+from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.pool import Pool
+from dicomwatchd.pipeline.stages import AfterArchive, Archive, Context, Shipment
+from dicomwatchd.ports import Clock, timestamp
+from dicomwatchd.queue import Queue, open_queue
+from dicomwatchd.queue.rows import Source, Transition
+from dicomwatchd.telemetry.health import Heartbeats
+from dicomwatchd.telemetry.journal import Journal
+from dicomwatchd.telemetry.metrics import ProcessUsage, process_usage
+from dicomwatchd.uploads import UploadDesk
+
+INIT = "dicomwatchctl archive init"
+ACTIVE_SHIPMENTS = 8
+#: A worker that has neither finished an item nor come round in a long one for this time is stuck.
+WORKER_SILENCE_SECONDS = 900.0
+LOOP_SILENCE_SECONDS = 300.0
+
+
+def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
+    """The archive, looked at and found usable; creates nothing. Raises NotInitialised, ArchiveRefused, OutOfReach."""
+    hint = f"if this is the right place, run: {INIT}"
+    store = open_store(config.archive.store, connections=config.workers + ACTIVE_SHIPMENTS, stopping=draining)
+    catalogue = open_catalogue(config.archive.catalogue)
+    try:
+        store.check()
+        identity = read_identity(store)
+        if identity is None:
+            raise NotInitialised("the store holds no archive", hint=hint)
+        catalogue.check()
+        catalogue_id = catalogue.identity()
+        if catalogue_id is None:
+            raise NotInitialised("the catalogue was not initialised", hint=hint)
+        if catalogue_id != identity.archive_id:
+            raise ArchiveRefused("the catalogue belongs to another archive than the store", hint=hint)
+        store.probe(keys.PROBE)
+    except BaseException:
+        store.close()
+        catalogue.close()
+        raise
+    return Archive(identity.archive_id, store, catalogue)
+
+
+class Running:
+    """Built from a configuration and an archive that was opened for it; `start`, then `stop`."""
+
+    def __init__(self, config: Config, archive: Archive, journal: Journal, clock: Clock, random: Random) -> None:
+        self._config, self._archive, self._journal, self._clock, self._random = config, archive, journal, clock, random
+        self._started_at = clock.now()
+        self._usage: ProcessUsage = process_usage()
+        self.fatal: Fatal | None = None
+        self._stopping = threading.Event()
+        self._intake_stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._intakes: dict[int, InboxIntake] = {}
+        self._sources: dict[int, Source] = {}
+        self.heartbeats = Heartbeats()
+        self.queue: Queue = open_queue(config.state_directory, clock, self._announce)
+        try:
+            self._bind()
+            self._recover()
+        except BaseException:
+            self.queue.close()
+            raise
+        self._pool = Pool(config.workers, beat=self.heartbeats.beat)
+        self._context = Context(
+            archive=archive,
+            shipments=self.queue.shipments,
+            sources=lambda: self._sources,
+            after_archive=self._after_archive,
+            look_again=self._look_again,
+            clock=clock,
+            log=journal,
+        )
+        self._dispatcher = Dispatcher(
+            self._context, self._pool.lane, ACTIVE_SHIPMENTS, random, self._report, self._on_fatal
+        )
+        self.uploads = UploadDesk(self.queue, self._start_upload_intake, self._own_folders(), journal)
+        self._watcher: Watcher | None = None
+        self._control: ControlServer | None = None
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def start(self, *, watch: bool) -> None:
+        """Begin. ``watch`` False: no events, only looks; for a run that ends when all is done."""
+        self._control = ControlServer(
+            self._config.socket_path,
+            commands(self.queue, self._live_status, self.uploads, self._dispatcher.wake),
+            self._journal,
+        )
+        for thread in range(self._config.workers):
+            self.heartbeats.register(f"worker-{thread}", WORKER_SILENCE_SECONDS)
+        self._thread("dispatcher", self._dispatcher.run, self._stopping)
+        for inbox in self._config.inboxes:
+            source = self._source_of(inbox)
+            self._intakes[source.source_id] = self._intake(source, _settings(inbox, self._config))
+        self.uploads.resume()
+        self.queue.arrivals.retire([*self._intakes, *self.uploads.sources()])
+        for intake in list(self._intakes.values()):
+            self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
+        if watch:
+            watched = [
+                intake
+                for intake, inbox in zip(self._intakes.values(), self._config.inboxes, strict=True)
+                if inbox.watch == "events"
+            ]
+            self._watcher = Watcher(watched, self._journal)
+            self._watcher.start()
+        self._control.start()
+
+    def tend(self) -> None:
+        """To be called every second or so: what nobody else looks after."""
+        self.uploads.tend()
+        if self._watcher is not None:
+            self._watcher.tend()
+
+    def stop(self) -> None:
+        """Drain: begin nothing new, bring what is under way to a point from which a restart goes on."""
+        self._intake_stopping.set()
+        self._stopping.set()
+        self._pool.drain()
+        self._dispatcher.wake()
+        if self._control is not None:
+            self._control.stop()
+        if self._watcher is not None:
+            self._watcher.stop()
+        for intake in self._intakes.values():
+            intake.wake()
+        for thread in self._threads:
+            thread.join()
+        self._pool.close()
+        self.queue.close()
+        self._archive.store.close()
+        self._archive.catalogue.close()
+
+    @property
+    def draining(self) -> bool:
+        return self._stopping.is_set()
+
+    @property
+    def at_rest(self) -> bool:
+        """Every inbox was looked at whole, and nothing in them is still settling."""
+        return all(intake.available and intake.at_rest for intake in self._intakes.values())
+
+    # -- putting it together ----------------------------------------------------------------------------------------
+
+    def _bind(self) -> None:
+        known, found = self.queue.binding.archive_id(), self._archive.archive_id
+        if known is not None and known != found:
+            raise ArchiveRefused(
+                "this is another archive than the one that the daemon's state knows",
+                hint=f"is the share mounted, the bucket right? If the change is meant: {INIT} --new-archive",
+            )
+        destination = f"{self._archive.store.destination} {self._archive.catalogue.name}"
+        if self.queue.binding.bind(found, destination):
+            self._journal.warning(
+                "archive-moved", "the archive's place has changed; what is not deleted yet is sent or verified again"
+            )
+
+    def _recover(self) -> None:
+        unavailable = set()
+        for source in [*map(self._source_of, self._config.inboxes), *self.queue.arrivals.sources()]:
+            self._sources[source.source_id] = source
+        for source in self._sources.values():
+            if not Path(os.fsdecode(source.path)).is_dir():
+                unavailable.add(source.source_id)
+            else:
+                recover.bring_back(source, self._journal)
+        recover.conclude(self.queue.shipments, unavailable)
+        self.queue.shipments.recover()
+
+    def _source_of(self, inbox: Inbox) -> Source:
+        source = self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox.path), "inbox")
+        self._sources[source.source_id] = source
+        return source
+
+    def _intake(self, source: Source, settings: IntakeSettings) -> InboxIntake:
+        return InboxIntake(
+            source, settings, self.queue.arrivals, self._clock, self._random, self._journal, self._dispatcher.wake
+        )
+
+    def _start_upload_intake(self, source: Source, settings: IntakeSettings) -> tuple[InboxIntake, Callable[[], None]]:
+        self._sources[source.source_id] = source
+        intake = self._intake(source, settings)
+        ended = threading.Event()
+        name = f"intake-{source.source_id}"
+        self._thread(name, lambda _, beat: intake.run(_Either(ended, self._intake_stopping), beat), ended)
+
+        def end() -> None:
+            ended.set()
+            self.heartbeats.unregister(name)
+
+        return intake, end
+
+    def _thread(
+        self, name: str, run: Callable[[threading.Event, Callable[[], None]], None], stopping: threading.Event
+    ) -> None:
+        self.heartbeats.register(name, LOOP_SILENCE_SECONDS)
+        thread = threading.Thread(
+            target=self._guarded, args=(run, stopping, lambda: self.heartbeats.beat(name)), name=name, daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def _guarded(
+        self,
+        run: Callable[[threading.Event, Callable[[], None]], None],
+        stopping: threading.Event,
+        beat: Callable[[], None],
+    ) -> None:
+        """The top of a thread: what ends it ends the daemon, which systemd starts again."""
+        try:
+            run(stopping, beat)
+        except Fatal as error:
+            self._on_fatal(error)
+        except Exception as error:
+            self._on_fatal(Fatal("a part of the daemon has failed", code="unexpected"))
+            raise error
+
+    # -- what the parts ask for -------------------------------------------------------------------------------------
+
+    def _after_archive(self, source: Source) -> AfterArchive:
+        if source.kind == "upload":
+            return AfterArchive(delete=source.delete_local)
+        rule = next((box.after_archive for box in self._config.inboxes if box.name == source.name), "keep")
+        if isinstance(rule, DeleteAfter):
+            return AfterArchive(delete=False, keep_seconds=rule.seconds)
+        return AfterArchive(delete=rule == "delete")
+
+    def _look_again(self, source_id: int, directory: bytes) -> None:
+        intake = self._intakes.get(source_id) or self.uploads.intake_of(source_id)
+        if intake is not None:
+            intake.hint(directory)
+
+    def _own_folders(self) -> list[Path]:
+        folders = [self._config.state_directory, *(inbox.path for inbox in self._config.inboxes)]
+        for part in (self._config.archive.store, self._config.archive.catalogue):
+            if isinstance(part, DirectorySettings | SqliteSettings):
+                folders.append(part.path)
+        return folders
+
+    def _on_fatal(self, error: Fatal) -> None:
+        self.fatal = self.fatal or error
+
+    # -- telling ----------------------------------------------------------------------------------------------------
+
+    def _announce(self, transition: Transition) -> None:
+        self._journal.debug(
+            "study-state",
+            "the study's state changes",
+            study_uid=transition.study_uid,
+            old_state=transition.old.value,
+            study_event=transition.event.value,
+            new_state=transition.new.value,
+        )
+
+    def _report(self, shipment: Shipment) -> None:
+        seconds = shipment.stages.seconds()
+        total = self._clock.now() - shipment.started_at
+        usage = process_usage()
+        cpu, self._usage = usage.cpu_seconds - self._usage.cpu_seconds, usage
+        self._journal.info(
+            "study-archived",
+            "the study is archived",
+            study_uid=shipment.claim.study_uid,
+            files=shipment.files,
+            bytes=shipment.bytes,
+            sent_files=shipment.sent_files,
+            sent_bytes=shipment.sent_bytes,
+            deleted=shipment.deleted_files,
+            kept=shipment.kept_files,
+            retries=shipment.retries,
+            seconds=total,
+            process_cpu_seconds=cpu,
+            **{f"{name}_seconds": value for name, value in seconds.items()},
+            **{
+                f"{name}_mb_per_second": shipment.bytes / 1e6 / value
+                for name, value in seconds.items()
+                if value > 0.001 and name in ("upload", "verify", "purge")
+            },
+            **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
+        )
+
+    def _live_status(self) -> dict[str, Any]:
+        store, catalogue = self._archive.store, self._archive.catalogue
+        capabilities = store.capabilities
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": timestamp(self._started_at),
+            "archive_id": self._archive.archive_id,
+            "store": str(store.destination),
+            "catalogue": catalogue.name,
+            "capabilities": {
+                "etag_is_content": capabilities.etag_is_content,
+                "checksum_on_head": capabilities.checksum_on_head,
+                "creates_only": capabilities.creates_only,
+                **capabilities.details,
+            },
+            "workers": {"total": self._pool.size, "busy": self._pool.busy},
+            "backoff": self._dispatcher.backoff.remaining(),
+            "problems": [
+                f"inbox {intake.source.name} cannot be opened"
+                for intake in self._intakes.values()
+                if not intake.available
+            ],
+        }
+
+
+class _Either(threading.Event):
+    """Set when one of two events is: the end of one upload, or of all intake."""
+
+    def __init__(self, first: threading.Event, second: threading.Event) -> None:
+        super().__init__()
+        self._events = (first, second)
+
+    def is_set(self) -> bool:
+        return any(event.is_set() for event in self._events)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._events[1].wait(timeout)
+
+
+def _settings(inbox: Inbox, config: Config) -> IntakeSettings:
+    poll = inbox.watch == "poll"
+    return IntakeSettings(
+        settle_seconds=inbox.settle_seconds,
+        quiet_seconds=inbox.quiet_seconds,
+        scan_interval_seconds=config.scan_interval_seconds,
+        include=inbox.include,
+        exclude=inbox.exclude,
+        full_look_before_quiet=poll,
+        trust_ctime=not poll,
+    )
