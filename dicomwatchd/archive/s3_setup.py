@@ -99,14 +99,14 @@ class _Setup:
 
     def versioning(self) -> InitStep:
         what = "versioning"
-        status = self._client.get_bucket_versioning(**self._name).get("Status")
+        status = self._versioning()
         if status == "Enabled":
             warning = "" if self._creates_only() else "with versions this store lets objects be overwritten"
             return InitStep(what, "present", warning)
         if status == "Suspended":
             raise _NotSupported("it was switched off in this bucket earlier, and left so")
         self._switch_versioning("Enabled")
-        if self._client.get_bucket_versioning(**self._name).get("Status") != "Enabled":
+        if self._versioning() != "Enabled":
             raise _NotSupported("the store took it and does not keep it")
         # Ceph forgets about If-None-Match in a versioned bucket. That a revision is created once, whoever else
         # writes, matters more to us than versions of objects that nobody overwrites.
@@ -180,6 +180,9 @@ class _Setup:
         if self._default_encryption() != wanted:
             raise _NotSupported("the store took it and does not keep it")
         return InitStep(what, "set")
+
+    def _versioning(self) -> str:
+        return self._client.get_bucket_versioning(**self._name).get("Status", "")
 
     def _switch_versioning(self, status: Literal["Enabled", "Suspended"]) -> None:
         self._client.put_bucket_versioning(**self._name, VersioningConfiguration={"Status": status})

@@ -1,0 +1,180 @@
+"""The judge: does the store hold the very bytes that were sent? Asked afresh, by the cheapest look that proves it."""
+
+from __future__ import annotations
+
+import hashlib
+import os.path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import Literal, Protocol, TypeVar
+
+from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
+from dicomwatchd.errors import Permanent
+
+GROUP = 1000
+LISTING_PAYS_FROM = 8  # a listing costs about as much as so many HEADs
+_LISTED_PER_RECEIPT = 50
+
+Problem = Literal["", "missing", "size", "content", "unreadable"]
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+class Method(StrEnum):
+    """What proved an object's content, from the cheapest to the dearest."""
+
+    ETAG = "etag-md5"
+    CHECKSUM = "checksum"
+    READ_BACK = "read-back"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``holds`` is True when, and only when, the store was just seen to hold the receipt's bytes; ``verified_by``
+    says how, and is "" otherwise. ``seen`` is the store's own view of the object, None where there is none."""
+
+    receipt: Receipt
+    holds: bool
+    verified_by: str
+    seen: StoredObject | None
+    problem: Problem = ""
+
+
+class Map(Protocol):
+    """The built-in map, or one that calls the function in several threads and yields in any order."""
+
+    def __call__(self, function: Callable[[_T], _R], items: Iterable[_T], /) -> Iterable[_R]: ...
+
+
+def examine(
+    store: ObjectStore, receipts: Iterable[Receipt], *, deep: bool = False, map: Map = map
+) -> Iterator[Verdict]:
+    """One verdict for each receipt, in no particular order. An object that is missing, damaged or refused is a
+    verdict; Transient (the store does not answer) is raised, for then nothing is known.
+
+    Only what the probe has found proves content (`Capabilities`): an ETag or a checksum that equals the one
+    computed from the bytes sent. A differing one proves nothing yet (the object may have been cut into other
+    parts), so the bytes are read back and hashed then, as they are where the store backs nothing, and for all
+    objects when ``deep``. Works in groups, so memory does not grow with the number of receipts.
+    """
+    iterator = iter(receipts)
+    while group := list(islice(iterator, GROUP)):
+        yield from _examine_group(_Judge(store), group, deep, map)
+
+
+def _examine_group(judge: _Judge, group: list[Receipt], deep: bool, map: Map) -> Iterator[Verdict]:
+    if deep:
+        yield from map(judge.read_back, group)
+        return
+    doubtful: list[tuple[Receipt, StoredObject | None]] = []
+    unlisted: list[Receipt] = []
+    for batch in _by_series(group):
+        if not judge.listing_pays(batch):
+            unlisted += batch
+            continue
+        listed = judge.listed(batch)
+        for receipt in batch:
+            verdict = judge.by_look(receipt, listed.get(receipt.key))
+            if verdict is not None and verdict.holds:
+                yield verdict
+            else:
+                # Absent, or different: a listing is not the last word on an object.
+                unlisted.append(receipt)
+    backed = [receipt for receipt in unlisted if judge.can_tell(receipt)]
+    for receipt, seen, verdict in map(judge.by_head, backed):
+        if verdict is not None:
+            yield verdict
+        else:
+            doubtful.append((receipt, seen))
+    yield from map(judge.read_back, [receipt for receipt in unlisted if not judge.can_tell(receipt)])
+    yield from map(judge.read_back_seen, doubtful)
+
+
+class _Judge:
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._backs = store.capabilities
+
+    def can_tell(self, receipt: Receipt) -> bool:
+        """Whether a look at the object without its bytes can prove them."""
+        return self._tells_by_etag(receipt) or (self._backs.checksum_on_head and receipt.expected_checksum is not None)
+
+    def listing_pays(self, batch: list[Receipt]) -> bool:
+        # A listing shows the newest version only, so it cannot speak of a receipt that names one.
+        return len(batch) >= LISTING_PAYS_FROM and all(
+            self._tells_by_etag(receipt) and receipt.version_id is None for receipt in batch
+        )
+
+    def listed(self, batch: list[Receipt]) -> dict[str, StoredObject]:
+        """What one listing says of these objects. It breaks off where far more others are in the way."""
+        wanted = {receipt.key for receipt in batch}
+        last = max(wanted)
+        found: dict[str, StoredObject] = {}
+        limit = GROUP + _LISTED_PER_RECEIPT * len(batch)
+        prefix = os.path.commonprefix(sorted(wanted))  # noqa: RUF071  of keys, which are no paths
+        for seen in islice(self._store.listing(prefix), limit):
+            if seen.key in wanted:
+                found[seen.key] = seen
+            if seen.key >= last:
+                break
+        return found
+
+    def by_look(self, receipt: Receipt, seen: StoredObject | None) -> Verdict | None:
+        """What the store's view of an object proves; None if that is neither the right nor the wrong content."""
+        if seen is None:
+            return Verdict(receipt, False, "", None, "missing")
+        if seen.size_bytes != receipt.size_bytes:
+            return Verdict(receipt, False, "", seen, "size")
+        if self._tells_by_etag(receipt) and seen.etag == receipt.expected_etag:
+            return Verdict(receipt, True, Method.ETAG, seen)
+        if (
+            self._backs.checksum_on_head
+            and receipt.expected_checksum is not None
+            and seen.checksum == receipt.expected_checksum
+        ):
+            return Verdict(receipt, True, Method.CHECKSUM, seen)
+        return None
+
+    def by_head(self, receipt: Receipt) -> tuple[Receipt, StoredObject | None, Verdict | None]:
+        try:
+            seen = self._store.head(receipt.key, receipt.version_id)
+        except Permanent:
+            return receipt, None, Verdict(receipt, False, "", None, "unreadable")
+        return receipt, seen, self.by_look(receipt, seen)
+
+    def read_back(self, receipt: Receipt) -> Verdict:
+        return self.read_back_seen((receipt, None))
+
+    def read_back_seen(self, doubtful: tuple[Receipt, StoredObject | None]) -> Verdict:
+        """Read every byte out of the store and hash it."""
+        receipt, seen = doubtful
+        sha256 = hashlib.sha256()
+        size_bytes = 0
+        try:
+            for chunk in self._store.read(receipt.key, receipt.version_id):
+                sha256.update(chunk)
+                size_bytes += len(chunk)
+        except Permanent as error:
+            missing = error.code == "no-such-object"
+            return Verdict(receipt, False, "", None if missing else seen, "missing" if missing else "unreadable")
+        if seen is None:
+            seen = StoredObject(receipt.key, size_bytes, version_id=receipt.version_id)
+        if size_bytes != receipt.size_bytes:
+            return Verdict(receipt, False, "", seen, "size")
+        if sha256.hexdigest() != receipt.sha256:
+            return Verdict(receipt, False, "", seen, "content")
+        return Verdict(receipt, True, Method.READ_BACK, seen)
+
+    def _tells_by_etag(self, receipt: Receipt) -> bool:
+        return self._backs.etag_is_content and receipt.expected_etag is not None
+
+
+def _by_series(group: list[Receipt]) -> list[list[Receipt]]:
+    """Receipts whose keys lie in one series, two levels up from the object (see `keys`)."""
+    batches: dict[str, list[Receipt]] = {}
+    for receipt in group:
+        batches.setdefault(receipt.key.rsplit("/", 2)[0], []).append(receipt)
+    return list(batches.values())

@@ -1,0 +1,65 @@
+"""The archive's identity: one small object in the store, written once, that says which archive this is."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.store import Buffer, ObjectStore
+from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
+
+FORMAT = "dicomwatchd-archive/1"
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+_MOST_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveIdentity:
+    """``archive_id`` is a UUID in lower case with hyphens; ``created_at`` is UTC, ISO 8601, with "Z"."""
+
+    archive_id: str
+    created_at: str
+
+    def to_bytes(self) -> bytes:
+        raw = {"format": FORMAT, "archive_id": self.archive_id, "created_at": self.created_at}
+        return (json.dumps(raw, sort_keys=True) + "\n").encode("ascii")
+
+
+def read_identity(store: ObjectStore) -> ArchiveIdentity | None:
+    """The identity the store holds, None if it holds none. Raises ArchiveRefused for one that cannot be read: that
+    is no archive of ours, or a damaged one, and not a new one. Raises Transient."""
+    data = b""
+    try:
+        for chunk in store.read(keys.IDENTITY):
+            data += chunk
+            if len(data) > _MOST_BYTES:
+                break
+    except Permanent as error:
+        if error.code == "no-such-object":
+            return None
+        raise
+    try:
+        raw = json.loads(data)
+        identity = ArchiveIdentity(raw["archive_id"], raw["created_at"])
+        if raw["format"] != FORMAT or not _UUID.match(identity.archive_id) or not isinstance(identity.created_at, str):
+            raise ValueError("another format")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArchiveRefused(
+            f"{keys.IDENTITY} in the store is not the identity of an archive", hint="is this the right place?"
+        ) from error
+    return identity
+
+
+def write_identity(store: ObjectStore, identity: ArchiveIdentity) -> ArchiveIdentity:
+    """Give the store an identity if it has none; returns the one it holds then, which may be another's who was
+    quicker. Raises Transient, ArchiveRefused."""
+    if (held := read_identity(store)) is not None:
+        return held
+    store.put(keys.IDENTITY, Buffer.of(identity.to_bytes()))
+    held = read_identity(store)
+    if held is None:
+        raise Transient("the store does not return the identity just written", code="strange-answer")
+    return held
