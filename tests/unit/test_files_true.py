@@ -1,0 +1,159 @@
+"""What the repository ships beside the code is as true as the code: the sample configuration, the unit, the scripts."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from dicomwatchd import config, config_text
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "etc" / "config.yaml"
+UNIT = ROOT / "systemd" / "dicomwatchd.service"
+EXPOSURE_AT_MOST = 1.5
+
+
+def needs(program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed; scripts/setup-test-machine installs it")
+
+
+# --- the sample configuration
+
+
+def test_the_sample_is_valid_and_has_the_names_that_are_promised() -> None:
+    sample = config.load(SAMPLE)
+    (inbox,) = sample.inboxes
+    assert (inbox.name, str(inbox.path), inbox.after_archive) == ("ct1", "/srv/dicom/ct1", "delete")
+    store, catalogue = sample.archive.store, sample.archive.catalogue
+    assert isinstance(store, config.S3Settings)
+    assert isinstance(catalogue, config.DynamoDBSettings)
+    assert (store.bucket, store.encryption.mode, store.encryption.key_id) == (
+        "hospital-archive",
+        "aws:kms",
+        "alias/dicom",
+    )
+    assert catalogue.table == "dicom-studies"
+
+
+def test_the_sample_shows_the_defaults_in_force() -> None:
+    """Everything in it that has a default is that default: reading it tells what happens without it."""
+    sample = config.load(SAMPLE)
+    shown_otherwise = {"name", "path", "bucket", "region", "encryption", "table", "kind"}
+    for model in (sample, *sample.inboxes, sample.archive.store, sample.archive.catalogue):
+        for name, field in type(model).model_fields.items():
+            if name in model.model_fields_set and not field.is_required() and name not in shown_otherwise:
+                if name == "inboxes":
+                    continue
+                assert getattr(model, name) == field.get_default(call_default_factory=True), name
+
+
+def test_what_the_sample_has_commented_out_is_true_too() -> None:
+    text = SAMPLE.read_text()
+    other = re.sub(r"(?m)^  # (store|catalogue|  kind|  path):", r"  \1:", text)
+    for kind in ("store", "catalogue"):
+        other = re.sub(rf"(?ms)^  {kind}:\n    kind: (?:s3|dynamodb)\n(?:    .*?\n)+", "", other, count=1)
+    other = re.sub(r"(?m)^( *)# (control_socket|log_level|include|exclude):", r"\1\2:", other)
+    data = config_text.read_yaml(other)
+    parsed = config.parse(data)
+    assert (parsed.archive.store.kind, parsed.archive.catalogue.kind) == ("directory", "sqlite")
+    assert parsed.socket_path == config.load(SAMPLE).socket_path
+    assert parsed.log_level == "INFO"
+    assert parsed.inboxes[0].include == ("*",)
+    assert parsed.inboxes[0].exclude == ("*.tmp",)
+
+
+def _models(kind: Any) -> set[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return {kind}.union(*(_models(field.annotation) for field in kind.model_fields.values()))
+    return set().union(*(_models(part) for part in get_args(kind)))
+
+
+@pytest.mark.parametrize(
+    "model", sorted(_models(config.Config), key=str), ids=lambda model: getattr(model, "__name__", "")
+)
+def test_every_key_of_the_configuration_is_in_the_sample(model: type[BaseModel]) -> None:
+    text = SAMPLE.read_text()
+    missing = [name for name in model.model_fields if not re.search(rf"(?m)(?:^[ #-]*|[{{,] *){name}:", text)]
+    assert not missing
+
+
+# --- the unit
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The unit, with a program that exists: systemd-analyze looks for it."""
+    path = tmp_path / UNIT.name
+    path.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", UNIT.read_text()))
+    return path
+
+
+def test_systemd_understands_every_line_of_the_unit(unit: Path) -> None:
+    needs("systemd-analyze")
+    # It ends with 0 in spite of unknown keys, which it only mentions.
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    unit.write_text(unit.read_text().replace("ProtectClock=", "ProtectClocks="))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
+    assert "ProtectClocks" in done.stderr, "this test would not notice"
+
+
+def test_the_exposure_of_the_service(unit: Path) -> None:
+    needs("systemd-analyze")
+    command = ["systemd-analyze", "security", "--no-pager", "--offline=yes", f"--threshold={EXPOSURE_AT_MOST * 10:.0f}"]
+    done = subprocess.run([*command, unit], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-200:]
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found is not None
+    assert float(found[1]) <= EXPOSURE_AT_MOST
+    unit.write_text(
+        unit.read_text().replace("ProtectSystem=strict", "").replace("SystemCallFilter=@system-service", "")
+    )
+    assert subprocess.run([*command, unit], capture_output=True).returncode != 0, "this test would not notice"
+
+
+def test_the_unit_starts_what_the_package_installs() -> None:
+    text = UNIT.read_text()
+    assert f"ExecStart=/opt/dicomwatchd/bin/dicomwatchd --config {config.DEFAULT_PATH}\n" in text
+    default_state = config.Config.model_fields["state_directory"].default
+    assert f"StateDirectory={default_state.relative_to('/var/lib')}\n" in text
+
+
+# --- the scripts
+
+
+def shell_scripts() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in listed.split("\0") if name]
+    return [
+        path
+        for path in paths
+        if path.is_file() and (path.suffix == ".sh" or path.read_bytes()[:40].split(b"\n")[0].endswith(b"bash"))
+    ]
+
+
+def test_shellcheck_finds_nothing() -> None:
+    needs("shellcheck")
+    scripts = shell_scripts()
+    assert len(scripts) >= 5
+    done = subprocess.run(["shellcheck", "-x", *scripts], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_scripts_can_be_run() -> None:
+    for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"]:
+        if path.is_file() and path.read_bytes().startswith(b"#!"):
+            assert os.access(path, os.X_OK), path.name
+
+
+def test_the_licence_is_apache_2() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
