@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dicomwatchd import localfiles
 from dicomwatchd.archive import directory_files as files
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.store import Buffer, Capabilities, Content, Destination, InitStep, Receipt, StoredObject
+from dicomwatchd.archive.store import Capabilities, Content, Destination, InitStep, Receipt, StoredObject
 from dicomwatchd.config import DirectorySettings
 from dicomwatchd.errors import (
     NotInitialised,
@@ -168,22 +168,12 @@ class DirectoryStore:
             os.close(root_fd)
         return steps
 
-    def probe(self, scratch_key: str) -> Capabilities:
+    def probe(self, scratch_key: str) -> Capabilities:  # noqa: ARG002  leaves no objects behind, so needs no key
         """Whether a name can be taken only once; the content is for read-back to prove."""
-        self.put(scratch_key + "first", Buffer.of(b"first\n"))
-        folder, name = _split(scratch_key + "first")
-        with (
-            self._archive() as root_fd,
-            _at_work("probe"),
-            localfiles.directory(root_fd, folder) as folder_fd,
-            files.temporary(folder_fd, self._random_name()) as (fd, temporary),
-        ):
-            files.write_all(fd, b"second\n")
-            taken_twice = files.publish(folder_fd, temporary, name)
-        kept = b"".join(self.read(scratch_key + "first")) == b"first\n"
-        creates_only = kept and not taken_twice
+        with self._archive() as root_fd, _at_work("probe"):
+            refused = files.refuses_second_name(root_fd, self._random_name())
         self._capabilities = Capabilities(
-            creates_only=creates_only, details={"second creation of a name": "refused" if creates_only else "accepted"}
+            creates_only=refused, details={"second creation of a name": "refused" if refused else "accepted"}
         )
         return self._capabilities
 

@@ -150,6 +150,22 @@ def _publish_by_placeholder(folder_fd: int, temporary_name: bytes, name: bytes) 
     return True
 
 
+def refuses_second_name(folder_fd: int, random_name: str) -> bool:
+    """Whether `publish` gives a name once only on this file system, found by trying. Raises OSError."""
+    name = TEMPORARY + random_name.encode("ascii") + b"-name"
+    try:
+        taken = []
+        for attempt in ("first", "second"):
+            with temporary(folder_fd, f"{random_name}-{attempt}") as (fd, temporary_name):
+                write_all(fd, attempt.encode("ascii"))
+                taken.append(publish(folder_fd, temporary_name, name))
+        with localfiles.regular_file(folder_fd, name) as fd:
+            return taken == [True, False] and os.read(fd, 16) == b"first"
+    finally:
+        with suppress(OSError):
+            os.unlink(name, dir_fd=folder_fd)
+
+
 def sync_folder(folder_fd: int) -> None:
     """Make the names in a folder durable, where the file system knows of such a thing. Raises OSError."""
     try:
