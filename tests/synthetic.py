@@ -184,9 +184,8 @@ class Maker:
         data.FrameIncrementPointer = 0x00181063
         data.FrameTime = "40"
         data.ConversionType = "SYN"
-        path = folder / name
-        made = self._write(data, path, JPEG_2000_LOSSLESS)
-        with path.open("r+b") as file:
+        made = self._write(data, folder / name, JPEG_2000_LOSSLESS)
+        with made.path.open("r+b") as file:
             file.seek(0, 2)
             file.write(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF))
             file.write(struct.pack("<HHL", 0xFFFE, 0xE000, 0))
@@ -196,7 +195,7 @@ class Maker:
                 file.write(noise)
                 file.seek(fragment_bytes - len(noise), 1)
             file.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
-        return [replace(made, size_bytes=path.stat().st_size, sha256="")]
+        return [replace(made, size_bytes=made.path.stat().st_size, sha256="")]
 
     def media(self, folder: Path, files: list[Made]) -> list[Made]:
         """Copies of ``files`` as an export medium has them (PS3.10 section 8): a DICOMDIR, named last, and the

@@ -30,8 +30,15 @@ _CONTENT = frozenset({0x0040A730})
 _DOCUMENT = frozenset({0x00420011})
 LANDMARKS = _PIXELS | _WAVEFORMS | _CONTENT | _DOCUMENT
 
-_NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"})
-_GE_NATIVE = "1.2.840.113619.5.2"
+_NATIVE = frozenset(
+    {
+        "1.2.840.10008.1.2",  # Implicit VR Little Endian
+        "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
+        "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
+        "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
+        "1.2.840.113619.5.2",  # GE's private one
+    }
+)
 # MPEG and HEVC: a whole film is one fragment or any number of them.
 _VIDEO = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10\d(\.1)?\Z")
 _STANDARD_ENCAPSULATED = re.compile(r"1\.2\.840\.10008\.1\.2\.(4|5|8)(\.|\Z)")
@@ -47,8 +54,9 @@ def check(found: DataSet, sop_class_uid: str, transfer_syntax_uid: str) -> list[
     though its own length is whole: a converter that runs out of input writes just that, and no viewer can show
     it. Longer is odd but complete: accepted with a note, one byte of padding without. 4:2:2 and 4:2:0 photometric
     interpretations count as subsampled, since a file that is not is merely longer. Encapsulated pixel data has its
-    end delimiter; with fewer fragments than frames it is accepted with a note. Objects without Rows, and transfer
-    syntaxes nobody knows, are not measured.
+    end delimiter; with fewer fragments than frames it is accepted with a note, and so is native pixel data of full
+    length under a compressed transfer syntax. Objects without Rows, and transfer syntaxes nobody knows, are not
+    measured.
     """
     needed = _needed(sop_class_uid) or (_PIXELS if found.short(_ROWS) and found.short(_COLUMNS) else frozenset())
     if needed and not needed & found.present:
@@ -56,15 +64,19 @@ def check(found: DataSet, sop_class_uid: str, transfer_syntax_uid: str) -> list[
     if found.pixel_tag is None:
         return []
     frames = _frames(found)
+    encapsulated = _STANDARD_ENCAPSULATED.match(transfer_syntax_uid) is not None
     if found.pixel_bytes is None:
-        per_frame = _STANDARD_ENCAPSULATED.match(transfer_syntax_uid) and not _VIDEO.match(transfer_syntax_uid)
-        return ["pixel data: fewer fragments than frames"] if per_frame and found.fragments < frames else []
+        short = encapsulated and not _VIDEO.match(transfer_syntax_uid) and found.fragments < frames
+        return ["pixel data: fewer fragments than frames"] if short else []
+    notes = ["pixel data: native, though the transfer syntax is a compressed one"] if encapsulated else []
     expected_bytes = _native_bytes(found, frames)
-    if expected_bytes is None or transfer_syntax_uid not in _NATIVE | {_GE_NATIVE}:
-        return []
+    if expected_bytes is None or not (encapsulated or transfer_syntax_uid in _NATIVE):
+        return notes
     if found.pixel_bytes < expected_bytes:
         raise truncated("the pixel data is shorter than rows, columns and frames say")
-    return ["pixel data: longer than rows, columns and frames say"] if found.pixel_bytes > expected_bytes + 1 else []
+    if found.pixel_bytes > expected_bytes + 1:
+        notes.append("pixel data: longer than rows, columns and frames say")
+    return notes
 
 
 def _native_bytes(found: DataSet, frames: int) -> int | None:

@@ -79,10 +79,10 @@ class Dicomdir:
 
 @dataclass(frozen=True, slots=True)
 class _Meta:
-    """The file meta information (PS3.10 section 7.1), "" for what is not there; the data set starts at ``end``."""
+    """The file meta information (PS3.10 section 7.1), empty where it has nothing; the data set starts at ``end``."""
 
     end: int
-    sop_class_uid: str
+    sop_class: bytes
     sop_instance: bytes
     transfer_syntax_uid: str
     repairs: list[str]
@@ -98,7 +98,7 @@ def read_header(fd: int, size_bytes: int, *, inflated_limit_bytes: int = INFLATE
       "truncated" (less is there than the file declares), "no-uid" and "bad-uid" (Study, Series or SOP Instance
       UID, SOP class), "unreadable" (damaged in another way), "inflated-too-large";
     - SourceChanged when the file has not, or no longer, this size;
-    - Transient (code "read-failed") when the kernel cannot read it.
+    - OSError when the kernel cannot read it.
 
     No value from the file is in any message or repair note.
     """
@@ -108,7 +108,7 @@ def read_header(fd: int, size_bytes: int, *, inflated_limit_bytes: int = INFLATE
         raise Unarchivable("the file is empty", code="empty")
     source = FileBytes(fd, size_bytes)
     meta = _meta(source)
-    if meta.sop_class_uid == DICOMDIR_SOP_CLASS:
+    if _plain_uid(meta.sop_class) == DICOMDIR_SOP_CLASS:
         return Dicomdir()
     if meta.end >= size_bytes:
         raise truncated("the file ends before its data set")
@@ -117,7 +117,7 @@ def read_header(fd: int, size_bytes: int, *, inflated_limit_bytes: int = INFLATE
     for tag in found.contradictory & _UID_TAGS:
         raise Unarchivable(f"the {_name(tag)} is there twice, with different values", code="bad-uid")
 
-    sop_class_uid = _uid(found, _SOP_CLASS, repairs, meta.sop_class_uid.encode("ascii"))
+    sop_class_uid = _uid(found, _SOP_CLASS, repairs, meta.sop_class)
     if sop_class_uid == DICOMDIR_SOP_CLASS:
         return Dicomdir()
     repairs += completeness.check(found, sop_class_uid, transfer_syntax_uid)
@@ -149,7 +149,7 @@ def _meta(source: FileBytes) -> _Meta:
     found = walk(source, start, EXPLICIT_LITTLE, chosen=_META_TAGS, landmarks=frozenset(), only_group=0x0002)
     return _Meta(
         found.end,
-        _plain_uid(found.values.get(_META_SOP_CLASS, b"")),
+        found.values.get(_META_SOP_CLASS, b""),
         found.values.get(_META_SOP_INSTANCE, b""),
         _plain_uid(found.values.get(_META_TRANSFER_SYNTAX, b"")),
         repairs,

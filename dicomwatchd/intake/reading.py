@@ -6,7 +6,7 @@ import os
 import zlib
 from typing import Protocol
 
-from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
+from dicomwatchd.errors import SourceChanged, Unarchivable
 
 _FIRST_WINDOW_BYTES = 16 * 1024  # the whole header of most instances, in one read
 _JUMP_WINDOW_BYTES = 4 * 1024  # after a jump over a value: the page that holds the next element's header
@@ -30,8 +30,8 @@ class ByteSource(Protocol):
 class FileBytes:
     """An open regular file of ``size_bytes``; neither closes the descriptor nor moves its position.
 
-    Raises SourceChanged when the file is shorter than it was said to be, Transient (code "read-failed") when the
-    kernel cannot read it.
+    Raises SourceChanged when the file is shorter than it was said to be; the kernel's OSError, as opening the file
+    does, when it cannot be read.
     """
 
     def __init__(self, fd: int, size_bytes: int) -> None:
@@ -62,10 +62,7 @@ class FileBytes:
     def _pread(self, offset: int, length: int) -> bytes:
         pieces = []
         while length > 0:
-            try:
-                piece = os.pread(self._fd, length, offset)
-            except OSError as error:
-                raise Transient("a file cannot be read", code="read-failed") from error
+            piece = os.pread(self._fd, length, offset)
             if not piece:
                 raise SourceChanged("a file became shorter while its header was read")
             pieces.append(piece)

@@ -54,9 +54,10 @@ EXPLICIT_LITTLE = Encoding(explicit=True)
 class DataSet:
     """What a walk has found.
 
-    ``values`` are the raw values of the chosen tags, ``overlong`` those too long to be kept, ``present`` the tags
-    seen of those asked about. ``pixel_tag`` is the pixel data element; ``pixel_bytes`` its declared length, or
-    None when it is encapsulated in ``fragments`` items after the offset table. ``end`` is where the walk ended.
+    ``values`` are the raw values of the chosen tags, ``overlong`` those too long to be kept, ``contradictory``
+    those given twice with different values; ``present`` are the landmarks seen and not empty. ``pixel_tag`` is the
+    pixel data element, ``pixel_bytes`` its declared length, or None when it is encapsulated in ``fragments`` items
+    after the offset table. ``end`` is where the walk ended.
     """
 
     encoding: Encoding
@@ -130,7 +131,7 @@ def walk(
         if tag == 0:
             raise truncated("zeros are where the data set should go on")
         pos += header_bytes
-        if tag in landmarks:
+        if length and tag in landmarks:
             found.present.add(tag)
         if length == _UNDEFINED:
             pos, items = elements.skip_items(pos, explicit=encoding.explicit, fragments=tag in _PIXELS)
@@ -142,7 +143,7 @@ def walk(
         pos += length
         if not source.holds(pos):
             raise truncated("the file ends inside an element's value")
-        if tag in _PIXELS:
+        if length and tag in _PIXELS:
             found.pixel_tag, found.pixel_bytes = tag, length
     found.end = pos
     return found
