@@ -159,7 +159,9 @@ class DynamoDBCatalogue:
         """At most 100 items, the limit of BatchGetItem. What does not fit into an answer is asked for again."""
         while keys:
             with translated("read the series", self._endpoint):
-                answer: Any = self._client.batch_get_item(RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}})
+                answer: Any = self._client.batch_get_item(
+                    RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
+                )
             found = answer["Responses"].get(self._table, [])
             yield from found
             rest = answer["UnprocessedKeys"].get(self._table, {}).get("Keys", [])

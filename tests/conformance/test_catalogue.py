@@ -229,7 +229,7 @@ def test_attributes_beyond_measure_do_not_keep_a_study_out(catalogue: Catalogue)
 def test_a_hostile_files_identifiers_do_not_keep_a_study_out(catalogue: Catalogue) -> None:
     uid = "1.2.840.1"
     many = tuple(series(uid, number, modality=f"{number}" * 20_000) for number in range(30))
-    record = study(uid, patient_id="p" * 500_000, accession_number="a" * 500_000, of=many)
+    record = study(uid, patient_id="🩻" * 100_000, accession_number="🩻" * 100_000, of=many)
     catalogue.put(record)
     again = catalogue.get(record.study_uid)
     assert again is not None
