@@ -101,6 +101,8 @@ def redirect_foreign_logging(journal: Journal, level: Level) -> Callable[[], Non
     warnings.showwarning = show_warning
     # "default" keeps every distinct text for good, and texts hold values: that is patient data, and without bound.
     warnings.simplefilter("always")
+    for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)  # for developers; off in Python's own defaults too
 
     def crashed(error: BaseException | None, thread: str | None) -> None:
         journal.error(

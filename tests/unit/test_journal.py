@@ -490,6 +490,14 @@ def test_a_warning_gets_its_category_and_place_through_only(
     assert CANARY not in sink.text() + "".join(capfd.readouterr())
 
 
+def test_warnings_for_developers_stay_ignored(redirect: Callable[[Level], None], sink: Kept) -> None:
+    with warnings.catch_warnings():
+        redirect("DEBUG")
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.warn("x", category, stacklevel=1)
+    assert not sink.entries
+
+
 def test_pydicom_warnings_end_in_the_journal_without_the_value(
     redirect: Callable[[Level], None], sink: Kept, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -592,6 +600,25 @@ def _offences(source: str) -> list[int]:
 def test_messages_in_the_program_are_constants(path: Path) -> None:
     lines = _offences(path.read_text())
     assert not lines, f"lines {lines}: event and message must be literals; what varies goes into fields"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_fields_in_the_program_are_in_the_allow_list(path: Path) -> None:
+    named = {word.arg for call in _log_calls(ast.parse(path.read_text())) for word in call.keywords if word.arg}
+    unknown = {name for name in named if not _is_known(name)}
+    assert not unknown, "not in telemetry/fields.py"
+
+
+def _is_known(name: str) -> bool:
+    """Whether the allow list has the name, whatever values it takes."""
+    with pytest.raises(ValueError) as caught:
+        checked({name: object()}, strict=True)
+    return "is no field of the log" not in str(caught.value)
+
+
+def test_the_check_of_field_names_finds_what_it_looks_for() -> None:
+    assert _is_known("study_uid") and _is_known("upload_seconds")
+    assert not _is_known("path") and not _is_known("study_uuid") and not _is_known("Upload_seconds")
 
 
 def test_the_check_of_constants_finds_what_it_looks_for() -> None:
