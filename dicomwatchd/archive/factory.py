@@ -24,7 +24,7 @@ def open_store(
     if isinstance(settings, DirectorySettings):
         from dicomwatchd.archive.directory import DirectoryStore
 
-        return DirectoryStore(settings)
+        return DirectoryStore(settings, stopping=stopping)
     from dicomwatchd.archive.s3 import S3Store
 
     return S3Store(settings, connections=connections, stopping=stopping)

@@ -105,7 +105,10 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
             fate = "The folder was left as it is; the local copies may now be deleted."
         else:
             fate = "The folder was left as it is."
-        return [f"{whole} verified in the archive. {fate}"]
+        lines = [f"{whole} verified in the archive. {fate}"]
+        if result.get("ignored"):
+            lines.append("A DICOMDIR, which only lists the files beside it, is not archived and was left.")
+        return lines
     lines = [
         f"{verified:,} of {output.count(files, 'file')} are verified in the archive; {files - verified:,} are not:"
     ]

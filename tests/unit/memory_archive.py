@@ -180,13 +180,14 @@ def archive(
     study: Uid = STUDY,
     before: Manifest | None = None,
     attributes: DicomJson | None = None,
+    archive_id: str = "archive-1",
 ) -> Manifest:
     """Put the files ``(series, SOP Instance UID, bytes)`` and the next manifest into the store."""
     items = []
     for series, sop, data in files:
         items.append(instance(series, sop, data, study=study))
         store.versions.setdefault(items[-1].key, [data])
-    manifest = (before or empty("archive-1", study)).merged(
+    manifest = (before or empty(archive_id, study)).merged(
         items,
         attributes=PATIENT if attributes is None else attributes,
         series={item.series_uid: {"00080060": {"vr": "CS", "Value": ["CT"]}} for item in items},

@@ -1,0 +1,106 @@
+"""`dicomwatchctl verify`: does the archive hold a study?"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from dicomwatchd.cli import exits, output, progress
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.model import Uid
+
+if TYPE_CHECKING:
+    from dicomwatchd.archive.verification import Verification
+
+_LISTED_PROBLEMS = 50
+
+
+@click.command()
+@click.argument("study", metavar="STUDY", type=UID)
+@click.option("--deep", is_flag=True, help="Read every byte back and compare its SHA-256.")
+@click.option(
+    "--threads", metavar="N", type=click.IntRange(1, 256), default=16, show_default=True, help="Objects at once."
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@archive_options
+@click.pass_obj
+def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json: bool, where: ArchiveOptions) -> int:
+    """Check that the archive holds a study.
+
+    STUDY is a Study Instance UID. Each file of the study's manifest must be in the store's listing, with the
+    recorded size and, where the store has one, ETag; what differs is read back before it is called a problem.
+    The exit code is 0 only if all files are there.
+    """
+    from dicomwatchd.archive.verification import verify as look
+    from dicomwatchd.fetch import plan
+
+    notes: list[str] = []
+    with opened(invocation, where, connections=threads) as archive:
+        manifest = plan(archive.store, archive.catalogue, study, note=noting(notes, quiet=as_json))
+        files, size_bytes = len(manifest.instances), sum(item.size_bytes for item in manifest.instances)
+        with ThreadPoolExecutor(threads) as pool, progress.bar(wanted=not as_json) as update:
+            found = look(
+                archive.store,
+                manifest,
+                deep=deep,
+                map=pool.map,
+                progress=lambda done, done_bytes: update(done, files, done_bytes, size_bytes, "Verifying"),
+            )
+    if as_json:
+        _document(found, deep, notes)
+    else:
+        _sentences(found)
+    return exits.OK if found.holds else exits.NO
+
+
+def _document(found: Verification, deep: bool, notes: list[str]) -> None:
+    output.document(
+        {
+            "study_uid": found.study_uid,
+            "revision": found.revision,
+            "holds": found.holds,
+            "deep": deep,
+            "instances": found.instances,
+            "bytes": found.size_bytes,
+            "held": found.held,
+            "read_back": found.read_back,
+            "problems": [asdict(problem) for problem in found.problems],
+            "overwritten": list(found.overwritten),
+            "unrecorded": found.unrecorded,
+            "notes": notes,
+        }
+    )
+
+
+def _sentences(found: Verification) -> None:
+    files = output.count(found.instances, "file")
+    study = f"study {found.study_uid}, revision {found.revision}, {output.size(found.size_bytes)}"
+    if found.holds:
+        how = (
+            "every byte was read back and its SHA-256 is right"
+            if found.read_back == found.instances
+            else f"listing and manifest agree; {found.read_back:,} were read back"
+        )
+        output.say(f"The archive holds all {files} of {study}: {how}.")
+    else:
+        output.say(f"The archive holds {found.held:,} of {files} of {study}. Not held:")
+        output.table(
+            ("SERIES", "SOP INSTANCE", "PROBLEM"),
+            ((p.series_uid, p.sop_instance_uid, p.reason) for p in found.problems[:_LISTED_PROBLEMS]),
+        )
+        if len(found.problems) > _LISTED_PROBLEMS:
+            output.say(f"... and {len(found.problems) - _LISTED_PROBLEMS:,} more; --json lists all of them")
+    if found.overwritten:
+        output.note(
+            f"{output.count(len(found.overwritten), 'key')} hold a newer version than the recorded one; the recorded "
+            "one is still there"
+        )
+    if found.unrecorded:
+        output.note(
+            f"the store also has {output.count(found.unrecorded, 'object')} that this revision does not list: on "
+            "their way into the next one, or damaged and replaced"
+        )

@@ -1,0 +1,501 @@
+"""The commands that work on the archive itself, on the embedded archive: a folder and a SQLite file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dicomwatchd.archive.catalogue import Catalogue
+from dicomwatchd.archive.factory import open_catalogue, open_store
+from dicomwatchd.archive.identity import read_identity
+from dicomwatchd.archive.manifest import Manifest
+from dicomwatchd.archive.store import Buffer, ObjectStore
+from dicomwatchd.cli.app import root
+from dicomwatchd.config import DirectorySettings, SqliteSettings
+from dicomwatchd.model import DicomJson, Uid
+from dicomwatchd.ports import SystemClock
+from dicomwatchd.queue import known_archive_id, open_queue
+from tests.unit.memory_archive import OTHER_SERIES, PATIENT, SERIES, STUDY, MemoryStore, archive, content
+
+HOSTILE_NAME = "Doe^\x1b[2JJane\n"
+
+
+@dataclass
+class Site:
+    """A configuration and the embedded archive that it names."""
+
+    folder: Path
+
+    @property
+    def archive(self) -> Path:
+        return self.folder / "archive"
+
+    @property
+    def catalogue_file(self) -> Path:
+        return self.folder / "catalogue.db"
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    def store(self) -> ObjectStore:
+        return open_store(DirectorySettings(kind="directory", path=self.archive), connections=1)
+
+    def catalogue(self) -> Catalogue:
+        return open_catalogue(SqliteSettings(kind="sqlite", path=self.catalogue_file))
+
+    def ctl(self, *arguments: str) -> Result:
+        return CliRunner().invoke(root, ["--config", str(self.config), *arguments])
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        result = self.ctl(*arguments, "--json")
+        assert result.exit_code == code, result.output
+        assert result.stderr == "", "an answer in JSON comes alone"
+        return json.loads(result.stdout)
+
+    def add(
+        self,
+        files: list[tuple[Uid, str, bytes]],
+        *,
+        study: Uid = STUDY,
+        before: Manifest | None = None,
+        attributes: DicomJson = PATIENT,
+        record: bool = True,
+    ) -> Manifest:
+        """Archive files as the daemon would: objects, manifest, catalogue."""
+        memory, store = MemoryStore(), self.store()
+        identity = read_identity(store)
+        assert identity is not None
+        manifest = archive(
+            memory, files, study=study, before=before, attributes=attributes, archive_id=identity.archive_id
+        )
+        for key, versions in memory.versions.items():
+            store.put(key, Buffer.of(versions[0]))
+        if record:
+            self.catalogue().put(manifest.record())
+        return manifest
+
+    def path_of(self, key: str) -> Path:
+        return self.archive / key
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Site:
+    """A configuration, and nothing of the archive yet."""
+    site = Site(tmp_path)
+    site.state.mkdir()
+    site.config.write_text(
+        f"""
+state_directory: {site.state}
+inboxes:
+  - {{name: ct1, path: {tmp_path}/not-there-yet}}
+archive:
+  store: {{kind: directory, path: {site.archive}}}
+  catalogue: {{kind: sqlite, path: {site.catalogue_file}}}
+"""
+    )
+    return site
+
+
+@pytest.fixture
+def site(bare: Site) -> Site:
+    assert bare.ctl("archive", "init").exit_code == 0
+    return bare
+
+
+@pytest.fixture
+def study(site: Site) -> Manifest:
+    return site.add([(SERIES if n < 3 else OTHER_SERIES, f"1.2.{n}", content(n)) for n in range(5)])
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of its own, which is where fetch puts a study by default."""
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def fetched(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+EXPECTED = {f"{SERIES if n < 3 else OTHER_SERIES}/1.2.{n}.dcm": content(n) for n in range(5)}
+
+
+# --- archive init -------------------------------------------------------------------------------------------
+
+
+def snapshot(site: Site) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(p): (p.stat().st_mtime_ns, p.read_bytes())
+        for p in [*site.archive.rglob("*"), site.catalogue_file]
+        if p.is_file()
+    }
+
+
+def test_init_creates_what_is_missing_and_a_second_run_changes_nothing(bare: Site) -> None:
+    first = bare.ctl("archive", "init")
+    assert first.exit_code == 0, first.output
+    identity = read_identity(bare.store())
+    assert identity is not None and bare.catalogue().identity() == identity.archive_id
+    lines = first.stdout.splitlines()
+    assert any(line.startswith("created") and "identity" in line for line in lines)
+    assert lines[-1] == f"Archive {identity.archive_id} is ready."
+    before = snapshot(bare)
+    second = bare.ctl("archive", "init")
+    assert second.exit_code == 0 and "created" not in second.stdout
+    assert second.stdout.splitlines()[-1] == f"Archive {identity.archive_id} was ready already; nothing was changed."
+    assert snapshot(bare) == before
+    said = bare.json("archive", "init")
+    assert said["archive_id"] == identity.archive_id and said["changed"] is False
+    assert {step["outcome"] for step in said["steps"]} <= {"present", "not supported"}
+
+
+def bind(site: Site, archive_id: str) -> None:
+    queue = open_queue(site.state, SystemClock(), lambda _transition: None)
+    queue.binding.bind(archive_id, "somewhere")
+    queue.close()
+
+
+def test_init_is_refused_where_the_state_knows_an_archive_and_the_place_is_empty(bare: Site) -> None:
+    """An unmounted share must not become a new archive."""
+    bind(bare, "0a0a0a0a-0000-4000-8000-000000000000")
+    result = bare.ctl("archive", "init")
+    assert result.exit_code == 3 and "--new-archive" in result.stderr and result.stdout == ""
+    assert not bare.archive.exists() and not bare.catalogue_file.exists()
+
+
+def test_init_is_refused_for_another_archive_than_the_state_knows(site: Site) -> None:
+    bind(site, "0a0a0a0a-0000-4000-8000-000000000000")
+    before = snapshot(site)
+    assert site.ctl("archive", "init").exit_code == 3
+    assert snapshot(site) == before
+    meant = site.ctl("archive", "init", "--new-archive")
+    assert meant.exit_code == 0, meant.output
+    identity = read_identity(site.store())
+    assert identity is not None and known_archive_id(site.state) == identity.archive_id
+    assert site.ctl("archive", "init").exit_code == 0
+
+
+def test_a_new_archive_is_not_taken_up_under_a_running_daemon(site: Site) -> None:
+    bind(site, "0a0a0a0a-0000-4000-8000-000000000000")
+    running = open_queue(site.state, SystemClock(), lambda _transition: None)
+    try:
+        result = site.ctl("archive", "init", "--new-archive")
+        assert result.exit_code == 3 and "running" in result.stderr
+        assert running.binding.archive_id() == "0a0a0a0a-0000-4000-8000-000000000000"
+    finally:
+        running.close()
+
+
+def test_init_of_the_archive_that_the_state_knows(site: Site) -> None:
+    identity = read_identity(site.store())
+    assert identity is not None
+    bind(site, identity.archive_id)
+    assert site.ctl("archive", "init").exit_code == 0
+
+
+def test_init_is_refused_where_the_catalogue_belongs_to_an_archive_that_is_not_there(site: Site) -> None:
+    shutil.rmtree(site.archive)
+    result = site.ctl("archive", "init")
+    assert result.exit_code == 3 and not site.archive.exists()
+    assert site.ctl("archive", "init", "--new-archive").exit_code == 3 and not site.archive.exists()
+
+
+def test_init_without_the_place_to_make_it_in(bare: Site) -> None:
+    bare.config.write_text(bare.config.read_text().replace(str(bare.archive), f"{bare.folder}/mount/archive"))
+    assert bare.ctl("archive", "init").exit_code == 3
+    assert not (bare.folder / "mount").exists()
+
+
+# --- fetch --------------------------------------------------------------------------------------------------
+
+
+def test_fetch(site: Site, study: Manifest, tmp_path: Path) -> None:
+    result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"))
+    assert result.exit_code == 0 and result.stderr == ""
+    assert result.stdout.startswith(f"All 5 files of study {STUDY}, revision 1, in {tmp_path}/out: 5 fetched (")
+    assert result.stdout.endswith("every SHA-256 is right.\n")
+    assert fetched(tmp_path / "out") == EXPECTED
+    again = site.json("fetch", STUDY, "-o", str(tmp_path / "out"))
+    assert (again["complete"], again["fetched"], again["already_there"], again["files"]) == (True, 0, 5, 5)
+
+
+def test_fetch_goes_to_a_folder_named_after_the_study(site: Site, study: Manifest, elsewhere: Path) -> None:
+    assert site.ctl("fetch", STUDY).exit_code == 0
+    assert fetched(elsewhere / STUDY) == EXPECTED
+
+
+def test_fetch_of_a_series(site: Site, study: Manifest, tmp_path: Path) -> None:
+    result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"), "--series", OTHER_SERIES)
+    assert result.exit_code == 0 and len(fetched(tmp_path / "out")) == 2
+    assert site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"), "--series", "1.1").exit_code == 1
+
+
+def test_fetch_with_a_configuration_of_the_archive_alone(site: Site, study: Manifest, tmp_path: Path) -> None:
+    site.config.write_text(site.config.read_text().partition("archive:\n")[2].join(["archive:\n", ""]))
+    assert "inboxes" not in site.config.read_text()
+    assert site.ctl("fetch", STUDY, "-o", str(tmp_path / "out")).exit_code == 0
+    assert fetched(tmp_path / "out") == EXPECTED
+
+
+@pytest.mark.parametrize("with_catalogue", [True, False])
+def test_fetch_with_options_alone(site: Site, study: Manifest, tmp_path: Path, with_catalogue: bool) -> None:
+    site.config.unlink()
+    catalogue = ["--catalogue-file", str(site.catalogue_file)] if with_catalogue else []
+    arguments = ["fetch", STUDY, "-o", str(tmp_path / "out"), "--directory", str(site.archive), *catalogue]
+    result = CliRunner().invoke(root, arguments)
+    assert result.exit_code == 0, result.output
+    assert fetched(tmp_path / "out") == EXPECTED
+
+
+@pytest.mark.parametrize("damage", ["gone", "garbage", "emptied"])
+def test_fetch_without_the_catalogue(site: Site, study: Manifest, tmp_path: Path, damage: str) -> None:
+    if damage == "gone":
+        site.catalogue_file.unlink()
+    elif damage == "garbage":
+        site.catalogue_file.write_bytes(b"no database" * 1000)
+    else:
+        shutil.copy(site.catalogue_file, tmp_path / "copy")
+        site.catalogue_file.unlink()
+        identity = read_identity(site.store())
+        assert identity is not None
+        site.catalogue().initialise(identity.archive_id)
+    result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert "store alone" in result.stderr
+    assert fetched(tmp_path / "out") == EXPECTED
+    assert "store alone" in site.json("fetch", STUDY, "-o", str(tmp_path / "out"))["notes"][0]
+
+
+def test_fetch_of_a_damaged_study(site: Site, study: Manifest, tmp_path: Path) -> None:
+    bad = site.path_of(study.instances[0].key)
+    bad.chmod(0o600)
+    bad.write_bytes(bytes(study.instances[0].size_bytes))
+    site.path_of(study.instances[1].key).unlink()
+    result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "3 of 5 files" in result.stdout
+    assert f"{SERIES}\t1.2.0\tthe stored object's SHA-256 is not the recorded one" in result.stdout
+    assert f"{SERIES}\t1.2.1\tthe object is missing from the store" in result.stdout
+    said = site.json("fetch", STUDY, "-o", str(tmp_path / "out2"), code=1)
+    assert [failure["sop_instance_uid"] for failure in said["failed"]] == ["1.2.0", "1.2.1"]
+    assert len(fetched(tmp_path / "out2")) == 3
+
+
+def test_fetch_leaves_what_is_in_the_way(site: Site, study: Manifest, tmp_path: Path) -> None:
+    mine = tmp_path / "out" / SERIES / "1.2.0.dcm"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"))
+    assert result.exit_code == 1 and "a file with other content has this name already" in result.stdout
+    assert mine.read_bytes() == b"mine"
+
+
+def test_fetch_of_an_unknown_study(site: Site, study: Manifest, tmp_path: Path) -> None:
+    result = site.ctl("fetch", "1.2.3", "-o", str(tmp_path / "out"))
+    assert result.exit_code == 1 and "study 1.2.3 is not in the archive" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_that_is_not_there_is_not_an_empty_one(site: Site, study: Manifest, tmp_path: Path) -> None:
+    site.archive.rename(tmp_path / "moved")
+    for replacement in (False, True):
+        if replacement:
+            site.archive.mkdir()  # the empty mount point
+        for command in ("fetch", "verify", "show"):
+            assert site.ctl(command, STUDY).exit_code == 3, command
+        assert site.ctl("search").exit_code == 3
+        assert site.ctl("catalogue", "rebuild").exit_code == 3
+
+
+# --- verify -------------------------------------------------------------------------------------------------
+
+
+def test_verify(site: Site, study: Manifest) -> None:
+    result = site.ctl("verify", STUDY)
+    assert result.exit_code == 0 and "The archive holds all 5 files" in result.stdout
+    deep = site.ctl("verify", STUDY, "--deep")
+    assert deep.exit_code == 0 and "every byte was read back" in deep.stdout
+    said = site.json("verify", STUDY, "--deep")
+    assert (said["holds"], said["instances"], said["held"], said["read_back"]) == (True, 5, 5, 5)
+
+
+def test_verify_finds_what_is_missing_or_of_another_size(site: Site, study: Manifest) -> None:
+    site.path_of(study.instances[1].key).unlink()
+    other_size = site.path_of(study.instances[2].key)
+    other_size.chmod(0o600)
+    other_size.write_bytes(b"short")
+    result = site.ctl("verify", STUDY)
+    assert result.exit_code == 1
+    assert "holds 3 of 5 files" in result.stdout
+    assert f"{SERIES}\t1.2.1\tthe object is missing" in result.stdout
+    assert f"{SERIES}\t1.2.2\tthe object has another size than recorded" in result.stdout
+    said = site.json("verify", STUDY, code=1)
+    assert said["holds"] is False and [p["problem"] for p in said["problems"]] == ["missing", "size"]
+
+
+def test_verify_deep_finds_a_flipped_bit(site: Site, study: Manifest) -> None:
+    victim = site.path_of(study.instances[3].key)
+    victim.chmod(0o600)
+    data = bytearray(victim.read_bytes())
+    data[100] ^= 1
+    victim.write_bytes(data)
+    assert site.ctl("verify", STUDY).exit_code == 0, "a listing of names and sizes cannot know"
+    deep = site.ctl("verify", STUDY, "--deep")
+    assert deep.exit_code == 1 and "the object has other bytes than recorded" in deep.stdout
+
+
+def test_verify_tells_of_objects_that_the_manifest_does_not_list(site: Site, study: Manifest) -> None:
+    extra = site.path_of(study.instances[0].key).with_name("0" * 64 + ".dcm")
+    extra.write_bytes(b"x")
+    result = site.ctl("verify", STUDY)
+    assert result.exit_code == 0 and "1 object that this revision does not list" in result.stderr
+    assert site.json("verify", STUDY)["unrecorded"] == 1
+
+
+def test_verify_of_an_unknown_study(site: Site) -> None:
+    assert site.ctl("verify", "1.2.3").exit_code == 1
+
+
+# --- search and show ----------------------------------------------------------------------------------------
+
+
+def patient(patient_id: str, name: str, date: str, accession: str) -> DicomJson:
+    return {
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": name, "Ideographic": "山田^太郎"}]},
+        "00100020": {"vr": "LO", "Value": [patient_id]},
+        "00080050": {"vr": "SH", "Value": [accession]},
+        "00080020": {"vr": "DA", "Value": [date]},
+    }
+
+
+@pytest.fixture
+def studies(site: Site) -> Site:
+    for number, (patient_id, date) in enumerate([("A", "20260101"), ("A", "20260131"), ("B", "20260215")], 1):
+        site.add(
+            [(Uid(f"1.9.{number}.1"), f"1.9.{number}.1.1", content(number))],
+            study=Uid(f"1.9.{number}"),
+            attributes=patient(patient_id, HOSTILE_NAME, date, f"ACC{number}"),
+        )
+    return site
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ([], ["1.9.3", "1.9.2", "1.9.1"]),
+        (["--patient", "A"], ["1.9.2", "1.9.1"]),
+        (["--accession", "ACC3"], ["1.9.3"]),
+        (["--date", "2026-01-31.."], ["1.9.3", "1.9.2"]),
+        (["--date", "..20260131"], ["1.9.2", "1.9.1"]),
+        (["--date", "20260102..2026-02-14"], ["1.9.2"]),
+        (["--date", "20260131"], ["1.9.2"]),
+        (["--modality", "ct", "--patient", "B"], ["1.9.3"]),
+        (["--modality", "MR"], []),
+        (["--patient", "Z"], []),
+    ],
+)
+def test_search(studies: Site, arguments: list[str], found: list[str]) -> None:
+    said = studies.json("search", *arguments)
+    assert [item["study_uid"] for item in said["studies"]] == found and said["truncated"] is False
+    lines = studies.ctl("search", *arguments).stdout.splitlines()
+    assert [line.split("\t")[-1] for line in lines[1:]] == found or lines == ["No study matches."]
+
+
+def test_search_says_when_it_shows_only_the_first(studies: Site) -> None:
+    result = studies.ctl("search", "--limit", "2")
+    assert len(result.stdout.splitlines()) == 3 and "--limit shows more" in result.stderr
+    assert studies.json("search", "--limit", "2")["truncated"] is True
+    assert len(studies.json("search", "--limit", "0")["studies"]) == 3
+    assert studies.json("search", "--limit", "3")["truncated"] is False
+
+
+@pytest.mark.parametrize("command", [["search"], ["show", "1.9.1"]])
+def test_a_hostile_name_does_not_reach_the_terminal(studies: Site, command: list[str]) -> None:
+    result = studies.ctl(*command)
+    assert "\x1b" not in result.stdout and "Doe^\ufffd[2JJane\ufffd = 山田^太郎" in result.stdout
+    raw = studies.ctl(*command, "--json").stdout
+    assert "\x1b" not in raw and raw.isascii()
+
+
+def test_search_needs_a_catalogue(site: Site) -> None:
+    result = CliRunner().invoke(root, ["search", "--directory", str(site.archive)])
+    assert result.exit_code == 2 and "--catalogue-file" in result.stderr
+    site.catalogue_file.unlink()
+    assert site.ctl("search").exit_code == 3
+
+
+def test_show(site: Site, study: Manifest) -> None:
+    result = site.ctl("show", STUDY)
+    assert result.exit_code == 0, result.output
+    assert "Canary^Name" in result.stdout and "2026-01-31" in result.stdout and OTHER_SERIES in result.stdout
+    assert "the daemon is not running" in result.stderr
+    said = site.json("show", STUDY)
+    assert said["archive"]["patient_id"] == "CANARY-ID" and said["local"] is None
+    assert [series["instances"] for series in said["archive"]["series"]] == [3, 2]
+    assert site.ctl("show", "1.2.3").exit_code == 1
+
+
+def test_only_search_and_show_print_patient_attributes(site: Site, study: Manifest, tmp_path: Path) -> None:
+    site.path_of(study.instances[0].key).unlink()
+    for command in (
+        ["fetch", STUDY, "-o", str(tmp_path / "out")],
+        ["fetch", STUDY, "-o", str(tmp_path / "out"), "--json"],
+        ["verify", STUDY, "--deep"],
+        ["verify", STUDY, "--deep", "--json"],
+        ["catalogue", "rebuild"],
+        ["archive", "init"],
+    ):
+        assert "canary" not in site.ctl(*command).output.lower(), command
+
+
+# --- catalogue rebuild --------------------------------------------------------------------------------------
+
+
+def test_rebuild_gives_an_equal_catalogue(studies: Site) -> None:
+    def records() -> list[str]:
+        catalogue = studies.catalogue()
+        return sorted(map(str, (catalogue.get(uid) for uid in catalogue.study_uids())))
+
+    before = records()
+    assert len(before) == 3
+    identity = read_identity(studies.store())
+    assert identity is not None
+    studies.catalogue_file.unlink()
+    studies.catalogue().initialise(identity.archive_id)
+    assert records() == []
+    result = studies.ctl("catalogue", "rebuild")
+    assert result.exit_code == 0
+    assert result.stdout == "3 studies in the store: 3 recorded, 0 in the catalogue already, 0 not usable.\n"
+    assert records() == before
+    again = studies.json("catalogue", "rebuild")
+    assert (again["studies"], again["recorded"], again["unchanged"]) == (3, 0, 3)
+
+
+def test_rebuild_reports_a_manifest_it_cannot_use(site: Site, study: Manifest) -> None:
+    path = site.path_of(study.key)
+    path.chmod(0o600)
+    path.write_bytes(b"{}")
+    result = site.ctl("catalogue", "rebuild")
+    assert result.exit_code == 1 and f"{STUDY}\t1\ta manifest in the store cannot be read" in result.stdout
+
+
+def test_a_folder_that_may_not_be_written_is_said(site: Site, study: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "file" / "below"))
+    assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
+    assert os.strerror(20) in result.stderr

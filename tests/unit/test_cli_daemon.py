@@ -1,0 +1,402 @@
+"""The commands that ask the daemon, against a stand-in that speaks the control protocol on a real socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dicomwatchd.cli.app import root
+from dicomwatchd.cli.upload import all_verified, sentences
+from dicomwatchd.control_client import ControlClient, DaemonRefused, DaemonUnreachable
+
+STUDY = "1.2.840.99999.1"
+
+
+class StandIn:
+    """Answers each connection with the prepared lines and keeps the requests."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.requests: list[dict[str, Any]] = []
+        self.lines: list[bytes] = []
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        folder = os.open(path.parent, os.O_PATH)
+        self._listener.bind(f"/proc/self/fd/{folder}/{path.name}")
+        os.close(folder)
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def answer(self, *replies: object) -> None:
+        self.lines = [json.dumps(reply).encode() + b"\n" for reply in replies]
+
+    def result(self, value: object) -> None:
+        self.answer({"ok": True, "result": value})
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rwb") as stream:
+                line = stream.readline()
+                if not line:
+                    continue
+                self.requests.append(json.loads(line))
+                for reply in self.lines:
+                    stream.write(reply)
+                stream.flush()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[StandIn]:
+    daemon = StandIn(tmp_path / "control.sock")
+    yield daemon
+    daemon.close()
+
+
+@pytest.fixture
+def ctl(stand_in: StandIn) -> Callable[..., Result]:
+    def run(command: str, *arguments: str) -> Result:
+        return CliRunner().invoke(root, [command, *arguments, "--socket", str(stand_in.path)])
+
+    return run
+
+
+# --- the client ---------------------------------------------------------------------------------------------
+
+
+def test_a_call_gets_progress_and_result(stand_in: StandIn) -> None:
+    stand_in.answer({"progress": {"n": 1}}, {"progress": {"n": 2}}, {"ok": True, "result": [1]})
+    seen: list[object] = []
+    assert ControlClient(stand_in.path).call("x", on_progress=seen.append, limit=3) == [1]
+    assert seen == [{"n": 1}, {"n": 2}]
+    assert stand_in.requests == [{"command": "x", "limit": 3}]
+
+
+def test_a_refusal_is_the_daemons_own_words(stand_in: StandIn) -> None:
+    stand_in.answer({"ok": False, "error": {"code": "no-folder", "message": "no such folder", "hint": "look again"}})
+    with pytest.raises(DaemonRefused) as caught:
+        ControlClient(stand_in.path).call("x")
+    assert (caught.value.code, caught.value.message, caught.value.hint) == ("no-folder", "no such folder", "look again")
+
+
+@pytest.mark.parametrize("lines", [[], [b"not json\n"], [b"[]\n"], [b"{}\n"], [b'{"progress": {}}\n']])
+def test_a_daemon_that_talks_nonsense_or_dies_is_no_answer(stand_in: StandIn, lines: list[bytes]) -> None:
+    stand_in.lines = lines
+    with pytest.raises(DaemonUnreachable):
+        ControlClient(stand_in.path).call("x")
+
+
+def test_a_silent_daemon_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        with pytest.raises(DaemonUnreachable, match="does not answer"):
+            ControlClient(tmp_path / "s").call("x", answer_seconds=0.2)
+
+
+def test_a_long_socket_path_works(tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 120)
+    folder.mkdir()
+    daemon = StandIn(folder / "control.sock")
+    try:
+        daemon.result("there")
+        assert len(str(daemon.path)) > 107
+        assert ControlClient(daemon.path).call("x") == "there"
+        with pytest.raises(DaemonUnreachable):
+            ControlClient(folder / "other.sock").call("x")
+        with pytest.raises(DaemonUnreachable):
+            ControlClient(folder / "missing" / "other.sock").call("x")
+    finally:
+        daemon.close()
+
+
+# --- no daemon ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status"], ["queue"], ["quarantine"], ["stats"], ["retry", STUDY], ["upload", "."]]
+)
+def test_no_daemon_is_said_plainly(arguments: list[str], tmp_path: Path) -> None:
+    stale = tmp_path / "stale.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left_behind:
+        left_behind.bind(str(stale))
+    for path in (stale, tmp_path / "none.sock", tmp_path / "no" / "folder.sock"):
+        result = CliRunner().invoke(root, [*arguments, "--socket", str(path)])
+        assert result.exit_code == 4 and result.stdout == ""
+        assert "the daemon is not running" in result.stderr
+
+
+def test_the_socket_is_found_through_the_configuration(stand_in: StandIn, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"""
+state_directory: {tmp_path}
+archive:
+  store: {{kind: directory, path: {tmp_path}-archive}}
+  catalogue: {{kind: sqlite, path: {tmp_path}-archive/catalogue.db}}
+"""
+    )
+    stand_in.result({"version": "9", "pid": 1})
+    result = CliRunner().invoke(root, ["--config", str(path), "status"])
+    assert result.exit_code == 0, result.stderr
+    assert "running, version 9, process 1" in result.stdout
+
+
+# --- the reports --------------------------------------------------------------------------------------------
+
+STATUS = {
+    "version": "0.1.0",
+    "pid": 42,
+    "started_at": "2026-01-31T12:00:00.000Z",
+    "archive_id": "archive-1",
+    "store": "s3|https://store|bucket|",
+    "catalogue": "dynamodb|table",
+    "capabilities": {"etag_is_content": True},
+    "inboxes": [
+        {
+            "name": "ct1",
+            "state": "watching",
+            "files_waiting": 3,
+            "last_scan_at": "2026-01-31T12:00:00.000Z",
+            "last_scan_seconds": 0.25,
+        },
+        {"name": "mr", "state": "missing", "files_waiting": 0, "last_scan_at": None, "last_scan_seconds": None},
+    ],
+    "studies": {"arriving": 1, "archived": 1200},
+    "files": {"ready": 3},
+    "bytes_waiting": 1_500_000,
+    "oldest_waiting_seconds": 75.2,
+    "workers": {"total": 16, "busy": 2},
+    "backoff": {"s3": 30.0},
+    "problems": ["inbox mr is not there"],
+}
+
+
+def test_status(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
+    stand_in.result(STATUS)
+    result = ctl("status")
+    assert result.exit_code == 0 and result.stderr == ""
+    for text in (
+        "running, version 0.1.0, process 42",
+        "2 of 16 busy",
+        "1 arriving, 1,200 archived",
+        "1.5 MB",
+        "waits for 1 min 15 s",
+        "ct1\twatching\t3\t2026-01-31T12:00:00.000Z\t0.25 s",
+        "mr\tmissing\t0\tnot yet\t",
+        "s3: in trouble; next try in 30 s",
+        "Problem: inbox mr is not there",
+    ):
+        assert text in result.stdout
+    assert stand_in.requests == [{"command": "status"}]
+    assert json.loads(ctl("status", "--json").stdout) == STATUS
+
+
+def test_status_of_a_daemon_that_says_little(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
+    stand_in.result({})
+    assert ctl("status").exit_code == 0
+
+
+def test_queue(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
+    row = {
+        "study_uid": STUDY,
+        "state": "parked",
+        "files": 3,
+        "bytes": 1500,
+        "inboxes": ["ct1", "mr"],
+        "attempts": 4,
+        "not_before": None,
+        "reason": "evil \x1b]0;title\x07 reason",
+        "quiet_at": None,
+        "claimed": False,
+    }
+    stand_in.result([row])
+    result = ctl("queue", "--limit", "7")
+    assert f"{STUDY}\tparked\t3\t1.5 kB\tct1 mr\t4\t\tevil \ufffd]0;title\ufffd reason" in result.stdout
+    assert stand_in.requests == [{"command": "queue", "limit": 7}]
+    assert json.loads(ctl("queue", "--json").stdout) == {"studies": [row]}
+    stand_in.result([])
+    assert ctl("queue").stdout == "Nothing waits.\n"
+
+
+def test_quarantine_shows_the_path(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
+    row = {
+        "inbox": "ct1",
+        "path": "/srv/ct1/DOE^J/\udcff\n.txt",
+        "reason": "no DICOM file",
+        "code": "not-dicom",
+        "since": "2026-01-31T12:00:00.000Z",
+    }
+    stand_in.result([row])
+    assert "no DICOM file\t/srv/ct1/DOE^J/\ufffd\ufffd.txt" in ctl("quarantine").stdout
+    assert json.loads(ctl("quarantine", "--json").stdout) == {"files": [row]}
+    stand_in.result([])
+    assert ctl("quarantine").stdout == "Nothing is in quarantine.\n"
+
+
+def test_retry(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
+    stand_in.result({})
+    result = ctl("retry", STUDY)
+    assert result.exit_code == 0 and result.stdout == f"Study {STUDY} is tried again.\n"
+    assert stand_in.requests == [{"command": "retry", "study_uid": STUDY}]
+    stand_in.answer({"ok": False, "error": {"code": "study-not-found", "message": "no such study", "hint": None}})
+    refused = ctl("retry", STUDY)
+    assert refused.exit_code == 1 and refused.stderr == "dicomwatchctl: no such study\n"
+
+
+def test_stats(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
+    day = {
+        "day": "2026-01-31",
+        "inbox": "ct1",
+        "shipments": 2,
+        "studies": 1,
+        "files": 400,
+        "bytes": 2_000_000,
+        "seconds": {"upload": 1.5, "verify": 0.5},
+        "megabytes_per_second": 1.0,
+    }
+    said = {"days": [day], "totals": {**day, "day": None, "inbox": None}}
+    stand_in.result(said)
+    result = ctl("stats", "--days", "30")
+    lines = result.stdout.splitlines()
+    assert lines[0] == "DAY\tINBOX\tSHIPMENTS\tSTUDIES\tFILES\tSIZE\tMB/S\tUPLOAD S\tVERIFY S"
+    assert lines[1] == "2026-01-31\tct1\t2\t1\t400\t2.0 MB\t1.0\t1.5\t0.5"
+    assert stand_in.requests == [{"command": "stats", "days": 30}]
+    assert json.loads(ctl("stats", "--json").stdout) == said
+    stand_in.result({"days": [], "totals": {}})
+    assert ctl("stats").stdout == "Nothing was archived in the last 7 days.\n"
+
+
+# --- upload -------------------------------------------------------------------------------------------------
+
+
+def outcome(**others: object) -> dict[str, Any]:
+    return {
+        "files": 3,
+        "verified": 3,
+        "ignored": 0,
+        "failed": [],
+        "deleted": 0,
+        "deletable": True,
+        "upload_id": "upload-1",
+        "done": True,
+        **others,
+    }
+
+
+def test_upload_hands_over_the_real_path_and_ends_with_a_sentence(
+    stand_in: StandIn, ctl: Callable[..., Result], tmp_path: Path
+) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/CD\xff"))
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    progress = {"files_total": 3, "files_done": 1, "bytes_total": 30, "bytes_done": 10, "phase": "uploading"}
+    stand_in.answer({"progress": progress}, {"ok": True, "result": outcome()})
+    result = ctl("upload", str(tmp_path / "link"))
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "All 3 files are verified in the archive. The folder was left as it is; the local copies may now be deleted.\n"
+    )
+    assert stand_in.requests == [{"command": "upload", "path": str(folder), "delete": False, "wait": True}]
+
+
+def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path: Path) -> None:
+    stand_in.result(outcome(deleted=3, deletable=False))
+    result = ctl("upload", str(tmp_path), "--delete", "--wait")
+    assert result.stdout == "All 3 files are verified in the archive. The local copies are deleted.\n"
+    stand_in.result(outcome(done=False, verified=0, deletable=False))
+    handed_over = ctl("upload", str(tmp_path), "--no-wait")
+    assert handed_over.exit_code == 1 and "Do not delete anything yet" in handed_over.stdout
+    assert [(r["delete"], r["wait"]) for r in stand_in.requests] == [(True, True), (False, False)]
+    stand_in.result(outcome())
+    assert json.loads(ctl("upload", str(tmp_path), "--json").stdout) == outcome()
+
+
+@pytest.mark.parametrize(
+    ("result", "delete", "code", "said", "unsaid"),
+    [
+        (outcome(files=1, verified=1), False, 0, "The one file is verified", "All"),
+        (outcome(files=4, ignored=1), False, 0, "All 3 files are verified", "4"),
+        (outcome(files=4, ignored=1), False, 0, "DICOMDIR", "4"),
+        (outcome(deletable=False), False, 0, "The folder was left as it is.", "may now"),
+        (outcome(deleted=2), True, 0, "2 of the local copies are deleted; the others are still there", "may now"),
+        (
+            outcome(verified=2, failed=[{"name": "a\x1b/b", "reason": "no DICOM file"}]),
+            False,
+            1,
+            "2 of 3 files are verified in the archive; 1 are not:\n  a\ufffd/b: no DICOM file\n"
+            "No local copy was deleted.",
+            "may now",
+        ),
+        (
+            outcome(verified=2, deleted=2, failed=[{"name": "a", "reason": "x"}]),
+            True,
+            1,
+            "2 local copies, all of verified files, are deleted",
+            "may now",
+        ),
+        (outcome(files=0, verified=0), False, 1, "no file that could be archived", "may now"),
+        (outcome(files=1, verified=0, ignored=1), False, 1, "no file that could be archived", "may now"),
+        # A daemon that contradicts itself is not believed.
+        (outcome(verified=2), False, 1, "Do not delete", "may now"),
+        (outcome(failed=[{"name": "a", "reason": "x"}]), False, 1, "Do not delete", "may now"),
+        (outcome(done=False), False, 1, "Do not delete", "may now"),
+        ({}, False, 1, "Do not delete", "may now"),
+    ],
+)
+def test_only_a_wholly_verified_folder_is_called_deletable(
+    result: dict[str, Any], delete: bool, code: int, said: str, unsaid: str
+) -> None:
+    text = "\n".join(sentences(result, delete=delete))
+    assert all_verified(result) == (code == 0)
+    assert said in text and unsaid not in text
+
+
+def test_many_failures_are_cut_short() -> None:
+    failed = [{"name": f"IM{n}", "reason": "x"} for n in range(50)]
+    lines = sentences(outcome(files=50, verified=0, failed=failed), delete=False)
+    assert "  ... and 30 more; --json lists all of them" in lines and len(lines) < 30
+
+
+def test_show_gives_what_is_here_even_without_the_archive(stand_in: StandIn, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"""
+state_directory: {tmp_path}
+archive:
+  store: {{kind: directory, path: {tmp_path}-not-there}}
+  catalogue: {{kind: sqlite, path: {tmp_path}-not-there/catalogue.db}}
+"""
+    )
+    stand_in.result(
+        {
+            "study_uid": STUDY,
+            "state": "parked",
+            "reason": "why",
+            "revision": 0,
+            "files": {"ready": 2},
+            "history": [{"at": "2026-01-31T12:00:00.000Z", "old": "queued", "event": "claimed", "new": "uploading"}],
+            "last_shipment": None,
+        }
+    )
+    result = CliRunner().invoke(root, ["--config", str(config), "show", STUDY])
+    assert result.exit_code == 0, result.output
+    assert "parked" in result.stdout and "2 ready" in result.stdout
+    assert "queued\tclaimed\tuploading" in result.stdout
+    assert "the archive gives no answer" in result.stderr
