@@ -19,7 +19,7 @@ from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_KEY = re.compile(r"[A-Za-z0-9!_.*'()/-]{1,900}\Z")
+_KEY = re.compile(r"[A-Za-z0-9!_.*'()/-]{1,500}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class S3Bucket:
     encryption: Encryption
 
     def full_key(self, key: str) -> str:
-        """Raises Permanent for a key that is not made of the plain characters that every store takes."""
-        if not _KEY.match(key):
-            raise Permanent("an object key is empty, too long or holds unusual characters", code="bad-key")
+        """Raises Permanent for a key that is no plain path of the characters that every store takes."""
+        if not _KEY.match(key) or not {"", ".", ".."}.isdisjoint(key.split("/")):
+            raise Permanent("an object key is no plain path, or holds unusual characters", code="bad-key")
         return self.prefix + key
 
     def address(self, key: str) -> Any:

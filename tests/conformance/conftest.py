@@ -1,0 +1,135 @@
+"""The stores that the conformance suite runs against: a folder, and a real Ceph gateway over http and over https."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dicomwatchd.archive.directory import DirectoryStore
+from dicomwatchd.archive.s3 import S3Store
+from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.config import DirectorySettings, Encryption, S3Settings
+from tests.servers.ceph import KMS_KEY_ID, CephRgw
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PREFIX = "radiology/"
+
+
+class Place:
+    """Where one test's objects are kept. ``open`` gives one more adapter for the very same place."""
+
+    kind: str
+
+    def open(self, **options: Any) -> ObjectStore:
+        raise NotImplementedError
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        """Put other bytes under a key, past the adapter: damage."""
+        raise NotImplementedError
+
+
+class FolderPlace(Place):
+    def __init__(self, path: Path) -> None:
+        self.kind = "directory"
+        self.path = path
+
+    def open(self, **options: Any) -> DirectoryStore:
+        return DirectoryStore(DirectorySettings(kind="directory", path=self.path), **options)
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        (self.path / key).write_bytes(data)
+
+
+class BucketPlace(Place):
+    def __init__(self, rgw: CephRgw, bucket: str, *, tls: bool) -> None:
+        self.kind = "s3"
+        self.tls = tls
+        self.client: S3Client = rgw.client(tls=tls)
+        self.bucket = bucket
+        self.settings = S3Settings(
+            kind="s3",
+            bucket=bucket,
+            prefix=PREFIX,
+            region=rgw.region,
+            endpoint_url=rgw.https_endpoint if tls else rgw.http_endpoint,
+            ca_file=rgw.ca_file if tls else None,
+            insecure_http=not tls,
+            encryption=Encryption(mode="aws:kms", key_id=KMS_KEY_ID) if tls else Encryption(),
+        )
+        self._opened: list[S3Store] = []
+
+    def open(self, **options: Any) -> S3Store:
+        settings = options.pop("settings", self.settings)
+        store = S3Store(settings, **{"connections": 16, **options})
+        self._opened.append(store)
+        return store
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        self.client.put_object(Bucket=self.bucket, Key=PREFIX + key, Body=data)
+
+    def unfinished(self) -> list[str]:
+        """The keys of multipart uploads that were neither completed nor aborted."""
+        uploads = self.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", [])
+        return [upload["Key"].removeprefix(PREFIX) for upload in uploads]
+
+    def close(self) -> None:
+        for store in self._opened:
+            store.close()
+        self.client.close()
+
+
+@pytest.fixture
+def rgw_place(
+    request: pytest.FixtureRequest, rgw: CephRgw, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[bool], BucketPlace]]:
+    """Makes the place in a bucket that does not exist yet; the argument is whether to use https and SSE-KMS."""
+    for name, value in rgw.env().items():
+        monkeypatch.setenv(name, value)
+    made: list[BucketPlace] = []
+
+    def make(tls: bool) -> BucketPlace:
+        made.append(BucketPlace(rgw, bucket, tls=tls))
+        return made[-1]
+
+    yield make
+    for place in made:
+        place.close()
+
+
+@pytest.fixture(params=["directory", "rgw-http", "rgw-https-kms"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """A place of each kind, not initialised."""
+    if request.param == "directory":
+        return FolderPlace(tmp_path / "archive")
+    made: Place = request.getfixturevalue("rgw_place")(request.param == "rgw-https-kms")
+    return made
+
+
+@pytest.fixture(params=[False, True], ids=["rgw-http", "rgw-https-kms"])
+def s3(request: pytest.FixtureRequest, rgw_place: Callable[[bool], BucketPlace]) -> BucketPlace:
+    """A bucket, initialised."""
+    place = rgw_place(request.param)
+    place.open().initialise()
+    return place
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderPlace:
+    """A folder, initialised."""
+    place = FolderPlace(tmp_path / "archive")
+    place.open().initialise()
+    return place
+
+
+@pytest.fixture
+def store(place: Place) -> ObjectStore:
+    """An initialised and probed store of each kind."""
+    made = place.open()
+    made.initialise()
+    made.probe("probe/fixture/")
+    return made
