@@ -53,7 +53,7 @@ class ArchiveOptions:
     region: str | None
     ca_file: Path | None
     insecure_http: bool
-    no_catalogue: bool
+    no_catalogue: bool = False
 
     @property
     def given(self) -> bool:
@@ -78,13 +78,21 @@ _OPTIONS = [
 
 def archive_options(function: _Function) -> _Function:
     """Adds the options; the command receives them as one ``where``."""
+    return _with_options(function, _OPTIONS)
 
+
+def archive_and_catalogue_options(function: _Function) -> _Function:
+    """As `archive_options`, for a command that is nothing without the catalogue."""
+    return _with_options(function, _OPTIONS[:-1])
+
+
+def _with_options(function: _Function, options: list[Callable[[Any], Any]]) -> _Function:
     @wraps(function)
     def collected(*args: Any, **kwargs: Any) -> Any:
-        said = {field.name: kwargs.pop(field.name) for field in fields(ArchiveOptions)}
+        said = {field.name: kwargs.pop(field.name) for field in fields(ArchiveOptions) if field.name in kwargs}
         return function(*args, where=ArchiveOptions(**said), **kwargs)
 
-    for option in reversed(_OPTIONS):
+    for option in reversed(options):
         collected = option(collected)
     return collected  # type: ignore[return-value]
 

@@ -10,7 +10,7 @@ import click
 
 from dicomwatchd.cli import exits, output, progress
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import ArchiveOptions, archive_options, opened
+from dicomwatchd.cli.archive_access import ArchiveOptions, archive_and_catalogue_options, opened
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.rebuild import RebuildReport
@@ -25,7 +25,7 @@ def catalogue() -> None:
 
 @catalogue.command()
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
-@archive_options
+@archive_and_catalogue_options
 @click.pass_obj
 def rebuild(invocation: Invocation, as_json: bool, where: ArchiveOptions) -> int:
     """Record every study of the store in the catalogue again.

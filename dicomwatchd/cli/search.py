@@ -11,7 +11,7 @@ import click
 
 from dicomwatchd.cli import attributes, exits, output
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import ArchiveOptions, archive_options, opened
+from dicomwatchd.cli.archive_access import ArchiveOptions, archive_and_catalogue_options, opened
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.catalogue import StudyRecord
@@ -62,7 +62,7 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
     help="At most so many studies; 0 for all.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
-@archive_options
+@archive_and_catalogue_options
 @click.pass_obj
 def search(
     invocation: Invocation,
