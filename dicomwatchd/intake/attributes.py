@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from pydicom.charset import CODES_TO_ENCODINGS, STAND_ALONE_ENCODINGS, default_encoding, python_encoding
+from pydicom.charset import CODES_TO_ENCODINGS, default_encoding, python_encoding
 
 from dicomwatchd.model import DicomJson
 
@@ -66,7 +66,6 @@ SERIES_TAGS: Mapping[int, str] = {
     0x00400254: "LO",  # Performed Procedure Step Description
 }
 
-_WITH_CHARACTER_SET = frozenset({"LO", "PN", "SH"})
 _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 _ESC = b"\x1b"
@@ -84,14 +83,13 @@ def dicom_json(values: Mapping[int, bytes], tags: Mapping[int, str]) -> DicomJso
     file has the bytes). IS and DS stay the strings they are, so nothing is rounded and no NaN comes up. Names keep
     their groups. An attribute without a value has "vr" only (PS3.18 F.2.5).
     """
-    character_set = values.get(SPECIFIC_CHARACTER_SET, b"")
-    encodings = python_encodings(character_set)
+    codec = initial_codec(values.get(SPECIFIC_CHARACTER_SET, b""))
     attributes: DicomJson = {}
     for tag, kind in tags.items():
         if tag not in values:
             continue
         vr = kind[:2]
-        text = decode(values[tag], encodings if vr in _WITH_CHARACTER_SET else [default_encoding], vr == "PN")
+        text = decode(values[tag], codec, is_name=vr == "PN")
         parts = text.split("\\") if kind.endswith("+") else [text]
         items = [_name(part) if vr == "PN" else _trimmed(part) or None for part in parts]
         attribute: dict[str, object] = {"vr": vr}
@@ -103,28 +101,25 @@ def dicom_json(values: Mapping[int, bytes], tags: Mapping[int, str]) -> DicomJso
 
 def patient_id(values: Mapping[int, bytes]) -> str:
     """Patient ID (0010,0020) as text, "" when there is none."""
-    return _trimmed(decode(values.get(PATIENT_ID, b""), python_encodings(values.get(SPECIFIC_CHARACTER_SET, b""))))
+    return _trimmed(decode(values.get(PATIENT_ID, b""), initial_codec(values.get(SPECIFIC_CHARACTER_SET, b""))))
 
 
-def python_encodings(specific_character_set: bytes) -> list[str]:
-    """Python codecs for a raw value of (0008,0005); the first is never missing.
+def initial_codec(specific_character_set: bytes) -> str:
+    """Python's codec for the first term of (0008,0005); the others, if any, are called up by escape sequences.
 
     A term nobody knows counts as the default repertoire, read as Latin-1, which loses no byte. Never warns and
     never raises; pydicom's own conversion puts the value into a warning.
     """
-    terms = [_term(part) for part in specific_character_set.rstrip(b"\0").decode(default_encoding).split("\\")]
-    if terms[0] in STAND_ALONE_ENCODINGS:
-        terms = terms[:1]
-    return [python_encoding.get(term, default_encoding) for term in terms]
+    term = _term(specific_character_set.decode(default_encoding).split("\\")[0])
+    return python_encoding.get(term, default_encoding)
 
 
-def decode(value: bytes, encodings: list[str], is_name: bool = False) -> str:
+def decode(value: bytes, codec: str, *, is_name: bool = False) -> str:
     """Decode a raw text value, with code extensions (PS3.5 6.1.2.5); U+FFFD stands for what cannot be decoded."""
-    first = encodings[0]
     if _ESC not in value:
-        return value.decode(first, "replace")
+        return value.decode(codec, "replace")
     resets = _NAME_RESETS if is_name else _TEXT_RESETS
-    return "".join(_decode_fragment(fragment, first, resets) for fragment in _FRAGMENTS.findall(value))
+    return "".join(_decode_fragment(fragment, codec, resets) for fragment in _FRAGMENTS.findall(value))
 
 
 def _decode_fragment(fragment: bytes, first: str, resets: re.Pattern[bytes]) -> str:

@@ -216,8 +216,9 @@ class _Elements:
     def skip_items(self, pos: int, *, explicit: bool, fragments: bool) -> tuple[int, int]:
         """Walk the items of a value of undefined length (PS3.5 7.5.2, A.4) that starts at ``pos``.
 
-        Gives the position after its sequence delimiter and the number of its own items. An iteration with a stack
-        of its own, because the depth is the file's choice.
+        Gives the position after its sequence delimiter and the number of its own items. A length that leads beyond
+        the end shows in the next header, which is not there. An iteration with a stack of its own, because the
+        depth is the file's choice.
         """
         source = self._source
         outer: list[bool] = []  # for every open item, whether the elements around it are explicit
@@ -237,7 +238,7 @@ class _Elements:
             elif in_item and length == _UNDEFINED:
                 in_item = False
             elif in_item:
-                pos = self._over(pos, length)
+                pos += length
             elif tag == _SEQUENCE_END:
                 if not outer:
                     return pos, items
@@ -247,7 +248,7 @@ class _Elements:
             else:
                 items += not outer
                 if length != _UNDEFINED:
-                    pos = self._over(pos, length)
+                    pos += length
                     continue
                 if len(outer) >= _DEPTH_LIMIT:
                     raise Unarchivable("sequences are nested too deep", code="unreadable")
@@ -255,11 +256,6 @@ class _Elements:
                 # An item of a sequence written as UN is implicit amid explicit ones (PS3.5 6.2.2 note 2).
                 explicit = explicit and _explicit_at(source, pos)
                 in_item = True
-
-    def _over(self, pos: int, length: int) -> int:
-        if not self._source.holds(pos + length):
-            raise truncated("the file ends inside a sequence or encapsulated pixel data")
-        return pos + length
 
 
 def _explicit_at(source: ByteSource, pos: int) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dicomwatchd.errors import Unarchivable
 from dicomwatchd.intake import attributes
-from dicomwatchd.intake.attributes import decode, dicom_json, patient_id, python_encodings
+from dicomwatchd.intake.attributes import decode, dicom_json, initial_codec, patient_id
 from tests.unit.dicomfiles import data_set, encode, header
 
 _DATA = Path(pydicom.__file__).parent / "data"
@@ -79,6 +79,14 @@ def test_only_attributes_that_may_have_several_values_are_split() -> None:
         (b"ISO_IR 144", "Люкceмбypг".encode("iso8859-5"), {"Alphabetic": "Люкceмбypг"}),
         # "=" (0x3D) and "^" (0x5E) occur within two-byte characters too.
         (b"\\ISO 2022 IR 87", b"A=\x1b$B=U\x1b(B^\x1b$B^5\x1b(B", {"Alphabetic": "A", "Ideographic": "春^浹"}),
+        # A delimiter ends a code extension.
+        (
+            b"ISO 2022 IR 100\\ISO 2022 IR 144",
+            b"\x1b-L" + "Люк".encode("iso8859-5") + b"^J\xe9r\xf4me",
+            {"Alphabetic": "Люк^Jérôme"},
+        ),
+        (b"ISO_IR 192\\ISO 2022 IR 87", "Jérôme".encode(), {"Alphabetic": "Jérôme"}),
+        (b"KLINGON", b"J\xe9r\xf4me", {"Alphabetic": "Jérôme"}),
         (b"ISO_IR 192", b"Caf\xe9^X", {"Alphabetic": "Caf\ufffd^X"}),
     ],
 )  # fmt: skip
@@ -100,7 +108,7 @@ def test_a_patient_id_that_is_missing_is_empty() -> None:
 
 @given(charset=st.binary(max_size=40), value=st.binary(max_size=60), is_name=st.booleans())
 def test_decoding_never_fails_and_gives_text_fit_for_json(charset: bytes, value: bytes, is_name: bool) -> None:
-    decode(value, python_encodings(charset), is_name).encode("utf-8")
+    decode(value, initial_codec(charset), is_name=is_name).encode("utf-8")
     found = dicom_json({_CHARSETS: charset, _NAME: value, _ID: value, 0x00080020: value}, attributes.STUDY_TAGS)
     json.dumps(found, allow_nan=False)
 
@@ -108,7 +116,7 @@ def test_decoding_never_fails_and_gives_text_fit_for_json(charset: bytes, value:
 @given(charset=st.sampled_from(sorted(term.encode() for term in pydicom.charset.python_encoding)), value=st.binary())
 def test_decoding_with_every_known_character_set(charset: bytes, value: bytes) -> None:
     for both in (charset, b"\\" + charset, charset + b"\\ISO 2022 IR 87"):
-        decode(b"x\x1b$)C" + value + b"\x1b" + value, python_encodings(both), True).encode("utf-8")
+        decode(b"x\x1b$)C" + value + b"\x1b" + value, initial_codec(both), is_name=True).encode("utf-8")
 
 
 def test_no_value_reaches_a_warning_a_log_a_message_or_a_repr(

@@ -125,18 +125,33 @@ def test_digital_signatures_and_private_groups_may_follow_the_pixels() -> None:
     assert header(content).instance.repairs == ()
 
 
+def test_a_cut_within_the_header_of_what_follows_the_pixels_is_noticed() -> None:
+    following = element(0xFFFAFFFA, b"SQ", item(element(0x04000005, b"US", b"\1\0")))
+    for length in range(1, len(following)):
+        assert code_of(encode(data_set()) + following[:length]) == "truncated"
+
+
 @pytest.mark.parametrize("padding", [1, 7, 8, 100, 70_000])
 def test_zeros_after_the_pixels_are_padding(padding: int) -> None:
     assert header(encode(data_set()) + bytes(padding)).instance.repairs == ("zero padding after the data set",)
 
 
-def test_other_bytes_after_the_pixels_are_noted() -> None:
-    notes = header(encode(data_set()) + b"\x01\0\0\0 stamped by a gateway").instance.repairs
+@pytest.mark.parametrize(
+    "tail",
+    [b"\x01\0\0\0 stamped by a gateway", b"\0\x90 stamped by a gateway", bytes(12) + b"x", encode(data_set())[-140:]],
+    ids=["low group", "high even group", "zeros first", "pixels again"],
+)
+def test_other_bytes_after_the_pixels_are_noted(tail: bytes) -> None:
+    notes = header(encode(data_set()) + tail).instance.repairs
     assert notes == ("bytes after the data set are no part of it",)
 
 
-def test_zeros_after_an_object_without_pixels_may_be_a_tail_never_written() -> None:
-    assert code_of(encode(report()) + bytes(512)) == "truncated"
+@pytest.mark.parametrize("zeros", [1, 7, 8, 512])
+def test_zeros_after_an_object_without_pixels_may_be_a_tail_never_written(zeros: int) -> None:
+    assert code_of(encode(report()) + bytes(zeros)) == "truncated"
+    empty = data_set(SOPClassUID="1.2.3", Rows=None, PixelData=b"")
+    assert header(encode(empty)).instance.study_uid
+    assert code_of(encode(empty) + bytes(zeros)) == "truncated"
 
 
 def test_pixel_data_longer_than_described_is_noted_and_one_byte_of_padding_is_not() -> None:
@@ -227,9 +242,26 @@ def test_an_unknown_vr_and_implicit_elements_amid_explicit_ones_are_walked_over(
 
 def test_a_sequence_written_as_un_holds_implicit_items() -> None:
     base = encode(data_set(PixelData=None))
-    inner = struct.pack("<HHL", 0x0008, 0x0100, 4) + b"CODE"
+    pixels = element(0x7FE00010, b"OW", bytes(128))
+    # The second element's length reads as a VR of the long form: only its item tells that it is none.
+    length = int.from_bytes(b"OB", "little")
+    inner = struct.pack("<HHL", 0x0008, 0x0100, 4) + b"CODE" + struct.pack("<HHL", 0x0008, 0x0119, length)
+    inner += bytes(length)
     unknown = struct.pack("<HH2sHL", 0x0040, 0x0275, b"UN", 0, 0xFFFFFFFF) + item(inner, undefined=True) + SEQUENCE_END
-    assert header(base + unknown + element(0x7FE00010, b"OW", bytes(128))).instance.repairs == ()
+    assert header(base + unknown + pixels).instance.repairs == ()
+    # Behind it the items around it go on as explicit.
+    around = struct.pack("<HH2sHL", 0x0040, 0x0260, b"SQ", 0, 0xFFFFFFFF)
+    around += item(unknown + element(0x00420011, b"OB", b"document"), undefined=True) + SEQUENCE_END
+    assert header(base + around + pixels).instance.repairs == ()
+
+
+def test_a_fragment_of_undefined_length_is_malformed() -> None:
+    content = encode(data_set(PixelData=None), RLE)
+    start = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF) + item()
+    assert header(content + start + item(b"fragment") + SEQUENCE_END).instance.repairs == ()
+    assert code_of(content + start + item(element(0x00080100, b"SH", b"CODE"), undefined=True) + SEQUENCE_END) == (
+        "unreadable"
+    )
 
 
 def test_values_in_sequences_are_not_taken_for_the_instance_s_own() -> None:
@@ -298,6 +330,8 @@ def test_a_damaged_deflated_stream_is_refused_and_bytes_after_it_are_noted() -> 
     start = content.index(DEFLATED.encode()) + len(DEFLATED)
     assert code_of(content[:start] + b"\xff" + content[start + 1 :]) == "unreadable"
     assert header(content + b"\0").instance.repairs == ()
+    stamped = deflated(element(0x7FE00010, b"OW", bytes(128)) + b"\1\0\0\0" + os.urandom(300_000))
+    assert header(stamped).instance.repairs == ("bytes after the data set are no part of it",)
     assert header(content + b"CRC!").instance.repairs == ("bytes after the deflated data set are no part of it",)
 
 
