@@ -305,7 +305,16 @@ class Running:
     def _live_status(self) -> dict[str, Any]:
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
+        looks = {intake.source.name: intake for intake in self._intakes.values()}
         return {
+            "inboxes": [
+                {
+                    **inbox,
+                    "state": "away" if (look := looks.get(inbox["name"])) and not look.available else "open",
+                    "last_scan_seconds": look and look.last_scan_seconds,
+                }
+                for inbox in self.queue.reports.status()["inboxes"]
+            ],
             "version": __version__,
             "pid": os.getpid(),
             "started_at": timestamp(self._started_at),

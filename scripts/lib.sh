@@ -45,14 +45,16 @@ find_service_python() {
   return 1
 }
 
-# Makes $root/.venv with the package and its development tools, or brings it up to date when pyproject.toml has changed.
+# Makes a virtual environment with the package in it, or brings it up to date when pyproject.toml has changed.
+#   bootstrap [NAME [REQUIREMENT]]   by default .venv, with the development tools
 bootstrap() {
-  local python stamp=$root/.venv/.dicomwatchd-stamp wanted
+  local name=${1:-.venv} requirement=${2:-.[dev]} python venv stamp wanted
+  venv=$root/$name stamp=$root/$name/.dicomwatchd-stamp
   wanted=$(sha256sum <"$root/pyproject.toml")
-  if [ -x "$root/.venv/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
+  if [ -x "$venv/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     return
   fi
-  if ! [ -x "$root/.venv/bin/python" ] || ! "$root/.venv/bin/python" -m pip --version >/dev/null 2>&1; then
+  if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     if ! python=$(first_usable_python ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11); then
       if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         say "no Python >= 3.11 with venv here; installing Debian's python3-venv"
@@ -62,11 +64,11 @@ bootstrap() {
       python=$(first_usable_python python3 /usr/bin/python3) ||
         die "Python >= 3.11 with venv is needed (on Debian and Ubuntu: apt install python3-venv)"
     fi
-    say "making the virtual environment .venv with $python"
-    "$python" -m venv --clear "$root/.venv"
+    say "making the virtual environment $name with $python"
+    "$python" -m venv --clear "$venv"
   fi
-  say "installing dicomwatchd and its development tools into .venv (once, and when pyproject.toml has changed)"
+  say "installing $requirement into $name (once, and when pyproject.toml has changed)"
   rm -f "$stamp"
-  (cd "$root" && .venv/bin/python -m pip install --disable-pip-version-check -q -e '.[dev]')
+  (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check -q -e "$requirement")
   echo "$wanted" >"$stamp"
 }

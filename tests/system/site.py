@@ -75,6 +75,8 @@ class Site:
     def inbox(self) -> Path:
         return self.inboxes[0]
 
+    ctl_program = CTL
+
     def write_config(self) -> None:
         self.config_file.write_text(yaml.safe_dump(self.config))
 
