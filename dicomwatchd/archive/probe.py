@@ -11,7 +11,7 @@ from typing import Any
 from dicomwatchd.archive import aws
 from dicomwatchd.archive.s3_bucket import S3Bucket
 from dicomwatchd.archive.store import Capabilities
-from dicomwatchd.errors import ArchiveRefused
+from dicomwatchd.errors import ArchiveRefused, Permanent
 
 _REFUSED = "refused"
 _ACCEPTED = "accepted"
@@ -83,8 +83,15 @@ class _Probe:
 
     def _etag_of_plain_put(self) -> bool:
         data = self._data("plain")
-        with self._bucket.translated("PutObject"):
-            answer = self._put("plain", data)
+        try:
+            with self._bucket.translated("PutObject"):
+                answer = self._put("plain", data)
+        except Permanent as error:
+            # Asked for encryption it does not have, or for create-only it does not know: no object would get in.
+            raise ArchiveRefused(
+                f"the store does not take objects as they would be sent: {error.message}",
+                hint="see archive.store.encryption in the configuration, and whether the store can do it",
+            ) from error
         self._bucket.check_encryption(answer)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         seen = self._bucket.head(self._scratch + "plain")

@@ -1,0 +1,457 @@
+"""What only the S3 store does: parts, resuming, encryption, the probe, the bucket. Against a real Ceph gateway."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+
+from dicomwatchd.archive import evidence
+from dicomwatchd.archive.s3 import S3Store
+from dicomwatchd.archive.s3_multipart import part_size
+from dicomwatchd.archive.store import Buffer, Receipt
+from dicomwatchd.config import Encryption
+from dicomwatchd.errors import (
+    ArchiveRefused,
+    DicomwatchdError,
+    OutOfReach,
+    Permanent,
+    SourceChanged,
+    Stopping,
+    Transient,
+)
+from tests.conformance.conftest import PREFIX, BucketPlace
+from tests.conformance.test_store import KEY, MIB, Source, bytes_of
+from tests.servers.ceph import KMS_KEY_ID, CephRgw
+
+PARTS: dict[str, Any] = {"single_put_bytes": 4 * MIB, "part_bytes": 5 * MIB}
+
+
+@contextmanager
+def counted(store: S3Store) -> Iterator[list[str]]:
+    """The operations that the store sends, in the order they were signed; retries of one count each."""
+    sent: list[str] = []
+    events = store._bucket.client.meta.events
+
+    def note(operation_name: str, **_: object) -> None:
+        sent.append(operation_name)
+
+    events.register("before-sign.s3", note)
+    yield sent
+    events.unregister("before-sign.s3", note)
+
+
+class Switch:
+    """Says stop after it has been asked ``after`` times."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+# -- parts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_big_file_goes_in_parts_and_its_etag_is_foretold(s3: BucketPlace) -> None:
+    store = s3.open(**PARTS)
+    assert store.probe("probe/x/").etag_is_content
+    data = os.urandom(40 * MIB + 7)
+    with counted(store) as sent:
+        receipt = store.put(KEY, Source(data))
+    assert (receipt.created, sent.count("UploadPart")) == (True, 9)
+    seen = store.head(KEY)
+    assert seen is not None
+    assert (seen.size_bytes, seen.etag) == (len(data), receipt.expected_etag)
+    assert receipt.expected_etag is not None and receipt.expected_etag.endswith("-9")
+    assert receipt.encryption == seen.encryption == ("aws:kms" if s3.tls else None)
+    assert hashlib.sha256(bytes_of(store, KEY)).hexdigest() == receipt.sha256
+    [verdict] = evidence.examine(store, [receipt])
+    assert (verdict.holds, verdict.verified_by) == (True, "etag-md5")
+    assert s3.unfinished() == []
+
+
+def test_a_stopped_upload_goes_on_at_the_part_it_had_reached(s3: BucketPlace) -> None:
+    data = os.urandom(40 * MIB)
+    stopped = s3.open(**PARTS, stopping=Switch(after=3))
+    with counted(stopped) as sent, pytest.raises(Stopping):
+        stopped.put(KEY, Source(data))
+    assert sent.count("UploadPart") == 3
+    assert stopped.head(KEY) is None
+    assert s3.unfinished() == [KEY]
+    resumed = s3.open(**PARTS)
+    with counted(resumed) as sent:
+        receipt = resumed.put(KEY, Source(data))
+    assert (receipt.created, sent.count("UploadPart"), sent.count("CreateMultipartUpload")) == (True, 5, 0)
+    assert bytes_of(resumed, KEY) == data
+    assert s3.unfinished() == []
+
+
+def test_parts_of_other_bytes_or_sizes_are_sent_again(s3: BucketPlace) -> None:
+    data = os.urandom(20 * MIB)
+    damaged = data[: 2 * MIB] + b"?" + data[2 * MIB + 1 :]
+    other_sizes = s3.open(single_put_bytes=4 * MIB, part_bytes=6 * MIB, stopping=Switch(after=3))
+    with pytest.raises(Stopping):
+        other_sizes.put(KEY, Source(data))
+    other_bytes = s3.open(**PARTS, stopping=Switch(after=3))
+    with pytest.raises(Stopping):
+        other_bytes.put(KEY, Source(damaged, claimed=data))
+    store = s3.open(**PARTS)
+    receipt = store.put(KEY, Source(data))
+    assert receipt.created
+    assert bytes_of(store, KEY) == data
+    assert store.probe("probe/x/").etag_is_content
+    [verdict] = evidence.examine(store, [receipt])
+    assert verdict.verified_by == "etag-md5"
+
+
+def test_a_big_file_that_is_there_is_not_sent_again(s3: BucketPlace) -> None:
+    store = s3.open(**PARTS)
+    data = os.urandom(11 * MIB)
+    first = store.put(KEY, Source(data))
+    with counted(store) as sent:
+        again = store.put(KEY, Source(data))
+    assert sent == ["HeadObject"]
+    assert not again.created
+    assert (again.expected_etag, again.version_id) == (first.expected_etag, first.version_id)
+    other = store.put(KEY, Source(os.urandom(11 * MIB)))
+    assert not other.created
+    assert bytes_of(store, KEY) == data
+    [verdict] = evidence.examine(store, [other])
+    assert verdict.problem == "content"
+
+
+def test_other_parts_of_the_same_bytes_are_no_damage(s3: BucketPlace) -> None:
+    data = os.urandom(13 * MIB)
+    s3.open(single_put_bytes=4 * MIB, part_bytes=6 * MIB).put(KEY, Source(data))
+    store = s3.open(**PARTS)
+    store.probe("probe/x/")
+    receipt = store.put(KEY, Source(data))
+    [verdict] = evidence.examine(store, [receipt])
+    assert (verdict.holds, verdict.verified_by) == (True, "read-back")
+
+
+def test_a_big_file_that_changes_leaves_no_upload_behind(s3: BucketPlace) -> None:
+    class Changing(Source):
+        def read(self, offset: int, length: int) -> bytes:
+            data = super().read(offset, length)
+            return data if offset < 10 * MIB else data[:-1] + b"?"
+
+    store = s3.open(**PARTS)
+    with pytest.raises(SourceChanged):
+        store.put(KEY, Changing(b"x" * (21 * MIB)))
+    assert store.head(KEY) is None
+    assert s3.unfinished() == []
+
+
+def test_two_that_send_one_big_file_at_once_do_each_other_no_harm(s3: BucketPlace) -> None:
+    data = os.urandom(24 * MIB)
+    stopped = s3.open(**PARTS, stopping=Switch(after=2))
+    with pytest.raises(Stopping):
+        stopped.put(KEY, Source(data))
+    outcomes: list[Receipt | DicomwatchdError] = []
+
+    def send() -> None:
+        try:
+            outcomes.append(s3.open(**PARTS).put(KEY, Source(data)))
+        except DicomwatchdError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=send) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert any(isinstance(outcome, Receipt) for outcome in outcomes)
+    assert all(isinstance(outcome, Receipt | Transient) for outcome in outcomes)
+    again = s3.open(**PARTS)
+    receipt = again.put(KEY, Source(data))
+    assert not receipt.created
+    assert bytes_of(again, KEY) == data
+
+
+def test_several_big_files_share_one_budget(s3: BucketPlace) -> None:
+    out = [0]
+    most = [0]
+    lock = threading.Lock()
+
+    class Watched(Source):
+        def read(self, offset: int, length: int) -> bytes:
+            with lock:
+                out[0] += length
+                most[0] = max(most[0], out[0] - store_sent[0])
+            return super().read(offset, length)
+
+    from dicomwatchd.archive.budget import ByteBudget
+
+    class Counting(ByteBudget):
+        def give_back(self, size_bytes: int) -> None:
+            with lock:
+                store_sent[0] += size_bytes
+            super().give_back(size_bytes)
+
+    store_sent = [0]
+    store = s3.open(**PARTS, budget=Counting(12 * MIB))
+    contents = [os.urandom(16 * MIB) for _ in range(3)]
+    threads = [
+        threading.Thread(target=store.put, args=(f"big/{number}", Watched(data)))
+        for number, data in enumerate(contents)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [bytes_of(store, f"big/{number}") for number in range(3)] == contents
+    assert 0 < most[0] <= 12 * MIB
+
+
+def test_parts_keep_to_the_limits_of_s3() -> None:
+    for size_bytes in (17 * MIB, 6 * 10**9, 160 * 2**30, 2**40, 5 * 2**40):
+        part_bytes = part_size(size_bytes, 16 * MIB)
+        assert part_bytes == part_size(size_bytes, 16 * MIB)
+        assert -(-size_bytes // part_bytes) <= 10_000
+        assert part_bytes % MIB == 0
+
+
+# -- one piece ------------------------------------------------------------------------------------------------------
+
+
+def test_a_small_file_takes_one_request_and_leaves_no_transfer_coding(s3: BucketPlace) -> None:
+    store = s3.open()
+    store.probe("probe/x/")
+    headers: list[Any] = []
+    store._bucket.client.meta.events.register(
+        "before-send.s3.PutObject", lambda request, **_: headers.append(dict(request.headers.items()))
+    )
+    with counted(store) as sent:
+        store.put(KEY, Buffer.of(b"content"))
+    assert sent == ["PutObject"]
+    [sent_headers] = headers
+    assert "Expect" not in sent_headers
+    assert {"Content-MD5", "If-None-Match"} <= set(sent_headers)
+    kept = s3.client.head_object(Bucket=s3.bucket, Key=PREFIX + KEY)
+    assert not kept.get("ContentEncoding")
+    assert kept["ContentType"] == "application/dicom"
+    assert kept["Metadata"] == {}
+    if s3.tls:
+        assert (kept["ServerSideEncryption"], kept["SSEKMSKeyId"]) == ("aws:kms", KMS_KEY_ID)
+
+
+def test_what_is_in_memory_goes_in_one_piece_whatever_its_size(s3: BucketPlace) -> None:
+    store = s3.open(**PARTS)
+    store.probe("probe/x/")
+    with counted(store) as sent:
+        assert store.put("studies/1/manifests/00000001.json", Buffer.of(b"x" * (9 * MIB))).created
+    assert sent == ["PutObject"]
+
+
+def test_a_body_that_ends_early_is_no_content(s3: BucketPlace) -> None:
+    """The server is made to promise more than it sends: the answer's length is raised on the way in."""
+    store = s3.open()
+    store.put(KEY, Buffer.of(b"x" * 1000))
+
+    def promise_more(parsed: Any, **_: object) -> None:
+        parsed["ContentLength"] = 2000
+
+    store._bucket.client.meta.events.register("after-call.s3.GetObject", promise_more)
+    with pytest.raises(OutOfReach):
+        bytes_of(store, KEY)
+
+
+# -- encryption -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encryption", [Encryption(mode="aws:kms", key_id="no-such-key"), Encryption(mode="AES256")])
+def test_encryption_that_cannot_be_had_stores_nothing(s3: BucketPlace, encryption: Encryption) -> None:
+    store = s3.open(settings=s3.settings.model_copy(update={"encryption": encryption}), **PARTS)
+    for content in (Buffer.of(b"x"), Source(b"x" * (6 * MIB))):
+        with pytest.raises(DicomwatchdError):
+            store.put(KEY, content)
+        assert s3.open().head(KEY) is None
+
+
+@pytest.mark.parametrize("encryption", [Encryption(mode="aws:kms", key_id="no-such-key"), Encryption(mode="AES256")])
+def test_a_store_that_cannot_encrypt_as_asked_is_refused_at_the_start(
+    rgw_place: Callable[[bool], BucketPlace], encryption: Encryption
+) -> None:
+    place = rgw_place(True)
+    place.open().initialise()
+    store = place.open(settings=place.settings.model_copy(update={"encryption": encryption}))
+    with pytest.raises(ArchiveRefused):
+        store.probe("probe/x/")
+
+
+# -- the probe ------------------------------------------------------------------------------------------------------
+
+
+def test_the_probe_finds_what_this_gateway_is_known_for(s3: BucketPlace) -> None:
+    store = s3.open()
+    found = store.probe("probe/x/")
+    assert store.capabilities is found
+    assert (found.etag_is_content, found.checksum_on_head, found.creates_only) == (True, False, True)
+    assert found.details["wrong Content-MD5"] == "refused"
+    assert found.details["wrong SHA-256 checksum"] == "accepted"
+    assert found.details["body altered after signing"] == "refused"
+    assert found.details["encryption"] == ("aws:kms" if s3.tls else "none reported")
+    assert sum(item.size_bytes for item in store.listing("probe/")) < 2000
+    assert s3.unfinished() == []
+
+
+def test_the_probe_tells_a_bucket_whose_versions_undo_create_only(s3: BucketPlace) -> None:
+    s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    store = s3.open()
+    assert not store.probe("probe/x/").creates_only
+    store.put(KEY, Buffer.of(b"first"))
+    assert not store.put(KEY, Buffer.of(b"second")).created
+    assert bytes_of(store, KEY) == b"first"
+
+
+def test_an_etag_that_only_repeats_what_was_sent_proves_nothing(s3: BucketPlace) -> None:
+    """A store that took its ETag from our Content-MD5 would answer a PUT without one with some other ETag."""
+    store = s3.open()
+
+    def forge(parsed: Any, **_: object) -> None:
+        parsed["ETag"] = '"d41d8cd98f00b204e9800998ecf8427e"'
+
+    store._bucket.client.meta.events.register("after-call.s3.HeadObject", forge)
+    found = store.probe("probe/x/")
+    assert not found.etag_is_content
+    assert found.details["ETag is the MD5"] == "no"
+
+
+def test_a_store_that_forgets_the_encryption_is_refused(s3: BucketPlace) -> None:
+    if not s3.tls:
+        s3.settings = s3.settings.model_copy(update={"encryption": Encryption(mode="aws:kms", key_id=KMS_KEY_ID)})
+    store = s3.open()
+    for operation in ("PutObject", "HeadObject"):
+
+        def forget(parsed: Any, **_: object) -> None:
+            parsed.pop("ServerSideEncryption", None)
+
+        store._bucket.client.meta.events.register(f"after-call.s3.{operation}", forget)
+        with pytest.raises(ArchiveRefused):
+            store.probe(f"probe/{operation}/")
+        store._bucket.client.meta.events.unregister(f"after-call.s3.{operation}", forget)
+
+
+# -- the bucket -----------------------------------------------------------------------------------------------------
+
+
+def test_what_others_have_set_on_the_bucket_stays(s3: BucketPlace) -> None:
+    client, name = s3.client, cast(Any, {"Bucket": s3.bucket})
+    foreign: Any = {
+        "Sid": "Foreign",
+        "Effect": "Allow",
+        "Principal": {"AWS": ["arn:aws:iam:::user/test"]},
+        "Action": "s3:GetObject",
+        "Resource": f"arn:aws:s3:::{s3.bucket}/public/*",
+    }
+    rule: Any = {"ID": "foreign", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}, "Expiration": {"Days": 3}}
+    client.put_bucket_policy(**name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [foreign]}))
+    client.put_bucket_lifecycle_configuration(**name, LifecycleConfiguration={"Rules": [rule]})
+    first = {step.what: step.outcome for step in s3.open().initialise()}
+    second = {step.what: step.outcome for step in s3.open().initialise()}
+    statements = json.loads(client.get_bucket_policy(**name)["Policy"])["Statement"]
+    rules = client.get_bucket_lifecycle_configuration(**name)["Rules"]
+    assert [s["Sid"] for s in statements] == (["Foreign", "DicomwatchdTlsOnly"] if s3.tls else ["Foreign"])
+    assert {r["ID"] for r in rules} == {
+        "foreign",
+        f"dicomwatchd-abort-multipart {PREFIX}",
+        f"dicomwatchd-probe-expiry {PREFIX}",
+    }
+    assert first["lifecycle of unfinished uploads and probe objects"] == "set"
+    assert set(second.values()) <= {"present", "not supported"}
+
+
+def test_versions_are_left_off_where_they_would_undo_create_only(s3: BucketPlace) -> None:
+    assert s3.client.get_bucket_versioning(Bucket=s3.bucket).get("Status") == "Suspended"
+    steps = {step.what: step for step in s3.open().initialise()}
+    assert steps["versioning"].outcome == "not supported"
+    assert s3.open().probe("probe/x/").creates_only
+
+
+def test_the_bucket_is_encrypted_by_default_as_configured(s3: BucketPlace) -> None:
+    if s3.tls:
+        [rule] = s3.client.get_bucket_encryption(Bucket=s3.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+        assert rule["ApplyServerSideEncryptionByDefault"] == {
+            "SSEAlgorithm": "aws:kms",
+            "KMSMasterKeyID": KMS_KEY_ID,
+        }
+
+
+# -- trouble --------------------------------------------------------------------------------------------------------
+
+
+def _attempts(store: S3Store) -> list[Callable[[], object]]:
+    return [
+        lambda: store.put(KEY, Buffer.of(b"x")),
+        lambda: store.put(KEY, Source(b"x" * (6 * MIB))),
+        lambda: store.head(KEY),
+        lambda: list(store.listing("")),
+        lambda: list(store.read(KEY)),
+        store.check,
+        store.initialise,
+        lambda: store.probe("probe/trouble/"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("AWS_SECRET_ACCESS_KEY", "rotated"), ("AWS_ACCESS_KEY_ID", "GONE")],
+)
+def test_credentials_that_were_changed_park_nothing(
+    s3: BucketPlace, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    for attempt in _attempts(s3.open(**PARTS)):
+        with pytest.raises(Transient) as caught:
+            attempt()
+        assert (caught.value.code, bool(caught.value.endpoint)) == ("credentials", True)
+
+
+def test_a_gateway_that_is_down_parks_nothing(s3: BucketPlace, rgw: CephRgw) -> None:
+    store = s3.open(**PARTS)
+    rgw.pause_gateway()
+    try:
+        for attempt in _attempts(store)[:6]:
+            with pytest.raises(OutOfReach) as caught:
+                attempt()
+            assert caught.value.endpoint
+            assert KEY not in str(caught.value)
+    finally:
+        rgw.resume_gateway()
+    assert store.put(KEY, Buffer.of(b"x")).created
+
+
+def test_a_certificate_that_is_not_trusted_is_said(rgw_place: Callable[[bool], BucketPlace]) -> None:
+    place = rgw_place(True)
+    store = place.open(settings=place.settings.model_copy(update={"ca_file": None}))
+    with pytest.raises(OutOfReach) as caught:
+        store.check()
+    assert caught.value.hint is not None and "ca_file" in caught.value.hint
+
+
+def test_an_endpoint_from_the_environment_is_not_taken(
+    rgw_place: Callable[[bool], BucketPlace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = rgw_place(False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", place.settings.endpoint_url or "")
+    store = place.open(settings=place.settings.model_copy(update={"endpoint_url": None, "region": "eu-west-1"}))
+    assert store._bucket.client.meta.endpoint_url.endswith("amazonaws.com")
+    assert store.destination.endpoint == "aws:eu-west-1"
+
+
+def test_a_key_of_another_archive_in_the_bucket_is_not_ours(s3: BucketPlace) -> None:
+    s3.client.put_object(Bucket=s3.bucket, Key="archive.json", Body=b"x")
+    store = s3.open()
+    assert store.head("archive.json") is None
+    with pytest.raises(Permanent):
+        list(store.read("archive.json"))
