@@ -1,0 +1,69 @@
+"""The CloudFormation template says what `archive init` does, and gives nobody the right to delete."""
+
+from __future__ import annotations
+
+import pytest
+
+from dicomwatchd.archive import keys, s3_setup
+from dicomwatchd.archive.dynamodb_setup import definition
+from tests import aws_template
+
+
+def test_the_table_is_the_one_that_init_makes() -> None:
+    table = aws_template.resources()["Table"]
+    recovery = table.pop("PointInTimeRecoverySpecification")
+    assert recovery == {"PointInTimeRecoveryEnabled": True}
+    made = definition("${TableName}")
+    for whole in (table, made):
+        whole["AttributeDefinitions"] = sorted(whole["AttributeDefinitions"], key=str)
+    assert table == made
+
+
+def test_the_buckets_rules_are_the_ones_that_init_makes() -> None:
+    bucket = aws_template.resources()["Bucket"]
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    abort, probe = bucket["LifecycleConfiguration"]["Rules"]
+    assert (abort["Prefix"], abort["Status"]) == ("${Prefix}", "Enabled")
+    assert abort["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": s3_setup.ABORT_DAYS}
+    assert set(abort) == {"Id", "Status", "Prefix", "AbortIncompleteMultipartUpload"}  # and expires nothing
+    assert (probe["Prefix"], probe["Status"]) == ("${Prefix}" + keys.PROBE, "Enabled")
+    assert probe["ExpirationInDays"] == s3_setup.PROBE_DAYS
+    assert probe["NoncurrentVersionExpiration"] == {"NoncurrentDays": s3_setup.PROBE_DAYS}
+
+
+def test_the_bucket_denies_what_it_should() -> None:
+    denials = {s["Sid"]: s for s in aws_template.statements("BucketPolicy", "Deny")}
+    everything = ["${Bucket.Arn}", "${Bucket.Arn}/*"]
+    tls = denials[s3_setup.TLS_SID]
+    assert (tls["Principal"], tls["Action"], tls["Resource"]) == ("*", ["s3:*"], everything)
+    assert tls["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    deletion = denials["DaemonDeletesNothing"]
+    assert "s3:DeleteObject*" in deletion["Action"] and deletion["Resource"] == everything
+    assert deletion["Condition"] == {"ArnEquals": {"aws:PrincipalArn": "${DaemonPrincipalArn}"}}
+    assert denials["CreateOnly"]["Resource"] == [
+        "${Bucket.Arn}/${Prefix}" + keys.STUDIES + "*",
+        "${Bucket.Arn}/${Prefix}" + keys.IDENTITY,
+    ]
+    assert {"NoOtherKey", "NoOtherEncryption"} <= set(denials)
+    assert aws_template.statements("BucketPolicy", "Allow") == []
+
+
+@pytest.mark.parametrize("policy", ["DaemonPolicy", "FetchPolicy"])
+def test_nobody_is_given_more_than_named_actions_on_named_things(policy: str) -> None:
+    for statement in aws_template.statements(policy, "Allow"):
+        for action in statement["Action"]:
+            assert "*" not in action
+            # BatchWriteItem deletes, and so do updates and transactions in effect.
+            assert not any(word in action for word in ("Delete", "BatchWrite", "UpdateItem", "PartiQL", "Remove"))
+        assert statement["Resource"] != "*" and "*" not in str(statement["Resource"])[:3]
+
+
+def test_who_fetches_writes_nothing() -> None:
+    for service in ("s3", "dynamodb", "kms"):
+        for action in aws_template.allowed("FetchPolicy", service):
+            assert action.startswith(("Get", "List", "BatchGet", "Describe", "Query", "Decrypt"))
+
+
+def test_the_daemon_sends_below_studies_and_probe_only() -> None:
+    (send,) = [s for s in aws_template.statements("DaemonPolicy", "Allow") if "s3:PutObject" in s["Action"]]
+    assert send["Resource"] == [f"${{Bucket.Arn}}/${{Prefix}}{folder}*" for folder in (keys.STUDIES, keys.PROBE)]
