@@ -14,13 +14,8 @@ from dicomwatchd.uploads import UploadDesk
 Progress = Callable[[dict[str, Any]], None]
 
 
-def commands(
-    queue: Queue, live_status: Callable[[], dict[str, Any]], uploads: UploadDesk, wake: Callable[[], None]
-) -> dict[str, Command]:
-    """``live_status`` is what only the running daemon knows; the rest comes from the queue."""
-
-    def status(_request: Mapping[str, Any], _progress: Progress) -> Any:
-        return {**queue.reports.status(), **live_status()}
+def reading(queue: Queue) -> dict[str, Command]:
+    """What the queue alone can answer, whether the daemon runs or not."""
 
     def list_queue(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.queue(whole(request, "limit", 100))
@@ -33,6 +28,17 @@ def commands(
 
     def stats(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.stats(whole(request, "days", 7))
+
+    return {"queue": list_queue, "quarantine": quarantine, "show": show, "stats": stats}
+
+
+def commands(
+    queue: Queue, live_status: Callable[[], dict[str, Any]], uploads: UploadDesk, wake: Callable[[], None]
+) -> dict[str, Command]:
+    """``live_status`` is what only the running daemon knows; the rest comes from the queue."""
+
+    def status(_request: Mapping[str, Any], _progress: Progress) -> Any:
+        return {**queue.reports.status(), **live_status()}
 
     def retry(request: Mapping[str, Any], _progress: Progress) -> Any:
         study_uid = text(request, "study_uid")
@@ -50,12 +56,4 @@ def commands(
             time.sleep(0.3)
         return now
 
-    return {
-        "status": status,
-        "queue": list_queue,
-        "quarantine": quarantine,
-        "show": show,
-        "stats": stats,
-        "retry": retry,
-        "upload": upload,
-    }
+    return {**reading(queue), "status": status, "retry": retry, "upload": upload}

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.control_client import ControlClient
-from dicomwatchd.errors import ConfigError
+from dicomwatchd.control_client import ControlClient, DaemonUnreachable
+from dicomwatchd.errors import ConfigError, Fatal
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -36,3 +36,37 @@ def client(invocation: Invocation, socket_path: Path | None) -> ControlClient:
     except ConfigError as error:
         error.hint = "--config FILE names another one; --socket FILE does without"
         raise
+
+
+def ask(invocation: Invocation, socket_path: Path | None, command: str, **arguments: object) -> Any:
+    """The answer to a command that only reads: the daemon's or, while it is not running, what its state says.
+
+    Raises DaemonUnreachable where there is neither, ConfigError, DaemonRefused.
+    """
+    connection = client(invocation, socket_path)
+    try:
+        return connection.call(command, **arguments)
+    except DaemonUnreachable as unreachable:
+        if socket_path is not None or unreachable.code != "daemon-not-running":
+            raise
+        return _from_the_state(invocation, command, arguments, unreachable)
+
+
+def _from_the_state(
+    invocation: Invocation, command: str, arguments: dict[str, object], unreachable: DaemonUnreachable
+) -> Any:
+    from dicomwatchd import config
+    from dicomwatchd.commands import reading
+    from dicomwatchd.ports import SystemClock
+    from dicomwatchd.queue import open_queue_to_read
+
+    try:
+        queue = open_queue_to_read(config.load(invocation.config_path).state_directory, SystemClock())
+    except (OSError, Fatal) as error:
+        raise unreachable from error
+    if queue is None:
+        raise unreachable
+    try:
+        return reading(queue)[command](arguments, lambda _progress: None)
+    finally:
+        queue.close()

@@ -1,4 +1,4 @@
-"""The commands that ask the running daemon: status, queue, quarantine, retry, stats."""
+"""The commands about the daemon's work: status, queue, quarantine, retry, stats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from dicomwatchd.cli import output
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import UID
-from dicomwatchd.cli.control_access import client, socket_option
+from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.model import Uid
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
@@ -83,7 +83,7 @@ def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json:
     Those on their way first, then by how long they wait. A study that is parked needs a person: the reason says
     why, and `retry` tries it again.
     """
-    studies: list[dict[str, Any]] = client(invocation, socket_path).call("queue", limit=limit)
+    studies: list[dict[str, Any]] = ask(invocation, socket_path, "queue", limit=limit)
     if as_json:
         output.document({"studies": studies})
         return
@@ -118,7 +118,7 @@ def quarantine(invocation: Invocation, limit: int, socket_path: Path | None, as_
 
     They stay where they are. Each is looked at again when it changes; take away what does not belong there.
     """
-    files: list[dict[str, Any]] = client(invocation, socket_path).call("quarantine", limit=limit)
+    files: list[dict[str, Any]] = ask(invocation, socket_path, "quarantine", limit=limit)
     if as_json:
         output.document({"files": files})
         return
@@ -157,7 +157,7 @@ def stats(invocation: Invocation, days: int, socket_path: Path | None, as_json: 
     Shipments (a study's files, sent in one go), studies, files, size, speed, and the seconds spent in each stage.
     Days are UTC.
     """
-    said: dict[str, Any] = client(invocation, socket_path).call("stats", days=days)
+    said: dict[str, Any] = ask(invocation, socket_path, "stats", days=days)
     if as_json:
         output.document(said)
         return

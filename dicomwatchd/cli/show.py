@@ -10,7 +10,7 @@ import click
 from dicomwatchd.cli import attributes, exits, output
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, opened
-from dicomwatchd.cli.control_access import client, socket_option
+from dicomwatchd.cli.control_access import ask, socket_option
 from dicomwatchd.cli.search import summary
 from dicomwatchd.control_client import DaemonRefused, DaemonUnreachable
 from dicomwatchd.errors import DicomwatchdError, Permanent
@@ -74,7 +74,7 @@ def _local(
     if where.given and socket_path is None:
         return None  # a workstation that reads the archive alone
     try:
-        found: dict[str, Any] | None = client(invocation, socket_path).call("show", study_uid=study, answer_seconds=10)
+        found: dict[str, Any] | None = ask(invocation, socket_path, "show", study_uid=study)
     except DaemonUnreachable as error:
         note(f"{error.message}; what is here of the study is unknown")
         return None
