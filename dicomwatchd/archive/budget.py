@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dicomwatchd.errors import Stopping
 
-BUDGET_BYTES = 96 * 1024 * 1024
+BUDGET_BYTES = 64 * 1024 * 1024
 
 
 class ByteBudget:
