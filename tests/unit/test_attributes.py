@@ -58,7 +58,8 @@ def test_only_attributes_that_may_have_several_values_are_split() -> None:
     [
         (b"", b"DOE^JANE", {"Alphabetic": "DOE^JANE"}),
         (b"ISO_IR 100", b"Buc^J\xe9r\xf4me", {"Alphabetic": "Buc^Jérôme"}),
-        (b"ISO-IR 100", b"Buc^J\xe9r\xf4me ", {"Alphabetic": "Buc^Jérôme"}),
+        (b"ISO-IR 144", "Люк ".encode("iso8859-5"), {"Alphabetic": "Люк"}),
+        (b"iso 2022-IR 144 ", "Люк ".encode("iso8859-5"), {"Alphabetic": "Люк"}),
         (b"ISO_IR 192", "Wang^XiaoDong=王^小東=".encode(), {"Alphabetic": "Wang^XiaoDong", "Ideographic": "王^小東"}),
         (b"GB18030", "Wang^Dong=王^小东".encode("gb18030"), {"Alphabetic": "Wang^Dong", "Ideographic": "王^小东"}),
         (
