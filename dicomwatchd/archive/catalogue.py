@@ -58,7 +58,11 @@ class Query:
 
 
 class Catalogue(Protocol):
-    """Safe to use from many threads. Raises Transient, Permanent, Fatal; never a foreign exception."""
+    """Safe to use from many threads. Raises Transient, Permanent, Fatal; never a foreign exception.
+
+    Only `check` and `identity` say NotInitialised. A catalogue that is gone while the daemon runs is an outage like
+    another (OutOfReach): an unmounted share must not end the daemon.
+    """
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The main job on a real S3 gateway and DynamoDB, over TLS, with SSE-KMS: dropped slowly, late, twice, large, cut off."""
+"""The main job on a real S3 gateway and DynamoDB, over TLS, with SSE-KMS: dropped slowly, late, twice, large."""
 
 from __future__ import annotations
 
@@ -272,3 +272,42 @@ def test_the_archive_is_readable_with_the_aws_cli_jq_and_sha256sum_alone(site: S
     assert done.returncode == 0, done.stderr
     back = {(p.parent.name, p.name): sha256(p) for p in folder.rglob("*.dcm")}
     assert back == expected(made)
+
+
+def test_five_minutes_to_a_real_bucket_as_the_readme_says(
+    tmp_path: Path, rgw: CephRgw, dynamodb: DynamoDBLocal, bucket: str, table_name: str
+) -> None:
+    """The README's block, with this machine's stores and an export put in."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    block = re.search(r"<!-- ci:bucket -->\n```sh\n(.*?)```", text, re.DOTALL)
+    assert block is not None
+    made = Maker(seed=15).mr_study(tmp_path / "export", series=1, slices=3)
+    here = archive_of(rgw, dynamodb, bucket, table_name)
+    script = block[1]
+    for said, put_in in (
+        ("    kind: s3\n", "    kind: s3\n" + _endpoint(here["store"])),
+        ("    kind: dynamodb\n", "    kind: dynamodb\n" + _endpoint(here["catalogue"])),
+        ("my-dicom-archive", bucket),
+        ("my-dicom-studies", table_name),
+        ("eu-central-1", rgw.region),
+        ("alias/dicom", KMS_KEY_ID),
+        ("/path/to/an/export", str(tmp_path / "export")),
+        (f"path: {'$HOME'}/pacs/inbox}}", "path: $HOME/pacs/inbox, settle_seconds: 0, quiet_seconds: 1}"),
+    ):
+        assert said in script
+        script = script.replace(said, put_in)
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, **rgw.env(), "HOME": str(home)}
+    environment.pop("AWS_CA_BUNDLE", None)
+    environment["PATH"] = f"{Path(Site.ctl_program).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert made[0].study_uid in done.stdout
+    assert not [path for path in (home / "pacs" / "inbox").rglob("*") if path.is_file()]
+
+
+def _endpoint(part: dict[str, Any]) -> str:
+    return f"    endpoint_url: {part['endpoint_url']}\n    ca_file: {part['ca_file']}\n"
