@@ -1,0 +1,241 @@
+"""A site inside the test's own process: the real queue, intake, pipeline, store and catalogue, on a clock that jumps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive.catalogue import Catalogue
+from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.errors import Fatal
+from dicomwatchd.fetch.fetcher import Fetcher
+from dicomwatchd.fetch.plan import plan
+from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.model import Uid
+from dicomwatchd.pipeline import recover
+from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.pool import InlineWorkers
+from dicomwatchd.pipeline.stages import AfterArchive, Archive, Context
+from dicomwatchd.queue import Queue, open_queue
+from dicomwatchd.queue.rows import Source
+from tests.synthetic import Made
+
+#: A study that has not arrived after so many tries, on a clock that jumps over every pause, never will.
+MOST_TRIES = 40
+
+
+class JumpingClock:
+    """Time passes when it is told to, and by a microsecond at each look."""
+
+    def __init__(self, start: float) -> None:
+        self._now = start
+
+    def now(self) -> float:
+        self._now += 1e-6
+        return self._now
+
+    def monotonic(self) -> float:
+        return self.now()
+
+    def jump(self, seconds: float) -> None:
+        self._now += seconds
+
+
+@dataclass
+class Notes:
+    """A log that keeps its entries, for a failing test to show."""
+
+    entries: list[tuple[str, str, Mapping[str, object]]] = field(default_factory=list)
+
+    def debug(self, event: str, message: str, **fields: object) -> None:
+        """Not kept."""
+
+    def info(self, event: str, message: str, **fields: object) -> None:
+        self.entries.append((event, message, fields))
+
+    warning = error = info
+
+    def __str__(self) -> str:
+        return "\n".join(f"{event}: {message} {dict(fields)}" for event, message, fields in self.entries)
+
+
+class Shipping:
+    """One inbox and one state directory below ``root``, and the archive they ship to.
+
+    `drop` what is to be archived, then `run`. A Fatal error stops it as it stops the daemon; `restart` is systemd.
+    """
+
+    def __init__(self, root: Path, archive: Archive, *, seed: int = 0) -> None:
+        self.root = root
+        self.inbox = root / "inbox"
+        self.state = root / "state"
+        self.inbox.mkdir(parents=True)
+        self.state.mkdir()
+        self.archive = archive
+        self.clock = JumpingClock(1_900_000_000.0)
+        self.log = Notes()
+        self.fatal: Fatal | None = None
+        self.tries = 0
+        self._seed = seed
+        self.queue: Queue
+        self._start()
+
+    def _start(self) -> None:
+        self.fatal = None
+        self.queue = open_queue(self.state, self.clock, lambda _: None)
+        destination = f"{self.archive.store.destination} {self.archive.catalogue.name}"
+        self.queue.binding.bind(self.archive.archive_id, destination)
+        self._source = self.queue.arrivals.add_source("inbox", os.fsencode(self.inbox), "inbox")
+        recover.bring_back(self._source, self.log)
+        recover.conclude(self.queue.shipments, set())
+        self.queue.shipments.recover()
+        rng = Random(self._seed)
+        self._intake = InboxIntake(
+            self._source,
+            IntakeSettings(settle_seconds=0, quiet_seconds=1, scan_interval_seconds=60),
+            self.queue.arrivals,
+            self.clock,
+            rng,
+            self.log,
+            lambda: None,
+        )
+        context = Context(
+            archive=self.archive,
+            shipments=self.queue.shipments,
+            sources=self._sources,
+            after_archive=lambda _: AfterArchive(delete=True),
+            look_again=lambda _, parent: self._intake.hint(parent),
+            clock=self.clock,
+            log=self.log,
+        )
+        self._dispatcher = Dispatcher(
+            context, InlineWorkers().lane, 1, rng, lambda _: None, self._on_fatal
+        )
+
+    def _sources(self) -> Mapping[int, Source]:
+        return {self._source.source_id: self._source}
+
+    def _on_fatal(self, error: Fatal) -> None:
+        self.fatal = self.fatal or error
+
+    def restart(self) -> None:
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        self.queue.close()
+
+    # -- at work ------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Look at the inbox, ship what can be shipped, then jump to when something may happen again."""
+        self._intake.step()
+        self.tries += 1
+        self._dispatcher.work_off()
+        due = self.queue.shipments.next_try_at()
+        until = max(due or 0.0, self._dispatcher.backoff.until())
+        self.clock.jump(max(1.5, until - self.clock.now() + 0.01))
+
+    def run(self, after_each_step: Callable[[], None] = lambda: None) -> None:
+        """Until everything that is in the inbox is archived, something is parked, or hope is lost. A Fatal error is
+        left standing for the caller to look at."""
+        self._intake.scan_soon()
+        for _ in range(MOST_TRIES):
+            self.step()
+            after_each_step()
+            counts = self.queue.reports.unfinished()
+            if self.fatal or counts["parked"] or (not counts["moving"] and not self.left()):
+                return
+
+    def left(self) -> list[Path]:
+        return sorted(path for path in self.inbox.rglob("*") if not path.is_dir())
+
+    # -- what can be seen -----------------------------------------------------------------------------------------
+
+    def parked(self) -> list[tuple[str | None, str | None]]:
+        """(code, reason) of each parked study."""
+        return [(row["code"], row["reason"]) for row in self.queue.reports.queue(100) if row["state"] == "parked"]
+
+    def why(self) -> str:
+        """For the message of a failing assertion."""
+        return f"queue: {self.queue.reports.queue(10)}\nlog:\n{self.log}"
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def not_lost(shipping: Shipping, made: list[Made], held: Callable[[str], bool]) -> list[Made]:
+    """The files that are neither in the inbox any more nor, as ``held`` says of a SHA-256, in the store: lost."""
+    there = {sha256_of(path) for path in shipping.left()}
+    return [one for one in made if one.sha256 not in there and not held(one.sha256)]
+
+
+def fetched(store: ObjectStore, catalogue: Catalogue, study: Uid) -> dict[tuple[str, str], str]:
+    """(series, SOP instance) to SHA-256 of a study that `fetch` brings back, by catalogue and manifest."""
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = plan(store, catalogue, study)
+        report = Fetcher(store, threads=2, attempts=1).fetch(manifest, Path(folder))
+        assert report.complete, report
+        return {
+            (path.parent.name, path.name.removesuffix(".dcm")): sha256_of(path) for path in Path(folder).rglob("*.dcm")
+        }
+
+
+def disagreement(archive: Archive, study: Uid, made: list[Made], listed: Mapping[str, int]) -> str | None:
+    """What is wrong with a study that should be archived, once and whole; None if nothing is.
+
+    ``listed`` is the store's own listing below the study, key to size, taken past every proxy.
+    """
+    latest = manifests.latest(archive.store, study)
+    if latest is None:
+        return "no manifest"
+    record = archive.catalogue.get(study)
+    if record is None or (record.revision, record.manifest_sha256) != (latest.revision, latest.sha256):
+        return "the catalogue does not hold the newest manifest"
+    expected = {
+        keys.instance(study, Uid(m.series_uid), Uid(m.sop_instance_uid), m.sha256): m.size_bytes for m in made
+    }
+    if {i.key: i.size_bytes for i in latest.instances} != expected:
+        return "the manifest lists something else than what was in the inbox"
+    if latest.damaged_keys:
+        return f"the manifest calls {len(latest.damaged_keys)} good objects damaged"
+    if latest.revision != 1:
+        return f"revision {latest.revision} of a study that was shipped once"
+    surplus = set(listed) - set(expected) - {latest.key}
+    if surplus or len(listed) != len(expected) + 1:
+        return f"{len(surplus)} objects too many, {len(set(expected) - set(listed))} too few"
+    if fetched(archive.store, archive.catalogue, study) != {(m.series_uid, m.sop_instance_uid): m.sha256 for m in made}:
+        return "fetch brings something else"
+    return None
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    """botocore's own short retries go on without their pauses."""
+    import botocore.endpoint
+
+    class _Time:
+        def __getattr__(self, name: str) -> object:
+            import time
+
+            return getattr(time, name)
+
+        @staticmethod
+        def sleep(_seconds: float) -> None:
+            return
+
+    real = botocore.endpoint.time
+    botocore.endpoint.time = _Time()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        botocore.endpoint.time = real
