@@ -21,9 +21,10 @@ _LINE_LIMIT_BYTES = 256 << 20
 
 
 class DaemonUnreachable(DicomwatchdError):
-    """Nobody answers at the control socket."""
+    """Nobody answers at the control socket: not running ("daemon-not-running"), no permission ("daemon-closed"), or
+    there and silent or in trouble ("daemon-silent")."""
 
-    code = "daemon-not-running"
+    code = "daemon-silent"
 
 
 class DaemonRefused(DicomwatchdError):
@@ -74,12 +75,14 @@ class ControlClient:
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
                 raise DaemonUnreachable(
                     "the daemon is not running",
+                    code="daemon-not-running",
                     hint="nobody listens at its control socket; as a service: systemctl start dicomwatchd",
                     path=str(self._path),
                 ) from error
             except PermissionError as error:
                 raise DaemonUnreachable(
                     "no permission to talk to the daemon",
+                    code="daemon-closed",
                     hint="its control socket is open to root and to the daemon's own user and group",
                     path=str(self._path),
                 ) from error

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from dicomwatchd.cli import output
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.control_client import ControlClient, DaemonUnreachable
 from dicomwatchd.errors import ConfigError, Fatal
@@ -38,8 +39,15 @@ def client(invocation: Invocation, socket_path: Path | None) -> ControlClient:
         raise
 
 
-def ask(invocation: Invocation, socket_path: Path | None, command: str, **arguments: object) -> Any:
-    """The answer to a command that only reads: the daemon's or, while it is not running, what its state says.
+def ask(
+    invocation: Invocation,
+    socket_path: Path | None,
+    command: str,
+    note: Callable[[str], None] = output.note,
+    **arguments: Any,
+) -> Any:
+    """The answer to a command that only reads: the daemon's or, while it is not running, what its state says, which
+    ``note`` is told.
 
     Raises DaemonUnreachable where there is neither, ConfigError, DaemonRefused.
     """
@@ -49,11 +57,13 @@ def ask(invocation: Invocation, socket_path: Path | None, command: str, **argume
     except DaemonUnreachable as unreachable:
         if socket_path is not None or unreachable.code != "daemon-not-running":
             raise
-        return _from_the_state(invocation, command, arguments, unreachable)
+        answer = _from_the_state(invocation, command, arguments, unreachable)
+        note("the daemon is not running; this is the state it left")
+        return answer
 
 
 def _from_the_state(
-    invocation: Invocation, command: str, arguments: dict[str, object], unreachable: DaemonUnreachable
+    invocation: Invocation, command: str, arguments: dict[str, Any], unreachable: DaemonUnreachable
 ) -> Any:
     from dicomwatchd import config
     from dicomwatchd.commands import reading

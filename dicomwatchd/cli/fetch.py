@@ -100,8 +100,10 @@ def _document(report: FetchReport, target: Path, notes: list[str]) -> None:
 
 def _sentences(report: FetchReport, target: Path) -> None:
     there = report.fetched + report.already_there
-    speed = f" at {output.size(report.fetched_bytes / report.seconds)}/s" if report.seconds else ""
-    done = f"{report.fetched:,} fetched ({output.size(report.fetched_bytes)}{speed})"
+    done = f"{report.fetched:,} fetched"
+    if report.fetched_bytes and report.seconds:
+        speed = output.size(report.fetched_bytes / report.seconds)
+        done += f" ({output.size(report.fetched_bytes)} at {speed}/s)"
     if report.already_there:
         done += f", {report.already_there:,} there already"
     place = output.clean(target)

@@ -13,6 +13,8 @@ from dicomwatchd.errors import ConfigError, DicomwatchdError
 
 PROGRAM = "dicomwatchctl"
 
+_IN_ONE_PIECE = frozenset({"STUDY", "SERIES", "SOP INSTANCE"})
+
 # C0, DEL, C1; line and paragraph separators; marks that turn the direction of text; undecodable bytes of names.
 _UNSAFE = {
     **dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd"),
@@ -68,11 +70,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.text import Text
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        shown.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        # A UID in one piece can be copied; whatever else there is may fold.
+        width = max((len(row[index]) for row in cells), default=0) if column in _IN_ONE_PIECE else None
+        shown.add_column(column, overflow="fold", min_width=width)
     for row in cells:
         shown.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False, markup=False, emoji=False).print(shown)
+    Console(highlight=False, markup=False, emoji=False).print(shown, crop=False)
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> None:

@@ -74,7 +74,7 @@ def _local(
     if where.given and socket_path is None:
         return None  # a workstation that reads the archive alone
     try:
-        found: dict[str, Any] | None = ask(invocation, socket_path, "show", study_uid=study)
+        found: dict[str, Any] | None = ask(invocation, socket_path, "show", note, study_uid=study)
     except DaemonUnreachable as error:
         note(f"{error.message}; what is here of the study is unknown")
         return None

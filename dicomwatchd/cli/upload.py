@@ -89,8 +89,8 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
     deleted, failed = int(result.get("deleted") or 0), list(result.get("failed") or [])
     if not result.get("done"):
         return [
-            f"The daemon has taken the folder over; so far {verified:,} of {output.count(files, 'file')} are verified "
-            "in the archive.",
+            f"The daemon has taken the folder over; so far {verified:,} of {output.count(files, 'file')} "
+            f"{_are(verified)} verified in the archive.",
             "Do not delete anything yet. The same command with --wait tells when all are verified.",
         ]
     if files == 0:
@@ -110,7 +110,8 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
             lines.append("A DICOMDIR, which only lists the files beside it, is not archived and was left.")
         return lines
     lines = [
-        f"{verified:,} of {output.count(files, 'file')} are verified in the archive; {files - verified:,} are not:"
+        f"{verified:,} of {output.count(files, 'file')} {_are(verified)} verified in the archive; "
+        f"{files - verified:,} {_are(files - verified)} not:"
     ]
     for item in failed[:_LISTED_FAILURES]:
         lines.append(f"  {output.clean(item.get('name'))}: {output.clean(item.get('reason'))}")
@@ -122,3 +123,7 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
         lines.append("No local copy was deleted.")
     lines.append("Do not delete what is left: the archive does not hold all of it.")
     return lines
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

@@ -99,9 +99,8 @@ class Fetcher:
 
     def _work_through(self, run: Run, folder: TargetFolder, threads: int) -> None:
         with self._executor(threads) as pool:
-            futures = [pool.submit(self._work, run, folder) for _ in range(threads)]
             try:
-                for future in futures:
+                for future in [pool.submit(self._work, run, folder) for _ in range(threads)]:
                     future.result()
             finally:
                 # All done, or Ctrl-C: then the threads must not go on with the rest.

@@ -16,6 +16,8 @@ from click.testing import CliRunner, Result
 from dicomwatchd.cli.app import root
 from dicomwatchd.cli.upload import all_verified, sentences
 from dicomwatchd.control_client import ControlClient, DaemonRefused, DaemonUnreachable
+from dicomwatchd.ports import SystemClock
+from dicomwatchd.queue import open_queue
 
 STUDY = "1.2.840.99999.1"
 
@@ -140,6 +142,51 @@ def test_no_daemon_is_said_plainly(arguments: list[str], tmp_path: Path) -> None
         result = CliRunner().invoke(root, [*arguments, "--socket", str(path)])
         assert result.exit_code == 4 and result.stdout == ""
         assert "the daemon is not running" in result.stderr
+
+
+def test_a_refused_or_silent_daemon_is_not_taken_for_one_that_is_not_running(
+    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state must not be read past a daemon that is there."""
+    with pytest.raises(DaemonUnreachable) as caught:
+        ControlClient(stand_in.path).call("x")
+    assert caught.value.code == "daemon-silent"
+
+    def refused(*_args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(ControlClient, "_connect", refused)
+    with pytest.raises(DaemonUnreachable) as caught:
+        ControlClient(stand_in.path).call("x")
+    assert caught.value.code == "daemon-closed"
+
+
+@pytest.mark.parametrize(
+    ("command", "key"), [(["queue"], "studies"), (["quarantine"], "files"), (["stats"], "days"), (["show", STUDY], "")]
+)
+def test_reading_commands_answer_from_the_state_while_the_daemon_is_down(
+    command: list[str], key: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"""
+state_directory: {tmp_path}
+archive:
+  store: {{kind: directory, path: {tmp_path}-archive}}
+  catalogue: {{kind: sqlite, path: {tmp_path}-archive/catalogue.db}}
+"""
+    )
+    arguments = ["--config", str(config), *command, "--json"]
+    nothing = CliRunner().invoke(root, arguments)
+    assert nothing.exit_code == (3 if command[0] == "show" else 4) and nothing.stdout == ""
+    open_queue(tmp_path, SystemClock(), lambda _transition: None).close()
+    answered = CliRunner().invoke(root, arguments)
+    if command[0] == "show":
+        assert answered.exit_code == 3, "neither state nor archive know the study, and the archive is not there"
+    else:
+        assert answered.exit_code == 0 and json.loads(answered.stdout)[key] == []
+        assert "the daemon is not running; this is the state it left" in answered.stderr
+    assert CliRunner().invoke(root, ["--config", str(config), "status"]).exit_code == 4
 
 
 def test_the_socket_is_found_through_the_configuration(stand_in: StandIn, tmp_path: Path) -> None:
@@ -340,7 +387,7 @@ def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path:
             outcome(verified=2, failed=[{"name": "a\x1b/b", "reason": "no DICOM file"}]),
             False,
             1,
-            "2 of 3 files are verified in the archive; 1 are not:\n  a\ufffd/b: no DICOM file\n"
+            "2 of 3 files are verified in the archive; 1 is not:\n  a\ufffd/b: no DICOM file\n"
             "No local copy was deleted.",
             "may now",
         ),

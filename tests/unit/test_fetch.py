@@ -10,8 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -471,8 +473,44 @@ def test_an_interrupt_stops_all_threads_and_leaves_no_half_file(
     assert sorted(files_below(tmp_path)) == [f"{SERIES}/1.2.0.dcm", f"{SERIES}/1.2.1.dcm"]
 
 
+@pytest.mark.parametrize("when", ["submitting", "waiting"])
+def test_ctrl_c_in_the_main_thread_stops_the_others(
+    store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    study = archive(store, [(SERIES, f"1.2.{n}", content(n)) for n in range(50)])
+    interrupted = threading.Event()
+
+    def slow(_key: str, _count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        yield next(chunks)
+        assert interrupted.wait(20)
+        yield from chunks
+
+    class Pool(ThreadPoolExecutor):
+        """Ctrl-C comes while the last thread is started, or while the first one is waited for."""
+
+        def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+            future = super().submit(*args, **kwargs)
+            if when == "waiting":
+                future.result = interrupt  # type: ignore[method-assign, assignment]
+            elif len(self._threads) == 3:
+                interrupt()
+            return future
+
+        def shutdown(self, *args: Any, **kwargs: Any) -> None:
+            interrupted.set()
+            super().shutdown(*args, **kwargs)
+
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    store.wire = slow
+    with pytest.raises(KeyboardInterrupt):
+        fetcher(store, threads=3, executor=Pool).fetch(study, tmp_path)
+    assert len(store.reads) <= 3 and files_below(tmp_path) == {}
+
+
 _KILLED = """
-import itertools, sys, time
+import itertools, os, sys, time
 from pathlib import Path
 from tests.unit.memory_archive import *
 from dicomwatchd.fetch import Fetcher
@@ -483,7 +521,7 @@ def stuck(key, count, chunks):
     for chunk in chunks:
         yield chunk
         if next(numbers) > 23:
-            print("stuck", flush=True)
+            os.write(1, b"stuck\\n")
             time.sleep(60)
 store.wire = stuck
 Fetcher(store, threads=3).fetch(manifest, Path(sys.argv[1]))
