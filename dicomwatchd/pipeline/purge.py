@@ -67,17 +67,27 @@ def delete(
                 outcome.untouched.append(file)
     finally:
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
+        # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
+        _tidy_after(outcome, source)
         shipments.purged(claim.study_uid, outcome.deleted, outcome.kept, outcome.untouched)
     if first_error is not None:
         raise first_error
     return outcome
 
 
-def tidy(source: Source, directories: Iterable[bytes]) -> None:
-    """Remove the directories that a purge has left empty, upwards, never the source itself; and the private directory
+def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source]) -> None:
+    touched: dict[bytes, set[bytes]] = {}
+    for file in (*outcome.deleted, *(file for file, _ in outcome.kept)):
+        touched.setdefault(source(file).path, set()).add(file.dir)
+    for root, directories in touched.items():
+        tidy(root, directories)
+
+
+def tidy(root: bytes, directories: Iterable[bytes]) -> None:
+    """Remove the directories that a purge has left empty, upwards, never ``root`` itself; and the private directory
     with what it mirrors. A directory that is not empty, or not ours to remove, stays."""
     try:
-        root_fd = open_root(source.path)
+        root_fd = open_root(root)
     except OSError:
         return
     try:

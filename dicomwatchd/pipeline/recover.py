@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.localfiles import ASIDE, directory, make_directory, open_root
 from dicomwatchd.pipeline.proof import put_back
+from dicomwatchd.pipeline.purge import tidy
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.rows import Source
 from dicomwatchd.queue.shipments import Shipments
@@ -50,15 +51,19 @@ def bring_back(source: Source, log: Log) -> Recovered:
 
 def conclude(shipments: Shipments, unavailable: set[int]) -> None:
     """After `bring_back`: write down how each authorised deletion ended. Sources that cannot be opened wait."""
+    emptied: dict[bytes, set[bytes]] = {}
     for aside in shipments.asides():
         if aside.source_id in unavailable:
             continue
+        emptied.setdefault(aside.source_path, set()).add(aside.dir)
         there = _exists(aside.source_path, aside.dir, aside.name)
         shipments.concluded(
             aside,
             "restored" if there else "deleted",
             "a crash came before the unlink" if there else "a crash came after the unlink",
         )
+    for root, directories in emptied.items():
+        tidy(root, directories)
 
 
 def _homes(root_fd: int) -> list[bytes]:

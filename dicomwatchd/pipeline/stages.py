@@ -368,7 +368,6 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
                 files=len(outcome.kept),
             )
     for source_id, directories in touched.items():
-        purging.tidy(context.sources()[source_id], directories)
         for directory in directories:
             context.look_again(source_id, directory)
 

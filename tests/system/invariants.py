@@ -1,0 +1,104 @@
+"""What must hold after every attack, looked up in files and databases, past the program's own reports."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive.directory import DirectoryStore
+from dicomwatchd.archive.manifest import Manifest
+from dicomwatchd.archive.sqlite import SqliteCatalogue
+from dicomwatchd.config import DirectorySettings, SqliteSettings
+from dicomwatchd.model import Uid
+from dicomwatchd.ports import SystemClock
+from dicomwatchd.queue import open_queue_to_read
+from tests.faults.figures import Figures
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def regular_files(*folders: Path) -> list[Path]:
+    return [p for folder in folders for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
+
+
+def objects(archive: Path) -> dict[Path, str]:
+    """Every object with the SHA-256 of its bytes, temporary files left out."""
+    return {p: digest(p) for p in (archive / "studies").rglob("*.dcm")} if (archive / "studies").is_dir() else {}
+
+
+def somewhere(wanted: Iterable[str], inboxes: Iterable[Path], archive: Path) -> set[str]:
+    """The digests of ``wanted`` that are neither in an inbox, private directories included, nor in the archive."""
+    here = {digest(path) for path in regular_files(*inboxes)}
+    return set(wanted) - here - set(objects(archive).values())
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embedded archive of a site, opened to look at it."""
+
+    path: Path
+
+    @property
+    def store(self) -> DirectoryStore:
+        return DirectoryStore(DirectorySettings(kind="directory", path=self.path))
+
+    @property
+    def catalogue(self) -> SqliteCatalogue:
+        return SqliteCatalogue(SqliteSettings(kind="sqlite", path=self.path / "catalogue.db"))
+
+    def manifest(self, study: str) -> Manifest:
+        found = manifests.latest(self.store, Uid(study))
+        assert found is not None, "the archive holds no manifest of the study"
+        return found
+
+    def require_whole(self, study: str, wanted: Iterable[str], *, revision: int | None = 1) -> Manifest:
+        """Everything in ``wanted`` can be fetched by the manifest, which the catalogue agrees with."""
+        manifest = self.manifest(study)
+        content: Counter[str] = Counter()
+        for item in manifest.instances:
+            stored = digest(self.path / item.key)
+            assert stored == item.sha256, "the manifest names an object that holds other bytes"
+            content[stored] += 1
+        missing = set(wanted) - set(content)
+        assert not missing, f"{len(missing)} files cannot be fetched"
+        if revision is not None:
+            assert manifest.revision == revision, f"revision {manifest.revision}, expected {revision}"
+        assert self.catalogue.get(Uid(study)) == manifest.record(), "catalogue and manifest differ"
+        for path, stored in objects(self.path).items():
+            assert path.name.startswith(stored), "an object's key names other bytes than it holds"
+        return manifest
+
+
+def require_whole_audit(state: Path, deleted: Iterable[str]) -> Counter[str]:
+    """The chain is whole, and each of these digests was authorised before it was deleted. How many entries of each
+    kind there are."""
+    queue = open_queue_to_read(state, SystemClock())
+    assert queue is not None
+    try:
+        assert queue.audit.broken_at() is None, "the audit chain is broken"
+        entries = [entry for entry, _ in queue.audit._all()]
+    finally:
+        queue.close()
+    authorised: set[str] = set()
+    gone: set[str] = set()
+    for entry in entries:
+        if entry.body["kind"] == "authorised":
+            authorised.add(entry.body["sha256"])
+        elif entry.body["kind"] == "deleted":
+            assert entry.body["sha256"] in authorised, "a file was deleted without an entry that allows it"
+            gone.add(entry.body["sha256"])
+    missing = set(deleted) - gone
+    assert not missing, f"{len(missing)} deletions are not on record"
+    return Counter(entry.body["kind"] for entry in entries)
+
+
+def report(name: str, what: str, *, tried: int, **details: Any) -> None:
+    """Figures of a test in which nothing was lost, or it would not have come this far."""
+    Figures(name, what, tried=tried, details=details).write()
