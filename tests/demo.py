@@ -182,7 +182,7 @@ class Demo:
                 say(f"{count} files in the inbox")
                 last = count
             for entry in self.events():
-                uid = entry.get("study_uid")
+                uid = str(entry.get("study_uid"))
                 if entry["event"] == "study-archived" and uid not in archived:
                     archived.add(uid)
                     say(

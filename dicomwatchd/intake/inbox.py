@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from dicomwatchd.errors import Unarchivable
+from dicomwatchd.errors import SourceChanged, Unarchivable
 from dicomwatchd.intake.header import Dicomdir, read_header
 from dicomwatchd.intake.scan import Globs, Listing, look, walk
 from dicomwatchd.intake.settle import Settling
@@ -257,6 +257,9 @@ class InboxIntake:
             return None
         except Unarchivable as error:
             return Arrival(parent, name, found, FileState.QUARANTINED, code=error.code, reason=error.message)
+        except SourceChanged:
+            self.hint(parent)  # shorter or longer than a moment ago
+            return None
         except NotRegular:
             return None  # replaced by something else since the listing; the next look sees what
         except OSError as error:
