@@ -1,0 +1,456 @@
+"""The service as it is installed: scripts/install, the unit's sandbox, and one study's journey under a real systemd."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import skip_unless_available
+from tests.servers.systemd import SystemdLab
+from tests.synthetic import Made, Maker, Patient
+
+ROOT = Path(__file__).parents[2]
+CANARY = "CANARY^JANE"
+CTL = "/usr/local/bin/dicomwatchctl"
+INBOX = "srv/dicom/ct 1 100%"  # a blank and a percent sign, which systemd's syntax takes for something else
+SECOND_INBOX = "srv/dicom/mr1"
+ARCHIVE = "srv/archive"
+
+CONFIG = f"""
+scan_interval_seconds: 2
+log_level: DEBUG
+workers: 4
+inboxes:
+  - {{name: ct1, path: "/{INBOX}", settle_seconds: 0.2, quiet_seconds: 1}}
+archive:
+  store: {{kind: directory, path: /{ARCHIVE}}}
+  catalogue: {{kind: sqlite, path: /{ARCHIVE}/catalogue.db}}
+"""
+
+#: For a test there is less time than for a hospital. The modality's group is the documented way to its files.
+TEST_DROP_IN = """
+[Service]
+SupplementaryGroups=dicom
+WatchdogSec=3
+RestartSec=0.2
+"""
+
+
+# --- a lab in which scripts/install has run, without a network
+
+
+@pytest.fixture(scope="module")
+def wheels() -> Iterator[Path]:
+    """Everything that scripts/install asks pip for, built for the Python that it will choose."""
+    skip_unless_available("systemd")
+    with tempfile.TemporaryDirectory(prefix="dicomwatchd-wheels.") as name:
+        folder = Path(name)
+        script = f'. "{ROOT}/scripts/lib.sh"; find_service_python'
+        python = subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout.strip()
+        if not python:
+            pytest.skip("no Python >= 3.11 outside of home folders; scripts/setup-test-machine installs Debian's")
+        copy_checkout(folder / "source")
+        subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
+        pip = [f"{folder}/venv/bin/python", "-m", "pip", "wheel", "-q", "-w", f"{folder}/wheels"]
+        built = subprocess.run([*pip, f"{folder}/source[systemd]", "setuptools>=77"], capture_output=True, text=True)
+        assert built.returncode == 0, built.stderr[-3000:]
+        yield folder / "wheels"
+
+
+@pytest.fixture(scope="module")
+def lab(wheels: Path) -> Iterator[SystemdLab]:
+    def prepare(root: Path) -> None:
+        copy_checkout(root / "src/dicomwatchd")
+        shutil.copytree(wheels, root / "src/wheels")
+        for leftover in ("etc/dicomwatchd", "opt/dicomwatchd", "var/lib/dicomwatchd"):
+            shutil.rmtree(root / leftover, ignore_errors=True)
+
+    with (
+        tempfile.TemporaryDirectory(prefix="dicomwatchd-lab.") as directory,
+        SystemdLab(Path(directory) / "lab", prepare=prepare) as running,
+    ):
+        running.sh("useradd", "--system", "--user-group", "modality")
+        running.sh("groupadd", "--system", "dicom")
+        running.sh("usermod", "--append", "--groups", "dicom", "modality")
+        install(running)
+        yield running
+
+
+def copy_checkout(target: Path) -> None:
+    """What a clone of this commit holds, with the changes made since."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target / name)
+
+
+def install(lab: SystemdLab, *arguments: str) -> str:
+    pip = ["PIP_NO_INDEX=1", "PIP_FIND_LINKS=/src/wheels"]
+    done = lab.sh("env", *pip, "/src/dicomwatchd/scripts/install", *arguments, timeout=240)
+    return done.stdout + done.stderr
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+def show(lab: SystemdLab, name: str, unit: str = "dicomwatchd") -> str:
+    return lab.sh("systemctl", "show", "--value", "--property", name, unit).stdout.strip()
+
+
+def entries(lab: SystemdLab, event: str | None = None) -> list[dict[str, Any]]:
+    lab.sh("journalctl", "--sync")
+    lines = lab.sh("journalctl", "-u", "dicomwatchd", "-o", "json", "--all").stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    return [entry for entry in found if event is None or entry.get("DICOMWATCHD_EVENT") == event]
+
+
+def put(lab: SystemdLab, path: str, text: str) -> None:
+    target = lab.root / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+
+
+# --- the installation
+
+
+def test_the_installation_is_what_it_says_and_starts_nothing(lab: SystemdLab) -> None:
+    assert show(lab, "ActiveState") == "inactive"
+    assert show(lab, "UnitFileState") == "disabled"
+    assert lab.sh("systemd-analyze", "verify", "--man=no", "dicomwatchd.service").stderr == ""
+    assert lab.sh(CTL, "--help").stdout.startswith("Usage: dicomwatchctl")
+    checked = lab.sh(CTL, "config", "check", check=False)
+    assert (checked.returncode, "inboxes[0].path: is not a folder" in checked.stderr) == (2, True)
+    assert lab.sh("stat", "-c", "%U %a", "/var/lib/dicomwatchd").stdout == "dicomwatchd 750\n"
+    assert lab.sh("getent", "passwd", "dicomwatchd").stdout.strip().endswith(":/var/lib/dicomwatchd:/usr/sbin/nologin")
+    # what the service runs belongs to root, and everybody may read it
+    strange = lab.sh(
+        "find", "/opt/dicomwatchd", "(", "!", "-user", "root", "-o", "-perm", "/022", ")", "!", "-type", "l"
+    )
+    assert strange.stdout == ""
+    lab.sh("runuser", "-u", "dicomwatchd", "--", "/opt/dicomwatchd/bin/python", "-c", "import systemd.journal, boto3")
+    assert 'ReadWritePaths="-/srv/dicom/ct1"' in lab.sh("systemctl", "cat", "dicomwatchd").stdout
+
+
+def test_a_second_installation_changes_nothing_of_ours(lab: SystemdLab) -> None:
+    config = lab.root / "etc/dicomwatchd/config.yaml"
+    config.write_text(config.read_text() + "# mine\n")
+    said = install(lab)
+    assert "leaving /etc/dicomwatchd/config.yaml as it is" in said
+    assert "virtual environment" not in said
+    assert config.read_text().endswith("# mine\n")
+    assert lab.sh(CTL, "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--prefix", "/root/x"], "cannot see home folders"),
+        (["--prefix", "relative"], "absolute path"),
+        (["--prefix", "/opt/a b"], "absolute path"),
+        (["--prefix", "/usr"], "not of this script's making"),
+    ],
+)
+def test_a_prefix_that_cannot_be_is_refused(arguments: list[str], reason: str, lab: SystemdLab) -> None:
+    done = lab.sh("/src/dicomwatchd/scripts/install", *arguments, check=False)
+    assert done.returncode == 1
+    assert reason in done.stderr
+
+
+# --- the sandbox
+
+
+PROBE = r"""
+import ctypes, fcntl, json, os, resource, socket, sqlite3, sys
+import boto3, psutil, pydicom, pydantic, watchdog.observers, systemd.journal, sdnotify
+
+def attempt(action):
+    try:
+        return action() or "yes"
+    except OSError as error:
+        return os.strerror(error.errno)
+
+def lease(path):
+    fd = os.open(path, os.O_RDONLY)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+
+def write(path):
+    with open(path, "w") as file:
+        file.write("x")
+
+def watch(path):
+    observer = watchdog.observers.Observer()
+    observer.schedule(watchdog.events.FileSystemEventHandler(), path, recursive=True)
+    observer.start(); observer.stop(); observer.join()
+
+def unshare():
+    new_user = 0x10000000
+    if ctypes.CDLL(None, use_errno=True).unshare(new_user):
+        raise OSError(ctypes.get_errno(), "")
+
+connection = sqlite3.connect("/var/lib/dicomwatchd/probe.db")
+connection.execute("PRAGMA journal_mode=WAL")
+client = boto3.client("s3", region_name="eu-central-1", aws_access_key_id="x", aws_secret_access_key="x")
+inbox = sys.argv[1]
+elsewhere = ["/srv/dicom/mr1", "/media", "/etc", "/opt/dicomwatchd"]
+theirs = inbox + "/theirs"
+print(json.dumps({
+    "user": os.geteuid() != 0,
+    "lease on a file of another user's": attempt(lambda: lease(theirs)),
+    "delete a file of another user's": attempt(lambda: os.unlink(inbox + "/theirs2")),
+    "rename in the inbox": attempt(lambda: os.rename(theirs, inbox + "/renamed")),
+    "watch": attempt(lambda: watch(inbox)),
+    "resolve a name": bool(socket.getaddrinfo("localhost", 443)),
+    "write elsewhere": [attempt(lambda: write(path + "/x")) for path in elsewhere],
+    "write state": attempt(lambda: write("/var/lib/dicomwatchd/x")),
+    "read a CD": attempt(lambda: os.listdir("/media")) == ["cd"] and open("/media/cd/IM1").read(),
+    "homes": attempt(lambda: os.listdir("/root")),
+    "memory": psutil.virtual_memory().total > 0 and psutil.Process().memory_info().rss > 0,
+    "cpu": psutil.cpu_percent() >= 0 and psutil.Process().cpu_times().user > 0,
+    "others": [p.pid for p in psutil.process_iter() if p.pid != os.getpid()],
+    "raw socket": attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)),
+    "new namespace": attempt(unshare),
+    "capabilities": [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")],
+    "core": resource.getrlimit(resource.RLIMIT_CORE)[1],
+}))
+"""
+
+
+PROBED = "/srv/dicom/probe"
+
+
+@pytest.fixture
+def probed(lab: SystemdLab) -> Iterator[SystemdLab]:
+    """An inbox of a modality's on a file system of its own, and a CD."""
+    lab.sh("mkdir", "-p", PROBED, "/srv/dicom/mr1", "/media/cd")
+    lab.sh("sh", "-c", f"mount -t tmpfs probe {PROBED} && echo x >{PROBED}/theirs && echo x >{PROBED}/theirs2")
+    lab.sh("sh", "-c", f"chown -R modality:dicom {PROBED}; chmod 2770 {PROBED}; chmod 0660 {PROBED}/*")
+    lab.sh("sh", "-c", "echo cd >/media/cd/IM1")
+    lab.sh("chmod", "0777", "/srv/dicom/mr1")  # it is the sandbox that has to refuse
+    yield lab
+    lab.sh("umount", PROBED)
+
+
+def probe(lab: SystemdLab, more: str = "") -> dict[str, Any]:
+    """What the program above finds under the unit's own lines, followed by those in ``more``."""
+    put(lab, "usr/local/lib/probe.py", PROBE)
+    unit = (ROOT / "systemd/dicomwatchd.service").read_text()
+    unit = re.sub(r"(?m)^ExecStart=.*", f"ExecStart=/opt/dicomwatchd/bin/python /usr/local/lib/probe.py {PROBED}", unit)
+    unit = re.sub(r"(?m)^(Type|Restart|WatchdogSec)=.*", "", unit).replace("[Service]", "[Service]\nType=oneshot")
+    put(lab, "etc/systemd/system/probe.service", unit)
+    settings = [
+        "SupplementaryGroups=dicom",
+        f"ReadWritePaths={PROBED}",
+        "StandardOutput=truncate:/run/probe.json",
+        more,
+    ]
+    put(lab, "etc/systemd/system/probe.service.d/test.conf", "\n".join(["[Service]", *settings, ""]))
+    lab.sh("systemctl", "daemon-reload")
+    done = lab.sh("systemctl", "start", "probe", check=False)
+    assert done.returncode == 0, lab.sh("journalctl", "-u", "probe", "-o", "cat").stdout
+    found = json.loads((lab.root / "run/probe.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_sandbox_lets_the_daemon_work_and_nothing_else(probed: SystemdLab) -> None:
+    assert probe(probed) == {
+        "user": True,
+        "lease on a file of another user's": "yes",
+        "delete a file of another user's": "yes",
+        "rename in the inbox": "yes",
+        "watch": "yes",
+        "resolve a name": True,
+        "write elsewhere": ["Read-only file system"] * 4,
+        "write state": "yes",
+        "read a CD": "cd\n",
+        "homes": "Permission denied",
+        "memory": True,
+        "cpu": True,
+        "others": [],
+        "raw socket": "Address family not supported by protocol",
+        "new namespace": "Operation not permitted",
+        "capabilities": ["0000000010000000"],
+        "core": 0,
+    }
+
+
+@pytest.mark.parametrize("more", ["PrivateUsers=yes", "AmbientCapabilities=\nCapabilityBoundingSet="])
+def test_why_the_unit_has_cap_lease_and_no_private_users(more: str, probed: SystemdLab) -> None:
+    assert probe(probed, more)["lease on a file of another user's"] == "Permission denied"
+
+
+# --- the service
+
+
+@pytest.fixture(scope="module")
+def service(lab: SystemdLab) -> SystemdLab:
+    """The lab with the service at work on one inbox of a modality's and an archive in a folder."""
+    put(lab, "etc/dicomwatchd/config.yaml", CONFIG)
+    put(lab, "etc/systemd/system/dicomwatchd.service.d/test.conf", TEST_DROP_IN)
+    for inbox in (INBOX, SECOND_INBOX):
+        lab.sh("install", "-d", "-o", "modality", "-g", "dicom", "-m", "2770", f"/{inbox}")
+    lab.sh("install", "-d", "-o", "dicomwatchd", "-g", "dicomwatchd", "-m", "0750", f"/{ARCHIVE}")
+    assert lab.sh(CTL, "config", "check").returncode == 0
+    lab.sh("/usr/local/sbin/dicomwatchd-folders")
+
+    not_yet = lab.sh("systemctl", "start", "dicomwatchd", check=False)
+    assert not_yet.returncode != 0, "it started without an archive"
+    assert any("dicomwatchctl archive init" in entry["MESSAGE"] for entry in entries(lab, "refused"))
+    lab.sh("systemctl", "stop", "dicomwatchd")
+
+    lab.sh("runuser", "-u", "dicomwatchd", "--", CTL, "archive", "init")
+    lab.sh("systemctl", "start", "dicomwatchd")
+    return lab
+
+
+def drop(lab: SystemdLab, seed: int, *, inbox: str = INBOX, slices: int = 5) -> tuple[str, list[Made]]:
+    """A study of a marked patient, put into the inbox by the modality's user; its UID and files."""
+    maker = Maker(seed, Patient.marked(CANARY))
+    with tempfile.TemporaryDirectory() as name:
+        made = maker.ct_series(Path(name) / CANARY, slices=slices, rows=64, columns=64)
+        shutil.copytree(name, lab.root / "srv/export", dirs_exist_ok=True)
+    lab.sh("chown", "-R", "modality:dicom", "/srv/export")
+    lab.sh("chmod", "-R", "g+rwX", "/srv/export")
+    copy = ["cp", "-r", f"/srv/export/{CANARY}", f"/{inbox}/{CANARY}-{seed}"]
+    lab.sh("runuser", "-u", "modality", "--", "sh", "-c", 'umask 0007; exec "$@"', "sh", *copy)
+    lab.sh("rm", "-r", "/srv/export")
+    return maker.study_uid(0), made
+
+
+def is_archived(lab: SystemdLab, files: list[Made]) -> bool:
+    held = set(lab.sh("find", f"/{ARCHIVE}", "-name", "*.dcm", "-printf", "%f\n").stdout.split())
+    return {f"{made.sha256}.dcm" for made in files} <= held
+
+
+def wait_until_empty(lab: SystemdLab, inbox: str = INBOX, seconds: float = 60) -> None:
+    """Until no original is left; otherwise fails with what the daemon says about it."""
+    deadline = time.monotonic() + seconds
+    while left := lab.sh("find", f"/{inbox}", "-type", "f", "-ls").stdout:
+        if time.monotonic() > deadline:
+            said = lab.sh("journalctl", "-u", "dicomwatchd", "-o", "cat", "-n", "60").stdout
+            pytest.fail(f"after {seconds} s there is still\n{left}\n{show(lab, 'StatusText')}\n{said}")
+        time.sleep(0.1)
+
+
+def test_a_study_is_archived_and_its_originals_deleted(service: SystemdLab) -> None:
+    assert show(service, "ActiveState") == "active"
+    assert show(service, "SubState") == "running"
+    uid, files = drop(service, 1)
+    wait_until_empty(service)
+    assert is_archived(service, files)
+
+    wait_for(lambda: bool(about(service, uid)), 10, "the journal to speak of the study")
+    told = about(service, uid)
+    last = told[-1]
+    assert last["SYSLOG_IDENTIFIER"] == "dicomwatchd"
+    assert last["_SYSTEMD_UNIT"] == "dicomwatchd.service"
+    assert last["_TRANSPORT"] == "journal", "not as structured fields"
+    assert int(last["PRIORITY"]) >= 6
+    assert len(told) < 20, "logged by file"
+    assert any(entry.get("DICOMWATCHD_FILES") == "5" for entry in told)
+    assert re.search(r"\d", show(service, "StatusText"))
+
+
+def about(lab: SystemdLab, study_uid: str) -> list[dict[str, Any]]:
+    return [entry for entry in entries(lab) if entry.get("DICOMWATCHD_STUDY_UID") == study_uid]
+
+
+def test_a_reload_takes_a_good_configuration_and_keeps_the_old_one_otherwise(service: SystemdLab) -> None:
+    pid = show(service, "MainPID")
+    more = CONFIG.replace(
+        "archive:\n", f"  - {{name: mr1, path: /{SECOND_INBOX}, settle_seconds: 0.2, quiet_seconds: 1}}\narchive:\n", 1
+    )
+    put(service, "etc/dicomwatchd/config.yaml", more)
+    service.sh("systemctl", "reload", "dicomwatchd", timeout=30)
+    assert show(service, "MainPID") == pid
+    assert entries(service, "reloaded")[-1]["DICOMWATCHD_INBOXES"] == "2"
+
+    put(service, "etc/dicomwatchd/config.yaml", "inboxes: 7\n")
+    service.sh("systemctl", "reload", "dicomwatchd", timeout=30)
+    assert (show(service, "MainPID"), show(service, "ActiveState")) == (pid, "active")
+    assert entries(service, "reload-refused")
+    _, files = drop(service, 2)
+    wait_until_empty(service)
+    assert is_archived(service, files)
+    put(service, "etc/dicomwatchd/config.yaml", CONFIG)
+    service.sh("systemctl", "reload", "dicomwatchd", timeout=30)
+
+
+def test_a_hung_daemon_is_killed_and_its_successor_goes_on(service: SystemdLab) -> None:
+    pid, restarts = show(service, "MainPID"), int(show(service, "NRestarts"))
+    fed = show(service, "WatchdogTimestampMonotonic")
+    wait_for(lambda: show(service, "WatchdogTimestampMonotonic") != fed, 5, "the watchdog to be fed")
+    service.sh("kill", "-STOP", pid)
+    _, files = drop(service, 3)
+    wait_for(lambda: int(show(service, "NRestarts")) > restarts, 20, "systemd to notice")
+    wait_for(lambda: show(service, "ActiveState") == "active", 20, "the successor")
+    assert show(service, "MainPID") != pid
+    wait_until_empty(service)
+    assert is_archived(service, files)
+
+
+def test_stopping_ends_cleanly(service: SystemdLab) -> None:
+    begun = time.monotonic()
+    service.sh("systemctl", "stop", "dicomwatchd")
+    assert time.monotonic() - begun < 20
+    assert (show(service, "ActiveState"), show(service, "Result")) == ("inactive", "success")
+    assert show(service, "ExecMainStatus") == "0"
+    assert entries(service, "stopped")
+    _, files = drop(service, 4)
+    service.sh("systemctl", "start", "dicomwatchd")
+    wait_until_empty(service)
+    assert is_archived(service, files)
+
+
+def test_no_patient_and_no_path_is_in_the_journal(service: SystemdLab) -> None:
+    """At DEBUG, after reloads, a kill and restarts; in every field of every entry about the service, systemd's too."""
+    status = service.sh("systemctl", "status", "dicomwatchd").stdout
+    secrets = ("CANARY", "IM0001", f"/{INBOX}", f"/{SECOND_INBOX}")
+
+    def found(*of: str) -> list[str]:
+        service.sh("journalctl", "--sync")
+        lines = (service.sh("journalctl", "-o", "export", "--all", *of).stdout + status).splitlines()
+        assert any(line.startswith("DICOMWATCHD_STUDY_UID=") for line in lines)
+        return [secret for secret in secrets if any(secret in line for line in lines)]
+
+    assert not found("-u", "dicomwatchd")
+    ours = [entry for entry in entries(service) if entry.get("_COMM") == "dicomwatchd"]
+    assert ours
+    assert not [entry for entry in ours if "DICOMWATCHD_REFUSED_FIELDS" in entry], "a field was refused"
+    assert not [entry for entry in ours if entry.get("DICOMWATCHD_EVENT") == "crash"]
+    assert all("DICOMWATCHD_EVENT" in entry for entry in ours), "something wrote past the journal"
+    service.sh("logger", "--", f"/{INBOX}/{CANARY}/IM0001")
+    assert {"CANARY", "IM0001", f"/{INBOX}"} <= set(found()), "this test would not notice"
+
+
+def test_uninstalling_keeps_what_cannot_be_made_again(service: SystemdLab) -> None:
+    said = install(service, "--uninstall")
+    assert "kept: the configuration" in said
+    assert show(service, "LoadState") == "not-found"
+    gone = (
+        "opt/dicomwatchd",
+        "usr/local/bin/dicomwatchd",
+        "usr/local/bin/dicomwatchctl",
+        "usr/local/sbin/dicomwatchd-folders",
+    )
+    for path in (*gone, "etc/systemd/system/dicomwatchd.service"):
+        assert not os.path.lexists(service.root / path), path
+    for path in ("etc/dicomwatchd/config.yaml", "var/lib/dicomwatchd", f"{ARCHIVE}/archive.json"):
+        assert (service.root / path).exists(), path
+    assert install(service, "--uninstall"), "a second time is no fault"
