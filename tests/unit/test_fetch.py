@@ -283,6 +283,24 @@ def test_a_read_that_breaks_off_is_begun_again(store: MemoryStore, study: Manife
     assert report.complete
     assert seen[-1].bytes_done == seen[-1].bytes_total
     assert len(store.reads) == 15
+    assert sorted(files_below(tmp_path).values()) == sorted(content(n, 1500 + n) for n in range(5))
+
+
+def test_a_write_that_takes_only_a_part_is_gone_on_with(
+    store: MemoryStore, study: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:700]))
+    assert fetcher(store).fetch(study, tmp_path).complete
+    assert sorted(files_below(tmp_path).values()) == sorted(content(n, 1500 + n) for n in range(5))
+
+
+def test_other_contents_of_the_uid_are_not_tried_in_place_of_a_bad_object(store: MemoryStore, tmp_path: Path) -> None:
+    manifest = archive(store, [(SERIES, "1.2.1", b"one"), (SERIES, "1.2.1", b"two")])
+    bad, good = manifest.instances
+    store.versions[bad.key] = [b"wrong"]
+    assert len(fetcher(store, threads=1).fetch(manifest, tmp_path).failed) == 1
+    assert store.reads == [bad.key, good.key]
 
 
 def test_a_read_that_always_breaks_off_fails_that_file_alone(
@@ -315,6 +333,20 @@ def test_a_store_out_of_reach_ends_the_fetch(store: MemoryStore, tmp_path: Path)
     assert len(store.reads) == 1 + 4 * 3, "the store is not asked again for each of the others"
     store.wire = None
     assert fetcher(store).fetch(study, tmp_path).complete
+
+
+def test_many_broken_objects_are_no_outage_as_long_as_others_come(store: MemoryStore, tmp_path: Path) -> None:
+    study = archive(store, [(SERIES, f"1.2.{n}", content(n)) for n in range(10, 30)])
+    broken = {item.key for item in study.instances[::2]}
+
+    def breaking(key: str, _count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        if key in broken:
+            raise OutOfReach("the answer ended early", endpoint="s3")
+        yield from chunks
+
+    store.wire = breaking
+    report = fetcher(store, threads=1).fetch(study, tmp_path)
+    assert report.stopped is None and report.fetched == 10 and len(report.failed) == 10
 
 
 def test_one_object_that_the_store_cannot_read_is_not_taken_for_an_outage(
@@ -351,7 +383,8 @@ def test_what_has_the_name_already_is_not_touched(store: MemoryStore, study: Man
     victim.write_bytes(content(2, 1502))
     (series / "1.2.2.dcm").symlink_to(victim)
     report = fetcher(store).fetch(study, tmp_path)
-    assert report.fetched == 2 and {f.code for f in report.failed} == {"target-occupied"}
+    assert report.fetched == 2 and report.already_there == 0
+    assert [f.code for f in report.failed] == 3 * ["target-occupied"]
     assert (series / "1.2.0.dcm").read_bytes() == content(0, 1500)[:-1] + b"!"
     assert (series / "1.2.1.dcm").is_dir()
     assert (series / "1.2.2.dcm").is_symlink() and victim.read_bytes() == content(2, 1502)

@@ -1,0 +1,82 @@
+"""What verify says of stores that have ETags and versions, which the embedded archive has not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dicomwatchd.archive.manifest import Manifest
+from dicomwatchd.archive.verification import verify
+from dicomwatchd.errors import OutOfReach
+from tests.unit.memory_archive import SERIES, MemoryStore, archive, content
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def study(store: MemoryStore) -> Manifest:
+    return archive(store, [(SERIES, f"1.2.{n}", content(n)) for n in range(3)])
+
+
+def test_a_listing_that_agrees_costs_no_read(store: MemoryStore, study: Manifest) -> None:
+    found = verify(store, study)
+    assert found.holds and (found.held, found.read_back) == (3, 0) and store.reads == []
+
+
+def test_another_etag_is_looked_into_and_may_be_harmless(store: MemoryStore, study: Manifest) -> None:
+    """A store that re-encrypts an object gives it another ETag."""
+    first, *others = study.instances
+    found = verify(store, replace(study, instances=(replace(first, etag="0" * 32), *others)))
+    assert found.holds and found.read_back == 1 and store.reads == [first.key]
+
+
+def test_other_bytes_of_the_same_size_are_found_by_their_etag(store: MemoryStore, study: Manifest) -> None:
+    bad = study.instances[1]
+    store.versions[bad.key] = [bytes(bad.size_bytes)]
+    found = verify(store, study)
+    assert not found.holds and [(p.key, p.problem) for p in found.problems] == [(bad.key, "content")]
+    assert (found.instances, found.held) == (3, 2)
+
+
+def test_a_store_without_etags_is_judged_by_size(store: MemoryStore, study: Manifest) -> None:
+    unknown = replace(study, instances=tuple(replace(item, etag=None) for item in study.instances))
+    assert verify(store, unknown).read_back == 0
+    store.versions[study.instances[0].key] = [b"short"]
+    assert [p.problem for p in verify(store, unknown).problems] == ["size"]
+
+
+def test_an_overwritten_key_holds_while_the_recorded_version_is_there(store: MemoryStore, study: Manifest) -> None:
+    first, *others = study.instances
+    versioned = replace(study, instances=(replace(first, version_id="0"), *others))
+    store.versions[first.key].append(b"newer")
+    found = verify(store, versioned)
+    assert found.holds and found.overwritten == (first.key,)
+    store.versions[first.key][0] = b"gone bad"
+    assert not verify(store, versioned).holds
+
+
+def test_deep_reads_every_byte(store: MemoryStore, study: Manifest) -> None:
+    seen: list[tuple[int, int]] = []
+    found = verify(store, study, deep=True, progress=lambda files, size: seen.append((files, size)))
+    assert found.holds and found.read_back == 3
+    assert sorted(store.reads) == sorted(item.key for item in study.instances)
+    assert [files for files, _ in seen] == [1, 2, 3] and seen[-1][1] == found.size_bytes
+
+
+def test_an_object_that_the_listing_left_out_is_asked_for(store: MemoryStore, study: Manifest) -> None:
+    hidden = study.instances[0].key
+    listing = store.listing
+    store.listing = lambda prefix: (o for o in listing(prefix) if o.key != hidden)  # type: ignore[method-assign]
+    assert verify(store, study).holds
+    del store.versions[hidden]
+    assert [p.problem for p in verify(store, study).problems] == ["missing"]
+
+
+def test_a_store_that_is_down_is_no_verdict(store: MemoryStore, study: Manifest) -> None:
+    store.fault = OutOfReach("down", endpoint="s3")
+    with pytest.raises(OutOfReach):
+        verify(store, study)
