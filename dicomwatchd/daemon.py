@@ -158,8 +158,8 @@ class Process:
             if rested and not open_ends["moving"]:
                 done = not open_ends["parked"] and not open_ends["quarantined"]
                 return DONE if done else NOT_DONE
-            if open_ends["progress"] != last:
-                last, since = open_ends["progress"], self._clock.monotonic()
+            if (progress := running.queue.reports.progress()) != last:
+                last, since = progress, self._clock.monotonic()
             elif self._clock.monotonic() - since > self._options.give_up_after:
                 self._journal.error("gave-up", "nothing has moved for too long", waiting=open_ends["moving"])
                 return NOT_DONE

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from dicomwatchd.errors import SourceChanged, Unarchivable
+from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.intake.header import Dicomdir, read_header
 from dicomwatchd.intake.scan import Globs, Listing, look, walk
 from dicomwatchd.intake.settle import Settling
@@ -21,10 +21,13 @@ from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.rows import Arrival, Source
+from dicomwatchd.telemetry.fields import error_fields
 
 BATCH = 200
 #: How long a file beside a study's own that will not settle can hold the study up.
 HOLD_SECONDS = 600.0
+#: Pause after the queue could not be written.
+TROUBLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,16 @@ class InboxIntake:
         """The inbox's thread."""
         while not stopping.is_set():
             beat()
-            pause = self.step(beat)
+            try:
+                pause = self.step(beat)
+            except Transient as error:
+                # What was found and could not be put on the queue is found again by the next look.
+                self._log.warning(
+                    "intake-delayed", "the queue cannot be written now", inbox=self.source.name, **error_fields(error)
+                )
+                self._next_scan = 0.0
+                stopping.wait(TROUBLE_SECONDS)
+                continue
             self._wake.wait(min(pause, 1.0))
             if self._wake.is_set() and not stopping.is_set():
                 self._wake.clear()

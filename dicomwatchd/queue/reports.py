@@ -60,13 +60,17 @@ class Reports:
             quarantined = db.execute("SELECT COUNT(*) FROM files WHERE state = ?", (FileState.QUARANTINED,)).fetchone()[
                 0
             ]
-            # Grows with whatever happens, so that two equal answers mean that nothing has.
-            progress = db.execute(
+        return {"moving": moving, "parked": parked, "quarantined": quarantined}
+
+    def progress(self) -> int:
+        """Grows with whatever happens: two equal answers mean that nothing has. Costs a count of all files."""
+        with self._database.read() as db:
+            row = db.execute(
                 "SELECT (SELECT COALESCE(MAX(transition_id), 0) FROM transitions) + (SELECT COUNT(*) FROM files)"
                 " + (SELECT COALESCE(MAX(sequence), 0) FROM audit) + (SELECT COUNT(*) FROM files WHERE state = ?)",
                 (FileState.STORED,),
-            ).fetchone()[0]
-        return {"moving": moving, "parked": parked, "quarantined": quarantined, "progress": progress}
+            ).fetchone()
+        return int(row[0])
 
     def queue(self, limit: int) -> list[dict[str, Any]]:
         """Studies that are not archived, those on their way first, then by how long they wait."""
