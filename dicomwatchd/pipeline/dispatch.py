@@ -19,6 +19,7 @@ from dicomwatchd.errors import (
 from dicomwatchd.pipeline.pool import Map
 from dicomwatchd.pipeline.stages import Context, Shipment, ship
 from dicomwatchd.queue.rows import Claim
+from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
 from dicomwatchd.telemetry.fields import error_fields
 
 FIRST_PAUSE_SECONDS = 2.0
@@ -27,36 +28,40 @@ LONGEST_PAUSE_SECONDS = 900.0
 
 class Backoff:
     """One pause for each endpoint that is in trouble, shared by all studies: no storm while it is down, none when it
-    is back. Grows with each failure after the pause has ended, ends with the first success."""
+    is back. Grows with each failure after the pause has ended, ends with the first success. ``monotonic`` is a clock
+    that nobody can set: a pause must not last for as long as another one was wrong."""
 
-    def __init__(self, now: Callable[[], float], random: Random) -> None:
-        self._now = now
+    def __init__(self, monotonic: Callable[[], float], random: Random) -> None:
+        self._now = monotonic
         self._random = random
         self._lock = threading.Lock()
         self._pauses: dict[str, tuple[int, float]] = {}
 
     def failed(self, endpoint: str, retry_after_seconds: float | None) -> float:
-        """Returns until when nothing is to be tried."""
+        """Returns for how many seconds nothing is to be tried."""
         with self._lock:
-            failures, until = self._pauses.get(endpoint, (0, 0.0))
-            if self._now() < until:
-                return until  # one of those that were under way when the trouble began
-            until = self._now() + (retry_after_seconds or pause_seconds(failures, self._random))
-            self._pauses[endpoint] = (failures + 1, until)
-            return until
+            now = self._now()
+            failures, until = self._pauses.get(endpoint, (0, now))
+            if until <= now:  # else it is one of those that were under way when the trouble began
+                until = now + (retry_after_seconds or pause_seconds(failures, self._random))
+                self._pauses[endpoint] = (failures + 1, until)
+            return until - now
 
     def succeeded(self) -> None:
         with self._lock:
             self._pauses.clear()
 
-    def until(self) -> float:
+    def pause(self) -> float:
+        """Seconds until something may be tried again; 0 when it may be now."""
         with self._lock:
-            return max((until for _, until in self._pauses.values()), default=0.0)
+            now = self._now()
+            return max((until - now for _, until in self._pauses.values() if until > now), default=0.0)
 
     def remaining(self) -> dict[str, float]:
         """Endpoint to seconds left, for the status."""
         with self._lock:
-            return {name: round(until - self._now(), 1) for name, (_, until) in self._pauses.items()}
+            now = self._now()
+            return {name: round(max(0.0, until - now), 1) for name, (_, until) in self._pauses.items()}
 
 
 def pause_seconds(failures: int, random: Random) -> float:
@@ -86,7 +91,7 @@ class Dispatcher:
         self._wake = threading.Event()
         self._running: set[Future[None]] = set()
         self._executor = ThreadPoolExecutor(active, thread_name_prefix="shipment")
-        self.backoff = Backoff(context.clock.now, random)
+        self.backoff = Backoff(context.clock.monotonic, random)
 
     def wake(self) -> None:
         self._wake.set()
@@ -96,8 +101,13 @@ class Dispatcher:
         while not stopping.is_set():
             beat()
             self._wake.clear()
-            self._start_what_can_be()
-            self._wake.wait(self._pause())
+            try:
+                self._start_what_can_be()
+                pause = self._pause()
+            except Transient as error:
+                self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
+                pause = 5.0
+            self._wake.wait(pause)
         while self._running:
             beat()
             wait(self._running, timeout=1)
@@ -124,7 +134,7 @@ class Dispatcher:
             future.add_done_callback(lambda _: self._wake.set())
 
     def _may_claim(self) -> bool:
-        return self._context.clock.now() >= self.backoff.until()
+        return not self.backoff.pause()
 
     def _reap(self) -> None:
         for future in [f for f in self._running if f.done()]:
@@ -134,8 +144,8 @@ class Dispatcher:
 
     def _pause(self) -> float:
         now = self._context.clock.now()
-        if (until := self.backoff.until()) > now:
-            return min(until - now, 5.0)
+        if pause := self.backoff.pause():
+            return min(pause, 5.0)
         due = self._context.shipments.next_try_at()
         if due is None or (due <= now and len(self._running) >= self._active):
             return 5.0
@@ -162,20 +172,22 @@ class Dispatcher:
             self._on_shipped(shipment)
 
     def _try_later(self, claim: Claim, error: Transient) -> None:
-        now = self._context.clock.now()
         if error.endpoint is not None:
-            until = self.backoff.failed(error.endpoint, error.retry_after_seconds)
+            pause = self.backoff.failed(error.endpoint, error.retry_after_seconds)
         else:
-            until = now + (error.retry_after_seconds or pause_seconds(claim.attempts, self._random))
+            pause = error.retry_after_seconds or pause_seconds(claim.attempts, self._random)
         self._context.log.warning(
             "study-delayed",
             "the study is tried again later",
             study_uid=claim.study_uid,
             attempt=claim.attempts + 1,
-            pause_seconds=until - now,
+            pause_seconds=pause,
             **error_fields(error),
         )
-        self._give_back(claim, not_before=until, attempts=claim.attempts + 1, code=error.code, reason=error.message)
+        not_before = self._context.clock.now() + min(pause, LONGEST_WAIT_SECONDS)
+        self._give_back(
+            claim, not_before=not_before, attempts=claim.attempts + 1, code=error.code, reason=error.message
+        )
 
     def _park(self, claim: Claim, error: Exception) -> None:
         self._context.log.error(

@@ -12,6 +12,8 @@ from dicomwatchd.queue.rows import Arrival, Known, Source, Transition, identity_
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
+#: Clocks are put right by less than this all the time; what lies further ahead was written before one was set back.
+CLOCK_SLACK_SECONDS = 1.0
 #: Files that a study still has to ship.
 WAITING = (FileState.READY, FileState.STORED)
 
@@ -149,14 +151,7 @@ class Arrivals:
         looked at once more before the study counts as quiet."""
         now = self._clock.now()
         with self._database.write() as db:
-            # A clock that was set back must not hold a study for as long as it was wrong.
-            db.execute(
-                "UPDATE arrivals SET quiet_at = ? + (quiet_at - (SELECT changed_at FROM studies s WHERE s.study_uid ="
-                " arrivals.study_uid)) WHERE source_id = ? AND quiet = 0 AND"
-                " (SELECT changed_at FROM studies s WHERE s.study_uid = arrivals.study_uid) > ? + 1",
-                (now, source_id, now),
-            )
-            db.execute("UPDATE studies SET changed_at = ? WHERE changed_at > ? + 1 AND state = 'arriving'", (now, now))
+            _mend_timers(db, now)
             rows = db.execute(
                 "SELECT a.study_uid, f.dir FROM arrivals a LEFT JOIN files f ON f.study_uid = a.study_uid AND"
                 " f.source_id = a.source_id AND f.state IN (?, ?) WHERE a.source_id = ? AND a.quiet = 0 AND"
@@ -171,9 +166,13 @@ class Arrivals:
         return found
 
     def next_quiet_at(self, source_id: int) -> float | None:
+        """When `nearly_quiet` will have something to say: at once, too, where the clock was set back since."""
+        now = self._clock.now()
         with self._database.read() as db:
             row = db.execute(
-                "SELECT MIN(quiet_at) AS at FROM arrivals WHERE source_id = ? AND quiet = 0", (source_id,)
+                "SELECT MIN(CASE WHEN set_at > ? THEN ? ELSE quiet_at END) AS at FROM arrivals"
+                " WHERE source_id = ? AND quiet = 0",
+                (now + CLOCK_SLACK_SECONDS, now, source_id),
             ).fetchone()
         return None if row["at"] is None else float(row["at"])
 
@@ -296,12 +295,23 @@ def _restart_quiet_timer(
 ) -> None:
     """A change at one source restarts the study's timers at all of them."""
     quiet_at = now + quiet_seconds
+    _mend_timers(db, now)
     db.execute(
-        "INSERT INTO arrivals (study_uid, source_id, quiet_at) VALUES (?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET quiet_at = MAX(quiet_at, excluded.quiet_at), quiet = 0",
-        (study_uid, source_id, quiet_at),
+        "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (study_uid, source_id, now, quiet_at),
     )
-    db.execute("UPDATE arrivals SET quiet_at = MAX(quiet_at, ?), quiet = 0 WHERE study_uid = ?", (quiet_at, study_uid))
+    db.execute(
+        "UPDATE arrivals SET set_at = ?, quiet_at = MAX(quiet_at, ?), quiet = 0 WHERE study_uid = ?",
+        (now, quiet_at, study_uid),
+    )
+
+
+def _mend_timers(db: sqlite3.Connection, now: float) -> None:
+    """A clock that was set back must not hold a study for as long as it was wrong: each timer runs its length anew."""
+    db.execute(
+        "UPDATE arrivals SET quiet_at = ? + MAX(quiet_at - set_at, 0), set_at = ? WHERE set_at > ?",
+        (now, now, now + CLOCK_SLACK_SECONDS),
+    )
 
 
 def _source(row: sqlite3.Row) -> Source:

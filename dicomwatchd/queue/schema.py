@@ -78,6 +78,7 @@ CREATE TABLE series (
 -- The quiet timer of an arriving study, one a source: quiet is set once that source was looked at after quiet_at.
 CREATE TABLE arrivals (
   study_uid TEXT NOT NULL, source_id INTEGER NOT NULL,
+  set_at REAL NOT NULL,               -- when quiet_at was worked out: tells of a clock that was set back since
   quiet_at REAL NOT NULL, quiet INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (study_uid, source_id)
 ) WITHOUT ROWID;

@@ -21,6 +21,9 @@ from dicomwatchd.queue.rows import Claim, LocalFile, Transition, identity_text, 
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
+#: No study waits longer for its next try: what is said to wait for longer met a clock that was set back since.
+LONGEST_WAIT_SECONDS = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class Aside:
@@ -69,9 +72,9 @@ class Shipments:
         with self._database.write() as db:
             row = db.execute(
                 "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid FROM studies"
-                " WHERE state = ? AND claimed = 0 AND not_before <= ? ORDER BY queued_at LIMIT 1)"
+                " WHERE state = ? AND claimed = 0 AND (not_before <= ? OR not_before > ?) ORDER BY queued_at LIMIT 1)"
                 " RETURNING study_uid, token, attempts, revision",
-                (StudyState.QUEUED, now),
+                (StudyState.QUEUED, now, now + LONGEST_WAIT_SECONDS),
             ).fetchone()
             if row is None:
                 return None
@@ -81,11 +84,13 @@ class Shipments:
 
     def next_try_at(self) -> float | None:
         """When the next queued study, or the next kept file, is due; None when there is none."""
+        limit = self._clock.now() + LONGEST_WAIT_SECONDS
         with self._database.read() as db:
             row = db.execute(
-                "SELECT MIN(at) AS at FROM (SELECT MIN(not_before) AS at FROM studies WHERE state = ? AND claimed = 0"
+                "SELECT MIN(at) AS at FROM (SELECT MIN(CASE WHEN not_before > ? THEN 0 ELSE not_before END) AS at"
+                " FROM studies WHERE state = ? AND claimed = 0"
                 " UNION ALL SELECT MIN(due_at) FROM files WHERE state = ? AND due_at IS NOT NULL)",
-                (StudyState.QUEUED, FileState.KEPT),
+                (limit, StudyState.QUEUED, FileState.KEPT),
             ).fetchone()
         return None if row["at"] is None else float(row["at"])
 
@@ -242,9 +247,9 @@ class Shipments:
             for file in files:
                 db.execute("DELETE FROM files WHERE file_id = ?", (file.file_id,))
                 db.execute(
-                    "INSERT INTO arrivals (study_uid, source_id, quiet_at) VALUES (?, ?, ?)"
+                    "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?)"
                     " ON CONFLICT DO UPDATE SET quiet = 0",
-                    (claim.study_uid, file.source_id, now),
+                    (claim.study_uid, file.source_id, now, now),
                 )
             moved.append(move(db, claim.study_uid, StudyEvent.CHANGED, now))
 
@@ -353,8 +358,9 @@ class Shipments:
             if waiting:
                 moved.append(move(db, claim.study_uid, StudyEvent.CHANGED, now))
                 db.executemany(
-                    "INSERT INTO arrivals (study_uid, source_id, quiet_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                    [(claim.study_uid, row["source_id"], now) for row in waiting],
+                    "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?)"
+                    " ON CONFLICT DO UPDATE SET quiet = 0",
+                    [(claim.study_uid, row["source_id"], now, now) for row in waiting],
                 )
 
     # -- details ----------------------------------------------------------------------------------------------

@@ -141,8 +141,8 @@ class Shipping:
         self.tries += 1
         self._dispatcher.work_off()
         due = self.queue.shipments.next_try_at()
-        until = max(due or 0.0, self._dispatcher.backoff.until())
-        self.clock.jump(max(1.5, until - self.clock.now() + 0.01))
+        wait = max((due or 0.0) - self.clock.now(), self._dispatcher.backoff.pause())
+        self.clock.jump(max(1.5, wait + 0.01))
 
     def run(self, after_each_step: Callable[[], None] = lambda: None) -> None:
         """Until everything that is in the inbox is archived, something is parked, or hope is lost. A Fatal error is

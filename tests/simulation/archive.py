@@ -1,0 +1,309 @@
+"""A store, a catalogue and a second site in memory: correct in themselves, and as unreliable as the seed says."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive.catalogue import Query, StudyRecord
+from dicomwatchd.archive.manifest import ManifestInstance
+from dicomwatchd.archive.store import Capabilities, Content, Destination, InitStep, Receipt, StoredObject
+from dicomwatchd.errors import OutOfReach, Permanent, RevisionConflict, SourceChanged, Transient
+from dicomwatchd.model import Uid
+from dicomwatchd.ports import timestamp
+from tests.simulation.chance import Fate, Violation
+
+ARCHIVE_ID = "simulated-archive"
+
+
+class Shelf:
+    """A store that always answers and never errs: what the other site and `fetch` go to, and the tests look at."""
+
+    destination = Destination("simulated", "memory", "bucket", "")
+    single_put_bytes = 1 << 20
+
+    def __init__(self, capabilities: Capabilities) -> None:
+        self.capabilities = capabilities
+        self.objects: dict[str, bytes] = {}
+        self.versions: dict[str, str] = {}
+        self.damaged: set[str] = set()  # keys that were given other bytes than were sent
+        self.unseen: set[str] = set()  # keys that nobody has looked at since they were made
+
+    def create(self, key: str, data: bytes) -> bool:
+        if key in self.objects:
+            return False
+        self.objects[key] = data
+        self.versions[key] = f"v{len(self.versions) + 1}"
+        return True
+
+    def put(self, key: str, content: Content) -> Receipt:
+        data = content.read(0, content.digest.size_bytes)
+        return receipt(self, key, data, self.create(key, data))
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        data = self.objects.get(key)
+        if data is None or version_id not in (None, self.versions[key]):
+            return None
+        return StoredObject(
+            key,
+            len(data),
+            etag=_md5(data),
+            checksum=f"sha256:{_sha256(data)}" if self.capabilities.checksum_on_head else None,
+        )
+
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        for key in sorted(self.objects):
+            if key.startswith(prefix) and (seen := self.head(key)) is not None:
+                yield seen
+
+    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        if self.head(key, version_id) is None:
+            raise Permanent("there is no such object", code="no-such-object")
+        data = self.objects[key]
+        for offset in range(0, len(data), 256):
+            yield data[offset : offset + 256]
+
+    def check(self) -> None: ...
+
+    def initialise(self) -> list[InitStep]:
+        return []
+
+    def probe(self, scratch_key: str) -> Capabilities:
+        return self.capabilities
+
+    def close(self) -> None: ...
+
+
+class SimulatedStore:
+    """The store port over a shelf, with faults: before or after the effect, damage, loss, refusal."""
+
+    destination = Shelf.destination
+
+    def __init__(self, shelf: Shelf, fate: Fate) -> None:
+        self.shelf = shelf
+        self._fate = fate
+        self.single_put_bytes = fate.plan.single_put_bytes
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.shelf.capabilities
+
+    def put(self, key: str, content: Content) -> Receipt:
+        self._call("put", key)
+        data = self._sent(content)
+        created = False
+        if self._damage("put-vanishes"):
+            created = True  # answered with 200, and nothing is there
+        elif not key.startswith(keys.STUDIES) or "/manifests/" in key or not self._damage("put-damaged"):
+            created = self.shelf.create(key, data)
+        else:
+            created = self.shelf.create(key, self._other(data))
+            if created:
+                self.shelf.damaged.add(key)
+        if created:
+            self.shelf.unseen.add(key)
+        self._fate.at("store.put.done")
+        self._trouble("put-answer-lost")
+        return receipt(self.shelf, key, data, created)
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        self._call("head", key)
+        self._maybe_lose(key)
+        if self._damage("head-refused"):
+            raise Permanent("the object cannot be looked at", code="unreadable")
+        self.shelf.unseen.discard(key)
+        return self.shelf.head(key, version_id)
+
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        self._call("listing", prefix)
+        for seen in list(self.shelf.listing(prefix)):
+            self._trouble("listing-broken-off")
+            self.shelf.unseen.discard(seen.key)
+            yield seen
+
+    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        self._call("read", key)
+        self._maybe_lose(key)
+        self.shelf.unseen.discard(key)
+        for chunk in list(self.shelf.read(key, version_id)):
+            self._trouble("read-broken-off")
+            yield chunk
+        self._fate.at("store.read.done")
+
+    def check(self) -> None: ...
+
+    def initialise(self) -> list[InitStep]:
+        return []
+
+    def probe(self, scratch_key: str) -> Capabilities:
+        return self.capabilities
+
+    def close(self) -> None: ...
+
+    def _call(self, name: str, key: str) -> None:
+        self._fate.at(f"store.{name} {key[-24:]}")
+        self._trouble(name)
+
+    def _trouble(self, what: str) -> None:
+        if self._fate.strikes(what, self._fate.plan.transient_rate):
+            if self._fate.random.random() < 0.5:
+                raise OutOfReach("the store does not answer", endpoint="store")
+            raise Transient("the store is in trouble")
+
+    def _damage(self, what: str) -> bool:
+        return self._fate.strikes(what, self._fate.plan.damage_rate)
+
+    def _maybe_lose(self, key: str) -> None:
+        """Only before anybody has seen it: what is lost after the proof no proof can help."""
+        if key in self.shelf.unseen and "/manifests/" not in key and self._damage("object-lost"):
+            self.shelf.objects.pop(key, None)
+
+    def _sent(self, content: Content) -> bytes:
+        digest = content.digest
+        if digest.size_bytes <= self.single_put_bytes:
+            data = content.read(0, digest.size_bytes)
+        else:
+            parts = []
+            for offset in range(0, digest.size_bytes, 200):
+                parts.append(content.read(offset, min(200, digest.size_bytes - offset)))
+                self._fate.at("store.put.part")
+            data = b"".join(parts)
+        if _sha256(data) != digest.sha256:
+            if digest.size_bytes <= self.single_put_bytes:
+                raise Violation("the buffer that is sent is not the one that was hashed")
+            raise SourceChanged("the file has changed while it was sent")
+        return data
+
+    def _other(self, data: bytes) -> bytes:
+        if self._fate.random.random() < 0.3:
+            return data[: len(data) // 2]
+        at = self._fate.random.randrange(len(data))
+        return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+class SimulatedCatalogue:
+    name = "simulated|table"
+
+    def __init__(self, fate: Fate) -> None:
+        self._fate = fate
+        self.records: dict[Uid, StudyRecord] = {}
+
+    def get(self, study_uid: Uid) -> StudyRecord | None:
+        self._fate.at("catalogue.get")
+        self._trouble("catalogue-get")
+        return self.records.get(study_uid)
+
+    def put(self, record: StudyRecord) -> None:
+        self._fate.at("catalogue.put")
+        self._trouble("catalogue-put")
+        if self._fate.strikes("catalogue-forgets", self._fate.plan.damage_rate):
+            return
+        self.record(record)
+        self._fate.at("catalogue.put.done")
+        self._trouble("catalogue-answer-lost")
+
+    def record(self, record: StudyRecord) -> None:
+        present = self.records.get(record.study_uid)
+        if present is not None and (
+            present.revision > record.revision
+            or (present.revision == record.revision and present.manifest_sha256 != record.manifest_sha256)
+        ):
+            raise RevisionConflict("a newer revision is recorded")
+        self.records[record.study_uid] = record
+
+    def _trouble(self, what: str) -> None:
+        if self._fate.strikes(what, self._fate.plan.transient_rate):
+            raise OutOfReach("the catalogue does not answer", endpoint="catalogue")
+
+    def search(self, query: Query) -> Iterator[StudyRecord]:
+        yield from self.records.values()
+
+    def study_uids(self) -> Iterator[Uid]:
+        yield from self.records
+
+    def identity(self) -> str | None:
+        return ARCHIVE_ID
+
+    def check(self) -> None: ...
+
+    def initialise(self, archive_id: str) -> list[InitStep]:
+        return []
+
+    def close(self) -> None: ...
+
+
+class OtherSite:
+    """A second daemon that ships the same studies to the same archive, without trouble of its own; it may die
+    between the manifest and the catalogue, and comes back at the end."""
+
+    def __init__(self, shelf: Shelf, catalogue: SimulatedCatalogue, fate: Fate) -> None:
+        self._shelf, self._catalogue, self._fate = shelf, catalogue, fate
+        self.shipped: list[tuple[Uid, str]] = []
+
+    def ship(self, study: Uid, series: Uid, sop_instance: Uid, data: bytes) -> None:
+        key = keys.instance(study, series, sop_instance, _sha256(data))
+        if not self._shelf.create(key, data) and self._shelf.objects[key] != data:
+            return  # damaged there by somebody else: this site parks it
+        self._shelf.unseen.discard(key)
+        now = timestamp(self._fate.clock.now())
+        item = ManifestInstance(
+            series_uid=series,
+            sop_instance_uid=sop_instance,
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+            transfer_syntax_uid="1.2.840.10008.1.2.1",
+            key=key,
+            size_bytes=len(data),
+            sha256=_sha256(data),
+            etag=None,
+            version_id=None,
+            original_path="IM",
+            inbox="other",
+            stored_at=now,
+            verified_by="read-back",
+        )
+        current = manifests.latest(self._shelf, study) or manifests.empty(ARCHIVE_ID, study)
+        merged = current.merged(
+            [item],
+            attributes={"00100020": {"vr": "LO", "Value": ["P1"]}},
+            series={},
+            flags=(),
+            damaged_keys=(),
+            created_at=now,
+            created_by="other site",
+        )
+        if merged is not current and not manifests.create(self._shelf, merged):
+            raise Violation("two manifests of one revision")
+        self.shipped.append((study, item.sha256))
+        self._fate.trace.add("other site", study, merged.revision)
+        if self._fate.calm or self._fate.random.random() < 0.7:
+            self.record(study)
+
+    def record(self, study: Uid) -> None:
+        """Bring the catalogue to what the store holds of a study that this site had a part in."""
+        manifest = manifests.latest(self._shelf, study)
+        if manifest is not None:
+            self._catalogue.record(manifest.record())
+
+
+def receipt(shelf: Shelf, key: str, data: bytes, created: bool) -> Receipt:
+    """What the bytes sent must look like in the store, whatever is there."""
+    backs = shelf.capabilities
+    return Receipt(
+        key=key,
+        size_bytes=len(data),
+        sha256=_sha256(data),
+        created=created,
+        expected_etag=_md5(data),
+        expected_checksum=f"sha256:{_sha256(data)}" if backs.checksum_on_head else None,
+        version_id=shelf.versions.get(key) if "versions" in backs.details else None,
+    )
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

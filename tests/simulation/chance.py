@@ -1,0 +1,157 @@
+"""What a seed decides, the virtual time, and the hook through which everything else happens in between."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+#: Virtual now starts far ahead of the real time that the kernel stamps files with, so that every file looks old.
+BASE_SECONDS = 2_200_000_000.0
+
+
+class Killed(BaseException):
+    """The simulated process is gone. Nothing may catch it, and nothing works until it is started again."""
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class VirtualClock:
+    def __init__(self) -> None:
+        self._monotonic = 1000.0
+        self._offset = BASE_SECONDS
+
+    def now(self) -> float:
+        return self._offset + self._monotonic
+
+    def monotonic(self) -> float:
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        self._monotonic += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the clock; the monotonic one does not notice."""
+        self._offset += seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What kind of world a seed makes."""
+
+    inboxes: int
+    leases: bool
+    settle_seconds: float
+    trust_ctime: bool
+    full_look: bool
+    quiet_seconds: float
+    #: For each inbox: 0 deletes at once, None keeps for good, other numbers keep for so many seconds.
+    keep_seconds: tuple[float | None, ...]
+    etag_is_content: bool
+    checksum_on_head: bool
+    versions: bool
+    single_put_bytes: int
+    studies: int
+    steps: int
+    transient_rate: float
+    damage_rate: float
+    kill_rate: float
+    actor_rate: float
+    jumps: bool
+
+    @classmethod
+    def drawn(cls, random: Random) -> Plan:
+        inboxes = 1 + (random.random() < 0.5)
+        leases = random.random() < 0.7
+        # Without leases nothing but the settling tells of a slow writer, and none is let loose then.
+        return cls(
+            inboxes=inboxes,
+            leases=leases,
+            settle_seconds=random.choice((0.0, 0.0, 2.0)),
+            trust_ctime=random.random() < 0.7,
+            full_look=random.random() < 0.3,
+            quiet_seconds=random.choice((0.0, 5.0, 60.0)),
+            keep_seconds=tuple(random.choice((0.0, 0.0, 0.0, None, 100.0)) for _ in range(inboxes)),
+            etag_is_content=random.random() < 0.6,
+            checksum_on_head=random.random() < 0.3,
+            versions=random.random() < 0.3,
+            single_put_bytes=random.choice((1 << 20, 1 << 20, 200)),
+            studies=random.randint(1, 3),
+            steps=random.randint(10, 24),
+            transient_rate=random.choice((0.0, 0.02, 0.08)),
+            damage_rate=random.choice((0.0, 0.0, 0.05, 0.15)),
+            kill_rate=random.choice((0.0, 0.002, 0.01, 0.03)),
+            actor_rate=random.choice((0.0, 0.02, 0.06, 0.15)),
+            jumps=random.random() < 0.3,
+        )
+
+
+@dataclass
+class Trace:
+    """What happened, in order. Holds nothing that two runs of a seed may differ in."""
+
+    keep: bool = False
+    tell: Callable[[str], None] | None = None
+    count: int = 0
+    lines: list[str] = field(default_factory=list)
+    _hash: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    def add(self, *words: object) -> None:
+        line = " ".join(map(str, words))
+        self.count += 1
+        self._hash.update(line.encode() + b"\n")
+        if self.keep:
+            self.lines.append(line)
+        if self.tell is not None:
+            self.tell(line)
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class Fate:
+    """Draws what goes wrong and what happens in between. `at` is called by everything simulated at each of its
+    calls; ``act`` is then what may happen meanwhile."""
+
+    def __init__(self, seed: int, trace: Trace) -> None:
+        self.random = Random(f"world {seed}")
+        self.plan = Plan.drawn(self.random)
+        self.clock = VirtualClock()
+        self.trace = trace
+        self.dead = False
+        self.calm = False  # from now on nothing goes wrong any more
+        self.kills = self.faults = self.hooks = 0
+        self.act: Callable[[], None] = lambda: None
+        self._acting = 0
+
+    def at(self, place: str, *, actors: bool = True) -> None:
+        """Somebody is at this place of the code: time passes, others act, the process may be killed here."""
+        if self.dead:
+            raise Killed(place)
+        self.hooks += 1
+        self.trace.add("at", place)
+        self.clock.advance(0.01)
+        if self.calm:
+            return
+        if actors and self._acting < 2 and self.random.random() < self.plan.actor_rate:
+            self._acting += 1
+            try:
+                self.act()
+            finally:
+                self._acting -= 1
+        if self.random.random() < self.plan.kill_rate:
+            self.dead = True
+            self.kills += 1
+            self.trace.add("killed", place)
+            raise Killed(place)
+
+    def strikes(self, what: str, rate: float) -> bool:
+        """Whether this fault happens here."""
+        if self.calm or not rate or self.random.random() >= rate:
+            return False
+        self.faults += 1
+        self.trace.add("fault", what)
+        return True

@@ -1,0 +1,278 @@
+"""The simulated daemon: the program's own parts in one thread, wired as `running` does it, with a hook at each step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Any
+from unittest.mock import patch
+
+from dicomwatchd import localfiles
+from dicomwatchd import queue as queues
+from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.errors import DicomwatchdError, Fatal, Transient
+from dicomwatchd.intake import inbox as inboxes
+from dicomwatchd.intake import scan
+from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.scan import Globs, Listing
+from dicomwatchd.model import StudyState
+from dicomwatchd.pipeline import local, proof, recover
+from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.pool import InlineWorkers
+from dicomwatchd.pipeline.stages import AfterArchive, Archive, Context, Shipment
+from dicomwatchd.queue import Queue
+from dicomwatchd.queue.rows import Source, Transition
+from dicomwatchd.queue.schema import Database, open_writer
+from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
+from tests.simulation.chance import Fate, Violation
+from tests.simulation.folders import Folders
+
+
+class HookedDatabase(Database):
+    """Every transaction is a place where the process may be killed, before, within and after, or the disk be full."""
+
+    def __init__(self, inner: Database, fate: Fate) -> None:
+        super().__init__(inner._connection, inner._lock_fd)
+        self._connection.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
+        self._fate = fate
+
+    @contextmanager
+    def write(self) -> Iterator[Any]:
+        self._fate.at("db")
+        if self._fate.strikes("db-full", self._fate.plan.transient_rate / 8):
+            raise Transient("the state database cannot be written now", code="state-full", endpoint="state")
+        with super().write() as connection:
+            yield connection
+            self._fate.at("db.commit", actors=False)
+        self._fate.at("db.done")
+
+
+class Process:
+    """Started, killed and started again on the same files."""
+
+    def __init__(
+        self, state: Path, folders: Folders, shelf: Shelf, catalogue: SimulatedCatalogue, fate: Fate, seed: int
+    ) -> None:
+        self._state, self._folders, self._shelf, self._fate = state, folders, shelf, fate
+        self._random = Random(f"daemon {seed}")
+        store: ObjectStore = SimulatedStore(shelf, fate)
+        self._archive = Archive(ARCHIVE_ID, store, catalogue)
+        self.queue: Queue | None = None
+        self.fatal: DicomwatchdError | None = None
+        self.starts = 0
+        self.unlinked: list[str] = []  # SHA-256 of what was deleted, in order
+        self.parked: dict[str, str] = {}
+        self._intakes: dict[int, InboxIntake] = {}
+        self._sources: dict[int, Source] = {}
+        self._busy: set[int] = set()
+        self._up = False
+        self._patches = ExitStack()
+        _patch(self._patches, self, fate, folders)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        self._patches.close()
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """As `running.Running` does; raises Killed, DicomwatchdError."""
+        self.starts += 1
+        self._up = False
+        self._fate.dead, self.fatal = False, None
+        self._fate.trace.add("start")
+        fate, plan = self._fate, self._fate.plan
+        database = HookedDatabase(open_writer(self._state), fate)
+        self.queue = queue = queues._over(database, fate.clock, self._announce)
+        queue.binding.bind(ARCHIVE_ID, f"{self._archive.store.destination} {self._archive.catalogue.name}")
+        self._busy.clear()
+        self._sources, self._intakes = {}, {}
+        for number, path in enumerate(self._folders.roots):
+            source = queue.arrivals.add_source(f"inbox{number + 1}", os.fsencode(path), "inbox")
+            self._sources[source.source_id] = source
+        for source in self._sources.values():
+            recover.bring_back(source, self)
+        recover.conclude(queue.shipments, set())
+        queue.shipments.recover()
+        context = Context(
+            archive=self._archive,
+            shipments=queue.shipments,
+            sources=lambda: self._sources,
+            after_archive=self._after_archive,
+            look_again=self._look_again,
+            clock=fate.clock,
+            log=self,
+        )
+        self.dispatcher = Dispatcher(context, InlineWorkers().lane, 4, self._random, self._shipped, self._on_fatal)
+        settings = IntakeSettings(
+            settle_seconds=plan.settle_seconds,
+            quiet_seconds=plan.quiet_seconds,
+            scan_interval_seconds=20.0,
+            full_look_before_quiet=plan.full_look,
+            trust_ctime=plan.trust_ctime,
+        )
+        for source in self._sources.values():
+            self._intakes[source.source_id] = InboxIntake(
+                source, settings, queue.arrivals, fate.clock, self._random, self, lambda: None
+            )
+        queue.arrivals.retire(self._intakes)
+        self._up = True
+
+    def close(self) -> None:
+        """Whatever has become of the process, its descriptors are closed by the kernel."""
+        if self.queue is not None:
+            self.queue._database.close()
+            self.queue = None
+
+    # -- its threads, one step at a time ----------------------------------------------------------------------------
+
+    def intake(self, number: int) -> None:
+        if not self._up or (source_id := sorted(self._intakes)[number]) in self._busy:
+            return
+        self._busy.add(source_id)
+        self._fate.trace.add("intake", number)
+        try:
+            self._intakes[source_id].step()
+        except DicomwatchdError as error:
+            self.fatal = error  # `Running._guarded`: a thread that ends ends the daemon
+        finally:
+            self._busy.discard(source_id)
+
+    def hint(self, number: int, folder: bytes) -> None:
+        if self._up:
+            self._intakes[sorted(self._intakes)[number]].hint(folder)
+
+    def ship(self) -> None:
+        """At most two shipments at once: the second one inside a call of the first."""
+        thread = next((t for t in (-1, -2) if t not in self._busy), None)
+        if thread is None or not self._up or self.queue is None:
+            return
+        self._busy.add(thread)
+        self._fate.trace.add("ship")
+        try:
+            self.queue.shipments.queue_due()
+            self._fate.trace.add("shipped", self.dispatcher.work_off())
+        except DicomwatchdError as error:
+            self.fatal = error
+        finally:
+            self._busy.discard(thread)
+
+    @property
+    def at_rest(self) -> bool:
+        return all(intake.at_rest for intake in self._intakes.values())
+
+    # -- what the parts ask for -------------------------------------------------------------------------------------
+
+    def _after_archive(self, source: Source) -> AfterArchive:
+        keep_seconds = self._fate.plan.keep_seconds[sorted(self._sources).index(source.source_id)]
+        return AfterArchive(delete=keep_seconds == 0.0, keep_seconds=keep_seconds)
+
+    def _look_again(self, source_id: int, directory: bytes) -> None:
+        self._fate.trace.add("look again", source_id, directory)
+        self._intakes[source_id].hint(directory)
+
+    def _announce(self, transition: Transition) -> None:
+        self._fate.trace.add("study", transition.study_uid, transition.old, transition.event, transition.new)
+        if transition.new is not StudyState.PARKED:
+            self.parked.pop(transition.study_uid, None)
+
+    def _shipped(self, shipment: Shipment) -> None:
+        self._fate.trace.add("archived", shipment.claim.study_uid, shipment.files, shipment.deleted_files)
+
+    def _on_fatal(self, error: Fatal) -> None:
+        self.fatal = error
+
+    def debug(self, event: str, message: str, **fields: object) -> None: ...
+
+    def info(self, event: str, message: str, **fields: object) -> None: ...
+
+    def warning(self, event: str, message: str, **fields: object) -> None:
+        self._fate.trace.add("log", event, fields.get("error_code", ""))
+
+    def error(self, event: str, message: str, **fields: object) -> None:
+        self._fate.trace.add("log", event, *(str(value) for _, value in sorted(fields.items())))
+        if event == "study-parked":
+            self.parked[str(fields["study_uid"])] = str(fields.get("error_code", fields))
+
+    # -- the deletion -----------------------------------------------------------------------------------------------
+
+    def unlink(self, name: bytes, *, dir_fd: int) -> None:
+        """os.unlink as pipeline.proof sees it: what goes has to be in the store, and its deletion on record."""
+        # Without a lease nothing can tell of a write between the last look and this call.
+        self._fate.at("unlink", actors=self._fate.plan.leases)
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=dir_fd)
+        try:
+            found = os.fstat(fd)
+            data = os.pread(fd, found.st_size + 1, 0)
+        finally:
+            os.close(fd)
+        digest = _sha256(data)
+        if not any(digest in key and held == data for key, held in self._shelf.objects.items()):
+            raise Violation("a file is deleted that the store does not hold")
+        assert self.queue is not None
+        with self.queue._database.read() as db:
+            rows = db.execute("SELECT entry FROM audit").fetchall()
+        authorised = sum('"kind":"authorised"' in row[0] and digest in row[0] for row in rows)
+        if authorised <= self.unlinked.count(digest):
+            raise Violation("a file is deleted without its deletion being on record")
+        self._folders.unlinked(found.st_ino)
+        os.unlink(name, dir_fd=dir_fd)
+        self.unlinked.append(digest)
+        if found.st_nlink == 1:
+            self._folders.forgotten(found.st_ino)
+        self._fate.trace.add("unlinked", digest[:12])
+        self._fate.at("unlink.done")
+
+
+class _HookedOs:
+    """`os` with one call replaced."""
+
+    def __init__(self, process: Process) -> None:
+        self.unlink = process.unlink
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+
+def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> None:
+    """Hooks in the file system's part of a deletion, the order of a listing, and leases where the seed has none."""
+
+    def rename_noreplace(old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
+        fate.at("rename")
+        real_rename(old_fd, old, new_fd, new)
+        fate.at("rename.done")
+
+    def sha256_of(fd: int, size_bytes: int) -> str:
+        fate.at("compare")
+        found = real_sha256(fd, size_bytes)
+        fate.at("compare.done")
+        return found
+
+    def sorted_look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
+        found = real_look(directory_fd, parent, globs)
+        return Listing(
+            dict(sorted(found.files.items())), sorted(found.directories), dict(sorted(found.strange.items()))
+        )
+
+    @contextmanager
+    def no_lease(fd: int) -> Iterator[bool]:
+        yield False
+
+    real_rename, real_sha256, real_look = localfiles.rename_noreplace, local.sha256_of, scan.look
+    stack.enter_context(patch.object(proof, "rename_noreplace", rename_noreplace))
+    stack.enter_context(patch.object(proof, "sha256_of", sha256_of))
+    stack.enter_context(patch.object(proof, "os", _HookedOs(process)))
+    stack.enter_context(patch.object(scan, "look", sorted_look))
+    stack.enter_context(patch.object(inboxes, "look", sorted_look))
+    if not fate.plan.leases:
+        stack.enter_context(patch.object(proof, "read_lease", no_lease))
+        stack.enter_context(patch.object(inboxes, "read_lease", no_lease))
