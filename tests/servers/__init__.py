@@ -17,7 +17,17 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "rgw": ["radosgw", "ceph-mon", "ceph-osd", "ceph-mgr", "ceph-common", "openssl", "util-linux"],
     "dynamodb": ["default-jre-headless", "npm", "openssl", "util-linux"],
     "systemd": ["systemd", "util-linux"],
-    "tools": ["dcmtk", "jq", "strace", "shellcheck", "python3-venv", "gcc", "pkg-config", "libsystemd-dev"],
+    "tools": [
+        "dcmtk",
+        "jq",
+        "strace",
+        "shellcheck",
+        "python3-venv",
+        "python3-dev",
+        "gcc",
+        "pkg-config",
+        "libsystemd-dev",
+    ],
 }
 """What scripts/setup-test-machine installs for each kind of server; `tools` is for tests that need none."""
 

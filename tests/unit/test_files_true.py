@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -152,6 +153,39 @@ def test_scripts_can_be_run() -> None:
     for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"]:
         if path.is_file() and path.read_bytes().startswith(b"#!"):
             assert os.access(path, os.X_OK), path.name
+
+
+def run_readme_commands(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    (repository / "scripts").mkdir(exist_ok=True)
+    script = repository / "scripts" / "readme-commands"
+    shutil.copy(ROOT / "scripts" / "readme-commands", script)
+    return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("<!-- ci:run -->\n```sh\n$ test -d scripts\n```\n", 0, "1 of 1 blocks"),
+        ("<!-- ci:run -->\n\n```\necho loud; false\n```\n", 1, "loud"),
+        ("<!-- ci:run -->\n```\nfalse\ntrue\n```\n", 1, "README.md:2: failed"),
+        ("<!-- ci:run slow -->\n```\nfalse\n```\n", 0, "0 of 0 blocks"),
+        ("```\nfalse\n```\n", 1, "no block is marked"),
+        ("<!-- ci:run -->\ntext\n```\nfalse\n```\n", 1, "a block has to follow"),
+        ("<!-- ci:run -->\n```\nfalse\n", 1, "has no end"),
+        ("<!-- ci:run -->\n", 1, "no block follows"),
+    ],
+)
+def test_the_readme_commands_are_run(text: str, code: int, said: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(text)
+    done = run_readme_commands(tmp_path)
+    assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stdout + done.stderr
+
+
+def test_slow_readme_commands_are_run_when_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("<!-- ci:run slow -->\n```\nexit 3\n```\n")
+    assert "failed (3)" in run_readme_commands(tmp_path, "--slow").stderr
+    (tmp_path / "README.md").unlink()
+    assert run_readme_commands(tmp_path).returncode == 0
 
 
 def test_the_licence_is_apache_2() -> None:
