@@ -81,7 +81,7 @@ _SERVICE_WIDE = tuple(
 _GONE = re.compile(r"(?:NoSuchBucket|ResourceNotFoundException|TableNotFoundException)\Z")
 _CONFLICT = re.compile(
     r"(?:OperationAborted|ConditionalRequestConflict|TransactionConflictException|TransactionInProgressException"
-    r"|ResourceInUseException|NoSuchUpload|InvalidPart|409)\Z"
+    r"|ResourceInUseException|NoSuchUpload|InvalidPart|409|PreconditionFailed|412)\Z"
 )
 _DAMAGED = re.compile(r"(?:BadDigest|XAmzContentSHA256Mismatch|XAmzContentChecksumMismatch|IncompleteBody)\Z")
 _CODE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -298,7 +298,7 @@ def _from_status(
         return trouble("credentials", "refused without a reason: see the credentials, the clock and the key")
     if status == 200:  # the service found out after it had begun to answer
         return Transient(what, code="server-error")
-    if status == 409:
+    if status in (409, 412):
         return Transient(what, code="conflict")
     return Permanent(what, code="refused")
 

@@ -123,11 +123,11 @@ class _Judge:
         return found
 
     def by_look(self, receipt: Receipt, seen: StoredObject | None) -> Verdict | None:
-        """What the store's view of an object proves; None if that is neither the right nor the wrong content."""
+        """What the store's view of an object proves; None if it proves nothing: what differs may be the view."""
         if seen is None:
             return Verdict(receipt, False, "", None, "missing")
         if seen.size_bytes != receipt.size_bytes:
-            return Verdict(receipt, False, "", seen, "size")
+            return None
         if self._tells_by_etag(receipt) and seen.etag == receipt.expected_etag:
             return Verdict(receipt, True, Method.ETAG, seen)
         if (
@@ -149,8 +149,12 @@ class _Judge:
         return self.read_back_seen((receipt, None))
 
     def read_back_seen(self, doubtful: tuple[Receipt, StoredObject | None]) -> Verdict:
-        """Read every byte out of the store and hash it."""
-        receipt, seen = doubtful
+        """Read every byte out of the store and hash it. Wrong bytes are read once more before they are called so: a
+        good object that was damaged on its way here must not be called damaged for ever."""
+        verdict = self._read_back_once(*doubtful)
+        return self._read_back_once(*doubtful) if verdict.problem in ("size", "content") else verdict
+
+    def _read_back_once(self, receipt: Receipt, seen: StoredObject | None) -> Verdict:
         sha256 = hashlib.sha256()
         size_bytes = 0
         try:

@@ -15,8 +15,8 @@ from typing import Any
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import SeriesRecord, StudyRecord
-from dicomwatchd.archive.store import Buffer, ObjectStore
-from dicomwatchd.errors import Permanent
+from dicomwatchd.archive.store import Buffer, ObjectStore, StoredObject
+from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import DicomJson, Uid
 
 FORMAT = "dicomwatchd-manifest/1"
@@ -214,9 +214,18 @@ def empty(archive_id: str, study_uid: Uid) -> Manifest:
     return Manifest(archive_id, study_uid, 0, None, "", "", (), {}, {}, ())
 
 
-def load(store: ObjectStore, key: str) -> Manifest:
-    """Read a manifest and check that it is what its key says. Raises Permanent, Transient."""
-    manifest = Manifest.from_bytes(b"".join(store.read(key)))
+def load(store: ObjectStore, key: str, *, etag: str | None = None, sha256: str | None = None) -> Manifest:
+    """Read a manifest and check that it is what its key says. Raises Permanent, Transient.
+
+    The next revision is made from what is read here, so a bit that changed on the way would stay for good: it is read
+    twice, unless the ETag that the store lists, or the SHA-256 that the catalogue records, vouches for the first.
+    """
+    data = b"".join(store.read(key))
+    by_etag = etag is not None and store.capabilities.etag_is_content and _md5(data) == etag
+    by_sha256 = sha256 is not None and hashlib.sha256(data).hexdigest() == sha256
+    if not by_etag and not by_sha256 and b"".join(store.read(key)) != data:
+        raise Transient("two readings of a manifest differ", code="damaged-on-the-way")
+    manifest = Manifest.from_bytes(data)
     if manifest.key != key:
         raise Permanent("a manifest in the store is not the one its key names", code="bad-manifest")
     return manifest
@@ -224,13 +233,18 @@ def load(store: ObjectStore, key: str) -> Manifest:
 
 def latest_key(store: ObjectStore, study_uid: Uid) -> str | None:
     """The key of the highest revision the store lists, or None."""
-    found = [o.key for o in store.listing(keys.manifests_prefix(study_uid)) if keys.parse_manifest(o.key)]
-    return max(found, default=None)
+    found = _latest_listed(store, study_uid)
+    return found.key if found is not None else None
 
 
 def latest(store: ObjectStore, study_uid: Uid) -> Manifest | None:
-    key = latest_key(store, study_uid)
-    return load(store, key) if key else None
+    found = _latest_listed(store, study_uid)
+    return load(store, found.key, etag=found.etag) if found is not None else None
+
+
+def _latest_listed(store: ObjectStore, study_uid: Uid) -> StoredObject | None:
+    found = [o for o in store.listing(keys.manifests_prefix(study_uid)) if keys.parse_manifest(o.key)]
+    return max(found, key=lambda o: o.key, default=None)
 
 
 def create(store: ObjectStore, manifest: Manifest) -> bool:
@@ -252,6 +266,10 @@ def _instance(study: Uid, raw: dict[str, object]) -> ManifestInstance:
     if not keys.is_instance(item.key, study, item.series_uid, item.sop_instance_uid, item.sha256):
         raise ValueError("a key that does not belong to its instance")
     return item
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _content(item: ManifestInstance) -> tuple[Uid, Uid, str]:

@@ -87,8 +87,10 @@ def rebuild(
 
 @dataclass(frozen=True, slots=True)
 class _Study:
+    """``revisions`` maps each to the ETag that the store lists."""
+
     study_uid: Uid
-    revisions: tuple[int, ...]
+    revisions: dict[int, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +107,18 @@ def _studies(store: ObjectStore) -> Iterator[_Study]:
     It passes by every object's key. A listing for each study would take one request a study, this takes one for a
     thousand objects: about the same, without asking more of the store than the port has.
     """
-    found = (keys.parse_manifest(stored.key) for stored in store.listing(keys.STUDIES))
-    for study_uid, group in groupby((key for key in found if key is not None), key=lambda key: key[0]):
-        yield _Study(study_uid, tuple(revision for _, revision in group))
+    found = ((keys.parse_manifest(stored.key), stored.etag) for stored in store.listing(keys.STUDIES))
+    ours = ((key, etag) for key, etag in found if key is not None)
+    for study_uid, group in groupby(ours, key=lambda one: one[0][0]):
+        yield _Study(study_uid, {revision: etag for (_, revision), etag in group})
 
 
 def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, study: _Study) -> _Outcome:
     problems: list[Problem] = []
     for revision in sorted(study.revisions, reverse=True):
         try:
-            record = _load(store, keys.manifest(study.study_uid, revision), archive_id)
+            key = keys.manifest(study.study_uid, revision)
+            record = _load(store, key, study.revisions[revision], archive_id)
         except Permanent as error:
             problems.append(Problem(study.study_uid, revision, error.message))
             continue
@@ -127,8 +131,8 @@ def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, study: _S
     return _Outcome(None, tuple(problems))
 
 
-def _load(store: ObjectStore, key: str, archive_id: str) -> StudyRecord:
-    found = manifest.load(store, key)
+def _load(store: ObjectStore, key: str, etag: str | None, archive_id: str) -> StudyRecord:
+    found = manifest.load(store, key, etag=etag)
     if found.archive_id != archive_id:
         raise Permanent("a manifest belongs to another archive", code="bad-manifest")
     return found.record()

@@ -83,8 +83,11 @@ class S3Bucket:
     def confirm_encryption(self, key: str, answer: Mapping[str, Any]) -> None:
         """As `check_encryption`, for answers that not every store mentions encryption in: a HEAD decides then."""
         if self.encryption.mode != "store-default" and not answer.get("ServerSideEncryption"):
-            with self.translated("HeadObject"):
-                answer = self.client.head_object(**self.address(key))
+            try:
+                with self.translated("HeadObject"):
+                    answer = self.client.head_object(**self.address(key))
+            except Permanent as error:
+                raise Transient("the store does not find what it has just confirmed", code="strange-answer") from error
         self.check_encryption(answer)
 
     def head(self, key: str, version_id: str | None = None, *, checksum: bool = False) -> StoredObject | None:

@@ -70,7 +70,7 @@ def _recorded(catalogue: Catalogue | None, study_uid: Uid, note: Callable[[str],
 
 
 def _read(store: ObjectStore, key: str, sha256: str | None) -> Manifest:
-    manifest = manifests.load(store, key)
+    manifest = manifests.load(store, key, sha256=sha256)
     if sha256 is not None and manifest.sha256 != sha256:
         raise Permanent(
             "the manifest in the store is not the one that the catalogue records",

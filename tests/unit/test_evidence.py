@@ -111,11 +111,31 @@ def test_nothing_expected_means_nothing_proven() -> None:
     assert (verdict.holds, verdict.verified_by, store.asked) == (True, "read-back", ["read"])
 
 
-def test_an_equal_etag_with_another_size_is_damage() -> None:
+def test_another_size_proves_nothing_and_the_bytes_decide() -> None:
     store = Store(ETAG)
     receipt = store.add(key(1), b"content")
     store.said[key(1)] = replace(store.said[key(1)], size_bytes=6)
+    [verdict] = judge(store, [receipt])
+    assert (verdict.holds, verdict.verified_by, store.asked) == (True, "read-back", ["head", "read"])
+    store.held[key(1)] = b"conten"
     assert [(v.holds, v.problem) for v in judge(store, [receipt])] == [(False, "size")]
+
+
+def test_bytes_damaged_on_the_way_here_do_not_make_a_good_object_a_damaged_one() -> None:
+    store = Store(NOTHING)
+    receipt = store.add(key(1), b"content")
+    good = store.held[key(1)]
+
+    class OnceWrong(dict[str, bytes]):
+        asked = 0
+
+        def __getitem__(self, name: str) -> bytes:
+            self.asked += 1
+            return b"c0ntent" if self.asked == 1 else good
+
+    store.held = OnceWrong(store.held)
+    [verdict] = judge(store, [receipt])
+    assert (verdict.holds, verdict.verified_by, store.asked) == (True, "read-back", ["read", "read"])
 
 
 def test_deep_reads_every_byte_whatever_the_store_says() -> None:

@@ -17,7 +17,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive import manifest as manifests
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
 from dicomwatchd.archive.store import Content, Receipt, StoredObject
-from dicomwatchd.errors import Permanent
+from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import DicomJson, Uid
 
 STUDY = Uid("1.2.840.1")
@@ -550,6 +550,25 @@ def test_the_latest_is_the_highest_revision_and_nothing_else_counts() -> None:
     assert manifests.latest_key(as_store(store), STUDY) == second.key
     assert manifests.latest(as_store(store), STUDY) == second
     assert manifests.latest(as_store(store), Uid("1.2.9")) is None
+
+
+def test_a_bit_changed_on_the_way_here_never_gets_into_the_next_revision() -> None:
+    good = FIRST.to_bytes()
+    bad = good.replace(b'"size_bytes": 100', b'"size_bytes": 101', 1)
+    assert Manifest.from_bytes(bad) != FIRST, "it can be read, and says something else"
+
+    class OnceBad(MemoryStore):
+        times = 0
+
+        def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+            self.times += 1
+            yield bad if self.times == 1 else good
+
+    with pytest.raises(Transient):
+        manifests.load(as_store(OnceBad({FIRST.key: good})), FIRST.key)
+    with pytest.raises(Transient):
+        manifests.load(as_store(OnceBad({FIRST.key: good})), FIRST.key, sha256=FIRST.sha256)
+    assert manifests.load(as_store(MemoryStore({FIRST.key: good})), FIRST.key, sha256=FIRST.sha256) == FIRST
 
 
 def test_a_manifest_under_anothers_key_is_refused() -> None:
