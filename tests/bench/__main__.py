@@ -1,0 +1,92 @@
+"""Command line of the benchmark; see scripts/bench."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.bench import report
+from tests.bench.cases import CASES
+from tests.bench.clients import AwsCli, Client, Ferry, Ours, Rclone, S5cmd
+from tests.bench.data import Shelf
+from tests.bench.measure import RunFailed
+from tests.bench.rounds import Result, run_case
+from tests.bench.store import Servers, servers
+
+ROOT = Path(__file__).parents[2]
+#: Git ignores both. The kept files are hard-linked into the runs' inboxes, so they share a file system.
+CACHE = ROOT / ".bench"
+REPORTS = ROOT / ".test-report"
+CLIENTS: dict[str, Callable[[Servers], Client]] = {
+    "ours": Ours,
+    "s5cmd": S5cmd,
+    "rclone": Rclone,
+    "ferry": Ferry,
+    "aws": AwsCli,
+}
+DELAY_MILLISECONDS = 50
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="dicomwatchd beside the tools for moving files")
+    parser.add_argument("--rounds", type=int, metavar="N", help="default: 5, with --quick 1")
+    parser.add_argument("--quick", action="store_true", help="smaller data, under three minutes; judges no goal")
+    parser.add_argument(
+        "--case", action="append", choices=[case.name for case in CASES], help="only this one; repeatable"
+    )
+    parser.add_argument("--client", action="append", choices=list(CLIENTS), help="only this one; repeatable")
+    parser.add_argument(
+        "--servers", type=Path, metavar="DIR", help="use what `python -m tests.servers up all DIR` left"
+    )
+    parser.add_argument("--write-readme", action="store_true", help="put the table into README.md")
+    options = parser.parse_args()
+    rounds = options.rounds or (1 if options.quick else 5)
+    results: list[Result] = []
+    begun = time.monotonic()
+    CACHE.mkdir(exist_ok=True)
+    shelf = Shelf(CACHE / "data")
+    with ExitStack() as stack:
+        work = Path(tempfile.mkdtemp(prefix="run-", dir=CACHE))
+        stack.callback(shutil.rmtree, work, ignore_errors=True)
+        at_work = Path(tempfile.mkdtemp(prefix="dicomwatchd-bench."))  # short: sockets lie in there
+        stack.callback(shutil.rmtree, at_work, ignore_errors=True)
+        running = stack.enter_context(servers(at_work, options.servers))
+        clients: list[Client] = [CLIENTS[name](running) for name in options.client or CLIENTS]
+        for case in CASES:
+            if options.case and case.name not in options.case:
+                continue
+            data = (case.quick_data if options.quick else case.data)(shelf)
+            print(f"{case.name}: {data.files} files, {data.size_bytes / 1e6:.0f} MB, {case.link}", flush=True)
+            with ExitStack() as link:
+                match case.link:
+                    case "http":
+                        endpoint = running.http
+                    case "https":
+                        endpoint = running.https
+                    case "delayed":
+                        endpoint = link.enter_context(running.delayed(DELAY_MILLISECONDS, at_work / "proxy"))
+                try:
+                    results.append(run_case(case, data, clients, rounds, running, endpoint, work))
+                except RunFailed as error:
+                    print(f"bench: {case.name}: {error}", file=sys.stderr)
+                    return 1
+        versions = {client.name: client.version() for client in clients}
+        knows = {client.name: client.knows for client in clients}
+    table = report.markdown(results, versions, knows)
+    print(f"\n{table}\n\n{time.monotonic() - begun:.0f} s in all")
+    name = "bench-quick" if options.quick else "bench"
+    report.write_json(REPORTS / f"{name}.json", report.document(results, versions))
+    (REPORTS / f"{name}.md").write_text(table + "\n")
+    if options.write_readme:
+        report.write_readme(ROOT / "README.md", table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The cases of the benchmark: what is moved over which link, and what each is meant to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from tests.bench.data import DataSet, Shelf
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """``figure`` of ours divided by that of ``peer`` in the same round, the median of all rounds: at most ``limit``."""
+
+    figure: Literal["wall", "cpu"]
+    peer: str
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    name: str
+    title: str
+    data: Callable[[Shelf], DataSet]
+    quick_data: Callable[[Shelf], DataSet]
+    link: Literal["http", "https", "delayed"] = "http"
+    direction: Literal["move", "fetch"] = "move"
+    goals: tuple[Goal, ...] = ()
+    in_quick: bool = True
+
+
+_MAIN_GOALS = (Goal("wall", "ferry run", 0.75), Goal("wall", "s5cmd mv", 1.0), Goal("cpu", "ferry run", 1.2))
+
+CASES = (
+    Case(
+        "ct-http",
+        "{files:,} CT slices of 526 KB",
+        lambda shelf: shelf.ct_series(1000),
+        lambda shelf: shelf.ct_series(200),
+        goals=_MAIN_GOALS,
+    ),
+    Case(
+        "ct-https",
+        "{files:,} CT slices over https",
+        lambda shelf: shelf.ct_series(1000),
+        lambda shelf: shelf.ct_series(200),
+        link="https",
+        goals=_MAIN_GOALS,
+    ),
+    Case(
+        "mr",
+        "{files:,} MR images of 40 KB",
+        lambda shelf: shelf.mr_study(5000),
+        lambda shelf: shelf.mr_study(500),
+        goals=(Goal("wall", "ferry run", 0.6), Goal("wall", "s5cmd mv", 1.1)),
+    ),
+    Case(
+        "studies",
+        "{files:,} CT slices of many studies at once",
+        lambda shelf: shelf.studies(20, 100),
+        lambda shelf: shelf.studies(10, 20),
+        goals=_MAIN_GOALS,
+    ),
+    Case(
+        "big",
+        "one multi-frame file of {size_gib:.3g} GiB",
+        lambda shelf: shelf.multiframe(2 << 30),
+        lambda shelf: shelf.multiframe(256 << 20),
+        goals=(Goal("wall", "s5cmd mv", 1.0), Goal("cpu", "s5cmd mv", 1.0)),
+    ),
+    Case(
+        "fetch",
+        "{files:,} CT slices brought back",
+        lambda shelf: shelf.ct_series(1000),
+        lambda shelf: shelf.ct_series(200),
+        direction="fetch",
+        goals=(Goal("wall", "s5cmd mv", 1.0),),
+    ),
+    Case(
+        "far",
+        "{files:,} MR images, 50 ms added to each request",
+        lambda shelf: shelf.mr_study(5000),
+        lambda shelf: shelf.mr_study(500),
+        link="delayed",
+        goals=(Goal("wall", "s5cmd mv", 0.9),),
+    ),
+)

@@ -1,0 +1,143 @@
+"""Runs a case: in every round each client once, in an order that turns from round to round, all on fresh names."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench import measure
+from tests.bench.cases import Case
+from tests.bench.clients import PREFIX, Client, Job
+from tests.bench.data import DataSet
+from tests.bench.measure import Measured, RunFailed
+from tests.bench.store import Endpoint, Servers
+
+#: Lets the servers come to rest after what the last run has left them to do.
+_REST_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class Result:
+    """``runs``: for each client what was measured, by round."""
+
+    case: Case
+    data: DataSet
+    runs: dict[str, list[Measured]] = field(default_factory=dict)
+
+
+def run_case(
+    case: Case, data: DataSet, clients: Sequence[Client], rounds: int, servers: Servers, endpoint: Endpoint, work: Path
+) -> Result:
+    """``clients`` that cannot do the case's job are left out. Raises RunFailed: a client that has not done its whole
+    work has no time to compare."""
+    result = Result(case, data)
+    runner = (
+        _Fetching(servers, endpoint, work, data)
+        if case.direction == "fetch"
+        else _Moving(servers, endpoint, work, data)
+    )
+    try:
+        able = [client for client in clients if runner.begin(client)]
+        result.runs = {client.name: [] for client in able}
+        for number in range(rounds):
+            turn = number % len(able)
+            for client in [*able[turn:], *able[:turn]]:
+                measured = runner.round(client)
+                result.runs[client.name].append(measured)
+                print(
+                    f"  round {number + 1}  {client.name:12}  {measured.wall_seconds:6.2f} s"
+                    f"  cpu {measured.cpu_seconds:5.2f} s  rss {measured.peak_rss_bytes / 1e6:4.0f} MB",
+                    flush=True,
+                )
+    finally:
+        runner.end()
+    return result
+
+
+class _Runner:
+    def __init__(self, servers: Servers, endpoint: Endpoint, work: Path, data: DataSet) -> None:
+        self._servers, self._endpoint, self._work, self._data = servers, endpoint, work, data
+
+    def _job(self) -> Job:
+        name = f"bench-{secrets.token_hex(6)}"
+        scratch, inbox, target = (self._work / name / part for part in ("scratch", "inbox", "target"))
+        for folder in (scratch, inbox):
+            folder.mkdir(parents=True)
+        return Job(name, self._endpoint, name, scratch, inbox, target, self._data.study_uid)
+
+    def _move(self, client: Client, job: Job) -> Measured:
+        self._data.link_into(job.inbox)
+        client.prepare(job)
+        _rest()
+        command, env = client.move(job)
+        measured = measure.run(command, env=env, log=job.scratch / "log")
+        left = [path for path in job.inbox.rglob("*") if not path.is_dir()]
+        stored = self._servers.count(job.bucket)
+        if left or stored < self._data.files:
+            raise RunFailed(f"{client.name}: {len(left)} files left, {stored} objects stored")
+        return measured
+
+    def _clear(self, client: Client, job: Job) -> None:
+        self._servers.clear(job.bucket)
+        client.finish(job)
+        shutil.rmtree(self._work / job.name)
+
+
+class _Moving(_Runner):
+    def begin(self, client: Client) -> bool:
+        return True
+
+    def round(self, client: Client) -> Measured:
+        job = self._job()
+        measured = self._move(client, job)
+        self._clear(client, job)
+        return measured
+
+    def end(self) -> None:
+        pass
+
+
+class _Fetching(_Runner):
+    """Each client first moves the files into a bucket of its own, and then brings them back again and again."""
+
+    def __init__(self, servers: Servers, endpoint: Endpoint, work: Path, data: DataSet) -> None:
+        super().__init__(servers, endpoint, work, data)
+        self._jobs: list[tuple[Client, Job]] = []
+
+    def begin(self, client: Client) -> bool:
+        job = self._job()
+        if client.fetch(job) is None:
+            return False
+        self._move(client, job)
+        self._jobs.append((client, job))
+        return True
+
+    def round(self, client: Client) -> Measured:
+        (job,) = [job for owner, job in self._jobs if owner is client]
+        fetching = client.fetch(job)
+        assert fetching is not None
+        command, env = fetching
+        _rest()
+        measured = measure.run(command, env=env, log=job.scratch / "log")
+        found = [path.stat().st_size for path in job.target.rglob("*") if path.is_file()]
+        if len(found) != self._data.files or sum(found) != self._data.size_bytes:
+            raise RunFailed(f"{client.name}: {len(found)} files, {sum(found)} bytes fetched")
+        shutil.rmtree(job.target)
+        return measured
+
+    def end(self) -> None:
+        for client, job in self._jobs:
+            self._clear(client, job)
+
+
+def _rest() -> None:
+    os.sync()
+    time.sleep(_REST_SECONDS)
+
+
+__all__ = ["PREFIX", "Result", "run_case"]

@@ -1,0 +1,99 @@
+"""The benchmark's servers: a Ceph gateway and DynamoDB Local of its own, and what is put there and cleared away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.servers import processes
+from tests.servers.ceph import CephRgw
+from tests.servers.dynamodb import DynamoDBLocal
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How a client reaches the gateway. ``ca_file`` is None over plain http."""
+
+    url: str
+    ca_file: Path | None = None
+
+
+class Servers:
+    def __init__(self, rgw: CephRgw, dynamodb: DynamoDBLocal) -> None:
+        self.rgw = rgw
+        self.dynamodb = dynamodb
+        self._client = rgw.client(retries={"total_max_attempts": 8})
+
+    @property
+    def http(self) -> Endpoint:
+        return Endpoint(self.rgw.http_endpoint)
+
+    @property
+    def https(self) -> Endpoint:
+        return Endpoint(self.rgw.https_endpoint, self.rgw.ca_file)
+
+    @contextmanager
+    def delayed(self, milliseconds: int, directory: Path) -> Iterator[Endpoint]:
+        """The gateway over http, so much further away."""
+        port = processes.free_port()
+        target = self.rgw.http_endpoint.rpartition(":")[2]
+        directory.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "tests.bench.proxy", str(port), target, str(milliseconds)]
+        processes.spawn(directory, "proxy", command, detached=False, cwd=Path(__file__).parents[2])
+        try:
+            processes.wait_for_http(directory, ["proxy"], port, 20)
+            yield Endpoint(f"http://127.0.0.1:{port}")
+        finally:
+            processes.end(directory, "proxy", grace_seconds=0)
+
+    def make_bucket(self, bucket: str) -> None:
+        self._client.create_bucket(Bucket=bucket)
+
+    def count(self, bucket: str, prefix: str = "") -> int:
+        """How many DICOM objects (or of whatever name the peers gave) there are, without those of our own use."""
+        pages: Any = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return sum(
+            "/manifests/" not in key and "probe/" not in key and not key.endswith("archive.json") for key in keys
+        )
+
+    def clear(self, bucket: str) -> None:
+        """Removes the bucket with all that is in it, and lets the gateway free the room at once."""
+        versions: Any = self._client.get_paginator("list_object_versions").paginate(Bucket=bucket)
+        for page in versions:
+            found = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+            if found:
+                objects: Any = [{"Key": item["Key"], "VersionId": item["VersionId"]} for item in found]
+                self._client.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        for upload in self._client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
+            self._client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        self._client.delete_bucket(Bucket=bucket)
+        subprocess.run(
+            ["radosgw-admin", "-c", str(self.rgw.directory / "ceph.conf"), "gc", "process", "--include-all"],
+            cwd=self.rgw.directory,
+            capture_output=True,
+            check=False,
+        )
+
+    def drop_table(self, table: str) -> None:
+        client = self.dynamodb.client()
+        client.update_table(TableName=table, DeletionProtectionEnabled=False)
+        client.delete_table(TableName=table)
+        client.close()
+
+
+@contextmanager
+def servers(directory: Path, left_running: Path | None) -> Iterator[Servers]:
+    """Starts both in ``directory``; or uses those that `python -m tests.servers up all` has left running."""
+    if left_running is not None:
+        yield Servers(CephRgw.attach(left_running / "rgw"), DynamoDBLocal.attach(left_running / "dynamodb"))
+        return
+    with ExitStack() as stack:
+        rgw = stack.enter_context(CephRgw(directory / "rgw"))
+        dynamodb = stack.enter_context(DynamoDBLocal(directory / "dynamodb"))
+        yield Servers(rgw, dynamodb)
