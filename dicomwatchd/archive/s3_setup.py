@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any
 
 import botocore.exceptions
 
@@ -40,7 +41,7 @@ def initialise(bucket: S3Bucket, settings: S3Settings, random_name: Callable[[],
     be talked to; a step that the store refuses is reported as "not supported", with its error code.
     """
     steps = [_make_bucket(bucket, settings)]
-    setup = _Setup(bucket, random_name)
+    setup = _Setup(bucket, random_name, amazon=settings.endpoint_url is None)
     steps.append(setup.step("versioning", setup.versioning))
     if not settings.insecure_http:
         steps.append(setup.step("TLS-only policy", setup.tls_only_policy))
@@ -78,7 +79,8 @@ def _make_bucket(bucket: S3Bucket, settings: S3Settings) -> InitStep:
 class _Setup:
     """The settings of one bucket. Each method returns an outcome and a detail, or raises _NotSupported."""
 
-    def __init__(self, bucket: S3Bucket, random_name: Callable[[], str]) -> None:
+    def __init__(self, bucket: S3Bucket, random_name: Callable[[], str], *, amazon: bool) -> None:
+        self._amazon = amazon
         self._random_name = random_name
         self._bucket = bucket
         self._client = bucket.client
@@ -100,24 +102,19 @@ class _Setup:
     def versioning(self) -> InitStep:
         what = "versioning"
         status = self._versioning()
-        if status == "Enabled":
-            warning = "" if self._creates_only() else "with versions this store lets objects be overwritten"
-            return InitStep(what, "present", warning)
         if status == "Suspended":
             raise _NotSupported("it was switched off in this bucket earlier, and left so")
-        self._switch_versioning("Enabled")
+        # Ceph 18 forgets about If-None-Match in a versioned bucket. That a revision is created once, whoever else
+        # writes, matters more to us than versions of objects that nobody overwrites; and what has been switched on
+        # once cannot be taken back, so it is tried elsewhere first. Amazon documents that both go together.
+        safe = self._amazon or self._create_only_goes_with_versions()
+        if status == "Enabled":
+            return InitStep(what, "present", "" if safe else "with versions, this store lets objects be overwritten")
+        if not safe:
+            raise _NotSupported("with versions, this store would let objects be overwritten")
+        self._client.put_bucket_versioning(**self._name, VersioningConfiguration={"Status": "Enabled"})
         if self._versioning() != "Enabled":
             raise _NotSupported("the store took it and does not keep it")
-        # Ceph forgets about If-None-Match in a versioned bucket. That a revision is created once, whoever else
-        # writes, matters more to us than versions of objects that nobody overwrites.
-        try:
-            creates_only = self._creates_only()
-        except BaseException:
-            self._switch_versioning("Suspended")
-            raise
-        if not creates_only:
-            self._switch_versioning("Suspended")
-            raise _NotSupported("with versions this store lets objects be overwritten; it was switched off again")
         return InitStep(what, "set")
 
     def tls_only_policy(self) -> InitStep:
@@ -184,21 +181,23 @@ class _Setup:
     def _versioning(self) -> str:
         return self._client.get_bucket_versioning(**self._name).get("Status", "")
 
-    def _switch_versioning(self, status: Literal["Enabled", "Suspended"]) -> None:
-        self._client.put_bucket_versioning(**self._name, VersioningConfiguration={"Status": status})
-
-    def _creates_only(self) -> bool:
-        key = f"{keys.PROBE}init-{self._random_name()}/versioned"
-        for data in (b"first", b"second"):
+    def _create_only_goes_with_versions(self) -> bool:
+        """Tried in a bucket of its own, which is removed again."""
+        trial: Any = {"Bucket": f"{self._bucket.name[:40].rstrip('-.')}-init-{self._random_name()[:12]}"}
+        self._client.create_bucket(**trial)
+        try:
+            self._client.put_bucket_versioning(**trial, VersioningConfiguration={"Status": "Enabled"})
+            self._client.put_object(**trial, Key="trial", Body=b"first", IfNoneMatch="*")
             try:
-                self._client.put_object(
-                    **self._bucket.address(key), **self._bucket.creation(key), Body=data, IfNoneMatch="*"
-                )
+                self._client.put_object(**trial, Key="trial", Body=b"second", IfNoneMatch="*")
             except botocore.exceptions.ClientError as error:
-                if data == b"second" and aws.http_status(error) == 412:
-                    return True
-                raise
-        return False
+                return aws.http_status(error) == 412
+            return False
+        finally:
+            with suppress(botocore.exceptions.ClientError):
+                for version in self._client.list_object_versions(**trial).get("Versions", []):
+                    self._client.delete_object(**trial, Key=version["Key"], VersionId=version["VersionId"])
+                self._client.delete_bucket(**trial)
 
     def _policy(self) -> dict[str, Any]:
         text = _unless_absent(lambda: self._client.get_bucket_policy(**self._name)["Policy"], "")

@@ -173,7 +173,7 @@ def test_content_that_has_changed_leaves_no_object(place: Place, source: Source)
     with pytest.raises(SourceChanged):
         store.put(KEY, source)
     assert store.head(KEY) is None
-    assert list(store.listing("")) == [item for item in store.listing("") if item.key.startswith("probe/")]
+    assert list(store.listing("")) == []
     if isinstance(place, FolderPlace):
         assert [path for path in place.path.rglob("*") if path.is_file()] == [place.path / ".dicomwatchd-archive"]
 
