@@ -233,6 +233,9 @@ def translate(error: BaseException, *, operation: str, endpoint: str) -> Dicomwa
         return _from_service(error, operation, endpoint)
     name = type(error).__name__
     what = f"{operation} failed: {name}"
+    if _is_certificate_problem(error):
+        hint = "the server's certificate is not trusted: see ca_file in the configuration"
+        return OutOfReach(what, hint=hint, endpoint=endpoint)
     if isinstance(error, _LOCAL_CREDENTIALS):
         hint = "no usable credentials in the AWS chain (environment, profile, instance role)"
         return Transient(what, code="credentials", hint=hint, endpoint=endpoint)
@@ -244,9 +247,6 @@ def translate(error: BaseException, *, operation: str, endpoint: str) -> Dicomwa
         return Permanent(what, code="invalid-request")
     if isinstance(error, aws.InvalidConfigError | aws.InvalidRegionError | ValueError):
         return Fatal(what, code="config", hint="see the AWS settings of the environment and profile")
-    if _is_certificate_problem(error):
-        hint = "the server's certificate is not trusted: see ca_file in the configuration"
-        return OutOfReach(what, hint=hint, endpoint=endpoint)
     if isinstance(error, _CONNECTION):
         hint = "no connection, or it broke off: see endpoint_url, the network and the service"
         return OutOfReach(what, hint=hint, endpoint=endpoint)
