@@ -94,11 +94,13 @@ class Pool:
                 self.busy += 1
             self._beat(name)
             try:
-                result = task()
+                # False: the lane was left before it began. Once it has begun, its lane waits for its end.
+                result = task() if future.set_running_or_notify_cancel() else None
             except BaseException as error:  # noqa: BLE001  handed to whoever waits for the result
                 future.set_exception(error)
             else:
-                future.set_result(result)
+                if not future.cancelled():
+                    future.set_result(result)
             with self._condition:
                 self.busy -= 1
 
