@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from dicomwatchd.control import Command, text, whole
+from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import Permanent
 from dicomwatchd.queue import Queue
 from dicomwatchd.uploads import UploadDesk
@@ -29,13 +31,21 @@ def reading(queue: Queue) -> dict[str, Command]:
     def stats(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.stats(whole(request, "days", 7))
 
-    return {"queue": list_queue, "quarantine": quarantine, "show": show, "stats": stats}
+    def prove(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return queue.audit.proofs(text(request, "study_uid"))
+
+    return {"queue": list_queue, "quarantine": quarantine, "show": show, "stats": stats, "prove": prove}
 
 
 def commands(
-    queue: Queue, live_status: Callable[[], dict[str, Any]], uploads: UploadDesk, wake: Callable[[], None]
+    queue: Queue,
+    live_status: Callable[[], dict[str, Any]],
+    examine: Callable[[], list[Finding]],
+    uploads: UploadDesk,
+    wake: Callable[[], None],
 ) -> dict[str, Command]:
-    """``live_status`` is what only the running daemon knows; the rest comes from the queue."""
+    """``live_status`` is what only the running daemon knows, ``examine`` what its doctor finds; the rest comes from
+    the queue."""
 
     def status(_request: Mapping[str, Any], _progress: Progress) -> Any:
         return {**queue.reports.status(), **live_status()}
@@ -56,4 +66,7 @@ def commands(
             time.sleep(0.3)
         return now
 
-    return {**reading(queue), "status": status, "retry": retry, "upload": upload}
+    def doctor(_request: Mapping[str, Any], _progress: Progress) -> Any:
+        return [asdict(finding) for finding in examine()]
+
+    return {**reading(queue), "status": status, "retry": retry, "upload": upload, "doctor": doctor}

@@ -31,10 +31,12 @@ INBOX_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 _BUCKET_NAME = r"^[A-Za-z0-9._-]{3,255}$"  # Amazon's rules are narrower, those of other stores are not
 _TABLE_NAME = r"^[a-zA-Z0-9_.-]{3,255}$"
 
+_SHARE = r"^(?:100|[1-9]?[0-9])%$"
 _PATTERNS = {
     f"^{INBOX_NAME}$": "must be a short word of letters, digits, '_', '.' and '-', beginning with a letter or digit",
     _BUCKET_NAME: "must be the bucket's plain name",
     _TABLE_NAME: "must be the table's plain name",
+    _SHARE: "must be a whole percentage, such as 10%",
 }
 
 _DURATION = re.compile(r"([0-9]+)\s*([smhdw])\Z")
@@ -205,31 +207,39 @@ class Config(_Model):
     control_socket: AbsolutePath | None = Field(None, description="Default: control.sock in the state directory")
     workers: WholeNumber = Field(16, ge=1, le=256, description="Threads that send, verify and delete files")
     scan_interval_seconds: Number = Field(60, gt=0, description="Time between two full looks at each inbox")
+    disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when a disk has less than this part free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     inboxes: tuple[Inbox, ...] = ()
+
+    @property
+    def disk_free_warn_share(self) -> float:
+        return int(self.disk_free_warn[:-1]) / 100
 
     @property
     def socket_path(self) -> Path:
         return self.control_socket or self.state_directory / "control.sock"
 
 
-def load(path: Path) -> Config:
-    """Read and check a configuration file's own text. Raises ConfigError with all problems."""
+def load(path: Path, *, folders: bool = False) -> Config:
+    """Read and check a configuration file; ``folders``: also whether what the daemon needs on disk is there.
+
+    Raises ConfigError with all problems.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError([("", f"cannot be read: {os.strerror(error.errno or 0)}")], source=str(path)) from error
     except UnicodeDecodeError as error:
         raise ConfigError([("", "is not UTF-8 text")], source=str(path)) from error
-    return parse(read_yaml(text, source=str(path)), source=str(path))
+    return parse(read_yaml(text, source=str(path)), source=str(path), folders=folders)
 
 
-def parse(data: Any, *, source: str | None = None) -> Config:
-    """A configuration from plain data. Raises ConfigError with all problems."""
+def parse(data: Any, *, source: str | None = None, folders: bool = False) -> Config:
+    """A configuration from plain data, as `load`. Raises ConfigError with all problems."""
     if not isinstance(data, dict):
         raise ConfigError([("", "must be a mapping with archive: and inboxes:")], source=source)
     # Not on the finished model: there is none when anything is wrong, and all problems are wanted at once.
-    problems = list(_cross_checks(data))
+    problems = [*_cross_checks(data), *(_missing_folders(data) if folders else ())]
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -240,18 +250,22 @@ def parse(data: Any, *, source: str | None = None) -> Config:
     return config
 
 
-def check_folders(config: Config) -> None:
-    """Whether what the daemon needs on disk is there. Raises ConfigError with all problems."""
-    problems = []
-    if not config.inboxes:
-        problems.append(("inboxes", "must name at least one inbox"))
-    for index, inbox in enumerate(config.inboxes):
-        if not inbox.path.is_dir():
-            problems.append((f"inboxes[{index}].path", "is not a folder"))
-    if not config.state_directory.is_dir():
-        problems.append(("state_directory", "is not a folder"))
-    if problems:
-        raise ConfigError(problems)
+def _missing_folders(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
+    """What the daemon needs on disk and is not there. Raw data, as in `_cross_checks`."""
+    inboxes = data.get("inboxes")
+    if not inboxes:
+        yield "inboxes", "must name at least one inbox"
+    named = []
+    if isinstance(inboxes, list | tuple):
+        named += [
+            (f"inboxes[{index}].path", box["path"])
+            for index, box in enumerate(inboxes)
+            if isinstance(box, dict) and box.get("path")
+        ]
+    named.append(("state_directory", data.get("state_directory", Config.model_fields["state_directory"].default)))
+    for where, path in named:
+        if isinstance(path, str | Path) and "\0" not in str(path) and not Path(path).is_dir():
+            yield where, "is not a folder"
 
 
 def _cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:

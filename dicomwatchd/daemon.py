@@ -13,7 +13,7 @@ from random import Random
 from types import FrameType
 
 from dicomwatchd import __version__
-from dicomwatchd.config import DEFAULT_PATH, Config, check_folders, load
+from dicomwatchd.config import DEFAULT_PATH, Config, load
 from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised, OutOfReach
 from dicomwatchd.ports import Clock, SystemClock
 from dicomwatchd.running import Running, open_archive
@@ -51,13 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"dicomwatchd {__version__}")
     options = parser.parse_args(arguments)
     try:
-        config = load(options.config)
-        check_folders(config)
+        config = load(options.config, folders=True)
     except ConfigError as error:
         for where, why in error.problems:
             sys.stderr.write(f"dicomwatchd: {options.config}: {where + ': ' if where else ''}{why}\n")
         return USAGE
-    journal = open_journal(sys.stderr, level=config.log_level)
+    journal = open_journal(sys.stderr, level=config.log_level, never=_never_logged(config))
     redirect_foreign_logging(journal, config.log_level)
     return Process(options, config, journal, SystemClock()).run()
 
@@ -113,8 +112,7 @@ class Process:
         self._reload.clear()
         self._service.reloading()
         try:
-            config = load(self._options.config)
-            check_folders(config)
+            config = load(self._options.config, folders=True)
             if config.archive != self._config.archive:
                 archive = open_archive(config, self._stop.is_set)
                 archive.store.close()
@@ -126,6 +124,8 @@ class Process:
         else:
             running.stop()
             self._config = config
+            self._journal.set_never(_never_logged(config))
+            self._journal.level = config.log_level
             running = self._begin(config)
             self._journal.info("reloaded", "the new configuration is in force", inboxes=len(config.inboxes))
         self._service.ready()
@@ -199,6 +199,11 @@ class Process:
         if isinstance(error, ConfigError):
             return USAGE
         return ARCHIVE if isinstance(error, ArchiveRefused | NotInitialised | OutOfReach) else STATE
+
+
+def _never_logged(config: Config) -> list[str]:
+    """The last net under the allow list: no entry may hold the path of an inbox."""
+    return [str(inbox.path) for inbox in config.inboxes]
 
 
 if __name__ == "__main__":

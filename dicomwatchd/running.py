@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from dicomwatchd import __version__
+from dicomwatchd import __version__, doctor
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.factory import open_catalogue, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.commands import commands
 from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.control import ControlServer
+from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.watch import Watcher
@@ -36,6 +38,7 @@ ACTIVE_SHIPMENTS = 8
 #: A worker that has neither finished an item nor come round in a long one for this time is stuck.
 WORKER_SILENCE_SECONDS = 900.0
 LOOP_SILENCE_SECONDS = 300.0
+DISK_LOOK_SECONDS = 60.0
 
 
 def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
@@ -70,6 +73,8 @@ class Running:
         self._started_at = clock.now()
         self._usage: ProcessUsage = process_usage()
         self.fatal: Fatal | None = None
+        self._next_disk_look = 0.0
+        self._low_disks: dict[str, float] = {}
         self._stopping = threading.Event()
         self._intake_stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -106,7 +111,7 @@ class Running:
         """Begin. ``watch`` False: no events, only looks; for a run that ends when all is done."""
         self._control = ControlServer(
             self._config.socket_path,
-            commands(self.queue, self._live_status, self.uploads, self._dispatcher.wake),
+            commands(self.queue, self._live_status, self._examine, self.uploads, self._dispatcher.wake),
             self._journal,
         )
         for thread in range(self._config.workers):
@@ -132,6 +137,7 @@ class Running:
     def tend(self) -> None:
         """To be called every second or so: what nobody else looks after."""
         self.uploads.tend()
+        self._look_at_disks()
         if self._watcher is not None:
             self._watcher.tend()
 
@@ -263,6 +269,28 @@ class Running:
     def _on_fatal(self, error: Fatal) -> None:
         self.fatal = self.fatal or error
 
+    def _examine(self) -> list[Finding]:
+        return doctor.examine(self._config, self._archive.store, self._archive.catalogue)
+
+    def _look_at_disks(self) -> None:
+        """Say early when a disk fills. Nothing is ever deleted to make room."""
+        if self._clock.monotonic() < self._next_disk_look:
+            return
+        self._next_disk_look = self._clock.monotonic() + DISK_LOOK_SECONDS
+        places = {"state": self._config.state_directory, **{box.name: box.path for box in self._config.inboxes}}
+        low = {}
+        for name, path in places.items():
+            try:
+                low[name] = doctor.free_share(path)
+            except OSError:
+                continue  # the intake says so
+        low = {name: share for name, share in low.items() if share < self._config.disk_free_warn_share}
+        for name in low.keys() - self._low_disks.keys():
+            self._journal.warning(
+                "disk-low", "a disk is filling up", inbox=name, free_bytes=shutil.disk_usage(places[name]).free
+            )
+        self._low_disks = low
+
     # -- telling ----------------------------------------------------------------------------------------------------
 
     def _announce(self, transition: Transition) -> None:
@@ -333,7 +361,9 @@ class Running:
                 f"inbox {intake.source.name} cannot be opened"
                 for intake in self._intakes.values()
                 if not intake.available
-            ],
+            ]
+            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()],
+            "verification": doctor.verification(capabilities),
         }
 
 

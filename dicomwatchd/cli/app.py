@@ -29,9 +29,11 @@ COMMANDS = {
     "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is no inbox."),
     "fetch": Lazy(f"{_CLI}.fetch", "fetch", "Get a study back, every file verified."),
     "verify": Lazy(f"{_CLI}.verify", "verify", "Check that the archive holds a study."),
+    "prove": Lazy(f"{_CLI}.proofs", "prove", "Show what was deleted of a study, when, and on what evidence."),
     "search": Lazy(f"{_CLI}.search", "search", "Find archived studies."),
     "catalogue": Lazy(f"{_CLI}.catalogue", "catalogue", "Work on the catalogue of the archive."),
     "archive": Lazy(f"{_CLI}.archive", "archive", "Set up the archive."),
+    "doctor": Lazy(f"{_CLI}.proofs", "doctor", "Try out whether all is as it should be."),
     "config": Lazy(f"{_CLI}.config", "config", "Check and describe the configuration."),
 }
 

@@ -28,7 +28,7 @@ def check(invocation: Invocation, as_json: bool) -> int:
     path = invocation.config_path
     problems: list[tuple[str, str]] = []
     try:
-        configuration.check_folders(configuration.load(path))
+        configuration.load(path, folders=True)
     except ConfigError as error:
         problems = error.problems
         if not as_json:

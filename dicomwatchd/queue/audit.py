@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from dicomwatchd.ports import timestamp
 from dicomwatchd.queue.schema import Database
 
 FIRST = "0" * 64
+_NOT_OF_THE_PROOF = frozenset({"kind", "at", "file", "sequence", "previous", "study_uid", "verified_at"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,44 @@ class Audit:
             rows = db.execute("SELECT * FROM audit WHERE study_uid = ? ORDER BY sequence", (study_uid,)).fetchall()
         return [_entry(row) for row in rows]
 
+    def proofs(self, study_uid: str) -> dict[str, Any]:
+        """Each authorised deletion of a study with its proof and how it ended, and whether the whole chain holds."""
+        files: dict[tuple[int, int], dict[str, Any]] = {}
+        last: dict[int, tuple[int, int]] = {}
+        for entry in self.of_study(study_uid):
+            body, file = entry.body, entry.body["file"]
+            if body["kind"] == "authorised":
+                last[file] = (file, entry.sequence)
+                files[last[file]] = {
+                    "sequence": entry.sequence,
+                    "authorised_at": timestamp(body["at"]),
+                    "verified_at": timestamp(body["verified_at"]),
+                    "outcome": "under way",
+                    "ended_at": None,
+                    "why": None,
+                    "proof": {name: value for name, value in body.items() if name not in _NOT_OF_THE_PROOF},
+                }
+            elif file in last:
+                files[last[file]] |= {
+                    "outcome": body["kind"],
+                    "ended_at": timestamp(body["at"]),
+                    "why": body.get("why"),
+                }
+        broken_at, entries = self._check()
+        return {
+            "study_uid": study_uid,
+            "files": list(files.values()),
+            "chain_holds": broken_at is None,
+            "broken_at": broken_at,
+            "chain_entries": entries,
+        }
+
     def broken_at(self) -> int | None:
         """The sequence number of the first entry that does not fit the chain; None when all do."""
+        return self._check()[0]
+
+    def _check(self) -> tuple[int | None, int]:
+        """(the first entry that does not fit, or None; how many entries do)."""
         previous, expected = FIRST, 1
         for entry, text in self._all():
             if (
@@ -60,9 +98,9 @@ class Audit:
                 or entry.body.get("previous") != previous
                 or hashlib.sha256(text.encode("ascii")).hexdigest() != entry.hash
             ):
-                return expected
+                return expected, expected - 1
             previous, expected = entry.hash, expected + 1
-        return None
+        return None, expected - 1
 
     def _all(self) -> Iterator[tuple[AuditEntry, str]]:
         """All entries in order, in pages, so that a long chain needs no more memory than a short one."""

@@ -62,11 +62,13 @@ def test_bad_configuration_is_2_with_every_problem_and_starts_nothing(site: Site
     site.config["inboxes"][0]["quiet_seconds"] = -1
     site.config["inboxes"][0]["paht"] = "x"
     site.config["archive"]["catalogue"]["kind"] = "oracle"
+    site.config["inboxes"].append({"name": "gone", "path": str(site.root / "gone")})
     site.write_config()
     assert site.once() == 2
     said = site.log_tail()
     assert "inboxes[0].quiet_seconds: must be >= 0" in said
     assert "inboxes[0].paht: is not a known key" in said
+    assert "inboxes[1].path: is not a folder" in said
     assert "archive.catalogue" in said
     assert not (site.state / "state.db").exists()
 

@@ -338,14 +338,14 @@ def test_missing_folders(tmp_path: Path) -> None:
         ],
     }
     with pytest.raises(ConfigError) as caught:
-        config.check_folders(config.parse(data))
+        config.parse(data, folders=True)
     assert caught.value.problems == [
         ("inboxes[1].path", "is not a folder"),
         ("inboxes[2].path", "is not a folder"),
         ("state_directory", "is not a folder"),
     ]
     with pytest.raises(ConfigError, match="at least one inbox"):
-        config.check_folders(config.parse({"archive": ARCHIVE, "state_directory": str(tmp_path)}))
+        config.parse({"archive": ARCHIVE, "state_directory": str(tmp_path)}, folders=True)
 
 
 # --- the file

@@ -1,0 +1,109 @@
+"""What speaks for the guarantee: `prove` shows the record of deletions, `doctor` whether this place can keep it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dicomwatchd.cli import exits, output
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.archive_access import UID
+from dicomwatchd.cli.control_access import ask, client, socket_option
+from dicomwatchd.control_client import DaemonUnreachable
+from dicomwatchd.model import Uid
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+
+
+@click.command()
+@click.argument("study", metavar="STUDY", type=UID)
+@socket_option
+@_json_option
+@click.pass_obj
+def prove(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: bool) -> int:
+    """Show what was deleted of a study, when, and on what evidence.
+
+    From the daemon's audit chain, which is checked from its first entry to its last. The exit code is 1 when the
+    chain is broken, or when nothing was deleted of the study.
+    """
+    said: dict[str, Any] = ask(invocation, socket_path, "prove", study_uid=study)
+    files: list[dict[str, Any]] = said["files"]
+    code = exits.OK if said["chain_holds"] and files else exits.NO
+    if as_json:
+        output.document(said)
+        return code
+    if not files:
+        output.say(f"No deletion of a file of study {study} is on record here.")
+    for file in files:
+        proof = file["proof"]
+        output.pairs(
+            [
+                ("Object", output.clean(proof["key"])),
+                ("Outcome", f"{file['outcome']}{' at ' + file['ended_at'] if file['ended_at'] else ''}"),
+                ("Because", file["why"]),
+                ("Authorised", f"{file['authorised_at']}, audit entry {file['sequence']}"),
+                ("SHA-256", proof["sha256"]),
+                ("Size", f"{proof['size_bytes']} bytes"),
+                ("Verified", f"{proof['verified_by']} at {file['verified_at']}"),
+                ("In", output.clean(proof["destination"])),
+                ("Version", proof["version_id"]),
+                ("Manifest", f"{output.clean(proof['manifest_key'])}, SHA-256 {proof['manifest_sha256']}"),
+                ("Catalogue", f"{output.clean(proof['catalogue'])}, revision {proof['catalogue_revision']}"),
+            ]
+        )
+        output.say()
+    output.say(
+        f"The audit chain of {output.count(said['chain_entries'], 'entry', 'entries')} is whole."
+        if said["chain_holds"]
+        else f"THE AUDIT CHAIN IS BROKEN at entry {said['broken_at']}: the record was changed after it was written."
+    )
+    return code
+
+
+@click.command()
+@socket_option
+@_json_option
+@click.pass_obj
+def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> int:
+    """Try out whether all is as it should be.
+
+    The store and what it enforces, the catalogue, the inboxes and the disk under them. The running daemon does it, with its rights and from its place; while it is not running, this command does, with
+    yours. The exit code is 1 when something has to be mended.
+    """
+    connection = client(invocation, socket_path)
+    try:
+        findings: list[dict[str, str]] = connection.call("doctor", answer_seconds=300)
+    except DaemonUnreachable as error:
+        if socket_path is not None or error.code != "daemon-not-running":
+            raise
+        output.note("the daemon is not running; this is seen from here, with your rights")
+        findings = _from_here(invocation)
+    if as_json:
+        output.document({"findings": findings})
+    else:
+        output.table(
+            ("", "WHAT", "FINDING"),
+            ((f["outcome"], output.clean(f["subject"]), output.clean(f["detail"])) for f in findings),
+        )
+    return exits.NO if any(f["outcome"] == "bad" for f in findings) else exits.OK
+
+
+def _from_here(invocation: Invocation) -> list[dict[str, str]]:
+    from dataclasses import asdict
+
+    from dicomwatchd import config
+    from dicomwatchd.archive.factory import open_catalogue, open_store
+    from dicomwatchd.doctor import examine
+
+    loaded = config.load(invocation.config_path)
+    store = open_store(loaded.archive.store, connections=2)
+    try:
+        catalogue = open_catalogue(loaded.archive.catalogue)
+        try:
+            return [asdict(finding) for finding in examine(loaded, store, catalogue)]
+        finally:
+            catalogue.close()
+    finally:
+        store.close()

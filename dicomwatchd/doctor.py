@@ -1,0 +1,208 @@
+"""What `dicomwatchctl doctor` finds out: whether store, catalogue, inboxes and disk are such that the guarantee holds.
+
+Everything is tried, nothing assumed; the files made for it are the doctor's own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.catalogue import Catalogue
+from dicomwatchd.archive.identity import read_identity
+from dicomwatchd.archive.store import Capabilities, ObjectStore
+from dicomwatchd.config import Config, Inbox
+from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.localfiles import (
+    ASIDE,
+    WriterPresent,
+    make_directory,
+    open_root,
+    read_lease,
+    regular_file,
+    rename_noreplace,
+)
+
+_CAP_LEASE = 1 << 28  # capabilities(7)
+_SAMPLE = 2000  # directory entries looked at for a file of somebody else
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``outcome``: "good", "note" (works, and costs or lacks something) or "bad" (has to be mended)."""
+
+    subject: str
+    outcome: str
+    detail: str
+
+
+def examine(config: Config, store: ObjectStore, catalogue: Catalogue) -> list[Finding]:
+    """Everything the daemon's user can see from here. Raises nothing of its own: what fails is a finding."""
+    return [*_archive(store, catalogue), *_disk(config), *(f for box in config.inboxes for f in _inbox(box))]
+
+
+def free_share(path: Path) -> float:
+    """The part of the file system that is free, 0 to 1. Raises OSError."""
+    usage = shutil.disk_usage(path)
+    return usage.free / usage.total if usage.total else 0.0
+
+
+def verification(capabilities: Capabilities) -> str:
+    """By what a shipment verifies its objects in this store, in plain words."""
+    if capabilities.etag_is_content:
+        return "by ETag, which this store computes from what it holds"
+    if capabilities.checksum_on_head:
+        return "by the checksum that this store keeps"
+    return "by reading every object back"
+
+
+# -- the archive ----------------------------------------------------------------------------------------------------
+
+
+def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
+    archive_id = None
+    try:
+        store.check()
+        identity = read_identity(store)
+        archive_id = identity and identity.archive_id
+    except DicomwatchdError as error:
+        yield Finding("store", "bad", str(error))
+        return
+    if archive_id is None:
+        yield Finding("store", "bad", "holds no archive; dicomwatchctl archive init makes one")
+    else:
+        yield Finding("store", "good", f"holds archive {archive_id}")
+    try:
+        catalogue.check()
+        same = catalogue.identity() == archive_id
+        yield Finding("catalogue", "good" if same else "bad", "is this archive's" if same else "is another archive's")
+    except DicomwatchdError as error:
+        yield Finding("catalogue", "bad", str(error))
+    try:
+        capabilities = store.probe(keys.PROBE)
+    except DicomwatchdError as error:
+        yield Finding("store probe", "bad", str(error))
+        return
+    for what, answer in sorted(capabilities.details.items()):
+        yield Finding(f"store: {what}", "good", answer)
+    if store.destination.kind == "s3":
+        fast = capabilities.etag_is_content or capabilities.checksum_on_head
+        yield Finding("verification", "good" if fast else "note", verification(capabilities))
+        if not capabilities.creates_only:
+            yield Finding(
+                "create-only", "bad", "the store overwrites what is there: let one daemon alone ship to this archive"
+            )
+
+
+# -- this machine ---------------------------------------------------------------------------------------------------
+
+
+def _disk(config: Config) -> Iterator[Finding]:
+    for name, path in (("state", config.state_directory), *((box.name, box.path) for box in config.inboxes)):
+        with suppress(OSError):
+            share = free_share(path)
+            enough = share >= config.disk_free_warn_share
+            yield Finding(f"disk of {name}", "good" if enough else "bad", f"{share:.0%} free")
+
+
+def _inbox(inbox: Inbox) -> Iterator[Finding]:
+    subject = f"inbox {inbox.name}"
+    try:
+        root_fd = open_root(os.fsencode(inbox.path))
+    except OSError as error:
+        yield Finding(subject, "bad", f"cannot be opened ({_name(error)})")
+        return
+    try:
+        yield from _try_aside(subject, root_fd)
+        yield _lease_of_others(subject, root_fd)
+        if inbox.watch == "events":
+            yield _watch_limit(subject, inbox.path)
+    finally:
+        os.close(root_fd)
+
+
+def _try_aside(subject: str, root_fd: int) -> Iterator[Finding]:
+    """Do with a file of ours what a purge does: rename it into the private directory, lease it, take it away."""
+    name = b"doctor-" + secrets.token_hex(8).encode()
+    try:
+        aside_fd = make_directory(root_fd, ASIDE, 0o700)
+    except OSError as error:
+        yield Finding(subject, "bad", f"the daemon may not write here ({_name(error)}): nothing can be deleted")
+        return
+    try:
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=aside_fd))
+        try:
+            rename_noreplace(aside_fd, name, aside_fd, name + b"-2")
+            name += b"-2"
+            yield Finding(subject, "good", "files can be set aside and deleted")
+            with regular_file(aside_fd, name) as fd, read_lease(fd) as leased:
+                yield Finding(
+                    f"{subject}: read leases",
+                    "good" if leased else "note",
+                    "an open writer is noticed"
+                    if leased
+                    else "not to be had on this file system: an open writer is noticed by comparing the content only",
+                )
+        finally:
+            os.unlink(name, dir_fd=aside_fd)  # the doctor's own file
+    except OSError as error:
+        yield Finding(subject, "bad", f"files cannot be set aside here ({_name(error)})")
+    finally:
+        os.close(aside_fd)
+        with suppress(OSError):
+            os.rmdir(ASIDE, dir_fd=root_fd)  # fails, as it should, while anything is in it
+
+
+def _lease_of_others(subject: str, root_fd: int) -> Finding:
+    """Whether a lease on a file that somebody else owns is to be had: it takes CAP_LEASE."""
+    subject = f"{subject}: leases on others' files"
+    with os.scandir(root_fd) as entries:
+        for entry, _ in zip(entries, range(_SAMPLE), strict=False):
+            with suppress(OSError, WriterPresent):
+                if not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_uid == os.geteuid():
+                    continue
+                with regular_file(root_fd, os.fsencode(entry.name)) as fd, read_lease(fd) as leased:
+                    return _lease_finding(subject, leased)
+    return _lease_finding(subject, bool(_effective_capabilities() & _CAP_LEASE))
+
+
+def _lease_finding(subject: str, leased: bool) -> Finding:
+    if leased:
+        return Finding(subject, "good", "to be had")
+    return Finding(
+        subject, "note", "not to be had: give the daemon CAP_LEASE, as the unit does, so that it sees open writers"
+    )
+
+
+def _effective_capabilities() -> int:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16)
+    return 0
+
+
+def _watch_limit(subject: str, path: Path) -> Finding:
+    directories = 1 + sum(len(below) for _, below, _ in os.walk(path))
+    limit = 0
+    with suppress(OSError, ValueError):
+        limit = int(Path("/proc/sys/fs/inotify/max_user_watches").read_text())
+    if directories * 2 > limit:
+        return Finding(
+            f"{subject}: watches",
+            "note",
+            f"{directories} directories, and the kernel allows {limit} watches (fs.inotify.max_user_watches);"
+            " what is not watched is found by the scan",
+        )
+    return Finding(f"{subject}: watches", "good", f"{directories} directories of {limit} watches")
+
+
+def _name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "unknown")

@@ -1,0 +1,82 @@
+"""`dicomwatchctl prove` and `doctor`, with the real programs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.synthetic import Maker
+from tests.system.site import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path, inbox={"settle_seconds": 0, "quiet_seconds": 0})
+    site.init()
+    yield site
+    site.close()
+
+
+def test_prove_shows_each_deletion_with_its_evidence(site: Site) -> None:
+    made = Maker(seed=21).mr_study(site.inbox / "DOE^JANE", series=1, slices=3)
+    study = made[0].study_uid
+    assert site.once() == 0
+    said = site.ctl_json("prove", study)
+    assert said["chain_holds"] is True and len(said["files"]) == 3
+    assert {file["proof"]["sha256"] for file in said["files"]} == {m.sha256 for m in made}
+    for file in said["files"]:
+        assert file["outcome"] == "deleted"
+        assert file["authorised_at"] <= file["ended_at"]
+        proof = file["proof"]
+        assert proof["verified_by"] == "read-back" and proof["manifest_revision"] == proof["catalogue_revision"] == 1
+        assert (site.root / "archive" / proof["key"]).is_file()
+        assert "DOE" not in str(file)
+    assert "is whole" in site.ctl("prove", study).stdout
+
+
+def test_prove_notices_a_record_that_was_changed(site: Site) -> None:
+    made = Maker(seed=22).mr_study(site.inbox, series=1, slices=3)
+    assert site.once() == 0
+    with sqlite3.connect(site.state / "state.db") as state:
+        state.execute("UPDATE audit SET entry = replace(entry, 'deleted', 'restored') WHERE sequence = 5")
+    state.close()
+    broken = site.ctl("prove", made[0].study_uid, check=False)
+    assert broken.returncode == 1 and "BROKEN at entry 5" in broken.stdout
+
+
+def test_prove_of_a_study_that_nothing_was_deleted_of_is_a_no(site: Site) -> None:
+    assert site.once() == 0
+    assert site.ctl("prove", "1.2.3", check=False).returncode == 1
+
+
+def test_the_doctor_finds_a_sound_site_sound_and_leaves_nothing_behind(site: Site) -> None:
+    cold = site.ctl_json("doctor")["findings"]
+    site.start()
+    warm = site.ctl_json("doctor")["findings"]
+    for findings in (cold, warm):
+        assert {f["outcome"] for f in findings if f["subject"].startswith(("store", "catalogue", "inbox"))} == {"good"}
+        assert any("read leases" in f["subject"] for f in findings)
+    assert list(site.inbox.iterdir()) == []
+    assert site.stop() == 0
+
+
+def test_the_doctor_finds_what_is_wrong(site: Site) -> None:
+    site.config["disk_free_warn"] = "100%"
+    site.write_config()
+    (site.root / "archive" / "archive.json").unlink()
+    site.inbox.rmdir()
+    sick = site.ctl("doctor", check=False)
+    assert sick.returncode == 1
+    for subject in ("store", "catalogue", "inbox inbox1", "disk of state"):
+        assert any(line.startswith("bad") and subject in line for line in sick.stdout.splitlines()), subject
+
+
+def test_a_disk_that_fills_is_announced(site: Site) -> None:
+    site.config["disk_free_warn"] = "100%"
+    site.write_config()
+    site.start()
+    site.wait_for(lambda: bool(site.events("disk-low")), 10, "the announcement")
+    assert any("filling up" in problem for problem in site.ctl_json("status")["problems"])
