@@ -24,7 +24,30 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: The private directory a file is renamed into before its last comparison; never part of an inbox's content.
 ASIDE = b".dicomwatchd-aside"
 
+#: What `beside` puts into a name that is taken (pipeline.aside); globs are matched as if it were not there.
+RESTORED = rb"\.restored-[0-9]+(?=(?:\.[^.]{0,16})?\Z)"
+
+#: File systems whose leases speak of this machine alone, or not at all: NFS and CIFS answer "somebody writes" where
+#: they only have no delegation. f_type of statfs(2).
+_SHARED = frozenset(
+    {
+        0x6969,  # NFS
+        0x517B,  # SMB
+        0xFF534D42,  # CIFS
+        0xFE534D42,  # SMB2
+        0x65735546,  # FUSE
+        0x01021997,  # 9P
+        0x00C36400,  # Ceph
+        0x5346414F,  # OpenAFS
+        0x6B414653,  # AFS
+        0x0BD00BD0,  # Lustre
+        0x01161970,  # GFS2
+        0x7461636F,  # OCFS2
+        0x73757245,  # Coda
+    }
+)
 _RENAME_NOREPLACE = 1
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -81,17 +104,48 @@ def identity(fd: int) -> FileIdentity:
     return FileIdentity.of(os.fstat(fd))
 
 
+class NoStrictRename(OSError):
+    """The file system knows no rename that refuses to replace, nor hard links."""
+
+
 def rename_noreplace(old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
-    """renameat2(2) with RENAME_NOREPLACE: FileExistsError if the new name is taken."""
+    """Rename ``old``, a private name that nobody else puts anything under, to ``new``. FileExistsError if that is
+    taken. Raises NoStrictRename, OSError."""
+    try:
+        _renameat2(old_fd, old, new_fd, new)
+    except NoStrictRename:
+        # Some network and FUSE file systems do not know the flag: a hard link is as strict, where it is known.
+        try:
+            os.link(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise NoStrictRename(error.errno, "neither a strict rename nor a link") from error
+            raise
+        os.unlink(old, dir_fd=old_fd)
+
+
+def rename_to_private(old_fd: int, old: bytes, private_fd: int, private: bytes) -> None:
+    """Rename whatever stands under ``old`` to a name that nobody else uses. FileExistsError if that is taken.
+
+    Never by link and unlink: between the two somebody may put another file under the old name. Raises OSError.
+    """
+    try:
+        _renameat2(old_fd, old, private_fd, private)
+    except NoStrictRename:
+        with suppress(FileNotFoundError):
+            os.stat(private, dir_fd=private_fd, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, "the private name is taken") from None
+        os.rename(old, private, src_dir_fd=old_fd, dst_dir_fd=private_fd)
+
+
+def _renameat2(old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
+    """renameat2(2) with RENAME_NOREPLACE."""
     result = _libc.renameat2(old_fd, ctypes.c_char_p(old), new_fd, ctypes.c_char_p(new), _RENAME_NOREPLACE)
     if result == 0:
         return
     number = ctypes.get_errno()
     if number in (errno.EINVAL, errno.ENOSYS):
-        # Some network and FUSE file systems do not know the flag: a hard link is as strict, where it is known.
-        os.link(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd, follow_symlinks=False)
-        os.unlink(old, dir_fd=old_fd)
-        return
+        raise NoStrictRename(number, "no strict rename")
     raise OSError(number, os.strerror(number))
 
 
@@ -101,10 +155,13 @@ class WriterPresent(Exception):
 
 @contextmanager
 def read_lease(fd: int) -> Iterator[bool]:
-    """Hold a read lease (fcntl(2) F_SETLEASE) on a file: nobody has it open for writing, and nobody can open it
-    so meanwhile. Yields False where leases are not to be had (not the owner, no CAP_LEASE, a network share).
+    """Hold a read lease (fcntl(2) F_SETLEASE) on a file: nobody has it open for writing, or mapped so, and nobody can
+    open it so meanwhile. Yields False where leases are not to be had (not the owner, no CAP_LEASE, a network share).
     Raises WriterPresent.
     """
+    if _file_system(fd) in _SHARED:
+        yield False
+        return
     # A lease that is broken sends SIGIO, which would end the process; SIGURG is ignored by default.
     fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
     try:
@@ -118,6 +175,14 @@ def read_lease(fd: int) -> Iterator[bool]:
         yield True
     finally:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def _file_system(fd: int) -> int:
+    """f_type of fstatfs(2), 0 where it is not known. The first field of the structure, a word of the machine."""
+    buffer = ctypes.create_string_buffer(512)
+    if _libc.fstatfs(fd, buffer) != 0:
+        return 0
+    return int(ctypes.c_ulong.from_buffer(buffer).value) & 0xFFFFFFFF
 
 
 def lease_held(fd: int) -> bool:

@@ -97,6 +97,7 @@ class Running:
             look_again=self._look_again,
             clock=clock,
             log=journal,
+            left_aside=self._left_aside,
         )
         self._dispatcher = Dispatcher(
             self._context, self._pool.lane, ACTIVE_SHIPMENTS, random, self._report, self._on_fatal
@@ -193,8 +194,15 @@ class Running:
                 unavailable.add(source.source_id)
             else:
                 recover.bring_back(source, self._journal)
-        recover.conclude(self.queue.shipments, unavailable)
+        self._pending = recover.conclude(self.queue.shipments, unavailable)
         self.queue.shipments.recover()
+
+    def _mend(self, source: Source) -> None:
+        """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""
+        recover.bring_back(source, self._journal)
+        mine = [one for one in self._pending if one.source_id == source.source_id]
+        self._pending = [one for one in self._pending if one not in mine]
+        recover.conclude_these(self.queue.shipments, mine)
 
     def _source_of(self, inbox: Inbox) -> Source:
         source = self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox.path), "inbox")
@@ -203,7 +211,14 @@ class Running:
 
     def _intake(self, source: Source, settings: IntakeSettings) -> InboxIntake:
         return InboxIntake(
-            source, settings, self.queue.arrivals, self._clock, self._random, self._journal, self._dispatcher.wake
+            source,
+            settings,
+            self.queue.arrivals,
+            self._clock,
+            self._random,
+            self._journal,
+            self._dispatcher.wake,
+            lambda: self._mend(source),
         )
 
     def _start_upload_intake(self, source: Source, settings: IntakeSettings) -> tuple[InboxIntake, Callable[[], None]]:
@@ -258,6 +273,11 @@ class Running:
         intake = self._intakes.get(source_id) or self.uploads.intake_of(source_id)
         if intake is not None:
             intake.hint(directory)
+
+    def _left_aside(self, source_id: int) -> None:
+        intake = self._intakes.get(source_id) or self.uploads.intake_of(source_id)
+        if intake is not None:
+            intake.mend_soon()
 
     def _own_folders(self) -> list[Path]:
         folders = [self._config.state_directory, *(inbox.path for inbox in self._config.inboxes)]

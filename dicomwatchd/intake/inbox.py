@@ -56,7 +56,10 @@ class InboxIntake:
         random: Random,
         log: Log,
         on_queued: Callable[[], None],
+        mend: Callable[[], None] = lambda: None,
     ) -> None:
+        """``mend`` puts back what lies aside in the inbox; it is called when the inbox comes back, or another folder
+        stands in its place, before anything is looked at."""
         self.source = source
         self._settings = settings
         self._arrivals = arrivals
@@ -64,6 +67,8 @@ class InboxIntake:
         self._random = random
         self._log = log
         self._on_queued = on_queued
+        self._mend = mend
+        self._mend_soon = False
         self._globs = Globs(settings.include, settings.exclude)
         self._settling = Settling(settings.settle_seconds, trust_ctime=settings.trust_ctime)
         self._hints_lock = threading.Lock()
@@ -90,6 +95,11 @@ class InboxIntake:
     def scan_soon(self) -> None:
         self._next_scan = 0.0
         self._wake.set()
+
+    def mend_soon(self) -> None:
+        """Something lies aside that belongs into the inbox."""
+        self._mend_soon = True
+        self.scan_soon()
 
     @property
     def available(self) -> bool:
@@ -134,6 +144,9 @@ class InboxIntake:
             return 1.0
         try:
             self._notice_root(root_fd)
+            if self._mend_soon:
+                self._mend_soon = False
+                self._mend()
             if self._clock.monotonic() >= self._next_scan:
                 self._scan(root_fd, beat)
             self._follow_hints(root_fd, beat)
@@ -323,6 +336,10 @@ class InboxIntake:
                 inbox=self.source.name,
             )
             self._next_scan = 0.0
+            self._mend_soon = True
+        elif self._available is False:
+            self._next_scan = 0.0
+            self._mend_soon = True
         self._root = root
         self._set_available(True, None)
 
@@ -337,6 +354,8 @@ class InboxIntake:
                 inbox=self.source.name,
                 errno=error.errno if error else None,
             )
+        elif self._mend_soon:
+            self._log.warning("intake-back", "the inbox can be opened again", inbox=self.source.name)
 
     def _pause(self) -> float:
         """Seconds until the next scan, the next ripe file, or the end of the next quiet time."""

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dicomwatchd.localfiles import ASIDE, directory
+from dicomwatchd.localfiles import ASIDE, RESTORED, directory
 from dicomwatchd.model import FileIdentity
 
 #: Deeper trees than this are not walked; what lies below is reported, never touched.
@@ -27,13 +27,15 @@ class Listing:
 
 
 class Globs:
-    """The include and exclude patterns of an inbox (fnmatch, case-sensitive)."""
+    """The include and exclude patterns of an inbox (fnmatch, case-sensitive). A file that had to be put back beside its
+    own name counts under that."""
 
     def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
         self._include = _one_of(include)
         self._exclude = _one_of(exclude) if exclude else None
 
     def admits(self, parent: bytes, name: bytes) -> bool:
+        name = re.sub(RESTORED, b"", name)
         text = os.fsdecode(name)
         if not self._include.match(text):
             return False
@@ -49,8 +51,8 @@ def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
     with os.scandir(directory_fd) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
-            if name == ASIDE:
-                continue
+            if name.startswith(ASIDE):
+                continue  # our own: see pipeline.aside
             try:
                 if entry.is_dir(follow_symlinks=False):
                     listing.directories.append(name)

@@ -2,32 +2,23 @@
 
 A file goes through four steps, each of which can fail without loss: a proof is made from a fresh read of the archive;
 it is put on record; the file is set aside by a rename into a private directory on its own file system; there it is
-compared once more, byte for byte, with what the archive holds, and only then unlinked.
+compared once more, byte for byte, with what the archive holds, and only then unlinked. Where leases are to be had, one
+is held from before the comparison until after the unlink, so no program has the file open for writing.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.store import Destination, Receipt
 from dicomwatchd.errors import Permanent, SourceChanged, Transient, Unarchivable
-from dicomwatchd.localfiles import (
-    ASIDE,
-    WriterPresent,
-    identity,
-    lease_held,
-    make_directory,
-    open_root,
-    read_lease,
-    rename_noreplace,
-)
+from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lease
 from dicomwatchd.model import FileIdentity
+from dicomwatchd.pipeline.aside import Aside, give_back, save, set_aside
 from dicomwatchd.pipeline.local import opened, sha256_of
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 
@@ -145,29 +136,26 @@ def delete_on_proof(source: Source, file: LocalFile, proof: DeletionProof, *, no
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was
-    taken meanwhile). Raises Permanent (code "cannot-delete") when the daemon may not delete here, Transient when
-    the file system fails.
+    taken meanwhile). Raises Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a
+    file cannot be put back now, Transient when the file system fails otherwise.
     """
     if now - proof.verified_at > LIFETIME_SECONDS:
         return "the proof is too old"
     if file.identity != proof.identity:
         return "the proof is another file's"
     try:
-        with opened(source, file) as (directory_fd, fd), read_lease(fd) as leased:
-            if identity(fd) != proof.identity:
-                return "changed before it was set aside"
-            with _set_aside(source, file, directory_fd) as aside_fd:
-                why_kept: str | None = "not compared"
-                try:
-                    why_kept = _differs(fd, aside_fd, file.name, proof, leased)
-                    if why_kept is None:
-                        os.unlink(file.name, dir_fd=aside_fd)  # the one deletion of a patient's file
-                except BaseException:
-                    put_back(aside_fd, directory_fd, file.name)
-                    raise
+        with opened(source, file) as (directory_fd, fd):
+            with read_lease(fd) as leased:
+                if identity(fd) != proof.identity:
+                    return "changed before it was set aside"
+                with set_aside(source.path, file.dir, file.name, directory_fd) as aside:
+                    why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased)
                 if why_kept is not None:
-                    put_back(aside_fd, directory_fd, file.name)
-                return why_kept
+                    return why_kept
+                undisturbed = _undisturbed(fd, proof, leased)
+            if undisturbed or not save(fd, proof.sha256, source.path, directory_fd, file.name):
+                return None
+            return "it was written to while it was deleted; what was written is back"
     except (SourceChanged, Unarchivable) as error:
         return error.message
     except WriterPresent:
@@ -185,12 +173,28 @@ def delete_on_proof(source: Source, file: LocalFile, proof: DeletionProof, *, no
         raise Transient(f"a file cannot be set aside ({name})", code=f"local-{name}") from error
 
 
-def _differs(fd: int, aside_fd: int, name: bytes, proof: DeletionProof, leased: bool) -> str | None:
+def _unlink_if_same(
+    fd: int, aside: Aside, directory_fd: int, name: bytes, proof: DeletionProof, leased: bool
+) -> str | None:
+    """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
+    try:
+        why_kept = _differs(fd, aside, proof, leased)
+        if why_kept is None:
+            os.unlink(aside.name, dir_fd=aside.fd)  # the one deletion of a patient's file
+            return None
+    except BaseException:
+        give_back(aside, directory_fd, name)
+        raise
+    give_back(aside, directory_fd, name)
+    return why_kept
+
+
+def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str | None:
     """Why what was set aside is not what the archive holds, or None if it is, byte for byte."""
     before = identity(fd)
     if not before.same_but_ctime(proof.identity):
         return "changed while it was set aside"
-    found = os.stat(name, dir_fd=aside_fd, follow_symlinks=False)
+    found = os.stat(aside.name, dir_fd=aside.fd, follow_symlinks=False)
     if (found.st_dev, found.st_ino) != (before.dev, before.inode):
         return "replaced while it was set aside"
     if sha256_of(fd, proof.size_bytes) != proof.sha256:
@@ -202,50 +206,12 @@ def _differs(fd: int, aside_fd: int, name: bytes, proof: DeletionProof, leased: 
     return None
 
 
-@contextmanager
-def _set_aside(source: Source, file: LocalFile, directory_fd: int) -> Iterator[int]:
-    """Rename the file into the private directory, and yield that directory.
+def _undisturbed(fd: int, proof: DeletionProof, leased: bool) -> bool:
+    """Whether nobody came to the file between the last comparison and the unlink, looked at right after the unlink.
 
-    It stands at the top of the inbox and mirrors its folders, so that what a crash leaves can be put back by anybody;
-    where another file system is mounted in between, it stands beside the file.
+    A program that looked the name up before the file was set aside may be about to open it, which the lease tells; one
+    that holds it open from before may have written to it, which, without a lease, the content tells.
     """
-    with ExitStack() as stack:
-        root_fd = open_root(source.path)
-        stack.callback(os.close, root_fd)
-        aside_fd = _descend(root_fd, [ASIDE, *(file.dir.split(b"/") if file.dir else ())])
-        stack.callback(lambda: os.close(aside_fd))
-        try:
-            rename_noreplace(directory_fd, file.name, aside_fd, file.name)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            os.close(aside_fd)
-            aside_fd = _descend(directory_fd, [ASIDE])
-            rename_noreplace(directory_fd, file.name, aside_fd, file.name)
-        yield aside_fd
-
-
-def _descend(start_fd: int, parts: Sequence[bytes]) -> int:
-    fd = os.dup(start_fd)
-    for part in parts:
-        try:
-            deeper = make_directory(fd, part, 0o700)
-        finally:
-            os.close(fd)
-        fd = deeper
-    return fd
-
-
-def put_back(aside_fd: int, directory_fd: int, name: bytes) -> bytes:
-    """Move a file that was set aside back to its name, or beside it where the name is taken; returns the name it
-    has now. Overwrites nothing. Raises OSError."""
-    candidate, number = name, 0
-    while True:
-        try:
-            rename_noreplace(aside_fd, name, directory_fd, candidate)
-        except FileExistsError:
-            number += 1
-            suffix = b".restored-%d" % number
-            candidate = name[: 255 - len(suffix)] + suffix
-        else:
-            return candidate
+    if leased:
+        return lease_held(fd)
+    return os.fstat(fd).st_size == proof.size_bytes and sha256_of(fd, proof.size_bytes) == proof.sha256

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.localfiles import ASIDE, directory, open_root
+from dicomwatchd.pipeline.aside import LeftAside
 from dicomwatchd.pipeline.pool import Map
 from dicomwatchd.pipeline.proof import DeletionProof, delete_on_proof, prove
 from dicomwatchd.ports import Clock
@@ -37,23 +37,25 @@ def delete(
     source: Callable[[LocalFile], Source],
     shipments: Shipments,
     clock: Clock,
+    left_aside: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
-    and how each ended is written down even when one of them fails. Raises NoProof, Transient, ClaimLost."""
+    and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
+    file set aside could not be put back. Raises NoProof, Transient, ClaimLost."""
     proofs = [(file, prove(file)) for file in files]
     outcome = Outcome([], [], [])
     if not proofs:
         return outcome
     shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])
 
-    def one(item: tuple[LocalFile, DeletionProof]) -> tuple[LocalFile, str | DicomwatchdError | None]:
+    def one(item: tuple[LocalFile, DeletionProof]) -> tuple[LocalFile, str | Exception | None]:
         file, proof = item
         try:
             return file, delete_on_proof(source(file), file, proof, now=clock.now())
-        except DicomwatchdError as error:
+        except Exception as error:  # noqa: BLE001  an outcome like another: how the others ended must not be forgotten
             return file, error
 
-    first_error: DicomwatchdError | None = None
+    first_error: Exception | None = None
     unfinished = {file.file_id for file, _ in proofs}
     try:
         for file, result in run(one, proofs):
@@ -64,6 +66,8 @@ def delete(
                 outcome.kept.append((file, result))
             else:
                 first_error = first_error or result
+                if isinstance(result, LeftAside):
+                    left_aside(file.source_id)
                 outcome.untouched.append(file)
     finally:
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
@@ -92,9 +96,11 @@ def tidy(root: bytes, directories: Iterable[bytes]) -> None:
         return
     try:
         for start in sorted(directories, key=lambda d: d.count(b"/"), reverse=True):
-            for prefix, stop in ((ASIDE + b"/", ASIDE), (b"", b"")):
-                path = prefix + start if start else prefix.rstrip(b"/")
-                _remove_upwards(root_fd, path, stop)
+            _remove_upwards(root_fd, ASIDE + b"/" + start if start else ASIDE, ASIDE)
+            if start:
+                # Where another file system is mounted below the inbox, the private directory is beside the files.
+                _remove_upwards(root_fd, start + b"/" + ASIDE, start)
+                _remove_upwards(root_fd, start, b"")
         _remove_upwards(root_fd, ASIDE, b"")
     finally:
         os.close(root_fd)

@@ -1,16 +1,20 @@
-"""After a crash: bring back every file that was set aside and not deleted. Runs before anything else at start."""
+"""After a crash: bring back every file that was set aside and not deleted. Runs before anything else at start, and
+when an inbox comes back."""
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dicomwatchd.localfiles import ASIDE, directory, make_directory, open_root
-from dicomwatchd.pipeline.proof import put_back
+from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, put_back
 from dicomwatchd.pipeline.purge import tidy
 from dicomwatchd.ports import Log
-from dicomwatchd.queue.rows import Source
+from dicomwatchd.queue.rows import Source, identity_of
+from dicomwatchd.queue.shipments import Aside as PendingDeletion
 from dicomwatchd.queue.shipments import Shipments
 
 
@@ -21,96 +25,128 @@ class Recovered:
 
 
 def bring_back(source: Source, log: Log) -> Recovered:
-    """Put everything below the private directories of this source back to where it came from.
+    """Put everything that lies aside in this source back to where it came from.
 
     Goes by what lies on the disk alone, so it works with a lost state database too. Nothing is overwritten.
     """
-    restored = left = 0
     try:
         root_fd = open_root(source.path)
     except OSError as error:
         log.warning("recover-away", "the inbox cannot be opened", inbox=source.name, errno=error.errno)
         return Recovered(0, 0)
+    search = _Search(log, source.name)
     try:
-        for parent in _homes(root_fd):
-            with directory(root_fd, parent) as home_fd:
-                done, failed = _empty_out(home_fd, ASIDE, b"", log, source.name)
-                restored, left = restored + done, left + failed
-                _remove_empty(home_fd, ASIDE)
+        search.below(root_fd)
     finally:
         os.close(root_fd)
-    if restored:
+    if search.restored:
         log.warning(
             "recover-restored",
             "files set aside before a crash are back in their inbox",
             inbox=source.name,
-            files=restored,
+            files=search.restored,
         )
-    return Recovered(restored, left)
+    return Recovered(search.restored, search.left)
 
 
-def conclude(shipments: Shipments, unavailable: set[int]) -> None:
-    """After `bring_back`: write down how each authorised deletion ended. Sources that cannot be opened wait."""
+def conclude(shipments: Shipments, unavailable: set[int]) -> list[PendingDeletion]:
+    """After `bring_back`: write down how each authorised deletion ended that a crash has left open. Those of sources
+    that cannot be opened are returned: they wait for their inbox."""
+    pending = shipments.asides()
+    conclude_these(shipments, [one for one in pending if one.source_id not in unavailable])
+    return [one for one in pending if one.source_id in unavailable]
+
+
+def conclude_these(shipments: Shipments, pending: Iterable[PendingDeletion]) -> None:
     emptied: dict[bytes, set[bytes]] = {}
-    for aside in shipments.asides():
-        if aside.source_id in unavailable:
-            continue
-        emptied.setdefault(aside.source_path, set()).add(aside.dir)
-        there = _exists(aside.source_path, aside.dir, aside.name)
-        shipments.concluded(
-            aside,
-            "restored" if there else "deleted",
-            "a crash came before the unlink" if there else "a crash came after the unlink",
-        )
+    for one in pending:
+        emptied.setdefault(one.source_path, set()).add(one.dir)
+        shipments.concluded(one, *_ending(one))
     for root, directories in emptied.items():
         tidy(root, directories)
 
 
-def _homes(root_fd: int) -> list[bytes]:
-    """The directories that have a private directory in them: the inbox itself, and mounts below it."""
-    found, todo = [], [b""]
-    while todo:
-        parent = todo.pop()
-        try:
-            with directory(root_fd, parent) as fd, os.scandir(fd) as entries:
-                for entry in entries:
-                    name = os.fsencode(entry.name)
-                    if not entry.is_dir(follow_symlinks=False):
-                        continue
-                    if name == ASIDE:
-                        found.append(parent)
-                    else:
+def _ending(one: PendingDeletion) -> tuple[str, str]:
+    """(kind of the audit entry, why)."""
+    aside = ASIDE + b"/" + one.dir if one.dir else ASIDE
+    try:
+        root_fd = open_root(one.source_path)
+    except OSError:
+        return "gone", "after a crash its inbox cannot be opened"
+    try:
+        if _exists(root_fd, one.dir, one.name):
+            return "restored", "a crash came before the unlink"
+        if _exists(root_fd, aside, one.name):
+            return "restored", "a crash came before the unlink; it still lies aside"
+        # An inbox that is not mounted holds no files either.
+        if _device(root_fd, one.dir) == identity_of(one.identity).dev:
+            return "deleted", "a crash came after the unlink"
+        return "gone", "after a crash it is not there, and neither is its file system"
+    finally:
+        os.close(root_fd)
+
+
+class _Search:
+    """Looks through an inbox for what lies aside. What fails is counted and told; the rest goes on."""
+
+    def __init__(self, log: Log, inbox: str) -> None:
+        self._log, self._inbox = log, inbox
+        self.restored = self.left = 0
+
+    def below(self, root_fd: int) -> None:
+        todo = [b""]
+        while todo:
+            parent = todo.pop()
+            with self._telling(), directory(root_fd, parent) as fd:
+                for name, is_directory in _entries(fd):
+                    if name == ASIDE and is_directory:
+                        with self._telling():
+                            self._empty_out(fd, b"")
+                            _remove_empty(fd, ASIDE)
+                    elif name.startswith(ASIDE_NAME) and not is_directory:
+                        self._put_back(Aside(fd, name), fd, name.removeprefix(ASIDE_NAME))
+                    elif is_directory:
                         todo.append(parent + b"/" + name if parent else name)
+
+    def _empty_out(self, home_fd: int, relative: bytes) -> None:
+        """Move the files of the private directory in ``home_fd``, and of those below it, back."""
+        with directory(home_fd, ASIDE + b"/" + relative if relative else ASIDE) as aside_fd:
+            for name, is_directory in _entries(aside_fd):
+                if is_directory:
+                    with self._telling():
+                        self._empty_out(home_fd, relative + b"/" + name if relative else name)
+                    continue
+                with self._telling():
+                    target_fd = _open_or_make(home_fd, relative)
+                    try:
+                        self._put_back(Aside(aside_fd, name), target_fd, name)
+                    finally:
+                        os.close(target_fd)
+
+    def _put_back(self, aside: Aside, directory_fd: int, name: bytes) -> None:
+        with self._telling():
+            put_back(aside, directory_fd, name)
+            self.restored += 1
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ELOOP):
-                continue
-            raise
-    return found
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return  # gone meanwhile, or something else by now
+            self.left += 1
+            self._log.error(
+                "recover-failed",
+                "a directory cannot be looked through, or a file set aside not be put back",
+                inbox=self._inbox,
+                errno=error.errno,
+            )
 
 
-def _empty_out(home_fd: int, top: bytes, relative: bytes, log: Log, inbox: str) -> tuple[int, int]:
-    """Move the files of one private directory, and of those below it, back; (moved, left)."""
-    restored = left = 0
-    below = top + b"/" + relative if relative else top
-    with directory(home_fd, below) as aside_fd:
-        with os.scandir(aside_fd) as entries:
-            found = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for name, is_directory in found:
-            deeper = relative + b"/" + name if relative else name
-            if is_directory:
-                done, failed = _empty_out(home_fd, top, deeper, log, inbox)
-                restored, left = restored + done, left + failed
-                continue
-            target_fd = _open_or_make(home_fd, relative)
-            try:
-                put_back(aside_fd, target_fd, name)
-                restored += 1
-            except OSError as error:
-                left += 1
-                log.error("recover-failed", "a file set aside cannot be put back", inbox=inbox, errno=error.errno)
-            finally:
-                os.close(target_fd)
-    return restored, left
+def _entries(directory_fd: int) -> list[tuple[bytes, bool]]:
+    with os.scandir(directory_fd) as entries:
+        return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
 
 
 def _open_or_make(home_fd: int, relative: bytes) -> int:
@@ -138,11 +174,8 @@ def _remove_empty(parent_fd: int, name: bytes) -> None:
             raise
 
 
-def _exists(root: bytes, parent: bytes, name: bytes) -> bool:
-    try:
-        root_fd = open_root(root)
-    except OSError:
-        return True
+def _exists(root_fd: int, parent: bytes, name: bytes) -> bool:
+    """Whether it is there, or may be."""
     try:
         with directory(root_fd, parent) as fd:
             os.stat(name, dir_fd=fd, follow_symlinks=False)
@@ -150,6 +183,16 @@ def _exists(root: bytes, parent: bytes, name: bytes) -> bool:
         return False
     except OSError:
         return True
-    finally:
-        os.close(root_fd)
     return True
+
+
+def _device(root_fd: int, parent: bytes) -> int:
+    """The device of a directory, or of the nearest one above it that is still there."""
+    while True:
+        try:
+            with directory(root_fd, parent) as fd:
+                return os.fstat(fd).st_dev
+        except OSError:
+            if not parent:
+                raise
+            parent = parent.rpartition(b"/")[0]

@@ -74,6 +74,8 @@ class Context:
     look_again: Callable[[int, bytes], None]
     clock: Clock
     log: Log
+    #: A file that was set aside in this source could not be put back: to be mended soon.
+    left_aside: Callable[[int], None] = lambda _: None
 
 
 @dataclass(slots=True)
@@ -356,6 +358,7 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
             source=lambda file: _source(file, context),
             shipments=context.shipments,
             clock=context.clock,
+            left_aside=context.left_aside,
         )
         shipment.deleted_files += len(outcome.deleted)
         for file in (*outcome.deleted, *(f for f, _ in outcome.kept)):

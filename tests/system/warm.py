@@ -88,7 +88,7 @@ def once(config_file: Path) -> int:
         def close(self) -> None: ...
 
     dispatch.FIRST_PAUSE_SECONDS = 0.02
-    running_module.Pool = OneThread  # type: ignore[attr-defined]
+    running_module.Pool = OneThread  # type: ignore[attr-defined,assignment]
     running_module.Running._thread = lambda *_: None  # type: ignore[method-assign]
     config = load(config_file)
     journal = open_journal(sys.stderr, level=config.log_level)
@@ -112,8 +112,8 @@ def once(config_file: Path) -> int:
             ends = running.queue.reports.unfinished()
             if running.at_rest and not ends["moving"]:
                 return 1 if ends["parked"] or ends["quarantined"] else 0
-            if ends["progress"] != last:
-                last, since = ends["progress"], clock.monotonic()
+            if (progress := running.queue.reports.progress()) != last:
+                last, since = progress, clock.monotonic()
             elif clock.monotonic() - since > _PATIENCE_SECONDS:
                 return 1
             if not worked:

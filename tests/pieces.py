@@ -1,0 +1,243 @@
+"""The daemon's inner parts put together in one thread, for tests that have to meet them at an exact moment: the real
+intake, queue, pipeline and files; the archive is in memory, time passes when it is told to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive.catalogue import Catalogue
+from dicomwatchd.archive.manifest import Manifest
+from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.errors import Fatal
+from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.model import Uid
+from dicomwatchd.pipeline import recover
+from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.pool import InlineWorkers
+from dicomwatchd.pipeline.stages import AfterArchive, Archive, Context
+from dicomwatchd.queue import Queue, open_queue
+from dicomwatchd.queue.rows import Source
+from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
+
+ARCHIVE_ID = "archive-of-tests"
+
+
+class FakeClock:
+    """Starts at the true time, so that the ctimes of real files make sense, and goes on with it plus what is added."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def now(self) -> float:
+        return time.time() + self.ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def advance(self, seconds: float) -> None:
+        self.ahead += seconds
+
+
+@dataclass
+class Log:
+    entries: list[tuple[str, str, dict[str, object]]] = field(default_factory=list)
+
+    def debug(self, event: str, message: str, **fields: object) -> None:
+        self.entries.append((event, message, fields))
+
+    info = warning = error = debug
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        return [fields for event, _, fields in self.entries if event == name]
+
+
+def settings(**changes: Any) -> IntakeSettings:
+    return IntakeSettings(**{"settle_seconds": 2.0, "quiet_seconds": 10.0, "scan_interval_seconds": 60.0, **changes})
+
+
+class Pieces:
+    """``inboxes`` and the state lie below ``root``; ``state`` may lie elsewhere (a faster disk)."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        inboxes: int = 1,
+        state: Path | None = None,
+        store: ObjectStore | None = None,
+        catalogue: Catalogue | None = None,
+        after_archive: AfterArchive | None = None,
+        clock: FakeClock | None = None,
+        **changes: Any,
+    ) -> None:
+        self.root = root
+        self.inboxes = [root / f"inbox{number}" for number in range(1, inboxes + 1)]
+        for inbox in self.inboxes:
+            inbox.mkdir(parents=True, exist_ok=True)
+        self.state = state or root / "state"
+        self.state.mkdir(parents=True, exist_ok=True)
+        self.clock = clock or FakeClock()
+        self.log = Log()
+        self.memory = MemoryStore()
+        self.store: ObjectStore = store or self.memory
+        self.catalogue: Catalogue = catalogue or MemoryCatalogue()
+        self.after_archive = after_archive or AfterArchive(delete=True)
+        self.settings = settings(**changes)
+        self.fatal: Fatal | None = None
+        self.queue: Queue
+        self.start()
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.queue = open_queue(self.state, self.clock, lambda _: None)
+        self.queue.binding.bind(ARCHIVE_ID, f"{self.store.destination} {self.catalogue.name}")
+        self.sources = [
+            self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox), "inbox") for inbox in self.inboxes
+        ]
+        for source in self.sources:
+            recover.bring_back(source, self.log)
+        self.pending = recover.conclude(
+            self.queue.shipments, {s.source_id for s in self.sources if not os.path.isdir(s.path)}
+        )
+        self.queue.shipments.recover()
+        by_id: Mapping[int, Source] = {source.source_id: source for source in self.sources}
+        self.intakes = [
+            InboxIntake(
+                source,
+                self.settings,
+                self.queue.arrivals,
+                self.clock,
+                Random(1),
+                self.log,
+                lambda: None,
+                lambda source=source: self.mend(source),  # type: ignore[misc]
+            )
+            for source in self.sources
+        ]
+        of_source = {intake.source.source_id: intake for intake in self.intakes}
+        self.context = Context(
+            archive=Archive(ARCHIVE_ID, self.store, self.catalogue),
+            shipments=self.queue.shipments,
+            sources=lambda: by_id,
+            after_archive=lambda _: self.after_archive,
+            look_again=lambda source_id, parent: of_source[source_id].hint(parent),
+            clock=self.clock,
+            log=self.log,
+            left_aside=lambda source_id: of_source[source_id].mend_soon(),
+        )
+        self.dispatcher = Dispatcher(self.context, InlineWorkers().lane, 1, Random(1), lambda _: None, self._on_fatal)
+
+    def mend(self, source: Source) -> None:
+        recover.bring_back(source, self.log)
+        mine = [one for one in self.pending if one.source_id == source.source_id]
+        self.pending = [one for one in self.pending if one not in mine]
+        recover.conclude_these(self.queue.shipments, mine)
+
+    def _on_fatal(self, error: Fatal) -> None:
+        self.fatal = self.fatal or error
+
+    def restart(self) -> None:
+        self.close()
+        self.start()
+
+    def close(self) -> None:
+        self.queue.close()
+
+    # -- work ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def inbox(self) -> Path:
+        return self.inboxes[0]
+
+    def look(self) -> None:
+        """Each inbox looks at what is due."""
+        for intake in self.intakes:
+            intake.step()
+
+    def scan(self) -> None:
+        """Each inbox looks at everything."""
+        for intake in self.intakes:
+            intake.scan_soon()
+        self.look()
+
+    def ship(self) -> int:
+        self.queue.shipments.queue_due()
+        return self.dispatcher.work_off()
+
+    def settle(self) -> None:
+        """Time passes until every file has settled and every study is quiet."""
+        self.scan()
+        self.clock.advance(self.settings.settle_seconds + 0.1)
+        self.look()
+        self.clock.advance(self.settings.quiet_seconds + 0.1)
+        self.look()
+
+    def run(self, rounds: int = 8) -> None:
+        """Settle and ship until nothing moves any more."""
+        for _ in range(rounds):
+            self.settle()
+            self.ship()
+            if not self.left() and not self.queue.reports.unfinished()["moving"]:
+                return
+            self.clock.advance(self.settings.scan_interval_seconds * 1.2)
+
+    # -- what can be seen ---------------------------------------------------------------------------------------------
+
+    def left(self) -> list[Path]:
+        return sorted(path for inbox in self.inboxes for path in inbox.rglob("*") if not path.is_dir())
+
+    def archived(self) -> set[str]:
+        """The SHA-256 of every object in the memory store."""
+        return {hashlib.sha256(data[-1]).hexdigest() for key, data in self.memory.versions.items() if ".dcm" in key}
+
+    def manifest(self, study: str) -> Manifest:
+        found = manifests.latest(self.store, Uid(study))
+        assert found is not None
+        return found
+
+    def states(self) -> dict[str, str]:
+        """Name to state (and code) of every file that is known."""
+        with self.queue._database.read() as db:
+            rows = db.execute("SELECT name, state, code FROM files").fetchall()
+        return {os.fsdecode(r["name"]): r["state"] + (f":{r['code']}" if r["code"] else "") for r in rows}
+
+    def require_nothing_lost(self, *contents: bytes) -> None:
+        here = {path.read_bytes() for path in self.left() if path.is_file() and not path.is_symlink()}
+        kept = self.archived()
+        for content in contents:
+            assert content in here or hashlib.sha256(content).hexdigest() in kept, "a content is nowhere"
+
+
+@contextmanager
+def at(
+    target: Any, name: str, action: Callable[[], object], *, when: int = 1, after: bool = False
+) -> Iterator[list[int]]:
+    """Replace ``target.name`` so that ``action`` happens right before (or after) its ``when``-th call."""
+    real = getattr(target, name)
+    calls = [0]
+
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        mine = calls[0] == when
+        if mine and not after:
+            action()
+        result = real(*arguments, **named)
+        if mine and after:
+            action()
+        return result
+
+    setattr(target, name, wrapped)
+    try:
+        yield calls
+    finally:
+        setattr(target, name, real)
