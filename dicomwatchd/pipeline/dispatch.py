@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from random import Random
 
 from dicomwatchd.errors import (
@@ -90,6 +92,7 @@ class Dispatcher:
         self._on_fatal = on_fatal
         self._wake = threading.Event()
         self._running: set[Future[None]] = set()
+        self._unreleased: deque[Claim] = deque()
         self._executor = ThreadPoolExecutor(active, thread_name_prefix="shipment")
         self.backoff = Backoff(context.clock.monotonic, random)
 
@@ -117,6 +120,7 @@ class Dispatcher:
     def work_off(self) -> int:
         """Ship everything that can be shipped now, one study after the other, in this thread; returns how many."""
         count = 0
+        self._give_back_the_rest()
         while self._may_claim() and (claim := self._context.shipments.claim()):
             self._ship(claim)
             count += 1
@@ -124,6 +128,7 @@ class Dispatcher:
 
     def _start_what_can_be(self) -> None:
         self._reap()
+        self._give_back_the_rest()
         self._context.shipments.queue_due()
         while len(self._running) < self._active and self._may_claim():
             claim = self._context.shipments.claim()
@@ -200,6 +205,8 @@ class Dispatcher:
             self._context.shipments.park(claim, code=code, reason=reason)
         except ClaimLost:
             return  # a file has changed meanwhile: that may well have been the cure
+        except DicomwatchdError as failure:
+            self._keep_for_later(claim, failure)
 
     def _give_back(self, claim: Claim, *, not_before: float, attempts: int, code: str, reason: str) -> None:
         try:
@@ -207,5 +214,21 @@ class Dispatcher:
         except ClaimLost:
             return
         except DicomwatchdError as error:
-            # The state cannot be written now. The claim ends with this run; the next start takes the study up.
-            self._context.log.error("study-unreleased", "the state cannot be written", **error_fields(error))
+            self._keep_for_later(claim, error)
+
+    def _keep_for_later(self, claim: Claim, error: DicomwatchdError) -> None:
+        """The state cannot be written now. The claim ends once it can be, or with this run."""
+        self._unreleased.append(claim)
+        self._context.log.error(
+            "study-unreleased", "the state cannot be written", study_uid=claim.study_uid, **error_fields(error)
+        )
+
+    def _give_back_the_rest(self) -> None:
+        """Raises Transient while the state still cannot be written."""
+        while self._unreleased:
+            claim = self._unreleased[0]
+            with suppress(ClaimLost):
+                self._context.shipments.release(
+                    claim, not_before=0.0, attempts=claim.attempts, code="state", reason="the state was not writable"
+                )
+            self._unreleased.popleft()

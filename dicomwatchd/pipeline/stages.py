@@ -30,6 +30,7 @@ from dicomwatchd.errors import (
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import FileState, StudyEvent
 from dicomwatchd.pipeline import purge as purging
+from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.local import content_of
 from dicomwatchd.pipeline.pool import Map
 from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
@@ -100,6 +101,7 @@ def ship(claim: Claim, run: Map, context: Context) -> Shipment:
     """Bring one claimed study to its end. Raises ClaimLost, SourceChanged (both: the study is arriving again),
     Transient, Permanent, Fatal, Stopping; whoever called decides what becomes of the study then."""
     shipment = Shipment(claim, run, StageClock(context.clock), context.clock.now(), retries=claim.attempts)
+    _conclude_the_last_one(claim, context)
     with shipment.stages.stage("upload"):
         upload(shipment, context)
     with shipment.stages.stage("verify"):
@@ -121,6 +123,15 @@ def ship(claim: Claim, run: Map, context: Context) -> Shipment:
         },
     )
     return shipment
+
+
+def _conclude_the_last_one(claim: Claim, context: Context) -> None:
+    """How the deletions of an earlier shipment ended may not have got on record, if the state could not be written:
+    the disk still tells. Nobody else is at these files, since nobody else has the claim."""
+    if pending := context.shipments.asides(claim.study_uid):
+        recover.conclude_these(context.shipments, pending)
+        for one in pending:
+            context.look_again(one.source_id, one.dir)
 
 
 # -- upload ---------------------------------------------------------------------------------------------------------

@@ -178,11 +178,13 @@ class Arrivals:
 
     def postpone(self, source_id: int, study_uids: Iterable[str], seconds: float) -> None:
         """A file beside these studies' own is still being written and may belong to one of them."""
-        until = self._clock.now() + seconds
+        now = self._clock.now()
         with self._database.write() as db:
+            _mend_timers(db, now)
             db.executemany(
-                "UPDATE arrivals SET quiet_at = MAX(quiet_at, ?) WHERE source_id = ? AND study_uid = ? AND quiet = 0",
-                [(until, source_id, uid) for uid in study_uids],
+                "UPDATE arrivals SET set_at = ?, quiet_at = MAX(quiet_at, ?)"
+                " WHERE source_id = ? AND study_uid = ? AND quiet = 0",
+                [(now, now + seconds, source_id, uid) for uid in study_uids],
             )
 
     def confirm_quiet(self, source_id: int, study_uids: Iterable[str], looked_at: float) -> None:
@@ -260,8 +262,11 @@ def _merge_study(db: sqlite3.Connection, arrival: Arrival, now: float) -> None:
         "SELECT patient_id, flags, attributes FROM studies WHERE study_uid = ?", (header.study_uid,)
     ).fetchone()
     if row is None:
+        # A study may have been known before, and forgotten, with a slow shipment of it still about: its tokens must not
+        # come again. No study's token grows without a transition, so the number of the last one is above them all.
         db.execute(
-            "INSERT INTO studies (study_uid, state, changed_at, patient_id, attributes) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO studies (study_uid, state, token, changed_at, patient_id, attributes)"
+            " VALUES (?, ?, (SELECT COALESCE(MAX(transition_id), 0) FROM transitions), ?, ?, ?)",
             (
                 header.study_uid,
                 StudyState.ARRIVING,

@@ -57,7 +57,9 @@ class Audit:
         files: dict[tuple[int, int], dict[str, Any]] = {}
         last: dict[int, tuple[int, int]] = {}
         for entry in self.of_study(study_uid):
-            body, file = entry.body, entry.body["file"]
+            body, file = entry.body, entry.body.get("file")
+            if file is None:
+                continue  # damaged; the check of the chain says so
             if body["kind"] == "authorised":
                 last[file] = (file, entry.sequence)
                 files[last[file]] = {
@@ -96,7 +98,8 @@ class Audit:
                 entry.sequence != expected
                 or entry.body.get("sequence") != expected
                 or entry.body.get("previous") != previous
-                or hashlib.sha256(text.encode("ascii")).hexdigest() != entry.hash
+                or entry.body.get("study_uid") != entry.study_uid
+                or hashlib.sha256(text.encode()).hexdigest() != entry.hash
             ):
                 return expected, expected - 1
             previous, expected = entry.hash, expected + 1
@@ -118,7 +121,12 @@ class Audit:
 
 
 def _entry(row: sqlite3.Row) -> AuditEntry:
-    return AuditEntry(row["sequence"], row["study_uid"], json.loads(row["entry"]), row["hash"])
+    try:
+        body = json.loads(row["entry"])
+    except ValueError:
+        body = None
+    # What is no entry at all has no body, which no chain holds.
+    return AuditEntry(row["sequence"], row["study_uid"], body if isinstance(body, dict) else {}, row["hash"])
 
 
 def _canonical(value: dict[str, Any]) -> str:

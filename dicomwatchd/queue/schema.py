@@ -19,8 +19,9 @@ TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
 -- Where files come from: the configured inboxes, and folders handed in once by `upload`.
+-- AUTOINCREMENT: a number is never given again, for commits, audit entries and running shipments go by it.
 CREATE TABLE sources (
-  source_id INTEGER PRIMARY KEY,
+  source_id INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT NOT NULL UNIQUE,
   path BLOB NOT NULL,
   kind TEXT NOT NULL,                 -- inbox | upload
@@ -31,7 +32,7 @@ CREATE TABLE sources (
 
 -- Files that are there and known. A row goes when its file is deleted on proof, has changed, or is gone.
 CREATE TABLE files (
-  file_id INTEGER PRIMARY KEY,
+  file_id INTEGER PRIMARY KEY AUTOINCREMENT,
   source_id INTEGER NOT NULL REFERENCES sources,
   dir BLOB NOT NULL,                  -- below the source, '' is the source itself
   name BLOB NOT NULL,

@@ -171,6 +171,8 @@ class Shipments:
             study = db.execute(
                 "SELECT attributes, flags, damaged_keys FROM studies WHERE study_uid = ?", (claim.study_uid,)
             ).fetchone()
+            if study is None:
+                raise ClaimLost("the study is gone since it was claimed")
             series = db.execute(
                 "SELECT series_uid, attributes FROM series WHERE study_uid = ? AND series_uid IN"
                 " (SELECT DISTINCT series_uid FROM files WHERE study_uid = ?)",
@@ -300,12 +302,14 @@ class Shipments:
                 "UPDATE files SET state = ? WHERE file_id = ?", [(FileState.STORED, f.file_id) for f in untouched]
             )
 
-    def asides(self) -> list[Aside]:
-        """Files whose deletion was authorised and not concluded: at start, the ones a crash has left."""
+    def asides(self, study_uid: Uid | None = None) -> list[Aside]:
+        """Files, of one study or all, whose deletion was authorised and not concluded: at start, the ones a crash has
+        left; under a fresh claim, the ones whose end could not be written down."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT f.*, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = ?",
-                (FileState.ASIDE,),
+                "SELECT f.*, s.path FROM files f JOIN sources s USING (source_id)"
+                " WHERE f.state = ? AND (? IS NULL OR f.study_uid = ?)",
+                (FileState.ASIDE, study_uid, study_uid),
             ).fetchall()
         return [
             Aside(r["file_id"], r["source_id"], r["path"], r["dir"], r["name"], r["identity"], r["study_uid"])

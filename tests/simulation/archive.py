@@ -29,6 +29,7 @@ class Shelf:
         self.objects: dict[str, bytes] = {}
         self.versions: dict[str, str] = {}
         self.damaged: set[str] = set()  # keys that were given other bytes than were sent
+        self.lost: set[str] = set()  # keys whose first object is gone
         self.unseen: set[str] = set()  # keys that nobody has looked at since they were made
 
     def create(self, key: str, data: bytes) -> bool:
@@ -37,6 +38,11 @@ class Shelf:
         self.objects[key] = data
         self.versions[key] = f"v{len(self.versions) + 1}"
         return True
+
+    def lose(self, key: str) -> None:
+        self.objects.pop(key, None)
+        self.damaged.discard(key)
+        self.lost.add(key)
 
     def put(self, key: str, content: Content) -> Receipt:
         data = content.read(0, content.digest.size_bytes)
@@ -158,7 +164,7 @@ class SimulatedStore:
     def _maybe_lose(self, key: str) -> None:
         """Only before anybody has seen it: what is lost after the proof no proof can help."""
         if key in self.shelf.unseen and "/manifests/" not in key and self._damage("object-lost"):
-            self.shelf.objects.pop(key, None)
+            self.shelf.lose(key)
 
     def _sent(self, content: Content) -> bytes:
         digest = content.digest

@@ -84,7 +84,7 @@ class Plan:
             transient_rate=random.choice((0.0, 0.02, 0.08)),
             damage_rate=random.choice((0.0, 0.0, 0.05, 0.15)),
             kill_rate=random.choice((0.0, 0.002, 0.01, 0.03)),
-            actor_rate=random.choice((0.0, 0.02, 0.06, 0.15)),
+            actor_rate=random.choice((0.0, 0.03, 0.1, 0.2)),
             jumps=random.random() < 0.3,
         )
 
@@ -127,8 +127,9 @@ class Fate:
         self.act: Callable[[], None] = lambda: None
         self._acting = 0
 
-    def at(self, place: str, *, actors: bool = True) -> None:
-        """Somebody is at this place of the code: time passes, others act, the process may be killed here."""
+    def at(self, place: str, *, actors: bool = True, hot: bool = False) -> None:
+        """Somebody is at this place of the code: time passes, others act, the process may be killed here; more often
+        where it is ``hot``."""
         if self.dead:
             raise Killed(place)
         self.hooks += 1
@@ -136,13 +137,14 @@ class Fate:
         self.clock.advance(0.01)
         if self.calm:
             return
-        if actors and self._acting < 2 and self.random.random() < self.plan.actor_rate:
+        rate = 5.0 if hot else 1.0
+        if actors and self._acting < 2 and self.random.random() < self.plan.actor_rate * rate:
             self._acting += 1
             try:
                 self.act()
             finally:
                 self._acting -= 1
-        if self.random.random() < self.plan.kill_rate:
+        if self.random.random() < self.plan.kill_rate * rate:
             self.dead = True
             self.kills += 1
             self.trace.add("killed", place)

@@ -8,6 +8,7 @@ instant; only writers that keep a file open take their time.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Folders:
         self.valid: dict[bytes, Instance] = {}  # whole instances, by content
         self.thrown_away: set[int] = set()  # inodes that a person has deleted or overwritten
         self.writers: list[Writer] = []
+        self.away: dict[Path, Path] = {}  # inboxes that are not there, and where they are instead
         self.instances: list[Instance] = []
         self._numbers = 0
         self._kinds: list[tuple[int, Callable[[], None]]] = [
@@ -65,6 +67,8 @@ class Folders:
             (8, self.write_slowly),
             (6, self.open_for_long),
             (20, self.go_on_writing),
+            (3, self.unmount),
+            (6, self.mount),
         ]
         self._weights = [weight for weight, _ in self._kinds]
 
@@ -131,6 +135,7 @@ class Folders:
 
     def move_folder(self) -> None:
         root = self._random.choice(self.roots)
+        root = self.away.get(root, root)
         if (root / "A").is_dir() and not (root / "moved").exists():
             (root / "A").rename(root / "moved")
         elif (root / "moved").is_dir() and not (root / "A").exists():
@@ -165,13 +170,30 @@ class Folders:
         if self.writers:
             self._go_on(self._random.choice(self.writers))
 
+    def unmount(self) -> None:
+        """An inbox is away, or its empty mount point is all that is left of it."""
+        root = self._random.choice(self.roots)
+        if root not in self.away:
+            self.away[root] = root.with_name(root.name + ".away")
+            root.rename(self.away[root])
+            if self._random.random() < 0.5:
+                root.mkdir()
+
+    def mount(self) -> None:
+        if self.away:
+            self._mount(self._random.choice(list(self.away)))
+
     def finish(self) -> None:
-        """Everybody comes to an end with what they were writing."""
+        """Everybody comes to an end with what they were writing, and every inbox is there again."""
         while self.writers:
             self._go_on(self.writers[0])
+        while self.away:
+            self._mount(next(iter(self.away)))
 
-    def died(self) -> None:
-        """Nothing: those who write do not die with the daemon."""
+    def _mount(self, root: Path) -> None:
+        if root.exists():
+            shutil.rmtree(root)  # nobody writes to a mount point
+        self.away.pop(root).rename(root)
 
     # -- the ledger -------------------------------------------------------------------------------------------------
 
@@ -209,6 +231,7 @@ class Folders:
 
     def _place(self) -> Path:
         root = self._random.choice(self.roots)
+        root = self.away.get(root, root)  # a modality on the other side of the network does not notice
         folder = root / self._random.choice(FOLDERS)
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"IM{self._random.randint(1, 9)}"
@@ -219,6 +242,7 @@ class Folders:
         found = [
             Path(entry.path)
             for root in self.roots
+            if root not in self.away
             for entry in _below(os.fspath(root))
             if entry.is_file(follow_symlinks=False) and entry.inode() not in unfinished
         ]

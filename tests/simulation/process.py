@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any
 from unittest.mock import patch
 
@@ -20,13 +20,14 @@ from dicomwatchd.intake import scan
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import StudyState
-from dicomwatchd.pipeline import local, proof, recover
+from dicomwatchd.pipeline import aside, local, proof, recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.stages import AfterArchive, Archive, Context, Shipment
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.rows import Source, Transition
 from dicomwatchd.queue.schema import Database, open_writer
+from dicomwatchd.queue.shipments import Aside
 from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
 from tests.simulation.chance import Fate, Violation
 from tests.simulation.folders import Folders
@@ -70,8 +71,10 @@ class Process:
         self._sources: dict[int, Source] = {}
         self._busy: set[int] = set()
         self._up = False
+        self._pending: list[Aside] = []
+        self._left_aside: set[int] = set()
         self._patches = ExitStack()
-        _patch(self._patches, self, fate, folders)
+        _patch(self._patches, self, fate)
 
     def __enter__(self) -> Process:
         return self
@@ -99,9 +102,13 @@ class Process:
         for number, path in enumerate(self._folders.roots):
             source = queue.arrivals.add_source(f"inbox{number + 1}", os.fsencode(path), "inbox")
             self._sources[source.source_id] = source
+        unavailable = set()
         for source in self._sources.values():
-            recover.bring_back(source, self)
-        recover.conclude(queue.shipments, set())
+            if not os.path.isdir(source.path):
+                unavailable.add(source.source_id)
+            else:
+                recover.bring_back(source, self)
+        self._pending = recover.conclude(queue.shipments, unavailable)
         queue.shipments.recover()
         context = Context(
             archive=self._archive,
@@ -109,6 +116,7 @@ class Process:
             sources=lambda: self._sources,
             after_archive=self._after_archive,
             look_again=self._look_again,
+            left_aside=self._left_aside.add,
             clock=fate.clock,
             log=self,
         )
@@ -141,11 +149,26 @@ class Process:
         self._busy.add(source_id)
         self._fate.trace.add("intake", number)
         try:
+            self._mend(source_id)
             self._intakes[source_id].step()
         except DicomwatchdError as error:
             self.fatal = error  # `Running._guarded`: a thread that ends ends the daemon
         finally:
             self._busy.discard(source_id)
+
+    def _mend(self, source_id: int) -> None:
+        """What the start or a shipment could not put back is put back once its inbox is there."""
+        pending = [one for one in self._pending if one.source_id == source_id]
+        if not pending and source_id not in self._left_aside:
+            return
+        source = self._sources[source_id]
+        if not os.path.isdir(source.path) or self.queue is None:
+            return
+        self._fate.trace.add("mend", source_id)
+        recover.bring_back(source, self)
+        recover.conclude_these(self.queue.shipments, pending)
+        self._pending = [one for one in self._pending if one.source_id != source_id]
+        self._left_aside.discard(source_id)
 
     def hint(self, number: int, folder: bytes) -> None:
         if self._up:
@@ -208,7 +231,7 @@ class Process:
     def unlink(self, name: bytes, *, dir_fd: int) -> None:
         """os.unlink as pipeline.proof sees it: what goes has to be in the store, and its deletion on record."""
         # Without a lease nothing can tell of a write between the last look and this call.
-        self._fate.at("unlink", actors=self._fate.plan.leases)
+        self._fate.at("unlink", actors=self._fate.plan.leases, hot=True)
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=dir_fd)
         try:
             found = os.fstat(fd)
@@ -230,7 +253,7 @@ class Process:
         if found.st_nlink == 1:
             self._folders.forgotten(found.st_ino)
         self._fate.trace.add("unlinked", digest[:12])
-        self._fate.at("unlink.done")
+        self._fate.at("unlink.done", hot=True)
 
 
 class _HookedOs:
@@ -243,19 +266,24 @@ class _HookedOs:
         return getattr(os, name)
 
 
-def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> None:
+class _VirtualTime:
+    """`time` as pipeline.aside sees it."""
+
+    def __init__(self, fate: Fate) -> None:
+        self.monotonic, self.sleep = fate.clock.monotonic, fate.clock.advance
+
+
+def _patch(stack: ExitStack, process: Process, fate: Fate) -> None:
     """Hooks in the file system's part of a deletion, the order of a listing, and leases where the seed has none."""
 
-    def rename_noreplace(old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
-        fate.at("rename")
-        real_rename(old_fd, old, new_fd, new)
-        fate.at("rename.done")
+    def hooked(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            fate.at(name, hot=True)
+            result = real(*arguments)
+            fate.at(f"{name}.done", hot=True)
+            return result
 
-    def sha256_of(fd: int, size_bytes: int) -> str:
-        fate.at("compare")
-        found = real_sha256(fd, size_bytes)
-        fate.at("compare.done")
-        return found
+        return call
 
     def sorted_look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
         found = real_look(directory_fd, parent, globs)
@@ -267,12 +295,16 @@ def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> 
     def no_lease(fd: int) -> Iterator[bool]:
         yield False
 
-    real_rename, real_sha256, real_look = localfiles.rename_noreplace, local.sha256_of, scan.look
-    stack.enter_context(patch.object(proof, "rename_noreplace", rename_noreplace))
-    stack.enter_context(patch.object(proof, "sha256_of", sha256_of))
-    stack.enter_context(patch.object(proof, "os", _HookedOs(process)))
-    stack.enter_context(patch.object(scan, "look", sorted_look))
-    stack.enter_context(patch.object(inboxes, "look", sorted_look))
+    def put(modules: tuple[ModuleType, ...], name: str, replacement: object) -> None:
+        for module in modules:
+            stack.enter_context(patch.object(module, name, replacement))
+
+    real_look = scan.look
+    put((scan, inboxes), "look", sorted_look)
+    put((proof,), "os", _HookedOs(process))
+    put((proof,), "sha256_of", hooked("compare", local.sha256_of))
+    put((aside,), "rename_to_private", hooked("set-aside", localfiles.rename_to_private))
+    put((aside,), "rename_noreplace", hooked("put-back", localfiles.rename_noreplace))
+    put((aside,), "time", _VirtualTime(fate))
     if not fate.plan.leases:
-        stack.enter_context(patch.object(proof, "read_lease", no_lease))
-        stack.enter_context(patch.object(inboxes, "read_lease", no_lease))
+        put((proof, aside, inboxes), "read_lease", no_lease)

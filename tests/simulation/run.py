@@ -74,6 +74,7 @@ class _Story:
         state.mkdir()
         self._process = Process(state, self._folders, self._shelf, self._catalogue, fate, seed)
         self._ever: dict[str, str] = {}  # key to the SHA-256 of what it holds
+        self._held: dict[str, bytes] = {}
         self._seen: dict[tuple[int, int, int, int], bytes] = {}
         self._parked = 0
         self._kinds: list[tuple[int, Callable[[], None]]] = [
@@ -158,7 +159,9 @@ class _Story:
         self._fate.calm = True
         self._fate.trace.add("calm")
         self._folders.finish()
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
+            if number == _ROUNDS // 2:
+                self._fate.clock.jump(10 * 86400.0)  # the clock is put right, and what is kept for a time falls due
             self._step(self._calm_round)
             if self._finished():
                 return
@@ -197,9 +200,16 @@ class _Story:
     def _check(self) -> None:
         """After every step: nothing is lost, nothing in the store has changed."""
         shelf = self._shelf
+        while shelf.lost:
+            self._ever.pop(shelf.lost.pop(), None)
+        for key, digest in self._ever.items():
+            if key not in shelf.objects:
+                raise Violation("an object was deleted from the store")
+            if shelf.objects[key] is not self._held[key] and _sha256(shelf.objects[key]) != digest:
+                raise Violation("a key has held two contents")
         for key, data in shelf.objects.items():
             if key not in self._ever:
-                self._ever[key] = hashlib.sha256(data).hexdigest()
+                self._ever[key], self._held[key] = _sha256(data), data
         found = self._contents()
         for inode, data in self._folders.ledger.items():
             if found.get(inode) != data:
@@ -216,7 +226,7 @@ class _Story:
     def _contents(self) -> dict[int, bytes]:
         """By inode, everything in the inboxes, set aside or not."""
         found: dict[int, bytes] = {}
-        todo = [os.fspath(root) for root in self._folders.roots]
+        todo = [os.fspath(self._folders.away.get(root, root)) for root in self._folders.roots]
         while todo:
             with os.scandir(todo.pop()) as entries:
                 for entry in entries:
@@ -236,7 +246,7 @@ class _Story:
         assert queue is not None
         held = self._proper()
         for data in self._contents().values():
-            digest = hashlib.sha256(data).hexdigest()
+            digest = _sha256(data)
             if data in self._folders.valid and digest not in held:
                 raise Violation("a whole instance did not arrive")
         for _, digest in self._other.shipped:
@@ -268,7 +278,7 @@ class _Story:
                         expected = {FileState.QUARANTINED}
                     else:
                         expected = {FileState.KEPT} if self._fate.plan.keep_seconds[number] is None else set()
-                        if hashlib.sha256(data).hexdigest() not in listed:
+                        if _sha256(data) not in listed:
                             raise Violation("an archived file is in no manifest")
                     if state not in expected:
                         raise Violation(f"a file that is left is {state}, not {expected}")
@@ -288,7 +298,7 @@ class _Story:
         if record != manifest.record():
             raise Violation("the catalogue is not what the latest manifest says")
         for item in manifest.instances:
-            if hashlib.sha256(self._shelf.objects.get(item.key, b"")).hexdigest() != item.sha256:
+            if _sha256(self._shelf.objects.get(item.key, b"")) != item.sha256:
                 raise Violation("a manifest lists an object that does not hold its bytes")
         counter = iter(range(1 << 30))
         fetcher = Fetcher(
@@ -304,7 +314,7 @@ class _Story:
         report = fetcher.fetch(manifest, target)
         if not report.complete or report.bad_objects:
             raise Violation("fetch does not bring everything back")
-        fetched = sorted(hashlib.sha256(p.read_bytes()).hexdigest() for p in target.rglob("*.dcm"))
+        fetched = sorted(_sha256(p.read_bytes()) for p in target.rglob("*.dcm"))
         if fetched != sorted(item.sha256 for item in manifest.instances):
             raise Violation("fetch brings other bytes back than the manifest lists")
         return {item.sha256 for item in manifest.instances}
@@ -363,3 +373,7 @@ class _Inline(Executor):
         except Exception as error:  # noqa: BLE001  as an executor does
             future.set_exception(error)
         return future
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
