@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dicomwatchd.errors import Fatal, Transient
@@ -134,10 +135,14 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                # A full or broken disk may have ended the transaction by itself, or left it open when it could not be
+                # committed: then it would swallow all that is written from now on.
+                if self._connection.in_transaction:
+                    with suppress(sqlite3.Error):
+                        self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -154,43 +159,45 @@ class Database:
 
 def open_writer(state_directory: Path) -> Database:
     """Open the state for the daemon, making it where there is none. Raises Fatal when another daemon has it, when
-    it is damaged, or when a newer program wrote it."""
-    lock_fd = os.open(state_directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock_fd)
-        raise Fatal("another dicomwatchd is running on this state directory", code="state-locked") from error
+    it is damaged, or when a newer program wrote it; Transient when the disk is full."""
     path = state_directory / DATABASE
-    try:
-        with _translated():
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            connection = _connect(f"file:{_quoted(path)}?mode=rw")
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > VERSION:
-                raise Fatal("the state database was written by a newer dicomwatchd", code="state-newer")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            if version == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-    except BaseException:
-        os.close(lock_fd)
-        raise
+    with ExitStack() as stack, _translated():
+        lock_fd = os.open(state_directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, lock_fd)
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Fatal("another dicomwatchd is running on this state directory", code="state-locked") from error
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        connection = _connect(f"file:{_quoted(path)}?mode=rw")
+        stack.callback(connection.close)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise Fatal("the state database was written by a newer dicomwatchd", code="state-newer")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        if version == 0:
+            connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+        stack.pop_all()
     return Database(connection, lock_fd)
 
 
 def open_reader(state_directory: Path) -> Database | None:
-    """Open the state to look at it while no daemon runs; None where there is none."""
+    """Open the state to look at it while no daemon runs; None where there is none, or nothing in it yet."""
     path = state_directory / DATABASE
-    if not path.exists():
-        return None
-    with _translated():
+    with ExitStack() as stack, _translated():
+        if not path.exists():
+            return None
         connection = _connect(f"file:{_quoted(path)}?mode=ro")
+        stack.callback(connection.close)
         connection.execute("PRAGMA query_only = ON")
-        if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-            connection.close()
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            return None
+        if version != VERSION:
             raise Fatal("the state database belongs to another version of dicomwatchd", code="state-version")
+        stack.pop_all()
     return Database(connection, None)
 
 
@@ -208,6 +215,13 @@ def _quoted(path: Path) -> str:
 def _translated() -> Iterator[None]:
     try:
         yield
+    except OSError as error:
+        name = errno.errorcode.get(error.errno or 0, "unknown").lower()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Transient("the disk of the state is full", code="state-full", endpoint="state") from error
+        raise Fatal(
+            f"the state directory cannot be used ({name})", code="state-directory", hint="check its owner and mode"
+        ) from error
     except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "SQLITE_ERROR") or "SQLITE_ERROR"
         code = "state-" + name.removeprefix("SQLITE_").lower().replace("_", "-")
