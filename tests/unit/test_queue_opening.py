@@ -145,12 +145,15 @@ def test_pages_overwritten(bench: Bench, seed: int) -> None:
         bench.queue = open_queue(bench.directory, bench.clock, lambda _: None)
         return
     with pytest.raises(Fatal) as caught:
-        for table in ("files", "studies", "series", "arrivals", "transitions", "meta", "sources", "audit", "shipments"):
-            bench.rows(f"SELECT * FROM {table}")
-        bench.rows("PRAGMA integrity_check")
-        bench.add("IM1", "IM2")
-        bench.wait_until_quiet()
+        use_all(bench)
     assert caught.value.code.startswith("state-")
+
+
+def use_all(bench: Bench) -> None:
+    for table in ("files", "studies", "series", "arrivals", "transitions", "meta", "sources", "audit", "shipments"):
+        bench.rows(f"SELECT * FROM {table}")
+    bench.add("IM1", "IM2")
+    bench.wait_until_quiet()
 
 
 def test_the_directory_is_gone(tmp_path: Path) -> None:
@@ -189,18 +192,21 @@ def fill(directory: Path) -> Path:
     return filler
 
 
+def add_many(bench: Bench) -> None:
+    for number in range(2000):
+        bench.add(f"MORE{number}")
+
+
 def test_a_full_disk_is_transient_and_heals(small_disk: Path) -> None:
     bench = Bench(small_disk)
     bench.add("IM1")
     filler = fill(small_disk)
     with pytest.raises(Transient) as caught:
-        for number in range(2000):
-            bench.add(f"MORE{number}")
+        add_many(bench)
     assert (caught.value.code, caught.value.endpoint) == ("state-full", "state")
     for _ in range(3):  # and stays so
         with pytest.raises(Transient):
-            for number in range(2000):
-                bench.add(f"AGAIN{number}")
+            add_many(bench)
     known = {row[0] for row in bench.rows("SELECT name FROM files")}
     assert b"IM1" in known
     filler.unlink()
@@ -267,11 +273,16 @@ def test_a_commit_that_fails_leaves_nothing_open(
 
 
 def test_an_exception_in_a_transaction_takes_it_back(bench: Bench) -> None:
-    with pytest.raises(KeyboardInterrupt), bench.queue._database.write() as db:
-        db.execute("INSERT INTO meta VALUES ('a', 'b')")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(bench)
     assert bench.rows("SELECT * FROM meta") == []
     bench.add("IM1")
+
+
+def interrupted(bench: Bench) -> None:
+    with bench.queue._database.write() as db:
+        db.execute("INSERT INTO meta VALUES ('a', 'b')")
+        raise KeyboardInterrupt
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
