@@ -24,6 +24,22 @@ from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
 from dicomwatchd.telemetry.fields import error_fields
 
+#: What another service said, or what nobody expected: believed once the next attempt meets it too. One garbled answer
+#: must not park a study.
+HEARSAY = frozenset(
+    (
+        "refused",
+        "invalid-request",
+        "no-such-object",
+        "not-supported",
+        "bad-manifest",
+        "foreign-manifest",
+        "catalogue-damaged",
+        "store-unreliable",
+        "unexpected",
+    )
+)
+
 FIRST_PAUSE_SECONDS = 2.0
 LONGEST_PAUSE_SECONDS = 900.0
 
@@ -52,6 +68,12 @@ class Backoff:
     def succeeded(self) -> None:
         with self._lock:
             self._pauses.clear()
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether an endpoint has failed and nothing has succeeded since."""
+        with self._lock:
+            return bool(self._pauses)
 
     def pause(self) -> float:
         """Seconds until something may be tried again; 0 when it may be now."""
@@ -92,6 +114,7 @@ class Dispatcher:
         self._on_fatal = on_fatal
         self._wake = threading.Event()
         self._running: set[Future[None]] = set()
+        self._ended = threading.Event()
         self._unreleased: deque[Claim] = deque()
         self._executor = ThreadPoolExecutor(active, thread_name_prefix="shipment")
         self.backoff = Backoff(context.clock.monotonic, random)
@@ -130,7 +153,7 @@ class Dispatcher:
         self._reap()
         self._give_back_the_rest()
         self._context.shipments.queue_due()
-        while len(self._running) < self._active and self._may_claim():
+        while len(self._running) < self._most_at_once() and self._may_claim():
             claim = self._context.shipments.claim()
             if claim is None:
                 return
@@ -139,7 +162,11 @@ class Dispatcher:
             future.add_done_callback(lambda _: self._wake.set())
 
     def _may_claim(self) -> bool:
-        return not self.backoff.pause()
+        return not self._ended.is_set() and not self.backoff.pause()
+
+    def _most_at_once(self) -> int:
+        """After a failure one study finds out whether the endpoint is back; the others wait for its word."""
+        return 1 if self.backoff.in_trouble else self._active
 
     def _reap(self) -> None:
         for future in [f for f in self._running if f.done()]:
@@ -166,12 +193,13 @@ class Dispatcher:
         except Transient as error:
             self._try_later(claim, error)
         except Permanent as error:
-            self._park(claim, error)
+            self._believe(claim, error, error.code, str(error))
         except Fatal as error:
+            self._ended.set()  # nothing more is sent to an archive that is refused
             self._give_back(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
             self._on_fatal(error)
         except Exception as error:  # noqa: BLE001  a fault of ours that one study meets must not stop the others
-            self._park(claim, error)
+            self._believe(claim, error, "unexpected", "a fault of the program; see the log")
         else:
             self.backoff.succeeded()
             self._on_shipped(shipment)
@@ -181,6 +209,15 @@ class Dispatcher:
             pause = self.backoff.failed(error.endpoint, error.retry_after_seconds)
         else:
             pause = error.retry_after_seconds or pause_seconds(claim.attempts, self._random)
+        self._delay(claim, error, pause, error.code, error.message)
+
+    def _believe(self, claim: Claim, error: Exception, code: str, reason: str) -> None:
+        if code in HEARSAY and claim.last_code != code:
+            self._delay(claim, error, pause_seconds(claim.attempts, self._random), code, reason)
+        else:
+            self._park(claim, error, code, reason)
+
+    def _delay(self, claim: Claim, error: Exception, pause: float, code: str, reason: str) -> None:
         self._context.log.warning(
             "study-delayed",
             "the study is tried again later",
@@ -190,17 +227,12 @@ class Dispatcher:
             **error_fields(error),
         )
         not_before = self._context.clock.now() + min(pause, LONGEST_WAIT_SECONDS)
-        self._give_back(
-            claim, not_before=not_before, attempts=claim.attempts + 1, code=error.code, reason=error.message
-        )
+        self._give_back(claim, not_before=not_before, attempts=claim.attempts + 1, code=code, reason=reason)
 
-    def _park(self, claim: Claim, error: Exception) -> None:
+    def _park(self, claim: Claim, error: Exception, code: str, reason: str) -> None:
         self._context.log.error(
             "study-parked", "the study needs somebody's help", study_uid=claim.study_uid, **error_fields(error)
         )
-        code, reason = "unexpected", "a fault of the program; see the log"
-        if isinstance(error, DicomwatchdError):
-            code, reason = error.code, str(error)
         try:
             self._context.shipments.park(claim, code=code, reason=reason)
         except ClaimLost:

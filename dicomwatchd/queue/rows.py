@@ -70,12 +70,14 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to work on a study; void as soon as the study's token is another one."""
+    """The right to work on a study; void as soon as the study's token is another one. ``last_code`` is how the attempt
+    before this one has failed, if it has."""
 
     study_uid: Uid
     token: int
     attempts: int
     revision: int
+    last_code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

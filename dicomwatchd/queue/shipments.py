@@ -73,14 +73,14 @@ class Shipments:
             row = db.execute(
                 "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid FROM studies"
                 " WHERE state = ? AND claimed = 0 AND (not_before <= ? OR not_before > ?) ORDER BY queued_at LIMIT 1)"
-                " RETURNING study_uid, token, attempts, revision",
+                " RETURNING study_uid, token, attempts, revision, code",
                 (StudyState.QUEUED, now, now + LONGEST_WAIT_SECONDS),
             ).fetchone()
             if row is None:
                 return None
             moved = move(db, row["study_uid"], StudyEvent.CLAIMED, now)
         self._tell([moved])
-        return Claim(Uid(row["study_uid"]), row["token"], row["attempts"], row["revision"])
+        return Claim(Uid(row["study_uid"]), row["token"], row["attempts"], row["revision"], row["code"])
 
     def next_try_at(self) -> float | None:
         """When the next queued study, or the next kept file, is due; None when there is none."""

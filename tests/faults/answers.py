@@ -23,12 +23,14 @@ _S3_ERRORS: dict[Fault, tuple[int, str]] = {
     Fault.THROTTLED: (503, "SlowDown"),
     Fault.ERROR_IN_200: (200, "InternalError"),
     Fault.NOT_FOUND: (404, "NoSuchKey"),
+    Fault.REFUSED: (400, "InvalidRequest"),
 }
 _DYNAMODB_ERRORS: dict[Fault, tuple[int, str]] = {
     Fault.ERROR_500: (500, "InternalServerError"),
     Fault.EXPIRED_TOKEN: (400, "ExpiredTokenException"),
     Fault.CLOCK_SKEW: (400, "InvalidSignatureException"),
     Fault.UNKNOWN_KEY: (400, "UnrecognizedClientException"),
+    Fault.REFUSED: (400, "ValidationException"),
 }
 
 
@@ -54,8 +56,9 @@ class Answer:
 def error_answer(status: int, code: str, request: Request) -> Answer:
     """An error as S3 words it; a HEAD gets no body."""
     if request.target:
-        kind = "com.amazon.coral.service" if code.startswith(("Expired", "InvalidSig", "Unrec")) else "com.amazonaws.dynamodb.v20120810"
-        body = json.dumps({"__type": f"{kind}#{code}", "message": "made up"}).encode()
+        common = code.startswith(("Expired", "InvalidSig", "Unrecognized"))
+        origin = "com.amazon.coral.service" if common else "com.amazonaws.dynamodb.v20120810"
+        body = json.dumps({"__type": f"{origin}#{code}", "message": "made up"}).encode()
         headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-RequestId", "MADEUP")]
         headers.append(("x-amz-crc32", str(zlib.crc32(body))))
         return Answer(status, "Made Up", headers, body)

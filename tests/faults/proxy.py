@@ -40,6 +40,7 @@ _MADE_UP = frozenset(
         Fault.THROTTLED,
         Fault.ERROR_IN_200,
         Fault.NOT_FOUND,
+        Fault.REFUSED,
     )
 )
 
@@ -325,5 +326,3 @@ class _Exchange(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
-
-

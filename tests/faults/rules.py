@@ -34,6 +34,7 @@ class Fault(StrEnum):
     WRONG_ETAG = "wrong-etag"  # headers and LIST
     WRONG_CHECKSUM = "wrong-checksum"  # headers
     NOT_FOUND = "404"  # without asking the server
+    REFUSED = "400-refused"  # for a reason that nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,7 @@ def parse_target(raw: str) -> tuple[str, dict[str, str]]:
 
 def applicable(request: Request) -> list[Fault]:
     """The faults that make sense at such a request."""
-    always = [Fault.DELAY, Fault.RESET_BEFORE, Fault.RESET_AFTER, Fault.ERROR_500]
+    always = [Fault.DELAY, Fault.RESET_BEFORE, Fault.RESET_AFTER, Fault.ERROR_500, Fault.REFUSED]
     if request.target:
         return [
             *always,
@@ -172,8 +173,14 @@ def applicable(request: Request) -> list[Fault]:
 def random_rules(seed: int, *, count: int, spread: int) -> list[Rule]:
     """``count`` faults somewhere among the next ``spread`` requests of any kind; the same seed gives the same."""
     rng = random.Random(f"faults {seed}")
-    harmless = [fault for fault in Fault if fault is not Fault.NO_ENCRYPTION_ECHO]
+    # A store that stops to encrypt ends the daemon, and one that refuses twice in a row is believed.
+    healing = [fault for fault in Fault if fault not in (Fault.NO_ENCRYPTION_ECHO, Fault.REFUSED)]
     return [
-        Rule(rng.choice(harmless), nth=rng.randint(1, spread), times=rng.choice((1, 1, 1, 3, 4)), seed=rng.getrandbits(16))
+        Rule(
+            fault=rng.choice(healing),
+            nth=rng.randint(1, spread),
+            times=rng.choice((1, 1, 1, 3, 4)),
+            seed=rng.getrandbits(16),
+        )
         for _ in range(count)
     ]

@@ -1,16 +1,19 @@
-"""A site inside the test's own process: the real queue, intake, pipeline, store and catalogue, on a clock that jumps."""
+"""A site inside the test's own process: the real intake, queue and pipeline, on a clock that jumps."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+import pytest
+
+from dicomwatchd import errors
 from dicomwatchd.archive import keys
 from dicomwatchd.archive import manifest as manifests
 from dicomwatchd.archive.catalogue import Catalogue
@@ -22,7 +25,7 @@ from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
-from dicomwatchd.pipeline.pool import InlineWorkers
+from dicomwatchd.pipeline.pool import InlineWorkers, Workers
 from dicomwatchd.pipeline.stages import AfterArchive, Archive, Context
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source
@@ -73,7 +76,7 @@ class Shipping:
     `drop` what is to be archived, then `run`. A Fatal error stops it as it stops the daemon; `restart` is systemd.
     """
 
-    def __init__(self, root: Path, archive: Archive, *, seed: int = 0) -> None:
+    def __init__(self, root: Path, archive: Archive, *, seed: int = 0, workers: Workers | None = None) -> None:
         self.root = root
         self.inbox = root / "inbox"
         self.state = root / "state"
@@ -85,6 +88,7 @@ class Shipping:
         self.fatal: Fatal | None = None
         self.tries = 0
         self._seed = seed
+        self._workers = workers or InlineWorkers()
         self.queue: Queue
         self._start()
 
@@ -116,9 +120,7 @@ class Shipping:
             clock=self.clock,
             log=self.log,
         )
-        self._dispatcher = Dispatcher(
-            context, InlineWorkers().lane, 1, rng, lambda _: None, self._on_fatal
-        )
+        self._dispatcher = Dispatcher(context, self._workers.lane, 1, rng, lambda _: None, self._on_fatal)
 
     def _sources(self) -> Mapping[int, Source]:
         return {self._source.source_id: self._source}
@@ -164,6 +166,11 @@ class Shipping:
         """(code, reason) of each parked study."""
         return [(row["code"], row["reason"]) for row in self.queue.reports.queue(100) if row["state"] == "parked"]
 
+    def unexpected(self) -> list[Mapping[str, object]]:
+        """Log entries of errors that are none of our own."""
+        ours = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+        return [fields for _, _, fields in self.log.entries if fields.get("error_type", "Transient") not in ours]
+
     def why(self) -> str:
         """For the message of a failing assertion."""
         return f"queue: {self.queue.reports.queue(10)}\nlog:\n{self.log}"
@@ -201,9 +208,7 @@ def disagreement(archive: Archive, study: Uid, made: list[Made], listed: Mapping
     record = archive.catalogue.get(study)
     if record is None or (record.revision, record.manifest_sha256) != (latest.revision, latest.sha256):
         return "the catalogue does not hold the newest manifest"
-    expected = {
-        keys.instance(study, Uid(m.series_uid), Uid(m.sop_instance_uid), m.sha256): m.size_bytes for m in made
-    }
+    expected = {keys.instance(study, Uid(m.series_uid), Uid(m.sop_instance_uid), m.sha256): m.size_bytes for m in made}
     if {i.key: i.size_bytes for i in latest.instances} != expected:
         return "the manifest lists something else than what was in the inbox"
     if latest.damaged_keys:
@@ -218,24 +223,17 @@ def disagreement(archive: Archive, study: Uid, made: list[Made], listed: Mapping
     return None
 
 
-@contextmanager
-def without_waiting() -> Iterator[None]:
+class _ImpatientTime:
+    """The time module whose sleep returns at once."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(time, name)
+
+    @staticmethod
+    def sleep(_seconds: float) -> None:
+        return
+
+
+def without_waiting(patch: pytest.MonkeyPatch) -> None:
     """botocore's own short retries go on without their pauses."""
-    import botocore.endpoint
-
-    class _Time:
-        def __getattr__(self, name: str) -> object:
-            import time
-
-            return getattr(time, name)
-
-        @staticmethod
-        def sleep(_seconds: float) -> None:
-            return
-
-    real = botocore.endpoint.time
-    botocore.endpoint.time = _Time()  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        botocore.endpoint.time = real
+    patch.setattr("botocore.endpoint.time", _ImpatientTime())
