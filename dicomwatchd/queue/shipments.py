@@ -317,9 +317,14 @@ class Shipments:
         ]
 
     def concluded(self, aside: Aside, kind: str, why: str) -> None:
-        """After a crash: ``kind`` "deleted" (the unlink had happened) or "restored" (the file is back)."""
+        """After a crash: ``kind`` "deleted" (the unlink had happened), "restored" (the file is back), or "gone" (nobody
+        can tell). An end that is written down already stays as it is."""
         with self._database.write() as db:
-            row = db.execute("SELECT sha256 FROM files WHERE file_id = ?", (aside.file_id,)).fetchone()
+            row = db.execute(
+                "SELECT sha256 FROM files WHERE file_id = ? AND state = ?", (aside.file_id, FileState.ASIDE)
+            ).fetchone()
+            if row is None:
+                return
             body = {
                 "kind": kind,
                 "at": self._clock.now(),

@@ -100,7 +100,7 @@ class SimulatedStore:
         self._call("put", key)
         data = self._sent(content)
         created = False
-        if self._damage("put-vanishes"):
+        if key not in self.shelf.objects and self._damage("put-vanishes"):
             created = True  # answered with 200, and nothing is there
         elif not key.startswith(keys.STUDIES) or "/manifests/" in key or not self._damage("put-damaged"):
             created = self.shelf.create(key, data)

@@ -399,6 +399,14 @@ def test_asides_of_one_study_and_of_all(bench: Bench) -> None:
     assert [one.study_uid for one in bench.queue.shipments.asides(Uid("1.2.2"))] == ["1.2.2"]
 
 
+def test_an_end_is_written_down_once(bench: Bench) -> None:
+    bench.authorise(bench.claimed())
+    (one,) = bench.queue.shipments.asides()
+    bench.queue.shipments.concluded(one, "deleted", "a crash came after the unlink")
+    bench.queue.shipments.concluded(one, "restored", "somebody looked twice")
+    assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "deleted"]
+
+
 def test_the_intake_leaves_a_deletion_under_way_alone(bench: Bench) -> None:
     claim = bench.claimed()
     (file,) = bench.authorise(claim)
