@@ -92,6 +92,14 @@ def test_a_right_etag_and_checksum_do_not_save_wrong_bytes_in_a_store_that_backs
     assert (verdict.holds, verdict.problem, verdict.verified_by) == (False, "content", "")
 
 
+def test_what_one_answer_proves_the_other_may_not() -> None:
+    for capabilities, said in ((ETAG, {"etag": "0" * 32}), (CHECKSUM, {"checksum": "crc64nvme:AAAA"})):
+        store = Store(capabilities)
+        receipt = store.add(key(1), b"content", **said)
+        store.held[key(1)] = b"damaged"
+        assert [(v.holds, v.problem) for v in judge(store, [receipt])] == [(False, "content")]
+
+
 @pytest.mark.parametrize("capabilities", [ETAG, CHECKSUM])
 def test_another_etag_or_checksum_alone_is_no_damage(capabilities: Capabilities) -> None:
     store = Store(capabilities)
