@@ -83,15 +83,18 @@ def test_a_big_file_goes_in_parts_and_its_etag_is_foretold(s3: BucketPlace) -> N
 def test_a_stopped_upload_goes_on_at_the_part_it_had_reached(s3: BucketPlace) -> None:
     data = os.urandom(40 * MIB)
     stopped = s3.open(**PARTS, stopping=Switch(after=3))
-    with counted(stopped) as sent, pytest.raises(Stopping):
+    with pytest.raises(Stopping):
         stopped.put(KEY, Source(data))
-    assert sent.count("UploadPart") == 3
     assert stopped.head(KEY) is None
     assert s3.unfinished() == [KEY]
+    [upload] = s3.client.list_multipart_uploads(Bucket=s3.bucket)["Uploads"]
+    arrived = s3.client.list_parts(Bucket=s3.bucket, Key=PREFIX + KEY, UploadId=upload["UploadId"])["Parts"]
+    assert 1 <= len(arrived) <= 3
     resumed = s3.open(**PARTS)
     with counted(resumed) as sent:
         receipt = resumed.put(KEY, Source(data))
-    assert (receipt.created, sent.count("UploadPart"), sent.count("CreateMultipartUpload")) == (True, 5, 0)
+    assert receipt.created
+    assert (sent.count("UploadPart"), sent.count("CreateMultipartUpload")) == (8 - len(arrived), 0)
     assert bytes_of(resumed, KEY) == data
     assert s3.unfinished() == []
 
