@@ -6,7 +6,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from random import Random
 
 from dicomwatchd.errors import (
@@ -258,9 +257,13 @@ class Dispatcher:
     def _give_back_the_rest(self) -> None:
         """Raises Transient while the state still cannot be written."""
         while self._unreleased:
-            claim = self._unreleased[0]
-            with suppress(ClaimLost):
+            claim = self._unreleased.popleft()
+            try:
                 self._context.shipments.release(
                     claim, not_before=0.0, attempts=claim.attempts, code="state", reason="the state was not writable"
                 )
-            self._unreleased.popleft()
+            except ClaimLost:
+                continue
+            except Transient:
+                self._unreleased.append(claim)
+                raise

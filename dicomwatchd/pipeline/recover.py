@@ -6,10 +6,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from dicomwatchd.localfiles import ASIDE, directory, make_directory, open_root
+from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, put_back
 from dicomwatchd.pipeline.purge import tidy
 from dicomwatchd.ports import Log
@@ -58,32 +59,77 @@ def conclude(shipments: Shipments, unavailable: set[int]) -> list[PendingDeletio
 
 
 def conclude_these(shipments: Shipments, pending: Iterable[PendingDeletion]) -> None:
-    emptied: dict[bytes, set[bytes]] = {}
+    places: dict[tuple[bytes, bytes], list[PendingDeletion]] = {}
     for one in pending:
-        emptied.setdefault(one.source_path, set()).add(one.dir)
-        shipments.concluded(one, *_ending(one))
-    for root, directories in emptied.items():
-        tidy(root, directories)
+        places.setdefault((one.source_path, one.dir), []).append(one)
+    for (root, parent), these in places.items():
+        place = _look(root, parent)
+        for one in these:
+            shipments.concluded(one, *_ending(one, place))
+    for root in dict.fromkeys(root for root, _ in places):
+        tidy(root, {parent for other, parent in places if other == root})
 
 
-def _ending(one: PendingDeletion) -> tuple[str, str]:
-    """(kind of the audit entry, why)."""
-    aside = ASIDE + b"/" + one.dir if one.dir else ASIDE
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What was found where a file was, and where it may lie aside, by inode; ``device`` is that of the directory, or of
+    the nearest one above it that is still there."""
+
+    device: int
+    here: dict[int, FileIdentity]
+    aside: dict[int, FileIdentity]
+
+
+def _look(root: bytes, parent: bytes) -> _Place | None:
+    """None where it cannot be looked at."""
     try:
-        root_fd = open_root(one.source_path)
+        root_fd = open_root(root)
     except OSError:
-        return "gone", "after a crash its inbox cannot be opened"
+        return None
     try:
-        if _exists(root_fd, one.dir, one.name):
-            return "restored", "a crash came before the unlink"
-        if _exists(root_fd, aside, one.name):
-            return "restored", "a crash came before the unlink; it still lies aside"
-        # An inbox that is not mounted holds no files either.
-        if _device(root_fd, one.dir) == identity_of(one.identity).dev:
-            return "deleted", "a crash came after the unlink"
-        return "gone", "after a crash it is not there, and neither is its file system"
+        return _Place(
+            _device(root_fd, parent),
+            _files(root_fd, parent),
+            _files(root_fd, ASIDE + b"/" + parent if parent else ASIDE),
+        )
+    except OSError:
+        return None
     finally:
         os.close(root_fd)
+
+
+def _ending(one: PendingDeletion, place: _Place | None) -> tuple[str, str]:
+    """(kind of the audit entry, why). A file is known again by its inode: under its name another one may stand by now,
+    and itself it may stand beside it."""
+    if place is None:
+        return "gone", "after a crash its folder cannot be looked at"
+    was = identity_of(one.identity)
+    found = place.here.get(was.inode) or place.aside.get(was.inode)
+    if found is not None and found.same_but_ctime(was):
+        where = "" if was.inode in place.here else "; it still lies aside"
+        return "restored", "a crash came before the unlink" + where
+    if found is not None and found.dev == was.dev:
+        # Written to since, or another file that was given the inode of the one that was deleted.
+        return "gone", "after a crash it cannot be told from another file"
+    # An inbox that is not mounted holds no files either.
+    if place.device == was.dev:
+        return "deleted", "a crash came after the unlink"
+    return "gone", "after a crash it is not there, and neither is its file system"
+
+
+def _files(root_fd: int, parent: bytes) -> dict[int, FileIdentity]:
+    """The regular files directly in a directory, by inode; none if there is no such directory. Raises OSError."""
+    found: dict[int, FileIdentity] = {}
+    try:
+        with directory(root_fd, parent) as fd, os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):
+                        identity = FileIdentity.of(entry.stat(follow_symlinks=False))
+                        found[identity.inode] = identity
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return found
 
 
 class _Search:
@@ -172,18 +218,6 @@ def _remove_empty(parent_fd: int, name: bytes) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
             raise
-
-
-def _exists(root_fd: int, parent: bytes, name: bytes) -> bool:
-    """Whether it is there, or may be."""
-    try:
-        with directory(root_fd, parent) as fd:
-            os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _device(root_fd: int, parent: bytes) -> int:

@@ -1,0 +1,106 @@
+"""What is written down after a crash of a deletion that was under way: what the disk shows, and no more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd.localfiles import ASIDE
+from dicomwatchd.model import FileIdentity
+from dicomwatchd.pipeline import recover
+from dicomwatchd.queue.rows import Arrival
+from tests.unit.queues import STUDY, Bench
+
+Change = Callable[[Path], object]
+
+
+def _replaced(file: Path) -> None:
+    other = file.with_name("other")
+    other.write_bytes(b"another file")
+    other.rename(file)
+
+
+def _aside(file: Path) -> None:
+    place = file.parent.parent / os.fsdecode(ASIDE) / "A"
+    place.mkdir(parents=True)
+    file.rename(place / file.name)
+
+
+def _beside(file: Path) -> None:
+    file.rename(file.with_name("IM1.restored-1"))
+    file.write_bytes(b"a new one")
+
+
+def _written_to(file: Path) -> None:
+    file.write_bytes(b"longer than it was before")
+
+
+def _folder_gone(file: Path) -> None:
+    file.unlink()
+    file.parent.rmdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        (lambda file: None, "restored"),
+        (lambda file: file.touch(exist_ok=True), "gone"),  # another time: perhaps another file
+        (lambda file: file.unlink(), "deleted"),
+        (_replaced, "deleted"),
+        (_aside, "restored"),
+        (_beside, "restored"),
+        (_written_to, "gone"),
+        (_folder_gone, "deleted"),
+    ],
+    ids=["there", "touched", "unlinked", "replaced", "aside", "beside", "written-to", "folder-gone"],
+)
+def test_how_it_ended(tmp_path: Path, change: Change, kind: str) -> None:
+    bench, file = authorised(tmp_path)
+    change(file)
+    assert recover.conclude(bench.queue.shipments, set()) == []
+    entries = [entry.body for entry in bench.queue.audit.of_study(STUDY)]
+    assert [entry["kind"] for entry in entries] == ["authorised", kind]
+    assert bench.queue.shipments.asides() == []
+    assert bench.rows("SELECT * FROM files") == []  # found again by the next look, if it is there
+    bench.queue.close()
+
+
+def test_an_inbox_that_is_not_there_waits(tmp_path: Path) -> None:
+    bench, file = authorised(tmp_path)
+    (pending,) = recover.conclude(bench.queue.shipments, {bench.source.source_id})
+    assert len(bench.queue.shipments.asides()) == 1
+    file.unlink()
+    recover.conclude_these(bench.queue.shipments, [pending])
+    assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "deleted"]
+    bench.queue.close()
+
+
+def test_an_inbox_that_has_gone_meanwhile(tmp_path: Path) -> None:
+    bench, file = authorised(tmp_path)
+    file.parent.parent.rename(tmp_path / "elsewhere")
+    recover.conclude(bench.queue.shipments, set())
+    assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "gone"]
+    bench.queue.close()
+
+
+def authorised(tmp_path: Path) -> tuple[Bench, Path]:
+    """A file whose deletion is on record, and nothing more has happened."""
+    state, inbox = tmp_path / "state", tmp_path / "inbox"
+    state.mkdir()
+    file = inbox / "A" / "IM1"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"the bytes")
+    bench = Bench(state)
+    bench.source = bench.queue.arrivals.add_source("ct2", os.fsencode(inbox), "inbox")
+    arrival = bench.arrival("IM1")
+    assert arrival.header is not None
+    there = Arrival(
+        b"A", b"IM1", FileIdentity.of(file.stat()), arrival.state, header=arrival.header, study_attributes={}
+    )
+    bench.queue.arrivals.add(bench.source.source_id, [there], 0)
+    bench.wait_until_quiet()
+    bench.authorise(bench.claim())
+    return bench, file
