@@ -21,6 +21,7 @@ from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import (
     ClaimLost,
     DicomwatchdError,
+    Fatal,
     Permanent,
     RevisionConflict,
     SourceChanged,
@@ -148,10 +149,15 @@ def _send_all(shipment: Shipment, context: Context) -> None:
     claim, shipments = shipment.claim, context.shipments
     changed: list[LocalFile] = []
     first_error: DicomwatchdError | None = None
+    hopeless = False
+
+    def send(file: LocalFile) -> tuple[LocalFile, Receipt | DicomwatchdError]:
+        return (file, first_error) if hopeless and first_error is not None else _send(file, context)
+
     for page in shipments.pages(claim, FileState.READY, PAGE):
         sent: list[tuple[LocalFile, str, str]] = []
         try:
-            for file, outcome in shipment.run(lambda file: _send(file, context), page):
+            for file, outcome in shipment.run(send, page):
                 match outcome:
                     case Receipt():
                         sent.append((file, outcome.sha256, receipt_text(outcome)))
@@ -166,6 +172,7 @@ def _send_all(shipment: Shipment, context: Context) -> None:
                         shipments.quarantine(claim, file, code=outcome.code, reason=outcome.message)
                     case error:
                         first_error = first_error or error
+                        hopeless = hopeless or _concerns_all(error)
         finally:
             if sent:
                 shipments.stored(claim, sent)
@@ -176,6 +183,11 @@ def _send_all(shipment: Shipment, context: Context) -> None:
         for file in changed:
             context.look_again(file.source_id, file.dir)
         raise ClaimLost("files of the study have changed; it is arriving again")
+
+
+def _concerns_all(error: DicomwatchdError) -> bool:
+    """Whether the other files would meet the same: the archive refused, or a whole service in trouble."""
+    return isinstance(error, Fatal) or (isinstance(error, Transient) and error.endpoint is not None)
 
 
 def _send(file: LocalFile, context: Context) -> tuple[LocalFile, Receipt | DicomwatchdError]:
@@ -258,13 +270,15 @@ def record(shipment: Shipment, context: Context) -> tuple[Manifest, int]:
     Returns the manifest as the store holds it and the revision the catalogue was read to have.
     """
     claim, archive = shipment.claim, context.archive
+    above = 0
     for _ in range(MAX_CONFLICTS):
-        manifest = _next_manifest(shipment, context)
+        manifest = _next_manifest(shipment, context, above)
         if manifest is None:
             continue
         try:
             archive.catalogue.put(manifest.record())
         except RevisionConflict:
+            above = _revision_nobody_can_read(manifest, context)
             continue
         recorded = archive.catalogue.get(claim.study_uid)
         if recorded is None or recorded.revision < manifest.revision:
@@ -274,8 +288,9 @@ def record(shipment: Shipment, context: Context) -> tuple[Manifest, int]:
     raise Transient("others keep recording this study", code="revision-conflict")
 
 
-def _next_manifest(shipment: Shipment, context: Context) -> Manifest | None:
-    """The manifest that lists all of this shipment, in the store by now; None if its revision was taken meanwhile."""
+def _next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest | None:
+    """The manifest that lists all of this shipment, in the store by now, its revision greater than ``above``; None if
+    that revision was taken meanwhile."""
     claim, archive = shipment.claim, context.archive
     current = manifests.latest(archive.store, claim.study_uid) or manifests.empty(archive.archive_id, claim.study_uid)
     if current.archive_id != archive.archive_id:
@@ -291,9 +306,28 @@ def _next_manifest(shipment: Shipment, context: Context) -> Manifest | None:
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )
+    if merged.revision <= above:
+        merged = replace(merged, revision=above + 1, previous_sha256=current.sha256 if current.revision else None)
     if merged is current:
         return current
     return merged if manifests.create(archive.store, merged) else None
+
+
+def _revision_nobody_can_read(manifest: Manifest, context: Context) -> int:
+    """After the catalogue refused a manifest: the revision it has, if the store holds no such manifest (the store, or
+    a part of it, was lost or moved without it), so that the next one goes above it; 0 if somebody else was faster."""
+    archive = context.archive
+    recorded = archive.catalogue.get(manifest.study_uid)
+    latest = manifests.latest_key(archive.store, manifest.study_uid)
+    if recorded is None or latest != manifest.key:
+        return 0
+    context.log.error(
+        "catalogue-ahead",
+        "the catalogue names a manifest that the store does not hold; the study is recorded anew above it",
+        study_uid=manifest.study_uid,
+        revision=recorded.revision,
+    )
+    return recorded.revision
 
 
 def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[ManifestInstance]:

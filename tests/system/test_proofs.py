@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,3 +82,29 @@ def test_a_disk_that_fills_is_announced(site: Site) -> None:
     site.start()
     site.wait_for(lambda: bool(site.events("disk-low")), 10, "the announcement")
     assert any("filling up" in problem for problem in site.ctl_json("status")["problems"])
+
+
+def test_a_changed_destination_makes_every_old_word_worthless(site: Site) -> None:
+    """The same archive by name, at another place that does not hold the objects: what is due for deletion is sent
+    there first."""
+    site.config["inboxes"][0]["after_archive"] = {"delete_after": "4s"}
+    site.write_config()
+    made = Maker(seed=23).mr_study(site.inbox, series=1, slices=3)
+    site.start()
+    site.wait_for(lambda: bool(site.events("study-archived")), 20, "the study to be archived")
+    assert site.stop() == 0
+    assert len(site.left()) == 3
+    moved = site.root / "moved"
+    moved.mkdir()
+    shutil.copy(site.root / "archive" / "archive.json", moved)
+    for name in site.root.joinpath("archive").glob(".*"):
+        if name.is_file():
+            shutil.copy(name, moved)
+    site.config["archive"]["store"]["path"] = str(moved)
+    site.write_config()
+    site.start()
+    site.wait_until_empty(30)
+    assert site.stop() == 0
+    assert site.events("archive-moved")
+    held = {hashlib.sha256(path.read_bytes()).hexdigest() for path in moved.rglob("*.dcm")}
+    assert held == {m.sha256 for m in made}, "deleted here only once the new place held it"
