@@ -14,7 +14,7 @@ from types import FrameType
 
 from dicomwatchd import __version__
 from dicomwatchd.config import DEFAULT_PATH, Config, load
-from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised, OutOfReach
+from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised
 from dicomwatchd.ports import Clock, SystemClock
 from dicomwatchd.running import Running, open_archive
 from dicomwatchd.telemetry.fields import error_fields
@@ -196,9 +196,9 @@ class Process:
         self._journal.error("refused", "the daemon does not start", **error_fields(error))
         if sys.stderr.isatty():
             sys.stderr.write(f"dicomwatchd: {error}\n")
-        if isinstance(error, ConfigError):
+        if error.code == ConfigError.code:
             return USAGE
-        return ARCHIVE if isinstance(error, ArchiveRefused | NotInitialised | OutOfReach) else STATE
+        return STATE if error.code.startswith("state") else ARCHIVE
 
 
 def _never_logged(config: Config) -> list[str]:

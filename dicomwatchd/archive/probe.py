@@ -5,13 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from typing import Any
 
 from dicomwatchd.archive import aws
 from dicomwatchd.archive.s3_bucket import S3Bucket
 from dicomwatchd.archive.store import Capabilities
-from dicomwatchd.errors import ArchiveRefused, Permanent
+from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
+
+#: Error codes by which a store says that the bytes are not those announced, a part is none it knows, the key is taken.
+_DIGEST = re.compile(r"(?i)digest|checksum|sha256|md5|signature")
+_PART = re.compile(r"InvalidPart")
+_EXISTS = re.compile(r"PreconditionFailed|^412$")
 
 _REFUSED = "refused"
 _ACCEPTED = "accepted"
@@ -32,7 +38,7 @@ def probe(bucket: S3Bucket, scratch_key: str) -> Capabilities:
       kind in a bucket with versioning.
 
     Raises ArchiveRefused when encryption that was asked for is not confirmed, Transient when the store is out of
-    reach.
+    reach, and (with no ``endpoint``) when an answer was lost, so that this place is used up.
     """
     return _Probe(bucket, scratch_key).run()
 
@@ -47,9 +53,9 @@ class _Probe:
     def run(self) -> Capabilities:
         etag = self._etag_of_plain_put()
         creates_only = self._second_put_refused()
-        md5 = self._refused("wrong Content-MD5", self._put_with_wrong_md5)
-        sha256 = self._refused("wrong SHA-256 checksum", self._put_with_wrong_sha256)
-        self._refused("body altered after signing", self._put_altered)
+        md5 = self._refused("wrong Content-MD5", self._put_with_wrong_md5, _DIGEST, "wrong-md5")
+        sha256 = self._refused("wrong SHA-256 checksum", self._put_with_wrong_sha256, _DIGEST, "wrong-sha256")
+        self._refused("body altered after signing", self._put_altered, _DIGEST, "altered")
         checksum = self._checksum_on_head()
         multipart_etag = self._multipart_etag()
         return Capabilities(
@@ -65,17 +71,26 @@ class _Probe:
             **self._bucket.address(key), **self._bucket.creation(key), Body=data, IfNoneMatch="*", **arguments
         )
 
-    def _refused(self, what: str, attempt: Callable[[], object]) -> bool:
-        """Whether the store turns the attempt down as a bad request. Trouble of the store is not an answer."""
+    def _refused(
+        self, what: str, attempt: Callable[[], object], because: re.Pattern[str], object_name: str = ""
+    ) -> bool:
+        """Whether the store turns the attempt down for the right reason and keeps nothing of it under ``object_name``.
+        Trouble (an answer that got lost, an expired token) is no refusal: to take it for one would be to trust a
+        store that checks nothing. It is raised, and so nothing is known; a refusal for another reason proves nothing.
+        """
+        refused = False
         try:
             attempt()
         except aws.FOREIGN as error:
-            if aws.http_status(error) not in (400, 409, 412):
-                raise aws.translate(error, operation="probe", endpoint=self._bucket.endpoint) from error
-            self._details[what] = _REFUSED
-            return True
-        self._details[what] = _ACCEPTED
-        return False
+            code = aws.error_code(error)
+            trouble = aws.translate(error, operation="probe", endpoint=self._bucket.endpoint)
+            if not because.search(code) and isinstance(trouble, Transient):
+                raise trouble from error
+            refused = because.search(code) is not None
+            if refused and object_name:
+                refused = self._bucket.head(self._scratch + object_name) is None
+        self._details[what] = _REFUSED if refused else _ACCEPTED
+        return refused
 
     def _note(self, what: str, holds: bool) -> bool:
         self._details[what] = "yes" if holds else "no"
@@ -111,7 +126,10 @@ class _Probe:
         return self._note("ETag is the MD5", etags == [md5] * 3)
 
     def _second_put_refused(self) -> bool:
-        refused = self._refused("second conditional put", lambda: self._put("plain", self._data("other")))
+        what = "second conditional put"
+        # Asked twice: much hangs on it, and one answer may have come from something else on the way.
+        refused = all(self._refused(what, lambda: self._put("plain", self._data("other")), _EXISTS) for _ in range(2))
+        self._details[what] = _REFUSED if refused else _ACCEPTED
         with self._bucket.translated("GetObject"):
             kept = self._client.get_object(**self._bucket.address(self._scratch + "plain"))["Body"].read()
         return self._note("first content kept", kept == self._data("plain")) and refused
@@ -155,13 +173,15 @@ class _Probe:
         upload_id = self._begin_upload()
         wrong = base64.b64encode(hashlib.md5(b"wrong", usedforsecurity=False).digest()).decode("ascii")
         wrong_md5 = self._refused(
-            "wrong Content-MD5 of a part", lambda: self._upload(upload_id, data, ContentMD5=wrong)
+            "wrong Content-MD5 of a part", lambda: self._upload(upload_id, data, ContentMD5=wrong), _DIGEST
         )
         with self._bucket.translated("UploadPart"):
             part_etag = self._upload(upload_id, data)
         wrong_etag = self._refused(
             "wrong ETag of a part",
             lambda: self._complete(upload_id, hashlib.md5(b"wrong", usedforsecurity=False).hexdigest()),
+            _PART,
+            "parts",
         )
         if wrong_etag:
             with self._bucket.translated("CompleteMultipartUpload"):
@@ -179,7 +199,7 @@ class _Probe:
         upload_id = self._begin_upload()
         with self._bucket.translated("UploadPart"):
             etag = self._upload(upload_id, self._data("other"))
-        if self._refused("second conditional multipart", lambda: self._complete(upload_id, etag)):
+        if self._refused("second conditional multipart", lambda: self._complete(upload_id, etag), _EXISTS):
             with self._bucket.translated("AbortMultipartUpload"):
                 self._client.abort_multipart_upload(**self._bucket.address(self._scratch + "parts"), UploadId=upload_id)
 

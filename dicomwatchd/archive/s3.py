@@ -20,6 +20,7 @@ from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, SourceChanged, Transient
 
 SINGLE_PUT_BYTES = 16 * 1024 * 1024
+PROBE_ATTEMPTS = 3
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -144,7 +145,14 @@ class S3Store:
         return s3_setup.initialise(self._bucket, self._settings, self._random_name)
 
     def probe(self, scratch_key: str) -> Capabilities:
-        self._capabilities = probe.probe(self._bucket, scratch_key)
+        for attempt in range(1, PROBE_ATTEMPTS + 1):
+            try:
+                self._capabilities = probe.probe(self._bucket, f"{scratch_key}{self._random_name()}/")
+                break
+            except Transient as error:
+                # An answer that got lost looks like another writer to the second attempt: on a fresh place, once more.
+                if error.endpoint is not None or attempt == PROBE_ATTEMPTS:
+                    raise
         return self._capabilities
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 PREFIX = "radiology/"
 SINGLE_PUT_BYTES = 16 * 1024
+KMS = Encryption(mode="aws:kms", key_id=KMS_KEY_ID)
 
 
 @dataclass
@@ -163,8 +164,17 @@ class Bench:
 
 
 @contextmanager
-def bench(rgw: CephRgw, dynamodb: DynamoDBLocal, folder: Path, figures: Figures) -> Iterator[Bench]:
-    """The archive, initialised and probed; botocore's retries do not wait meanwhile. Writes the figures at the end."""
+def bench(
+    rgw: CephRgw,
+    dynamodb: DynamoDBLocal,
+    folder: Path,
+    figures: Figures,
+    *,
+    encryption: Encryption = KMS,
+    **store_proxy_options: Any,
+) -> Iterator[Bench]:
+    """The archive, initialised and probed; botocore's retries do not wait meanwhile. The figures are the caller's to
+    write. Other options go to the store's `FaultProxy`."""
     certificate = make_certificate(folder / "tls")
     name = f"test-{uuid.uuid4().hex}"
     with ExitStack() as stack:
@@ -173,7 +183,7 @@ def bench(rgw: CephRgw, dynamodb: DynamoDBLocal, folder: Path, figures: Figures)
             patch.setenv(variable, value)
         patch.delenv("AWS_CA_BUNDLE", raising=False)
         without_waiting(patch)
-        store_proxy = stack.enter_context(FaultProxy(rgw.http_endpoint, certificate=certificate))
+        store_proxy = stack.enter_context(FaultProxy(rgw.http_endpoint, certificate=certificate, **store_proxy_options))
         catalogue_proxy = stack.enter_context(FaultProxy(dynamodb.http_endpoint, certificate=certificate))
         common = {"region": rgw.region, "ca_file": certificate.ca_file}
         store = S3Store(
@@ -182,7 +192,7 @@ def bench(rgw: CephRgw, dynamodb: DynamoDBLocal, folder: Path, figures: Figures)
                 bucket=name,
                 prefix=PREFIX,
                 endpoint_url=store_proxy.endpoint,
-                encryption=Encryption(mode="aws:kms", key_id=KMS_KEY_ID),
+                encryption=encryption,
                 **common,  # type: ignore[arg-type]
             ),
             connections=8,
@@ -197,8 +207,7 @@ def bench(rgw: CephRgw, dynamodb: DynamoDBLocal, folder: Path, figures: Figures)
         archive_id = str(uuid.uuid4())
         write_identity(store, ArchiveIdentity(archive_id, "2026-01-01T00:00:00.000Z"))
         catalogue.initialise(archive_id)
-        store.probe("probe/faults/")
+        store.probe("probe/")
         client = rgw.client()
         stack.callback(client.close)
         yield Bench(store_proxy, catalogue_proxy, Archive(archive_id, store, catalogue), client, name, folder, figures)
-        figures.write()

@@ -22,6 +22,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.faults.answers import Answer, falsified, made_up, spoilt
+from tests.faults.liar import Liar
 from tests.faults.rules import Fault, Request, Rule, parse_target
 from tests.faults.strict import StrictStore
 from tests.servers.tls import Certificate
@@ -58,12 +59,20 @@ class _Upstream:
 class FaultProxy:
     """Listens on loopback while it is started. ``target`` is the plain http endpoint of the real server.
 
-    ``rules`` may be changed at any time (`set`, `clear`). ``strict``: checksums are enforced and returned as Amazon
-    S3 does. With ``certificate`` it speaks TLS, under the name localhost.
+    Rules may be changed at any time (`set`, `clear`); those of ``always`` stay. ``strict``: checksums are enforced and
+    returned as Amazon S3 does. ``liar``: what the store ignores. With ``certificate`` it speaks TLS, under the name
+    localhost.
     """
 
     def __init__(
-        self, target: str, *, certificate: Certificate | None = None, strict: bool = False, port: int = 0
+        self,
+        target: str,
+        *,
+        certificate: Certificate | None = None,
+        strict: bool = False,
+        liar: Liar | None = None,
+        always: Iterable[Rule] = (),
+        port: int = 0,
     ) -> None:
         parts = urlsplit(target)
         if parts.scheme != "http" or parts.hostname is None or parts.port is None:
@@ -77,7 +86,9 @@ class FaultProxy:
         self._port = port
         self._server: _Server | None = None
         self._lock = threading.Lock()
+        self._always = list(always)
         self._rules: list[Rule] = []
+        self.liar = liar
         self._requests: list[Request] = []
         self.strict = StrictStore() if strict else None
 
@@ -150,11 +161,15 @@ class FaultProxy:
             )
             self._requests.append(request)
             struck = None
-            for rule in self._rules:
+            for rule in (*self._rules, *self._always):
                 if rule.strikes(request) and struck is None:
                     struck = rule
             request.fault = struck.fault if struck else None
         return request, struck
+
+    @property
+    def target(self) -> str:
+        return f"http://{self._upstream.host}:{self._upstream.port}"
 
     def connection(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self._upstream.host, self._upstream.port, timeout=60)
@@ -275,9 +290,8 @@ class _Exchange(BaseHTTPRequestHandler):
             connection = self._upstream
             try:
                 connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-                for name, value in self.headers.items():
-                    if name.lower() not in _HOP_BY_HOP:
-                        connection.putheader(name, value)
+                for name, value in self._headers_to_send():
+                    connection.putheader(name, value)
                 connection.endheaders(body or None)
                 if cut:
                     connection.close()
@@ -297,6 +311,15 @@ class _Exchange(BaseHTTPRequestHandler):
             request.server_status = response.status
             return Answer(response.status, response.reason, response.getheaders(), data)
         raise _Gone
+
+    def _headers_to_send(self) -> list[tuple[str, str]]:
+        kept = [(name, value) for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP]
+        proxy = self.server.proxy
+        if proxy.liar is None:
+            return kept
+        length = [(name, value) for name, value in kept if name.lower() == "content-length"]
+        host = [("Host", proxy.target.removeprefix("http://"))]
+        return [*host, *proxy.liar.rewritten(self.command, proxy.target + self.path, kept), *length]
 
     def _send(self, request: Request, answer: Answer, rule: Rule | None) -> None:
         self.send_response_only(answer.status, answer.reason)

@@ -32,6 +32,7 @@ def bench(rgw: CephRgw, dynamodb: DynamoDBLocal, tmp_path_factory: pytest.TempPa
     figures = Figures("faults", "each fault at each request of a shipment, and random sequences of faults")
     with open_bench(rgw, dynamodb, tmp_path_factory.mktemp("faults"), figures) as opened:
         yield opened
+    figures.write()
 
 
 @pytest.fixture(scope="module")
