@@ -156,7 +156,7 @@ class Process:
             rested = running.at_rest
             open_ends = running.queue.reports.unfinished()
             if rested and not open_ends["moving"]:
-                done = not open_ends["parked"] and not open_ends["quarantined"]
+                done = not open_ends["parked"] and not open_ends["quarantined"] and running.saw_everything
                 return DONE if done else NOT_DONE
             if (progress := running.queue.reports.progress()) != last:
                 last, since = progress, self._clock.monotonic()

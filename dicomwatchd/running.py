@@ -170,6 +170,11 @@ class Running:
         """Every inbox was looked at whole, and nothing in them is still settling."""
         return all(intake.available and intake.at_rest for intake in self._intakes.values())
 
+    @property
+    def saw_everything(self) -> bool:
+        """No inbox has a directory that the daemon could not read."""
+        return all(intake.saw_everything for intake in self._intakes.values())
+
     # -- putting it together ----------------------------------------------------------------------------------------
 
     def _bind(self) -> None:

@@ -80,6 +80,7 @@ class InboxIntake:
         self._retry_soon = False
         self._root: tuple[int, int] | None = None
         self._available: bool | None = None
+        self._saw_everything = True
         self.scans = 0
         self.last_scan_seconds: float | None = None
         self._last_scan_began = 0.0
@@ -108,7 +109,13 @@ class InboxIntake:
     @property
     def at_rest(self) -> bool:
         """A whole look has ended, and nothing is still settling or waits for another look."""
-        return self.scans > 0 and not self._settling and not self._hints and not self._batch and not self._retry_soon
+        waiting = self._settling or self._settling.overflowed or self._hints or self._batch or self._retry_soon
+        return self.scans > 0 and not waiting
+
+    @property
+    def saw_everything(self) -> bool:
+        """Whether the last whole look met no directory that it could not read."""
+        return self._saw_everything
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The inbox's thread."""
@@ -151,6 +158,9 @@ class InboxIntake:
                 self._scan(root_fd, beat)
             self._follow_hints(root_fd, beat)
             self._confirm_quiet(root_fd)
+        except Transient:
+            self._retry_soon = True  # what was found may be on no queue
+            raise
         finally:
             os.close(root_fd)
         return self._pause()
@@ -159,6 +169,7 @@ class InboxIntake:
         began = self._clock.monotonic()
         self._last_scan_began = self._clock.now()
         self._retry_soon = False
+        self._settling.begin_look()
         # Jitter, so that many inboxes and many daemons do not look at one file server in step.
         self._next_scan = began + self._settings.scan_interval_seconds * self._random.uniform(0.9, 1.1)
         seen: set[bytes] = set()
@@ -181,6 +192,9 @@ class InboxIntake:
             if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):
                 self._look_again(root_fd, parent, beat)
         self._flush()
+        self._saw_everything = not failed
+        if self._settling.overflowed:
+            self._next_scan = self._clock.monotonic() + max(self._settings.settle_seconds, 0.5)
         self.scans += 1
         self.last_scan_seconds = self._clock.monotonic() - began
         self._arrivals.scanned(self.source.source_id)
@@ -255,14 +269,19 @@ class InboxIntake:
             if name not in known or known[name].identity != found:
                 self._take(Arrival(parent, name, found, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
         for name, found in listing.files.items():
-            if name in known and (known[name].identity == found or known[name].state is FileState.ASIDE):
+            old = known.get(name)
+            unchanged = old is not None and (old.identity == found or old.state is FileState.ASIDE)
+            # Whether the daemon may read a file also hangs on folders, groups and the daemon: it is tried again.
+            barred = old is not None and old.code == NO_ACCESS
+            if unchanged and not barred:
                 self._settling.done((parent, name))
                 continue
             if self._settling.ripe(
                 (parent, name), found, now=self._clock.now(), monotonic=self._clock.monotonic()
             ) and (arrival := self._read(root_fd, parent, name, found)):
                 self._settling.done((parent, name))
-                self._take(arrival)
+                if not (unchanged and arrival.code == NO_ACCESS):
+                    self._take(arrival)
                 beat()
 
     def _read(self, root_fd: int, parent: bytes, name: bytes, found: FileIdentity) -> Arrival | None:
@@ -289,13 +308,16 @@ class InboxIntake:
             return None  # replaced by something else since the listing; the next look sees what
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EPERM):
-                return Arrival(parent, name, found, FileState.QUARANTINED, code="unreadable", reason=UNREADABLE)
+                return Arrival(parent, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=UNREADABLE)
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
                 self._retry_soon = True
                 self._log.warning(
                     "intake-unreadable", "a file cannot be read now", inbox=self.source.name, errno=error.errno
                 )
             return None
+        except Exception as error:  # noqa: BLE001  a fault of ours that one file meets must not stop the others
+            self._log.error("intake-fault", "a file's header met a fault of the program", **error_fields(error))
+            return Arrival(parent, name, found, FileState.QUARANTINED, code="unexpected", reason=FAULT)
         if isinstance(header, Dicomdir):
             return Arrival(parent, name, found, FileState.IGNORED, code="dicomdir", reason=DICOMDIR)
         # Working the attributes out costs more than all the rest; once for each series is enough.
@@ -369,5 +391,7 @@ class InboxIntake:
 
 
 NOT_A_FILE = "a symbolic link, FIFO, socket or device; such things are neither followed nor read"
+NO_ACCESS = "no-access"
+FAULT = "a fault of the program; see the log"
 UNREADABLE = "the daemon may not read it; check the file's owner and mode"
 DICOMDIR = "the index of a DICOM medium, no instance of a study"

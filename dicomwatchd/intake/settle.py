@@ -30,6 +30,12 @@ class Settling:
         self._trust_ctime = trust_ctime
         self._limit = limit
         self._files: dict[Path, _Watched] = {}
+        #: More files are changing than are remembered: another look has to find the rest.
+        self.overflowed = False
+
+    def begin_look(self) -> None:
+        """From here on everything is looked at."""
+        self.overflowed = False
 
     def ripe(self, path: Path, identity: FileIdentity, *, now: float, monotonic: float) -> bool:
         """Whether the file is complete as far as looking can tell. Both clocks in seconds."""
@@ -40,8 +46,9 @@ class Settling:
             age = now - identity.ctime_ns / 1e9
             if self._trust_ctime and watched is None and age >= self._settle_seconds:
                 return True
-            # Beyond the limit a file is not remembered: the next look at it is simply its first.
-            if watched is not None or len(self._files) < self._limit:
+            if watched is None and len(self._files) >= self._limit:
+                self.overflowed = True  # not remembered: the next look at it is simply its first
+            else:
                 first = watched.first_seen if watched else monotonic
                 self._files[path] = _Watched(identity, first, monotonic, monotonic + self._settle_seconds)
             return False

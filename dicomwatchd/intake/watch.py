@@ -6,6 +6,7 @@ An event may be lost, late or wrong (inotify overflows and reaches its watch lim
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -43,33 +44,24 @@ class Watcher:
     def __init__(self, intakes: list[InboxIntake], log: Log) -> None:
         self._log = log
         self._intakes = intakes
-        self._observer: BaseObserver = Observer()
-        self._watches: dict[int, ObservedWatch] = {}
+        self._observer: BaseObserver | None = None
+        self._watches: dict[int, _Watch] = {}
         self._failing: set[int] = set()
 
     def start(self) -> None:
-        self._observer.start()
         self.tend()
 
     def stop(self) -> None:
-        self._observer.stop()
-        self._observer.join(5)
+        if self._observer is not None:
+            self._observer.stop()
+            self._observer.join(5)
 
     def tend(self) -> None:
-        """Watch what is not watched: at start, after an inbox has come back, after an emitter has died (watchdog's
-        observer says it is alive all the same)."""
-        alive = {emitter.watch for emitter in self._observer.emitters if emitter.is_alive()}
+        """Watch what is not watched: at start, after an inbox has come back or another folder has taken its place,
+        after an emitter has died (watchdog's observer says it is alive all the same), or the observer itself."""
         for index, intake in enumerate(self._intakes):
-            watch = self._watches.get(index)
-            if watch is not None and watch in alive:
-                continue
-            if watch is not None:
-                self._observer.unschedule(watch)
-                del self._watches[index]
             try:
-                self._watches[index] = self._observer.schedule(
-                    _Hints(intake), os.fsdecode(intake.source.path), recursive=True, event_filter=_EVENTS
-                )
+                self._tend(index, intake)
             except OSError as error:
                 if index not in self._failing:
                     self._failing.add(index)
@@ -79,15 +71,41 @@ class Watcher:
                         inbox=intake.source.name,
                         errno=error.errno,
                     )
-                continue
-            self._failing.discard(index)
-            intake.scan_soon()
+
+    def _tend(self, index: int, intake: InboxIntake) -> None:
+        observer = self._observer
+        if observer is None or not observer.is_alive():
+            self._watches.clear()
+            # Takes an inotify instance, of which a user has 128.
+            self._observer = observer = Observer()
+            observer.start()
+        found = os.stat(intake.source.path)
+        root = (found.st_dev, found.st_ino)
+        watch = self._watches.get(index)
+        if watch is not None:
+            if watch.root == root and any(e.watch is watch.watch and e.is_alive() for e in observer.emitters):
+                return
+            del self._watches[index]
+            observer.unschedule(watch.watch)
+        scheduled = observer.schedule(
+            _Hints(intake), os.fsdecode(intake.source.path), recursive=True, event_filter=_EVENTS
+        )
+        self._watches[index] = _Watch(scheduled, root)
+        self._failing.discard(index)
+        intake.scan_soon()
+
+
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """``root`` is (device, inode) of the folder that stood in the inbox's place right before the watch was made."""
+
+    watch: ObservedWatch
+    root: tuple[int, int]
 
 
 class _Hints(FileSystemEventHandler):
     def __init__(self, intake: InboxIntake) -> None:
         self._intake = intake
-        self._root = os.path.realpath(intake.source.path)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         for path in (event.src_path, event.dest_path):

@@ -70,11 +70,13 @@ class Arrivals:
         """What is known of the files directly in a directory, by name."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT file_id, name, identity, state, study_uid FROM files WHERE source_id = ? AND dir = ?",
+                "SELECT file_id, name, identity, state, study_uid, code FROM files WHERE source_id = ? AND dir = ?",
                 (source_id, directory),
             ).fetchall()
         return {
-            row["name"]: Known(row["file_id"], identity_of(row["identity"]), FileState(row["state"]), row["study_uid"])
+            row["name"]: Known(
+                row["file_id"], identity_of(row["identity"]), FileState(row["state"]), row["study_uid"], row["code"]
+            )
             for row in rows
         }
 

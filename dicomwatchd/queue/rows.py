@@ -28,6 +28,7 @@ class Known:
     identity: FileIdentity
     state: FileState
     study_uid: str | None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -313,7 +313,7 @@ def test_tidied_away_by_another_shipment_meanwhile(pieces: Pieces) -> None:
     assert pieces.log.events("study-delayed") == []
 
 
-# -- what cannot be put back -------------------------------------------------------------------------------------------
+# -- what cannot be put back ------------------------------------------------------------------------------------------
 
 
 def test_left_aside_is_mended_without_a_restart(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +374,7 @@ def test_an_inbox_that_is_not_mounted_is_no_evidence_of_deletion(pieces: Pieces,
     assert pieces.left() == []
 
 
-# -- names -------------------------------------------------------------------------------------------------------------
+# -- names ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def test_what_was_put_back_beside_its_name_is_taken_up_whatever_the_globs(tmp_pa
     pieces.close()
 
 
-# -- leases ------------------------------------------------------------------------------------------------------------
+# -- leases -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("file_system", sorted(localfiles._SHARED))

@@ -1,0 +1,188 @@
+"""Events are hints: the watcher comes back from everything that can happen to it, and nothing depends on it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.inotify_c import InotifyFD
+
+from dicomwatchd.intake.watch import Watcher
+from tests.pieces import Log, Pieces
+
+
+class Told:
+    """Stands in for an intake: remembers what it is told."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self.intake = pieces.intakes[0]
+        self.hints: list[tuple[bytes, bool]] = []
+        self.scans = 0
+        self.intake.hint = self._hint  # type: ignore[method-assign]
+        self.intake.scan_soon = self._scan_soon  # type: ignore[method-assign]
+
+    def _hint(self, parent: bytes, *, deep: bool = False) -> None:
+        self.hints.append((parent, deep))
+
+    def _scan_soon(self) -> None:
+        self.scans += 1
+
+    def wait_for(self, hint: tuple[bytes, bool]) -> None:
+        wait(lambda: hint in self.hints)
+
+    def forget(self) -> None:
+        time.sleep(0.05)
+        self.hints.clear()
+
+
+def wait(condition: Callable[[], bool], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Iterator[Pieces]:
+    pieces = Pieces(tmp_path)
+    pieces.scan()
+    yield pieces
+    pieces.close()
+
+
+@pytest.fixture
+def told(pieces: Pieces) -> Told:
+    return Told(pieces)
+
+
+@pytest.fixture
+def watcher(pieces: Pieces, told: Told) -> Iterator[Watcher]:
+    watcher = Watcher(pieces.intakes, pieces.log)
+    watcher.start()
+    yield watcher
+    watcher.stop()
+
+
+def sees(pieces: Pieces, told: Told, name: str) -> None:
+    told.forget()
+    (pieces.inbox / name).write_bytes(b"x")
+    told.wait_for((b"", False))
+
+
+def test_what_happens_is_told(pieces: Pieces, told: Told, watcher: Watcher) -> None:
+    assert told.scans == 1, "whatever came before the watch"
+    sees(pieces, told, "IM1")
+    (pieces.inbox / "A").mkdir()
+    told.wait_for((b"A", True))
+    told.forget()
+    (pieces.inbox / "A" / "IM1").write_bytes(b"x")
+    told.wait_for((b"A", False))
+    told.forget()
+    (pieces.inbox / "A").rename(pieces.inbox / "B")
+    told.wait_for((b"B", True))
+    told.forget()
+    os.rename(os.fsencode(pieces.inbox / "B" / "IM1"), os.path.join(os.fsencode(pieces.inbox), b"\xff"))
+    told.wait_for((b"", False))
+
+
+def test_reading_tells_nothing(pieces: Pieces, told: Told, watcher: Watcher) -> None:
+    sees(pieces, told, "IM1")
+    told.forget()
+    (pieces.inbox / "IM1").read_bytes()
+    time.sleep(0.2)
+    assert told.hints == []
+
+
+def test_our_own_doings_tell_nothing(pieces: Pieces, told: Told, watcher: Watcher) -> None:
+    (pieces.inbox / ".dicomwatchd-aside" / "A").mkdir(parents=True)
+    (pieces.inbox / ".dicomwatchd-aside" / "A" / "IM1").touch()
+    time.sleep(0.3)
+    assert not [hint for hint in told.hints if b"aside" in hint[0]]
+
+
+def test_an_emitter_that_died_is_made_anew(pieces: Pieces, told: Told, watcher: Watcher) -> None:
+    sees(pieces, told, "IM1")
+    assert watcher._observer is not None
+    [emitter] = watcher._observer.emitters
+    emitter.stop()
+    emitter.join(5)
+    watcher.tend()
+    assert told.scans == 2, "what happened meanwhile"
+    sees(pieces, told, "IM2")
+
+
+def test_a_dispatcher_of_events_that_died_is_made_anew(pieces: Pieces, told: Told, watcher: Watcher) -> None:
+    assert watcher._observer is not None
+    watcher._observer.stop()
+    watcher._observer.join(5)
+    watcher.tend()
+    assert told.scans == 2
+    sees(pieces, told, "IM2")
+
+
+def test_the_inbox_goes_and_is_made_anew(pieces: Pieces, told: Told, watcher: Watcher) -> None:
+    shutil.rmtree(pieces.inbox)
+    pieces.look()
+    observer = watcher._observer
+    assert observer is not None
+    wait(lambda: not any(e.is_alive() for e in observer.emitters))
+    watcher.tend()
+    watcher.tend()
+    assert len(pieces.log.events("intake-unwatched")) == 1, "said once"
+    pieces.inbox.mkdir()
+    pieces.look()
+    watcher.tend()
+    sees(pieces, told, "IM1")
+
+
+def test_another_folder_stands_in_the_inbox_s_place(pieces: Pieces, told: Told, watcher: Watcher) -> None:
+    """As when a share is mounted: the old one is still there, and still watched, and nobody's business."""
+    pieces.inbox.rename(pieces.root / "old")
+    pieces.inbox.mkdir()
+    pieces.look()
+    watcher.tend()
+    sees(pieces, told, "IM1")
+    told.forget()
+    (pieces.root / "old" / "IM1").touch()
+    time.sleep(0.2)
+    assert told.hints == []
+
+
+def test_no_watches_left(pieces: Pieces, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = Watcher(pieces.intakes, pieces.log)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "inotify watch limit reached")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseObserver, "schedule", full)
+        watcher.start()
+        for _ in range(3):
+            watcher.tend()
+    log: Log = pieces.log
+    assert [e["errno"] for e in log.events("intake-unwatched")] == [errno.ENOSPC]
+    watcher.tend()
+    assert told.scans == 1
+    sees(pieces, told, "IM1")
+    watcher.stop()
+
+
+def test_no_inotify_at_all(pieces: Pieces, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """EMFILE: the limit of inotify instances of a user is reached."""
+
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, "inotify instance limit reached")
+
+    monkeypatch.setattr(InotifyFD, "_instance", None)
+    monkeypatch.setattr(InotifyFD, "_create_inotify_fd", none_left)
+    watcher = Watcher(pieces.intakes, pieces.log)
+    watcher.start()
+    watcher.tend()
+    assert [e["errno"] for e in pieces.log.events("intake-unwatched")] == [errno.EMFILE]
+    watcher.stop()
