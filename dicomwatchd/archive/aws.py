@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
 from dicomwatchd import __version__
+from dicomwatchd.archive.aws_credentials import Chain
 from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, Permanent, Transient
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def build_client(
         raise Fatal("ca_file is not there, or is no file", code="config", path=str(ca_file))
     with translated("build the client", where):
         session = botocore.session.Session()
+        session.register_component("credential_provider", Chain(session))
         if region is None and endpoint_url is not None:
             region = session.get_config_variable("region") or _DEFAULT_REGION
         return session.create_client(
