@@ -46,7 +46,8 @@ def delete(
     outcome = Outcome([], [], [])
     if not proofs:
         return outcome
-    shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])
+    authorised = shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])
+    proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]
 
     def one(item: tuple[LocalFile, DeletionProof]) -> tuple[LocalFile, str | Exception | None]:
         file, proof = item

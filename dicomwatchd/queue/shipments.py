@@ -266,17 +266,23 @@ class Shipments:
             )
             self._upload_results(db, files, "verified")
 
-    def authorise(self, claim: Claim, proofs: Sequence[tuple[LocalFile, dict[str, Any]]]) -> None:
-        """Put the deletion of these files on record, each with its proof, before anything is touched."""
+    def authorise(self, claim: Claim, proofs: Sequence[tuple[LocalFile, dict[str, Any]]]) -> set[int]:
+        """Put the deletion of these files on record, each with its proof, before anything is touched. Returns the ids
+        of those that may be deleted now: a file that the intake has found changed meanwhile is none of them."""
         now = self._clock.now()
+        authorised: list[tuple[LocalFile, dict[str, Any]]] = []
         with self._under(claim) as (db, _):
-            db.executemany(
-                "UPDATE files SET state = ? WHERE file_id = ? AND identity = ?",
-                [(FileState.ASIDE, file.file_id, identity_text(file.identity)) for file, _ in proofs],
-            )
+            for file, proof in proofs:
+                changed = db.execute(
+                    "UPDATE files SET state = ? WHERE file_id = ? AND identity = ? AND state = ?",
+                    (FileState.ASIDE, file.file_id, identity_text(file.identity), FileState.STORED),
+                ).rowcount
+                if changed:
+                    authorised.append((file, proof))
             audit.append(
-                db, claim.study_uid, [{"kind": "authorised", "at": now, "file": f.file_id, **p} for f, p in proofs]
+                db, claim.study_uid, [{"kind": "authorised", "at": now, "file": f.file_id, **p} for f, p in authorised]
             )
+        return {file.file_id for file, _ in authorised}
 
     def purged(
         self,

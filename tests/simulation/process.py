@@ -72,7 +72,6 @@ class Process:
         self._busy: set[int] = set()
         self._up = False
         self._pending: list[Aside] = []
-        self._left_aside: set[int] = set()
         self._patches = ExitStack()
         _patch(self._patches, self, fate)
 
@@ -116,7 +115,7 @@ class Process:
             sources=lambda: self._sources,
             after_archive=self._after_archive,
             look_again=self._look_again,
-            left_aside=self._left_aside.add,
+            left_aside=lambda source_id: self._intakes[source_id].mend_soon(),
             clock=fate.clock,
             log=self,
         )
@@ -130,7 +129,14 @@ class Process:
         )
         for source in self._sources.values():
             self._intakes[source.source_id] = InboxIntake(
-                source, settings, queue.arrivals, fate.clock, self._random, self, lambda: None
+                source,
+                settings,
+                queue.arrivals,
+                fate.clock,
+                self._random,
+                self,
+                lambda: None,
+                lambda source=source: self._mend(source),  # type: ignore[misc]
             )
         queue.arrivals.retire(self._intakes)
         self._up = True
@@ -149,26 +155,20 @@ class Process:
         self._busy.add(source_id)
         self._fate.trace.add("intake", number)
         try:
-            self._mend(source_id)
             self._intakes[source_id].step()
         except DicomwatchdError as error:
             self.fatal = error  # `Running._guarded`: a thread that ends ends the daemon
         finally:
             self._busy.discard(source_id)
 
-    def _mend(self, source_id: int) -> None:
-        """What the start or a shipment could not put back is put back once its inbox is there."""
-        pending = [one for one in self._pending if one.source_id == source_id]
-        if not pending and source_id not in self._left_aside:
-            return
-        source = self._sources[source_id]
-        if not os.path.isdir(source.path) or self.queue is None:
-            return
-        self._fate.trace.add("mend", source_id)
+    def _mend(self, source: Source) -> None:
+        """As `running.Running` does: an inbox has come back, or something lies aside in it."""
+        assert self.queue is not None
+        self._fate.trace.add("mend", source.name)
         recover.bring_back(source, self)
-        recover.conclude_these(self.queue.shipments, pending)
-        self._pending = [one for one in self._pending if one.source_id != source_id]
-        self._left_aside.discard(source_id)
+        mine = [one for one in self._pending if one.source_id == source.source_id]
+        self._pending = [one for one in self._pending if one not in mine]
+        recover.conclude_these(self.queue.shipments, mine)
 
     def hint(self, number: int, folder: bytes) -> None:
         if self._up:

@@ -281,7 +281,7 @@ class _Story:
                         if _sha256(data) not in listed:
                             raise Violation("an archived file is in no manifest")
                     if state not in expected:
-                        raise Violation(f"a file that is left is {state}, not {expected}")
+                        raise Violation(f"a file that is left is {state}, not {expected}: {relative!r} {name}")
 
     def _judge_study(self, study: Uid) -> set[str]:
         manifest = manifests.latest(self._shelf, study)

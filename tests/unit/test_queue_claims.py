@@ -392,6 +392,23 @@ def test_how_authorised_deletions_end(bench: Bench) -> None:
     assert kinds == ["authorised"] * 3 + ["deleted", "restored", "untouched"]
 
 
+def test_a_file_that_changed_before_its_deletion_was_authorised_is_not_on_record(bench: Bench) -> None:
+    claim = bench.claimed("IM1", "IM2")
+    changed, same = bench.record(claim)
+    bench.add("IM1")
+    proofs = [(changed, {"sha256": "1"}), (same, {"sha256": "2"})]
+    assert bench.queue.shipments.authorise(claim, proofs) == {same.file_id}
+    assert [entry.body["file"] for entry in bench.queue.audit.of_study(STUDY)] == [same.file_id]
+    assert [one.file_id for one in bench.queue.shipments.asides()] == [same.file_id]
+
+
+def test_nothing_is_authorised_twice(bench: Bench) -> None:
+    claim = bench.claimed()
+    (file,) = bench.authorise(claim)
+    assert bench.queue.shipments.authorise(claim, [(file, {})]) == set()
+    assert len(bench.queue.audit.of_study(STUDY)) == 1
+
+
 def test_asides_of_one_study_and_of_all(bench: Bench) -> None:
     for study in ("1.2.1", "1.2.2"):
         bench.authorise(bench.claimed("IM" + study, study=study))
