@@ -201,7 +201,8 @@ class Dispatcher:
             self._believe(claim, error, "unexpected", "a fault of the program; see the log")
         else:
             self.backoff.succeeded()
-            self._on_shipped(shipment)
+            if shipment.files:
+                self._on_shipped(shipment)
 
     def _try_later(self, claim: Claim, error: Transient) -> None:
         if error.endpoint is not None:

@@ -267,7 +267,8 @@ def record(shipment: Shipment, context: Context) -> tuple[Manifest, int]:
     """Put the next manifest revision into the store, create-only, then move the catalogue to it. Whoever records the
     same study meanwhile keeps what is his: the loser reads again, merges, and takes the next revision.
 
-    Returns the manifest as the store holds it and the revision the catalogue was read to have.
+    Returns the manifest as the store holds it and the revision the catalogue was read to have; revision 0, which is
+    none, for a study of which nothing was ever archived and nothing is left.
     """
     claim, archive = shipment.claim, context.archive
     above = 0
@@ -275,6 +276,9 @@ def record(shipment: Shipment, context: Context) -> tuple[Manifest, int]:
         manifest = _next_manifest(shipment, context, above)
         if manifest is None:
             continue
+        if not manifest.revision:
+            context.shipments.recorded(claim, 0)
+            return manifest, 0
         try:
             archive.catalogue.put(manifest.record())
         except RevisionConflict:
@@ -306,6 +310,8 @@ def _next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )
+    if not shipment.files:
+        return current  # its files are gone; what an earlier shipment brought to the store the catalogue still has to know
     if merged.revision <= above:
         merged = replace(merged, revision=above + 1, previous_sha256=current.sha256 if current.revision else None)
     if merged is current:

@@ -214,7 +214,7 @@ class Arrivals:
             db.execute("DELETE FROM arrivals WHERE study_uid = ?", (study_uid,))
             if state is not StudyState.ARRIVING:
                 continue
-            if not _has_waiting_files(db, study_uid):
+            if not _has_waiting_files(db, study_uid) and not _is_half_recorded(db, study_uid):
                 moved.append(move(db, study_uid, StudyEvent.EMPTIED, now))
                 db.execute("DELETE FROM studies WHERE study_uid = ? AND revision = 0", (study_uid,))
                 continue
@@ -295,6 +295,18 @@ def _merge_study(db: sqlite3.Connection, arrival: Arrival, now: float) -> None:
 def _has_waiting_files(db: sqlite3.Connection, study_uid: str) -> bool:
     found = db.execute("SELECT 1 FROM files WHERE study_uid = ? AND state IN (?, ?)", (study_uid, *WAITING)).fetchone()
     return found is not None
+
+
+def _is_half_recorded(db: sqlite3.Connection, study_uid: str) -> bool:
+    """Whether a shipment of the study came to recording and did not get through: then there may be a manifest in the
+    store that the catalogue does not know."""
+    row = db.execute(
+        "SELECT COALESCE(MAX(transition_id) FILTER (WHERE event = ?), 0)"
+        " > COALESCE(MAX(transition_id) FILTER (WHERE event = ?), 0) AS is_half"
+        " FROM transitions WHERE study_uid = ?",
+        (StudyEvent.VERIFIED, StudyEvent.RECORDED, study_uid),
+    ).fetchone()
+    return bool(row["is_half"])
 
 
 def _restart_quiet_timer(

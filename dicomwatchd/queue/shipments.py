@@ -342,7 +342,8 @@ class Shipments:
             db.execute("DELETE FROM files WHERE file_id = ?", (aside.file_id,))
 
     def finish(self, claim: Claim, shipment: dict[str, Any]) -> None:
-        """The shipment is through. Files that came meanwhile make the next one."""
+        """The shipment is through. Files that came meanwhile make the next one. Of revision 0 nothing is kept: the study
+        is in no archive, and has no files."""
         now = self._clock.now()
         with self._under(claim) as (db, moved):
             moved.append(move(db, claim.study_uid, StudyEvent.FINISHED, now))
@@ -351,21 +352,22 @@ class Shipments:
                 " archived_at = ? WHERE study_uid = ?",
                 (now, claim.study_uid),
             )
-            db.execute(
-                "INSERT INTO shipments (study_uid, source, revision, started_at, finished_at, files, bytes, retries,"
-                " stages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    claim.study_uid,
-                    shipment["source"],
-                    shipment["revision"],
-                    shipment["started_at"],
-                    now,
-                    shipment["files"],
-                    shipment["bytes"],
-                    shipment["retries"],
-                    json.dumps(shipment["stages"]),
-                ),
-            )
+            if shipment["revision"]:
+                db.execute(
+                    "INSERT INTO shipments (study_uid, source, revision, started_at, finished_at, files, bytes,"
+                    " retries, stages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        claim.study_uid,
+                        shipment["source"],
+                        shipment["revision"],
+                        shipment["started_at"],
+                        now,
+                        shipment["files"],
+                        shipment["bytes"],
+                        shipment["retries"],
+                        json.dumps(shipment["stages"]),
+                    ),
+                )
             waiting = db.execute(
                 "SELECT DISTINCT source_id FROM files WHERE study_uid = ? AND state IN (?, ?)",
                 (claim.study_uid, *WAITING),
@@ -377,6 +379,8 @@ class Shipments:
                     " ON CONFLICT DO UPDATE SET quiet = 0",
                     [(claim.study_uid, row["source_id"], now, now) for row in waiting],
                 )
+            elif not shipment["revision"]:
+                db.execute("DELETE FROM studies WHERE study_uid = ?", (claim.study_uid,))
 
     # -- details ----------------------------------------------------------------------------------------------
 
