@@ -94,12 +94,12 @@ def prove(
     catalogue_revision: int,
     now: float,
 ) -> DeletionProof:
-    """Put together what proves that ``file`` is in the archive. Raises NoProof, naming the clause that fails."""
+    """Put together what proves that ``file`` is in the archive. Raises NoProof, naming the clause that fails; Transient
+    when the evidence is only too old by the clock, which may have been set since."""
     header = file.header
     listed = manifest.instance_with(header.sop_instance_uid, header.series_uid, receipt.sha256)
     clauses = (
         (file.verified_by is not None and file.verified_at is not None, "it was not verified under this claim"),
-        (now - (file.verified_at or 0) <= LIFETIME_SECONDS, "it was verified too long ago"),
         (file.sha256 == receipt.sha256, "the digest is not the receipt's"),
         (file.identity.size_bytes == receipt.size_bytes, "the size is not the receipt's"),
         (header.study_uid == manifest.study_uid == claim.study_uid, "the manifest is another study's"),
@@ -112,6 +112,8 @@ def prove(
     for holds, why_not in clauses:
         if not holds:
             raise NoProof(why_not)
+    if not _is_fresh(file.verified_at, now):
+        raise Transient("by the clock, the evidence is too old or of the future", code="stale-evidence")
     return DeletionProof(
         archive_id=archive_id,
         destination=str(destination),
@@ -132,6 +134,11 @@ def prove(
     )
 
 
+def _is_fresh(verified_at: float | None, now: float) -> bool:
+    """Evidence of the future is no younger than that of the past: a clock that was set back keeps none of it fresh."""
+    return verified_at is not None and abs(now - verified_at) <= LIFETIME_SECONDS
+
+
 def delete_on_proof(source: Source, file: LocalFile, proof: DeletionProof, *, now: float) -> str | None:
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
@@ -139,7 +146,7 @@ def delete_on_proof(source: Source, file: LocalFile, proof: DeletionProof, *, no
     taken meanwhile). Raises Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a
     file cannot be put back now, Transient when the file system fails otherwise.
     """
-    if now - proof.verified_at > LIFETIME_SECONDS:
+    if not _is_fresh(proof.verified_at, now):
         return "the proof is too old"
     if file.identity != proof.identity:
         return "the proof is another file's"

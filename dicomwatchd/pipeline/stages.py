@@ -311,7 +311,7 @@ def _next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest
         created_by=f"dicomwatchd {__version__}",
     )
     if not shipment.files:
-        return current  # its files are gone; what an earlier shipment brought to the store the catalogue still has to know
+        return current  # its files are gone; but the catalogue may not know yet what an earlier shipment has recorded
     if merged.revision <= above:
         merged = replace(merged, revision=above + 1, previous_sha256=current.sha256 if current.revision else None)
     if merged is current:
@@ -428,8 +428,8 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
 
 def _freshly_verified(page: list[LocalFile], shipment: Shipment, context: Context) -> list[LocalFile]:
     """A long shipment's proofs grow old: read the store again for files whose evidence has."""
-    limit = context.clock.now() - LIFETIME_SECONDS / 2
-    old = [file for file in page if file.verified_at is None or file.verified_at < limit]
+    now = context.clock.now()
+    old = [file for file in page if file.verified_at is None or abs(now - file.verified_at) > LIFETIME_SECONDS / 2]
     if not old:
         return page
     by_key: dict[str, list[LocalFile]] = {}
@@ -449,13 +449,14 @@ def _freshly_verified(page: list[LocalFile], shipment: Shipment, context: Contex
 
 
 def _due_at(file: LocalFile, context: Context) -> float | None:
-    """When the local file may go: now or earlier, later, or never (None)."""
-    if file.due_at is not None:
-        return file.due_at
+    """When the local file may go: now or earlier, later, or never (None). The rule of today counts, not the one under
+    which the file was kept: it may say by now that nothing is to be deleted."""
     rule = context.after_archive(_source(file, context))
     if rule.delete:
         return 0.0
-    return None if rule.keep_seconds is None else context.clock.now() + rule.keep_seconds
+    if rule.keep_seconds is None:
+        return None
+    return context.clock.now() + rule.keep_seconds if file.due_at is None else file.due_at
 
 
 # -- details --------------------------------------------------------------------------------------------------------

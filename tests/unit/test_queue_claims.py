@@ -88,7 +88,7 @@ def test_going_back_to_arriving_revokes_the_claim(bench: Bench, state: StudyStat
 
 # -- fencing --------------------------------------------------------------------------------------------------------
 
-Commit = Callable[[Bench, Claim, list[LocalFile]], None]
+Commit = Callable[[Bench, Claim, list[LocalFile]], object]
 COMMITS: dict[str, Commit] = {
     "advance": lambda b, c, f: b.queue.shipments.advance(c, StudyEvent.STORED),
     "release": lambda b, c, f: b.queue.shipments.release(c, not_before=0, code="x", reason="", attempts=1),

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.store import Content, Receipt
 from dicomwatchd.errors import OutOfReach, Permanent, Unarchivable
 from dicomwatchd.model import StudyState, Uid
-from tests.pieces import Pieces
+from dicomwatchd.pipeline import stages
+from dicomwatchd.pipeline.stages import AfterArchive
+from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 
@@ -107,4 +111,89 @@ def test_an_archived_study_whose_late_file_is_gone_ships_nothing(tmp_path: Path)
     pieces.run()
     assert study_state(pieces) == StudyState.ARCHIVED
     assert pieces.memory.versions == before
+    pieces.close()
+
+
+# -- what is kept ---------------------------------------------------------------------------------------------------
+
+
+def test_a_kept_file_goes_when_it_is_due(tmp_path: Path) -> None:
+    pieces = kept(tmp_path)
+    pieces.clock.advance(90)
+    pieces.run(rounds=2)
+    assert len(pieces.left()) == 1
+    pieces.clock.advance(1000)
+    pieces.run()
+    assert pieces.left() == []
+    pieces.close()
+
+
+def test_a_kept_file_stays_when_the_rule_says_so_by_now(tmp_path: Path) -> None:
+    """It was to be kept for some time; meanwhile somebody has configured that nothing is to be deleted."""
+    pieces = kept(tmp_path)
+    pieces.after_archive = AfterArchive(delete=False)
+    pieces.clock.advance(2000)
+    pieces.run()
+    assert len(pieces.left()) == 1
+    assert pieces.states() == {"IM1": "kept"}
+    assert pieces.queue.shipments.next_try_at() is None
+    pieces.close()
+
+
+def kept(tmp_path: Path) -> Pieces:
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False, keep_seconds=1000))
+    (pieces.inbox / "IM1").write_bytes(DATA)
+    pieces.run(rounds=2)
+    assert pieces.states() == {"IM1": "kept"}
+    return pieces
+
+
+# -- clocks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds", [10_000.0, -10_000.0])
+def test_a_clock_set_between_evidence_and_proof_parks_nothing(tmp_path: Path, seconds: float) -> None:
+    pieces = Pieces(tmp_path)
+    (pieces.inbox / "IM1").write_bytes(DATA)
+    pieces.settle()
+    with at(stages, "_freshly_verified", lambda: pieces.clock.advance(seconds), after=True):
+        pieces.ship()
+    assert study_state(pieces) == StudyState.QUEUED
+    assert len(pieces.left()) == 1
+    pieces.run()
+    assert pieces.left() == []
+    pieces.close()
+
+
+@pytest.mark.parametrize("seconds", [600.0, -600.0])
+def test_evidence_that_grows_old_is_gathered_again(tmp_path: Path, seconds: float) -> None:
+    """Half its lifetime has passed by the time the purge begins, or the clock says that it is of the future."""
+    pieces = Pieces(tmp_path)
+    (pieces.inbox / "IM1").write_bytes(DATA)
+    pieces.settle()
+    with at(stages, "purge", lambda: pieces.clock.advance(seconds)):
+        pieces.memory.reads.clear()
+        pieces.ship()
+    objects = [key for key in pieces.memory.reads if key.endswith(".dcm")]
+    assert len(objects) == 2  # read back after the upload, and once more
+    assert pieces.left() == []
+    pieces.close()
+
+
+def test_an_object_that_is_lost_before_the_purge(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path)
+    (pieces.inbox / "IM1").write_bytes(DATA)
+    pieces.settle()
+
+    def lose() -> None:
+        pieces.clock.advance(600)
+        for key in [key for key in pieces.memory.versions if key.endswith(".dcm")]:
+            del pieces.memory.versions[key]
+
+    with at(stages, "purge", lose):
+        pieces.ship()
+    assert len(pieces.left()) == 1
+    pieces.run()
+    assert pieces.left() == []
+    assert len(pieces.archived()) == 1
     pieces.close()
