@@ -96,7 +96,8 @@ def read_header(fd: int, size_bytes: int, *, inflated_limit_bytes: int = INFLATE
 
     - Unarchivable when the file cannot be archived as it stands, with one of the codes "empty", "not-dicom",
       "truncated" (less is there than the file declares), "no-uid" and "bad-uid" (Study, Series or SOP Instance
-      UID, SOP class), "unreadable" (damaged in another way), "inflated-too-large";
+      UID, SOP class), "unreadable" (damaged in another way), "inflated-too-large",
+      "tail" (far more than the data set comes after it);
     - SourceChanged when the file has not, or no longer, this size;
     - OSError when the kernel cannot read it.
 

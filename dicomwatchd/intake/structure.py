@@ -37,6 +37,8 @@ VALUE_LIMIT_BYTES = 4096
 #: can take.
 ELEMENTS_LIMIT = 20_000_000
 _DEPTH_LIMIT = 100
+#: What may follow a data set that is shorter than this.
+TAIL_LIMIT_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,8 @@ def walk(
     no data elements.
 
     Bytes after the pixel data that are no further elements do no harm to a study: zeros or anything else there is
-    noted and accepted. Without pixel data nothing tells padding from a tail that was never written: "truncated".
+    noted and accepted, unless it is far more than the data set itself ("tail"). Without pixel data nothing tells
+    padding from a tail that was never written: "truncated".
     """
     found = DataSet(encoding)
     elements = _Elements(source, encoding)
@@ -171,13 +174,19 @@ def _end(found: DataSet, rest: bytes) -> None:
     found.notes.append("zero padding after the data set")
 
 
-def _what_follows(source: ByteSource, pos: int) -> str:
+def _what_follows(source: ByteSource, end: int) -> str:
+    """A note on what comes after a data set that ends at ``end``. Raises Unarchivable when that is far more than the
+    data set: sparse files have been seen that are a slice and a hole of a terabyte."""
+    limit = end + max(end, TAIL_LIMIT_BYTES)
     step = 1024 * 1024
+    pos = end
+    zeros = True
     while piece := source.read(pos, step):
-        if piece.count(0) != len(piece):
-            return "bytes after the data set are no part of it"
         pos += len(piece)
-    return "zero padding after the data set"
+        zeros = zeros and piece.count(0) == len(piece)
+        if pos > limit:
+            raise Unarchivable("far more bytes follow the data set than it has", code="tail")
+    return "zero padding after the data set" if zeros else "bytes after the data set are no part of it"
 
 
 class _Elements:

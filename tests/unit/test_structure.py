@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -35,7 +37,7 @@ from tests.unit.dicomfiles import (
     report,
 )
 
-_CODES = {"empty", "not-dicom", "truncated", "no-uid", "bad-uid", "unreadable", "inflated-too-large"}
+_CODES = {"empty", "not-dicom", "truncated", "no-uid", "bad-uid", "unreadable", "inflated-too-large", "tail"}
 _WHOLE = {name: make() for name, make in WHOLE.items()}
 
 
@@ -144,6 +146,23 @@ def test_zeros_after_the_pixels_are_padding(padding: int) -> None:
 def test_other_bytes_after_the_pixels_are_noted(tail: bytes) -> None:
     notes = header(encode(data_set()) + tail).instance.repairs
     assert notes == ("bytes after the data set are no part of it",)
+
+
+@pytest.mark.parametrize("tail", [b"", b"x"])
+def test_far_more_after_the_pixels_than_the_data_set_has_is_not_taken_along(tail: bytes, tmp_path: Path) -> None:
+    """A sparse file of a terabyte, a whole slice at its beginning: neither read to its end nor archived."""
+    path = tmp_path / "sparse"
+    path.write_bytes(encode(data_set()) + tail)
+    os.truncate(path, structure.TAIL_LIMIT_BYTES)
+    fd = os.open(path, os.O_RDONLY)
+    assert isinstance(read_header(fd, structure.TAIL_LIMIT_BYTES), Header)
+    os.truncate(path, 1 << 40)
+    began = time.monotonic()
+    with pytest.raises(Unarchivable) as error:
+        read_header(fd, 1 << 40)
+    os.close(fd)
+    assert error.value.code == "tail"
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("zeros", [1, 7, 8, 512])
