@@ -54,7 +54,7 @@ class ControlServer:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # what stays is removed by the next start
             self._path.unlink()
 
 

@@ -16,7 +16,7 @@ from dicomwatchd import __version__
 from dicomwatchd.config import DEFAULT_PATH, Config, load
 from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised
 from dicomwatchd.ports import Clock, SystemClock
-from dicomwatchd.running import Running, open_archive
+from dicomwatchd.running import Pulse, Running, open_archive
 from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.telemetry.foreign import redirect_foreign_logging
 from dicomwatchd.telemetry.health import ServiceManager
@@ -97,9 +97,11 @@ class Process:
     # -- one configuration after the other --------------------------------------------------------------------------
 
     def _begin(self, config: Config) -> Running:
-        archive = open_archive(config, self._stop.is_set)
+        pulse = Pulse()
+        archive = open_archive(config, pulse)
         try:
-            running = Running(config, archive, self._journal, self._clock, Random())  # noqa: S311  jitter, no secret
+            random = Random()  # noqa: S311  jitter, no secret
+            running = Running(config, archive, pulse, self._journal, self._clock, random)
         except BaseException:
             archive.store.close()
             archive.catalogue.close()

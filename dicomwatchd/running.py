@@ -12,6 +12,7 @@ from typing import Any
 
 from dicomwatchd import __version__, doctor
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.factory import open_catalogue, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.commands import commands
@@ -41,10 +42,25 @@ LOOP_SILENCE_SECONDS = 300.0
 DISK_LOOK_SECONDS = 60.0
 
 
+class Pulse:
+    """Asked in the middle of long work whether to stop; whoever asks shows a sign of life."""
+
+    def __init__(self) -> None:
+        self.heartbeats = Heartbeats()
+        self.stopping = threading.Event()
+
+    def __call__(self) -> bool:
+        self.heartbeats.beat(threading.current_thread().name)
+        return self.stopping.is_set()
+
+
 def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
     """The archive, looked at and found usable; creates nothing. Raises NotInitialised, ArchiveRefused, OutOfReach."""
     hint = f"if this is the right place, run: {INIT}"
-    store = open_store(config.archive.store, connections=config.workers + ACTIVE_SHIPMENTS, stopping=draining)
+    memory = ByteBudget()
+    store = open_store(
+        config.archive.store, connections=config.workers + ACTIVE_SHIPMENTS, stopping=draining, budget=memory
+    )
     catalogue = open_catalogue(config.archive.catalogue)
     try:
         store.check()
@@ -62,25 +78,27 @@ def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
         store.close()
         catalogue.close()
         raise
-    return Archive(identity.archive_id, store, catalogue)
+    return Archive(identity.archive_id, store, catalogue, memory)
 
 
 class Running:
     """Built from a configuration and an archive that was opened for it; `start`, then `stop`."""
 
-    def __init__(self, config: Config, archive: Archive, journal: Journal, clock: Clock, random: Random) -> None:
+    def __init__(
+        self, config: Config, archive: Archive, pulse: Pulse, journal: Journal, clock: Clock, random: Random
+    ) -> None:
         self._config, self._archive, self._journal, self._clock, self._random = config, archive, journal, clock, random
         self._started_at = clock.now()
         self._usage: ProcessUsage = process_usage()
         self.fatal: Fatal | None = None
         self._next_disk_look = 0.0
         self._low_disks: dict[str, float] = {}
-        self._stopping = threading.Event()
+        self._stopping = pulse.stopping
         self._intake_stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._intakes: dict[int, InboxIntake] = {}
         self._sources: dict[int, Source] = {}
-        self.heartbeats = Heartbeats()
+        self.heartbeats = pulse.heartbeats
         self.queue: Queue = open_queue(config.state_directory, clock, self._announce)
         try:
             self._bind()

@@ -1,9 +1,10 @@
-"""The memory budget: how many bytes of parts of big files may be in memory at once, in the whole process."""
+"""The memory budget: how many bytes of files may be in memory at once, in the whole process."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from dicomwatchd.errors import Stopping
 
@@ -11,7 +12,7 @@ BUDGET_BYTES = 64 * 1024 * 1024
 
 
 class ByteBudget:
-    """How many bytes of parts may be in memory at once, whoever holds them.
+    """How many bytes of files and of parts of files may be in memory at once, whoever holds them.
 
     A request above the whole budget is let through when nothing else is out, so it cannot wait for ever.
     """
@@ -29,6 +30,14 @@ class ByteBudget:
                 if stopping():
                     raise Stopping("stopped between two parts of an upload")
             self._out += size_bytes
+
+    @contextmanager
+    def held(self, size_bytes: int) -> Iterator[None]:
+        self.take(size_bytes, lambda: False)
+        try:
+            yield
+        finally:
+            self.give_back(size_bytes)
 
     def give_back(self, size_bytes: int) -> None:
         with self._changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.config import DirectorySettings, DynamoDBSettings, S3Settings, SqliteSettings
@@ -14,12 +15,16 @@ def _never() -> bool:
 
 
 def open_store(
-    settings: S3Settings | DirectorySettings, *, connections: int, stopping: Callable[[], bool] = _never
+    settings: S3Settings | DirectorySettings,
+    *,
+    connections: int,
+    stopping: Callable[[], bool] = _never,
+    budget: ByteBudget | None = None,
 ) -> ObjectStore:
     """The store that the settings name; whether it is there is for its `check` to say.
 
     ``connections`` is how many threads will use it at once. ``stopping`` is asked in the middle of long uploads,
-    which then raise Stopping. Raises Fatal where the settings cannot work at all.
+    which then raise Stopping; ``budget`` is how much of files may be in memory at once. Raises Fatal where the settings cannot work at all.
     """
     if isinstance(settings, DirectorySettings):
         from dicomwatchd.archive.directory import DirectoryStore
@@ -27,7 +32,7 @@ def open_store(
         return DirectoryStore(settings, stopping=stopping)
     from dicomwatchd.archive.s3 import S3Store
 
-    return S3Store(settings, connections=connections, stopping=stopping)
+    return S3Store(settings, connections=connections, stopping=stopping, budget=budget)
 
 
 def open_catalogue(settings: DynamoDBSettings | SqliteSettings) -> Catalogue:

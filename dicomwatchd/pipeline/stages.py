@@ -15,6 +15,7 @@ from typing import Any
 from dicomwatchd import __version__
 from dicomwatchd.archive import evidence, keys
 from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
 from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
@@ -63,6 +64,7 @@ class Archive:
     archive_id: str
     store: ObjectStore
     catalogue: Catalogue
+    memory: ByteBudget = field(default_factory=ByteBudget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +196,13 @@ def _send(file: LocalFile, context: Context) -> tuple[LocalFile, Receipt | Dicom
     """Send one file. An error is an outcome like another here: the other files of the page go on, and what they have
     reached is committed."""
     header, store = file.header, context.archive.store
+    # A file in one piece is held in memory; the store itself takes room for the parts of a larger one.
+    in_memory = file.identity.size_bytes if file.identity.size_bytes <= store.single_put_bytes else 0
     try:
-        with content_of(_source(file, context), file, store.single_put_bytes) as content:
+        with (
+            context.archive.memory.held(in_memory),
+            content_of(_source(file, context), file, store.single_put_bytes) as content,
+        ):
             key = keys.instance(
                 header.study_uid,
                 header.series_uid,
@@ -345,7 +352,7 @@ def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[Manif
             shipment.bytes += receipt.size_bytes
             shipment.sources.add("upload" if source.kind == "upload" else source.name)
             if file.verified_by is None:
-                raise ClaimLost("a file came to the shipment after its verification")
+                raise Transient("a file of the shipment was not verified under this claim", code="unverified-file")
             yield ManifestInstance(
                 series_uid=header.series_uid,
                 sop_instance_uid=header.sop_instance_uid,

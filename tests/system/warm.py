@@ -95,8 +95,9 @@ def once(config_file: Path) -> int:
     redirect_foreign_logging(journal, config.log_level)
     clock = SystemClock()
     try:
-        archive = running_module.open_archive(config, lambda: False)
-        running = running_module.Running(config, archive, journal, clock, Random(1))
+        pulse = running_module.Pulse()
+        archive = running_module.open_archive(config, pulse)
+        running = running_module.Running(config, archive, pulse, journal, clock, Random(1))
         running.start(watch=False)
     except DicomwatchdError as error:
         journal.error("refused", "the daemon does not start", code=error.code)
