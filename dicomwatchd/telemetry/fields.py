@@ -136,7 +136,12 @@ _FIELDS: Mapping[str, _Check] = {
     "store_kind": _WORD,
     "catalogue_kind": _WORD,
     "encryption": _text(r"[A-Za-z0-9]+(?:[:-][A-Za-z0-9]+)*", 32),
-    "endpoint": _text(r"file|sqlite|aws:[a-z0-9-]+|https?://(?:[A-Za-z0-9.-]+|\[[0-9a-f:]+\])(?::\d+)?/?", 255),
+    # What our errors call a store, a catalogue or the state that is in trouble.
+    "endpoint": _text(
+        r"(?:(?:s3|dynamodb) at )?(?:aws:[a-z0-9-]+|https?://(?:[A-Za-z0-9.-]+|\[[0-9a-f:]+\])(?::\d+)?/?)"
+        r"|the archive's folder|catalogue file|state",
+        255,
+    ),
     "bucket": _text(r"[a-z0-9][a-z0-9.-]*", 63),
     "table": _text(r"[A-Za-z0-9_.-]+", 255),
     # what a library said, without what it said

@@ -184,13 +184,12 @@ class _Server(ThreadingHTTPServer):
         self.proxy = proxy
         self._open: set[socket.socket] = set()
         self._open_lock = threading.Lock()
+        self._stopped = False
         super().__init__(address, _Exchange)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         plain, address = super().get_request()
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with self._open_lock:
-            self._open.add(plain)
         return plain, address
 
     def finish_request(self, request: Any, client_address: Any) -> None:
@@ -202,12 +201,16 @@ class _Server(ThreadingHTTPServer):
                 plain.settimeout(10)
                 channel = self.proxy._context.wrap_socket(plain, server_side=True)
             channel.settimeout(120)
+            with self._open_lock:
+                if self._stopped:
+                    return
+                self._open.add(channel)
             _Exchange(channel, client_address, self)
         except (OSError, _Gone):
             pass
         finally:
             with self._open_lock:
-                self._open.discard(plain)
+                self._open.discard(channel)
             with contextlib.suppress(OSError):
                 channel.close()
 
@@ -216,6 +219,7 @@ class _Server(ThreadingHTTPServer):
 
     def break_connections(self) -> None:
         with self._open_lock:
+            self._stopped = True
             found = list(self._open)
         for connection in found:
             with contextlib.suppress(OSError):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import aws_credentials
 from dicomwatchd.archive.aws import build_client
 from dicomwatchd.archive.aws_credentials import RereadCredentials
 
@@ -40,6 +39,12 @@ def test_a_rewritten_file_is_followed(file: Path) -> None:
     assert credentials.get_frozen_credentials().access_key == "FIRST", "it is not read for each request"
     credentials._next = 0
     assert credentials.get_frozen_credentials()[:2] == ("SECOND", "SECOND-secret")
+    file.write_text("[def")
+    credentials._next = 0
+    assert credentials.get_frozen_credentials().access_key == "SECOND"
+    write(file, "THIRD")
+    credentials._next = 0
+    assert credentials.get_frozen_credentials().access_key == "THIRD", "a failure is not the last word"
 
 
 @pytest.mark.parametrize("content", ["", "[default", "[other]\naws_access_key_id = X\n", None])
@@ -72,4 +77,3 @@ def test_what_the_environment_says_is_taken_as_it_is(file: Path, monkeypatch: py
     found = client._request_signer._credentials  # type: ignore[attr-defined]
     assert found.get_frozen_credentials().access_key == "ENVIRONMENT"
     assert not isinstance(found, RereadCredentials)
-    assert aws_credentials.REREAD_SECONDS < 60

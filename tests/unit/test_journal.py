@@ -18,6 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicomwatchd.archive import directory
+from dicomwatchd.archive.aws import endpoint_name
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.telemetry.fields import OwnText, checked, error_fields
@@ -228,6 +230,22 @@ def test_an_own_error_brings_its_words(journal: Journal, sink: Kept) -> None:
         "retry_after_seconds": 5,
     }
     assert CANARY not in sink.text()
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        endpoint_name("s3", None, "https://store.example:9000"),
+        endpoint_name("dynamodb", "eu-central-1", None),
+        directory._ENDPOINT,
+        "catalogue file",
+        "state",
+    ],
+)
+def test_the_log_says_which_endpoint_is_in_trouble(journal: Journal, sink: Kept, endpoint: str) -> None:
+    journal.warning("shipment-delayed", "later", **error_fields(OutOfReach("no answer", endpoint=endpoint)))
+    assert sink.entries[-1].fields["endpoint"] == endpoint
+    assert "refused_fields" not in sink.entries[-1].fields
 
 
 def _fail_on_a_file() -> None:
