@@ -51,8 +51,9 @@ class ControlServer:
         self._thread.start()
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
+        if self._thread.is_alive():  # else there is nothing to shut down, and `shutdown` would wait for it for good
+            self._server.shutdown()
+            self._thread.join()
         self._server.server_close()
         with suppress(OSError):  # what stays is removed by the next start
             self._path.unlink()

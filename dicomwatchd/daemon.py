@@ -15,6 +15,7 @@ from types import FrameType
 from dicomwatchd import __version__
 from dicomwatchd.config import DEFAULT_PATH, Config, load
 from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised
+from dicomwatchd.pipeline.stages import Archive
 from dicomwatchd.ports import Clock, SystemClock
 from dicomwatchd.running import Pulse, Running, open_archive
 from dicomwatchd.telemetry.fields import error_fields
@@ -98,7 +99,9 @@ class Process:
 
     def _begin(self, config: Config) -> Running:
         pulse = Pulse()
-        archive = open_archive(config, pulse)
+        return self._start(config, open_archive(config, pulse), pulse)
+
+    def _start(self, config: Config, archive: Archive, pulse: Pulse) -> Running:
         try:
             random = Random()  # noqa: S311  jitter, no secret
             running = Running(config, archive, pulse, self._journal, self._clock, random)
@@ -106,32 +109,47 @@ class Process:
             archive.store.close()
             archive.catalogue.close()
             raise
-        running.start(watch=not self._options.once)
+        try:
+            running.start(watch=not self._options.once)
+        except BaseException:
+            running.stop()
+            raise
         return running
 
     def _reloaded(self, running: Running) -> Running:
-        """SIGHUP: the new configuration if it is good, the old one otherwise."""
+        """SIGHUP: the new configuration if it is good, the old one otherwise, however late it shows."""
         self._reload.clear()
         self._service.reloading()
+        old = self._config
         try:
             config = load(self._options.config, folders=True)
-            if config.archive != self._config.archive:
-                archive = open_archive(config, self._stop.is_set)
-                archive.store.close()
-                archive.catalogue.close()
+            pulse = Pulse()
+            archive = open_archive(config, pulse)
         except DicomwatchdError as error:
-            self._journal.error(
-                "reload-refused", "the new configuration is bad; the old one stays in force", **error_fields(error)
-            )
+            self._say_refused(error)
         else:
             running.stop()
-            self._config = config
-            self._journal.set_never(_never_logged(config))
-            self._journal.level = config.log_level
-            running = self._begin(config)
-            self._journal.info("reloaded", "the new configuration is in force", inboxes=len(config.inboxes))
+            try:
+                self._use(config)
+                running = self._start(config, archive, pulse)
+            except DicomwatchdError as error:
+                self._say_refused(error)
+                self._use(old)
+                running = self._begin(old)
+            else:
+                self._journal.info("reloaded", "the new configuration is in force", inboxes=len(config.inboxes))
         self._service.ready()
         return running
+
+    def _use(self, config: Config) -> None:
+        self._config = config
+        self._journal.set_never(_never_logged(config))
+        self._journal.level = config.log_level
+
+    def _say_refused(self, error: DicomwatchdError) -> None:
+        self._journal.error(
+            "reload-refused", "the new configuration is bad; the old one stays in force", **error_fields(error)
+        )
 
     # -- being there ------------------------------------------------------------------------------------------------
 

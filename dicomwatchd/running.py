@@ -19,7 +19,7 @@ from dicomwatchd.commands import commands
 from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.control import ControlServer
 from dicomwatchd.doctor import Finding
-from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised
+from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.watch import Watcher
 from dicomwatchd.pipeline import recover
@@ -95,6 +95,7 @@ class Running:
         self._low_disks: dict[str, float] = {}
         self._stopping = pulse.stopping
         self._intake_stopping = threading.Event()
+        self._stopped = False
         self._threads: list[threading.Thread] = []
         self._intakes: dict[int, InboxIntake] = {}
         self._sources: dict[int, Source] = {}
@@ -128,11 +129,15 @@ class Running:
 
     def start(self, *, watch: bool) -> None:
         """Begin. ``watch`` False: no events, only looks; for a run that ends when all is done."""
-        self._control = ControlServer(
-            self._config.socket_path,
-            commands(self.queue, self._live_status, self._examine, self.uploads, self._dispatcher.wake),
-            self._journal,
-        )
+        try:
+            self._control = ControlServer(
+                self._config.socket_path,
+                commands(self.queue, self._live_status, self._examine, self.uploads, self._dispatcher.wake),
+                self._journal,
+            )
+        except OSError as error:
+            why = f"cannot be made there ({os.strerror(error.errno or 0)})"
+            raise ConfigError([("control_socket", why)]) from error
         for thread in range(self._config.workers):
             self.heartbeats.register(f"worker-{thread}", WORKER_SILENCE_SECONDS)
         self._thread("dispatcher", self._dispatcher.run, self._stopping)
@@ -161,7 +166,11 @@ class Running:
             self._watcher.tend()
 
     def stop(self) -> None:
-        """Drain: begin nothing new, bring what is under way to a point from which a restart goes on."""
+        """Drain: begin nothing new, bring what is under way to a point from which a restart goes on. A second call does
+        nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._intake_stopping.set()
         self._stopping.set()
         self._pool.drain()
