@@ -320,6 +320,7 @@ class Running:
 
     def _on_fatal(self, error: Fatal) -> None:
         self.fatal = self.fatal or error
+        self._pool.drain()  # the other shipments send nothing more either
 
     def _examine(self) -> list[Finding]:
         return doctor.examine(self._config, self._archive.store, self._archive.catalogue)

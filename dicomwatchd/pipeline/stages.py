@@ -151,10 +151,15 @@ def _send_all(shipment: Shipment, context: Context) -> None:
     claim, shipments = shipment.claim, context.shipments
     changed: list[LocalFile] = []
     first_error: DicomwatchdError | None = None
-    hopeless = False
+    hopeless: list[DicomwatchdError] = []  # what all the others would meet too, from the moment a worker has met it
 
     def send(file: LocalFile) -> tuple[LocalFile, Receipt | DicomwatchdError]:
-        return (file, first_error) if hopeless and first_error is not None else _send(file, context)
+        if hopeless:
+            return file, hopeless[0]
+        _, outcome = _send(file, context)
+        if isinstance(outcome, DicomwatchdError) and _concerns_all(outcome):
+            hopeless.append(outcome)
+        return file, outcome
 
     for page in shipments.pages(claim, FileState.READY, PAGE):
         sent: list[tuple[LocalFile, str, str]] = []
@@ -174,12 +179,11 @@ def _send_all(shipment: Shipment, context: Context) -> None:
                         shipments.quarantine(claim, file, code=outcome.code, reason=outcome.message)
                     case error:
                         first_error = first_error or error
-                        hopeless = hopeless or _concerns_all(error)
         finally:
             if sent:
                 shipments.stored(claim, sent)
         if first_error is not None:
-            raise first_error
+            raise next((error for error in hopeless if isinstance(error, Fatal)), first_error)
     if changed:
         shipments.forget(claim, changed)
         for file in changed:

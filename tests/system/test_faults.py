@@ -10,12 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from dicomwatchd.errors import ArchiveRefused
+from dicomwatchd.pipeline.pool import Pool
 from tests.faults.bench import Bench
 from tests.faults.bench import bench as open_bench
 from tests.faults.figures import Figures
-from tests.faults.rules import Fault, Request, Rule, applicable, random_rules
+from tests.faults.rules import Fault, Match, Request, Rule, applicable, random_rules
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
+from tests.synthetic import Maker
 
 #: So many attempts botocore makes at one request: as many failures in a row reach our own code.
 ATTEMPTS = 3
@@ -94,3 +97,79 @@ def _random_faults(seed: int, bench: Bench) -> None:
     }
     assert bench.check(f"seed {seed}", rules) == []
     bench.figures.details["random sequences"] = bench.figures.details.get("random sequences", 0) + 1
+
+
+# -- what one fault alone does not show -----------------------------------------------------------------------------
+
+
+def test_parts_that_have_arrived_are_not_sent_again(bench: Bench) -> None:
+    """5 MiB is the least that S3 allows a part: one part whole, and a rest."""
+    shipping, _ = bench.drop(1)
+    maker = Maker(seed=bench.seeds + 1000)
+    [big] = maker.sparse_multiframe(shipping.inbox / "BIG", size_bytes=6 * 1024 * 1024, frames=1)
+    last = Match(query={"partNumber": "2"}, path=big.study_uid)
+    bench.archive.store._multipart._part_bytes, kept = 5 * 1024 * 1024, bench.archive.store._multipart._part_bytes  # type: ignore[attr-defined]
+    try:
+        with bench.store_proxy.during(Rule(Fault.ERROR_500, last, times=ATTEMPTS)):
+            shipping.run()
+    finally:
+        bench.archive.store._multipart._part_bytes = kept  # type: ignore[attr-defined]
+    assert (shipping.left(), shipping.parked()) == ([], []), shipping.why()
+    parts = [r.query["partNumber"] for r in bench.store_proxy.requests() if r.committed and "partNumber" in r.query]
+    shipping.close()
+    assert sorted(parts).count("1") == 1 + 1, "one of this file, one of the small one that the bench sends in parts"
+    assert parts.count("2") == 1
+
+
+def test_a_refusal_is_believed_the_second_time(bench: Bench) -> None:
+    shipping, made = bench.drop(1)
+    with bench.store_proxy.during(Rule(Fault.REFUSED, Match(method="PUT", path=r"\.dcm$"), times=1000)):
+        shipping.run()
+    [(code, _)] = shipping.parked()
+    assert code == "refused" and len(shipping.left()) == len(made)
+    attempts = [fields for event, _, fields in shipping.log.entries if event in ("study-delayed", "study-parked")]
+    assert len(attempts) == 2
+    assert shipping.queue.shipments.retry(made[0].study_uid)
+    shipping.run()
+    assert (shipping.left(), shipping.parked()) == ([], [])
+    shipping.close()
+
+
+def test_a_store_that_stops_to_encrypt_gets_nothing_more(bench: Bench) -> None:
+    """With many workers: what is under way then comes to its end, and nothing else begins."""
+    pool = Pool(4)
+    try:
+        shipping, made = bench.drop(60, workers=pool)
+        rule = Rule(Fault.NO_ENCRYPTION_ECHO, Match(method="PUT", path=r"\.dcm$"), nth=3, times=1000)
+        with bench.store_proxy.during(rule):
+            shipping.run()
+        assert isinstance(shipping.fatal, ArchiveRefused)
+        assert len(shipping.left()) == len(made)
+        sent = [r for r in bench.store_proxy.requests() if r.method == "PUT"]
+        assert len(sent) <= 2 + 2 * pool.size, "two were confirmed; each worker may have had one under way and one next"
+        shipping.restart()
+        shipping.run()
+        assert (shipping.left(), shipping.parked()) == ([], [])
+        shipping.close()
+    finally:
+        pool.close()
+
+
+def test_a_store_that_is_away_is_not_stormed(bench: Bench) -> None:
+    pool = Pool(4)
+    try:
+        shipping, made = bench.drop(60, workers=pool)
+        rule = Rule(Fault.RESET_BEFORE, times=1_000_000)
+        bench.store_proxy.set([rule])
+        for tries in range(1, 6):
+            shipping.step()
+            assert rule.hits <= tries * 2 * pool.size * ATTEMPTS
+        assert len(shipping.left()) == len(made)
+        bench.store_proxy.clear()
+        shipping.run()
+        assert (shipping.left(), shipping.parked()) == ([], [])
+        created = [r.path for r in bench.store_proxy.requests() if r.committed and r.method == "PUT" and not r.query]
+        assert len(created) == len(set(created)) == len(made), "every small file once, and the manifest"
+        shipping.close()
+    finally:
+        pool.close()

@@ -214,6 +214,22 @@ def test_keys_are_rotated(place: Place) -> None:
         )  # fmt: skip
 
 
+def test_a_store_that_stops_to_encrypt_ends_the_daemon(place: Place) -> None:
+    """Several studies on their way at once: each worker ends what it has under way, and nothing else is sent."""
+    place.store.set([Rule(Fault.NO_ENCRYPTION_ECHO, Match(method="PUT", path=r"\.dcm$"), times=ALL_DAY)])
+    place.drop(4)  # 48 files
+    daemon = place.site.daemon
+    assert daemon is not None and daemon.wait(60) == 3
+    place.site.daemon = None
+    sent = [request for request in place.store.requests() if request.method == "PUT"]
+    assert len(sent) <= place.site.config["workers"] * 4, "what the workers had under way for each of the studies"
+    assert len(place.site.left()) == 4 * FILES
+    place.store.clear()
+    place.site.start()
+    place.site.wait_until_empty(60)
+    assert place.site.events("study-parked") == []
+
+
 def test_a_start_in_the_middle_of_an_outage(place: Place) -> None:
     assert place.site.stop() == 0
     place.drop(1)
