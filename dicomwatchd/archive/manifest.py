@@ -249,10 +249,17 @@ def _latest_listed(store: ObjectStore, study_uid: Uid) -> StoredObject | None:
 
 def create(store: ObjectStore, manifest: Manifest) -> bool:
     """Create this revision in the store; True when the store holds exactly this one afterwards, False when the
-    revision belongs to somebody else. Reads it back, so the answer is the store's own."""
+    revision belongs to somebody else. Reads it back, so the answer is the store's own. Raises Transient, also when
+    the store has taken it and has it not."""
     content = Buffer.of(manifest.to_bytes())
     store.put(manifest.key, content)
-    return hashlib.sha256(b"".join(store.read(manifest.key))).hexdigest() == content.digest.sha256
+    try:
+        stored = b"".join(store.read(manifest.key))
+    except Permanent as error:
+        if error.code != "no-such-object":
+            raise
+        raise Transient("the store does not hold the manifest that it was sent", code="manifest-lost") from error
+    return hashlib.sha256(stored).hexdigest() == content.digest.sha256
 
 
 def _instance(study: Uid, raw: dict[str, object]) -> ManifestInstance:

@@ -207,38 +207,43 @@ def _other_size_in_file_and_receipt(case: Case) -> None:
     case.receipt = replace(case.receipt, size_bytes=size)
 
 
-BREAKS: dict[str, Break] = {
-    "never verified": _file(verified_by=None, verified_at=None),
-    "verified by nothing": _file(verified_by=None),
-    "verified at no time": _file(verified_at=None),
-    "another digest than the receipt's": _file(sha256=OTHER_SHA256),
-    "no digest": _file(sha256=None),
-    "another size than the receipt's": _file(identity=FileIdentity(1, 2, len(DATA) + 1, 3, 4)),
-    "another study than the manifest's": _header(study_uid=Uid("1.2.2")),
-    "the manifest of another study": _manifest(
-        lambda: manifest(item(key=keys.instance(Uid("1.2.2"), SERIES, SOP, SHA256)), study=Uid("1.2.2"))
+BREAKS: dict[str, tuple[Break, str]] = {
+    "never verified": (_file(verified_by=None, verified_at=None), "not verified"),
+    "verified by nothing": (_file(verified_by=None), "not verified"),
+    "verified at no time": (_file(verified_at=None), "not verified"),
+    "another digest than the receipt's": (_file(sha256=OTHER_SHA256), "the digest"),
+    "no digest": (_file(sha256=None), "the digest"),
+    "another size than the receipt's": (_file(identity=FileIdentity(1, 2, len(DATA) + 1, 3, 4)), "the size"),
+    "another study than the manifest's": (_header(study_uid=Uid("1.2.2")), "another study's"),
+    "the manifest of another study": (
+        _manifest(lambda: manifest(item(key=keys.instance(Uid("1.2.2"), SERIES, SOP, SHA256)), study=Uid("1.2.2"))),
+        "another study's",
     ),
-    "the claim of another study": _other_claim,
-    "the manifest of another archive": _manifest(lambda: manifest(item(), archive_id="archive-2")),
-    "another archive": _set(archive_id="archive-2"),
-    "not listed": _manifest(lambda: manifest()),
-    "other bytes listed": _manifest(lambda: manifest(item(sha256=OTHER_SHA256))),
-    "other bytes sent": _other_bytes_same_uid,
-    "listed in another series": _header(series_uid=Uid("1.2.1.2")),
-    "listed as another instance": _header(sop_instance_uid=Uid("1.2.1.1.2")),
-    "listed under another key": _manifest(lambda: manifest(item(key=keys.instance(STUDY, SERIES, SOP, SHA256, 2)))),
-    "sent under another key": _receipt(key=keys.instance(STUDY, SERIES, SOP, SHA256, 2)),
-    "listed with another size": _manifest(lambda: manifest(item(size_bytes=len(DATA) - 1))),
-    "sent with another size": _other_size_in_file_and_receipt,
-    "the catalogue is behind": _set(catalogue_revision=1),
+    "the claim of another study": (_other_claim, "another study's"),
+    "the manifest of another archive": (_manifest(lambda: manifest(item(), archive_id="archive-2")), "archive's"),
+    "another archive": (_set(archive_id="archive-2"), "another archive's"),
+    "not listed": (_manifest(lambda: manifest()), "does not list"),
+    "other bytes listed": (_manifest(lambda: manifest(item(sha256=OTHER_SHA256))), "does not list"),
+    "other bytes sent": (_other_bytes_same_uid, "does not list"),
+    "listed in another series": (_header(series_uid=Uid("1.2.1.2")), "does not list"),
+    "listed as another instance": (_header(sop_instance_uid=Uid("1.2.1.1.2")), "does not list"),
+    "listed under another key": (
+        _manifest(lambda: manifest(item(key=keys.instance(STUDY, SERIES, SOP, SHA256, 2)))),
+        "another key",
+    ),
+    "sent under another key": (_receipt(key=keys.instance(STUDY, SERIES, SOP, SHA256, 2)), "another key"),
+    "listed with another size": (_manifest(lambda: manifest(item(size_bytes=len(DATA) - 1))), "another size"),
+    "sent with another size": (_other_size_in_file_and_receipt, "another size"),
+    "the catalogue is behind": (_set(catalogue_revision=1), "behind"),
 }
 
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_no_proof(case: Case, name: str) -> None:
     assert case.proof()
-    BREAKS[name](case)
-    with pytest.raises(NoProof) as caught:
+    make_wrong, why_not = BREAKS[name]
+    make_wrong(case)
+    with pytest.raises(NoProof, match=why_not) as caught:
         case.proof()
     assert isinstance(caught.value, Permanent)
     assert caught.value.code == "no-proof"
@@ -304,6 +309,16 @@ def leases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
     if not request.param:
         without_leases(monkeypatch)
     return bool(request.param)
+
+
+@pytest.fixture(autouse=True)
+def never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody comes to a file after it is gone in these tests; waiting for him would only hide that."""
+
+    def save(*_: object) -> bool:
+        raise AssertionError("somebody was seen at a file that is gone")
+
+    monkeypatch.setattr(proof, "save", save)
 
 
 def without_leases(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,6 +443,38 @@ def test_a_program_has_it_open(place: Place) -> None:
         assert place.delete() == "a program has it open for writing"
     assert place.is_whole()
     assert place.delete() is not None or not place.path.exists()
+
+
+@pytest.mark.usefixtures("leases")
+def test_touched_before_it_is_set_aside(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are the same; that somebody was at it is enough."""
+    at(monkeypatch, proof, "read_lease", lambda: place.path.chmod(0o600), after=False)
+    assert place.delete() == "changed before it was set aside"
+    assert place.is_whole()
+
+
+def test_what_an_earlier_run_has_left_aside_is_not_overwritten(place: Place) -> None:
+    aside = place.path.parent.parent / os.fsdecode(ASIDE) / "A"
+    aside.mkdir(parents=True)
+    (aside / "IM1").write_bytes(b"left")
+    assert place.delete() == "its place aside is taken by what an earlier run has left"
+    assert (aside / "IM1").read_bytes() == b"left"
+    assert place.path.read_bytes() == DATA
+
+
+def test_what_has_its_name_meanwhile_is_not_overwritten(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was found changed, and has to go back: beside the new file."""
+    without_leases(monkeypatch)
+    fd = os.open(place.path, os.O_RDWR)
+
+    def meanwhile() -> None:
+        os.pwrite(fd, b"NEW", 0)
+        place.path.write_bytes(b"another one")
+
+    at(monkeypatch, proof, "sha256_of", meanwhile, after=False)
+    assert place.delete() is not None
+    assert sorted(path.read_bytes() for path in place.path.parent.iterdir()) == [b"NEW" + DATA[3:], b"another one"]
+    os.close(fd)
 
 
 def test_gone_already(place: Place) -> None:

@@ -16,6 +16,7 @@ from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.localfiles import ASIDE
 from dicomwatchd.model import FileState, StudyState, Uid
 from dicomwatchd.pipeline import purge, stages
+from dicomwatchd.pipeline.proof import delete_on_proof
 from dicomwatchd.pipeline.stages import AfterArchive
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
@@ -102,11 +103,26 @@ def test_nothing_goes_when_one_of_them_cannot_be_proven(pieces: Pieces) -> None:
     assert state(pieces) == StudyState.PARKED
 
 
+def test_what_the_intake_has_found_changed_is_not_touched(pieces: Pieces) -> None:
+    """Between proof and record: the queue knows another file under the name by then, and this one has no say."""
+
+    def change() -> None:
+        with pieces.queue._database.write() as db:
+            db.execute("UPDATE files SET identity = '1:1:1:1:1' WHERE name = ?", (b"IM3",))
+
+    with at(purge, "prove", change):
+        pieces.ship()
+    assert [path.name for path in pieces.left()] == ["IM3"]
+    assert kinds(pieces).count("authorised") == 4
+    pieces.run()
+    assert pieces.left() == []
+
+
 @pytest.mark.parametrize("error", [Transient("no"), OSError(5, "no"), ValueError("no")], ids=["ours", "os", "a-fault"])
 def test_one_that_fails_does_not_hide_how_the_others_ended(
     pieces: Pieces, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    real = purge.delete_on_proof
+    real = delete_on_proof
 
     def fail_for_one(source: Any, file: Any, proof: Any, *, now: float) -> str | None:
         if file.name == b"IM3":

@@ -71,6 +71,11 @@ def test_an_entry_taken_out_and_the_others_moved_up(bench: Bench) -> None:
     assert bench.queue.audit.broken_at() == 3
 
 
+def test_numbers_that_do_not_begin_with_one(bench: Bench) -> None:
+    bench.run("UPDATE audit SET sequence = sequence + 100")
+    assert bench.queue.audit.broken_at() == 1
+
+
 def test_an_entry_hidden_under_another_study(bench: Bench) -> None:
     bench.run("UPDATE audit SET study_uid = '1.2.9' WHERE sequence = 4")
     assert bench.queue.audit.broken_at() == 4

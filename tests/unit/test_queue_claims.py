@@ -125,6 +125,18 @@ def test_a_stale_token_completes_nothing(bench: Bench, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMITS)
+@pytest.mark.parametrize("end", ["release", "park"])
+def test_a_token_is_worth_nothing_once_the_claim_was_given_up(bench: Bench, name: str, end: str) -> None:
+    claim = bench.claimed()
+    files = bench.files(claim)
+    COMMITS[end](bench, claim, files)
+    before = everything(bench)
+    with pytest.raises(ClaimLost):
+        COMMITS[name](bench, claim, files)
+    assert everything(bench) == before
+
+
+@pytest.mark.parametrize("name", COMMITS)
 def test_a_token_is_worth_nothing_after_a_restart(bench: Bench, name: str) -> None:
     stale = bench.claimed()
     files = bench.files(stale)

@@ -68,6 +68,16 @@ def test_how_it_ended(tmp_path: Path, change: Change, kind: str) -> None:
     bench.queue.close()
 
 
+def test_another_file_system_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mount point whose share is not mounted holds no files either: that is no sign of a deletion."""
+    bench, file = authorised(tmp_path)
+    file.unlink()
+    monkeypatch.setattr(recover, "_device", lambda root_fd, parent: 12345)
+    recover.conclude(bench.queue.shipments, set())
+    assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "gone"]
+    bench.queue.close()
+
+
 def test_an_inbox_that_is_not_there_waits(tmp_path: Path) -> None:
     bench, file = authorised(tmp_path)
     (pending,) = recover.conclude(bench.queue.shipments, {bench.source.source_id})

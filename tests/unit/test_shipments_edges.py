@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from dicomwatchd.archive import manifest as manifests
 from dicomwatchd.archive.catalogue import StudyRecord
+from dicomwatchd.archive.manifest import Manifest, empty
 from dicomwatchd.archive.store import Content, Receipt
 from dicomwatchd.errors import OutOfReach, Permanent, Unarchivable
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.stages import AfterArchive
-from tests.pieces import Pieces, at
+from tests.pieces import ARCHIVE_ID, Pieces, at
 from tests.simulation.tiny import instance
-from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
+from tests.unit.memory_archive import MemoryCatalogue, MemoryStore, archive
 
 STUDY = Uid("1.2.1")
 DATA = instance(STUDY, "1.2.1.1", "1.2.1.1.1", 1)
@@ -111,6 +114,106 @@ def test_an_archived_study_whose_late_file_is_gone_ships_nothing(tmp_path: Path)
     pieces.run()
     assert study_state(pieces) == StudyState.ARCHIVED
     assert pieces.memory.versions == before
+    pieces.close()
+
+
+def test_what_was_not_verified_is_not_recorded(tmp_path: Path) -> None:
+    """It is tried again, and not left claimed by nobody."""
+    pieces = Pieces(tmp_path)
+    (pieces.inbox / "IM1").write_bytes(DATA)
+    pieces.settle()
+
+    def forget_evidence() -> None:
+        with pieces.queue._database.write() as db:
+            db.execute("UPDATE files SET evidence = NULL")
+
+    with at(stages, "record", forget_evidence):
+        pieces.ship()
+    assert not [key for key in pieces.memory.versions if "/manifests/" in key]
+    assert study_state(pieces) == StudyState.QUEUED
+    pieces.run()
+    assert pieces.left() == []
+    pieces.close()
+
+
+# -- manifests ------------------------------------------------------------------------------------------------------
+
+
+def test_the_manifest_of_another_archive_is_not_added_to(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path)
+    file = pieces.inbox / "IM1"
+    file.write_bytes(DATA)
+    foreign = empty("another-archive", STUDY).merged(
+        [], attributes={"00100020": {"vr": "LO"}}, series={}, flags=(), damaged_keys=(), created_at="", created_by=""
+    )
+    pieces.memory.versions[foreign.key] = [foreign.to_bytes()]
+    pieces.run(rounds=3)
+    assert file.read_bytes() == DATA
+    assert [key for key in pieces.memory.versions if "/manifests/" in key] == [foreign.key]
+    assert study_state(pieces) == StudyState.PARKED
+    pieces.close()
+
+
+@dataclass
+class RacedStore(MemoryStore):
+    """Another site creates the very revision that is about to be created, each time until ``races`` are over."""
+
+    races: int = 1
+
+    def put(self, key: str, content: Content) -> Receipt:
+        if "/manifests/" in key and self.races:
+            self.races -= 1
+            number = len(self.versions)
+            series = Uid(f"{STUDY}.9")
+            archive(
+                self, [(series, f"{series}.{number}", b"from another %d" % number)], study=STUDY, before=self._latest()
+            )
+        return super().put(key, content)
+
+    def _latest(self) -> Manifest:
+        return manifests.latest(self, STUDY) or empty(ARCHIVE_ID, STUDY)
+
+
+@pytest.mark.parametrize("races", [1, 3])
+def test_a_revision_that_was_taken_meanwhile_is_merged(tmp_path: Path, races: int) -> None:
+    store = RacedStore(races=races)
+    pieces = Pieces(tmp_path, store=store)
+    (pieces.inbox / "IM1").write_bytes(DATA)
+    pieces.run()
+    assert pieces.left() == []
+    latest = manifests.latest(store, STUDY)
+    assert latest is not None
+    assert (latest.revision, len(latest.instances)) == (races + 1, races + 1)
+    assert hashlib.sha256(DATA).hexdigest() in {item.sha256 for item in latest.instances}
+    record = pieces.catalogue.get(STUDY)
+    assert record == latest.record()
+    pieces.close()
+
+
+@dataclass
+class LosingStore(MemoryStore):
+    """Says yes to a manifest, and keeps nothing of it."""
+
+    losses: int = 1
+
+    def put(self, key: str, content: Content) -> Receipt:
+        if "/manifests/" in key and self.losses:
+            self.losses -= 1
+            return Receipt(key, content.digest.size_bytes, content.digest.sha256, created=True)
+        return super().put(key, content)
+
+
+@pytest.mark.parametrize("losses", [1, 3])
+def test_a_manifest_that_did_not_stay_parks_nothing(tmp_path: Path, losses: int) -> None:
+    pieces = Pieces(tmp_path, store=LosingStore(losses=losses))
+    file = pieces.inbox / "IM1"
+    file.write_bytes(DATA)
+    pieces.settle()
+    pieces.ship()
+    assert file.read_bytes() == DATA
+    pieces.run(rounds=12)
+    assert pieces.log.events("study-parked") == []
+    assert pieces.left() == []
     pieces.close()
 
 

@@ -1,0 +1,362 @@
+"""The mutants: each takes one safeguard out of the program. Every one must turn a test red.
+
+A mutation names the file, the text that stands there now (exactly once), what takes its place, and the tests that
+have to notice. A text that no longer stands there fails the run: the mutation has to be brought up to date.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PROOF = ("tests/unit/test_proof.py",)
+PURGE = ("tests/unit/test_purge.py",)
+CLAIMS = ("tests/unit/test_queue_claims.py",)
+EVIDENCE = ("tests/unit/test_evidence.py", "tests/unit/test_evidence_clauses.py")
+EDGES = ("tests/unit/test_shipments_edges.py",)
+RACES = ("tests/unit/test_deletion_races.py",)
+OPENING = ("tests/unit/test_queue_opening.py",)
+AUDIT = ("tests/unit/test_queue_audit.py",)
+ENDINGS = ("tests/unit/test_recover_ending.py",)
+LOCAL = ("tests/unit/test_local.py",)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    @property
+    def module(self) -> str:
+        return "dicomwatchd." + self.file.removesuffix(".py").replace("/", ".")
+
+
+def _clause(name: str, text: str) -> Mutation:
+    return Mutation(f"prove: {name}", "pipeline/proof.py", f"        ({text},", "        (True,", PROOF)
+
+
+def _check(name: str, old: str, new: str, tests: tuple[str, ...] = PROOF) -> Mutation:
+    return Mutation(f"deletion: {name}", "pipeline/proof.py", old, new, tests)
+
+
+def _evidence(name: str, old: str, new: str) -> Mutation:
+    return Mutation(f"evidence: {name}", "archive/evidence.py", old, new, EVIDENCE)
+
+
+def _stage(name: str, old: str, new: str, tests: tuple[str, ...]) -> Mutation:
+    return Mutation(f"stages: {name}", "pipeline/stages.py", old, new, tests)
+
+
+def _queue(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutation:
+    return Mutation(f"queue: {name}", f"queue/{file}", old, new, tests)
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    # -- every clause of the proof
+    _clause("verified under this claim", "file.verified_by is not None and file.verified_at is not None"),
+    _clause("the receipt's digest", "file.sha256 == receipt.sha256"),
+    _clause("the receipt's size", "file.identity.size_bytes == receipt.size_bytes"),
+    _clause("the same study", "header.study_uid == manifest.study_uid == claim.study_uid"),
+    _clause("the same archive", "manifest.archive_id == archive_id"),
+    _clause("listed", "listed is not None"),
+    _clause("the listed key", "listed is not None and listed.key == receipt.key"),
+    _clause("the listed size", "listed is not None and listed.size_bytes == receipt.size_bytes"),
+    _clause("the catalogue's revision", "catalogue_revision >= manifest.revision"),
+    _check("the manifest's study", "header.study_uid == manifest.study_uid == claim", "header.study_uid == claim"),
+    _check("the claim's study", "manifest.study_uid == claim.study_uid", "manifest.study_uid"),
+    _check("no clause counts", "        if not holds:", "        if False:"),
+    _check("fresh evidence", "    if not _is_fresh(file.verified_at, now):", "    if False:"),
+    _check(
+        "evidence of the future", "abs(now - verified_at) <= LIFETIME_SECONDS", "now - verified_at <= LIFETIME_SECONDS"
+    ),
+    _check("only prove() makes one", "if self._maker is not _MAKER:", "if False:"),
+    *(
+        _check(f"bound to {name}", f"        {name}={value},\n", f"        {name}={wrong},\n")
+        for name, value, wrong in (
+            ("archive_id", "archive_id", '""'),
+            ("destination", "str(destination)", '""'),
+            ("key", "receipt.key", '""'),
+            ("version_id", "receipt.version_id", "None"),
+            ("sha256", "receipt.sha256", "file.sha256[::-1] if file.sha256 else ''"),
+            ("manifest_sha256", "manifest.sha256", '""'),
+            ("manifest_revision", "manifest.revision", "0"),
+            ("catalogue_revision", "catalogue_revision", "0"),
+            ("token", "claim.token", "0"),
+        )
+    ),
+    # -- every comparison of the deletion
+    _check("a fresh proof", "    if not _is_fresh(proof.verified_at, now):", "    if False:"),
+    _check("its own proof", "    if file.identity != proof.identity:", "    if False:"),
+    _check("changed before", "                if identity(fd) != proof.identity:", "                if False:"),
+    _check("changed while set aside", "    if not before.same_but_ctime(proof.identity):", "    if False:"),
+    _check("replaced", "    if (found.st_dev, found.st_ino) != (before.dev, before.inode):", "    if False:"),
+    _check("its content", "    if sha256_of(fd, proof.size_bytes) != proof.sha256:", "    if False:"),
+    _check("changed while compared", "    if identity(fd) != before:", "    if False:"),
+    _check("a writer at the door", "    if leased and not lease_held(fd):", "    if False:"),
+    _check("a difference keeps it", "        if why_kept is None:", "        if True:"),
+    _check("an exception puts it back", "        give_back(aside, directory_fd, name)\n        raise", "        raise"),
+    _check(
+        "a difference puts it back",
+        "    give_back(aside, directory_fd, name)\n    return why_kept",
+        "    return why_kept",
+    ),
+    _check("disturbed, with a lease", "        return lease_held(fd)\n", "        return True\n", RACES),
+    _check(
+        "disturbed, without",
+        "    return os.fstat(fd).st_size == proof.size_bytes and sha256_of(fd, proof.size_bytes) == proof.sha256",
+        "    return True",
+        RACES,
+    ),
+    Mutation(
+        "deletion: set aside onto nothing",
+        "localfiles.py",
+        "ctypes.c_char_p(new), _RENAME_NOREPLACE)",
+        "ctypes.c_char_p(new), 0)",
+        PROOF,
+    ),
+    Mutation(
+        "deletion: the file opened is the one that was taken up",
+        "pipeline/local.py",
+        "    if identity(fd) != expected:",
+        "    if False:",
+        LOCAL,
+    ),
+    # -- the order of the purge
+    Mutation(
+        "purge: on record",
+        "pipeline/purge.py",
+        "    authorised = shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])",
+        "    authorised = {file.file_id for file, _ in proofs}",
+        PURGE,
+    ),
+    Mutation(
+        "purge: on record before the first is touched",
+        "pipeline/purge.py",
+        "    authorised = shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])\n"
+        "    proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]\n",
+        "    run = lambda f, x, run=run: [*run(f, x), shipments.authorise(claim, [(g, p.for_audit()) for g, p in"
+        " proofs])][:-1]\n",
+        PURGE,
+    ),
+    Mutation(
+        "purge: only what was authorised",
+        "pipeline/purge.py",
+        "    proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]\n",
+        "",
+        PURGE,
+    ),
+    Mutation(
+        "purge: proven before any goes",
+        "pipeline/purge.py",
+        "    proofs = [(file, prove(file)) for file in files]\n",
+        "    proofs = []\n    for file in files:\n        try:\n            proofs.append((file, prove(file)))\n"
+        "        except Exception:\n            continue\n",
+        PURGE,
+    ),
+    Mutation(
+        "purge: an error hides no ending",
+        "pipeline/purge.py",
+        "        except Exception as error:  # noqa: BLE001",
+        "        except ZeroDivisionError as error:  # noqa: BLE001",
+        PURGE,
+    ),
+    # -- the stages before it
+    _stage("missing and damaged", "        if not missing and not damaged:", "        if True:", EDGES),
+    _stage("the verdict", "            if verdict.holds:\n", "            if True:\n", EDGES),
+    _stage("the verdict before the purge", "        if not verdict.holds:\n", "        if False:\n", EDGES),
+    _stage("evidence grows old", "> LIFETIME_SECONDS / 2]", "> 1e12]", EDGES),
+    _stage(
+        "evidence before the manifest", "            if file.verified_by is None:\n", "            if False:\n", EDGES
+    ),
+    _stage(
+        "the catalogue read afresh",
+        "        recorded = archive.catalogue.get(claim.study_uid)\n",
+        "        recorded = manifest.record()\n",
+        PURGE,
+    ),
+    _stage(
+        "the catalogue returns nothing",
+        "if recorded is None or recorded.revision",
+        "if recorded and recorded.revision",
+        PURGE,
+    ),
+    _stage(
+        "the catalogue returns an older one",
+        "        if recorded is None or recorded.revision < manifest.revision:",
+        "        if recorded is None:",
+        PURGE,
+    ),
+    _stage("the archive's own manifest", "    if current.archive_id != archive.archive_id:", "    if False:", EDGES),
+    _stage("what is kept", "            if due_at is None or due_at > now():", "            if False:", PURGE),
+    _stage("the rule of today", "    if rule.keep_seconds is None:\n        return None\n", "", EDGES),
+    _stage("nothing left to record", "    if not shipment.files:\n", "    if False:\n", EDGES),
+    Mutation(
+        "manifest: read back",
+        "archive/manifest.py",
+        "    return hashlib.sha256(stored).hexdigest() == content.digest.sha256",
+        "    return True",
+        EDGES,
+    ),
+    Mutation(
+        "manifest: a lost one is sent again",
+        "archive/manifest.py",
+        '        if error.code != "no-such-object":',
+        "        if True:",
+        EDGES,
+    ),
+    *(
+        Mutation(f"local: {name}", "pipeline/local.py", old, old.replace("require(fd, file.identity)", "pass"), LOCAL)
+        for name, old in (
+            (
+                "what is opened is what was taken up",
+                "            require(fd, file.identity)\n        yield directory_fd, fd",
+            ),
+            ("unchanged once it was read", "            require(fd, file.identity)\n            yield Buffer"),
+            ("unchanged once it was hashed", "            require(fd, file.identity)\n            yield _OpenFile"),
+            (
+                "unchanged once it was sent",
+                "            yield _OpenFile(fd, digest)\n        require(fd, file.identity)",
+            ),
+        )
+    ),
+    # -- evidence
+    _evidence("the size seen", "        if seen.size_bytes != receipt.size_bytes:", "        if False:"),
+    _evidence("the ETag", " and seen.etag == receipt.expected_etag:", ":"),
+    _evidence("the ETag is backed", "self._backs.etag_is_content and receipt.expected_etag", "receipt.expected_etag"),
+    _evidence(
+        "an ETag was computed",
+        "self._backs.etag_is_content and receipt.expected_etag is not None",
+        "self._backs.etag_is_content",
+    ),
+    _evidence("the checksum", "            and seen.checksum == receipt.expected_checksum\n", ""),
+    _evidence(
+        "the checksum is backed",
+        "            self._backs.checksum_on_head\n            and receipt",
+        "            receipt",
+    ),
+    _evidence(
+        "a checksum was computed",
+        "            and receipt.expected_checksum is not None\n            and seen",
+        "            and seen",
+    ),
+    _evidence("the size read", "        if size_bytes != receipt.size_bytes:", "        if False:"),
+    _evidence("the bytes read", "        if sha256.hexdigest() != receipt.sha256:", "        if False:"),
+    _evidence(
+        "missing",
+        '        if seen is None:\n            return Verdict(receipt, False, "", None, "missing")',
+        '        if seen is None:\n            return Verdict(receipt, True, "", None)',
+    ),
+    _evidence(
+        "no such object",
+        "        except Permanent as error:\n            missing",
+        "        except ZeroDivisionError as error:\n            missing",
+    ),
+    _evidence("the listing of another version", " and receipt.version_id is None for", " for"),
+    _evidence(
+        "the version that was stored",
+        "self._store.head(receipt.key, receipt.version_id)",
+        "self._store.head(receipt.key)",
+    ),
+    _evidence(
+        "the version that is read", "self._store.read(receipt.key, receipt.version_id)", "self._store.read(receipt.key)"
+    ),
+    _evidence(
+        "a listing proves no absence",
+        "            if verdict is not None and verdict.holds:\n",
+        "            if verdict is not None:\n",
+    ),
+    # -- the queue
+    _queue("the token", "shipments.py", 'row["token"] != claim.token or not', "not", CLAIMS),
+    _queue("claimed at all", "shipments.py", ' or not row["claimed"]:', ":", CLAIMS),
+    _queue("evidence of this claim", "rows.py", ' and row["evidence_token"] == token', "", CLAIMS),
+    _queue(
+        "the token of a study that comes again",
+        "arrivals.py",
+        "SELECT COALESCE(MAX(transition_id), 0) FROM",
+        "SELECT 0 FROM",
+        CLAIMS,
+    ),
+    _queue(
+        "a deletion under way",
+        "arrivals.py",
+        '                    if old["state"] == FileState.ASIDE:\n                        continue\n',
+        "",
+        CLAIMS,
+    ),
+    _queue(
+        "a deletion under way is not forgotten",
+        "arrivals.py",
+        '"DELETE FROM files WHERE file_id = ? AND state != ? RETURNING',
+        '"DELETE FROM files WHERE file_id = ? AND ? != 1 RETURNING',
+        CLAIMS,
+    ),
+    _queue(
+        "authorised as it was",
+        "shipments.py",
+        '"UPDATE files SET state = ? WHERE file_id = ? AND identity = ? AND state = ?"',
+        '"UPDATE files SET state = ? WHERE file_id = ? AND ? != 1 AND ? != 1"',
+        CLAIMS,
+    ),
+    _queue("another destination", "binding.py", "            if changed:\n", "            if False:\n", OPENING),
+    _queue(
+        "another archive",
+        "binding.py",
+        '(self._get("archive_id"), self._get("destination")) not in',
+        '("archive-1", self._get("destination")) not in',
+        OPENING,
+    ),
+    _queue(
+        "receipts of another destination",
+        "binding.py",
+        "SET state = ?, receipt = NULL, evidence = NULL",
+        "SET state = ?, evidence = NULL",
+        OPENING,
+    ),
+    _queue("a second daemon", "schema.py", "fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", OPENING),
+    _queue("a newer state", "schema.py", "        if version > VERSION:", "        if False:", OPENING),
+    _queue("durable", "schema.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL", OPENING),
+    _queue(
+        "taken back",
+        "schema.py",
+        '                        self._connection.execute("ROLLBACK")',
+        "                        pass",
+        OPENING,
+    ),
+    _queue(
+        "the audit's hash",
+        "audit.py",
+        "                or hashlib.sha256(text.encode()).hexdigest() != entry.hash\n",
+        "",
+        AUDIT,
+    ),
+    _queue(
+        "the audit's chain",
+        "audit.py",
+        '                or entry.body.get("previous") != previous\n',
+        "",
+        AUDIT,
+    ),
+    _queue(
+        "the audit's numbers",
+        "audit.py",
+        '                entry.sequence != expected\n                or entry.body.get("sequence") != expected\n',
+        "                False\n",
+        AUDIT,
+    ),
+    Mutation(
+        "recovery: known again by its inode",
+        "pipeline/recover.py",
+        "    if found is not None and found.same_but_ctime(was):",
+        "    if place.here:",
+        ENDINGS,
+    ),
+    Mutation(
+        "recovery: an inbox that is not mounted",
+        "pipeline/recover.py",
+        "    if place.device == was.dev:",
+        "    if True:",
+        ENDINGS,
+    ),
+)

@@ -1,0 +1,147 @@
+"""Runs mutants: a process that has loaded everything foreign forks once for each, and the child runs the tests.
+
+python -m tests.mutants.run [WORD ...]     those whose names hold one of the words, with what the tests say
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from tests.mutants.mutations import MUTATIONS, Mutation
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "dicomwatchd"
+_FOREIGN = (
+    "boto3",
+    "botocore.config",
+    "click",
+    "hypothesis",
+    "psutil",
+    "pydantic",
+    "pydicom",
+    "pytest",
+    "watchdog",
+    "yaml",
+)
+_SECONDS_EACH = 120.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    mutation: Mutation
+    killed: bool
+    seconds: float
+    output: str
+
+
+class NoSuchText(AssertionError):
+    """A mutation's text does not stand in its file exactly once: the mutation is out of date."""
+
+
+def mutated(mutation: Mutation) -> str:
+    """The file's source with the mutation in it. Raises NoSuchText."""
+    source = (PACKAGE / mutation.file).read_text(encoding="utf-8")
+    if source.count(mutation.old) != 1:
+        raise NoSuchText(f"{mutation.name}: its text stands {source.count(mutation.old)} times in {mutation.file}")
+    changed = source.replace(mutation.old, mutation.new)
+    compile(changed, mutation.file, "exec")
+    return changed
+
+
+def run(mutations: Iterable[Mutation]) -> list[Verdict]:
+    """Raises NoSuchText before any is run."""
+    sources = [(mutation, mutated(mutation)) for mutation in mutations]
+    for name in _FOREIGN:
+        importlib.import_module(name)
+    if any(name.partition(".")[0] == "dicomwatchd" for name in sys.modules):
+        raise RuntimeError("the program itself must not be loaded here: a mutant would be the healthy one")
+    return [_judged(mutation, source) for mutation, source in sources]
+
+
+def _judged(mutation: Mutation, source: str) -> Verdict:
+    begun = time.monotonic()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        child = os.fork()
+        if child == 0:
+            os._exit(_child(mutation, source, output.fileno()))
+        status = _wait(child)
+        output.seek(0)
+        text = output.read()
+    # 1: some test failed. Anything else, a test file that cannot be loaded too, is no verdict.
+    return Verdict(mutation, status == 1 and " failed" in text, time.monotonic() - begun, text)
+
+
+def _wait(child: int) -> int:
+    end = time.monotonic() + _SECONDS_EACH
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return 1  # a test that never ends has noticed, too
+
+
+def _child(mutation: Mutation, source: str, output: int) -> int:
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(ROOT)
+        sys.path.insert(0, os.fspath(ROOT))
+        sys.meta_path.insert(0, _Mutant(mutation, source))
+        importlib.import_module(mutation.module)
+        import pytest
+
+        tests = [test for test in mutation.tests if (ROOT / test.partition("::")[0]).exists()]
+        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--timeout=10", *tests]))
+    except BaseException as error:  # noqa: BLE001  a child never returns into the parent's code
+        print(f"the mutant cannot be loaded: {error!r}", flush=True)
+        return 99
+
+
+class _Mutant(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Loads one module from another text."""
+
+    def __init__(self, mutation: Mutation, source: str) -> None:
+        self._name, self._source = mutation.module, source
+        self._path = os.fspath(PACKAGE / mutation.file)
+
+    def find_spec(
+        self, fullname: str, path: object = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self._name:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self._path, loader=self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(compile(self._source, self._path, "exec"), module.__dict__)
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
+    survivors = 0
+    for verdict in run(chosen):
+        print(f"{'killed' if verdict.killed else 'SURVIVED':9} {verdict.seconds:5.1f} s  {verdict.mutation.name}")
+        if not verdict.killed:
+            survivors += 1
+        if words or not verdict.killed:
+            print("    " + "\n    ".join(verdict.output.splitlines()[-8:]))
+    print(f"{len(chosen)} mutants, {survivors} survived")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

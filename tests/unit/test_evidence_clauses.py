@@ -1,0 +1,163 @@
+"""The judge of evidence, clause by clause: an object that differs in one respect, under every kind of backing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import cast
+
+import pytest
+
+from dicomwatchd.archive import evidence
+from dicomwatchd.archive.evidence import LISTING_PAYS_FROM, Verdict
+from dicomwatchd.archive.store import Capabilities, ObjectStore, Receipt, StoredObject
+from dicomwatchd.errors import OutOfReach, Permanent
+
+DATA = b"the bytes that were sent"
+BACKINGS = [Capabilities(etag_is_content=e, checksum_on_head=c) for e, c in product((False, True), repeat=2)]
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass
+class OneObjectStore:
+    """Holds ``data`` under every key; what HEAD and LIST say of it can be set apart from what is read."""
+
+    data: bytes | None
+    capabilities: Capabilities
+    etag: str | None = None
+    checksum: str | None = None
+    said_size: int | None = None
+    keys: tuple[str, ...] = ()
+    calls: list[tuple[str, str | None]] = field(default_factory=list)
+
+    def _seen(self, key: str) -> StoredObject | None:
+        if self.data is None:
+            return None
+        size = len(self.data) if self.said_size is None else self.said_size
+        return StoredObject(key, size, etag=self.etag, checksum=self.checksum)
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        self.calls.append(("head", version_id))
+        return self._seen(key)
+
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        self.calls.append(("listing", None))
+        for key in self.keys:
+            if (seen := self._seen(key)) is not None:
+                yield seen
+
+    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        self.calls.append(("read", version_id))
+        if self.data is None:
+            raise Permanent("no such object", code="no-such-object")
+        yield from (self.data[:5], self.data[5:])
+
+
+def receipt(number: int = 0, *, etag: bool = True, checksum: bool = True, version_id: str | None = None) -> Receipt:
+    return Receipt(
+        key=f"studies/1/series/1/{number}/{sha256(DATA)}.dcm",
+        size_bytes=len(DATA),
+        sha256=sha256(DATA),
+        created=True,
+        expected_etag=md5(DATA) if etag else None,
+        expected_checksum=f"sha256:{sha256(DATA)}" if checksum else None,
+        version_id=version_id,
+    )
+
+
+def judge(store: OneObjectStore, *receipts: Receipt, deep: bool = False) -> list[Verdict]:
+    return list(evidence.examine(cast(ObjectStore, store), receipts, deep=deep))
+
+
+def honest(data: bytes | None, capabilities: Capabilities, **changes: object) -> OneObjectStore:
+    """What it says of the object is what the object is."""
+    checksum = f"sha256:{sha256(data)}" if data is not None and capabilities.checksum_on_head else None
+    store = OneObjectStore(data, capabilities, etag=md5(data) if data is not None else None, checksum=checksum)
+    return replace(store, **changes)  # type: ignore[arg-type]
+
+
+def each_way(data: bytes | None, capabilities: Capabilities, *, etag: bool, checksum: bool) -> list[Verdict]:
+    """One receipt by itself, so many that a listing pays, and a deep look."""
+    many = [receipt(number, etag=etag, checksum=checksum) for number in range(LISTING_PAYS_FROM + 1)]
+    store = honest(data, capabilities, keys=tuple(one.key for one in many))
+    return judge(store, many[0]) + judge(store, *many) + judge(store, *many, deep=True)
+
+
+@pytest.mark.parametrize("capabilities", BACKINGS)
+@pytest.mark.parametrize("etag", [False, True])
+@pytest.mark.parametrize("checksum", [False, True])
+class TestEachBacking:
+    def test_the_right_bytes_hold(self, capabilities: Capabilities, etag: bool, checksum: bool) -> None:
+        verdicts = each_way(DATA, capabilities, etag=etag, checksum=checksum)
+        assert all(verdict.holds and verdict.verified_by for verdict in verdicts)
+        assert len(verdicts) == 1 + 2 * (LISTING_PAYS_FROM + 1)
+
+    @pytest.mark.parametrize(
+        "data", [b"", DATA[:-1], DATA + b"x", b"x" + DATA[1:], DATA[:-1] + b"x", DATA[::-1]], ids=range(6)
+    )
+    def test_no_other_bytes_do(self, capabilities: Capabilities, etag: bool, checksum: bool, data: bytes) -> None:
+        verdicts = each_way(data, capabilities, etag=etag, checksum=checksum)
+        assert not any(verdict.holds or verdict.verified_by for verdict in verdicts)
+        assert {verdict.problem for verdict in verdicts} == {"size" if len(data) != len(DATA) else "content"}
+
+    def test_nothing_does_not(self, capabilities: Capabilities, etag: bool, checksum: bool) -> None:
+        verdicts = each_way(None, capabilities, etag=etag, checksum=checksum)
+        assert not any(verdict.holds for verdict in verdicts)
+        assert {verdict.problem for verdict in verdicts} == {"missing"}
+
+
+# -- what the store says and what it holds --------------------------------------------------------------------------
+
+OTHER = b"x" * len(DATA)
+
+
+def test_what_is_not_backed_is_not_believed() -> None:
+    """It says all the right things, the probe has found none of them enforced, and the bytes are others."""
+    store = OneObjectStore(OTHER, Capabilities(), etag=md5(DATA), checksum=f"sha256:{sha256(DATA)}")
+    (verdict,) = judge(store, receipt())
+    assert (verdict.holds, verdict.problem) == (False, "content")
+
+
+def test_no_checksum_here_and_none_there_is_not_the_same_checksum() -> None:
+    """The ETag was looked at for another receipt's sake, and differs; of a checksum neither side knows."""
+    store = OneObjectStore(OTHER, Capabilities(etag_is_content=True, checksum_on_head=True), etag=md5(OTHER))
+    (verdict,) = judge(store, receipt(checksum=False))
+    assert (verdict.holds, verdict.problem) == (False, "content")
+
+
+def test_no_etag_here_and_none_there_is_not_the_same_etag() -> None:
+    store = OneObjectStore(OTHER, Capabilities(etag_is_content=True, checksum_on_head=True), checksum="sha256:0")
+    (verdict,) = judge(store, receipt(etag=False))
+    assert (verdict.holds, verdict.problem) == (False, "content")
+
+
+def test_the_right_etag_of_another_size() -> None:
+    store = OneObjectStore(DATA, Capabilities(etag_is_content=True), etag=md5(DATA), said_size=len(DATA) + 1)
+    (verdict,) = judge(store, receipt())
+    assert verdict.verified_by == "read-back"  # what contradicts itself is read
+
+
+def test_the_version_that_was_stored_is_the_one_that_is_looked_at() -> None:
+    many = [receipt(number, version_id="v1") for number in range(LISTING_PAYS_FROM + 1)]
+    store = honest(DATA, Capabilities(etag_is_content=True), keys=tuple(one.key for one in many))
+    judge(store, *many)
+    judge(store, *many, deep=True)
+    assert set(store.calls) == {("head", "v1"), ("read", "v1")}
+
+
+def test_a_store_that_does_not_answer_is_no_verdict() -> None:
+    class Away(OneObjectStore):
+        def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+            raise OutOfReach("no answer", endpoint="store")
+
+    with pytest.raises(OutOfReach):
+        judge(Away(DATA, Capabilities(etag_is_content=True)), receipt())

@@ -1,0 +1,147 @@
+"""Reading a file for its upload: what is hashed is what is sent, and what has changed is noticed at every step."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
+from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
+from dicomwatchd.pipeline import local
+from dicomwatchd.pipeline.local import content_of, opened
+from dicomwatchd.queue.rows import LocalFile, Source
+from tests.pieces import at
+
+DATA = bytes(range(256)) * 20
+BOTH = pytest.mark.parametrize("in_memory", [1 << 20, 100], ids=["one-piece", "in-parts"])
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> tuple[Source, LocalFile, Path]:
+    path = tmp_path / "A" / "IM1"
+    path.parent.mkdir()
+    path.write_bytes(DATA)
+    header = InstanceHeader(Uid("1.2.1"), Uid("1.2.1.1"), Uid("1.2.1.1.1"), "", "")
+    identity = FileIdentity.of(path.stat())
+    file = LocalFile(1, 1, b"A", b"IM1", identity, header, 1, None, None, None, None, None)
+    return Source(1, "ct1", os.fsencode(tmp_path), "inbox", delete_local=False), file, path
+
+
+Place = tuple[Source, LocalFile, Path]
+
+
+@BOTH
+def test_the_digest_is_that_of_the_bytes(place: Place, in_memory: int) -> None:
+    source, file, _ = place
+    with content_of(source, file, in_memory) as content:
+        assert content.digest.sha256 == hashlib.sha256(DATA).hexdigest()
+        assert content.digest.size_bytes == len(DATA)
+        assert content.read(0, len(DATA)) == DATA
+        assert content.read(100, 50) == DATA[100:150]
+
+
+def _rewritten(path: Path) -> None:
+    """Other bytes, size and time kept."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(b"NEW")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def _replaced(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(DATA)
+    other.rename(path)
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "appended": lambda path: path.open("ab").write(b"more"),
+    "truncated": lambda path: os.truncate(path, 100),
+    "rewritten": _rewritten,
+    "touched": lambda path: path.chmod(0o600),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("change", [*CHANGES.values(), _replaced], ids=[*CHANGES, "replaced"])
+def test_changed_before(place: Place, in_memory: int, change: Callable[[Path], object]) -> None:
+    source, file, path = place
+    change(path)
+    with pytest.raises(SourceChanged), content_of(source, file, in_memory):
+        pytest.fail("it was read")
+    with pytest.raises(SourceChanged), opened(source, file):
+        pytest.fail("it was opened")
+
+
+@BOTH
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("after", [False, True])
+def test_changed_while_it_is_read(place: Place, in_memory: int, change: Callable[[Path], object], after: bool) -> None:
+    source, file, path = place
+    with (
+        at(local, "read_exactly", lambda: change(path), after=after),
+        pytest.raises(SourceChanged),
+        content_of(source, file, in_memory),
+    ):
+        pytest.fail("it was handed on")
+
+
+@BOTH
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_changed_while_it_is_sent(place: Place, in_memory: int, change: Callable[[Path], object]) -> None:
+    source, file, path = place
+    with pytest.raises(SourceChanged):
+        send(source, file, in_memory, lambda: change(path))
+
+
+def send(source: Source, file: LocalFile, in_memory: int, meanwhile: Callable[[], object]) -> None:
+    with content_of(source, file, in_memory) as content:
+        content.read(0, 50)
+        meanwhile()
+
+
+@BOTH
+def test_renamed_while_it_is_sent(place: Place, in_memory: int) -> None:
+    """The bytes are the same ones; the name is looked up anew later. A rename moves the ctime, so it is noticed."""
+    source, file, path = place
+    with pytest.raises(SourceChanged):
+        send(source, file, in_memory, lambda: path.rename(path.with_name("IM2")))
+
+
+@pytest.mark.parametrize("what", ["gone", "link", "directory", "fifo", "folder-gone"])
+def test_something_else_under_its_name(place: Place, what: str) -> None:
+    source, file, path = place
+    path.unlink()
+    if what == "link":
+        path.symlink_to("/etc/hostname")
+    elif what == "directory":
+        path.mkdir()
+    elif what == "fifo":
+        os.mkfifo(path)
+    elif what == "folder-gone":
+        path.parent.rmdir()
+    with pytest.raises(SourceChanged), opened(source, file):
+        pytest.fail("it was opened")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "code"),
+    [(13, Unarchivable, "no-access"), (1, Unarchivable, "no-access"), (5, Transient, "local-eio")],
+)
+def test_errors_of_the_kernel(
+    place: Place, number: int, kind: type[Exception], code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, file, path = place
+
+    def fail(*_: object) -> bytes:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(local, "read_exactly", fail)
+    with pytest.raises(kind) as caught, content_of(source, file, 1 << 20):
+        pytest.fail("it was read")
+    assert getattr(caught.value, "code", "") == code
+    assert "IM1" not in str(caught.value)
