@@ -1,7 +1,7 @@
 """The mutants: each takes one safeguard out of the program. Every one must turn a test red.
 
-A mutation names the file, the text that stands there now (exactly once), what takes its place, and the tests that
-have to notice. A text that no longer stands there fails the run: the mutation has to be brought up to date.
+A mutation names the file, the text that stands there now (exactly once), what takes its place, and the tests that have
+to notice. A text that no longer stands there fails the run: the mutation has to be brought up to date.
 """
 
 from __future__ import annotations

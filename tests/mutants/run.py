@@ -1,6 +1,7 @@
 """Runs mutants: a process that has loaded everything foreign forks once for each, and the child runs the tests.
 
 python -m tests.mutants.run [WORD ...]     those whose names hold one of the words, with what the tests say
+python -m tests.mutants.run --json         all, as JSON: name to whether it was killed
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import json
 import os
 import sys
 import tempfile
@@ -130,6 +132,9 @@ class _Mutant(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def main() -> int:
+    if sys.argv[1:] == ["--json"]:
+        json.dump({verdict.mutation.name: verdict.killed for verdict in run(MUTATIONS)}, sys.stdout)
+        return 0
     words = sys.argv[1:]
     chosen = [m for m in MUTATIONS if not words or any(word in m.name for word in words)]
     survivors = 0
