@@ -112,6 +112,13 @@ _CONNECTION = (
 )
 
 
+def new_session() -> botocore.session.Session:
+    """With the standard chain of credentials, as we look them up (see `Chain`)."""
+    session = botocore.session.Session()
+    session.register_component("credential_provider", Chain(session))
+    return session
+
+
 @overload
 def build_client(
     service: Literal["s3"],
@@ -124,6 +131,7 @@ def build_client(
     read_timeout_seconds: float = ...,
     attempts: int = ...,
     s3: Any = ...,
+    session: botocore.session.Session | None = ...,
 ) -> S3Client: ...
 
 
@@ -138,6 +146,7 @@ def build_client(
     connect_timeout_seconds: float = ...,
     read_timeout_seconds: float = ...,
     attempts: int = ...,
+    session: botocore.session.Session | None = ...,
 ) -> DynamoDBClient: ...
 
 
@@ -152,8 +161,10 @@ def build_client(
     read_timeout_seconds: float = 60,
     attempts: int = 3,
     s3: Any = None,
+    session: botocore.session.Session | None = None,
 ) -> Any:
-    """A client out of a botocore session of its own (sessions are not thread-safe, clients are).
+    """A client out of a botocore session of its own (sessions are not thread-safe, clients are), or of one that the
+    caller has made and uses no further than to look something up in it.
 
     Credentials come from the standard AWS chain. The endpoint is the one given here or Amazon's own, never one
     out of the environment: what the configuration refused (plain http) must not come back through a variable.
@@ -165,8 +176,7 @@ def build_client(
     if ca_file is not None and not ca_file.is_file():
         raise Fatal("ca_file is not there, or is no file", code="config", path=str(ca_file))
     with translated("build the client", where):
-        session = botocore.session.Session()
-        session.register_component("credential_provider", Chain(session))
+        session = session or new_session()
         if region is None and endpoint_url is not None:
             region = session.get_config_variable("region") or _DEFAULT_REGION
         return session.create_client(

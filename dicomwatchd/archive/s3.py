@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import botocore.exceptions
 
-from dicomwatchd.archive import aws, probe, s3_setup
+from dicomwatchd.archive import aws, probe, s3_setup, s3_wire
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.s3_bucket import S3Bucket
 from dicomwatchd.archive.s3_multipart import PART_BYTES, SENDING_THREADS, MultipartSender
@@ -31,7 +31,7 @@ def _never() -> bool:
 class S3Store:
     """Implements ObjectStore. ``connections`` is how many threads may use it at once without waiting for each
     other; the threads that send parts of big objects come on top. ``stopping`` is asked between two parts.
-    ``budget`` is shared by all stores of a process.
+    ``budget`` is shared by all stores of a process. ``short_way`` False: every request is botocore's.
     """
 
     def __init__(
@@ -44,10 +44,13 @@ class S3Store:
         single_put_bytes: int = SINGLE_PUT_BYTES,
         part_bytes: int = PART_BYTES,
         random_name: Callable[[], str] = secrets.token_hex,
+        short_way: bool = True,
     ) -> None:
         self._random_name = random_name
+        session = aws.new_session()
         client = aws.build_client(
             "s3",
+            session=session,
             region=settings.region,
             endpoint_url=settings.endpoint_url,
             ca_file=settings.ca_file,
@@ -74,6 +77,7 @@ class S3Store:
             endpoint=aws.endpoint_name("s3", region, settings.endpoint_url),
             encryption=settings.encryption,
         )
+        self._wire = s3_wire.connect(client, session, settings) if short_way else None
         self._executor = ThreadPoolExecutor(SENDING_THREADS, thread_name_prefix="s3-part")
         self._multipart = MultipartSender(
             self._bucket,
@@ -157,35 +161,27 @@ class S3Store:
 
     def close(self) -> None:
         self._executor.shutdown(cancel_futures=True)
+        if self._wire is not None:
+            self._wire.close()
         self._bucket.client.close()
 
     def _put_single(self, key: str, content: Content) -> Receipt:
         digest = content.digest
         data = content.read(0, digest.size_bytes)
-        sha256 = hashlib.sha256(data)
-        if len(data) != digest.size_bytes or sha256.hexdigest() != digest.sha256:
+        if not isinstance(content, Buffer) and hashlib.sha256(data).hexdigest() != digest.sha256:
             raise SourceChanged("a file's content is not what it was when it was taken up")
         md5 = hashlib.md5(data, usedforsecurity=False)
         if not self._capabilities.creates_only and (there := self._bucket.head(key)) is not None:
             return _receipt(key, content, md5.hexdigest(), created=False, there=there)
-        try:
-            answer = self._bucket.client.put_object(
-                **self._bucket.address(key),
-                **self._bucket.creation(key),
-                Body=data,
-                ContentMD5=base64.b64encode(md5.digest()).decode("ascii"),
-                ChecksumSHA256=base64.b64encode(sha256.digest()).decode("ascii"),
-                IfNoneMatch="*",
-            )
-        except botocore.exceptions.ClientError as error:
-            # 412: the key was there, perhaps by a request of ours whose answer was lost. 409: a race just now.
-            if aws.http_status(error) in (409, 412) and (there := self._bucket.head(key)) is not None:
-                return _receipt(key, content, md5.hexdigest(), created=False, there=there)
-            if aws.http_status(error) == 412:
-                raise Transient("PutObject met another writer", code="conflict") from error
-            raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
-        except aws.FOREIGN as error:
-            raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
+        arguments = {
+            **self._bucket.creation(key),
+            "ContentMD5": base64.b64encode(md5.digest()).decode("ascii"),
+            "ChecksumSHA256": base64.b64encode(bytes.fromhex(digest.sha256)).decode("ascii"),
+            "IfNoneMatch": "*",
+        }
+        answer = self._create(key, data, digest.sha256, arguments)
+        if isinstance(answer, StoredObject):
+            return _receipt(key, content, md5.hexdigest(), created=False, there=answer)
         self._bucket.check_encryption(answer)
         return _receipt(
             key,
@@ -195,6 +191,25 @@ class S3Store:
             version_id=answer.get("VersionId"),
             encryption=answer.get("ServerSideEncryption"),
         )
+
+    def _create(self, key: str, data: bytes, sha256: str, arguments: Any) -> Mapping[str, Any] | StoredObject:
+        """PutObject's answer, or the object that was there. The short way is for what goes well; botocore, with its
+        retries, for everything else."""
+        if self._wire is not None:
+            short = s3_wire.put_object(self._wire, self._bucket.full_key(key), data, sha256, arguments)
+            if short is not None and (answer := short or self._bucket.head(key)):
+                return answer
+        try:
+            return self._bucket.client.put_object(**self._bucket.address(key), **arguments, Body=data)
+        except botocore.exceptions.ClientError as error:
+            # 412: the key was there, perhaps by a request of ours whose answer was lost. 409: a race just now.
+            if aws.http_status(error) in (409, 412) and (there := self._bucket.head(key)) is not None:
+                return there
+            if aws.http_status(error) == 412:
+                raise Transient("PutObject met another writer", code="conflict") from error
+            raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
+        except aws.FOREIGN as error:
+            raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
 
 
 def _receipt(

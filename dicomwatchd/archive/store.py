@@ -92,14 +92,18 @@ class Content(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """Content that is in memory already."""
+    """Content that is in memory already. Its digest is worked out here, of the very bytes that it holds, so nobody
+    need do it again."""
 
     data: bytes
-    digest: Digest
+    digest: Digest = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", Digest(hashlib.sha256(self.data).hexdigest(), len(self.data)))
 
     @classmethod
     def of(cls, data: bytes) -> Buffer:
-        return cls(data, Digest(hashlib.sha256(data).hexdigest(), len(data)))
+        return cls(data)
 
     def read(self, offset: int, length: int) -> bytes:
         if offset == 0 and length == len(self.data):

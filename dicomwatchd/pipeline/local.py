@@ -52,7 +52,7 @@ def content_of(source: Source, file: LocalFile, in_memory_up_to: int) -> Iterato
             with _translated():
                 data = read_exactly(fd, 0, size)
             require(fd, file.identity)
-            yield Buffer(data, Digest(hashlib.sha256(data).hexdigest(), size))
+            yield Buffer.of(data)
         else:
             with _translated():
                 digest = Digest(sha256_of(fd, size), size)

@@ -229,7 +229,7 @@ def test_parts_keep_to_the_limits_of_s3() -> None:
 
 
 def test_a_small_file_takes_one_request_and_leaves_no_transfer_coding(s3: BucketPlace) -> None:
-    store = s3.open()
+    store = s3.open(short_way=False)
     store.probe("probe/x/")
     headers: list[Any] = []
     store._bucket.client.meta.events.register(
@@ -250,7 +250,7 @@ def test_a_small_file_takes_one_request_and_leaves_no_transfer_coding(s3: Bucket
 
 
 def test_what_is_in_memory_goes_in_one_piece_whatever_its_size(s3: BucketPlace) -> None:
-    store = s3.open(**PARTS)
+    store = s3.open(**PARTS, short_way=False)
     store.probe("probe/x/")
     with counted(store) as sent:
         assert store.put("studies/1/manifests/00000001.json", Buffer.of(b"x" * (9 * MIB))).created
@@ -284,7 +284,7 @@ def answer_lost(store: S3Store, operation: str) -> Iterator[None]:
 
 
 def test_a_lost_answer_to_a_small_file_is_no_loss(s3: BucketPlace) -> None:
-    store = s3.open()
+    store = s3.open(short_way=False)
     store.probe("probe/x/")
     with answer_lost(store, "PutObject"), pytest.raises(OutOfReach):
         store.put(KEY, Buffer.of(b"content"))
@@ -328,7 +328,7 @@ def test_an_answer_without_the_encryption_asked_for_is_refused(
     """The gateway's own answer to CompleteMultipartUpload has none: there HEAD has the say."""
     place = rgw_place(True)
     place.open().initialise()
-    store = place.open(**PARTS)
+    store = place.open(**PARTS, short_way=False)
 
     def forget(parsed: Any, **_: object) -> None:
         parsed.pop("ServerSideEncryption", None)

@@ -1,0 +1,284 @@
+"""The short way to an S3 endpoint: kept connections that send one object and read one plain answer.
+
+A botocore call costs more processor time than the hashing and sending of a small object. Here the same request is
+made with none of its layers. Only a plain, complete answer comes back from here; whatever else happens (an error, a
+redirect, a broken connection, an odd answer) is None, and the caller makes the request again through botocore, whose
+retries, clock correction and error translation are then the ones that count. A creation is sent with If-None-Match,
+so making it twice does no harm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import quote
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 60.0
+#: After so many refusals and failures in a row the short way rests: the store is down, or it does not fit this one.
+GIVE_UP_AFTER = 8
+REST_SECONDS = 60.0
+_HEAD_LIMIT_BYTES = 64 * 1024
+_BODY_LIMIT_BYTES = 1024 * 1024
+#: Up to here header and body go out together; a larger body is worth a call of its own, not a copy.
+_TOGETHER_BYTES = 64 * 1024
+_UNSIGNED = "UNSIGNED-PAYLOAD"
+_ALGORITHM = "AWS4-HMAC-SHA256"
+
+
+class Credentials(Protocol):
+    """botocore's ReadOnlyCredentials."""
+
+    @property
+    def access_key(self) -> str: ...
+    @property
+    def secret_key(self) -> str: ...
+    @property
+    def token(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``headers`` by their lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a bucket is: ``base_path`` is "" where the bucket is part of the host's name, or "/<bucket>"."""
+
+    host: str
+    port: int
+    tls: bool
+    base_path: str
+
+    @property
+    def host_header(self) -> str:
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        return name if self.port == (443 if self.tls else 80) else f"{name}:{self.port}"
+
+
+class Wire:
+    """Safe to use from many threads; keeps as many connections as there are threads that send at once.
+
+    ``credentials`` is asked for each request, so that keys that were renewed are used. ``tls`` is None for plain http.
+    Over http the body's SHA-256 is part of the signature; over https, as botocore has it, it is not.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        region: str,
+        credentials: Callable[[], Credentials | None],
+        tls: ssl.SSLContext | None,
+        user_agent: str,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._address = address
+        self._tls = tls
+        self._signer = _Signer(region, now)
+        self._credentials = credentials
+        self._user_agent = user_agent
+        self._monotonic = monotonic
+        self._idle: deque[_Connection] = deque()
+        self._failures = 0
+        self._rests_until = 0.0
+
+    def put(self, key: str, data: bytes, *, sha256: str, headers: Mapping[str, str]) -> Answer | None:
+        """PutObject of the full ``key``. ``headers`` have lower-case names. Returns the answer if it is a success or
+        says that the key is taken (409, 412), and None otherwise."""
+        if self._monotonic() < self._rests_until:
+            return None
+        try:
+            credentials = self._credentials()
+            if credentials is None or not all(map(_plain, headers.values())):
+                return None
+            path = self._address.base_path + "/" + quote(key, safe="/-_.~")
+            signed = {
+                "host": self._address.host_header,
+                "x-amz-content-sha256": _UNSIGNED if self._address.tls else sha256,
+                **headers,
+            }
+            head = self._signer.head("PUT", path, signed, credentials, self._user_agent, len(data))
+            answer = self._exchange(head, data)
+        except (OSError, _OddAnswer):
+            answer = None
+        if answer is None or answer.status not in (200, 409, 412):
+            self._failures += 1
+            if self._failures >= GIVE_UP_AFTER:
+                self._failures = 0
+                self._rests_until = self._monotonic() + REST_SECONDS
+            return None
+        self._failures = 0
+        return answer
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def _exchange(self, head: bytes, data: bytes) -> Answer:
+        connection = self._connection()
+        try:
+            answer = connection.exchange(head, data)
+        except BaseException:
+            connection.close()
+            raise
+        if answer.headers.get("connection", "").lower() == "close":
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return answer
+
+    def _connection(self) -> _Connection:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return _Connection.opened(self._address, self._tls)
+            if connection.usable():
+                return connection
+            connection.close()
+
+
+def _plain(value: str) -> bool:
+    """Whether a header's value is signed and sent just as it stands."""
+    return value.isascii() and value.isprintable() and "  " not in value and value == value.strip()
+
+
+class _OddAnswer(Exception):
+    """Not an answer that is understood here."""
+
+
+class _Connection:
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    @classmethod
+    def opened(cls, address: Address, tls: ssl.SSLContext | None) -> _Connection:
+        sock = socket.create_connection((address.host, address.port), timeout=CONNECT_SECONDS)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if tls is not None:
+                sock = tls.wrap_socket(sock, server_hostname=address.host)
+            sock.settimeout(ANSWER_SECONDS)
+        except BaseException:
+            sock.close()
+            raise
+        return cls(sock)
+
+    def usable(self) -> bool:
+        """An idle connection with something to read was closed by the other side, or is out of step."""
+        return not self._poll.poll(0)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def exchange(self, head: bytes, data: bytes) -> Answer:
+        """Raises OSError, _OddAnswer; the connection is of no use then."""
+        if len(data) <= _TOGETHER_BYTES:
+            self._socket.sendall(head + data)
+        else:
+            self._socket.sendall(head)
+            self._socket.sendall(data)
+        received = b""
+        while (end := received.find(b"\r\n\r\n")) < 0:
+            if len(received) > _HEAD_LIMIT_BYTES:
+                raise _OddAnswer
+            received += self._more()
+        status, headers = _parsed(received[:end])
+        length = headers.get("content-length", "")
+        if "transfer-encoding" in headers or not length.isdigit() or int(length) > _BODY_LIMIT_BYTES:
+            raise _OddAnswer
+        left = int(length) - (len(received) - end - 4)
+        while left > 0:
+            left -= len(self._more())
+        if left < 0:
+            raise _OddAnswer
+        return Answer(status, headers)
+
+    def _more(self) -> bytes:
+        received = self._socket.recv(16384)
+        if not received:
+            raise ConnectionError("closed in the middle of an answer")
+        return received
+
+
+def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
+    """Status and headers of an HTTP/1.1 answer. Raises _OddAnswer."""
+    first, *lines = head.decode("iso-8859-1").split("\r\n")
+    protocol, _, rest = first.partition(" ")
+    if protocol != "HTTP/1.1" or not rest[:3].isdigit():
+        raise _OddAnswer
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        if not colon or not name or name[0].isspace() or headers.setdefault(name, value.strip()) != value.strip():
+            raise _OddAnswer
+    return int(rest[:3]), headers
+
+
+class _Signer:
+    """AWS Signature Version 4 for S3, in the Authorization header. The day's signing key is worked out once."""
+
+    def __init__(self, region: str, now: Callable[[], float]) -> None:
+        self._region = region
+        self._now = now
+        self._known: tuple[tuple[str, str], bytes] = (("", ""), b"")
+
+    def head(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        credentials: Credentials,
+        user_agent: str,
+        length: int,
+    ) -> bytes:
+        """The request's first line and headers; all of ``headers`` are signed, in which names are lower-case."""
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
+        day = moment[:8]
+        signed = {**headers, "x-amz-date": moment}
+        if credentials.token:
+            signed["x-amz-security-token"] = credentials.token
+        names = sorted(signed)
+        listed = ";".join(names)
+        values = [f"{name}:{signed[name]}" for name in names]
+        canonical = "\n".join((method, path, "", *values, "", listed, signed["x-amz-content-sha256"]))
+        scope = f"{day}/{self._region}/s3/aws4_request"
+        to_sign = "\n".join((_ALGORITHM, moment, scope, hashlib.sha256(canonical.encode()).hexdigest()))
+        signature = hmac.digest(self._key(credentials.secret_key, day), to_sign.encode(), "sha256").hex()
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            *(f"{name}: {signed[name]}" for name in names),
+            f"authorization: {_ALGORITHM} Credential={credentials.access_key}/{scope}, SignedHeaders={listed},"
+            f" Signature={signature}",
+            f"content-length: {length}",
+            f"user-agent: {user_agent}",
+            "\r\n",
+        ]
+        return "\r\n".join(lines).encode("ascii")
+
+    def _key(self, secret_key: str, day: str) -> bytes:
+        (known_secret, known_day), key = self._known
+        if (known_secret, known_day) != (secret_key, day):
+            key = f"AWS4{secret_key}".encode()
+            for step in (day, self._region, "s3", "aws4_request"):
+                key = hmac.digest(key, step.encode(), "sha256")
+            self._known = ((secret_key, day), key)
+        return key

@@ -1,0 +1,182 @@
+"""The short way on its own: its signature beside botocore's, and what it makes of odd servers."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+
+import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials, ReadOnlyCredentials
+
+from dicomwatchd.archive import wire
+from dicomwatchd.archive.wire import Address, Wire
+
+OK = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'
+NOW = 1_700_000_000.0
+
+
+class Server:
+    """Answers each request with the next of ``answers``; b"" closes the connection without one."""
+
+    def __init__(self, answers: list[bytes]) -> None:
+        self._answers = iter(answers)
+        self.requests: list[bytes] = []
+        self.connections = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                self.connections += 1
+                with connection, suppress(OSError):
+                    while self._one(connection):
+                        pass
+
+    def _one(self, connection: socket.socket) -> bool:
+        received = b""
+        while b"\r\n\r\n" not in received:
+            more = connection.recv(65536)
+            if not more:
+                return False
+            received += more
+        head, _, body = received.partition(b"\r\n\r\n")
+        [length] = [int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
+        while len(body) < length:
+            body += connection.recv(65536)
+        self.requests.append(head + b"\r\n\r\n" + body)
+        answer = next(self._answers, b"")
+        connection.sendall(answer)
+        return bool(answer)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def talking(*answers: bytes, token: str | None = None) -> Iterator[tuple[Wire, Server]]:
+    server = Server(list(answers))
+    made = Wire(
+        Address("127.0.0.1", server.port, False, "/bucket"),
+        region="eu-central-1",
+        credentials=lambda: ReadOnlyCredentials("AKID", "secret", token),  # type: ignore[arg-type,return-value]
+        tls=None,
+        user_agent="test",
+        now=lambda: NOW,
+        monotonic=lambda: 0.0,
+    )
+    yield made, server
+    made.close()
+    server.close()
+
+
+def put(made: Wire, data: bytes = b"content", **headers: str) -> wire.Answer | None:
+    return made.put(
+        "a/b!c.dcm",
+        data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        headers={"if-none-match": "*", **{name.replace("_", "-"): value for name, value in headers.items()}},
+    )
+
+
+@pytest.mark.parametrize("token", [None, "session-token"])
+def test_the_signature_is_botocores(monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    with talking(OK, token=token) as (made, server):
+        assert put(made, content_type="application/dicom") is not None
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    sent = dict(line.split(": ", 1) for line in lines)
+    assert first == "PUT /bucket/a/b%21c.dcm HTTP/1.1"
+    assert body == b"content"
+
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: datetime.fromtimestamp(NOW, UTC))
+    request = AWSRequest(
+        "PUT",
+        f"http://127.0.0.1:{server.port}/bucket/a/b%21c.dcm",
+        {
+            "If-None-Match": "*",
+            "Content-Type": "application/dicom",
+        },
+        data=b"content",
+    )
+    signer = S3SigV4Auth(Credentials("AKID", "secret", token), "s3", "eu-central-1")
+    signer.add_auth(request)
+    assert sent["x-amz-date"] == request.headers["X-Amz-Date"]
+    assert sent["authorization"] == request.headers["Authorization"]
+
+
+def test_a_connection_is_used_again() -> None:
+    with talking(OK, OK, OK) as (made, server):
+        assert [put(made) is not None for _ in range(3)] == [True] * 3
+    assert server.connections == 1
+
+
+def test_a_connection_that_was_closed_meanwhile_is_not_used() -> None:
+    with talking(OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), OK) as (made, server):
+        assert put(made) is not None
+        assert put(made) is not None
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("status", [b"409 Conflict", b"412 Precondition Failed"])
+def test_a_key_that_is_taken_is_an_answer(status: bytes) -> None:
+    with talking(b"HTTP/1.1 " + status + b"\r\nContent-Length: 5\r\n\r\ntaken", OK) as (made, server):
+        answer = put(made)
+        assert answer is not None and answer.status == int(status[:3])
+        assert put(made) is not None
+    assert server.connections == 1  # the body was read to its end
+
+
+ODD = {
+    "closed without an answer": b"",
+    "an error": b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n",
+    "a redirect": b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n",
+    "an informational answer": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "no length": b"HTTP/1.1 200 OK\r\nETag: x\r\n\r\n",
+    "a length that is none": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nContent-Length: 1\r\n\r\n",
+    "more than it says": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxy",
+    "a folded header": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n x\r\n\r\n",
+    "no HTTP": b"SSH-2.0-x\r\n\r\n",
+    "an older protocol": b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "a head without end": b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 20_000,
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+def test_anything_but_a_plain_answer_is_none(odd: bytes) -> None:
+    with talking(odd) as (made, _):
+        assert put(made) is None
+
+
+def test_no_server_at_all_is_none() -> None:
+    with talking() as (made, server):
+        server.close()
+        assert put(made) is None
+
+
+@pytest.mark.parametrize("value", ["line\r\nx-other: y", "two  blanks", " blank", "ü"])
+def test_a_header_that_would_not_be_sent_as_it_is_signed_is_not_sent(value: str) -> None:
+    with talking(OK) as (made, server):
+        assert put(made, content_type=value) is None
+    assert server.requests == []
+
+
+def test_after_failures_in_a_row_it_rests() -> None:
+    refusals = [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"] * wire.GIVE_UP_AFTER
+    with talking(*refusals, OK) as (made, server):
+        for _ in refusals:
+            assert put(made) is None
+        assert put(made) is None
+        assert len(server.requests) == len(refusals)
+        made._monotonic = lambda: wire.REST_SECONDS + 1
+        assert put(made) is not None
