@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
-from dicomwatchd.intake.header import Dicomdir, read_header
+from dicomwatchd.errors import SourceChanged, Transient
+from dicomwatchd.intake.presence import Presence
 from dicomwatchd.intake.scan import Globs, Listing, look, walk
 from dicomwatchd.intake.settle import Settling
-from dicomwatchd.localfiles import NotRegular, WriterPresent, directory, identity, open_root, read_lease, regular_file
+from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Gone, take
+from dicomwatchd.localfiles import WriterPresent, directory, open_root
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
@@ -78,8 +79,7 @@ class InboxIntake:
         self._series_in_batch: set[tuple[Uid, Uid]] = set()
         self._next_scan = 0.0
         self._retry_soon = False
-        self._root: tuple[int, int] | None = None
-        self._available: bool | None = None
+        self._presence = Presence(source.name, log)
         self._saw_everything = True
         self.scans = 0
         self.last_scan_seconds: float | None = None
@@ -104,7 +104,7 @@ class InboxIntake:
 
     @property
     def available(self) -> bool:
-        return self._available is not False
+        return not self._presence.is_away
 
     @property
     def at_rest(self) -> bool:
@@ -146,14 +146,14 @@ class InboxIntake:
         try:
             root_fd = open_root(self.source.path)
         except OSError as error:
-            self._set_available(False, error)
+            self._presence.away(error)
             self._next_scan = min(self._next_scan, self._clock.monotonic() + self._settings.scan_interval_seconds)
             return 1.0
         try:
-            self._notice_root(root_fd)
-            if self._mend_soon:
+            if self._presence.here(root_fd) or self._mend_soon:
                 self._mend_soon = False
                 self._mend()
+                self._next_scan = 0.0
             if self._clock.monotonic() >= self._next_scan:
                 self._scan(root_fd, beat)
             self._follow_hints(root_fd, beat)
@@ -287,53 +287,26 @@ class InboxIntake:
     def _read(self, root_fd: int, parent: bytes, name: bytes, found: FileIdentity) -> Arrival | None:
         """What the file is; None if it has to be looked at again."""
         try:
-            with directory(root_fd, parent) as directory_fd, regular_file(directory_fd, name) as fd:
-                if identity(fd) != found:
-                    self._settling.ripe(
-                        (parent, name), identity(fd), now=self._clock.now(), monotonic=self._clock.monotonic()
-                    )
-                    self.hint(parent)
-                    return None
-                with read_lease(fd):
-                    header = read_header(fd, found.size_bytes)
+            return take(root_fd, parent, name, found, self._knows, self._log)
         except WriterPresent:
             self._settling.wait((parent, name), found, monotonic=self._clock.monotonic())
-            return None
-        except Unarchivable as error:
-            return Arrival(parent, name, found, FileState.QUARANTINED, code=error.code, reason=error.message)
         except SourceChanged:
-            self.hint(parent)  # shorter or longer than a moment ago
-            return None
-        except NotRegular:
-            return None  # replaced by something else since the listing; the next look sees what
+            self.hint(parent)
+        except Gone:
+            pass  # or replaced by something else since the listing; the next look sees what
         except OSError as error:
-            if error.errno in (errno.EACCES, errno.EPERM):
-                return Arrival(parent, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=UNREADABLE)
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
-                self._retry_soon = True
-                self._log.warning(
-                    "intake-unreadable", "a file cannot be read now", inbox=self.source.name, errno=error.errno
-                )
-            return None
-        except Exception as error:  # noqa: BLE001  a fault of ours that one file meets must not stop the others
-            self._log.error("intake-fault", "a file's header met a fault of the program", **error_fields(error))
-            return Arrival(parent, name, found, FileState.QUARANTINED, code="unexpected", reason=FAULT)
-        if isinstance(header, Dicomdir):
-            return Arrival(parent, name, found, FileState.IGNORED, code="dicomdir", reason=DICOMDIR)
-        # Working the attributes out costs more than all the rest; once for each series is enough.
-        series = (header.instance.study_uid, header.instance.series_uid)
+            self._retry_soon = True
+            self._log.warning(
+                "intake-unreadable", "a file cannot be read now", inbox=self.source.name, errno=error.errno
+            )
+        return None
+
+    def _knows(self, study_uid: Uid, series_uid: Uid) -> bool:
+        """Whether the attributes of this series are on record, or will be with the batch."""
+        series = (study_uid, series_uid)
         known = series in self._series_in_batch or self._arrivals.knows_series(*series)
         self._series_in_batch.add(series)
-        return Arrival(
-            parent,
-            name,
-            found,
-            FileState.READY,
-            header=header.instance,
-            patient_id=header.patient_id,
-            study_attributes=None if known else header.study_attributes,
-            series_attributes=None if known else header.series_attributes,
-        )
+        return known
 
     def _take(self, arrival: Arrival) -> None:
         self._batch.append(arrival)
@@ -348,37 +321,6 @@ class InboxIntake:
 
     # -- details ------------------------------------------------------------------------------------------------
 
-    def _notice_root(self, root_fd: int) -> None:
-        found = os.fstat(root_fd)
-        root = (found.st_dev, found.st_ino)
-        if self._root is not None and root != self._root:
-            self._log.warning(
-                "intake-replaced",
-                "the inbox is another folder than before: mounted or made anew?",
-                inbox=self.source.name,
-            )
-            self._next_scan = 0.0
-            self._mend_soon = True
-        elif self._available is False:
-            self._next_scan = 0.0
-            self._mend_soon = True
-        self._root = root
-        self._set_available(True, None)
-
-    def _set_available(self, available: bool, error: OSError | None) -> None:
-        if available == self._available:
-            return
-        self._available = available
-        if not available:
-            self._log.error(
-                "intake-away",
-                "the inbox cannot be opened; nothing is concluded from that",
-                inbox=self.source.name,
-                errno=error.errno if error else None,
-            )
-        elif self._mend_soon:
-            self._log.warning("intake-back", "the inbox can be opened again", inbox=self.source.name)
-
     def _pause(self) -> float:
         """Seconds until the next scan, the next ripe file, or the end of the next quiet time."""
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -388,10 +330,3 @@ class InboxIntake:
         if (quiet := self._arrivals.next_quiet_at(self.source.source_id)) is not None:
             dues.append(quiet - now)
         return max(0.02, min(dues))
-
-
-NOT_A_FILE = "a symbolic link, FIFO, socket or device; such things are neither followed nor read"
-NO_ACCESS = "no-access"
-FAULT = "a fault of the program; see the log"
-UNREADABLE = "the daemon may not read it; check the file's owner and mode"
-DICOMDIR = "the index of a DICOM medium, no instance of a study"

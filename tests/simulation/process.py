@@ -16,7 +16,7 @@ from dicomwatchd import queue as queues
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Transient
 from dicomwatchd.intake import inbox as inboxes
-from dicomwatchd.intake import scan
+from dicomwatchd.intake import scan, take
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import StudyState
@@ -307,4 +307,4 @@ def _patch(stack: ExitStack, process: Process, fate: Fate) -> None:
     put((aside,), "rename_noreplace", hooked("put-back", localfiles.rename_noreplace))
     put((aside,), "time", _VirtualTime(fate))
     if not fate.plan.leases:
-        put((proof, aside, inboxes), "read_lease", no_lease)
+        put((proof, aside, take), "read_lease", no_lease)

@@ -318,7 +318,7 @@ def test_twenty_thousand_files_at_once_overflow_the_queue_of_events(site: Site) 
 #: Faults forced on the daemon, each with the marker in its words, by a few lines run before it.
 FORCED = {
     "none": "",
-    "header": "import dicomwatchd.intake.inbox as m\nm.read_header = fail",
+    "header": "import dicomwatchd.intake.take as m\nm.read_header = fail",
     "put": "from dicomwatchd.archive.directory import DirectoryStore as m\nm.put = fail",
     "read": "from dicomwatchd.archive.directory import DirectoryStore as m\nm.read = fail",
     "catalogue": "from dicomwatchd.archive.sqlite import SqliteCatalogue as m\nm.put = fail",

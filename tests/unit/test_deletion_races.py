@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomwatchd import localfiles
-from dicomwatchd.intake import inbox as inbox_module
+from dicomwatchd.intake import take as take_module
 from dicomwatchd.localfiles import ASIDE
 from dicomwatchd.pipeline import aside as aside_module
 from dicomwatchd.pipeline import proof as proof_module
@@ -70,7 +70,7 @@ def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(proof_module, "read_lease", none)
     monkeypatch.setattr(aside_module, "read_lease", none)
-    monkeypatch.setattr(inbox_module, "read_lease", none)
+    monkeypatch.setattr(take_module, "read_lease", none)
 
 
 #: Where to meet the deletion: (module, function, after it rather than before). All of them come once for one file.

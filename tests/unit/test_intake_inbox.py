@@ -14,8 +14,8 @@ import pytest
 from dicomwatchd import localfiles
 from dicomwatchd.errors import Transient
 from dicomwatchd.intake import header as header_module
-from dicomwatchd.intake import inbox as inbox_module
 from dicomwatchd.intake import scan
+from dicomwatchd.intake import take as take_module
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.model import StudyState
 from dicomwatchd.pipeline import local as local_module
@@ -315,7 +315,7 @@ def test_a_fault_of_ours_that_one_file_meets_stops_nobody(pieces: Pieces, monkey
             raise RecursionError("DOE^JANE")
         return real(fd, size_bytes)
 
-    monkeypatch.setattr("dicomwatchd.intake.inbox.read_header", faulty)
+    monkeypatch.setattr("dicomwatchd.intake.take.read_header", faulty)
     pieces.run(2)
     assert pieces.states() == {"IM0001": "quarantined:unexpected"}
     assert pieces.archived() == {made[1].sha256}
@@ -355,7 +355,7 @@ def test_a_file_that_changes_while_its_header_is_read(change: str, moment: str, 
                 os.mkfifo(path)
 
     pieces.clock.advance(10)
-    with at(inbox_module, moment, meddle, after=after):
+    with at(take_module, moment, meddle, after=after):
         pieces.scan()
     pieces.run(3)
     assert pieces.fatal is None

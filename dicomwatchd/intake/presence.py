@@ -1,0 +1,43 @@
+"""Whether an inbox is there, and still the same folder: mounted, unmounted, removed, made anew."""
+
+from __future__ import annotations
+
+import os
+
+from dicomwatchd.ports import Log
+
+
+class Presence:
+    """Told at every look what was found under the inbox's path; says once what has changed."""
+
+    def __init__(self, inbox: str, log: Log) -> None:
+        self._inbox, self._log = inbox, log
+        self._root: tuple[int, int] | None = None
+        self.is_away = False
+
+    def away(self, error: OSError) -> None:
+        """The inbox cannot be opened."""
+        if not self.is_away:
+            self.is_away = True
+            self._log.error(
+                "intake-away",
+                "the inbox cannot be opened; nothing is concluded from that",
+                inbox=self._inbox,
+                errno=error.errno,
+            )
+
+    def here(self, root_fd: int) -> bool:
+        """The inbox is open. True when it has come back, or when another folder stands in its place."""
+        found = os.fstat(root_fd)
+        root = (found.st_dev, found.st_ino)
+        replaced = self._root is not None and root != self._root
+        back, self._root, self.is_away = self.is_away, root, False
+        if replaced:
+            self._log.warning(
+                "intake-replaced",
+                "the inbox is another folder than before: mounted or made anew?",
+                inbox=self._inbox,
+            )
+        elif back:
+            self._log.warning("intake-back", "the inbox can be opened again", inbox=self._inbox)
+        return replaced or back

@@ -1,0 +1,76 @@
+"""Takes one settled file up: opens it safely, reads its header, and says what it is."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
+from dicomwatchd.intake.header import Dicomdir, read_header
+from dicomwatchd.localfiles import NotRegular, WriterPresent, directory, identity, read_lease, regular_file
+from dicomwatchd.model import FileIdentity, FileState, Uid
+from dicomwatchd.ports import Log
+from dicomwatchd.queue.rows import Arrival
+from dicomwatchd.telemetry.fields import error_fields
+
+NO_ACCESS = "no-access"
+NOT_A_FILE = "a symbolic link, FIFO, socket or device; such things are neither followed nor read"
+_UNREADABLE = "the daemon may not read it; check the file's owner and mode"
+_DICOMDIR = "the index of a DICOM medium, no instance of a study"
+_FAULT = "a fault of the program; see the log"
+
+
+class Gone(Exception):
+    """The file is not there any more, or something else than a file is."""
+
+
+def take(
+    root_fd: int,
+    parent: bytes,
+    name: bytes,
+    found: FileIdentity,
+    knows_series: Callable[[Uid, Uid], bool],
+    log: Log,
+) -> Arrival:
+    """What the file ``name`` in the directory ``parent`` is, seen as ``found`` a moment ago: an instance of a study, a
+    DICOMDIR, or something for quarantine. ``knows_series`` (study, series) says whose attributes are not needed.
+
+    Raises WriterPresent, SourceChanged and Gone when it has to be looked at again, OSError when it cannot be read now.
+    """
+    try:
+        with directory(root_fd, parent) as directory_fd, regular_file(directory_fd, name) as fd:
+            if identity(fd) != found:
+                raise SourceChanged("the file has changed since it was seen")
+            with read_lease(fd):
+                header = read_header(fd, found.size_bytes)
+        if isinstance(header, Dicomdir):
+            return Arrival(parent, name, found, FileState.IGNORED, code="dicomdir", reason=_DICOMDIR)
+        # Working the attributes out costs more than all the rest; once for each series is enough.
+        known = knows_series(header.instance.study_uid, header.instance.series_uid)
+        return Arrival(
+            parent,
+            name,
+            found,
+            FileState.READY,
+            header=header.instance,
+            patient_id=header.patient_id,
+            study_attributes=None if known else header.study_attributes,
+            series_attributes=None if known else header.series_attributes,
+        )
+    except WriterPresent:
+        raise
+    except Unarchivable as error:
+        return Arrival(parent, name, found, FileState.QUARANTINED, code=error.code, reason=error.message)
+    except NotRegular as error:
+        raise Gone from error
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return Arrival(parent, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=_UNREADABLE)
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
+            raise Gone from error
+        raise
+    except DicomwatchdError:
+        raise
+    except Exception as error:  # noqa: BLE001  a fault of ours that one file meets must not stop the others
+        log.error("intake-fault", "a file's header met a fault of the program", **error_fields(error))
+        return Arrival(parent, name, found, FileState.QUARANTINED, code="unexpected", reason=_FAULT)
