@@ -202,7 +202,7 @@ class InboxIntake:
     def _follow_hints(self, root_fd: int, beat: Callable[[], None]) -> None:
         with self._hints_lock:
             hints, self._hints = self._hints, {}
-        for parent in self._settling.due_directories(self._clock.monotonic()):
+        for parent in sorted(self._settling.due_directories(self._clock.monotonic())):
             hints.setdefault(parent, False)
         for parent, deep in hints.items():
             if deep:
@@ -225,7 +225,7 @@ class InboxIntake:
             confirmed = dict.fromkeys(nearly)
             began = self._last_scan_began
         else:
-            for parent in {d for directories in nearly.values() for d in directories}:
+            for parent in sorted({d for directories in nearly.values() for d in directories}):
                 self._look_again(root_fd, parent, lambda: None)
             self._flush()
             confirmed = dict.fromkeys(nearly)

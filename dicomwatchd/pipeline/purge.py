@@ -96,7 +96,7 @@ def tidy(root: bytes, directories: Iterable[bytes]) -> None:
     except OSError:
         return
     try:
-        for start in sorted(directories, key=lambda d: d.count(b"/"), reverse=True):
+        for start in sorted(directories, key=lambda d: (d.count(b"/"), d), reverse=True):
             _remove_upwards(root_fd, ASIDE + b"/" + start if start else ASIDE, ASIDE)
             if start:
                 # Where another file system is mounted below the inbox, the private directory is beside the files.

@@ -433,7 +433,7 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
                 files=len(outcome.kept),
             )
     for source_id, directories in touched.items():
-        for directory in directories:
+        for directory in sorted(directories):
             context.look_again(source_id, directory)
 
 
