@@ -84,9 +84,9 @@ class Bench:
                     return True
         return False
 
-    def check(self, case: str, rules: dict[str, list[Rule]]) -> list[str]:
+    def check(self, case: str, rules: dict[str, list[Rule]], slices: int = 3) -> list[str]:
         """Ship a study while the rules' faults strike, and again until all is well. Returns what went wrong."""
-        shipping, made = self.drop()
+        shipping, made = self.drop(slices)
         problems: list[str] = []
         try:
             for name, proxy in self.proxies.items():

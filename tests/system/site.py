@@ -145,7 +145,11 @@ class Site:
 
     def left(self) -> list[Path]:
         """The files that are still below the inboxes, private directories included."""
-        return sorted(path for inbox in self.inboxes for path in inbox.rglob("*") if not path.is_dir())
+        while True:
+            try:
+                return sorted(path for inbox in self.inboxes for path in inbox.rglob("*") if not path.is_dir())
+            except FileNotFoundError:
+                continue  # a folder that the daemon tidied away in the middle of the look
 
     def wait_until_empty(self, seconds: float = 60) -> None:
         self.wait_for(lambda: not self.left(), seconds, "the inboxes to be empty")

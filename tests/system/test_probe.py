@@ -172,6 +172,7 @@ def test_trouble_is_never_taken_for_a_refusal(opened: Open) -> None:
                     believed.append((str(fault), number, request.operation, found.details))
     proxy.clear()
     assert believed == [] and tried > 100
+    Figures("probe", "faults at each request of the probe, before a store that checks nothing", tried=tried).write()
 
 
 def test_an_honest_store_is_found_out_at_the_next_start_at_the_latest(opened: Open) -> None:
