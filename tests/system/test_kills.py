@@ -126,7 +126,9 @@ def _killed_at(where: list[tuple[str, int]], kind: str, ground: Ground) -> None:
         shutil.rmtree(site.root)
     invariants.report(
         f"kills-{kind}",
-        f"SIGKILL right before every {kind} of a shipment, then a run to the end",
+        f"SIGKILL right before every {kind.removeprefix('every-')} of a shipment, then a run to the end"
+        if kind != "write"
+        else "SIGKILL right before some of the writes of a shipment, then a run to the end",
         tried=len(where),
         audit_entries=dict(endings),
     )
