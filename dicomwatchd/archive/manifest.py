@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dicomwatchd.archive import keys
@@ -49,6 +49,9 @@ class ManifestInstance:
     repairs: tuple[str, ...] = ()
 
 
+_INSTANCE_FIELDS = tuple(item.name for item in fields(ManifestInstance))
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """``created_at`` and ``stored_at`` are UTC, ISO 8601, with "Z". ``series`` maps series UID to its DICOM JSON
@@ -66,8 +69,13 @@ class Manifest:
     series: dict[Uid, DicomJson]
     instances: tuple[ManifestInstance, ...]
     damaged_keys: tuple[str, ...] = ()
-    # The bytes, once made or read. No parameter, so that a copy with other values starts without them.
+    # What was worked out of the rest: the bytes, made or read, their SHA-256, and the instances by their content. No
+    # parameters, so that a copy with other values starts without them.
     _text: dict[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _sha256: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
+    _by_content: dict[tuple[Uid, Uid, str], ManifestInstance] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     @property
     def key(self) -> str:
@@ -89,14 +97,18 @@ class Manifest:
                 "series": self.series,
                 "damaged_keys": self.damaged_keys,
             }
-            lines = ",\n  ".join(_dumps(asdict(instance)) for instance in self.instances)
+            lines = ",\n  ".join(
+                _dumps({name: getattr(instance, name) for name in _INSTANCE_FIELDS}) for instance in self.instances
+            )
             text = _dumps(head)[:-1] + ',\n "instances": [\n  ' + lines + "\n ]}\n"
             self._text["bytes"] = text.encode("ascii")
         return self._text["bytes"]
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.to_bytes()).hexdigest()
+        if not self._sha256:  # every file's proof names it
+            self._sha256.append(hashlib.sha256(self.to_bytes()).hexdigest())
+        return self._sha256[0]
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
@@ -174,7 +186,9 @@ class Manifest:
         )
 
     def instance_with(self, sop_instance: Uid, series: Uid, sha256: str) -> ManifestInstance | None:
-        return next((i for i in self.instances if _content(i) == (series, sop_instance, sha256)), None)
+        if not self._by_content:
+            self._by_content.update((_content(item), item) for item in self.instances)
+        return self._by_content.get((series, sop_instance, sha256))
 
     def record(self) -> StudyRecord:
         """What the catalogue holds of this revision: a function of the manifest alone, so a rebuild is exact."""
