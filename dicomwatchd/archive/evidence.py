@@ -13,8 +13,9 @@ from typing import Literal, Protocol, TypeVar
 from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import Permanent
 
-GROUP = 1000
+GROUP = 2000
 LISTING_PAYS_FROM = 8  # a listing costs about as much as so many HEADs
+_LISTED_AT_LEAST = 1000
 _LISTED_PER_RECEIPT = 50
 
 Problem = Literal["", "missing", "size", "content", "unreadable"]
@@ -113,7 +114,7 @@ class _Judge:
         wanted = {receipt.key for receipt in batch}
         last = max(wanted)
         found: dict[str, StoredObject] = {}
-        limit = GROUP + _LISTED_PER_RECEIPT * len(batch)
+        limit = _LISTED_AT_LEAST + _LISTED_PER_RECEIPT * len(batch)
         prefix = os.path.commonprefix(sorted(wanted))  # noqa: RUF071  of keys, which are no paths
         for seen in islice(self._store.listing(prefix), limit):
             if seen.key in wanted:

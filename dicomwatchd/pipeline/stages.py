@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dicomwatchd import __version__
@@ -42,6 +42,8 @@ from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.telemetry.metrics import StageClock
 
 PAGE = 500
+#: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
+VERIFY_PAGE = 2000
 COMMIT_EVERY = 64
 #: How often a shipment sends bytes again that the store turned out not to hold before it gives up.
 MAX_MISMATCHES = 3
@@ -249,13 +251,15 @@ def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile],
     missing: list[LocalFile] = []
     damaged: dict[LocalFile, str] = {}
     unreadable = 0
-    for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
+    for page in context.shipments.pages(shipment.claim, FileState.STORED, VERIFY_PAGE):
         by_key: dict[str, list[LocalFile]] = {}
+        receipts: dict[str, Receipt] = {}
         for file in page:
-            by_key.setdefault(receipt_of(file).key, []).append(file)  # two copies of one instance share an object
-        receipts = [receipt_of(files[0]) for files in by_key.values()]
+            receipt = receipt_of(file)
+            by_key.setdefault(receipt.key, []).append(file)  # two copies of one instance share an object
+            receipts.setdefault(receipt.key, receipt)
         proven: list[tuple[LocalFile, str]] = []
-        for verdict in evidence.examine(context.archive.store, receipts, map=shipment.run):
+        for verdict in evidence.examine(context.archive.store, receipts.values(), map=shipment.run):
             files = by_key[verdict.receipt.key]
             if verdict.holds:
                 proven += [(file, verdict.verified_by) for file in files]
@@ -473,8 +477,11 @@ def _due_at(file: LocalFile, context: Context) -> float | None:
 # -- details --------------------------------------------------------------------------------------------------------
 
 
+_RECEIPT_FIELDS = tuple(item.name for item in fields(Receipt))
+
+
 def receipt_text(receipt: Receipt) -> str:
-    return json.dumps(asdict(receipt), separators=(",", ":"))
+    return json.dumps({name: getattr(receipt, name) for name in _RECEIPT_FIELDS}, separators=(",", ":"))
 
 
 def receipt_of(file: LocalFile) -> Receipt:
