@@ -15,7 +15,7 @@ from types import FrameType
 from dicomwatchd import __version__
 from dicomwatchd.config import DEFAULT_PATH, Config, load
 from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised
-from dicomwatchd.pipeline.stages import Archive
+from dicomwatchd.pipeline.shipment import Archive
 from dicomwatchd.ports import Clock, SystemClock
 from dicomwatchd.running import Pulse, Running, open_archive
 from dicomwatchd.telemetry.fields import error_fields

@@ -25,7 +25,7 @@ from dicomwatchd.intake.watch import Watcher
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Pool
-from dicomwatchd.pipeline.stages import AfterArchive, Archive, Context, Shipment
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source, Transition

@@ -23,7 +23,7 @@ from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
-from dicomwatchd.pipeline.stages import AfterArchive, Archive, Context
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore

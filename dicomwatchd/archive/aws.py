@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import re
 import ssl
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -191,7 +192,7 @@ def build_client(
         session = session or new_session()
         if region is None and endpoint_url is not None:
             region = session.get_config_variable("region") or _DEFAULT_REGION
-        return session.create_client(
+        client = session.create_client(
             service,
             region_name=region,
             endpoint_url=endpoint_url,
@@ -211,6 +212,18 @@ def build_client(
                 s3=s3,
             ),
         )
+        if service == "dynamodb":
+            client.meta.events.register("after-call.dynamodb", _check_crc32)
+        return client
+
+
+def _check_crc32(http_response: Any, **_: object) -> None:
+    """DynamoDB says the CRC32 of each answer. botocore repeats a request whose answer does not fit, and takes the
+    answer to the last repetition as it is."""
+    expected = http_response.headers.get("x-amz-crc32")
+    actual = zlib.crc32(http_response.content)
+    if expected is not None and expected != str(actual):
+        raise aws.ChecksumError(checksum_type="crc32", expected_checksum=expected, actual_checksum=str(actual))
 
 
 def endpoint_name(service: str, region: str | None, endpoint_url: str | None) -> str:

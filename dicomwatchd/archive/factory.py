@@ -24,7 +24,8 @@ def open_store(
     """The store that the settings name; whether it is there is for its `check` to say.
 
     ``connections`` is how many threads will use it at once. ``stopping`` is asked in the middle of long uploads,
-    which then raise Stopping; ``budget`` is how much of files may be in memory at once. Raises Fatal where the settings cannot work at all.
+    which then raise Stopping; ``budget`` is how much of files may be in memory at once. Raises Fatal where the
+    settings cannot work at all.
     """
     if isinstance(settings, DirectorySettings):
         from dicomwatchd.archive.directory import DirectoryStore

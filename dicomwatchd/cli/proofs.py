@@ -69,8 +69,9 @@ def prove(invocation: Invocation, study: Uid, socket_path: Path | None, as_json:
 def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> int:
     """Try out whether all is as it should be.
 
-    The store and what it enforces, the catalogue, the inboxes and the disk under them. The running daemon does it, with its rights and from its place; while it is not running, this command does, with
-    yours. The exit code is 1 when something has to be mended.
+    The store and what it enforces, the catalogue, the inboxes and the disk under them. The running daemon does it,
+    with its rights and from its place; while it is not running, this command does, with yours. The exit code is 1
+    when something has to be mended.
     """
     connection = client(invocation, socket_path)
     try:

@@ -18,7 +18,8 @@ from dicomwatchd.errors import (
     Transient,
 )
 from dicomwatchd.pipeline.pool import Map
-from dicomwatchd.pipeline.stages import Context, Shipment, ship
+from dicomwatchd.pipeline.shipment import Context, Shipment
+from dicomwatchd.pipeline.stages import ship
 from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
 from dicomwatchd.telemetry.fields import error_fields

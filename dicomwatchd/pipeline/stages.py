@@ -7,18 +7,11 @@ is done already costs little. Nothing is deleted before the last stage, and ther
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import replace
 
-from dicomwatchd import __version__
-from dicomwatchd.archive import evidence, keys
-from dicomwatchd.archive import manifest as manifests
-from dicomwatchd.archive.budget import ByteBudget
-from dicomwatchd.archive.catalogue import Catalogue
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance
-from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.manifest import Manifest
+from dicomwatchd.archive.store import Receipt
 from dicomwatchd.errors import (
     ClaimLost,
     DicomwatchdError,
@@ -29,19 +22,17 @@ from dicomwatchd.errors import (
     Transient,
     Unarchivable,
 )
-from dicomwatchd.localfiles import printable
 from dicomwatchd.model import FileState, StudyEvent
 from dicomwatchd.pipeline import purge as purging
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.local import content_of
 from dicomwatchd.pipeline.pool import Map
 from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
-from dicomwatchd.ports import Clock, Log, timestamp
-from dicomwatchd.queue.rows import Claim, LocalFile, Source
-from dicomwatchd.queue.shipments import Shipments
+from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
+from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, examined, receipt_of, receipt_text, source_of
+from dicomwatchd.queue.rows import Claim, LocalFile
 from dicomwatchd.telemetry.metrics import StageClock
 
-PAGE = 500
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
 VERIFY_PAGE = 2000
 COMMIT_EVERY = 64
@@ -49,57 +40,6 @@ COMMIT_EVERY = 64
 MAX_MISMATCHES = 3
 #: How often it tries for the next free revision while others record the same study.
 MAX_CONFLICTS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class AfterArchive:
-    """What happens to a source's files: delete at once, or keep until ``keep_seconds`` have passed (None: for good)."""
-
-    delete: bool
-    keep_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Archive:
-    """The archive a shipment goes to."""
-
-    archive_id: str
-    store: ObjectStore
-    catalogue: Catalogue
-    memory: ByteBudget = field(default_factory=ByteBudget)
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What all shipments share. ``look_again`` tells the intake where a name may stand for something new."""
-
-    archive: Archive
-    shipments: Shipments
-    sources: Callable[[], Mapping[int, Source]]
-    after_archive: Callable[[Source], AfterArchive]
-    look_again: Callable[[int, bytes], None]
-    clock: Clock
-    log: Log
-    #: A file that was set aside in this source could not be put back: to be mended soon.
-    left_aside: Callable[[int], None] = lambda _: None
-
-
-@dataclass(slots=True)
-class Shipment:
-    """One study on its way, and the figures of its journey."""
-
-    claim: Claim
-    run: Map
-    stages: StageClock
-    started_at: float
-    files: int = 0
-    bytes: int = 0
-    sent_files: int = 0
-    sent_bytes: int = 0
-    deleted_files: int = 0
-    kept_files: int = 0
-    retries: int = 0
-    sources: set[str] = field(default_factory=set)
 
 
 def ship(claim: Claim, run: Map, context: Context) -> Shipment:
@@ -207,7 +147,7 @@ def _send(file: LocalFile, context: Context) -> tuple[LocalFile, Receipt | Dicom
     try:
         with (
             context.archive.memory.held(in_memory),
-            content_of(_source(file, context), file, store.single_put_bytes) as content,
+            content_of(source_of(file, context), file, store.single_put_bytes) as content,
         ):
             key = keys.instance(
                 header.study_uid,
@@ -252,15 +192,8 @@ def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile],
     damaged: dict[LocalFile, str] = {}
     unreadable = 0
     for page in context.shipments.pages(shipment.claim, FileState.STORED, VERIFY_PAGE):
-        by_key: dict[str, list[LocalFile]] = {}
-        receipts: dict[str, Receipt] = {}
-        for file in page:
-            receipt = receipt_of(file)
-            by_key.setdefault(receipt.key, []).append(file)  # two copies of one instance share an object
-            receipts.setdefault(receipt.key, receipt)
         proven: list[tuple[LocalFile, str]] = []
-        for verdict in evidence.examine(context.archive.store, receipts.values(), map=shipment.run):
-            files = by_key[verdict.receipt.key]
+        for files, verdict in examined(page, shipment, context):
             if verdict.holds:
                 proven += [(file, verdict.verified_by) for file in files]
             elif verdict.problem == "missing":
@@ -288,7 +221,7 @@ def record(shipment: Shipment, context: Context) -> tuple[Manifest, int]:
     claim, archive = shipment.claim, context.archive
     above = 0
     for _ in range(MAX_CONFLICTS):
-        manifest = _next_manifest(shipment, context, above)
+        manifest = next_manifest(shipment, context, above)
         if manifest is None:
             continue
         if not manifest.revision:
@@ -297,7 +230,7 @@ def record(shipment: Shipment, context: Context) -> tuple[Manifest, int]:
         try:
             archive.catalogue.put(manifest.record())
         except RevisionConflict:
-            above = _revision_nobody_can_read(manifest, context)
+            above = revision_nobody_can_read(manifest, context)
             continue
         recorded = archive.catalogue.get(claim.study_uid)
         if recorded is None or recorded.revision < manifest.revision:
@@ -305,85 +238,6 @@ def record(shipment: Shipment, context: Context) -> tuple[Manifest, int]:
         context.shipments.recorded(claim, manifest.revision)
         return manifest, recorded.revision
     raise Transient("others keep recording this study", code="revision-conflict")
-
-
-def _next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest | None:
-    """The manifest that lists all of this shipment, in the store by now, its revision greater than ``above``; None if
-    that revision was taken meanwhile."""
-    claim, archive = shipment.claim, context.archive
-    current = manifests.latest(archive.store, claim.study_uid) or manifests.empty(archive.archive_id, claim.study_uid)
-    if current.archive_id != archive.archive_id:
-        raise Permanent("the study's manifest in the store belongs to another archive", code="foreign-manifest")
-    facts = context.shipments.facts(claim)
-    now = timestamp(context.clock.now())
-    merged = current.merged(
-        _instances(shipment, context, now),
-        attributes=facts.attributes,
-        series=facts.series,
-        flags=_flags(current, facts.flags, facts.attributes),
-        damaged_keys=facts.damaged_keys,
-        created_at=now,
-        created_by=f"dicomwatchd {__version__}",
-    )
-    if not shipment.files:
-        return current  # its files are gone; but the catalogue may not know yet what an earlier shipment has recorded
-    if merged.revision <= above:
-        merged = replace(merged, revision=above + 1, previous_sha256=current.sha256 if current.revision else None)
-    if merged is current:
-        return current
-    return merged if manifests.create(archive.store, merged) else None
-
-
-def _revision_nobody_can_read(manifest: Manifest, context: Context) -> int:
-    """After the catalogue refused a manifest: the revision it has, if the store holds no such manifest (the store, or
-    a part of it, was lost or moved without it), so that the next one goes above it; 0 if somebody else was faster."""
-    archive = context.archive
-    recorded = archive.catalogue.get(manifest.study_uid)
-    latest = manifests.latest_key(archive.store, manifest.study_uid)
-    if recorded is None or latest != manifest.key:
-        return 0
-    context.log.error(
-        "catalogue-ahead",
-        "the catalogue names a manifest that the store does not hold; the study is recorded anew above it",
-        study_uid=manifest.study_uid,
-        revision=recorded.revision,
-    )
-    return recorded.revision
-
-
-def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[ManifestInstance]:
-    shipment.files = shipment.bytes = 0
-    for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
-        for file in page:
-            source, receipt, header = _source(file, context), receipt_of(file), file.header
-            shipment.files += 1
-            shipment.bytes += receipt.size_bytes
-            shipment.sources.add("upload" if source.kind == "upload" else source.name)
-            if file.verified_by is None:
-                raise Transient("a file of the shipment was not verified under this claim", code="unverified-file")
-            yield ManifestInstance(
-                series_uid=header.series_uid,
-                sop_instance_uid=header.sop_instance_uid,
-                sop_class_uid=header.sop_class_uid,
-                transfer_syntax_uid=header.transfer_syntax_uid,
-                key=receipt.key,
-                size_bytes=receipt.size_bytes,
-                sha256=receipt.sha256,
-                etag=receipt.expected_etag,
-                version_id=receipt.version_id,
-                original_path=printable(b"/".join(part for part in (file.dir, file.name) if part)),
-                inbox="upload" if source.kind == "upload" else source.name,
-                stored_at=now,
-                verified_by=file.verified_by,
-                repairs=header.repairs,
-            )
-
-
-def _flags(current: Manifest, flags: tuple[str, ...], attributes: Mapping[str, Any]) -> tuple[str, ...]:
-    """Another patient id than an earlier revision, perhaps of another site, has recorded: said, never passed over."""
-    if current.revision and current.attributes.get("00100020") != attributes.get("00100020"):
-        return (*flags, "patient-id-differs")
-    return flags
 
 
 # -- purge ----------------------------------------------------------------------------------------------------------
@@ -421,7 +275,7 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
                 catalogue_revision=catalogue_revision,
                 now=now(),
             ),
-            source=lambda file: _source(file, context),
+            source=lambda file: source_of(file, context),
             shipments=context.shipments,
             clock=context.clock,
             left_aside=context.left_aside,
@@ -447,16 +301,11 @@ def _freshly_verified(page: list[LocalFile], shipment: Shipment, context: Contex
     old = [file for file in page if file.verified_at is None or abs(now - file.verified_at) > LIFETIME_SECONDS / 2]
     if not old:
         return page
-    by_key: dict[str, list[LocalFile]] = {}
-    for file in old:
-        by_key.setdefault(receipt_of(file).key, []).append(file)
     proven: list[tuple[LocalFile, str]] = []
-    for verdict in evidence.examine(
-        context.archive.store, [receipt_of(files[0]) for files in by_key.values()], map=shipment.run
-    ):
+    for files, verdict in examined(old, shipment, context):
         if not verdict.holds:
             raise Transient("an object is not what it was when it was verified", code="object-lost")
-        proven += [(file, verdict.verified_by) for file in by_key[verdict.receipt.key]]
+        proven += [(file, verdict.verified_by) for file in files]
     context.shipments.verified(shipment.claim, proven)
     now = context.clock.now()
     renewed = {file.file_id: replace(file, verified_by=method, verified_at=now) for file, method in proven}
@@ -466,32 +315,9 @@ def _freshly_verified(page: list[LocalFile], shipment: Shipment, context: Contex
 def _due_at(file: LocalFile, context: Context) -> float | None:
     """When the local file may go: now or earlier, later, or never (None). The rule of today counts, not the one under
     which the file was kept: it may say by now that nothing is to be deleted."""
-    rule = context.after_archive(_source(file, context))
+    rule = context.after_archive(source_of(file, context))
     if rule.delete:
         return 0.0
     if rule.keep_seconds is None:
         return None
     return context.clock.now() + rule.keep_seconds if file.due_at is None else file.due_at
-
-
-# -- details --------------------------------------------------------------------------------------------------------
-
-
-_RECEIPT_FIELDS = tuple(item.name for item in fields(Receipt))
-
-
-def receipt_text(receipt: Receipt) -> str:
-    return json.dumps({name: getattr(receipt, name) for name in _RECEIPT_FIELDS}, separators=(",", ":"))
-
-
-def receipt_of(file: LocalFile) -> Receipt:
-    if file.receipt is None:
-        raise LookupError("the file was not sent")
-    return Receipt(**json.loads(file.receipt))
-
-
-def _source(file: LocalFile, context: Context) -> Source:
-    return context.sources()[file.source_id]
-
-
-__all__ = ["AfterArchive", "Archive", "Context", "Shipment", "StoredObject", "ship"]

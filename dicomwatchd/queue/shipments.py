@@ -342,8 +342,8 @@ class Shipments:
             db.execute("DELETE FROM files WHERE file_id = ?", (aside.file_id,))
 
     def finish(self, claim: Claim, shipment: dict[str, Any]) -> None:
-        """The shipment is through. Files that came meanwhile make the next one. Of revision 0 nothing is kept: the study
-        is in no archive, and has no files."""
+        """The shipment is through. Files that came meanwhile make the next one. Of revision 0 nothing is kept: the
+        study is in no archive, and has no files."""
         now = self._clock.now()
         with self._under(claim) as (db, moved):
             moved.append(move(db, claim.study_uid, StudyEvent.FINISHED, now))

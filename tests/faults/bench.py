@@ -21,7 +21,7 @@ from dicomwatchd.config import DynamoDBSettings, Encryption, S3Settings
 from dicomwatchd.errors import ArchiveRefused
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.pool import Workers
-from dicomwatchd.pipeline.stages import Archive
+from dicomwatchd.pipeline.shipment import Archive
 from tests.faults.figures import Figures
 from tests.faults.proxy import FaultProxy
 from tests.faults.rules import Fault, Rule

@@ -175,7 +175,7 @@ def random_rules(seed: int, *, count: int, spread: int) -> list[Rule]:
     rng = random.Random(f"faults {seed}")
     # A store that stops to encrypt ends the daemon, and one that refuses twice in a row is believed.
     healing = [fault for fault in Fault if fault not in (Fault.NO_ENCRYPTION_ECHO, Fault.REFUSED)]
-    return [
+    rules = [
         Rule(
             fault=rng.choice(healing),
             nth=rng.randint(1, spread),
@@ -184,3 +184,8 @@ def random_rules(seed: int, *, count: int, spread: int) -> list[Rule]:
         )
         for _ in range(count)
     ]
+    for rule in rules:
+        if rule.fault is Fault.ERROR_IN_200:
+            # Anywhere else it is a store that gives out other bytes, again and again: damage, and rightly called so.
+            rule.match, rule.nth = Match(method="POST"), 1 + rule.nth % 3
+    return rules

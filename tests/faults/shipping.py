@@ -26,7 +26,7 @@ from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers, Workers
-from dicomwatchd.pipeline.stages import AfterArchive, Archive, Context
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source
 from tests.synthetic import Made

@@ -45,8 +45,8 @@ def _evidence(name: str, old: str, new: str) -> Mutation:
     return Mutation(f"evidence: {name}", "archive/evidence.py", old, new, EVIDENCE)
 
 
-def _stage(name: str, old: str, new: str, tests: tuple[str, ...]) -> Mutation:
-    return Mutation(f"stages: {name}", "pipeline/stages.py", old, new, tests)
+def _stage(name: str, old: str, new: str, tests: tuple[str, ...], file: str = "stages.py") -> Mutation:
+    return Mutation(f"stages: {name}", f"pipeline/{file}", old, new, tests)
 
 
 def _queue(name: str, file: str, old: str, new: str, tests: tuple[str, ...]) -> Mutation:
@@ -168,7 +168,11 @@ MUTATIONS: tuple[Mutation, ...] = (
     _stage("the verdict before the purge", "        if not verdict.holds:\n", "        if False:\n", EDGES),
     _stage("evidence grows old", "> LIFETIME_SECONDS / 2]", "> 1e12]", EDGES),
     _stage(
-        "evidence before the manifest", "            if file.verified_by is None:\n", "            if False:\n", EDGES
+        "evidence before the manifest",
+        "            if file.verified_by is None:\n",
+        "            if False:\n",
+        EDGES,
+        "revision.py",
     ),
     _stage(
         "the catalogue read afresh",
@@ -188,10 +192,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if recorded is None:",
         PURGE,
     ),
-    _stage("the archive's own manifest", "    if current.archive_id != archive.archive_id:", "    if False:", EDGES),
+    _stage(
+        "the archive's own manifest",
+        "    if current.archive_id != archive.archive_id:",
+        "    if False:",
+        EDGES,
+        "revision.py",
+    ),
     _stage("what is kept", "            if due_at is None or due_at > now():", "            if False:", PURGE),
     _stage("the rule of today", "    if rule.keep_seconds is None:\n        return None\n", "", EDGES),
-    _stage("nothing left to record", "    if not shipment.files:\n", "    if False:\n", EDGES),
+    _stage("nothing left to record", "    if not shipment.files:\n", "    if False:\n", EDGES, "revision.py"),
     Mutation(
         "manifest: read back",
         "archive/manifest.py",

@@ -20,12 +20,12 @@ from dicomwatchd.intake import scan, take
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import StudyState
-from dicomwatchd.pipeline import aside, local, proof, recover
+from dicomwatchd.pipeline import aside, local, proof, purge, recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
-from dicomwatchd.pipeline.stages import AfterArchive, Archive, Context, Shipment
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
 from dicomwatchd.queue import Queue
-from dicomwatchd.queue.rows import Source, Transition
+from dicomwatchd.queue.rows import LocalFile, Source, Transition
 from dicomwatchd.queue.schema import Database, open_writer
 from dicomwatchd.queue.shipments import Aside
 from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
@@ -73,7 +73,7 @@ class Process:
         self._up = False
         self._pending: list[Aside] = []
         self._patches = ExitStack()
-        _patch(self._patches, self, fate)
+        _patch(self._patches, self, fate, folders)
 
     def __enter__(self) -> Process:
         return self
@@ -273,7 +273,7 @@ class _VirtualTime:
         self.monotonic, self.sleep = fate.clock.monotonic, fate.clock.advance
 
 
-def _patch(stack: ExitStack, process: Process, fate: Fate) -> None:
+def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> None:
     """Hooks in the file system's part of a deletion, the order of a listing, and leases where the seed has none."""
 
     def hooked(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -284,6 +284,14 @@ def _patch(stack: ExitStack, process: Process, fate: Fate) -> None:
             return result
 
         return call
+
+    def aimed(source: Source, file: LocalFile, proof_of_it: proof.DeletionProof, *, now: float) -> str | None:
+        folders.aim = (Path(os.fsdecode(b"/".join((source.path, file.dir, file.name)))), file.identity.inode)
+        try:
+            fate.at("delete", hot=True)
+            return proof.delete_on_proof(source, file, proof_of_it, now=now)
+        finally:
+            folders.aim = None
 
     def sorted_look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
         found = real_look(directory_fd, parent, globs)
@@ -301,6 +309,7 @@ def _patch(stack: ExitStack, process: Process, fate: Fate) -> None:
 
     real_look = scan.look
     put((scan, inboxes), "look", sorted_look)
+    put((purge,), "delete_on_proof", aimed)
     put((proof,), "os", _HookedOs(process))
     put((proof,), "sha256_of", hooked("compare", local.sha256_of))
     put((aside,), "rename_to_private", hooked("set-aside", localfiles.rename_to_private))

@@ -20,7 +20,7 @@ from dicomwatchd.intake.settle import Settling
 from dicomwatchd.model import StudyState
 from dicomwatchd.pipeline import local as local_module
 from dicomwatchd.pipeline import proof as proof_module
-from dicomwatchd.pipeline.stages import AfterArchive
+from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.arrivals import Arrivals
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker

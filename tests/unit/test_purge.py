@@ -17,7 +17,7 @@ from dicomwatchd.localfiles import ASIDE
 from dicomwatchd.model import FileState, StudyState, Uid
 from dicomwatchd.pipeline import purge, stages
 from dicomwatchd.pipeline.proof import delete_on_proof
-from dicomwatchd.pipeline.stages import AfterArchive
+from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryCatalogue

@@ -15,7 +15,7 @@ from dicomwatchd.archive.store import Content, Receipt
 from dicomwatchd.errors import OutOfReach, Permanent, Unarchivable
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.stages import AfterArchive
+from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import ARCHIVE_ID, Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore, archive

@@ -1,0 +1,99 @@
+"""The nouns of a shipment: where it goes, what all of them share, and what is on its way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+from dicomwatchd.archive import evidence
+from dicomwatchd.archive.budget import ByteBudget
+from dicomwatchd.archive.catalogue import Catalogue
+from dicomwatchd.archive.evidence import Verdict
+from dicomwatchd.archive.store import ObjectStore, Receipt
+from dicomwatchd.pipeline.pool import Map
+from dicomwatchd.ports import Clock, Log
+from dicomwatchd.queue.rows import Claim, LocalFile, Source
+from dicomwatchd.queue.shipments import Shipments
+from dicomwatchd.telemetry.metrics import StageClock
+
+#: Files that are read from the queue, verified and deleted together.
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class AfterArchive:
+    """What happens to a source's files: delete at once, or keep until ``keep_seconds`` have passed (None: for good)."""
+
+    delete: bool
+    keep_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The archive a shipment goes to."""
+
+    archive_id: str
+    store: ObjectStore
+    catalogue: Catalogue
+    memory: ByteBudget = field(default_factory=ByteBudget)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all shipments share. ``look_again`` tells the intake where a name may stand for something new."""
+
+    archive: Archive
+    shipments: Shipments
+    sources: Callable[[], Mapping[int, Source]]
+    after_archive: Callable[[Source], AfterArchive]
+    look_again: Callable[[int, bytes], None]
+    clock: Clock
+    log: Log
+    #: A file that was set aside in this source could not be put back: to be mended soon.
+    left_aside: Callable[[int], None] = lambda _: None
+
+
+@dataclass(slots=True)
+class Shipment:
+    """One study on its way, and the figures of its journey."""
+
+    claim: Claim
+    run: Map
+    stages: StageClock
+    started_at: float
+    files: int = 0
+    bytes: int = 0
+    sent_files: int = 0
+    sent_bytes: int = 0
+    deleted_files: int = 0
+    kept_files: int = 0
+    retries: int = 0
+    sources: set[str] = field(default_factory=set)
+
+
+def receipt_text(receipt: Receipt) -> str:
+    return json.dumps(asdict(receipt), separators=(",", ":"))
+
+
+def receipt_of(file: LocalFile) -> Receipt:
+    if file.receipt is None:
+        raise LookupError("the file was not sent")
+    return Receipt(**json.loads(file.receipt))
+
+
+def source_of(file: LocalFile, context: Context) -> Source:
+    return context.sources()[file.source_id]
+
+
+def examined(files: list[LocalFile], shipment: Shipment, context: Context) -> Iterator[tuple[list[LocalFile], Verdict]]:
+    """A fresh read of the store for these files' objects: each verdict with the files that it speaks of, since two
+    copies of one instance share an object."""
+    by_key: dict[str, list[LocalFile]] = {}
+    receipts: dict[str, Receipt] = {}
+    for file in files:
+        receipt = receipt_of(file)
+        by_key.setdefault(receipt.key, []).append(file)
+        receipts.setdefault(receipt.key, receipt)
+    for verdict in evidence.examine(context.archive.store, receipts.values(), map=shipment.run):
+        yield by_key[verdict.receipt.key], verdict
