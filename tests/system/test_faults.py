@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from dicomwatchd.archive.evidence import LISTING_PAYS_FROM
-from dicomwatchd.errors import ArchiveRefused
+from dicomwatchd.errors import ArchiveRefused, Transient
+from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.pool import Pool
 from tests.faults.bench import Bench
 from tests.faults.bench import bench as open_bench
@@ -138,6 +139,22 @@ def test_parts_that_have_arrived_are_not_sent_again(bench: Bench) -> None:
     shipping.close()
     assert sorted(parts).count("1") == 1 + 1, "one of this file, one of the small one that the bench sends in parts"
     assert parts.count("2") == 1
+
+
+def test_a_damaged_answer_of_the_catalogue_is_never_read(bench: Bench) -> None:
+    """botocore notices, tries again, and takes the answer to its last try as it is."""
+    shipping, made = bench.drop(1)
+    shipping.run()
+    shipping.close()
+    study = Uid(made[0].study_uid)
+    record = bench.archive.catalogue.get(study)
+    assert record is not None
+    for seed in range(20):
+        rule = Rule(Fault.CORRUPT_RESPONSE, Match(target="GetItem"), times=ATTEMPTS, seed=seed)
+        with bench.catalogue_proxy.during(rule), pytest.raises(Transient):
+            bench.archive.catalogue.get(study)
+        assert rule.hits > 1
+    assert bench.archive.catalogue.get(study) == record
 
 
 def test_a_refusal_is_believed_the_second_time(bench: Bench) -> None:
