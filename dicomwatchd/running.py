@@ -99,6 +99,7 @@ class Running:
         self._threads: list[threading.Thread] = []
         self._intakes: dict[int, InboxIntake] = {}
         self._sources: dict[int, Source] = {}
+        self._mended_roots: dict[int, tuple[int, int] | None] = {}
         self.heartbeats = pulse.heartbeats
         self.queue: Queue = open_queue(config.state_directory, clock, self._announce)
         try:
@@ -222,10 +223,10 @@ class Running:
         for source in [*map(self._source_of, self._config.inboxes), *self.queue.arrivals.sources()]:
             self._sources[source.source_id] = source
         for source in self._sources.values():
-            if not Path(os.fsdecode(source.path)).is_dir():
+            root = recover.bring_back(source, self._journal).root
+            if root is None:
                 unavailable.add(source.source_id)
-            else:
-                recover.bring_back(source, self._journal)
+            self._mended_roots[source.source_id] = root
         self._pending = recover.conclude(self.queue.shipments, unavailable)
         self.queue.shipments.recover()
 
@@ -251,6 +252,7 @@ class Running:
             self._journal,
             self._dispatcher.wake,
             lambda: self._mend(source),
+            self._mended_roots.get(source.source_id),
         )
 
     def _start_upload_intake(self, source: Source, settings: IntakeSettings) -> tuple[InboxIntake, Callable[[], None]]:

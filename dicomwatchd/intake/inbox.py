@@ -58,9 +58,11 @@ class InboxIntake:
         log: Log,
         on_queued: Callable[[], None],
         mend: Callable[[], None] = lambda: None,
+        mended_root: tuple[int, int] | None = None,
     ) -> None:
         """``mend`` puts back what lies aside in the inbox; it is called when the inbox comes back, or another folder
-        stands in its place, before anything is looked at."""
+        stands in its place, before anything is looked at; ``mended_root`` is the folder that needs it no more, as
+        (device, inode)."""
         self.source = source
         self._settings = settings
         self._arrivals = arrivals
@@ -79,7 +81,7 @@ class InboxIntake:
         self._series_in_batch: set[tuple[Uid, Uid]] = set()
         self._next_scan = 0.0
         self._retry_soon = False
-        self._presence = Presence(source.name, log)
+        self._presence = Presence(source.name, log, mended_root)
         self._saw_everything = True
         self.scans = 0
         self.last_scan_seconds: float | None = None

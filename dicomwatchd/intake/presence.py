@@ -8,11 +8,14 @@ from dicomwatchd.ports import Log
 
 
 class Presence:
-    """Told at every look what was found under the inbox's path; says once what has changed."""
+    """Told at every look what was found under the inbox's path; says once what has changed.
 
-    def __init__(self, inbox: str, log: Log) -> None:
+    ``root`` is (device, inode) of the folder that was there before the first look; None if it is not known.
+    """
+
+    def __init__(self, inbox: str, log: Log, root: tuple[int, int] | None) -> None:
         self._inbox, self._log = inbox, log
-        self._root: tuple[int, int] | None = None
+        self._root = root
         self.is_away = False
 
     def away(self, error: OSError) -> None:
@@ -27,10 +30,11 @@ class Presence:
             )
 
     def here(self, root_fd: int) -> bool:
-        """The inbox is open. True when it has come back, or when another folder stands in its place."""
+        """The inbox is open. True when it has come back, or when another folder stands in its place, or may."""
         found = os.fstat(root_fd)
         root = (found.st_dev, found.st_ino)
-        replaced = self._root is not None and root != self._root
+        is_known = self._root is not None
+        replaced = is_known and root != self._root
         back, self._root, self.is_away = self.is_away, root, False
         if replaced:
             self._log.warning(
@@ -40,4 +44,4 @@ class Presence:
             )
         elif back:
             self._log.warning("intake-back", "the inbox can be opened again", inbox=self._inbox)
-        return replaced or back
+        return replaced or back or not is_known

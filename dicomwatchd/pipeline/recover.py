@@ -21,8 +21,11 @@ from dicomwatchd.queue.shipments import Shipments
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
+    """``root`` is (device, inode) of the folder that was looked through; None if it could not be opened."""
+
     restored: int
     left: int
+    root: tuple[int, int] | None = None
 
 
 def bring_back(source: Source, log: Log) -> Recovered:
@@ -37,6 +40,7 @@ def bring_back(source: Source, log: Log) -> Recovered:
         return Recovered(0, 0)
     search = _Search(log, source.name)
     try:
+        found = os.fstat(root_fd)
         search.below(root_fd)
     finally:
         os.close(root_fd)
@@ -47,7 +51,7 @@ def bring_back(source: Source, log: Log) -> Recovered:
             inbox=source.name,
             files=search.restored,
         )
-    return Recovered(search.restored, search.left)
+    return Recovered(search.restored, search.left, (found.st_dev, found.st_ino))
 
 
 def conclude(shipments: Shipments, unavailable: set[int]) -> list[PendingDeletion]:

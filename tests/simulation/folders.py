@@ -50,6 +50,7 @@ class Folders:
         self.writers: list[Writer] = []
         self.away: dict[Path, Path] = {}  # inboxes that are not there, and where they are instead
         self.instances: list[Instance] = []
+        self.aim: tuple[Path, int] | None = None  # the file that the daemon is about to delete: a rewarding one
         self._numbers = 0
         self._kinds: list[tuple[int, Callable[[], None]]] = [
             (40, self.new),
@@ -65,7 +66,7 @@ class Folders:
             (2, self.move_folder),
             (2, self.link),
             (8, self.write_slowly),
-            (6, self.open_for_long),
+            (10, self.open_for_long),
             (20, self.go_on_writing),
             (3, self.unmount),
             (6, self.mount),
@@ -168,7 +169,8 @@ class Folders:
 
     def go_on_writing(self) -> None:
         if self.writers:
-            self._go_on(self._random.choice(self.writers))
+            aimed = [writer for writer in self.writers if self.aim is not None and writer.inode == self.aim[1]]
+            self._go_on(self._random.choice(aimed or self.writers))
 
     def unmount(self) -> None:
         """An inbox is away, or its empty mount point is all that is left of it."""
@@ -230,6 +232,8 @@ class Folders:
         return data
 
     def _place(self) -> Path:
+        if self.aim is not None and self._random.random() < 0.3 and self.aim[0].parent.is_dir():
+            return self.aim[0]
         root = self._random.choice(self.roots)
         root = self.away.get(root, root)  # a modality on the other side of the network does not notice
         folder = root / self._random.choice(FOLDERS)
@@ -239,6 +243,8 @@ class Folders:
     def _one(self) -> Path | None:
         """A regular file that stands in an inbox under its name and is whole."""
         unfinished = {writer.inode for writer in self.writers}
+        if self.aim is not None and self._random.random() < 0.5 and self.aim[0].is_file():
+            return self.aim[0] if self.aim[0].stat().st_ino not in unfinished else None
         found = [
             Path(entry.path)
             for root in self.roots

@@ -101,12 +101,11 @@ class Process:
         for number, path in enumerate(self._folders.roots):
             source = queue.arrivals.add_source(f"inbox{number + 1}", os.fsencode(path), "inbox")
             self._sources[source.source_id] = source
-        unavailable = set()
+        unavailable, roots = set(), {}
         for source in self._sources.values():
-            if not os.path.isdir(source.path):
+            roots[source.source_id] = recover.bring_back(source, self).root
+            if roots[source.source_id] is None:
                 unavailable.add(source.source_id)
-            else:
-                recover.bring_back(source, self)
         self._pending = recover.conclude(queue.shipments, unavailable)
         queue.shipments.recover()
         context = Context(
@@ -137,6 +136,7 @@ class Process:
                 self,
                 lambda: None,
                 lambda source=source: self._mend(source),  # type: ignore[misc]
+                roots.get(source.source_id),
             )
         queue.arrivals.retire(self._intakes)
         self._up = True
