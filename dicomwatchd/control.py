@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Mapping
@@ -52,7 +53,7 @@ class ControlServer:
 
     def stop(self) -> None:
         if self._thread.is_alive():  # else there is nothing to shut down, and `shutdown` would wait for it for good
-            self._server.shutdown()
+            self._server.end_at_once()
             self._thread.join()
         self._server.server_close()
         with suppress(OSError):  # what stays is removed by the next start
@@ -62,6 +63,16 @@ class ControlServer:
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     block_on_close = False  # a client that waits for its upload must not hold up the stop
+
+    def end_at_once(self) -> None:
+        """`shutdown` is noticed at the next turn of the loop; a connection brings that about."""
+        ending = threading.Thread(target=self.shutdown, daemon=True)
+        ending.start()
+        while ending.is_alive():
+            with suppress(OSError), socket.socket(socket.AF_UNIX) as nudge:
+                nudge.settimeout(0.1)
+                nudge.connect(self.server_address)
+            ending.join(0.02)
 
 
 def _handler(commands: Mapping[str, Command], log: Log) -> type[socketserver.BaseRequestHandler]:

@@ -23,6 +23,10 @@ from dicomwatchd.telemetry.foreign import redirect_foreign_logging
 from dicomwatchd.telemetry.health import ServiceManager
 from dicomwatchd.telemetry.journal import Journal, open_journal
 
+#: With --once: how often to look whether all is done, which costs little, and to see to everything else.
+LOOK_SECONDS = 0.05
+PULSE_SECONDS = 0.5
+
 DONE, NOT_DONE, USAGE, ARCHIVE, STATE = 0, 1, 2, 3, 4
 
 EXITS = """exit status:
@@ -167,8 +171,13 @@ class Process:
 
     def _once(self, running: Running) -> int | None:
         last, since = -1, self._clock.monotonic()
+        next_pulse = since
         while True:
-            self._pulse(running)
+            if self._clock.monotonic() >= next_pulse:
+                self._pulse(running)
+                next_pulse = self._clock.monotonic() + PULSE_SECONDS
+                if (progress := running.queue.reports.progress()) != last:
+                    last, since = progress, self._clock.monotonic()
             if self._stop.is_set():
                 return DONE
             if running.fatal is not None:
@@ -178,12 +187,10 @@ class Process:
             if rested and not open_ends["moving"]:
                 done = not open_ends["parked"] and not open_ends["quarantined"] and running.saw_everything
                 return DONE if done else NOT_DONE
-            if (progress := running.queue.reports.progress()) != last:
-                last, since = progress, self._clock.monotonic()
-            elif self._clock.monotonic() - since > self._options.give_up_after:
+            if self._clock.monotonic() - since > self._options.give_up_after:
                 self._journal.error("gave-up", "nothing has moved for too long", waiting=open_ends["moving"])
                 return NOT_DONE
-            self._wait(0.1)
+            self._wait(LOOK_SECONDS)
 
     def _pulse(self, running: Running) -> None:
         running.tend()
