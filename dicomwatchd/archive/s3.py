@@ -7,6 +7,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import botocore.exceptions
@@ -16,6 +17,7 @@ from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.s3_bucket import S3Bucket
 from dicomwatchd.archive.s3_multipart import PART_BYTES, SENDING_THREADS, MultipartSender
 from dicomwatchd.archive.store import Buffer, Capabilities, Content, Destination, InitStep, Receipt, StoredObject
+from dicomwatchd.archive.wire import Body
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, SourceChanged, Transient
 
@@ -113,6 +115,12 @@ class S3Store:
 
     def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
         """GetObject. A body that ends early raises OutOfReach."""
+        if self._wire is not None:
+            query = {"versionId": version_id} if version_id is not None else {}
+            found = self._wire.get(self._bucket.full_key(key), query)
+            if found is not None:
+                yield from self._chunks(found)
+                return
         arguments: Any = {"VersionId": version_id} if version_id is not None else {}
         with self._bucket.translated("GetObject"):
             answer = self._bucket.client.get_object(**self._bucket.address(key), **arguments)
@@ -129,6 +137,15 @@ class S3Store:
                 raise OutOfReach("GetObject ended early", endpoint=self._bucket.endpoint)
         finally:
             body.close()
+
+    def _chunks(self, found: Body) -> Iterator[bytes]:
+        with closing(found.chunks(_CHUNK_BYTES)) as chunks:
+            while True:
+                with self._bucket.translated("GetObject"):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
 
     def check(self) -> None:
         try:

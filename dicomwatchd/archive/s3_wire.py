@@ -1,10 +1,10 @@
-"""PutObject by the short way (`wire`): from boto3's arguments to headers, and back to boto3's answer."""
+"""PutObject and GetObject by the short way (`wire`): from boto3's arguments to headers, and back to its answers."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import botocore.session
@@ -12,6 +12,7 @@ from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from dicomwatchd import __version__
+from dicomwatchd.archive import aws
 from dicomwatchd.archive.wire import Address, Credentials, Wire
 from dicomwatchd.config import S3Settings
 
@@ -53,10 +54,17 @@ def connect(client: S3Client, session: botocore.session.Session, settings: S3Set
     return Wire(
         Address(parts.hostname, parts.port or (443 if tls else 80), tls is not None, f"/{settings.bucket}"),
         region=client.meta.region_name,
-        credentials=lambda: cast(Credentials, credentials.get_frozen_credentials()),
+        credentials=lambda: _frozen(credentials),
         tls=tls,
         user_agent=f"dicomwatchd/{__version__}",
     )
+
+
+def _frozen(credentials: Any) -> Credentials | None:
+    try:
+        return cast(Credentials, credentials.get_frozen_credentials())
+    except aws.FOREIGN:
+        return None  # botocore meets the same, and says what it means
 
 
 def put_object(

@@ -1,4 +1,4 @@
-"""The short way to an S3 endpoint: kept connections that send one object and read one plain answer.
+"""The short way to an S3 endpoint: kept connections on which one object is sent, or one is read.
 
 A botocore call costs more processor time than the hashing and sending of a small object. Here the same request is
 made with none of its layers. Only a plain, complete answer comes back from here; whatever else happens (an error, a
@@ -16,9 +16,9 @@ import socket
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import quote
 
 CONNECT_SECONDS = 5.0
@@ -27,11 +27,16 @@ ANSWER_SECONDS = 60.0
 GIVE_UP_AFTER = 8
 REST_SECONDS = 60.0
 _HEAD_LIMIT_BYTES = 64 * 1024
-_BODY_LIMIT_BYTES = 1024 * 1024
+_SMALL_BODY_BYTES = 1024 * 1024
 #: Up to here header and body go out together; a larger body is worth a call of its own, not a copy.
 _TOGETHER_BYTES = 64 * 1024
+_SAFE = "/-_.~"
 _UNSIGNED = "UNSIGNED-PAYLOAD"
+_EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
+
+
+_T = TypeVar("_T")
 
 
 class Credentials(Protocol):
@@ -99,47 +104,79 @@ class Wire:
     def put(self, key: str, data: bytes, *, sha256: str, headers: Mapping[str, str]) -> Answer | None:
         """PutObject of the full ``key``. ``headers`` have lower-case names. Returns the answer if it is a success or
         says that the key is taken (409, 412), and None otherwise."""
+        began = self._begin("PUT", quote(key, safe=_SAFE), {}, sha256, headers, data)
+        if began is None:
+            return None
+        connection, answer = began
+        try:
+            body = Body(connection, answer, self._idle.append)
+            if body.length > _SMALL_BODY_BYTES:
+                raise _OddAnswer
+            for _ in body.chunks(_SMALL_BODY_BYTES):
+                pass
+            if connection.surplus:
+                raise _OddAnswer
+        except (OSError, _OddAnswer):
+            connection.close()
+            return self._noted(None)
+        return self._noted(answer if answer.status in (200, 409, 412) else None)
+
+    def get(self, key: str, query: Mapping[str, str]) -> Body | None:
+        """GetObject of the full ``key``. A body that has begun and breaks off raises OSError while it is read; any
+        answer but a success is None."""
+        began = self._begin("GET", quote(key, safe=_SAFE), query, _EMPTY_SHA256, {}, b"")
+        if began is None:
+            return None
+        connection, answer = began
+        try:
+            if answer.status != 200:
+                raise _OddAnswer
+            body = Body(connection, answer, self._idle.append)
+        except _OddAnswer:
+            connection.close()
+            return self._noted(None)
+        return self._noted(body)
+
+    def _begin(
+        self, method: str, path: str, query: Mapping[str, str], sha256: str, headers: Mapping[str, str], data: bytes
+    ) -> tuple[_Connection, Answer] | None:
+        """Sends the request; the head of its answer, and the connection from which the body is still to be read."""
         if self._monotonic() < self._rests_until:
             return None
-        try:
-            credentials = self._credentials()
-            if credentials is None or not all(map(_plain, headers.values())):
-                return None
-            path = self._address.base_path + "/" + quote(key, safe="/-_.~")
-            signed = {
-                "host": self._address.host_header,
-                "x-amz-content-sha256": _UNSIGNED if self._address.tls else sha256,
-                **headers,
-            }
-            head = self._signer.head("PUT", path, signed, credentials, self._user_agent, len(data))
-            answer = self._exchange(head, data)
-        except (OSError, _OddAnswer):
-            answer = None
-        if answer is None or answer.status not in (200, 409, 412):
-            self._failures += 1
-            if self._failures >= GIVE_UP_AFTER:
-                self._failures = 0
-                self._rests_until = self._monotonic() + REST_SECONDS
+        credentials = self._credentials()
+        if credentials is None or not all(map(_plain, headers.values())):
             return None
-        self._failures = 0
-        return answer
+        signed = {
+            "host": self._address.host_header,
+            "x-amz-content-sha256": _UNSIGNED if self._address.tls else sha256,
+            **headers,
+        }
+        head = self._signer.head(
+            method, f"{self._address.base_path}/{path}", query, signed, credentials, self._user_agent, len(data)
+        )
+        connection = None
+        try:
+            connection = self._connection()
+            return connection, connection.exchange(head, data)
+        except (OSError, _OddAnswer):
+            if connection is not None:
+                connection.close()
+            self._noted(None)
+            return None
+
+    def _noted(self, outcome: _T) -> _T:
+        if outcome is not None:
+            self._failures = 0
+            return outcome
+        self._failures += 1
+        if self._failures >= GIVE_UP_AFTER:
+            self._failures = 0
+            self._rests_until = self._monotonic() + REST_SECONDS
+        return outcome
 
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
-
-    def _exchange(self, head: bytes, data: bytes) -> Answer:
-        connection = self._connection()
-        try:
-            answer = connection.exchange(head, data)
-        except BaseException:
-            connection.close()
-            raise
-        if answer.headers.get("connection", "").lower() == "close":
-            connection.close()
-        else:
-            self._idle.append(connection)
-        return answer
 
     def _connection(self) -> _Connection:
         while True:
@@ -164,6 +201,7 @@ class _OddAnswer(Exception):
 class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self.surplus = b""  # what came with the head of an answer and is not of it
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
@@ -183,13 +221,13 @@ class _Connection:
 
     def usable(self) -> bool:
         """An idle connection with something to read was closed by the other side, or is out of step."""
-        return not self._poll.poll(0)
+        return not self.surplus and not self._poll.poll(0)
 
     def close(self) -> None:
         self._socket.close()
 
     def exchange(self, head: bytes, data: bytes) -> Answer:
-        """Raises OSError, _OddAnswer; the connection is of no use then."""
+        """Send a request and read its answer's head. Raises OSError, _OddAnswer; the connection is of no use then."""
         if len(data) <= _TOGETHER_BYTES:
             self._socket.sendall(head + data)
         else:
@@ -200,22 +238,57 @@ class _Connection:
             if len(received) > _HEAD_LIMIT_BYTES:
                 raise _OddAnswer
             received += self._more()
-        status, headers = _parsed(received[:end])
-        length = headers.get("content-length", "")
-        if "transfer-encoding" in headers or not length.isdigit() or int(length) > _BODY_LIMIT_BYTES:
-            raise _OddAnswer
-        left = int(length) - (len(received) - end - 4)
-        while left > 0:
-            left -= len(self._more())
-        if left < 0:
-            raise _OddAnswer
-        return Answer(status, headers)
+        self.surplus = received[end + 4 :]
+        return Answer(*_parsed(received[:end]))
+
+    def read_into(self, view: memoryview) -> int:
+        """Fills the beginning of ``view``; how much of it. Raises OSError."""
+        if self.surplus:
+            count = min(len(view), len(self.surplus))
+            view[:count] = self.surplus[:count]
+            self.surplus = self.surplus[count:]
+            return count
+        count = self._socket.recv_into(view)
+        if not count:
+            raise ConnectionError("closed in the middle of an answer")
+        return count
 
     def _more(self) -> bytes:
         received = self._socket.recv(16384)
         if not received:
             raise ConnectionError("closed in the middle of an answer")
         return received
+
+
+class Body:
+    """The body of an answer, of a length known beforehand. Read to its end, its connection is used again."""
+
+    def __init__(self, connection: _Connection, answer: Answer, give_back: Callable[[_Connection], None]) -> None:
+        """Raises _OddAnswer where the length is not known."""
+        length = answer.headers.get("content-length", "")
+        if "transfer-encoding" in answer.headers or "content-encoding" in answer.headers or not length.isdigit():
+            raise _OddAnswer
+        self.length = int(length)
+        self._connection = connection
+        self._give_back = give_back
+        self._closes = answer.headers.get("connection", "").lower() == "close"
+
+    def chunks(self, limit_bytes: int) -> Generator[bytes, None, None]:
+        """All of it. Raises OSError where it breaks off."""
+        left = self.length
+        try:
+            while left:
+                chunk = memoryview(bytearray(min(left, limit_bytes)))
+                filled = 0
+                while filled < len(chunk):
+                    filled += self._connection.read_into(chunk[filled:])
+                left -= filled
+                yield bytes(chunk)
+        finally:
+            if left or self._closes or self._connection.surplus:
+                self._connection.close()
+            else:
+                self._give_back(self._connection)
 
 
 def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
@@ -245,6 +318,7 @@ class _Signer:
         self,
         method: str,
         path: str,
+        query: Mapping[str, str],
         headers: Mapping[str, str],
         credentials: Credentials,
         user_agent: str,
@@ -259,12 +333,13 @@ class _Signer:
         names = sorted(signed)
         listed = ";".join(names)
         values = [f"{name}:{signed[name]}" for name in names]
-        canonical = "\n".join((method, path, "", *values, "", listed, signed["x-amz-content-sha256"]))
+        text = "&".join(f"{quote(name, safe='-_.~')}={quote(query[name], safe='-_.~')}" for name in sorted(query))
+        canonical = "\n".join((method, path, text, *values, "", listed, signed["x-amz-content-sha256"]))
         scope = f"{day}/{self._region}/s3/aws4_request"
         to_sign = "\n".join((_ALGORITHM, moment, scope, hashlib.sha256(canonical.encode()).hexdigest()))
         signature = hmac.digest(self._key(credentials.secret_key, day), to_sign.encode(), "sha256").hex()
         lines = [
-            f"{method} {path} HTTP/1.1",
+            f"{method} {path}{'?' if text else ''}{text} HTTP/1.1",
             *(f"{name}: {signed[name]}" for name in names),
             f"authorization: {_ALGORITHM} Credential={credentials.access_key}/{scope}, SignedHeaders={listed},"
             f" Signature={signature}",

@@ -10,8 +10,8 @@ import pytest
 from dicomwatchd.archive import evidence
 from dicomwatchd.archive.s3 import S3Store
 from dicomwatchd.archive.store import Buffer
-from dicomwatchd.archive.wire import Answer, Wire
-from dicomwatchd.errors import ArchiveRefused
+from dicomwatchd.archive.wire import Answer, Body, Wire
+from dicomwatchd.errors import ArchiveRefused, Permanent
 from tests.conformance.conftest import PREFIX, BucketPlace
 from tests.servers.ceph import KMS_KEY_ID
 
@@ -45,6 +45,9 @@ class Altered:
         self._request(call)
         self.answers.append(self._wire.put(key, **call))
         return self._answer(self.answers[-1])
+
+    def get(self, key: str, query: dict[str, str]) -> Body | None:
+        return self._wire.get(key, query)
 
     def close(self) -> None:
         self._wire.close()
@@ -143,3 +146,37 @@ def test_a_certificate_that_is_not_trusted_gets_nothing(
     store = place.open()
     assert store._wire is not None
     assert store._wire.put("radiology/x", b"content", sha256="0" * 64, headers={}) is None
+
+
+def test_reading_takes_the_short_way_and_uses_its_connection_again(s3: BucketPlace) -> None:
+    store = probed(s3)
+    data = bytes(range(256)) * 12_000
+    store.put(KEY, Buffer.of(data))
+    asked: list[str] = []
+    store._bucket.client.meta.events.register("before-call.s3.GetObject", lambda **_: asked.append("botocore"))
+    assert store._wire is not None
+    for _ in range(3):
+        chunks = list(store.read(KEY))
+        assert b"".join(chunks) == data
+        assert max(map(len, chunks)) <= 1 << 20
+        assert len(store._wire._idle) == 1
+    assert asked == []
+
+
+def test_a_reading_that_is_given_up_leaves_no_connection_out_of_step(s3: BucketPlace) -> None:
+    store = probed(s3)
+    data = bytes(range(256)) * 12_000
+    store.put(KEY, Buffer.of(data))
+    reading = store.read(KEY)
+    next(reading)
+    reading.close()  # type: ignore[attr-defined]
+    assert store._wire is not None
+    assert len(store._wire._idle) == 0
+    assert b"".join(store.read(KEY)) == data
+
+
+def test_what_is_not_there_is_for_the_long_way_to_say(s3: BucketPlace) -> None:
+    store = probed(s3)
+    with pytest.raises(Permanent) as caught:
+        list(store.read(KEY))
+    assert caught.value.code == "no-such-object"

@@ -180,3 +180,47 @@ def test_after_failures_in_a_row_it_rests() -> None:
         assert len(server.requests) == len(refusals)
         made._monotonic = lambda: wire.REST_SECONDS + 1
         assert put(made) is not None
+
+
+def test_a_get_is_signed_as_botocore_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with talking(OK.replace(b"Length: 0\r\n\r\n", b"Length: 3\r\n\r\nabc")) as (made, server):
+        body = made.get("a/b!c.dcm", {"versionId": "x/+ ="})
+        assert body is not None
+        assert list(body.chunks(2)) == [b"ab", b"c"]
+    first, *lines = server.requests[0].decode().split("\r\n")
+    sent = dict(line.split(": ", 1) for line in lines if line)
+    assert first == "GET /bucket/a/b%21c.dcm?versionId=x%2F%2B%20%3D HTTP/1.1"
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: datetime.fromtimestamp(NOW, UTC))
+    request = AWSRequest("GET", f"http://127.0.0.1:{server.port}/bucket/a/b%21c.dcm", params={"versionId": "x/+ ="})
+    S3SigV4Auth(Credentials("AKID", "secret"), "s3", "eu-central-1").add_auth(request)
+    assert sent["authorization"] == request.headers["Authorization"]
+
+
+def test_a_body_that_breaks_off_is_an_error() -> None:
+    class Breaking(Server):
+        def _one(self, connection: socket.socket) -> bool:
+            super()._one(connection)
+            return False
+
+    with talking() as (made, _):
+        server = Breaking([b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc"])
+        made._address = Address("127.0.0.1", server.port, False, "/bucket")
+        body = made.get("key", {})
+        assert body is not None
+        with pytest.raises(OSError, match="closed"):
+            list(body.chunks(100))
+        assert not made._idle
+        server.close()
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+def test_anything_but_a_plain_body_is_none(odd: bytes) -> None:
+    if odd == ODD["more than it says"]:
+        return  # the body ends where it says, and the connection is not used again
+    with talking(odd) as (made, _):
+        assert made.get("key", {}) is None
+
+
+def test_a_coded_body_is_none() -> None:
+    with talking(OK.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")) as (made, _):
+        assert made.get("key", {}) is None
