@@ -42,9 +42,14 @@ _SECONDS_EACH = 120.0
 @dataclass(frozen=True)
 class Verdict:
     mutation: Mutation
-    killed: bool
+    status: int
     seconds: float
     output: str
+
+    @property
+    def killed(self) -> bool:
+        """1: some test failed. Anything else, a test file that cannot be loaded too, is no verdict."""
+        return self.status == 1 and " failed" in self.output
 
 
 class NoSuchText(AssertionError):
@@ -55,7 +60,11 @@ def mutated(mutation: Mutation) -> str:
     """The file's source with the mutation in it. Raises NoSuchText."""
     source = (PACKAGE / mutation.file).read_text(encoding="utf-8")
     if source.count(mutation.old) != 1:
-        raise NoSuchText(f"{mutation.name}: its text stands {source.count(mutation.old)} times in {mutation.file}")
+        places = [p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py") if mutation.old in p.read_text("utf-8")]
+        raise NoSuchText(
+            f"{mutation.name}: its text stands {source.count(mutation.old)} times in {mutation.file};"
+            f" it is to be found in {', '.join(map(str, places)) or 'no file at all'}"
+        )
     changed = source.replace(mutation.old, mutation.new)
     compile(changed, mutation.file, "exec")
     return changed
@@ -68,6 +77,11 @@ def run(mutations: Iterable[Mutation]) -> list[Verdict]:
         importlib.import_module(name)
     if any(name.partition(".")[0] == "dicomwatchd" for name in sys.modules):
         raise RuntimeError("the program itself must not be loaded here: a mutant would be the healthy one")
+    # A test that fails by itself would kill every mutant.
+    healthy = Mutation("healthy", "errors.py", "", "", tuple(dict.fromkeys(t for m, _ in sources for t in m.tests)))
+    found = _judged(healthy, (PACKAGE / healthy.file).read_text(encoding="utf-8"))
+    if found.status != 0:
+        raise AssertionError("the tests fail without any mutation:\n" + found.output)
     return [_judged(mutation, source) for mutation, source in sources]
 
 
@@ -80,8 +94,7 @@ def _judged(mutation: Mutation, source: str) -> Verdict:
         status = _wait(child)
         output.seek(0)
         text = output.read()
-    # 1: some test failed. Anything else, a test file that cannot be loaded too, is no verdict.
-    return Verdict(mutation, status == 1 and " failed" in text, time.monotonic() - begun, text)
+    return Verdict(mutation, status, time.monotonic() - begun, text)
 
 
 def _wait(child: int) -> int:

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections import Counter
 
-from tests.simulation.chance import Trace
+from tests.simulation.chance import Trace, Violation
 from tests.simulation.run import simulate
 
 
@@ -30,7 +30,7 @@ def main() -> int:
     for seed in range(first, last):
         try:
             simulate(seed)
-        except Exception as error:  # noqa: BLE001  told below
+        except (Exception, Violation) as error:  # noqa: BLE001  told below
             frames = traceback.extract_tb(error.__traceback__)
             where = next((f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno}" for f in reversed(frames)), "")
             print(f"seed {seed}: {type(error).__name__}: {str(error)[:200]} [{where}]", flush=True)

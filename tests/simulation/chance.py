@@ -15,8 +15,8 @@ class Killed(BaseException):
     """The simulated process is gone. Nothing may catch it, and nothing works until it is started again."""
 
 
-class Violation(AssertionError):
-    """An invariant does not hold."""
+class Violation(BaseException):
+    """An invariant does not hold. No part of the program may take it for an error of its own, and go on."""
 
 
 class VirtualClock:

@@ -30,7 +30,7 @@ def run_all(seeds: range, name: str) -> None:
     for seed in seeds:
         try:
             results.append(simulate(seed))
-        except Exception as error:  # noqa: BLE001  each is told below, with how to see it again
+        except (Exception, Violation) as error:  # noqa: BLE001  each is told below, with how to see it again
             failures[seed] = f"{type(error).__name__}: {error}"
     lost = sum(
         "gone" in text or "did not arrive" in text or "changed that nobody" in text for text in failures.values()
