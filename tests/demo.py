@@ -177,7 +177,7 @@ class Demo:
         archived: set[str] = set()
         last, end = -1, time.monotonic() + PATIENCE_SECONDS
         while len(archived) < len(names) and time.monotonic() < end and daemon.poll() is None:
-            count = sum(1 for path in self.inbox.rglob("*") if path.is_file())
+            count = len(self.left())
             if count != last:
                 say(f"{count} files in the inbox")
                 last = count
@@ -203,7 +203,7 @@ class Demo:
             for m in made:
                 back = self.back / m.series_uid / f"{m.sop_instance_uid}.dcm"
                 identical += back.is_file() and back.read_bytes() == m.path.read_bytes()
-        left = {path for path in self.inbox.rglob("*") if path.is_file()}
+        left = self.left()
         expected = {self.inbox / m.path.relative_to(self.staging) for m in junk}
         unharmed = all(
             path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == m.sha256
@@ -220,6 +220,10 @@ class Demo:
         for what, holds in checks.items():
             print(f"  {'yes' if holds else 'NO '}  {what}")
         return 0 if all(checks.values()) else 1
+
+    def left(self) -> set[Path]:
+        """The files in the inbox; a folder that is tidied away meanwhile is passed over."""
+        return {Path(folder) / name for folder, _, names in os.walk(self.inbox) for name in names}
 
     def ctl(self, *arguments: str) -> None:
         print(f"  $ dicomwatchctl {' '.join(arguments)}")
