@@ -10,10 +10,16 @@ from typing import Any
 from dicomwatchd.control import Command, text, whole
 from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import Permanent
+from dicomwatchd.model import Uid
 from dicomwatchd.queue import Queue
 from dicomwatchd.uploads import UploadDesk
 
 Progress = Callable[[dict[str, Any]], None]
+
+
+def _study_uid(request: Mapping[str, Any]) -> Uid:
+    """Raises BadRequest, InvalidUid."""
+    return Uid(text(request, "study_uid"))
 
 
 def reading(queue: Queue) -> dict[str, Command]:
@@ -26,13 +32,13 @@ def reading(queue: Queue) -> dict[str, Command]:
         return queue.reports.quarantine(whole(request, "limit", 100))
 
     def show(request: Mapping[str, Any], _progress: Progress) -> Any:
-        return queue.reports.show(text(request, "study_uid"))
+        return queue.reports.show(_study_uid(request))
 
     def stats(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.stats(whole(request, "days", 7))
 
     def prove(request: Mapping[str, Any], _progress: Progress) -> Any:
-        return queue.audit.proofs(text(request, "study_uid"))
+        return queue.audit.proofs(_study_uid(request))
 
     return {"queue": list_queue, "quarantine": quarantine, "show": show, "stats": stats, "prove": prove}
 
@@ -51,7 +57,7 @@ def commands(
         return {**queue.reports.status(), **live_status()}
 
     def retry(request: Mapping[str, Any], _progress: Progress) -> Any:
-        study_uid = text(request, "study_uid")
+        study_uid = _study_uid(request)
         if not queue.shipments.retry(study_uid):
             raise Permanent("the study is neither parked nor waiting", code="nothing-to-retry")
         wake()

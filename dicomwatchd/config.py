@@ -264,7 +264,8 @@ def _missing_folders(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
         ]
     named.append(("state_directory", data.get("state_directory", Config.model_fields["state_directory"].default)))
     for where, path in named:
-        if isinstance(path, str | Path) and "\0" not in str(path) and not Path(path).is_dir():
+        # Not Path.is_dir(), which raises where a folder above may not be entered or a name is too long.
+        if isinstance(path, str | Path) and not os.path.isdir(path):  # noqa: PTH112
             yield where, "is not a folder"
 
 

@@ -23,6 +23,7 @@ from dicomwatchd.telemetry.fields import error_fields
 Command = Callable[[Mapping[str, Any], Callable[[dict[str, Any]], None]], Any]
 
 _LINE_LIMIT_BYTES = 1 << 20
+_HIGHEST_NUMBER = 1_000_000
 _ADDRESS_LIMIT_BYTES = 107  # sizeof(sun_path) - 1, unix(7)
 
 
@@ -61,6 +62,7 @@ class ControlServer:
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    request_queue_size = 128  # a client with a timeout is turned away at once when the queue is full
     daemon_threads = True
     block_on_close = False  # a client that waits for its upload must not hold up the stop
 
@@ -118,16 +120,22 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def text(request: Mapping[str, Any], name: str) -> str:
-    """A string argument. Raises BadRequest."""
+    """A string argument that may be a path: what is not UTF-8 in it is escaped as by os.fsdecode. Raises BadRequest."""
     value = request.get(name)
     if not isinstance(value, str):
         raise BadRequest(f"{name} must be given as text")
+    try:
+        holds_nul = b"\0" in os.fsencode(value)
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"{name} holds characters that are none") from error
+    if holds_nul:
+        raise BadRequest(f"{name} holds a NUL character")
     return value
 
 
 def whole(request: Mapping[str, Any], name: str, default: int) -> int:
-    """A positive whole number, or the default. Raises BadRequest."""
+    """A whole number from 1 to a million, or the default. Raises BadRequest."""
     value = request.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadRequest(f"{name} must be a positive whole number")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _HIGHEST_NUMBER:
+        raise BadRequest(f"{name} must be a whole number from 1 to {_HIGHEST_NUMBER}")
     return value

@@ -58,7 +58,8 @@ class UploadDesk:
     def start(self, path: str, *, delete: bool) -> str:
         """Take a folder in; returns the upload's id. Raises Permanent where it cannot be."""
         folder = Path(path)
-        if not folder.is_absolute() or not folder.is_dir():
+        # Not Path.is_dir(), which raises where a folder above may not be entered or a name is too long.
+        if not folder.is_absolute() or not os.path.isdir(folder):  # noqa: PTH112
             raise Permanent(
                 "the daemon sees no such folder",
                 code="no-folder",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import ssl
 import zlib
@@ -186,7 +187,8 @@ def build_client(
     Raises Fatal (code "config") for a region or a CA file that is missing, Transient as `translate` does.
     """
     where = endpoint_name(service, region, endpoint_url)
-    if ca_file is not None and not ca_file.is_file():
+    # Not Path.is_file(), which raises where a folder above may not be entered.
+    if ca_file is not None and not os.path.isfile(ca_file):  # noqa: PTH113
         raise Fatal("ca_file is not there, or is no file", code="config", path=str(ca_file))
     with translated("build the client", where):
         session = session or new_session()

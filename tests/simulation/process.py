@@ -219,12 +219,12 @@ class Process:
     def info(self, event: str, message: str, **fields: object) -> None: ...
 
     def warning(self, event: str, message: str, **fields: object) -> None:
-        self._fate.trace.add("log", event, fields.get("error_code", ""))
+        self._fate.trace.add("log", event, fields.get("code", ""))
 
     def error(self, event: str, message: str, **fields: object) -> None:
         self._fate.trace.add("log", event, *(str(value) for _, value in sorted(fields.items())))
         if event == "study-parked":
-            self.parked[str(fields["study_uid"])] = str(fields.get("error_code", fields))
+            self.parked[str(fields["study_uid"])] = str(fields.get("code", "unexpected"))
 
     # -- the deletion -----------------------------------------------------------------------------------------------
 
