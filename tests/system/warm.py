@@ -24,8 +24,6 @@ from random import Random
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-#: Rounds of intake and dispatcher without anything moving after which a run counts as stuck.
-_PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,25 @@ class Warm:
             bufsize=1,
         )
 
-    def run(self, config: Path, log: Path, *, trace: Sequence[str] = (), inject: Sequence[str] = ()) -> Outcome:
+    def run(
+        self,
+        config: Path,
+        log: Path,
+        *,
+        trace: Sequence[str] = (),
+        inject: Sequence[str] = (),
+        patience_seconds: float = 30.0,
+    ) -> Outcome:
         """Run the daemon as with --once. ``trace``: system calls to list; ``inject``: strace's own expressions, such as
-        "fsync:signal=SIGKILL:when=3"."""
+        "fsync:signal=SIGKILL:when=3". Ends with 1 after ``patience_seconds`` in which nothing has moved."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        request = {"config": str(config), "log": str(log), "trace": list(trace), "inject": list(inject)}
+        request = {
+            "config": str(config),
+            "log": str(log),
+            "trace": list(trace),
+            "inject": list(inject),
+            "patience": patience_seconds,
+        }
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
@@ -68,7 +80,7 @@ class Warm:
         self._process.stdout.close()
 
 
-def once(config_file: Path) -> int:
+def once(config_file: Path, patience_seconds: float) -> int:
     """What `dicomwatchd --once` does, in one thread: 0 when all is archived, 1 when something is not."""
     import dicomwatchd.pipeline.dispatch as dispatch
     import dicomwatchd.running as running_module
@@ -115,7 +127,7 @@ def once(config_file: Path) -> int:
                 return 1 if ends["parked"] or ends["quarantined"] else 0
             if (progress := running.queue.reports.progress()) != last:
                 last, since = progress, clock.monotonic()
-            elif clock.monotonic() - since > _PATIENCE_SECONDS:
+            elif clock.monotonic() - since > patience_seconds:
                 return 1
             if not worked:
                 time.sleep(min(pause, 0.02))
@@ -178,7 +190,7 @@ def _child(request: dict[str, Any], *, stopped: bool) -> None:
         if stopped:
             os.kill(os.getpid(), signal.SIGSTOP)
         os.umask(0o077)
-        code = once(Path(request["config"]))
+        code = once(Path(request["config"]), request["patience"])
         sys.stderr.flush()
     except BaseException:  # noqa: BLE001  the top of this process
         import traceback
