@@ -232,7 +232,7 @@ class Folders:
         return data
 
     def _place(self) -> Path:
-        if self.aim is not None and self._random.random() < 0.3 and self.aim[0].parent.is_dir():
+        if self.aim is not None and self._random.random() < 0.3 and self._is_here(self.aim[0].parent):
             return self.aim[0]
         root = self._random.choice(self.roots)
         root = self.away.get(root, root)  # a modality on the other side of the network does not notice
@@ -240,10 +240,14 @@ class Folders:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"IM{self._random.randint(1, 9)}"
 
+    def _is_here(self, path: Path) -> bool:
+        """In its inbox, and not at a place where an inbox is to be mounted."""
+        return path.exists() and not any(path.is_relative_to(root) for root in self.away)
+
     def _one(self) -> Path | None:
         """A regular file that stands in an inbox under its name and is whole."""
         unfinished = {writer.inode for writer in self.writers}
-        if self.aim is not None and self._random.random() < 0.5 and self.aim[0].is_file():
+        if self.aim is not None and self._random.random() < 0.5 and self._is_here(self.aim[0]):
             return self.aim[0] if self.aim[0].stat().st_ino not in unfinished else None
         found = [
             Path(entry.path)
