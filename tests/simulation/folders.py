@@ -247,7 +247,12 @@ class Folders:
     def _one(self) -> Path | None:
         """A regular file that stands in an inbox under its name and is whole."""
         unfinished = {writer.inode for writer in self.writers}
-        if self.aim is not None and self._random.random() < 0.5 and self._is_here(self.aim[0]):
+        if (
+            self.aim is not None
+            and self._random.random() < 0.5
+            and self._is_here(self.aim[0])
+            and _is_regular(self.aim[0])
+        ):
             return self.aim[0] if self.aim[0].stat().st_ino not in unfinished else None
         found = [
             Path(entry.path)
@@ -316,6 +321,10 @@ class Folders:
             if found.st_nlink == 1:
                 self.thrown_away.add(found.st_ino)
                 self.ledger.pop(found.st_ino, None)
+
+
+def _is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _below(path: str) -> list[os.DirEntry[str]]:
