@@ -7,15 +7,13 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dicomwatchd.errors import Fatal, Transient
 
 DATABASE = "state.db"
-VERSION = 1
-
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
@@ -119,6 +117,10 @@ CREATE TABLE audit (
 CREATE INDEX audit_of_study ON audit (study_uid);
 """
 
+#: What takes a state of version 0, 1, 2 ... to the next one. A released step is never changed: the next is added.
+STEPS: tuple[str, ...] = (TABLES,)
+VERSION = len(STEPS)
+
 
 class Database:
     """The one connection. Every change runs inside `write()`: BEGIN IMMEDIATE, durable when it returns."""
@@ -157,9 +159,10 @@ class Database:
                 self._lock_fd = None
 
 
-def open_writer(state_directory: Path) -> Database:
-    """Open the state for the daemon, making it where there is none. Raises Fatal when another daemon has it, when
-    it is damaged, or when a newer program wrote it; Transient when the disk is full."""
+def open_writer(state_directory: Path, steps: Sequence[str] = STEPS) -> Database:
+    """Open the state for the daemon, making it where there is none and bringing an older one up to date, each step
+    whole or not at all. Raises Fatal when another daemon has it, when it is damaged, or when a newer program wrote
+    it; Transient when the disk is full."""
     path = state_directory / DATABASE
     with ExitStack() as stack, _translated():
         lock_fd = os.open(state_directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -172,13 +175,13 @@ def open_writer(state_directory: Path) -> Database:
         connection = _connect(f"file:{_quoted(path)}?mode=rw")
         stack.callback(connection.close)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > VERSION:
+        if version > len(steps):
             raise Fatal("the state database was written by a newer dicomwatchd", code="state-newer")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        if version == 0:
-            connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
+        for number in range(version, len(steps)):
+            connection.executescript(f"BEGIN IMMEDIATE; {steps[number]} PRAGMA user_version = {number + 1}; COMMIT;")
         stack.pop_all()
     return Database(connection, lock_fd)
 

@@ -325,7 +325,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         OPENING,
     ),
     _queue("a second daemon", "schema.py", "fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", OPENING),
-    _queue("a newer state", "schema.py", "        if version > VERSION:", "        if False:", OPENING),
+    _queue("a newer state", "schema.py", "        if version > len(steps):", "        if False:", OPENING),
     _queue("durable", "schema.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL", OPENING),
     _queue(
         "taken back",

@@ -15,7 +15,7 @@ import pytest
 from dicomwatchd.errors import DicomwatchdError, Fatal, Transient
 from dicomwatchd.model import StudyState
 from dicomwatchd.queue import known_archive_id, open_queue, open_queue_to_read
-from dicomwatchd.queue.schema import DATABASE, VERSION, Database, open_writer
+from dicomwatchd.queue.schema import DATABASE, STEPS, VERSION, Database, open_writer
 from tests.unit.queues import STUDY, Bench, StandingClock
 
 
@@ -102,16 +102,41 @@ def test_a_start_that_was_killed_before_the_tables_were_made(tmp_path: Path) -> 
     bench.queue.close()
 
 
-def test_tables_are_made_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dicomwatchd.queue import schema
-
-    monkeypatch.setattr(schema, "TABLES", schema.TABLES + "CREATE TABLE nonsense (;")
+def test_tables_are_made_at_once_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(Fatal):
-        open_writer(tmp_path)
-    monkeypatch.undo()
+        open_writer(tmp_path, [STEPS[0] + "CREATE TABLE nonsense (;"])
     bench = Bench(tmp_path)
     bench.add("IM1")
     bench.queue.close()
+
+
+def test_an_older_state_is_brought_up_to_date_and_loses_nothing(bench: Bench) -> None:
+    bench.add("IM1")
+    before = [tuple(row) for row in bench.rows("SELECT * FROM files")]
+    bench.queue.close()
+    later = [*STEPS, "ALTER TABLE files ADD COLUMN colour TEXT;", "UPDATE files SET colour = 'grey';"]
+    database = open_writer(bench.directory, later)
+    with database.read() as db:
+        found = [tuple(row) for row in db.execute("SELECT * FROM files")]
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+    database.close()
+    assert (found, version) == ([(*row, "grey") for row in before], len(later))
+    assert refused(bench.directory).code == "state-newer", "an older program leaves it alone"
+
+
+def test_a_step_that_fails_leaves_the_state_at_the_last_one_that_did_not(bench: Bench) -> None:
+    bench.add("IM1")
+    bench.queue.close()
+    with pytest.raises(Fatal):
+        open_writer(
+            bench.directory,
+            [*STEPS, "ALTER TABLE files ADD COLUMN colour TEXT;", "DELETE FROM files; CREATE TABLE nonsense (;"],
+        )
+    database = open_writer(bench.directory, [*STEPS, "ALTER TABLE files ADD COLUMN colour TEXT;"])
+    with database.read() as db:
+        assert db.execute("SELECT COUNT(*), COUNT(colour) FROM files").fetchone()[:] == (1, 0)
+        assert db.execute("PRAGMA user_version").fetchone()[0] == len(STEPS) + 1
+    database.close()
 
 
 # -- damage ---------------------------------------------------------------------------------------------------------
