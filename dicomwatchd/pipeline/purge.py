@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dicomwatchd.localfiles import ASIDE, directory, open_root
+from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside
 from dicomwatchd.pipeline.pool import Map
 from dicomwatchd.pipeline.proof import DeletionProof, delete_on_proof, prove
@@ -21,7 +22,7 @@ __all__ = ["Outcome", "delete", "prove", "tidy"]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """``kept`` are files that turned out to be other ones than was proven, with the reason: they are taken up anew.
-    ``untouched`` are as they were."""
+    ``untouched`` are as they were, but for the ctime of one that was set aside and put back."""
 
     deleted: list[LocalFile]
     kept: list[tuple[LocalFile, str]]
@@ -69,7 +70,7 @@ def delete(
                 first_error = first_error or result
                 if isinstance(result, LeftAside):
                     left_aside(file.source_id)
-                outcome.untouched.append(file)
+                outcome.untouched.append(_as_it_is_now(source(file), file))
     finally:
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
         # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
@@ -80,9 +81,26 @@ def delete(
     return outcome
 
 
+def _as_it_is_now(source: Source, file: LocalFile) -> LocalFile:
+    """The file with the ctime that putting it back has given it. Nobody's change: the study need not arrive anew for
+    it. Whatever else may have changed meanwhile shows when its content is next compared."""
+    try:
+        root_fd = open_root(source.path)
+    except OSError:
+        return file
+    try:
+        with directory(root_fd, file.dir) as directory_fd:
+            found = FileIdentity.of(os.stat(file.name, dir_fd=directory_fd, follow_symlinks=False))
+    except OSError:
+        return file
+    finally:
+        os.close(root_fd)
+    return replace(file, identity=found) if found.same_but_ctime(file.identity) else file
+
+
 def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source]) -> None:
     touched: dict[bytes, set[bytes]] = {}
-    for file in (*outcome.deleted, *(file for file, _ in outcome.kept)):
+    for file in (*outcome.deleted, *(file for file, _ in outcome.kept), *outcome.untouched):
         touched.setdefault(source(file).path, set()).add(file.dir)
     for root, directories in touched.items():
         tidy(root, directories)

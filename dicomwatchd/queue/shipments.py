@@ -305,7 +305,8 @@ class Shipments:
                 [(f.file_id,) for f in (*deleted, *(file for file, _ in restored))],
             )
             db.executemany(
-                "UPDATE files SET state = ? WHERE file_id = ?", [(FileState.STORED, f.file_id) for f in untouched]
+                "UPDATE files SET state = ?, identity = ? WHERE file_id = ?",
+                [(FileState.STORED, identity_text(f.identity), f.file_id) for f in untouched],
             )
 
     def asides(self, study_uid: Uid | None = None) -> list[Aside]:

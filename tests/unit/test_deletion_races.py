@@ -374,6 +374,43 @@ def test_an_inbox_that_is_not_mounted_is_no_evidence_of_deletion(pieces: Pieces,
     assert pieces.left() == []
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EPERM])
+def test_a_file_system_that_renames_and_does_not_unlink(
+    number: int, pieces: Pieces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Setting a file aside and putting it back moves its ctime. That is no change of anybody's: the study must not
+    arrive anew for it, and be tried without a pause, for good."""
+    path, old = one_file(pieces)
+    real = os.unlink
+
+    def refuse(name: str | bytes, *arguments: object, **named: object) -> None:
+        if name == b"IM0001":
+            raise OSError(number, "refused")
+        real(name, *arguments, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", refuse)
+        for _ in range(5):
+            pieces.settle()
+            pieces.ship()
+        assert path.read_bytes() == old
+        study = next(key.split("/")[1] for key in pieces.memory.versions)
+        [row] = pieces.queue.reports.queue(10)
+        entries = [entry.body["kind"] for entry in pieces.queue.audit.of_study(study)]
+        if number == errno.EPERM:
+            assert (row["state"], row["code"]) == ("parked", "cannot-delete")
+            assert entries == ["authorised", "untouched"]
+            assert pieces.queue.shipments.retry(study)
+        else:
+            assert (row["state"], row["code"]) == ("queued", "local-eio")
+            assert row["attempts"] >= 2
+            assert entries == ["authorised", "untouched"] * row["attempts"]
+    pieces.clock.advance(1000)
+    pieces.run()
+    assert pieces.left() == [] and not list(pieces.inbox.iterdir())
+    assert pieces.manifest(study).revision == 1
+
+
 # -- names ------------------------------------------------------------------------------------------------------------
 
 
