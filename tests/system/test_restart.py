@@ -54,16 +54,23 @@ class Traced:
             pytest.skip("strace is not installed")
         self.site = site
         self.file = site.root / "trace"
-        self.starts = 0
+        self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> subprocess.Popen[bytes]:
         command = ["strace", "-f", "-y", "-A", "-o", str(self.file), "-e", "signal=none", "-e", "trace=renameat2"]
         command += ["--seccomp-bpf", PYTHON, "-m", "dicomwatchd", "--config", str(self.site.config_file)]
         with self.site.log_file.open("ab") as log:
             process = subprocess.Popen(command, env=self.site.environment, stdout=log, stderr=log)
-        self.starts += 1
-        self.site.wait_for(lambda: len(self.site.events("started")) == self.starts, 30, "the daemon to start")
+        self.processes.append(process)
+        self.site.wait_for(lambda: len(self.site.events("started")) == len(self.processes), 30, "the daemon to start")
         return process
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                for child in psutil.Process(process.pid).children():
+                    child.kill()
+                process.wait(10)
 
     def sent(self) -> Counter[str]:
         """How often a file was sent for each SOP instance, to be kept or to be found there already."""
@@ -71,10 +78,16 @@ class Traced:
         return Counter(match[1] for line in self.file.read_text().splitlines() if (match := pattern.search(line)))
 
 
-@pytest.mark.parametrize("after", [1, 13, SLICES - 1, "recorded"])
-def test_sigterm_in_the_middle(after: int | str, site: Site) -> None:
-    made = study(site)
+@pytest.fixture
+def traced(site: Site) -> Iterator[Traced]:
     traced = Traced(site)
+    yield traced
+    traced.close()
+
+
+@pytest.mark.parametrize("after", [1, 13, SLICES - 1, "recorded"])
+def test_sigterm_in_the_middle(after: int | str, site: Site, traced: Traced) -> None:
+    made = study(site)
     process = traced.start()
     manifest = site.root / "archive" / "studies" / made[0].study_uid / "manifests" / "00000001.json"
     site.wait_for(lambda: manifest.exists() if after == "recorded" else objects(site) >= int(after), 60, "the middle")
