@@ -45,16 +45,17 @@ def reading(queue: Queue) -> dict[str, Command]:
 
 def commands(
     queue: Queue,
-    live_status: Callable[[], dict[str, Any]],
+    live_status: Callable[[list[dict[str, Any]]], dict[str, Any]],
     examine: Callable[[], list[Finding]],
     uploads: UploadDesk,
     wake: Callable[[], None],
 ) -> dict[str, Command]:
-    """``live_status`` is what only the running daemon knows, ``examine`` what its doctor finds; the rest comes from
-    the queue."""
+    """``live_status`` adds to what the queue says of the inboxes what only the running daemon knows, ``examine`` is
+    what its doctor finds; the rest comes from the queue."""
 
     def status(_request: Mapping[str, Any], _progress: Progress) -> Any:
-        return {**queue.reports.status(), **live_status()}
+        reported = queue.reports.status()
+        return {**reported, **live_status(reported["inboxes"])}
 
     def retry(request: Mapping[str, Any], _progress: Progress) -> Any:
         study_uid = _study_uid(request)

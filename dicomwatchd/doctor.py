@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import Catalogue
@@ -48,9 +49,17 @@ def examine(config: Config, store: ObjectStore, catalogue: Catalogue) -> list[Fi
     return [*_archive(store, catalogue), *_disk(config), *(f for box in config.inboxes for f in _inbox(box))]
 
 
-def free_share(path: Path) -> float:
-    """The part of the file system that is free, 0 to 1. Raises OSError."""
-    usage = shutil.disk_usage(path)
+class DiskUsage(Protocol):
+    """What shutil.disk_usage gives."""
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def free(self) -> int: ...
+
+
+def free_share(usage: DiskUsage) -> float:
+    """The part of a file system that is free, 0 to 1."""
     return usage.free / usage.total if usage.total else 0.0
 
 
@@ -107,7 +116,7 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
 def _disk(config: Config) -> Iterator[Finding]:
     for name, path in (("state", config.state_directory), *((box.name, box.path) for box in config.inboxes)):
         with suppress(OSError):
-            share = free_share(path)
+            share = free_share(shutil.disk_usage(path))
             enough = share >= config.disk_free_warn_share
             yield Finding(f"disk of {name}", "good" if enough else "bad", f"{share:.0%} free")
 

@@ -12,7 +12,7 @@ import fcntl
 import os
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from dicomwatchd.model import FileIdentity
@@ -81,6 +81,19 @@ def make_directory(parent_fd: int, name: bytes, mode: int) -> int:
     with suppress(FileExistsError):
         os.mkdir(name, mode, dir_fd=parent_fd)
     return os.open(name, _DIRECTORY, dir_fd=parent_fd)
+
+
+def make_directories(start_fd: int, parts: Iterable[bytes], mode: int) -> int:
+    """Open the directory that ``parts`` lead to, one below the other from ``start_fd``, making what is not there;
+    returns the descriptor. Raises OSError."""
+    fd = os.dup(start_fd)
+    for part in parts:
+        try:
+            deeper = make_directory(fd, part, mode)
+        finally:
+            os.close(fd)
+        fd = deeper
+    return fd
 
 
 @contextmanager

@@ -1,10 +1,14 @@
-"""What comes in from outside to nearly every part: the time and the log."""
+"""What comes in from outside to nearly every part: the time, the log, and the threads behind a map."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class Clock(Protocol):
@@ -23,6 +27,12 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+class Map(Protocol):
+    """Like the built-in map: results in order, lazily; what ``function`` raises is raised in its place."""
+
+    def __call__(self, function: Callable[[_T], _R], items: Iterable[_T], /) -> Iterator[_R]: ...
 
 
 class Log(Protocol):

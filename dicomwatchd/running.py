@@ -142,8 +142,7 @@ class Running:
         for thread in range(self._config.workers):
             self.heartbeats.register(f"worker-{thread}", WORKER_SILENCE_SECONDS)
         self._thread("dispatcher", self._dispatcher.run, self._stopping)
-        for inbox in self._config.inboxes:
-            source = self._source_of(inbox)
+        for source, inbox in zip(self._inbox_sources, self._config.inboxes, strict=True):
             self._intakes[source.source_id] = self._intake(source, _settings(inbox, self._config))
         self.uploads.resume()
         self.queue.arrivals.retire([*self._intakes, *self.uploads.sources()])
@@ -190,10 +189,6 @@ class Running:
         self._archive.catalogue.close()
 
     @property
-    def draining(self) -> bool:
-        return self._stopping.is_set()
-
-    @property
     def at_rest(self) -> bool:
         """Every inbox was looked at whole, and nothing in them is still settling."""
         return all(intake.available and intake.at_rest for intake in self._intakes.values())
@@ -220,8 +215,8 @@ class Running:
 
     def _recover(self) -> None:
         unavailable = set()
-        for source in [*map(self._source_of, self._config.inboxes), *self.queue.arrivals.sources()]:
-            self._sources[source.source_id] = source
+        self._inbox_sources = list(map(self._source_of, self._config.inboxes))
+        self._sources = {source.source_id: source for source in self.queue.arrivals.sources()}
         for source in self._sources.values():
             root = recover.bring_back(source, self._journal).root
             if root is None:
@@ -238,9 +233,7 @@ class Running:
         recover.conclude_these(self.queue.shipments, mine)
 
     def _source_of(self, inbox: Inbox) -> Source:
-        source = self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox.path), "inbox")
-        self._sources[source.source_id] = source
-        return source
+        return self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox.path), "inbox")
 
     def _intake(self, source: Source, settings: IntakeSettings) -> InboxIntake:
         return InboxIntake(
@@ -303,14 +296,15 @@ class Running:
             return AfterArchive(delete=False, keep_seconds=rule.seconds)
         return AfterArchive(delete=rule == "delete")
 
+    def _intake_of(self, source_id: int) -> InboxIntake | None:
+        return self._intakes.get(source_id) or self.uploads.intake_of(source_id)
+
     def _look_again(self, source_id: int, directory: bytes) -> None:
-        intake = self._intakes.get(source_id) or self.uploads.intake_of(source_id)
-        if intake is not None:
+        if intake := self._intake_of(source_id):
             intake.hint(directory)
 
     def _left_aside(self, source_id: int) -> None:
-        intake = self._intakes.get(source_id) or self.uploads.intake_of(source_id)
-        if intake is not None:
+        if intake := self._intake_of(source_id):
             intake.mend_soon()
 
     def _own_folders(self) -> list[Path]:
@@ -336,14 +330,15 @@ class Running:
         low = {}
         for name, path in places.items():
             try:
-                low[name] = doctor.free_share(path)
+                usage = shutil.disk_usage(path)
             except OSError:
                 continue  # the intake says so
-        low = {name: share for name, share in low.items() if share < self._config.disk_free_warn_share}
-        for name in low.keys() - self._low_disks.keys():
-            self._journal.warning(
-                "disk-low", "a disk is filling up", inbox=name, free_bytes=shutil.disk_usage(places[name]).free
-            )
+            share = doctor.free_share(usage)
+            if share >= self._config.disk_free_warn_share:
+                continue
+            low[name] = share
+            if name not in self._low_disks:
+                self._journal.warning("disk-low", "a disk is filling up", inbox=name, free_bytes=usage.free)
         self._low_disks = low
 
     # -- telling ----------------------------------------------------------------------------------------------------
@@ -385,7 +380,8 @@ class Running:
             **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
         )
 
-    def _live_status(self) -> dict[str, Any]:
+    def _live_status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
+        """What only the running daemon knows; ``inboxes`` is what the queue says of them."""
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
         looks = {intake.source.name: intake for intake in self._intakes.values()}
@@ -396,7 +392,7 @@ class Running:
                     "state": "away" if (look := looks.get(inbox["name"])) and not look.available else "open",
                     "last_scan_seconds": look and look.last_scan_seconds,
                 }
-                for inbox in self.queue.reports.status()["inboxes"]
+                for inbox in inboxes
             ],
             "version": __version__,
             "pid": os.getpid(),

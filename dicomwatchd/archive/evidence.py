@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os.path
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
-from typing import Literal, Protocol, TypeVar
+from typing import Literal
 
 from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import Permanent
+from dicomwatchd.ports import Map
 
 GROUP = 2000
 LISTING_PAYS_FROM = 8  # a listing costs about as much as so many HEADs
@@ -19,9 +20,6 @@ _LISTED_AT_LEAST = 1000
 _LISTED_PER_RECEIPT = 50
 
 Problem = Literal["", "missing", "size", "content", "unreadable"]
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 class Method(StrEnum):
@@ -42,12 +40,6 @@ class Verdict:
     verified_by: str
     seen: StoredObject | None
     problem: Problem = ""
-
-
-class Map(Protocol):
-    """The built-in map, or one that calls the function in several threads and yields in any order."""
-
-    def __call__(self, function: Callable[[_T], _R], items: Iterable[_T], /) -> Iterable[_R]: ...
 
 
 def examine(

@@ -5,10 +5,9 @@ May run beside a daemon, may be stopped and run again: what is recorded already 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Protocol
 
 from dicomwatchd.archive import keys, manifest
 from dicomwatchd.archive.catalogue import Catalogue, StudyRecord
@@ -16,6 +15,7 @@ from dicomwatchd.archive.documents import LEFT_OUT
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import NotInitialised, Permanent, RevisionConflict
 from dicomwatchd.model import Uid
+from dicomwatchd.ports import Map
 
 #: Studies handed to `map` at once: enough to keep its threads busy, few enough to keep memory flat.
 _BATCH_STUDIES = 256
@@ -43,12 +43,6 @@ class RebuildReport:
     @property
     def unusable(self) -> int:
         return self.studies - self.recorded - self.unchanged
-
-
-class Map(Protocol):
-    """`map`, or the same method of an executor: results in order, exceptions where their turn comes."""
-
-    def __call__(self, function: Callable[[_Study], _Outcome], studies: Iterable[_Study], /) -> Iterable[_Outcome]: ...
 
 
 def rebuild(

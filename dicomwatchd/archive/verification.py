@@ -9,6 +9,7 @@ from dicomwatchd.archive import evidence, keys
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
 from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
 from dicomwatchd.model import Uid
+from dicomwatchd.ports import Map
 
 _WORDS = {
     "missing": "the object is missing",
@@ -57,7 +58,7 @@ def verify(
     manifest: Manifest,
     *,
     deep: bool = False,
-    map: evidence.Map = map,
+    map: Map = map,
     progress: Callable[[int, int], None] = lambda _files, _size_bytes: None,
 ) -> Verification:
     """Look at every instance of the manifest. ``progress`` is told of files and bytes settled, in this thread.

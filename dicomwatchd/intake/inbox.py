@@ -224,13 +224,11 @@ class InboxIntake:
             return
         nearly = self._arrivals.nearly_quiet(self.source.source_id)
         if self._settings.full_look_before_quiet:
-            confirmed = dict.fromkeys(nearly)
             began = self._last_scan_began
         else:
             for parent in sorted({d for directories in nearly.values() for d in directories}):
                 self._look_again(root_fd, parent, lambda: None)
             self._flush()
-            confirmed = dict.fromkeys(nearly)
         held = [
             uid
             for uid in nearly
@@ -238,10 +236,8 @@ class InboxIntake:
         ]
         if held:
             self._arrivals.postpone(self.source.source_id, held, max(self._settings.settle_seconds, 0.5))
-            for uid in held:
-                confirmed.pop(uid, None)
-        if confirmed:
-            self._arrivals.confirm_quiet(self.source.source_id, list(confirmed), began)
+        if confirmed := [uid for uid in nearly if uid not in held]:
+            self._arrivals.confirm_quiet(self.source.source_id, confirmed, began)
             self._on_queued()
 
     # -- one directory ------------------------------------------------------------------------------------------

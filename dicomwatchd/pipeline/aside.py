@@ -23,7 +23,7 @@ from dicomwatchd.localfiles import (
     NoStrictRename,
     WriterPresent,
     identity,
-    make_directory,
+    make_directories,
     open_root,
     read_lease,
     rename_noreplace,
@@ -35,6 +35,7 @@ from dicomwatchd.pipeline.local import CHUNK_BYTES, read_exactly, sha256_of
 #: A file set aside without a directory of its own: this before its name.
 ASIDE_NAME = ASIDE + b"-"
 NAME_BYTES = 255
+PRIVATE_MODE = 0o700
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRIES = 5
@@ -79,7 +80,7 @@ def _moved(root: bytes, parent: bytes, name: bytes, directory_fd: int) -> Aside:
                 if error.errno != errno.EXDEV:
                     raise
                 # Another file system is mounted at or above the file's directory.
-                return _moved_into(_descend(directory_fd, [ASIDE]), name, directory_fd)
+                return _moved_into(make_directories(directory_fd, [ASIDE], PRIVATE_MODE), name, directory_fd)
         except FileNotFoundError:
             # Either the file is gone, or another shipment has just tidied the private directory away.
             if not _is_there(directory_fd, name):
@@ -106,20 +107,9 @@ def _moved_into(private_fd: int, name: bytes, directory_fd: int) -> Aside:
 def _private(root: bytes, parts: Sequence[bytes]) -> int:
     root_fd = open_root(root)
     try:
-        return _descend(root_fd, parts)
+        return make_directories(root_fd, parts, PRIVATE_MODE)
     finally:
         os.close(root_fd)
-
-
-def _descend(start_fd: int, parts: Sequence[bytes]) -> int:
-    fd = os.dup(start_fd)
-    for part in parts:
-        try:
-            deeper = make_directory(fd, part, 0o700)
-        finally:
-            os.close(fd)
-        fd = deeper
-    return fd
 
 
 def _is_there(directory_fd: int, name: bytes) -> bool:

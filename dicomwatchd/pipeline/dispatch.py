@@ -17,9 +17,9 @@ from dicomwatchd.errors import (
     Stopping,
     Transient,
 )
-from dicomwatchd.pipeline.pool import Map
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.pipeline.stages import ship
+from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
 from dicomwatchd.telemetry.fields import error_fields

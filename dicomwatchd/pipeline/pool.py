@@ -9,15 +9,10 @@ from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from dicomwatchd.errors import Stopping
+from dicomwatchd.ports import Map
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Map(Protocol):
-    """Like the built-in map: results in order, lazily; what ``function`` raises is raised in its place."""
-
-    def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]: ...
 
 
 class Workers(Protocol):

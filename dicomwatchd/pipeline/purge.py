@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from dicomwatchd.localfiles import ASIDE, directory, open_root
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside
-from dicomwatchd.pipeline.pool import Map
 from dicomwatchd.pipeline.proof import DeletionProof, delete_on_proof, prove
-from dicomwatchd.ports import Clock
+from dicomwatchd.ports import Clock, Map
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
 from dicomwatchd.queue.shipments import Shipments
 

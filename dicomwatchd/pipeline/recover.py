@@ -9,14 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from dicomwatchd.localfiles import ASIDE, directory, make_directory, open_root
+from dicomwatchd.localfiles import ASIDE, directory, make_directories, open_root
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, put_back
 from dicomwatchd.pipeline.purge import tidy
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.rows import Source, identity_of
-from dicomwatchd.queue.shipments import Aside as PendingDeletion
-from dicomwatchd.queue.shipments import Shipments
+from dicomwatchd.queue.shipments import PendingDeletion, Shipments
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +166,7 @@ class _Search:
                         self._empty_out(home_fd, relative + b"/" + name if relative else name)
                     continue
                 with self._telling():
-                    target_fd = _open_or_make(home_fd, relative)
+                    target_fd = make_directories(home_fd, relative.split(b"/") if relative else (), 0o770)
                     try:
                         self._put_back(Aside(aside_fd, name), target_fd, name)
                     finally:
@@ -197,17 +196,6 @@ class _Search:
 def _entries(directory_fd: int) -> list[tuple[bytes, bool]]:
     with os.scandir(directory_fd) as entries:
         return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-
-
-def _open_or_make(home_fd: int, relative: bytes) -> int:
-    fd = os.dup(home_fd)
-    for part in relative.split(b"/") if relative else ():
-        try:
-            deeper = make_directory(fd, part, 0o770)
-        finally:
-            os.close(fd)
-        fd = deeper
-    return fd
 
 
 def _remove_empty(parent_fd: int, name: bytes) -> None:

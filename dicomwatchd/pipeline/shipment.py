@@ -11,8 +11,7 @@ from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.evidence import Verdict
 from dicomwatchd.archive.store import ObjectStore, Receipt
-from dicomwatchd.pipeline.pool import Map
-from dicomwatchd.ports import Clock, Log
+from dicomwatchd.ports import Clock, Log, Map
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.telemetry.metrics import StageClock

@@ -26,10 +26,10 @@ from dicomwatchd.model import FileState, StudyEvent
 from dicomwatchd.pipeline import purge as purging
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.local import content_of
-from dicomwatchd.pipeline.pool import Map
 from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, examined, receipt_of, receipt_text, source_of
+from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import Claim, LocalFile
 from dicomwatchd.telemetry.metrics import StageClock
 

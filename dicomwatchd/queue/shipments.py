@@ -26,7 +26,7 @@ LONGEST_WAIT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class PendingDeletion:
     """A file whose deletion was authorised and of which it is not yet known how that ended."""
 
     file_id: int
@@ -309,7 +309,7 @@ class Shipments:
                 [(FileState.STORED, identity_text(f.identity), f.file_id) for f in untouched],
             )
 
-    def asides(self, study_uid: Uid | None = None) -> list[Aside]:
+    def asides(self, study_uid: Uid | None = None) -> list[PendingDeletion]:
         """Files, of one study or all, whose deletion was authorised and not concluded: at start, the ones a crash has
         left; under a fresh claim, the ones whose end could not be written down."""
         with self._database.read() as db:
@@ -319,11 +319,11 @@ class Shipments:
                 (FileState.ASIDE, study_uid, study_uid),
             ).fetchall()
         return [
-            Aside(r["file_id"], r["source_id"], r["path"], r["dir"], r["name"], r["identity"], r["study_uid"])
+            PendingDeletion(r["file_id"], r["source_id"], r["path"], r["dir"], r["name"], r["identity"], r["study_uid"])
             for r in rows
         ]
 
-    def concluded(self, aside: Aside, kind: str, why: str) -> None:
+    def concluded(self, aside: PendingDeletion, kind: str, why: str) -> None:
         """After a crash: ``kind`` "deleted" (the unlink had happened), "restored" (the file is back), or "gone" (nobody
         can tell). An end that is written down already stays as it is."""
         with self._database.write() as db:

@@ -27,7 +27,7 @@ from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipme
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.rows import LocalFile, Source, Transition
 from dicomwatchd.queue.schema import Database, open_writer
-from dicomwatchd.queue.shipments import Aside
+from dicomwatchd.queue.shipments import PendingDeletion
 from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
 from tests.simulation.chance import Fate, Violation
 from tests.simulation.folders import Folders
@@ -71,7 +71,7 @@ class Process:
         self._sources: dict[int, Source] = {}
         self._busy: set[int] = set()
         self._up = False
-        self._pending: list[Aside] = []
+        self._pending: list[PendingDeletion] = []
         self._patches = ExitStack()
         _patch(self._patches, self, fate, folders)
 

@@ -261,7 +261,7 @@ def test_a_full_disk_takes_no_directory_and_still_gets_emptied(pieces: Pieces, m
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(aside_module, "make_directory", full)
+    monkeypatch.setattr(aside_module, "make_directories", full)
     pieces.ship()
     assert pieces.left() == []
 
@@ -274,7 +274,7 @@ def test_a_crash_on_a_full_disk_is_put_right(pieces: Pieces, monkeypatch: pytest
         raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(aside_module, "make_directory", full)
+        patch.setattr(aside_module, "make_directories", full)
         crash(pieces)
     assert [p.name for p in pieces.left()] == [f"{os.fsdecode(ASIDE)}-IM0001"]
     pieces.scan()
