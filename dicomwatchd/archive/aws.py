@@ -6,10 +6,8 @@ import http.client
 import os
 import re
 import ssl
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -18,9 +16,9 @@ import botocore.session
 import urllib3.exceptions
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
-from botocore.utils import parse_timestamp
 
 from dicomwatchd import __version__
+from dicomwatchd.archive import aws_answers
 from dicomwatchd.archive.aws_credentials import Chain
 from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, Permanent, Transient
 
@@ -89,7 +87,6 @@ _CONFLICT = re.compile(
     r"|ResourceInUseException|NoSuchUpload|InvalidPart|409|PreconditionFailed|412)\Z"
 )
 _DAMAGED = re.compile(r"(?:BadDigest|XAmzContentSHA256Mismatch|XAmzContentChecksumMismatch|IncompleteBody)\Z")
-_LISTED_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z\Z")
 _CODE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
 _LOCAL_CREDENTIALS = (
@@ -121,16 +118,8 @@ def new_session() -> botocore.session.Session:
     """With the standard chain of credentials, as we look them up (see `Chain`)."""
     session = botocore.session.Session()
     session.register_component("credential_provider", Chain(session))
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
+    session.register_component("response_parser_factory", aws_answers.Parsers())
     return session
-
-
-def _timestamp(value: Any) -> Any:
-    """As botocore reads a timestamp. Its general way takes most of the time of reading a listing, one for each object;
-    the form that S3 has in listings is read directly."""
-    if isinstance(value, str) and _LISTED_TIME.match(value):
-        return datetime.fromisoformat(value)
-    return parse_timestamp(value)
 
 
 @overload
@@ -214,18 +203,8 @@ def build_client(
                 s3=s3,
             ),
         )
-        if service == "dynamodb":
-            client.meta.events.register("after-call.dynamodb", _check_crc32)
+        aws_answers.watch(client)
         return client
-
-
-def _check_crc32(http_response: Any, **_: object) -> None:
-    """DynamoDB says the CRC32 of each answer. botocore repeats a request whose answer does not fit, and takes the
-    answer to the last repetition as it is."""
-    expected = http_response.headers.get("x-amz-crc32")
-    actual = zlib.crc32(http_response.content)
-    if expected is not None and expected != str(actual):
-        raise aws.ChecksumError(checksum_type="crc32", expected_checksum=expected, actual_checksum=str(actual))
 
 
 def endpoint_name(service: str, region: str | None, endpoint_url: str | None) -> str:

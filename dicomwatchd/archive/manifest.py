@@ -312,7 +312,7 @@ def _value(attributes: DicomJson, tag: str) -> str:
 
 
 def _study_date(value: str) -> str:
-    return value if len(value) == 8 and value.isascii() and value.isdigit() else ""
+    return value if len(value) == 8 and value.isascii() and value.isdecimal() else ""
 
 
 _TEXT_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.type in ("str", "Uid"))

@@ -106,8 +106,6 @@ class S3Bucket:
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
         except aws.FOREIGN as error:
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
-        if not isinstance(answer.get("ContentLength"), int):
-            raise Transient("HeadObject gave no size", code="strange-answer", endpoint=self.endpoint)
         return _stored(key, answer, answer["ContentLength"])
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
@@ -150,7 +148,6 @@ def _no_such_bucket(error: BaseException) -> botocore.exceptions.ClientError:
 
 
 def _stored(key: str, answer: Any, size_bytes: int) -> StoredObject:
-    modified = answer.get("LastModified")
     return StoredObject(
         key=key,
         size_bytes=size_bytes,
@@ -158,7 +155,6 @@ def _stored(key: str, answer: Any, size_bytes: int) -> StoredObject:
         version_id=answer.get("VersionId"),
         checksum=_checksum(answer),
         encryption=answer.get("ServerSideEncryption"),
-        modified_at=modified.timestamp() if modified is not None else None,
     )
 
 

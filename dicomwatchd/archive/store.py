@@ -44,7 +44,6 @@ class StoredObject:
     version_id: str | None = None
     checksum: str | None = None
     encryption: str | None = None
-    modified_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

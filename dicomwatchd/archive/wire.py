@@ -266,7 +266,7 @@ class Body:
     def __init__(self, connection: _Connection, answer: Answer, give_back: Callable[[_Connection], None]) -> None:
         """Raises _OddAnswer where the length is not known."""
         length = answer.headers.get("content-length", "")
-        if "transfer-encoding" in answer.headers or "content-encoding" in answer.headers or not length.isdigit():
+        if "transfer-encoding" in answer.headers or "content-encoding" in answer.headers or not length.isdecimal():
             raise _OddAnswer
         self.length = int(length)
         self._connection = connection
@@ -295,7 +295,7 @@ def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
     """Status and headers of an HTTP/1.1 answer. Raises _OddAnswer."""
     first, *lines = head.decode("iso-8859-1").split("\r\n")
     protocol, _, rest = first.partition(" ")
-    if protocol != "HTTP/1.1" or not rest[:3].isdigit():
+    if protocol != "HTTP/1.1" or not rest[:3].isdecimal():
         raise _OddAnswer
     headers: dict[str, str] = {}
     for line in lines:

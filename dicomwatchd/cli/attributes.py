@@ -23,7 +23,7 @@ def text(attributes: DicomJson, tag: str) -> str:
 
 def date(value: str) -> str:
     """20260131 -> 2026-01-31; anything else as it is."""
-    return f"{value[:4]}-{value[4:6]}-{value[6:]}" if len(value) == 8 and value.isdigit() else value
+    return f"{value[:4]}-{value[4:6]}-{value[6:]}" if len(value) == 8 and value.isdecimal() else value
 
 
 def _one(value: object) -> str:

@@ -79,7 +79,7 @@ class ServiceManager:
         mine = environ.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
         return cls(
             sdnotify.SystemdNotifier().notify,
-            watchdog_seconds=int(watchdog) / 1e6 if mine and watchdog.isdigit() and int(watchdog) > 0 else None,
+            watchdog_seconds=int(watchdog) / 1e6 if mine and watchdog.isdecimal() and int(watchdog) > 0 else None,
         )
 
     @property

@@ -140,6 +140,8 @@ ODD = {
     "an error": b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\n\r\n",
     "a redirect": b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://elsewhere/\r\nContent-Length: 0\r\n\r\n",
     "an informational answer": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "digits that are none": b"HTTP/1.1 2\xb20 OK\r\nContent-Length: 0\r\n\r\n",
+    "a length of digits that are none": b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\n",
     "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "no length": b"HTTP/1.1 200 OK\r\nETag: x\r\n\r\n",
     "a length that is none": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
