@@ -16,7 +16,7 @@ from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.factory import open_catalogue, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.commands import commands
-from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
+from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.control import ControlServer
 from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised
@@ -25,7 +25,7 @@ from dicomwatchd.intake.watch import Watcher
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Pool
-from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context, Shipment
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source, Transition
@@ -78,7 +78,9 @@ def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
         store.close()
         catalogue.close()
         raise
-    return Archive(identity.archive_id, store, catalogue, memory)
+    layout = config.archive.layout
+    bundling = Bundling(layout.below_bytes, layout.size_bytes) if isinstance(layout, BundledLayout) else None
+    return Archive(identity.archive_id, store, catalogue, memory, bundling)
 
 
 class Running:

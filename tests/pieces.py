@@ -4,7 +4,9 @@ intake, queue, pipeline and files; the archive is in memory, time passes when it
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
-from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
@@ -77,6 +79,7 @@ class Pieces:
         catalogue: Catalogue | None = None,
         after_archive: AfterArchive | None = None,
         clock: FakeClock | None = None,
+        bundling: Bundling | None = None,
         **changes: Any,
     ) -> None:
         self.root = root
@@ -92,6 +95,7 @@ class Pieces:
         self.catalogue: Catalogue = catalogue or MemoryCatalogue()
         self.after_archive = after_archive or AfterArchive(delete=True)
         self.settings = settings(**changes)
+        self.bundling = bundling
         self.fatal: Fatal | None = None
         self.queue: Queue
         self.start()
@@ -126,7 +130,7 @@ class Pieces:
         ]
         of_source = {intake.source.source_id: intake for intake in self.intakes}
         self.context = Context(
-            archive=Archive(ARCHIVE_ID, self.store, self.catalogue),
+            archive=Archive(ARCHIVE_ID, self.store, self.catalogue, bundling=self.bundling),
             shipments=self.queue.shipments,
             sources=lambda: by_id,
             after_archive=lambda _: self.after_archive,
@@ -197,8 +201,10 @@ class Pieces:
         return sorted(path for inbox in self.inboxes for path in inbox.rglob("*") if not path.is_dir())
 
     def archived(self) -> set[str]:
-        """The SHA-256 of every object in the memory store."""
-        return {hashlib.sha256(data[-1]).hexdigest() for key, data in self.memory.versions.items() if ".dcm" in key}
+        """The SHA-256 of every instance in the memory store."""
+        held = [data[-1] for key, data in self.memory.versions.items() if ".dcm" in key]
+        held += [one for key, data in self.memory.versions.items() if ".tar" in key for one in unpacked(data[-1])]
+        return {hashlib.sha256(data).hexdigest() for data in held}
 
     def manifest(self, study: str) -> Manifest:
         found = manifests.latest(self.store, Uid(study))
@@ -216,6 +222,16 @@ class Pieces:
         kept = self.archived()
         for content in contents:
             assert content in here or hashlib.sha256(content).hexdigest() in kept, "a content is nowhere"
+
+
+def unpacked(bundle: bytes) -> list[bytes]:
+    """The files in a bundle, as everybody's tar finds them; none where it is no bundle."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(bundle), mode="r:") as archive:
+            files = [archive.extractfile(member) for member in archive if member.isfile()]
+            return [file.read() for file in files if file is not None]
+    except tarfile.TarError:
+        return []
 
 
 @contextmanager

@@ -64,10 +64,12 @@ class Shelf:
             if key.startswith(prefix) and (seen := self.head(key)) is not None:
                 yield seen
 
-    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+    def read(
+        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Iterator[bytes]:
         if self.head(key, version_id) is None:
             raise Permanent("there is no such object", code="no-such-object")
-        data = self.objects[key]
+        data = part(self.objects[key], offset_bytes, length_bytes)
         for offset in range(0, len(data), 256):
             yield data[offset : offset + 256]
 
@@ -129,11 +131,13 @@ class SimulatedStore:
             self.shelf.unseen.discard(seen.key)
             yield seen
 
-    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+    def read(
+        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Iterator[bytes]:
         self._call("read", key)
         self._maybe_lose(key)
         self.shelf.unseen.discard(key)
-        for chunk in list(self.shelf.read(key, version_id)):
+        for chunk in list(self.shelf.read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes)):
             self._trouble("read-broken-off")
             yield chunk
         self._fate.at("store.read.done")
@@ -305,6 +309,11 @@ def receipt(shelf: Shelf, key: str, data: bytes, created: bool) -> Receipt:
         expected_checksum=f"sha256:{_sha256(data)}" if backs.checksum_on_head else None,
         version_id=shelf.versions.get(key) if "versions" in backs.details else None,
     )
+
+
+def part(data: bytes, offset_bytes: int, length_bytes: int | None) -> bytes:
+    """What a ranged read gives of an object."""
+    return data[offset_bytes : None if length_bytes is None else offset_bytes + length_bytes]
 
 
 def _md5(data: bytes) -> str:
