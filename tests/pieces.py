@@ -4,9 +4,7 @@ intake, queue, pipeline and files; the archive is in memory, time passes when it
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +27,7 @@ from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Conte
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
+from tests.unpacking import unpacked
 
 ARCHIVE_ID = "archive-of-tests"
 
@@ -222,16 +221,6 @@ class Pieces:
         kept = self.archived()
         for content in contents:
             assert content in here or hashlib.sha256(content).hexdigest() in kept, "a content is nowhere"
-
-
-def unpacked(bundle: bytes) -> list[bytes]:
-    """The files in a bundle, as everybody's tar finds them; none where it is no bundle."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(bundle), mode="r:") as archive:
-            files = [archive.extractfile(member) for member in archive if member.isfile()]
-            return [file.read() for file in files if file is not None]
-    except tarfile.TarError:
-        return []
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dicomwatchd.errors import OutOfReach, Permanent, RevisionConflict, SourceCh
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
 from tests.simulation.chance import Fate, Violation
+from tests.unpacking import unpacked
 
 ARCHIVE_ID = "simulated-archive"
 
@@ -27,6 +28,7 @@ class Shelf:
     def __init__(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities
         self.objects: dict[str, bytes] = {}
+        self._known: dict[str, tuple[bytes, frozenset[str]]] = {}
         self.versions: dict[str, str] = {}
         self.damaged: set[str] = set()  # keys that were given other bytes than were sent
         self.lost: set[str] = set()  # keys whose first object is gone
@@ -38,6 +40,18 @@ class Shelf:
         self.objects[key] = data
         self.versions[key] = f"v{len(self.versions) + 1}"
         return True
+
+    def held(self) -> set[str]:
+        """The SHA-256 of everything that is under a key of its own, by itself or in a bundle."""
+        return {digest for key, data in self.objects.items() for digest in self._contents(key, data)}
+
+    def _contents(self, key: str, data: bytes) -> frozenset[str]:
+        known = self._known.get(key)
+        if known is None or known[0] is not data:
+            mine = _sha256(data)
+            inside = unpacked(data) if key.endswith(".tar") else []
+            self._known[key] = known = data, frozenset([mine, *map(_sha256, inside)] if mine in key else ())
+        return known[1]
 
     def lose(self, key: str) -> None:
         self.objects.pop(key, None)
