@@ -65,7 +65,8 @@ class Packing:
         there: dict[str, list[LocalFile]] = {}
         together: list[LocalFile] = []
         room = limit
-        for file in files:
+        # By UID: neighbours of a series are fetched together, and the same files make the same bundles.
+        for file in sorted(files, key=_by_uid):
             needed = bundles.member_bytes(file.identity.size_bytes)
             if (key := self._there(file)) is not None:
                 there.setdefault(key, []).append(file)
@@ -86,6 +87,10 @@ class Packing:
         header = file.header
         found = self.there.keys.get((header.series_uid, header.sop_instance_uid, file.identity.size_bytes))
         return found if file.key_attempt == 1 else None
+
+
+def _by_uid(file: LocalFile) -> tuple[str, str, int]:
+    return file.header.series_uid, file.header.sop_instance_uid, file.file_id
 
 
 def packing(shipment: Shipment, context: Context) -> Packing:

@@ -39,6 +39,8 @@ def answering(monkeypatch: pytest.MonkeyPatch, short_way: bool, *answers: bytes)
         S3Settings(
             kind="s3",
             bucket="bucket",
+            prefix="",
+            ca_file=None,
             region="eu-central-1",
             endpoint_url=f"http://127.0.0.1:{server.port}",
             insecure_http=True,
