@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import botocore.exceptions
@@ -111,7 +112,9 @@ class S3Store:
         return self._bucket.head(key, version_id, checksum=self._capabilities.checksum_on_head)
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
-        return self._bucket.listing(prefix)
+        if self._wire is None:
+            return self._bucket.listing(prefix)
+        return self._bucket.listing(prefix, partial(s3_wire.list_objects, self._wire))
 
     def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
         """GetObject. A body that ends early raises OutOfReach."""

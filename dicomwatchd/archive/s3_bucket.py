@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import botocore.exceptions
 
@@ -20,6 +20,21 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _KEY = re.compile(r"[A-Za-z0-9!_.*'()/-]{1,500}\Z")
+
+
+class ListedObject(NamedTuple):
+    """``full_key`` with the prefix of the archive; ``etag`` without quotes."""
+
+    full_key: str
+    size_bytes: int
+    etag: str | None
+
+
+class ListedPage(NamedTuple):
+    """``token`` leads to the next page, None on the last."""
+
+    objects: list[ListedObject]
+    token: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,26 +123,36 @@ class S3Bucket:
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
         return _stored(key, answer, answer["ContentLength"])
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
-        """ListObjectsV2, page by page. Strongly consistent on Amazon S3 and Ceph."""
+    def listing(
+        self, prefix: str, short: Callable[[str, str | None], ListedPage | None] = lambda *_: None
+    ) -> Iterator[StoredObject]:
+        """ListObjectsV2, page by page. Strongly consistent on Amazon S3 and Ceph. ``short`` is asked first for each
+        page: (full prefix, continuation token) to the page, or None where botocore is to be asked."""
         start = self.prefix + prefix
         token: str | None = None
         last = ""
         while True:
-            arguments: Any = {"ContinuationToken": token} if token else {}
-            with self.translated("ListObjectsV2"):
-                page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
-            for item in page.get("Contents", []):
-                full = item["Key"]
+            page = short(start, token) or self._page(start, token)
+            for full, size_bytes, etag in page.objects:
                 if full <= last or not full.startswith(start):
                     raise Transient(
                         "ListObjectsV2 gave keys out of order", code="strange-answer", endpoint=self.endpoint
                     )
                 last = full
-                yield _stored(full.removeprefix(self.prefix), item, item["Size"])
-            token = page.get("NextContinuationToken")
-            if not page.get("IsTruncated") or not token:
+                yield StoredObject(full.removeprefix(self.prefix), size_bytes, etag)
+            token = page.token
+            if not token:
                 return
+
+    def _page(self, start: str, token: str | None) -> ListedPage:
+        arguments: Any = {"ContinuationToken": token} if token else {}
+        with self.translated("ListObjectsV2"):
+            page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
+        found = [
+            ListedObject(item["Key"], item["Size"], item.get("ETag", "").strip('"') or None)
+            for item in page.get("Contents", [])
+        ]
+        return ListedPage(found, page.get("NextContinuationToken") if page.get("IsTruncated") else None)
 
     def _require_bucket(self) -> None:
         """A HEAD has no body, so a missing object and a missing bucket look alike: absence needs the bucket."""
