@@ -13,7 +13,7 @@ from typing import Any
 from dicomwatchd import __version__, doctor
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.budget import ByteBudget
-from dicomwatchd.archive.factory import open_catalogue, open_store
+from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.commands import commands
 from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
@@ -58,10 +58,15 @@ def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
     """The archive, looked at and found usable; creates nothing. Raises NotInitialised, ArchiveRefused, OutOfReach."""
     hint = f"if this is the right place, run: {INIT}"
     memory = ByteBudget()
+    session = aws_session(config.archive.store, config.archive.catalogue)
     store = open_store(
-        config.archive.store, connections=config.workers + ACTIVE_SHIPMENTS, stopping=draining, budget=memory
+        config.archive.store,
+        connections=config.workers + ACTIVE_SHIPMENTS,
+        stopping=draining,
+        budget=memory,
+        session=session,
     )
-    catalogue = open_catalogue(config.archive.catalogue)
+    catalogue = open_catalogue(config.archive.catalogue, session=session)
     try:
         store.check()
         identity = read_identity(store)
@@ -192,6 +197,11 @@ class Running:
     def at_rest(self) -> bool:
         """Every inbox was looked at whole, and nothing in them is still settling."""
         return all(intake.available and intake.at_rest for intake in self._intakes.values())
+
+    @property
+    def shipping(self) -> bool:
+        """Whether a shipment is under way. Costs nothing to ask."""
+        return self._dispatcher.busy
 
     @property
     def saw_everything(self) -> bool:

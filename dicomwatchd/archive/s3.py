@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
 
@@ -21,6 +21,9 @@ from dicomwatchd.archive.store import Buffer, Capabilities, Content, Destination
 from dicomwatchd.archive.wire import Body
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, SourceChanged, Transient
+
+if TYPE_CHECKING:
+    from botocore.session import Session
 
 SINGLE_PUT_BYTES = 16 * 1024 * 1024
 PROBE_ATTEMPTS = 3
@@ -48,9 +51,10 @@ class S3Store:
         part_bytes: int = PART_BYTES,
         random_name: Callable[[], str] = secrets.token_hex,
         short_way: bool = True,
+        session: Session | None = None,
     ) -> None:
         self._random_name = random_name
-        session = aws.new_session()
+        session = session or aws.new_session()
         client = aws.build_client(
             "s3",
             session=session,

@@ -122,6 +122,10 @@ class Dispatcher:
     def wake(self) -> None:
         self._wake.set()
 
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The dispatcher's thread: returns once it was told to stop and every shipment has come to a rest."""
         while not stopping.is_set():

@@ -112,7 +112,7 @@ def local_file(row: sqlite3.Row, token: int) -> LocalFile:
             sop_instance_uid=Uid(row["sop_instance_uid"]),
             sop_class_uid=row["sop_class_uid"],
             transfer_syntax_uid=row["transfer_syntax_uid"],
-            repairs=tuple(json.loads(row["repairs"])),
+            repairs=() if row["repairs"] == "[]" else tuple(json.loads(row["repairs"])),
         ),
         key_attempt=row["key_attempt"],
         sha256=row["sha256"],
