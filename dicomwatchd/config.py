@@ -205,7 +205,12 @@ class Config(_Model):
     archive: Archive
     state_directory: AbsolutePath = Path("/var/lib/dicomwatchd")
     control_socket: AbsolutePath | None = Field(None, description="Default: control.sock in the state directory")
-    workers: WholeNumber = Field(16, ge=1, le=256, description="Threads that send, verify and delete files")
+    workers: WholeNumber = Field(
+        64,
+        ge=1,
+        le=256,
+        description="Threads that send, verify and delete files, at most; fewer where more do not help",
+    )
     scan_interval_seconds: Number = Field(60, gt=0, description="Time between two full looks at each inbox")
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when a disk has less than this part free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -24,6 +24,7 @@ from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.watch import Watcher
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
 from dicomwatchd.ports import Clock, timestamp
@@ -113,7 +114,11 @@ class Running:
         except BaseException:
             self.queue.close()
             raise
-        self._pool = Pool(config.workers, beat=self.heartbeats.beat)
+        self._pool = Pool(
+            Pace(config.workers, clock),
+            began=lambda name: self.heartbeats.register(name, WORKER_SILENCE_SECONDS),
+            beat=self.heartbeats.beat,
+        )
         self._context = Context(
             archive=archive,
             shipments=self.queue.shipments,
@@ -125,7 +130,7 @@ class Running:
             left_aside=self._left_aside,
         )
         self._dispatcher = Dispatcher(
-            self._context, self._pool.lane, ACTIVE_SHIPMENTS, random, self._report, self._on_fatal
+            self._context, self._pool.lane, ACTIVE_SHIPMENTS, random, self._report, self._on_fatal, self._pool.ease
         )
         self.uploads = UploadDesk(self.queue, self._start_upload_intake, self._own_folders(), journal)
         self._watcher: Watcher | None = None
@@ -144,8 +149,6 @@ class Running:
         except OSError as error:
             why = f"cannot be made there ({os.strerror(error.errno or 0)})"
             raise ConfigError([("control_socket", why)]) from error
-        for thread in range(self._config.workers):
-            self.heartbeats.register(f"worker-{thread}", WORKER_SILENCE_SECONDS)
         self._thread("dispatcher", self._dispatcher.run, self._stopping)
         for source, inbox in zip(self._inbox_sources, self._config.inboxes, strict=True):
             self._intakes[source.source_id] = self._intake(source, _settings(inbox, self._config))
@@ -165,6 +168,7 @@ class Running:
 
     def tend(self) -> None:
         """To be called every second or so: what nobody else looks after."""
+        self._pool.tend()
         self.uploads.tend()
         self._look_at_disks()
         if self._watcher is not None:

@@ -105,6 +105,7 @@ class Dispatcher:
         random: Random,
         on_shipped: Callable[[Shipment], None],
         on_fatal: Callable[[Fatal], None],
+        on_throttled: Callable[[], None] = lambda: None,
     ) -> None:
         self._context = context
         self._lane = lane
@@ -112,6 +113,7 @@ class Dispatcher:
         self._random = random
         self._on_shipped = on_shipped
         self._on_fatal = on_fatal
+        self._on_throttled = on_throttled
         self._wake = threading.Event()
         self._running: set[Future[None]] = set()
         self._ended = threading.Event()
@@ -210,6 +212,8 @@ class Dispatcher:
                 self._on_shipped(shipment)
 
     def _try_later(self, claim: Claim, error: Transient) -> None:
+        if error.code == "throttled":
+            self._on_throttled()
         if error.endpoint is not None:
             pause = self.backoff.failed(error.endpoint, error.retry_after_seconds)
         else:
