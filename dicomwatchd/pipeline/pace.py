@@ -2,22 +2,21 @@
 
 A near store is held up by processors, and more connections than a few only queue there. A far one is held up by the
 way there and back, and each connection more is a file more for each of them. What tells the two apart is seen from
-here: whether every worker is busy, and whether this process and this machine still have processor time to give.
+here: whether every worker is busy while this process leaves its processor idle.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from dicomwatchd.ports import Clock
-from dicomwatchd.telemetry.metrics import Processors, processors
 
 AT_FIRST = 16
 AT_LEAST = 4
-#: Below these shares of a processor taken by us, and of all processors taken by anyone, waiting is what takes the time.
-OWN_SHARE = 0.85
-MACHINE_SHARE = 0.8
+#: Up to this share of one processor, waiting is what takes the time. Near a whole one, the interpreter's lock is.
+WAITING_SHARE = 0.8
 LOOK_SECONDS = 0.4
 #: After a service has asked for less it is left in peace for so long.
 EASE_SECONDS = 60.0
@@ -26,12 +25,12 @@ EASE_SECONDS = 60.0
 class Pace:
     """``most`` is never exceeded. `finished` is called by each worker that has come to the end of an item."""
 
-    def __init__(self, most: int, clock: Clock, usage: Callable[[], Processors] = processors) -> None:
+    def __init__(self, most: int, clock: Clock, cpu_seconds: Callable[[], float] = time.process_time) -> None:
         self._most = most
         self._clock = clock
-        self._usage = usage
+        self._cpu_seconds = cpu_seconds
         self._lock = threading.Lock()
-        self._looked_at, self._last = clock.monotonic(), usage()
+        self._looked_at, self._last = clock.monotonic(), cpu_seconds()
         self._done = 0
         self._idle = 0
         self._not_before = 0.0
@@ -57,17 +56,15 @@ class Pace:
             elapsed = now - self._looked_at
             if elapsed < LOOK_SECONDS:
                 return False
-            self._looked_at, last, self._last = now, self._last, self._usage()
+            share = (self._cpu_seconds() - self._last) / elapsed
+            self._looked_at, self._last = now, self._cpu_seconds()
             done, self._done = self._done, 0
             idle, self._idle = self._idle, 0
             if self.limit >= self._most or now < self._not_before:
                 return False
             if done < self.limit or idle * 10 > done:
                 return False  # there is not enough to do to tell
-            own = (self._last.own_seconds - last.own_seconds) / elapsed
-            given = self._last.capacity_seconds - last.capacity_seconds
-            machine = (self._last.machine_seconds - last.machine_seconds) / given if given > 0 else 0.0
-            if own >= OWN_SHARE or machine >= MACHINE_SHARE:
+            if share > WAITING_SHARE:
                 return False
             self.limit = min(self._most, self.limit * 2)
             return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,26 +32,6 @@ def process_usage() -> ProcessUsage:
     except (psutil.Error, OSError):
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return ProcessUsage(usage.ru_utime + usage.ru_stime, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Processors:
-    """Processor seconds so far: this process's, the whole machine's, and all that its processors had to give."""
-
-    own_seconds: float
-    machine_seconds: float
-    capacity_seconds: float
-
-
-def processors() -> Processors:
-    """Of the machine as far as /proc/stat shows it; where it is hidden, the machine counts as idle."""
-    own = time.process_time()
-    try:
-        times = psutil.cpu_times()
-    except (psutil.Error, OSError):
-        return Processors(own, 0.0, 0.0)
-    capacity = sum(times[:8])  # what guests took comes after these, and is in the user's share already
-    return Processors(own, capacity - times.idle - getattr(times, "iowait", 0.0), capacity)
 
 
 class StageClock:

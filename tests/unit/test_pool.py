@@ -12,7 +12,6 @@ from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.pipeline.pace import AT_FIRST, AT_LEAST, EASE_SECONDS, Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.ports import SystemClock
-from dicomwatchd.telemetry.metrics import Processors
 
 
 @pytest.fixture
@@ -88,10 +87,10 @@ def test_a_worker_is_begun_for_each_item_that_would_wait(pool: Pool) -> None:
 
 
 class Machine:
-    """A clock and a machine of which a test says what they show."""
+    """A clock, and the processor time of this process, as a test says."""
 
     def __init__(self) -> None:
-        self.at = self.own = self.machine = self.capacity = 0.0
+        self.at = self.cpu_seconds = 0.0
 
     def now(self) -> float:
         return self.at
@@ -99,18 +98,13 @@ class Machine:
     def monotonic(self) -> float:
         return self.at
 
-    def usage(self) -> Processors:
-        return Processors(self.own, self.machine, self.capacity)
-
-    def passes(self, seconds: float, *, own: float = 0.1, machine: float = 0.1, processors: int = 4) -> None:
+    def passes(self, seconds: float, *, share: float = 0.1) -> None:
         self.at += seconds
-        self.own += seconds * own
-        self.machine += seconds * machine * processors
-        self.capacity += seconds * processors
+        self.cpu_seconds += seconds * share
 
 
 def pace_of(machine: Machine, most: int = 64) -> Pace:
-    return Pace(most, machine, machine.usage)
+    return Pace(most, machine, lambda: machine.cpu_seconds)
 
 
 def work(pace: Pace, items: int, waiting: bool = True) -> None:
@@ -131,22 +125,21 @@ def test_waiting_for_a_far_store_brings_more_workers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "own", "machine", "items", "waiting"),
+    ("seconds", "share", "items", "waiting"),
     [
-        (0.5, 1.0, 0.3, 1000, True),  # this process has no more to give
-        (0.5, 0.5, 0.9, 1000, True),  # the machine has not
-        (0.5, 0.1, 0.1, 15, True),  # too little was done to tell
-        (0.5, 0.1, 0.1, 1000, False),  # nothing waits for a worker
-        (0.1, 0.1, 0.1, 1000, True),  # too early
+        (0.5, 0.9, 1000, True),  # this process has no more to give
+        (0.5, 0.1, 15, True),  # too little was done to tell
+        (0.5, 0.1, 1000, False),  # nothing waits for a worker
+        (0.1, 0.1, 1000, True),  # too early
     ],
 )
 def test_where_more_workers_would_not_help_there_are_no_more(
-    seconds: float, own: float, machine: float, items: int, waiting: bool
+    seconds: float, share: float, items: int, waiting: bool
 ) -> None:
-    there = Machine()
-    pace = pace_of(there)
+    machine = Machine()
+    pace = pace_of(machine)
     work(pace, items, waiting)
-    there.passes(seconds, own=own, machine=machine)
+    machine.passes(seconds, share=share)
     assert not pace.look()
     assert pace.limit == AT_FIRST
 
