@@ -117,6 +117,9 @@ class Inbox(_Model):
     )
     settle_seconds: Number = Field(2, ge=0, description="A file that has not changed for this long is complete")
     quiet_seconds: Number = Field(60, ge=0, description="A study with no new or changed file for this long is shipped")
+    send_while_arriving: bool = Field(
+        True, description="Send complete files before their study is quiet; all else waits for that"
+    )
     after_archive: AfterArchive = "delete"
     include: tuple[str, ...] = Field(
         ("*",), min_length=1, description="Globs on the file's name; at least one must match"

@@ -128,6 +128,7 @@ class Running:
             clock=clock,
             log=journal,
             left_aside=self._left_aside,
+            sends_early=self._sends_early,
         )
         self._dispatcher = Dispatcher(
             self._context, self._pool.lane, ACTIVE_SHIPMENTS, random, self._report, self._on_fatal, self._pool.ease
@@ -257,7 +258,7 @@ class Running:
             self._clock,
             self._random,
             self._journal,
-            self._dispatcher.wake,
+            self._dispatcher.arrived,
             lambda: self._mend(source),
             self._mended_roots.get(source.source_id),
         )
@@ -309,6 +310,9 @@ class Running:
         if isinstance(rule, DeleteAfter):
             return AfterArchive(delete=False, keep_seconds=rule.seconds)
         return AfterArchive(delete=rule == "delete")
+
+    def _sends_early(self, source: Source) -> bool:
+        return next((box.send_while_arriving for box in self._config.inboxes if box.name == source.name), True)
 
     def _intake_of(self, source_id: int) -> InboxIntake | None:
         return self._intakes.get(source_id) or self.uploads.intake_of(source_id)

@@ -56,7 +56,7 @@ class InboxIntake:
         clock: Clock,
         random: Random,
         log: Log,
-        on_queued: Callable[[], None],
+        on_news: Callable[[], None],
         mend: Callable[[], None] = lambda: None,
         mended_root: tuple[int, int] | None = None,
     ) -> None:
@@ -69,7 +69,7 @@ class InboxIntake:
         self._clock = clock
         self._random = random
         self._log = log
-        self._on_queued = on_queued
+        self._on_news = on_news
         self._mend = mend
         self._mend_soon = False
         self._globs = Globs(settings.include, settings.exclude)
@@ -238,7 +238,7 @@ class InboxIntake:
             self._arrivals.postpone(self.source.source_id, held, max(self._settings.settle_seconds, 0.5))
         if confirmed := [uid for uid in nearly if uid not in held]:
             self._arrivals.confirm_quiet(self.source.source_id, confirmed, began)
-            self._on_queued()
+            self._on_news()
 
     # -- one directory ------------------------------------------------------------------------------------------
 
@@ -316,6 +316,7 @@ class InboxIntake:
             batch, self._batch = self._batch, []
             self._series_in_batch.clear()
             self._arrivals.add(self.source.source_id, batch, self._settings.quiet_seconds)
+            self._on_news()
 
     # -- details ------------------------------------------------------------------------------------------------
 

@@ -51,6 +51,8 @@ class Context:
     log: Log
     #: A file that was set aside in this source could not be put back: to be mended soon.
     left_aside: Callable[[int], None] = lambda _: None
+    #: Whether files of this source are sent while their study still arrives.
+    sends_early: Callable[[Source], bool] = lambda _: True
 
 
 @dataclass(slots=True)

@@ -98,7 +98,7 @@ def _send_all(shipment: Shipment, context: Context) -> None:
     def send(file: LocalFile) -> tuple[LocalFile, Receipt | DicomwatchdError]:
         if hopeless:
             return file, hopeless[0]
-        _, outcome = _send(file, context)
+        _, outcome = send_file(file, context)
         if isinstance(outcome, DicomwatchdError) and _concerns_all(outcome):
             hopeless.append(outcome)
         return file, outcome
@@ -138,7 +138,7 @@ def _concerns_all(error: DicomwatchdError) -> bool:
     return isinstance(error, Fatal) or (isinstance(error, Transient) and error.endpoint is not None)
 
 
-def _send(file: LocalFile, context: Context) -> tuple[LocalFile, Receipt | DicomwatchdError]:
+def send_file(file: LocalFile, context: Context) -> tuple[LocalFile, Receipt | DicomwatchdError]:
     """Send one file. An error is an outcome like another here: the other files of the page go on, and what they have
     reached is committed."""
     header, store = file.header, context.archive.store

@@ -166,6 +166,45 @@ class Shipments:
             yield [local_file(row, claim.token) for row in rows]
             after = rows[-1]["file_id"]
 
+    def arriving(self) -> list[Uid]:
+        """Studies that are arriving, those that have done so for longest first."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT study_uid FROM studies WHERE state = ? ORDER BY claimed, queued_at", (StudyState.ARRIVING,)
+            ).fetchall()
+        return [Uid(row["study_uid"]) for row in rows]
+
+    def ready_while_arriving(self, study_uid: Uid, after: int, size: int) -> list[LocalFile]:
+        """The study's next files that were not sent yet, by their ids; none once the study arrives no more."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT files.* FROM files WHERE study_uid = ? AND state = ? AND file_id > ? AND EXISTS"
+                " (SELECT 1 FROM studies WHERE study_uid = ? AND state = ?) ORDER BY file_id LIMIT ?",
+                (study_uid, FileState.READY, after, study_uid, StudyState.ARRIVING, size),
+            ).fetchall()
+        return [local_file(row, -1) for row in rows]
+
+    def sent_early(self, sent: Iterable[tuple[LocalFile, str, str]]) -> None:
+        """As `stored`, with no claim, of files whose study was still arriving: a file that is not as it was, in any
+        respect, is left out."""
+        with self._database.write() as db:
+            db.executemany(
+                "UPDATE files SET state = ?, sha256 = ?, receipt = ?, evidence = NULL"
+                " WHERE file_id = ? AND identity = ? AND state = ? AND key_attempt = ?",
+                [
+                    (
+                        FileState.STORED,
+                        sha256,
+                        receipt,
+                        file.file_id,
+                        identity_text(file.identity),
+                        FileState.READY,
+                        file.key_attempt,
+                    )
+                    for file, sha256, receipt in sent
+                ],
+            )
+
     def facts(self, claim: Claim) -> StudyFacts:
         with self._database.read() as db:
             study = db.execute(

@@ -61,6 +61,7 @@ class Plan:
     kill_rate: float
     actor_rate: float
     jumps: bool
+    sends_early: bool
 
     @classmethod
     def drawn(cls, random: Random) -> Plan:
@@ -86,6 +87,7 @@ class Plan:
             kill_rate=random.choice((0.0, 0.002, 0.01, 0.03)),
             actor_rate=random.choice((0.0, 0.03, 0.1, 0.2)),
             jumps=random.random() < 0.3,
+            sends_early=random.random() < 0.6,
         )
 
 

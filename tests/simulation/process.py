@@ -117,6 +117,7 @@ class Process:
             left_aside=lambda source_id: self._intakes[source_id].mend_soon(),
             clock=fate.clock,
             log=self,
+            sends_early=lambda _: plan.sends_early,
         )
         self.dispatcher = Dispatcher(context, InlineWorkers().lane, 4, self._random, self._shipped, self._on_fatal)
         settings = IntakeSettings(
