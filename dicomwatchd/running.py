@@ -319,7 +319,7 @@ class Running:
 
     def _look_again(self, source_id: int, directory: bytes) -> None:
         if intake := self._intake_of(source_id):
-            intake.hint(directory)
+            intake.hint(directory, alone=True)
 
     def _left_aside(self, source_id: int) -> None:
         if intake := self._intake_of(source_id):

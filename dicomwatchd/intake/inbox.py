@@ -77,6 +77,7 @@ class InboxIntake:
         self._hints_lock = threading.Lock()
         self._hints: dict[bytes, bool] = {}
         self._wake = threading.Event()
+        self._swarm = False
         self._batch: list[Arrival] = []
         self._series_in_batch: set[tuple[Uid, Uid]] = set()
         self._next_scan = 0.0
@@ -89,10 +90,12 @@ class InboxIntake:
 
     # -- from other threads -------------------------------------------------------------------------------------
 
-    def hint(self, parent: bytes, *, deep: bool = False) -> None:
-        """Something may have happened in this directory; ``deep``: or anywhere below it."""
+    def hint(self, parent: bytes, *, deep: bool = False, alone: bool = False) -> None:
+        """Something may have happened in this directory; ``deep``: or anywhere below it. ``alone``: it is not the first
+        of a swarm of events, which are better looked into together."""
         with self._hints_lock:
             self._hints[parent] = self._hints.get(parent, False) or deep
+        self._swarm = self._swarm or not alone
         self._wake.set()
 
     def scan_soon(self) -> None:
@@ -136,7 +139,9 @@ class InboxIntake:
             self._wake.wait(min(pause, 1.0))
             if self._wake.is_set() and not stopping.is_set():
                 self._wake.clear()
-                stopping.wait(0.2)  # events come in swarms: let one gather
+                if self._swarm:
+                    self._swarm = False
+                    stopping.wait(0.2)  # let it gather
 
     def wake(self) -> None:
         self._wake.set()
