@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.rows import Arrival, Known, Source, Transition, identity_of, identity_text
+from dicomwatchd.queue.rows import Arrival, Known, Source, Transition, identity_text
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
@@ -16,6 +16,7 @@ from dicomwatchd.queue.transitions import move, state_of
 CLOCK_SLACK_SECONDS = 1.0
 #: Files that a study still has to ship.
 WAITING = (FileState.READY, FileState.STORED)
+_STATES = {state.value: state for state in FileState}
 
 
 class Arrivals:
@@ -70,15 +71,10 @@ class Arrivals:
         """What is known of the files directly in a directory, by name."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT file_id, name, identity, state, study_uid, code FROM files WHERE source_id = ? AND dir = ?",
+                "SELECT name, file_id, identity, state, code FROM files WHERE source_id = ? AND dir = ?",
                 (source_id, directory),
             ).fetchall()
-        return {
-            row["name"]: Known(
-                row["file_id"], identity_of(row["identity"]), FileState(row["state"]), row["study_uid"], row["code"]
-            )
-            for row in rows
-        }
+        return {name: Known(file_id, identity, _STATES[state], code) for name, file_id, identity, state, code in rows}
 
     def known_directories(self, source_id: int) -> list[bytes]:
         with self._database.read() as db:
@@ -179,7 +175,8 @@ class Arrivals:
         with self._database.read() as db:
             row = db.execute(
                 "SELECT MIN(quiet_at) AS at, EXISTS (SELECT 1 FROM arrivals INDEXED BY arrivals_set"
-                " WHERE set_at > ? AND source_id = ? AND quiet = 0) AS is_set_back FROM arrivals WHERE source_id = ? AND quiet = 0",
+                " WHERE set_at > ? AND source_id = ? AND quiet = 0) AS is_set_back FROM arrivals"
+                " WHERE source_id = ? AND quiet = 0",
                 (now + CLOCK_SLACK_SECONDS, source_id, source_id),
             ).fetchone()
         if row["at"] is None:
