@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 import uuid
 from pathlib import Path
@@ -48,10 +47,6 @@ def inbox_of(folder: Path, directories: int, files: int) -> Path:
                 (parent / f"IM{number:04d}").write_bytes(press.instance(study, number))
         passing.rename(path)
     return path
-
-
-def remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def size_of(path: Path) -> int:

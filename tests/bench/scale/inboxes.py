@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,9 @@ def measure(folder: Path, work: Path, files: int, rounds: int) -> list[Row]:
     ]
 
 
-def know(state: State, inbox: Path) -> None:
-    """Make every file of ``inbox`` known to ``state``, as if it had been taken up."""
-    source_id = state.source.source_id
+def know(state: State, inbox: Path, quiet_seconds: float = FOREVER_SECONDS) -> None:
+    """Make every file of ``inbox`` known to ``state``, as if it had been taken up; and, quiet at once, queued."""
+    arrivals, source_id = state.queue.arrivals, state.source.source_id
     for study, (parent, _, names) in enumerate(sorted(os.walk(os.fsencode(inbox)))):
         relative = os.path.relpath(parent, os.fsencode(inbox))
         batch = [
@@ -72,7 +73,8 @@ def know(state: State, inbox: Path) -> None:
             for number, name in enumerate(names)
         ]
         if batch:
-            state.queue.arrivals.add(source_id, batch, FOREVER_SECONDS)
+            arrivals.add(source_id, batch, quiet_seconds)
+    arrivals.confirm_quiet(source_id, list(arrivals.nearly_quiet(source_id)), time.time())
 
 
 def _first_look(inbox: Path, directory: Path) -> Cost:
