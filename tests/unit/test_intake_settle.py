@@ -109,3 +109,26 @@ def test_memory_has_a_limit_and_says_so() -> None:
     settling.begin_look()
     assert [*overflowed, settling.overflowed] == [True, False], "what is not remembered must not be taken for nothing"
     assert settling.ripe((b"DOE", b"4"), seen(), now=NOW + 2, monotonic=2), "it is found ripe by a later look"
+
+
+def test_a_directory_is_due_until_it_was_looked_at() -> None:
+    settling = Settling(2, trust_ctime=True)
+    for number in range(3):
+        settling.ripe((b"%d" % number, b"IM1"), seen(), now=NOW, monotonic=number)
+    assert settling.due_directories(3.5) == {b"0", b"1"}
+    assert settling.due_directories(3.5) == {b"0", b"1"}
+    settling.done((b"0", b"IM1"))
+    settling.ripe((b"1", b"IM1"), seen(11), now=NOW, monotonic=3.5)
+    assert settling.due_directories(3.5) == set()
+    assert settling.next_due() == 4
+    assert settling.due_directories(5.5) == {b"1", b"2"}
+    assert (settling.watches(b"0"), settling.watches(b"1")) == (False, True)
+
+
+def test_a_file_that_never_rests_leaves_no_trail_in_memory() -> None:
+    settling = Settling(2, trust_ctime=True)
+    for change in range(20_000):
+        settling.ripe(PATH, seen(change), now=NOW, monotonic=change / 100)
+    assert len(settling) == 1
+    assert len(settling._dues) < 2000
+    assert settling.next_due() == 19_999 / 100 + 2

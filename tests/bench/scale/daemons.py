@@ -216,4 +216,3 @@ def _send(inbox: Path, seconds: float, files_a_second: int, last: dict[str, floa
 def _ends(site: Site) -> dict[str, float]:
     with sqlite3.connect(f"file:{site.state / 'state.db'}?mode=ro", uri=True) as db:
         return dict(db.execute("SELECT study_uid, MAX(finished_at) FROM shipments GROUP BY study_uid"))
-

@@ -125,25 +125,29 @@ def _cost(work: Callable[[], object]) -> Cost:
 
 
 def _row(case: str, what: str, ours: list[Cost], finds: list[Cost], goal: float) -> Row:
-    def ratio(kind: str) -> float:
-        return statistics.median(
-            getattr(one, kind) / getattr(find, kind) for one, find in zip(ours, finds, strict=True)
-        )
+    def ratio(kind: Callable[[Cost], float]) -> float:
+        return statistics.median(kind(one) / kind(find) for one, find in zip(ours, finds, strict=True))
 
-    def median(costs: list[Cost], kind: str) -> float:
-        return statistics.median(getattr(cost, kind) for cost in costs)
+    def median(costs: list[Cost], kind: Callable[[Cost], float]) -> float:
+        return statistics.median(map(kind, costs))
+
+    def cpu(cost: Cost) -> float:
+        return cost.cpu
+
+    def wall(cost: Cost) -> float:
+        return cost.wall
 
     return Row(
         case,
         what,
-        ratio("cpu"),
+        ratio(cpu),
         "times find's",
         goal,
         {
-            "wall, times find's": ratio("wall"),
-            "s CPU": median(ours, "cpu"),
-            "s wall": median(ours, "wall"),
-            "find's s CPU": median(finds, "cpu"),
-            "find's s wall": median(finds, "wall"),
+            "wall, times find's": ratio(wall),
+            "s CPU": median(ours, cpu),
+            "s wall": median(ours, wall),
+            "find's s CPU": median(finds, cpu),
+            "find's s wall": median(finds, wall),
         },
     )
