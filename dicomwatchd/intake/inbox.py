@@ -18,10 +18,10 @@ from dicomwatchd.intake.scan import Globs, Listing, look, walk
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Gone, take
 from dicomwatchd.localfiles import WriterPresent, directory, open_root
-from dicomwatchd.model import FileIdentity, FileState, Uid
+from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
-from dicomwatchd.queue.rows import Arrival, Source
+from dicomwatchd.queue.rows import Arrival, Source, identity_of
 from dicomwatchd.telemetry.fields import error_fields
 
 BATCH = 200
@@ -258,39 +258,44 @@ class InboxIntake:
         self._compare(root_fd, parent, listing, beat)
 
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
         known = self._arrivals.known(self.source.source_id, parent)
         gone = [
             k.file_id
             for name, k in known.items()
-            if k.state is not FileState.ASIDE and name not in listing.files and name not in listing.strange
+            if name not in listing.files and name not in listing.strange and k.state is not FileState.ASIDE
         ]
         if gone:
             self._flush()
             self._arrivals.forget(gone)
-        self._settling.retain(parent, set(listing.files))
+        is_watched = self._settling.watches(parent)
+        if is_watched:
+            self._settling.retain(parent, listing.files)
         for name, found in listing.strange.items():
             if name not in known or known[name].identity != found:
-                self._take(Arrival(parent, name, found, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
+                identity = identity_of(found)
+                self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
         for name, found in listing.files.items():
             old = known.get(name)
             unchanged = old is not None and (old.identity == found or old.state is FileState.ASIDE)
             # Whether the daemon may read a file also hangs on folders, groups and the daemon: it is tried again.
             barred = old is not None and old.code == NO_ACCESS
             if unchanged and not barred:
-                self._settling.done((parent, name))
+                if is_watched:
+                    self._settling.done((parent, name))
                 continue
-            if self._settling.ripe(
-                (parent, name), found, now=self._clock.now(), monotonic=self._clock.monotonic()
-            ) and (arrival := self._read(root_fd, parent, name, found)):
+            if self._settling.ripe((parent, name), found, now=now, monotonic=monotonic) and (
+                arrival := self._read(root_fd, parent, name, found)
+            ):
                 self._settling.done((parent, name))
                 if not (unchanged and arrival.code == NO_ACCESS):
                     self._take(arrival)
                 beat()
 
-    def _read(self, root_fd: int, parent: bytes, name: bytes, found: FileIdentity) -> Arrival | None:
+    def _read(self, root_fd: int, parent: bytes, name: bytes, found: str) -> Arrival | None:
         """What the file is; None if it has to be looked at again."""
         try:
-            return take(root_fd, parent, name, found, self._knows, self._log)
+            return take(root_fd, parent, name, identity_of(found), self._knows, self._log)
         except WriterPresent:
             self._settling.wait((parent, name), found, monotonic=self._clock.monotonic())
         except SourceChanged:

@@ -20,16 +20,17 @@ class Reports:
 
     def status(self) -> dict[str, Any]:
         with self._database.read() as db:
-            studies = db.execute("SELECT state, COUNT(*) AS n FROM studies GROUP BY state").fetchall()
+            studies = db.execute("SELECT state, studies AS n FROM study_counts WHERE studies > 0").fetchall()
             files = db.execute(
-                "SELECT state, COUNT(*) AS n, SUM(size_bytes) AS bytes FROM files GROUP BY state"
+                "SELECT state, SUM(files) AS n, SUM(size_bytes) AS bytes FROM file_counts GROUP BY state"
             ).fetchall()
             oldest = db.execute(
-                "SELECT MIN(queued_at) AS at FROM studies WHERE state = ?", (StudyState.QUEUED,)
+                "SELECT MIN(queued_at) AS at FROM studies WHERE state = 'queued' AND claimed = 0"
             ).fetchone()
             sources = db.execute(
-                "SELECT s.name, s.kind, s.scanned_at, (SELECT COUNT(*) FROM files f WHERE f.source_id = s.source_id"
-                " AND f.state IN (?, ?)) AS waiting FROM sources s ORDER BY s.source_id",
+                "SELECT s.name, s.kind, s.scanned_at, (SELECT COALESCE(SUM(files), 0) FROM file_counts f"
+                " WHERE f.source_id = s.source_id AND f.state IN (?, ?)) AS waiting FROM sources s"
+                " ORDER BY s.source_id",
                 WAITING,
             ).fetchall()
         return {
@@ -43,7 +44,7 @@ class Reports:
                 for row in sources
             ],
             "studies": {row["state"]: row["n"] for row in studies},
-            "files": {row["state"]: row["n"] for row in files},
+            "files": {row["state"]: row["n"] for row in files if row["n"]},
             "bytes_waiting": sum(row["bytes"] for row in files if row["state"] in WAITING),
             "oldest_waiting_seconds": None if oldest["at"] is None else max(0.0, self._clock.now() - oldest["at"]),
         }
@@ -51,23 +52,25 @@ class Reports:
     def unfinished(self) -> dict[str, int]:
         """What still has to happen or needs a person: studies arriving or on their way, parked studies, files in
         quarantine, all by number."""
-        on_the_way = (StudyState.ARRIVING, StudyState.QUEUED, *SHIPPING)
         with self._database.read() as db:
-            moving = db.execute(
-                f"SELECT COUNT(*) FROM studies WHERE state IN ({','.join('?' * len(on_the_way))})", on_the_way
+            studies = dict(map(tuple, db.execute("SELECT state, studies FROM study_counts")))
+            quarantined = db.execute(
+                "SELECT COALESCE(SUM(files), 0) FROM file_counts WHERE state = ?", (FileState.QUARANTINED,)
             ).fetchone()[0]
-            parked = db.execute("SELECT COUNT(*) FROM studies WHERE state = ?", (StudyState.PARKED,)).fetchone()[0]
-            quarantined = db.execute("SELECT COUNT(*) FROM files WHERE state = ?", (FileState.QUARANTINED,)).fetchone()[
-                0
-            ]
-        return {"moving": moving, "parked": parked, "quarantined": quarantined}
+        on_the_way = (StudyState.ARRIVING, StudyState.QUEUED, *SHIPPING)
+        return {
+            "moving": sum(studies.get(state, 0) for state in on_the_way),
+            "parked": studies.get(StudyState.PARKED, 0),
+            "quarantined": quarantined,
+        }
 
     def progress(self) -> int:
-        """Grows with whatever happens: two equal answers mean that nothing has. Costs a count of all files."""
+        """Grows with whatever happens: two equal answers mean that nothing has."""
         with self._database.read() as db:
             row = db.execute(
-                "SELECT (SELECT COALESCE(MAX(transition_id), 0) FROM transitions) + (SELECT COUNT(*) FROM files)"
-                " + (SELECT COALESCE(MAX(sequence), 0) FROM audit) + (SELECT COUNT(*) FROM files WHERE state = ?)",
+                "SELECT (SELECT COALESCE(MAX(transition_id), 0) FROM transitions)"
+                " + (SELECT COALESCE(MAX(sequence), 0) FROM audit)"
+                " + (SELECT COALESCE(SUM(CASE state WHEN ? THEN 2 ELSE 1 END * files), 0) FROM file_counts)",
                 (FileState.STORED,),
             ).fetchone()
         return int(row[0])
@@ -77,8 +80,9 @@ class Reports:
         with self._database.read() as db:
             rows = db.execute(
                 "SELECT s.*, (SELECT MAX(quiet_at) FROM arrivals a WHERE a.study_uid = s.study_uid) AS quiet_at"
-                " FROM studies s WHERE state != ? ORDER BY claimed DESC, COALESCE(queued_at, changed_at) LIMIT ?",
-                (StudyState.ARCHIVED, limit),
+                " FROM studies s WHERE state != 'archived' ORDER BY claimed DESC, COALESCE(queued_at, changed_at)"
+                " LIMIT ?",
+                (limit,),
             ).fetchall()
             found = []
             for row in rows:
@@ -107,9 +111,9 @@ class Reports:
     def quarantine(self, limit: int) -> list[dict[str, Any]]:
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT f.*, s.name AS inbox, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = ?"
-                " ORDER BY f.seen_at DESC LIMIT ?",
-                (FileState.QUARANTINED, limit),
+                "SELECT f.*, s.name AS inbox, s.path FROM files f CROSS JOIN sources s USING (source_id)"
+                " WHERE f.state = 'quarantined' ORDER BY f.seen_at DESC LIMIT ?",
+                (limit,),
             ).fetchall()
         return [
             {

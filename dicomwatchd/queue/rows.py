@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader, StudyEvent, StudyState, Uid
 
@@ -20,14 +21,12 @@ class Source:
     delete_local: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a look at a directory is compared with."""
+class Known(NamedTuple):
+    """What a look at a directory is compared with. ``identity`` is `identity_text`."""
 
     file_id: int
-    identity: FileIdentity
+    identity: str
     state: FileState
-    study_uid: str | None
     code: str | None = None
 
 

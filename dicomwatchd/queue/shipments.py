@@ -60,7 +60,8 @@ class Shipments:
         """At start: no claim of an earlier run holds."""
         with self._database.write() as db:
             rows = db.execute(
-                f"SELECT study_uid FROM studies WHERE state IN ({_marks(SHIPPING)})", tuple(SHIPPING)
+                f"SELECT study_uid FROM studies WHERE state != 'archived' AND state IN ({_marks(SHIPPING)})",
+                tuple(SHIPPING),
             ).fetchall()
             moved = [move(db, row["study_uid"], StudyEvent.RELEASED, self._clock.now()) for row in rows]
             db.execute("UPDATE studies SET claimed = 0, token = token + 1 WHERE claimed = 1")
@@ -72,9 +73,9 @@ class Shipments:
         with self._database.write() as db:
             row = db.execute(
                 "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid FROM studies"
-                " WHERE state = ? AND claimed = 0 AND (not_before <= ? OR not_before > ?) ORDER BY queued_at LIMIT 1)"
-                " RETURNING study_uid, token, attempts, revision, code",
-                (StudyState.QUEUED, now, now + LONGEST_WAIT_SECONDS),
+                " WHERE state = 'queued' AND claimed = 0 AND (not_before <= ? OR not_before > ?)"
+                " ORDER BY queued_at LIMIT 1) RETURNING study_uid, token, attempts, revision, code",
+                (now, now + LONGEST_WAIT_SECONDS),
             ).fetchone()
             if row is None:
                 return None
@@ -83,25 +84,34 @@ class Shipments:
         return Claim(Uid(row["study_uid"]), row["token"], row["attempts"], row["revision"], row["code"])
 
     def next_try_at(self) -> float | None:
-        """When the next queued study, or the next kept file, is due; None when there is none."""
+        """When the next queued study, or the next kept file of a study that is at rest, is due; None when there is
+        none."""
         limit = self._clock.now() + LONGEST_WAIT_SECONDS
         with self._database.read() as db:
-            row = db.execute(
-                "SELECT MIN(at) AS at FROM (SELECT MIN(CASE WHEN not_before > ? THEN 0 ELSE not_before END) AS at"
-                " FROM studies WHERE state = ? AND claimed = 0"
-                " UNION ALL SELECT MIN(due_at) FROM files WHERE state = ? AND due_at IS NOT NULL)",
-                (limit, StudyState.QUEUED, FileState.KEPT),
+            # One end of an index at a time: a query for both ends would walk all that lies between.
+            first, last = (
+                db.execute(
+                    f"SELECT {end}(not_before) AS at FROM studies WHERE state = 'queued' AND claimed = 0"
+                ).fetchone()["at"]
+                for end in ("MIN", "MAX")
+            )
+            kept = db.execute(
+                "SELECT f.due_at FROM files f CROSS JOIN studies s USING (study_uid) WHERE f.state = 'kept'"
+                " AND f.due_at IS NOT NULL AND s.state = 'archived' ORDER BY f.due_at LIMIT 1"
             ).fetchone()
-        return None if row["at"] is None else float(row["at"])
+        dues = [] if first is None else [0.0 if last > limit else float(first)]
+        if kept is not None:
+            dues.append(float(kept["due_at"]))
+        return min(dues, default=None)
 
     def queue_due(self) -> None:
         """Queue the studies that have kept files whose time of deletion has come: they are proven again first."""
         now = self._clock.now()
         with self._database.write() as db:
             rows = db.execute(
-                "SELECT DISTINCT f.study_uid FROM files f JOIN studies s USING (study_uid)"
-                " WHERE f.state = ? AND f.due_at <= ? AND s.state = ?",
-                (FileState.KEPT, now, StudyState.ARCHIVED),
+                "SELECT DISTINCT f.study_uid FROM files f CROSS JOIN studies s USING (study_uid)"
+                " WHERE f.state = 'kept' AND f.due_at IS NOT NULL AND f.due_at <= ? AND s.state = 'archived'",
+                (now,),
             ).fetchall()
             moved = []
             for row in rows:
@@ -167,10 +177,10 @@ class Shipments:
             after = rows[-1]["file_id"]
 
     def arriving(self) -> list[Uid]:
-        """Studies that are arriving, those that have done so for longest first."""
+        """Studies that are arriving, in no particular order."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT study_uid FROM studies WHERE state = ? ORDER BY claimed, queued_at", (StudyState.ARRIVING,)
+                "SELECT study_uid FROM studies WHERE state != 'archived' AND state = ?", (StudyState.ARRIVING,)
             ).fetchall()
         return [Uid(row["study_uid"]) for row in rows]
 
@@ -351,11 +361,11 @@ class Shipments:
     def asides(self, study_uid: Uid | None = None) -> list[PendingDeletion]:
         """Files, of one study or all, whose deletion was authorised and not concluded: at start, the ones a crash has
         left; under a fresh claim, the ones whose end could not be written down."""
+        of_one, uids = ("", ()) if study_uid is None else (" AND f.study_uid = ?", (study_uid,))
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT f.*, s.path FROM files f JOIN sources s USING (source_id)"
-                " WHERE f.state = ? AND (? IS NULL OR f.study_uid = ?)",
-                (FileState.ASIDE, study_uid, study_uid),
+                f"SELECT f.*, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = 'aside'{of_one}",
+                uids,
             ).fetchall()
         return [
             PendingDeletion(r["file_id"], r["source_id"], r["path"], r["dir"], r["name"], r["identity"], r["study_uid"])

@@ -18,6 +18,7 @@ OPENING = ("tests/unit/test_queue_opening.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
 LOCAL = ("tests/unit/test_local.py",)
+PLANS = ("tests/unit/test_queue_plans.py",)
 
 
 @dataclass(frozen=True)
@@ -308,6 +309,30 @@ MUTATIONS: tuple[Mutation, ...] = (
         '"UPDATE files SET state = ? WHERE file_id = ? AND identity = ? AND state = ?"',
         '"UPDATE files SET state = ? WHERE file_id = ? AND ? != 1 AND ? != 1"',
         CLAIMS,
+    ),
+    _queue(
+        "a file that goes is counted no more",
+        "schema.py",
+        "CREATE TRIGGER files_go AFTER DELETE ON files BEGIN\n  UPDATE file_counts SET files = files - 1",
+        "CREATE TRIGGER files_go AFTER DELETE ON files BEGIN\n  UPDATE file_counts SET files = files - 0",
+        PLANS,
+    ),
+    _queue(
+        "a study that changes its state is counted anew",
+        "schema.py",
+        "AFTER UPDATE OF state ON studies WHEN OLD.state != NEW.state BEGIN",
+        "AFTER UPDATE OF state ON studies WHEN OLD.state = NEW.state BEGIN",
+        PLANS,
+    ),
+    _queue(
+        "an index for what is due", "shipments.py", "f.due_at IS NOT NULL AND f.due_at <= ?", "f.due_at <= ?", PLANS
+    ),
+    _queue(
+        "what is due of a study at rest",
+        "shipments.py",
+        " AND s.state = 'archived' ORDER BY f.due_at LIMIT 1",
+        " ORDER BY f.due_at LIMIT 1",
+        PLANS,
     ),
     _queue("another destination", "binding.py", "            if changed:\n", "            if False:\n", OPENING),
     _queue(
