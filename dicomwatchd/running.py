@@ -224,6 +224,15 @@ class Running:
             self._mended_roots[source.source_id] = root
         self._pending = recover.conclude(self.queue.shipments, unavailable)
         self.queue.shipments.recover()
+        retried = self.queue.upgrade.taken_over_by(__version__)
+        if retried.studies or retried.files:
+            self._journal.info(
+                "retried-after-upgrade",
+                "what a fault of another version of the program has stopped is tried again",
+                studies=retried.studies,
+                files=retried.files,
+                version=__version__,
+            )
 
     def _mend(self, source: Source) -> None:
         """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""

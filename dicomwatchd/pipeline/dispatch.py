@@ -22,6 +22,7 @@ from dicomwatchd.pipeline.stages import ship
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
+from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 #: What another service said, or what nobody expected: believed once the next attempt meets it too. One garbled answer
@@ -36,7 +37,7 @@ HEARSAY = frozenset(
         "foreign-manifest",
         "catalogue-damaged",
         "store-unreliable",
-        "unexpected",
+        FAULT,
     )
 )
 
@@ -199,7 +200,7 @@ class Dispatcher:
             self._give_back(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
             self._on_fatal(error)
         except Exception as error:  # noqa: BLE001  a fault of ours that one study meets must not stop the others
-            self._believe(claim, error, "unexpected", "a fault of the program; see the log")
+            self._believe(claim, error, FAULT, "a fault of the program; see the log")
         else:
             self.backoff.succeeded()
             if shipment.files:

@@ -253,6 +253,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if False:",
         DAMAGED,
     ),
+    _queue(
+        "upgrade: at every start",
+        "upgrade.py",
+        'if row is not None and row["value"] == version:',
+        "if False:",
+        ("tests/unit/test_upgrade.py",),
+    ),
     _stage("nothing left to record", "    if not shipment.files and", "    if False and", EDGES, "revision.py"),
     Mutation(
         "manifest: read back",
