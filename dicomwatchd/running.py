@@ -125,6 +125,8 @@ class Running:
         self.uploads = UploadDesk(self.queue, self._start_upload_intake, self._own_folders(), journal)
         self._watcher: Watcher | None = None
         self._control: ControlServer | None = None
+        if not archive.store.capabilities.creates_only:
+            journal.warning("store-overwrites", doctor.OVERWRITES)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -422,7 +424,8 @@ class Running:
                 for intake in self._intakes.values()
                 if not intake.available
             ]
-            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()],
+            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
+            + ([] if capabilities.creates_only else [doctor.OVERWRITES]),
             "verification": doctor.verification(capabilities),
         }
 

@@ -23,7 +23,8 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     that revision was taken meanwhile.
 
     A manifest that is damaged in the store stays as it is: the next one is made above it, from the newest that can be
-    read, and lists again what else the store holds of the study.
+    read, and lists again what else the store holds of the study. So it is where the catalogue names a manifest that the
+    store has no more (``above``).
     """
     claim, archive = shipment.claim, context.archive
     newest = manifests.newest(archive.store, claim.study_uid)
@@ -34,7 +35,7 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     now = timestamp(context.clock.now())
     added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
     instances: Iterable[ManifestInstance] = _instances(shipment, context, now)
-    if newest.damaged:
+    if newest.damaged or above:
         instances = list(instances)
         added, again = _from_elsewhere(shipment, context, newest, added, [*current.instances, *instances], now)
         instances += again
@@ -48,7 +49,7 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )
-    if not shipment.files and not (newest.damaged and merged.instances):
+    if not shipment.files and not ((newest.damaged or above) and merged.instances):
         return current  # its files are gone; but the catalogue may not know yet what an earlier shipment has recorded
     if merged.revision <= above:
         merged = replace(merged, revision=above + 1, previous_sha256=current.sha256 if current.revision else None)
@@ -75,8 +76,8 @@ def _from_elsewhere(
     listed: list[ManifestInstance],
     now: str,
 ) -> tuple[_Added, tuple[ManifestInstance, ...]]:
-    """What the damaged manifests listed, as far as it can be told: the instances by the objects that are there, the
-    attributes by the catalogue's record, which was made from one of them."""
+    """What the damaged or lost manifests listed, as far as it can be told: the instances by the objects that are there,
+    the attributes by the catalogue's record, which was made from one of them."""
     study, archive = shipment.claim.study_uid, context.archive
     for key in newest.damaged:
         context.log.error(
@@ -92,10 +93,12 @@ def _from_elsewhere(
     except Permanent:
         record = None  # damaged as well: it is written anew
     if record is not None:
+        there = {item.series_uid for item in (*listed, *found.instances)}
+        series = {one.series_uid: one.attributes for one in record.series if one.series_uid in there}
         added = replace(
             added,
             attributes={**added.attributes, **record.attributes},
-            series={**added.series, **{one.series_uid: one.attributes for one in record.series}},
+            series={**added.series, **series},
             flags=(*added.flags, *(flag for flag in record.flags if flag != LEFT_OUT)),
         )
     keys = (*added.damaged_keys, *newest.damaged, *found.damaged_keys)

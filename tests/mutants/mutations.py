@@ -253,6 +253,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if False:",
         DAMAGED,
     ),
+    _stage(
+        "what a lost manifest listed",
+        "if newest.damaged or above:",
+        "if newest.damaged:",
+        DAMAGED,
+        "revision.py",
+    ),
     _queue(
         "upgrade: at every start",
         "upgrade.py",

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import Capabilities
-from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, Transient
+from dicomwatchd.archive.store import Capabilities, Content, Receipt
+from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, RevisionConflict, Transient
 from dicomwatchd.fetch import plan
 from dicomwatchd.model import Uid
-from tests.pieces import Pieces
+from tests.pieces import ARCHIVE_ID, Pieces
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore, archive, content
 
@@ -297,3 +298,82 @@ def test_an_instance_key_and_what_is_none() -> None:
         assert keys.parse_instance(other) is None
     with pytest.raises(ValueError, match="manifest"):
         manifests.revision_of("studies/1.2/manifests/1.json")
+
+
+# -- overwritten -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class StrictCatalogue(MemoryCatalogue):
+    def put(self, record: StudyRecord) -> None:
+        there = self.records.get(record.study_uid)
+        if there is not None and there.revision >= record.revision and there != record:
+            raise RevisionConflict("taken")
+        super().put(record)
+
+
+@dataclass
+class OverwritingStore(MemoryStore):
+    """Ignores If-None-Match. Right before our manifest comes, another daemon has recorded its own as that revision."""
+
+    catalogue: MemoryCatalogue | None = None
+    others: int = 1
+
+    def put(self, key: str, content: Content) -> Receipt:
+        if "/manifests/" in key and self.others:
+            self.others -= 1
+            files = [(Uid(f"{STUDY}.9"), f"{STUDY}.9.1", DATA[3])]
+            theirs = archive(self, files, study=STUDY, archive_id=ARCHIVE_ID)
+            assert self.catalogue is not None and theirs.key == key
+            self.catalogue.put(theirs.record())
+            del self.versions[key]
+        return super().put(key, content)
+
+
+def test_what_an_overwritten_manifest_listed_is_found_again(tmp_path: Path) -> None:
+    """The other daemon has read its manifest back, recorded it, and deleted its files."""
+    catalogue = StrictCatalogue()
+    pieces = Pieces(tmp_path, store=OverwritingStore(catalogue=catalogue), catalogue=catalogue)
+    drop(pieces, 0)
+    pieces.run()
+    assert pieces.left() == []
+    assert listed(pieces) == {SHA256[0], SHA256[3]}
+    assert catalogue.records[STUDY] == pieces.manifest(STUDY).record()
+    assert [entry["revision"] for entry in pieces.log.events("catalogue-ahead")] == [1]
+    pieces.close()
+
+
+def test_a_catalogue_ahead_of_the_store(tmp_path: Path) -> None:
+    """The store was brought back from an older copy. What it has is recorded, and no series that it lacks."""
+    catalogue = StrictCatalogue()
+    pieces = Pieces(tmp_path, catalogue=catalogue)
+    drop(pieces, 0)
+    pieces.run()
+    other = Uid(f"{STUDY}.9")
+    record = archive(MemoryStore(), [(other, f"{other}.1", DATA[3])], study=STUDY).record()
+    catalogue.records[STUDY] = replace(record, revision=5)
+    drop(pieces, 1)
+    pieces.run()
+    found = pieces.manifest(STUDY)
+    assert found.revision == 6
+    assert listed(pieces) == set(SHA256[:2])
+    assert {one.series_uid for one in found.record().series} == {SERIES}
+    pieces.close()
+
+
+def test_a_catalogue_ahead_of_the_store_though_no_file_is_left(tmp_path: Path) -> None:
+    catalogue = StrictCatalogue(fault=OutOfReach("down", endpoint="x"))
+    pieces = Pieces(tmp_path, catalogue=catalogue)
+    drop(pieces, 0)
+    pieces.settle()
+    pieces.ship()
+    assert pieces.manifest(STUDY).revision == 1
+    (pieces.inbox / "IM0").unlink()
+    catalogue.fault = None
+    catalogue.records[STUDY] = replace(pieces.manifest(STUDY).record(), revision=5)
+    pieces.scan()
+    pieces.run()
+    assert pieces.manifest(STUDY).revision == 6
+    assert catalogue.records[STUDY] == pieces.manifest(STUDY).record()
+    assert pieces.queue.reports.unfinished()["moving"] == 0
+    pieces.close()
