@@ -179,8 +179,10 @@ class Dispatcher:
         now = self._context.clock.now()
         if pause := self.backoff.pause():
             return min(pause, 5.0)
+        if self._ended.is_set() or len(self._running) >= self._most_at_once():
+            return 5.0  # nothing can begin before a shipment has ended, and that wakes
         due = self._context.shipments.next_try_at()
-        if due is None or (due <= now and len(self._running) >= self._active):
+        if due is None:
             return 5.0
         return min(max(due - now, 0.05), 5.0)
 

@@ -89,8 +89,10 @@ class Shipments:
             row = db.execute(
                 "SELECT MIN(at) AS at FROM (SELECT MIN(CASE WHEN not_before > ? THEN 0 ELSE not_before END) AS at"
                 " FROM studies WHERE state = ? AND claimed = 0"
-                " UNION ALL SELECT MIN(due_at) FROM files WHERE state = ? AND due_at IS NOT NULL)",
-                (limit, StudyState.QUEUED, FileState.KEPT),
+                # In the order of the index, up to the first that counts: there may be very many kept files.
+                " UNION ALL SELECT (SELECT due_at FROM files f CROSS JOIN studies s ON s.study_uid = f.study_uid"
+                " WHERE f.state = ? AND f.due_at IS NOT NULL AND s.state = ? ORDER BY f.due_at LIMIT 1))",
+                (limit, StudyState.QUEUED, FileState.KEPT, StudyState.ARCHIVED),
             ).fetchone()
         return None if row["at"] is None else float(row["at"])
 
