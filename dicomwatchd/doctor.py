@@ -35,6 +35,9 @@ _CAP_LEASE = 1 << 28  # capabilities(7)
 _SAMPLE = 2000  # directory entries looked at for a file of somebody else
 
 
+OVERWRITES = "the store overwrites what is there: let one daemon alone ship to this archive"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """``outcome``: "good", "note" (works, and costs or lacks something) or "bad" (has to be mended)."""
@@ -104,10 +107,8 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
     if store.destination.kind == "s3":
         fast = capabilities.etag_is_content or capabilities.checksum_on_head
         yield Finding("verification", "good" if fast else "note", verification(capabilities))
-        if not capabilities.creates_only:
-            yield Finding(
-                "create-only", "bad", "the store overwrites what is there: let one daemon alone ship to this archive"
-            )
+    if not capabilities.creates_only:
+        yield Finding("create-only", "bad", OVERWRITES)
 
 
 # -- this machine ---------------------------------------------------------------------------------------------------

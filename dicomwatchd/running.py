@@ -136,6 +136,8 @@ class Running:
         self.uploads = UploadDesk(self.queue, self._start_upload_intake, self._own_folders(), journal)
         self._watcher: Watcher | None = None
         self._control: ControlServer | None = None
+        if not archive.store.capabilities.creates_only:
+            journal.warning("store-overwrites", doctor.OVERWRITES)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -239,6 +241,15 @@ class Running:
             self._mended_roots[source.source_id] = root
         self._pending = recover.conclude(self.queue.shipments, unavailable)
         self.queue.shipments.recover()
+        retried = self.queue.upgrade.taken_over_by(__version__)
+        if retried.studies or retried.files:
+            self._journal.info(
+                "retried-after-upgrade",
+                "what a fault of another version of the program has stopped is tried again",
+                studies=retried.studies,
+                files=retried.files,
+                version=__version__,
+            )
 
     def _mend(self, source: Source) -> None:
         """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""
@@ -431,7 +442,8 @@ class Running:
                 for intake in self._intakes.values()
                 if not intake.available
             ]
-            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()],
+            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
+            + ([] if capabilities.creates_only else [doctor.OVERWRITES]),
             "verification": doctor.verification(capabilities),
         }
 

@@ -22,6 +22,7 @@ HIGHEST_REVISION = 99_999_999
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _REPAIR = re.compile(r"(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.dcm\Z")
+_INSTANCE = re.compile(r"studies/([0-9.]+)/series/([0-9.]+)/([0-9.]+)/([0-9a-f]{64})(?:-[0-9]{1,6})?\.dcm\Z")
 _MANIFEST = re.compile(r"studies/([0-9.]+)/manifests/([0-9]{8})\.json\Z")
 
 
@@ -51,6 +52,18 @@ def is_instance(key: str, study: Uid, series: Uid, sop_instance: Uid, sha256: st
     """Whether ``key`` is this instance's, whatever the attempt. Raises ValueError for a malformed ``sha256``."""
     stem = instance(study, series, sop_instance, sha256).removesuffix(".dcm")
     return key.startswith(stem) and _REPAIR.match(key, len(stem)) is not None
+
+
+def parse_instance(key: str) -> tuple[Uid, Uid, Uid, str] | None:
+    """(study, series, SOP instance, SHA-256) of an instance's key, whatever the attempt; None if it is no such key."""
+    match = _INSTANCE.match(key)
+    if match is None:
+        return None
+    try:
+        found = Uid(match[1]), Uid(match[2]), Uid(match[3]), match[4]
+    except InvalidUid:
+        return None
+    return found if is_instance(key, *found) else None
 
 
 def manifest(study: Uid, revision: int) -> str:

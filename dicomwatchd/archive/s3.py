@@ -176,6 +176,7 @@ class S3Store:
         for attempt in range(1, PROBE_ATTEMPTS + 1):
             try:
                 self._capabilities = probe.probe(self._bucket, f"{scratch_key}{self._random_name()}/")
+                self._bucket.encrypts()
                 break
             except Transient as error:
                 # An answer that got lost looks like another writer to the second attempt: on a fresh place, once more.
@@ -195,7 +196,7 @@ class S3Store:
         if not isinstance(content, Buffer) and hashlib.sha256(data).hexdigest() != digest.sha256:
             raise SourceChanged("a file's content is not what it was when it was taken up")
         md5 = hashlib.md5(data, usedforsecurity=False)
-        if not self._capabilities.creates_only and (there := self._bucket.head(key)) is not None:
+        if not self._capabilities.creates_only and (there := self._bucket.existing(key)) is not None:
             return _receipt(key, content, md5.hexdigest(), created=False, there=there)
         arguments = {
             **self._bucket.creation(key),
@@ -221,13 +222,13 @@ class S3Store:
         retries, for everything else."""
         if self._wire is not None:
             short = s3_wire.put_object(self._wire, self._bucket.full_key(key), data, sha256, arguments)
-            if short is not None and (answer := short or self._bucket.head(key)):
+            if short is not None and (answer := short or self._bucket.existing(key)):
                 return answer
         try:
             return self._bucket.client.put_object(**self._bucket.address(key), **arguments, Body=data)
         except botocore.exceptions.ClientError as error:
             # 412: the key was there, perhaps by a request of ours whose answer was lost. 409: a race just now.
-            if aws.http_status(error) in (409, 412) and (there := self._bucket.head(key)) is not None:
+            if aws.http_status(error) in (409, 412) and (there := self._bucket.existing(key)) is not None:
                 return there
             if aws.http_status(error) == 412:
                 raise Transient("PutObject met another writer", code="conflict") from error

@@ -6,7 +6,9 @@ import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import botocore.exceptions
@@ -37,6 +39,13 @@ class ListedPage(NamedTuple):
     token: str | None
 
 
+@dataclass(slots=True)
+class _Start:
+    """When, by the service's own clock, it was first seen to encrypt as asked; None: not yet, or it does not say."""
+
+    at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class S3Bucket:
     """One bucket, the prefix of the archive in it, and the encryption asked for.
@@ -49,6 +58,7 @@ class S3Bucket:
     prefix: str
     endpoint: str
     encryption: Encryption
+    _start: _Start = field(default_factory=_Start, init=False, compare=False, repr=False)
 
     def full_key(self, key: str) -> str:
         """Raises Permanent for a key that is no plain path of the characters that every store takes."""
@@ -105,6 +115,36 @@ class S3Bucket:
                 raise Transient("the store does not find what it has just confirmed", code="strange-answer") from error
         self.check_encryption(answer)
 
+    def encrypts(self) -> None:
+        """The probe has just seen that it encrypts as asked: from now on `existing` expects it of what is new."""
+        with self.translated("HeadBucket"):
+            answer = self.client.head_bucket(Bucket=self.name)
+        with suppress(KeyError, ValueError):
+            at = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+            self._start.at = self._start.at or at
+
+    def existing(self, key: str) -> StoredObject | None:
+        """As `head`, for an object that was to be created and is there already.
+
+        What is older than the start was stored under another setting, perhaps: it is taken as it is, for nothing here
+        is ever overwritten or deleted. What was created since, by a request of ours whose answer was lost or by
+        another program, has to be encrypted as asked: raises ArchiveRefused if it is not, and the probe of the next
+        start tells whether it is the store that encrypts no more.
+        """
+        answer = self._head(self.address(key))
+        if answer is None:
+            return None
+        start, created = self._start.at, answer.get("LastModified")
+        if start is not None and created is not None and created >= start:
+            try:
+                self.check_encryption(answer)
+            except ArchiveRefused as error:
+                raise ArchiveRefused(
+                    "an object that was created since the start is not encrypted as asked",
+                    hint="is the store, or another program that writes to this archive, set up otherwise?",
+                ) from error
+        return _stored(key, answer, answer["ContentLength"])
+
     def head(self, key: str, version_id: str | None = None, *, checksum: bool = False) -> StoredObject | None:
         """HeadObject; ``checksum`` asks for the stored checksum too (on Amazon that takes rights on the key)."""
         arguments = self.address(key)
@@ -112,8 +152,13 @@ class S3Bucket:
             arguments["VersionId"] = version_id
         if checksum:
             arguments["ChecksumMode"] = "ENABLED"
+        answer = self._head(arguments)
+        return None if answer is None else _stored(key, answer, answer["ContentLength"])
+
+    def _head(self, arguments: Any) -> Any:
+        """HeadObject's answer, None where there is no such object."""
         try:
-            answer = self.client.head_object(**arguments)
+            return self.client.head_object(**arguments)
         except botocore.exceptions.ClientError as error:
             if aws.http_status(error) == 404 and aws.error_code(error) != "NoSuchBucket":
                 self._require_bucket()
@@ -121,7 +166,6 @@ class S3Bucket:
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
         except aws.FOREIGN as error:
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
-        return _stored(key, answer, answer["ContentLength"])
 
     def listing(
         self, prefix: str, short: Callable[[str, str | None], ListedPage | None] = lambda *_: None

@@ -22,6 +22,7 @@ from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.rows import Arrival, Source, identity_of
+from dicomwatchd.queue.upgrade import OLD_FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 BATCH = 200
@@ -278,9 +279,10 @@ class InboxIntake:
         for name, found in listing.files.items():
             old = known.get(name)
             unchanged = old is not None and (old.identity == found or old.state is FileState.ASIDE)
-            # Whether the daemon may read a file also hangs on folders, groups and the daemon: it is tried again.
-            barred = old is not None and old.code == NO_ACCESS
-            if unchanged and not barred:
+            # Whether the daemon may read a file also hangs on folders, groups and the daemon, and what another version
+            # of it could not take may be taken by this one: it is tried again.
+            barred = old.code if old is not None and old.code in (NO_ACCESS, OLD_FAULT) else None
+            if unchanged and barred is None:
                 if is_watched:
                     self._settling.done((parent, name))
                 continue
@@ -288,7 +290,7 @@ class InboxIntake:
                 arrival := self._read(root_fd, parent, name, found)
             ):
                 self._settling.done((parent, name))
-                if not (unchanged and arrival.code == NO_ACCESS):
+                if not (unchanged and arrival.code == barred):
                     self._take(arrival)
                 beat()
 

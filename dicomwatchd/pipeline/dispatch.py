@@ -23,6 +23,7 @@ from dicomwatchd.pipeline.stages import ship
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
+from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 #: What another service said, or what nobody expected: believed once the next attempt meets it too. One garbled answer
@@ -37,7 +38,7 @@ HEARSAY = frozenset(
         "foreign-manifest",
         "catalogue-damaged",
         "store-unreliable",
-        "unexpected",
+        FAULT,
     )
 )
 
@@ -225,8 +226,10 @@ class Dispatcher:
         now = self._context.clock.now()
         if pause := self.backoff.pause():
             return min(pause, 5.0)
+        if self._ended.is_set() or len(self._running) >= self._most_at_once():
+            return 5.0  # nothing can begin before a shipment has ended, and that wakes
         due = self._context.shipments.next_try_at()
-        if due is None or (due <= now and len(self._running) >= self._active):
+        if due is None:
             return 5.0
         return min(max(due - now, 0.05), 5.0)
 
@@ -247,7 +250,7 @@ class Dispatcher:
             self._give_back(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
             self._on_fatal(error)
         except Exception as error:  # noqa: BLE001  a fault of ours that one study meets must not stop the others
-            self._believe(claim, error, "unexpected", "a fault of the program; see the log")
+            self._believe(claim, error, FAULT, "a fault of the program; see the log")
         else:
             self.backoff.succeeded()
             if shipment.files:

@@ -14,12 +14,13 @@ from dicomwatchd.queue.reports import Reports
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.shipments import Shipments
+from dicomwatchd.queue.upgrade import Upgrade
 from dicomwatchd.queue.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The five sides of the state, over one database."""
+    """The sides of the state, over one database."""
 
     arrivals: Arrivals
     shipments: Shipments
@@ -27,6 +28,7 @@ class Queue:
     reports: Reports
     uploads: Uploads
     binding: Binding
+    upgrade: Upgrade
     _database: Database
 
     def close(self) -> None:
@@ -63,5 +65,6 @@ def _over(database: Database, clock: Clock, announce: Callable[[Transition], Non
         reports=Reports(database, clock),
         uploads=Uploads(database),
         binding=Binding(database),
+        upgrade=Upgrade(database, clock, announce),
         _database=database,
     )

@@ -17,6 +17,7 @@ RACES = ("tests/unit/test_deletion_races.py",)
 OPENING = ("tests/unit/test_queue_opening.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
+DAMAGED = ("tests/unit/test_damaged_manifest.py",)
 LOCAL = ("tests/unit/test_local.py",)
 PLANS = ("tests/unit/test_queue_plans.py",)
 
@@ -202,7 +203,72 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _stage("what is kept", "            if due_at is None or due_at > now():", "            if False:", PURGE),
     _stage("the rule of today", "    if rule.keep_seconds is None:\n        return None\n", "", EDGES),
-    _stage("nothing left to record", "    if not shipment.files:\n", "    if False:\n", EDGES, "revision.py"),
+    Mutation(
+        "damaged manifest: one reading is enough",
+        "archive/manifest.py",
+        'if not by_etag and not by_sha256 and b"".join(store.read(key)) != data:',
+        "if False:",
+        DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: whatever its size",
+        "archive/manifest.py",
+        "if size_bytes is not None and len(data) != size_bytes:",
+        "if False:",
+        DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: one that the store refuses to give",
+        "archive/manifest.py",
+        "            if error.code != BAD:\n",
+        "            if False:\n",
+        DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: one that is listed and not there",
+        "archive/manifest.py",
+        '            if error.code == "no-such-object":\n                raise Transient("a manifest that',
+        '            if False:\n                raise Transient("a manifest that',
+        DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: a newer program's",
+        "archive/manifest.py",
+        '                if _NEWER.match(raw["format"]):',
+        "                if False:",
+        DAMAGED,
+    ),
+    _stage("what a damaged manifest listed", "        instances += again\n", "", DAMAGED, "revision.py"),
+    _stage("above a damaged manifest", "        above = max(above, newest.highest)\n", "", DAMAGED, "revision.py"),
+    Mutation(
+        "damaged manifest: an object that cannot be read back",
+        "archive/salvage.py",
+        'if verdict.problem in ("missing", "unreadable"):',
+        "if False:",
+        DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: an object with other bytes",
+        "archive/salvage.py",
+        "        if not verdict.holds:",
+        "        if False:",
+        DAMAGED,
+    ),
+    _stage(
+        "what a lost manifest listed",
+        "if newest.damaged or above:",
+        "if newest.damaged:",
+        DAMAGED,
+        "revision.py",
+    ),
+    _queue(
+        "upgrade: at every start",
+        "upgrade.py",
+        'if row is not None and row["value"] == version:',
+        "if False:",
+        ("tests/unit/test_upgrade.py",),
+    ),
+    _stage("nothing left to record", "    if not shipment.files and", "    if False and", EDGES, "revision.py"),
     Mutation(
         "manifest: read back",
         "archive/manifest.py",

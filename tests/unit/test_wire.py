@@ -174,6 +174,26 @@ def test_a_header_that_would_not_be_sent_as_it_is_signed_is_not_sent(value: str)
     assert server.requests == []
 
 
+def test_a_name_that_is_not_resolved_is_none_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is not asked for at every file: after some failures the short way rests, as for any other trouble."""
+    asked = []
+
+    def unresolved(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    with talking(OK) as (made, server):
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "getaddrinfo", unresolved)
+            for _ in range(3 * wire.GIVE_UP_AFTER):
+                assert put(made) is None
+                assert made.get("key", {}) is None
+        assert len(asked) == wire.GIVE_UP_AFTER
+        assert server.requests == []
+        made._monotonic = lambda: wire.REST_SECONDS + 1
+        assert put(made) is not None
+
+
 def test_after_failures_in_a_row_it_rests() -> None:
     refusals = [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"] * wire.GIVE_UP_AFTER
     with talking(*refusals, OK) as (made, server):
