@@ -145,6 +145,7 @@ class Running:
         for source, inbox in zip(self._inbox_sources, self._config.inboxes, strict=True):
             self._intakes[source.source_id] = self._intake(source, _settings(inbox, self._config))
         self.uploads.resume()
+        self._send_kept_again([*self._intakes, *self.uploads.sources()])
         self.queue.arrivals.retire([*self._intakes, *self.uploads.sources()])
         for intake in list(self._intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
@@ -211,6 +212,16 @@ class Running:
         if self.queue.binding.bind(found, destination):
             self._journal.warning(
                 "archive-moved", "the archive's place has changed; what is not deleted yet is sent or verified again"
+            )
+
+    def _send_kept_again(self, active: list[int]) -> None:
+        files, studies = self.queue.binding.send_kept_again(active)
+        if files:
+            self._journal.warning(
+                "kept-sent-again",
+                "files that are kept were archived at another place; they are sent to this one",
+                files=files,
+                studies=studies,
             )
 
     def _recover(self) -> None:
@@ -413,7 +424,11 @@ class Running:
                 for intake in self._intakes.values()
                 if not intake.available
             ]
-            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()],
+            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
+            + [
+                f"{count} kept files of {name}, which is no inbox any more, are archived at another place only"
+                for name, count in self.queue.reports.kept_elsewhere().items()
+            ],
             "verification": doctor.verification(capabilities),
         }
 

@@ -110,6 +110,7 @@ class Pieces:
             self.queue.shipments, {s.source_id for s in self.sources if not os.path.isdir(s.path)}
         )
         self.queue.shipments.recover()
+        self.queue.binding.send_kept_again(source.source_id for source in self.sources)
         by_id: Mapping[int, Source] = {source.source_id: source for source in self.sources}
         self.intakes = [
             InboxIntake(

@@ -48,6 +48,17 @@ class Reports:
             "oldest_waiting_seconds": None if oldest["at"] is None else max(0.0, self._clock.now() - oldest["at"]),
         }
 
+    def kept_elsewhere(self) -> dict[str, int]:
+        """By source, how many kept files were archived at another place than this one and wait for their source to be
+        looked at again."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT s.name, COUNT(*) AS n FROM files f JOIN sources s USING (source_id)"
+                " WHERE f.state = ? AND f.receipt IS NULL GROUP BY s.source_id",
+                (FileState.KEPT,),
+            ).fetchall()
+        return {row["name"]: row["n"] for row in rows}
+
     def unfinished(self) -> dict[str, int]:
         """What still has to happen or needs a person: studies arriving or on their way, parked studies, files in
         quarantine, all by number."""

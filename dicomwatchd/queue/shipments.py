@@ -89,24 +89,27 @@ class Shipments:
             row = db.execute(
                 "SELECT MIN(at) AS at FROM (SELECT MIN(CASE WHEN not_before > ? THEN 0 ELSE not_before END) AS at"
                 " FROM studies WHERE state = ? AND claimed = 0"
-                " UNION ALL SELECT MIN(due_at) FROM files WHERE state = ? AND due_at IS NOT NULL)",
+                " UNION ALL SELECT MIN(due_at) FROM files WHERE state = ? AND due_at IS NOT NULL"
+                " AND receipt IS NOT NULL)",
                 (limit, StudyState.QUEUED, FileState.KEPT),
             ).fetchone()
         return None if row["at"] is None else float(row["at"])
 
     def queue_due(self) -> None:
-        """Queue the studies that have kept files whose time of deletion has come: they are proven again first."""
+        """Queue the studies that have kept files whose time of deletion has come: they are proven again first. A file
+        without a receipt has not been sent to this archive (see Binding.bind)."""
         now = self._clock.now()
         with self._database.write() as db:
             rows = db.execute(
                 "SELECT DISTINCT f.study_uid FROM files f JOIN studies s USING (study_uid)"
-                " WHERE f.state = ? AND f.due_at <= ? AND s.state = ?",
+                " WHERE f.state = ? AND f.due_at <= ? AND f.receipt IS NOT NULL AND s.state = ?",
                 (FileState.KEPT, now, StudyState.ARCHIVED),
             ).fetchall()
             moved = []
             for row in rows:
                 db.execute(
-                    "UPDATE files SET state = ? WHERE study_uid = ? AND state = ? AND due_at <= ?",
+                    "UPDATE files SET state = ? WHERE study_uid = ? AND state = ? AND due_at <= ?"
+                    " AND receipt IS NOT NULL",
                     (FileState.STORED, row["study_uid"], FileState.KEPT, now),
                 )
                 moved.append(move(db, row["study_uid"], StudyEvent.DUE, now))

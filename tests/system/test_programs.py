@@ -156,6 +156,58 @@ def test_kept_files_stay_and_are_not_shipped_again(site: Site) -> None:
     assert len(site.events("study-archived")) == 1
 
 
+def test_kept_files_go_to_another_archive_too(site: Site) -> None:
+    site.config["inboxes"][0]["after_archive"] = "keep"
+    site.write_config()
+    site.init()
+    made = Maker(seed=6).mr_study(site.inbox / "MR", series=1, slices=3)
+    assert site.once() == 0
+    new = site.root / "new-archive"
+    new.mkdir()
+    site.config["archive"] = {
+        "store": {"kind": "directory", "path": str(new)},
+        "catalogue": {"kind": "sqlite", "path": str(new / "catalogue.db")},
+    }
+    site.write_config()
+    site.ctl("archive", "init", "--new-archive")
+    before = tree(site.inbox)
+    assert site.once() == 0
+    assert [entry["files"] for entry in site.events("kept-sent-again")] == [3]
+    assert {made_.sha256 for made_ in made} <= set(tree(new).values())
+    assert tree(site.inbox) == before
+    assert site.ctl("verify", made[0].study_uid, "--deep").returncode == 0
+    assert site.once() == 0
+    assert len(site.events("kept-sent-again")) == 1
+
+
+def test_kept_files_of_an_inbox_that_is_none_any_more_are_told_of(site: Site) -> None:
+    other = site.root / "other"
+    other.mkdir()
+    site.config["inboxes"][0]["after_archive"] = "keep"
+    site.config["inboxes"].append({**site.config["inboxes"][0], "name": "other", "path": str(other)})
+    site.write_config()
+    site.init()
+    Maker(seed=7).mr_study(other, series=1, slices=3)
+    assert site.once() == 0
+    boxes = site.config["inboxes"]
+    site.config["inboxes"] = boxes[:1]
+    (site.root / "archive").rename(site.root / "moved")
+    site.config["archive"]["store"]["path"] = str(site.root / "moved")
+    site.config["archive"]["catalogue"]["path"] = str(site.root / "moved" / "catalogue.db")
+    site.write_config()
+    site.start()
+    [problem] = site.ctl_json("status")["problems"]
+    assert problem.startswith("3 kept files of other")
+    site.stop()
+    site.config["inboxes"] = boxes
+    site.write_config()
+    assert site.once() == 0
+    site.start()
+    assert site.ctl_json("status")["problems"] == []
+    site.stop()
+    assert len(list(other.iterdir())) == 3
+
+
 def test_files_kept_for_a_while_are_deleted_when_their_time_has_come(site: Site) -> None:
     site.config["inboxes"][0]["after_archive"] = {"delete_after": "3s"}
     site.write_config()
