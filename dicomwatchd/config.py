@@ -118,6 +118,11 @@ class Inbox(_Model):
     settle_seconds: Number = Field(2, ge=0, description="A file that has not changed for this long is complete")
     quiet_seconds: Number = Field(60, ge=0, description="A study with no new or changed file for this long is shipped")
     after_archive: AfterArchive = "delete"
+    without_lease: Literal["delete", "keep"] = Field(
+        "delete",
+        description="What becomes of an archived file on which no read lease is to be had, so that nobody can tell"
+        " whether a program has it open",
+    )
     include: tuple[str, ...] = Field(
         ("*",), min_length=1, description="Globs on the file's name; at least one must match"
     )

@@ -22,7 +22,7 @@ from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.watch import Watcher
-from dicomwatchd.pipeline import recover
+from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
@@ -146,6 +146,8 @@ class Running:
             self._intakes[source.source_id] = self._intake(source, _settings(inbox, self._config))
         self.uploads.resume()
         self._send_kept_again([*self._intakes, *self.uploads.sources()])
+        for source in self._inbox_sources:
+            leases.release_kept(self.queue.shipments, source, self._after_archive(source))
         self.queue.arrivals.retire([*self._intakes, *self.uploads.sources()])
         for intake in list(self._intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
@@ -302,10 +304,13 @@ class Running:
     def _after_archive(self, source: Source) -> AfterArchive:
         if source.kind == "upload":
             return AfterArchive(delete=source.delete_local)
-        rule = next((box.after_archive for box in self._config.inboxes if box.name == source.name), "keep")
-        if isinstance(rule, DeleteAfter):
-            return AfterArchive(delete=False, keep_seconds=rule.seconds)
-        return AfterArchive(delete=rule == "delete")
+        box = next((box for box in self._config.inboxes if box.name == source.name), None)
+        if box is None:
+            return AfterArchive(delete=False)
+        needs_lease = box.without_lease == "keep"
+        if isinstance(box.after_archive, DeleteAfter):
+            return AfterArchive(delete=False, keep_seconds=box.after_archive.seconds, needs_lease=needs_lease)
+        return AfterArchive(delete=box.after_archive == "delete", needs_lease=needs_lease)
 
     def _intake_of(self, source_id: int) -> InboxIntake | None:
         return self._intakes.get(source_id) or self.uploads.intake_of(source_id)

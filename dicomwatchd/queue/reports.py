@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from typing import Any
 
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.queue.rows import NO_LEASE
 from dicomwatchd.queue.schema import Database
 
 
@@ -32,6 +34,7 @@ class Reports:
                 " AND f.state IN (?, ?)) AS waiting FROM sources s ORDER BY s.source_id",
                 WAITING,
             ).fetchall()
+            without_lease = self._kept_without_lease(db)
         return {
             "inboxes": [
                 {
@@ -44,6 +47,7 @@ class Reports:
             ],
             "studies": {row["state"]: row["n"] for row in studies},
             "files": {row["state"]: row["n"] for row in files},
+            "kept_without_lease": without_lease,
             "bytes_waiting": sum(row["bytes"] for row in files if row["state"] in WAITING),
             "oldest_waiting_seconds": None if oldest["at"] is None else max(0.0, self._clock.now() - oldest["at"]),
         }
@@ -57,6 +61,14 @@ class Reports:
                 " WHERE f.state = ? AND f.receipt IS NULL GROUP BY s.source_id",
                 (FileState.KEPT,),
             ).fetchall()
+        return {row["name"]: row["n"] for row in rows}
+
+    def _kept_without_lease(self, db: sqlite3.Connection) -> dict[str, int]:
+        rows = db.execute(
+            "SELECT s.name, COUNT(*) AS n FROM files f JOIN sources s USING (source_id)"
+            " WHERE f.state = ? AND f.code = ? GROUP BY s.source_id",
+            (FileState.KEPT, NO_LEASE),
+        ).fetchall()
         return {row["name"]: row["n"] for row in rows}
 
     def unfinished(self) -> dict[str, int]:
@@ -141,6 +153,11 @@ class Reports:
             files = db.execute(
                 "SELECT state, COUNT(*) AS n FROM files WHERE study_uid = ? GROUP BY state", (study_uid,)
             ).fetchall()
+            kept = db.execute(
+                "SELECT code, reason, COUNT(*) AS n FROM files WHERE study_uid = ? AND state = ? AND code IS NOT NULL"
+                " GROUP BY code, reason",
+                (study_uid, FileState.KEPT),
+            ).fetchall()
             history = db.execute(
                 "SELECT at, old, event, new FROM transitions WHERE study_uid = ? ORDER BY transition_id DESC LIMIT 50",
                 (study_uid,),
@@ -157,6 +174,7 @@ class Reports:
             "reason": study["reason"],
             "flags": json.loads(study["flags"]),
             "files": {row["state"]: row["n"] for row in files},
+            "kept": [{"code": row["code"], "reason": row["reason"], "files": row["n"]} for row in kept],
             "history": [
                 {"at": timestamp(row["at"]), "old": row["old"], "event": row["event"], "new": row["new"]}
                 for row in reversed(history)

@@ -14,6 +14,7 @@ CLAIMS = ("tests/unit/test_queue_claims.py",)
 EVIDENCE = ("tests/unit/test_evidence.py", "tests/unit/test_evidence_clauses.py")
 EDGES = ("tests/unit/test_shipments_edges.py",)
 RACES = ("tests/unit/test_deletion_races.py",)
+LEASES = ("tests/unit/test_without_lease.py",)
 OPENING = ("tests/unit/test_queue_opening.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
@@ -101,6 +102,22 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a difference puts it back",
         "    give_back(aside, directory_fd, name)\n    return why_kept",
         "    return why_kept",
+    ),
+    _check(
+        "a lease that is needed", "                if needs_lease and not leased:", "                if False:", LEASES
+    ),
+    Mutation(
+        "purge: left out without a lease",
+        "pipeline/purge.py",
+        " if leased is False]",
+        " if leased is None]",
+        LEASES,
+    ),
+    _stage(
+        "kept without a lease",
+        "            needs_lease=lambda file: ",
+        "            needs_lease=lambda file: not ",
+        LEASES,
     ),
     _check("disturbed, with a lease", "        return lease_held(fd)\n", "        return True\n", RACES),
     _check(
