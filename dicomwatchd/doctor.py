@@ -30,6 +30,8 @@ from dicomwatchd.localfiles import (
     regular_file,
     rename_noreplace,
 )
+from dicomwatchd.pipeline import anchoring
+from dicomwatchd.queue.audit import Audit
 
 _CAP_LEASE = 1 << 28  # capabilities(7)
 #: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.
@@ -52,6 +54,18 @@ class Finding:
 def examine(config: Config, store: ObjectStore, catalogue: Catalogue) -> list[Finding]:
     """Everything the daemon's user can see from here. Raises nothing of its own: what fails is a finding."""
     return [*_archive(store, catalogue), *_disk(config), *(f for box in config.inboxes for f in _inbox(box))]
+
+
+def audit_chain(audit: Audit, store: ObjectStore) -> Finding:
+    """Whether the record of deletions is whole, and holds what the archive holds of it."""
+    broken_at, entries = audit.check()
+    if broken_at is not None:
+        return Finding(
+            "audit chain", "bad", f"broken at entry {broken_at}: the record was changed after it was written"
+        )
+    compared = anchoring.compare(audit, store)
+    outcome = "bad" if compared.is_bad else "note" if compared.outcome == "unknown" else "good"
+    return Finding("audit chain", outcome, f"{entries} entries; {compared.text}")
 
 
 class DiskUsage(Protocol):

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,10 +20,11 @@ from dicomwatchd.commands import commands
 from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.control import ControlServer
 from dicomwatchd.doctor import Finding
-from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised
+from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised, Transient
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.watch import Watcher
-from dicomwatchd.pipeline import leases, recover
+from dicomwatchd.pipeline import anchoring, leases, recover
+from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
@@ -122,6 +124,9 @@ class Running:
         self._dispatcher = Dispatcher(
             self._context, self._pool.lane, ACTIVE_SHIPMENTS, random, self._report, self._on_fatal
         )
+        self._anchoring = Anchoring(
+            self.queue.audit, archive.store, clock, journal, lambda: self._dispatcher.backoff.in_trouble
+        )
         self.uploads = UploadDesk(self.queue, self._start_upload_intake, self._own_folders(), journal)
         self._watcher: Watcher | None = None
         self._control: ControlServer | None = None
@@ -133,7 +138,14 @@ class Running:
         try:
             self._control = ControlServer(
                 self._config.socket_path,
-                commands(self.queue, self._live_status, self._examine, self.uploads, self._dispatcher.wake),
+                commands(
+                    self.queue,
+                    self._live_status,
+                    self._examine,
+                    self.uploads,
+                    self._dispatcher.wake,
+                    lambda: anchoring.report(self.queue.audit, self._archive.store),
+                ),
                 self._journal,
             )
         except OSError as error:
@@ -142,6 +154,7 @@ class Running:
         for thread in range(self._config.workers):
             self.heartbeats.register(f"worker-{thread}", WORKER_SILENCE_SECONDS)
         self._thread("dispatcher", self._dispatcher.run, self._stopping)
+        self._thread("anchoring", self._anchoring.run, self._stopping)
         for source, inbox in zip(self._inbox_sources, self._config.inboxes, strict=True):
             self._intakes[source.source_id] = self._intake(source, _settings(inbox, self._config))
         self.uploads.resume()
@@ -174,6 +187,7 @@ class Running:
         if self._stopped:
             return
         self._stopped = True
+        self._anchoring.step()
         self._intake_stopping.set()
         self._stopping.set()
         self._pool.drain()
@@ -186,6 +200,7 @@ class Running:
             intake.wake()
         for thread in self._threads:
             thread.join()
+        self._anchoring.step()  # what the last shipments have deleted; not every store takes anything any more
         self._pool.close()
         self.queue.close()
         self._archive.store.close()
@@ -335,7 +350,11 @@ class Running:
         self._pool.drain()  # the other shipments send nothing more either
 
     def _examine(self) -> list[Finding]:
-        return doctor.examine(self._config, self._archive.store, self._archive.catalogue)
+        store = self._archive.store
+        return [
+            *doctor.examine(self._config, store, self._archive.catalogue),
+            doctor.audit_chain(self.queue.audit, store),
+        ]
 
     def _look_at_disks(self) -> None:
         """Say early when a disk fills. Nothing is ever deleted to make room."""
@@ -393,8 +412,16 @@ class Running:
                 for name, value in seconds.items()
                 if value > 0.001 and name in ("upload", "verify", "purge")
             },
+            **self._audit_head(),
             **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
         )
+
+    def _audit_head(self) -> dict[str, Any]:
+        """Outside the state, and wherever the journal is sent to: which entries the audit chain had at this time."""
+        with suppress(Transient):
+            head = self.queue.audit.head()
+            return {"audit_chain": head.chain_id, "audit_sequence": head.sequence, "audit_sha256": head.sha256}
+        return {}
 
     def _live_status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
         """What only the running daemon knows; ``inboxes`` is what the queue says of them."""
@@ -433,7 +460,8 @@ class Running:
             + [
                 f"{count} kept files of {name}, which is no inbox any more, are archived at another place only"
                 for name, count in self.queue.reports.kept_elsewhere().items()
-            ],
+            ]
+            + ([self._anchoring.problem] if self._anchoring.problem else []),
             "verification": doctor.verification(capabilities),
         }
 

@@ -117,8 +117,12 @@ CREATE TABLE audit (
 CREATE INDEX audit_of_study ON audit (study_uid);
 """
 
+#: Names the audit chain in what is published of it: one for each state, random, so that several daemons, and a state
+#: that was lost and made anew, are told apart.
+CHAIN_ID = "INSERT INTO meta (key, value) VALUES ('audit_chain', lower(hex(randomblob(16))));"
+
 #: What takes a state of version 0, 1, 2 ... to the next one. A released step is never changed: the next is added.
-STEPS: tuple[str, ...] = (TABLES,)
+STEPS: tuple[str, ...] = (TABLES, CHAIN_ID)
 VERSION = len(STEPS)
 
 

@@ -16,6 +16,7 @@ EDGES = ("tests/unit/test_shipments_edges.py",)
 RACES = ("tests/unit/test_deletion_races.py",)
 LEASES = ("tests/unit/test_without_lease.py",)
 OPENING = ("tests/unit/test_queue_opening.py",)
+ANCHORS = ("tests/unit/test_anchoring.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
 LOCAL = ("tests/unit/test_local.py",)
@@ -385,6 +386,29 @@ MUTATIONS: tuple[Mutation, ...] = (
         '                entry.sequence != expected\n                or entry.body.get("sequence") != expected\n',
         "                False\n",
         AUDIT,
+    ),
+    *(
+        Mutation(f"anchor: {name}", f"{file}.py", old, new, ANCHORS)
+        for name, file, old, new in (
+            ("a chain that ends too early", "pipeline/anchoring", "    if found is None:", "    if False:"),
+            (
+                "the hash of the entry",
+                "pipeline/anchoring",
+                '"fits" if found == published.sha256 else "differs"',
+                '"fits"',
+            ),
+            ("no newer head over it", "pipeline/anchoring", "        if self.is_bad or head", "        if head"),
+            ("bad for good", "pipeline/anchoring", "        if self.is_bad:\n            return\n", ""),
+            (
+                "what the store holds",
+                "archive/audit_heads",
+                "    return _load(store, head.key)\n",
+                "    return head\n",
+            ),
+            ("the head its key names", "archive/audit_heads", "    if head.key != key:", "    if False:"),
+            ("read twice", "archive/audit_heads", "    if _read_once(store, key) != first:", "    if False:"),
+            ("the newest first", "archive/keys", "HIGHEST_SEQUENCE - sequence:012d", "sequence:012d"),
+        )
     ),
     Mutation(
         "recovery: known again by its inode",
