@@ -154,7 +154,7 @@ class Running:
         for thread in range(self._config.workers):
             self.heartbeats.register(f"worker-{thread}", WORKER_SILENCE_SECONDS)
         self._thread("dispatcher", self._dispatcher.run, self._stopping)
-        self._thread("anchoring", self._anchoring.run, self._stopping)
+        self._thread("anchoring", self._anchoring.run, self._stopping, WORKER_SILENCE_SECONDS)
         for source, inbox in zip(self._inbox_sources, self._config.inboxes, strict=True):
             self._intakes[source.source_id] = self._intake(source, _settings(inbox, self._config))
         self.uploads.resume()
@@ -200,7 +200,8 @@ class Running:
             intake.wake()
         for thread in self._threads:
             thread.join()
-        self._anchoring.step()  # what the last shipments have deleted; not every store takes anything any more
+        if self._anchoring.problem is None:  # else a store that does not answer would be waited for twice
+            self._anchoring.step()  # what the last shipments have deleted; not every store takes anything any more
         self._pool.close()
         self.queue.close()
         self._archive.store.close()
@@ -290,9 +291,13 @@ class Running:
         return intake, end
 
     def _thread(
-        self, name: str, run: Callable[[threading.Event, Callable[[], None]], None], stopping: threading.Event
+        self,
+        name: str,
+        run: Callable[[threading.Event, Callable[[], None]], None],
+        stopping: threading.Event,
+        silence_seconds: float = LOOP_SILENCE_SECONDS,
     ) -> None:
-        self.heartbeats.register(name, LOOP_SILENCE_SECONDS)
+        self.heartbeats.register(name, silence_seconds)
         thread = threading.Thread(
             target=self._guarded, args=(run, stopping, lambda: self.heartbeats.beat(name)), name=name, daemon=True
         )
