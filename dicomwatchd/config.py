@@ -121,6 +121,11 @@ class Inbox(_Model):
         True, description="Send complete files before their study is quiet; all else waits for that"
     )
     after_archive: AfterArchive = "delete"
+    without_lease: Literal["delete", "keep"] = Field(
+        "delete",
+        description="What becomes of an archived file on which no read lease is to be had, so that nobody can tell"
+        " whether a program has it open",
+    )
     include: tuple[str, ...] = Field(
         ("*",), min_length=1, description="Globs on the file's name; at least one must match"
     )

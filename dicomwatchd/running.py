@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,10 +20,11 @@ from dicomwatchd.commands import commands
 from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.control import ControlServer
 from dicomwatchd.doctor import Finding
-from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised
+from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised, Transient
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.watch import Watcher
-from dicomwatchd.pipeline import recover
+from dicomwatchd.pipeline import anchoring, leases, recover
+from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
@@ -133,6 +135,9 @@ class Running:
         self._dispatcher = Dispatcher(
             self._context, self._pool.lane, ACTIVE_SHIPMENTS, random, self._report, self._on_fatal, self._pool.ease
         )
+        self._anchoring = Anchoring(
+            self.queue.audit, archive.store, clock, journal, lambda: self._dispatcher.backoff.in_trouble
+        )
         self.uploads = UploadDesk(self.queue, self._start_upload_intake, self._own_folders(), journal)
         self._watcher: Watcher | None = None
         self._control: ControlServer | None = None
@@ -146,16 +151,27 @@ class Running:
         try:
             self._control = ControlServer(
                 self._config.socket_path,
-                commands(self.queue, self._live_status, self._examine, self.uploads, self._dispatcher.wake),
+                commands(
+                    self.queue,
+                    self._live_status,
+                    self._examine,
+                    self.uploads,
+                    self._dispatcher.wake,
+                    lambda: anchoring.report(self.queue.audit, self._archive.store),
+                ),
                 self._journal,
             )
         except OSError as error:
             why = f"cannot be made there ({os.strerror(error.errno or 0)})"
             raise ConfigError([("control_socket", why)]) from error
         self._thread("dispatcher", self._dispatcher.run, self._stopping)
+        self._thread("anchoring", self._anchoring.run, self._stopping, WORKER_SILENCE_SECONDS)
         for source, inbox in zip(self._inbox_sources, self._config.inboxes, strict=True):
             self._intakes[source.source_id] = self._intake(source, _settings(inbox, self._config))
         self.uploads.resume()
+        self._send_kept_again([*self._intakes, *self.uploads.sources()])
+        for source in self._inbox_sources:
+            leases.release_kept(self.queue.shipments, source, self._after_archive(source))
         self.queue.arrivals.retire([*self._intakes, *self.uploads.sources()])
         for intake in list(self._intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
@@ -183,6 +199,7 @@ class Running:
         if self._stopped:
             return
         self._stopped = True
+        self._anchoring.step()
         self._intake_stopping.set()
         self._stopping.set()
         self._pool.drain()
@@ -195,6 +212,8 @@ class Running:
             intake.wake()
         for thread in self._threads:
             thread.join()
+        if self._anchoring.problem is None:  # else a store that does not answer would be waited for twice
+            self._anchoring.step()  # what the last shipments have deleted; not every store takes anything any more
         self._pool.close()
         self.queue.close()
         self._archive.store.close()
@@ -228,6 +247,16 @@ class Running:
         if self.queue.binding.bind(found, destination):
             self._journal.warning(
                 "archive-moved", "the archive's place has changed; what is not deleted yet is sent or verified again"
+            )
+
+    def _send_kept_again(self, active: list[int]) -> None:
+        files, studies = self.queue.binding.send_kept_again(active)
+        if files:
+            self._journal.warning(
+                "kept-sent-again",
+                "files that are kept were archived at another place; they are sent to this one",
+                files=files,
+                studies=studies,
             )
 
     def _recover(self) -> None:
@@ -288,9 +317,13 @@ class Running:
         return intake, end
 
     def _thread(
-        self, name: str, run: Callable[[threading.Event, Callable[[], None]], None], stopping: threading.Event
+        self,
+        name: str,
+        run: Callable[[threading.Event, Callable[[], None]], None],
+        stopping: threading.Event,
+        silence_seconds: float = LOOP_SILENCE_SECONDS,
     ) -> None:
-        self.heartbeats.register(name, LOOP_SILENCE_SECONDS)
+        self.heartbeats.register(name, silence_seconds)
         thread = threading.Thread(
             target=self._guarded, args=(run, stopping, lambda: self.heartbeats.beat(name)), name=name, daemon=True
         )
@@ -317,10 +350,13 @@ class Running:
     def _after_archive(self, source: Source) -> AfterArchive:
         if source.kind == "upload":
             return AfterArchive(delete=source.delete_local)
-        rule = next((box.after_archive for box in self._config.inboxes if box.name == source.name), "keep")
-        if isinstance(rule, DeleteAfter):
-            return AfterArchive(delete=False, keep_seconds=rule.seconds)
-        return AfterArchive(delete=rule == "delete")
+        box = next((box for box in self._config.inboxes if box.name == source.name), None)
+        if box is None:
+            return AfterArchive(delete=False)
+        needs_lease = box.without_lease == "keep"
+        if isinstance(box.after_archive, DeleteAfter):
+            return AfterArchive(delete=False, keep_seconds=box.after_archive.seconds, needs_lease=needs_lease)
+        return AfterArchive(delete=box.after_archive == "delete", needs_lease=needs_lease)
 
     def _sends_early(self, source: Source) -> bool:
         return next((box.send_while_arriving for box in self._config.inboxes if box.name == source.name), True)
@@ -348,7 +384,11 @@ class Running:
         self._pool.drain()  # the other shipments send nothing more either
 
     def _examine(self) -> list[Finding]:
-        return doctor.examine(self._config, self._archive.store, self._archive.catalogue)
+        store = self._archive.store
+        return [
+            *doctor.examine(self._config, store, self._archive.catalogue),
+            doctor.audit_chain(self.queue.audit, store),
+        ]
 
     def _look_at_disks(self) -> None:
         """Say early when a disk fills. Nothing is ever deleted to make room."""
@@ -406,8 +446,16 @@ class Running:
                 for name, value in seconds.items()
                 if value > 0.001 and name in ("upload", "verify", "purge")
             },
+            **self._audit_head(),
             **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
         )
+
+    def _audit_head(self) -> dict[str, Any]:
+        """Outside the state, and wherever the journal is sent to: which entries the audit chain had at this time."""
+        with suppress(Transient):
+            head = self.queue.audit.head()
+            return {"audit_chain": head.chain_id, "audit_sequence": head.sequence, "audit_sha256": head.sha256}
+        return {}
 
     def _live_status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
         """What only the running daemon knows; ``inboxes`` is what the queue says of them."""
@@ -443,7 +491,12 @@ class Running:
                 if not intake.available
             ]
             + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
-            + ([] if capabilities.creates_only else [doctor.OVERWRITES]),
+            + ([] if capabilities.creates_only else [doctor.OVERWRITES])
+            + [
+                f"{count} kept files of {name}, which is no inbox any more, are archived at another place only"
+                for name, count in self.queue.reports.kept_elsewhere().items()
+            ]
+            + ([self._anchoring.problem] if self._anchoring.problem else []),
             "verification": doctor.verification(capabilities),
         }
 

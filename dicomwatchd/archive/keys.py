@@ -3,6 +3,8 @@
     studies/<StudyUID>/series/<SeriesUID>/<SOPInstanceUID>/<sha256>.dcm
     studies/<StudyUID>/manifests/<revision, 8 digits>.json
     archive.json
+    audit/chains/<chain>.json                       an audit chain of a daemon, and when it was first seen
+    audit/heads/<chain>/<8 digits>/<12 digits>.json its head at some time; the newest comes first (see audit_head)
 
 All keys are relative to the store's prefix. UIDs come in as Uid, so nothing unchecked becomes part of a key.
 """
@@ -17,12 +19,18 @@ from dicomwatchd.model import Uid
 IDENTITY = "archive.json"
 STUDIES = "studies/"
 PROBE = "probe/"
+AUDIT = "audit/"
+AUDIT_CHAINS = "audit/chains/"
 
 HIGHEST_REVISION = 99_999_999
+HIGHEST_SEQUENCE = 999_999_999_999
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _REPAIR = re.compile(r"(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.dcm\Z")
 _INSTANCE = re.compile(r"studies/([0-9.]+)/series/([0-9.]+)/([0-9.]+)/([0-9a-f]{64})(?:-[0-9]{1,6})?\.dcm\Z")
+_CHAIN = re.compile(r"[0-9a-f]{32}\Z")
+_AUDIT_CHAIN = re.compile(r"audit/chains/([0-9a-f]{32})\.json\Z")
+_AUDIT_HEAD = re.compile(r"audit/heads/[0-9a-f]{32}/([0-9]{8})/(\1[0-9]{4})\.json\Z")
 _MANIFEST = re.compile(r"studies/([0-9.]+)/manifests/([0-9]{8})\.json\Z")
 
 
@@ -81,3 +89,38 @@ def parse_manifest(key: str) -> tuple[Uid, int] | None:
         return Uid(match[1]), int(match[2])
     except InvalidUid:
         return None
+
+
+def audit_chain(chain_id: str) -> str:
+    return f"{AUDIT_CHAINS}{_checked_chain(chain_id)}.json"
+
+
+def parse_audit_chain(key: str) -> str | None:
+    """The chain's id, or None if the key is no chain's."""
+    match = _AUDIT_CHAIN.match(key)
+    return match and match[1]
+
+
+def audit_heads_prefix(chain_id: str) -> str:
+    return f"{AUDIT}heads/{_checked_chain(chain_id)}/"
+
+
+def audit_head(chain_id: str, sequence: int) -> str:
+    """The key of a published head. It counts down, so that the newest head of a chain is the first that is listed."""
+    if not 1 <= sequence <= HIGHEST_SEQUENCE:
+        raise ValueError("the entries of an audit chain are numbered from 1 to 999999999999")
+    left = f"{HIGHEST_SEQUENCE - sequence:012d}"
+    return f"{audit_heads_prefix(chain_id)}{left[:8]}/{left}.json"
+
+
+def parse_audit_head(key: str) -> int | None:
+    """The sequence number in the key of a published head, or None if the key is none's."""
+    match = _AUDIT_HEAD.match(key)
+    sequence = HIGHEST_SEQUENCE - int(match[2]) if match else 0
+    return sequence or None
+
+
+def _checked_chain(chain_id: str) -> str:
+    if not _CHAIN.match(chain_id):
+        raise ValueError("an audit chain is named by 32 lower-case hexadecimal digits")
+    return chain_id

@@ -152,6 +152,7 @@ def _print_local(local: dict[str, Any]) -> None:
             ("Here", local.get("state")),
             ("Reason", local.get("reason")),
             ("Files here", ", ".join(f"{n:,} {state}" for state, n in (local.get("files") or {}).items())),
+            *(("Kept here", f"{kept.get('files'):,}: {kept.get('reason')}") for kept in local.get("kept") or []),
             ("Last shipment", shipment.get("finished_at")),
         ]
     )

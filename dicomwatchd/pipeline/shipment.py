@@ -22,10 +22,12 @@ PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class AfterArchive:
-    """What happens to a source's files: delete at once, or keep until ``keep_seconds`` have passed (None: for good)."""
+    """What happens to a source's files: delete at once, or keep until ``keep_seconds`` have passed (None: for good).
+    ``needs_lease``: what may be deleted by that is kept all the same where no read lease is to be had on it."""
 
     delete: bool
     keep_seconds: float | None = None
+    needs_lease: bool = False
 
 
 @dataclass(frozen=True, slots=True)

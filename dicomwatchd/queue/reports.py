@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from typing import Any
 
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.queue.rows import NO_LEASE
 from dicomwatchd.queue.schema import Database
 
 
@@ -33,6 +35,7 @@ class Reports:
                 " ORDER BY s.source_id",
                 WAITING,
             ).fetchall()
+            without_lease = self._kept_without_lease(db)
         return {
             "inboxes": [
                 {
@@ -45,9 +48,27 @@ class Reports:
             ],
             "studies": {row["state"]: row["n"] for row in studies},
             "files": {row["state"]: row["n"] for row in files if row["n"]},
+            "kept_without_lease": without_lease,
             "bytes_waiting": sum(row["bytes"] for row in files if row["state"] in WAITING),
             "oldest_waiting_seconds": None if oldest["at"] is None else max(0.0, self._clock.now() - oldest["at"]),
         }
+
+    def kept_elsewhere(self) -> dict[str, int]:
+        """By source, how many kept files were archived at another place than this one and wait for their source to be
+        looked at again."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT s.name, COUNT(*) AS n FROM sources s CROSS JOIN files f INDEXED BY files_kept_elsewhere"
+                " USING (source_id) WHERE f.state = 'kept' AND f.receipt IS NULL GROUP BY s.source_id"
+            ).fetchall()
+        return {row["name"]: row["n"] for row in rows}
+
+    def _kept_without_lease(self, db: sqlite3.Connection) -> dict[str, int]:
+        rows = db.execute(
+            "SELECT s.name, COUNT(*) AS n FROM sources s CROSS JOIN files f INDEXED BY files_without_lease"
+            f" USING (source_id) WHERE f.state = 'kept' AND f.code = '{NO_LEASE}' GROUP BY s.source_id"
+        ).fetchall()
+        return {row["name"]: row["n"] for row in rows}
 
     def unfinished(self) -> dict[str, int]:
         """What still has to happen or needs a person: studies arriving or on their way, parked studies, files in
@@ -134,6 +155,11 @@ class Reports:
             files = db.execute(
                 "SELECT state, COUNT(*) AS n FROM files WHERE study_uid = ? GROUP BY state", (study_uid,)
             ).fetchall()
+            kept = db.execute(
+                "SELECT code, reason, COUNT(*) AS n FROM files WHERE study_uid = ? AND state = ? AND code IS NOT NULL"
+                " GROUP BY code, reason",
+                (study_uid, FileState.KEPT),
+            ).fetchall()
             history = db.execute(
                 "SELECT at, old, event, new FROM transitions WHERE study_uid = ? ORDER BY transition_id DESC LIMIT 50",
                 (study_uid,),
@@ -150,6 +176,7 @@ class Reports:
             "reason": study["reason"],
             "flags": json.loads(study["flags"]),
             "files": {row["state"]: row["n"] for row in files},
+            "kept": [{"code": row["code"], "reason": row["reason"], "files": row["n"]} for row in kept],
             "history": [
                 {"at": timestamp(row["at"]), "old": row["old"], "event": row["event"], "new": row["new"]}
                 for row in reversed(history)

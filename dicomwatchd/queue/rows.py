@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader, StudyEvent, StudyState, Uid
 
+#: ``code`` of a kept file that would be deleted if a read lease were to be had on it.
+NO_LEASE = "no-lease"
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

@@ -171,8 +171,18 @@ CREATE INDEX arrivals_set ON arrivals (set_at);
 CREATE INDEX arrivals_quiet ON arrivals (study_uid) WHERE quiet = 1;
 """
 
+#: Names the audit chain in what is published of it: one for each state, random, so that several daemons, and a state
+#: that was lost and made anew, are told apart.
+CHAIN_ID = "INSERT INTO meta (key, value) VALUES ('audit_chain', lower(hex(randomblob(16))));"
+
+#: Files that are kept for another reason than their inbox's rule, which are few.
+KEPT = """
+CREATE INDEX files_without_lease ON files (source_id) WHERE state = 'kept' AND code = 'no-lease';
+CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 'kept' AND receipt IS NULL;
+"""
+
 #: What takes a state of version 0, 1, 2 ... to the next one. A released step is never changed: the next is added.
-STEPS: tuple[str, ...] = (TABLES, SCALE)
+STEPS: tuple[str, ...] = (TABLES, SCALE, CHAIN_ID, KEPT)
 VERSION = len(STEPS)
 
 

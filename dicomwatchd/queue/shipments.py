@@ -17,7 +17,7 @@ from dicomwatchd.model import SHIPPING, DicomJson, FileState, StudyEvent, StudyS
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
 from dicomwatchd.queue.arrivals import WAITING
-from dicomwatchd.queue.rows import Claim, LocalFile, Transition, identity_text, local_file
+from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Transition, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
@@ -97,7 +97,7 @@ class Shipments:
             )
             kept = db.execute(
                 "SELECT f.due_at FROM files f CROSS JOIN studies s USING (study_uid) WHERE f.state = 'kept'"
-                " AND f.due_at IS NOT NULL AND s.state = 'archived' ORDER BY f.due_at LIMIT 1"
+                " AND f.due_at IS NOT NULL AND f.receipt IS NOT NULL AND s.state = 'archived' ORDER BY f.due_at LIMIT 1"
             ).fetchone()
         dues = [] if first is None else [0.0 if last > limit else float(first)]
         if kept is not None:
@@ -105,18 +105,21 @@ class Shipments:
         return min(dues, default=None)
 
     def queue_due(self) -> None:
-        """Queue the studies that have kept files whose time of deletion has come: they are proven again first."""
+        """Queue the studies that have kept files whose time of deletion has come: they are proven again first. A file
+        without a receipt has not been sent to this archive (see Binding.bind)."""
         now = self._clock.now()
         with self._database.write() as db:
             rows = db.execute(
                 "SELECT DISTINCT f.study_uid FROM files f CROSS JOIN studies s USING (study_uid)"
-                " WHERE f.state = 'kept' AND f.due_at IS NOT NULL AND f.due_at <= ? AND s.state = 'archived'",
+                " WHERE f.state = 'kept' AND f.due_at IS NOT NULL AND f.due_at <= ? AND f.receipt IS NOT NULL"
+                " AND s.state = 'archived'",
                 (now,),
             ).fetchall()
             moved = []
             for row in rows:
                 db.execute(
-                    "UPDATE files SET state = ? WHERE study_uid = ? AND state = ? AND due_at <= ?",
+                    "UPDATE files SET state = ? WHERE study_uid = ? AND state = ? AND due_at <= ?"
+                    " AND receipt IS NOT NULL",
                     (FileState.STORED, row["study_uid"], FileState.KEPT, now),
                 )
                 moved.append(move(db, row["study_uid"], StudyEvent.DUE, now))
@@ -146,9 +149,17 @@ class Shipments:
             )
 
     def retry(self, study_uid: str) -> bool:
-        """The operator's word: try a parked or waiting study now. False when there is nothing to retry."""
+        """The operator's word: try a parked or waiting study now, or one with files that are kept for want of a read
+        lease. False when there is nothing to retry."""
         with self._database.write() as db:
             state = state_of(db, study_uid)
+            if state is StudyState.ARCHIVED:
+                return bool(
+                    db.execute(
+                        "UPDATE files SET due_at = ? WHERE study_uid = ? AND state = ? AND code = ?",
+                        (self._clock.now(), study_uid, FileState.KEPT, NO_LEASE),
+                    ).rowcount
+                )
             if state not in (StudyState.PARKED, StudyState.QUEUED):
                 return False
             moved = move(db, study_uid, StudyEvent.RETRY, self._clock.now())
@@ -306,14 +317,41 @@ class Shipments:
 
     # -- keeping and deleting ---------------------------------------------------------------------------------
 
-    def keep(self, claim: Claim, files: Sequence[LocalFile], due_at: float | None) -> None:
-        """These files are archived and stay where they are, for good or until ``due_at``."""
+    def keep(
+        self,
+        claim: Claim,
+        files: Sequence[LocalFile],
+        due_at: float | None,
+        *,
+        code: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """These files are archived and stay where they are, for good or until ``due_at``; ``code`` and ``reason`` where
+        that is not by the rule of their inbox alone."""
         with self._under(claim) as (db, _):
             db.executemany(
-                "UPDATE files SET state = ?, due_at = ? WHERE file_id = ?",
-                [(FileState.KEPT, due_at, file.file_id) for file in files],
+                "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
+                [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
             )
             self._upload_results(db, files, "verified")
+
+    def kept_without_lease(self, source_id: int, limit: int) -> list[LocalFile]:
+        """Some of the files of a source that are kept for want of a read lease, at random."""
+        with self._database.read() as db:
+            rows = db.execute(
+                f"SELECT * FROM files WHERE source_id = ? AND state = 'kept' AND code = '{NO_LEASE}'"
+                " ORDER BY RANDOM() LIMIT ?",
+                (source_id, limit),
+            ).fetchall()
+        return [local_file(row, 0) for row in rows]
+
+    def release_kept(self, source_id: int) -> int:
+        """The files of a source that are kept for want of a read lease are due now, and so tried again; how many."""
+        with self._database.write() as db:
+            return db.execute(
+                f"UPDATE files SET due_at = ? WHERE source_id = ? AND state = 'kept' AND code = '{NO_LEASE}'",
+                (self._clock.now(), source_id),
+            ).rowcount
 
     def authorise(self, claim: Claim, proofs: Sequence[tuple[LocalFile, dict[str, Any]]]) -> set[int]:
         """Put the deletion of these files on record, each with its proof, before anything is touched. Returns the ids

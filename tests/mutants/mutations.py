@@ -14,7 +14,9 @@ CLAIMS = ("tests/unit/test_queue_claims.py",)
 EVIDENCE = ("tests/unit/test_evidence.py", "tests/unit/test_evidence_clauses.py")
 EDGES = ("tests/unit/test_shipments_edges.py",)
 RACES = ("tests/unit/test_deletion_races.py",)
+LEASES = ("tests/unit/test_without_lease.py",)
 OPENING = ("tests/unit/test_queue_opening.py",)
+ANCHORS = ("tests/unit/test_anchoring.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
 DAMAGED = ("tests/unit/test_damaged_manifest.py",)
@@ -103,6 +105,22 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a difference puts it back",
         "    give_back(aside, directory_fd, name)\n    return why_kept",
         "    return why_kept",
+    ),
+    _check(
+        "a lease that is needed", "                if needs_lease and not leased:", "                if False:", LEASES
+    ),
+    Mutation(
+        "purge: left out without a lease",
+        "pipeline/purge.py",
+        " if leased is False]",
+        " if leased is None]",
+        LEASES,
+    ),
+    _stage(
+        "kept without a lease",
+        "            needs_lease=lambda file: ",
+        "            needs_lease=lambda file: not ",
+        LEASES,
     ),
     _check("disturbed, with a lease", "        return lease_held(fd)\n", "        return True\n", RACES),
     _check(
@@ -415,6 +433,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "SET state = ?, evidence = NULL",
         OPENING,
     ),
+    _queue(
+        "receipts of kept files",
+        "binding.py",
+        "SET receipt = NULL WHERE state = ?",
+        "SET size_bytes = size_bytes WHERE state = ?",
+        OPENING,
+    ),
+    _queue(
+        "a kept file falls due here alone",
+        "shipments.py",
+        " AND f.receipt IS NOT NULL AND s.state = ?",
+        " AND s.state = ?",
+        OPENING,
+    ),
     _queue("a second daemon", "schema.py", "fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", OPENING),
     _queue("a newer state", "schema.py", "        if version > len(steps):", "        if False:", OPENING),
     _queue("durable", "schema.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL", OPENING),
@@ -445,6 +477,29 @@ MUTATIONS: tuple[Mutation, ...] = (
         '                entry.sequence != expected\n                or entry.body.get("sequence") != expected\n',
         "                False\n",
         AUDIT,
+    ),
+    *(
+        Mutation(f"anchor: {name}", f"{file}.py", old, new, ANCHORS)
+        for name, file, old, new in (
+            ("a chain that ends too early", "pipeline/anchoring", "    if found is None:", "    if False:"),
+            (
+                "the hash of the entry",
+                "pipeline/anchoring",
+                '"fits" if found == published.sha256 else "differs"',
+                '"fits"',
+            ),
+            ("no newer head over it", "pipeline/anchoring", "        if self.is_bad or head", "        if head"),
+            ("bad for good", "pipeline/anchoring", "        if self.is_bad:\n            return\n", ""),
+            (
+                "what the store holds",
+                "archive/audit_heads",
+                "    return _load(store, head.key)\n",
+                "    return head\n",
+            ),
+            ("the head its key names", "archive/audit_heads", "    if head.key != key:", "    if False:"),
+            ("read twice", "archive/audit_heads", "    if _read_once(store, key) != first:", "    if False:"),
+            ("the newest first", "archive/keys", "HIGHEST_SEQUENCE - sequence:012d", "sequence:012d"),
+        )
     ),
     Mutation(
         "recovery: known again by its inode",

@@ -20,7 +20,7 @@ from dicomwatchd.intake import scan, take
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import StudyState
-from dicomwatchd.pipeline import aside, local, proof, purge, recover
+from dicomwatchd.pipeline import aside, leases, local, proof, purge, recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
@@ -317,4 +317,4 @@ def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> 
     put((aside,), "rename_noreplace", hooked("put-back", localfiles.rename_noreplace))
     put((aside,), "time", _VirtualTime(fate))
     if not fate.plan.leases:
-        put((proof, aside, take), "read_lease", no_lease)
+        put((proof, aside, take, leases), "read_lease", no_lease)
