@@ -68,8 +68,9 @@ class Arrivals:
     # -- files ------------------------------------------------------------------------------------------------
 
     def is_known(self, source_id: int, directory: bytes, files: Mapping[bytes, str], barred: str) -> bool:
-        """Whether exactly these ``files`` (name to identity) are known directly in a directory, and nothing was put into
-        quarantine there with the code ``barred``: what `known` would tell of a directory at rest, in half the time."""
+        """Whether exactly these ``files`` (name to identity) are known directly in a directory, and nothing was put
+        into quarantine there with the code ``barred``: what `known` would tell of a directory at rest, in half the
+        time."""
         with self._database.read() as db:
             rows = db.execute(
                 "SELECT name, CASE WHEN code IS ? THEN '' ELSE identity END FROM files WHERE source_id = ? AND dir = ?",
