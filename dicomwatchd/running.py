@@ -142,7 +142,9 @@ class Running:
         self._watcher: Watcher | None = None
         self._control: ControlServer | None = None
         if not archive.store.capabilities.creates_only:
-            journal.warning("store-overwrites", doctor.OVERWRITES)
+            journal.warning(
+                "store-overwrites", "the store overwrites what is there: let one daemon alone ship to this archive"
+            )
 
     # -- life -----------------------------------------------------------------------------------------------------
 

@@ -259,6 +259,10 @@ class InboxIntake:
         self._compare(root_fd, parent, listing, beat)
 
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
+        is_watched = self._settling.watches(parent)
+        is_at_rest = not is_watched and not listing.strange
+        if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, NO_ACCESS):
+            return
         now, monotonic = self._clock.now(), self._clock.monotonic()
         known = self._arrivals.known(self.source.source_id, parent)
         gone = [
@@ -269,7 +273,6 @@ class InboxIntake:
         if gone:
             self._flush()
             self._arrivals.forget(gone)
-        is_watched = self._settling.watches(parent)
         if is_watched:
             self._settling.retain(parent, listing.files)
         for name, found in listing.strange.items():
