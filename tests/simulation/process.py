@@ -286,11 +286,13 @@ def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> 
 
         return call
 
-    def aimed(source: Source, file: LocalFile, proof_of_it: proof.DeletionProof, *, now: float) -> str | None:
+    def aimed(
+        source: Source, file: LocalFile, proof_of_it: proof.DeletionProof, *, now: float, needs_lease: bool
+    ) -> str | None:
         folders.aim = (Path(os.fsdecode(b"/".join((source.path, file.dir, file.name)))), file.identity.inode)
         try:
             fate.at("delete", hot=True)
-            return proof.delete_on_proof(source, file, proof_of_it, now=now)
+            return proof.delete_on_proof(source, file, proof_of_it, now=now, needs_lease=needs_lease)
         finally:
             folders.aim = None
 
