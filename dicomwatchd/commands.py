@@ -22,8 +22,9 @@ def _study_uid(request: Mapping[str, Any]) -> Uid:
     return Uid(text(request, "study_uid"))
 
 
-def reading(queue: Queue) -> dict[str, Command]:
-    """What the queue alone can answer, whether the daemon runs or not."""
+def reading(queue: Queue, published: Callable[[], dict[str, Any]]) -> dict[str, Command]:
+    """What the queue alone can answer, whether the daemon runs or not; ``published`` compares the audit chain with what
+    the archive holds of it (anchoring.report)."""
 
     def list_queue(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.queue(whole(request, "limit", 100))
@@ -38,7 +39,7 @@ def reading(queue: Queue) -> dict[str, Command]:
         return queue.reports.stats(whole(request, "days", 7))
 
     def prove(request: Mapping[str, Any], _progress: Progress) -> Any:
-        return queue.audit.proofs(_study_uid(request))
+        return {**queue.audit.proofs(_study_uid(request)), "published": published()}
 
     return {"queue": list_queue, "quarantine": quarantine, "show": show, "stats": stats, "prove": prove}
 
@@ -49,9 +50,10 @@ def commands(
     examine: Callable[[], list[Finding]],
     uploads: UploadDesk,
     wake: Callable[[], None],
+    published: Callable[[], dict[str, Any]],
 ) -> dict[str, Command]:
     """``live_status`` adds to what the queue says of the inboxes what only the running daemon knows, ``examine`` is
-    what its doctor finds; the rest comes from the queue."""
+    what its doctor finds, ``published`` as in `reading`; the rest comes from the queue."""
 
     def status(_request: Mapping[str, Any], _progress: Progress) -> Any:
         reported = queue.reports.status()
@@ -76,4 +78,4 @@ def commands(
     def doctor(_request: Mapping[str, Any], _progress: Progress) -> Any:
         return [asdict(finding) for finding in examine()]
 
-    return {**reading(queue), "status": status, "retry": retry, "upload": upload, "doctor": doctor}
+    return {**reading(queue, published), "status": status, "retry": retry, "upload": upload, "doctor": doctor}

@@ -117,7 +117,15 @@ class Inbox(_Model):
     )
     settle_seconds: Number = Field(2, ge=0, description="A file that has not changed for this long is complete")
     quiet_seconds: Number = Field(60, ge=0, description="A study with no new or changed file for this long is shipped")
+    send_while_arriving: bool = Field(
+        True, description="Send complete files before their study is quiet; all else waits for that"
+    )
     after_archive: AfterArchive = "delete"
+    without_lease: Literal["delete", "keep"] = Field(
+        "delete",
+        description="What becomes of an archived file on which no read lease is to be had, so that nobody can tell"
+        " whether a program has it open",
+    )
     include: tuple[str, ...] = Field(
         ("*",), min_length=1, description="Globs on the file's name; at least one must match"
     )
@@ -229,7 +237,12 @@ class Config(_Model):
     archive: Archive
     state_directory: AbsolutePath = Path("/var/lib/dicomwatchd")
     control_socket: AbsolutePath | None = Field(None, description="Default: control.sock in the state directory")
-    workers: WholeNumber = Field(16, ge=1, le=256, description="Threads that send, verify and delete files")
+    workers: WholeNumber = Field(
+        64,
+        ge=1,
+        le=256,
+        description="Threads that send, verify and delete files, at most; fewer where more do not help",
+    )
     scan_interval_seconds: Number = Field(60, gt=0, description="Time between two full looks at each inbox")
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when a disk has less than this part free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -25,6 +25,8 @@ Command = Callable[[Mapping[str, Any], Callable[[dict[str, Any]], None]], Any]
 _LINE_LIMIT_BYTES = 1 << 20
 _HIGHEST_NUMBER = 1_000_000
 _ADDRESS_LIMIT_BYTES = 107  # sizeof(sun_path) - 1, unix(7)
+#: How often the loop looks up without a connection. `stop` brings one about; this is for when nobody can connect.
+_TURN_SECONDS = 5.0
 
 
 class BadRequest(DicomwatchdError):
@@ -47,7 +49,9 @@ class ControlServer:
             path.chmod(0o660)
         finally:
             os.close(directory_fd)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.2,), name="control", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_TURN_SECONDS,), name="control", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()

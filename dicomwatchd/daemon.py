@@ -182,13 +182,14 @@ class Process:
                 return DONE
             if running.fatal is not None:
                 return self._failed(running.fatal)
-            rested = running.at_rest
-            open_ends = running.queue.reports.unfinished()
-            if rested and not open_ends["moving"]:
-                done = not open_ends["parked"] and not open_ends["quarantined"] and running.saw_everything
-                return DONE if done else NOT_DONE
+            if not running.shipping and running.at_rest:
+                open_ends = running.queue.reports.unfinished()
+                if not open_ends["moving"]:
+                    done = not open_ends["parked"] and not open_ends["quarantined"] and running.saw_everything
+                    return DONE if done else NOT_DONE
             if self._clock.monotonic() - since > self._options.give_up_after:
-                self._journal.error("gave-up", "nothing has moved for too long", waiting=open_ends["moving"])
+                waiting = running.queue.reports.unfinished()["moving"]
+                self._journal.error("gave-up", "nothing has moved for too long", waiting=waiting)
                 return NOT_DONE
             self._wait(LOOK_SECONDS)
 

@@ -30,9 +30,19 @@ from dicomwatchd.localfiles import (
     regular_file,
     rename_noreplace,
 )
+from dicomwatchd.pipeline import anchoring
+from dicomwatchd.queue.audit import Audit
 
 _CAP_LEASE = 1 << 28  # capabilities(7)
+#: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.
+_FOR_WANT_OF_A_LEASE = {
+    "delete": "an open writer is noticed by comparing the content only (without_lease: keep would keep such files)",
+    "keep": "an archived file stays here (without_lease: keep)",
+}
 _SAMPLE = 2000  # directory entries looked at for a file of somebody else
+
+
+OVERWRITES = "the store overwrites what is there: let one daemon alone ship to this archive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +57,18 @@ class Finding:
 def examine(config: Config, store: ObjectStore, catalogue: Catalogue) -> list[Finding]:
     """Everything the daemon's user can see from here. Raises nothing of its own: what fails is a finding."""
     return [*_archive(store, catalogue), *_disk(config), *(f for box in config.inboxes for f in _inbox(box))]
+
+
+def audit_chain(audit: Audit, store: ObjectStore) -> Finding:
+    """Whether the record of deletions is whole, and holds what the archive holds of it."""
+    broken_at, entries = audit.check()
+    if broken_at is not None:
+        return Finding(
+            "audit chain", "bad", f"broken at entry {broken_at}: the record was changed after it was written"
+        )
+    compared = anchoring.compare(audit, store)
+    outcome = "bad" if compared.is_bad else "note" if compared.outcome == "unknown" else "good"
+    return Finding("audit chain", outcome, f"{entries} entries; {compared.text}")
 
 
 class DiskUsage(Protocol):
@@ -104,10 +126,8 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
     if store.destination.kind == "s3":
         fast = capabilities.etag_is_content or capabilities.checksum_on_head
         yield Finding("verification", "good" if fast else "note", verification(capabilities))
-        if not capabilities.creates_only:
-            yield Finding(
-                "create-only", "bad", "the store overwrites what is there: let one daemon alone ship to this archive"
-            )
+    if not capabilities.creates_only:
+        yield Finding("create-only", "bad", OVERWRITES)
 
 
 # -- this machine ---------------------------------------------------------------------------------------------------
@@ -129,15 +149,15 @@ def _inbox(inbox: Inbox) -> Iterator[Finding]:
         yield Finding(subject, "bad", f"cannot be opened ({_name(error)})")
         return
     try:
-        yield from _try_aside(subject, root_fd)
-        yield _lease_of_others(subject, root_fd)
+        yield from _try_aside(subject, root_fd, _FOR_WANT_OF_A_LEASE[inbox.without_lease])
+        yield _lease_of_others(subject, root_fd, _FOR_WANT_OF_A_LEASE[inbox.without_lease])
         if inbox.watch == "events":
             yield _watch_limit(subject, inbox.path)
     finally:
         os.close(root_fd)
 
 
-def _try_aside(subject: str, root_fd: int) -> Iterator[Finding]:
+def _try_aside(subject: str, root_fd: int, otherwise: str) -> Iterator[Finding]:
     """Do with a file of ours what a purge does: rename it into the private directory, lease it, take it away."""
     name = b"doctor-" + secrets.token_hex(8).encode()
     try:
@@ -155,9 +175,7 @@ def _try_aside(subject: str, root_fd: int) -> Iterator[Finding]:
                 yield Finding(
                     f"{subject}: read leases",
                     "good" if leased else "note",
-                    "an open writer is noticed"
-                    if leased
-                    else "not to be had on this file system: an open writer is noticed by comparing the content only",
+                    "an open writer is noticed" if leased else f"not to be had on this file system: {otherwise}",
                 )
         finally:
             os.unlink(name, dir_fd=aside_fd)  # the doctor's own file
@@ -169,7 +187,7 @@ def _try_aside(subject: str, root_fd: int) -> Iterator[Finding]:
             os.rmdir(ASIDE, dir_fd=root_fd)  # fails, as it should, while anything is in it
 
 
-def _lease_of_others(subject: str, root_fd: int) -> Finding:
+def _lease_of_others(subject: str, root_fd: int, otherwise: str) -> Finding:
     """Whether a lease on a file that somebody else owns is to be had: it takes CAP_LEASE."""
     subject = f"{subject}: leases on others' files"
     with os.scandir(root_fd) as entries:
@@ -178,15 +196,18 @@ def _lease_of_others(subject: str, root_fd: int) -> Finding:
                 if not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_uid == os.geteuid():
                     continue
                 with regular_file(root_fd, os.fsencode(entry.name)) as fd, read_lease(fd) as leased:
-                    return _lease_finding(subject, leased)
-    return _lease_finding(subject, bool(_effective_capabilities() & _CAP_LEASE))
+                    return _lease_finding(subject, leased, otherwise)
+    return _lease_finding(subject, bool(_effective_capabilities() & _CAP_LEASE), otherwise)
 
 
-def _lease_finding(subject: str, leased: bool) -> Finding:
+def _lease_finding(subject: str, leased: bool, otherwise: str) -> Finding:
     if leased:
         return Finding(subject, "good", "to be had")
     return Finding(
-        subject, "note", "not to be had: give the daemon CAP_LEASE, as the unit does, so that it sees open writers"
+        subject,
+        "note",
+        "not to be had: give the daemon CAP_LEASE, as the unit does, so that it sees open writers;"
+        f" until then {otherwise}",
     )
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,17 +14,19 @@ from typing import Any
 from dicomwatchd import __version__, doctor
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.budget import ByteBudget
-from dicomwatchd.archive.factory import open_catalogue, open_store
+from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.commands import commands
 from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.control import ControlServer
 from dicomwatchd.doctor import Finding
-from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised
+from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised, Transient
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.watch import Watcher
-from dicomwatchd.pipeline import recover
+from dicomwatchd.pipeline import anchoring, leases, recover
+from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context, Shipment
 from dicomwatchd.ports import Clock, timestamp
@@ -58,10 +61,15 @@ def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
     """The archive, looked at and found usable; creates nothing. Raises NotInitialised, ArchiveRefused, OutOfReach."""
     hint = f"if this is the right place, run: {INIT}"
     memory = ByteBudget()
+    session = aws_session(config.archive.store, config.archive.catalogue)
     store = open_store(
-        config.archive.store, connections=config.workers + ACTIVE_SHIPMENTS, stopping=draining, budget=memory
+        config.archive.store,
+        connections=config.workers + ACTIVE_SHIPMENTS,
+        stopping=draining,
+        budget=memory,
+        session=session,
     )
-    catalogue = open_catalogue(config.archive.catalogue)
+    catalogue = open_catalogue(config.archive.catalogue, session=session)
     try:
         store.check()
         identity = read_identity(store)
@@ -110,7 +118,11 @@ class Running:
         except BaseException:
             self.queue.close()
             raise
-        self._pool = Pool(config.workers, beat=self.heartbeats.beat)
+        self._pool = Pool(
+            Pace(config.workers, clock),
+            began=lambda name: self.heartbeats.register(name, WORKER_SILENCE_SECONDS),
+            beat=self.heartbeats.beat,
+        )
         self._context = Context(
             archive=archive,
             shipments=self.queue.shipments,
@@ -120,13 +132,21 @@ class Running:
             clock=clock,
             log=journal,
             left_aside=self._left_aside,
+            sends_early=self._sends_early,
         )
         self._dispatcher = Dispatcher(
-            self._context, self._pool.lane, ACTIVE_SHIPMENTS, random, self._report, self._on_fatal
+            self._context, self._pool.lane, ACTIVE_SHIPMENTS, random, self._report, self._on_fatal, self._pool.ease
+        )
+        self._anchoring = Anchoring(
+            self.queue.audit, archive.store, clock, journal, lambda: self._dispatcher.backoff.in_trouble
         )
         self.uploads = UploadDesk(self.queue, self._start_upload_intake, self._own_folders(), journal)
         self._watcher: Watcher | None = None
         self._control: ControlServer | None = None
+        if not archive.store.capabilities.creates_only:
+            journal.warning(
+                "store-overwrites", "the store overwrites what is there: let one daemon alone ship to this archive"
+            )
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -135,18 +155,27 @@ class Running:
         try:
             self._control = ControlServer(
                 self._config.socket_path,
-                commands(self.queue, self._live_status, self._examine, self.uploads, self._dispatcher.wake),
+                commands(
+                    self.queue,
+                    self._live_status,
+                    self._examine,
+                    self.uploads,
+                    self._dispatcher.wake,
+                    lambda: anchoring.report(self.queue.audit, self._archive.store),
+                ),
                 self._journal,
             )
         except OSError as error:
             why = f"cannot be made there ({os.strerror(error.errno or 0)})"
             raise ConfigError([("control_socket", why)]) from error
-        for thread in range(self._config.workers):
-            self.heartbeats.register(f"worker-{thread}", WORKER_SILENCE_SECONDS)
         self._thread("dispatcher", self._dispatcher.run, self._stopping)
+        self._thread("anchoring", self._anchoring.run, self._stopping, WORKER_SILENCE_SECONDS)
         for source, inbox in zip(self._inbox_sources, self._config.inboxes, strict=True):
             self._intakes[source.source_id] = self._intake(source, _settings(inbox, self._config))
         self.uploads.resume()
+        self._send_kept_again([*self._intakes, *self.uploads.sources()])
+        for source in self._inbox_sources:
+            leases.release_kept(self.queue.shipments, source, self._after_archive(source))
         self.queue.arrivals.retire([*self._intakes, *self.uploads.sources()])
         for intake in list(self._intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
@@ -162,6 +191,7 @@ class Running:
 
     def tend(self) -> None:
         """To be called every second or so: what nobody else looks after."""
+        self._pool.tend()
         self.uploads.tend()
         self._look_at_disks()
         if self._watcher is not None:
@@ -173,6 +203,7 @@ class Running:
         if self._stopped:
             return
         self._stopped = True
+        self._anchoring.step()
         self._intake_stopping.set()
         self._stopping.set()
         self._pool.drain()
@@ -185,6 +216,8 @@ class Running:
             intake.wake()
         for thread in self._threads:
             thread.join()
+        if self._anchoring.problem is None:  # else a store that does not answer would be waited for twice
+            self._anchoring.step()  # what the last shipments have deleted; not every store takes anything any more
         self._pool.close()
         self.queue.close()
         self._archive.store.close()
@@ -194,6 +227,11 @@ class Running:
     def at_rest(self) -> bool:
         """Every inbox was looked at whole, and nothing in them is still settling."""
         return all(intake.available and intake.at_rest for intake in self._intakes.values())
+
+    @property
+    def shipping(self) -> bool:
+        """Whether a shipment is under way. Costs nothing to ask."""
+        return self._dispatcher.busy
 
     @property
     def saw_everything(self) -> bool:
@@ -215,6 +253,16 @@ class Running:
                 "archive-moved", "the archive's place has changed; what is not deleted yet is sent or verified again"
             )
 
+    def _send_kept_again(self, active: list[int]) -> None:
+        files, studies = self.queue.binding.send_kept_again(active)
+        if files:
+            self._journal.warning(
+                "kept-sent-again",
+                "files that are kept were archived at another place; they are sent to this one",
+                files=files,
+                studies=studies,
+            )
+
     def _recover(self) -> None:
         unavailable = set()
         self._inbox_sources = list(map(self._source_of, self._config.inboxes))
@@ -226,6 +274,15 @@ class Running:
             self._mended_roots[source.source_id] = root
         self._pending = recover.conclude(self.queue.shipments, unavailable)
         self.queue.shipments.recover()
+        retried = self.queue.upgrade.taken_over_by(__version__)
+        if retried.studies or retried.files:
+            self._journal.info(
+                "retried-after-upgrade",
+                "what a fault of another version of the program has stopped is tried again",
+                studies=retried.studies,
+                files=retried.files,
+                version=__version__,
+            )
 
     def _mend(self, source: Source) -> None:
         """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""
@@ -245,7 +302,7 @@ class Running:
             self._clock,
             self._random,
             self._journal,
-            self._dispatcher.wake,
+            self._dispatcher.arrived,
             lambda: self._mend(source),
             self._mended_roots.get(source.source_id),
         )
@@ -264,9 +321,13 @@ class Running:
         return intake, end
 
     def _thread(
-        self, name: str, run: Callable[[threading.Event, Callable[[], None]], None], stopping: threading.Event
+        self,
+        name: str,
+        run: Callable[[threading.Event, Callable[[], None]], None],
+        stopping: threading.Event,
+        silence_seconds: float = LOOP_SILENCE_SECONDS,
     ) -> None:
-        self.heartbeats.register(name, LOOP_SILENCE_SECONDS)
+        self.heartbeats.register(name, silence_seconds)
         thread = threading.Thread(
             target=self._guarded, args=(run, stopping, lambda: self.heartbeats.beat(name)), name=name, daemon=True
         )
@@ -293,17 +354,23 @@ class Running:
     def _after_archive(self, source: Source) -> AfterArchive:
         if source.kind == "upload":
             return AfterArchive(delete=source.delete_local)
-        rule = next((box.after_archive for box in self._config.inboxes if box.name == source.name), "keep")
-        if isinstance(rule, DeleteAfter):
-            return AfterArchive(delete=False, keep_seconds=rule.seconds)
-        return AfterArchive(delete=rule == "delete")
+        box = next((box for box in self._config.inboxes if box.name == source.name), None)
+        if box is None:
+            return AfterArchive(delete=False)
+        needs_lease = box.without_lease == "keep"
+        if isinstance(box.after_archive, DeleteAfter):
+            return AfterArchive(delete=False, keep_seconds=box.after_archive.seconds, needs_lease=needs_lease)
+        return AfterArchive(delete=box.after_archive == "delete", needs_lease=needs_lease)
+
+    def _sends_early(self, source: Source) -> bool:
+        return next((box.send_while_arriving for box in self._config.inboxes if box.name == source.name), True)
 
     def _intake_of(self, source_id: int) -> InboxIntake | None:
         return self._intakes.get(source_id) or self.uploads.intake_of(source_id)
 
     def _look_again(self, source_id: int, directory: bytes) -> None:
         if intake := self._intake_of(source_id):
-            intake.hint(directory)
+            intake.hint(directory, alone=True)
 
     def _left_aside(self, source_id: int) -> None:
         if intake := self._intake_of(source_id):
@@ -321,7 +388,11 @@ class Running:
         self._pool.drain()  # the other shipments send nothing more either
 
     def _examine(self) -> list[Finding]:
-        return doctor.examine(self._config, self._archive.store, self._archive.catalogue)
+        store = self._archive.store
+        return [
+            *doctor.examine(self._config, store, self._archive.catalogue),
+            doctor.audit_chain(self.queue.audit, store),
+        ]
 
     def _look_at_disks(self) -> None:
         """Say early when a disk fills. Nothing is ever deleted to make room."""
@@ -379,8 +450,16 @@ class Running:
                 for name, value in seconds.items()
                 if value > 0.001 and name in ("upload", "verify", "purge")
             },
+            **self._audit_head(),
             **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
         )
+
+    def _audit_head(self) -> dict[str, Any]:
+        """Outside the state, and wherever the journal is sent to: which entries the audit chain had at this time."""
+        with suppress(Transient):
+            head = self.queue.audit.head()
+            return {"audit_chain": head.chain_id, "audit_sequence": head.sequence, "audit_sha256": head.sha256}
+        return {}
 
     def _live_status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
         """What only the running daemon knows; ``inboxes`` is what the queue says of them."""
@@ -415,7 +494,13 @@ class Running:
                 for intake in self._intakes.values()
                 if not intake.available
             ]
-            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()],
+            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
+            + ([] if capabilities.creates_only else [doctor.OVERWRITES])
+            + [
+                f"{count} kept files of {name}, which is no inbox any more, are archived at another place only"
+                for name, count in self.queue.reports.kept_elsewhere().items()
+            ]
+            + ([self._anchoring.problem] if self._anchoring.problem else []),
             "verification": doctor.verification(capabilities),
         }
 

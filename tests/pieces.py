@@ -20,7 +20,7 @@ from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import Fatal
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline import recover
+from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context
@@ -113,6 +113,7 @@ class Pieces:
             self.queue.shipments, {s.source_id for s in self.sources if not os.path.isdir(s.path)}
         )
         self.queue.shipments.recover()
+        self.queue.binding.send_kept_again(source.source_id for source in self.sources)
         by_id: Mapping[int, Source] = {source.source_id: source for source in self.sources}
         self.intakes = [
             InboxIntake(
@@ -138,6 +139,8 @@ class Pieces:
             log=self.log,
             left_aside=lambda source_id: of_source[source_id].mend_soon(),
         )
+        for source in self.sources:
+            leases.release_kept(self.queue.shipments, source, self.after_archive)
         self.dispatcher = Dispatcher(self.context, InlineWorkers().lane, 1, Random(1), lambda _: None, self._on_fatal)
 
     def mend(self, source: Source) -> None:

@@ -1,23 +1,30 @@
 """Bundles: small instances of a study in one object, an uncompressed POSIX ustar archive that `tar xf` unpacks.
 
-The manifest says where in it each instance begins; nothing here reads a bundle by its headers. Equal members in equal
+The manifest says where in it each instance begins; the headers are for others to read, and for us only where all
+manifests are lost. Equal members in equal
 order give equal bytes: times, owners and modes are fixed, names hold UIDs and nothing else of the patient.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import re
+import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from dicomwatchd.archive.store import Buffer, ObjectStore
+from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Digest, Uid
 
 BLOCK_BYTES = 512
 #: Two empty blocks end the archive (POSIX.1-1988, ustar interchange format).
 END_BYTES = 2 * BLOCK_BYTES
+#: No bundle is larger: it is sent in one request, from one buffer.
+BUNDLE_LIMIT_BYTES = 16 * 1024 * 1024
 _SHORT = 8  # hex digits of the SHA-256 in the name of a member whose UID has several contents
 
 
@@ -118,6 +125,26 @@ def _header(name: str, member: Member) -> bytes:
     header = bytearray(b"".join(text.encode("ascii").ljust(length, b"\0") for text, length in fields))
     header[148:156] = b"%06o\0 " % sum(header)
     return bytes(header)
+
+
+_MEMBER_NAME = re.compile(rf"([0-9.]+)/([0-9.]+)(?:-[0-9a-f]{{{_SHORT}}}(?:-[0-9]+)?)?\.dcm\Z")
+
+
+def members_of(data: bytes) -> list[Member]:
+    """What the headers of a whole bundle say is in it. Raises ValueError for anything that `Bundle` does not make."""
+    found = []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for info in archive:
+                name = _MEMBER_NAME.match(info.name)
+                if name is None or info.type != tarfile.REGTYPE:
+                    raise ValueError("a bundle with something else in it than instances")
+                content = memoryview(data)[info.offset_data : info.offset_data + info.size]
+                digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
+                found.append(Member(Uid(name[1]), Uid(name[2]), digest, info.offset_data))
+    except (tarfile.TarError, InvalidUid) as error:
+        raise ValueError("no bundle") from error
+    return found
 
 
 # -- reading --------------------------------------------------------------------------------------------------------

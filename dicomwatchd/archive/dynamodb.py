@@ -28,6 +28,7 @@ from dicomwatchd.errors import RevisionConflict, Transient
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
+    from botocore.session import Session
     from mypy_boto3_dynamodb import DynamoDBClient
 
 _PAGE_ITEMS = 100
@@ -47,6 +48,7 @@ class DynamoDBCatalogue:
         *,
         max_connections: int = 16,
         client: DynamoDBClient | None = None,
+        session: Session | None = None,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -56,6 +58,7 @@ class DynamoDBCatalogue:
             endpoint_url=settings.endpoint_url,
             ca_file=settings.ca_file,
             max_connections=max_connections,
+            session=session,
         )
         self._table = settings.table
         region = self._client.meta.region_name

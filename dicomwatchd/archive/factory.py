@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.config import DirectorySettings, DynamoDBSettings, S3Settings, SqliteSettings
 
+if TYPE_CHECKING:
+    from botocore.session import Session
+
 
 def _never() -> bool:
     return False
+
+
+def aws_session(store: S3Settings | DirectorySettings, catalogue: DynamoDBSettings | SqliteSettings) -> Session | None:
+    """A session that both may be opened with, one after the other, if both are AWS's: what it reads of the service's
+    description, and the credentials that it finds, are read and found once."""
+    if isinstance(store, DirectorySettings) or isinstance(catalogue, SqliteSettings):
+        return None
+    from dicomwatchd.archive.aws import new_session
+
+    return new_session()
 
 
 def open_store(
@@ -20,6 +34,7 @@ def open_store(
     connections: int,
     stopping: Callable[[], bool] = _never,
     budget: ByteBudget | None = None,
+    session: Session | None = None,
 ) -> ObjectStore:
     """The store that the settings name; whether it is there is for its `check` to say.
 
@@ -33,10 +48,10 @@ def open_store(
         return DirectoryStore(settings, stopping=stopping)
     from dicomwatchd.archive.s3 import S3Store
 
-    return S3Store(settings, connections=connections, stopping=stopping, budget=budget)
+    return S3Store(settings, connections=connections, stopping=stopping, budget=budget, session=session)
 
 
-def open_catalogue(settings: DynamoDBSettings | SqliteSettings) -> Catalogue:
+def open_catalogue(settings: DynamoDBSettings | SqliteSettings, *, session: Session | None = None) -> Catalogue:
     """The catalogue that the settings name, as above."""
     if isinstance(settings, SqliteSettings):
         from dicomwatchd.archive.sqlite import SqliteCatalogue
@@ -44,4 +59,4 @@ def open_catalogue(settings: DynamoDBSettings | SqliteSettings) -> Catalogue:
         return SqliteCatalogue(settings)
     from dicomwatchd.archive.dynamodb import DynamoDBCatalogue
 
-    return DynamoDBCatalogue(settings)
+    return DynamoDBCatalogue(settings, session=session)

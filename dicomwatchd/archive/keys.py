@@ -4,6 +4,8 @@
     studies/<StudyUID>/bundles/<sha256 of the bundle>.tar
     studies/<StudyUID>/manifests/<revision, 8 digits>.json
     archive.json
+    audit/chains/<chain>.json                       an audit chain of a daemon, and when it was first seen
+    audit/heads/<chain>/<8 digits>/<12 digits>.json its head at some time; the newest comes first (see audit_head)
 
 All keys are relative to the store's prefix. UIDs come in as Uid, so nothing unchecked becomes part of a key.
 """
@@ -18,12 +20,19 @@ from dicomwatchd.model import Uid
 IDENTITY = "archive.json"
 STUDIES = "studies/"
 PROBE = "probe/"
+AUDIT = "audit/"
+AUDIT_CHAINS = "audit/chains/"
 
 HIGHEST_REVISION = 99_999_999
+HIGHEST_SEQUENCE = 999_999_999_999
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _REPAIR = re.compile(r"(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.dcm\Z")
 _BUNDLE = re.compile(r"([0-9a-f]{64})(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.tar\Z")
+_INSTANCE = re.compile(r"studies/([0-9.]+)/series/([0-9.]+)/([0-9.]+)/([0-9a-f]{64})(?:-[0-9]{1,6})?\.dcm\Z")
+_CHAIN = re.compile(r"[0-9a-f]{32}\Z")
+_AUDIT_CHAIN = re.compile(r"audit/chains/([0-9a-f]{32})\.json\Z")
+_AUDIT_HEAD = re.compile(r"audit/heads/[0-9a-f]{32}/([0-9]{8})/(\1[0-9]{4})\.json\Z")
 _MANIFEST = re.compile(r"studies/([0-9.]+)/manifests/([0-9]{8})\.json\Z")
 
 
@@ -53,6 +62,18 @@ def is_instance(key: str, study: Uid, series: Uid, sop_instance: Uid, sha256: st
     """Whether ``key`` is this instance's, whatever the attempt. Raises ValueError for a malformed ``sha256``."""
     stem = instance(study, series, sop_instance, sha256).removesuffix(".dcm")
     return key.startswith(stem) and _REPAIR.match(key, len(stem)) is not None
+
+
+def parse_instance(key: str) -> tuple[Uid, Uid, Uid, str] | None:
+    """(study, series, SOP instance, SHA-256) of an instance's key, whatever the attempt; None if it is no such key."""
+    match = _INSTANCE.match(key)
+    if match is None:
+        return None
+    try:
+        found = Uid(match[1]), Uid(match[2]), Uid(match[3]), match[4]
+    except InvalidUid:
+        return None
+    return found if is_instance(key, *found) else None
 
 
 def bundles_prefix(study: Uid) -> str:
@@ -91,3 +112,38 @@ def parse_manifest(key: str) -> tuple[Uid, int] | None:
         return Uid(match[1]), int(match[2])
     except InvalidUid:
         return None
+
+
+def audit_chain(chain_id: str) -> str:
+    return f"{AUDIT_CHAINS}{_checked_chain(chain_id)}.json"
+
+
+def parse_audit_chain(key: str) -> str | None:
+    """The chain's id, or None if the key is no chain's."""
+    match = _AUDIT_CHAIN.match(key)
+    return match and match[1]
+
+
+def audit_heads_prefix(chain_id: str) -> str:
+    return f"{AUDIT}heads/{_checked_chain(chain_id)}/"
+
+
+def audit_head(chain_id: str, sequence: int) -> str:
+    """The key of a published head. It counts down, so that the newest head of a chain is the first that is listed."""
+    if not 1 <= sequence <= HIGHEST_SEQUENCE:
+        raise ValueError("the entries of an audit chain are numbered from 1 to 999999999999")
+    left = f"{HIGHEST_SEQUENCE - sequence:012d}"
+    return f"{audit_heads_prefix(chain_id)}{left[:8]}/{left}.json"
+
+
+def parse_audit_head(key: str) -> int | None:
+    """The sequence number in the key of a published head, or None if the key is none's."""
+    match = _AUDIT_HEAD.match(key)
+    sequence = HIGHEST_SEQUENCE - int(match[2]) if match else 0
+    return sequence or None
+
+
+def _checked_chain(chain_id: str) -> str:
+    if not _CHAIN.match(chain_id):
+        raise ValueError("an audit chain is named by 32 lower-case hexadecimal digits")
+    return chain_id

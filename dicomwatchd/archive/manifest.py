@@ -16,12 +16,18 @@ from typing import Any
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import SeriesRecord, StudyRecord
-from dicomwatchd.archive.store import Buffer, ObjectStore, StoredObject
+from dicomwatchd.archive.store import Buffer, ObjectStore
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import DicomJson, Uid
 
 FORMAT = "dicomwatchd-manifest/1"
+#: Of a manifest with instances in bundles: a version that does not know of them must not take it for damaged.
+BUNDLED_FORMAT = "dicomwatchd-manifest/2"
+#: Codes of what cannot be used: damaged, or none of ours; and whole, but not for this version to understand.
+BAD = "bad-manifest"
+NEWER = "newer-manifest"
 
+_NEWER = re.compile(r"dicomwatchd-manifest/[0-9]{1,6}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _SIZE_LIMIT_BYTES = 2**50  # far above what any store takes as one object; keeps sums in 64 bits
 
@@ -88,11 +94,15 @@ class Manifest:
     def key(self) -> str:
         return keys.manifest(self.study_uid, self.revision)
 
+    @property
+    def _format(self) -> str:
+        return FORMAT if all(item.offset_bytes is None for item in self.instances) else BUNDLED_FORMAT
+
     def to_bytes(self) -> bytes:
         """The manifest as it stands in the store: JSON, UTF-8, sorted keys, one instance a line to be greppable."""
         if "bytes" not in self._text:
             head = {
-                "format": FORMAT,
+                "format": self._format,
                 "archive_id": self.archive_id,
                 "study_uid": self.study_uid,
                 "revision": self.revision,
@@ -129,11 +139,14 @@ class Manifest:
         """The manifest that ``data``, read from the store, holds; its ``sha256`` is that of ``data`` itself.
 
         Raises Permanent (code "bad-manifest") for anything that is not a manifest in every part: whoever uses one
-        relies on its types, on its keys lying below its study, and on no instance being there twice.
+        relies on its types, on its keys lying below its study, and on no instance being there twice. One that a
+        newer program wrote in another format is none of that, and has the code "newer-manifest".
         """
         try:
             raw = json.loads(data, parse_constant=_finite, parse_float=_finite)
-            if raw["format"] != FORMAT:
+            if raw["format"] not in (FORMAT, BUNDLED_FORMAT):
+                if _NEWER.match(raw["format"]):
+                    raise _newer_format()
                 raise ValueError("another format")
             study = Uid(raw["study_uid"])
             manifest = cls(
@@ -151,9 +164,13 @@ class Manifest:
             )
             if len({_content(item) for item in manifest.instances}) != len(manifest.instances):
                 raise ValueError("an instance is there twice")
+            if raw["format"] != manifest._format:
+                raise ValueError("the format of other instances")
             _require_disjoint(manifest.instances)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Permanent) as error:
-            raise Permanent("a manifest in the store cannot be read", code="bad-manifest") from error
+            if isinstance(error, Permanent) and error.code == NEWER:
+                raise
+            raise Permanent("a manifest in the store cannot be read", code=BAD) from error
         manifest._text["bytes"] = data
         return manifest
 
@@ -243,37 +260,82 @@ def empty(archive_id: str, study_uid: Uid) -> Manifest:
     return Manifest(archive_id, study_uid, 0, None, "", "", (), {}, {}, ())
 
 
-def load(store: ObjectStore, key: str, *, etag: str | None = None, sha256: str | None = None) -> Manifest:
+def load(
+    store: ObjectStore, key: str, *, etag: str | None = None, sha256: str | None = None, size_bytes: int | None = None
+) -> Manifest:
     """Read a manifest and check that it is what its key says. Raises Permanent, Transient.
 
     The next revision is made from what is read here, so a bit that changed on the way would stay for good: it is read
-    twice, unless the ETag that the store lists, or the SHA-256 that the catalogue records, vouches for the first.
+    twice, unless the ETag that the store lists, or the SHA-256 that the catalogue records, vouches for the first. And
+    what has another size than the listing's ``size_bytes`` is not what the store holds.
     """
     data = b"".join(store.read(key))
     by_etag = etag is not None and store.capabilities.etag_is_content and _md5(data) == etag
     by_sha256 = sha256 is not None and hashlib.sha256(data).hexdigest() == sha256
     if not by_etag and not by_sha256 and b"".join(store.read(key)) != data:
         raise Transient("two readings of a manifest differ", code="damaged-on-the-way")
+    if size_bytes is not None and len(data) != size_bytes:
+        raise Transient("a manifest comes with another size than it is listed with", code="damaged-on-the-way")
     manifest = Manifest.from_bytes(data)
     if manifest.key != key:
-        raise Permanent("a manifest in the store is not the one its key names", code="bad-manifest")
+        raise Permanent("a manifest in the store is not the one its key names", code=BAD)
     return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The newest manifest of a study that can be read, None if there is none. ``damaged`` are the keys of the revisions
+    above it, the highest first: what stands there is no manifest of this study."""
+
+    manifest: Manifest | None
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def highest(self) -> int:
+        """The highest revision that the store lists, whether it can be read or not; 0 where it lists none."""
+        if self.damaged:
+            return revision_of(self.damaged[0])
+        return self.manifest.revision if self.manifest is not None else 0
+
+
+def newest(store: ObjectStore, study_uid: Uid) -> Newest:
+    """Look for the study's newest manifest, and below those that are damaged in the store.
+
+    Only what the store was seen to hold counts as damage: read twice alike, or vouched for by its ETag, and as long as
+    it is listed. Raises Transient when it cannot be told, Permanent for a manifest that is whole and not to be used
+    (code "newer-manifest"), or that the store will not give.
+    """
+    listed = [o for o in store.listing(keys.manifests_prefix(study_uid)) if keys.parse_manifest(o.key)]
+    damaged: list[str] = []
+    for found in sorted(listed, key=lambda o: o.key, reverse=True):
+        try:
+            return Newest(load(store, found.key, etag=found.etag, size_bytes=found.size_bytes), tuple(damaged))
+        except Permanent as error:
+            if error.code == "no-such-object":
+                raise Transient("a manifest that the store lists is not there", code="manifest-lost") from error
+            if error.code != BAD:
+                raise
+        damaged.append(found.key)
+    return Newest(None, tuple(damaged))
+
+
+def revision_of(key: str) -> int:
+    """The revision that a manifest's key names. Raises ValueError for another key."""
+    parsed = keys.parse_manifest(key)
+    if parsed is None:
+        raise ValueError("not the key of a manifest")
+    return parsed[1]
 
 
 def latest_key(store: ObjectStore, study_uid: Uid) -> str | None:
     """The key of the highest revision the store lists, or None."""
-    found = _latest_listed(store, study_uid)
-    return found.key if found is not None else None
+    found = [o.key for o in store.listing(keys.manifests_prefix(study_uid)) if keys.parse_manifest(o.key)]
+    return max(found, default=None)
 
 
 def latest(store: ObjectStore, study_uid: Uid) -> Manifest | None:
-    found = _latest_listed(store, study_uid)
-    return load(store, found.key, etag=found.etag) if found is not None else None
-
-
-def _latest_listed(store: ObjectStore, study_uid: Uid) -> StoredObject | None:
-    found = [o for o in store.listing(keys.manifests_prefix(study_uid)) if keys.parse_manifest(o.key)]
-    return max(found, key=lambda o: o.key, default=None)
+    """The newest manifest that can be read. Raises as `newest`."""
+    return newest(store, study_uid).manifest
 
 
 def create(store: ObjectStore, manifest: Manifest) -> bool:
@@ -320,6 +382,12 @@ def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
     for (key, offset, size, whole), (next_key, next_offset, _, next_whole) in pairwise(spans):
         if key == next_key and (offset + size > next_offset or whole != next_whole):
             raise ValueError("two instances share bytes of a bundle, or give it two sizes")
+
+
+def _newer_format() -> Permanent:
+    return Permanent(
+        "a manifest in the store was written by a newer dicomwatchd", code=NEWER, hint="bring this one up to date"
+    )
 
 
 def _md5(data: bytes) -> str:

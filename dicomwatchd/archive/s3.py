@@ -8,7 +8,8 @@ import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
 
@@ -20,6 +21,9 @@ from dicomwatchd.archive.store import Buffer, Capabilities, Content, Destination
 from dicomwatchd.archive.wire import Body
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, SourceChanged, Transient
+
+if TYPE_CHECKING:
+    from botocore.session import Session
 
 SINGLE_PUT_BYTES = 16 * 1024 * 1024
 PROBE_ATTEMPTS = 3
@@ -47,9 +51,10 @@ class S3Store:
         part_bytes: int = PART_BYTES,
         random_name: Callable[[], str] = secrets.token_hex,
         short_way: bool = True,
+        session: Session | None = None,
     ) -> None:
         self._random_name = random_name
-        session = aws.new_session()
+        session = session or aws.new_session()
         client = aws.build_client(
             "s3",
             session=session,
@@ -111,7 +116,9 @@ class S3Store:
         return self._bucket.head(key, version_id, checksum=self._capabilities.checksum_on_head)
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
-        return self._bucket.listing(prefix)
+        if self._wire is None:
+            return self._bucket.listing(prefix)
+        return self._bucket.listing(prefix, partial(s3_wire.list_objects, self._wire))
 
     def read(
         self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
@@ -197,6 +204,7 @@ class S3Store:
         for attempt in range(1, PROBE_ATTEMPTS + 1):
             try:
                 self._capabilities = probe.probe(self._bucket, f"{scratch_key}{self._random_name()}/")
+                self._bucket.encrypts()
                 break
             except Transient as error:
                 # An answer that got lost looks like another writer to the second attempt: on a fresh place, once more.
@@ -216,7 +224,7 @@ class S3Store:
         if not isinstance(content, Buffer) and hashlib.sha256(data).hexdigest() != digest.sha256:
             raise SourceChanged("a file's content is not what it was when it was taken up")
         md5 = hashlib.md5(data, usedforsecurity=False)
-        if not self._capabilities.creates_only and (there := self._bucket.head(key)) is not None:
+        if not self._capabilities.creates_only and (there := self._bucket.existing(key)) is not None:
             return _receipt(key, content, md5.hexdigest(), created=False, there=there)
         arguments = {
             **self._bucket.creation(key),
@@ -242,13 +250,13 @@ class S3Store:
         retries, for everything else."""
         if self._wire is not None:
             short = s3_wire.put_object(self._wire, self._bucket.full_key(key), data, sha256, arguments)
-            if short is not None and (answer := short or self._bucket.head(key)):
+            if short is not None and (answer := short or self._bucket.existing(key)):
                 return answer
         try:
             return self._bucket.client.put_object(**self._bucket.address(key), **arguments, Body=data)
         except botocore.exceptions.ClientError as error:
             # 412: the key was there, perhaps by a request of ours whose answer was lost. 409: a race just now.
-            if aws.http_status(error) in (409, 412) and (there := self._bucket.head(key)) is not None:
+            if aws.http_status(error) in (409, 412) and (there := self._bucket.existing(key)) is not None:
                 return there
             if aws.http_status(error) == 412:
                 raise Transient("PutObject met another writer", code="conflict") from error

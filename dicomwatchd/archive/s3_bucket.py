@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import botocore.exceptions
 
@@ -22,6 +24,28 @@ if TYPE_CHECKING:
 _KEY = re.compile(r"[A-Za-z0-9!_.*'()/-]{1,500}\Z")
 
 
+class ListedObject(NamedTuple):
+    """``full_key`` with the prefix of the archive; ``etag`` without quotes."""
+
+    full_key: str
+    size_bytes: int
+    etag: str | None
+
+
+class ListedPage(NamedTuple):
+    """``token`` leads to the next page, None on the last."""
+
+    objects: list[ListedObject]
+    token: str | None
+
+
+@dataclass(slots=True)
+class _Start:
+    """When, by the service's own clock, it was first seen to encrypt as asked; None: not yet, or it does not say."""
+
+    at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class S3Bucket:
     """One bucket, the prefix of the archive in it, and the encryption asked for.
@@ -34,6 +58,7 @@ class S3Bucket:
     prefix: str
     endpoint: str
     encryption: Encryption
+    _start: _Start = field(default_factory=_Start, init=False, compare=False, repr=False)
 
     def full_key(self, key: str) -> str:
         """Raises Permanent for a key that is no plain path of the characters that every store takes."""
@@ -92,6 +117,36 @@ class S3Bucket:
                 raise Transient("the store does not find what it has just confirmed", code="strange-answer") from error
         self.check_encryption(answer)
 
+    def encrypts(self) -> None:
+        """The probe has just seen that it encrypts as asked: from now on `existing` expects it of what is new."""
+        with self.translated("HeadBucket"):
+            answer = self.client.head_bucket(Bucket=self.name)
+        with suppress(KeyError, ValueError):
+            at = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+            self._start.at = self._start.at or at
+
+    def existing(self, key: str) -> StoredObject | None:
+        """As `head`, for an object that was to be created and is there already.
+
+        What is older than the start was stored under another setting, perhaps: it is taken as it is, for nothing here
+        is ever overwritten or deleted. What was created since, by a request of ours whose answer was lost or by
+        another program, has to be encrypted as asked: raises ArchiveRefused if it is not, and the probe of the next
+        start tells whether it is the store that encrypts no more.
+        """
+        answer = self._head(self.address(key))
+        if answer is None:
+            return None
+        start, created = self._start.at, answer.get("LastModified")
+        if start is not None and created is not None and created >= start:
+            try:
+                self.check_encryption(answer)
+            except ArchiveRefused as error:
+                raise ArchiveRefused(
+                    "an object that was created since the start is not encrypted as asked",
+                    hint="is the store, or another program that writes to this archive, set up otherwise?",
+                ) from error
+        return _stored(key, answer, answer["ContentLength"])
+
     def head(self, key: str, version_id: str | None = None, *, checksum: bool = False) -> StoredObject | None:
         """HeadObject; ``checksum`` asks for the stored checksum too (on Amazon that takes rights on the key)."""
         arguments = self.address(key)
@@ -99,8 +154,13 @@ class S3Bucket:
             arguments["VersionId"] = version_id
         if checksum:
             arguments["ChecksumMode"] = "ENABLED"
+        answer = self._head(arguments)
+        return None if answer is None else _stored(key, answer, answer["ContentLength"])
+
+    def _head(self, arguments: Any) -> Any:
+        """HeadObject's answer, None where there is no such object."""
         try:
-            answer = self.client.head_object(**arguments)
+            return self.client.head_object(**arguments)
         except botocore.exceptions.ClientError as error:
             if aws.http_status(error) == 404 and aws.error_code(error) != "NoSuchBucket":
                 self._require_bucket()
@@ -108,28 +168,37 @@ class S3Bucket:
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
         except aws.FOREIGN as error:
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
-        return _stored(key, answer, answer["ContentLength"])
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
-        """ListObjectsV2, page by page. Strongly consistent on Amazon S3 and Ceph."""
+    def listing(
+        self, prefix: str, short: Callable[[str, str | None], ListedPage | None] = lambda *_: None
+    ) -> Iterator[StoredObject]:
+        """ListObjectsV2, page by page. Strongly consistent on Amazon S3 and Ceph. ``short`` is asked first for each
+        page: (full prefix, continuation token) to the page, or None where botocore is to be asked."""
         start = self.prefix + prefix
         token: str | None = None
         last = ""
         while True:
-            arguments: Any = {"ContinuationToken": token} if token else {}
-            with self.translated("ListObjectsV2"):
-                page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
-            for item in page.get("Contents", []):
-                full = item["Key"]
+            page = short(start, token) or self._page(start, token)
+            for full, size_bytes, etag in page.objects:
                 if full <= last or not full.startswith(start):
                     raise Transient(
                         "ListObjectsV2 gave keys out of order", code="strange-answer", endpoint=self.endpoint
                     )
                 last = full
-                yield _stored(full.removeprefix(self.prefix), item, item["Size"])
-            token = page.get("NextContinuationToken")
-            if not page.get("IsTruncated") or not token:
+                yield StoredObject(full.removeprefix(self.prefix), size_bytes, etag)
+            token = page.token
+            if not token:
                 return
+
+    def _page(self, start: str, token: str | None) -> ListedPage:
+        arguments: Any = {"ContinuationToken": token} if token else {}
+        with self.translated("ListObjectsV2"):
+            page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
+        found = [
+            ListedObject(item["Key"], item["Size"], item.get("ETag", "").strip('"') or None)
+            for item in page.get("Contents", [])
+        ]
+        return ListedPage(found, page.get("NextContinuationToken") if page.get("IsTruncated") else None)
 
     def _require_bucket(self) -> None:
         """A HEAD has no body, so a missing object and a missing bucket look alike: absence needs the bucket."""

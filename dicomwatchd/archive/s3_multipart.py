@@ -78,7 +78,7 @@ class MultipartSender:
         if size_bytes > MAX_OBJECT_BYTES:
             raise Permanent("larger than the 5 TiB that an S3 object may have", code="too-large")
         part_bytes = part_size(size_bytes, self._part_bytes)
-        if (there := self._bucket.head(key)) is not None:
+        if (there := self._bucket.existing(key)) is not None:
             md5s = list(self._hash_only(content, part_bytes))
             return self._receipt(key, content, md5s, created=False, there=there)
         upload_id, known = self._find_unfinished(key)
@@ -198,7 +198,7 @@ class MultipartSender:
     def _complete(self, key: str, upload_id: str, content: Content, parts: list[Part]) -> Receipt:
         md5s = [part.md5 for part in parts]
         # Not every store minds If-None-Match here; the look narrows the gap to milliseconds for those.
-        if (there := self._bucket.head(key)) is not None:
+        if (there := self._bucket.existing(key)) is not None:
             self._abort(key, upload_id)
             return self._receipt(key, content, md5s, created=False, there=there)
         completed: list[CompletedPartTypeDef] = [{"PartNumber": p.number, "ETag": f'"{p.etag}"'} for p in parts]
@@ -212,7 +212,7 @@ class MultipartSender:
         except aws.FOREIGN as error:
             # The answer may have been lost and the object be there, by our request or by somebody else's.
             failure = aws.translate(error, operation="CompleteMultipartUpload", endpoint=self._bucket.endpoint)
-            there = self._bucket.head(key)
+            there = self._bucket.existing(key)
             if there is not None:
                 if aws.http_status(error) == 412:
                     self._abort(key, upload_id)

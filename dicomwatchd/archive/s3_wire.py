@@ -1,11 +1,13 @@
-"""PutObject and GetObject by the short way (`wire`): from boto3's arguments to headers, and back to its answers."""
+"""PutObject, GetObject and ListObjectsV2 by the short way (`wire`): from boto3's arguments to headers, and back to its
+answers."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
+from xml.etree import ElementTree
 
 import botocore.session
 from botocore.httpsession import get_cert_path
@@ -13,6 +15,7 @@ from botocore.utils import get_environ_proxies
 
 from dicomwatchd import __version__
 from dicomwatchd.archive import aws
+from dicomwatchd.archive.s3_bucket import ListedObject, ListedPage
 from dicomwatchd.archive.wire import Address, Credentials, Wire
 from dicomwatchd.config import S3Settings
 
@@ -79,3 +82,40 @@ def put_object(
     if answer.status != 200:
         return {}
     return {theirs: answer.headers[name] for name, theirs in _ANSWER_HEADERS.items() if name in answer.headers}
+
+
+def list_objects(wire: Wire, prefix: str, token: str | None) -> ListedPage | None:
+    """A page of ListObjectsV2 for the full ``prefix``; None where the short way did not lead to an answer that can be
+    read."""
+    query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
+    if token:
+        query["continuation-token"] = token
+    answer = wire.listing(query)
+    try:
+        return None if answer is None else _page(ElementTree.fromstring(answer))  # noqa: S314  botocore's own parser
+    except (ElementTree.ParseError, ValueError):
+        return None
+
+
+def _page(root: ElementTree.Element) -> ListedPage:
+    """Raises ValueError for what is no page."""
+    namespace, _, name = root.tag.rpartition("}")
+    if name != "ListBucketResult":
+        raise ValueError("not a listing")
+    key, size, etag, contents = (f"{namespace}}}{n}" if namespace else n for n in ("Key", "Size", "ETag", "Contents"))
+    found = []
+    token, truncated = None, ""
+    for element in root:
+        if element.tag == contents:
+            values = {child.tag: child.text or "" for child in element}
+            digits = values.get(size, "")
+            if key not in values or not (digits.isascii() and digits.isdecimal()):
+                raise ValueError("an object without name or size")
+            found.append(ListedObject(unquote_plus(values[key]), int(digits), values.get(etag, "").strip('"') or None))
+        elif element.tag.endswith("IsTruncated"):
+            truncated = element.text or ""
+        elif element.tag.endswith("NextContinuationToken"):
+            token = element.text
+    if truncated not in ("true", "false") or (truncated == "true") != bool(token):
+        raise ValueError("a page that does not say whether it is the last")
+    return ListedPage(found, token)

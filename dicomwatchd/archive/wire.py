@@ -1,4 +1,4 @@
-"""The short way to an S3 endpoint: kept connections on which one object is sent, or one is read.
+"""The short way to an S3 endpoint: kept connections on which one object is sent, or one is read, or some are listed.
 
 A botocore call costs more processor time than the hashing and sending of a small object. Here the same request is
 made with none of its layers. Only a plain, complete answer comes back from here; whatever else happens (an error, a
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import select
 import socket
 import ssl
@@ -30,6 +31,7 @@ GIVE_UP_AFTER = 8
 REST_SECONDS = 60.0
 _HEAD_LIMIT_BYTES = 64 * 1024
 _SMALL_BODY_BYTES = 1024 * 1024
+_LISTING_BYTES = 4 * 1024 * 1024  # a page of a thousand keys of the greatest length has two
 #: Up to here header and body go out together; a larger body is worth a call of its own, not a copy.
 _TOGETHER_BYTES = 64 * 1024
 _SAFE = "/-_.~"
@@ -37,6 +39,8 @@ _UNSIGNED = "UNSIGNED-PAYLOAD"
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _ALGORITHM = "AWS4-HMAC-SHA256"
 
+
+_HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,8}\Z")
 
 _T = TypeVar("_T")
 
@@ -139,6 +143,31 @@ class Wire:
             connection.close()
             return self._noted(None)
         return self._noted(body)
+
+    def listing(self, query: Mapping[str, str]) -> bytes | None:
+        """A GET of the bucket itself, its whole answer; any answer but a success is None."""
+        began = self._begin("GET", "", query, _EMPTY_SHA256, {}, b"")
+        if began is None:
+            return None
+        connection, answer = began
+        try:
+            if answer.status != 200 or "content-encoding" in answer.headers:
+                raise _OddAnswer
+            if answer.headers.get("transfer-encoding") == "chunked":
+                found = connection.read_chunked(_LISTING_BYTES)
+                if connection.surplus or answer.headers.get("connection", "").lower() == "close":
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+            else:
+                body = Body(connection, answer, self._idle.append)
+                if body.length > _LISTING_BYTES:
+                    raise _OddAnswer
+                found = b"".join(body.chunks(_LISTING_BYTES))
+        except (OSError, _OddAnswer):
+            connection.close()
+            return self._noted(None)
+        return self._noted(found)
 
     def _begin(
         self, method: str, path: str, query: Mapping[str, str], sha256: str, headers: Mapping[str, str], data: bytes
@@ -255,6 +284,40 @@ class _Connection:
         if not count:
             raise ConnectionError("closed in the middle of an answer")
         return count
+
+    def read_chunked(self, limit_bytes: int) -> bytes:
+        """A body in chunks (RFC 9112, 7.1), whole. Raises OSError, _OddAnswer."""
+        body = bytearray()
+        while size := self._chunk_bytes():
+            if len(body) + size > limit_bytes:
+                raise _OddAnswer
+            body += self._exactly(size)
+            if self._exactly(2) != b"\r\n":
+                raise _OddAnswer
+        while self._line():
+            pass  # fields that come after the body say nothing of it
+        return bytes(body)
+
+    def _chunk_bytes(self) -> int:
+        digits = self._line().partition(b";")[0].strip()
+        if not _HEXADECIMAL.match(digits):
+            raise _OddAnswer
+        return int(digits, 16)
+
+    def _line(self) -> bytes:
+        while (end := self.surplus.find(b"\r\n")) < 0:
+            if len(self.surplus) > _HEAD_LIMIT_BYTES:
+                raise _OddAnswer
+            self.surplus += self._more()
+        line, self.surplus = self.surplus[:end], self.surplus[end + 2 :]
+        return line
+
+    def _exactly(self, length: int) -> bytes:
+        data = bytearray(length)
+        view, filled = memoryview(data), 0
+        while filled < length:
+            filled += self.read_into(view[filled:])
+        return bytes(data)
 
     def _more(self) -> bytes:
         received = self._socket.recv(16384)

@@ -203,3 +203,13 @@ def noting(notes: list[str], *, quiet: bool) -> Callable[[str], None]:
             output.note(text)
 
     return note
+
+
+def noting_damage(revisions: list[int], note: Callable[[str], None]) -> Callable[[int, str], None]:
+    """Collects the revisions whose manifests are damaged in the store, and remarks on each."""
+
+    def damaged(revision: int, text: str) -> None:
+        revisions.append(revision)
+        note(text)
+
+    return damaged

@@ -44,6 +44,7 @@ def ask(
     socket_path: Path | None,
     command: str,
     note: Callable[[str], None] = output.note,
+    answer_seconds: float = 30.0,
     **arguments: Any,
 ) -> Any:
     """The answer to a command that only reads: the daemon's or, while it is not running, what its state says, which
@@ -53,7 +54,7 @@ def ask(
     """
     connection = client(invocation, socket_path)
     try:
-        return connection.call(command, **arguments)
+        return connection.call(command, answer_seconds=answer_seconds, **arguments)
     except DaemonUnreachable as unreachable:
         if socket_path is not None or unreachable.code != "daemon-not-running":
             raise
@@ -66,17 +67,28 @@ def _from_the_state(
     invocation: Invocation, command: str, arguments: dict[str, Any], unreachable: DaemonUnreachable
 ) -> Any:
     from dicomwatchd import config
+    from dicomwatchd.archive.factory import open_store
     from dicomwatchd.commands import reading
+    from dicomwatchd.pipeline import anchoring
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.queue import open_queue_to_read
 
+    loaded = config.load(invocation.config_path)
     try:
-        queue = open_queue_to_read(config.load(invocation.config_path).state_directory, SystemClock())
+        queue = open_queue_to_read(loaded.state_directory, SystemClock())
     except (OSError, Fatal) as error:
         raise unreachable from error
     if queue is None:
         raise unreachable
+
+    def published() -> dict[str, Any]:
+        store = open_store(loaded.archive.store, connections=2)
+        try:
+            return anchoring.report(queue.audit, store)
+        finally:
+            store.close()
+
     try:
-        return reading(queue)[command](arguments, lambda _progress: None)
+        return reading(queue, published)[command](arguments, lambda _progress: None)
     finally:
         queue.close()

@@ -68,6 +68,13 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> N
         )
     for endpoint, seconds in (said.get("backoff") or {}).items():
         output.say(output.clean(f"{endpoint}: in trouble; next try in {output.duration(seconds)}"))
+    for inbox, count in (said.get("kept_without_lease") or {}).items():
+        output.say(
+            output.clean(
+                f"{inbox}: {output.count(count, 'archived file')} kept, because no read lease is to be had on them"
+                " (without_lease: keep)"
+            )
+        )
     for text in said.get("problems") or []:
         output.say(output.clean(f"Problem: {text}"))
 
@@ -138,7 +145,8 @@ def quarantine(invocation: Invocation, limit: int, socket_path: Path | None, as_
 def retry(invocation: Invocation, study: Uid, socket_path: Path | None) -> None:
     """Try a parked study again.
 
-    STUDY is a Study Instance UID. A study that waits for its next try is tried at once.
+    STUDY is a Study Instance UID. A study that waits for its next try is tried at once, and files that are kept for
+    want of a read lease are tried again.
     """
     client(invocation, socket_path).call("retry", study_uid=study)
     output.say(f"Study {study} is tried again.")

@@ -10,7 +10,7 @@ import click
 
 from dicomwatchd.cli import exits, output, progress
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, noting_damage, opened
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
@@ -52,14 +52,17 @@ def fetch(
     SHA-256 was found to be the one recorded when it was archived. What is there already is kept, so a second call
     fetches what is missing; a file with other content is reported and left alone.
 
-    No daemon is needed. If the catalogue is down or does not know the study, the store alone is read.
+    No daemon is needed. If the catalogue is down or does not know the study, the store alone is read. If the newest
+    manifest is damaged in the store, the files of the newest that can be read are fetched, and the exit code is 1.
     """
     from dicomwatchd.fetch import Fetcher, plan
 
     notes: list[str] = []
+    damaged: list[int] = []
     target = folder or Path(study)
     with opened(invocation, where, connections=threads) as archive:
-        manifest = plan(archive.store, archive.catalogue, study, note=noting(notes, quiet=as_json))
+        note = noting(notes, quiet=as_json)
+        manifest = plan(archive.store, archive.catalogue, study, note=note, damaged=noting_damage(damaged, note))
         with progress.bar(wanted=not as_json) as update:
 
             def show(at: FetchProgress) -> None:
@@ -69,21 +72,22 @@ def fetch(
                 manifest, target, series=series or None, progress=show
             )
     if as_json:
-        _document(report, target, notes)
+        _document(report, target, damaged, notes)
     else:
         _sentences(report, target)
-    if report.complete:
+    if report.complete and not damaged:
         return exits.OK
     return exits.code_for(report.stopped) if report.stopped else exits.NO
 
 
-def _document(report: FetchReport, target: Path, notes: list[str]) -> None:
+def _document(report: FetchReport, target: Path, damaged: list[int], notes: list[str]) -> None:
     output.document(
         {
             "study_uid": report.study_uid,
             "revision": report.revision,
             "directory": str(target),
-            "complete": report.complete,
+            "complete": report.complete and not damaged,
+            "unreadable_revisions": damaged,
             "files": report.files,
             "bytes": report.size_bytes,
             "fetched": report.fetched,

@@ -25,12 +25,18 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with
 def prove(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: bool) -> int:
     """Show what was deleted of a study, when, and on what evidence.
 
-    From the daemon's audit chain, which is checked from its first entry to its last. The exit code is 1 when the
-    chain is broken, or when nothing was deleted of the study.
+    From the daemon's audit chain, which is checked from its first entry to its last, and compared with what was
+    published of it in the archive, so that entries cut off its end are missed. The exit code is 1 when the chain is
+    broken or cut, or when nothing was deleted of the study; 3 when all that is well but the archive gives no answer.
     """
-    said: dict[str, Any] = ask(invocation, socket_path, "prove", study_uid=study)
+    said: dict[str, Any] = ask(invocation, socket_path, "prove", answer_seconds=300, study_uid=study)
     files: list[dict[str, Any]] = said["files"]
+    published: dict[str, Any] = said["published"]
     code = exits.OK if said["chain_holds"] and files else exits.NO
+    if not published["holds"]:
+        code = exits.NO
+    elif code == exits.OK and published["outcome"] == "unknown":
+        code = exits.ARCHIVE
     if as_json:
         output.document(said)
         return code
@@ -60,6 +66,7 @@ def prove(invocation: Invocation, study: Uid, socket_path: Path | None, as_json:
         if said["chain_holds"]
         else f"THE AUDIT CHAIN IS BROKEN at entry {said['broken_at']}: the record was changed after it was written."
     )
+    _say_published(published)
     return code
 
 
@@ -70,6 +77,20 @@ def _within(proof: dict[str, Any]) -> str | None:
     return (
         f"from byte {proof['offset_bytes']} of the object's {proof['bundle_bytes']}, SHA-256 {proof['bundle_sha256']}"
     )
+
+
+def _say_published(published: dict[str, Any]) -> None:
+    text = output.clean(published["text"])
+    output.say(f"As published: {text}." if published["holds"] else f"THE AUDIT CHAIN IS NOT COMPLETE: {text}.")
+    since = published["first_published_at"]
+    output.say(f"Chain {published['chain_id']}" + (f", first published at {since}." if since else "."))
+    for other in published["other_chains"]:
+        output.say(
+            output.clean(
+                f"The archive knows another one, of another daemon or of a state that was lost: {other['chain_id']},"
+                f" first published at {other['first_published_at']}."
+            )
+        )
 
 
 @click.command()
@@ -102,18 +123,27 @@ def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> i
 
 
 def _from_here(invocation: Invocation) -> list[dict[str, str]]:
+    from contextlib import suppress
     from dataclasses import asdict
 
     from dicomwatchd import config
     from dicomwatchd.archive.factory import open_catalogue, open_store
-    from dicomwatchd.doctor import examine
+    from dicomwatchd.doctor import audit_chain, examine
+    from dicomwatchd.errors import Fatal
+    from dicomwatchd.ports import SystemClock
+    from dicomwatchd.queue import open_queue_to_read
 
     loaded = config.load(invocation.config_path)
     store = open_store(loaded.archive.store, connections=2)
     try:
         catalogue = open_catalogue(loaded.archive.catalogue)
         try:
-            return [asdict(finding) for finding in examine(loaded, store, catalogue)]
+            findings = examine(loaded, store, catalogue)
+            with suppress(OSError, Fatal):  # the state may be the daemon's alone to read
+                if (queue := open_queue_to_read(loaded.state_directory, SystemClock())) is not None:
+                    findings.append(audit_chain(queue.audit, store))
+                    queue.close()
+            return [asdict(finding) for finding in findings]
         finally:
             catalogue.close()
     finally:

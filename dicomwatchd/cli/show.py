@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from dicomwatchd.cli import attributes, exits, output
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, noting_damage, opened
 from dicomwatchd.cli.control_access import ask, socket_option
 from dicomwatchd.cli.search import summary
 from dicomwatchd.control_client import DaemonRefused, DaemonUnreachable
@@ -37,7 +38,7 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     trouble: DicomwatchdError | None = None
     record = None
     try:
-        record = _archived(invocation, study, where, notes)
+        record = _archived(invocation, study, where, notes, note)
     except Permanent as error:
         if error.code != "study-not-found":
             raise
@@ -61,11 +62,14 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     return exits.OK
 
 
-def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str]) -> StudyRecord:
+def _archived(
+    invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], note: Callable[[str], None]
+) -> StudyRecord:
     from dicomwatchd.fetch import plan
 
     with opened(invocation, where) as archive:
-        return plan(archive.store, archive.catalogue, study, note=notes.append).record()
+        damaged = noting_damage([], note)
+        return plan(archive.store, archive.catalogue, study, note=notes.append, damaged=damaged).record()
 
 
 def _local(
@@ -148,6 +152,7 @@ def _print_local(local: dict[str, Any]) -> None:
             ("Here", local.get("state")),
             ("Reason", local.get("reason")),
             ("Files here", ", ".join(f"{n:,} {state}" for state, n in (local.get("files") or {}).items())),
+            *(("Kept here", f"{kept.get('files'):,}: {kept.get('reason')}") for kept in local.get("kept") or []),
             ("Last shipment", shipment.get("finished_at")),
         ]
     )

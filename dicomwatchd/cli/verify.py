@@ -10,7 +10,7 @@ import click
 
 from dicomwatchd.cli import exits, output, progress
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, noting_damage, opened
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
@@ -33,14 +33,16 @@ def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json
 
     STUDY is a Study Instance UID. Each file of the study's manifest must be in the store's listing, with the
     recorded size and, where the store has one, ETag; what differs is read back before it is called a problem.
-    The exit code is 0 only if all files are there.
+    The exit code is 0 only if all files are there, and the newest manifest can be read.
     """
     from dicomwatchd.archive.verification import verify as look
     from dicomwatchd.fetch import plan
 
     notes: list[str] = []
+    damaged: list[int] = []
     with opened(invocation, where, connections=threads) as archive:
-        manifest = plan(archive.store, archive.catalogue, study, note=noting(notes, quiet=as_json))
+        note = noting(notes, quiet=as_json)
+        manifest = plan(archive.store, archive.catalogue, study, note=note, damaged=noting_damage(damaged, note))
         files, size_bytes = len(manifest.instances), sum(item.size_bytes for item in manifest.instances)
         with ThreadPoolExecutor(threads) as pool, progress.bar(wanted=not as_json) as update:
             found = look(
@@ -51,18 +53,19 @@ def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json
                 progress=lambda done, done_bytes: update(done, files, done_bytes, size_bytes, "Verifying"),
             )
     if as_json:
-        _document(found, deep, notes)
+        _document(found, deep, damaged, notes)
     else:
         _sentences(found)
-    return exits.OK if found.holds else exits.NO
+    return exits.OK if found.holds and not damaged else exits.NO
 
 
-def _document(found: Verification, deep: bool, notes: list[str]) -> None:
+def _document(found: Verification, deep: bool, damaged: list[int], notes: list[str]) -> None:
     output.document(
         {
             "study_uid": found.study_uid,
             "revision": found.revision,
-            "holds": found.holds,
+            "holds": found.holds and not damaged,
+            "unreadable_revisions": damaged,
             "deep": deep,
             "instances": found.instances,
             "bytes": found.size_bytes,

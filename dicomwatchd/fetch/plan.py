@@ -15,6 +15,7 @@ from dicomwatchd.model import Uid
 
 #: Instances of one bundle that one thread brings: more would leave the other threads idle at the end.
 _TOGETHER = 64
+_REPAIR_HINT = "archiving any file of the study again records it anew"
 _SHORT = 8  # hex digits of the SHA-256 in the name of a file whose UID has several contents
 
 
@@ -24,17 +25,42 @@ def plan(
     study_uid: Uid,
     *,
     note: Callable[[str], None] = lambda _text: None,
+    damaged: Callable[[int, str], None] | None = None,
 ) -> Manifest:
     """The newest manifest of a study, vouched for by the catalogue where that knows the very same revision.
 
     The store's listing says which revision is the newest, so a catalogue that is down, behind or empty costs
-    nothing but its word on the manifest's SHA-256; ``note`` is told in one sentence when that happens.
+    nothing but its word on the manifest's SHA-256; ``note`` is told in one sentence when that happens. Where the
+    newest is damaged in the store and ``damaged`` is given, that is told of this revision, with a sentence for the
+    person who asks, and of any other above the newest that can be read. This one is returned: it may not list all of
+    the study.
 
     Raises Permanent with code "study-not-found", "manifest-missing" (the catalogue knows a revision that the
-    store does not hold), "manifest-mismatch" (store and catalogue hold different ones of the same revision) or
-    "bad-manifest"; and what the store raises.
+    store does not hold), "manifest-mismatch" (store and catalogue hold different ones of the same revision),
+    "bad-manifest" or "newer-manifest"; and what the store raises.
     """
     record = _recorded(catalogue, study_uid, note)
+    try:
+        return _newest(store, record, study_uid, note)
+    except Permanent as error:
+        if error.code != manifests.BAD or damaged is None:
+            raise
+        found = manifests.newest(store, study_uid)
+        if found.manifest is None:
+            raise Permanent(
+                f"no manifest of study {study_uid} in the store can be read", code=manifests.BAD, hint=_REPAIR_HINT
+            ) from error
+    for key in found.damaged:
+        revision = manifests.revision_of(key)
+        damaged(
+            revision,
+            f"the manifest of revision {revision} is damaged in the store; revision {found.manifest.revision} is used, "
+            f"which may lack files of the study ({_REPAIR_HINT})",
+        )
+    return found.manifest
+
+
+def _newest(store: ObjectStore, record: StudyRecord | None, study_uid: Uid, note: Callable[[str], None]) -> Manifest:
     newest = manifests.latest_key(store, study_uid)
     if record is None:
         if newest is None:

@@ -18,10 +18,11 @@ from dicomwatchd.intake.scan import Globs, Listing, look, walk
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Gone, take
 from dicomwatchd.localfiles import WriterPresent, directory, open_root
-from dicomwatchd.model import FileIdentity, FileState, Uid
+from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
-from dicomwatchd.queue.rows import Arrival, Source
+from dicomwatchd.queue.rows import Arrival, Source, identity_of
+from dicomwatchd.queue.upgrade import OLD_FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 BATCH = 200
@@ -56,7 +57,7 @@ class InboxIntake:
         clock: Clock,
         random: Random,
         log: Log,
-        on_queued: Callable[[], None],
+        on_news: Callable[[], None],
         mend: Callable[[], None] = lambda: None,
         mended_root: tuple[int, int] | None = None,
     ) -> None:
@@ -69,7 +70,7 @@ class InboxIntake:
         self._clock = clock
         self._random = random
         self._log = log
-        self._on_queued = on_queued
+        self._on_news = on_news
         self._mend = mend
         self._mend_soon = False
         self._globs = Globs(settings.include, settings.exclude)
@@ -77,6 +78,7 @@ class InboxIntake:
         self._hints_lock = threading.Lock()
         self._hints: dict[bytes, bool] = {}
         self._wake = threading.Event()
+        self._swarm = False
         self._batch: list[Arrival] = []
         self._series_in_batch: set[tuple[Uid, Uid]] = set()
         self._next_scan = 0.0
@@ -89,10 +91,12 @@ class InboxIntake:
 
     # -- from other threads -------------------------------------------------------------------------------------
 
-    def hint(self, parent: bytes, *, deep: bool = False) -> None:
-        """Something may have happened in this directory; ``deep``: or anywhere below it."""
+    def hint(self, parent: bytes, *, deep: bool = False, alone: bool = False) -> None:
+        """Something may have happened in this directory; ``deep``: or anywhere below it. ``alone``: it is not the first
+        of a swarm of events, which are better looked into together."""
         with self._hints_lock:
             self._hints[parent] = self._hints.get(parent, False) or deep
+        self._swarm = self._swarm or not alone
         self._wake.set()
 
     def scan_soon(self) -> None:
@@ -136,7 +140,9 @@ class InboxIntake:
             self._wake.wait(min(pause, 1.0))
             if self._wake.is_set() and not stopping.is_set():
                 self._wake.clear()
-                stopping.wait(0.2)  # events come in swarms: let one gather
+                if self._swarm:
+                    self._swarm = False
+                    stopping.wait(0.2)  # let it gather
 
     def wake(self) -> None:
         self._wake.set()
@@ -238,7 +244,7 @@ class InboxIntake:
             self._arrivals.postpone(self.source.source_id, held, max(self._settings.settle_seconds, 0.5))
         if confirmed := [uid for uid in nearly if uid not in held]:
             self._arrivals.confirm_quiet(self.source.source_id, confirmed, began)
-            self._on_queued()
+            self._on_news()
 
     # -- one directory ------------------------------------------------------------------------------------------
 
@@ -253,39 +259,48 @@ class InboxIntake:
         self._compare(root_fd, parent, listing, beat)
 
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
+        is_watched = self._settling.watches(parent)
+        is_at_rest = not is_watched and not listing.strange
+        if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, NO_ACCESS):
+            return
+        now, monotonic = self._clock.now(), self._clock.monotonic()
         known = self._arrivals.known(self.source.source_id, parent)
         gone = [
             k.file_id
             for name, k in known.items()
-            if k.state is not FileState.ASIDE and name not in listing.files and name not in listing.strange
+            if name not in listing.files and name not in listing.strange and k.state is not FileState.ASIDE
         ]
         if gone:
             self._flush()
             self._arrivals.forget(gone)
-        self._settling.retain(parent, set(listing.files))
+        if is_watched:
+            self._settling.retain(parent, listing.files)
         for name, found in listing.strange.items():
             if name not in known or known[name].identity != found:
-                self._take(Arrival(parent, name, found, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
+                identity = identity_of(found)
+                self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
         for name, found in listing.files.items():
             old = known.get(name)
             unchanged = old is not None and (old.identity == found or old.state is FileState.ASIDE)
-            # Whether the daemon may read a file also hangs on folders, groups and the daemon: it is tried again.
-            barred = old is not None and old.code == NO_ACCESS
-            if unchanged and not barred:
-                self._settling.done((parent, name))
+            # Whether the daemon may read a file also hangs on folders, groups and the daemon, and what another version
+            # of it could not take may be taken by this one: it is tried again.
+            barred = old.code if old is not None and old.code in (NO_ACCESS, OLD_FAULT) else None
+            if unchanged and barred is None:
+                if is_watched:
+                    self._settling.done((parent, name))
                 continue
-            if self._settling.ripe(
-                (parent, name), found, now=self._clock.now(), monotonic=self._clock.monotonic()
-            ) and (arrival := self._read(root_fd, parent, name, found)):
+            if self._settling.ripe((parent, name), found, now=now, monotonic=monotonic) and (
+                arrival := self._read(root_fd, parent, name, found)
+            ):
                 self._settling.done((parent, name))
-                if not (unchanged and arrival.code == NO_ACCESS):
+                if not (unchanged and arrival.code == barred):
                     self._take(arrival)
                 beat()
 
-    def _read(self, root_fd: int, parent: bytes, name: bytes, found: FileIdentity) -> Arrival | None:
+    def _read(self, root_fd: int, parent: bytes, name: bytes, found: str) -> Arrival | None:
         """What the file is; None if it has to be looked at again."""
         try:
-            return take(root_fd, parent, name, found, self._knows, self._log)
+            return take(root_fd, parent, name, identity_of(found), self._knows, self._log)
         except WriterPresent:
             self._settling.wait((parent, name), found, monotonic=self._clock.monotonic())
         except SourceChanged:
@@ -316,6 +331,7 @@ class InboxIntake:
             batch, self._batch = self._batch, []
             self._series_in_batch.clear()
             self._arrivals.add(self.source.source_id, batch, self._settings.quiet_seconds)
+            self._on_news()
 
     # -- details ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from dicomwatchd.localfiles import ASIDE, RESTORED, directory
-from dicomwatchd.model import FileIdentity
 
 #: Deeper trees than this are not walked; what lies below is reported, never touched.
 MAX_DEPTH = 256
@@ -19,11 +18,12 @@ MAX_DEPTH = 256
 
 @dataclass(slots=True)
 class Listing:
-    """What stands directly in one directory. ``strange`` are symbolic links, FIFOs, sockets and devices."""
+    """What stands directly in one directory, name by name with its identity, which is the text that the queue keeps:
+    to compare it costs less than to take it apart. ``strange`` are symbolic links, FIFOs, sockets and devices."""
 
-    files: dict[bytes, FileIdentity] = field(default_factory=dict)
+    files: dict[bytes, str] = field(default_factory=dict)
     directories: list[bytes] = field(default_factory=list)
-    strange: dict[bytes, FileIdentity] = field(default_factory=dict)
+    strange: dict[bytes, str] = field(default_factory=dict)
 
 
 class Globs:
@@ -31,6 +31,8 @@ class Globs:
     own name counts under that."""
 
     def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
+        #: Every name is admitted, wherever it stands.
+        self.all = "*" in include and not exclude
         self._include = _one_of(include)
         self._exclude = _one_of(exclude) if exclude else None
 
@@ -48,24 +50,26 @@ class Globs:
 def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
     """List one open directory. Raises OSError."""
     listing = Listing()
+    files, is_regular, encoded, admits_all = listing.files, stat.S_ISREG, os.fsencode, globs.all
     with os.scandir(directory_fd) as entries:
         for entry in entries:
-            name = os.fsencode(entry.name)
+            name = encoded(entry.name)
             if name.startswith(ASIDE):
                 continue  # our own: see pipeline.aside
             try:
                 if entry.is_dir(follow_symlinks=False):
                     listing.directories.append(name)
                     continue
-                if not globs.admits(parent, name):
+                if not (admits_all or globs.admits(parent, name)):
                     continue
                 found = entry.stat(follow_symlinks=False)
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ESTALE):
                     continue  # gone between the listing and the look
                 raise
-            kind = listing.files if stat.S_ISREG(found.st_mode) else listing.strange
-            kind[name] = FileIdentity.of(found)
+            kind = files if is_regular(found.st_mode) else listing.strange
+            # rows.identity_text, spelt out for what is done to every file of every look.
+            kind[name] = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
     return listing
 
 

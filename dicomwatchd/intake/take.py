@@ -11,6 +11,7 @@ from dicomwatchd.localfiles import NotRegular, WriterPresent, directory, identit
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.rows import Arrival
+from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 NO_ACCESS = "no-access"
@@ -73,4 +74,4 @@ def take(
         raise
     except Exception as error:  # noqa: BLE001  a fault of ours that one file meets must not stop the others
         log.error("intake-fault", "a file's header met a fault of the program", **error_fields(error))
-        return Arrival(parent, name, found, FileState.QUARANTINED, code="unexpected", reason=_FAULT)
+        return Arrival(parent, name, found, FileState.QUARANTINED, code=FAULT, reason=_FAULT)

@@ -17,11 +17,13 @@ from dicomwatchd.errors import (
     Stopping,
     Transient,
 )
+from dicomwatchd.pipeline.early import EarlySender
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.pipeline.stages import ship
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
+from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 #: What another service said, or what nobody expected: believed once the next attempt meets it too. One garbled answer
@@ -36,7 +38,7 @@ HEARSAY = frozenset(
         "foreign-manifest",
         "catalogue-damaged",
         "store-unreliable",
-        "unexpected",
+        FAULT,
     )
 )
 
@@ -105,6 +107,7 @@ class Dispatcher:
         random: Random,
         on_shipped: Callable[[Shipment], None],
         on_fatal: Callable[[Fatal], None],
+        on_throttled: Callable[[], None] = lambda: None,
     ) -> None:
         self._context = context
         self._lane = lane
@@ -112,15 +115,28 @@ class Dispatcher:
         self._random = random
         self._on_shipped = on_shipped
         self._on_fatal = on_fatal
+        self._on_throttled = on_throttled
         self._wake = threading.Event()
         self._running: set[Future[None]] = set()
         self._ended = threading.Event()
         self._unreleased: deque[Claim] = deque()
-        self._executor = ThreadPoolExecutor(active, thread_name_prefix="shipment")
+        self._executor = ThreadPoolExecutor(active + 1, thread_name_prefix="shipment")
         self.backoff = Backoff(context.clock.monotonic, random)
+        self._early = EarlySender(context, self._may_send_early, self._early_failed)
+        self._sending_early: Future[None] | None = None
+        self._news = threading.Event()
 
     def wake(self) -> None:
         self._wake.set()
+
+    def arrived(self) -> None:
+        """Files have arrived whose study is not quiet yet, or is now."""
+        self._news.set()
+        self._wake.set()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The dispatcher's thread: returns once it was told to stop and every shipment has come to a rest."""
@@ -134,16 +150,20 @@ class Dispatcher:
                 self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
                 pause = 5.0
             self._wake.wait(pause)
-        while self._running:
+        while self._running or self._sending_early is not None:
             beat()
-            wait(self._running, timeout=1)
+            wait([*self._running, *([self._sending_early] if self._sending_early else [])], timeout=1)
             self._reap()
         self._executor.shutdown()
 
     def work_off(self) -> int:
         """Ship everything that can be shipped now, one study after the other, in this thread; returns how many."""
+        if self._early.at_work:
+            return 0  # in the middle of it: a thread of its own would have to wait here
         count = 0
         self._give_back_the_rest()
+        if self._may_send_early():
+            self._send_early()
         while self._may_claim() and (claim := self._context.shipments.claim()):
             self._ship(claim)
             count += 1
@@ -156,10 +176,14 @@ class Dispatcher:
         while len(self._running) < self._most_at_once() and self._may_claim():
             claim = self._context.shipments.claim()
             if claim is None:
-                return
+                break
             future = self._executor.submit(self._ship, claim)
             self._running.add(future)
             future.add_done_callback(lambda _: self._wake.set())
+        if self._sending_early is None and self._may_send_early() and self._news.is_set():
+            self._news.clear()
+            self._sending_early = self._executor.submit(self._send_early)
+            self._sending_early.add_done_callback(lambda _: self._wake.set())
 
     def _may_claim(self) -> bool:
         return not self._ended.is_set() and not self.backoff.pause()
@@ -168,7 +192,31 @@ class Dispatcher:
         """After a failure one study finds out whether the endpoint is back; the others wait for its word."""
         return 1 if self.backoff.in_trouble else self._active
 
+    def _may_send_early(self) -> bool:
+        """Only while all is well: what is quiet comes first, and one shipment alone finds out whether a service is
+        back."""
+        return self._may_claim() and not self.backoff.in_trouble and len(self._running) < self._active
+
+    def _send_early(self) -> None:
+        try:
+            self._early.round(self._lane())
+        except Stopping:
+            return
+        except Transient as error:
+            self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
+
+    def _early_failed(self, error: DicomwatchdError) -> None:
+        """Its study will meet the same when its time has come, and say so; here the pause begins that all share."""
+        if isinstance(error, Fatal):
+            self._ended.set()
+            self._on_fatal(error)
+        elif isinstance(error, Transient) and error.endpoint is not None:
+            self._pause_for(error.endpoint, error)
+
     def _reap(self) -> None:
+        if self._sending_early is not None and self._sending_early.done():
+            ended, self._sending_early = self._sending_early, None
+            ended.result()
         for future in [f for f in self._running if f.done()]:
             self._running.discard(future)
             if (error := future.exception()) is not None:
@@ -178,13 +226,16 @@ class Dispatcher:
         now = self._context.clock.now()
         if pause := self.backoff.pause():
             return min(pause, 5.0)
+        if self._ended.is_set() or len(self._running) >= self._most_at_once():
+            return 5.0  # nothing can begin before a shipment has ended, and that wakes
         due = self._context.shipments.next_try_at()
-        if due is None or (due <= now and len(self._running) >= self._active):
+        if due is None:
             return 5.0
         return min(max(due - now, 0.05), 5.0)
 
     def _ship(self, claim: Claim) -> None:
         try:
+            self._early.leave(claim.study_uid)
             shipment = ship(claim, self._lane(), self._context)
         except (ClaimLost, SourceChanged):
             return  # the study is arriving again
@@ -199,7 +250,7 @@ class Dispatcher:
             self._give_back(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
             self._on_fatal(error)
         except Exception as error:  # noqa: BLE001  a fault of ours that one study meets must not stop the others
-            self._believe(claim, error, "unexpected", "a fault of the program; see the log")
+            self._believe(claim, error, FAULT, "a fault of the program; see the log")
         else:
             self.backoff.succeeded()
             if shipment.files:
@@ -207,10 +258,15 @@ class Dispatcher:
 
     def _try_later(self, claim: Claim, error: Transient) -> None:
         if error.endpoint is not None:
-            pause = self.backoff.failed(error.endpoint, error.retry_after_seconds)
+            pause = self._pause_for(error.endpoint, error)
         else:
             pause = error.retry_after_seconds or pause_seconds(claim.attempts, self._random)
         self._delay(claim, error, pause, error.code, error.message)
+
+    def _pause_for(self, endpoint: str, error: Transient) -> float:
+        if error.code == "throttled":
+            self._on_throttled()
+        return self.backoff.failed(endpoint, error.retry_after_seconds)
 
     def _believe(self, claim: Claim, error: Exception, code: str, reason: str) -> None:
         if code in HEARSAY and claim.last_code != code:

@@ -9,7 +9,11 @@ from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from dicomwatchd.errors import Stopping
+from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.ports import Map
+
+#: How often a worker without work shows that it is alive.
+IDLE_SECONDS = 60.0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,22 +31,47 @@ class InlineWorkers:
 
 
 class Pool:
-    """``workers`` threads. A lane holds at most ``window`` items at once, so memory does not grow with a study."""
+    """As many threads as ``pace`` allows, begun when there is something for them to do. A lane holds at most ``window``
+    items at once, so memory does not grow with a study. ``began`` hears of each new thread's name, ``beat`` of each
+    sign of life."""
 
-    def __init__(self, workers: int, *, beat: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        pace: Pace,
+        *,
+        began: Callable[[str], None] = lambda _: None,
+        beat: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._condition = threading.Condition()
         self._lanes: deque[_Lane] = deque()
         self._closed = False
         self._draining = False
+        self._began = began
         self._beat = beat
+        self._pace = pace
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._waiting = 0
         self.busy = 0
-        self.size = workers
-        self.window = 2 * workers
-        self._threads = [
-            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+
+    @property
+    def size(self) -> int:
+        """How many items may be under way at once, as things are."""
+        return self._pace.limit
+
+    @property
+    def window(self) -> int:
+        return 2 * self._pace.limit
+
+    def ease(self) -> None:
+        """A service asks for fewer requests at once."""
+        self._pace.ease()
+
+    def tend(self) -> None:
+        """To be called about every second, or oftener."""
+        if self._pace.look():
+            with self._condition:
+                self._condition.notify_all()
 
     def lane(self) -> Map:
         return _Lane(self)
@@ -70,20 +99,35 @@ class Pool:
             if not lane.tasks:
                 self._lanes.append(lane)
             lane.tasks.append((future, task))
-            self._condition.notify()
+            self._waiting += 1
+            if self._waiting > self._idle and len(self._threads) < self._pace.limit:
+                self._begin()
+            else:
+                self._condition.notify()
         return future
+
+    def _begin(self) -> None:
+        name = f"worker-{len(self._threads)}"
+        self._began(name)
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _work(self) -> None:
         name = threading.current_thread().name
         while True:
             with self._condition:
-                while not self._lanes:
-                    if self._closed:
+                while not self._lanes or self.busy >= self._pace.limit:
+                    if self._closed and not self._lanes:
+                        self._condition.notify_all()
                         return
                     self._beat(name)
-                    self._condition.wait(5)
+                    self._idle += 1
+                    self._condition.wait(IDLE_SECONDS)
+                    self._idle -= 1
                 lane = self._lanes.popleft()
                 future, task = lane.tasks.popleft()
+                self._waiting -= 1
                 if lane.tasks:
                     self._lanes.append(lane)  # at the end of the row: the other lanes come first
                 self.busy += 1
@@ -98,6 +142,7 @@ class Pool:
                     future.set_result(result)
             with self._condition:
                 self.busy -= 1
+                self._pace.finished(more=bool(self._lanes))
 
 
 class _Lane:

@@ -30,6 +30,10 @@ LIFETIME_SECONDS = 900.0
 _MAKER = object()
 
 
+class LeaseRefused(Exception):
+    """No read lease is to be had on a file that is to go under one alone: it stays as it is."""
+
+
 class NoProof(Permanent):
     """A clause of the proof does not hold: the file stays."""
 
@@ -165,12 +169,15 @@ def _is_fresh(verified_at: float | None, now: float) -> bool:
     return verified_at is not None and abs(now - verified_at) <= LIFETIME_SECONDS
 
 
-def delete_on_proof(source: Source, file: LocalFile, proof: DeletionProof, *, now: float) -> str | None:
+def delete_on_proof(
+    source: Source, file: LocalFile, proof: DeletionProof, *, now: float, needs_lease: bool = False
+) -> str | None:
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was
-    taken meanwhile). Raises Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a
-    file cannot be put back now, Transient when the file system fails otherwise.
+    taken meanwhile). Raises LeaseRefused, before anything is touched, where ``needs_lease`` and none is to be had;
+    Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a file cannot be put back now,
+    Transient when the file system fails otherwise.
     """
     if not _is_fresh(proof.verified_at, now):
         return "the proof is too old"
@@ -179,6 +186,8 @@ def delete_on_proof(source: Source, file: LocalFile, proof: DeletionProof, *, no
     try:
         with opened(source, file) as (directory_fd, fd):
             with read_lease(fd) as leased:
+                if needs_lease and not leased:
+                    raise LeaseRefused
                 if identity(fd) != proof.identity:
                     return "changed before it was set aside"
                 with set_aside(source.path, file.dir, file.name, directory_fd) as aside:

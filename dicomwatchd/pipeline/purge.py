@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from dicomwatchd.localfiles import ASIDE, directory, open_root
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside
-from dicomwatchd.pipeline.proof import DeletionProof, delete_on_proof, prove
+from dicomwatchd.pipeline.leases import lease_on
+from dicomwatchd.pipeline.proof import DeletionProof, LeaseRefused, delete_on_proof, prove
 from dicomwatchd.ports import Clock, Map
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
 from dicomwatchd.queue.shipments import Shipments
@@ -21,11 +22,13 @@ __all__ = ["Outcome", "delete", "prove", "tidy"]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """``kept`` are files that turned out to be other ones than was proven, with the reason: they are taken up anew.
-    ``untouched`` are as they were, but for the ctime of one that was set aside and put back."""
+    ``untouched`` are as they were, but for the ctime of one that was set aside and put back; ``unleased``, too: they
+    may go under a read lease only, and none was to be had."""
 
     deleted: list[LocalFile]
     kept: list[tuple[LocalFile, str]]
     untouched: list[LocalFile]
+    unleased: list[LocalFile]
 
 
 def delete(
@@ -38,12 +41,17 @@ def delete(
     shipments: Shipments,
     clock: Clock,
     left_aside: Callable[[int], None] = lambda _: None,
+    needs_lease: Callable[[LocalFile], bool] = lambda _: False,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
     and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
-    file set aside could not be put back. Raises NoProof, Transient, ClaimLost."""
+    file set aside could not be put back. A file that ``needs_lease`` is left out where none is to be had. Raises
+    NoProof, Transient, ClaimLost."""
+    outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease))
+    if outcome.unleased:
+        left_out = {file.file_id for file in outcome.unleased}
+        files = [file for file in files if file.file_id not in left_out]
     proofs = [(file, prove(file)) for file in files]
-    outcome = Outcome([], [], [])
     if not proofs:
         return outcome
     authorised = shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])
@@ -52,12 +60,13 @@ def delete(
     def one(item: tuple[LocalFile, DeletionProof]) -> tuple[LocalFile, str | Exception | None]:
         file, proof = item
         try:
-            return file, delete_on_proof(source(file), file, proof, now=clock.now())
+            return file, delete_on_proof(source(file), file, proof, now=clock.now(), needs_lease=needs_lease(file))
         except Exception as error:  # noqa: BLE001  an outcome like another: how the others ended must not be forgotten
             return file, error
 
     first_error: Exception | None = None
     unfinished = {file.file_id for file, _ in proofs}
+    refused: list[LocalFile] = []  # by a lease that was to be had a moment before
     try:
         for file, result in run(one, proofs):
             unfinished.discard(file.file_id)
@@ -65,6 +74,8 @@ def delete(
                 outcome.deleted.append(file)
             elif isinstance(result, str):
                 outcome.kept.append((file, result))
+            elif isinstance(result, LeaseRefused):
+                refused.append(file)
             else:
                 first_error = first_error or result
                 if isinstance(result, LeftAside):
@@ -74,10 +85,23 @@ def delete(
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
         # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
         _tidy_after(outcome, source)
-        shipments.purged(claim.study_uid, outcome.deleted, outcome.kept, outcome.untouched)
+        shipments.purged(claim.study_uid, outcome.deleted, outcome.kept, [*outcome.untouched, *refused])
+        outcome.unleased.extend(refused)
     if first_error is not None:
         raise first_error
     return outcome
+
+
+def _without_lease(
+    files: list[LocalFile], run: Map, source: Callable[[LocalFile], Source], needs_lease: Callable[[LocalFile], bool]
+) -> list[LocalFile]:
+    """Those that need a lease and get none: found before they are put on record, so that a file that is kept for good
+    leaves no trail of deletions that did not happen."""
+
+    def look(file: LocalFile) -> tuple[LocalFile, bool | None]:
+        return file, lease_on(source(file), file)
+
+    return [file for file, leased in run(look, [file for file in files if needs_lease(file)]) if leased is False]
 
 
 def _as_it_is_now(source: Source, file: LocalFile) -> LocalFile:

@@ -2,45 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dicomwatchd import __version__
 from dicomwatchd.archive import manifest as manifests
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive import salvage
+from dicomwatchd.archive.documents import LEFT_OUT
+from dicomwatchd.archive.manifest import Manifest, ManifestInstance, Newest
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import printable
-from dicomwatchd.model import FileState
+from dicomwatchd.model import DicomJson, FileState, Uid
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, place_of, source_of
 from dicomwatchd.ports import timestamp
 
 
 def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest | None:
     """The manifest that lists all of this shipment, in the store by now, its revision greater than ``above``; None if
-    that revision was taken meanwhile."""
+    that revision was taken meanwhile.
+
+    A manifest that is damaged in the store stays as it is: the next one is made above it, from the newest that can be
+    read, and lists again what else the store holds of the study. So it is where the catalogue names a manifest that the
+    store has no more (``above``).
+    """
     claim, archive = shipment.claim, context.archive
-    current = manifests.latest(archive.store, claim.study_uid) or manifests.empty(archive.archive_id, claim.study_uid)
+    newest = manifests.newest(archive.store, claim.study_uid)
+    current = newest.manifest or manifests.empty(archive.archive_id, claim.study_uid)
     if current.archive_id != archive.archive_id:
         raise Permanent("the study's manifest in the store belongs to another archive", code="foreign-manifest")
     facts = context.shipments.facts(claim)
     now = timestamp(context.clock.now())
+    added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
+    instances: Iterable[ManifestInstance] = _instances(shipment, context, now)
+    if newest.damaged or above:
+        instances = list(instances)
+        added, again = _from_elsewhere(shipment, context, newest, added, [*current.instances, *instances], now)
+        instances += again
+        above = max(above, newest.highest)
     merged = current.merged(
-        _instances(shipment, context, now),
-        attributes=facts.attributes,
-        series=facts.series,
-        flags=_flags(current, facts.flags, facts.attributes),
-        damaged_keys=facts.damaged_keys,
+        instances,
+        attributes=added.attributes,
+        series=added.series,
+        flags=_flags(current, added.flags, facts.attributes),
+        damaged_keys=added.damaged_keys,
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )
-    if not shipment.files:
+    if not shipment.files and not ((newest.damaged or above) and merged.instances):
         return current  # its files are gone; but the catalogue may not know yet what an earlier shipment has recorded
     if merged.revision <= above:
         merged = replace(merged, revision=above + 1, previous_sha256=current.sha256 if current.revision else None)
     if merged is current:
         return current
     return merged if manifests.create(archive.store, merged) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """What a revision adds beside the instances."""
+
+    attributes: DicomJson
+    series: dict[Uid, DicomJson]
+    flags: tuple[str, ...]
+    damaged_keys: tuple[str, ...]
+
+
+def _from_elsewhere(
+    shipment: Shipment,
+    context: Context,
+    newest: Newest,
+    added: _Added,
+    listed: list[ManifestInstance],
+    now: str,
+) -> tuple[_Added, tuple[ManifestInstance, ...]]:
+    """What the damaged or lost manifests listed, as far as it can be told: the instances by the objects that are there,
+    the attributes by the catalogue's record, which was made from one of them."""
+    study, archive = shipment.claim.study_uid, context.archive
+    for key in newest.damaged:
+        context.log.error(
+            "manifest-unreadable",
+            "a manifest in the store is damaged; it stays as it is, and the study is recorded anew above it",
+            study_uid=study,
+            revision=manifests.revision_of(key),
+        )
+    damaged = {*added.damaged_keys, *(newest.manifest.damaged_keys if newest.manifest else ())}
+    found = salvage.unlisted(archive.store, study, listed, damaged=damaged, now=now, map=shipment.run)
+    try:
+        record = archive.catalogue.get(study)
+    except Permanent:
+        record = None  # damaged as well: it is written anew
+    if record is not None:
+        there = {item.series_uid for item in (*listed, *found.instances)}
+        series = {one.series_uid: one.attributes for one in record.series if one.series_uid in there}
+        added = replace(
+            added,
+            attributes={**added.attributes, **record.attributes},
+            series={**added.series, **series},
+            flags=(*added.flags, *(flag for flag in record.flags if flag != LEFT_OUT)),
+        )
+    keys = (*added.damaged_keys, *newest.damaged, *found.damaged_keys)
+    return replace(added, damaged_keys=keys), found.instances
 
 
 def revision_nobody_can_read(manifest: Manifest, context: Context) -> int:

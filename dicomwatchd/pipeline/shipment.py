@@ -23,10 +23,12 @@ PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class AfterArchive:
-    """What happens to a source's files: delete at once, or keep until ``keep_seconds`` have passed (None: for good)."""
+    """What happens to a source's files: delete at once, or keep until ``keep_seconds`` have passed (None: for good).
+    ``needs_lease``: what may be deleted by that is kept all the same where no read lease is to be had on it."""
 
     delete: bool
     keep_seconds: float | None = None
+    needs_lease: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Context:
     log: Log
     #: A file that was set aside in this source could not be put back: to be mended soon.
     left_aside: Callable[[int], None] = lambda _: None
+    #: Whether files of this source are sent while their study still arrives.
+    sends_early: Callable[[Source], bool] = lambda _: True
 
 
 @dataclass(slots=True)

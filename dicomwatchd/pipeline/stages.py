@@ -22,14 +22,14 @@ from dicomwatchd.errors import (
     Unarchivable,
 )
 from dicomwatchd.model import FileState, StudyEvent
+from dicomwatchd.pipeline import leases, recover, sending
 from dicomwatchd.pipeline import purge as purging
-from dicomwatchd.pipeline import recover, sending
 from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.sending import Outcome, Parcel
 from dicomwatchd.pipeline.shipment import PAGE, Context, Place, Shipment, examined, place_of, source_of
 from dicomwatchd.ports import Map
-from dicomwatchd.queue.rows import Claim, LocalFile
+from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile
 from dicomwatchd.telemetry.metrics import StageClock
 
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
@@ -102,7 +102,7 @@ def _send_all(shipment: Shipment, context: Context) -> None:
         hopeless.extend(error for _, error in outcomes if isinstance(error, DicomwatchdError) and _concerns_all(error))
         return outcomes
 
-    packing = sending.packing(shipment, context)
+    packing = sending.packing(claim.study_uid, context)
     for page in shipments.pages(claim, FileState.READY, packing.page):
         sent: list[tuple[LocalFile, str, str]] = []
         try:
@@ -258,7 +258,9 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
             shipments=context.shipments,
             clock=context.clock,
             left_aside=context.left_aside,
+            needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
         )
+        _keep_unleased(outcome.unleased, shipment, context)
         shipment.deleted_files += len(outcome.deleted)
         for file in (*outcome.deleted, *(f for f, _ in outcome.kept)):
             touched.setdefault(file.source_id, set()).add(file.dir)
@@ -272,6 +274,19 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
     for source_id, directories in touched.items():
         for directory in sorted(directories):
             context.look_again(source_id, directory)
+
+
+def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    if not files:
+        return
+    context.shipments.keep(shipment.claim, files, None, code=NO_LEASE, reason=leases.REASON)
+    shipment.kept_files += len(files)
+    context.log.warning(
+        "kept-without-lease",
+        "no read lease is to be had on local files; they are archived and stay",
+        study_uid=shipment.claim.study_uid,
+        files=len(files),
+    )
 
 
 def _freshly_verified(page: list[LocalFile], shipment: Shipment, context: Context) -> list[LocalFile]:

@@ -9,17 +9,18 @@ from pathlib import Path
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.audit import Audit
-from dicomwatchd.queue.binding import Binding
+from dicomwatchd.queue.binding import Binding, bound_archive_id
 from dicomwatchd.queue.reports import Reports
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.shipments import Shipments
+from dicomwatchd.queue.upgrade import Upgrade
 from dicomwatchd.queue.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The five sides of the state, over one database."""
+    """The sides of the state, over one database."""
 
     arrivals: Arrivals
     shipments: Shipments
@@ -27,6 +28,7 @@ class Queue:
     reports: Reports
     uploads: Uploads
     binding: Binding
+    upgrade: Upgrade
     _database: Database
 
     def close(self) -> None:
@@ -50,7 +52,7 @@ def known_archive_id(state_directory: Path) -> str | None:
     if database is None:
         return None
     try:
-        return Binding(database).archive_id()
+        return bound_archive_id(database)
     finally:
         database.close()
 
@@ -62,6 +64,7 @@ def _over(database: Database, clock: Clock, announce: Callable[[Transition], Non
         audit=Audit(database),
         reports=Reports(database, clock),
         uploads=Uploads(database),
-        binding=Binding(database),
+        upgrade=Upgrade(database, clock, announce),
+        binding=Binding(database, clock, announce),
         _database=database,
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.rows import Arrival, Known, Source, Transition, identity_of, identity_text
+from dicomwatchd.queue.rows import Arrival, Known, Source, Transition, identity_text
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
@@ -16,6 +16,7 @@ from dicomwatchd.queue.transitions import move, state_of
 CLOCK_SLACK_SECONDS = 1.0
 #: Files that a study still has to ship.
 WAITING = (FileState.READY, FileState.STORED)
+_STATES = {state.value: state for state in FileState}
 
 
 class Arrivals:
@@ -66,23 +67,35 @@ class Arrivals:
 
     # -- files ------------------------------------------------------------------------------------------------
 
+    def is_known(self, source_id: int, directory: bytes, files: Mapping[bytes, str], barred: str) -> bool:
+        """Whether exactly these ``files`` (name to identity) are known directly in a directory, and nothing was put
+        into quarantine there with the code ``barred``: what `known` would tell of a directory at rest, in half the
+        time."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT name, CASE WHEN code IS ? THEN '' ELSE identity END FROM files WHERE source_id = ? AND dir = ?",
+                (barred, source_id, directory),
+            ).fetchall()
+        return dict(map(tuple, rows)) == files
+
     def known(self, source_id: int, directory: bytes) -> dict[bytes, Known]:
         """What is known of the files directly in a directory, by name."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT file_id, name, identity, state, study_uid, code FROM files WHERE source_id = ? AND dir = ?",
+                "SELECT name, file_id, identity, state, code FROM files WHERE source_id = ? AND dir = ?",
                 (source_id, directory),
             ).fetchall()
-        return {
-            row["name"]: Known(
-                row["file_id"], identity_of(row["identity"]), FileState(row["state"]), row["study_uid"], row["code"]
-            )
-            for row in rows
-        }
+        return {name: Known(file_id, identity, _STATES[state], code) for name, file_id, identity, state, code in rows}
 
     def known_directories(self, source_id: int) -> list[bytes]:
         with self._database.read() as db:
-            rows = db.execute("SELECT DISTINCT dir FROM files WHERE source_id = ?", (source_id,)).fetchall()
+            # From one directory to the next: DISTINCT would walk all files of each.
+            rows = db.execute(
+                "WITH RECURSIVE known (dir) AS (SELECT MIN(dir) FROM files WHERE source_id = :source UNION ALL"
+                " SELECT (SELECT MIN(dir) FROM files WHERE source_id = :source AND dir > known.dir) FROM known"
+                " WHERE known.dir IS NOT NULL) SELECT dir FROM known WHERE dir IS NOT NULL",
+                {"source": source_id},
+            ).fetchall()
         return [row["dir"] for row in rows]
 
     def knows_series(self, study_uid: str, series_uid: str) -> bool:
@@ -172,11 +185,14 @@ class Arrivals:
         now = self._clock.now()
         with self._database.read() as db:
             row = db.execute(
-                "SELECT MIN(CASE WHEN set_at > ? THEN ? ELSE quiet_at END) AS at FROM arrivals"
+                "SELECT MIN(quiet_at) AS at, EXISTS (SELECT 1 FROM arrivals INDEXED BY arrivals_set"
+                " WHERE set_at > ? AND source_id = ? AND quiet = 0) AS is_set_back FROM arrivals"
                 " WHERE source_id = ? AND quiet = 0",
-                (now + CLOCK_SLACK_SECONDS, now, source_id),
+                (now + CLOCK_SLACK_SECONDS, source_id, source_id),
             ).fetchone()
-        return None if row["at"] is None else float(row["at"])
+        if row["at"] is None:
+            return None
+        return min(now, float(row["at"])) if row["is_set_back"] else float(row["at"])
 
     def postpone(self, source_id: int, study_uids: Iterable[str], seconds: float) -> None:
         """A file beside these studies' own is still being written and may belong to one of them."""
@@ -204,7 +220,8 @@ class Arrivals:
         now = self._clock.now()
         moved = []
         rows = db.execute(
-            "SELECT study_uid, MAX(quiet_at) AS quiet_at FROM arrivals GROUP BY study_uid HAVING MIN(quiet) = 1"
+            "SELECT study_uid, MAX(quiet_at) AS quiet_at FROM arrivals WHERE study_uid IN"
+            " (SELECT study_uid FROM arrivals WHERE quiet = 1) GROUP BY study_uid HAVING MIN(quiet) = 1"
         ).fetchall()
         for row in rows:
             study_uid = row["study_uid"]

@@ -3,6 +3,9 @@
 An entry is canonical JSON (sorted keys, no spaces, ASCII). Its hash is the SHA-256 of exactly those bytes, so the
 chain can be checked with nothing but the entries. Kinds: "authorised" (durable before the unlink, with the whole
 proof), "deleted", "restored" (found changed after it was set aside; nothing was deleted).
+
+What a chain cannot tell by itself is that its newest entries were cut off. So its head, which stands for all before it,
+is published outside (see pipeline.anchoring).
 """
 
 from __future__ import annotations
@@ -27,6 +30,16 @@ class AuditEntry:
     study_uid: str
     body: dict[str, Any]
     hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChainHead:
+    """The newest entry of this state's chain; number 0 with `FIRST` as its hash while there is none. ``chain_id`` is 32
+    lower-case hexadecimal digits, random, made with the state."""
+
+    chain_id: str
+    sequence: int
+    sha256: str
 
 
 def append(db: sqlite3.Connection, study_uid: str, bodies: list[dict[str, Any]]) -> None:
@@ -77,7 +90,7 @@ class Audit:
                     "ended_at": timestamp(body["at"]),
                     "why": body.get("why"),
                 }
-        broken_at, entries = self._check()
+        broken_at, entries = self.check()
         return {
             "study_uid": study_uid,
             "files": list(files.values()),
@@ -86,11 +99,25 @@ class Audit:
             "chain_entries": entries,
         }
 
+    def head(self) -> ChainHead:
+        with self._database.read() as db:
+            row = db.execute(
+                "SELECT value, sequence, hash FROM meta LEFT JOIN audit"
+                " ON sequence = (SELECT MAX(sequence) FROM audit) WHERE key = 'audit_chain'"
+            ).fetchone()
+        return ChainHead(row["value"], row["sequence"] or 0, row["hash"] or FIRST)
+
+    def hash_at(self, sequence: int) -> str | None:
+        """The hash of one entry; None where the chain has no such entry."""
+        with self._database.read() as db:
+            row = db.execute("SELECT hash FROM audit WHERE sequence = ?", (sequence,)).fetchone()
+        return None if row is None else str(row["hash"])
+
     def broken_at(self) -> int | None:
         """The sequence number of the first entry that does not fit the chain; None when all do."""
-        return self._check()[0]
+        return self.check()[0]
 
-    def _check(self) -> tuple[int | None, int]:
+    def check(self) -> tuple[int | None, int]:
         """(the first entry that does not fit, or None; how many entries do)."""
         previous, expected = FIRST, 1
         for entry, text in self._all():

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dicomwatchd.model import FileState
+from collections.abc import Callable, Iterable
+
+from dicomwatchd.model import FileState, StudyEvent, StudyState
+from dicomwatchd.ports import Clock
+from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.schema import Database
+from dicomwatchd.queue.transitions import move, state_of
 
 
 class Binding:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock, announce: Callable[[Transition], None]) -> None:
         self._database = database
+        self._clock = clock
+        self._announce = announce
 
     def archive_id(self) -> str | None:
-        return self._get("archive_id")
+        return bound_archive_id(self._database)
 
     def bind(self, archive_id: str, destination: str) -> bool:
         """Bind the state to this archive and destination. Where it was bound to other ones, everything that is not
@@ -26,6 +33,8 @@ class Binding:
                     "UPDATE files SET state = ?, receipt = NULL, evidence = NULL WHERE state = ?",
                     (FileState.READY, FileState.STORED),
                 )
+                # A kept file without a receipt is one that this archive is not known to hold: see send_kept_again.
+                db.execute("UPDATE files SET receipt = NULL WHERE state = ?", (FileState.KEPT,))
             for key, value in (("archive_id", archive_id), ("destination", destination)):
                 db.execute(
                     "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
@@ -33,7 +42,49 @@ class Binding:
                 )
         return changed
 
+    def send_kept_again(self, active: Iterable[int]) -> tuple[int, int]:
+        """Kept files that were archived at another place than this one are sent again, from the sources that are looked
+        at; those of other sources wait until theirs is one. Returns how many files, of how many studies."""
+        now, looked_at = self._clock.now(), set(active)
+        moved: list[Transition] = []
+        files = 0
+        studies: set[str] = set()
+        with self._database.write() as db:
+            rows = db.execute(
+                "SELECT study_uid, source_id, COUNT(*) AS n FROM files INDEXED BY files_kept_elsewhere"
+                " WHERE state = 'kept' AND receipt IS NULL GROUP BY source_id, study_uid"
+            ).fetchall()
+            for row in rows:
+                if row["source_id"] not in looked_at:
+                    continue
+                study_uid = row["study_uid"]
+                files, studies = files + row["n"], studies | {study_uid}
+                db.execute(
+                    "UPDATE files SET state = ?, evidence = NULL"
+                    " WHERE study_uid = ? AND source_id = ? AND state = ? AND receipt IS NULL",
+                    (FileState.READY, study_uid, row["source_id"], FileState.KEPT),
+                )
+                if state_of(db, study_uid) in (StudyState.ARCHIVED, StudyState.ARRIVING):
+                    moved.append(move(db, study_uid, StudyEvent.CHANGED, now))
+                    db.execute(
+                        "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?)"
+                        " ON CONFLICT DO NOTHING",
+                        (study_uid, row["source_id"], now, now),
+                    )
+        for transition in moved:
+            if transition.old != transition.new:
+                self._announce(transition)
+        return files, len(studies)
+
     def _get(self, key: str) -> str | None:
-        with self._database.read() as db:
-            row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row["value"])
+        return _get(self._database, key)
+
+
+def bound_archive_id(database: Database) -> str | None:
+    return _get(database, "archive_id")
+
+
+def _get(database: Database, key: str) -> str | None:
+    with database.read() as db:
+        row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row["value"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from typing import Any
 
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.queue.rows import NO_LEASE
 from dicomwatchd.queue.schema import Database
 
 
@@ -20,18 +22,20 @@ class Reports:
 
     def status(self) -> dict[str, Any]:
         with self._database.read() as db:
-            studies = db.execute("SELECT state, COUNT(*) AS n FROM studies GROUP BY state").fetchall()
+            studies = db.execute("SELECT state, studies AS n FROM study_counts WHERE studies > 0").fetchall()
             files = db.execute(
-                "SELECT state, COUNT(*) AS n, SUM(size_bytes) AS bytes FROM files GROUP BY state"
+                "SELECT state, SUM(files) AS n, SUM(size_bytes) AS bytes FROM file_counts GROUP BY state"
             ).fetchall()
             oldest = db.execute(
-                "SELECT MIN(queued_at) AS at FROM studies WHERE state = ?", (StudyState.QUEUED,)
+                "SELECT MIN(queued_at) AS at FROM studies WHERE state = 'queued' AND claimed = 0"
             ).fetchone()
             sources = db.execute(
-                "SELECT s.name, s.kind, s.scanned_at, (SELECT COUNT(*) FROM files f WHERE f.source_id = s.source_id"
-                " AND f.state IN (?, ?)) AS waiting FROM sources s ORDER BY s.source_id",
+                "SELECT s.name, s.kind, s.scanned_at, (SELECT COALESCE(SUM(files), 0) FROM file_counts f"
+                " WHERE f.source_id = s.source_id AND f.state IN (?, ?)) AS waiting FROM sources s"
+                " ORDER BY s.source_id",
                 WAITING,
             ).fetchall()
+            without_lease = self._kept_without_lease(db)
         return {
             "inboxes": [
                 {
@@ -43,31 +47,51 @@ class Reports:
                 for row in sources
             ],
             "studies": {row["state"]: row["n"] for row in studies},
-            "files": {row["state"]: row["n"] for row in files},
+            "files": {row["state"]: row["n"] for row in files if row["n"]},
+            "kept_without_lease": without_lease,
             "bytes_waiting": sum(row["bytes"] for row in files if row["state"] in WAITING),
             "oldest_waiting_seconds": None if oldest["at"] is None else max(0.0, self._clock.now() - oldest["at"]),
         }
 
+    def kept_elsewhere(self) -> dict[str, int]:
+        """By source, how many kept files were archived at another place than this one and wait for their source to be
+        looked at again."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT s.name, COUNT(*) AS n FROM sources s CROSS JOIN files f INDEXED BY files_kept_elsewhere"
+                " USING (source_id) WHERE f.state = 'kept' AND f.receipt IS NULL GROUP BY s.source_id"
+            ).fetchall()
+        return {row["name"]: row["n"] for row in rows}
+
+    def _kept_without_lease(self, db: sqlite3.Connection) -> dict[str, int]:
+        rows = db.execute(
+            "SELECT s.name, COUNT(*) AS n FROM sources s CROSS JOIN files f INDEXED BY files_without_lease"
+            f" USING (source_id) WHERE f.state = 'kept' AND f.code = '{NO_LEASE}' GROUP BY s.source_id"
+        ).fetchall()
+        return {row["name"]: row["n"] for row in rows}
+
     def unfinished(self) -> dict[str, int]:
         """What still has to happen or needs a person: studies arriving or on their way, parked studies, files in
         quarantine, all by number."""
-        on_the_way = (StudyState.ARRIVING, StudyState.QUEUED, *SHIPPING)
         with self._database.read() as db:
-            moving = db.execute(
-                f"SELECT COUNT(*) FROM studies WHERE state IN ({','.join('?' * len(on_the_way))})", on_the_way
+            studies = dict(map(tuple, db.execute("SELECT state, studies FROM study_counts")))
+            quarantined = db.execute(
+                "SELECT COALESCE(SUM(files), 0) FROM file_counts WHERE state = ?", (FileState.QUARANTINED,)
             ).fetchone()[0]
-            parked = db.execute("SELECT COUNT(*) FROM studies WHERE state = ?", (StudyState.PARKED,)).fetchone()[0]
-            quarantined = db.execute("SELECT COUNT(*) FROM files WHERE state = ?", (FileState.QUARANTINED,)).fetchone()[
-                0
-            ]
-        return {"moving": moving, "parked": parked, "quarantined": quarantined}
+        on_the_way = (StudyState.ARRIVING, StudyState.QUEUED, *SHIPPING)
+        return {
+            "moving": sum(studies.get(state, 0) for state in on_the_way),
+            "parked": studies.get(StudyState.PARKED, 0),
+            "quarantined": quarantined,
+        }
 
     def progress(self) -> int:
-        """Grows with whatever happens: two equal answers mean that nothing has. Costs a count of all files."""
+        """Grows with whatever happens: two equal answers mean that nothing has."""
         with self._database.read() as db:
             row = db.execute(
-                "SELECT (SELECT COALESCE(MAX(transition_id), 0) FROM transitions) + (SELECT COUNT(*) FROM files)"
-                " + (SELECT COALESCE(MAX(sequence), 0) FROM audit) + (SELECT COUNT(*) FROM files WHERE state = ?)",
+                "SELECT (SELECT COALESCE(MAX(transition_id), 0) FROM transitions)"
+                " + (SELECT COALESCE(MAX(sequence), 0) FROM audit)"
+                " + (SELECT COALESCE(SUM(CASE state WHEN ? THEN 2 ELSE 1 END * files), 0) FROM file_counts)",
                 (FileState.STORED,),
             ).fetchone()
         return int(row[0])
@@ -77,8 +101,9 @@ class Reports:
         with self._database.read() as db:
             rows = db.execute(
                 "SELECT s.*, (SELECT MAX(quiet_at) FROM arrivals a WHERE a.study_uid = s.study_uid) AS quiet_at"
-                " FROM studies s WHERE state != ? ORDER BY claimed DESC, COALESCE(queued_at, changed_at) LIMIT ?",
-                (StudyState.ARCHIVED, limit),
+                " FROM studies s WHERE state != 'archived' ORDER BY claimed DESC, COALESCE(queued_at, changed_at)"
+                " LIMIT ?",
+                (limit,),
             ).fetchall()
             found = []
             for row in rows:
@@ -107,9 +132,9 @@ class Reports:
     def quarantine(self, limit: int) -> list[dict[str, Any]]:
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT f.*, s.name AS inbox, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = ?"
-                " ORDER BY f.seen_at DESC LIMIT ?",
-                (FileState.QUARANTINED, limit),
+                "SELECT f.*, s.name AS inbox, s.path FROM files f CROSS JOIN sources s USING (source_id)"
+                " WHERE f.state = 'quarantined' ORDER BY f.seen_at DESC LIMIT ?",
+                (limit,),
             ).fetchall()
         return [
             {
@@ -130,6 +155,11 @@ class Reports:
             files = db.execute(
                 "SELECT state, COUNT(*) AS n FROM files WHERE study_uid = ? GROUP BY state", (study_uid,)
             ).fetchall()
+            kept = db.execute(
+                "SELECT code, reason, COUNT(*) AS n FROM files WHERE study_uid = ? AND state = ? AND code IS NOT NULL"
+                " GROUP BY code, reason",
+                (study_uid, FileState.KEPT),
+            ).fetchall()
             history = db.execute(
                 "SELECT at, old, event, new FROM transitions WHERE study_uid = ? ORDER BY transition_id DESC LIMIT 50",
                 (study_uid,),
@@ -146,6 +176,7 @@ class Reports:
             "reason": study["reason"],
             "flags": json.loads(study["flags"]),
             "files": {row["state"]: row["n"] for row in files},
+            "kept": [{"code": row["code"], "reason": row["reason"], "files": row["n"]} for row in kept],
             "history": [
                 {"at": timestamp(row["at"]), "old": row["old"], "event": row["event"], "new": row["new"]}
                 for row in reversed(history)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader, StudyEvent, StudyState, Uid
+
+#: ``code`` of a kept file that would be deleted if a read lease were to be had on it.
+NO_LEASE = "no-lease"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +24,12 @@ class Source:
     delete_local: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a look at a directory is compared with."""
+class Known(NamedTuple):
+    """What a look at a directory is compared with. ``identity`` is `identity_text`."""
 
     file_id: int
-    identity: FileIdentity
+    identity: str
     state: FileState
-    study_uid: str | None
     code: str | None = None
 
 
@@ -112,7 +114,7 @@ def local_file(row: sqlite3.Row, token: int) -> LocalFile:
             sop_instance_uid=Uid(row["sop_instance_uid"]),
             sop_class_uid=row["sop_class_uid"],
             transfer_syntax_uid=row["transfer_syntax_uid"],
-            repairs=tuple(json.loads(row["repairs"])),
+            repairs=() if row["repairs"] == "[]" else tuple(json.loads(row["repairs"])),
         ),
         key_attempt=row["key_attempt"],
         sha256=row["sha256"],

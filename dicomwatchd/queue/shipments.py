@@ -17,7 +17,7 @@ from dicomwatchd.model import SHIPPING, DicomJson, FileState, StudyEvent, StudyS
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
 from dicomwatchd.queue.arrivals import WAITING
-from dicomwatchd.queue.rows import Claim, LocalFile, Transition, identity_text, local_file
+from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Transition, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
@@ -60,7 +60,8 @@ class Shipments:
         """At start: no claim of an earlier run holds."""
         with self._database.write() as db:
             rows = db.execute(
-                f"SELECT study_uid FROM studies WHERE state IN ({_marks(SHIPPING)})", tuple(SHIPPING)
+                f"SELECT study_uid FROM studies WHERE state != 'archived' AND state IN ({_marks(SHIPPING)})",
+                tuple(SHIPPING),
             ).fetchall()
             moved = [move(db, row["study_uid"], StudyEvent.RELEASED, self._clock.now()) for row in rows]
             db.execute("UPDATE studies SET claimed = 0, token = token + 1 WHERE claimed = 1")
@@ -72,9 +73,9 @@ class Shipments:
         with self._database.write() as db:
             row = db.execute(
                 "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid FROM studies"
-                " WHERE state = ? AND claimed = 0 AND (not_before <= ? OR not_before > ?) ORDER BY queued_at LIMIT 1)"
-                " RETURNING study_uid, token, attempts, revision, code",
-                (StudyState.QUEUED, now, now + LONGEST_WAIT_SECONDS),
+                " WHERE state = 'queued' AND claimed = 0 AND (not_before <= ? OR not_before > ?)"
+                " ORDER BY queued_at LIMIT 1) RETURNING study_uid, token, attempts, revision, code",
+                (now, now + LONGEST_WAIT_SECONDS),
             ).fetchone()
             if row is None:
                 return None
@@ -83,30 +84,42 @@ class Shipments:
         return Claim(Uid(row["study_uid"]), row["token"], row["attempts"], row["revision"], row["code"])
 
     def next_try_at(self) -> float | None:
-        """When the next queued study, or the next kept file, is due; None when there is none."""
+        """When the next queued study, or the next kept file of a study that is at rest, is due; None when there is
+        none."""
         limit = self._clock.now() + LONGEST_WAIT_SECONDS
         with self._database.read() as db:
-            row = db.execute(
-                "SELECT MIN(at) AS at FROM (SELECT MIN(CASE WHEN not_before > ? THEN 0 ELSE not_before END) AS at"
-                " FROM studies WHERE state = ? AND claimed = 0"
-                " UNION ALL SELECT MIN(due_at) FROM files WHERE state = ? AND due_at IS NOT NULL)",
-                (limit, StudyState.QUEUED, FileState.KEPT),
+            # One end of an index at a time: a query for both ends would walk all that lies between.
+            first, last = (
+                db.execute(
+                    f"SELECT {end}(not_before) AS at FROM studies WHERE state = 'queued' AND claimed = 0"
+                ).fetchone()["at"]
+                for end in ("MIN", "MAX")
+            )
+            kept = db.execute(
+                "SELECT f.due_at FROM files f CROSS JOIN studies s USING (study_uid) WHERE f.state = 'kept'"
+                " AND f.due_at IS NOT NULL AND f.receipt IS NOT NULL AND s.state = 'archived' ORDER BY f.due_at LIMIT 1"
             ).fetchone()
-        return None if row["at"] is None else float(row["at"])
+        dues = [] if first is None else [0.0 if last > limit else float(first)]
+        if kept is not None:
+            dues.append(float(kept["due_at"]))
+        return min(dues, default=None)
 
     def queue_due(self) -> None:
-        """Queue the studies that have kept files whose time of deletion has come: they are proven again first."""
+        """Queue the studies that have kept files whose time of deletion has come: they are proven again first. A file
+        without a receipt has not been sent to this archive (see Binding.bind)."""
         now = self._clock.now()
         with self._database.write() as db:
             rows = db.execute(
-                "SELECT DISTINCT f.study_uid FROM files f JOIN studies s USING (study_uid)"
-                " WHERE f.state = ? AND f.due_at <= ? AND s.state = ?",
-                (FileState.KEPT, now, StudyState.ARCHIVED),
+                "SELECT DISTINCT f.study_uid FROM files f CROSS JOIN studies s USING (study_uid)"
+                " WHERE f.state = 'kept' AND f.due_at IS NOT NULL AND f.due_at <= ? AND f.receipt IS NOT NULL"
+                " AND s.state = 'archived'",
+                (now,),
             ).fetchall()
             moved = []
             for row in rows:
                 db.execute(
-                    "UPDATE files SET state = ? WHERE study_uid = ? AND state = ? AND due_at <= ?",
+                    "UPDATE files SET state = ? WHERE study_uid = ? AND state = ? AND due_at <= ?"
+                    " AND receipt IS NOT NULL",
                     (FileState.STORED, row["study_uid"], FileState.KEPT, now),
                 )
                 moved.append(move(db, row["study_uid"], StudyEvent.DUE, now))
@@ -136,9 +149,17 @@ class Shipments:
             )
 
     def retry(self, study_uid: str) -> bool:
-        """The operator's word: try a parked or waiting study now. False when there is nothing to retry."""
+        """The operator's word: try a parked or waiting study now, or one with files that are kept for want of a read
+        lease. False when there is nothing to retry."""
         with self._database.write() as db:
             state = state_of(db, study_uid)
+            if state is StudyState.ARCHIVED:
+                return bool(
+                    db.execute(
+                        "UPDATE files SET due_at = ? WHERE study_uid = ? AND state = ? AND code = ?",
+                        (self._clock.now(), study_uid, FileState.KEPT, NO_LEASE),
+                    ).rowcount
+                )
             if state not in (StudyState.PARKED, StudyState.QUEUED):
                 return False
             moved = move(db, study_uid, StudyEvent.RETRY, self._clock.now())
@@ -165,6 +186,45 @@ class Shipments:
                 return
             yield [local_file(row, claim.token) for row in rows]
             after = rows[-1]["file_id"]
+
+    def arriving(self) -> list[Uid]:
+        """Studies that are arriving, in no particular order."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT study_uid FROM studies WHERE state != 'archived' AND state = ?", (StudyState.ARRIVING,)
+            ).fetchall()
+        return [Uid(row["study_uid"]) for row in rows]
+
+    def ready_while_arriving(self, study_uid: Uid, after: int, size: int) -> list[LocalFile]:
+        """The study's next files that were not sent yet, by their ids; none once the study arrives no more."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT files.* FROM files WHERE study_uid = ? AND state = ? AND file_id > ? AND EXISTS"
+                " (SELECT 1 FROM studies WHERE study_uid = ? AND state = ?) ORDER BY file_id LIMIT ?",
+                (study_uid, FileState.READY, after, study_uid, StudyState.ARRIVING, size),
+            ).fetchall()
+        return [local_file(row, -1) for row in rows]
+
+    def sent_early(self, sent: Iterable[tuple[LocalFile, str, str]]) -> None:
+        """As `stored`, with no claim, of files whose study was still arriving: a file that is not as it was, in any
+        respect, is left out."""
+        with self._database.write() as db:
+            db.executemany(
+                "UPDATE files SET state = ?, sha256 = ?, receipt = ?, evidence = NULL"
+                " WHERE file_id = ? AND identity = ? AND state = ? AND key_attempt = ?",
+                [
+                    (
+                        FileState.STORED,
+                        sha256,
+                        receipt,
+                        file.file_id,
+                        identity_text(file.identity),
+                        FileState.READY,
+                        file.key_attempt,
+                    )
+                    for file, sha256, receipt in sent
+                ],
+            )
 
     def facts(self, claim: Claim) -> StudyFacts:
         with self._database.read() as db:
@@ -279,14 +339,41 @@ class Shipments:
 
     # -- keeping and deleting ---------------------------------------------------------------------------------
 
-    def keep(self, claim: Claim, files: Sequence[LocalFile], due_at: float | None) -> None:
-        """These files are archived and stay where they are, for good or until ``due_at``."""
+    def keep(
+        self,
+        claim: Claim,
+        files: Sequence[LocalFile],
+        due_at: float | None,
+        *,
+        code: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """These files are archived and stay where they are, for good or until ``due_at``; ``code`` and ``reason`` where
+        that is not by the rule of their inbox alone."""
         with self._under(claim) as (db, _):
             db.executemany(
-                "UPDATE files SET state = ?, due_at = ? WHERE file_id = ?",
-                [(FileState.KEPT, due_at, file.file_id) for file in files],
+                "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
+                [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
             )
             self._upload_results(db, files, "verified")
+
+    def kept_without_lease(self, source_id: int, limit: int) -> list[LocalFile]:
+        """Some of the files of a source that are kept for want of a read lease, at random."""
+        with self._database.read() as db:
+            rows = db.execute(
+                f"SELECT * FROM files WHERE source_id = ? AND state = 'kept' AND code = '{NO_LEASE}'"
+                " ORDER BY RANDOM() LIMIT ?",
+                (source_id, limit),
+            ).fetchall()
+        return [local_file(row, 0) for row in rows]
+
+    def release_kept(self, source_id: int) -> int:
+        """The files of a source that are kept for want of a read lease are due now, and so tried again; how many."""
+        with self._database.write() as db:
+            return db.execute(
+                f"UPDATE files SET due_at = ? WHERE source_id = ? AND state = 'kept' AND code = '{NO_LEASE}'",
+                (self._clock.now(), source_id),
+            ).rowcount
 
     def authorise(self, claim: Claim, proofs: Sequence[tuple[LocalFile, dict[str, Any]]]) -> set[int]:
         """Put the deletion of these files on record, each with its proof, before anything is touched. Returns the ids
@@ -334,11 +421,11 @@ class Shipments:
     def asides(self, study_uid: Uid | None = None) -> list[PendingDeletion]:
         """Files, of one study or all, whose deletion was authorised and not concluded: at start, the ones a crash has
         left; under a fresh claim, the ones whose end could not be written down."""
+        of_one, uids = ("", ()) if study_uid is None else (" AND f.study_uid = ?", (study_uid,))
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT f.*, s.path FROM files f JOIN sources s USING (source_id)"
-                " WHERE f.state = ? AND (? IS NULL OR f.study_uid = ?)",
-                (FileState.ASIDE, study_uid, study_uid),
+                f"SELECT f.*, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = 'aside'{of_one}",
+                uids,
             ).fetchall()
         return [
             PendingDeletion(r["file_id"], r["source_id"], r["path"], r["dir"], r["name"], r["identity"], r["study_uid"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 
 from dicomwatchd.model import FileState, StudyState
@@ -30,36 +31,38 @@ class Uploads:
 
     def progress(self, source_id: int) -> UploadProgress:
         with self._database.read() as db:
-            rows = db.execute(
-                "SELECT f.dir, f.name, f.state, f.size_bytes, f.reason, s.state AS study_state, s.reason AS why"
-                " FROM files f LEFT JOIN studies s USING (study_uid) WHERE f.source_id = ?",
+            counts = {
+                row["state"]: (row["files"], row["size_bytes"])
+                for row in db.execute("SELECT * FROM file_counts WHERE source_id = ?", (source_id,))
+            }
+            quarantined = db.execute(
+                "SELECT dir, name, reason FROM files INDEXED BY files_quarantined"
+                " WHERE state = 'quarantined' AND source_id = ?",
                 (source_id,),
+            ).fetchall()
+            parked = db.execute(
+                "SELECT f.dir, f.name, s.reason FROM studies s CROSS JOIN files f USING (study_uid)"
+                " WHERE s.state != 'archived' AND s.state = ? AND f.state IN (?, ?) AND f.source_id = ?",
+                (StudyState.PARKED, *WAITING, source_id),
             ).fetchall()
             results = db.execute(
                 "SELECT outcome, COUNT(*) AS n FROM upload_results WHERE source_id = ? GROUP BY outcome",
                 (source_id,),
             ).fetchall()
-        counts = {row["outcome"]: row["n"] for row in results}
-        failed, waiting, ignored = [], 0, 0
-        for row in rows:
-            path = b"/".join(part for part in (row["dir"], row["name"]) if part)
-            if row["state"] == FileState.QUARANTINED:
-                failed.append((path, row["reason"] or "cannot be archived"))
-            elif row["state"] == FileState.IGNORED:
-                ignored += 1
-            elif row["state"] in WAITING and row["study_state"] == StudyState.PARKED:
-                failed.append((path, row["why"] or "its study is parked"))
-            elif row["state"] != FileState.KEPT:
-                waiting += 1
-        deleted = counts.get("deleted", 0)
+        outcomes = {row["outcome"]: row["n"] for row in results}
+        failed = [(_path(row), row["reason"] or "cannot be archived") for row in quarantined]
+        failed += [(_path(row), row["reason"] or "its study is parked") for row in parked]
+        files = sum(number for number, _ in counts.values())
+        ignored, kept = (counts.get(state, (0, 0)) for state in (FileState.IGNORED, FileState.KEPT))
+        deleted = outcomes.get("deleted", 0)
         return UploadProgress(
-            files=len(rows) + deleted,
-            size_bytes=sum(row["size_bytes"] for row in rows),
-            verified=counts.get("verified", 0) + deleted,
-            verified_size_bytes=sum(row["size_bytes"] for row in rows if row["state"] == FileState.KEPT),
+            files=files + deleted,
+            size_bytes=sum(size_bytes for _, size_bytes in counts.values()),
+            verified=outcomes.get("verified", 0) + deleted,
+            verified_size_bytes=kept[1],
             deleted=deleted,
-            ignored=ignored,
-            waiting=waiting,
+            ignored=ignored[0],
+            waiting=files - ignored[0] - kept[0] - len(failed),
             failed=tuple(sorted(failed)),
         )
 
@@ -74,3 +77,7 @@ class Uploads:
                 " (SELECT 1 FROM files WHERE files.source_id = sources.source_id)",
                 (source_id,),
             )
+
+
+def _path(row: sqlite3.Row) -> bytes:
+    return b"/".join(part for part in (row["dir"], row["name"]) if part)

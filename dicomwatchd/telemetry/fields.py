@@ -124,6 +124,11 @@ _FIELDS: Mapping[str, _Check] = {
     "retries": _whole,
     "suppressed": _whole,
     "refused_fields": _whole,
+    # the audit chain and its head: random digits and hashes
+    "audit_chain": _text(r"[0-9a-f]{32}", 32),
+    "audit_sequence": _whole,
+    "audit_sha256": _text(r"[0-9a-f]{64}", 64),
+    "audit_published": _whole,
     # the daemon and its surroundings
     "version": _text(r"[0-9][0-9A-Za-z.+-]*", 32),
     "pid": _whole,

@@ -99,10 +99,6 @@ class ServiceManager:
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
-    def extend_timeout(self, seconds: float) -> None:
-        """Ask for more time to start, reload or stop, counted from now."""
-        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
-
     def status(self, message: str, **fields: object) -> None:
         """One line for `systemctl status`; as in the journal a constant message, ``{name}`` for checked fields."""
         accepted = checked(fields, strict=self._strict)

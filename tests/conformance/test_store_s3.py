@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -362,6 +363,57 @@ def test_a_store_that_cannot_encrypt_as_asked_is_refused_at_the_start(
     store = place.open(settings=place.settings.model_copy(update={"encryption": encryption}))
     with pytest.raises(ArchiveRefused):
         store.probe("probe/x/")
+
+
+@pytest.mark.parametrize("short_way", [False, True])
+@pytest.mark.parametrize("size_bytes", [10, 9 * MIB])
+def test_what_is_there_from_before_the_encryption_was_asked_for_is_taken_as_it_is(
+    rgw_place: Callable[[bool], BucketPlace], size_bytes: int, short_way: bool
+) -> None:
+    """The setting was changed later: nothing that is archived can be encrypted anew, and all of it is still proven."""
+    place = rgw_place(True)
+    before = place.open(settings=place.settings.model_copy(update={"encryption": Encryption()}), **PARTS)
+    place.client.create_bucket(Bucket=place.bucket)
+    before.probe("probe/x/")
+    data = os.urandom(size_bytes)
+    assert before.put(KEY, Source(data)).created
+    time.sleep(1.1)
+    store = place.open(**PARTS, short_way=short_way)
+    store.probe("probe/y/")
+    receipt = store.put(KEY, Source(data))
+    assert (receipt.created, receipt.encryption) == (False, None)
+    [verdict] = evidence.examine(store, [receipt])
+    assert verdict.holds
+
+
+@pytest.mark.parametrize("short_way", [False, True])
+@pytest.mark.parametrize("size_bytes", [10, 9 * MIB])
+def test_what_was_put_there_unencrypted_since_the_start_is_refused(
+    rgw_place: Callable[[bool], BucketPlace], size_bytes: int, short_way: bool
+) -> None:
+    """A store that stops to encrypt, and whose answer gets lost, has the object when it is sent once more."""
+    place = rgw_place(True)
+    place.open().initialise()
+    store = place.open(**PARTS, short_way=short_way)
+    store.probe("probe/x/")
+    place.client.delete_bucket_encryption(Bucket=place.bucket)
+    careless = place.open(settings=place.settings.model_copy(update={"encryption": Encryption()}), **PARTS)
+    data = os.urandom(size_bytes)
+    assert careless.put(KEY, Source(data)).encryption is None
+    with pytest.raises(ArchiveRefused) as caught:
+        store.put(KEY, Source(data))
+    assert "since the start" in caught.value.message
+    assert place.unfinished() == []
+    store.probe("probe/y/")  # doctor, meanwhile: what was found is not forgotten
+    with pytest.raises(ArchiveRefused):
+        store.put(KEY, Source(data))
+
+
+def test_what_another_daemon_has_put_there_encrypted_is_taken(s3: BucketPlace) -> None:
+    stores = [s3.open(), s3.open()]
+    for number, store in enumerate(stores):
+        store.probe(f"probe/{number}/")
+    assert [store.put(KEY, Buffer.of(b"x")).created for store in stores] == [True, False]
 
 
 # -- the probe ------------------------------------------------------------------------------------------------------

@@ -50,6 +50,9 @@ class Altered:
     def get(self, key: str, query: dict[str, str], wanted: Wanted | None = None) -> Body | None:
         return self._wire.get(key, query, wanted)
 
+    def listing(self, query: dict[str, str]) -> bytes | None:
+        return self._wire.listing(query)
+
     def close(self) -> None:
         self._wire.close()
 
@@ -194,3 +197,14 @@ def test_what_is_not_there_is_for_the_long_way_to_say(s3: BucketPlace) -> None:
     with pytest.raises(Permanent) as caught:
         list(store.read(KEY))
     assert caught.value.code == "no-such-object"
+
+
+def test_a_listing_by_the_short_way_is_the_long_ones(s3: BucketPlace) -> None:
+    store = probed(s3)
+    for number in range(3):
+        store.put(KEY.replace("1.4", f"1.4.{number}"), Buffer.of(bytes(number)))
+    sent: list[str] = []
+    store._bucket.client.meta.events.register("before-sign.s3", lambda operation_name, **_: sent.append(operation_name))
+    short = list(store.listing("studies/"))
+    assert (len(short), sent) == (3, [])
+    assert short == list(s3.open(short_way=False).listing("studies/"))

@@ -71,7 +71,7 @@ def server() -> Iterator[Server]:
 
         desk = UploadDesk(queue, no_intake, [Path("/")], log)
         path = Path(place) / "c.sock"
-        control = ControlServer(path, commands(queue, lambda _inboxes: {}, list, desk, lambda: None), log)
+        control = ControlServer(path, commands(queue, lambda _inboxes: {}, list, desk, lambda: None, dict), log)
         control.start()
         yield Server(path, log)
         control.stop()

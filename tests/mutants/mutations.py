@@ -14,10 +14,14 @@ CLAIMS = ("tests/unit/test_queue_claims.py",)
 EVIDENCE = ("tests/unit/test_evidence.py", "tests/unit/test_evidence_clauses.py")
 EDGES = ("tests/unit/test_shipments_edges.py",)
 RACES = ("tests/unit/test_deletion_races.py",)
+LEASES = ("tests/unit/test_without_lease.py",)
 OPENING = ("tests/unit/test_queue_opening.py",)
+ANCHORS = ("tests/unit/test_anchoring.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
+DAMAGED = ("tests/unit/test_damaged_manifest.py",)
 LOCAL = ("tests/unit/test_local.py",)
+PLANS = ("tests/unit/test_queue_plans.py",)
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,22 @@ MUTATIONS: tuple[Mutation, ...] = (
         "a difference puts it back",
         "    give_back(aside, directory_fd, name)\n    return why_kept",
         "    return why_kept",
+    ),
+    _check(
+        "a lease that is needed", "                if needs_lease and not leased:", "                if False:", LEASES
+    ),
+    Mutation(
+        "purge: left out without a lease",
+        "pipeline/purge.py",
+        " if leased is False]",
+        " if leased is None]",
+        LEASES,
+    ),
+    _stage(
+        "kept without a lease",
+        "            needs_lease=lambda file: ",
+        "            needs_lease=lambda file: not ",
+        LEASES,
     ),
     _check("disturbed, with a lease", "        return lease_held(fd)\n", "        return True\n", RACES),
     _check(
@@ -216,7 +236,72 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _stage("what is kept", "            if due_at is None or due_at > now():", "            if False:", PURGE),
     _stage("the rule of today", "    if rule.keep_seconds is None:\n        return None\n", "", EDGES),
-    _stage("nothing left to record", "    if not shipment.files:\n", "    if False:\n", EDGES, "revision.py"),
+    Mutation(
+        "damaged manifest: one reading is enough",
+        "archive/manifest.py",
+        'if not by_etag and not by_sha256 and b"".join(store.read(key)) != data:',
+        "if False:",
+        DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: whatever its size",
+        "archive/manifest.py",
+        "if size_bytes is not None and len(data) != size_bytes:",
+        "if False:",
+        DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: one that the store refuses to give",
+        "archive/manifest.py",
+        "            if error.code != BAD:\n",
+        "            if False:\n",
+        DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: one that is listed and not there",
+        "archive/manifest.py",
+        '            if error.code == "no-such-object":\n                raise Transient("a manifest that',
+        '            if False:\n                raise Transient("a manifest that',
+        DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: a newer program's",
+        "archive/manifest.py",
+        '                if _NEWER.match(raw["format"]):',
+        "                if False:",
+        DAMAGED,
+    ),
+    _stage("what a damaged manifest listed", "        instances += again\n", "", DAMAGED, "revision.py"),
+    _stage("above a damaged manifest", "        above = max(above, newest.highest)\n", "", DAMAGED, "revision.py"),
+    Mutation(
+        "damaged manifest: an object that cannot be read back",
+        "archive/salvage.py",
+        'if verdict.problem in ("missing", "unreadable"):',
+        "if False:",
+        DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: an object with other bytes",
+        "archive/salvage.py",
+        "        if not verdict.holds:",
+        "        if False:",
+        DAMAGED,
+    ),
+    _stage(
+        "what a lost manifest listed",
+        "if newest.damaged or above:",
+        "if newest.damaged:",
+        DAMAGED,
+        "revision.py",
+    ),
+    _queue(
+        "upgrade: at every start",
+        "upgrade.py",
+        'if row is not None and row["value"] == version:',
+        "if False:",
+        ("tests/unit/test_upgrade.py",),
+    ),
+    _stage("nothing left to record", "    if not shipment.files and", "    if False and", EDGES, "revision.py"),
     Mutation(
         "manifest: read back",
         "archive/manifest.py",
@@ -324,6 +409,30 @@ MUTATIONS: tuple[Mutation, ...] = (
         '"UPDATE files SET state = ? WHERE file_id = ? AND ? != 1 AND ? != 1"',
         CLAIMS,
     ),
+    _queue(
+        "a file that goes is counted no more",
+        "schema.py",
+        "CREATE TRIGGER files_go AFTER DELETE ON files BEGIN\n  UPDATE file_counts SET files = files - 1",
+        "CREATE TRIGGER files_go AFTER DELETE ON files BEGIN\n  UPDATE file_counts SET files = files - 0",
+        PLANS,
+    ),
+    _queue(
+        "a study that changes its state is counted anew",
+        "schema.py",
+        "AFTER UPDATE OF state ON studies WHEN OLD.state != NEW.state BEGIN",
+        "AFTER UPDATE OF state ON studies WHEN OLD.state = NEW.state BEGIN",
+        PLANS,
+    ),
+    _queue(
+        "an index for what is due", "shipments.py", "f.due_at IS NOT NULL AND f.due_at <= ?", "f.due_at <= ?", PLANS
+    ),
+    _queue(
+        "what is due of a study at rest",
+        "shipments.py",
+        " AND s.state = 'archived' ORDER BY f.due_at LIMIT 1",
+        " ORDER BY f.due_at LIMIT 1",
+        PLANS,
+    ),
     _queue("another destination", "binding.py", "            if changed:\n", "            if False:\n", OPENING),
     _queue(
         "another archive",
@@ -337,6 +446,20 @@ MUTATIONS: tuple[Mutation, ...] = (
         "binding.py",
         "SET state = ?, receipt = NULL, evidence = NULL",
         "SET state = ?, evidence = NULL",
+        OPENING,
+    ),
+    _queue(
+        "receipts of kept files",
+        "binding.py",
+        "SET receipt = NULL WHERE state = ?",
+        "SET size_bytes = size_bytes WHERE state = ?",
+        OPENING,
+    ),
+    _queue(
+        "a kept file falls due here alone",
+        "shipments.py",
+        " AND f.receipt IS NOT NULL AND s.state = ?",
+        " AND s.state = ?",
         OPENING,
     ),
     _queue("a second daemon", "schema.py", "fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", OPENING),
@@ -369,6 +492,29 @@ MUTATIONS: tuple[Mutation, ...] = (
         '                entry.sequence != expected\n                or entry.body.get("sequence") != expected\n',
         "                False\n",
         AUDIT,
+    ),
+    *(
+        Mutation(f"anchor: {name}", f"{file}.py", old, new, ANCHORS)
+        for name, file, old, new in (
+            ("a chain that ends too early", "pipeline/anchoring", "    if found is None:", "    if False:"),
+            (
+                "the hash of the entry",
+                "pipeline/anchoring",
+                '"fits" if found == published.sha256 else "differs"',
+                '"fits"',
+            ),
+            ("no newer head over it", "pipeline/anchoring", "        if self.is_bad or head", "        if head"),
+            ("bad for good", "pipeline/anchoring", "        if self.is_bad:\n            return\n", ""),
+            (
+                "what the store holds",
+                "archive/audit_heads",
+                "    return _load(store, head.key)\n",
+                "    return head\n",
+            ),
+            ("the head its key names", "archive/audit_heads", "    if head.key != key:", "    if False:"),
+            ("read twice", "archive/audit_heads", "    if _read_once(store, key) != first:", "    if False:"),
+            ("the newest first", "archive/keys", "HIGHEST_SEQUENCE - sequence:012d", "sequence:012d"),
+        )
     ),
     Mutation(
         "recovery: known again by its inode",

@@ -65,6 +65,7 @@ class Plan:
     jumps: bool
     #: None: each instance is an object of its own. The instances here have some 600 bytes.
     bundling: Bundling | None
+    sends_early: bool
 
     @classmethod
     def drawn(cls, random: Random, layout: Random) -> Plan:
@@ -93,6 +94,7 @@ class Plan:
             bundling=Bundling(layout.choice((600, 4096)), layout.choice((2500, 3500, 16_000)))
             if layout.random() < 0.4
             else None,
+            sends_early=random.random() < 0.6,
         )
 
 

@@ -174,7 +174,7 @@ class Judge:
                     authorised[file] = entry.body["sha256"]
                 elif authorised.pop(file, None) != entry.body["sha256"]:
                     raise Violation(f"{kind}, and was not authorised")
-                elif kind == "deleted":
+                elif kind in ("deleted", "gone"):  # gone: after a crash, in a folder that nobody can look into any more
                     deleted.append(entry.body["sha256"])
         if authorised:
             raise Violation("it is not on record how a deletion ended")

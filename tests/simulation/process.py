@@ -20,7 +20,7 @@ from dicomwatchd.intake import scan, take
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import StudyState
-from dicomwatchd.pipeline import aside, local, proof, purge, recover
+from dicomwatchd.pipeline import aside, leases, local, proof, purge, recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
@@ -117,6 +117,7 @@ class Process:
             left_aside=lambda source_id: self._intakes[source_id].mend_soon(),
             clock=fate.clock,
             log=self,
+            sends_early=lambda _: plan.sends_early,
         )
         self.dispatcher = Dispatcher(context, InlineWorkers().lane, 4, self._random, self._shipped, self._on_fatal)
         settings = IntakeSettings(
@@ -285,11 +286,13 @@ def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> 
 
         return call
 
-    def aimed(source: Source, file: LocalFile, proof_of_it: proof.DeletionProof, *, now: float) -> str | None:
+    def aimed(
+        source: Source, file: LocalFile, proof_of_it: proof.DeletionProof, *, now: float, needs_lease: bool
+    ) -> str | None:
         folders.aim = (Path(os.fsdecode(b"/".join((source.path, file.dir, file.name)))), file.identity.inode)
         try:
             fate.at("delete", hot=True)
-            return proof.delete_on_proof(source, file, proof_of_it, now=now)
+            return proof.delete_on_proof(source, file, proof_of_it, now=now, needs_lease=needs_lease)
         finally:
             folders.aim = None
 
@@ -316,4 +319,4 @@ def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> 
     put((aside,), "rename_noreplace", hooked("put-back", localfiles.rename_noreplace))
     put((aside,), "time", _VirtualTime(fate))
     if not fate.plan.leases:
-        put((proof, aside, take), "read_lease", no_lease)
+        put((proof, aside, take, leases), "read_lease", no_lease)

@@ -76,6 +76,8 @@ class Site:
         return self.inboxes[0]
 
     ctl_program = CTL
+    #: What the programs are started with: a command that becomes the program named after it.
+    launcher: tuple[str, ...] = ()
 
     def write_config(self) -> None:
         self.config_file.write_text(yaml.safe_dump(self.config))
@@ -87,7 +89,7 @@ class Site:
 
     def ctl(self, *arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
-            [CTL, "--config", str(self.config_file), *arguments],
+            [*self.launcher, CTL, "--config", str(self.config_file), *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -103,7 +105,7 @@ class Site:
     def once(self, *arguments: str, timeout: float = 240) -> int:
         with self.log_file.open("ab") as log:
             return subprocess.run(
-                [PYTHON, "-m", "dicomwatchd", "--config", str(self.config_file), "--once", *arguments],
+                [*self.launcher, PYTHON, "-m", "dicomwatchd", "--config", str(self.config_file), "--once", *arguments],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
@@ -113,7 +115,7 @@ class Site:
     def start(self) -> None:
         with self.log_file.open("ab") as log:
             self.daemon = subprocess.Popen(
-                [PYTHON, "-m", "dicomwatchd", "--config", str(self.config_file)],
+                [*self.launcher, PYTHON, "-m", "dicomwatchd", "--config", str(self.config_file)],
                 env=self.environment,
                 stdout=log,
                 stderr=log,

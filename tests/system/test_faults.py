@@ -13,7 +13,9 @@ import pytest
 from dicomwatchd.archive.evidence import LISTING_PAYS_FROM
 from dicomwatchd.errors import ArchiveRefused, Transient
 from dicomwatchd.model import Uid
+from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
+from dicomwatchd.ports import SystemClock
 from tests.faults.bench import Bench
 from tests.faults.bench import bench as open_bench
 from tests.faults.figures import Figures
@@ -173,7 +175,7 @@ def test_a_refusal_is_believed_the_second_time(bench: Bench) -> None:
 
 def test_a_store_that_stops_to_encrypt_gets_nothing_more(bench: Bench) -> None:
     """With many workers: what is under way then comes to its end, and nothing else begins."""
-    pool = Pool(4)
+    pool = Pool(Pace(4, SystemClock()))
     try:
         shipping, made = bench.drop(60, workers=pool)
         rule = Rule(Fault.NO_ENCRYPTION_ECHO, Match(method="PUT", path=r"\.dcm$"), nth=3, times=1000)
@@ -192,7 +194,7 @@ def test_a_store_that_stops_to_encrypt_gets_nothing_more(bench: Bench) -> None:
 
 
 def test_a_store_that_is_away_is_not_stormed(bench: Bench) -> None:
-    pool = Pool(4)
+    pool = Pool(Pace(4, SystemClock()))
     try:
         shipping, made = bench.drop(60, workers=pool)
         rule = Rule(Fault.RESET_BEFORE, times=1_000_000)

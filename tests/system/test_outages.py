@@ -56,6 +56,7 @@ class Place:
 
     def __init__(self, root: Path, rgw: CephRgw, store: FaultProxy, catalogue: FaultProxy, name: str) -> None:
         self.store, self.catalogue, self.rgw = store, catalogue, rgw
+        self.figures = figures
         self.credentials = root / "credentials"
         self.write_credentials(rgw.access_key, rgw.secret_key)
         environment = {
@@ -111,14 +112,14 @@ class Place:
             for request in self.store.requests()
             if request.committed and request.method == "PUT" and request.path.endswith(".dcm")
         )
-        figures.duplicates += sum(1 for times in created.values() if times > 1)
+        self.figures.duplicates += sum(1 for times in created.values() if times > 1)
         assert set(created.values()) == {1}
         expected = {made.sha256 for study in self.made for made in study}
         assert {path.rsplit("/", 1)[-1].removesuffix(".dcm") for path in created} == expected
         self.site.wait_for(lambda: self.site.ctl_json("queue")["studies"] == [], 30, "the queue to be empty")
         for study in self.made[-2:]:
             assert self.site.ctl_json("verify", study[0].study_uid, "--deep")["holds"] is True
-        figures.tried += 1
+        self.figures.tried += 1
 
 
 @pytest.fixture

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from dicomwatchd import config, doctor
 from tests.synthetic import Made, Maker
 from tests.system.site import Site
 
@@ -154,6 +157,95 @@ def test_kept_files_stay_and_are_not_shipped_again(site: Site) -> None:
     assert site.once() == 0
     assert tree(site.inbox) == before
     assert len(site.events("study-archived")) == 1
+
+
+def test_kept_files_go_to_another_archive_too(site: Site) -> None:
+    site.config["inboxes"][0]["after_archive"] = "keep"
+    site.write_config()
+    site.init()
+    made = Maker(seed=6).mr_study(site.inbox / "MR", series=1, slices=3)
+    assert site.once() == 0
+    new = site.root / "new-archive"
+    new.mkdir()
+    site.config["archive"] = {
+        "store": {"kind": "directory", "path": str(new)},
+        "catalogue": {"kind": "sqlite", "path": str(new / "catalogue.db")},
+    }
+    site.write_config()
+    site.ctl("archive", "init", "--new-archive")
+    before = tree(site.inbox)
+    assert site.once() == 0
+    assert [entry["files"] for entry in site.events("kept-sent-again")] == [3]
+    assert {made_.sha256 for made_ in made} <= set(tree(new).values())
+    assert tree(site.inbox) == before
+    assert site.ctl("verify", made[0].study_uid, "--deep").returncode == 0
+    assert site.once() == 0
+    assert len(site.events("kept-sent-again")) == 1
+
+
+def test_files_kept_for_want_of_a_lease_are_told_of_and_go_once_there_is_one(site: Site) -> None:
+    """Here the daemon owns the files: what it could not do before is put into its state."""
+    site.config["inboxes"][0] |= {"after_archive": "keep", "without_lease": "keep"}
+    site.write_config()
+    site.init()
+    study = Maker(seed=6).mr_study(site.inbox / "MR", series=1, slices=3)[0].study_uid
+    assert site.once() == 0
+    with sqlite3.connect(site.state / "state.db") as state:
+        state.execute("UPDATE files SET code = 'no-lease', reason = 'because'")
+    state.close()
+    assert "3: because" in site.ctl("show", study).stdout
+    site.start()
+    assert "inbox1: 3 archived files kept, because no read lease" in site.ctl("status").stdout
+    assert site.stop() == 0
+    site.config["inboxes"][0]["after_archive"] = "delete"
+    site.write_config()
+    site.start()
+    site.wait_until_empty(30)
+    proven = site.ctl_json("prove", study)["files"]
+    assert [file["outcome"] for file in proven] == ["deleted"] * 3
+    assert site.ctl("retry", study, check=False).returncode == 1
+
+
+def test_the_doctor_says_what_follows_without_a_lease(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def none(_fd: int) -> Iterator[bool]:
+        yield False
+
+    monkeypatch.setattr(doctor, "read_lease", none)
+    for rule, said in (("delete", "comparing the content only"), ("keep", "an archived file stays here")):
+        site.config["inboxes"][0]["without_lease"] = rule
+        site.write_config()
+        inbox = config.load(site.config_file).inboxes[0]
+        findings = [f for f in doctor._inbox(inbox) if f.subject.endswith("read leases")]
+        assert [(f.outcome, said in f.detail) for f in findings] == [("note", True)]
+
+
+def test_kept_files_of_an_inbox_that_is_none_any_more_are_told_of(site: Site) -> None:
+    other = site.root / "other"
+    other.mkdir()
+    site.config["inboxes"][0]["after_archive"] = "keep"
+    site.config["inboxes"].append({**site.config["inboxes"][0], "name": "other", "path": str(other)})
+    site.write_config()
+    site.init()
+    Maker(seed=7).mr_study(other, series=1, slices=3)
+    assert site.once() == 0
+    boxes = site.config["inboxes"]
+    site.config["inboxes"] = boxes[:1]
+    (site.root / "archive").rename(site.root / "moved")
+    site.config["archive"]["store"]["path"] = str(site.root / "moved")
+    site.config["archive"]["catalogue"]["path"] = str(site.root / "moved" / "catalogue.db")
+    site.write_config()
+    site.start()
+    [problem] = site.ctl_json("status")["problems"]
+    assert problem.startswith("3 kept files of other")
+    site.stop()
+    site.config["inboxes"] = boxes
+    site.write_config()
+    assert site.once() == 0
+    site.start()
+    assert site.ctl_json("status")["problems"] == []
+    site.stop()
+    assert len(list(other.iterdir())) == 3
 
 
 def test_files_kept_for_a_while_are_deleted_when_their_time_has_come(site: Site) -> None:

@@ -49,6 +49,62 @@ def test_prove_notices_a_record_that_was_changed(site: Site) -> None:
     assert broken.returncode == 1 and "BROKEN at entry 5" in broken.stdout
 
 
+@pytest.mark.parametrize("left", [0, 3, 5])
+def test_prove_misses_entries_that_were_cut_off(site: Site, left: int) -> None:
+    made = Maker(seed=22).mr_study(site.inbox, series=1, slices=3)
+    study = made[0].study_uid
+    assert site.once() == 0
+    whole = site.ctl("prove", study).stdout
+    assert "it holds entry 6, which was published" in whole and "another one" not in whole
+    with sqlite3.connect(site.state / "state.db") as state:
+        state.execute("DELETE FROM audit WHERE sequence > ?", (left,))
+    state.close()
+    cut = site.ctl("prove", study, check=False)
+    assert cut.returncode == 1 and "NOT COMPLETE: entries are missing at its end: entry 6" in cut.stdout
+    assert site.ctl("doctor", check=False).returncode == 1
+    site.start()
+    site.wait_for(lambda: bool(site.events("audit-cut")), 20, "the warning at the start")
+    assert site.ctl("prove", study, check=False).returncode == 1
+    assert "bad\taudit chain" in site.ctl("doctor", check=False).stdout
+    assert any("entries are missing" in problem for problem in site.ctl_json("status")["problems"])
+    later = Maker(seed=24).mr_study(site.inbox, series=1, slices=12)
+    site.wait_until_empty()  # archiving goes on
+    assert site.stop() == 0
+    for each in (study, later[0].study_uid):
+        assert site.ctl("prove", each, check=False).returncode == 1, "and the record stays incomplete"
+
+
+def test_a_lost_state_is_no_alarm_and_is_seen(site: Site) -> None:
+    for seed in (22, 23):
+        made = Maker(seed=seed).mr_study(site.inbox, series=1, slices=3)
+        assert site.once() == 0
+        said = site.ctl("prove", made[0].study_uid).stdout
+        for name in site.state.glob("state.db*"):
+            name.unlink()
+    assert "As published: it holds entry 6" in said
+    assert "another one, of another daemon or of a state that was lost" in said
+    assert site.events("audit-cut") == []
+
+
+def test_the_journal_holds_the_head_of_each_shipment(site: Site) -> None:
+    Maker(seed=22).mr_study(site.inbox, series=1, slices=3)
+    assert site.once() == 0
+    [entry] = site.events("study-archived")
+    with sqlite3.connect(site.state / "state.db") as state:
+        assert state.execute("SELECT hash FROM audit WHERE sequence = 6").fetchone()[0] == entry["audit_sha256"]
+        assert state.execute("SELECT value FROM meta WHERE key = 'audit_chain'").fetchone()[0] == entry["audit_chain"]
+    state.close()
+    assert entry["audit_sequence"] == 6
+
+
+def test_prove_when_the_archive_gives_no_answer_is_3(site: Site) -> None:
+    made = Maker(seed=22).mr_study(site.inbox, series=1, slices=3)
+    assert site.once() == 0
+    (site.root / "archive").rename(site.root / "unmounted")
+    said = site.ctl("prove", made[0].study_uid, check=False)
+    assert said.returncode == 3 and "is unknown" in said.stdout and "is whole" in said.stdout
+
+
 def test_prove_of_a_study_that_nothing_was_deleted_of_is_a_no(site: Site) -> None:
     assert site.once() == 0
     assert site.ctl("prove", "1.2.3", check=False).returncode == 1

@@ -7,7 +7,8 @@ is in the inbox, what lies aside included, or in the archive under its SHA-256.
 
 Without leases one thing cannot be told from the outside: a program that opened a file long before and writes to it only
 after its last name is gone writes into nothing, as it would after any rm. Such versions are counted apart; with leases
-they count as lost, since there the daemon leaves alone what somebody has open.
+they count as lost, since there the daemon leaves alone what somebody has open, and so they do where files without a
+lease are kept (``without_lease: keep``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from random import Random
 import pytest
 
 from dicomwatchd.pipeline import aside, proof
+from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces
 from tests.synthetic import Maker
 from tests.system import invariants
@@ -33,6 +35,7 @@ from tests.system.racing_writer import UNIQUE, versioned
 from tests.unit.test_deletion_races import no_leases
 
 ROOT = Path(__file__).parents[2]
+WORDS = {"leases": "leases", "no-leases": "no leases", "no-leases-kept": "no leases and such files kept"}
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -48,7 +51,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("leases", ["leases", "no-leases"])
+@pytest.mark.parametrize("leases", ["leases", "no-leases", "no-leases-kept"])
 def test_racing(leases: str, place: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     _race(leases, place, monkeypatch, request, trials=600)
 
@@ -75,15 +78,22 @@ def _template(folder: Path) -> bytes:
 def _race(
     leases: str, place: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, *, trials: int
 ) -> None:
-    if leases == "no-leases":
+    if leases != "leases":
         no_leases(monkeypatch)
     template = place / "template"
     template.write_bytes(_template(place / "made"))
     assert versioned(template.read_bytes(), 1) != versioned(template.read_bytes(), 2)
     book = place / "book"
     fast = Path(tempfile.mkdtemp(prefix="dicomwatchd-state.", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    rule = AfterArchive(delete=True, needs_lease=leases == "no-leases-kept")
     pieces = Pieces(
-        place, state=fast, settle_seconds=0, quiet_seconds=0, scan_interval_seconds=0.001, exclude=(".part",)
+        place,
+        state=fast,
+        after_archive=rule,
+        settle_seconds=0,
+        quiet_seconds=0,
+        scan_interval_seconds=0.001,
+        exclude=(".part",),
     )
     writer = subprocess.Popen(
         [sys.executable, "-m", "tests.system.racing_writer", pieces.inbox, template, book, "1", str(trials)], cwd=ROOT
@@ -143,14 +153,18 @@ def _judge(pieces: Pieces, book: Path, shipments: int, leases: str, place: Path)
     assert not lost, f"{len(lost)} of {len(complete)} versions are nowhere"
     assert not left_aside
     quarantined = set(pieces.states().values())
-    assert all(re.match("quarantined:", state) for state in quarantined), quarantined
+    allowed = "quarantined:|kept:no-lease" if leases == "no-leases-kept" else "quarantined:"
+    assert all(re.match(allowed, state) for state in quarantined), quarantined
     deleted = sum(1 for entry, _ in pieces.queue.audit._all() if entry.body["kind"] == "deleted")
-    assert deleted > len(complete) // 20, "there was no race"
+    if leases == "no-leases-kept":
+        assert deleted == 0 and {"kept:no-lease"} <= quarantined
+    else:
+        assert deleted > len(complete) // 20, "there was no race"
     assert pieces.queue.audit.broken_at() is None
     where = "memory" if place.is_relative_to("/dev/shm") else "disk"
     invariants.report(
         f"racing-{leases}-{where}",
-        f"versions of files written by a racing process, {leases.replace('-', ' ')}, on {where}",
+        f"versions of files written by a racing process, {WORDS[leases]}, on {where}",
         tried=len(complete),
         destroyed_by_their_writer=len(complete & destroyed),
         shipments=shipments,

@@ -15,11 +15,14 @@ import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.factory import open_catalogue, open_store
-from dicomwatchd.archive.manifest import load
+from dicomwatchd.archive.manifest import latest, load
 from dicomwatchd.config import Config, parse
 from dicomwatchd.model import Uid
+from tests.faults.liar import Liar
+from tests.faults.proxy import FaultProxy
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
+from tests.servers.tls import make_certificate
 from tests.synthetic import Made, Maker
 from tests.system import invariants
 from tests.system.site import Site, embedded_archive
@@ -61,6 +64,46 @@ def _site(root: Path, archive: dict[str, Any], environment: dict[str, str]) -> S
     return site
 
 
+@pytest.fixture
+def careless(
+    tmp_path: Path, rgw: CephRgw, dynamodb: DynamoDBLocal, bucket: str, table_name: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Site, Site]]:
+    """Two sites before a store that ignores If-None-Match, and so overwrites what is there."""
+    certificate = make_certificate(tmp_path / "tls")
+    liar = Liar(rgw.access_key, rgw.secret_key, rgw.region, ("if-none-match",))
+    for name, value in rgw.env().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    with FaultProxy(rgw.http_endpoint, certificate=certificate, liar=liar) as proxy:
+        archive = archive_of(rgw, dynamodb, bucket, table_name)
+        archive["store"] |= {"endpoint_url": proxy.endpoint, "ca_file": str(certificate.ca_file)}
+        sites = [_site(tmp_path / name, archive, rgw.env()) for name in ("one", "other")]
+        sites[0].init()
+        yield sites[0], sites[1]
+        for site in sites:
+            site.close()
+
+
+def test_a_store_that_overwrites(careless: tuple[Site, Site]) -> None:
+    """It is said at the start. It is for one daemon alone; and should two ship the same study, a manifest that one of
+    them overwrites may be lost, but nothing that it listed."""
+    wanted = _ship_at_once(careless, rounds=6)
+    for site in careless:
+        assert len(site.events("store-overwrites")) == 1
+        assert not site.events("study-parked")
+    config = parse(careless[0].config)
+    store, catalogue = open_store(config.archive.store, connections=8), open_catalogue(config.archive.catalogue)
+    for study, files in wanted.items():
+        last = latest(store, Uid(study))
+        assert last is not None
+        assert {i.sha256 for i in last.instances} == files.keys()
+        assert catalogue.get(Uid(study)) == last.record()
+    store.close()
+    catalogue.close()
+    careless[0].start()
+    assert any("overwrites" in problem for problem in careless[0].ctl_json("status")["problems"])
+
+
 def test_the_same_studies_at_once(two: tuple[Site, Site], request: pytest.FixtureRequest) -> None:
     kind = "s3" if "s3" in request.node.name else "embedded"
     _at_once(two, kind, rounds=6 if kind == "s3" else 10)
@@ -73,7 +116,8 @@ def test_the_same_studies_at_once_for_long(two: tuple[Site, Site], request: pyte
     _at_once(two, kind, rounds=60 if kind == "s3" else 150)
 
 
-def _at_once(two: tuple[Site, Site], kind: str, *, rounds: int) -> None:
+def _ship_at_once(two: tuple[Site, Site], *, rounds: int) -> dict[str, dict[str, Made]]:
+    """Both are started, ship, and are stopped; study to SHA-256 to file."""
     for site in two:
         site.start()
     random = Random(1)
@@ -84,6 +128,11 @@ def _at_once(two: tuple[Site, Site], kind: str, *, rounds: int) -> None:
             for site in two:
                 site.wait_until_empty(60)
     assert [site.stop() for site in two] == [0, 0]
+    return wanted
+
+
+def _at_once(two: tuple[Site, Site], kind: str, *, rounds: int) -> None:
+    wanted = _ship_at_once(two, rounds=rounds)
     conflicts, revisions = _judge(two[0], wanted)
     assert conflicts > 0, "the two never met"
     for site in two:

@@ -42,6 +42,7 @@ def test_the_bucket_denies_what_it_should() -> None:
     assert deletion["Condition"] == {"ArnEquals": {"aws:PrincipalArn": "${DaemonPrincipalArn}"}}
     assert denials["CreateOnly"]["Resource"] == [
         "${Bucket.Arn}/${Prefix}" + keys.STUDIES + "*",
+        "${Bucket.Arn}/${Prefix}" + keys.AUDIT + "*",
         "${Bucket.Arn}/${Prefix}" + keys.IDENTITY,
     ]
     assert {"NoOtherKey", "NoOtherEncryption"} <= set(denials)
@@ -64,6 +65,7 @@ def test_who_fetches_writes_nothing() -> None:
             assert action.startswith(("Get", "List", "BatchGet", "Describe", "Query", "Decrypt"))
 
 
-def test_the_daemon_sends_below_studies_and_probe_only() -> None:
+def test_the_daemon_sends_below_studies_audit_and_probe_only() -> None:
     (send,) = [s for s in aws_template.statements("DaemonPolicy", "Allow") if "s3:PutObject" in s["Action"]]
-    assert send["Resource"] == [f"${{Bucket.Arn}}/${{Prefix}}{folder}*" for folder in (keys.STUDIES, keys.PROBE)]
+    folders = (keys.STUDIES, keys.AUDIT, keys.PROBE)
+    assert send["Resource"] == [f"${{Bucket.Arn}}/${{Prefix}}{folder}*" for folder in folders]

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dicomwatchd import localfiles
 from dicomwatchd.archive import keys
 from dicomwatchd.archive import manifest as manifests
 from dicomwatchd.archive.budget import ByteBudget
@@ -293,14 +294,14 @@ def test_a_member_that_may_not_be_read_is_quarantined(tmp_path: Path, monkeypatc
     pieces = bundled(tmp_path)
     drop(pieces, range(1, 6))
     pieces.settle()
-    real = local.regular_file
+    real = localfiles.regular_file
 
     def refusing(directory_fd: int, name: bytes) -> Any:
         if name == b"IM0003":
             raise PermissionError(errno.EACCES, "refused")
         return real(directory_fd, name)
 
-    monkeypatch.setattr(local, "regular_file", refusing)
+    monkeypatch.setattr("dicomwatchd.pipeline.local.regular_file", refusing)
     pieces.ship()
     assert pieces.states() == {"IM0003": "quarantined:no-access"}
     assert len(pieces.manifest(STUDY).instances) == 4

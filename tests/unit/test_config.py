@@ -45,13 +45,14 @@ def with_catalogue(**values: Any) -> dict[str, Any]:
 
 def test_defaults() -> None:
     parsed = config.parse(with_inbox())
-    assert parsed.workers == 16
+    assert parsed.workers == 64
     assert parsed.scan_interval_seconds == 60
     assert parsed.state_directory == Path("/var/lib/dicomwatchd")
     assert parsed.socket_path == Path("/var/lib/dicomwatchd/control.sock")
     (inbox,) = parsed.inboxes
     assert (inbox.watch, inbox.settle_seconds, inbox.quiet_seconds) == ("events", 2, 60)
     assert inbox.after_archive == "delete"
+    assert inbox.without_lease == "delete"
     assert (inbox.include, inbox.exclude) == (("*",), ())
 
 
@@ -107,6 +108,8 @@ ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
     (with_inbox(watch="inotify"), ("inboxes[0].watch", "must be events or poll")),
     ({"archive": ARCHIVE, "log_level": "debug"}, ("log_level", "must be DEBUG, INFO, WARNING or ERROR")),
     (with_inbox(after_archive="zap"), ("inboxes[0].after_archive", "must be delete, keep, or {delete_after: 7d}")),
+    (with_inbox(without_lease="zap"), ("inboxes[0].without_lease", "must be delete or keep")),
+    (with_inbox(without_lease=None), ("inboxes[0].without_lease", "must be delete or keep")),
     (with_inbox(after_archive=None), ("inboxes[0].after_archive", "must be delete, keep, or {delete_after: 7d}")),
     (with_inbox(after_archive=True), ("inboxes[0].after_archive", "must be delete, keep, or {delete_after: 7d}")),
     (with_inbox(after_archive=[]), ("inboxes[0].after_archive", "must be delete, keep, or {delete_after: 7d}")),

@@ -20,6 +20,7 @@ from dicomwatchd import localfiles
 from dicomwatchd.intake import take as take_module
 from dicomwatchd.localfiles import ASIDE
 from dicomwatchd.pipeline import aside as aside_module
+from dicomwatchd.pipeline import leases as leases_module
 from dicomwatchd.pipeline import proof as proof_module
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.aside import beside
@@ -69,6 +70,7 @@ def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
         yield False
 
     monkeypatch.setattr(proof_module, "read_lease", none)
+    monkeypatch.setattr(leases_module, "read_lease", none)
     monkeypatch.setattr(aside_module, "read_lease", none)
     monkeypatch.setattr(take_module, "read_lease", none)
 

@@ -91,13 +91,11 @@ def test_what_systemd_is_told(clock: ManualClock) -> None:
     service.ready()
     service.reloading()
     service.status("{waiting} files wait, {parked} studies are parked", waiting=3, parked=0)
-    service.extend_timeout(1.5)
     service.stopping()
     assert sent == [
         "READY=1",
         "RELOADING=1\nMONOTONIC_USEC=12345678",
         "STATUS=3 files wait, 0 studies are parked",
-        "EXTEND_TIMEOUT_USEC=1500000",
         "STOPPING=1",
     ]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.model import FileIdentity
+from dicomwatchd.queue.rows import identity_text
 
 PATH = (b"DOE", b"IM1")
 NOW = 1_800_000_000.0
 
 
-def seen(size_bytes: int = 10, *, changed_at: float = NOW, inode: int = 1) -> FileIdentity:
-    return FileIdentity(1, inode, size_bytes, int(changed_at * 1e9), int(changed_at * 1e9))
+def seen(size_bytes: int = 10, *, changed_at: float = NOW, inode: int = 1) -> str:
+    return identity_text(FileIdentity(1, inode, size_bytes, int(changed_at * 1e9), int(changed_at * 1e9)))
 
 
 def test_a_file_that_has_long_been_there_needs_no_second_look() -> None:
@@ -31,7 +32,13 @@ def test_a_young_file_waits_for_its_time_by_the_clock_that_nobody_sets() -> None
 
 def test_every_kind_of_change_starts_the_time_anew() -> None:
     settling = Settling(2, trust_ctime=True)
-    changes = [seen(), seen(11), seen(11, inode=2), FileIdentity(1, 2, 11, 5, int(NOW * 1e9)), seen(11, changed_at=7)]
+    changes = [
+        seen(),
+        seen(11),
+        seen(11, inode=2),
+        identity_text(FileIdentity(1, 2, 11, 5, int(NOW * 1e9))),
+        seen(11, changed_at=7),
+    ]
     for number, identity in enumerate(changes):
         assert not settling.ripe(PATH, identity, now=NOW, monotonic=100 + number * 1.9)
     assert settling.ripe(PATH, changes[-1], now=NOW, monotonic=100 + 4 * 1.9 + 2)
@@ -102,3 +109,26 @@ def test_memory_has_a_limit_and_says_so() -> None:
     settling.begin_look()
     assert [*overflowed, settling.overflowed] == [True, False], "what is not remembered must not be taken for nothing"
     assert settling.ripe((b"DOE", b"4"), seen(), now=NOW + 2, monotonic=2), "it is found ripe by a later look"
+
+
+def test_a_directory_is_due_until_it_was_looked_at() -> None:
+    settling = Settling(2, trust_ctime=True)
+    for number in range(3):
+        settling.ripe((b"%d" % number, b"IM1"), seen(), now=NOW, monotonic=number)
+    assert settling.due_directories(3.5) == {b"0", b"1"}
+    assert settling.due_directories(3.5) == {b"0", b"1"}
+    settling.done((b"0", b"IM1"))
+    settling.ripe((b"1", b"IM1"), seen(11), now=NOW, monotonic=3.5)
+    assert settling.due_directories(3.5) == set()
+    assert settling.next_due() == 4
+    assert settling.due_directories(5.5) == {b"1", b"2"}
+    assert (settling.watches(b"0"), settling.watches(b"1")) == (False, True)
+
+
+def test_a_file_that_never_rests_leaves_no_trail_in_memory() -> None:
+    settling = Settling(2, trust_ctime=True)
+    for change in range(20_000):
+        settling.ripe(PATH, seen(change), now=NOW, monotonic=change / 100)
+    assert len(settling) == 1
+    assert len(settling._dues) < 2000
+    assert settling.next_due() == 19_999 / 100 + 2

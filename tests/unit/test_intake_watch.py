@@ -27,7 +27,7 @@ class Told:
         self.intake.hint = self._hint  # type: ignore[method-assign]
         self.intake.scan_soon = self._scan_soon  # type: ignore[method-assign]
 
-    def _hint(self, parent: bytes, *, deep: bool = False) -> None:
+    def _hint(self, parent: bytes, *, deep: bool = False, alone: bool = False) -> None:
         self.hints.append((parent, deep))
 
     def _scan_soon(self) -> None:

@@ -174,7 +174,7 @@ def drop(*path: str | int) -> Callable[[dict[str, Any]], None]:
 
 GOOD_KEY = FIRST.instances[0].key
 HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
-    "another format": set_in(("format",), "dicomwatchd-manifest/2"),
+    "another format": set_in(("format",), "dicomwatchd-manifest"),
     "no format": drop("format"),
     "no instances": drop("instances"),
     "study is a path": set_in(("study_uid",), "../../etc"),
@@ -238,6 +238,13 @@ def test_a_tampered_manifest_is_refused_as_a_whole(change: Callable[[dict[str, A
         Manifest.from_bytes(tampered(change))
     assert caught.value.code == "bad-manifest"
     assert "CANARY" not in str(caught.value) and "etc" not in str(caught.value)
+
+
+def test_a_newer_programs_manifest_is_refused_and_is_not_called_damaged() -> None:
+    """Else the older program would record the study anew, without what the newer one has added."""
+    with pytest.raises(Permanent) as caught:
+        Manifest.from_bytes(tampered(set_in(("format",), "dicomwatchd-manifest/2")))
+    assert caught.value.code == "newer-manifest"
 
 
 def test_the_untampered_one_is_taken() -> None:

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from dicomwatchd.errors import Stopping, Transient
+from dicomwatchd.pipeline.pace import AT_FIRST, AT_LEAST, EASE_SECONDS, Pace
 from dicomwatchd.pipeline.pool import Pool
+from dicomwatchd.ports import SystemClock
 
 
 @pytest.fixture
 def pool() -> Iterator[Pool]:
-    pool = Pool(4)
+    pool = Pool(Pace(4, SystemClock()))
     yield pool
     pool.close()
 
@@ -74,3 +76,107 @@ def test_a_drain_lets_what_is_under_way_end(pool: Pool) -> None:
     with pytest.raises(Stopping):
         got.extend(pool.lane()(work, range(1000)))
     assert len(done) < 100 and all_at_rest(pool)
+
+
+def test_a_worker_is_begun_for_each_item_that_would_wait(pool: Pool) -> None:
+    assert pool._threads == []
+    together = threading.Barrier(4)
+    assert list(pool.lane()(lambda _: together.wait(5) >= 0, range(4))) == [True] * 4
+    assert list(pool.lane()(lambda _: together.wait(5) >= 0, range(8))) == [True] * 8
+    assert len(pool._threads) == 4
+
+
+class Machine:
+    """A clock, and the processor time of this process, as a test says."""
+
+    def __init__(self) -> None:
+        self.at = self.cpu_seconds = 0.0
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def passes(self, seconds: float, *, share: float = 0.1) -> None:
+        self.at += seconds
+        self.cpu_seconds += seconds * share
+
+
+def pace_of(machine: Machine, most: int = 64) -> Pace:
+    return Pace(most, machine, lambda: machine.cpu_seconds)
+
+
+def work(pace: Pace, items: int, waiting: bool = True) -> None:
+    for _ in range(items):
+        pace.finished(more=waiting)
+
+
+def test_waiting_for_a_far_store_brings_more_workers() -> None:
+    machine = Machine()
+    pace = pace_of(machine, 100)
+    limits = [pace.limit]
+    for _ in range(5):
+        work(pace, 1000)
+        machine.passes(0.5)
+        assert pace.look() == (limits[-1] < 100)
+        limits.append(pace.limit)
+    assert limits == [AT_FIRST, 32, 64, 100, 100, 100]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "share", "items", "waiting"),
+    [
+        (0.5, 0.9, 1000, True),  # this process has no more to give
+        (0.5, 0.1, 15, True),  # too little was done to tell
+        (0.5, 0.1, 1000, False),  # nothing waits for a worker
+        (0.1, 0.1, 1000, True),  # too early
+    ],
+)
+def test_where_more_workers_would_not_help_there_are_no_more(
+    seconds: float, share: float, items: int, waiting: bool
+) -> None:
+    machine = Machine()
+    pace = pace_of(machine)
+    work(pace, items, waiting)
+    machine.passes(seconds, share=share)
+    assert not pace.look()
+    assert pace.limit == AT_FIRST
+
+
+def test_a_service_that_asks_for_less_gets_less_and_is_left_in_peace() -> None:
+    machine = Machine()
+    pace = pace_of(machine)
+    for expected in (8, AT_LEAST, AT_LEAST):
+        pace.ease()
+        assert pace.limit == expected
+    for seconds, grows in ((EASE_SECONDS - 1, False), (2, True)):
+        work(pace, 1000)
+        machine.passes(seconds)
+        assert pace.look() is grows
+    assert pace.limit == 2 * AT_LEAST
+    assert pace_of(machine, 2).limit == 2
+
+
+def test_workers_that_come_and_go_lose_nothing() -> None:
+    machine = Machine()
+    pace = pace_of(machine, 32)
+    pool = Pool(pace)
+    ended = threading.Event()
+
+    def disturb() -> None:
+        for round_ in range(300):
+            with pool._condition:
+                pace.limit = (1, 2, 32, 5)[round_ % 4]
+                pool._condition.notify_all()
+            time.sleep(0.001)
+        ended.set()
+
+    threading.Thread(target=disturb, daemon=True).start()
+    while not ended.is_set():
+        assert list(pool.lane()(lambda n: n + 1, range(200))) == list(range(1, 201))
+    assert all_at_rest(pool)
+    begun = time.monotonic()
+    pool.close()
+    assert time.monotonic() - begun < 5
+    assert not any(thread.is_alive() for thread in pool._threads)

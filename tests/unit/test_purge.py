@@ -124,10 +124,10 @@ def test_one_that_fails_does_not_hide_how_the_others_ended(
 ) -> None:
     real = delete_on_proof
 
-    def fail_for_one(source: Any, file: Any, proof: Any, *, now: float) -> str | None:
+    def fail_for_one(source: Any, file: Any, proof: Any, **named: Any) -> str | None:
         if file.name == b"IM3":
             raise error
-        return real(source, file, proof, now=now)
+        return real(source, file, proof, **named)
 
     with monkeypatch.context() as context:
         context.setattr(purge, "delete_on_proof", fail_for_one)

@@ -83,6 +83,30 @@ def test_a_new_file_brings_a_study_back_to_arriving(bench: Bench, state: StudySt
     assert bench.state() is StudyState.QUEUED
 
 
+def test_a_directory_is_known_when_nothing_in_it_calls_for_a_second_thought(bench: Bench) -> None:
+    arrivals, source_id = bench.queue.arrivals, bench.source.source_id
+
+    def is_known(files: dict[bytes, str]) -> bool:
+        return arrivals.is_known(source_id, b"A", files, "barred")
+
+    assert is_known({})
+    bench.add("IM1", "IM2")
+    files = {name: known.identity for name, known in arrivals.known(source_id, b"A").items()}
+    assert is_known(files)
+    assert not is_known(files | {b"IM1": "1:2:3:4:5"}), "changed"
+    assert not is_known(files | {b"IM3": "1:2:3:4:5"}), "new"
+    assert not is_known({b"IM1": files[b"IM1"]}), "gone"
+    assert not is_known({}), "all gone"
+    bench.queue.arrivals.add(
+        source_id, [Arrival(b"A", b"IM3", bench.identity(), FileState.QUARANTINED, code="barred", reason="x")], 0
+    )
+    barred = files | {b"IM3": arrivals.known(source_id, b"A")[b"IM3"].identity}
+    assert not is_known(barred), "the daemon may be let in by now"
+    assert not is_known(files), "it is gone"
+    bench.run("UPDATE files SET code = 'truncated' WHERE name = ?", b"IM3")
+    assert is_known(barred), "it is junk, and stays so until it changes"
+
+
 def test_a_study_whose_files_are_gone_is_forgotten(bench: Bench) -> None:
     bench.add("IM1", "IM2")
     bench.queue.arrivals.forget([row[0] for row in bench.rows("SELECT file_id FROM files")])

@@ -300,7 +300,7 @@ def test_a_commit_that_fails_leaves_nothing_open(
 def test_an_exception_in_a_transaction_takes_it_back(bench: Bench) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupted(bench)
-    assert bench.rows("SELECT * FROM meta") == []
+    assert bench.rows("SELECT * FROM meta WHERE key = 'a'") == []
     bench.add("IM1")
 
 
@@ -369,3 +369,80 @@ def test_the_same_destination_keeps_what_was_sent(bench: Bench) -> None:
     assert not bench.queue.binding.bind("archive-1", "place")
     bench.queue.shipments.recover()
     assert bench.files(bench.claim()) == []
+
+
+# -- kept files, and another destination ----------------------------------------------------------------------------
+
+
+def keep_all(bench: Bench, *names: str, due_at: float | None = None) -> None:
+    claim = bench.claimed(*names)
+    bench.queue.shipments.keep(claim, bench.record(claim), due_at)
+    bench.finish(claim)
+
+
+@pytest.mark.parametrize("changed", [("archive-2", "place"), ("archive-1", "elsewhere")])
+def test_kept_files_are_sent_to_another_destination(bench: Bench, changed: tuple[str, str]) -> None:
+    bench.queue.binding.bind("archive-1", "place")
+    keep_all(bench, "IM1", "IM2")
+    assert bench.queue.binding.send_kept_again([bench.source.source_id]) == (0, 0), "they are where they should be"
+    bench.reopen()
+    bench.queue.binding.bind(*changed)
+    bench.queue.shipments.recover()
+    assert bench.queue.binding.send_kept_again([bench.source.source_id]) == (2, 1)
+    assert bench.state() is StudyState.ARRIVING
+    bench.wait_until_quiet()
+    files = bench.files(bench.claim())
+    assert [(file.name, file.receipt, file.verified_by) for file in files] == [
+        (b"IM1", None, None),
+        (b"IM2", None, None),
+    ]
+
+
+def test_a_kept_file_does_not_fall_due_on_the_old_word(bench: Bench) -> None:
+    """Neither before it was sent to the new place, nor while nobody looks at its source."""
+    bench.queue.binding.bind("archive-1", "place")
+    keep_all(bench, "IM1", due_at=bench.clock.seconds + 100)
+    bench.reopen()
+    bench.queue.binding.bind("archive-1", "elsewhere")
+    bench.queue.shipments.recover()
+    bench.clock.seconds += 1000
+    assert bench.queue.shipments.next_try_at() is None
+    bench.queue.shipments.queue_due()
+    assert bench.state() is StudyState.ARCHIVED
+    assert bench.queue.binding.send_kept_again([]) == (0, 0)
+    assert bench.queue.reports.kept_elsewhere() == {"ct1": 1}
+    bench.reopen()
+    assert not bench.queue.binding.bind("archive-1", "elsewhere")
+    assert bench.queue.binding.send_kept_again([bench.source.source_id]) == (1, 1), "its inbox is back"
+    assert bench.queue.reports.kept_elsewhere() == {}
+    bench.wait_until_quiet()
+    [file] = bench.files(bench.claim())
+    assert file.due_at is not None
+
+
+def test_a_crash_between_binding_and_sending_again(bench: Bench) -> None:
+    bench.queue.binding.bind("archive-1", "place")
+    keep_all(bench, "IM1")
+    bench.reopen()
+    assert bench.queue.binding.bind("archive-1", "elsewhere")
+    bench.reopen()
+    assert not bench.queue.binding.bind("archive-1", "elsewhere")
+    assert bench.queue.binding.send_kept_again([bench.source.source_id]) == (1, 1)
+
+
+@pytest.mark.parametrize("parked", [True, False])
+def test_kept_files_of_a_study_on_its_way_go_with_it(bench: Bench, parked: bool) -> None:
+    """A parked study stays parked: its fault may be there at the new place too. `retry` sends all of it."""
+    bench.queue.binding.bind("archive-1", "place")
+    keep_all(bench, "IM1")
+    claim = bench.claimed("IM2")
+    if parked:
+        bench.queue.shipments.park(claim, code="refused", reason="refused")
+    bench.reopen()
+    bench.queue.binding.bind("archive-1", "elsewhere")
+    bench.queue.shipments.recover()
+    assert bench.queue.binding.send_kept_again([bench.source.source_id]) == (1, 1)
+    if parked:
+        assert bench.state() is StudyState.PARKED
+        assert bench.queue.shipments.retry(STUDY)
+    assert [file.name for file in bench.files(bench.claim())] == [b"IM1", b"IM2"]

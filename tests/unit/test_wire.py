@@ -14,7 +14,8 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
-from dicomwatchd.archive import wire
+from dicomwatchd.archive import s3_wire, wire
+from dicomwatchd.archive.s3_bucket import ListedObject, ListedPage
 from dicomwatchd.archive.wire import Address, Wire
 
 OK = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'
@@ -173,6 +174,26 @@ def test_a_header_that_would_not_be_sent_as_it_is_signed_is_not_sent(value: str)
     assert server.requests == []
 
 
+def test_a_name_that_is_not_resolved_is_none_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And it is not asked for at every file: after some failures the short way rests, as for any other trouble."""
+    asked = []
+
+    def unresolved(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    with talking(OK) as (made, server):
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "getaddrinfo", unresolved)
+            for _ in range(3 * wire.GIVE_UP_AFTER):
+                assert put(made) is None
+                assert made.get("key", {}) is None
+        assert len(asked) == wire.GIVE_UP_AFTER
+        assert server.requests == []
+        made._monotonic = lambda: wire.REST_SECONDS + 1
+        assert put(made) is not None
+
+
 def test_after_failures_in_a_row_it_rests() -> None:
     refusals = [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"] * wire.GIVE_UP_AFTER
     with talking(*refusals, OK) as (made, server):
@@ -226,3 +247,67 @@ def test_anything_but_a_plain_body_is_none(odd: bytes) -> None:
 def test_a_coded_body_is_none() -> None:
     with talking(OK.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")) as (made, _):
         assert made.get("key", {}) is None
+
+
+LISTING = (
+    b'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>'
+    b"<Prefix>p/</Prefix><Contents><Key>p/a%26+b</Key><Size>12</Size><ETag>&quot;00ff&quot;</ETag></Contents><Contents>"
+    b"<Key>p/c</Key><Size>0</Size></Contents><NextContinuationToken>on</NextContinuationToken>"
+    b"<IsTruncated>true</IsTruncated></ListBucketResult>"
+)
+PAGE = ListedPage([ListedObject("p/a& b", 12, "00ff"), ListedObject("p/c", 0, None)], "on")
+
+
+def chunked(body: bytes, size: int, trailer: bytes = b"") -> bytes:
+    chunks = [body[at : at + size] for at in range(0, len(body), size)]
+    coded = b"".join(b"%X;x=y\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n" + trailer + b"\r\n"
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + coded
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(LISTING), LISTING),
+        chunked(LISTING, 10_000),
+        chunked(LISTING, 7),
+        chunked(LISTING, 100, b"x-checksum: y\r\n"),
+    ],
+    ids=["with a length", "one chunk", "many chunks", "with a trailer"],
+)
+def test_a_listing_is_read_whole(answer: bytes) -> None:
+    with talking(answer, answer) as (made, server):
+        assert s3_wire.list_objects(made, "p/", "a+token") == PAGE
+        assert s3_wire.list_objects(made, "p/", None) == PAGE
+    assert server.connections == 1
+    [first, second] = [request.partition(b" HTTP/1.1")[0] for request in server.requests]
+    assert first == b"GET /bucket/?continuation-token=a%2Btoken&encoding-type=url&list-type=2&prefix=p%2F"
+    assert second == b"GET /bucket/?encoding-type=url&list-type=2&prefix=p%2F"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(odd for name, odd in ODD.items() if name not in ("chunked", "more than it says")),
+        chunked(LISTING, 7).replace(b"7;x=y", b"-7", 1),
+        chunked(LISTING, 7).replace(b"7;x=y", b"8", 1),
+        chunked(LISTING, 7).replace(b"7;x=y", b"fffffff", 1),
+        chunked(LISTING, 7).replace(b"7;x=y", b"", 1),
+        chunked(LISTING, 10_000).replace(b"chunked", b"gzip, chunked"),
+        chunked(LISTING, 10_000).replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n", 1),
+    ],
+)
+def test_a_listing_that_is_no_plain_answer_is_none(answer: bytes) -> None:
+    with talking(answer) as (made, _):
+        assert s3_wire.list_objects(made, "p/", None) is None
+
+
+def test_whatever_byte_of_a_listing_is_another_it_is_a_page_or_none() -> None:
+    bodies = [LISTING[:at] + bytes([byte]) + LISTING[at + 1 :] for at in range(len(LISTING)) for byte in b"\x00</9z"]
+    answers = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body) for body in bodies]
+    nothing = 0
+    with talking(*answers) as (made, _):
+        for _ in answers:
+            page = s3_wire.list_objects(made, "p/", None)
+            nothing += page is None
+            assert page is None or all(item.size_bytes >= 0 for item in page.objects)
+    assert nothing > len(LISTING), "most of what is no listing is taken for none"

@@ -1,0 +1,130 @@
+"""Sending while a study still arrives: what is complete already goes to the store, so that little is left to send when
+the study has gone quiet.
+
+In the bundled layout full bundles go early, and what is too large for one. The last bundle waits for the study's end.
+
+Nothing but sending is done early. The study is verified, recorded and purged as ever, under its claim, from fresh
+reads; a file that was sent early and has changed since is sent again under its new content's key.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+
+from dicomwatchd.errors import DicomwatchdError, Fatal, SourceChanged, Stopping, Transient
+from dicomwatchd.model import Uid
+from dicomwatchd.pipeline import sending
+from dicomwatchd.pipeline.sending import Packing, Parcel
+from dicomwatchd.pipeline.shipment import Context, Place, source_of
+from dicomwatchd.pipeline.stages import COMMIT_EVERY
+from dicomwatchd.ports import Map
+from dicomwatchd.queue.rows import LocalFile
+
+PAGE = 64
+#: Files that could not be sent early are left to their shipment, which is the one to judge. So many are remembered.
+_LEFT_ALONE = 10_000
+
+
+class EarlySender:
+    """One study at a time. Whoever has a claim on a study is alone at its files: see `leave`."""
+
+    def __init__(self, context: Context, may_go_on: Callable[[], bool], on_error: Callable[[DicomwatchdError], None]):
+        """``on_error`` hears of what other files would meet as well: an endpoint in trouble, an archive refused."""
+        self._context = context
+        self._may_go_on = may_go_on
+        self._on_error = on_error
+        self._condition = threading.Condition()
+        self._study: Uid | None = None
+        self._leaving = False
+        self._left_alone: set[int] = set()
+
+    def round(self, run: Map) -> int:
+        """Send what is there to be sent of all arriving studies; how many files that were. Raises Stopping, Transient
+        (the state)."""
+        sent = 0
+        for study_uid in self._context.shipments.arriving():
+            if not self._may_go_on():
+                break
+            with self._condition:
+                self._study, self._leaving = study_uid, False
+            try:
+                sent += self._send_study(study_uid, run)
+            finally:
+                with self._condition:
+                    self._study = None
+                    self._condition.notify_all()
+        return sent
+
+    @property
+    def at_work(self) -> bool:
+        return self._study is not None
+
+    def leave(self, study_uid: Uid) -> None:
+        """Returns once nothing of this study is being sent early. Called under a claim, so nothing more of it will."""
+        with self._condition:
+            while self._study == study_uid:
+                self._leaving = True
+                self._condition.wait()
+
+    def _send_study(self, study_uid: Uid, run: Map) -> int:
+        bundling = self._context.archive.bundling
+        page_size = PAGE if bundling is None else sending.BUNDLED_PAGE
+        after = total = 0
+        while self._goes_on():
+            page = self._context.shipments.ready_while_arriving(study_uid, after, page_size)
+            if not page:
+                break
+            after = page[-1].file_id
+            wanted = [file for file in page if self._wanted(file)]
+            # What the archive has of the study is asked only once there is something to send.
+            if next(Packing(bundling).parcels(wanted, full_only=True), None) is not None:
+                packing = sending.packing(study_uid, self._context)
+                total += self._send(packing.parcels(wanted, full_only=True), run)
+        return total
+
+    def _wanted(self, file: LocalFile) -> bool:
+        return file.file_id not in self._left_alone and self._context.sends_early(source_of(file, self._context))
+
+    def _goes_on(self) -> bool:
+        return not self._leaving and self._may_go_on()
+
+    def _send(self, parcels: Iterable[Parcel], run: Map) -> int:
+        def send(parcel: Parcel) -> Sequence[tuple[LocalFile, Place | Exception | None]]:
+            if not self._goes_on():
+                return [(file, None) for file in parcel.files]
+            try:
+                return sending.send(parcel, self._context)
+            except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
+                return [(file, error) for file in parcel.files]
+
+        sent: list[tuple[LocalFile, str, str]] = []
+        total = 0
+        try:
+            for file, outcome in chain.from_iterable(run(send, parcels)):
+                match outcome:
+                    case Place():
+                        sent.append((file, outcome.sha256, outcome.to_text()))
+                        total += 1
+                        if len(sent) >= COMMIT_EVERY:
+                            self._context.shipments.sent_early(sent)
+                            sent = []
+                    case SourceChanged():
+                        self._context.look_again(file.source_id, file.dir)
+                    case Stopping() | None:
+                        pass
+                    case error:
+                        self._leave_alone(file, error)
+        finally:
+            if sent:
+                self._context.shipments.sent_early(sent)
+        return total
+
+    def _leave_alone(self, file: LocalFile, error: Exception) -> None:
+        if isinstance(error, Fatal) or (isinstance(error, Transient) and error.endpoint is not None):
+            self._on_error(error)
+            return
+        if len(self._left_alone) >= _LEFT_ALONE:
+            self._left_alone.clear()
+        self._left_alone.add(file.file_id)

@@ -1,0 +1,42 @@
+"""Files that are kept because no read lease was to be had on them (``without_lease: keep``), and when they may go.
+
+A program that opened a file long before can write to it at any time, and only a lease tells of it. So such a file
+stays, archived as it is, until a lease is to be had: after the daemon was given CAP_LEASE, say. That is tried at each
+start, and when the operator asks for the study again; never in a loop.
+"""
+
+from __future__ import annotations
+
+from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
+from dicomwatchd.localfiles import WriterPresent, read_lease
+from dicomwatchd.pipeline.local import opened
+from dicomwatchd.pipeline.shipment import AfterArchive
+from dicomwatchd.queue.rows import LocalFile, Source
+from dicomwatchd.queue.shipments import Shipments
+
+REASON = "archived; kept because no read lease is to be had, so that a program that has it open cannot be seen"
+#: Kept files of a source that are tried at a start: leases come with a capability or a file system, for all alike.
+SAMPLE = 100
+
+
+def lease_on(source: Source, file: LocalFile) -> bool | None:
+    """Whether a read lease is to be had on this file now; None where that cannot be told, since the file is another
+    one, cannot be opened, or is open for writing somewhere."""
+    try:
+        with opened(source, file) as (_, fd), read_lease(fd) as leased:
+            return leased
+    except (SourceChanged, Unarchivable, Transient, WriterPresent):
+        return None
+
+
+def release_kept(shipments: Shipments, source: Source, rule: AfterArchive) -> int:
+    """At start: let the files of a source that were kept for want of a lease fall due, if a lease is to be had by now,
+    or none is asked for any more. Each is proven afresh before it goes, and kept again where its own lease is refused.
+    Returns how many."""
+    if not rule.delete and rule.keep_seconds is None:
+        return 0
+    if rule.needs_lease and not any(
+        lease_on(source, f) for f in shipments.kept_without_lease(source.source_id, SAMPLE)
+    ):
+        return 0
+    return shipments.release_kept(source.source_id)

@@ -1,0 +1,1 @@
+"""scripts/bench --scale: what grows with the backlog, and must not."""

@@ -1,0 +1,367 @@
+"""Entries cut off the end of the audit chain are missed, because heads of it were published in the archive."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd.archive import audit_heads, keys
+from dicomwatchd.archive.store import Content, Receipt
+from dicomwatchd.errors import OutOfReach, Permanent, Stopping
+from dicomwatchd.pipeline import anchoring
+from dicomwatchd.pipeline.anchoring import Anchoring
+from dicomwatchd.queue import audit, open_queue
+from dicomwatchd.queue.audit import FIRST
+from dicomwatchd.queue.schema import TABLES
+from tests.pieces import Log
+from tests.unit.memory_archive import MemoryStore
+from tests.unit.queues import STUDY, Bench
+
+
+class Place:
+    """A state, an archive, and the part of the daemon between them; `restart` is what a restart does to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.bench = Bench(directory)
+        self.store = MemoryStore()
+        self.log = Log()
+        self.begin()
+
+    def begin(self) -> None:
+        self.anchoring = Anchoring(self.bench.queue.audit, self.store, self.bench.clock, self.log)
+
+    def restart(self) -> None:
+        self.bench.reopen()
+        self.begin()
+
+    def delete(self, count: int = 1) -> None:
+        """Two entries for each deletion."""
+        for _ in range(count):
+            claim = self.bench.claimed(f"IM{self.bench.clock.seconds}")
+            self.bench.queue.shipments.purged(STUDY, self.bench.authorise(claim), [], [])
+            self.bench.finish(claim)
+
+    def cut_to(self, sequence: int) -> None:
+        self.bench.run("DELETE FROM audit WHERE sequence > ?", sequence)
+
+    def outcome(self) -> str:
+        """As somebody with the state and the archive sees it."""
+        return anchoring.compare(self.bench.queue.audit, self.store).outcome
+
+    def heads(self) -> list[int]:
+        found = [keys.parse_audit_head(key) for key in self.store.versions]
+        return sorted(number for number in found if number)
+
+    def told(self) -> list[dict[str, object]]:
+        return self.log.events("audit-cut")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.bench.queue.close()
+
+
+# -- publishing -----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_published_before_anything_was_deleted(place: Place) -> None:
+    place.anchoring.step()
+    assert place.store.versions == {}
+    assert place.outcome() == "none" and place.anchoring.problem is None
+
+
+def test_the_head_is_published_when_it_has_moved(place: Place) -> None:
+    place.delete()
+    place.anchoring.step()
+    place.anchoring.step()
+    assert place.heads() == [2]
+    place.delete(3)
+    place.anchoring.step()
+    assert place.heads() == [2, 8]
+    assert place.outcome() == "fits" and place.told() == []
+    head = place.bench.queue.audit.head()
+    found = audit_heads.newest(place.store, head.chain_id)
+    assert found is not None and (found.sequence, found.sha256) == (8, head.sha256)
+
+
+def test_a_restart_goes_on(place: Place) -> None:
+    place.delete()
+    place.anchoring.step()
+    place.restart()
+    place.anchoring.step()
+    place.delete()
+    place.anchoring.step()
+    assert place.heads() == [2, 4] and place.told() == []
+
+
+def test_what_is_published_says_nothing_of_a_patient(place: Place) -> None:
+    place.delete()
+    place.anchoring.step()
+    for key, versions in place.store.versions.items():
+        assert STUDY not in key and STUDY.encode() not in versions[-1]
+
+
+# -- cutting --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", range(8))
+def test_entries_cut_off_the_end_are_missed(place: Place, left: int) -> None:
+    place.delete(4)
+    place.anchoring.step()
+    place.cut_to(left)
+    assert place.bench.queue.audit.broken_at() is None, "the chain alone cannot tell"
+    assert place.outcome() == "cut"
+    place.anchoring.step()
+    assert [entry["audit_published"] for entry in place.told()] == [8]
+    assert "entry 8" in (place.anchoring.problem or "")
+    place.anchoring.step()
+    assert len(place.told()) == 1, "not at each step"
+    place.restart()
+    place.anchoring.step()
+    assert len(place.told()) == 2, "told at each start"
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_chain_that_has_grown_again_is_not_the_one_that_was_published(place: Place, running: bool) -> None:
+    place.delete(4)
+    place.anchoring.step()
+    place.cut_to(4)
+    place.delete(5)
+    if not running:
+        place.restart()
+    place.anchoring.step()
+    assert place.outcome() == "differs"
+    assert place.heads() == [8], "a newer head would cover what is missing"
+    place.delete(5)
+    for _ in range(3):
+        place.anchoring.step()
+        place.restart()
+    assert place.heads() == [8] and place.outcome() == "differs"
+
+
+def test_the_newest_entry_exchanged(place: Place) -> None:
+    """The chain alone cannot tell that either."""
+    place.delete()
+    place.anchoring.step()
+    place.cut_to(1)
+    with place.bench.queue._database.write() as db:
+        audit.append(db, STUDY, [{"kind": "restored", "file": 1, "at": 0.0}])
+    assert place.bench.queue.audit.broken_at() is None
+    assert place.outcome() == "differs"
+
+
+def test_what_came_after_the_newest_head_is_not_missed(place: Place) -> None:
+    """As the documentation says."""
+    place.delete(2)
+    place.anchoring.step()
+    place.delete()
+    place.cut_to(4)
+    assert place.outcome() == "fits"
+
+
+def test_a_restored_backup_is_a_chain_that_was_cut(place: Place, tmp_path: Path) -> None:
+    place.delete()
+    with sqlite3.connect(tmp_path / "backup.db") as backup:
+        place.bench.queue._database._connection.backup(backup)
+    backup.close()
+    place.delete()
+    place.anchoring.step()
+    other = tmp_path / "restored"
+    other.mkdir()
+    (tmp_path / "backup.db").rename(other / "state.db")
+    queue = open_queue(other, place.bench.clock, lambda _: None)
+    assert anchoring.compare(queue.audit, place.store).outcome == "cut"
+    queue.close()
+
+
+# -- other chains ---------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_state_is_no_alarm_and_is_seen(place: Place, tmp_path: Path) -> None:
+    place.delete()
+    place.anchoring.step()
+    old = place.bench.queue.audit.head().chain_id
+    place.bench.queue.close()
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    place.bench = Bench(fresh)
+    place.begin()
+    place.anchoring.step()
+    assert place.told() == [] and place.anchoring.problem is None
+    said = anchoring.report(place.bench.queue.audit, place.store)
+    assert said["outcome"] == "none" and said["holds"] and said["first_published_at"] is None
+    assert [chain["chain_id"] for chain in said["other_chains"]] == [old]
+    place.delete()
+    place.anchoring.step()
+    said = anchoring.report(place.bench.queue.audit, place.store)
+    assert said["outcome"] == "fits" and said["first_published_at"] is not None
+    assert said["chain_id"] != old and len(said["other_chains"]) == 1
+
+
+def test_two_daemons_do_not_mind_each_other(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = Place(tmp_path / "other")
+    other.store = place.store
+    other.begin()
+    for here in (place, other, place, other):
+        here.delete()
+        here.anchoring.step()
+    assert place.outcome() == other.outcome() == "fits"
+    assert place.told() == other.told() == []
+    place.cut_to(1)
+    assert (place.outcome(), other.outcome()) == ("cut", "fits")
+    other.bench.queue.close()
+
+
+def test_a_state_that_two_machines_run_on_is_told(place: Place, tmp_path: Path) -> None:
+    """A copy goes on with the same chain: two heads of one number, of which the store keeps the first."""
+    place.delete()
+    place.anchoring.step()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    with sqlite3.connect(copy / "state.db") as to:
+        place.bench.queue._database._connection.backup(to)
+    to.close()
+    other = Place(copy)
+    other.store = place.store
+    other.begin()
+    other.anchoring.step()
+    place.delete()
+    other.bench.clock.seconds += 5
+    other.delete()
+    place.anchoring.step()
+    other.anchoring.step()
+    assert place.told() == [] and len(other.told()) == 1
+    other.bench.queue.close()
+
+
+# -- an archive that is not well ------------------------------------------------------------------------------------
+
+
+def test_an_archive_out_of_reach_is_no_alarm(place: Place) -> None:
+    place.delete()
+    place.anchoring.step()
+    place.store.fault = OutOfReach("the store does not answer", endpoint="s3")
+    assert place.outcome() == "unknown"
+    said = anchoring.report(place.bench.queue.audit, place.store)
+    assert (said["outcome"], said["holds"], "does not answer" in said["text"]) == ("unknown", True, True)
+    place.restart()
+    for _ in range(3):
+        place.anchoring.step()
+    assert len(place.log.events("audit-unpublished")) == 1, "once, not at each step"
+    assert "cannot be published" in (place.anchoring.problem or "")
+    place.store.fault = None
+    place.delete()
+    place.anchoring.step()
+    assert place.anchoring.problem is None and place.heads() == [2, 4] and place.told() == []
+
+
+def test_nothing_is_tried_while_the_archive_is_in_trouble(place: Place) -> None:
+    place.delete()
+    place.anchoring = Anchoring(place.bench.queue.audit, place.store, place.bench.clock, place.log, lambda: True)
+    place.anchoring.step()
+    assert place.store.versions == {}
+
+
+@pytest.mark.parametrize("error", [Permanent("no right to create it", code="refused"), Stopping("draining")])
+def test_a_store_that_takes_no_head(place: Place, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the right to create objects there, say: told, and archiving goes on."""
+
+    def refuse(_key: str, _content: Content) -> Receipt:
+        raise error
+
+    place.delete()
+    with monkeypatch.context() as context:
+        context.setattr(place.store, "put", refuse)
+        place.anchoring.step()
+    assert (place.anchoring.problem is None) == isinstance(error, Stopping)
+    place.anchoring.step()
+    assert place.heads() == [2] and place.anchoring.problem is None
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"null", b"\xff", b'{"format": "dicomwatchd-audit-head/1"}'])
+def test_a_head_that_is_none_is_bad(place: Place, data: bytes) -> None:
+    place.delete()
+    place.anchoring.step()
+    chain_id = place.bench.queue.audit.head().chain_id
+    place.store.versions[keys.audit_head(chain_id, 2)] = [data]
+    assert place.outcome() == "unreadable"
+    place.restart()
+    place.anchoring.step()
+    assert len(place.told()) == 1
+
+
+def test_a_head_under_another_number(place: Place) -> None:
+    place.delete()
+    place.anchoring.step()
+    chain_id = place.bench.queue.audit.head().chain_id
+    head = place.store.versions.pop(keys.audit_head(chain_id, 2))
+    place.store.versions[keys.audit_head(chain_id, 9)] = head
+    assert place.outcome() == "unreadable"
+
+
+def test_a_bit_that_changed_on_the_way_is_no_alarm(place: Place) -> None:
+    place.delete()
+    place.anchoring.step()
+    key = keys.audit_head(place.bench.queue.audit.head().chain_id, 2)
+    before = place.store.reads.count(key)
+    place.store.wire = lambda name, time, chunks: (
+        iter([b"".join(chunks).replace(b"a", b"b")]) if (name, time) == (key, before + 1) else chunks
+    )
+    assert place.outcome() == "unknown"
+    assert place.outcome() == "fits"
+
+
+def test_other_things_below_the_heads_are_passed_over(place: Place) -> None:
+    place.delete()
+    place.anchoring.step()
+    prefix = keys.audit_heads_prefix(place.bench.queue.audit.head().chain_id)
+    for name in ("0", "00000000/x.json", "00000000/000000000000", "00000000/999999999997.json"):
+        place.store.versions[prefix + name] = [b"x"]
+    place.store.versions["audit/chains/x"] = [b"x"]
+    assert anchoring.report(place.bench.queue.audit, place.store)["outcome"] == "fits"
+
+
+# -- the chain's id -------------------------------------------------------------------------------------------------
+
+
+def test_each_state_has_its_own_and_keeps_it(place: Place, tmp_path: Path) -> None:
+    first = place.bench.queue.audit.head()
+    assert (first.sequence, first.sha256) == (0, FIRST)
+    place.restart()
+    assert place.bench.queue.audit.head() == first
+    other = tmp_path / "other"
+    other.mkdir()
+    queue = open_queue(other, place.bench.clock, lambda _: None)
+    assert queue.audit.head().chain_id != first.chain_id
+    queue.close()
+
+
+def test_a_state_from_before_gets_one(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "state.db") as old:
+        old.executescript(f"BEGIN; {TABLES} PRAGMA user_version = 1; COMMIT;")
+    old.close()
+    place = Place(tmp_path)
+    place.delete()
+    place.anchoring.step()
+    assert place.outcome() == "fits"
+    place.bench.queue.close()
+
+
+def test_the_newest_head_is_the_first_that_is_listed() -> None:
+    chain = "0123456789abcdef" * 2
+    numbers = [1, 2, 9, 10, 99, 9999, 10_000, 10_001, 123_456_789, keys.HIGHEST_SEQUENCE - 1]
+    made = [keys.audit_head(chain, number) for number in numbers]
+    assert sorted(made, reverse=True) == made
+    assert [keys.parse_audit_head(key) for key in made] == numbers
+    for bad in ("../x", "0123", chain.upper(), chain + "0"):
+        with pytest.raises(ValueError, match="named by"):
+            keys.audit_head(bad, 1)
+    for number in (0, -1, keys.HIGHEST_SEQUENCE + 1):
+        with pytest.raises(ValueError, match="numbered"):
+            keys.audit_head(chain, number)
