@@ -174,6 +174,8 @@ class Running:
         self._send_kept_again([*self._intakes, *self.uploads.sources()])
         for source in self._inbox_sources:
             leases.release_kept(self.queue.shipments, source, self._after_archive(source))
+        self.queue.shipments.queue_due()  # at once: a run that ends when all is done must not end before they are
+        self._dispatcher.wake()
         self.queue.arrivals.retire([*self._intakes, *self.uploads.sources()])
         for intake in list(self._intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
