@@ -202,9 +202,33 @@ class SqliteSettings(_Model):
     path: AbsolutePath
 
 
+class InstanceLayout(_Model):
+    """Each instance is an object of its own."""
+
+    kind: Literal["instance"] = "instance"
+
+
+class BundledLayout(_Model):
+    """Small instances of a study travel together, as an uncompressed tar archive with its index in the manifest."""
+
+    kind: Literal["bundled"]
+    size_bytes: WholeNumber = Field(
+        8 << 20, ge=1 << 20, le=16 << 20, description="A bundle is no larger; always one request, from memory"
+    )
+    below_bytes: WholeNumber = Field(1 << 20, ge=1, description="Larger instances remain objects of their own")
+
+    @field_validator("below_bytes")
+    @classmethod
+    def _fits(cls, value: int, info: ValidationInfo) -> int:
+        if value > info.data.get("size_bytes", value) // 2:
+            raise ValueError("must be at most half of size_bytes")
+        return value
+
+
 class Archive(_Model):
     store: Annotated[S3Settings | DirectorySettings, Field(discriminator="kind")]
     catalogue: Annotated[DynamoDBSettings | SqliteSettings, Field(discriminator="kind")]
+    layout: Annotated[InstanceLayout | BundledLayout, Field(discriminator="kind")] = InstanceLayout()
 
 
 class Config(_Model):

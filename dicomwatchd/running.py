@@ -15,7 +15,7 @@ from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.commands import commands
-from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
+from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.control import ControlServer
 from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised
@@ -26,7 +26,7 @@ from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
-from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source
@@ -83,7 +83,9 @@ def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
         store.close()
         catalogue.close()
         raise
-    return Archive(identity.archive_id, store, catalogue, memory)
+    layout = config.archive.layout
+    bundling = Bundling(layout.below_bytes, layout.size_bytes) if isinstance(layout, BundledLayout) else None
+    return Archive(identity.archive_id, store, catalogue, memory, bundling)
 
 
 class Running:

@@ -23,10 +23,11 @@ from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
-from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
+from tests.unpacking import unpacked
 
 ARCHIVE_ID = "archive-of-tests"
 
@@ -77,6 +78,7 @@ class Pieces:
         catalogue: Catalogue | None = None,
         after_archive: AfterArchive | None = None,
         clock: FakeClock | None = None,
+        bundling: Bundling | None = None,
         **changes: Any,
     ) -> None:
         self.root = root
@@ -92,6 +94,7 @@ class Pieces:
         self.catalogue: Catalogue = catalogue or MemoryCatalogue()
         self.after_archive = after_archive or AfterArchive(delete=True)
         self.settings = settings(**changes)
+        self.bundling = bundling
         self.fatal: Fatal | None = None
         self.queue: Queue
         self.start()
@@ -127,7 +130,7 @@ class Pieces:
         ]
         of_source = {intake.source.source_id: intake for intake in self.intakes}
         self.context = Context(
-            archive=Archive(ARCHIVE_ID, self.store, self.catalogue),
+            archive=Archive(ARCHIVE_ID, self.store, self.catalogue, bundling=self.bundling),
             shipments=self.queue.shipments,
             sources=lambda: by_id,
             after_archive=lambda _: self.after_archive,
@@ -200,8 +203,10 @@ class Pieces:
         return sorted(path for inbox in self.inboxes for path in inbox.rglob("*") if not path.is_dir())
 
     def archived(self) -> set[str]:
-        """The SHA-256 of every object in the memory store."""
-        return {hashlib.sha256(data[-1]).hexdigest() for key, data in self.memory.versions.items() if ".dcm" in key}
+        """The SHA-256 of every instance in the memory store."""
+        held = [data[-1] for key, data in self.memory.versions.items() if ".dcm" in key]
+        held += [one for key, data in self.memory.versions.items() if ".tar" in key for one in unpacked(data[-1])]
+        return {hashlib.sha256(data).hexdigest() for data in held}
 
     def manifest(self, study: str) -> Manifest:
         found = manifests.latest(self.store, Uid(study))

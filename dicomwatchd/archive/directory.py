@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
@@ -113,7 +114,14 @@ class DirectoryStore:
             if folder_fd is not None:
                 yield from self._walk(folder_fd, f"{folder}/" if folder else "", prefix)
 
-    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:  # noqa: ARG002  has no versions
+    def read(
+        self,
+        key: str,
+        version_id: str | None = None,  # noqa: ARG002  has no versions
+        *,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
+    ) -> Iterator[bytes]:
         """Out of the device, as far as the kernel can be told to forget what it has in memory."""
         folder, name = _split(key)
         with self._archive() as root_fd, _at_work("read"):
@@ -122,8 +130,11 @@ class DirectoryStore:
                     localfiles.directory(root_fd, folder) as folder_fd,
                     localfiles.regular_file(folder_fd, name) as fd,
                 ):
-                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-                    while chunk := os.read(fd, _READ_BYTES):
+                    os.posix_fadvise(fd, offset_bytes, length_bytes or 0, os.POSIX_FADV_DONTNEED)
+                    left = sys.maxsize if length_bytes is None else length_bytes
+                    while chunk := os.pread(fd, min(left, _READ_BYTES), offset_bytes):
+                        offset_bytes += len(chunk)
+                        left -= len(chunk)
                         yield chunk
             except FileNotFoundError as error:
                 raise Permanent("the object is not in the archive", code="no-such-object") from error

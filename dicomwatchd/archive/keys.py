@@ -1,6 +1,7 @@
 """Names of the objects in the store: the layout that `fetch`, a rebuild and a person with the aws CLI rely on.
 
     studies/<StudyUID>/series/<SeriesUID>/<SOPInstanceUID>/<sha256>.dcm
+    studies/<StudyUID>/bundles/<sha256 of the bundle>.tar
     studies/<StudyUID>/manifests/<revision, 8 digits>.json
     archive.json
     audit/chains/<chain>.json                       an audit chain of a daemon, and when it was first seen
@@ -31,6 +32,7 @@ _INSTANCE = re.compile(r"studies/([0-9.]+)/series/([0-9.]+)/([0-9.]+)/([0-9a-f]{
 _CHAIN = re.compile(r"[0-9a-f]{32}\Z")
 _AUDIT_CHAIN = re.compile(r"audit/chains/([0-9a-f]{32})\.json\Z")
 _AUDIT_HEAD = re.compile(r"audit/heads/[0-9a-f]{32}/([0-9]{8})/(\1[0-9]{4})\.json\Z")
+_BUNDLE = re.compile(r"([0-9a-f]{64})(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.tar\Z")
 _MANIFEST = re.compile(r"studies/([0-9.]+)/manifests/([0-9]{8})\.json\Z")
 
 
@@ -72,6 +74,27 @@ def parse_instance(key: str) -> tuple[Uid, Uid, Uid, str] | None:
     except InvalidUid:
         return None
     return found if is_instance(key, *found) else None
+
+
+def bundles_prefix(study: Uid) -> str:
+    return f"{STUDIES}{study}/bundles/"
+
+
+def bundle(study: Uid, sha256: str, attempt: int = 1) -> str:
+    """The key of a bundle of instances, by the SHA-256 of the whole bundle; ``attempt`` as for an instance."""
+    if not _SHA256.match(sha256):
+        raise ValueError("not a lower-case hexadecimal SHA-256")
+    if attempt < 1:
+        raise ValueError("the first attempt is number 1")
+    suffix = f"-{attempt}" if attempt > 1 else ""
+    return f"{bundles_prefix(study)}{sha256}{suffix}.tar"
+
+
+def bundle_sha256(key: str, study: Uid) -> str | None:
+    """The SHA-256 that ``key`` names, whatever the attempt, or None if it is no key of a bundle of this study."""
+    prefix = bundles_prefix(study)
+    match = _BUNDLE.match(key, len(prefix)) if key.startswith(prefix) else None
+    return match[1] if match is not None else None
 
 
 def manifest(study: Uid, revision: int) -> str:

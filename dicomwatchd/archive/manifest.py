@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any
 
 from dicomwatchd.archive import keys
@@ -35,6 +36,9 @@ class ManifestInstance:
 
     ``original_path`` is the path below the inbox it came from; it may name the patient and stays in the manifest.
     ``verified_by`` says what proved the stored bytes: "etag-md5", "checksum" or "read-back".
+
+    An instance of a bundle has the bundle's ``key``, ``etag`` and ``version_id``, and says where in it its own bytes
+    begin and how large the bundle is; an instance that is an object of its own says neither.
     """
 
     series_uid: Uid
@@ -51,9 +55,12 @@ class ManifestInstance:
     stored_at: str
     verified_by: str
     repairs: tuple[str, ...] = ()
+    offset_bytes: int | None = None
+    bundle_bytes: int | None = None
 
 
 _INSTANCE_FIELDS = tuple(item.name for item in fields(ManifestInstance))
+_BUNDLED_FIELDS = ("offset_bytes", "bundle_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,14 @@ class Manifest:
                 "damaged_keys": self.damaged_keys,
             }
             lines = ",\n  ".join(
-                _dumps({name: getattr(instance, name) for name in _INSTANCE_FIELDS}) for instance in self.instances
+                _dumps(
+                    {
+                        name: getattr(instance, name)
+                        for name in _INSTANCE_FIELDS
+                        if instance.offset_bytes is not None or name not in _BUNDLED_FIELDS
+                    }
+                )
+                for instance in self.instances
             )
             text = _dumps(head)[:-1] + ',\n "instances": [\n  ' + lines + "\n ]}\n"
             self._text["bytes"] = text.encode("ascii")
@@ -144,6 +158,7 @@ class Manifest:
             )
             if len({_content(item) for item in manifest.instances}) != len(manifest.instances):
                 raise ValueError("an instance is there twice")
+            _require_disjoint(manifest.instances)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Permanent) as error:
             if isinstance(error, Permanent) and error.code == NEWER:
                 raise
@@ -338,8 +353,16 @@ def _instance(study: Uid, raw: dict[str, object]) -> ManifestInstance:
         _text("" if optional is None else optional)
     _number(item.size_bytes, 0, _SIZE_LIMIT_BYTES)
     item = replace(item, series_uid=Uid(item.series_uid), sop_instance_uid=Uid(item.sop_instance_uid))
-    if not keys.is_instance(item.key, study, item.series_uid, item.sop_instance_uid, item.sha256):
-        raise ValueError("a key that does not belong to its instance")
+    if item.offset_bytes is None and item.bundle_bytes is None:
+        if not keys.is_instance(item.key, study, item.series_uid, item.sop_instance_uid, item.sha256):
+            raise ValueError("a key that does not belong to its instance")
+        return item
+    _digest(item.sha256)
+    if keys.bundle_sha256(item.key, study) is None:
+        raise ValueError("a key that is no bundle's of this study")
+    bundle_bytes = _number(item.bundle_bytes, 1, _SIZE_LIMIT_BYTES)
+    _number(item.size_bytes, 1, bundle_bytes)
+    _number(item.offset_bytes, 0, bundle_bytes - item.size_bytes)
     return item
 
 
@@ -347,6 +370,16 @@ def _newer_format() -> Permanent:
     return Permanent(
         "a manifest in the store was written by a newer dicomwatchd", code=NEWER, hint="bring this one up to date"
     )
+
+
+def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
+    """Raises ValueError where two instances share bytes of a bundle, or give it two sizes."""
+    spans = sorted(
+        (i.key, i.offset_bytes, i.size_bytes, i.bundle_bytes) for i in instances if i.offset_bytes is not None
+    )
+    for (key, offset, size, whole), (next_key, next_offset, _, next_whole) in pairwise(spans):
+        if key == next_key and (offset + size > next_offset or whole != next_whole):
+            raise ValueError("two instances share bytes of a bundle, or give it two sizes")
 
 
 def _md5(data: bytes) -> str:

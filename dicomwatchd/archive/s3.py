@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
 
-from dicomwatchd.archive import aws, probe, s3_setup, s3_wire
+from dicomwatchd.archive import aws, probe, ranges, s3_setup, s3_wire
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.s3_bucket import S3Bucket
 from dicomwatchd.archive.s3_multipart import PART_BYTES, SENDING_THREADS, MultipartSender
@@ -120,18 +120,46 @@ class S3Store:
             return self._bucket.listing(prefix)
         return self._bucket.listing(prefix, partial(s3_wire.list_objects, self._wire))
 
-    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
-        """GetObject. A body that ends early raises OutOfReach."""
+    def read(
+        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Iterator[bytes]:
+        """GetObject, with Range for a part. A body that ends early raises OutOfReach."""
+        wanted = ranges.Wanted(offset_bytes, length_bytes) if length_bytes is not None else None
+        found = None
         if self._wire is not None:
             query = {"versionId": version_id} if version_id is not None else {}
-            found = self._wire.get(self._bucket.full_key(key), query)
-            if found is not None:
-                yield from self._chunks(found)
-                return
+            found = self._wire.get(self._bucket.full_key(key), query, wanted)
+        if found is not None:
+            chunks, surplus_bytes = self._chunks(found), found.surplus_bytes
+        elif (answered := self._asked(key, version_id, wanted)) is not None:
+            chunks, surplus_bytes = answered
+        else:
+            return
+        with closing(chunks):
+            yield from ranges.cut(chunks, surplus_bytes, length_bytes)
+
+    def _asked(
+        self, key: str, version_id: str | None, wanted: ranges.Wanted | None
+    ) -> tuple[Generator[bytes, None, None], int] | None:
+        """The chunks of botocore's answer, and how many bytes of them come before what is wanted; None where the
+        object ends before."""
         arguments: Any = {"VersionId": version_id} if version_id is not None else {}
-        with self._bucket.translated("GetObject"):
+        if wanted is not None:
+            arguments["Range"] = wanted.header
+        try:
             answer = self._bucket.client.get_object(**self._bucket.address(key), **arguments)
-        body, left = answer["Body"], answer["ContentLength"]
+        except aws.FOREIGN as error:
+            if wanted is not None and aws.http_status(error) == 416:
+                return None
+            raise aws.translate(error, operation="GetObject", endpoint=self._bucket.endpoint) from error
+        body, size_bytes = answer["Body"], answer["ContentLength"]
+        surplus_bytes = ranges.surplus(wanted, answer.get("ContentRange"), size_bytes)
+        if surplus_bytes is None:
+            body.close()
+            raise OutOfReach("GetObject answered with another part", endpoint=self._bucket.endpoint)
+        return self._read(body, size_bytes), surplus_bytes
+
+    def _read(self, body: Any, left: int) -> Generator[bytes, None, None]:
         try:
             while True:
                 with self._bucket.translated("GetObject"):
@@ -145,7 +173,7 @@ class S3Store:
         finally:
             body.close()
 
-    def _chunks(self, found: Body) -> Iterator[bytes]:
+    def _chunks(self, found: Body) -> Generator[bytes, None, None]:
         with closing(found.chunks(_CHUNK_BYTES)) as chunks:
             while True:
                 with self._bucket.translated("GetObject"):

@@ -81,6 +81,8 @@ class S3Bucket:
             arguments["ContentType"] = "application/dicom"
         elif key.endswith(".json"):
             arguments["ContentType"] = "application/json"
+        elif key.endswith(".tar"):
+            arguments["ContentType"] = "application/x-tar"
         return arguments
 
     def translated(self, operation: str) -> AbstractContextManager[None]:

@@ -153,9 +153,15 @@ class ObjectStore(Protocol):
         """All objects whose key starts with ``prefix``, in key order, streamed."""
         ...
 
-    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+    def read(
+        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Iterator[bytes]:
         """The object's bytes in chunks of at most 1 MiB, from the store itself. Raises Permanent (code
-        "no-such-object") when it is not there."""
+        "no-such-object") when it is not there.
+
+        With ``length_bytes`` (1 or more) the bytes from ``offset_bytes`` on, as many of them as the object has:
+        fewer, or none, where it ends before. Without it ``offset_bytes`` is 0.
+        """
         ...
 
     def check(self) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from dicomwatchd.archive import evidence, keys
+from dicomwatchd.archive.bundle import Span, read_back
+from dicomwatchd.archive.evidence import Problem
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
 from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
+from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 
@@ -61,11 +64,12 @@ def verify(
     map: Map = map,
     progress: Callable[[int, int], None] = lambda _files, _size_bytes: None,
 ) -> Verification:
-    """Look at every instance of the manifest. ``progress`` is told of files and bytes settled, in this thread.
+    """Look at every instance of the manifest; ``progress`` is told of files and bytes settled, in this thread.
 
     Shallow: the store's listing must show each key with the recorded size and ETag. What differs, or is not listed,
     is read back and hashed before it is called a problem: an ETag changes when a store re-encrypts or copies an
-    object. Where the store keeps no ETag only existence and size are compared. Deep: every byte is read back.
+    object. Where the store keeps no ETag only existence and size are compared. Instances of a bundle go by what is
+    listed of the bundle. Deep: every byte is read back, and each instance hashed by itself.
 
     Raises Transient when the store does not answer, for then nothing is known; Fatal.
     """
@@ -78,21 +82,56 @@ def verify(
             doubtful.append(item)
         else:
             work.settle(item, "")
-    receipts = (Receipt(i.key, i.size_bytes, i.sha256, created=False, version_id=i.version_id) for i in doubtful)
-    by_key = {item.key: item for item in doubtful}
-    for verdict in evidence.examine(store, receipts, deep=True, map=map):
-        item = by_key[verdict.receipt.key]
-        work.settle(item, "" if verdict.holds else verdict.problem)
-        work.read_back += verdict.holds
+    for item, problem in _read_back(store, doubtful, map):
+        work.settle(item, problem)
+        work.read_back += not problem
         seen = listed.get(item.key)
-        if verdict.holds and item.version_id is not None and seen is not None and not _agrees(item, seen):
-            work.overwritten.append(item.key)
+        if not problem and item.version_id is not None and seen is not None and not _agrees(item, seen):
+            work.overwritten.add(item.key)
     return work.result()
+
+
+def _read_back(
+    store: ObjectStore, items: list[ManifestInstance], map: Map
+) -> Iterator[tuple[ManifestInstance, Problem]]:
+    """Every byte of these instances, hashed; a bundle is read once for all of its own."""
+    by_key: dict[str, ManifestInstance] = {}
+    bundles: dict[tuple[str, str | None], list[ManifestInstance]] = {}
+    for item in items:
+        if item.offset_bytes is None:
+            by_key[item.key] = item
+        else:
+            bundles.setdefault((item.key, item.version_id), []).append(item)
+    receipts = (Receipt(i.key, i.size_bytes, i.sha256, created=False, version_id=i.version_id) for i in by_key.values())
+    for verdict in evidence.examine(store, receipts, deep=True, map=map):
+        yield by_key[verdict.receipt.key], verdict.problem
+    for found in map(lambda members: _read_bundle(store, members), bundles.values()):
+        yield from found
+
+
+def _read_bundle(store: ObjectStore, members: list[ManifestInstance]) -> list[tuple[ManifestInstance, Problem]]:
+    """As `evidence` does: wrong bytes are read once more before they are called so."""
+    found = _read_bundle_once(store, members)
+    return _read_bundle_once(store, members) if any(problem in ("size", "content") for _, problem in found) else found
+
+
+def _read_bundle_once(store: ObjectStore, members: list[ManifestInstance]) -> list[tuple[ManifestInstance, Problem]]:
+    spans = {item: Span(item.offset_bytes or 0, item.size_bytes, item.sha256) for item in members}
+    try:
+        read = read_back(store, members[0].key, members[0].version_id, spans.values())
+    except Permanent as error:
+        problem: Problem = "missing" if error.code == "no-such-object" else "unreadable"
+        return [(item, problem) for item in members]
+    return [
+        (item, "" if span in read.held else "size" if read.size_bytes < span.end_bytes else "content")
+        for item, span in spans.items()
+    ]
 
 
 def _agrees(item: ManifestInstance, seen: StoredObject) -> bool:
     etag_differs = item.etag is not None and seen.etag is not None and item.etag != seen.etag
-    return seen.size_bytes == item.size_bytes and not etag_differs
+    size_bytes = item.size_bytes if item.bundle_bytes is None else item.bundle_bytes
+    return seen.size_bytes == size_bytes and not etag_differs
 
 
 @dataclass(slots=True)
@@ -101,20 +140,21 @@ class _Work:
     manifest: Manifest
     progress: Callable[[int, int], None]
     problems: list[InstanceProblem] = field(default_factory=list)
-    overwritten: list[str] = field(default_factory=list)
+    overwritten: set[str] = field(default_factory=set)
     files: int = 0
     size_bytes: int = 0
     read_back: int = 0
     unrecorded: int = 0
 
     def list_objects(self) -> dict[str, StoredObject]:
-        """What the store lists of the manifest's keys; counts the others below the series."""
+        """What the store lists of the manifest's keys; counts the others of the study that are no manifests."""
         wanted = {item.key for item in self.manifest.instances}
         found = {}
-        for seen in self.store.listing(f"{keys.study_prefix(self.manifest.study_uid)}series/"):
+        manifests = keys.manifests_prefix(self.manifest.study_uid)
+        for seen in self.store.listing(keys.study_prefix(self.manifest.study_uid)):
             if seen.key in wanted:
                 found[seen.key] = seen
-            else:
+            elif not seen.key.startswith(manifests):
                 self.unrecorded += 1
         return found
 

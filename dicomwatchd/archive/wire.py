@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from urllib.parse import quote
 
+from dicomwatchd.archive.ranges import Wanted, surplus
+
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
 #: After so many refusals and failures in a row the short way rests: the store is down, or it does not fit this one.
@@ -125,17 +127,18 @@ class Wire:
             return self._noted(None)
         return self._noted(answer if answer.status in (200, 409, 412) else None)
 
-    def get(self, key: str, query: Mapping[str, str]) -> Body | None:
-        """GetObject of the full ``key``. A body that has begun and breaks off raises OSError while it is read; any
-        answer but a success is None."""
-        began = self._begin("GET", quote(key, safe=_SAFE), query, _EMPTY_SHA256, {}, b"")
+    def get(self, key: str, query: Mapping[str, str], wanted: Wanted | None = None) -> Body | None:
+        """GetObject of the full ``key``, or of the part that is ``wanted``. A body that has begun and breaks off raises
+        OSError while it is read; any answer but a success is None."""
+        headers = {"range": wanted.header} if wanted is not None else {}
+        began = self._begin("GET", quote(key, safe=_SAFE), query, _EMPTY_SHA256, headers, b"")
         if began is None:
             return None
         connection, answer = began
         try:
-            if answer.status != 200:
+            if answer.status not in (200, 206):
                 raise _OddAnswer
-            body = Body(connection, answer, self._idle.append)
+            body = Body(connection, answer, self._idle.append, wanted)
         except _OddAnswer:
             connection.close()
             return self._noted(None)
@@ -326,12 +329,24 @@ class _Connection:
 class Body:
     """The body of an answer, of a length known beforehand. Read to its end, its connection is used again."""
 
-    def __init__(self, connection: _Connection, answer: Answer, give_back: Callable[[_Connection], None]) -> None:
-        """Raises _OddAnswer where the length is not known."""
+    def __init__(
+        self,
+        connection: _Connection,
+        answer: Answer,
+        give_back: Callable[[_Connection], None],
+        wanted: Wanted | None = None,
+    ) -> None:
+        """``surplus_bytes`` come before what is ``wanted``. Raises _OddAnswer where the length is not known, or this
+        is another part of the object."""
         length = answer.headers.get("content-length", "")
         if "transfer-encoding" in answer.headers or "content-encoding" in answer.headers or not length.isdecimal():
             raise _OddAnswer
         self.length = int(length)
+        content_range = answer.headers.get("content-range")
+        surplus_bytes = surplus(wanted, content_range, self.length)
+        if surplus_bytes is None or (answer.status == 206) != (content_range is not None):
+            raise _OddAnswer
+        self.surplus_bytes = surplus_bytes
         self._connection = connection
         self._give_back = give_back
         self._closes = answer.headers.get("connection", "").lower() == "close"

@@ -52,6 +52,7 @@ def prove(invocation: Invocation, study: Uid, socket_path: Path | None, as_json:
                 ("Authorised", f"{file['authorised_at']}, audit entry {file['sequence']}"),
                 ("SHA-256", proof["sha256"]),
                 ("Size", f"{proof['size_bytes']} bytes"),
+                ("Bundle", _within(proof)),
                 ("Verified", f"{proof['verified_by']} at {file['verified_at']}"),
                 ("In", output.clean(proof["destination"])),
                 ("Version", proof["version_id"]),
@@ -81,6 +82,15 @@ def _say_published(published: dict[str, Any]) -> None:
                 f" first published at {other['first_published_at']}."
             )
         )
+
+
+def _within(proof: dict[str, Any]) -> str | None:
+    """Where in the object the instance is, if that is a bundle."""
+    if proof.get("offset_bytes") is None:
+        return None
+    return (
+        f"from byte {proof['offset_bytes']} of the object's {proof['bundle_bytes']}, SHA-256 {proof['bundle_sha256']}"
+    )
 
 
 @click.command()

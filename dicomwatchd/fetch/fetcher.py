@@ -15,7 +15,8 @@ from dicomwatchd.archive.manifest import Manifest, ManifestInstance
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.fetch.folder import DiskFull, Occupied, TargetFolder, Temporary
-from dicomwatchd.fetch.plan import file_names
+from dicomwatchd.fetch.neighbours import Neighbours
+from dicomwatchd.fetch.plan import file_names, together
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
 from dicomwatchd.model import Digest, Uid
 
@@ -31,6 +32,8 @@ class BadObject(Permanent):
 
 class Fetcher:
     """Fetches studies from one store over ``threads`` connections. Memory: a chunk for each thread.
+
+    Neighbours in a bundle come in one read; whatever does not come back right that way is then fetched by itself.
 
     A read that breaks off is begun again, ``attempts`` times in all, a jittered moment apart: no client repeats a
     request whose body it has begun to hand out. ``token`` gives 16 hex digits for the name of a temporary file,
@@ -50,6 +53,7 @@ class Fetcher:
         executor: Callable[[int], Executor] = ThreadPoolExecutor,
     ) -> None:
         self._store = store
+        self._neighbours = Neighbours(store)
         self._threads = threads
         self._attempts = attempts
         self._sleep = sleep
@@ -79,10 +83,11 @@ class Fetcher:
         if unknown:
             raise Permanent(f"the study has no series {min(unknown)}", code="series-not-found")
         named = file_names(i for i in manifest.instances if series is None or i.series_uid in series)
-        run = Run(manifest, named, progress)
+        groups = together(named)
+        run = Run(manifest, groups, progress)
         with TargetFolder.opened(directory, self._token) as folder:
             self._remove_leftovers(folder, {item.series_uid for item, _ in named})
-            self._work_through(run, folder, threads=max(1, min(self._threads, len(named))))
+            self._work_through(run, folder, threads=max(1, min(self._threads, len(groups))))
             for uid in sorted(run.series_with_files):
                 with folder.series(uid) as target:
                     target.flush()
@@ -107,17 +112,27 @@ class Fetcher:
                 run.stop(None)
 
     def _work(self, run: Run, folder: TargetFolder) -> None:
-        for item, name in run.todo():
+        for group in run.todo():
             try:
-                run.check()
-                self._bring(run, folder, item, name)
+                brought = self._neighbours.bring(run, folder, group) if len(group) > 1 else set()
             except Fatal as error:
                 run.stop(error)
                 raise
-            except DicomwatchdError as error:
-                run.fail(item, error)
-                if isinstance(error, DiskFull) or run.out_of_reach_in_a_row >= _GIVE_UP_AFTER:
-                    run.stop(error)
+            for item, name in group:
+                if item not in brought:
+                    self._bring_one(run, folder, item, name)
+
+    def _bring_one(self, run: Run, folder: TargetFolder, item: ManifestInstance, name: str) -> None:
+        try:
+            run.check()
+            self._bring(run, folder, item, name)
+        except Fatal as error:
+            run.stop(error)
+            raise
+        except DicomwatchdError as error:
+            run.fail(item, error)
+            if isinstance(error, DiskFull) or run.out_of_reach_in_a_row >= _GIVE_UP_AFTER:
+                run.stop(error)
 
     def _bring(self, run: Run, folder: TargetFolder, item: ManifestInstance, name: str) -> None:
         """One instance to its name, from the first source that has its bytes."""
@@ -127,10 +142,10 @@ class Fetcher:
                 run.found(item)
                 return
             trouble: BadObject | None = None
-            for key, version_id in self._sources(run.manifest.study_uid, item):
+            for key, version_id, offset in self._sources(run.manifest.study_uid, item):
                 with target.temporary() as file:
                     try:
-                        self._copy(run, item, key, version_id, file)
+                        self._copy(run, item, key, version_id, offset, file)
                     except BadObject as error:
                         trouble = trouble or error
                         continue
@@ -144,21 +159,38 @@ class Fetcher:
                 return
         raise trouble or BadObject("nothing in the store could be read")
 
-    def _sources(self, study: Uid, item: ManifestInstance) -> Iterator[tuple[str, str | None]]:
-        """Where the bytes may be: the recorded version, what the key holds now, keys of the same SHA-256."""
-        yield item.key, item.version_id
+    def _sources(self, study: Uid, item: ManifestInstance) -> Iterator[tuple[str, str | None, int | None]]:
+        """Where the bytes may be: the recorded version, what the key holds now, keys of the same SHA-256; from this
+        offset of a bundle on, or as an object of their own (None)."""
+        yield item.key, item.version_id, item.offset_bytes
         if item.version_id is not None:
-            yield item.key, None
-        prefix = item.key.rpartition("/")[0] + "/"
+            yield item.key, None, item.offset_bytes
+        of_bundle = keys.bundle_sha256(item.key, study)
+        own = keys.instance(study, item.series_uid, item.sop_instance_uid, item.sha256)
         try:
-            others = [found.key for found in self._store.listing(prefix) if found.key != item.key]
+            if of_bundle is not None:
+                bundles = list(self._store.listing(keys.bundle(study, of_bundle).removesuffix(".tar")))
+                for found in bundles:
+                    if found.key != item.key and keys.bundle_sha256(found.key, study) == of_bundle:
+                        yield found.key, None, item.offset_bytes
+            others = list(self._store.listing(own.rpartition("/")[0] + "/"))
         except DicomwatchdError:
             return  # what was wrong with the recorded object is the news
-        for key in others:
-            if keys.is_instance(key, study, item.series_uid, item.sop_instance_uid, item.sha256):
-                yield key, None
+        for found in others:
+            if found.key != item.key and keys.is_instance(
+                found.key, study, item.series_uid, item.sop_instance_uid, item.sha256
+            ):
+                yield found.key, None, None
 
-    def _copy(self, run: Run, item: ManifestInstance, key: str, version_id: str | None, file: Temporary) -> None:
+    def _copy(
+        self,
+        run: Run,
+        item: ManifestInstance,
+        key: str,
+        version_id: str | None,
+        offset_bytes: int | None,
+        file: Temporary,
+    ) -> None:
         """Fill ``file`` with exactly the recorded bytes. Raises BadObject when the source has others."""
         for attempt in range(1, self._attempts + 1):
             run.check()
@@ -166,7 +198,7 @@ class Fetcher:
             came_in = 0
             digest = hashlib.sha256()
             try:
-                for chunk in self._chunks(key, version_id):
+                for chunk in self._chunks(key, version_id, offset_bytes, item.size_bytes):
                     run.check()
                     came_in += len(chunk)
                     if came_in > item.size_bytes:
@@ -189,10 +221,13 @@ class Fetcher:
                 raise
             self._sleep(attempt * (0.5 + self._jitter()))
 
-    def _chunks(self, key: str, version_id: str | None) -> Iterator[bytes]:
+    def _chunks(self, key: str, version_id: str | None, offset_bytes: int | None, size_bytes: int) -> Iterator[bytes]:
         """The store's chunks; what the store says of the object in particular becomes BadObject."""
         try:
-            yield from self._store.read(key, version_id)
+            if offset_bytes is None:
+                yield from self._store.read(key, version_id)
+            else:
+                yield from self._store.read(key, version_id, offset_bytes=offset_bytes, length_bytes=size_bytes)
         except Permanent as error:
             missing = error.code == "no-such-object"
             raise BadObject("the object is missing from the store" if missing else error.message) from error

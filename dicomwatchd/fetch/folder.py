@@ -174,7 +174,7 @@ class Temporary:
         except OSError as error:
             raise _translated(error, "the file cannot be written") from error
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append all of ``data``. Raises DiskFull, Permanent."""
         rest = memoryview(data)
         try:

@@ -14,6 +14,8 @@ from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
 
 _REPAIR_HINT = "archiving any file of the study again records it anew"
+#: Instances of one bundle that one thread brings: more would leave the other threads idle at the end.
+_TOGETHER = 64
 _SHORT = 8  # hex digits of the SHA-256 in the name of a file whose UID has several contents
 
 
@@ -104,6 +106,22 @@ def _read(store: ObjectStore, key: str, sha256: str | None) -> Manifest:
             hint="--no-catalogue goes by the store alone; `dicomwatchctl verify --deep` examines the study",
         )
     return manifest
+
+
+def together(named: Iterable[tuple[ManifestInstance, str]]) -> list[list[tuple[ManifestInstance, str]]]:
+    """What is fetched in one go: neighbours in a bundle, in the order in which they lie there; each other instance by
+    itself."""
+    groups: list[list[tuple[ManifestInstance, str]]] = []
+    in_bundles: dict[tuple[str, str | None], list[tuple[ManifestInstance, str]]] = {}
+    for item, name in named:
+        if item.offset_bytes is None:
+            groups.append([(item, name)])
+        else:
+            in_bundles.setdefault((item.key, item.version_id), []).append((item, name))
+    for members in in_bundles.values():
+        members.sort(key=lambda member: member[0].offset_bytes or 0)
+        groups += [members[at : at + _TOGETHER] for at in range(0, len(members), _TOGETHER)]
+    return groups
 
 
 def file_names(instances: Iterable[ManifestInstance]) -> list[tuple[ManifestInstance, str]]:

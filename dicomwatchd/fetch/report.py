@@ -69,16 +69,16 @@ class Run:
     def __init__(
         self,
         manifest: Manifest,
-        named: Sequence[tuple[ManifestInstance, str]],
+        groups: Sequence[Sequence[tuple[ManifestInstance, str]]],
         progress: Callable[[FetchProgress], None],
     ) -> None:
         self.manifest = manifest
-        self._next = iter(named)
+        self._next = iter(groups)
         self._progress = progress
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._files_total = len(named)
-        self._bytes_total = sum(item.size_bytes for item, _ in named)
+        self._files_total = sum(map(len, groups))
+        self._bytes_total = sum(item.size_bytes for group in groups for item, _ in group)
         self._bytes_done = 0
         self.stopped_by: DicomwatchdError | None = None
         self.fetched = self.fetched_bytes = self.already_there = 0
@@ -87,14 +87,15 @@ class Run:
         self.bad_objects: list[FetchFailure] = []
         self.series_with_files: set[Uid] = set()
 
-    def todo(self) -> Iterator[tuple[ManifestInstance, str]]:
-        """Each instance once over all threads. After a stop they are still handed out, to be counted as failed."""
+    def todo(self) -> Iterator[Sequence[tuple[ManifestInstance, str]]]:
+        """Each group of instances once over all threads. After a stop they are still handed out, to be counted as
+        failed."""
         while True:
             with self._lock:
-                item = next(self._next, None)
-            if item is None:
+                group = next(self._next, None)
+            if group is None:
                 return
-            yield item
+            yield group
 
     def stop(self, reason: DicomwatchdError | None) -> None:
         with self._lock:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from dicomwatchd.archive.store import Receipt
 from dicomwatchd.errors import DicomwatchdError, Fatal, SourceChanged, Stopping, Transient
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.shipment import Context, receipt_text, source_of
-from dicomwatchd.pipeline.stages import COMMIT_EVERY, send_file
+from dicomwatchd.pipeline import sending
+from dicomwatchd.pipeline.sending import Parcel
+from dicomwatchd.pipeline.shipment import Context, Place, source_of
+from dicomwatchd.pipeline.stages import COMMIT_EVERY
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile
 
@@ -75,17 +76,22 @@ class EarlySender:
         return total
 
     def _wanted(self, file: LocalFile) -> bool:
-        return file.file_id not in self._left_alone and self._context.sends_early(source_of(file, self._context))
+        """What goes into a bundle waits for the others that will be in it."""
+        bundling = self._context.archive.bundling
+        alone = bundling is None or file.identity.size_bytes >= bundling.below_bytes
+        early = self._context.sends_early(source_of(file, self._context))
+        return alone and early and file.file_id not in self._left_alone
 
     def _goes_on(self) -> bool:
         return not self._leaving and self._may_go_on()
 
     def _send_page(self, page: list[LocalFile], run: Map) -> int:
-        def send(file: LocalFile) -> tuple[LocalFile, Receipt | Exception | None]:
+        def send(file: LocalFile) -> tuple[LocalFile, Place | Exception | None]:
             if not self._goes_on():
                 return file, None
             try:
-                return send_file(file, self._context)
+                [outcome] = sending.send(Parcel([file]), self._context)
+                return outcome
             except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
                 return file, error
 
@@ -94,8 +100,8 @@ class EarlySender:
         try:
             for file, outcome in run(send, page):
                 match outcome:
-                    case Receipt():
-                        sent.append((file, outcome.sha256, receipt_text(outcome)))
+                    case Place():
+                        sent.append((file, outcome.sha256, outcome.to_text()))
                         total += 1
                         if len(sent) >= COMMIT_EVERY:
                             self._context.shipments.sent_early(sent)

@@ -61,6 +61,54 @@ def content_of(source: Source, file: LocalFile, in_memory_up_to: int) -> Iterato
         require(fd, file.identity)
 
 
+class Neighbours:
+    """Reads small files one after the other, each as `content_of` does. The directory of the last one stays open: most
+    often the next is in it too. To be left as a context. Raises as `opened`."""
+
+    def __init__(self) -> None:
+        self._open: tuple[bytes, bytes] | None = None
+        self._directory_fd = -1
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Neighbours:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def read(self, source: Source, file: LocalFile, room: memoryview) -> None:
+        """Fill ``room``, which is as long as the file, from the descriptor that was checked before and after."""
+        with _translated(), regular_file(self._directory(source, file), file.name) as fd:
+            require(fd, file.identity)
+            filled = 0
+            while filled < len(room):
+                count = os.preadv(fd, [room[filled:]], filled)
+                if not count:
+                    raise SourceChanged("the file has become shorter while it was read")
+                filled += count
+            require(fd, file.identity)
+
+    def require_unchanged(self, source: Source, file: LocalFile) -> None:
+        """The name stands for the same file as before, and that is what it was."""
+        with _translated():
+            found = os.stat(file.name, dir_fd=self._directory(source, file), follow_symlinks=False)
+        if FileIdentity.of(found) != file.identity:
+            raise SourceChanged("the file has changed since it was taken up")
+
+    def _directory(self, source: Source, file: LocalFile) -> int:
+        """Raises OSError."""
+        if self._open != (source.path, file.dir):
+            self._open = None
+            self._stack.close()
+            root_fd = open_root(source.path)
+            try:
+                self._directory_fd = self._stack.enter_context(directory(root_fd, file.dir))
+            finally:
+                os.close(root_fd)
+            self._open = (source.path, file.dir)
+        return self._directory_fd
+
+
 @dataclass(frozen=True, slots=True)
 class _OpenFile:
     fd: int

@@ -13,6 +13,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.bundle import Span
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.store import Destination, Receipt
 from dicomwatchd.errors import Permanent, SourceChanged, Transient, Unarchivable
@@ -61,6 +63,10 @@ class DeletionProof:
     catalogue_revision: int
     token: int
     _maker: object
+    #: Of an instance in a bundle, whose key and version these are: where its bytes begin, and what the bundle is.
+    offset_bytes: int | None = None
+    bundle_bytes: int | None = None
+    bundle_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self._maker is not _MAKER:
@@ -68,6 +74,11 @@ class DeletionProof:
 
     def for_audit(self) -> dict[str, Any]:
         """The proof as the audit chain keeps it: no path, no patient attribute."""
+        of_bundle = {
+            "offset_bytes": self.offset_bytes,
+            "bundle_bytes": self.bundle_bytes,
+            "bundle_sha256": self.bundle_sha256,
+        }
         return {
             "archive_id": self.archive_id,
             "destination": self.destination,
@@ -83,12 +94,14 @@ class DeletionProof:
             "manifest_revision": self.manifest_revision,
             "catalogue": self.catalogue,
             "catalogue_revision": self.catalogue_revision,
+            **({} if self.offset_bytes is None else of_bundle),
         }
 
 
 def prove(
     file: LocalFile,
     receipt: Receipt,
+    part: Span | None,
     *,
     claim: Claim,
     destination: Destination,
@@ -98,19 +111,29 @@ def prove(
     catalogue_revision: int,
     now: float,
 ) -> DeletionProof:
-    """Put together what proves that ``file`` is in the archive. Raises NoProof, naming the clause that fails; Transient
-    when the evidence is only too old by the clock, which may have been set since."""
-    header = file.header
-    listed = manifest.instance_with(header.sop_instance_uid, header.series_uid, receipt.sha256)
+    """Put together what proves that ``file`` is in the archive: as the object of this receipt, or as a ``part`` of it.
+    Raises NoProof, naming the clause that fails; Transient when the evidence is only too old by the clock, which may
+    have been set since."""
+    header, own = file.header, receipt if part is None else part
+    listed = manifest.instance_with(header.sop_instance_uid, header.series_uid, own.sha256)
     clauses = (
         (file.verified_by is not None and file.verified_at is not None, "it was not verified under this claim"),
-        (file.sha256 == receipt.sha256, "the digest is not the receipt's"),
-        (file.identity.size_bytes == receipt.size_bytes, "the size is not the receipt's"),
+        (file.sha256 == own.sha256, "the digest is not the receipt's"),
+        (file.identity.size_bytes == own.size_bytes, "the size is not the receipt's"),
         (header.study_uid == manifest.study_uid == claim.study_uid, "the manifest is another study's"),
         (manifest.archive_id == archive_id, "the manifest is another archive's"),
         (listed is not None, "the manifest does not list it"),
         (listed is not None and listed.key == receipt.key, "the manifest lists it under another key"),
-        (listed is not None and listed.size_bytes == receipt.size_bytes, "the manifest lists another size"),
+        (listed is not None and listed.size_bytes == own.size_bytes, "the manifest lists another size"),
+        (
+            listed is not None and listed.offset_bytes == (None if part is None else part.offset_bytes),
+            "the manifest lists it at another place",
+        ),
+        (part is None or 0 <= part.offset_bytes <= receipt.size_bytes - part.size_bytes, "the bundle ends before it"),
+        (
+            part is None or keys.bundle_sha256(receipt.key, header.study_uid) == receipt.sha256,
+            "the bundle's key names another digest",
+        ),
         (catalogue_revision >= manifest.revision, "the catalogue is behind the manifest"),
     )
     for holds, why_not in clauses:
@@ -123,8 +146,8 @@ def prove(
         destination=str(destination),
         key=receipt.key,
         version_id=receipt.version_id,
-        sha256=receipt.sha256,
-        size_bytes=receipt.size_bytes,
+        sha256=own.sha256,
+        size_bytes=own.size_bytes,
         identity=file.identity,
         verified_by=file.verified_by or "",
         verified_at=file.verified_at or 0.0,
@@ -135,6 +158,9 @@ def prove(
         catalogue_revision=catalogue_revision,
         token=claim.token,
         _maker=_MAKER,
+        offset_bytes=part.offset_bytes if part is not None else None,
+        bundle_bytes=receipt.size_bytes if part is not None else None,
+        bundle_sha256=receipt.sha256 if part is not None else None,
     )
 
 

@@ -14,7 +14,7 @@ from dicomwatchd.archive.manifest import Manifest, ManifestInstance, Newest
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import DicomJson, FileState, Uid
-from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, receipt_of, source_of
+from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, place_of, source_of
 from dicomwatchd.ports import timestamp
 
 
@@ -126,9 +126,9 @@ def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[Manif
     shipment.files = shipment.bytes = 0
     for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
         for file in page:
-            source, receipt, header = source_of(file, context), receipt_of(file), file.header
+            source, place, header = source_of(file, context), place_of(file), file.header
             shipment.files += 1
-            shipment.bytes += receipt.size_bytes
+            shipment.bytes += place.size_bytes
             shipment.sources.add("upload" if source.kind == "upload" else source.name)
             if file.verified_by is None:
                 raise Transient("a file of the shipment was not verified under this claim", code="unverified-file")
@@ -137,16 +137,18 @@ def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[Manif
                 sop_instance_uid=header.sop_instance_uid,
                 sop_class_uid=header.sop_class_uid,
                 transfer_syntax_uid=header.transfer_syntax_uid,
-                key=receipt.key,
-                size_bytes=receipt.size_bytes,
-                sha256=receipt.sha256,
-                etag=receipt.expected_etag,
-                version_id=receipt.version_id,
+                key=place.receipt.key,
+                size_bytes=place.size_bytes,
+                sha256=place.sha256,
+                etag=place.receipt.expected_etag,
+                version_id=place.receipt.version_id,
                 original_path=printable(b"/".join(part for part in (file.dir, file.name) if part)),
                 inbox="upload" if source.kind == "upload" else source.name,
                 stored_at=now,
                 verified_by=file.verified_by,
                 repairs=header.repairs,
+                offset_bytes=place.part.offset_bytes if place.part is not None else None,
+                bundle_bytes=place.receipt.size_bytes if place.part is not None else None,
             )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 from dicomwatchd.archive import evidence
 from dicomwatchd.archive.budget import ByteBudget
+from dicomwatchd.archive.bundle import Span
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.evidence import Verdict
 from dicomwatchd.archive.store import ObjectStore, Receipt
@@ -31,13 +32,22 @@ class AfterArchive:
 
 
 @dataclass(frozen=True, slots=True)
+class Bundling:
+    """The bundled layout: files smaller than ``below_bytes`` travel together, in bundles of ``size_bytes`` at most."""
+
+    below_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Archive:
-    """The archive a shipment goes to."""
+    """The archive a shipment goes to. ``bundling`` is None for an object per instance."""
 
     archive_id: str
     store: ObjectStore
     catalogue: Catalogue
     memory: ByteBudget = field(default_factory=ByteBudget)
+    bundling: Bundling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +85,36 @@ class Shipment:
     sources: set[str] = field(default_factory=set)
 
 
-def receipt_text(receipt: Receipt) -> str:
-    return json.dumps(asdict(receipt), separators=(",", ":"))
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a file's bytes are: all of this receipt's object, or the ``part`` of a bundle that is theirs. The part then
+    has the digest of the file, the receipt that of the bundle."""
+
+    receipt: Receipt
+    part: Span | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Of the file's own bytes."""
+        return self.receipt.sha256 if self.part is None else self.part.sha256
+
+    @property
+    def size_bytes(self) -> int:
+        return self.receipt.size_bytes if self.part is None else self.part.size_bytes
+
+    def to_text(self) -> str:
+        """As the queue keeps it."""
+        text = asdict(self.receipt) if self.part is None else {**asdict(self.receipt), "part": asdict(self.part)}
+        return json.dumps(text, separators=(",", ":"))
 
 
-def receipt_of(file: LocalFile) -> Receipt:
+def place_of(file: LocalFile) -> Place:
+    """Where the file's row says that it was sent to."""
     if file.receipt is None:
         raise LookupError("the file was not sent")
-    return Receipt(**json.loads(file.receipt))
+    found = json.loads(file.receipt)
+    part = found.pop("part", None)
+    return Place(Receipt(**found), None if part is None else Span(**part))
 
 
 def source_of(file: LocalFile, context: Context) -> Source:
@@ -90,12 +122,12 @@ def source_of(file: LocalFile, context: Context) -> Source:
 
 
 def examined(files: list[LocalFile], shipment: Shipment, context: Context) -> Iterator[tuple[list[LocalFile], Verdict]]:
-    """A fresh read of the store for these files' objects: each verdict with the files that it speaks of, since two
-    copies of one instance share an object."""
+    """A fresh read of the store for these files' objects: each verdict with the files that it speaks of, since the
+    members of a bundle, or two copies of one instance, share an object."""
     by_key: dict[str, list[LocalFile]] = {}
     receipts: dict[str, Receipt] = {}
     for file in files:
-        receipt = receipt_of(file)
+        receipt = place_of(file).receipt
         by_key.setdefault(receipt.key, []).append(file)
         receipts.setdefault(receipt.key, receipt)
     for verdict in evidence.examine(context.archive.store, receipts.values(), map=shipment.run):

@@ -8,10 +8,9 @@ is done already costs little. Nothing is deleted before the last stage, and ther
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 
-from dicomwatchd.archive import keys
 from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import Receipt
 from dicomwatchd.errors import (
     ClaimLost,
     DicomwatchdError,
@@ -23,12 +22,12 @@ from dicomwatchd.errors import (
     Unarchivable,
 )
 from dicomwatchd.model import FileState, StudyEvent
-from dicomwatchd.pipeline import leases, recover
+from dicomwatchd.pipeline import leases, recover, sending
 from dicomwatchd.pipeline import purge as purging
-from dicomwatchd.pipeline.local import content_of
 from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
-from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, examined, receipt_of, receipt_text, source_of
+from dicomwatchd.pipeline.sending import Outcome, Parcel
+from dicomwatchd.pipeline.shipment import PAGE, Context, Place, Shipment, examined, place_of, source_of
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile
 from dicomwatchd.telemetry.metrics import StageClock
@@ -84,7 +83,8 @@ def _conclude_the_last_one(claim: Claim, context: Context) -> None:
 
 def upload(shipment: Shipment, context: Context) -> None:
     """Send every file that was not sent yet: read once, hash that buffer, create the object under the key that its
-    hash names. What is there already is not sent again."""
+    hash names; or several small ones as one object, where the layout is the bundled one. What is there already is not
+    sent again."""
     _send_all(shipment, context)
     context.shipments.advance(shipment.claim, StudyEvent.STORED)
 
@@ -95,23 +95,23 @@ def _send_all(shipment: Shipment, context: Context) -> None:
     first_error: DicomwatchdError | None = None
     hopeless: list[DicomwatchdError] = []  # what all the others would meet too, from the moment a worker has met it
 
-    def send(file: LocalFile) -> tuple[LocalFile, Receipt | DicomwatchdError]:
+    def send(parcel: Parcel) -> list[Outcome]:
         if hopeless:
-            return file, hopeless[0]
-        _, outcome = send_file(file, context)
-        if isinstance(outcome, DicomwatchdError) and _concerns_all(outcome):
-            hopeless.append(outcome)
-        return file, outcome
+            return [(file, hopeless[0]) for file in parcel.files]
+        outcomes = sending.send(parcel, context)
+        hopeless.extend(error for _, error in outcomes if isinstance(error, DicomwatchdError) and _concerns_all(error))
+        return outcomes
 
-    for page in shipments.pages(claim, FileState.READY, PAGE):
+    packing = sending.packing(shipment, context)
+    for page in shipments.pages(claim, FileState.READY, packing.page):
         sent: list[tuple[LocalFile, str, str]] = []
         try:
-            for file, outcome in shipment.run(send, page):
+            for file, outcome in chain.from_iterable(shipment.run(send, packing.parcels(page))):
                 match outcome:
-                    case Receipt():
-                        sent.append((file, outcome.sha256, receipt_text(outcome)))
-                        shipment.sent_files += outcome.created
-                        shipment.sent_bytes += outcome.size_bytes if outcome.created else 0
+                    case Place():
+                        sent.append((file, outcome.sha256, outcome.to_text()))
+                        shipment.sent_files += outcome.receipt.created
+                        shipment.sent_bytes += outcome.size_bytes if outcome.receipt.created else 0
                         if len(sent) >= COMMIT_EVERY:
                             shipments.stored(claim, sent)
                             sent = []
@@ -131,34 +131,12 @@ def _send_all(shipment: Shipment, context: Context) -> None:
         for file in changed:
             context.look_again(file.source_id, file.dir)
         raise ClaimLost("files of the study have changed; it is arriving again")
+    shipments.share_places(claim)
 
 
 def _concerns_all(error: DicomwatchdError) -> bool:
     """Whether the other files would meet the same: the archive refused, or a whole service in trouble."""
     return isinstance(error, Fatal) or (isinstance(error, Transient) and error.endpoint is not None)
-
-
-def send_file(file: LocalFile, context: Context) -> tuple[LocalFile, Receipt | DicomwatchdError]:
-    """Send one file. An error is an outcome like another here: the other files of the page go on, and what they have
-    reached is committed."""
-    header, store = file.header, context.archive.store
-    # A file in one piece is held in memory; the store itself takes room for the parts of a larger one.
-    in_memory = file.identity.size_bytes if file.identity.size_bytes <= store.single_put_bytes else 0
-    try:
-        with (
-            context.archive.memory.held(in_memory),
-            content_of(source_of(file, context), file, store.single_put_bytes) as content,
-        ):
-            key = keys.instance(
-                header.study_uid,
-                header.series_uid,
-                header.sop_instance_uid,
-                content.digest.sha256,
-                file.key_attempt,
-            )
-            return file, store.put(key, content)
-    except DicomwatchdError as error:
-        return file, error
 
 
 # -- verify ---------------------------------------------------------------------------------------------------------
@@ -266,7 +244,8 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
             shipment.run,
             prove=lambda file: purging.prove(
                 file,
-                receipt_of(file),
+                (place := place_of(file)).receipt,
+                place.part,
                 claim=shipment.claim,
                 destination=destination,
                 archive_id=context.archive.archive_id,

@@ -257,6 +257,28 @@ class Shipments:
                 ],
             )
 
+    def share_places(self, claim: Claim) -> None:
+        """Files of one content that were sent to several places are all in the first of them from now on: a manifest
+        lists each content once."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT series_uid, sop_instance_uid, sha256, MIN(file_id) AS first FROM files"
+                " WHERE study_uid = ? AND state = ? GROUP BY series_uid, sop_instance_uid, sha256"
+                " HAVING COUNT(DISTINCT receipt) > 1",
+                (claim.study_uid, FileState.STORED),
+            ).fetchall()
+        if not rows:
+            return
+        with self._under(claim) as (db, _):
+            db.executemany(
+                "UPDATE files SET receipt = (SELECT receipt FROM files WHERE file_id = ?), evidence = NULL"
+                " WHERE study_uid = ? AND state = ? AND series_uid = ? AND sop_instance_uid = ? AND sha256 = ?",
+                [
+                    (r["first"], claim.study_uid, FileState.STORED, r["series_uid"], r["sop_instance_uid"], r["sha256"])
+                    for r in rows
+                ],
+            )
+
     def verified(self, claim: Claim, proven: Iterable[tuple[LocalFile, str]]) -> None:
         """A fresh read of the store, just now, proved these files' objects: (file, by what)."""
         now = self._clock.now()

@@ -62,7 +62,7 @@ def main() -> int:
         running = stack.enter_context(servers(at_work, options.servers))
         clients: list[Client] = [CLIENTS[name](running) for name in options.client or CLIENTS]
         for case in CASES:
-            if options.case and case.name not in options.case:
+            if case.name not in options.case if options.case else options.quick and not case.in_quick:
                 continue
             data = (case.quick_data if options.quick else case.data)(shelf)
             print(f"{case.name}: {data.files} files, {data.size_bytes / 1e6:.0f} MB, {case.link}", flush=True)

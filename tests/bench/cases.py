@@ -28,6 +28,8 @@ class Case:
     direction: Literal["move", "fetch"] = "move"
     goals: tuple[Goal, ...] = ()
     in_quick: bool = True
+    #: Ours; the peers know of objects for each file alone.
+    layout: Literal["instance", "bundled"] = "instance"
 
 
 _MAIN_GOALS = (Goal("wall", "ferry run", 0.75), Goal("wall", "s5cmd mv", 1.0), Goal("cpu", "ferry run", 1.2))
@@ -84,5 +86,33 @@ CASES = (
         lambda shelf: shelf.mr_study(500),
         link="delayed",
         goals=(Goal("wall", "s5cmd mv", 0.9),),
+    ),
+    Case(
+        "ct-bundled",
+        "{files:,} CT slices, bundled layout",
+        lambda shelf: shelf.ct_series(1000),
+        lambda shelf: shelf.ct_series(200),
+        goals=(Goal("wall", "s5cmd mv", 0.7),),
+        in_quick=False,
+        layout="bundled",
+    ),
+    Case(
+        "mr-bundled",
+        "{files:,} MR images, bundled layout",
+        lambda shelf: shelf.mr_study(5000),
+        lambda shelf: shelf.mr_study(500),
+        goals=(Goal("wall", "s5cmd mv", 0.5),),
+        in_quick=False,
+        layout="bundled",
+    ),
+    Case(
+        "fetch-bundled",
+        "{files:,} CT slices brought back, bundled layout",
+        lambda shelf: shelf.ct_series(1000),
+        lambda shelf: shelf.ct_series(200),
+        direction="fetch",
+        goals=(Goal("wall", "s5cmd mv", 1.0),),
+        in_quick=False,
+        layout="bundled",
     ),
 )

@@ -31,6 +31,7 @@ class Job:
     inbox: Path
     target: Path
     study_uid: str
+    layout: str = "instance"
 
 
 class Client(Protocol):
@@ -38,6 +39,8 @@ class Client(Protocol):
 
     name: str
     knows: str
+    #: Puts several files into one object where the job's layout says so.
+    bundles: bool
 
     def version(self) -> str: ...
 
@@ -57,6 +60,7 @@ class Client(Protocol):
 class Ours:
     name = "dicomwatchd"
     knows = "the store's own ETag of every object, manifest, catalogue, audit; SHA-256 again"
+    bundles = True
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
@@ -72,6 +76,7 @@ class Ours:
                     "state_directory": str(job.scratch / "state"),
                     "inboxes": [{"name": "bench", "path": str(job.inbox), "settle_seconds": 0, "quiet_seconds": 0}],
                     "archive": {
+                        "layout": {"kind": job.layout},
                         "store": {
                             "kind": "s3",
                             "bucket": job.bucket,
@@ -122,6 +127,7 @@ class _Peer:
 
     name = ""
     knows = ""
+    bundles = False
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers

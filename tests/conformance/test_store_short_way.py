@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive import evidence
+from dicomwatchd.archive.ranges import Wanted
 from dicomwatchd.archive.s3 import S3Store
 from dicomwatchd.archive.store import Buffer
 from dicomwatchd.archive.wire import Answer, Body, Wire
@@ -46,8 +47,8 @@ class Altered:
         self.answers.append(self._wire.put(key, **call))
         return self._answer(self.answers[-1])
 
-    def get(self, key: str, query: dict[str, str]) -> Body | None:
-        return self._wire.get(key, query)
+    def get(self, key: str, query: dict[str, str], wanted: Wanted | None = None) -> Body | None:
+        return self._wire.get(key, query, wanted)
 
     def listing(self, query: dict[str, str]) -> bytes | None:
         return self._wire.listing(query)
@@ -176,6 +177,19 @@ def test_a_reading_that_is_given_up_leaves_no_connection_out_of_step(s3: BucketP
     assert store._wire is not None
     assert len(store._wire._idle) == 0
     assert b"".join(store.read(KEY)) == data
+
+
+def test_a_part_takes_the_short_way_and_uses_its_connection_again(s3: BucketPlace) -> None:
+    store = probed(s3)
+    data = bytes(range(256)) * 12_000
+    store.put(KEY, Buffer.of(data))
+    asked: list[str] = []
+    store._bucket.client.meta.events.register("before-call.s3.GetObject", lambda **_: asked.append("botocore"))
+    assert store._wire is not None
+    for offset, length in ((0, 1), (17, 2_000_000), (len(data) - 5, 5), (len(data) - 5, 50)):
+        assert b"".join(store.read(KEY, offset_bytes=offset, length_bytes=length)) == data[offset : offset + length]
+        assert len(store._wire._idle) == 1
+    assert asked == []
 
 
 def test_what_is_not_there_is_for_the_long_way_to_say(s3: BucketPlace) -> None:

@@ -14,6 +14,7 @@ from dicomwatchd.errors import OutOfReach, Permanent, RevisionConflict, SourceCh
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
 from tests.simulation.chance import Fate, Violation
+from tests.unpacking import unpacked
 
 ARCHIVE_ID = "simulated-archive"
 
@@ -27,6 +28,7 @@ class Shelf:
     def __init__(self, capabilities: Capabilities) -> None:
         self.capabilities = capabilities
         self.objects: dict[str, bytes] = {}
+        self._known: dict[str, tuple[bytes, frozenset[str]]] = {}
         self.versions: dict[str, str] = {}
         self.damaged: set[str] = set()  # keys that were given other bytes than were sent
         self.lost: set[str] = set()  # keys whose first object is gone
@@ -38,6 +40,18 @@ class Shelf:
         self.objects[key] = data
         self.versions[key] = f"v{len(self.versions) + 1}"
         return True
+
+    def held(self) -> set[str]:
+        """The SHA-256 of everything that is under a key of its own, by itself or in a bundle."""
+        return {digest for key, data in self.objects.items() for digest in self._contents(key, data)}
+
+    def _contents(self, key: str, data: bytes) -> frozenset[str]:
+        known = self._known.get(key)
+        if known is None or known[0] is not data:
+            mine = _sha256(data)
+            inside = unpacked(data) if key.endswith(".tar") else []
+            self._known[key] = known = data, frozenset([mine, *map(_sha256, inside)] if mine in key else ())
+        return known[1]
 
     def lose(self, key: str) -> None:
         self.objects.pop(key, None)
@@ -64,10 +78,12 @@ class Shelf:
             if key.startswith(prefix) and (seen := self.head(key)) is not None:
                 yield seen
 
-    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+    def read(
+        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Iterator[bytes]:
         if self.head(key, version_id) is None:
             raise Permanent("there is no such object", code="no-such-object")
-        data = self.objects[key]
+        data = part(self.objects[key], offset_bytes, length_bytes)
         for offset in range(0, len(data), 256):
             yield data[offset : offset + 256]
 
@@ -129,11 +145,13 @@ class SimulatedStore:
             self.shelf.unseen.discard(seen.key)
             yield seen
 
-    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+    def read(
+        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Iterator[bytes]:
         self._call("read", key)
         self._maybe_lose(key)
         self.shelf.unseen.discard(key)
-        for chunk in list(self.shelf.read(key, version_id)):
+        for chunk in list(self.shelf.read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes)):
             self._trouble("read-broken-off")
             yield chunk
         self._fate.at("store.read.done")
@@ -305,6 +323,11 @@ def receipt(shelf: Shelf, key: str, data: bytes, created: bool) -> Receipt:
         expected_checksum=f"sha256:{_sha256(data)}" if backs.checksum_on_head else None,
         version_id=shelf.versions.get(key) if "versions" in backs.details else None,
     )
+
+
+def part(data: bytes, offset_bytes: int, length_bytes: int | None) -> bytes:
+    """What a ranged read gives of an object."""
+    return data[offset_bytes : None if length_bytes is None else offset_bytes + length_bytes]
 
 
 def _md5(data: bytes) -> str:

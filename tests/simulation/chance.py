@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+from dicomwatchd.pipeline.shipment import Bundling
+
 #: Virtual now starts far ahead of the real time that the kernel stamps files with, so that every file looks old.
 BASE_SECONDS = 2_200_000_000.0
 
@@ -62,9 +64,11 @@ class Plan:
     actor_rate: float
     jumps: bool
     sends_early: bool
+    #: None: each instance is an object of its own. The instances here have some 600 bytes.
+    bundling: Bundling | None
 
     @classmethod
-    def drawn(cls, random: Random) -> Plan:
+    def drawn(cls, random: Random, layout: Random) -> Plan:
         inboxes = 1 + (random.random() < 0.5)
         leases = random.random() < 0.7
         # Without leases nothing but the settling tells of a slow writer, and none is let loose then.
@@ -88,6 +92,9 @@ class Plan:
             actor_rate=random.choice((0.0, 0.03, 0.1, 0.2)),
             jumps=random.random() < 0.3,
             sends_early=random.random() < 0.6,
+            bundling=Bundling(layout.choice((600, 4096)), layout.choice((2500, 3500, 16_000)))
+            if layout.random() < 0.4
+            else None,
         )
 
 
@@ -120,7 +127,8 @@ class Fate:
 
     def __init__(self, seed: int, trace: Trace) -> None:
         self.random = Random(f"world {seed}")
-        self.plan = Plan.drawn(self.random)
+        # The layout from a number of its own: the world of a seed is the same in both.
+        self.plan = Plan.drawn(self.random, Random(f"layout {seed}"))
         self.clock = VirtualClock()
         self.trace = trace
         self.dead = False

@@ -61,7 +61,7 @@ class Process:
         self._state, self._folders, self._shelf, self._fate = state, folders, shelf, fate
         self._random = Random(f"daemon {seed}")
         store: ObjectStore = SimulatedStore(shelf, fate)
-        self._archive = Archive(ARCHIVE_ID, store, catalogue)
+        self._archive = Archive(ARCHIVE_ID, store, catalogue, bundling=fate.plan.bundling)
         self.queue: Queue | None = None
         self.fatal: DicomwatchdError | None = None
         self.starts = 0
@@ -240,7 +240,7 @@ class Process:
         finally:
             os.close(fd)
         digest = _sha256(data)
-        if not any(digest in key and held == data for key, held in self._shelf.objects.items()):
+        if digest not in self._shelf.held():
             raise Violation("a file is deleted that the store does not hold")
         assert self.queue is not None
         with self.queue._database.read() as db:

@@ -192,7 +192,8 @@ class _Story:
         repairs = [key for key in self._shelf.objects if "-" in key.rsplit("/", 1)[-1]]
         undamaged = 0
         for key in repairs:
-            folder = key.rsplit("/", 1)[0]
+            # What was damaged as an object of its own may come again in a bundle, and the other way round.
+            folder = "/".join(key.split("/")[:2]) if self._fate.plan.bundling else key.rsplit("/", 1)[0]
             undamaged += not any(bad.startswith(folder) for bad in self._shelf.damaged)
         return Result(
             seed=self._seed,

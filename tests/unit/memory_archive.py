@@ -66,13 +66,16 @@ class MemoryStore:
                 assert found is not None
                 yield found
 
-    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+    def read(
+        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Iterator[bytes]:
         self._fail()
         self.reads.append(key)
         try:
             data = self.versions[key][-1 if version_id is None else int(version_id)]
         except (KeyError, IndexError):
             raise Permanent("no such object", code="no-such-object") from None
+        data = data[offset_bytes : None if length_bytes is None else offset_bytes + length_bytes]
         chunks = (data[at : at + self.chunk_bytes] for at in range(0, len(data), self.chunk_bytes))
         yield from chunks if self.wire is None else self.wire(key, self.reads.count(key), chunks)
 

@@ -121,6 +121,7 @@ def keys_of(*models: str) -> set[str]:
         ("INBOXES", ["Inbox"]),
         ("STORE", ["S3Settings", "DirectorySettings"]),
         ("ENCRYPTION", ["Encryption"]),
+        ("LAYOUT", ["InstanceLayout", "BundledLayout"]),
         ("CATALOGUE", ["DynamoDBSettings", "SqliteSettings"]),
     ],
 )
@@ -136,6 +137,8 @@ def test_every_part_of_the_configuration_has_its_section() -> None:
         "S3Settings",
         "DirectorySettings",
         "Encryption",
+        "InstanceLayout",
+        "BundledLayout",
         "DynamoDBSettings",
         "SqliteSettings",
         "Archive",

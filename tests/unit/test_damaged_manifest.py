@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,10 +35,10 @@ class Shelf(MemoryStore):
 
     refusal: DicomwatchdError | None = None
 
-    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+    def read(self, key: str, version_id: str | None = None, **part: Any) -> Iterator[bytes]:
         if self.refusal is not None and key == SECOND:
             raise self.refusal
-        return super().read(key, version_id)
+        return super().read(key, version_id, **part)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.bundle import Span
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.store import Destination, Receipt
 from dicomwatchd.errors import Permanent, Transient
@@ -41,11 +42,13 @@ class Case:
     manifest: Manifest
     catalogue_revision: int
     now: float
+    part: Span | None = None
 
     def proof(self) -> DeletionProof:
         return prove(
             self.file,
             self.receipt,
+            self.part,
             claim=self.claim,
             destination=self.destination,
             archive_id=self.archive_id,
@@ -114,6 +117,24 @@ def case() -> Case:
     )
 
 
+BUNDLE_SHA256 = hashlib.sha256(b"a bundle").hexdigest()
+BUNDLE = keys.bundle(STUDY, BUNDLE_SHA256)
+BUNDLE_BYTES = 2048 + len(DATA)
+
+
+def bundled_item(**changes: object) -> ManifestInstance:
+    return item(**{"key": BUNDLE, "offset_bytes": 512, "bundle_bytes": BUNDLE_BYTES, **changes})
+
+
+@pytest.fixture
+def bundled(case: Case) -> Case:
+    """The same instance as a part of a bundle."""
+    case.receipt = Receipt(BUNDLE, BUNDLE_BYTES, BUNDLE_SHA256, created=True, version_id="v1")
+    case.part = Span(512, len(DATA), SHA256)
+    case.manifest = manifest(bundled_item())
+    return case
+
+
 # -- what a proof says ----------------------------------------------------------------------------------------------
 
 
@@ -136,6 +157,14 @@ def test_it_is_bound_to_all_that_it_speaks_of(case: Case) -> None:
         "catalogue_revision": 2,
     }
     assert (found.identity, found.token) == (case.file.identity, 5)
+
+
+def test_of_a_bundle_it_says_which_part(case: Case, bundled: Case) -> None:
+    found = bundled.proof().for_audit()
+    assert (found["key"], found["version_id"]) == (BUNDLE, "v1")
+    assert (found["sha256"], found["size_bytes"]) == (SHA256, len(DATA))
+    of_bundle = ("offset_bytes", "bundle_bytes", "bundle_sha256")
+    assert [found[name] for name in of_bundle] == [512, BUNDLE_BYTES, BUNDLE_SHA256]
 
 
 def test_no_path_and_no_name_is_in_it(case: Case) -> None:
@@ -247,6 +276,84 @@ def test_no_proof(case: Case, name: str) -> None:
         case.proof()
     assert isinstance(caught.value, Permanent)
     assert caught.value.code == "no-proof"
+
+
+def _part(**changes: object) -> Break:
+    def apply(case: Case) -> None:
+        assert case.part is not None
+        case.part = replace(case.part, **changes)  # type: ignore[arg-type]
+
+    return apply
+
+
+def _both(*breaks: Break) -> Break:
+    def apply(case: Case) -> None:
+        for one in breaks:
+            one(case)
+
+    return apply
+
+
+def _listed(**changes: object) -> Break:
+    return _manifest(lambda: manifest(bundled_item(**changes)))
+
+
+_LONGER = len(DATA) + 1
+BUNDLED_BREAKS: dict[str, tuple[Break, str]] = {
+    "never verified": (_file(verified_by=None, verified_at=None), "not verified"),
+    "another digest than the part's": (_file(sha256=OTHER_SHA256), "the digest"),
+    "the digest of the bundle": (_file(sha256=BUNDLE_SHA256), "the digest"),
+    "another size than the part's": (_file(identity=FileIdentity(1, 2, _LONGER, 3, 4)), "the size"),
+    "not listed": (_manifest(lambda: manifest()), "does not list"),
+    "other bytes in the bundle": (
+        _both(_file(sha256=OTHER_SHA256), _part(sha256=OTHER_SHA256)),
+        "does not list",
+    ),
+    "listed in another bundle": (_listed(key=keys.bundle(STUDY, OTHER_SHA256)), "another key"),
+    "listed in the repair of the bundle": (_listed(key=keys.bundle(STUDY, BUNDLE_SHA256, 2)), "another key"),
+    "listed as an object of its own": (_manifest(lambda: manifest(item())), "another key"),
+    "listed as all of the bundle": (_listed(offset_bytes=None, bundle_bytes=None), "another place"),
+    "listed at another place": (_listed(offset_bytes=1024), "another place"),
+    "sent at another place": (_part(offset_bytes=1024), "another place"),
+    "listed with another size": (_listed(size_bytes=_LONGER), "another size"),
+    "before the bundle": (_both(_part(offset_bytes=-1), _listed(offset_bytes=-1)), "ends before"),
+    "beyond the bundle": (_both(_part(offset_bytes=2049), _listed(offset_bytes=2049)), "ends before"),
+    "the bundle is too short": (_receipt(size_bytes=511 + len(DATA)), "ends before"),
+    "the receipt of another bundle": (_receipt(sha256=OTHER_SHA256), "another digest"),
+    "the bundle of another study": (
+        _both(
+            _receipt(key=keys.bundle(Uid("1.2.2"), BUNDLE_SHA256)),
+            _listed(key=keys.bundle(Uid("1.2.2"), BUNDLE_SHA256)),
+        ),
+        "another digest",
+    ),
+    "no bundle at all": (
+        _both(_receipt(key=keys.instance(STUDY, SERIES, SOP, SHA256)), _listed(key=item().key)),
+        "another digest",
+    ),
+    "the catalogue is behind": (_set(catalogue_revision=1), "behind"),
+}
+
+
+@pytest.mark.parametrize("name", BUNDLED_BREAKS)
+def test_no_proof_of_a_part(bundled: Case, name: str) -> None:
+    assert bundled.proof()
+    make_wrong, why_not = BUNDLED_BREAKS[name]
+    make_wrong(bundled)
+    with pytest.raises(NoProof, match=why_not):
+        bundled.proof()
+
+
+def test_an_object_of_its_own_is_no_part(case: Case) -> None:
+    """The manifest says that it is a part of the object, the receipt that it is all of it."""
+    case.manifest = manifest(item(offset_bytes=0, bundle_bytes=len(DATA)))
+    with pytest.raises(NoProof, match="another place"):
+        case.proof()
+
+
+def test_the_part_up_to_the_last_byte(bundled: Case) -> None:
+    bundled.receipt = replace(bundled.receipt, size_bytes=512 + len(DATA))
+    assert bundled.proof()
 
 
 def test_a_catalogue_that_is_further_on_is_as_good(case: Case) -> None:

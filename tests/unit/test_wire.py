@@ -50,7 +50,7 @@ class Server:
                 return False
             received += more
         head, _, body = received.partition(b"\r\n\r\n")
-        [length] = [int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:")]
+        length = sum(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
         while len(body) < length:
             body += connection.recv(65536)
         self.requests.append(head + b"\r\n\r\n" + body)

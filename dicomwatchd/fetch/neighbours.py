@@ -1,0 +1,103 @@
+"""Neighbours in a bundle, in one read: cut at their borders, each hashed before it gets its name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from dicomwatchd.archive.bundle import Span, pieces
+from dicomwatchd.archive.manifest import ManifestInstance
+from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.errors import DicomwatchdError, Fatal
+from dicomwatchd.fetch.folder import TargetFolder
+from dicomwatchd.fetch.report import Run
+from dicomwatchd.model import Digest
+
+#: What lies between two instances that are fetched together is read too: up to here that costs less than a request.
+_GAP_BYTES = 256 * 1024
+
+Named = tuple[ManifestInstance, str]
+
+
+class Neighbours:
+    """The short way: what does not come back right on it is not reported, but left to whoever fetches one by one."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def bring(self, run: Run, folder: TargetFolder, group: Sequence[Named]) -> set[ManifestInstance]:
+        """Instances of one bundle, in its order, to their names; returns those that are there now, which the run has
+        been told. Raises Fatal."""
+        done: set[ManifestInstance] = set()
+        try:
+            wanted = [named for named in group if not self._is_there(run, folder, named, done)]
+            for stretch in _stretches(wanted):
+                self._copy(run, folder, stretch, done)
+        except Fatal:
+            raise
+        except DicomwatchdError:
+            return done
+        return done
+
+    @staticmethod
+    def _is_there(run: Run, folder: TargetFolder, named: Named, done: set[ManifestInstance]) -> bool:
+        item, name = named
+        with folder.series(item.series_uid) as target:
+            there = target.holds(name, Digest(item.sha256, item.size_bytes), run.check)
+        if there:
+            run.found(item)
+            done.add(item)
+        return there
+
+    def _copy(self, run: Run, folder: TargetFolder, stretch: list[Named], done: set[ManifestInstance]) -> None:
+        first, last = _span(stretch[0][0]), _span(stretch[-1][0])
+        of_span = {_span(item): (item, name) for item, name in stretch}
+        chunks = self._store.read(
+            stretch[0][0].key,
+            stretch[0][0].version_id,
+            offset_bytes=first.offset_bytes,
+            length_bytes=last.end_bytes - first.offset_bytes,
+        )
+        for span, its_pieces in groupby(pieces(chunks, first.offset_bytes, list(of_span)), key=lambda piece: piece[0]):
+            if span is not None:
+                item, name = of_span[span]
+                if self._write(run, folder, item, name, (piece for _, piece in its_pieces)):
+                    run.got(item, None)
+                    done.add(item)
+
+    @staticmethod
+    def _write(
+        run: Run, folder: TargetFolder, item: ManifestInstance, name: str, its_pieces: Iterable[memoryview]
+    ) -> bool:
+        came_in, digest, whole = 0, hashlib.sha256(), False
+        try:
+            with folder.series(item.series_uid) as target, target.temporary() as file:
+                for piece in its_pieces:
+                    run.check()
+                    digest.update(piece)
+                    file.write(piece)
+                    came_in += len(piece)
+                    run.count(len(piece))
+                if came_in == item.size_bytes and digest.hexdigest() == item.sha256:
+                    file.publish(name)
+                    whole = True
+        finally:
+            if not whole:
+                run.count(-came_in)
+        return whole
+
+
+def _span(item: ManifestInstance) -> Span:
+    return Span(item.offset_bytes or 0, item.size_bytes, item.sha256)
+
+
+def _stretches(wanted: Iterable[Named]) -> Iterator[list[Named]]:
+    stretch: list[Named] = []
+    for item, name in wanted:
+        if stretch and _span(item).offset_bytes - _span(stretch[-1][0]).end_bytes > _GAP_BYTES:
+            yield stretch
+            stretch = []
+        stretch.append((item, name))
+    if stretch:
+        yield stretch
