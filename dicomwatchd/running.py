@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +18,7 @@ from dicomwatchd.commands import commands
 from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.control import ControlServer
 from dicomwatchd.doctor import Finding
-from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised, Transient
+from dicomwatchd.errors import ArchiveRefused, ConfigError, Fatal, NotInitialised
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.watch import Watcher
 from dicomwatchd.pipeline import anchoring, leases, recover
@@ -28,13 +26,13 @@ from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
-from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context, Shipment
-from dicomwatchd.ports import Clock, timestamp
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context
+from dicomwatchd.ports import Clock
 from dicomwatchd.queue import Queue, open_queue
-from dicomwatchd.queue.rows import Source, Transition
+from dicomwatchd.queue.rows import Source
 from dicomwatchd.telemetry.health import Heartbeats
 from dicomwatchd.telemetry.journal import Journal
-from dicomwatchd.telemetry.metrics import ProcessUsage, process_usage
+from dicomwatchd.telling import Teller
 from dicomwatchd.uploads import UploadDesk
 
 INIT = "dicomwatchctl archive init"
@@ -42,7 +40,6 @@ ACTIVE_SHIPMENTS = 8
 #: A worker that has neither finished an item nor come round in a long one for this time is stuck.
 WORKER_SILENCE_SECONDS = 900.0
 LOOP_SILENCE_SECONDS = 300.0
-DISK_LOOK_SECONDS = 60.0
 
 
 class Pulse:
@@ -98,11 +95,8 @@ class Running:
         self, config: Config, archive: Archive, pulse: Pulse, journal: Journal, clock: Clock, random: Random
     ) -> None:
         self._config, self._archive, self._journal, self._clock, self._random = config, archive, journal, clock, random
-        self._started_at = clock.now()
-        self._usage: ProcessUsage = process_usage()
+        self._teller = Teller(config, archive, journal, clock)
         self.fatal: Fatal | None = None
-        self._next_disk_look = 0.0
-        self._low_disks: dict[str, float] = {}
         self._stopping = pulse.stopping
         self._intake_stopping = threading.Event()
         self._stopped = False
@@ -111,7 +105,7 @@ class Running:
         self._sources: dict[int, Source] = {}
         self._mended_roots: dict[int, tuple[int, int] | None] = {}
         self.heartbeats = pulse.heartbeats
-        self.queue: Queue = open_queue(config.state_directory, clock, self._announce)
+        self.queue: Queue = open_queue(config.state_directory, clock, self._teller.changed)
         try:
             self._bind()
             self._recover()
@@ -135,7 +129,13 @@ class Running:
             sends_early=self._sends_early,
         )
         self._dispatcher = Dispatcher(
-            self._context, self._pool.lane, ACTIVE_SHIPMENTS, random, self._report, self._on_fatal, self._pool.ease
+            self._context,
+            self._pool.lane,
+            ACTIVE_SHIPMENTS,
+            random,
+            lambda shipment: self._teller.shipped(shipment, self.queue.audit),
+            self._on_fatal,
+            self._pool.ease,
         )
         self._anchoring = Anchoring(
             self.queue.audit, archive.store, clock, journal, lambda: self._dispatcher.backoff.in_trouble
@@ -157,7 +157,7 @@ class Running:
                 self._config.socket_path,
                 commands(
                     self.queue,
-                    self._live_status,
+                    self._status,
                     self._examine,
                     self.uploads,
                     self._dispatcher.wake,
@@ -176,6 +176,8 @@ class Running:
         self._send_kept_again([*self._intakes, *self.uploads.sources()])
         for source in self._inbox_sources:
             leases.release_kept(self.queue.shipments, source, self._after_archive(source))
+        self.queue.shipments.queue_due()  # at once: a run that ends when all is done must not end before they are
+        self._dispatcher.wake()
         self.queue.arrivals.retire([*self._intakes, *self.uploads.sources()])
         for intake in list(self._intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
@@ -193,7 +195,7 @@ class Running:
         """To be called every second or so: what nobody else looks after."""
         self._pool.tend()
         self.uploads.tend()
-        self._look_at_disks()
+        self._teller.look_at_disks()
         if self._watcher is not None:
             self._watcher.tend()
 
@@ -387,122 +389,22 @@ class Running:
         self.fatal = self.fatal or error
         self._pool.drain()  # the other shipments send nothing more either
 
+    def _status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
+        return self._teller.status(
+            inboxes,
+            intakes=self._intakes.values(),
+            pool=self._pool,
+            dispatcher=self._dispatcher,
+            anchoring=self._anchoring,
+            queue=self.queue,
+        )
+
     def _examine(self) -> list[Finding]:
         store = self._archive.store
         return [
             *doctor.examine(self._config, store, self._archive.catalogue),
             doctor.audit_chain(self.queue.audit, store),
         ]
-
-    def _look_at_disks(self) -> None:
-        """Say early when a disk fills. Nothing is ever deleted to make room."""
-        if self._clock.monotonic() < self._next_disk_look:
-            return
-        self._next_disk_look = self._clock.monotonic() + DISK_LOOK_SECONDS
-        places = {"state": self._config.state_directory, **{box.name: box.path for box in self._config.inboxes}}
-        low = {}
-        for name, path in places.items():
-            try:
-                usage = shutil.disk_usage(path)
-            except OSError:
-                continue  # the intake says so
-            share = doctor.free_share(usage)
-            if share >= self._config.disk_free_warn_share:
-                continue
-            low[name] = share
-            if name not in self._low_disks:
-                self._journal.warning("disk-low", "a disk is filling up", inbox=name, free_bytes=usage.free)
-        self._low_disks = low
-
-    # -- telling ----------------------------------------------------------------------------------------------------
-
-    def _announce(self, transition: Transition) -> None:
-        self._journal.debug(
-            "study-state",
-            "the study's state changes",
-            study_uid=transition.study_uid,
-            old_state=transition.old.value,
-            study_event=transition.event.value,
-            new_state=transition.new.value,
-        )
-
-    def _report(self, shipment: Shipment) -> None:
-        seconds = shipment.stages.seconds()
-        total = self._clock.now() - shipment.started_at
-        usage = process_usage()
-        cpu, self._usage = usage.cpu_seconds - self._usage.cpu_seconds, usage
-        self._journal.info(
-            "study-archived",
-            "the study is archived",
-            study_uid=shipment.claim.study_uid,
-            files=shipment.files,
-            bytes=shipment.bytes,
-            sent_files=shipment.sent_files,
-            sent_bytes=shipment.sent_bytes,
-            deleted=shipment.deleted_files,
-            kept=shipment.kept_files,
-            retries=shipment.retries,
-            seconds=total,
-            process_cpu_seconds=cpu,
-            **{f"{name}_seconds": value for name, value in seconds.items()},
-            **{
-                f"{name}_mb_per_second": shipment.bytes / 1e6 / value
-                for name, value in seconds.items()
-                if value > 0.001 and name in ("upload", "verify", "purge")
-            },
-            **self._audit_head(),
-            **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
-        )
-
-    def _audit_head(self) -> dict[str, Any]:
-        """Outside the state, and wherever the journal is sent to: which entries the audit chain had at this time."""
-        with suppress(Transient):
-            head = self.queue.audit.head()
-            return {"audit_chain": head.chain_id, "audit_sequence": head.sequence, "audit_sha256": head.sha256}
-        return {}
-
-    def _live_status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
-        """What only the running daemon knows; ``inboxes`` is what the queue says of them."""
-        store, catalogue = self._archive.store, self._archive.catalogue
-        capabilities = store.capabilities
-        looks = {intake.source.name: intake for intake in self._intakes.values()}
-        return {
-            "inboxes": [
-                {
-                    **inbox,
-                    "state": "away" if (look := looks.get(inbox["name"])) and not look.available else "open",
-                    "last_scan_seconds": look and look.last_scan_seconds,
-                }
-                for inbox in inboxes
-            ],
-            "version": __version__,
-            "pid": os.getpid(),
-            "started_at": timestamp(self._started_at),
-            "archive_id": self._archive.archive_id,
-            "store": str(store.destination),
-            "catalogue": catalogue.name,
-            "capabilities": {
-                "etag_is_content": capabilities.etag_is_content,
-                "checksum_on_head": capabilities.checksum_on_head,
-                "creates_only": capabilities.creates_only,
-                **capabilities.details,
-            },
-            "workers": {"total": self._pool.size, "busy": self._pool.busy},
-            "backoff": self._dispatcher.backoff.remaining(),
-            "problems": [
-                f"inbox {intake.source.name} cannot be opened"
-                for intake in self._intakes.values()
-                if not intake.available
-            ]
-            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
-            + ([] if capabilities.creates_only else [doctor.OVERWRITES])
-            + [
-                f"{count} kept files of {name}, which is no inbox any more, are archived at another place only"
-                for name, count in self.queue.reports.kept_elsewhere().items()
-            ]
-            + ([self._anchoring.problem] if self._anchoring.problem else []),
-            "verification": doctor.verification(capabilities),
-        }
 
 
 class _Either(threading.Event):

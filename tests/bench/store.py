@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from typing import Any
 from tests.servers import processes
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
+
+#: Objects that hold no DICOM: manifests, what the probe has tried, heads of the audit chain, the archive's identity.
+_OUR_OWN = re.compile(r"/manifests/|(?:^|/)probe/|(?:^|/)audit/|archive\.json$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,7 @@ class Servers:
         """How many DICOM objects (or of whatever name the peers gave) there are, without those of our own use."""
         pages: Any = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-        return sum(
-            "/manifests/" not in key and "probe/" not in key and not key.endswith("archive.json") for key in keys
-        )
+        return sum(not _OUR_OWN.search(key) for key in keys)
 
     def clear(self, bucket: str) -> None:
         """Removes the bucket with all that is in it, and lets the gateway free the room at once."""

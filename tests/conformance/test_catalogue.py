@@ -332,8 +332,11 @@ def test_readers_see_whole_revisions_only(another: Factory) -> None:
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read)
         try:
-            for record in revisions[1:]:
+            for number, record in enumerate(revisions[1:]):
                 writer.put(record)
+                end = time.monotonic() + 5
+                while len(seen) <= number // 10 and time.monotonic() < end:
+                    time.sleep(0.001)  # on a machine with much else to do, the reader has to get its turn
         finally:
             done.set()
         reading.result()

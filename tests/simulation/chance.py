@@ -63,9 +63,9 @@ class Plan:
     kill_rate: float
     actor_rate: float
     jumps: bool
+    sends_early: bool
     #: None: each instance is an object of its own. The instances here have some 600 bytes.
     bundling: Bundling | None
-    sends_early: bool
 
     @classmethod
     def drawn(cls, random: Random, layout: Random) -> Plan:
@@ -91,10 +91,10 @@ class Plan:
             kill_rate=random.choice((0.0, 0.002, 0.01, 0.03)),
             actor_rate=random.choice((0.0, 0.03, 0.1, 0.2)),
             jumps=random.random() < 0.3,
+            sends_early=random.random() < 0.6,
             bundling=Bundling(layout.choice((600, 4096)), layout.choice((2500, 3500, 16_000)))
             if layout.random() < 0.4
             else None,
-            sends_early=random.random() < 0.6,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pwd
@@ -203,6 +204,35 @@ def test_what_may_not_be_read_is_quarantined_and_comes_once_it_may(other: OtherU
     other.give(hidden[0].path.parent)
     assert other.once() == 0
     assert other.site.left() == []
+
+
+def test_where_no_lease_is_to_be_had_an_inbox_may_keep_its_files(other: OtherUser) -> None:
+    """Files of another user, no CAP_LEASE: a program that has had one open all the time writes once all is over."""
+    site = other.site
+    site.config["inboxes"][0]["without_lease"] = "keep"
+    site.write_config()
+    made = small_study(site.inbox / "DOE", slices=3)
+    other.give(made[0].path.parent)
+    fd = os.open(made[1].path, os.O_RDWR)
+    assert other.once() == 0
+    assert len(site.left()) == 3
+    assert site.events("kept-without-lease")[0]["files"] == 3
+    archive_of(site).require_whole(made[0].study_uid, [m.sha256 for m in made])
+    data = os.pread(fd, 1 << 20, 0)
+    os.pwrite(fd, bytes(8), len(data) - 8)
+    os.close(fd)
+    late = made[1].path.read_bytes()
+    assert late[:-8] == data[:-8] and late[-8:] == bytes(8), "it wrote into nothing"
+    assert other.once() == 0
+    assert len(site.left()) == 3
+    archive_of(site).require_whole(
+        made[0].study_uid, [*(m.sha256 for m in made), hashlib.sha256(late).hexdigest()], revision=2
+    )
+    assert len(site.events("kept-without-lease")) == 2, "those that were kept are not tried again"
+    site.config["inboxes"][0]["without_lease"] = "delete"
+    site.write_config()
+    assert other.once() == 0
+    assert site.left() == []
 
 
 @pytest.mark.parametrize("why", ["folder not writable", "sticky folder", "immutable file"])

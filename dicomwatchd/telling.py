@@ -1,0 +1,155 @@
+"""What the running daemon says of itself: to the journal, and to whoever asks for its status."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from dicomwatchd import __version__, doctor
+from dicomwatchd.config import Config
+from dicomwatchd.errors import Transient
+from dicomwatchd.intake.inbox import InboxIntake
+from dicomwatchd.pipeline.anchoring import Anchoring
+from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.pool import Pool
+from dicomwatchd.pipeline.shipment import Archive, Shipment
+from dicomwatchd.ports import Clock, timestamp
+from dicomwatchd.queue import Queue
+from dicomwatchd.queue.audit import Audit
+from dicomwatchd.queue.rows import Transition
+from dicomwatchd.telemetry.journal import Journal
+from dicomwatchd.telemetry.metrics import ProcessUsage, process_usage
+
+DISK_LOOK_SECONDS = 60.0
+
+
+class Teller:
+    """Says no patient attribute, and no path of a file."""
+
+    def __init__(self, config: Config, archive: Archive, journal: Journal, clock: Clock) -> None:
+        self._config, self._archive, self._journal, self._clock = config, archive, journal, clock
+        self._started_at = clock.now()
+        self._usage: ProcessUsage = process_usage()
+        self._disks = {"state": config.state_directory, **{box.name: box.path for box in config.inboxes}}
+        self._next_disk_look = 0.0
+        self._low_disks: dict[str, float] = {}
+
+    def changed(self, transition: Transition) -> None:
+        self._journal.debug(
+            "study-state",
+            "the study's state changes",
+            study_uid=transition.study_uid,
+            old_state=transition.old.value,
+            study_event=transition.event.value,
+            new_state=transition.new.value,
+        )
+
+    def shipped(self, shipment: Shipment, audit: Audit) -> None:
+        seconds = shipment.stages.seconds()
+        # What was sent while the study arrived took none of the upload stage's time.
+        moved = {"upload": shipment.sent_bytes, "verify": shipment.bytes, "purge": shipment.bytes}
+        total = self._clock.now() - shipment.started_at
+        usage = process_usage()
+        cpu, self._usage = usage.cpu_seconds - self._usage.cpu_seconds, usage
+        self._journal.info(
+            "study-archived",
+            "the study is archived",
+            study_uid=shipment.claim.study_uid,
+            files=shipment.files,
+            bytes=shipment.bytes,
+            sent_files=shipment.sent_files,
+            sent_bytes=shipment.sent_bytes,
+            deleted=shipment.deleted_files,
+            kept=shipment.kept_files,
+            retries=shipment.retries,
+            seconds=total,
+            process_cpu_seconds=cpu,
+            **{f"{name}_seconds": value for name, value in seconds.items()},
+            **{
+                f"{name}_mb_per_second": size_bytes / 1e6 / seconds[name]
+                for name, size_bytes in moved.items()
+                if seconds.get(name, 0.0) > 0.001
+            },
+            **_audit_head(audit),
+            **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
+        )
+
+    def look_at_disks(self) -> None:
+        """Say early when a disk fills. Nothing is ever deleted to make room."""
+        if self._clock.monotonic() < self._next_disk_look:
+            return
+        self._next_disk_look = self._clock.monotonic() + DISK_LOOK_SECONDS
+        low = {}
+        for name, path in self._disks.items():
+            try:
+                usage = shutil.disk_usage(path)
+            except OSError:
+                continue  # the intake says so
+            share = doctor.free_share(usage)
+            if share >= self._config.disk_free_warn_share:
+                continue
+            low[name] = share
+            if name not in self._low_disks:
+                self._journal.warning("disk-low", "a disk is filling up", inbox=name, free_bytes=usage.free)
+        self._low_disks = low
+
+    def status(
+        self,
+        inboxes: list[dict[str, Any]],
+        *,
+        intakes: Iterable[InboxIntake],
+        pool: Pool,
+        dispatcher: Dispatcher,
+        anchoring: Anchoring,
+        queue: Queue,
+    ) -> dict[str, Any]:
+        """What only the running daemon knows; ``inboxes`` is what the queue says of them."""
+        store, catalogue = self._archive.store, self._archive.catalogue
+        capabilities = store.capabilities
+        looks = {intake.source.name: intake for intake in intakes}
+        return {
+            "inboxes": [
+                {
+                    **inbox,
+                    "state": "away" if (look := looks.get(inbox["name"])) and not look.available else "open",
+                    "last_scan_seconds": look and look.last_scan_seconds,
+                }
+                for inbox in inboxes
+            ],
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": timestamp(self._started_at),
+            "archive_id": self._archive.archive_id,
+            "store": str(store.destination),
+            "catalogue": catalogue.name,
+            "capabilities": {
+                "etag_is_content": capabilities.etag_is_content,
+                "checksum_on_head": capabilities.checksum_on_head,
+                "creates_only": capabilities.creates_only,
+                **capabilities.details,
+            },
+            "workers": {"total": pool.size, "busy": pool.busy},
+            "backoff": dispatcher.backoff.remaining(),
+            "problems": [
+                f"inbox {intake.source.name} cannot be opened" for intake in looks.values() if not intake.available
+            ]
+            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
+            + ([] if capabilities.creates_only else [doctor.OVERWRITES])
+            + [
+                f"{count} kept files of {name}, which is no inbox any more, are archived at another place only"
+                for name, count in queue.reports.kept_elsewhere().items()
+            ]
+            + ([anchoring.problem] if anchoring.problem else []),
+            "verification": doctor.verification(capabilities),
+        }
+
+
+def _audit_head(audit: Audit) -> dict[str, Any]:
+    """Outside the state, and wherever the journal is sent to: which entries the audit chain had at this time."""
+    with suppress(Transient):
+        head = audit.head()
+        return {"audit_chain": head.chain_id, "audit_sequence": head.sequence, "audit_sha256": head.sha256}
+    return {}
