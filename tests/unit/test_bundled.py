@@ -649,3 +649,82 @@ def test_neighbours_keep_one_directory_open(tmp_path: Path, monkeypatch: pytest.
     assert most[0] <= before + 3
     check(pieces, files)
     pieces.close()
+
+
+# -- without its manifest, and early --------------------------------------------------------------------------------
+
+
+def test_what_a_damaged_manifest_had_in_bundles_is_found_again(tmp_path: Path) -> None:
+    pieces = bundled(tmp_path)
+    files = drop(pieces, range(1, 6))
+    pieces.run()
+    [key] = objects(pieces, "bundles")
+    pieces.memory.versions[keys.manifest(STUDY, 1)] = [b"damaged"]
+    files += drop(pieces, [9])
+    pieces.run()
+    manifest = check(pieces, files)
+    assert manifest.revision == 2
+    assert {item.key for item in manifest.instances if item.offset_bytes is not None} == {key}
+    assert all(item.repairs for item in manifest.instances if item.key == key)
+    pieces.close()
+
+
+def test_a_damaged_bundle_is_named_when_the_manifest_is_damaged_too(tmp_path: Path) -> None:
+    pieces = bundled(tmp_path)
+    drop(pieces, range(1, 6))
+    pieces.run()
+    [key] = objects(pieces, "bundles")
+    pieces.memory.versions[key] = [_flip(pieces.memory.versions[key][0])]
+    pieces.memory.versions[keys.manifest(STUDY, 1)] = [b"damaged"]
+    files = drop(pieces, [9])
+    pieces.run()
+    manifest = check(pieces, files)
+    assert key in manifest.damaged_keys
+    pieces.close()
+
+
+def test_full_bundles_go_while_the_study_arrives(tmp_path: Path) -> None:
+    pieces = bundled(tmp_path)
+    files = drop(pieces, range(1, 31))
+    pieces.scan()
+    pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
+    pieces.look()
+    assert pieces.ship() == 0
+    early = objects(pieces, "bundles")
+    states = list(pieces.states().values())
+    assert early and 0 < states.count("ready") < states.count("stored")
+    assert len(pieces.left()) == 30
+    pieces.run()
+    check(pieces, files)
+    assert len(objects(pieces, "bundles")) == len(early) + 1
+    pieces.close()
+
+
+def test_what_does_not_fill_a_bundle_waits_for_the_others(tmp_path: Path) -> None:
+    pieces = bundled(tmp_path)
+    files = drop(pieces, range(1, 4))
+    pieces.scan()
+    pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
+    pieces.look()
+    pieces.ship()
+    assert set(pieces.states().values()) == {"ready"} and objects(pieces, "bundles") == []
+    pieces.run()
+    check(pieces, files)
+    pieces.close()
+
+
+def test_a_member_that_changes_after_its_bundle_went_early(tmp_path: Path) -> None:
+    pieces = bundled(tmp_path)
+    files = drop(pieces, range(1, 31))
+    pieces.scan()
+    pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
+    pieces.look()
+    pieces.ship()
+    stored = sorted(name for name, state in pieces.states().items() if state == "stored")[0]
+    number = int(stored[2:])
+    (pieces.inbox / stored).write_bytes(made(number, 500))
+    files[number - 1] = made(number, 500)
+    pieces.run()
+    check(pieces, files)
+    assert made(number) in in_bundles(pieces), "what was sent first stays in its bundle, and in no manifest"
+    pieces.close()
