@@ -22,6 +22,7 @@ ENDINGS = ("tests/unit/test_recover_ending.py",)
 DAMAGED = ("tests/unit/test_damaged_manifest.py",)
 LOCAL = ("tests/unit/test_local.py",)
 BUNDLED = ("tests/unit/test_bundled.py",)
+NEIGHBOURS = ("tests/unit/test_neighbours.py",)
 BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
 BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
@@ -344,21 +345,21 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "pipeline/local.py",
                 "            require(fd, file.identity)\n            filled = 0",
                 "            filled = 0",
-                BUNDLED,
+                NEIGHBOURS,
             ),
             (
                 "unchanged once it was read",
                 "pipeline/local.py",
                 "                filled += count\n            require(fd, file.identity)",
                 "                filled += count",
-                BUNDLED,
+                NEIGHBOURS,
             ),
             (
                 "unchanged once it was sent",
                 "pipeline/local.py",
                 "        if FileIdentity.of(found) != file.identity:",
                 "        if False:",
-                BUNDLED,
+                NEIGHBOURS,
             ),
             (
                 "sent again under the next key",
