@@ -71,6 +71,10 @@ class EarlySender:
     def _send_study(self, study_uid: Uid, run: Map) -> int:
         bundling = self._context.archive.bundling
         page_size = PAGE if bundling is None else sending.BUNDLED_PAGE
+        if bundling is not None:
+            total, largest = self._context.shipments.waiting_bytes(study_uid)
+            if total < bundling.size_bytes and largest < bundling.below_bytes:
+                return 0
         after = total = 0
         while self._goes_on():
             page = self._context.shipments.ready_while_arriving(study_uid, after, page_size)

@@ -205,6 +205,16 @@ class Shipments:
             ).fetchall()
         return [local_file(row, -1) for row in rows]
 
+    def waiting_bytes(self, study_uid: Uid) -> tuple[int, int]:
+        """Of the study's files that were not sent yet: the size of all together, and of the largest."""
+        with self._database.read() as db:
+            row = db.execute(
+                "SELECT COALESCE(SUM(size_bytes), 0) AS total, COALESCE(MAX(size_bytes), 0) AS largest FROM files"
+                " WHERE study_uid = ? AND state = ?",
+                (study_uid, FileState.READY),
+            ).fetchone()
+        return row["total"], row["largest"]
+
     def sent_early(self, sent: Iterable[tuple[LocalFile, str, str]]) -> None:
         """As `stored`, with no claim, of files whose study was still arriving: a file that is not as it was, in any
         respect, is left out."""
