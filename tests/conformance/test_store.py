@@ -147,17 +147,6 @@ def test_a_part_of_nothing_is_missing_too(store: ObjectStore) -> None:
     assert caught.value.code == "no-such-object"
 
 
-def test_a_part_of_the_version_that_is_named(place: Place) -> None:
-    """Where a store keeps versions: the part is of the version, not of what the key holds now."""
-    store = place.open()
-    store.initialise()
-    receipt = store.put(KEY, Buffer.of(b"the first content"))
-    if receipt.version_id is None:
-        pytest.skip("SKIPPED: no versions here")
-    place.overwrite(KEY, b"another content here")
-    assert b"".join(store.read(KEY, receipt.version_id, offset_bytes=4, length_bytes=5)) == b"first"
-
-
 def test_the_same_again_sends_nothing(store: ObjectStore) -> None:
     first = store.put(KEY, Buffer.of(b"content"))
     again = store.put(KEY, Buffer.of(b"content"))

@@ -597,3 +597,14 @@ def test_a_key_of_another_archive_in_the_bucket_is_not_ours(s3: BucketPlace) -> 
     assert store.head("archive.json") is None
     with pytest.raises(Permanent):
         list(store.read("archive.json"))
+
+
+@pytest.mark.parametrize("short_way", [True, False])
+def test_a_part_is_of_the_version_that_is_named(s3: BucketPlace, short_way: bool) -> None:
+    s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
+    store = s3.open(short_way=short_way)
+    receipt = store.put(KEY, Buffer.of(b"the first content"))
+    assert receipt.version_id is not None
+    s3.overwrite(KEY, b"another content here")
+    assert b"".join(store.read(KEY, receipt.version_id, offset_bytes=4, length_bytes=5)) == b"first"
+    assert b"".join(store.read(KEY, offset_bytes=8, length_bytes=7)) == b"content"
