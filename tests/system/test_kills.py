@@ -127,8 +127,7 @@ def test_killed_right_before(kind: str, ground: Ground, calls: Counter[str]) -> 
 
 @pytest.mark.parametrize("kind", [*KINDS])
 def test_killed_right_before_bundled(kind: str, bundled_ground: Ground, bundled_calls: Counter[str]) -> None:
-    where = points(bundled_calls, KINDS[kind], 12 if kind == "write" else 1000)
-    _killed_at(where, f"bundled-{kind}", bundled_ground)
+    _killed_at(points(bundled_calls, KINDS[kind], 12 if kind == "write" else 1000), kind, bundled_ground)
 
 
 @pytest.mark.long
@@ -151,11 +150,12 @@ def _killed_at(where: list[tuple[str, int]], kind: str, ground: Ground) -> None:
         bundles = [path for path in invariants.objects(site.root / "archive") if path.suffix == ".tar"]
         assert len(bundles) == (ground.layout == "bundled")
         shutil.rmtree(site.root)
+    of_what = "a shipment" if ground.layout == "instance" else "a shipment in the bundled layout"
     invariants.report(
-        f"kills-{kind}",
-        f"SIGKILL right before every {kind.removeprefix('every-')} of a shipment, then a run to the end"
-        if not kind.endswith("write") or kind == "every-write"
-        else "SIGKILL right before some of the writes of a shipment, then a run to the end",
+        f"kills-{kind}" if ground.layout == "instance" else f"kills-bundled-{kind}",
+        f"SIGKILL right before every {kind.removeprefix('every-')} of {of_what}, then a run to the end"
+        if kind != "write"
+        else f"SIGKILL right before some of the writes of {of_what}, then a run to the end",
         tried=len(where),
         audit_entries=dict(endings),
     )

@@ -152,7 +152,7 @@ def test_a_repaired_bundle_takes_the_place_of_the_damaged_one(damaged: bool) -> 
     repaired = keys.bundle(STUDY, sha("the bundle"), 2)
     new = [member(11, 512, key=repaired), member(12, 1536, key=repaired)]
     following = add(MIXED, *new, damaged_keys=(BUNDLE,) if damaged else ())
-    places = {item.sop_instance_uid: item.key for item in following.instances}
+    places = {str(item.sop_instance_uid): item.key for item in following.instances}
     assert places["1.2.840.1.7.11"] == places["1.2.840.1.7.12"] == repaired
     assert places["1.2.840.1.7.13"] == BUNDLE, "nothing drops out"
 
