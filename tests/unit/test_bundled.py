@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd import localfiles
+from dicomwatchd.archive import bundle as bundles
 from dicomwatchd.archive import keys
 from dicomwatchd.archive import manifest as manifests
 from dicomwatchd.archive.budget import ByteBudget
@@ -649,3 +652,47 @@ def test_neighbours_keep_one_directory_open(tmp_path: Path, monkeypatch: pytest.
     assert most[0] <= before + 3
     check(pieces, files)
     pieces.close()
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"\0" * 5000, b"no tar at all"], ids=["whole", "zeros", "text"])
+def test_what_a_damaged_manifest_listed_in_bundles_is_found_again(tmp_path: Path, spoilt: bytes) -> None:
+    """The second revision is lost, and so is, in two of three cases, one of its bundles."""
+    pieces = bundled(tmp_path)
+    first = drop(pieces, range(1, 4))
+    pieces.run()
+    old = set(objects(pieces, "bundles"))
+    second = drop(pieces, range(4, 8))
+    pieces.run()
+    pieces.memory.versions[keys.manifest(STUDY, 2)] = [b"{}"]
+    new = sorted(set(objects(pieces, "bundles")) - old)
+    lost: list[bytes] = []
+    if spoilt:
+        lost = unpacked(pieces.memory.versions[new[0]][0])
+        pieces.memory.versions[new[0]] = [spoilt]
+    third = drop(pieces, range(8, 10))
+    pieces.run()
+    manifest = check(pieces, [file for file in (*first, *second, *third) if file not in lost])
+    assert manifest.revision == 3
+    assert (new[0] in manifest.damaged_keys) == bool(spoilt)
+    pieces.close()
+
+
+def test_what_is_in_a_tar_of_somebody_elses_is_no_instance() -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, kind in (
+            ("1.2/1.3.dcm", tarfile.REGTYPE),
+            ("1.2/1.4.dcm", tarfile.SYMTYPE),
+            ("../1.5.dcm", tarfile.REGTYPE),
+            ("1.2/./1.6.dcm", tarfile.REGTYPE),
+            ("1..2/1.7.dcm", tarfile.REGTYPE),
+            ("1.2/1.8.dcm/x", tarfile.REGTYPE),
+            ("1.2/1.9-0123abcd.dcm", tarfile.REGTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.size = kind, 4 if kind == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(b"data") if info.size else None)
+    found = [*bundles.members(out.getvalue())]
+    assert [(m.series_uid, m.sop_instance_uid) for m in found] == [("1.2", "1.3"), ("1.2", "1.9")]
+    assert all(out.getvalue()[m.offset_bytes :][:4] == b"data" for m in found)
+    assert [*bundles.members(b"")] == [*bundles.members(out.getvalue()[:514])] == []
