@@ -1,8 +1,8 @@
 """Bundles: small instances of a study in one object, an uncompressed POSIX ustar archive that `tar xf` unpacks.
 
-The manifest says where in it each instance begins; only where that was lost are the headers read (`members`). Equal
-members in equal order give equal bytes: times, owners and modes are fixed, names hold UIDs and nothing else of the
-patient.
+The manifest says where in it each instance begins; the headers are for others to read, and for us only where all
+manifests are lost. Equal members in equal
+order give equal bytes: times, owners and modes are fixed, names hold UIDs and nothing else of the patient.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -24,7 +23,8 @@ from dicomwatchd.model import Digest, Uid
 BLOCK_BYTES = 512
 #: Two empty blocks end the archive (POSIX.1-1988, ustar interchange format).
 END_BYTES = 2 * BLOCK_BYTES
-_NAME = re.compile(r"([0-9.]{1,64})/([0-9.]{1,64})(?:-[0-9a-f]{8}(?:-[0-9]+)?)?\.dcm\Z")
+#: No bundle is larger: it is sent in one request, from one buffer.
+BUNDLE_LIMIT_BYTES = 16 * 1024 * 1024
 _SHORT = 8  # hex digits of the SHA-256 in the name of a member whose UID has several contents
 
 
@@ -127,6 +127,26 @@ def _header(name: str, member: Member) -> bytes:
     return bytes(header)
 
 
+_MEMBER_NAME = re.compile(rf"([0-9.]+)/([0-9.]+)(?:-[0-9a-f]{{{_SHORT}}}(?:-[0-9]+)?)?\.dcm\Z")
+
+
+def members_of(data: bytes) -> list[Member]:
+    """What the headers of a whole bundle say is in it. Raises ValueError for anything that `Bundle` does not make."""
+    found = []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for info in archive:
+                name = _MEMBER_NAME.match(info.name)
+                if name is None or info.type != tarfile.REGTYPE:
+                    raise ValueError("a bundle with something else in it than instances")
+                content = memoryview(data)[info.offset_data : info.offset_data + info.size]
+                digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
+                found.append(Member(Uid(name[1]), Uid(name[2]), digest, info.offset_data))
+    except (tarfile.TarError, InvalidUid) as error:
+        raise ValueError("no bundle") from error
+    return found
+
+
 # -- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -141,23 +161,6 @@ class Span:
     @property
     def end_bytes(self) -> int:
         return self.offset_bytes + self.size_bytes
-
-
-def members(data: bytes) -> Iterator[Member]:
-    """What a whole bundle holds, by its headers. Members whose names are none of ours are passed over."""
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            for found in archive:
-                name = _NAME.match(found.name)
-                if found.isreg() and name is not None:
-                    content = data[found.offset_data : found.offset_data + found.size]
-                    if len(content) != found.size:
-                        return
-                    digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
-                    with suppress(InvalidUid):
-                        yield Member(Uid(name[1]), Uid(name[2]), digest, found.offset_data)
-    except tarfile.TarError:
-        return
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import DicomJson, Uid
 
 FORMAT = "dicomwatchd-manifest/1"
+#: Of a manifest with instances in bundles: a version that does not know of them must not take it for damaged.
+BUNDLED_FORMAT = "dicomwatchd-manifest/2"
 #: Codes of what cannot be used: damaged, or none of ours; and whole, but not for this version to understand.
 BAD = "bad-manifest"
 NEWER = "newer-manifest"
@@ -92,11 +94,15 @@ class Manifest:
     def key(self) -> str:
         return keys.manifest(self.study_uid, self.revision)
 
+    @property
+    def _format(self) -> str:
+        return FORMAT if all(item.offset_bytes is None for item in self.instances) else BUNDLED_FORMAT
+
     def to_bytes(self) -> bytes:
         """The manifest as it stands in the store: JSON, UTF-8, sorted keys, one instance a line to be greppable."""
         if "bytes" not in self._text:
             head = {
-                "format": FORMAT,
+                "format": self._format,
                 "archive_id": self.archive_id,
                 "study_uid": self.study_uid,
                 "revision": self.revision,
@@ -138,7 +144,7 @@ class Manifest:
         """
         try:
             raw = json.loads(data, parse_constant=_finite, parse_float=_finite)
-            if raw["format"] != FORMAT:
+            if raw["format"] not in (FORMAT, BUNDLED_FORMAT):
                 if _NEWER.match(raw["format"]):
                     raise _newer_format()
                 raise ValueError("another format")
@@ -158,6 +164,8 @@ class Manifest:
             )
             if len({_content(item) for item in manifest.instances}) != len(manifest.instances):
                 raise ValueError("an instance is there twice")
+            if raw["format"] != manifest._format:
+                raise ValueError("the format of other instances")
             _require_disjoint(manifest.instances)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Permanent) as error:
             if isinstance(error, Permanent) and error.code == NEWER:
@@ -366,12 +374,6 @@ def _instance(study: Uid, raw: dict[str, object]) -> ManifestInstance:
     return item
 
 
-def _newer_format() -> Permanent:
-    return Permanent(
-        "a manifest in the store was written by a newer dicomwatchd", code=NEWER, hint="bring this one up to date"
-    )
-
-
 def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
     """Raises ValueError where two instances share bytes of a bundle, or give it two sizes."""
     spans = sorted(
@@ -380,6 +382,12 @@ def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
     for (key, offset, size, whole), (next_key, next_offset, _, next_whole) in pairwise(spans):
         if key == next_key and (offset + size > next_offset or whole != next_whole):
             raise ValueError("two instances share bytes of a bundle, or give it two sizes")
+
+
+def _newer_format() -> Permanent:
+    return Permanent(
+        "a manifest in the store was written by a newer dicomwatchd", code=NEWER, hint="bring this one up to date"
+    )
 
 
 def _md5(data: bytes) -> str:

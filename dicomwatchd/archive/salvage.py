@@ -1,18 +1,17 @@
-"""What only a damaged manifest listed, found again in the store: a key names series, instance and SHA-256, and so does
-what is in a bundle."""
+"""What only a damaged manifest listed, found again in the store: a key names series, instance and SHA-256, and so do
+the headers of a bundle."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from dicomwatchd.archive import bundle as bundles
 from dicomwatchd.archive import evidence, keys
-from dicomwatchd.archive.bundle import Member
+from dicomwatchd.archive.bundle import BUNDLE_LIMIT_BYTES, members_of
 from dicomwatchd.archive.evidence import Method
 from dicomwatchd.archive.manifest import ManifestInstance
-from dicomwatchd.archive.store import ObjectStore, Receipt
+from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
@@ -60,76 +59,58 @@ def unlisted(
         if not verdict.holds:
             bad.append(verdict.receipt.key)
             continue
-        item = _instance(verdict.receipt, now)
-        found.setdefault((item.series_uid, item.sop_instance_uid, item.sha256), item)
+        named = keys.parse_instance(verdict.receipt.key)
+        assert named is not None  # noqa: S101  only receipts of such keys are made
+        _, series, sop_instance, sha256 = named
+        item = _instance(series, sop_instance, sha256, verdict.receipt.key, verdict.receipt.size_bytes, now)
+        found.setdefault((series, sop_instance, sha256), item)
+    of_listed = {item.key for item in listed}
     for seen in store.listing(keys.bundles_prefix(study)):
-        expected = keys.bundle_sha256(seen.key, study)
-        if expected is None or seen.key in damaged:
+        sha256_of_bundle = keys.bundle_sha256(seen.key, study)
+        if sha256_of_bundle is None or seen.key in damaged or seen.key in of_listed:
             continue
-        data = _read(store, seen.key)
-        if hashlib.sha256(data).hexdigest() != expected:
+        try:
+            for item in _in_bundle(store, seen, sha256_of_bundle, now):
+                content = (item.series_uid, item.sop_instance_uid, item.sha256)
+                if content not in known:
+                    found.setdefault(content, item)
+        except ValueError:
             bad.append(seen.key)
-            continue
-        for member in bundles.members(data):
-            content = (member.series_uid, member.sop_instance_uid, member.digest.sha256)
-            if content not in known:
-                found.setdefault(content, _member(seen.key, len(data), member, now))
     return Salvage(tuple(found.values()), tuple(bad))
 
 
-def _read(store: ObjectStore, key: str) -> bytes:
-    """A whole bundle, which is small. What was damaged on its way here must not be called damaged for ever."""
-    try:
-        data = b"".join(store.read(key))
-        if b"".join(store.read(key)) != data:
-            raise Transient("two readings of a bundle differ", code="damaged-on-the-way")
-    except Permanent as error:
-        raise Transient("the store cannot read back what it holds", code="unreadable-object") from error
-    return data
+def _in_bundle(store: ObjectStore, seen: StoredObject, sha256: str, now: str) -> Iterator[ManifestInstance]:
+    """One bundle after the other, for each is in memory as a whole. Raises ValueError where it is, twice, not what its
+    key says."""
+    for last_try in (False, True):
+        try:
+            data = b"".join(store.read(seen.key, length_bytes=BUNDLE_LIMIT_BYTES + 1))
+        except Permanent as error:
+            raise Transient("the store cannot read back what it holds", code="unreadable-object") from error
+        if hashlib.sha256(data).hexdigest() == sha256:
+            break
+        if last_try:
+            raise ValueError("a bundle with other bytes than its key names")
+    for member in members_of(data):
+        digest = member.digest
+        item = _instance(member.series_uid, member.sop_instance_uid, digest.sha256, seen.key, digest.size_bytes, now)
+        yield replace(item, offset_bytes=member.offset_bytes, bundle_bytes=len(data))
 
 
-def _instance(receipt: Receipt, now: str) -> ManifestInstance:
-    named = keys.parse_instance(receipt.key)
-    assert named is not None  # noqa: S101  only receipts of such keys are made
-    _, series, sop_instance, sha256 = named
-    return replace(
-        _BARE,
+def _instance(series: Uid, sop_instance: Uid, sha256: str, key: str, size_bytes: int, now: str) -> ManifestInstance:
+    return ManifestInstance(
         series_uid=series,
         sop_instance_uid=sop_instance,
-        key=receipt.key,
-        size_bytes=receipt.size_bytes,
-        sha256=sha256,
-        stored_at=now,
-    )
-
-
-def _member(key: str, bundle_bytes: int, member: Member, now: str) -> ManifestInstance:
-    return replace(
-        _BARE,
-        series_uid=member.series_uid,
-        sop_instance_uid=member.sop_instance_uid,
+        sop_class_uid="",
+        transfer_syntax_uid="",
         key=key,
-        size_bytes=member.digest.size_bytes,
-        sha256=member.digest.sha256,
+        size_bytes=size_bytes,
+        sha256=sha256,
+        etag=None,
+        version_id=None,
+        original_path="",
+        inbox="",
         stored_at=now,
-        offset_bytes=member.offset_bytes,
-        bundle_bytes=bundle_bytes,
+        verified_by=Method.READ_BACK,
+        repairs=(FOUND_AGAIN,),
     )
-
-
-_BARE = ManifestInstance(
-    series_uid=Uid("0"),
-    sop_instance_uid=Uid("0"),
-    sop_class_uid="",
-    transfer_syntax_uid="",
-    key="",
-    size_bytes=0,
-    sha256="",
-    etag=None,
-    version_id=None,
-    original_path="",
-    inbox="",
-    stored_at="",
-    verified_by=Method.READ_BACK,
-    repairs=(FOUND_AGAIN,),
-)

@@ -70,6 +70,15 @@ def prove(invocation: Invocation, study: Uid, socket_path: Path | None, as_json:
     return code
 
 
+def _within(proof: dict[str, Any]) -> str | None:
+    """Where in the object the instance is, if that is a bundle."""
+    if proof.get("offset_bytes") is None:
+        return None
+    return (
+        f"from byte {proof['offset_bytes']} of the object's {proof['bundle_bytes']}, SHA-256 {proof['bundle_sha256']}"
+    )
+
+
 def _say_published(published: dict[str, Any]) -> None:
     text = output.clean(published["text"])
     output.say(f"As published: {text}." if published["holds"] else f"THE AUDIT CHAIN IS NOT COMPLETE: {text}.")
@@ -82,15 +91,6 @@ def _say_published(published: dict[str, Any]) -> None:
                 f" first published at {other['first_published_at']}."
             )
         )
-
-
-def _within(proof: dict[str, Any]) -> str | None:
-    """Where in the object the instance is, if that is a bundle."""
-    if proof.get("offset_bytes") is None:
-        return None
-    return (
-        f"from byte {proof['offset_bytes']} of the object's {proof['bundle_bytes']}, SHA-256 {proof['bundle_sha256']}"
-    )
 
 
 @click.command()

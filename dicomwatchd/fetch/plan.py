@@ -13,9 +13,9 @@ from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
 
-_REPAIR_HINT = "archiving any file of the study again records it anew"
 #: Instances of one bundle that one thread brings: more would leave the other threads idle at the end.
 _TOGETHER = 64
+_REPAIR_HINT = "archiving any file of the study again records it anew"
 _SHORT = 8  # hex digits of the SHA-256 in the name of a file whose UID has several contents
 
 

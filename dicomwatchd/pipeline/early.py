@@ -1,6 +1,8 @@
 """Sending while a study still arrives: what is complete already goes to the store, so that little is left to send when
 the study has gone quiet.
 
+In the bundled layout full bundles go early, and what is too large for one. The last bundle waits for the study's end.
+
 Nothing but sending is done early. The study is verified, recorded and purged as ever, under its claim, from fresh
 reads; a file that was sent early and has changed since is sent again under its new content's key.
 """
@@ -8,12 +10,13 @@ reads; a file that was sent early and has changed since is sent again under its 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from dicomwatchd.errors import DicomwatchdError, Fatal, SourceChanged, Stopping, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import sending
-from dicomwatchd.pipeline.sending import Parcel
+from dicomwatchd.pipeline.sending import Packing, Parcel
 from dicomwatchd.pipeline.shipment import Context, Place, source_of
 from dicomwatchd.pipeline.stages import COMMIT_EVERY
 from dicomwatchd.ports import Map
@@ -66,39 +69,44 @@ class EarlySender:
                 self._condition.wait()
 
     def _send_study(self, study_uid: Uid, run: Map) -> int:
+        bundling = self._context.archive.bundling
+        page_size = PAGE if bundling is None else sending.BUNDLED_PAGE
         after = total = 0
         while self._goes_on():
-            page = self._context.shipments.ready_while_arriving(study_uid, after, PAGE)
+            page = self._context.shipments.ready_while_arriving(study_uid, after, page_size)
             if not page:
                 break
             after = page[-1].file_id
-            total += self._send_page([file for file in page if self._wanted(file)], run)
+            wanted = [file for file in page if self._wanted(file)]
+            # What the archive has of the study is asked only once there is something to send.
+            if next(Packing(bundling).parcels(wanted, full_only=True), None) is not None:
+                try:
+                    packing = sending.packing(study_uid, self._context)
+                except DicomwatchdError as error:
+                    self._tell(error)
+                    break  # the study's shipment meets it too, and is the judge
+                total += self._send(packing.parcels(wanted, full_only=True), run)
         return total
 
     def _wanted(self, file: LocalFile) -> bool:
-        """What goes into a bundle waits for the others that will be in it."""
-        bundling = self._context.archive.bundling
-        alone = bundling is None or file.identity.size_bytes >= bundling.below_bytes
-        early = self._context.sends_early(source_of(file, self._context))
-        return alone and early and file.file_id not in self._left_alone
+        return file.file_id not in self._left_alone and self._context.sends_early(source_of(file, self._context))
 
     def _goes_on(self) -> bool:
         return not self._leaving and self._may_go_on()
 
-    def _send_page(self, page: list[LocalFile], run: Map) -> int:
-        def send(file: LocalFile) -> tuple[LocalFile, Place | Exception | None]:
+    def _send(self, parcels: Iterable[Parcel], run: Map) -> int:
+        def send(parcel: Parcel) -> Sequence[tuple[LocalFile, Place | Exception | None]]:
             if not self._goes_on():
-                return file, None
+                return [(file, None) for file in parcel.files]
             try:
-                [outcome] = sending.send(Parcel([file]), self._context)
-                return outcome
+                return sending.send(parcel, self._context)
             except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
-                return file, error
+                return [(file, error) for file in parcel.files]
 
         sent: list[tuple[LocalFile, str, str]] = []
         total = 0
         try:
-            for file, outcome in run(send, page):
+            for file, outcome in chain.from_iterable(run(send, parcels)):
                 match outcome:
                     case Place():
                         sent.append((file, outcome.sha256, outcome.to_text()))
@@ -117,9 +125,15 @@ class EarlySender:
                 self._context.shipments.sent_early(sent)
         return total
 
-    def _leave_alone(self, file: LocalFile, error: Exception) -> None:
+    def _tell(self, error: Exception) -> bool:
+        """Whether other files would meet it too, and that was said."""
         if isinstance(error, Fatal) or (isinstance(error, Transient) and error.endpoint is not None):
             self._on_error(error)
+            return True
+        return False
+
+    def _leave_alone(self, file: LocalFile, error: Exception) -> None:
+        if self._tell(error):
             return
         if len(self._left_alone) >= _LEFT_ALONE:
             self._left_alone.clear()

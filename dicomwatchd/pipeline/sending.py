@@ -19,7 +19,7 @@ from dicomwatchd.archive.store import Receipt
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.local import Neighbours, content_of
-from dicomwatchd.pipeline.shipment import PAGE, Bundling, Context, Place, Shipment, source_of
+from dicomwatchd.pipeline.shipment import PAGE, Bundling, Context, Place, source_of
 from dicomwatchd.queue.rows import LocalFile
 
 #: A file with its place, or with what went wrong with it.
@@ -57,7 +57,8 @@ class Packing:
     def page(self) -> int:
         return PAGE if self.bundling is None else BUNDLED_PAGE
 
-    def parcels(self, files: Iterable[LocalFile]) -> Iterator[Parcel]:
+    def parcels(self, files: Iterable[LocalFile], *, full_only: bool = False) -> Iterator[Parcel]:
+        """``full_only`` leaves out what more files may still be added to, and what may be there already."""
         if self.bundling is None:
             yield from (Parcel([file]) for file in files)
             return
@@ -78,6 +79,8 @@ class Packing:
                     together, room = [], limit
                 together.append(file)
                 room -= needed
+        if full_only:
+            return
         if together:
             yield Parcel(together)
         yield from (Parcel(files, self.there) for files in there.values())
@@ -93,15 +96,16 @@ def _by_uid(file: LocalFile) -> tuple[str, str, int]:
     return file.header.series_uid, file.header.sop_instance_uid, file.file_id
 
 
-def packing(shipment: Shipment, context: Context) -> Packing:
+def packing(study_uid: Uid, context: Context) -> Packing:
     """For the archive's layout. What the study's newest manifest has in bundles is not sent a second time: a bundle's
     key, unlike an instance's, does not tell what is in it. Raises Transient, Permanent."""
     bundling = context.archive.bundling
-    current = manifests.latest(context.archive.store, shipment.claim.study_uid) if bundling is not None else None
+    current = manifests.latest(context.archive.store, study_uid) if bundling is not None else None
     if current is None:
         return Packing(bundling)
-    damaged = {*current.damaged_keys, *context.shipments.facts(shipment.claim).damaged_keys}
-    found = [item for item in current.instances if item.offset_bytes is not None and item.key not in damaged]
+    found = [
+        item for item in current.instances if item.offset_bytes is not None and item.key not in current.damaged_keys
+    ]
     return Packing(
         bundling,
         Bundled(

@@ -102,7 +102,7 @@ def _send_all(shipment: Shipment, context: Context) -> None:
         hopeless.extend(error for _, error in outcomes if isinstance(error, DicomwatchdError) and _concerns_all(error))
         return outcomes
 
-    packing = sending.packing(shipment, context)
+    packing = sending.packing(claim.study_uid, context)
     for page in shipments.pages(claim, FileState.READY, packing.page):
         sent: list[tuple[LocalFile, str, str]] = []
         try:

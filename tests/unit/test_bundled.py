@@ -304,7 +304,7 @@ def test_a_member_that_may_not_be_read_is_quarantined(tmp_path: Path, monkeypatc
             raise PermissionError(errno.EACCES, "refused")
         return real(directory_fd, name)
 
-    monkeypatch.setattr(local, "regular_file", refusing)
+    monkeypatch.setattr("dicomwatchd.pipeline.local.regular_file", refusing)
     pieces.ship()
     assert pieces.states() == {"IM0003": "quarantined:no-access"}
     assert len(pieces.manifest(STUDY).instances) == 4
@@ -677,22 +677,25 @@ def test_what_a_damaged_manifest_listed_in_bundles_is_found_again(tmp_path: Path
     pieces.close()
 
 
-def test_what_is_in_a_tar_of_somebody_elses_is_no_instance() -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("1.2/1.4.dcm", tarfile.SYMTYPE),
+        ("../1.5.dcm", tarfile.REGTYPE),
+        ("1.2/./1.6.dcm", tarfile.REGTYPE),
+        ("1..2/1.7.dcm", tarfile.REGTYPE),
+        ("1.2/1.8.dcm/x", tarfile.REGTYPE),
+    ],
+)
+def test_a_tar_of_somebody_elses_is_no_bundle(name: str, kind: bytes) -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, kind in (
-            ("1.2/1.3.dcm", tarfile.REGTYPE),
-            ("1.2/1.4.dcm", tarfile.SYMTYPE),
-            ("../1.5.dcm", tarfile.REGTYPE),
-            ("1.2/./1.6.dcm", tarfile.REGTYPE),
-            ("1..2/1.7.dcm", tarfile.REGTYPE),
-            ("1.2/1.8.dcm/x", tarfile.REGTYPE),
-            ("1.2/1.9-0123abcd.dcm", tarfile.REGTYPE),
-        ):
-            info = tarfile.TarInfo(name)
-            info.type, info.size = kind, 4 if kind == tarfile.REGTYPE else 0
+        for one, its_kind in (("1.2/1.9-0123abcd.dcm", tarfile.REGTYPE), (name, kind)):
+            info = tarfile.TarInfo(one)
+            info.type, info.size = its_kind, 4 if its_kind == tarfile.REGTYPE else 0
             archive.addfile(info, io.BytesIO(b"data") if info.size else None)
-    found = [*bundles.members(out.getvalue())]
-    assert [(m.series_uid, m.sop_instance_uid) for m in found] == [("1.2", "1.3"), ("1.2", "1.9")]
-    assert all(out.getvalue()[m.offset_bytes :][:4] == b"data" for m in found)
-    assert [*bundles.members(b"")] == [*bundles.members(out.getvalue()[:514])] == []
+        [first, *_] = [out.getvalue()[:1024] + bytes(1024)]
+    [member] = bundles.members_of(first)
+    assert (member.series_uid, member.sop_instance_uid, member.offset_bytes) == ("1.2", "1.9", 512)
+    with pytest.raises(ValueError, match="bundle"):
+        bundles.members_of(out.getvalue())

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -35,10 +34,12 @@ class Shelf(MemoryStore):
 
     refusal: DicomwatchdError | None = None
 
-    def read(self, key: str, version_id: str | None = None, **part: Any) -> Iterator[bytes]:
+    def read(
+        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
+    ) -> Iterator[bytes]:
         if self.refusal is not None and key == SECOND:
             raise self.refusal
-        return super().read(key, version_id, **part)
+        return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes)
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_what_the_store_does_not_give_is_not_damaged(pieces: Pieces, refusal: Di
 
 
 def test_a_newer_programs_manifest_is_left_to_the_newer_program(pieces: Pieces) -> None:
-    data = shelf(pieces).versions[SECOND][0].replace(b"dicomwatchd-manifest/1", b"dicomwatchd-manifest/2")
+    data = shelf(pieces).versions[SECOND][0].replace(b"dicomwatchd-manifest/1", b"dicomwatchd-manifest/3")
     damage(pieces, data)
     drop(pieces, 2)
     pieces.settle()
