@@ -13,6 +13,7 @@ from random import Random
 from types import FrameType
 
 from dicomwatchd import __version__
+from dicomwatchd.archive.budget import keep_no_large_blocks
 from dicomwatchd.config import DEFAULT_PATH, Config, load
 from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised
 from dicomwatchd.pipeline.shipment import Archive
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     journal = open_journal(sys.stderr, level=config.log_level, never=_never_logged(config))
     redirect_foreign_logging(journal, config.log_level)
+    keep_no_large_blocks()
     return Process(options, config, journal, SystemClock()).run()
 
 

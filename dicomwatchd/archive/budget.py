@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from dicomwatchd.errors import Stopping
 
 BUDGET_BYTES = 64 * 1024 * 1024
+
+_M_MMAP_THRESHOLD = -3  # mallopt(3)
+_OF_ITS_OWN_BYTES = 1024 * 1024
+
+
+def keep_no_large_blocks() -> None:
+    """What is given back to the budget goes back to the system: from now on every large block is a mapping of its own.
+    glibc by itself begins to keep blocks of a size once one of them was freed, one such store for each thread."""
+    with suppress(OSError, AttributeError):  # another C library, which has no such habit
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OF_ITS_OWN_BYTES)
 
 
 class ByteBudget:

@@ -21,7 +21,7 @@ from dicomwatchd.config import DynamoDBSettings, Encryption, S3Settings
 from dicomwatchd.errors import ArchiveRefused
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.pool import Workers
-from dicomwatchd.pipeline.shipment import Archive
+from dicomwatchd.pipeline.shipment import Archive, Bundling
 from tests.faults.figures import Figures
 from tests.faults.proxy import FaultProxy
 from tests.faults.rules import Fault, Rule
@@ -30,6 +30,7 @@ from tests.servers.ceph import KMS_KEY_ID, CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.servers.tls import make_certificate
 from tests.synthetic import Made, Maker
+from tests.unpacking import unpacked
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -78,9 +79,12 @@ class Bench:
     def held(self, made: list[Made], sha256: str) -> bool:
         """Whether the store holds these bytes under their name, past the proxy."""
         for key in self.listed(made):
-            if sha256 in key:
+            if sha256 in key or key.endswith(".tar"):
                 body = self.client.get_object(Bucket=self.bucket, Key=PREFIX + key)["Body"].read()
-                if hashlib.sha256(body).hexdigest() == sha256:
+                of_body = hashlib.sha256(body).hexdigest()
+                if of_body == sha256:
+                    return True
+                if of_body in key and sha256 in {hashlib.sha256(one).hexdigest() for one in unpacked(body)}:
                     return True
         return False
 
@@ -171,6 +175,7 @@ def bench(
     figures: Figures,
     *,
     encryption: Encryption = KMS,
+    bundling: Bundling | None = None,
     **store_proxy_options: Any,
 ) -> Iterator[Bench]:
     """The archive, initialised and probed; botocore's retries do not wait meanwhile. The figures are the caller's to
@@ -210,4 +215,5 @@ def bench(
         store.probe("probe/")
         client = rgw.client()
         stack.callback(client.close)
-        yield Bench(store_proxy, catalogue_proxy, Archive(archive_id, store, catalogue), client, name, folder, figures)
+        archive = Archive(archive_id, store, catalogue, bundling=bundling)
+        yield Bench(store_proxy, catalogue_proxy, archive, client, name, folder, figures)

@@ -208,9 +208,18 @@ def disagreement(archive: Archive, study: Uid, made: list[Made], listed: Mapping
     record = archive.catalogue.get(study)
     if record is None or (record.revision, record.manifest_sha256) != (latest.revision, latest.sha256):
         return "the catalogue does not hold the newest manifest"
-    expected = {keys.instance(study, Uid(m.series_uid), Uid(m.sop_instance_uid), m.sha256): m.size_bytes for m in made}
-    if {i.key: i.size_bytes for i in latest.instances} != expected:
+    wanted = {(m.series_uid, m.sop_instance_uid, m.sha256, m.size_bytes) for m in made}
+    if {(i.series_uid, i.sop_instance_uid, i.sha256, i.size_bytes) for i in latest.instances} != wanted:
         return "the manifest lists something else than what was in the inbox"
+    expected = {i.key: i.size_bytes if i.bundle_bytes is None else i.bundle_bytes for i in latest.instances}
+    if expected != {key: listed.get(key) for key in expected}:
+        return "the store lists other sizes than the manifest"
+    if archive.bundling is None:
+        keys_of_all = {keys.instance(study, Uid(m.series_uid), Uid(m.sop_instance_uid), m.sha256) for m in made}
+        if set(expected) != keys_of_all:
+            return "the manifest lists other keys than the content's"
+    elif len(expected) == len(made):
+        return "nothing was bundled"
     if latest.damaged_keys:
         return f"the manifest calls {len(latest.damaged_keys)} good objects damaged"
     if latest.revision != 1:

@@ -21,6 +21,11 @@ AUDIT = ("tests/unit/test_queue_audit.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
 DAMAGED = ("tests/unit/test_damaged_manifest.py",)
 LOCAL = ("tests/unit/test_local.py",)
+BUNDLED = ("tests/unit/test_bundled.py",)
+NEIGHBOURS = ("tests/unit/test_neighbours.py",)
+BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
+BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
+RANGES = ("tests/unit/test_ranges.py",)
 PLANS = ("tests/unit/test_queue_plans.py",)
 
 
@@ -328,6 +333,131 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "unchanged once it was sent",
                 "            yield _OpenFile(fd, digest)\n        require(fd, file.identity)",
+            ),
+        )
+    ),
+    # -- the bundled layout
+    *(
+        Mutation(f"bundle: {name}", file, old, new, tests)
+        for name, file, old, new, tests in (
+            (
+                "the member is what was taken up",
+                "pipeline/local.py",
+                "            require(fd, file.identity)\n            filled = 0",
+                "            filled = 0",
+                NEIGHBOURS,
+            ),
+            (
+                "unchanged once it was read",
+                "pipeline/local.py",
+                "                filled += count\n            require(fd, file.identity)",
+                "                filled += count",
+                NEIGHBOURS,
+            ),
+            (
+                "unchanged once it was sent",
+                "pipeline/local.py",
+                "        if FileIdentity.of(found) != file.identity:",
+                "        if False:",
+                NEIGHBOURS,
+            ),
+            (
+                "sent again under the next key",
+                "pipeline/sending.py",
+                "max(file.key_attempt for file, _ in members)",
+                "1",
+                BUNDLED,
+            ),
+            (
+                "what is there is what its key says",
+                "pipeline/sending.py",
+                "    if read.sha256 != keys.bundle_sha256(key, found[0][0].header.study_uid):",
+                "    if False:",
+                BUNDLED,
+            ),
+            (
+                "what is there is where the manifest says",
+                "pipeline/sending.py",
+                "        if span in read.held and read.size_bytes == item.bundle_bytes:",
+                "        if True:",
+                BUNDLED,
+            ),
+            (
+                "one place for one content",
+                "pipeline/stages.py",
+                "    shipments.share_places(claim)\n",
+                "",
+                BUNDLED,
+            ),
+            (
+                "a member's bytes, read back",
+                "archive/bundle.py",
+                "came_in[s] == s.size_bytes and d.hexdigest() == s.sha256",
+                "came_in[s] == s.size_bytes",
+                BUNDLES_READ,
+            ),
+            (
+                "a member's bytes, fetched",
+                "fetch/neighbours.py",
+                "came_in == item.size_bytes and digest.hexdigest() == item.sha256",
+                "came_in == item.size_bytes",
+                BUNDLES_READ,
+            ),
+            (
+                "within the bundle",
+                "archive/manifest.py",
+                "    _number(item.offset_bytes, 0, bundle_bytes - item.size_bytes)",
+                "    _number(item.offset_bytes, 0, bundle_bytes)",
+                BUNDLED_MANIFEST,
+            ),
+            (
+                "the bundle of this study",
+                "archive/manifest.py",
+                "    if keys.bundle_sha256(item.key, study) is None:",
+                "    if False:",
+                BUNDLED_MANIFEST,
+            ),
+            (
+                "apart from each other",
+                "archive/manifest.py",
+                "offset + size > next_offset or whole != next_whole",
+                "whole != next_whole",
+                BUNDLED_MANIFEST,
+            ),
+            (
+                "of one size",
+                "archive/manifest.py",
+                "offset + size > next_offset or whole != next_whole",
+                "offset + size > next_offset",
+                BUNDLED_MANIFEST,
+            ),
+            (
+                "a bundle found again is what its key says",
+                "archive/salvage.py",
+                "        if hashlib.sha256(data).hexdigest() == sha256:",
+                "        if True:",
+                BUNDLED,
+            ),
+            (
+                "the part that was asked for",
+                "archive/ranges.py",
+                "first == wanted.offset_bytes and last",
+                "last",
+                RANGES,
+            ),
+            (
+                "a whole part",
+                "archive/ranges.py",
+                "    return 0 if fits and whole else None",
+                "    return 0 if fits else None",
+                RANGES,
+            ),
+            (
+                "a store that ignores Range",
+                "archive/ranges.py",
+                "        return wanted.offset_bytes if wanted is not None else 0",
+                "        return 0",
+                RANGES,
             ),
         )
     ),

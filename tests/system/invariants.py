@@ -18,6 +18,7 @@ from dicomwatchd.model import Uid
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import open_queue_to_read
 from tests.faults.figures import Figures
+from tests.unpacking import unpacked
 
 
 def digest(path: Path) -> str:
@@ -30,13 +31,20 @@ def regular_files(*folders: Path) -> list[Path]:
 
 def objects(archive: Path) -> dict[Path, str]:
     """Every object with the SHA-256 of its bytes, temporary files left out."""
-    return {p: digest(p) for p in (archive / "studies").rglob("*.dcm")} if (archive / "studies").is_dir() else {}
+    studies = archive / "studies"
+    return {p: digest(p) for p in studies.rglob("*") if p.suffix in (".dcm", ".tar")} if studies.is_dir() else {}
+
+
+def in_bundles(archive: Path) -> set[str]:
+    """The SHA-256 of everything in a bundle that is what its key says."""
+    bundles = [path for path, stored in objects(archive).items() if path.suffix == ".tar" and stored in path.name]
+    return {hashlib.sha256(one).hexdigest() for path in bundles for one in unpacked(path.read_bytes())}
 
 
 def somewhere(wanted: Iterable[str], inboxes: Iterable[Path], archive: Path) -> set[str]:
     """The digests of ``wanted`` that are neither in an inbox, private directories included, nor in the archive."""
     here = {digest(path) for path in regular_files(*inboxes)}
-    return set(wanted) - here - set(objects(archive).values())
+    return set(wanted) - here - set(objects(archive).values()) - in_bundles(archive)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,10 @@ class Embedded:
         manifest = self.manifest(study)
         content: Counter[str] = Counter()
         for item in manifest.instances:
-            stored = digest(self.path / item.key)
+            data = (self.path / item.key).read_bytes()
+            if item.offset_bytes is not None:
+                data = data[item.offset_bytes : item.offset_bytes + item.size_bytes]
+            stored = hashlib.sha256(data).hexdigest()
             assert stored == item.sha256, "the manifest names an object that holds other bytes"
             content[stored] += 1
         missing = set(wanted) - set(content)

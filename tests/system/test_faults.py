@@ -15,6 +15,7 @@ from dicomwatchd.errors import ArchiveRefused, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
+from dicomwatchd.pipeline.shipment import Bundling
 from dicomwatchd.ports import SystemClock
 from tests.faults.bench import Bench
 from tests.faults.bench import bench as open_bench
@@ -30,6 +31,7 @@ RETRIED_BELOW = (Fault.RESET_BEFORE, Fault.RESET_AFTER, Fault.ERROR_500, Fault.S
 #: Which byte is hit is drawn: several draws.
 DRAWN = (Fault.CORRUPT_REQUEST, Fault.CORRUPT_RESPONSE)
 RANDOM_SEEDS = 30
+SLICES, BUNDLED_SLICES = 3, 5
 
 Journey = list[tuple[str, int, Request]]
 
@@ -44,10 +46,33 @@ def bench(rgw: CephRgw, dynamodb: DynamoDBLocal, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="module")
+def bundled(rgw: CephRgw, dynamodb: DynamoDBLocal, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The same with the bundled layout: the small files make two bundles, and one is left over."""
+    figures = Figures("faults-bundled", "each fault at each request of a shipment, bundled layout")
+    folder = tmp_path_factory.mktemp("faults-bundled")
+    with open_bench(rgw, dynamodb, folder, figures, bundling=Bundling(8192, 8192)) as opened:
+        yield opened
+    if all(str(fault) in figures.details for fault in Fault):
+        figures.write()
+
+
+@pytest.fixture(scope="module")
 def journey(bench: Bench) -> Journey:
+    return journey_of(bench, SLICES)
+
+
+@pytest.fixture(scope="module")
+def bundled_journey(bundled: Bench) -> Journey:
+    found = journey_of(bundled, BUNDLED_SLICES)
+    bundles = {request.path for _, _, request in found if request.method == "PUT" and request.path.endswith(".tar")}
+    assert len(bundles) == 2
+    return found
+
+
+def journey_of(bench: Bench, slices: int) -> Journey:
     """The requests of an undisturbed shipment: (proxy, number, request)."""
-    assert bench.check("undisturbed", {}) == []
-    shipping, _ = bench.drop()
+    assert bench.check("undisturbed", {}, slices) == []
+    shipping, _ = bench.drop(slices)
     shipping.run()
     assert shipping.left() == [] and shipping.tries <= 3
     shipping.close()
@@ -63,6 +88,15 @@ def journey(bench: Bench) -> Journey:
 
 @pytest.mark.parametrize("fault", list(Fault))
 def test_every_request_meets_the_fault(fault: Fault, bench: Bench, journey: Journey) -> None:
+    every_request_meets(fault, bench, journey, SLICES)
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+def test_every_request_meets_the_fault_bundled(fault: Fault, bundled: Bench, bundled_journey: Journey) -> None:
+    every_request_meets(fault, bundled, bundled_journey, BUNDLED_SLICES)
+
+
+def every_request_meets(fault: Fault, bench: Bench, journey: Journey, slices: int) -> None:
     problems: list[str] = []
     cases = 0
     for name, number, request in journey:
@@ -74,7 +108,7 @@ def test_every_request_meets_the_fault(fault: Fault, bench: Bench, journey: Jour
         for times, seed in variants:
             rule = Rule(fault, nth=number, times=times, seed=seed)
             case = f"{fault} x{times} (seed {seed}) at the {name}'s request {number} ({request.operation})"
-            problems += bench.check(case, {name: [rule]})
+            problems += bench.check(case, {name: [rule]}, slices)
             if rule.hits != times:
                 problems.append(f"{case}: struck {rule.hits} times")
             cases += 1
@@ -86,21 +120,26 @@ def test_every_request_meets_the_fault(fault: Fault, bench: Bench, journey: Jour
 
 @pytest.mark.parametrize("seed", range(RANDOM_SEEDS))
 def test_random_faults(seed: int, bench: Bench) -> None:
-    _random_faults(seed, bench)
+    _random_faults(seed, bench, SLICES)
+
+
+@pytest.mark.parametrize("seed", range(RANDOM_SEEDS // 3))
+def test_random_faults_bundled(seed: int, bundled: Bench) -> None:
+    _random_faults(seed, bundled, BUNDLED_SLICES)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(RANDOM_SEEDS, 1000))
 def test_many_random_faults(seed: int, bench: Bench) -> None:
-    _random_faults(seed, bench)
+    _random_faults(seed, bench, SLICES)
 
 
-def _random_faults(seed: int, bench: Bench) -> None:
+def _random_faults(seed: int, bench: Bench, slices: int) -> None:
     rules = {
         "store": random_rules(seed, count=5, spread=60),
         "catalogue": random_rules(seed + 1_000_000, count=2, spread=20),
     }
-    assert bench.check(f"seed {seed}", rules) == []
+    assert bench.check(f"seed {seed}", rules, slices) == []
     bench.figures.details["random sequences"] = bench.figures.details.get("random sequences", 0) + 1
 
 

@@ -243,13 +243,17 @@ def _dump(path: Path) -> str:
     return re.sub(r"^# .*$", "", done.stdout.decode("latin-1"), flags=re.MULTILINE)
 
 
-def test_the_archive_is_readable_with_the_aws_cli_jq_and_sha256sum_alone(site: Site) -> None:
+@pytest.mark.parametrize("layout", ["instance", "bundled"])
+def test_the_archive_is_readable_with_the_aws_cli_jq_and_sha256sum_alone(site: Site, layout: str) -> None:
     """docs/operations.md, run to the letter."""
     text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
     block = re.search(r"<!-- ci:readable-without-us -->\n```sh\n(.*?)```", text, re.DOTALL)
     assert block is not None
     made = Maker(seed=12).mr_study(site.inbox / "DOE", series=2, slices=3)
+    site.config["archive"]["layout"] = {"kind": layout}
+    site.write_config()
     assert site.once() == 0
+    assert site.ctl_json("verify", made[0].study_uid, "--deep", "--json")["holds"]
     store = site.config["archive"]["store"]
     folder = site.root / "by-hand"
     folder.mkdir()
@@ -272,6 +276,7 @@ def test_the_archive_is_readable_with_the_aws_cli_jq_and_sha256sum_alone(site: S
     assert done.returncode == 0, done.stderr
     back = {(p.parent.name, p.name): sha256(p) for p in folder.rglob("*.dcm")}
     assert back == expected(made)
+    assert len(list(folder.rglob("*.tar"))) == (layout == "bundled")
 
 
 def test_five_minutes_to_a_real_bucket_as_the_readme_says(

@@ -42,6 +42,7 @@ class Ground:
     template: Path
     warm: Warm
     runs: int = 0
+    layout: str = "instance"
 
     def site(self) -> tuple[Site, list[Made]]:
         """A fresh site with one study of three files in its inbox, one of them a level deeper."""
@@ -49,6 +50,8 @@ class Ground:
         root = self.root / f"{self.runs}"
         shutil.copytree(self.template, root / "archive")
         site = Site(root, inbox={"settle_seconds": 0, "quiet_seconds": 0}, log_level="INFO")
+        site.config["archive"]["layout"] = {"kind": self.layout}
+        site.write_config()
         maker = Maker(seed=3)
         made = maker.ct_series(site.inbox / "DOE^JANE", slices=2, rows=16, columns=16)
         made += maker.ct_series(site.inbox / "DOE^JANE" / "LATE", slices=1, rows=16, columns=16, study=0)
@@ -66,7 +69,22 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 
 @pytest.fixture(scope="module")
+def bundled_ground(ground: Ground) -> Ground:
+    """The three files travel in one bundle."""
+    return Ground(ground.root / "bundled", ground.template, ground.warm, layout="bundled")
+
+
+@pytest.fixture(scope="module")
 def calls(ground: Ground) -> Counter[str]:
+    return calls_of(ground)
+
+
+@pytest.fixture(scope="module")
+def bundled_calls(bundled_ground: Ground) -> Counter[str]:
+    return calls_of(bundled_ground)
+
+
+def calls_of(ground: Ground) -> Counter[str]:
     """How often an undisturbed run makes each call."""
     site, _ = ground.site()
     every = [name for names in KINDS.values() for name in names]
@@ -107,6 +125,12 @@ def test_killed_right_before(kind: str, ground: Ground, calls: Counter[str]) -> 
     _killed_at(points(calls, KINDS[kind], 12 if kind == "write" else 1000), kind, ground)
 
 
+@pytest.mark.parametrize("kind", [*KINDS])
+def test_killed_right_before_bundled(kind: str, bundled_ground: Ground, bundled_calls: Counter[str]) -> None:
+    where = points(bundled_calls, KINDS[kind], 12 if kind == "write" else 1000)
+    _killed_at(where, f"bundled-{kind}", bundled_ground)
+
+
 @pytest.mark.long
 def test_killed_right_before_every_write(ground: Ground, calls: Counter[str]) -> None:
     _killed_at(points(calls, WRITE, 10_000), "every-write", ground)
@@ -124,11 +148,13 @@ def _killed_at(where: list[tuple[str, int]], kind: str, ground: Ground) -> None:
         again = ground.warm.run(site.config_file, site.log_file)
         assert again.status == 0, f"killed before {name} {number}:\n{site.log_tail()}"
         endings += require_all_well(site, made)
+        bundles = [path for path in invariants.objects(site.root / "archive") if path.suffix == ".tar"]
+        assert len(bundles) == (ground.layout == "bundled")
         shutil.rmtree(site.root)
     invariants.report(
         f"kills-{kind}",
         f"SIGKILL right before every {kind.removeprefix('every-')} of a shipment, then a run to the end"
-        if kind != "write"
+        if not kind.endswith("write") or kind == "every-write"
         else "SIGKILL right before some of the writes of a shipment, then a run to the end",
         tried=len(where),
         audit_entries=dict(endings),

@@ -27,7 +27,7 @@ from random import Random
 import pytest
 
 from dicomwatchd.pipeline import aside, proof
-from dicomwatchd.pipeline.shipment import AfterArchive
+from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from tests.pieces import Pieces
 from tests.synthetic import Maker
 from tests.system import invariants
@@ -35,7 +35,12 @@ from tests.system.racing_writer import UNIQUE, versioned
 from tests.unit.test_deletion_races import no_leases
 
 ROOT = Path(__file__).parents[2]
-WORDS = {"leases": "leases", "no-leases": "no leases", "no-leases-kept": "no leases and such files kept"}
+WORDS = {
+    "leases": "leases",
+    "no-leases": "no leases",
+    "no-leases-kept": "no leases and such files kept",
+    "bundled": "leases, the files of one study in bundles",
+}
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -51,7 +56,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("leases", ["leases", "no-leases", "no-leases-kept"])
+@pytest.mark.parametrize("leases", ["leases", "no-leases", "no-leases-kept", "bundled"])
 def test_racing(leases: str, place: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     _race(leases, place, monkeypatch, request, trials=600)
 
@@ -78,7 +83,7 @@ def _template(folder: Path) -> bytes:
 def _race(
     leases: str, place: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, *, trials: int
 ) -> None:
-    if leases != "leases":
+    if leases.startswith("no-leases"):
         no_leases(monkeypatch)
     template = place / "template"
     template.write_bytes(_template(place / "made"))
@@ -93,6 +98,7 @@ def _race(
         settle_seconds=0,
         quiet_seconds=0,
         scan_interval_seconds=0.001,
+        bundling=Bundling(1 << 20, 1 << 20) if leases == "bundled" else None,
         exclude=(".part",),
     )
     writer = subprocess.Popen(
@@ -160,6 +166,9 @@ def _judge(pieces: Pieces, book: Path, shipments: int, leases: str, place: Path)
         assert deleted == 0 and {"kept:no-lease"} <= quarantined
     else:
         assert deleted > len(complete) // 20, "there was no race"
+    if leases == "bundled":
+        bundles = sum("/bundles/" in key for key in pieces.memory.versions)
+        assert bundles > len(complete) // 20, "there was no race of bundles"
     assert pieces.queue.audit.broken_at() is None
     where = "memory" if place.is_relative_to("/dev/shm") else "disk"
     invariants.report(

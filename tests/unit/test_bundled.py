@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,6 @@ from typing import Any
 import pytest
 
 from dicomwatchd import localfiles
-from dicomwatchd.archive import bundle as bundles
 from dicomwatchd.archive import keys
 from dicomwatchd.archive import manifest as manifests
 from dicomwatchd.archive.budget import ByteBudget
@@ -654,48 +651,80 @@ def test_neighbours_keep_one_directory_open(tmp_path: Path, monkeypatch: pytest.
     pieces.close()
 
 
-@pytest.mark.parametrize("spoilt", [b"", b"\0" * 5000, b"no tar at all"], ids=["whole", "zeros", "text"])
-def test_what_a_damaged_manifest_listed_in_bundles_is_found_again(tmp_path: Path, spoilt: bytes) -> None:
-    """The second revision is lost, and so is, in two of three cases, one of its bundles."""
+# -- without its manifest, and early --------------------------------------------------------------------------------
+
+
+def test_what_a_damaged_manifest_had_in_bundles_is_found_again(tmp_path: Path) -> None:
     pieces = bundled(tmp_path)
-    first = drop(pieces, range(1, 4))
+    files = drop(pieces, range(1, 6))
     pieces.run()
-    old = set(objects(pieces, "bundles"))
-    second = drop(pieces, range(4, 8))
+    [key] = objects(pieces, "bundles")
+    pieces.memory.versions[keys.manifest(STUDY, 1)] = [b"damaged"]
+    files += drop(pieces, [9])
     pieces.run()
-    pieces.memory.versions[keys.manifest(STUDY, 2)] = [b"{}"]
-    new = sorted(set(objects(pieces, "bundles")) - old)
-    lost: list[bytes] = []
-    if spoilt:
-        lost = unpacked(pieces.memory.versions[new[0]][0])
-        pieces.memory.versions[new[0]] = [spoilt]
-    third = drop(pieces, range(8, 10))
-    pieces.run()
-    manifest = check(pieces, [file for file in (*first, *second, *third) if file not in lost])
-    assert manifest.revision == 3
-    assert (new[0] in manifest.damaged_keys) == bool(spoilt)
+    manifest = check(pieces, files)
+    assert manifest.revision == 2
+    assert {item.key for item in manifest.instances if item.offset_bytes is not None} == {key}
+    assert all(item.repairs for item in manifest.instances if item.key == key)
     pieces.close()
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("1.2/1.4.dcm", tarfile.SYMTYPE),
-        ("../1.5.dcm", tarfile.REGTYPE),
-        ("1.2/./1.6.dcm", tarfile.REGTYPE),
-        ("1..2/1.7.dcm", tarfile.REGTYPE),
-        ("1.2/1.8.dcm/x", tarfile.REGTYPE),
-    ],
-)
-def test_a_tar_of_somebody_elses_is_no_bundle(name: str, kind: bytes) -> None:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for one, its_kind in (("1.2/1.9-0123abcd.dcm", tarfile.REGTYPE), (name, kind)):
-            info = tarfile.TarInfo(one)
-            info.type, info.size = its_kind, 4 if its_kind == tarfile.REGTYPE else 0
-            archive.addfile(info, io.BytesIO(b"data") if info.size else None)
-        [first, *_] = [out.getvalue()[:1024] + bytes(1024)]
-    [member] = bundles.members_of(first)
-    assert (member.series_uid, member.sop_instance_uid, member.offset_bytes) == ("1.2", "1.9", 512)
-    with pytest.raises(ValueError, match="bundle"):
-        bundles.members_of(out.getvalue())
+def test_a_damaged_bundle_is_named_when_the_manifest_is_damaged_too(tmp_path: Path) -> None:
+    pieces = bundled(tmp_path)
+    drop(pieces, range(1, 6))
+    pieces.run()
+    [key] = objects(pieces, "bundles")
+    pieces.memory.versions[key] = [_flip(pieces.memory.versions[key][0])]
+    pieces.memory.versions[keys.manifest(STUDY, 1)] = [b"damaged"]
+    files = drop(pieces, [9])
+    pieces.run()
+    manifest = check(pieces, files)
+    assert key in manifest.damaged_keys
+    pieces.close()
+
+
+def test_full_bundles_go_while_the_study_arrives(tmp_path: Path) -> None:
+    pieces = bundled(tmp_path)
+    files = drop(pieces, range(1, 31))
+    pieces.scan()
+    pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
+    pieces.look()
+    assert pieces.ship() == 0
+    early = objects(pieces, "bundles")
+    states = list(pieces.states().values())
+    assert early and 0 < states.count("ready") < states.count("stored")
+    assert len(pieces.left()) == 30
+    pieces.run()
+    check(pieces, files)
+    assert len(objects(pieces, "bundles")) == len(early) + 1
+    pieces.close()
+
+
+def test_what_does_not_fill_a_bundle_waits_for_the_others(tmp_path: Path) -> None:
+    pieces = bundled(tmp_path)
+    files = drop(pieces, range(1, 4))
+    pieces.scan()
+    pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
+    pieces.look()
+    pieces.ship()
+    assert set(pieces.states().values()) == {"ready"} and objects(pieces, "bundles") == []
+    pieces.run()
+    check(pieces, files)
+    pieces.close()
+
+
+def test_a_member_that_changes_after_its_bundle_went_early(tmp_path: Path) -> None:
+    pieces = bundled(tmp_path)
+    files = drop(pieces, range(1, 31))
+    pieces.scan()
+    pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
+    pieces.look()
+    pieces.ship()
+    stored = sorted(name for name, state in pieces.states().items() if state == "stored")[0]
+    number = int(stored[2:])
+    (pieces.inbox / stored).write_bytes(made(number, 500))
+    files[number - 1] = made(number, 500)
+    pieces.run()
+    check(pieces, files)
+    assert made(number) in in_bundles(pieces), "what was sent first stays in its bundle, and in no manifest"
+    pieces.close()
