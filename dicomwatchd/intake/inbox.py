@@ -26,6 +26,8 @@ from dicomwatchd.queue.upgrade import OLD_FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 BATCH = 200
+#: Codes of what is in quarantine and tried again at each look, although the file is what it was.
+AGAIN = (NO_ACCESS, OLD_FAULT)
 #: How long a file beside a study's own that will not settle can hold the study up.
 HOLD_SECONDS = 600.0
 #: Pause after the queue could not be written.
@@ -261,7 +263,7 @@ class InboxIntake:
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
         is_watched = self._settling.watches(parent)
         is_at_rest = not is_watched and not listing.strange
-        if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, NO_ACCESS):
+        if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, AGAIN):
             return
         now, monotonic = self._clock.now(), self._clock.monotonic()
         known = self._arrivals.known(self.source.source_id, parent)
@@ -283,8 +285,8 @@ class InboxIntake:
             old = known.get(name)
             unchanged = old is not None and (old.identity == found or old.state is FileState.ASIDE)
             # Whether the daemon may read a file also hangs on folders, groups and the daemon, and what another version
-            # of it could not take may be taken by this one: it is tried again.
-            barred = old.code if old is not None and old.code in (NO_ACCESS, OLD_FAULT) else None
+            # of it could not take may be taken by this one.
+            barred = old.code if old is not None and old.code in AGAIN else None
             if unchanged and barred is None:
                 if is_watched:
                     self._settling.done((parent, name))

@@ -84,7 +84,11 @@ class EarlySender:
             wanted = [file for file in page if self._wanted(file)]
             # What the archive has of the study is asked only once there is something to send.
             if next(Packing(bundling).parcels(wanted, full_only=True), None) is not None:
-                packing = sending.packing(study_uid, self._context)
+                try:
+                    packing = sending.packing(study_uid, self._context)
+                except DicomwatchdError as error:
+                    self._tell(error)
+                    break  # the study's shipment meets it too, and is the judge
                 total += self._send(packing.parcels(wanted, full_only=True), run)
         return total
 
@@ -125,9 +129,15 @@ class EarlySender:
                 self._context.shipments.sent_early(sent)
         return total
 
-    def _leave_alone(self, file: LocalFile, error: Exception) -> None:
+    def _tell(self, error: Exception) -> bool:
+        """Whether other files would meet it too, and that was said."""
         if isinstance(error, Fatal) or (isinstance(error, Transient) and error.endpoint is not None):
             self._on_error(error)
+            return True
+        return False
+
+    def _leave_alone(self, file: LocalFile, error: Exception) -> None:
+        if self._tell(error):
             return
         if len(self._left_alone) >= _LEFT_ALONE:
             self._left_alone.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
@@ -67,14 +67,15 @@ class Arrivals:
 
     # -- files ------------------------------------------------------------------------------------------------
 
-    def is_known(self, source_id: int, directory: bytes, files: Mapping[bytes, str], barred: str) -> bool:
+    def is_known(self, source_id: int, directory: bytes, files: Mapping[bytes, str], barred: Collection[str]) -> bool:
         """Whether exactly these ``files`` (name to identity) are known directly in a directory, and nothing was put
-        into quarantine there with the code ``barred``: what `known` would tell of a directory at rest, in half the
-        time."""
+        into quarantine there with one of the codes ``barred``: what `known` would tell of a directory at rest, in half
+        the time."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT name, CASE WHEN code IS ? THEN '' ELSE identity END FROM files WHERE source_id = ? AND dir = ?",
-                (barred, source_id, directory),
+                f"SELECT name, CASE WHEN code IN ({','.join('?' * len(barred))}) THEN '' ELSE identity END FROM files"
+                " WHERE source_id = ? AND dir = ?",
+                (*barred, source_id, directory),
             ).fetchall()
         return dict(map(tuple, rows)) == files
 

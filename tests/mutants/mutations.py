@@ -588,8 +588,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _queue(
         "a kept file falls due here alone",
         "shipments.py",
-        " AND f.receipt IS NOT NULL AND s.state = ?",
-        " AND s.state = ?",
+        "f.due_at <= ? AND f.receipt IS NOT NULL",
+        "f.due_at <= ?",
         OPENING,
     ),
     _queue("a second daemon", "schema.py", "fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass", OPENING),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive.store import Receipt
-from dicomwatchd.errors import ArchiveRefused, OutOfReach, Permanent
+from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, OutOfReach, Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.early import EarlySender
 from tests.pieces import Pieces, at
@@ -225,3 +225,20 @@ def test_the_daemons_thread_sends_early_when_files_arrive(pieces: Pieces) -> Non
     pieces.dispatcher.wake()
     thread.join(5)
     assert states(pieces) == ["stored"] * 3
+
+
+@pytest.mark.parametrize("error", [Permanent("no manifest of ours", code="foreign-manifest"), OutOfReach("gone")])
+def test_what_a_study_meets_is_left_to_its_shipment(
+    pieces: Pieces, error: DicomwatchdError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arriving(pieces)
+
+    def refuse(*_: object) -> Any:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dicomwatchd.pipeline.sending.packing", refuse)
+        assert pieces.dispatcher._early.round(map) == 0
+    assert states(pieces) == ["ready"] * 3
+    pieces.run()
+    assert pieces.left() == []

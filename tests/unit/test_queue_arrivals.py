@@ -87,7 +87,7 @@ def test_a_directory_is_known_when_nothing_in_it_calls_for_a_second_thought(benc
     arrivals, source_id = bench.queue.arrivals, bench.source.source_id
 
     def is_known(files: dict[bytes, str]) -> bool:
-        return arrivals.is_known(source_id, b"A", files, "barred")
+        return arrivals.is_known(source_id, b"A", files, ("barred",))
 
     assert is_known({})
     bench.add("IM1", "IM2")

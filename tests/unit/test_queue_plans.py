@@ -81,7 +81,7 @@ def arriving(bench: Bench) -> None:
     queue, source_id = bench.queue, bench.source.source_id
     bench.add("IM1", "IM2", "IM3")
     bench.add("IM2")  # changed
-    queue.arrivals.is_known(source_id, b"A", {}, "x")
+    queue.arrivals.is_known(source_id, b"A", {}, ("x",))
     queue.arrivals.known(source_id, b"A")
     queue.arrivals.known_directories(source_id)
     queue.arrivals.forget([bench.rows("SELECT MAX(file_id) FROM files")[0][0]])
