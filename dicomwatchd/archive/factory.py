@@ -18,10 +18,12 @@ def _never() -> bool:
     return False
 
 
-def aws_session(store: S3Settings | DirectorySettings, catalogue: DynamoDBSettings | SqliteSettings) -> Session | None:
+def aws_session(
+    store: S3Settings | DirectorySettings, catalogue: DynamoDBSettings | SqliteSettings | None
+) -> Session | None:
     """A session that both may be opened with, one after the other, if both are AWS's: what it reads of the service's
     description, and the credentials that it finds, are read and found once."""
-    if isinstance(store, DirectorySettings) or isinstance(catalogue, SqliteSettings):
+    if not isinstance(store, S3Settings) or not isinstance(catalogue, DynamoDBSettings):
         return None
     from dicomwatchd.archive.aws import new_session
 

@@ -121,12 +121,15 @@ def opened(invocation: Invocation, where: ArchiveOptions, *, connections: int = 
     from dicomwatchd.archive import factory
 
     store_settings, catalogue_settings = settings(invocation, where)
-    store = factory.open_store(store_settings, connections=connections)
+    if where.no_catalogue:
+        catalogue_settings = None
+    session = factory.aws_session(store_settings, catalogue_settings)
+    store = factory.open_store(store_settings, connections=connections, session=session)
     try:
         store.check()
         catalogue = None
-        if catalogue_settings is not None and not where.no_catalogue:
-            catalogue = factory.open_catalogue(catalogue_settings)
+        if catalogue_settings is not None:
+            catalogue = factory.open_catalogue(catalogue_settings, session=session)
         try:
             yield Archive(store, catalogue)
         finally:

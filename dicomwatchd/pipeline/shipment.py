@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from dicomwatchd.archive import evidence
 from dicomwatchd.archive.budget import ByteBudget
@@ -85,6 +85,9 @@ class Shipment:
     sources: set[str] = field(default_factory=set)
 
 
+_RECEIPT = tuple(item.name for item in fields(Receipt))
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a file's bytes are: all of this receipt's object, or the ``part`` of a bundle that is theirs. The part then
@@ -104,8 +107,10 @@ class Place:
 
     def to_text(self) -> str:
         """As the queue keeps it."""
-        text = asdict(self.receipt) if self.part is None else {**asdict(self.receipt), "part": asdict(self.part)}
-        return json.dumps(text, separators=(",", ":"))
+        found: dict[str, object] = {name: getattr(self.receipt, name) for name in _RECEIPT}
+        if self.part is not None:
+            found["part"] = asdict(self.part)
+        return json.dumps(found, separators=(",", ":"))
 
 
 def place_of(file: LocalFile) -> Place:
