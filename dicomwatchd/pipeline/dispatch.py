@@ -253,6 +253,7 @@ class Dispatcher:
             self._believe(claim, error, FAULT, "a fault of the program; see the log")
         else:
             self.backoff.succeeded()
+            shipment.early_files, shipment.early_bytes = self._early.sent_of(claim.study_uid)
             if shipment.files:
                 self._on_shipped(shipment)
 

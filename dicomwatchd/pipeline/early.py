@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from dicomwatchd.errors import DicomwatchdError, Fatal, SourceChanged, Stopping, Transient
+from dicomwatchd.errors import DicomwatchdError, SourceChanged, Stopping
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import sending
 from dicomwatchd.pipeline.sending import Packing, Parcel
@@ -39,6 +39,7 @@ class EarlySender:
         self._study: Uid | None = None
         self._leaving = False
         self._left_alone: set[int] = set()
+        self._sent: dict[Uid, tuple[int, int]] = {}
 
     def round(self, run: Map) -> int:
         """Send what is there to be sent of all arriving studies; how many files that were. Raises Stopping, Transient
@@ -60,6 +61,10 @@ class EarlySender:
     @property
     def at_work(self) -> bool:
         return self._study is not None
+
+    def sent_of(self, study_uid: Uid) -> tuple[int, int]:
+        """How many objects, and bytes, of this study were created early since this was asked last."""
+        return self._sent.pop(study_uid, (0, 0))
 
     def leave(self, study_uid: Uid) -> None:
         """Returns once nothing of this study is being sent early. Called under a claim, so nothing more of it will."""
@@ -103,7 +108,11 @@ class EarlySender:
             if not self._goes_on():
                 return [(file, None) for file in parcel.files]
             try:
-                return sending.send(parcel, self._context)
+                outcomes = sending.send(parcel, self._context)
+                for _, outcome in outcomes:
+                    if isinstance(outcome, DicomwatchdError):
+                        self._tell(outcome)  # at once: what is next must not meet it too
+                return outcomes
             except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
                 return [(file, error) for file in parcel.files]
 
@@ -114,6 +123,7 @@ class EarlySender:
                 match outcome:
                     case Place():
                         sent.append((file, outcome.sha256, outcome.to_text()))
+                        self._count(file, outcome)
                         total += 1
                         if len(sent) >= COMMIT_EVERY:
                             self._context.shipments.sent_early(sent)
@@ -129,15 +139,19 @@ class EarlySender:
                 self._context.shipments.sent_early(sent)
         return total
 
-    def _tell(self, error: Exception) -> bool:
-        """Whether other files would meet it too, and that was said."""
-        if isinstance(error, Fatal) or (isinstance(error, Transient) and error.endpoint is not None):
+    def _tell(self, error: DicomwatchdError) -> None:
+        if sending.concerns_all(error):
             self._on_error(error)
-            return True
-        return False
+
+    def _count(self, file: LocalFile, place: Place) -> None:
+        if place.receipt.created:
+            if len(self._sent) >= _LEFT_ALONE:
+                self._sent.clear()  # of studies that were taken back; a figure in the log is all that is lost
+            files, size_bytes = self._sent.get(file.header.study_uid, (0, 0))
+            self._sent[file.header.study_uid] = files + 1, size_bytes + place.size_bytes
 
     def _leave_alone(self, file: LocalFile, error: Exception) -> None:
-        if self._tell(error):
+        if sending.concerns_all(error):
             return
         if len(self._left_alone) >= _LEFT_ALONE:
             self._left_alone.clear()

@@ -16,7 +16,7 @@ from dicomwatchd.archive import manifest as manifests
 from dicomwatchd.archive.bundle import Bundle, Member, Span
 from dicomwatchd.archive.manifest import ManifestInstance
 from dicomwatchd.archive.store import Receipt
-from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.local import Neighbours, content_of
 from dicomwatchd.pipeline.shipment import PAGE, Bundling, Context, Place, source_of
@@ -243,3 +243,8 @@ def _found(
         span = spans[file.file_id]
         if span in read.held and read.size_bytes == item.bundle_bytes:
             yield file, Place(receipt, span)
+
+
+def concerns_all(error: Exception) -> bool:
+    """Whether other files would meet the same: the archive refused, or a whole service in trouble."""
+    return isinstance(error, Fatal) or (isinstance(error, Transient) and error.endpoint is not None)

@@ -79,6 +79,8 @@ class Shipment:
     bytes: int = 0
     sent_files: int = 0
     sent_bytes: int = 0
+    early_files: int = 0
+    early_bytes: int = 0
     deleted_files: int = 0
     kept_files: int = 0
     retries: int = 0

@@ -99,7 +99,9 @@ def _send_all(shipment: Shipment, context: Context) -> None:
         if hopeless:
             return [(file, hopeless[0]) for file in parcel.files]
         outcomes = sending.send(parcel, context)
-        hopeless.extend(error for _, error in outcomes if isinstance(error, DicomwatchdError) and _concerns_all(error))
+        hopeless.extend(
+            error for _, error in outcomes if isinstance(error, DicomwatchdError) and sending.concerns_all(error)
+        )
         return outcomes
 
     packing = sending.packing(claim.study_uid, context)
@@ -132,11 +134,6 @@ def _send_all(shipment: Shipment, context: Context) -> None:
             context.look_again(file.source_id, file.dir)
         raise ClaimLost("files of the study have changed; it is arriving again")
     shipments.share_places(claim)
-
-
-def _concerns_all(error: DicomwatchdError) -> bool:
-    """Whether the other files would meet the same: the archive refused, or a whole service in trouble."""
-    return isinstance(error, Fatal) or (isinstance(error, Transient) and error.endpoint is not None)
 
 
 # -- verify ---------------------------------------------------------------------------------------------------------

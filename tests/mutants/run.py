@@ -120,7 +120,10 @@ def _child(mutation: Mutation, source: str, output: int) -> int:
         import pytest
 
         tests = [test for test in mutation.tests if (ROOT / test.partition("::")[0]).exists()]
-        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--timeout=10", *tests]))
+        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--timeout=10", *tests]))
+        sys.stdout.flush()  # os._exit does not, and what the tests say is the verdict
+        sys.stderr.flush()
+        return status
     except BaseException as error:  # noqa: BLE001  a child never returns into the parent's code
         print(f"the mutant cannot be loaded: {error!r}", flush=True)
         return 99
