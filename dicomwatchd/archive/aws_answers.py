@@ -89,10 +89,9 @@ def _check_members(http_response: Any, parsed: Any, model: Any, **_: object) -> 
     if http_response.status_code >= 300:
         return  # an error, which has its own form
     name = model.name
+    # Of another server's page botocore makes an empty list.
     if name in _ROOTS and _ROOTS[name].encode() not in http_response.content[:1024]:
-        raise ResponseParserError(
-            f"no answer to {name}"
-        )  # another server's page, of which botocore makes an empty list
+        raise ResponseParserError(f"no answer to {name}")
     _require(name, parsed, _REQUIRED.get(name, ()))
     entries, members = _REQUIRED_OF_EACH.get(name, ("", ()))
     for entry in parsed.get(entries, ()) if entries else ():

@@ -9,14 +9,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import SeriesRecord, StudyRecord
-from dicomwatchd.archive.store import Buffer, ObjectStore
+from dicomwatchd.archive.store import Buffer, ObjectStore, StoredObject
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import DicomJson, Uid
 
@@ -305,9 +305,8 @@ def newest(store: ObjectStore, study_uid: Uid) -> Newest:
     it is listed. Raises Transient when it cannot be told, Permanent for a manifest that is whole and not to be used
     (code "newer-manifest"), or that the store will not give.
     """
-    listed = [o for o in store.listing(keys.manifests_prefix(study_uid)) if keys.parse_manifest(o.key)]
     damaged: list[str] = []
-    for found in sorted(listed, key=lambda o: o.key, reverse=True):
+    for found in sorted(_listed(store, study_uid), key=lambda o: o.key, reverse=True):
         try:
             return Newest(load(store, found.key, etag=found.etag, size_bytes=found.size_bytes), tuple(damaged))
         except Permanent as error:
@@ -317,6 +316,10 @@ def newest(store: ObjectStore, study_uid: Uid) -> Newest:
                 raise
         damaged.append(found.key)
     return Newest(None, tuple(damaged))
+
+
+def _listed(store: ObjectStore, study_uid: Uid) -> Iterator[StoredObject]:
+    return (o for o in store.listing(keys.manifests_prefix(study_uid)) if keys.parse_manifest(o.key))
 
 
 def revision_of(key: str) -> int:
@@ -329,8 +332,7 @@ def revision_of(key: str) -> int:
 
 def latest_key(store: ObjectStore, study_uid: Uid) -> str | None:
     """The key of the highest revision the store lists, or None."""
-    found = [o.key for o in store.listing(keys.manifests_prefix(study_uid)) if keys.parse_manifest(o.key)]
-    return max(found, default=None)
+    return max((found.key for found in _listed(store, study_uid)), default=None)
 
 
 def latest(store: ObjectStore, study_uid: Uid) -> Manifest | None:
