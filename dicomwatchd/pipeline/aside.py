@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -57,32 +57,66 @@ class Aside:
     name: bytes
 
 
+class Places:
+    """The private directories that files of one folder after the other are set aside in. That of the last one stays
+    open; to be left as a context."""
+
+    def __init__(self) -> None:
+        self._open: tuple[bytes, bytes] | None = None
+        self._fd = -1
+
+    def __enter__(self) -> Places:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.forget()
+
+    def private(self, root: bytes, parent: bytes) -> int:
+        """A descriptor, this object's own, of the private directory for files of ``parent`` below ``root``; it is made
+        if it is not there. Raises OSError."""
+        if self._open != (root, parent):
+            self.forget()
+            parts = [ASIDE, *(parent.split(b"/") if parent else ())]
+            root_fd = open_root(root)
+            try:
+                self._fd = make_directories(root_fd, parts, PRIVATE_MODE)
+            finally:
+                os.close(root_fd)
+            self._open = root, parent
+        return self._fd
+
+    def forget(self) -> None:
+        if self._open is not None:
+            self._open = None
+            os.close(self._fd)
+
+
 @contextmanager
-def set_aside(root: bytes, parent: bytes, name: bytes, directory_fd: int) -> Iterator[Aside]:
+def set_aside(places: Places, root: bytes, parent: bytes, name: bytes, directory_fd: int) -> Iterator[Aside]:
     """Rename ``name`` in the open directory ``directory_fd``, which is ``parent`` below ``root``, out of everybody's
     way. Whatever stands under the name at that moment is what is moved.
 
     Raises SourceChanged when nothing does, FileExistsError when its place aside is taken, OSError.
     """
     with ExitStack() as stack:
-        aside = _moved(root, parent, name, directory_fd)
-        stack.callback(os.close, aside.fd)
-        yield aside
+        yield _moved(places, root, parent, name, directory_fd, stack)
 
 
-def _moved(root: bytes, parent: bytes, name: bytes, directory_fd: int) -> Aside:
-    parts = [ASIDE, *(parent.split(b"/") if parent else ())]
+def _moved(places: Places, root: bytes, parent: bytes, name: bytes, directory_fd: int, stack: ExitStack) -> Aside:
     for _ in range(_TRIES):
         try:
             try:
-                return _moved_into(_private(root, parts), name, directory_fd)
+                return _moved_into(places.private(root, parent), name, directory_fd)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
                 # Another file system is mounted at or above the file's directory.
-                return _moved_into(make_directories(directory_fd, [ASIDE], PRIVATE_MODE), name, directory_fd)
+                beside_fd = make_directories(directory_fd, [ASIDE], PRIVATE_MODE)
+                stack.callback(os.close, beside_fd)
+                return _moved_into(beside_fd, name, directory_fd)
         except FileNotFoundError:
             # Either the file is gone, or another shipment has just tidied the private directory away.
+            places.forget()
             if not _is_there(directory_fd, name):
                 raise SourceChanged("the file is not where it was") from None
         except OSError as error:
@@ -91,25 +125,13 @@ def _moved(root: bytes, parent: bytes, name: bytes, directory_fd: int) -> Aside:
             # A full disk takes no directory, and only deleting makes room. A new name in the old one it takes.
             short = name[-(NAME_BYTES - len(ASIDE_NAME)) :]
             rename_to_private(directory_fd, name, directory_fd, ASIDE_NAME + short)
-            return Aside(os.dup(directory_fd), ASIDE_NAME + short)
+            return Aside(directory_fd, ASIDE_NAME + short)
     raise Transient("the private directory does not stay", code="local-enoent")
 
 
 def _moved_into(private_fd: int, name: bytes, directory_fd: int) -> Aside:
-    try:
-        rename_to_private(directory_fd, name, private_fd, name)
-    except BaseException:
-        os.close(private_fd)
-        raise
+    rename_to_private(directory_fd, name, private_fd, name)
     return Aside(private_fd, name)
-
-
-def _private(root: bytes, parts: Sequence[bytes]) -> int:
-    root_fd = open_root(root)
-    try:
-        return make_directories(root_fd, parts, PRIVATE_MODE)
-    finally:
-        os.close(root_fd)
 
 
 def _is_there(directory_fd: int, name: bytes) -> bool:

@@ -22,7 +22,7 @@ from dicomwatchd.pipeline.stages import COMMIT_EVERY
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile
 
-PAGE = 64
+PAGE = 512
 #: Files that could not be sent early are left to their shipment, which is the one to judge. So many are remembered.
 _LEFT_ALONE = 10_000
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import WriterPresent, read_lease
-from dicomwatchd.pipeline.local import opened
+from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.rows import LocalFile, Source
 from dicomwatchd.queue.shipments import Shipments
@@ -23,7 +23,7 @@ def lease_on(source: Source, file: LocalFile) -> bool | None:
     """Whether a read lease is to be had on this file now; None where that cannot be told, since the file is another
     one, cannot be opened, or is open for writing somewhere."""
     try:
-        with opened(source, file) as (_, fd), read_lease(fd) as leased:
+        with Folders() as folders, folders.opened(source, file) as (_, fd), read_lease(fd) as leased:
             return leased
     except (SourceChanged, Unarchivable, Transient, WriterPresent):
         return None

@@ -18,35 +18,19 @@ from dicomwatchd.queue.rows import LocalFile, Source
 CHUNK_BYTES = 1 << 20
 
 
-@contextmanager
-def opened(source: Source, file: LocalFile) -> Iterator[tuple[int, int]]:
-    """(directory descriptor, file descriptor) of a file of the queue.
-
-    Raises SourceChanged when it is gone or another one, Unarchivable when it may not be read, Transient otherwise.
-    """
-    with ExitStack() as stack:
-        with _translated():
-            root_fd = open_root(source.path)
-            stack.callback(os.close, root_fd)
-            directory_fd = stack.enter_context(directory(root_fd, file.dir))
-            fd = stack.enter_context(regular_file(directory_fd, file.name))
-            require(fd, file.identity)
-        yield directory_fd, fd
-
-
 def require(fd: int, expected: FileIdentity) -> None:
     if identity(fd) != expected:
         raise SourceChanged("the file has changed since it was taken up")
 
 
 @contextmanager
-def content_of(source: Source, file: LocalFile, in_memory_up_to: int) -> Iterator[Content]:
+def content_of(folders: Folders, source: Source, file: LocalFile, in_memory_up_to: int) -> Iterator[Content]:
     """The file's content with its digest; on leaving, the file is still what it was, or SourceChanged is raised.
 
     A small file is read once, and that buffer is hashed and sent. A large one is hashed here and read again while
     it is sent; the store compares the digest of what it sends with this one.
     """
-    with opened(source, file) as (_, fd):
+    with folders.opened(source, file) as (_, fd):
         size = file.identity.size_bytes
         if size <= in_memory_up_to:
             with _translated():
@@ -61,20 +45,33 @@ def content_of(source: Source, file: LocalFile, in_memory_up_to: int) -> Iterato
         require(fd, file.identity)
 
 
-class Neighbours:
-    """Reads small files one after the other, each as `content_of` does. The directory of the last one stays open: most
-    often the next is in it too. To be left as a context. Raises as `opened`."""
+class Folders:
+    """Opens files of the queue one after the other. The directory of the last one stays open: most often the next is in
+    it too, and a file's identity says whether it is still the one that was meant. To be left as a context.
+
+    Raises SourceChanged when a file is gone or another one, Unarchivable when it may not be read, Transient otherwise.
+    """
 
     def __init__(self) -> None:
         self._open: tuple[bytes, bytes] | None = None
         self._directory_fd = -1
         self._stack = ExitStack()
 
-    def __enter__(self) -> Neighbours:
+    def __enter__(self) -> Folders:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    @contextmanager
+    def opened(self, source: Source, file: LocalFile) -> Iterator[tuple[int, int]]:
+        """(directory descriptor, file descriptor) of a file that is what it was."""
+        with ExitStack() as stack:
+            with _translated():
+                directory_fd = self._directory(source, file)
+                fd = stack.enter_context(regular_file(directory_fd, file.name))
+                require(fd, file.identity)
+            yield directory_fd, fd
 
     def read(self, source: Source, file: LocalFile, room: memoryview) -> None:
         """Fill ``room``, which is as long as the file, from the descriptor that was checked before and after."""

@@ -20,8 +20,8 @@ from dicomwatchd.archive.store import Destination, Receipt
 from dicomwatchd.errors import Permanent, SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lease
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.aside import Aside, give_back, save, set_aside
-from dicomwatchd.pipeline.local import opened, sha256_of
+from dicomwatchd.pipeline.aside import Aside, Places, give_back, save, set_aside
+from dicomwatchd.pipeline.local import Folders, sha256_of
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 
 #: A proof is used within this time or not at all.
@@ -170,7 +170,14 @@ def _is_fresh(verified_at: float | None, now: float) -> bool:
 
 
 def delete_on_proof(
-    source: Source, file: LocalFile, proof: DeletionProof, *, now: float, needs_lease: bool = False
+    folders: Folders,
+    places: Places,
+    source: Source,
+    file: LocalFile,
+    proof: DeletionProof,
+    *,
+    now: float,
+    needs_lease: bool = False,
 ) -> str | None:
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
@@ -184,13 +191,13 @@ def delete_on_proof(
     if file.identity != proof.identity:
         return "the proof is another file's"
     try:
-        with opened(source, file) as (directory_fd, fd):
+        with folders.opened(source, file) as (directory_fd, fd):
             with read_lease(fd) as leased:
                 if needs_lease and not leased:
                     raise LeaseRefused
                 if identity(fd) != proof.identity:
                     return "changed before it was set aside"
-                with set_aside(source.path, file.dir, file.name, directory_fd) as aside:
+                with set_aside(places, source.path, file.dir, file.name, directory_fd) as aside:
                     why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased)
                 if why_kept is not None:
                     return why_kept

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, groupby
 
 from dicomwatchd.localfiles import ASIDE, directory, open_root
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.aside import LeftAside
+from dicomwatchd.pipeline.aside import LeftAside, Places
 from dicomwatchd.pipeline.leases import lease_on
+from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.proof import DeletionProof, LeaseRefused, delete_on_proof, prove
 from dicomwatchd.ports import Clock, Map
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
 from dicomwatchd.queue.shipments import Shipments
 
 __all__ = ["Outcome", "delete", "prove", "tidy"]
+
+#: Files of a folder that one worker deletes one after the other, and how large they may be together.
+HANDFUL = 64
+HANDFUL_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +63,25 @@ def delete(
     authorised = shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])
     proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]
 
-    def one(item: tuple[LocalFile, DeletionProof]) -> tuple[LocalFile, str | Exception | None]:
-        file, proof = item
+    def one(
+        folders: Folders, places: Places, file: LocalFile, proof: DeletionProof
+    ) -> tuple[LocalFile, str | Exception | None]:
         try:
-            return file, delete_on_proof(source(file), file, proof, now=clock.now(), needs_lease=needs_lease(file))
+            return file, delete_on_proof(
+                folders, places, source(file), file, proof, now=clock.now(), needs_lease=needs_lease(file)
+            )
         except Exception as error:  # noqa: BLE001  an outcome like another: how the others ended must not be forgotten
             return file, error
+
+    def some(handful: list[tuple[LocalFile, DeletionProof]]) -> list[tuple[LocalFile, str | Exception | None]]:
+        with Folders() as folders, Places() as places:
+            return [one(folders, places, file, proof) for file, proof in handful]
 
     first_error: Exception | None = None
     unfinished = {file.file_id for file, _ in proofs}
     refused: list[LocalFile] = []  # by a lease that was to be had a moment before
     try:
-        for file, result in run(one, proofs):
+        for file, result in chain.from_iterable(run(some, _handfuls(proofs))):
             unfinished.discard(file.file_id)
             if result is None:
                 outcome.deleted.append(file)
@@ -90,6 +103,23 @@ def delete(
     if first_error is not None:
         raise first_error
     return outcome
+
+
+def _handfuls(
+    proofs: list[tuple[LocalFile, DeletionProof]],
+) -> Iterator[list[tuple[LocalFile, DeletionProof]]]:
+    """Neighbours, to be deleted one after the other: opening their folders, and handing work to a thread, costs as much
+    as deleting a small file."""
+    for _, group in groupby(proofs, key=lambda item: (item[0].source_id, item[0].dir)):
+        handful: list[tuple[LocalFile, DeletionProof]] = []
+        size_bytes = 0
+        for file, proof in group:
+            if handful and (len(handful) >= HANDFUL or size_bytes + file.identity.size_bytes > HANDFUL_BYTES):
+                yield handful
+                handful, size_bytes = [], 0
+            handful.append((file, proof))
+            size_bytes += file.identity.size_bytes
+        yield handful
 
 
 def _without_lease(

@@ -18,7 +18,7 @@ from dicomwatchd.archive.manifest import ManifestInstance
 from dicomwatchd.archive.store import Receipt
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.local import Neighbours, content_of
+from dicomwatchd.pipeline.local import Folders, content_of
 from dicomwatchd.pipeline.shipment import PAGE, Bundling, Context, Place, source_of
 from dicomwatchd.queue.rows import LocalFile
 
@@ -27,6 +27,9 @@ Outcome: TypeAlias = tuple[LocalFile, Place | DicomwatchdError]
 
 #: Files that are sent of one page in the bundled layout: every page's last bundle is a small one.
 BUNDLED_PAGE = 4000
+#: So many parcels are made of a page at least, for as many workers, and a parcel has so many files at most.
+HANDFULS = 64
+HANDFUL = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +43,12 @@ class Bundled:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """Files that are sent together, unless they are among what is ``there`` already."""
+    """Files that one worker sends: in one bundle, or one after the other, each as an object of its own, unless it is
+    among what is ``there`` already."""
 
     files: list[LocalFile]
     there: Bundled | None = None
+    is_bundle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Packing:
     def parcels(self, files: Iterable[LocalFile], *, full_only: bool = False) -> Iterator[Parcel]:
         """``full_only`` leaves out what more files may still be added to, and what may be there already."""
         if self.bundling is None:
-            yield from (Parcel([file]) for file in files)
+            yield from _handfuls(list(files))
             return
         limit = self.bundling.size_bytes - bundles.END_BYTES
         there: dict[str, list[LocalFile]] = {}
@@ -75,14 +80,14 @@ class Packing:
                 yield Parcel([file])
             else:
                 if needed > room:
-                    yield Parcel(together)
+                    yield Parcel(together, is_bundle=True)
                     together, room = [], limit
                 together.append(file)
                 room -= needed
         if full_only:
             return
         if together:
-            yield Parcel(together)
+            yield Parcel(together, is_bundle=True)
         yield from (Parcel(files, self.there) for files in there.values())
 
     def _there(self, file: LocalFile) -> str | None:
@@ -120,12 +125,32 @@ def send(parcel: Parcel, context: Context) -> list[Outcome]:
     page go on, and what they have reached is committed."""
     if parcel.there is not None:
         return _take_over(parcel.files, parcel.there, context)
-    if len(parcel.files) == 1:
-        return [_one(parcel.files[0], context)]
-    return _bundle(parcel.files, context)
+    if parcel.is_bundle and len(parcel.files) > 1:
+        return _bundle(parcel.files, context)
+    return _each(parcel.files, context)
 
 
-def _one(file: LocalFile, context: Context) -> Outcome:
+def _handfuls(files: list[LocalFile]) -> Iterator[Parcel]:
+    """Several files for a worker at once, where there is enough for all workers: to open a folder, and to hand work to
+    a thread, cost as much as to send a small file."""
+    most = max(1, min(HANDFUL, len(files) // HANDFULS))
+    for start in range(0, len(files), most):
+        yield Parcel(files[start : start + most])
+
+
+def _each(files: list[LocalFile], context: Context) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    with Folders() as folders:
+        for file in files:
+            last = outcomes[-1][1] if outcomes else None
+            if isinstance(last, DicomwatchdError) and concerns_all(last):
+                outcomes.append((file, last))
+            else:
+                outcomes.append(_one(folders, file, context))
+    return outcomes
+
+
+def _one(folders: Folders, file: LocalFile, context: Context) -> Outcome:
     """Send a file as an object of its own."""
     header, store = file.header, context.archive.store
     # A file in one piece is held in memory; the store itself takes room for the parts of a larger one.
@@ -133,7 +158,7 @@ def _one(file: LocalFile, context: Context) -> Outcome:
     try:
         with (
             context.archive.memory.held(in_memory),
-            content_of(source_of(file, context), file, store.single_put_bytes) as content,
+            content_of(folders, source_of(file, context), file, store.single_put_bytes) as content,
         ):
             key = keys.instance(
                 header.study_uid,
@@ -153,11 +178,11 @@ def _bundle(files: list[LocalFile], context: Context) -> list[Outcome]:
     sizes = [file.identity.size_bytes for file in files]
     outcomes: dict[int, Place | DicomwatchdError] = {}
     members: list[tuple[LocalFile, Member]] = []
-    with context.archive.memory.held(sum(map(bundles.member_bytes, sizes)) + bundles.END_BYTES), Neighbours() as local:
+    with context.archive.memory.held(sum(map(bundles.member_bytes, sizes)) + bundles.END_BYTES), Folders() as folders:
         bundle = Bundle(sizes)
         for file in files:
             try:
-                local.read(source_of(file, context), file, bundle.room(file.identity.size_bytes))
+                folders.read(source_of(file, context), file, bundle.room(file.identity.size_bytes))
             except DicomwatchdError as error:
                 outcomes[file.file_id] = error
             else:
@@ -171,7 +196,7 @@ def _bundle(files: list[LocalFile], context: Context) -> list[Outcome]:
             if receipt is None:
                 break
             try:
-                local.require_unchanged(source_of(file, context), file)
+                folders.require_unchanged(source_of(file, context), file)
             except DicomwatchdError as error:
                 outcomes[file.file_id] = error
             else:
@@ -194,14 +219,15 @@ def _take_over(files: list[LocalFile], there: Bundled, context: Context) -> list
     sent. The receipt is computed from the bytes that were read, as it is from those that are sent otherwise."""
     outcomes: dict[int, Outcome] = {}
     of_bundle: dict[tuple[str, str | None], list[tuple[LocalFile, ManifestInstance]]] = {}
-    for file in files:
-        try:
-            item = there.instances.get(_content(file, context))
-        except DicomwatchdError as error:
-            outcomes[file.file_id] = file, error
-            continue
-        if item is not None:
-            of_bundle.setdefault((item.key, item.version_id), []).append((file, item))
+    with Folders() as folders:
+        for file in files:
+            try:
+                item = there.instances.get(_content(folders, file, context))
+            except DicomwatchdError as error:
+                outcomes[file.file_id] = file, error
+                continue
+            if item is not None:
+                of_bundle.setdefault((item.key, item.version_id), []).append((file, item))
     for (key, version_id), found in of_bundle.items():
         try:
             for file, place in _found(key, version_id, found, context):
@@ -210,14 +236,15 @@ def _take_over(files: list[LocalFile], there: Bundled, context: Context) -> list
             continue  # the bundle cannot be read: what was in it is sent again
         except DicomwatchdError as error:
             outcomes |= {file.file_id: (file, error) for file, _ in found}
-    return [outcomes.get(file.file_id) or _one(file, context) for file in files]
+    with Folders() as folders:
+        return [outcomes.get(file.file_id) or _one(folders, file, context) for file in files]
 
 
-def _content(file: LocalFile, context: Context) -> tuple[Uid, Uid, str]:
+def _content(folders: Folders, file: LocalFile, context: Context) -> tuple[Uid, Uid, str]:
     store = context.archive.store
     with (
         context.archive.memory.held(min(file.identity.size_bytes, store.single_put_bytes)),
-        content_of(source_of(file, context), file, store.single_put_bytes) as content,
+        content_of(folders, source_of(file, context), file, store.single_put_bytes) as content,
     ):
         return file.header.series_uid, file.header.sop_instance_uid, content.digest.sha256
 

@@ -22,7 +22,7 @@ ENDINGS = ("tests/unit/test_recover_ending.py",)
 DAMAGED = ("tests/unit/test_damaged_manifest.py",)
 LOCAL = ("tests/unit/test_local.py",)
 BUNDLED = ("tests/unit/test_bundled.py",)
-NEIGHBOURS = ("tests/unit/test_neighbours.py",)
+FOLDERS = ("tests/unit/test_folders.py",)
 BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
 BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
@@ -155,6 +155,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "ctypes.c_char_p(new), _RENAME_NOREPLACE)",
         "ctypes.c_char_p(new), 0)",
         PROOF,
+    ),
+    Mutation(
+        "deletion: a place that was tidied away is made anew",
+        "pipeline/aside.py",
+        "            places.forget()\n",
+        "",
+        RACES,
     ),
     Mutation(
         "deletion: the file opened is the one that was taken up",
@@ -326,7 +333,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         for name, old in (
             (
                 "what is opened is what was taken up",
-                "            require(fd, file.identity)\n        yield directory_fd, fd",
+                "                require(fd, file.identity)\n            yield directory_fd, fd",
             ),
             ("unchanged once it was read", "            require(fd, file.identity)\n            yield Buffer"),
             ("unchanged once it was hashed", "            require(fd, file.identity)\n            yield _OpenFile"),
@@ -345,21 +352,21 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "pipeline/local.py",
                 "            require(fd, file.identity)\n            filled = 0",
                 "            filled = 0",
-                NEIGHBOURS,
+                FOLDERS,
             ),
             (
                 "unchanged once it was read",
                 "pipeline/local.py",
                 "                filled += count\n            require(fd, file.identity)",
                 "                filled += count",
-                NEIGHBOURS,
+                FOLDERS,
             ),
             (
                 "unchanged once it was sent",
                 "pipeline/local.py",
                 "        if FileIdentity.of(found) != file.identity:",
                 "        if False:",
-                NEIGHBOURS,
+                FOLDERS,
             ),
             (
                 "sent again under the next key",

@@ -21,6 +21,7 @@ from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import StudyState
 from dicomwatchd.pipeline import aside, leases, local, proof, purge, recover
+from dicomwatchd.pipeline.aside import Places
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
@@ -287,12 +288,19 @@ def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> 
         return call
 
     def aimed(
-        source: Source, file: LocalFile, proof_of_it: proof.DeletionProof, *, now: float, needs_lease: bool
+        opened: local.Folders,
+        places: Places,
+        source: Source,
+        file: LocalFile,
+        proof_of_it: proof.DeletionProof,
+        *,
+        now: float,
+        needs_lease: bool,
     ) -> str | None:
         folders.aim = (Path(os.fsdecode(b"/".join((source.path, file.dir, file.name)))), file.identity.inode)
         try:
             fate.at("delete", hot=True)
-            return proof.delete_on_proof(source, file, proof_of_it, now=now, needs_lease=needs_lease)
+            return proof.delete_on_proof(opened, places, source, file, proof_of_it, now=now, needs_lease=needs_lease)
         finally:
             folders.aim = None
 

@@ -24,7 +24,7 @@ from dicomwatchd.archive.store import Content, Receipt
 from dicomwatchd.errors import OutOfReach
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.pipeline import local, sending
-from dicomwatchd.pipeline.local import Neighbours
+from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling, place_of
 from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import Shipments
@@ -637,14 +637,14 @@ def test_neighbours_keep_one_directory_open(tmp_path: Path, monkeypatch: pytest.
         (folder / "IM").write_bytes(files[-1])
     pieces.settle()
     most = [0]
-    real = Neighbours.read
+    real = Folders.read
 
     def read(*arguments: Any) -> None:
         most[0] = max(most[0], len(os.listdir("/proc/self/fd")))
         real(*arguments)
 
     before = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(Neighbours, "read", read)
+    monkeypatch.setattr(Folders, "read", read)
     pieces.ship()
     assert most[0] <= before + 3
     check(pieces, files)

@@ -24,6 +24,7 @@ from dicomwatchd.pipeline import leases as leases_module
 from dicomwatchd.pipeline import proof as proof_module
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.aside import beside
+from dicomwatchd.pipeline.local import Folders
 from tests.pieces import Pieces, at
 from tests.synthetic import Maker
 
@@ -75,9 +76,10 @@ def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(take_module, "read_lease", none)
 
 
-#: Where to meet the deletion: (module, function, after it rather than before). All of them come once for one file.
+#: Where to meet the deletion: (module, function, after it rather than before). All of them come once for one file, but
+#: that it is opened, which it is for being sent too.
 MOMENTS: dict[str, tuple[object, str, bool]] = {
-    "before it is opened": (proof_module, "opened", False),
+    "before it is opened": (Folders, "opened", False),
     "before it is compared": (proof_module, "identity", False),
     "before it is set aside": (proof_module, "set_aside", False),
     "when it was set aside": (proof_module, "_differs", False),
@@ -161,14 +163,15 @@ def test_changed_at_every_step(
     path, old = one_file(pieces)
     meddler = Meddler(pieces, path, change)
     pieces.settle()
-    with at(module, name, meddler, after=after) as calls:
+    when = 2 if name == "opened" else 1
+    with at(module, name, meddler, when=when, after=after) as calls:
         pieces.ship()
     meddler.finish()
     if change == "written by an old descriptor" and leases == "leases":
         assert pieces.states() == {}, "a file that a program has open for writing was taken up"
         assert path.read_bytes() == old
         return
-    assert calls[0] >= 1, "the moment did not come"
+    assert calls[0] >= when, "the moment did not come"
     assert len(meddler.written) == 1 or moment == "when it was unlinked"
     pieces.require_nothing_lost(*meddler.written)
     assert not [p for p in (pieces.inbox / os.fsdecode(ASIDE)).rglob("*") if p.is_file()], "a file was left aside"
@@ -313,6 +316,75 @@ def test_tidied_away_by_another_shipment_meanwhile(pieces: Pieces) -> None:
         pieces.ship()
     assert pieces.left() == []
     assert pieces.log.events("study-delayed") == []
+
+
+# -- a handful of one folder -----------------------------------------------------------------------------------------
+
+#: Before the second of three files in one folder is deleted: (target, function, its how-many-th call).
+MIDST = {
+    "before it is opened": (Folders, "opened", 5),  # three for sending before
+    "before it is set aside": (proof_module, "set_aside", 2),
+    "when it was set aside": (proof_module, "_differs", 2),
+    "before it is unlinked": (os, "unlink", 2),
+}
+
+
+@pytest.mark.parametrize("moment", MIDST)
+@pytest.mark.parametrize(
+    "what", ["moved", "exchanged for another", "exchanged for a link", "removed with all files", "tidied aside", "file"]
+)
+def test_the_folder_changes_in_the_midst_of_a_handful(what: str, moment: str, pieces: Pieces) -> None:
+    """The folder that stays open between two files is not looked up again: whatever it is meanwhile, what is deleted is
+    in the archive, and what stands in its place is not touched."""
+    folder, moved, private = pieces.inbox / "DOE", pieces.root / "moved", pieces.inbox / os.fsdecode(ASIDE)
+    made = Maker(seed=3).ct_series(folder, slices=3, rows=16, columns=16)
+    data = [one.path.read_bytes() for one in made]
+    others = {one.path.name: other_version(one.path.read_bytes()) for one in made}
+    pieces.settle()
+
+    def change() -> None:
+        match what:
+            case "moved":
+                folder.rename(moved)
+            case "exchanged for another" | "exchanged for a link":
+                folder.rename(moved)
+                place = folder if what == "exchanged for another" else pieces.root / "elsewhere"
+                place.mkdir()
+                for name, content in others.items():
+                    (place / name).write_bytes(content)
+                if place != folder:
+                    folder.symlink_to(place)
+            case "removed with all files":
+                for path in folder.iterdir():
+                    path.unlink()
+                folder.rmdir()
+            case "tidied aside":
+                with suppress(OSError):
+                    (private / "DOE").rmdir()
+                    private.rmdir()
+            case "file":
+                replace(made[1].path, others[made[1].path.name])
+
+    target, name, when = MIDST[moment]
+    with at(target, name, change, when=when) as calls:
+        pieces.ship()
+    assert calls[0] >= when, "the moment did not come"
+    archived = pieces.archived()
+    everywhere = {path.read_bytes() for path in pieces.root.rglob("*") if path.is_file() and not path.is_symlink()}
+    if what != "removed with all files":
+        assert all(one in everywhere or hashlib.sha256(one).hexdigest() in archived for one in data)
+    if what.startswith("exchanged"):
+        assert set(others.values()) <= everywhere
+    if what == "file":
+        other = others[made[1].path.name]
+        assert other in everywhere or hashlib.sha256(other).hexdigest() in archived
+    assert not [p for p in private.rglob("*") if p.is_file()], "a file was left aside"
+    if what == "tidied aside":
+        assert pieces.left() == [] and pieces.log.events("study-delayed") == []
+    pieces.run(2)
+    if what != "exchanged for a link":
+        assert pieces.left() == []
+    assert pieces.queue.reports.unfinished()["parked"] == 0
 
 
 # -- what cannot be put back ------------------------------------------------------------------------------------------

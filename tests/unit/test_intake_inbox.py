@@ -20,6 +20,7 @@ from dicomwatchd.intake.settle import Settling
 from dicomwatchd.model import StudyState
 from dicomwatchd.pipeline import local as local_module
 from dicomwatchd.pipeline import proof as proof_module
+from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.arrivals import Arrivals
 from tests.pieces import Pieces, at
@@ -388,11 +389,11 @@ def _write(path: Path, data: bytes) -> None:
 
 
 MOMENTS_OF_A_SHIPMENT = {
-    "before it is sent": (local_module, "opened"),
-    "while it is sent": (local_module, "read_exactly"),
-    "before it is deleted": (proof_module, "opened"),
-    "before it is set aside": (proof_module, "set_aside"),
-    "after it was set aside": (proof_module, "_differs"),
+    "before it is sent": (Folders, "opened", 1),
+    "while it is sent": (local_module, "read_exactly", 1),
+    "before it is deleted": (Folders, "opened", 2),
+    "before it is set aside": (proof_module, "set_aside", 1),
+    "after it was set aside": (proof_module, "_differs", 1),
 }
 
 
@@ -419,8 +420,8 @@ def test_links_swapped_in_mid_flight(what: str, moment: str, pieces: Pieces) -> 
                 made.path.parent.mkdir()
 
     pieces.settle()
-    module, name = MOMENTS_OF_A_SHIPMENT[moment]
-    with at(module, name, swap):
+    module, name, when = MOMENTS_OF_A_SHIPMENT[moment]
+    with at(module, name, swap, when=when):
         pieces.ship()
     pieces.run(3)
     assert victim.path.exists() and victim.sha256 not in pieces.archived()

@@ -12,7 +12,7 @@ import pytest
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
 from dicomwatchd.pipeline import local
-from dicomwatchd.pipeline.local import content_of, opened
+from dicomwatchd.pipeline.local import Folders, content_of
 from dicomwatchd.queue.rows import LocalFile, Source
 from tests.pieces import at
 
@@ -37,7 +37,7 @@ Place = tuple[Source, LocalFile, Path]
 @BOTH
 def test_the_digest_is_that_of_the_bytes(place: Place, in_memory: int) -> None:
     source, file, _ = place
-    with content_of(source, file, in_memory) as content:
+    with Folders() as folders, content_of(folders, source, file, in_memory) as content:
         assert content.digest.sha256 == hashlib.sha256(DATA).hexdigest()
         assert content.digest.size_bytes == len(DATA)
         assert content.read(0, len(DATA)) == DATA
@@ -71,9 +71,9 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 def test_changed_before(place: Place, in_memory: int, change: Callable[[Path], object]) -> None:
     source, file, path = place
     change(path)
-    with pytest.raises(SourceChanged), content_of(source, file, in_memory):
+    with pytest.raises(SourceChanged), Folders() as folders, content_of(folders, source, file, in_memory):
         pytest.fail("it was read")
-    with pytest.raises(SourceChanged), opened(source, file):
+    with pytest.raises(SourceChanged), Folders() as folders, folders.opened(source, file):
         pytest.fail("it was opened")
 
 
@@ -85,7 +85,8 @@ def test_changed_while_it_is_read(place: Place, in_memory: int, change: Callable
     with (
         at(local, "read_exactly", lambda: change(path), after=after),
         pytest.raises(SourceChanged),
-        content_of(source, file, in_memory),
+        Folders() as folders,
+        content_of(folders, source, file, in_memory),
     ):
         pytest.fail("it was handed on")
 
@@ -99,7 +100,7 @@ def test_changed_while_it_is_sent(place: Place, in_memory: int, change: Callable
 
 
 def send(source: Source, file: LocalFile, in_memory: int, meanwhile: Callable[[], object]) -> None:
-    with content_of(source, file, in_memory) as content:
+    with Folders() as folders, content_of(folders, source, file, in_memory) as content:
         content.read(0, 50)
         meanwhile()
 
@@ -124,7 +125,7 @@ def test_something_else_under_its_name(place: Place, what: str) -> None:
         os.mkfifo(path)
     elif what == "folder-gone":
         path.parent.rmdir()
-    with pytest.raises(SourceChanged), opened(source, file):
+    with pytest.raises(SourceChanged), Folders() as folders, folders.opened(source, file):
         pytest.fail("it was opened")
 
 
@@ -141,7 +142,7 @@ def test_errors_of_the_kernel(
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(local, "read_exactly", fail)
-    with pytest.raises(kind) as caught, content_of(source, file, 1 << 20):
+    with pytest.raises(kind) as caught, Folders() as folders, content_of(folders, source, file, 1 << 20):
         pytest.fail("it was read")
     assert getattr(caught.value, "code", "") == code
     assert "IM1" not in str(caught.value)

@@ -20,6 +20,8 @@ from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import ASIDE
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
 from dicomwatchd.pipeline import proof
+from dicomwatchd.pipeline.aside import Places
+from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.proof import LIFETIME_SECONDS, DeletionProof, NoProof, delete_on_proof, prove
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 
@@ -388,7 +390,8 @@ class Place:
     proof: DeletionProof
 
     def delete(self, now: float = NOW) -> str | None:
-        return delete_on_proof(self.source, self.file, self.proof, now=now)
+        with Folders() as folders, Places() as places:
+            return delete_on_proof(folders, places, self.source, self.file, self.proof, now=now)
 
     def is_whole(self, data: bytes = DATA) -> bool:
         """The file stands under its name, and nothing is left aside."""

@@ -124,10 +124,10 @@ def test_one_that_fails_does_not_hide_how_the_others_ended(
 ) -> None:
     real = delete_on_proof
 
-    def fail_for_one(source: Any, file: Any, proof: Any, **named: Any) -> str | None:
+    def fail_for_one(folders: Any, places: Any, source: Any, file: Any, proof: Any, **named: Any) -> str | None:
         if file.name == b"IM3":
             raise error
-        return real(source, file, proof, **named)
+        return real(folders, places, source, file, proof, **named)
 
     with monkeypatch.context() as context:
         context.setattr(purge, "delete_on_proof", fail_for_one)
@@ -139,12 +139,13 @@ def test_one_that_fails_does_not_hide_how_the_others_ended(
     assert pieces.left() == []
 
 
-def test_a_stop_half_way(pieces: Pieces) -> None:
+def test_a_stop_half_way(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not begun is as it was; what is done is on record."""
+    monkeypatch.setattr(purge, "HANDFUL", 1)
 
     def two(function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
         for number, item in enumerate(items):
-            if function.__name__ == "one" and number == 2:
+            if function.__name__ == "some" and number == 2:
                 raise Stopping("the daemon is stopping")
             yield function(item)
 

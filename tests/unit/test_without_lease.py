@@ -18,6 +18,7 @@ from dicomwatchd.pipeline import leases as leases_module
 from dicomwatchd.pipeline import proof as proof_module
 from dicomwatchd.pipeline import purge as purge_module
 from dicomwatchd.pipeline import stages as stages_module
+from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces, at
 from tests.synthetic import Maker
@@ -81,7 +82,7 @@ def test_a_writer_with_a_descriptor_from_before_loses_nothing(pieces: Pieces, mo
         (purge_module, "lease_on"),
         (purge_module, "prove"),
         (purge_module, "delete_on_proof"),
-        (proof_module, "opened"),
+        (Folders, "opened"),
         (proof_module, "read_lease"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -97,7 +98,9 @@ def test_a_writer_at_every_step(
     if refused != "always":
         monkeypatch.setattr(leases_module, "read_lease", leased)
     new = other_version(old)
-    with at(module, name, lambda: os.pwrite(fd, new, 0)):
+    # It is opened to be sent, to see whether a lease is to be had, and to be deleted.
+    when = 1 if name != "opened" else 2 if refused == "always" else 3
+    with at(module, name, lambda: os.pwrite(fd, new, 0), when=when):
         pieces.ship()
     os.pwrite(fd, new, 0)
     os.close(fd)
@@ -194,7 +197,7 @@ def test_a_sample_is_looked_at_and_no_more(pieces: Pieces, monkeypatch: pytest.M
     monkeypatch.setattr(leases_module, "SAMPLE", 3)
     Maker(seed=5).ct_series(pieces.inbox / "CT", slices=6, rows=8, columns=8)
     pieces.run()
-    with at(leases_module, "opened", lambda: None) as calls:
+    with at(Folders, "opened", lambda: None) as calls:
         pieces.restart()
     assert calls == [3]
 

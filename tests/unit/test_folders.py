@@ -10,7 +10,7 @@ import pytest
 
 from dicomwatchd.errors import SourceChanged
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
-from dicomwatchd.pipeline.local import Neighbours
+from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.queue.rows import LocalFile, Source
 from tests.pieces import at
 
@@ -38,8 +38,8 @@ def found(tmp_path: Path) -> tuple[Source, LocalFile, Path]:
 
 def read(source: Source, file: LocalFile) -> bytes:
     room = bytearray(file.identity.size_bytes)
-    with Neighbours() as neighbours:
-        neighbours.read(source, file, memoryview(room))
+    with Folders() as folders:
+        folders.read(source, file, memoryview(room))
     return bytes(room)
 
 
@@ -85,18 +85,18 @@ def _linked(path: Path) -> None:
 @pytest.mark.parametrize("change", [rewritten, _replaced, _linked, Path.unlink])
 def test_changed_once_it_was_sent(found: tuple[Source, LocalFile, Path], change: Callable[[Path], None]) -> None:
     source, file, path = found
-    with Neighbours() as neighbours:
-        neighbours.read(source, file, memoryview(bytearray(len(DATA))))
-        neighbours.require_unchanged(source, file)
+    with Folders() as folders:
+        folders.read(source, file, memoryview(bytearray(len(DATA))))
+        folders.require_unchanged(source, file)
         change(path)
         with pytest.raises(SourceChanged):
-            neighbours.require_unchanged(source, file)
+            folders.require_unchanged(source, file)
 
 
 def test_no_descriptor_is_left(found: tuple[Source, LocalFile, Path]) -> None:
     source, file, _ = found
     before = len(os.listdir("/proc/self/fd"))
-    with Neighbours() as neighbours:
+    with Folders() as folders:
         for _ in range(3):
-            neighbours.read(source, file, memoryview(bytearray(len(DATA))))
+            folders.read(source, file, memoryview(bytearray(len(DATA))))
     assert len(os.listdir("/proc/self/fd")) == before
