@@ -238,7 +238,7 @@ class Config(_Model):
     state_directory: AbsolutePath = Path("/var/lib/dicomwatchd")
     control_socket: AbsolutePath | None = Field(None, description="Default: control.sock in the state directory")
     workers: WholeNumber = Field(
-        64,
+        256,
         ge=1,
         le=256,
         description="Threads that send, verify and delete files, at most; fewer where more do not help",

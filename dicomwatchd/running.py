@@ -126,6 +126,7 @@ class Running:
             clock=clock,
             log=journal,
             left_aside=self._left_aside,
+            at_once=lambda: self._pool.size,
             sends_early=self._sends_early,
         )
         self._dispatcher = Dispatcher(

@@ -7,6 +7,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dicomwatchd.archive import aws
@@ -51,19 +52,26 @@ class _Probe:
         self._details: dict[str, str] = {}
 
     def run(self) -> Capabilities:
-        etag = self._etag_of_plain_put()
-        creates_only = self._second_put_refused()
-        md5 = self._refused("wrong Content-MD5", self._put_with_wrong_md5, _DIGEST, "wrong-md5")
-        sha256 = self._refused("wrong SHA-256 checksum", self._put_with_wrong_sha256, _DIGEST, "wrong-sha256")
-        self._refused("body altered after signing", self._put_altered, _DIGEST, "altered")
-        checksum = self._checksum_on_head()
-        multipart_etag = self._multipart_etag()
+        etag = self._etag_of_plain_put()  # first: a store that takes no objects at all is asked nothing else
+        self._refused("body altered after signing", self._put_altered, _DIGEST, "altered")  # alters what others send
+        # Twenty requests one after the other are seconds on a far store.
+        with ThreadPoolExecutor(3, thread_name_prefix="probe") as threads:
+            of_parts = threads.submit(self._multipart_etag)
+            of_second = threads.submit(self._second_put_refused)
+            of_digests = threads.submit(self._wrong_digests_refused)
+        multipart_etag, creates_only, (md5, checksum) = of_parts.result(), of_second.result(), of_digests.result()
         return Capabilities(
             etag_is_content=etag and md5 and multipart_etag,
-            checksum_on_head=checksum and sha256,
+            checksum_on_head=checksum,
             creates_only=creates_only,
             details=dict(self._details),
         )
+
+    def _wrong_digests_refused(self) -> tuple[bool, bool]:
+        """Of MD5, and of SHA-256 together with what HEAD gives."""
+        md5 = self._refused("wrong Content-MD5", self._put_with_wrong_md5, _DIGEST, "wrong-md5")
+        sha256 = self._refused("wrong SHA-256 checksum", self._put_with_wrong_sha256, _DIGEST, "wrong-sha256")
+        return md5, self._checksum_on_head() and sha256
 
     def _put(self, name: str, data: bytes, **arguments: Any) -> Any:
         key = self._scratch + name

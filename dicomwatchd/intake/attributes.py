@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from pydicom.charset import CODES_TO_ENCODINGS, default_encoding, python_encoding
 
@@ -104,6 +105,7 @@ def patient_id(values: Mapping[int, bytes]) -> str:
     return _trimmed(decode(values.get(PATIENT_ID, b""), initial_codec(values.get(SPECIFIC_CHARACTER_SET, b""))))
 
 
+@lru_cache(64)
 def initial_codec(specific_character_set: bytes) -> str:
     """Python's codec for the first term of (0008,0005); the others, if any, are called up by escape sequences.
 

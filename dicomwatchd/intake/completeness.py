@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import pydicom.config
 from pydicom.uid import UID
@@ -96,6 +97,7 @@ def _frames(found: DataSet) -> int:
     return max(1, int(text)) if text.isdigit() and len(text) <= 12 else 1
 
 
+@lru_cache(256)
 def _needed(sop_class_uid: str) -> frozenset[int]:
     """Of which elements a class needs one, told by the class's name (PS3.4 B.5)."""
     name = UID(sop_class_uid, validation_mode=pydicom.config.IGNORE).name

@@ -37,6 +37,7 @@ _CHOSEN = (
     | completeness.CHOSEN_TAGS
 )
 
+_LEADING_ZERO = re.compile(r"(?:^|\.)0[0-9]")
 _PREAMBLE_BYTES = 128
 # The header of the first element of a file without preamble: in the group of the file meta information or of the
 # identification, explicit with one of the VRs found there, or implicit with a short value.
@@ -220,7 +221,7 @@ def _uid(found: DataSet, tag: int, repairs: list[str], fallback: bytes = b"") ->
         raise Unarchivable(f"the {name} is no valid UID", code="bad-uid") from error
     if raw != stripped + b"\0" * (len(stripped) % 2):
         repairs.append(f"{name}: padding dropped")
-    if any(part.startswith("0") and part != "0" for part in uid.split(".")):
+    if _LEADING_ZERO.search(uid):
         repairs.append(f"{name}: leading zeros kept")
     other = fallback.strip(b"\0 ")
     if other and other != stripped:

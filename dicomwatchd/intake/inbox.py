@@ -16,7 +16,7 @@ from dicomwatchd.errors import SourceChanged, Transient
 from dicomwatchd.intake.presence import Presence
 from dicomwatchd.intake.scan import Globs, Listing, look, walk
 from dicomwatchd.intake.settle import Settling
-from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Gone, take
+from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Folder, Gone, take
 from dicomwatchd.localfiles import WriterPresent, directory, open_root
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, Log
@@ -281,32 +281,33 @@ class InboxIntake:
             if name not in known or known[name].identity != found:
                 identity = identity_of(found)
                 self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
-        for name, found in listing.files.items():
-            old = known.get(name)
-            unchanged = old is not None and (old.identity == found or old.state is FileState.ASIDE)
-            # Whether the daemon may read a file also hangs on folders, groups and the daemon, and what another version
-            # of it could not take may be taken by this one.
-            barred = old.code if old is not None and old.code in AGAIN else None
-            if unchanged and barred is None:
-                if is_watched:
+        with Folder(root_fd, parent) as folder:
+            for name, found in listing.files.items():
+                old = known.get(name)
+                unchanged = old is not None and (old.identity == found or old.state is FileState.ASIDE)
+                # Whether the daemon may read a file also hangs on folders, groups and the daemon, and what another
+                # version of it could not take may be taken by this one.
+                barred = old.code if old is not None and old.code in AGAIN else None
+                if unchanged and barred is None:
+                    if is_watched:
+                        self._settling.done((parent, name))
+                    continue
+                if self._settling.ripe((parent, name), found, now=now, monotonic=monotonic) and (
+                    arrival := self._read(folder, name, found)
+                ):
                     self._settling.done((parent, name))
-                continue
-            if self._settling.ripe((parent, name), found, now=now, monotonic=monotonic) and (
-                arrival := self._read(root_fd, parent, name, found)
-            ):
-                self._settling.done((parent, name))
-                if not (unchanged and arrival.code == barred):
-                    self._take(arrival)
-                beat()
+                    if not (unchanged and arrival.code == barred):
+                        self._take(arrival)
+                    beat()
 
-    def _read(self, root_fd: int, parent: bytes, name: bytes, found: str) -> Arrival | None:
+    def _read(self, folder: Folder, name: bytes, found: str) -> Arrival | None:
         """What the file is; None if it has to be looked at again."""
         try:
-            return take(root_fd, parent, name, identity_of(found), self._knows, self._log)
+            return take(folder, name, identity_of(found), self._knows, self._log)
         except WriterPresent:
-            self._settling.wait((parent, name), found, monotonic=self._clock.monotonic())
+            self._settling.wait((folder.relative, name), found, monotonic=self._clock.monotonic())
         except SourceChanged:
-            self.hint(parent)
+            self.hint(folder.relative)
         except Gone:
             pass  # or replaced by something else since the listing; the next look sees what
         except OSError as error:

@@ -22,6 +22,11 @@ class ByteSource(Protocol):
         """The bytes at ``offset``; fewer than ``length`` only where the data ends."""
         ...
 
+    def window(self, offset: int, length: int) -> tuple[bytes, int]:
+        """Bytes that are in memory, and where among them those at ``offset`` begin: ``length`` of them at least, fewer
+        only where the data ends."""
+        ...
+
     def holds(self, end: int) -> bool:
         """Whether there are at least ``end`` bytes. Nothing before ``end`` is asked for afterwards."""
         ...
@@ -41,12 +46,15 @@ class FileBytes:
         self._window = self._pread(0, min(_FIRST_WINDOW_BYTES, size_bytes))
 
     def read(self, offset: int, length: int) -> bytes:
+        window, start = self.window(offset, length)
+        return window[start : start + length]
+
+    def window(self, offset: int, length: int) -> tuple[bytes, int]:
         start = offset - self._at
-        end = start + length
-        if start < 0 or end > len(self._window):
+        if start < 0 or start + length > len(self._window):
             self._move(offset, length)
-            start, end = 0, length
-        return self._window[start:end]
+            start = 0
+        return self._window, start
 
     def holds(self, end: int) -> bool:
         return end <= self.size_bytes
@@ -98,12 +106,15 @@ class InflatedBytes:
         return self._packed.size_bytes - self._next + len(self._inflate.unused_data) if self.complete else 0
 
     def read(self, offset: int, length: int) -> bytes:
+        window, start = self.window(offset, length)
+        return window[start : start + length]
+
+    def window(self, offset: int, length: int) -> tuple[bytes, int]:
         if offset < self._at:
             raise ValueError("an inflated data set is read forward only")
         while self._at + len(self._window) < offset + length and self._step(keep_from=offset):
             pass
-        start = offset - self._at
-        return self._window[start : start + length]
+        return self._window, min(offset - self._at, len(self._window))
 
     def holds(self, end: int) -> bool:
         while self._at + len(self._window) < end and self._step(keep_from=end):

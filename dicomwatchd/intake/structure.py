@@ -120,12 +120,16 @@ def walk(
     found = DataSet(encoding)
     elements = _Elements(source, encoding)
     pos = start
+    window, base = b"", start  # what is in memory, and where it begins
     while True:
-        head = source.read(pos, 12)
-        if len(head) < 8:
-            _end(found, head)
-            break
-        tag, length, header_bytes = elements.parse(head, encoding.explicit)
+        index = pos - base
+        if index + 12 > len(window):
+            window, index = source.window(pos, 12)
+            base = pos - index
+            if len(window) - index < 8:
+                _end(found, window[index:])
+                break
+        tag, length, header_bytes = elements.parse(window, index, encoding.explicit)
         if only_group is not None and tag >> 16 != only_group:
             break
         if found.pixel_tag is not None and _foreign(tag, found.pixel_tag):
@@ -142,7 +146,9 @@ def walk(
                 found.pixel_tag, found.pixel_bytes, found.fragments = tag, None, max(0, items - 1)
             continue
         if tag in chosen:
-            _take(found, tag, source.read(pos, min(length, VALUE_LIMIT_BYTES)), length)
+            first, kept = index + header_bytes, min(length, VALUE_LIMIT_BYTES)
+            value = window[first : first + kept] if first + kept <= len(window) else source.read(pos, kept)
+            _take(found, tag, value, length)
         pos += length
         if not source.holds(pos):
             raise truncated("the file ends inside an element's value")
@@ -194,33 +200,32 @@ class _Elements:
 
     def __init__(self, source: ByteSource, encoding: Encoding) -> None:
         self._source = source
-        self._word = struct.Struct(">HHL" if encoding.big_endian else "<HHL").unpack_from
-        self._short = struct.Struct(">H" if encoding.big_endian else "<H").unpack_from
-        self._long = struct.Struct(">L" if encoding.big_endian else "<L").unpack_from
+        order = ">" if encoding.big_endian else "<"
+        self._explicit = struct.Struct(order + "HH2sH").unpack_from
+        self._implicit = struct.Struct(order + "HHL").unpack_from
+        self._long = struct.Struct(order + "L").unpack_from
         self._count = 0
 
-    def parse(self, head: bytes, explicit: bool) -> tuple[int, int, int]:
+    def parse(self, data: bytes, at: int, explicit: bool) -> tuple[int, int, int]:
         """(tag, length of the value, length of the header) from 12 bytes, or 8 at the end of the data."""
         self._count += 1
         if self._count > ELEMENTS_LIMIT:
             raise Unarchivable("the data set has more elements than are walked", code="unreadable")
-        group, element, length = self._word(head)
-        tag: int = group << 16 | element
-        if not explicit or group == _DELIMITERS_GROUP:
-            return tag, length, 8
-        vr = head[4:6]
-        if vr in _SHORT_VRS:
-            return tag, self._short(head, 6)[0], 8
-        if vr not in _LONG_VRS:
-            if not _is_vr(vr):
-                # An element written with implicit VR amid explicit ones: some writers do that.
-                return tag, length, 8
-            if head[6:8] != b"\0\0":
-                return tag, self._short(head, 6)[0], 8
-            # A VR of the future: its length has 32 bits (PS3.5 section 7.1.2).
-        if len(head) < 12:
-            raise truncated("the file ends inside an element's header")
-        return tag, self._long(head, 8)[0], 12
+        if explicit:
+            group, element, vr, short = self._explicit(data, at)
+            tag: int = group << 16 | element
+            if vr in _SHORT_VRS and group != _DELIMITERS_GROUP:
+                return tag, short, 8
+            if group != _DELIMITERS_GROUP and (vr in _LONG_VRS or _is_vr(vr)):
+                # A VR of the future has 32 bits for its length, behind two zero bytes (PS3.5 section 7.1.2).
+                if short and vr not in _LONG_VRS:
+                    return tag, short, 8
+                if len(data) - at < 12:
+                    raise truncated("the file ends inside an element's header")
+                return tag, self._long(data, at + 8)[0], 12
+            # A delimiter; or an element written with implicit VR amid explicit ones: some writers do that.
+        group, element, length = self._implicit(data, at)
+        return group << 16 | element, length, 8
 
     def skip_items(self, pos: int, *, explicit: bool, fragments: bool) -> tuple[int, int]:
         """Walk the items of a value of undefined length (PS3.5 7.5.2, A.4) that starts at ``pos``.
@@ -237,7 +242,7 @@ class _Elements:
             head = source.read(pos, 12)
             if len(head) < 8:
                 raise truncated("the file ends inside a sequence or encapsulated pixel data")
-            tag, length, header_bytes = self.parse(head, explicit)
+            tag, length, header_bytes = self.parse(head, 0, explicit)
             pos += header_bytes
             if tag == 0:
                 raise truncated("zeros are where a sequence or encapsulated pixel data should go on")

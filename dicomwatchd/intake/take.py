@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
 from dicomwatchd.intake.header import Dicomdir, read_header
@@ -25,31 +26,52 @@ class Gone(Exception):
     """The file is not there any more, or something else than a file is."""
 
 
+class Folder:
+    """The directory ``relative`` below ``root_fd``, opened when it is first asked for. To be left as a context."""
+
+    def __init__(self, root_fd: int, relative: bytes) -> None:
+        self.relative = relative
+        self._root_fd = root_fd
+        self._stack = ExitStack()
+        self._fd: int | None = None
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def fd(self) -> int:
+        """Raises OSError."""
+        if self._fd is None:
+            self._fd = self._stack.enter_context(directory(self._root_fd, self.relative))
+        return self._fd
+
+
 def take(
-    root_fd: int,
-    parent: bytes,
+    folder: Folder,
     name: bytes,
     found: FileIdentity,
     knows_series: Callable[[Uid, Uid], bool],
     log: Log,
 ) -> Arrival:
-    """What the file ``name`` in the directory ``parent`` is, seen as ``found`` a moment ago: an instance of a study, a
-    DICOMDIR, or something for quarantine. ``knows_series`` (study, series) says whose attributes are not needed.
+    """What the file ``name`` in a folder is, seen as ``found`` a moment ago: an instance of a study, a DICOMDIR, or
+    something for quarantine. ``knows_series`` (study, series) says whose attributes are not needed.
 
     Raises WriterPresent, SourceChanged and Gone when it has to be looked at again, OSError when it cannot be read now.
     """
     try:
-        with directory(root_fd, parent) as directory_fd, regular_file(directory_fd, name) as fd:
+        with regular_file(folder.fd(), name) as fd:
             if identity(fd) != found:
                 raise SourceChanged("the file has changed since it was seen")
             with read_lease(fd):
                 header = read_header(fd, found.size_bytes)
         if isinstance(header, Dicomdir):
-            return Arrival(parent, name, found, FileState.IGNORED, code="dicomdir", reason=_DICOMDIR)
+            return Arrival(folder.relative, name, found, FileState.IGNORED, code="dicomdir", reason=_DICOMDIR)
         # Working the attributes out costs more than all the rest; once for each series is enough.
         known = knows_series(header.instance.study_uid, header.instance.series_uid)
         return Arrival(
-            parent,
+            folder.relative,
             name,
             found,
             FileState.READY,
@@ -61,12 +83,12 @@ def take(
     except WriterPresent:
         raise
     except Unarchivable as error:
-        return Arrival(parent, name, found, FileState.QUARANTINED, code=error.code, reason=error.message)
+        return Arrival(folder.relative, name, found, FileState.QUARANTINED, code=error.code, reason=error.message)
     except NotRegular as error:
         raise Gone from error
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
-            return Arrival(parent, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=_UNREADABLE)
+            return Arrival(folder.relative, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=_UNREADABLE)
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
             raise Gone from error
         raise
@@ -74,4 +96,4 @@ def take(
         raise
     except Exception as error:  # noqa: BLE001  a fault of ours that one file meets must not stop the others
         log.error("intake-fault", "a file's header met a fault of the program", **error_fields(error))
-        return Arrival(parent, name, found, FileState.QUARANTINED, code=FAULT, reason=_FAULT)
+        return Arrival(folder.relative, name, found, FileState.QUARANTINED, code=FAULT, reason=_FAULT)

@@ -22,7 +22,6 @@ from dicomwatchd.pipeline.stages import COMMIT_EVERY
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile
 
-PAGE = 512
 #: Files that could not be sent early are left to their shipment, which is the one to judge. So many are remembered.
 _LEFT_ALONE = 10_000
 
@@ -75,14 +74,13 @@ class EarlySender:
 
     def _send_study(self, study_uid: Uid, run: Map) -> int:
         bundling = self._context.archive.bundling
-        page_size = PAGE if bundling is None else sending.BUNDLED_PAGE
         if bundling is not None:
             total, largest = self._context.shipments.waiting_bytes(study_uid)
             if total < bundling.size_bytes and largest < bundling.below_bytes:
                 return 0
         after = total = 0
         while self._goes_on():
-            page = self._context.shipments.ready_while_arriving(study_uid, after, page_size)
+            page = self._context.shipments.ready_while_arriving(study_uid, after, sending.SENDING_PAGE)
             if not page:
                 break
             after = page[-1].file_id

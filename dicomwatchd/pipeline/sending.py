@@ -6,7 +6,7 @@ file is an outcome like another: the rest of the parcel goes on without it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -19,17 +19,16 @@ from dicomwatchd.archive.store import Receipt
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.local import Folders, content_of
-from dicomwatchd.pipeline.shipment import PAGE, Bundling, Context, Place, source_of
+from dicomwatchd.pipeline.shipment import Bundling, Context, Place, source_of
 from dicomwatchd.queue.rows import LocalFile
 
 #: A file with its place, or with what went wrong with it.
 Outcome: TypeAlias = tuple[LocalFile, Place | DicomwatchdError]
 
-#: Files that are sent of one page in the bundled layout: every page's last bundle is a small one.
-BUNDLED_PAGE = 4000
-#: So many parcels are made of a page at least, for as many workers, and a parcel has so many files at most.
-HANDFULS = 64
-HANDFUL = 8
+#: Files of one page: at its end the workers wait for the last of them, and the last bundle is a small one.
+SENDING_PAGE = 4000
+#: Files that one worker sends one after the other, at most.
+HANDFUL = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +56,12 @@ class Packing:
 
     bundling: Bundling | None = None
     there: Bundled = field(default_factory=Bundled)
-
-    @property
-    def page(self) -> int:
-        return PAGE if self.bundling is None else BUNDLED_PAGE
+    at_once: Callable[[], int] = lambda: 1
 
     def parcels(self, files: Iterable[LocalFile], *, full_only: bool = False) -> Iterator[Parcel]:
         """``full_only`` leaves out what more files may still be added to, and what may be there already."""
         if self.bundling is None:
-            yield from _handfuls(list(files))
+            yield from _handfuls(list(files), self.at_once)
             return
         limit = self.bundling.size_bytes - bundles.END_BYTES
         there: dict[str, list[LocalFile]] = {}
@@ -107,7 +103,7 @@ def packing(study_uid: Uid, context: Context) -> Packing:
     bundling = context.archive.bundling
     current = manifests.latest(context.archive.store, study_uid) if bundling is not None else None
     if current is None:
-        return Packing(bundling)
+        return Packing(bundling, at_once=context.at_once)
     found = [
         item for item in current.instances if item.offset_bytes is not None and item.key not in current.damaged_keys
     ]
@@ -117,6 +113,7 @@ def packing(study_uid: Uid, context: Context) -> Packing:
             {(item.series_uid, item.sop_instance_uid, item.sha256): item for item in found},
             {(item.series_uid, item.sop_instance_uid, item.size_bytes): item.key for item in found},
         ),
+        context.at_once,
     )
 
 
@@ -130,12 +127,14 @@ def send(parcel: Parcel, context: Context) -> list[Outcome]:
     return _each(parcel.files, context)
 
 
-def _handfuls(files: list[LocalFile]) -> Iterator[Parcel]:
-    """Several files for a worker at once, where there is enough for all workers: to open a folder, and to hand work to
-    a thread, cost as much as to send a small file."""
-    most = max(1, min(HANDFUL, len(files) // HANDFULS))
-    for start in range(0, len(files), most):
-        yield Parcel(files[start : start + most])
+def _handfuls(files: list[LocalFile], at_once: Callable[[], int]) -> Iterator[Parcel]:
+    """Several files for a worker at once, while there is enough for all workers twice: to open a folder, and to hand
+    work to a thread, cost as much as to send a small file."""
+    start = 0
+    while start < len(files):
+        some = max(1, min(HANDFUL, (len(files) - start) // (2 * at_once())))
+        yield Parcel(files[start : start + some])
+        start += some
 
 
 def _each(files: list[LocalFile], context: Context) -> list[Outcome]:

@@ -105,7 +105,7 @@ def _send_all(shipment: Shipment, context: Context) -> None:
         return outcomes
 
     packing = sending.packing(claim.study_uid, context)
-    for page in shipments.pages(claim, FileState.READY, packing.page):
+    for page in shipments.pages(claim, FileState.READY, sending.SENDING_PAGE):
         sent: list[tuple[LocalFile, str, str]] = []
         try:
             for file, outcome in chain.from_iterable(shipment.run(send, packing.parcels(page))):

@@ -353,7 +353,7 @@ def test_two_contents_of_one_uid_are_both_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", [4000, 3])
 def test_two_copies_of_one_file_are_one_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int) -> None:
     """In one bundle, or in two: both files go, on proofs that the one place in the manifest bears out."""
-    monkeypatch.setattr(sending, "BUNDLED_PAGE", page)
+    monkeypatch.setattr(sending, "SENDING_PAGE", page)
     pieces = bundled(tmp_path)
     files = drop(pieces, range(1, 7))
     for number in (1, 2):

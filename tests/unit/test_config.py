@@ -45,7 +45,7 @@ def with_catalogue(**values: Any) -> dict[str, Any]:
 
 def test_defaults() -> None:
     parsed = config.parse(with_inbox())
-    assert parsed.workers == 64
+    assert parsed.workers == 256
     assert parsed.scan_interval_seconds == 60
     assert parsed.state_directory == Path("/var/lib/dicomwatchd")
     assert parsed.socket_path == Path("/var/lib/dicomwatchd/control.sock")

@@ -87,10 +87,10 @@ def test_a_worker_is_begun_for_each_item_that_would_wait(pool: Pool) -> None:
 
 
 class Machine:
-    """A clock, and the processor time of this process, as a test says."""
+    """A clock, and the processor time of this process and of nobody, as a test says."""
 
     def __init__(self) -> None:
-        self.at = self.cpu_seconds = 0.0
+        self.at = self.cpu_seconds = self.idle_seconds = 0.0
 
     def now(self) -> float:
         return self.at
@@ -98,13 +98,14 @@ class Machine:
     def monotonic(self) -> float:
         return self.at
 
-    def passes(self, seconds: float, *, share: float = 0.1) -> None:
+    def passes(self, seconds: float, *, share: float = 0.1, spare: float = 1.0) -> None:
         self.at += seconds
         self.cpu_seconds += seconds * share
+        self.idle_seconds += seconds * spare
 
 
 def pace_of(machine: Machine, most: int = 64) -> Pace:
-    return Pace(most, machine, lambda: machine.cpu_seconds)
+    return Pace(most, machine, lambda: machine.cpu_seconds, lambda: machine.idle_seconds)
 
 
 def work(pace: Pace, items: int, waiting: bool = True) -> None:
@@ -114,32 +115,33 @@ def work(pace: Pace, items: int, waiting: bool = True) -> None:
 
 def test_waiting_for_a_far_store_brings_more_workers() -> None:
     machine = Machine()
-    pace = pace_of(machine, 100)
+    pace = pace_of(machine, 200)
     limits = [pace.limit]
-    for _ in range(5):
+    for share in (0.5, 0.1, 0.1, 0.1, 0.1):
         work(pace, 1000)
-        machine.passes(0.5)
-        assert pace.look() == (limits[-1] < 100)
+        machine.passes(0.5, share=share)
+        assert pace.look() == (limits[-1] < 200)
         limits.append(pace.limit)
-    assert limits == [AT_FIRST, 32, 64, 100, 100, 100]
+    assert limits == [AT_FIRST, 32, 128, 200, 200, 200]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "share", "items", "waiting"),
+    ("seconds", "share", "spare", "items", "waiting"),
     [
-        (0.5, 0.9, 1000, True),  # this process has no more to give
-        (0.5, 0.1, 15, True),  # too little was done to tell
-        (0.5, 0.1, 1000, False),  # nothing waits for a worker
-        (0.1, 0.1, 1000, True),  # too early
+        (0.5, 0.1, 0.1, 1000, True),  # others keep the machine busy
+        (0.5, 0.9, 1.0, 1000, True),  # this process has no more to give
+        (0.5, 0.1, 1.0, 1, True),  # too little was done to tell
+        (0.5, 0.1, 1.0, 1000, False),  # nothing waits for a worker
+        (0.1, 0.1, 1.0, 1000, True),  # too early
     ],
 )
 def test_where_more_workers_would_not_help_there_are_no_more(
-    seconds: float, share: float, items: int, waiting: bool
+    seconds: float, share: float, spare: float, items: int, waiting: bool
 ) -> None:
     machine = Machine()
     pace = pace_of(machine)
     work(pace, items, waiting)
-    machine.passes(seconds, share=share)
+    machine.passes(seconds, share=share, spare=spare)
     assert not pace.look()
     assert pace.limit == AT_FIRST
 
@@ -152,7 +154,7 @@ def test_a_service_that_asks_for_less_gets_less_and_is_left_in_peace() -> None:
         assert pace.limit == expected
     for seconds, grows in ((EASE_SECONDS - 1, False), (2, True)):
         work(pace, 1000)
-        machine.passes(seconds)
+        machine.passes(seconds, share=0.5)
         assert pace.look() is grows
     assert pace.limit == 2 * AT_LEAST
     assert pace_of(machine, 2).limit == 2
