@@ -64,10 +64,15 @@ def markdown(results: Sequence[Result], versions: Mapping[str, str], knows: Mapp
                 f" ({min(walls):.2f} - {max(walls):.2f}) | {_median(runs, 'cpu'):.2f}"
                 f" | {_median(runs, 'rss') / 1e6:.0f} | {ratio} | {words} |"
             )
+        lines += [
+            f"| | {name} | left out: {why.removeprefix(name).lstrip(': ')} | | | | |"
+            for name, why in result.failed.items()
+        ]
     rounds = max((len(runs) for result in results for runs in result.runs.values()), default=0)
     lines += [
         "",
-        f"Medians of {rounds} rounds, the clients taking turns, on {os.cpu_count()} cores that the store shares;"
+        f"Medians of {rounds} rounds, the clients taking turns, on {os.cpu_count()} cores that the store shares, with"
+        f" Python {platform.python_version()};"
         " ratios are medians of the rounds' own. CPU and memory are the client's, its children included."
         f" Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}. What each knows before it"
         f" deletes: {'; '.join(f'{name}: {what}' for name, what in knows.items())}.",
@@ -97,6 +102,7 @@ def document(results: Sequence[Result], versions: Mapping[str, str]) -> dict[str
                     }
                     for name, runs in result.runs.items()
                 },
+                "failed": result.failed,
                 "best_peer": best_peer(result),
                 "goals": [
                     {

@@ -6,16 +6,19 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from tests.bench import measure
 from tests.bench.cases import Case
-from tests.bench.clients import PREFIX, Client, Job
+from tests.bench.clients import PREFIX, Client, Job, Ours
 from tests.bench.data import DataSet
 from tests.bench.measure import Measured, RunFailed
 from tests.bench.store import Endpoint, Servers
+
+T = TypeVar("T")
 
 #: Lets the servers come to rest after what the last run has left them to do.
 _REST_SECONDS = 0.5
@@ -23,18 +26,19 @@ _REST_SECONDS = 0.5
 
 @dataclass(slots=True)
 class Result:
-    """``runs``: for each client what was measured, by round."""
+    """``runs``: for each client what was measured, by round. ``failed``: peers that have not done the whole work of a
+    round, and what was missing; they have no time to compare."""
 
     case: Case
     data: DataSet
     runs: dict[str, list[Measured]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def run_case(
     case: Case, data: DataSet, clients: Sequence[Client], rounds: int, servers: Servers, endpoint: Endpoint, work: Path
 ) -> Result:
-    """``clients`` that cannot do the case's job are left out. Raises RunFailed: a client that has not done its whole
-    work has no time to compare."""
+    """``clients`` that cannot do the case's job are left out. Raises RunFailed where ours has not done its work."""
     result = Result(case, data)
     runner = (
         _Fetching(servers, endpoint, work, data, case.layout)
@@ -42,12 +46,14 @@ def run_case(
         else _Moving(servers, endpoint, work, data, case.layout)
     )
     try:
-        able = [client for client in clients if runner.begin(client)]
+        able = [client for client in clients if _try(result, client, runner.begin)]
         result.runs = {client.name: [] for client in able}
         for number in range(rounds):
             turn = number % len(able)
             for client in [*able[turn:], *able[:turn]]:
-                measured = runner.round(client)
+                measured = None if client.name in result.failed else _try(result, client, runner.round)
+                if measured is None:
+                    continue
                 result.runs[client.name].append(measured)
                 print(
                     f"  round {number + 1}  {client.name:12}  {measured.wall_seconds:6.2f} s"
@@ -56,7 +62,20 @@ def run_case(
                 )
     finally:
         runner.end()
+    result.runs = {name: runs for name, runs in result.runs.items() if name not in result.failed}
     return result
+
+
+def _try(result: Result, client: Client, work: Callable[[Client], T]) -> T | None:
+    """None, with a note in the result, where a peer fails."""
+    try:
+        return work(client)
+    except RunFailed as error:
+        if isinstance(client, Ours):
+            raise
+        result.failed[client.name] = str(error)
+        print(f"  {error}: left out of this case", flush=True)
+        return None
 
 
 class _Runner:
@@ -96,9 +115,10 @@ class _Moving(_Runner):
 
     def round(self, client: Client) -> Measured:
         job = self._job()
-        measured = self._move(client, job)
-        self._clear(client, job)
-        return measured
+        try:
+            return self._move(client, job)
+        finally:
+            self._clear(client, job)
 
     def end(self) -> None:
         pass
@@ -115,8 +135,8 @@ class _Fetching(_Runner):
         job = self._job()
         if client.fetch(job) is None:
             return False
+        self._jobs.append((client, job))  # before it is filled, so that it is cleared in any case
         self._move(client, job)
-        self._jobs.append((client, job))
         return True
 
     def round(self, client: Client) -> Measured:
