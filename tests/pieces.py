@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import manifests
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.store import ObjectStore

@@ -1,4 +1,4 @@
-"""The manifest: one revision of one study, self-sufficient, immutable, in the store beside the objects.
+"""The manifest: one revision of one study, self-sufficient, immutable. `manifests` finds them in a store.
 
 `fetch`, `verify` and a rebuild of the catalogue need nothing but manifests and objects.
 """
@@ -9,15 +9,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import SeriesRecord, StudyRecord
-from dicomwatchd.archive.store import Buffer, ObjectStore, StoredObject
-from dicomwatchd.errors import Permanent, Transient
+from dicomwatchd.errors import Permanent
 from dicomwatchd.model import DicomJson, Uid
 
 FORMAT = "dicomwatchd-manifest/1"
@@ -260,101 +259,6 @@ def empty(archive_id: str, study_uid: Uid) -> Manifest:
     return Manifest(archive_id, study_uid, 0, None, "", "", (), {}, {}, ())
 
 
-def load(
-    store: ObjectStore, key: str, *, etag: str | None = None, sha256: str | None = None, size_bytes: int | None = None
-) -> Manifest:
-    """Read a manifest and check that it is what its key says. Raises Permanent, Transient.
-
-    The next revision is made from what is read here, so a bit that changed on the way would stay for good: it is read
-    twice, unless the ETag that the store lists, or the SHA-256 that the catalogue records, vouches for the first. And
-    what has another size than the listing's ``size_bytes`` is not what the store holds.
-    """
-    data = b"".join(store.read(key))
-    by_etag = etag is not None and store.capabilities.etag_is_content and _md5(data) == etag
-    by_sha256 = sha256 is not None and hashlib.sha256(data).hexdigest() == sha256
-    if not by_etag and not by_sha256 and b"".join(store.read(key)) != data:
-        raise Transient("two readings of a manifest differ", code="damaged-on-the-way")
-    if size_bytes is not None and len(data) != size_bytes:
-        raise Transient("a manifest comes with another size than it is listed with", code="damaged-on-the-way")
-    manifest = Manifest.from_bytes(data)
-    if manifest.key != key:
-        raise Permanent("a manifest in the store is not the one its key names", code=BAD)
-    return manifest
-
-
-@dataclass(frozen=True, slots=True)
-class Newest:
-    """The newest manifest of a study that can be read, None if there is none. ``damaged`` are the keys of the revisions
-    above it, the highest first: what stands there is no manifest of this study."""
-
-    manifest: Manifest | None
-    damaged: tuple[str, ...] = ()
-
-    @property
-    def highest(self) -> int:
-        """The highest revision that the store lists, whether it can be read or not; 0 where it lists none."""
-        if self.damaged:
-            return revision_of(self.damaged[0])
-        return self.manifest.revision if self.manifest is not None else 0
-
-
-def newest(store: ObjectStore, study_uid: Uid) -> Newest:
-    """Look for the study's newest manifest, and below those that are damaged in the store.
-
-    Only what the store was seen to hold counts as damage: read twice alike, or vouched for by its ETag, and as long as
-    it is listed. Raises Transient when it cannot be told, Permanent for a manifest that is whole and not to be used
-    (code "newer-manifest"), or that the store will not give.
-    """
-    damaged: list[str] = []
-    for found in sorted(_listed(store, study_uid), key=lambda o: o.key, reverse=True):
-        try:
-            return Newest(load(store, found.key, etag=found.etag, size_bytes=found.size_bytes), tuple(damaged))
-        except Permanent as error:
-            if error.code == "no-such-object":
-                raise Transient("a manifest that the store lists is not there", code="manifest-lost") from error
-            if error.code != BAD:
-                raise
-        damaged.append(found.key)
-    return Newest(None, tuple(damaged))
-
-
-def _listed(store: ObjectStore, study_uid: Uid) -> Iterator[StoredObject]:
-    return (o for o in store.listing(keys.manifests_prefix(study_uid)) if keys.parse_manifest(o.key))
-
-
-def revision_of(key: str) -> int:
-    """The revision that a manifest's key names. Raises ValueError for another key."""
-    parsed = keys.parse_manifest(key)
-    if parsed is None:
-        raise ValueError("not the key of a manifest")
-    return parsed[1]
-
-
-def latest_key(store: ObjectStore, study_uid: Uid) -> str | None:
-    """The key of the highest revision the store lists, or None."""
-    return max((found.key for found in _listed(store, study_uid)), default=None)
-
-
-def latest(store: ObjectStore, study_uid: Uid) -> Manifest | None:
-    """The newest manifest that can be read. Raises as `newest`."""
-    return newest(store, study_uid).manifest
-
-
-def create(store: ObjectStore, manifest: Manifest) -> bool:
-    """Create this revision in the store; True when the store holds exactly this one afterwards, False when the
-    revision belongs to somebody else. Reads it back, so the answer is the store's own. Raises Transient, also when
-    the store has taken it and has it not."""
-    content = Buffer.of(manifest.to_bytes())
-    store.put(manifest.key, content)
-    try:
-        stored = b"".join(store.read(manifest.key))
-    except Permanent as error:
-        if error.code != "no-such-object":
-            raise
-        raise Transient("the store does not hold the manifest that it was sent", code="manifest-lost") from error
-    return hashlib.sha256(stored).hexdigest() == content.digest.sha256
-
-
 def _instance(study: Uid, raw: dict[str, object]) -> ManifestInstance:
     item = ManifestInstance(**{**raw, "repairs": _texts(raw.get("repairs", []))})  # type: ignore[arg-type]
     for name in _TEXT_FIELDS:
@@ -390,10 +294,6 @@ def _newer_format() -> Permanent:
     return Permanent(
         "a manifest in the store was written by a newer dicomwatchd", code=NEWER, hint="bring this one up to date"
     )
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def _content(item: ManifestInstance) -> tuple[Uid, Uid, str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
 
-from dicomwatchd.archive import keys, manifest
+from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import Catalogue, StudyRecord
 from dicomwatchd.archive.documents import LEFT_OUT
 from dicomwatchd.archive.store import ObjectStore
@@ -126,7 +126,7 @@ def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, study: _S
 
 
 def _load(store: ObjectStore, key: str, etag: str | None, archive_id: str) -> StudyRecord:
-    found = manifest.load(store, key, etag=etag)
+    found = manifests.load(store, key, etag=etag)
     if found.archive_id != archive_id:
         raise Permanent("a manifest belongs to another archive", code="bad-manifest")
     return found.record()

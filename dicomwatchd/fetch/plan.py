@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from dicomwatchd.archive import keys
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import Catalogue, StudyRecord
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.manifest import BAD, Manifest, ManifestInstance
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
@@ -43,12 +42,12 @@ def plan(
     try:
         return _newest(store, record, study_uid, note)
     except Permanent as error:
-        if error.code != manifests.BAD or damaged is None:
+        if error.code != BAD or damaged is None:
             raise
         found = manifests.newest(store, study_uid)
         if found.manifest is None:
             raise Permanent(
-                f"no manifest of study {study_uid} in the store can be read", code=manifests.BAD, hint=_REPAIR_HINT
+                f"no manifest of study {study_uid} in the store can be read", code=BAD, hint=_REPAIR_HINT
             ) from error
     for key in found.damaged:
         revision = manifests.revision_of(key)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dicomwatchd import __version__
-from dicomwatchd.archive import manifest as manifests
-from dicomwatchd.archive import salvage
+from dicomwatchd.archive import manifests, salvage
 from dicomwatchd.archive.documents import LEFT_OUT
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance, Newest
+from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.manifests import Newest
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import DicomJson, FileState, Uid
@@ -28,7 +28,7 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     """
     claim, archive = shipment.claim, context.archive
     newest = manifests.newest(archive.store, claim.study_uid)
-    current = newest.manifest or manifests.empty(archive.archive_id, claim.study_uid)
+    current = newest.manifest or empty(archive.archive_id, claim.study_uid)
     if current.archive_id != archive.archive_id:
         raise Permanent("the study's manifest in the store belongs to another archive", code="foreign-manifest")
     facts = context.shipments.facts(claim)

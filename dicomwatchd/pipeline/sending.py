@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dicomwatchd.archive import bundle as bundles
-from dicomwatchd.archive import keys
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.bundle import Bundle, Member, Span
 from dicomwatchd.archive.manifest import ManifestInstance
 from dicomwatchd.archive.store import Receipt

@@ -14,8 +14,7 @@ from random import Random
 import pytest
 
 from dicomwatchd import errors
-from dicomwatchd.archive import keys
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import Fatal

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from dicomwatchd.archive import keys
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import Query, StudyRecord
-from dicomwatchd.archive.manifest import ManifestInstance
+from dicomwatchd.archive.manifest import ManifestInstance, empty
 from dicomwatchd.archive.store import Capabilities, Content, Destination, InitStep, Receipt, StoredObject
 from dicomwatchd.errors import OutOfReach, Permanent, RevisionConflict, SourceChanged, Transient
 from dicomwatchd.model import Uid
@@ -287,7 +286,7 @@ class OtherSite:
             stored_at=now,
             verified_by="read-back",
         )
-        current = manifests.latest(self._shelf, study) or manifests.empty(ARCHIVE_ID, study)
+        current = manifests.latest(self._shelf, study) or empty(ARCHIVE_ID, study)
         merged = current.merged(
             [item],
             attributes={"00100020": {"vr": "LO", "Value": ["P1"]}},

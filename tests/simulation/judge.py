@@ -9,8 +9,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dicomwatchd.archive import keys
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import keys, manifests
 from dicomwatchd.fetch import Fetcher
 from dicomwatchd.model import FileState, Uid
 from tests.simulation.archive import OtherSite, Shelf, SimulatedCatalogue, part

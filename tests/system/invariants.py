@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import manifests
 from dicomwatchd.archive.directory import DirectoryStore
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.sqlite import SqliteCatalogue

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import manifests
+from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.config import Encryption
 from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, Transient
 from dicomwatchd.model import Uid
@@ -51,7 +52,7 @@ def opened(rgw: CephRgw, dynamodb: DynamoDBLocal, tmp_path: Path) -> Iterator[Op
         yield open_one
 
 
-def ship(bench: Bench, *rules: Rule) -> tuple[list[Made], manifests.Manifest]:
+def ship(bench: Bench, *rules: Rule) -> tuple[list[Made], Manifest]:
     """Ship a study to its end; what was archived is what was there, by fetch. Returns its manifest."""
     shipping, made = bench.drop()
     with bench.store_proxy.during(*rules):
@@ -66,7 +67,7 @@ def ship(bench: Bench, *rules: Rule) -> tuple[list[Made], manifests.Manifest]:
     return made, latest
 
 
-def methods(manifest: manifests.Manifest) -> set[str]:
+def methods(manifest: Manifest) -> set[str]:
     return {item.verified_by for item in manifest.instances}
 
 

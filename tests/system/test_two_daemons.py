@@ -15,7 +15,7 @@ import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.factory import open_catalogue, open_store
-from dicomwatchd.archive.manifest import latest, load
+from dicomwatchd.archive.manifests import latest, load
 from dicomwatchd.config import Config, parse
 from dicomwatchd.model import Uid
 from tests.faults.liar import Liar

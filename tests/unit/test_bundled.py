@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd import localfiles
-from dicomwatchd.archive import keys
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.bundle import Bundle
 from dicomwatchd.archive.manifest import Manifest

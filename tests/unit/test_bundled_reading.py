@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import keys
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.bundle import Bundle, members_of
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.verification import verify

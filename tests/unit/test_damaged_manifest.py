@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import keys
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.store import Capabilities, Content, Receipt

@@ -13,9 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomwatchd.archive import keys
-from dicomwatchd.archive import manifest as manifests
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.store import Content, Receipt, StoredObject
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import DicomJson, Uid
@@ -86,7 +85,7 @@ def add(
     )
 
 
-EMPTY = manifests.empty("archive-1", STUDY)
+EMPTY = empty("archive-1", STUDY)
 FIRST = add(EMPTY, instance(2), instance(1))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import manifest as manifests
+from dicomwatchd.archive import manifests
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import Manifest, empty
 from dicomwatchd.archive.store import Content, Receipt
