@@ -120,6 +120,7 @@ class Running:
         self._context = Context(
             archive=archive,
             shipments=self.queue.shipments,
+            deletions=self.queue.deletions,
             sources=lambda: self._sources,
             after_archive=self._after_archive,
             look_again=self._look_again,
@@ -176,7 +177,7 @@ class Running:
         self.uploads.resume()
         self._send_kept_again([*self._intakes, *self.uploads.sources()])
         for source in self._inbox_sources:
-            leases.release_kept(self.queue.shipments, source, self._after_archive(source))
+            leases.release_kept(self.queue.deletions, source, self._after_archive(source))
         self.queue.shipments.queue_due()  # at once: a run that ends when all is done must not end before they are
         self._dispatcher.wake()
         self.queue.arrivals.retire([*self._intakes, *self.uploads.sources()])
@@ -275,7 +276,7 @@ class Running:
             if root is None:
                 unavailable.add(source.source_id)
             self._mended_roots[source.source_id] = root
-        self._pending = recover.conclude(self.queue.shipments, unavailable)
+        self._pending = recover.conclude(self.queue.deletions, unavailable)
         self.queue.shipments.recover()
         retried = self.queue.upgrade.taken_over_by(__version__)
         if retried.studies or retried.files:
@@ -292,7 +293,7 @@ class Running:
         recover.bring_back(source, self._journal)
         mine = [one for one in self._pending if one.source_id == source.source_id]
         self._pending = [one for one in self._pending if one not in mine]
-        recover.conclude_these(self.queue.shipments, mine)
+        recover.conclude_these(self.queue.deletions, mine)
 
     def _source_of(self, inbox: Inbox) -> Source:
         return self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox.path), "inbox")

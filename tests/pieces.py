@@ -110,7 +110,7 @@ class Pieces:
         for source in self.sources:
             recover.bring_back(source, self.log)
         self.pending = recover.conclude(
-            self.queue.shipments, {s.source_id for s in self.sources if not os.path.isdir(s.path)}
+            self.queue.deletions, {s.source_id for s in self.sources if not os.path.isdir(s.path)}
         )
         self.queue.shipments.recover()
         self.queue.binding.send_kept_again(source.source_id for source in self.sources)
@@ -132,6 +132,7 @@ class Pieces:
         self.context = Context(
             archive=Archive(ARCHIVE_ID, self.store, self.catalogue, bundling=self.bundling),
             shipments=self.queue.shipments,
+            deletions=self.queue.deletions,
             sources=lambda: by_id,
             after_archive=lambda _: self.after_archive,
             look_again=lambda source_id, parent: of_source[source_id].hint(parent),
@@ -140,14 +141,14 @@ class Pieces:
             left_aside=lambda source_id: of_source[source_id].mend_soon(),
         )
         for source in self.sources:
-            leases.release_kept(self.queue.shipments, source, self.after_archive)
+            leases.release_kept(self.queue.deletions, source, self.after_archive)
         self.dispatcher = Dispatcher(self.context, InlineWorkers().lane, 1, Random(1), lambda _: None, self._on_fatal)
 
     def mend(self, source: Source) -> None:
         recover.bring_back(source, self.log)
         mine = [one for one in self.pending if one.source_id == source.source_id]
         self.pending = [one for one in self.pending if one not in mine]
-        recover.conclude_these(self.queue.shipments, mine)
+        recover.conclude_these(self.queue.deletions, mine)
 
     def _on_fatal(self, error: Fatal) -> None:
         self.fatal = self.fatal or error

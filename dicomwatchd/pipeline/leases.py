@@ -11,8 +11,8 @@ from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import WriterPresent, read_lease
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive
+from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import LocalFile, Source
-from dicomwatchd.queue.shipments import Shipments
 
 REASON = "archived; kept because no read lease is to be had, so that a program that has it open cannot be seen"
 #: Kept files of a source that are tried at a start: leases come with a capability or a file system, for all alike.
@@ -29,14 +29,14 @@ def lease_on(source: Source, file: LocalFile) -> bool | None:
         return None
 
 
-def release_kept(shipments: Shipments, source: Source, rule: AfterArchive) -> int:
+def release_kept(deletions: Deletions, source: Source, rule: AfterArchive) -> int:
     """At start: let the files of a source that were kept for want of a lease fall due, if a lease is to be had by now,
     or none is asked for any more. Each is proven afresh before it goes, and kept again where its own lease is refused.
     Returns how many."""
     if not rule.delete and rule.keep_seconds is None:
         return 0
     if rule.needs_lease and not any(
-        lease_on(source, f) for f in shipments.kept_without_lease(source.source_id, SAMPLE)
+        lease_on(source, f) for f in deletions.kept_without_lease(source.source_id, SAMPLE)
     ):
         return 0
-    return shipments.release_kept(source.source_id)
+    return deletions.release_kept(source.source_id)

@@ -15,8 +15,8 @@ from dicomwatchd.pipeline.leases import lease_on
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.proof import DeletionProof, LeaseRefused, delete_on_proof, prove
 from dicomwatchd.ports import Clock, Map
+from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
-from dicomwatchd.queue.shipments import Shipments
 
 __all__ = ["Outcome", "delete", "prove", "tidy"]
 
@@ -44,7 +44,7 @@ def delete(
     *,
     prove: Callable[[LocalFile], DeletionProof],
     source: Callable[[LocalFile], Source],
-    shipments: Shipments,
+    deletions: Deletions,
     clock: Clock,
     left_aside: Callable[[int], None] = lambda _: None,
     needs_lease: Callable[[LocalFile], bool] = lambda _: False,
@@ -60,7 +60,7 @@ def delete(
     proofs = [(file, prove(file)) for file in files]
     if not proofs:
         return outcome
-    authorised = shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])
+    authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])
     proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]
 
     def one(
@@ -98,7 +98,7 @@ def delete(
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
         # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
         _tidy_after(outcome, source)
-        shipments.purged(claim.study_uid, outcome.deleted, outcome.kept, [*outcome.untouched, *refused])
+        deletions.purged(claim.study_uid, outcome.deleted, outcome.kept, [*outcome.untouched, *refused])
         outcome.unleased.extend(refused)
     if first_error is not None:
         raise first_error

@@ -14,8 +14,8 @@ from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, put_back
 from dicomwatchd.pipeline.purge import tidy
 from dicomwatchd.ports import Log
+from dicomwatchd.queue.deletions import Deletions, PendingDeletion
 from dicomwatchd.queue.rows import Source, identity_of
-from dicomwatchd.queue.shipments import PendingDeletion, Shipments
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +53,22 @@ def bring_back(source: Source, log: Log) -> Recovered:
     return Recovered(search.restored, search.left, (found.st_dev, found.st_ino))
 
 
-def conclude(shipments: Shipments, unavailable: set[int]) -> list[PendingDeletion]:
+def conclude(deletions: Deletions, unavailable: set[int]) -> list[PendingDeletion]:
     """After `bring_back`: write down how each authorised deletion ended that a crash has left open. Those of sources
     that cannot be opened are returned: they wait for their inbox."""
-    pending = shipments.asides()
-    conclude_these(shipments, [one for one in pending if one.source_id not in unavailable])
+    pending = deletions.asides()
+    conclude_these(deletions, [one for one in pending if one.source_id not in unavailable])
     return [one for one in pending if one.source_id in unavailable]
 
 
-def conclude_these(shipments: Shipments, pending: Iterable[PendingDeletion]) -> None:
+def conclude_these(deletions: Deletions, pending: Iterable[PendingDeletion]) -> None:
     places: dict[tuple[bytes, bytes], list[PendingDeletion]] = {}
     for one in pending:
         places.setdefault((one.source_path, one.dir), []).append(one)
     for (root, parent), these in places.items():
         place = _look(root, parent)
         for one in these:
-            shipments.concluded(one, *_ending(one, place))
+            deletions.concluded(one, *_ending(one, place))
     for root in dict.fromkeys(root for root, _ in places):
         tidy(root, {parent for other, parent in places if other == root})
 

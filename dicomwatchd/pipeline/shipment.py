@@ -13,6 +13,7 @@ from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.evidence import Verdict
 from dicomwatchd.archive.store import ObjectStore, Receipt
 from dicomwatchd.ports import Clock, Log, Map
+from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.telemetry.metrics import StageClock
@@ -56,6 +57,7 @@ class Context:
 
     archive: Archive
     shipments: Shipments
+    deletions: Deletions
     sources: Callable[[], Mapping[int, Source]]
     after_archive: Callable[[Source], AfterArchive]
     look_again: Callable[[int, bytes], None]

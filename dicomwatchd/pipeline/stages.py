@@ -72,8 +72,8 @@ def ship(claim: Claim, run: Map, context: Context) -> Shipment:
 def _conclude_the_last_one(claim: Claim, context: Context) -> None:
     """How the deletions of an earlier shipment ended may not have got on record, if the state could not be written:
     the disk still tells. Nobody else is at these files, since nobody else has the claim."""
-    if pending := context.shipments.asides(claim.study_uid):
-        recover.conclude_these(context.shipments, pending)
+    if pending := context.deletions.asides(claim.study_uid):
+        recover.conclude_these(context.deletions, pending)
         for one in pending:
             context.look_again(one.source_id, one.dir)
 
@@ -233,7 +233,7 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
             else:
                 to_delete.append(file)
         for due_at, files in to_keep.items():
-            context.shipments.keep(shipment.claim, files, due_at)
+            context.deletions.keep(shipment.claim, files, due_at)
             shipment.kept_files += len(files)
         outcome = purging.delete(
             to_delete,
@@ -252,7 +252,7 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
                 now=now(),
             ),
             source=lambda file: source_of(file, context),
-            shipments=context.shipments,
+            deletions=context.deletions,
             clock=context.clock,
             left_aside=context.left_aside,
             needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
@@ -276,7 +276,7 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
 def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
     if not files:
         return
-    context.shipments.keep(shipment.claim, files, None, code=NO_LEASE, reason=leases.REASON)
+    context.deletions.keep(shipment.claim, files, None, code=NO_LEASE, reason=leases.REASON)
     shipment.kept_files += len(files)
     context.log.warning(
         "kept-without-lease",

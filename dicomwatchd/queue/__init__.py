@@ -10,6 +10,7 @@ from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.binding import Binding, bound_archive_id
+from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.reports import Reports
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.schema import Database, open_reader, open_writer
@@ -24,6 +25,7 @@ class Queue:
 
     arrivals: Arrivals
     shipments: Shipments
+    deletions: Deletions
     audit: Audit
     reports: Reports
     uploads: Uploads
@@ -61,6 +63,7 @@ def _over(database: Database, clock: Clock, announce: Callable[[Transition], Non
     return Queue(
         arrivals=Arrivals(database, clock, announce),
         shipments=Shipments(database, clock, announce),
+        deletions=Deletions(database, clock),
         audit=Audit(database),
         reports=Reports(database, clock),
         uploads=Uploads(database),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,27 +15,13 @@ from typing import Any
 from dicomwatchd.errors import ClaimLost
 from dicomwatchd.model import SHIPPING, DicomJson, FileState, StudyEvent, StudyState, Uid
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue import audit
 from dicomwatchd.queue.arrivals import WAITING
 from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Transition, identity_text, local_file
 from dicomwatchd.queue.schema import Database
-from dicomwatchd.queue.transitions import move, state_of
+from dicomwatchd.queue.transitions import move, require_claim, state_of
 
 #: No study waits longer for its next try: what is said to wait for longer met a clock that was set back since.
 LONGEST_WAIT_SECONDS = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class PendingDeletion:
-    """A file whose deletion was authorised and of which it is not yet known how that ended."""
-
-    file_id: int
-    source_id: int
-    source_path: bytes
-    dir: bytes
-    name: bytes
-    identity: str
-    study_uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,120 +333,6 @@ class Shipments:
                 )
             moved.append(move(db, claim.study_uid, StudyEvent.CHANGED, now))
 
-    # -- keeping and deleting ---------------------------------------------------------------------------------
-
-    def keep(
-        self,
-        claim: Claim,
-        files: Sequence[LocalFile],
-        due_at: float | None,
-        *,
-        code: str | None = None,
-        reason: str | None = None,
-    ) -> None:
-        """These files are archived and stay where they are, for good or until ``due_at``; ``code`` and ``reason`` where
-        that is not by the rule of their inbox alone."""
-        with self._under(claim) as (db, _):
-            db.executemany(
-                "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
-                [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
-            )
-            self._upload_results(db, files, "verified")
-
-    def kept_without_lease(self, source_id: int, limit: int) -> list[LocalFile]:
-        """Some of the files of a source that are kept for want of a read lease, at random."""
-        with self._database.read() as db:
-            rows = db.execute(
-                f"SELECT * FROM files WHERE source_id = ? AND state = 'kept' AND code = '{NO_LEASE}'"
-                " ORDER BY RANDOM() LIMIT ?",
-                (source_id, limit),
-            ).fetchall()
-        return [local_file(row, 0) for row in rows]
-
-    def release_kept(self, source_id: int) -> int:
-        """The files of a source that are kept for want of a read lease are due now, and so tried again; how many."""
-        with self._database.write() as db:
-            return db.execute(
-                f"UPDATE files SET due_at = ? WHERE source_id = ? AND state = 'kept' AND code = '{NO_LEASE}'",
-                (self._clock.now(), source_id),
-            ).rowcount
-
-    def authorise(self, claim: Claim, proofs: Sequence[tuple[LocalFile, dict[str, Any]]]) -> set[int]:
-        """Put the deletion of these files on record, each with its proof, before anything is touched. Returns the ids
-        of those that may be deleted now: a file that the intake has found changed meanwhile is none of them."""
-        now = self._clock.now()
-        authorised: list[tuple[LocalFile, dict[str, Any]]] = []
-        with self._under(claim) as (db, _):
-            for file, proof in proofs:
-                changed = db.execute(
-                    "UPDATE files SET state = ? WHERE file_id = ? AND identity = ? AND state = ?",
-                    (FileState.ASIDE, file.file_id, identity_text(file.identity), FileState.STORED),
-                ).rowcount
-                if changed:
-                    authorised.append((file, proof))
-            audit.append(
-                db, claim.study_uid, [{"kind": "authorised", "at": now, "file": f.file_id, **p} for f, p in authorised]
-            )
-        return {file.file_id for file, _ in authorised}
-
-    def purged(
-        self,
-        study_uid: str,
-        deleted: Sequence[LocalFile],
-        restored: Sequence[tuple[LocalFile, str]],
-        untouched: Sequence[LocalFile],
-    ) -> None:
-        """How authorised deletions ended. Needs no claim: what has happened has happened. Restored files are
-        forgotten, to be taken up as what they now are; untouched ones wait for their next shipment."""
-        now = self._clock.now()
-        bodies: list[dict[str, Any]] = [{"kind": "deleted", "file": f.file_id, "sha256": f.sha256} for f in deleted]
-        bodies += [{"kind": "restored", "file": f.file_id, "sha256": f.sha256, "why": why} for f, why in restored]
-        bodies += [{"kind": "untouched", "file": f.file_id, "sha256": f.sha256} for f in untouched]
-        with self._database.write() as db:
-            audit.append(db, study_uid, [{**body, "at": now} for body in bodies])
-            self._upload_results(db, deleted, "deleted")
-            db.executemany(
-                "DELETE FROM files WHERE file_id = ?",
-                [(f.file_id,) for f in (*deleted, *(file for file, _ in restored))],
-            )
-            db.executemany(
-                "UPDATE files SET state = ?, identity = ? WHERE file_id = ?",
-                [(FileState.STORED, identity_text(f.identity), f.file_id) for f in untouched],
-            )
-
-    def asides(self, study_uid: Uid | None = None) -> list[PendingDeletion]:
-        """Files, of one study or all, whose deletion was authorised and not concluded: at start, the ones a crash has
-        left; under a fresh claim, the ones whose end could not be written down."""
-        of_one, uids = ("", ()) if study_uid is None else (" AND f.study_uid = ?", (study_uid,))
-        with self._database.read() as db:
-            rows = db.execute(
-                f"SELECT f.*, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = 'aside'{of_one}",
-                uids,
-            ).fetchall()
-        return [
-            PendingDeletion(r["file_id"], r["source_id"], r["path"], r["dir"], r["name"], r["identity"], r["study_uid"])
-            for r in rows
-        ]
-
-    def concluded(self, aside: PendingDeletion, kind: str, why: str) -> None:
-        """After a crash: ``kind`` "deleted" (the unlink had happened), "restored" (the file is back), or "gone" (nobody
-        can tell). An end that is written down already stays as it is."""
-        with self._database.write() as db:
-            row = db.execute(
-                "SELECT sha256 FROM files WHERE file_id = ? AND state = ?", (aside.file_id, FileState.ASIDE)
-            ).fetchone()
-            if row is None:
-                return
-            body = {
-                "kind": kind,
-                "at": self._clock.now(),
-                "file": aside.file_id,
-                "sha256": row["sha256"],
-                "why": why,
-            }
-            audit.append(db, aside.study_uid, [body])
-            db.execute("DELETE FROM files WHERE file_id = ?", (aside.file_id,))
-
     def finish(self, claim: Claim, shipment: dict[str, Any]) -> None:
         """The shipment is through. Files that came meanwhile make the next one. Of revision 0 nothing is kept: the
         study is in no archive, and has no files."""
@@ -508,20 +380,9 @@ class Shipments:
     def _under(self, claim: Claim) -> Iterator[tuple[sqlite3.Connection, list[Transition]]]:
         moved: list[Transition] = []
         with self._database.write() as db:
-            row = db.execute("SELECT token, claimed FROM studies WHERE study_uid = ?", (claim.study_uid,)).fetchone()
-            if row is None or row["token"] != claim.token or not row["claimed"]:
-                raise ClaimLost("the study has changed since it was claimed")
+            require_claim(db, claim)
             yield db, moved
         self._tell(moved)
-
-    @staticmethod
-    def _upload_results(db: sqlite3.Connection, files: Iterable[LocalFile], outcome: str) -> None:
-        db.executemany(
-            "INSERT INTO upload_results (source_id, dir, name, outcome) SELECT ?, ?, ?, ? WHERE EXISTS"
-            " (SELECT 1 FROM sources WHERE source_id = ? AND kind = 'upload')"
-            " ON CONFLICT DO UPDATE SET outcome = excluded.outcome",
-            [(f.source_id, f.dir, f.name, outcome, f.source_id) for f in files],
-        )
 
     def _tell(self, moved: Iterable[Transition]) -> None:
         for transition in moved:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 
+from dicomwatchd.errors import ClaimLost
 from dicomwatchd.model import StudyEvent, StudyState, advance
-from dicomwatchd.queue.rows import Transition
+from dicomwatchd.queue.rows import Claim, Transition
 
 
 def state_of(connection: sqlite3.Connection, study_uid: str) -> StudyState | None:
     row = connection.execute("SELECT state FROM studies WHERE study_uid = ?", (study_uid,)).fetchone()
     return StudyState(row["state"]) if row else None
+
+
+def require_claim(connection: sqlite3.Connection, claim: Claim) -> None:
+    """Raises ClaimLost unless this claim still holds."""
+    row = connection.execute("SELECT token, claimed FROM studies WHERE study_uid = ?", (claim.study_uid,)).fetchone()
+    if row is None or row["token"] != claim.token or not row["claimed"]:
+        raise ClaimLost("the study has changed since it was claimed")
 
 
 def move(connection: sqlite3.Connection, study_uid: str, event: StudyEvent, now: float) -> Transition:

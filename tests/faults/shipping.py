@@ -98,7 +98,7 @@ class Shipping:
         self.queue.binding.bind(self.archive.archive_id, destination)
         self._source = self.queue.arrivals.add_source("inbox", os.fsencode(self.inbox), "inbox")
         recover.bring_back(self._source, self.log)
-        recover.conclude(self.queue.shipments, set())
+        recover.conclude(self.queue.deletions, set())
         self.queue.shipments.recover()
         rng = Random(self._seed)
         self._intake = InboxIntake(
@@ -113,6 +113,7 @@ class Shipping:
         context = Context(
             archive=self.archive,
             shipments=self.queue.shipments,
+            deletions=self.queue.deletions,
             sources=self._sources,
             after_archive=lambda _: AfterArchive(delete=True),
             look_again=lambda _, parent: self._intake.hint(parent),

@@ -174,16 +174,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "purge: on record",
         "pipeline/purge.py",
-        "    authorised = shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])",
+        "    authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])",
         "    authorised = {file.file_id for file, _ in proofs}",
         PURGE,
     ),
     Mutation(
         "purge: on record before the first is touched",
         "pipeline/purge.py",
-        "    authorised = shipments.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])\n"
+        "    authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])\n"
         "    proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]\n",
-        "    run = lambda f, x, run=run: [*run(f, x), shipments.authorise(claim, [(g, p.for_audit()) for g, p in"
+        "    run = lambda f, x, run=run: [*run(f, x), deletions.authorise(claim, [(g, p.for_audit()) for g, p in"
         " proofs])][:-1]\n",
         PURGE,
     ),
@@ -515,8 +515,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "            if verdict is not None:\n",
     ),
     # -- the queue
-    _queue("the token", "shipments.py", 'row["token"] != claim.token or not', "not", CLAIMS),
-    _queue("claimed at all", "shipments.py", ' or not row["claimed"]:', ":", CLAIMS),
+    _queue("the token", "transitions.py", 'row["token"] != claim.token or not', "not", CLAIMS),
+    _queue("claimed at all", "transitions.py", ' or not row["claimed"]:', ":", CLAIMS),
     _queue("evidence of this claim", "rows.py", ' and row["evidence_token"] == token', "", CLAIMS),
     _queue(
         "the token of a study that comes again",
@@ -541,7 +541,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _queue(
         "authorised as it was",
-        "shipments.py",
+        "deletions.py",
         '"UPDATE files SET state = ? WHERE file_id = ? AND identity = ? AND state = ?"',
         '"UPDATE files SET state = ? WHERE file_id = ? AND ? != 1 AND ? != 1"',
         CLAIMS,

@@ -26,9 +26,9 @@ from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
 from dicomwatchd.queue import Queue
+from dicomwatchd.queue.deletions import PendingDeletion
 from dicomwatchd.queue.rows import LocalFile, Source, Transition
 from dicomwatchd.queue.schema import Database, open_writer
-from dicomwatchd.queue.shipments import PendingDeletion
 from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
 from tests.simulation.chance import Fate, Violation
 from tests.simulation.folders import Folders
@@ -107,11 +107,12 @@ class Process:
             roots[source.source_id] = recover.bring_back(source, self).root
             if roots[source.source_id] is None:
                 unavailable.add(source.source_id)
-        self._pending = recover.conclude(queue.shipments, unavailable)
+        self._pending = recover.conclude(queue.deletions, unavailable)
         queue.shipments.recover()
         context = Context(
             archive=self._archive,
             shipments=queue.shipments,
+            deletions=queue.deletions,
             sources=lambda: self._sources,
             after_archive=self._after_archive,
             look_again=self._look_again,
@@ -170,7 +171,7 @@ class Process:
         recover.bring_back(source, self)
         mine = [one for one in self._pending if one.source_id == source.source_id]
         self._pending = [one for one in self._pending if one not in mine]
-        recover.conclude_these(self.queue.shipments, mine)
+        recover.conclude_these(self.queue.deletions, mine)
 
     def hint(self, number: int, folder: bytes) -> None:
         if self._up:

@@ -14,7 +14,7 @@ from dicomwatchd.archive import evidence
 from dicomwatchd.archive.store import Receipt
 from dicomwatchd.pipeline import proof, stages
 from dicomwatchd.pipeline.shipment import Context, Shipment
-from dicomwatchd.queue.shipments import Shipments
+from dicomwatchd.queue.deletions import Deletions
 from tests.faults.figures import Figures
 from tests.simulation.chance import Trace, Violation
 from tests.simulation.run import Result, simulate
@@ -116,7 +116,7 @@ def _no_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _no_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is put on record before it goes."""
-    monkeypatch.setattr(Shipments, "authorise", lambda _, claim, proofs: {file.file_id for file, _ in proofs})
+    monkeypatch.setattr(Deletions, "authorise", lambda _, claim, proofs: {file.file_id for file, _ in proofs})
 
 
 def _no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:

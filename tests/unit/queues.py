@@ -107,7 +107,7 @@ class Bench:
 
     def authorise(self, claim: Claim) -> list[LocalFile]:
         files = self.record(claim)
-        self.queue.shipments.authorise(
+        self.queue.deletions.authorise(
             claim, [(file, {"sha256": file.sha256, "verified_at": file.verified_at}) for file in files]
         )
         return files

@@ -41,7 +41,7 @@ class Place:
         """Two entries for each deletion."""
         for _ in range(count):
             claim = self.bench.claimed(f"IM{self.bench.clock.seconds}")
-            self.bench.queue.shipments.purged(STUDY, self.bench.authorise(claim), [], [])
+            self.bench.queue.deletions.purged(STUDY, self.bench.authorise(claim), [], [])
             self.bench.finish(claim)
 
     def cut_to(self, sequence: int) -> None:

@@ -298,7 +298,7 @@ def crash(pieces: Pieces) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proof_module, "give_back", die)
-        patch.setattr(type(pieces.queue.shipments), "purged", die)
+        patch.setattr(type(pieces.queue.deletions), "purged", die)
         with pytest.raises(KeyboardInterrupt), at(proof_module, "_differs", die):
             pieces.ship()
 

@@ -73,7 +73,7 @@ def test_what_cannot_be_put_on_record_is_not_touched(pieces: Pieces, monkeypatch
         raise Transient("the state database cannot be written now", code="state-full", endpoint="state")
 
     with monkeypatch.context() as context:
-        context.setattr(type(pieces.queue.shipments), "authorise", fail)
+        context.setattr(type(pieces.queue.deletions), "authorise", fail)
         pieces.ship()
     assert len(pieces.left()) == 5
     assert kinds(pieces) == []
@@ -180,7 +180,7 @@ def test_an_end_that_cannot_be_written_down_is_written_down_by_the_next_shipment
         raise Transient("the state database cannot be written now", code="state-full", endpoint="state")
 
     with monkeypatch.context() as context:
-        context.setattr(type(pieces.queue.shipments), "purged", fail)
+        context.setattr(type(pieces.queue.deletions), "purged", fail)
         pieces.ship()
     assert pieces.left() == []
     assert kinds(pieces) == ["authorised"] * 5

@@ -117,7 +117,7 @@ def test_a_study_whose_files_are_gone_is_forgotten(bench: Bench) -> None:
 
 def test_an_archived_study_whose_new_file_is_gone_is_archived_again(bench: Bench) -> None:
     claim = bench.claimed()
-    bench.queue.shipments.purged(STUDY, bench.authorise(claim), [], [])
+    bench.queue.deletions.purged(STUDY, bench.authorise(claim), [], [])
     bench.finish(claim)
     bench.add("IM2")
     bench.queue.arrivals.forget([row[0] for row in bench.rows("SELECT file_id FROM files")])

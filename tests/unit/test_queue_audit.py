@@ -20,7 +20,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     """Three deletions authorised and done: six entries."""
     bench = Bench(tmp_path)
     claim = bench.claimed("IM1", "IM2", "IM3")
-    bench.queue.shipments.purged(STUDY, bench.authorise(claim), [], [])
+    bench.queue.deletions.purged(STUDY, bench.authorise(claim), [], [])
     bench.finish(claim)
     yield bench
     bench.queue.close()
@@ -107,7 +107,7 @@ def test_an_entry_that_is_none(bench: Bench, text: str) -> None:
 def test_it_goes_on_where_it_was_after_a_restart(bench: Bench) -> None:
     bench.reopen()
     claim = bench.claimed("IM4")
-    bench.queue.shipments.purged(STUDY, [], [(bench.authorise(claim)[0], "changed")], [])
+    bench.queue.deletions.purged(STUDY, [], [(bench.authorise(claim)[0], "changed")], [])
     assert bench.queue.audit.broken_at() is None
     assert len(bench.queue.audit.of_study(STUDY)) == ENTRIES + 2
 

@@ -99,8 +99,8 @@ COMMITS: dict[str, Commit] = {
     "recorded": lambda b, c, f: b.queue.shipments.recorded(c, 1),
     "quarantine": lambda b, c, f: b.queue.shipments.quarantine(c, f[0], code="x", reason=""),
     "forget": lambda b, c, f: b.queue.shipments.forget(c, f),
-    "keep": lambda b, c, f: b.queue.shipments.keep(c, f, None),
-    "authorise": lambda b, c, f: b.queue.shipments.authorise(c, [(f[0], {})]),
+    "keep": lambda b, c, f: b.queue.deletions.keep(c, f, None),
+    "authorise": lambda b, c, f: b.queue.deletions.authorise(c, [(f[0], {})]),
     "finish": lambda b, c, f: b.finish(c),
 }
 
@@ -187,7 +187,7 @@ def test_a_file_that_was_replaced_while_it_was_purged_is_not_kept_in_the_new_one
     claim = bench.claimed()
     files = bench.record(claim)
     bench.add("IM1")  # other bytes under the same name
-    bench.queue.shipments.keep(claim, files, None)
+    bench.queue.deletions.keep(claim, files, None)
     assert [row[0] for row in bench.rows("SELECT state FROM files")] == [FileState.READY]
 
 
@@ -351,8 +351,8 @@ def test_pages_give_each_file_once(bench: Bench) -> None:
 def test_a_kept_file_falls_due(bench: Bench) -> None:
     claim = bench.claimed("IM1", "IM2")
     first, second = bench.record(claim)
-    bench.queue.shipments.keep(claim, [first], bench.clock.now() + 100)
-    bench.queue.shipments.keep(claim, [second], None)
+    bench.queue.deletions.keep(claim, [first], bench.clock.now() + 100)
+    bench.queue.deletions.keep(claim, [second], None)
     bench.finish(claim)
     assert bench.queue.shipments.next_try_at() == bench.clock.now() + 100
     bench.queue.shipments.queue_due()
@@ -368,7 +368,7 @@ def test_a_kept_file_falls_due(bench: Bench) -> None:
 
 def test_a_due_file_waits_while_its_study_arrives(bench: Bench) -> None:
     claim = bench.claimed()
-    bench.queue.shipments.keep(claim, bench.record(claim), bench.clock.now() + 100)
+    bench.queue.deletions.keep(claim, bench.record(claim), bench.clock.now() + 100)
     bench.finish(claim)
     bench.add("IM2")
     bench.clock.seconds += 200
@@ -386,7 +386,7 @@ def test_a_file_that_came_during_the_purge_makes_the_next_shipment(bench: Bench)
     assert bench.state() is StudyState.PURGING
     bench.wait_until_quiet()  # its quiet time ends before the shipment does
     assert bench.state() is StudyState.PURGING
-    bench.queue.shipments.purged(STUDY, files, [], [])
+    bench.queue.deletions.purged(STUDY, files, [], [])
     bench.finish(claim)
     assert bench.state() is StudyState.ARRIVING
     assert bench.queue.arrivals.next_quiet_at(bench.source.source_id) is not None
@@ -398,7 +398,7 @@ def test_how_authorised_deletions_end(bench: Bench) -> None:
     claim = bench.claimed("IM1", "IM2", "IM3")
     deleted, restored, untouched = bench.authorise(claim)
     assert {row[0] for row in bench.rows("SELECT state FROM files")} == {FileState.ASIDE}
-    bench.queue.shipments.purged(STUDY, [deleted], [(restored, "changed")], [untouched])
+    bench.queue.deletions.purged(STUDY, [deleted], [(restored, "changed")], [untouched])
     assert [tuple(row) for row in bench.rows("SELECT name, state FROM files")] == [(b"IM3", FileState.STORED)]
     kinds = [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)]
     assert kinds == ["authorised"] * 3 + ["deleted", "restored", "untouched"]
@@ -409,30 +409,30 @@ def test_a_file_that_changed_before_its_deletion_was_authorised_is_not_on_record
     changed, same = bench.record(claim)
     bench.add("IM1")
     proofs = [(changed, {"sha256": "1"}), (same, {"sha256": "2"})]
-    assert bench.queue.shipments.authorise(claim, proofs) == {same.file_id}
+    assert bench.queue.deletions.authorise(claim, proofs) == {same.file_id}
     assert [entry.body["file"] for entry in bench.queue.audit.of_study(STUDY)] == [same.file_id]
-    assert [one.file_id for one in bench.queue.shipments.asides()] == [same.file_id]
+    assert [one.file_id for one in bench.queue.deletions.asides()] == [same.file_id]
 
 
 def test_nothing_is_authorised_twice(bench: Bench) -> None:
     claim = bench.claimed()
     (file,) = bench.authorise(claim)
-    assert bench.queue.shipments.authorise(claim, [(file, {})]) == set()
+    assert bench.queue.deletions.authorise(claim, [(file, {})]) == set()
     assert len(bench.queue.audit.of_study(STUDY)) == 1
 
 
 def test_asides_of_one_study_and_of_all(bench: Bench) -> None:
     for study in ("1.2.1", "1.2.2"):
         bench.authorise(bench.claimed("IM" + study, study=study))
-    assert [one.study_uid for one in bench.queue.shipments.asides()] == ["1.2.1", "1.2.2"]
-    assert [one.study_uid for one in bench.queue.shipments.asides(Uid("1.2.2"))] == ["1.2.2"]
+    assert [one.study_uid for one in bench.queue.deletions.asides()] == ["1.2.1", "1.2.2"]
+    assert [one.study_uid for one in bench.queue.deletions.asides(Uid("1.2.2"))] == ["1.2.2"]
 
 
 def test_an_end_is_written_down_once(bench: Bench) -> None:
     bench.authorise(bench.claimed())
-    (one,) = bench.queue.shipments.asides()
-    bench.queue.shipments.concluded(one, "deleted", "a crash came after the unlink")
-    bench.queue.shipments.concluded(one, "restored", "somebody looked twice")
+    (one,) = bench.queue.deletions.asides()
+    bench.queue.deletions.concluded(one, "deleted", "a crash came after the unlink")
+    bench.queue.deletions.concluded(one, "restored", "somebody looked twice")
     assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "deleted"]
 
 

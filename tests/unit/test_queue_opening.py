@@ -376,7 +376,7 @@ def test_the_same_destination_keeps_what_was_sent(bench: Bench) -> None:
 
 def keep_all(bench: Bench, *names: str, due_at: float | None = None) -> None:
     claim = bench.claimed(*names)
-    bench.queue.shipments.keep(claim, bench.record(claim), due_at)
+    bench.queue.deletions.keep(claim, bench.record(claim), due_at)
     bench.finish(claim)
 
 

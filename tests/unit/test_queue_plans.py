@@ -95,19 +95,19 @@ def arriving(bench: Bench) -> None:
 
 
 def shipping(bench: Bench) -> None:
-    shipments = bench.queue.shipments
+    shipments, deletions = bench.queue.shipments, bench.queue.deletions
     bench.add("IM1", "IM2", "IM3")
     bench.wait_until_quiet()
     shipments.queue_due()
     claim = bench.claim()
     shipments.next_try_at()
-    shipments.asides(claim.study_uid)
+    deletions.asides(claim.study_uid)
     files = bench.record(claim)
     shipments.facts(claim)
-    shipments.keep(claim, files[:1], None)
-    shipments.authorise(claim, [(file, {"sha256": file.sha256}) for file in files[1:]])
-    shipments.asides()
-    shipments.purged(claim.study_uid, files[1:2], [], files[2:])
+    deletions.keep(claim, files[:1], None)
+    deletions.authorise(claim, [(file, {"sha256": file.sha256}) for file in files[1:]])
+    deletions.asides()
+    deletions.purged(claim.study_uid, files[1:2], [], files[2:])
     bench.finish(claim)
 
 
@@ -237,10 +237,10 @@ def test_a_state_of_the_first_version_is_counted_when_it_is_opened(tmp_path: Pat
 
 def test_the_next_try_is_that_of_a_study_that_can_be_tried(bench: Bench) -> None:
     """A kept file that is due concerns nobody while its study is parked: the dispatcher would look again and again."""
-    shipments, now = bench.queue.shipments, bench.clock.now()
+    shipments, deletions, now = bench.queue.shipments, bench.queue.deletions, bench.clock.now()
     claim = bench.claimed("IM1", "IM2")
     files = bench.record(claim)
-    shipments.keep(claim, files, now - 5)
+    deletions.keep(claim, files, now - 5)
     shipments.park(claim, code="x", reason="x")
     assert shipments.next_try_at() is None
     assert bench.state() is StudyState.PARKED

@@ -60,10 +60,10 @@ def _folder_gone(file: Path) -> None:
 def test_how_it_ended(tmp_path: Path, change: Change, kind: str) -> None:
     bench, file = authorised(tmp_path)
     change(file)
-    assert recover.conclude(bench.queue.shipments, set()) == []
+    assert recover.conclude(bench.queue.deletions, set()) == []
     entries = [entry.body for entry in bench.queue.audit.of_study(STUDY)]
     assert [entry["kind"] for entry in entries] == ["authorised", kind]
-    assert bench.queue.shipments.asides() == []
+    assert bench.queue.deletions.asides() == []
     assert bench.rows("SELECT * FROM files") == []  # found again by the next look, if it is there
     bench.queue.close()
 
@@ -73,17 +73,17 @@ def test_another_file_system_in_its_place(tmp_path: Path, monkeypatch: pytest.Mo
     bench, file = authorised(tmp_path)
     file.unlink()
     monkeypatch.setattr(recover, "_device", lambda root_fd, parent: 12345)
-    recover.conclude(bench.queue.shipments, set())
+    recover.conclude(bench.queue.deletions, set())
     assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "gone"]
     bench.queue.close()
 
 
 def test_an_inbox_that_is_not_there_waits(tmp_path: Path) -> None:
     bench, file = authorised(tmp_path)
-    (pending,) = recover.conclude(bench.queue.shipments, {bench.source.source_id})
-    assert len(bench.queue.shipments.asides()) == 1
+    (pending,) = recover.conclude(bench.queue.deletions, {bench.source.source_id})
+    assert len(bench.queue.deletions.asides()) == 1
     file.unlink()
-    recover.conclude_these(bench.queue.shipments, [pending])
+    recover.conclude_these(bench.queue.deletions, [pending])
     assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "deleted"]
     bench.queue.close()
 
@@ -91,7 +91,7 @@ def test_an_inbox_that_is_not_there_waits(tmp_path: Path) -> None:
 def test_an_inbox_that_has_gone_meanwhile(tmp_path: Path) -> None:
     bench, file = authorised(tmp_path)
     file.parent.parent.rename(tmp_path / "elsewhere")
-    recover.conclude(bench.queue.shipments, set())
+    recover.conclude(bench.queue.deletions, set())
     assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "gone"]
     bench.queue.close()
 

@@ -112,13 +112,13 @@ class State:
 
     def ship(self, costs: Costs, *, keep: bool = False) -> None:
         """What the dispatcher and a shipment ask of the queue, without the archive between."""
-        shipments = self.queue.shipments
+        shipments, deletions = self.queue.shipments, self.queue.deletions
         with costs.of("claim"):
             shipments.queue_due()
             claim = shipments.claim()
             assert claim is not None
             shipments.next_try_at()
-            shipments.asides(claim.study_uid)
+            deletions.asides(claim.study_uid)
         with costs.of("stored"):
             ready = [file for page in shipments.pages(claim, FileState.READY, PAGE) for file in page]
         sent = [(file, *_sent(file)) for file in ready]
@@ -137,10 +137,10 @@ class State:
         proofs = [(file, _proof(file)) for file in stored]
         with costs.of("purged"):
             if keep:
-                shipments.keep(claim, stored, None)
+                deletions.keep(claim, stored, None)
             else:
-                shipments.authorise(claim, proofs)
-                shipments.purged(claim.study_uid, stored, [], [])
+                deletions.authorise(claim, proofs)
+                deletions.purged(claim.study_uid, stored, [], [])
             shipments.finish(
                 claim,
                 {
