@@ -26,21 +26,23 @@ class ByteBudget:
     """How many bytes of files and of parts of files may be in memory at once, whoever holds them.
 
     A request above the whole budget is let through when nothing else is out, so it cannot wait for ever.
+
+    A `room` comes with its memory. Fresh memory costs the kernel more time than it takes to read a file into it, so
+    while somebody is `reusing` rooms, those given back are kept for the next, as far as nobody needs what they take.
     """
 
     def __init__(self, total_bytes: int = BUDGET_BYTES) -> None:
         self._total = total_bytes
         self._out = 0
         self._changed = threading.Condition()
+        self._reusing = 0
+        self._spare: list[bytearray] = []
 
     def take(self, size_bytes: int, stopping: Callable[[], bool]) -> None:
         """Waits for room. Raises Stopping."""
         with self._changed:
-            while self._out and self._out + size_bytes > self._total:
-                self._changed.wait(0.5)
-                if stopping():
-                    raise Stopping("stopped between two parts of an upload")
-            self._out += size_bytes
+            self._wait_for(size_bytes, stopping)
+            self._keep_within()
 
     @contextmanager
     def held(self, size_bytes: int) -> Iterator[None]:
@@ -54,3 +56,51 @@ class ByteBudget:
         with self._changed:
             self._out -= size_bytes
             self._changed.notify_all()
+
+    def room(self, size_bytes: int, stopping: Callable[[], bool]) -> bytearray:
+        """As `take`, with the memory, in which anything may stand. It goes back by `give_back_room`, once nobody reads
+        or writes it any more."""
+        with self._changed:
+            self._wait_for(size_bytes, stopping)
+            fitting = [number for number, spare in enumerate(self._spare) if len(spare) == size_bytes]
+            room = self._spare.pop(fitting[-1]) if fitting else None
+            self._keep_within()
+        if room is not None:
+            return room
+        try:
+            return bytearray(size_bytes)
+        except MemoryError:
+            self.give_back(size_bytes)
+            raise
+
+    def give_back_room(self, room: bytearray) -> None:
+        with self._changed:
+            self.give_back(len(room))
+            if self._reusing:
+                self._spare.append(room)
+                self._keep_within()
+
+    @contextmanager
+    def reusing(self) -> Iterator[None]:
+        """Within, rooms that were given back are used again."""
+        with self._changed:
+            self._reusing += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reusing -= 1
+                if not self._reusing:
+                    self._spare.clear()
+
+    def _wait_for(self, size_bytes: int, stopping: Callable[[], bool]) -> None:
+        while self._out and self._out + size_bytes > self._total:
+            self._changed.wait(0.5)
+            if stopping():
+                raise Stopping("stopped between two parts of an upload")
+        self._out += size_bytes
+
+    def _keep_within(self) -> None:
+        """What is kept for later gives way to what is needed now."""
+        while self._spare and self._out + sum(map(len, self._spare)) > self._total:
+            self._spare.pop(0)

@@ -88,6 +88,7 @@ class S3Store:
         self._executor = ThreadPoolExecutor(SENDING_THREADS, thread_name_prefix="s3-part")
         self._multipart = MultipartSender(
             self._bucket,
+            self._wire,
             executor=self._executor,
             budget=budget or ByteBudget(),
             part_bytes=part_bytes,

@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from dicomwatchd.archive import aws
+from dicomwatchd.archive import aws, s3_wire
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.s3_bucket import S3Bucket
 from dicomwatchd.archive.store import Content, Receipt, StoredObject
+from dicomwatchd.archive.wire import Wire
 from dicomwatchd.errors import (
     ArchiveRefused,
     DicomwatchdError,
@@ -59,6 +60,7 @@ class MultipartSender:
     def __init__(
         self,
         bucket: S3Bucket,
+        wire: Wire | None,
         *,
         executor: ThreadPoolExecutor,
         budget: ByteBudget,
@@ -66,6 +68,7 @@ class MultipartSender:
         stopping: Callable[[], bool],
     ) -> None:
         self._bucket = bucket
+        self._wire = wire
         self._executor = executor
         self._budget = budget
         self._part_bytes = part_bytes
@@ -77,7 +80,10 @@ class MultipartSender:
         size_bytes = content.digest.size_bytes
         if size_bytes > MAX_OBJECT_BYTES:
             raise Permanent("larger than the 5 TiB that an S3 object may have", code="too-large")
-        part_bytes = part_size(size_bytes, self._part_bytes)
+        with self._budget.reusing():
+            return self._put(key, content, part_size(size_bytes, self._part_bytes))
+
+    def _put(self, key: str, content: Content, part_bytes: int) -> Receipt:
         if (there := self._bucket.existing(key)) is not None:
             md5s = list(self._hash_only(content, part_bytes))
             return self._receipt(key, content, md5s, created=False, there=there)
@@ -91,7 +97,7 @@ class MultipartSender:
         except ArchiveRefused:
             # It was begun under another encryption setting, perhaps. It is aborted by now, so this comes to an end.
             if resumed:
-                return self.put(key, content)
+                return self._put(key, content, part_bytes)
             raise
         with self._abandoning(key, upload_id):
             return self._complete(key, upload_id, content, parts)
@@ -144,7 +150,7 @@ class MultipartSender:
         the digest says; nothing is completed then."""
         size_bytes = content.digest.size_bytes
         count = math.ceil(size_bytes / part_bytes)
-        futures: list[Future[Part]] = []
+        parts: list[Part] = []
         under_way: list[Future[Part]] = []
         sha256 = hashlib.sha256()
         try:
@@ -152,48 +158,58 @@ class MultipartSender:
                 if self._stopping():
                     raise Stopping("stopped between two parts of an upload")
                 length = min(part_bytes, size_bytes - (number - 1) * part_bytes)
-                self._budget.take(length, self._stopping)
+                room = self._budget.room(length, self._stopping)
                 try:
-                    data = content.read((number - 1) * part_bytes, length)
-                    if len(data) != length:
-                        raise SourceChanged("a file is shorter than it was when it was taken up")
-                    sha256.update(data)
+                    content.fill((number - 1) * part_bytes, memoryview(room))
+                    sha256.update(room)
                     # The last part is always sent: its answer confirms the encryption of an upload found unfinished.
                     there = known.get(number) if number < count else None
-                    future = self._executor.submit(self._send_part, key, upload_id, number, data, there)
+                    future = self._executor.submit(self._send_part, key, upload_id, number, room, there)
                 except BaseException:
-                    self._budget.give_back(length)
+                    self._budget.give_back_room(room)
                     raise
-                future.add_done_callback(partial(self._sent, length))
-                futures.append(future)
-                del data
-                under_way = [f for f in [*under_way, future] if not _succeeded(f)]
+                future.add_done_callback(partial(self._sent, room))
+                under_way.append(future)
+                # What is done is not kept: a future holds on to its room.
+                done = [f for f in under_way if f.done()]
+                under_way = [f for f in under_way if f not in done]
+                parts += [f.result() for f in done]
+                del room, future, done
             if sha256.hexdigest() != content.digest.sha256:
                 raise SourceChanged("a file's content is not what it was when it was taken up")
-            return [future.result() for future in futures]
+            parts += [future.result() for future in under_way]
+            return sorted(parts, key=lambda part: part.number)
         finally:
             # Whatever happened, nothing of this object is under way once its caller has the answer.
             for future in under_way:
                 future.cancel()
             wait(under_way)
 
-    def _sent(self, length: int, _: Future[Part]) -> None:
-        self._budget.give_back(length)
+    def _sent(self, room: bytearray, _: Future[Part]) -> None:
+        self._budget.give_back_room(room)
 
-    def _send_part(self, key: str, upload_id: str, number: int, data: bytes, there: _Known | None) -> Part:
+    def _send_part(self, key: str, upload_id: str, number: int, data: bytearray, there: _Known | None) -> Part:
         md5 = hashlib.md5(data, usedforsecurity=False).digest()
         if there is not None and there.size_bytes == len(data) and there.etag == md5.hex():
             return Part(number, there.etag, md5)
+        answer = self._upload_part(key, upload_id, number, data, base64.b64encode(md5).decode("ascii"))
+        self._bucket.check_encryption(answer)
+        return Part(number, answer["ETag"].strip('"'), md5)
+
+    def _upload_part(self, key: str, upload_id: str, number: int, data: bytearray, md5: str) -> Mapping[str, Any]:
+        """UploadPart's answer. A part may be sent twice: the last one counts, and they are the same bytes."""
+        if self._wire is not None:
+            full_key = self._bucket.full_key(key)
+            if (answer := s3_wire.upload_part(self._wire, full_key, upload_id, number, data, md5)) is not None:
+                return answer
         with self._bucket.translated("UploadPart"):
-            answer = self._bucket.client.upload_part(
+            return self._bucket.client.upload_part(
                 **self._bucket.address(key),
                 UploadId=upload_id,
                 PartNumber=number,
-                Body=data,
-                ContentMD5=base64.b64encode(md5).decode("ascii"),
+                Body=cast(bytes, data),  # botocore takes it as it is
+                ContentMD5=md5,
             )
-        self._bucket.check_encryption(answer)
-        return Part(number, answer["ETag"].strip('"'), md5)
 
     def _complete(self, key: str, upload_id: str, content: Content, parts: list[Part]) -> Receipt:
         md5s = [part.md5 for part in parts]
@@ -254,14 +270,13 @@ class MultipartSender:
             if self._stopping():
                 raise Stopping("stopped while a file was compared")
             length = min(part_bytes, content.digest.size_bytes - start)
-            self._budget.take(length, self._stopping)
+            room = self._budget.room(length, self._stopping)
             try:
-                data = content.read(start, length)
-                sha256.update(data)
-                yield hashlib.md5(data, usedforsecurity=False).digest()
-                del data
+                content.fill(start, memoryview(room))
+                sha256.update(room)
+                yield hashlib.md5(room, usedforsecurity=False).digest()
             finally:
-                self._budget.give_back(length)
+                self._budget.give_back_room(room)
         if sha256.hexdigest() != content.digest.sha256:
             raise SourceChanged("a file's content is not what it was when it was taken up")
 
@@ -286,8 +301,3 @@ def part_size(size_bytes: int, at_least: int) -> int:
     """The part size for an object: a function of its size alone, so that a resumed upload cuts where the first
     attempt did. Whole MiB, at most 10,000 parts."""
     return max(at_least, math.ceil(size_bytes / MAX_PARTS / MIB) * MIB)
-
-
-def _succeeded(future: Future[Part]) -> bool:
-    """Whether it is done; raises what it raised."""
-    return future.done() and future.result() is not None

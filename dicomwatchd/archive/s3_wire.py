@@ -1,5 +1,5 @@
-"""PutObject, GetObject and ListObjectsV2 by the short way (`wire`): from boto3's arguments to headers, and back to its
-answers."""
+"""PutObject, UploadPart, GetObject and ListObjectsV2 by the short way (`wire`): from boto3's arguments to headers, and
+back to its answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from botocore.utils import get_environ_proxies
 from dicomwatchd import __version__
 from dicomwatchd.archive import aws
 from dicomwatchd.archive.s3_bucket import ListedObject, ListedPage
-from dicomwatchd.archive.wire import Address, Credentials, Wire
+from dicomwatchd.archive.wire import Address, Answer, Credentials, Wire
 from dicomwatchd.config import S3Settings
 
 if TYPE_CHECKING:
@@ -81,6 +81,20 @@ def put_object(
         return None
     if answer.status != 200:
         return {}
+    return _known(answer)
+
+
+def upload_part(
+    wire: Wire, full_key: str, upload_id: str, number: int, data: bytearray, md5: str
+) -> dict[str, str] | None:
+    """As boto3's upload_part where it answers with success; None where the short way did not lead to such an answer."""
+    answer = wire.put_part(full_key, {"partNumber": str(number), "uploadId": upload_id}, data, {"content-md5": md5})
+    if answer is None or not answer.headers.get("etag"):
+        return None
+    return _known(answer)
+
+
+def _known(answer: Answer) -> dict[str, str]:
     return {theirs: answer.headers[name] for name, theirs in _ANSWER_HEADERS.items() if name in answer.headers}
 
 

@@ -81,12 +81,14 @@ class Capabilities:
 
 
 class Content(Protocol):
-    """Bytes to send. ``read`` gives exactly ``length`` bytes from ``offset`` or raises SourceChanged."""
+    """Bytes to send. ``read`` gives exactly ``length`` bytes from ``offset`` or raises SourceChanged; ``fill`` puts as
+    many as ``room`` has into it, or raises the same."""
 
     @property
     def digest(self) -> Digest: ...
 
     def read(self, offset: int, length: int) -> bytes: ...
+    def fill(self, offset: int, room: memoryview) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,9 @@ class Buffer:
         if offset == 0 and length == len(self.data):
             return self.data
         return self.data[offset : offset + length]
+
+    def fill(self, offset: int, room: memoryview) -> None:
+        room[:] = memoryview(self.data)[offset : offset + len(room)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
-"""The short way to an S3 endpoint: kept connections on which one object is sent, or one is read, or some are listed.
+"""The short way to an S3 endpoint: kept connections on which an object or a part of one is sent, or an object is read,
+or some are listed.
 
 A botocore call costs more processor time than the hashing and sending of a small object. Here the same request is
 made with none of its layers. Only a plain, complete answer comes back from here; whatever else happens (an error, a
 redirect, a broken connection, an odd answer) is None, and the caller makes the request again through botocore, whose
 retries, clock correction and error translation are then the ones that count. A creation is sent with If-None-Match,
-so making it twice does no harm.
+and a part replaces what the same bytes were sent as before, so making the request twice does no harm.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _SMALL_BODY_BYTES = 1024 * 1024
 _LISTING_BYTES = 4 * 1024 * 1024  # a page of a thousand keys of the greatest length has two
 #: Up to here header and body go out together; a larger body is worth a call of its own, not a copy.
 _TOGETHER_BYTES = 64 * 1024
+_PIECE_BYTES = 1024 * 1024
 _SAFE = "/-_.~"
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
@@ -110,7 +112,25 @@ class Wire:
     def put(self, key: str, data: bytes, *, sha256: str, headers: Mapping[str, str]) -> Answer | None:
         """PutObject of the full ``key``. ``headers`` have lower-case names. Returns the answer if it is a success or
         says that the key is taken (409, 412), and None otherwise."""
-        began = self._begin("PUT", quote(key, safe=_SAFE), {}, sha256, headers, data)
+        return self._put(key, {}, data, sha256, headers, (200, 409, 412))
+
+    def put_part(
+        self, key: str, query: Mapping[str, str], data: bytearray, headers: Mapping[str, str]
+    ) -> Answer | None:
+        """UploadPart of the full ``key``, by the part's number and the upload in ``query``. Any answer but a success is
+        None. Its SHA-256 is worked out here, and only where it is signed."""
+        return self._put(key, query, data, None, headers, (200,))
+
+    def _put(
+        self,
+        key: str,
+        query: Mapping[str, str],
+        data: bytes | bytearray,
+        sha256: str | None,
+        headers: Mapping[str, str],
+        understood: tuple[int, ...],
+    ) -> Answer | None:
+        began = self._begin("PUT", quote(key, safe=_SAFE), query, sha256, headers, data)
         if began is None:
             return None
         connection, answer = began
@@ -125,7 +145,7 @@ class Wire:
         except (OSError, _OddAnswer):
             connection.close()
             return self._noted(None)
-        return self._noted(answer if answer.status in (200, 409, 412) else None)
+        return self._noted(answer if answer.status in understood else None)
 
     def get(self, key: str, query: Mapping[str, str], wanted: Wanted | None = None) -> Body | None:
         """GetObject of the full ``key``, or of the part that is ``wanted``. A body that has begun and breaks off raises
@@ -170,7 +190,13 @@ class Wire:
         return self._noted(found)
 
     def _begin(
-        self, method: str, path: str, query: Mapping[str, str], sha256: str, headers: Mapping[str, str], data: bytes
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        sha256: str | None,
+        headers: Mapping[str, str],
+        data: bytes | bytearray,
     ) -> tuple[_Connection, Answer] | None:
         """Sends the request; the head of its answer, and the connection from which the body is still to be read."""
         if self._monotonic() < self._rests_until:
@@ -178,11 +204,11 @@ class Wire:
         credentials = self._credentials()
         if credentials is None or not all(map(_plain, headers.values())):
             return None
-        signed = {
-            "host": self._address.host_header,
-            "x-amz-content-sha256": _UNSIGNED if self._address.tls else sha256,
-            **headers,
-        }
+        if self._address.tls:
+            sha256 = _UNSIGNED
+        elif sha256 is None:
+            sha256 = hashlib.sha256(data).hexdigest()
+        signed = {"host": self._address.host_header, "x-amz-content-sha256": sha256, **headers}
         head = self._signer.head(
             method, f"{self._address.base_path}/{path}", query, signed, credentials, self._user_agent, len(data)
         )
@@ -258,13 +284,16 @@ class _Connection:
     def close(self) -> None:
         self._socket.close()
 
-    def exchange(self, head: bytes, data: bytes) -> Answer:
+    def exchange(self, head: bytes, data: bytes | bytearray) -> Answer:
         """Send a request and read its answer's head. Raises OSError, _OddAnswer; the connection is of no use then."""
         if len(data) <= _TOGETHER_BYTES:
             self._socket.sendall(head + data)
         else:
             self._socket.sendall(head)
-            self._socket.sendall(data)
+            # The time that a call may take is for all that it is given, which on a slow line is too little for a part.
+            view = memoryview(data)
+            for start in range(0, len(view), _PIECE_BYTES):
+                self._socket.sendall(view[start : start + _PIECE_BYTES])
         received = b""
         while (end := received.find(b"\r\n\r\n")) < 0:
             if len(received) > _HEAD_LIMIT_BYTES:

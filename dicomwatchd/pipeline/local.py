@@ -15,7 +15,8 @@ from dicomwatchd.localfiles import NotRegular, directory, identity, open_root, r
 from dicomwatchd.model import Digest, FileIdentity
 from dicomwatchd.queue.rows import LocalFile, Source
 
-CHUNK_BYTES = 1 << 20
+#: Small enough to be in the processor's cache still when it is hashed.
+CHUNK_BYTES = 1 << 18
 
 
 def require(fd: int, expected: FileIdentity) -> None:
@@ -77,12 +78,7 @@ class Folders:
         """Fill ``room``, which is as long as the file, from the descriptor that was checked before and after."""
         with _translated(), regular_file(self._directory(source, file), file.name) as fd:
             require(fd, file.identity)
-            filled = 0
-            while filled < len(room):
-                count = os.preadv(fd, [room[filled:]], filled)
-                if not count:
-                    raise SourceChanged("the file has become shorter while it was read")
-                filled += count
+            fill(fd, 0, room)
             require(fd, file.identity)
 
     def require_unchanged(self, source: Source, file: LocalFile) -> None:
@@ -115,6 +111,10 @@ class _OpenFile:
         with _translated():
             return read_exactly(self.fd, offset, length)
 
+    def fill(self, offset: int, room: memoryview) -> None:
+        with _translated():
+            fill(self.fd, offset, room)
+
 
 def read_exactly(fd: int, offset: int, length: int) -> bytes:
     first = os.pread(fd, length, offset)
@@ -130,11 +130,24 @@ def read_exactly(fd: int, offset: int, length: int) -> bytes:
     return b"".join(parts)
 
 
+def fill(fd: int, offset: int, room: memoryview) -> None:
+    """As `read_exactly`, into memory that is there: fresh memory costs the kernel more than the reading does."""
+    filled = 0
+    while filled < len(room):
+        count = os.preadv(fd, [room[filled:]], offset + filled)
+        if not count:
+            raise SourceChanged("the file has become shorter while it was read")
+        filled += count
+
+
 def sha256_of(fd: int, size_bytes: int) -> str:
     """SHA-256 of an open file's first ``size_bytes``, in lower-case hex, in flat memory."""
     digest = hashlib.sha256()
+    room = memoryview(bytearray(min(CHUNK_BYTES, size_bytes)))
     for offset in range(0, size_bytes, CHUNK_BYTES):
-        digest.update(read_exactly(fd, offset, min(CHUNK_BYTES, size_bytes - offset)))
+        chunk = room[: size_bytes - offset]
+        fill(fd, offset, chunk)
+        digest.update(chunk)
     return digest.hexdigest()
 
 

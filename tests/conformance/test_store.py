@@ -46,6 +46,12 @@ class Source:
     def read(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
 
+    def fill(self, offset: int, room: memoryview) -> None:
+        data = self.read(offset, len(room))
+        if len(data) != len(room):
+            raise SourceChanged("shorter")
+        room[:] = data
+
 
 def bytes_of(store: ObjectStore, key: str) -> bytes:
     return b"".join(store.read(key))

@@ -8,13 +8,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import botocore.exceptions
 import pytest
 
 from dicomwatchd.archive import evidence
+from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.s3 import S3Store
 from dicomwatchd.archive.s3_multipart import part_size
 from dicomwatchd.archive.store import Buffer, Receipt
@@ -64,7 +65,7 @@ class Switch:
 
 
 def test_a_big_file_goes_in_parts_and_its_etag_is_foretold(s3: BucketPlace) -> None:
-    store = s3.open(**PARTS)
+    store = s3.open(**PARTS, short_way=False)
     assert store.probe("probe/x/").etag_is_content
     data = os.urandom(40 * MIB + 7)
     with counted(store) as sent:
@@ -91,7 +92,7 @@ def test_a_stopped_upload_goes_on_at_the_part_it_had_reached(s3: BucketPlace) ->
     [upload] = s3.client.list_multipart_uploads(Bucket=s3.bucket)["Uploads"]
     arrived = s3.client.list_parts(Bucket=s3.bucket, Key=PREFIX + KEY, UploadId=upload["UploadId"])["Parts"]
     assert 1 <= len(arrived) <= 3
-    resumed = s3.open(**PARTS)
+    resumed = s3.open(**PARTS, short_way=False)
     with counted(resumed) as sent:
         receipt = resumed.put(KEY, Source(data))
     assert receipt.created
@@ -195,8 +196,6 @@ def test_several_big_files_share_one_budget(s3: BucketPlace) -> None:
                 most[0] = max(most[0], out[0] - store_sent[0])
             return super().read(offset, length)
 
-    from dicomwatchd.archive.budget import ByteBudget
-
     class Counting(ByteBudget):
         def give_back(self, size_bytes: int) -> None:
             with lock:
@@ -216,6 +215,49 @@ def test_several_big_files_share_one_budget(s3: BucketPlace) -> None:
         thread.join()
     assert [bytes_of(store, f"big/{number}") for number in range(3)] == contents
     assert 0 < most[0] <= 12 * MIB
+
+
+@pytest.mark.parametrize("short_way", [False, True])
+def test_two_rooms_are_enough_for_any_number_of_parts(s3: BucketPlace, short_way: bool) -> None:
+    """Each room is filled several times: only once its part was sent."""
+    rooms: dict[int, bytearray] = {}
+
+    class Counting(ByteBudget):
+        def room(self, size_bytes: int, stopping: Callable[[], bool]) -> bytearray:
+            room = super().room(size_bytes, stopping)
+            rooms[id(room)] = room
+            return room
+
+    store = s3.open(**PARTS, budget=Counting(10 * MIB), short_way=short_way)
+    store.probe("probe/x/")
+    data = os.urandom(41 * MIB)
+    receipt = store.put(KEY, Source(data))
+    assert sorted(map(len, rooms.values())) == [MIB, 5 * MIB, 5 * MIB]
+    assert bytes_of(store, KEY) == data
+    [verdict] = evidence.examine(store, [receipt])
+    assert (verdict.holds, verdict.verified_by) == (True, "etag-md5")
+
+
+@pytest.mark.parametrize("way", ["sent", "there already", "unreadable", "changed", "refused", "stopped"])
+def test_whatever_becomes_of_a_big_file_its_rooms_are_given_back(s3: BucketPlace, way: str) -> None:
+    class Broken(Source):
+        def read(self, offset: int, length: int) -> bytes:
+            if way == "unreadable" and offset > 10 * MIB:
+                raise SourceChanged("gone")
+            return super().read(offset, length)
+
+    data = os.urandom(21 * MIB)
+    if way == "there already":
+        s3.open(**PARTS).put(KEY, Source(data))
+    budget = ByteBudget(20 * MIB)
+    settings = s3.settings
+    if way == "refused":
+        settings = settings.model_copy(update={"encryption": Encryption(mode="aws:kms", key_id="no-such-key")})
+    stopping = Switch(after=2) if way == "stopped" else Switch(after=1000)
+    store = s3.open(**PARTS, budget=budget, settings=settings, stopping=stopping)
+    with suppress(DicomwatchdError):
+        store.put(KEY, Broken(data, claimed=data[:-1] + b"?" if way == "changed" else data))
+    assert (budget._out, budget._spare) == (0, [])
 
 
 def test_parts_keep_to_the_limits_of_s3() -> None:

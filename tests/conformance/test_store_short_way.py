@@ -1,8 +1,11 @@
-"""The S3 store's short way to a PutObject: as strict as the long one, and never the last word on a failure."""
+"""The S3 store's short way to a PutObject or an UploadPart: as strict as the long one, and never the last word on a
+failure."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,17 +13,19 @@ import pytest
 from dicomwatchd.archive import evidence
 from dicomwatchd.archive.ranges import Wanted
 from dicomwatchd.archive.s3 import S3Store
-from dicomwatchd.archive.store import Buffer
+from dicomwatchd.archive.store import Buffer, Content
 from dicomwatchd.archive.wire import Answer, Body, Wire
-from dicomwatchd.errors import ArchiveRefused, Permanent
+from dicomwatchd.errors import ArchiveRefused, Permanent, Stopping, Transient
 from tests.conformance.conftest import PREFIX, BucketPlace
+from tests.conformance.test_store import MIB, Source
+from tests.conformance.test_store_s3 import PARTS, Switch, counted
 from tests.servers.ceph import KMS_KEY_ID
 
 KEY = "studies/1.2/series/1.3/1.4/" + "0" * 64 + ".dcm"
 
 
-def probed(place: BucketPlace) -> S3Store:
-    store = place.open()
+def probed(place: BucketPlace, **options: Any) -> S3Store:
+    store = place.open(**options)
     store.probe("probe/x/")
     return store
 
@@ -39,12 +44,18 @@ class Altered:
         assert store._wire is not None
         self._wire: Wire = store._wire
         self.answers: list[Answer | None] = []
-        store._wire = self  # type: ignore[assignment]
+        store._wire = store._multipart._wire = self  # type: ignore[assignment]
 
     def put(self, key: str, data: bytes, *, sha256: str, headers: dict[str, str]) -> Answer | None:
         call: dict[str, Any] = {"data": data, "sha256": sha256, "headers": headers}
         self._request(call)
         self.answers.append(self._wire.put(key, **call))
+        return self._answer(self.answers[-1])
+
+    def put_part(self, key: str, query: dict[str, str], data: bytearray, headers: dict[str, str]) -> Answer | None:
+        call: dict[str, Any] = {"query": query, "data": data, "headers": headers}
+        self._request(call)
+        self.answers.append(self._wire.put_part(key, **call))
         return self._answer(self.answers[-1])
 
     def get(self, key: str, query: dict[str, str], wanted: Wanted | None = None) -> Body | None:
@@ -126,18 +137,107 @@ def test_a_lost_answer_is_found_to_be_no_loss(s3: BucketPlace) -> None:
     assert verdict.holds
 
 
-def test_an_answer_without_the_encryption_asked_for_is_refused(rgw_place: Callable[[bool], BucketPlace]) -> None:
-    place = rgw_place(True)
-    place.open().initialise()
-    store = probed(place)
-
+def without(name: str) -> Callable[[Answer | None], Answer]:
     def forget(answer: Answer | None) -> Answer:
         assert answer is not None
-        return Answer(answer.status, {k: v for k, v in answer.headers.items() if "encryption" not in k})
+        return Answer(answer.status, {k: v for k, v in answer.headers.items() if name not in k})
 
-    Altered(store, answer=forget)
+    return forget
+
+
+@pytest.mark.parametrize("content", [Buffer.of(b"content"), Source(b"x" * (9 * MIB))], ids=["one piece", "parts"])
+def test_an_answer_without_the_encryption_asked_for_is_refused(
+    rgw_place: Callable[[bool], BucketPlace], content: Content
+) -> None:
+    place = rgw_place(True)
+    place.open().initialise()
+    store = probed(place, **PARTS)
+    Altered(store, answer=without("encryption"))
     with pytest.raises(ArchiveRefused):
-        store.put(KEY, Buffer.of(b"content"))
+        store.put(KEY, content)
+    assert place.unfinished() == []
+
+
+def test_parts_take_the_short_way_and_leave_the_same_object(s3: BucketPlace) -> None:
+    store = probed(s3, **PARTS)
+    data = os.urandom(21 * MIB)
+    wire = Altered(store)
+    with counted(store) as sent:
+        receipt = store.put(KEY, Source(data))
+    assert [answer and answer.status for answer in wire.answers] == [200] * 5
+    assert "CreateMultipartUpload" in sent and "UploadPart" not in sent
+    kept = s3.client.head_object(Bucket=s3.bucket, Key=PREFIX + KEY)
+    assert (kept["ETag"], kept["ContentType"]) == (f'"{receipt.expected_etag}"', "application/dicom")
+    assert not kept.get("ContentEncoding")
+    assert kept["Metadata"] == {}
+    assert b"".join(store.read(KEY)) == data
+    [verdict] = evidence.examine(store, [receipt])
+    assert (verdict.holds, verdict.verified_by) == (True, "etag-md5")
+
+
+def test_a_stopped_upload_goes_on_by_the_short_way(s3: BucketPlace) -> None:
+    data = os.urandom(40 * MIB)
+    stopped = s3.open(**PARTS, stopping=Switch(after=3))
+    with pytest.raises(Stopping):
+        stopped.put(KEY, Source(data))
+    [upload] = s3.client.list_multipart_uploads(Bucket=s3.bucket)["Uploads"]
+    arrived = s3.client.list_parts(Bucket=s3.bucket, Key=PREFIX + KEY, UploadId=upload["UploadId"])["Parts"]
+    assert 1 <= len(arrived) <= 3
+    store = probed(s3, **PARTS)
+    wire = Altered(store)
+    receipt = store.put(KEY, Source(data))
+    assert [answer and answer.status for answer in wire.answers] == [200] * (8 - len(arrived))
+    [verdict] = evidence.examine(store, [receipt])
+    assert verdict.holds
+    assert s3.unfinished() == []
+
+
+def test_a_part_damaged_on_the_short_way_is_refused_there_and_sent_again(s3: BucketPlace) -> None:
+    store = probed(s3, **PARTS)
+
+    def damage(call: dict[str, Any]) -> None:
+        if call["query"]["partNumber"] == "2":
+            call["data"] = call["data"][:-1] + b"?"
+
+    data = b"x" * (13 * MIB)
+    wire = Altered(store, request=damage)
+    with counted(store) as sent:
+        receipt = store.put(KEY, Source(data))
+    assert sorted(answer.status if answer else 0 for answer in wire.answers) == [0, 200, 200]
+    assert sent.count("UploadPart") == 1
+    assert b"".join(store.read(KEY)) == data
+    [verdict] = evidence.examine(store, [receipt])
+    assert verdict.holds
+
+
+@pytest.mark.parametrize("answer", [lambda _: None, without("etag")], ids=["lost", "without an ETag"])
+def test_a_part_whose_answer_says_nothing_is_sent_again(
+    s3: BucketPlace, answer: Callable[[Answer | None], Answer | None]
+) -> None:
+    store = probed(s3, **PARTS)
+    data = os.urandom(9 * MIB)
+    wire = Altered(store, answer=answer)
+    with counted(store) as sent:
+        receipt = store.put(KEY, Source(data))
+    assert [kept and kept.status for kept in wire.answers] == [200, 200]
+    assert sent.count("UploadPart") == 2
+    assert b"".join(store.read(KEY)) == data
+    [verdict] = evidence.examine(store, [receipt])
+    assert verdict.holds
+
+
+def test_an_upload_that_was_aborted_meanwhile_is_for_the_long_way_to_say(s3: BucketPlace) -> None:
+    store = probed(s3, **PARTS)
+
+    def abort(call: dict[str, Any]) -> None:
+        with suppress(s3.client.exceptions.ClientError):
+            s3.client.abort_multipart_upload(Bucket=s3.bucket, Key=PREFIX + KEY, UploadId=call["query"]["uploadId"])
+
+    wire = Altered(store, request=abort)
+    with pytest.raises(Transient):
+        store.put(KEY, Source(b"x" * (9 * MIB)))
+    assert set(wire.answers) == {None}
+    assert store.head(KEY) is None
 
 
 def test_a_certificate_that_is_not_trusted_gets_nothing(

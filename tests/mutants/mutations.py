@@ -350,15 +350,15 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "the member is what was taken up",
                 "pipeline/local.py",
-                "            require(fd, file.identity)\n            filled = 0",
-                "            filled = 0",
+                "            require(fd, file.identity)\n            fill(fd, 0, room)",
+                "            fill(fd, 0, room)",
                 FOLDERS,
             ),
             (
                 "unchanged once it was read",
                 "pipeline/local.py",
-                "                filled += count\n            require(fd, file.identity)",
-                "                filled += count",
+                "            fill(fd, 0, room)\n            require(fd, file.identity)",
+                "            fill(fd, 0, room)",
                 FOLDERS,
             ),
             (

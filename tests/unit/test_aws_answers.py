@@ -88,7 +88,7 @@ def list_objects(bucket: S3Bucket) -> object:
 
 
 def sender(bucket: S3Bucket) -> Any:
-    return MultipartSender(bucket, executor=None, budget=None, part_bytes=5, stopping=bool)  # type: ignore[arg-type]
+    return MultipartSender(bucket, None, executor=None, budget=None, part_bytes=5, stopping=bool)  # type: ignore[arg-type]
 
 
 def list_uploads(bucket: S3Bucket) -> object:

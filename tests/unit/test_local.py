@@ -42,6 +42,34 @@ def test_the_digest_is_that_of_the_bytes(place: Place, in_memory: int) -> None:
         assert content.digest.size_bytes == len(DATA)
         assert content.read(0, len(DATA)) == DATA
         assert content.read(100, 50) == DATA[100:150]
+        room = bytearray(b"?" * 60)
+        content.fill(100, memoryview(room)[5:55])
+        assert room == b"?" * 5 + DATA[100:150] + b"?" * 5
+
+
+def test_reading_and_hashing_go_on_where_the_kernel_gives_less_than_asked(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, file, _ = place
+    real = os.preadv
+    monkeypatch.setattr(local, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(os, "preadv", lambda fd, rooms, offset: real(fd, [rooms[0][:7]], offset))
+    with Folders() as folders, folders.opened(source, file) as (_, fd):
+        for length in (0, 1, 7, 999, 1000, 1001, len(DATA)):
+            assert local.sha256_of(fd, length) == hashlib.sha256(DATA[:length]).hexdigest()
+        room = bytearray(500)
+        local.fill(fd, 1234, memoryview(room))
+        assert room == DATA[1234:1734]
+
+
+def test_a_file_that_ends_before_the_room_is_full_has_changed(place: Place) -> None:
+    source, file, _ = place
+    with Folders() as folders, folders.opened(source, file) as (_, fd):
+        for beyond in (len(DATA) - 10, len(DATA), len(DATA) + 10):
+            with pytest.raises(SourceChanged):
+                local.fill(fd, beyond, memoryview(bytearray(20)))
+        with pytest.raises(SourceChanged):
+            local.sha256_of(fd, len(DATA) + 1)
 
 
 def _rewritten(path: Path) -> None:
@@ -77,13 +105,17 @@ def test_changed_before(place: Place, in_memory: int, change: Callable[[Path], o
         pytest.fail("it was opened")
 
 
+def _reads(in_memory: int) -> str:
+    return "read_exactly" if in_memory > len(DATA) else "fill"
+
+
 @BOTH
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("after", [False, True])
 def test_changed_while_it_is_read(place: Place, in_memory: int, change: Callable[[Path], object], after: bool) -> None:
     source, file, path = place
     with (
-        at(local, "read_exactly", lambda: change(path), after=after),
+        at(local, _reads(in_memory), lambda: change(path), after=after),
         pytest.raises(SourceChanged),
         Folders() as folders,
         content_of(folders, source, file, in_memory),
@@ -129,20 +161,21 @@ def test_something_else_under_its_name(place: Place, what: str) -> None:
         pytest.fail("it was opened")
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("number", "kind", "code"),
     [(13, Unarchivable, "no-access"), (1, Unarchivable, "no-access"), (5, Transient, "local-eio")],
 )
 def test_errors_of_the_kernel(
-    place: Place, number: int, kind: type[Exception], code: str, monkeypatch: pytest.MonkeyPatch
+    place: Place, in_memory: int, number: int, kind: type[Exception], code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, file, path = place
 
     def fail(*_: object) -> bytes:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(local, "read_exactly", fail)
-    with pytest.raises(kind) as caught, Folders() as folders, content_of(folders, source, file, 1 << 20):
+    monkeypatch.setattr(local, _reads(in_memory), fail)
+    with pytest.raises(kind) as caught, Folders() as folders, content_of(folders, source, file, in_memory):
         pytest.fail("it was read")
     assert getattr(caught.value, "code", "") == code
     assert "IM1" not in str(caught.value)

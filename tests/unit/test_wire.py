@@ -167,6 +167,69 @@ def test_no_server_at_all_is_none() -> None:
         assert put(made) is None
 
 
+def put_part(made: Wire, data: bytes = b"content", **headers: str) -> wire.Answer | None:
+    return made.put_part(
+        "a/b!c.dcm",
+        {"uploadId": "2~x/+ =", "partNumber": "12"},
+        bytearray(data),
+        {name.replace("_", "-"): value for name, value in headers.items()},
+    )
+
+
+@pytest.mark.parametrize("token", [None, "session-token"])
+def test_a_part_is_signed_as_botocore_does_it(monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    data = bytes(range(256)) * 5000  # more than goes out with the head, and more than a piece
+    with talking(OK, token=token) as (made, server):
+        answer = put_part(made, data, content_md5="abc=")
+        assert answer is not None and answer.headers["etag"] == '"x"'
+    head, _, body = server.requests[0].partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    sent = dict(line.split(": ", 1) for line in lines)
+    assert first == "PUT /bucket/a/b%21c.dcm?partNumber=12&uploadId=2~x%2F%2B%20%3D HTTP/1.1"
+    assert body == data
+    assert sent["x-amz-content-sha256"] == hashlib.sha256(data).hexdigest()
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: datetime.fromtimestamp(NOW, UTC))
+    request = AWSRequest(
+        "PUT",
+        f"http://127.0.0.1:{server.port}/bucket/a/b%21c.dcm",
+        {"Content-MD5": "abc="},
+        params={"partNumber": "12", "uploadId": "2~x/+ ="},
+        data=data,
+    )
+    S3SigV4Auth(Credentials("AKID", "secret", token), "s3", "eu-central-1").add_auth(request)
+    assert sent["authorization"] == request.headers["Authorization"]
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+def test_anything_but_a_plain_answer_to_a_part_is_none(odd: bytes) -> None:
+    with talking(odd) as (made, _):
+        assert put_part(made) is None
+
+
+@pytest.mark.parametrize(
+    "status", [b"404 Not Found", b"409 Conflict", b"412 Precondition Failed", b"204 No Content", b"206 Partial Content"]
+)
+def test_for_a_part_no_other_status_is_an_answer(status: bytes) -> None:
+    with talking(b"HTTP/1.1 " + status + b'\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n') as (made, _):
+        assert put_part(made) is None
+
+
+@pytest.mark.parametrize("etag", [b"", b"ETag: \r\n"], ids=["none", "empty"])
+def test_a_part_without_an_etag_is_none(etag: bytes) -> None:
+    with talking(b"HTTP/1.1 200 OK\r\n" + etag + b"Content-Length: 0\r\n\r\n") as (made, _):
+        assert s3_wire.upload_part(made, "key", "upload", 1, bytearray(b"x"), "abc=") is None
+
+
+def test_of_a_part_the_answers_encryption_is_handed_on() -> None:
+    headers = b"x-amz-server-side-encryption: aws:kms\r\nx-amz-server-side-encryption-aws-kms-key-id: k\r\n\r\n"
+    with talking(OK[:-2] + headers) as (made, _):
+        assert s3_wire.upload_part(made, "key", "upload", 1, bytearray(b"x"), "abc=") == {
+            "ETag": '"x"',
+            "ServerSideEncryption": "aws:kms",
+            "SSEKMSKeyId": "k",
+        }
+
+
 @pytest.mark.parametrize("value", ["line\r\nx-other: y", "two  blanks", " blank", "ü"])
 def test_a_header_that_would_not_be_sent_as_it_is_signed_is_not_sent(value: str) -> None:
     with talking(OK) as (made, server):
