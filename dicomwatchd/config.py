@@ -21,7 +21,7 @@ from pydantic import (
     field_validator,
 )
 
-from dicomwatchd.config_text import problem, read_yaml
+from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_yaml
 from dicomwatchd.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/dicomwatchd/config.yaml")
@@ -235,7 +235,7 @@ class Config(_Model):
     """The whole file. A configuration for `fetch` alone needs only ``archive``."""
 
     archive: Archive
-    state_directory: AbsolutePath = Path("/var/lib/dicomwatchd")
+    state_directory: AbsolutePath = STATE_DIRECTORY
     control_socket: AbsolutePath | None = Field(None, description="Default: control.sock in the state directory")
     workers: WholeNumber = Field(
         256,
@@ -254,7 +254,7 @@ class Config(_Model):
 
     @property
     def socket_path(self) -> Path:
-        return self.control_socket or self.state_directory / "control.sock"
+        return self.control_socket or self.state_directory / SOCKET_NAME
 
 
 def load(path: Path, *, folders: bool = False) -> Config:
@@ -341,7 +341,7 @@ def _cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
             (where, f"overlaps {inbox}") for inbox, place in places if ours is not None and _overlap(ours, place)
         )
     if socket is None and isinstance(state, str | Path):
-        socket = Path(state) / "control.sock"
+        socket = Path(state) / SOCKET_NAME
     if isinstance(socket, str | Path) and len(str(socket).encode(errors="replace")) > _SOCKET_PATH_MAX_BYTES:
         yield "control_socket", f"is too long for a socket: at most {_SOCKET_PATH_MAX_BYTES} bytes"
 

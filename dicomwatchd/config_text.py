@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from dicomwatchd.errors import ConfigError
+
+#: Of `config.Config`, and here for whoever needs to know no more of a configuration than where the daemon listens.
+STATE_DIRECTORY = Path("/var/lib/dicomwatchd")
+SOCKET_NAME = "control.sock"
+
+
+def named_socket(data: Any) -> Path | None:
+    """The control socket that a configuration names, in plain data that nobody has checked; None where that is not
+    plain to see."""
+    if not isinstance(data, dict):
+        return None
+    socket, state = data.get("control_socket"), data.get("state_directory", str(STATE_DIRECTORY))
+    if socket is None and isinstance(state, str) and state:
+        socket = f"{state}/{SOCKET_NAME}"
+    return Path(socket) if isinstance(socket, str) and socket.startswith("/") else None
 
 
 def read_yaml(text: str, *, source: str | None = None) -> Any:

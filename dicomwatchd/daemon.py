@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -56,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"dicomwatchd {__version__}")
     options = parser.parse_args(arguments)
+    atexit.register(gc.freeze)  # at the end the collector would go through everything once more
     try:
         config = load(options.config, folders=True)
     except ConfigError as error:

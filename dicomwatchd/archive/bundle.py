@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from dicomwatchd.archive.store import Buffer, ObjectStore
+from dicomwatchd.archive.store import Buffer, Chunk, ObjectStore
 from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Digest, Uid
 
@@ -174,7 +174,7 @@ class Reading:
 
 
 def pieces(
-    chunks: Iterable[bytes], offset_bytes: int, spans: Sequence[Span]
+    chunks: Iterable[Chunk], offset_bytes: int, spans: Sequence[Span]
 ) -> Iterator[tuple[Span | None, memoryview]]:
     """The chunks of an object, which begin at ``offset_bytes`` of it, cut at the borders of the spans: each piece with
     its span, or with None for what is between them. ``spans`` are in order and do not overlap."""

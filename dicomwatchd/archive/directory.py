@@ -15,7 +15,16 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dicomwatchd import localfiles
 from dicomwatchd.archive import directory_files as files
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.store import Capabilities, Content, Destination, InitStep, Receipt, StoredObject
+from dicomwatchd.archive.store import (
+    CHUNK_BYTES,
+    Capabilities,
+    Chunk,
+    Content,
+    Destination,
+    InitStep,
+    Receipt,
+    StoredObject,
+)
 from dicomwatchd.config import DirectorySettings
 from dicomwatchd.errors import (
     NotInitialised,
@@ -29,7 +38,6 @@ from dicomwatchd.ports import Clock, SystemClock
 
 SINGLE_PUT_BYTES = 16 * 1024 * 1024
 _WRITE_BYTES = 4 * 1024 * 1024
-_READ_BYTES = 1024 * 1024
 _LEFTOVER_SECONDS = 86400
 
 _MARKER = files.OWN + b"archive"
@@ -121,7 +129,8 @@ class DirectoryStore:
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-    ) -> Iterator[bytes]:
+        room: memoryview | None = None,
+    ) -> Iterator[Chunk]:
         """Out of the device, as far as the kernel can be told to forget what it has in memory."""
         folder, name = _split(key)
         with self._archive() as root_fd, _at_work("read"):
@@ -132,7 +141,7 @@ class DirectoryStore:
                 ):
                     os.posix_fadvise(fd, offset_bytes, length_bytes or 0, os.POSIX_FADV_DONTNEED)
                     left = sys.maxsize if length_bytes is None else length_bytes
-                    while chunk := os.pread(fd, min(left, _READ_BYTES), offset_bytes):
+                    while chunk := files.read_at(fd, offset_bytes, min(left, CHUNK_BYTES), room):
                         offset_bytes += len(chunk)
                         left -= len(chunk)
                         yield chunk

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from dicomwatchd import localfiles
+from dicomwatchd.archive.store import Chunk
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, Transient
 
 #: Names of our own beside the objects; no key may hold one.
@@ -195,3 +196,11 @@ def remove_leftovers(root_fd: int, older_than: Callable[[float], bool]) -> int:
                     os.unlink(name, dir_fd=folder_fd)
                     removed += 1
     return removed
+
+
+def read_at(fd: int, offset_bytes: int, length_bytes: int, room: memoryview | None) -> Chunk:
+    """As pread(2), into ``room`` where that is given. Raises OSError."""
+    if room is None:
+        return os.pread(fd, length_bytes, offset_bytes)
+    view = room[:length_bytes]
+    return view[: os.preadv(fd, [view], offset_bytes)]

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from dicomwatchd.archive.store import Chunk
+
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)\Z")
 
 
@@ -42,7 +44,7 @@ def surplus(wanted: Wanted | None, content_range: str | None, body_bytes: int) -
     return 0 if fits and whole else None
 
 
-def cut(chunks: Iterable[bytes], skip_bytes: int, length_bytes: int | None) -> Iterator[bytes]:
+def cut(chunks: Iterable[Chunk], skip_bytes: int, length_bytes: int | None) -> Iterator[Chunk]:
     """``length_bytes`` of what comes after the first ``skip_bytes``, or all of it; no more chunks are asked for than
     that takes. Nothing is copied of a chunk that is wanted as it is."""
     for chunk in chunks:

@@ -17,7 +17,17 @@ from dicomwatchd.archive import aws, probe, ranges, s3_setup, s3_wire
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.s3_bucket import S3Bucket
 from dicomwatchd.archive.s3_multipart import PART_BYTES, SENDING_THREADS, MultipartSender
-from dicomwatchd.archive.store import Buffer, Capabilities, Content, Destination, InitStep, Receipt, StoredObject
+from dicomwatchd.archive.store import (
+    CHUNK_BYTES,
+    Buffer,
+    Capabilities,
+    Chunk,
+    Content,
+    Destination,
+    InitStep,
+    Receipt,
+    StoredObject,
+)
 from dicomwatchd.archive.wire import Body
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, SourceChanged, Transient
@@ -27,7 +37,6 @@ if TYPE_CHECKING:
 
 SINGLE_PUT_BYTES = 16 * 1024 * 1024
 PROBE_ATTEMPTS = 3
-_CHUNK_BYTES = 1024 * 1024
 
 
 def _never() -> bool:
@@ -122,8 +131,14 @@ class S3Store:
         return self._bucket.listing(prefix, partial(s3_wire.list_objects, self._wire))
 
     def read(
-        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
-    ) -> Iterator[bytes]:
+        self,
+        key: str,
+        version_id: str | None = None,
+        *,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
+        room: memoryview | None = None,
+    ) -> Iterator[Chunk]:
         """GetObject, with Range for a part. A body that ends early raises OutOfReach."""
         wanted = ranges.Wanted(offset_bytes, length_bytes) if length_bytes is not None else None
         found = None
@@ -131,7 +146,7 @@ class S3Store:
             query = {"versionId": version_id} if version_id is not None else {}
             found = self._wire.get(self._bucket.full_key(key), query, wanted)
         if found is not None:
-            chunks, surplus_bytes = self._chunks(found), found.surplus_bytes
+            chunks, surplus_bytes = self._chunks(found, room), found.surplus_bytes
         elif (answered := self._asked(key, version_id, wanted)) is not None:
             chunks, surplus_bytes = answered
         else:
@@ -141,7 +156,7 @@ class S3Store:
 
     def _asked(
         self, key: str, version_id: str | None, wanted: ranges.Wanted | None
-    ) -> tuple[Generator[bytes, None, None], int] | None:
+    ) -> tuple[Generator[Chunk, None, None], int] | None:
         """The chunks of botocore's answer, and how many bytes of them come before what is wanted; None where the
         object ends before."""
         arguments: Any = {"VersionId": version_id} if version_id is not None else {}
@@ -160,11 +175,11 @@ class S3Store:
             raise OutOfReach("GetObject answered with another part", endpoint=self._bucket.endpoint)
         return self._read(body, size_bytes), surplus_bytes
 
-    def _read(self, body: Any, left: int) -> Generator[bytes, None, None]:
+    def _read(self, body: Any, left: int) -> Generator[Chunk, None, None]:
         try:
             while True:
                 with self._bucket.translated("GetObject"):
-                    chunk = body.read(_CHUNK_BYTES)
+                    chunk = body.read(CHUNK_BYTES)
                 if not chunk:
                     break
                 left -= len(chunk)
@@ -174,8 +189,8 @@ class S3Store:
         finally:
             body.close()
 
-    def _chunks(self, found: Body) -> Generator[bytes, None, None]:
-        with closing(found.chunks(_CHUNK_BYTES)) as chunks:
+    def _chunks(self, found: Body, room: memoryview | None) -> Generator[Chunk, None, None]:
+        with closing(found.chunks(CHUNK_BYTES) if room is None else found.views(room)) as chunks:
             while True:
                 with self._bucket.translated("GetObject"):
                     chunk = next(chunks, None)

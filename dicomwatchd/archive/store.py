@@ -115,6 +115,11 @@ class Buffer:
         room[:] = memoryview(self.data)[offset : offset + len(room)]
 
 
+#: A part of an object as it is read.
+Chunk = bytes | memoryview
+CHUNK_BYTES = 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class InitStep:
     """One line of what `archive init` did: ``outcome`` is "created", "present", "set" or "not supported"."""
@@ -159,10 +164,19 @@ class ObjectStore(Protocol):
         ...
 
     def read(
-        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
-    ) -> Iterator[bytes]:
+        self,
+        key: str,
+        version_id: str | None = None,
+        *,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
+        room: memoryview | None = None,
+    ) -> Iterator[Chunk]:
         """The object's bytes in chunks of at most 1 MiB, from the store itself. Raises Permanent (code
         "no-such-object") when it is not there.
+
+        Chunks may be views of ``room`` (CHUNK_BYTES long) where that is given, and are of use until the next is asked
+        for: nothing is allocated for each of them. Without it they are bytes, to be kept.
 
         With ``length_bytes`` (1 or more) the bytes from ``offset_bytes`` on, as many of them as the object has:
         fewer, or none, where it ends before. Without it ``offset_bytes`` is 0.

@@ -19,6 +19,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from urllib.parse import quote
@@ -382,15 +383,22 @@ class Body:
 
     def chunks(self, limit_bytes: int) -> Generator[bytes, None, None]:
         """All of it. Raises OSError where it breaks off."""
+        room = memoryview(bytearray(min(self.length, limit_bytes)))
+        with closing(self.views(room)) as views:
+            for view in views:
+                yield bytes(view)
+
+    def views(self, room: memoryview) -> Generator[memoryview, None, None]:
+        """As `chunks`, each in the same ``room``, over the one before it."""
         left = self.length
         try:
             while left:
-                chunk = memoryview(bytearray(min(left, limit_bytes)))
+                chunk = room[:left]
                 filled = 0
                 while filled < len(chunk):
                     filled += self._connection.read_into(chunk[filled:])
                 left -= filled
-                yield bytes(chunk)
+                yield chunk
         finally:
             if left or self._closes or self._connection.surplus:
                 self._connection.close()

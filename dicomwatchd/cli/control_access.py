@@ -28,6 +28,8 @@ def socket_option(function: _Function) -> _Function:
 
 def client(invocation: Invocation, socket_path: Path | None) -> ControlClient:
     """Raises ConfigError when the configuration is needed and cannot be used."""
+    if socket_path is None:
+        socket_path = _seen_socket(invocation.config_path)
     if socket_path is not None:
         return ControlClient(socket_path)
     from dicomwatchd import config
@@ -37,6 +39,18 @@ def client(invocation: Invocation, socket_path: Path | None) -> ControlClient:
     except ConfigError as error:
         error.hint = "--config FILE names another one; --socket FILE does without"
         raise
+
+
+def _seen_socket(config_path: Path) -> Path | None:
+    """The socket that the configuration names, if there is one. Whatever is wrong is for a proper reading to say, which
+    takes longer than all the rest of a command that asks the daemon."""
+    from dicomwatchd.config_text import named_socket, read_yaml
+
+    try:
+        found = named_socket(read_yaml(config_path.read_text("utf-8")))
+        return found if found is not None and found.is_socket() else None
+    except (OSError, ValueError, ConfigError):
+        return None
 
 
 def ask(

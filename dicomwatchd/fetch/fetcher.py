@@ -12,12 +12,13 @@ from pathlib import Path
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
-from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.archive.store import Chunk, ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.fetch.folder import DiskFull, Occupied, TargetFolder, Temporary
 from dicomwatchd.fetch.neighbours import Neighbours
 from dicomwatchd.fetch.plan import file_names, together
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
+from dicomwatchd.fetch.workplace import Workplace
 from dicomwatchd.model import Digest, Uid
 
 #: So many files one after the other that the store did not answer for: it is gone, and not one object damaged.
@@ -31,7 +32,7 @@ class BadObject(Permanent):
 
 
 class Fetcher:
-    """Fetches studies from one store over ``threads`` connections. Memory: a chunk for each thread.
+    """Fetches studies from one store over ``threads`` connections. Memory: two chunks for each thread.
 
     Neighbours in a bundle come in one read; whatever does not come back right that way is then fetched by itself.
 
@@ -112,20 +113,21 @@ class Fetcher:
                 run.stop(None)
 
     def _work(self, run: Run, folder: TargetFolder) -> None:
-        for group in run.todo():
-            try:
-                brought = self._neighbours.bring(run, folder, group) if len(group) > 1 else set()
-            except Fatal as error:
-                run.stop(error)
-                raise
-            for item, name in group:
-                if item not in brought:
-                    self._bring_one(run, folder, item, name)
+        with Workplace(folder) as place:
+            for group in run.todo():
+                try:
+                    brought = self._neighbours.bring(run, place, group) if len(group) > 1 else set()
+                except Fatal as error:
+                    run.stop(error)
+                    raise
+                for item, name in group:
+                    if item not in brought:
+                        self._bring_one(run, place, item, name)
 
-    def _bring_one(self, run: Run, folder: TargetFolder, item: ManifestInstance, name: str) -> None:
+    def _bring_one(self, run: Run, place: Workplace, item: ManifestInstance, name: str) -> None:
         try:
             run.check()
-            self._bring(run, folder, item, name)
+            self._bring(run, place, item, name)
         except Fatal as error:
             run.stop(error)
             raise
@@ -134,29 +136,29 @@ class Fetcher:
             if isinstance(error, DiskFull) or run.out_of_reach_in_a_row >= _GIVE_UP_AFTER:
                 run.stop(error)
 
-    def _bring(self, run: Run, folder: TargetFolder, item: ManifestInstance, name: str) -> None:
+    def _bring(self, run: Run, place: Workplace, item: ManifestInstance, name: str) -> None:
         """One instance to its name, from the first source that has its bytes."""
         expected = Digest(item.sha256, item.size_bytes)
-        with folder.series(item.series_uid) as target:
-            if target.holds(name, expected, run.check):
-                run.found(item)
-                return
-            trouble: BadObject | None = None
-            for key, version_id, offset in self._sources(run.manifest.study_uid, item):
-                with target.temporary() as file:
-                    try:
-                        self._copy(run, item, key, version_id, offset, file)
-                    except BadObject as error:
-                        trouble = trouble or error
-                        continue
-                    try:
-                        file.publish(name)
-                    except Occupied:
-                        # Another fetch into the same folder was quicker: as good, if it brought the right bytes.
-                        if not target.holds(name, expected, run.check):
-                            raise
-                run.got(item, trouble)
-                return
+        target = place.series(item.series_uid)
+        if target.holds(name, expected, run.check):
+            run.found(item)
+            return
+        trouble: BadObject | None = None
+        for key, version_id, offset in self._sources(run.manifest.study_uid, item):
+            with target.temporary() as file:
+                try:
+                    self._copy(run, item, key, version_id, offset, file, place.room)
+                except BadObject as error:
+                    trouble = trouble or error
+                    continue
+                try:
+                    file.publish(name)
+                except Occupied:
+                    # Another fetch into the same folder was quicker: as good, if it brought the right bytes.
+                    if not target.holds(name, expected, run.check):
+                        raise
+            run.got(item, trouble)
+            return
         raise trouble or BadObject("nothing in the store could be read")
 
     def _sources(self, study: Uid, item: ManifestInstance) -> Iterator[tuple[str, str | None, int | None]]:
@@ -190,6 +192,7 @@ class Fetcher:
         version_id: str | None,
         offset_bytes: int | None,
         file: Temporary,
+        room: memoryview,
     ) -> None:
         """Fill ``file`` with exactly the recorded bytes. Raises BadObject when the source has others."""
         for attempt in range(1, self._attempts + 1):
@@ -198,14 +201,14 @@ class Fetcher:
             came_in = 0
             digest = hashlib.sha256()
             try:
-                for chunk in self._chunks(key, version_id, offset_bytes, item.size_bytes):
+                for chunk in self._chunks(key, version_id, offset_bytes, item.size_bytes, room):
                     run.check()
                     came_in += len(chunk)
                     if came_in > item.size_bytes:
                         came_in -= len(chunk)
                         raise BadObject(f"the stored object is longer than the recorded {item.size_bytes} bytes")
                     digest.update(chunk)
-                    file.write(chunk)
+                    file.write(chunk, whole=len(chunk) == item.size_bytes)
                     run.count(len(chunk))
                 if came_in != item.size_bytes:
                     raise BadObject(f"the stored object has {came_in} bytes instead of {item.size_bytes}")
@@ -221,13 +224,17 @@ class Fetcher:
                 raise
             self._sleep(attempt * (0.5 + self._jitter()))
 
-    def _chunks(self, key: str, version_id: str | None, offset_bytes: int | None, size_bytes: int) -> Iterator[bytes]:
+    def _chunks(
+        self, key: str, version_id: str | None, offset_bytes: int | None, size_bytes: int, room: memoryview
+    ) -> Iterator[Chunk]:
         """The store's chunks; what the store says of the object in particular becomes BadObject."""
         try:
             if offset_bytes is None:
-                yield from self._store.read(key, version_id)
+                yield from self._store.read(key, version_id, room=room)
             else:
-                yield from self._store.read(key, version_id, offset_bytes=offset_bytes, length_bytes=size_bytes)
+                yield from self._store.read(
+                    key, version_id, offset_bytes=offset_bytes, length_bytes=size_bytes, room=room
+                )
         except Permanent as error:
             missing = error.code == "no-such-object"
             raise BadObject("the object is missing from the store" if missing else error.message) from error

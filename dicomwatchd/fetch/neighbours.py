@@ -10,8 +10,8 @@ from dicomwatchd.archive.bundle import Span, pieces
 from dicomwatchd.archive.manifest import ManifestInstance
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal
-from dicomwatchd.fetch.folder import TargetFolder
 from dicomwatchd.fetch.report import Run
+from dicomwatchd.fetch.workplace import Workplace
 from dicomwatchd.model import Digest
 
 #: What lies between two instances that are fetched together is read too: up to here that costs less than a request.
@@ -26,14 +26,14 @@ class Neighbours:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    def bring(self, run: Run, folder: TargetFolder, group: Sequence[Named]) -> set[ManifestInstance]:
+    def bring(self, run: Run, place: Workplace, group: Sequence[Named]) -> set[ManifestInstance]:
         """Instances of one bundle, in its order, to their names; returns those that are there now, which the run has
         been told. Raises Fatal."""
         done: set[ManifestInstance] = set()
         try:
-            wanted = [named for named in group if not self._is_there(run, folder, named, done)]
+            wanted = [named for named in group if not self._is_there(run, place, named, done)]
             for stretch in _stretches(wanted):
-                self._copy(run, folder, stretch, done)
+                self._copy(run, place, stretch, done)
         except Fatal:
             raise
         except DicomwatchdError:
@@ -41,16 +41,15 @@ class Neighbours:
         return done
 
     @staticmethod
-    def _is_there(run: Run, folder: TargetFolder, named: Named, done: set[ManifestInstance]) -> bool:
+    def _is_there(run: Run, place: Workplace, named: Named, done: set[ManifestInstance]) -> bool:
         item, name = named
-        with folder.series(item.series_uid) as target:
-            there = target.holds(name, Digest(item.sha256, item.size_bytes), run.check)
+        there = place.series(item.series_uid).holds(name, Digest(item.sha256, item.size_bytes), run.check)
         if there:
             run.found(item)
             done.add(item)
         return there
 
-    def _copy(self, run: Run, folder: TargetFolder, stretch: list[Named], done: set[ManifestInstance]) -> None:
+    def _copy(self, run: Run, place: Workplace, stretch: list[Named], done: set[ManifestInstance]) -> None:
         first, last = _span(stretch[0][0]), _span(stretch[-1][0])
         of_span = {_span(item): (item, name) for item, name in stretch}
         chunks = self._store.read(
@@ -58,27 +57,33 @@ class Neighbours:
             stretch[0][0].version_id,
             offset_bytes=first.offset_bytes,
             length_bytes=last.end_bytes - first.offset_bytes,
+            room=place.room,
         )
         for span, its_pieces in groupby(pieces(chunks, first.offset_bytes, list(of_span)), key=lambda piece: piece[0]):
             if span is not None:
                 item, name = of_span[span]
-                if self._write(run, folder, item, name, (piece for _, piece in its_pieces)):
+                if self._write(run, place, item, name, (piece for _, piece in its_pieces)):
                     run.got(item, None)
                     done.add(item)
 
     @staticmethod
-    def _write(
-        run: Run, folder: TargetFolder, item: ManifestInstance, name: str, its_pieces: Iterable[memoryview]
-    ) -> bool:
+    def _write(run: Run, place: Workplace, item: ManifestInstance, name: str, its_pieces: Iterable[memoryview]) -> bool:
         came_in, digest, whole = 0, hashlib.sha256(), False
+        gathering = place.gathering[: item.size_bytes] if item.size_bytes <= len(place.gathering) else None
         try:
-            with folder.series(item.series_uid) as target, target.temporary() as file:
+            with place.series(item.series_uid).temporary() as file:
                 for piece in its_pieces:
                     run.check()
-                    digest.update(piece)
-                    file.write(piece)
+                    if gathering is not None:
+                        gathering[came_in : came_in + len(piece)] = piece
+                    else:
+                        digest.update(piece)
+                        file.write(piece)
                     came_in += len(piece)
                     run.count(len(piece))
+                if gathering is not None and came_in == item.size_bytes:
+                    digest.update(gathering)
+                    file.write(gathering, whole=True)
                 if came_in == item.size_bytes and digest.hexdigest() == item.sha256:
                     file.publish(name)
                     whole = True

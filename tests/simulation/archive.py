@@ -78,7 +78,13 @@ class Shelf:
                 yield seen
 
     def read(
-        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
+        self,
+        key: str,
+        version_id: str | None = None,
+        *,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
+        room: memoryview | None = None,
     ) -> Iterator[bytes]:
         if self.head(key, version_id) is None:
             raise Permanent("there is no such object", code="no-such-object")
@@ -145,7 +151,13 @@ class SimulatedStore:
             yield seen
 
     def read(
-        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
+        self,
+        key: str,
+        version_id: str | None = None,
+        *,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
+        room: memoryview | None = None,
     ) -> Iterator[bytes]:
         self._call("read", key)
         self._maybe_lose(key)

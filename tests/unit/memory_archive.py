@@ -11,6 +11,7 @@ from dicomwatchd.archive.catalogue import Query, StudyRecord
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.store import (
     Capabilities,
+    Chunk,
     Content,
     Destination,
     InitStep,
@@ -67,8 +68,14 @@ class MemoryStore:
                 yield found
 
     def read(
-        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
-    ) -> Iterator[bytes]:
+        self,
+        key: str,
+        version_id: str | None = None,
+        *,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
+        room: memoryview | None = None,
+    ) -> Iterator[Chunk]:
         self._fail()
         self.reads.append(key)
         try:
@@ -77,7 +84,14 @@ class MemoryStore:
             raise Permanent("no such object", code="no-such-object") from None
         data = data[offset_bytes : None if length_bytes is None else offset_bytes + length_bytes]
         chunks = (data[at : at + self.chunk_bytes] for at in range(0, len(data), self.chunk_bytes))
-        yield from chunks if self.wire is None else self.wire(key, self.reads.count(key), chunks)
+        for chunk in chunks if self.wire is None else self.wire(key, self.reads.count(key), chunks):
+            if room is None or len(chunk) > len(room):
+                yield chunk
+                continue
+            view = room[: len(chunk)]
+            view[:] = chunk
+            yield view
+            view[:] = bytes(len(view))  # of use until the next is asked for, and no longer
 
     def check(self) -> None:
         self._fail()

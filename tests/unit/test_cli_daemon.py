@@ -15,6 +15,8 @@ from click.testing import CliRunner, Result
 
 from dicomwatchd.cli.app import root
 from dicomwatchd.cli.upload import all_verified, sentences
+from dicomwatchd.config import parse
+from dicomwatchd.config_text import named_socket, read_yaml
 from dicomwatchd.control_client import ControlClient, DaemonRefused, DaemonUnreachable
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import open_queue
@@ -203,6 +205,44 @@ archive:
     result = CliRunner().invoke(root, ["--config", str(path), "status"])
     assert result.exit_code == 0, result.stderr
     assert "running, version 9, process 1" in result.stdout
+
+
+def test_a_configuration_that_is_wrong_elsewhere_keeps_no_running_daemon_from_answering(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    stand_in.result({"version": "9", "pid": 1})
+    path.write_text(f"control_socket: {stand_in.path}\nworkers: many\n")
+    assert CliRunner().invoke(root, ["--config", str(path), "status"]).exit_code == 0
+    path.write_text(f"control_socket: {tmp_path}/elsewhere.sock\nworkers: many\n")
+    result = CliRunner().invoke(root, ["--config", str(path), "status"])
+    assert result.exit_code == 2 and "archive: is missing\n" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("{}", "/var/lib/dicomwatchd/control.sock"),
+        ("state_directory: /a/b", "/a/b/control.sock"),
+        ("state_directory: /a/b\ncontrol_socket: /c.sock", "/c.sock"),
+        ("state_directory: /a/b\ncontrol_socket: null", "/a/b/control.sock"),
+        ("state_directory: a", None),
+        ("state_directory: ''", None),
+        ("state_directory: null", None),
+        ("control_socket: c.sock", None),
+        ("control_socket: [/c.sock]", None),
+        ("[]", None),
+        ("", None),
+    ],
+)
+def test_the_socket_is_seen_where_the_configuration_has_it(text: str, named: str | None) -> None:
+    assert named_socket(read_yaml(text)) == (named and Path(named))
+    if named:
+        archive = {
+            "store": {"kind": "directory", "path": "/archive"},
+            "catalogue": {"kind": "sqlite", "path": "/archive/c"},
+        }
+        assert parse({**read_yaml(text), "archive": archive}).socket_path == Path(named)
 
 
 # --- the reports --------------------------------------------------------------------------------------------

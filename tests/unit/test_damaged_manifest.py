@@ -12,7 +12,7 @@ import pytest
 from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import Capabilities, Content, Receipt
+from dicomwatchd.archive.store import Capabilities, Chunk, Content, Receipt
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, RevisionConflict, Transient
 from dicomwatchd.fetch import plan
 from dicomwatchd.model import Uid
@@ -34,11 +34,17 @@ class Shelf(MemoryStore):
     refusal: DicomwatchdError | None = None
 
     def read(
-        self, key: str, version_id: str | None = None, *, offset_bytes: int = 0, length_bytes: int | None = None
-    ) -> Iterator[bytes]:
+        self,
+        key: str,
+        version_id: str | None = None,
+        *,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
+        room: memoryview | None = None,
+    ) -> Iterator[Chunk]:
         if self.refusal is not None and key == SECOND:
             raise self.refusal
-        return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes)
+        return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, room=room)
 
 
 @pytest.fixture

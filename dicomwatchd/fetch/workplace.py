@@ -1,0 +1,44 @@
+"""What one thread of a fetch keeps at hand from one file to the next: the series' folder, and room for chunks."""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import suppress
+
+from dicomwatchd.archive.store import CHUNK_BYTES
+from dicomwatchd.fetch.folder import SeriesFolder, TargetFolder
+from dicomwatchd.model import Uid
+
+
+class Workplace:
+    """For one thread. ``room`` is where the store reads to, ``gathering`` where pieces become a whole file; both are
+    pages of memory, from which a file system can write straight to the disk."""
+
+    def __init__(self, folder: TargetFolder) -> None:
+        self._folder = folder
+        self._open: tuple[Uid, SeriesFolder] | None = None
+        self._memory = mmap.mmap(-1, 2 * CHUNK_BYTES)
+        self.room = memoryview(self._memory)[:CHUNK_BYTES]
+        self.gathering = memoryview(self._memory)[CHUNK_BYTES:]
+
+    def __enter__(self) -> Workplace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+        self.room.release()
+        self.gathering.release()
+        with suppress(BufferError):  # a traceback holds a view of it, and it goes with that
+            self._memory.close()
+
+    def series(self, uid: Uid) -> SeriesFolder:
+        """The folder of one series, open until another is asked for. Raises as `TargetFolder.series`."""
+        if self._open is None or self._open[0] != uid:
+            self._leave()
+            self._open = uid, self._folder.series(uid)
+        return self._open[1]
+
+    def _leave(self) -> None:
+        if self._open is not None:
+            self._open[1].close()
+            self._open = None
