@@ -58,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"dicomwatchd {__version__}")
     options = parser.parse_args(arguments)
+    # The work makes hardly any cycles, and thousands of files at once are no reason to look for them again and again.
+    gc.set_threshold(20_000, 10, 10)
     atexit.register(gc.freeze)  # at the end the collector would go through everything once more
     try:
         config = load(options.config, folders=True)
@@ -88,6 +90,7 @@ class Process:
             running = self._begin(self._config)
         except DicomwatchdError as error:
             return self._refuse(error)
+        gc.freeze()  # what is there now stays as long as the daemon: the collector need not go through it
         self._service.ready()
         self._journal.info("started", "the daemon is at work", version=__version__, once=self._options.once)
         try:

@@ -15,7 +15,7 @@ import psutil
 
 from dicomwatchd.ports import Clock
 
-AT_FIRST = 16
+AT_FIRST = 32
 AT_LEAST = 4
 #: Up to this share of one processor, waiting is what takes the time. Near a whole one, the interpreter's lock is.
 WAITING_SHARE = 0.8

@@ -33,7 +33,7 @@ from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile
 from dicomwatchd.telemetry.metrics import StageClock
 
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
-VERIFY_PAGE = 2000
+VERIFY_PAGE = 5000
 COMMIT_EVERY = 64
 #: How often a shipment sends bytes again that the store turned out not to hold before it gives up.
 MAX_MISMATCHES = 3
