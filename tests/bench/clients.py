@@ -15,6 +15,8 @@ import yaml
 from tests.bench.store import Endpoint, Servers
 
 PROGRAMS = Path(sys.executable).parent
+#: What a client does when it brings files back, where its name says otherwise.
+FETCHING = {"s5cmd mv": "s5cmd cp", "rclone move": "rclone copy", "aws s3 mv": "aws s3 cp"}
 #: What peers put their objects under.
 PREFIX = "in"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.cases import Goal
-from tests.bench.clients import Ours
+from tests.bench.clients import FETCHING, Ours
 from tests.bench.measure import Measured
 from tests.bench.rounds import Result
 
@@ -59,8 +59,9 @@ def markdown(results: Sequence[Result], versions: Mapping[str, str], knows: Mapp
             )
             if name == Ours.name:
                 words = "" if _median(runs, "rss") <= MAX_RSS_BYTES else "RSS above 200 MB: NOT reached"
+            shown = FETCHING.get(name, name) if result.case.direction == "fetch" else name
             lines.append(
-                f"| {title if number == 0 else ''} | {name} | {statistics.median(walls):.2f}"
+                f"| {title if number == 0 else ''} | {shown} | {statistics.median(walls):.2f}"
                 f" ({min(walls):.2f} - {max(walls):.2f}) | {_median(runs, 'cpu'):.2f}"
                 f" | {_median(runs, 'rss') / 1e6:.0f} | {ratio} | {words} |"
             )
