@@ -127,6 +127,7 @@ class Running:
             clock=clock,
             log=journal,
             left_aside=self._left_aside,
+            alive=lambda: self.heartbeats.beat(threading.current_thread().name),
             at_once=lambda: self._pool.size,
             sends_early=self._sends_early,
         )

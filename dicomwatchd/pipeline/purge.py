@@ -48,10 +48,12 @@ def delete(
     clock: Clock,
     left_aside: Callable[[int], None] = lambda _: None,
     needs_lease: Callable[[LocalFile], bool] = lambda _: False,
+    alive: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
     and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
-    file set aside could not be put back. A file that ``needs_lease`` is left out where none is to be had. Raises
+    file set aside could not be put back. A file that ``needs_lease`` is left out where none is to be had. ``alive`` is
+    called by whoever works, before each file: saving what was written too late may take minutes. Raises
     NoProof, Transient, ClaimLost."""
     outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease))
     if outcome.unleased:
@@ -66,6 +68,7 @@ def delete(
     def one(
         folders: Folders, places: Places, file: LocalFile, proof: DeletionProof
     ) -> tuple[LocalFile, str | Exception | None]:
+        alive()
         try:
             return file, delete_on_proof(
                 folders, places, source(file), file, proof, now=clock.now(), needs_lease=needs_lease(file)

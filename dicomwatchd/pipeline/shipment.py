@@ -65,6 +65,8 @@ class Context:
     log: Log
     #: A file that was set aside in this source could not be put back: to be mended soon.
     left_aside: Callable[[int], None] = lambda _: None
+    #: A sign of life of the thread that calls it, in the midst of long work.
+    alive: Callable[[], None] = lambda: None
     #: How many workers there are, as things are.
     at_once: Callable[[], int] = lambda: 1
     #: Whether files of this source are sent while their study still arrives.

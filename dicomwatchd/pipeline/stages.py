@@ -255,6 +255,7 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
             deletions=context.deletions,
             clock=context.clock,
             left_aside=context.left_aside,
+            alive=context.alive,
             needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
         )
         _keep_unleased(outcome.unleased, shipment, context)

@@ -12,7 +12,7 @@ import pytest
 
 from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, SourceChanged, Transient
 from dicomwatchd.model import FileIdentity, FileState, Uid
-from dicomwatchd.pipeline import purge, sending
+from dicomwatchd.pipeline import purge, sending, stages
 from dicomwatchd.pipeline.sending import HANDFUL, Packing, Parcel
 from dicomwatchd.pipeline.shipment import Place
 from dicomwatchd.queue.rows import LocalFile
@@ -115,3 +115,12 @@ def test_a_handful_to_be_deleted_is_of_one_folder_and_not_too_large(pieces: Piec
 def test_all_of_it(pieces: Pieces) -> None:
     pieces.ship()
     assert pieces.left() == [] and len(pieces.archived()) == 8
+
+
+def test_whoever_deletes_a_handful_shows_that_he_is_alive(pieces: Pieces) -> None:
+    claim = pieces.queue.shipments.claim()
+    assert claim is not None
+    signs: list[int] = []
+    context = replace(pieces.context, alive=lambda: signs.append(len(pieces.left())))
+    stages.ship(claim, map, context)
+    assert signs == [8, 7, 6, 5, 4, 3, 2, 1], "before each file"
