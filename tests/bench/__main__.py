@@ -75,7 +75,11 @@ def main() -> int:
                     case "delayed":
                         endpoint = link.enter_context(running.delayed(DELAY_MILLISECONDS, at_work / "proxy"))
                 try:
-                    results.append(run_case(case, data, clients, rounds, running, endpoint, work))
+                    results.append(
+                        run_case(
+                            case, data, [c for c in clients if case.takes(c.name)], rounds, running, endpoint, work
+                        )
+                    )
                 except RunFailed as error:
                     print(f"bench: {case.name}: {error}", file=sys.stderr)
                     return 1
