@@ -74,12 +74,9 @@ def main() -> int:
                         endpoint = running.https
                     case "delayed":
                         endpoint = link.enter_context(running.delayed(DELAY_MILLISECONDS, at_work / "proxy"))
+                able = [client for client in clients if case.takes(client.name)]
                 try:
-                    results.append(
-                        run_case(
-                            case, data, [c for c in clients if case.takes(c.name)], rounds, running, endpoint, work
-                        )
-                    )
+                    results.append(run_case(case, data, able, rounds, running, endpoint, work))
                 except RunFailed as error:
                     print(f"bench: {case.name}: {error}", file=sys.stderr)
                     return 1

@@ -28,7 +28,7 @@ class Case:
     direction: Literal["move", "fetch"] = "move"
     goals: tuple[Goal, ...] = ()
     in_quick: bool = True
-    #: Ours; the peers know of objects for each file alone, so the fastest of them, and the one that proves too, will do.
+    #: Ours. The peers know an object for each file alone, so the fastest of them and the one that proves too will do.
     layout: Literal["instance", "bundled"] = "instance"
 
     def takes(self, client: str) -> bool:
