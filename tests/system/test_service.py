@@ -257,6 +257,7 @@ def probe(lab: SystemdLab, more: str = "") -> dict[str, Any]:
         "SupplementaryGroups=dicom",
         f"ReadWritePaths={PROBED}",
         "StandardOutput=truncate:/run/probe.json",
+        "StandardError=journal",  # where watchdog may say that its thread has ended
         more,
     ]
     put(lab, "etc/systemd/system/probe.service.d/test.conf", "\n".join(["[Service]", *settings, ""]))
