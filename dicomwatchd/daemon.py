@@ -144,6 +144,7 @@ class Process:
             try:
                 self._use(config)
                 running = self._start(config, archive, pulse)
+                gc.unfreeze()  # what served the old configuration may go
             except DicomwatchdError as error:
                 self._say_refused(error)
                 self._use(old)

@@ -12,8 +12,9 @@ import fcntl
 import os
 import signal
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Self
 
 from dicomwatchd.model import FileIdentity
 
@@ -60,8 +61,7 @@ def open_root(path: bytes | str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-@contextmanager
-def directory(root_fd: int, relative: bytes) -> Iterator[int]:
+def open_directory(root_fd: int, relative: bytes) -> int:
     """A descriptor of the directory ``relative`` below ``root_fd`` (b"" is the root itself). Raises OSError."""
     fd = os.dup(root_fd)
     try:
@@ -71,9 +71,46 @@ def directory(root_fd: int, relative: bytes) -> Iterator[int]:
             deeper = os.open(part, _DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd = deeper
+    except BaseException:  # nobody else knows of the descriptor
+        os.close(fd)
+        raise
+    return fd
+
+
+@contextmanager
+def directory(root_fd: int, relative: bytes) -> Iterator[int]:
+    """`open_directory`, closed in the end."""
+    fd = open_directory(root_fd, relative)
+    try:
         yield fd
     finally:
         os.close(fd)
+
+
+class KeptOpen:
+    """A descriptor that is opened when it is first asked for, and stays open until one for something else is. To be
+    left as a context."""
+
+    def __init__(self) -> None:
+        self._open: tuple[object, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.forget()
+
+    def keep(self, what: object, opening: Callable[[], int]) -> int:
+        """Still this object's own. Raises as ``opening``."""
+        if self._open is None or self._open[0] != what:
+            self.forget()
+            self._open = what, opening()
+        return self._open[1]
+
+    def forget(self) -> None:
+        if self._open is not None:
+            (_, fd), self._open = self._open, None
+            os.close(fd)
 
 
 def make_directory(parent_fd: int, name: bytes, mode: int) -> int:

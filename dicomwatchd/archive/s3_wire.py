@@ -16,7 +16,8 @@ from botocore.utils import get_environ_proxies
 from dicomwatchd import __version__
 from dicomwatchd.archive import aws
 from dicomwatchd.archive.s3_bucket import ListedObject, ListedPage
-from dicomwatchd.archive.wire import Address, Answer, Credentials, Wire
+from dicomwatchd.archive.signing import Credentials
+from dicomwatchd.archive.wire import Address, Answer, Wire
 from dicomwatchd.config import S3Settings
 
 if TYPE_CHECKING:

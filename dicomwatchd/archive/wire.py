@@ -11,7 +11,6 @@ and a part replaces what the same bytes were sent as before, so making the reque
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 import select
 import socket
@@ -21,10 +20,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 from dicomwatchd.archive.ranges import Wanted, surplus
+from dicomwatchd.archive.signing import Credentials, Signer
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
@@ -40,23 +40,11 @@ _PIECE_BYTES = 1024 * 1024
 _SAFE = "/-_.~"
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
-_ALGORITHM = "AWS4-HMAC-SHA256"
 
 
 _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,8}\Z")
 
 _T = TypeVar("_T")
-
-
-class Credentials(Protocol):
-    """botocore's ReadOnlyCredentials."""
-
-    @property
-    def access_key(self) -> str: ...
-    @property
-    def secret_key(self) -> str: ...
-    @property
-    def token(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +90,7 @@ class Wire:
     ) -> None:
         self._address = address
         self._tls = tls
-        self._signer = _Signer(region, now)
+        self._signer = Signer(region, now)
         self._credentials = credentials
         self._user_agent = user_agent
         self._monotonic = monotonic
@@ -419,56 +407,3 @@ def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
         if not colon or not name or name[0].isspace() or headers.setdefault(name, value.strip()) != value.strip():
             raise _OddAnswer
     return int(rest[:3]), headers
-
-
-class _Signer:
-    """AWS Signature Version 4 for S3, in the Authorization header. The day's signing key is worked out once."""
-
-    def __init__(self, region: str, now: Callable[[], float]) -> None:
-        self._region = region
-        self._now = now
-        self._known: tuple[tuple[str, str], bytes] = (("", ""), b"")
-
-    def head(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str],
-        headers: Mapping[str, str],
-        credentials: Credentials,
-        user_agent: str,
-        length: int,
-    ) -> bytes:
-        """The request's first line and headers; all of ``headers`` are signed, in which names are lower-case."""
-        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
-        day = moment[:8]
-        signed = {**headers, "x-amz-date": moment}
-        if credentials.token:
-            signed["x-amz-security-token"] = credentials.token
-        names = sorted(signed)
-        listed = ";".join(names)
-        values = [f"{name}:{signed[name]}" for name in names]
-        text = "&".join(f"{quote(name, safe='-_.~')}={quote(query[name], safe='-_.~')}" for name in sorted(query))
-        canonical = "\n".join((method, path, text, *values, "", listed, signed["x-amz-content-sha256"]))
-        scope = f"{day}/{self._region}/s3/aws4_request"
-        to_sign = "\n".join((_ALGORITHM, moment, scope, hashlib.sha256(canonical.encode()).hexdigest()))
-        signature = hmac.digest(self._key(credentials.secret_key, day), to_sign.encode(), "sha256").hex()
-        lines = [
-            f"{method} {path}{'?' if text else ''}{text} HTTP/1.1",
-            *(f"{name}: {signed[name]}" for name in names),
-            f"authorization: {_ALGORITHM} Credential={credentials.access_key}/{scope}, SignedHeaders={listed},"
-            f" Signature={signature}",
-            f"content-length: {length}",
-            f"user-agent: {user_agent}",
-            "\r\n",
-        ]
-        return "\r\n".join(lines).encode("ascii")
-
-    def _key(self, secret_key: str, day: str) -> bytes:
-        (known_secret, known_day), key = self._known
-        if (known_secret, known_day) != (secret_key, day):
-            key = f"AWS4{secret_key}".encode()
-            for step in (day, self._region, "s3", "aws4_request"):
-                key = hmac.digest(key, step.encode(), "sha256")
-            self._known = ((secret_key, day), key)
-        return key

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from contextlib import ExitStack
 
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
 from dicomwatchd.intake.header import Dicomdir, read_header
-from dicomwatchd.localfiles import NotRegular, WriterPresent, directory, identity, read_lease, regular_file
+from dicomwatchd.localfiles import (
+    KeptOpen,
+    NotRegular,
+    WriterPresent,
+    identity,
+    open_directory,
+    read_lease,
+    regular_file,
+)
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.rows import Arrival
@@ -26,26 +33,17 @@ class Gone(Exception):
     """The file is not there any more, or something else than a file is."""
 
 
-class Folder:
+class Folder(KeptOpen):
     """The directory ``relative`` below ``root_fd``, opened when it is first asked for. To be left as a context."""
 
     def __init__(self, root_fd: int, relative: bytes) -> None:
+        super().__init__()
         self.relative = relative
         self._root_fd = root_fd
-        self._stack = ExitStack()
-        self._fd: int | None = None
-
-    def __enter__(self) -> Folder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def fd(self) -> int:
         """Raises OSError."""
-        if self._fd is None:
-            self._fd = self._stack.enter_context(directory(self._root_fd, self.relative))
-        return self._fd
+        return self.keep(self.relative, lambda: open_directory(self._root_fd, self.relative))
 
 
 def take(

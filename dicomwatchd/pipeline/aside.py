@@ -20,6 +20,7 @@ from dicomwatchd.errors import SourceChanged, Transient
 from dicomwatchd.localfiles import (
     ASIDE,
     RESTORED,
+    KeptOpen,
     NoStrictRename,
     WriterPresent,
     identity,
@@ -57,38 +58,22 @@ class Aside:
     name: bytes
 
 
-class Places:
+class Places(KeptOpen):
     """The private directories that files of one folder after the other are set aside in. That of the last one stays
     open; to be left as a context."""
-
-    def __init__(self) -> None:
-        self._open: tuple[bytes, bytes] | None = None
-        self._fd = -1
-
-    def __enter__(self) -> Places:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.forget()
 
     def private(self, root: bytes, parent: bytes) -> int:
         """A descriptor, this object's own, of the private directory for files of ``parent`` below ``root``; it is made
         if it is not there. Raises OSError."""
-        if self._open != (root, parent):
-            self.forget()
-            parts = [ASIDE, *(parent.split(b"/") if parent else ())]
+
+        def opening() -> int:
             root_fd = open_root(root)
             try:
-                self._fd = make_directories(root_fd, parts, PRIVATE_MODE)
+                return make_directories(root_fd, [ASIDE, *(parent.split(b"/") if parent else ())], PRIVATE_MODE)
             finally:
                 os.close(root_fd)
-            self._open = root, parent
-        return self._fd
 
-    def forget(self) -> None:
-        if self._open is not None:
-            self._open = None
-            os.close(self._fd)
+        return self.keep((root, parent), opening)
 
 
 @contextmanager

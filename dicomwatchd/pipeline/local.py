@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive.store import Buffer, Content
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
-from dicomwatchd.localfiles import NotRegular, directory, identity, open_root, regular_file
+from dicomwatchd.localfiles import KeptOpen, NotRegular, identity, open_directory, open_root, regular_file
 from dicomwatchd.model import Digest, FileIdentity
 from dicomwatchd.queue.rows import LocalFile, Source
 
@@ -46,23 +46,12 @@ def content_of(folders: Folders, source: Source, file: LocalFile, in_memory_up_t
         require(fd, file.identity)
 
 
-class Folders:
+class Folders(KeptOpen):
     """Opens files of the queue one after the other. The directory of the last one stays open: most often the next is in
     it too, and a file's identity says whether it is still the one that was meant. To be left as a context.
 
     Raises SourceChanged when a file is gone or another one, Unarchivable when it may not be read, Transient otherwise.
     """
-
-    def __init__(self) -> None:
-        self._open: tuple[bytes, bytes] | None = None
-        self._directory_fd = -1
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Folders:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     @contextmanager
     def opened(self, source: Source, file: LocalFile) -> Iterator[tuple[int, int]]:
@@ -90,16 +79,15 @@ class Folders:
 
     def _directory(self, source: Source, file: LocalFile) -> int:
         """Raises OSError."""
-        if self._open != (source.path, file.dir):
-            self._open = None
-            self._stack.close()
+
+        def opening() -> int:
             root_fd = open_root(source.path)
             try:
-                self._directory_fd = self._stack.enter_context(directory(root_fd, file.dir))
+                return open_directory(root_fd, file.dir)
             finally:
                 os.close(root_fd)
-            self._open = (source.path, file.dir)
-        return self._directory_fd
+
+        return self.keep((source.path, file.dir), opening)
 
 
 @dataclass(frozen=True, slots=True)
