@@ -82,7 +82,7 @@ class Warm:
 
 def once(config_file: Path, patience_seconds: float) -> int:
     """What `dicomwatchd --once` does, in one thread: 0 when all is archived, 1 when something is not."""
-    import dicomwatchd.pipeline.dispatch as dispatch
+    from dicomwatchd.pipeline import backoff
     import dicomwatchd.running as running_module
     from dicomwatchd.config import load
     from dicomwatchd.daemon import Process
@@ -101,7 +101,7 @@ def once(config_file: Path, patience_seconds: float) -> int:
         def tend(self) -> None: ...
         def close(self) -> None: ...
 
-    dispatch.FIRST_PAUSE_SECONDS = 0.02
+    backoff.FIRST_PAUSE_SECONDS = 0.02
     running_module.Pool = OneThread  # type: ignore[attr-defined,assignment]
     running_module.Running._thread = lambda *_: None  # type: ignore[method-assign]
     config = load(config_file)
