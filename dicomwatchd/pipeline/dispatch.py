@@ -6,7 +6,7 @@ Who is ill, an endpoint or a study, is for `backoff` to say; how many may be und
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from random import Random
@@ -28,7 +28,7 @@ from dicomwatchd.pipeline.slots import Kind, Slot, Slots
 from dicomwatchd.pipeline.stages import ship
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import Claim
-from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
+from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS, First
 from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
@@ -47,6 +47,8 @@ HEARSAY = frozenset(
         FAULT,
     )
 )
+#: One in so many goes to a study that has failed before, if one may be tried, however many new ones there are.
+TRIED_EVERY = 4
 #: Which lines of the queue, in this order, the studies of a slot come from: of those known to be ill, or of the others.
 _LINES = {Kind.STUDY: (False,), Kind.ILL: (True,), Kind.TRIAL: (False, True)}
 
@@ -75,6 +77,7 @@ class Dispatcher:
         self._running: set[Future[None]] = set()
         self._ended = threading.Event()
         self._unreleased: deque[Claim] = deque()
+        self._begun: Counter[Kind] = Counter()
         self._slots = Slots(active, context.clock.monotonic)
         self._executor = ThreadPoolExecutor(self._slots.most + 1, thread_name_prefix="shipment")
         self.backoff = Backoff(context.clock.monotonic, random)
@@ -148,9 +151,17 @@ class Dispatcher:
             if self._slots.wait(kind) != 0.0:
                 continue
             for line in _LINES[kind]:
-                if (claim := self._context.shipments.claim(known_ill=line)) is not None:
+                if (claim := self._context.shipments.claim(known_ill=line, first=self._first(kind))) is not None:
+                    self._begun[kind] += 1
                     return claim, self._slots.take(kind)
         return None
+
+    def _first(self, kind: Kind) -> First:
+        """What is new comes before what has failed, though not for ever. A trial goes to those at both ends of the
+        line in turn: what has come since many failed has to wait for none of them."""
+        if kind is Kind.TRIAL:
+            return First.UNTRIED if self._begun[kind] % 2 else First.NEWEST
+        return First.TRIED if self._begun[kind] % TRIED_EVERY == TRIED_EVERY - 1 else First.UNTRIED
 
     def _may_claim(self) -> bool:
         return not self._ended.is_set() and not self.backoff.pause()
@@ -244,7 +255,6 @@ class Dispatcher:
             self._delay(claim, error, pause, pause, error.code, error.message)
             return
         verdict = self._judge(error, claim.study_uid, began, claim)
-        is_ill_itself = verdict.blamed > claim.blamed
         self._delay(
             claim,
             error,
@@ -253,7 +263,7 @@ class Dispatcher:
             error.code,
             error.message,
             blamed=verdict.blamed,
-            endpoint=None if is_ill_itself else error.endpoint,
+            endpoint=error.endpoint if verdict.shared else None,
         )
 
     def _judge(self, error: Transient, study_uid: Uid, began: float, claim: Claim | None = None) -> Verdict:

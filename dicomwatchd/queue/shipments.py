@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from dicomwatchd.errors import ClaimLost
@@ -25,9 +26,24 @@ LONGEST_WAIT_SECONDS = 3600.0
 #: A study that has failed so often while others passed waits in a line of its own.
 KNOWN_ILL = 2
 
+
+class First(StrEnum):
+    """Who comes first of those whose turn it may be."""
+
+    UNTRIED = "untried"
+    NEWEST = "newest"  # of those that nobody has tried, the one that went quiet last
+    TRIED = "tried"
+
+
 _WAITING = "state = 'queued' AND claimed = 0"
 #: Named as text, as the indexes name them: of the others, and of the studies that are known to be ill.
 _LINES = (f"blamed < {KNOWN_ILL}", f"blamed >= {KNOWN_ILL}")
+_IN_TURN = "ORDER BY turn, queued_at"
+_ORDERS = {
+    First.UNTRIED: (_IN_TURN,),
+    First.NEWEST: ("AND turn = 0 ORDER BY queued_at DESC", _IN_TURN),
+    First.TRIED: (f"AND turn > 0 {_IN_TURN}", _IN_TURN),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +75,23 @@ class Shipments:
             db.execute("UPDATE studies SET claimed = 0, token = token + 1 WHERE claimed = 1")
         self._tell(moved)
 
-    def claim(self, *, known_ill: bool = False) -> Claim | None:
+    def claim(self, *, known_ill: bool = False, first: First = First.UNTRIED) -> Claim | None:
         """The study whose turn it is, or None: of those that may be tried now the one that was tried least lately, and
-        of those never tried the one that has been quiet for longest. ``known_ill``: in the line of those that have
-        failed again and again while others passed, which are in no other."""
+        of those never tried the one that has been quiet for longest, unless ``first`` says otherwise. ``known_ill``: in
+        the line of those that have failed again and again while others passed, which are in no other."""
         now = self._clock.now()
         with self._database.write() as db:
-            row = db.execute(
-                "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid FROM studies"
-                f" WHERE {_WAITING} AND {_LINES[known_ill]}"
-                " AND (not_before <= ? OR not_before > ?) ORDER BY turn, queued_at LIMIT 1)"
-                " RETURNING study_uid, token, attempts, revision, code, blamed",
-                (now, now + LONGEST_WAIT_SECONDS),
-            ).fetchone()
-            if row is None:
+            for which in _ORDERS[first]:
+                row = db.execute(
+                    "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid"
+                    f" FROM studies WHERE {_WAITING} AND {_LINES[known_ill]}"
+                    f" AND (not_before <= ? OR not_before > ?) {which} LIMIT 1)"
+                    " RETURNING study_uid, token, attempts, revision, code, blamed",
+                    (now, now + LONGEST_WAIT_SECONDS),
+                ).fetchone()
+                if row is not None:
+                    break
+            else:
                 return None
             moved = move(db, row["study_uid"], StudyEvent.CLAIMED, now)
         self._tell([moved])

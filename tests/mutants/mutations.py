@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.fairness import FAIRNESS
+
 PROOF = ("tests/unit/test_proof.py",)
 PURGE = ("tests/unit/test_purge.py",)
 CLAIMS = ("tests/unit/test_queue_claims.py",)
@@ -667,4 +669,5 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if True:",
         ENDINGS,
     ),
+    *(Mutation(*row) for row in FAIRNESS),
 )

@@ -82,11 +82,11 @@ class Warm:
 
 def once(config_file: Path, patience_seconds: float) -> int:
     """What `dicomwatchd --once` does, in one thread: 0 when all is archived, 1 when something is not."""
-    from dicomwatchd.pipeline import backoff
     import dicomwatchd.running as running_module
     from dicomwatchd.config import load
     from dicomwatchd.daemon import Process
     from dicomwatchd.errors import DicomwatchdError
+    from dicomwatchd.pipeline import backoff
     from dicomwatchd.pipeline.pool import InlineWorkers
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.telemetry.foreign import redirect_foreign_logging

@@ -29,12 +29,14 @@ class Slow(MemoryStore):
 
     away: Exception | None = None
     asked: threading.Event = field(default_factory=threading.Event)
+    under_way: int = 0
     may_answer: threading.Event = field(default_factory=threading.Event)
 
     def put(self, key: str, content: Content) -> Receipt:
         if self.away is not None:
             raise self.away
         self.asked.set()
+        self.under_way += 1
         assert self.may_answer.wait(30)
         return super().put(key, content)
 
@@ -79,6 +81,7 @@ def test_while_one_study_finds_out_whether_the_store_is_back(tmp_path: Path, mon
         store.away = None
         assert store.asked.wait(30)
         assert looks.in_a_while() <= 2
+        assert store.under_way == 1, "one finds it out, the others wait for its word"
         store.may_answer.set()
         began = time.monotonic()
         wait_until(lambda: not pieces.left())
