@@ -136,6 +136,12 @@ class Teller:
             "problems": [
                 f"inbox {intake.source.name} cannot be opened" for intake in looks.values() if not intake.available
             ]
+            + [
+                f"inbox {intake.source.name} holds {intake.own_trees} folders of an archive or of the daemon's own, which"
+                " are left alone; dicomwatchctl quarantine lists them"
+                for intake in looks.values()
+                if intake.own_trees
+            ]
             + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
             + ([] if capabilities.creates_only else [doctor.OVERWRITES])
             + [

@@ -12,7 +12,8 @@ from typing import Any
 
 from dicomwatchd.errors import Permanent
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
-from dicomwatchd.localfiles import printable
+from dicomwatchd import markers
+from dicomwatchd.localfiles import open_root, printable
 from dicomwatchd.ports import Log
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.rows import Source
@@ -79,6 +80,13 @@ class UploadDesk:
                 raise Permanent(
                     "the folder overlaps an inbox, the archive or the daemon's state", code="overlap", path=path
                 )
+        if _is_own_tree(real):
+            raise Permanent(
+                "the folder is an archive's or a dicomwatchd's own, or lies in one",
+                code="own-tree",
+                hint="what is in an archive is archived already, and these are its only copies",
+                path=path,
+            )
         name = PREFIX + secrets.token_hex(6)
         source = self._queue.arrivals.add_source(name, os.fsencode(real), "upload", delete_local=delete)
         self._log.info("upload-started", "a folder was handed in", inbox=name)
@@ -147,3 +155,17 @@ class UploadDesk:
             "deletable": done and verified > 0 and not failed and verified + progress.ignored == progress.files,
             "failed": [{"name": printable(name), "reason": reason} for name, reason in progress.failed],
         }
+
+
+def _is_own_tree(folder: Path) -> bool:
+    """Whatever the path: by the marks in it and above it."""
+    try:
+        fd = open_root(os.fsencode(folder))
+    except OSError:
+        return False  # the intake says so
+    try:
+        return markers.sign_in(fd) is not None or markers.is_below(fd)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)

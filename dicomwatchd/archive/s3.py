@@ -125,6 +125,9 @@ class S3Store:
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
         return self._bucket.head(key, version_id, checksum=self._capabilities.checksum_on_head)
 
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:  # noqa: ARG002  no files here
+        return Standing.APART
+
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         if self._wire is None:
             return self._bucket.listing(prefix)

@@ -14,10 +14,11 @@ from random import Random
 
 from dicomwatchd.errors import SourceChanged, Transient
 from dicomwatchd.intake.presence import Presence
-from dicomwatchd.intake.scan import Globs, Listing, look, walk
+from dicomwatchd import markers
+from dicomwatchd.intake.scan import Globs, Listing, look, marked, walk
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Folder, Gone, take
-from dicomwatchd.localfiles import WriterPresent, directory, open_root
+from dicomwatchd.localfiles import WriterPresent, open_root
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
@@ -28,6 +29,11 @@ from dicomwatchd.telemetry.fields import error_fields
 BATCH = 200
 #: Codes of what is in quarantine and tried again at each look, although the file is what it was.
 AGAIN = (NO_ACCESS, OLD_FAULT)
+#: In quarantine stands for a whole tree that no look goes into: it carries the mark of an archive or of a state.
+OWN_TREE = "own-tree"
+_OWN_TREE = "an archive's or the daemon's own folder; nothing in it is looked at, archived or deleted"
+#: The name under which an inbox that lies inside of such a tree stands in quarantine itself.
+ITSELF = b"."
 #: How long a file beside a study's own that will not settle can hold the study up.
 HOLD_SECONDS = 600.0
 #: Pause after the queue could not be written.
@@ -87,6 +93,8 @@ class InboxIntake:
         self._retry_soon = False
         self._presence = Presence(source.name, log, mended_root)
         self._saw_everything = True
+        self._is_inside = False
+        self._marked: set[bytes] = set()
         self.scans = 0
         self.last_scan_seconds: float | None = None
         self._last_scan_began = 0.0
@@ -124,6 +132,11 @@ class InboxIntake:
     def saw_everything(self) -> bool:
         """Whether the last whole look met no directory that it could not read."""
         return self._saw_everything
+
+    @property
+    def own_trees(self) -> int:
+        """How many folders of an archive or of the daemon's own the last whole look met, and left alone."""
+        return len(self._marked)
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The inbox's thread."""
@@ -192,11 +205,20 @@ class InboxIntake:
                     "intake-unreadable", "a directory cannot be read", inbox=self.source.name, errno=error.errno
                 )
 
-        for parent, listing in walk(root_fd, self._globs, unreadable):
+        marks: set[bytes] = set()
+        self._is_inside = markers.is_below(root_fd)
+        if self._is_inside:
+            looks = iter([(b"", marked(root_fd, ITSELF))])
+        else:
+            looks = walk(root_fd, self._globs, unreadable)
+        for parent, listing in looks:
             seen.add(parent)
             self._compare(root_fd, parent, listing, beat)
+            if listing.marks:
+                marks.add(parent)
             beat()
             self._follow_hints(root_fd, beat)  # what arrives now must not wait for the end of a long scan
+        self._tell_marked(marks)
         self._flush()
         for parent in self._arrivals.known_directories(self.source.source_id):
             if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):
@@ -215,10 +237,10 @@ class InboxIntake:
         for parent in sorted(self._settling.due_directories(self._clock.monotonic())):
             hints.setdefault(parent, False)
         for parent, deep in hints.items():
-            if deep:
+            if deep and self._may_enter(root_fd, parent, beat):
                 for below, listing in walk(root_fd, self._globs, lambda *_: None, parent):
                     self._compare(root_fd, below, listing, beat)
-            else:
+            elif not deep:
                 self._look_again(root_fd, parent, beat)
             beat()
         if hints:
@@ -248,21 +270,55 @@ class InboxIntake:
             self._arrivals.confirm_quiet(self.source.source_id, confirmed, began)
             self._on_news()
 
+    def _may_enter(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> bool:
+        try:
+            with markers.unmarked_directory(root_fd, parent):
+                return not self._is_inside
+        except markers.Marked:
+            self._left_alone(root_fd, parent, beat)
+            return False
+        except OSError:
+            return True  # the walk meets it too
+
+    def _tell_marked(self, marks: set[bytes]) -> None:
+        """Which they are, the quarantine tells; the log only how many."""
+        if marks - self._marked:
+            self._log.error(
+                "intake-own-tree",
+                "folders of an archive, or of the daemon's own, lie in the inbox; nothing in them is looked at",
+                inbox=self.source.name,
+                folder_count=len(marks),
+            )
+        self._marked = marks
+
     # -- one directory ------------------------------------------------------------------------------------------
 
     def _look_again(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
         try:
-            with directory(root_fd, parent) as fd:
+            with markers.unmarked_directory(root_fd, parent) as fd:
+                if self._is_inside:
+                    raise markers.Marked(ITSELF)
                 listing = look(fd, parent, self._globs)
+        except markers.Marked:
+            self._left_alone(root_fd, parent, beat)
+            return
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 self._compare(root_fd, parent, Listing(), beat)
             return
         self._compare(root_fd, parent, listing, beat)
 
+    def _left_alone(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
+        """A directory, or one above it, is an archive's or our own: what is known of it is forgotten. Which one it is,
+        a whole look says."""
+        if parent not in self._marked:
+            self._compare(root_fd, parent, Listing(), beat)
+            if not any(not mark or parent.startswith(mark + b"/") for mark in self._marked):
+                self._next_scan = 0.0
+
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
         is_watched = self._settling.watches(parent)
-        is_at_rest = not is_watched and not listing.strange
+        is_at_rest = not is_watched and not listing.strange and not listing.marks
         if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, AGAIN):
             return
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -270,7 +326,10 @@ class InboxIntake:
         gone = [
             k.file_id
             for name, k in known.items()
-            if name not in listing.files and name not in listing.strange and k.state is not FileState.ASIDE
+            if name not in listing.files
+            and name not in listing.strange
+            and name not in listing.marks
+            and k.state is not FileState.ASIDE
         ]
         if gone:
             self._flush()
@@ -281,6 +340,10 @@ class InboxIntake:
             if name not in known or known[name].identity != found:
                 identity = identity_of(found)
                 self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
+        for name, found in listing.marks.items():
+            if name not in known or known[name].identity != found or known[name].code != OWN_TREE:
+                identity = identity_of(found)
+                self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code=OWN_TREE, reason=_OWN_TREE))
         with Folder(root_fd, parent) as folder:
             for name, found in listing.files.items():
                 old = known.get(name)

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from dicomwatchd import markers
 from dicomwatchd.localfiles import ASIDE, RESTORED, directory
 
 #: Deeper trees than this are not walked; what lies below is reported, never touched.
@@ -19,11 +20,15 @@ MAX_DEPTH = 256
 @dataclass(slots=True)
 class Listing:
     """What stands directly in one directory, name by name with its identity, which is the text that the queue keeps:
-    to compare it costs less than to take it apart. ``strange`` are symbolic links, FIFOs, sockets and devices."""
+    to compare it costs less than to take it apart. ``strange`` are symbolic links, FIFOs, sockets and devices.
+    ``marks`` is what says that the directory is an archive's or a state's own (see markers): of those nothing else is
+    listed. ``private`` are names of our own under which files may lie aside."""
 
     files: dict[bytes, str] = field(default_factory=dict)
     directories: list[bytes] = field(default_factory=list)
     strange: dict[bytes, str] = field(default_factory=dict)
+    marks: dict[bytes, str] = field(default_factory=dict)
+    private: list[bytes] = field(default_factory=list)
 
 
 class Globs:
@@ -51,11 +56,16 @@ def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
     """List one open directory. Raises OSError."""
     listing = Listing()
     files, is_regular, encoded, admits_all = listing.files, stat.S_ISREG, os.fsencode, globs.all
+    signs: list[bytes] = []
     with os.scandir(directory_fd) as entries:
         for entry in entries:
             name = encoded(entry.name)
-            if name.startswith(ASIDE):
-                continue  # our own: see pipeline.aside
+            if name in markers.SIGNS:
+                signs.append(name)
+            if name.startswith(markers.OWN):
+                if name.startswith(ASIDE):
+                    listing.private.append(name)
+                continue  # our own: see pipeline.aside, and markers
             try:
                 if entry.is_dir(follow_symlinks=False):
                     listing.directories.append(name)
@@ -70,7 +80,16 @@ def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
             kind = files if is_regular(found.st_mode) else listing.strange
             # rows.identity_text, spelt out for what is done to every file of every look.
             kind[name] = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+    if signs and (mark := markers.sign_in(directory_fd, signs)) is not None:
+        return marked(directory_fd, mark)
     return listing
+
+
+def marked(directory_fd: int, mark: bytes) -> Listing:
+    """What a directory that is an archive's or a state's own looks like to an inbox: nothing but the mark, which does
+    not change while the directory stays the same."""
+    found = os.fstat(directory_fd)
+    return Listing(marks={mark: f"{found.st_dev}:{found.st_ino}:0:0:0"})
 
 
 def walk(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from dicomwatchd.archive.store import (
     Destination,
     InitStep,
     Receipt,
+    Standing,
     StoredObject,
 )
 from dicomwatchd.errors import DicomwatchdError, Permanent
@@ -58,6 +60,9 @@ class MemoryStore:
             return None
         data = self.versions[key][-1]
         return StoredObject(key, len(data), etag=hashlib.md5(data, usedforsecurity=False).hexdigest())
+
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
+        return Standing.APART
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         self._fail()
