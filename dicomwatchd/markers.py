@@ -123,7 +123,9 @@ def _require_none(directory_fd: int) -> None:
 def write(directory_fd: int, name: bytes, text: bytes) -> bool:
     """Put a mark into a directory that has none; whether there was none. Raises OSError."""
     try:
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=directory_fd)
+        fd = os.open(
+            name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=directory_fd
+        )
     except FileExistsError:
         return False
     try:

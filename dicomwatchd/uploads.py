@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicomwatchd import markers
 from dicomwatchd.errors import Permanent
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
-from dicomwatchd import markers
 from dicomwatchd.localfiles import open_root, printable
 from dicomwatchd.ports import Log
 from dicomwatchd.queue import Queue

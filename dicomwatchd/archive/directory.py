@@ -112,9 +112,8 @@ class DirectoryStore:
 
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         folder, own_name = _split(key)
-        with self._archive() as root_fd, _at_work("stat"):
-            with _if_there(root_fd, folder) as folder_fd:
-                seen = None if folder_fd is None else _stat(folder_fd, own_name)
+        with self._archive() as root_fd, _at_work("stat"), _if_there(root_fd, folder) as folder_fd:
+            seen = None if folder_fd is None else _stat(folder_fd, own_name)
         if seen is None:
             return Standing.MISSING
         if (seen.st_dev, seen.st_ino) == (found.st_dev, found.st_ino):
@@ -213,7 +212,7 @@ class DirectoryStore:
         self._capabilities = Capabilities(
             creates_only=refused,
             objects_are_files=True,
-            details={"second creation of a name": "refused" if refused else "accepted"}
+            details={"second creation of a name": "refused" if refused else "accepted"},
         )
         return self._capabilities
 

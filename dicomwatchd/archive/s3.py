@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from dicomwatchd.archive.store import (
     Destination,
     InitStep,
     Receipt,
+    Standing,
     StoredObject,
 )
 from dicomwatchd.archive.wire import Body

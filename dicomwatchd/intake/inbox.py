@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from dicomwatchd import markers
 from dicomwatchd.errors import SourceChanged, Transient
 from dicomwatchd.intake.presence import Presence
-from dicomwatchd import markers
 from dicomwatchd.intake.scan import Globs, Listing, look, marked, walk
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Folder, Gone, take
@@ -207,11 +207,8 @@ class InboxIntake:
 
         marks: set[bytes] = set()
         self._is_inside = markers.is_below(root_fd)
-        if self._is_inside:
-            looks = iter([(b"", marked(root_fd, ITSELF))])
-        else:
-            looks = walk(root_fd, self._globs, unreadable)
-        for parent, listing in looks:
+        itself = [(b"", marked(root_fd, ITSELF))] if self._is_inside else []
+        for parent, listing in itself or walk(root_fd, self._globs, unreadable):
             seen.add(parent)
             self._compare(root_fd, parent, listing, beat)
             if listing.marks:

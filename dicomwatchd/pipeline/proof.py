@@ -241,9 +241,10 @@ def _unlink_if_same(
 ) -> str | None:
     """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
     try:
+        if standing is not None and standing(os.fstat(fd)) is not Standing.APART:
+            raise Itself
         why_kept = _differs(fd, aside, proof, leased)
         if why_kept is None:
-            _require_apart(fd, standing)
             os.unlink(aside.name, dir_fd=aside.fd)  # the one deletion of a patient's file
             return None
     except BaseException:
@@ -254,9 +255,12 @@ def _unlink_if_same(
 
 
 def _require_apart(fd: int, standing: Callable[[os.stat_result], Standing] | None) -> None:
-    """Raises Itself where the object would go, or has gone, with the file."""
-    if standing is not None and standing(os.fstat(fd)) is not Standing.APART:
-        raise Itself
+    """Raises Itself where the object would go with the file, Transient where there is none any more."""
+    match Standing.APART if standing is None else standing(os.fstat(fd)):
+        case Standing.ITSELF:
+            raise Itself
+        case Standing.MISSING:
+            raise Transient("an object is not there any more", code="object-lost")
 
 
 def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str | None:

@@ -130,6 +130,11 @@ def place_of(file: LocalFile) -> Place:
     return Place(Receipt(**found), None if part is None else Span(**part))
 
 
+def path_of(file: LocalFile) -> bytes:
+    """Below its source."""
+    return file.dir + b"/" + file.name if file.dir else file.name
+
+
 def source_of(file: LocalFile, context: Context) -> Source:
     return context.sources()[file.source_id]
 

@@ -15,7 +15,7 @@ from typing import Any
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
-from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, identity_text, local_file
+from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT, Claim, LocalFile, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import require_claim
 
@@ -56,7 +56,8 @@ class Deletions:
                 "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
                 [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
             )
-            self._upload_results(db, files, "verified")
+            if code != OWN_OBJECT:
+                self._upload_results(db, files, "verified")
 
     def kept_without_lease(self, source_id: int, limit: int) -> list[LocalFile]:
         """Some of the files of a source that are kept for want of a read lease, at random."""
