@@ -124,7 +124,7 @@ def write(directory_fd: int, name: bytes, text: bytes) -> bool:
     """Put a mark into a directory that has none; whether there was none. Raises OSError."""
     try:
         fd = os.open(
-            name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640, dir_fd=directory_fd
+            name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory_fd
         )
     except FileExistsError:
         return False

@@ -137,8 +137,8 @@ class Teller:
                 f"inbox {intake.source.name} cannot be opened" for intake in looks.values() if not intake.available
             ]
             + [
-                f"inbox {intake.source.name} holds {intake.own_trees} folders of an archive or of the daemon's own, which"
-                " are left alone; dicomwatchctl quarantine lists them"
+                f"inbox {intake.source.name} holds {intake.own_trees} folders of an archive or of the daemon's own;"
+                " they are left alone, and dicomwatchctl quarantine lists them"
                 for intake in looks.values()
                 if intake.own_trees
             ]

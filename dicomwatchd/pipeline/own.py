@@ -1,7 +1,7 @@
 """Local files that are the archive itself, seen under another path: such a file is no copy, and never goes.
 
-Looked for before anything is decided about a page of files, and, since a mount, a link or a moved folder may come at any
-time, once more when one of them is to go.
+Looked for before anything is decided about a page of files, and, since a mount, a link or a moved folder may come at
+any time, once more when one of them is to go.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.model import FileState, StudyState
 from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.queue.rows import OWN_OBJECT
 from dicomwatchd.queue.schema import Database
 
 
@@ -49,6 +50,11 @@ class Uploads:
                 "SELECT outcome, COUNT(*) AS n FROM upload_results WHERE source_id = ? GROUP BY outcome",
                 (source_id,),
             ).fetchall()
+            own = db.execute(
+                "SELECT dir, name, reason FROM files INDEXED BY files_own_objects"
+                f" WHERE source_id = ? AND state = 'kept' AND code = '{OWN_OBJECT}'",
+                (source_id,),
+            ).fetchall()
         outcomes = {row["outcome"]: row["n"] for row in results}
         failed = [(_path(row), row["reason"] or "cannot be archived") for row in quarantined]
         failed += [(_path(row), row["reason"] or "its study is parked") for row in parked]
@@ -63,7 +69,7 @@ class Uploads:
             deleted=deleted,
             ignored=ignored[0],
             waiting=files - ignored[0] - kept[0] - len(failed),
-            failed=tuple(sorted(failed)),
+            failed=tuple(sorted([*failed, *((_path(row), row["reason"]) for row in own)])),
         )
 
     def conclude(self, source_id: int) -> None:
