@@ -176,6 +176,11 @@ CREATE INDEX files_without_lease ON files (source_id) WHERE state = 'kept' AND c
 CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 'kept' AND receipt IS NULL;
 """
 
+#: Files that are the archive's own objects.
+OWN = """
+CREATE INDEX files_own_objects ON files (source_id) WHERE state = 'kept' AND code = 'own-object';
+"""
+
 
 class Step(NamedTuple):
     """``name`` is for people; ``sql`` are statements, each closed with a semicolon."""
@@ -190,4 +195,5 @@ STEPS: tuple[Step, ...] = (
     Step("counted where it changes", SCALE),
     Step("the audit chain has an id", CHAIN_ID),
     Step("kept for another reason than their inbox's rule", KEPT),
+    Step("the archive's own objects", OWN),
 )

@@ -314,6 +314,30 @@ def test_an_object_of_another_layout_is_known_by_its_path(plain: House, path: by
     assert plain.store.standing(key, path, found) is (Standing.ITSELF if is_one else Standing.APART)
 
 
+def test_a_file_with_the_object_s_own_name_is_taken_for_it(plain: House) -> None:
+    key = next(iter(plain.objects()))
+    found = (plain.pieces.state / "state.db").stat()
+    assert plain.store.standing(key, os.path.basename(key).encode(), found) is Standing.ITSELF
+
+
+def test_what_is_handed_in_and_is_the_archive_counts_as_no_copy(plain: House) -> None:
+    in_the_inbox(plain, "hard link")
+    folder = plain.pieces.root / "handed-in"
+    (plain.pieces.inbox / "A").rename(folder)
+    uploads = plain.pieces.parts.uploads
+    name = uploads.start(str(folder), delete=False)
+    for _ in range(12):
+        for intake in plain.pieces.parts.every_intake():
+            intake.scan_soon()
+            intake.step()
+        plain.pieces.ship()
+        plain.pieces.clock.advance(3)
+    uploads.tend()
+    result = uploads.progress(name)
+    assert result["done"] and not result["deletable"]
+    assert len(result["failed"]) == 3 and result["verified"] == 0
+
+
 def link_it(house: House) -> None:
     """The copy in the inbox is exchanged for the object itself, times and all."""
     [path] = [p for p in house.pieces.left() if p.name == "IM0"]
