@@ -550,8 +550,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _evidence("the listing of another version", " and receipt.version_id is None for", " for"),
     _evidence(
         "what is current is looked at",
-        "            seen = self._store.head(receipt.key)\n        except Permanent:\n            return receipt,",
-        "            seen = self._store.head(receipt.key, receipt.version_id)\n        except Permanent:\n            return receipt,",
+        "            seen = self._store.head(receipt.key)\n        except",
+        "            seen = self._store.head(receipt.key, receipt.version_id)\n        except",
     ),
     _evidence(
         "what is current is read", "self._store.read(receipt.key)", "self._store.read(receipt.key, receipt.version_id)"
@@ -610,14 +610,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _queue(
         "a file that goes is counted no more",
-        "schema.py",
+        "steps.py",
         "CREATE TRIGGER files_go AFTER DELETE ON files BEGIN\n  UPDATE file_counts SET files = files - 1",
         "CREATE TRIGGER files_go AFTER DELETE ON files BEGIN\n  UPDATE file_counts SET files = files - 0",
         PLANS,
     ),
     _queue(
         "a study that changes its state is counted anew",
-        "schema.py",
+        "steps.py",
         "AFTER UPDATE OF state ON studies WHEN OLD.state != NEW.state BEGIN",
         "AFTER UPDATE OF state ON studies WHEN OLD.state = NEW.state BEGIN",
         PLANS,
