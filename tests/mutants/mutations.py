@@ -246,7 +246,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        manifest = next_manifest(shipment, context, above)\n        asked_at = 1e12\n",
         CURRENT,
     ),
-    _stage("dated at all", "map=shipment.run, now=context.clock.now\n", "map=shipment.run\n", CURRENT, "shipment.py"),
+    _stage("dated at all", ", now=context.clock.now)", ")", CURRENT, "shipment.py"),
     _stage(
         "the version that is current",
         "(place := place_of(file)).receipt.version_id != version_id",
