@@ -236,10 +236,14 @@ class InboxIntake:
         for parent in self._arrivals.known_directories(self.source.source_id):
             if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):
                 self._look_again(root_fd, parent, beat)
-        self._unreadable.end_look(seen, failed)
-        for parent, name in map(place_of, failed):
-            if name not in self._arrivals.known(self.source.source_id, parent):
+        healed = self._unreadable.end_look(seen, failed)
+        for path in (*failed, *healed):
+            parent, name = place_of(path)
+            known = self._arrivals.known(self.source.source_id, parent).get(name)
+            if path in failed and known is None:
                 self._take(unreadable(parent, name, NOT_TO_BE_LISTED))
+            elif path in healed and known is not None and known.code == UNREADABLE:
+                self._arrivals.forget([known.file_id])
         self._flush()
         if self._settling.overflowed:
             self._next_scan = self._clock.monotonic() + max(self._settings.settle_seconds, 0.5)

@@ -43,9 +43,10 @@ class Unreadable:
             return set()
         return {*listing.unreadable, *(name for above, name in map(place_of, self._folders) if above == parent)}
 
-    def end_look(self, seen: Iterable[bytes], failed: Mapping[bytes, int | None]) -> None:
-        """A whole look has ended: it went through the folders ``seen``, and ``failed`` (folder to errno) at these."""
-        self._folders = set(failed)
+    def end_look(self, seen: Iterable[bytes], failed: Mapping[bytes, int | None]) -> set[bytes]:
+        """A whole look has ended: it went through the folders ``seen``, and ``failed`` (folder to errno) at these.
+        Returns the folders that can be listed by now."""
+        healed, self._folders = self._folders - set(failed), set(failed)
         self._entries = {parent: count for parent in seen if (count := self._entries.get(parent))}
         count = len(self)
         if count and count != self._told:
@@ -59,6 +60,7 @@ class Unreadable:
         elif self._told and not count:
             self._log.info("intake-readable", "what could not be read can be read again", inbox=self._inbox)
         self._told = count
+        return healed
 
 
 def unreadable(parent: bytes, name: bytes, reason: str) -> Arrival:
