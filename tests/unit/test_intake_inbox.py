@@ -606,7 +606,7 @@ def test_an_inbox_that_was_removed_holds_no_study(two: Pieces) -> None:
     for _ in range(3):
         two.clock.advance(10.1)
         two.look()
-        two.queue.arrivals.retire(intake.source.source_id for intake in two.intakes if intake.holds)
+        two.parts.tend()
         two.ship()
     assert [intake.holds for intake in two.intakes] == [False, True]
     assert two.archived() == {m.sha256 for m in made} and two.queue.reports.unfinished()["moving"] == 0

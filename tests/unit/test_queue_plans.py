@@ -13,7 +13,8 @@ import pytest
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState, Uid
 from dicomwatchd.queue.rows import Arrival
-from dicomwatchd.queue.schema import STEPS, open_writer
+from dicomwatchd.queue.schema import open_writer
+from dicomwatchd.queue.steps import STEPS
 from tests.unit.queues import STUDY, Bench
 
 #: Tables that hold a row for each file, study, series, deletion or change of state.
