@@ -309,4 +309,5 @@ def _due_at(file: LocalFile, context: Context) -> float | None:
         return 0.0
     if rule.keep_seconds is None:
         return None
-    return context.clock.now() + rule.keep_seconds if file.due_at is None else file.due_at
+    due_at = context.deletions.due_before(file) if file.due_at is None else file.due_at
+    return context.clock.now() + rule.keep_seconds if due_at is None else due_at
