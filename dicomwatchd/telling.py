@@ -116,6 +116,7 @@ class Teller:
                     **inbox,
                     "state": "away" if (look := looks.get(inbox["name"])) and not look.available else "open",
                     "last_scan_seconds": look and look.last_scan_seconds,
+                    "unreadable": look.unreadable if look else 0,
                 }
                 for inbox in inboxes
             ],
@@ -135,6 +136,12 @@ class Teller:
             "backoff": dispatcher.backoff.remaining(),
             "problems": [
                 f"inbox {intake.source.name} cannot be opened" for intake in looks.values() if not intake.available
+            ]
+            + [
+                f"inbox {look.source.name}: entries that cannot be read, {look.unreadable}; dicomwatchctl quarantine"
+                " names them"
+                for look in looks.values()
+                if look.unreadable
             ]
             + [
                 f"inbox {intake.source.name} holds {intake.own_trees} folders of an archive or of the daemon's own;"
