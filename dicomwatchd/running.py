@@ -143,7 +143,9 @@ class Running:
         self._anchoring = Anchoring(
             self.queue.audit, archive.store, clock, journal, lambda: self._dispatcher.backoff.in_trouble
         )
-        self.uploads = UploadDesk(self.queue, self._start_upload_intake, self._own_folders(), journal)
+        self.uploads = UploadDesk(
+            self.queue, self._start_upload_intake, self._own_folders(), journal, clock, self._forget
+        )
         self._watcher: Watcher | None = None
         self._control: ControlServer | None = None
         if not archive.store.capabilities.creates_only:
@@ -325,6 +327,9 @@ class Running:
 
         return intake, end
 
+    def _forget(self, source: Source) -> None:
+        self._sources.pop(source.source_id, None)
+
     def _thread(
         self,
         name: str,
@@ -358,7 +363,7 @@ class Running:
 
     def _after_archive(self, source: Source) -> AfterArchive:
         if source.kind == "upload":
-            return AfterArchive(delete=source.delete_local)
+            return AfterArchive(delete=self.uploads.deletes(source))
         box = next((box for box in self._config.inboxes if box.name == source.name), None)
         if box is None:
             return AfterArchive(delete=False)

@@ -181,8 +181,35 @@ CREATE INDEX files_without_lease ON files (source_id) WHERE state = 'kept' AND c
 CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 'kept' AND receipt IS NULL;
 """
 
+#: An upload from its beginning to thirty days after its end. What is still owed an account stands in upload_results: a
+#: row for each file that was seen in the folder and not deleted on proof.
+UPLOADS = """
+CREATE TABLE uploads (
+  source_id INTEGER PRIMARY KEY,      -- of sources, while it is under way; never given again
+  name TEXT NOT NULL UNIQUE,
+  path BLOB NOT NULL,
+  delete_local INTEGER NOT NULL,
+  root TEXT,                          -- dev:inode of the folder that was handed in
+  started_at REAL NOT NULL,
+  stage TEXT NOT NULL,                -- running | cancelling | ended
+  deleted_files INTEGER NOT NULL DEFAULT 0,
+  ended_at REAL,
+  result TEXT                         -- JSON, once it has ended
+);
+CREATE INDEX uploads_ended ON uploads (ended_at) WHERE stage = 'ended';
+CREATE INDEX uploads_open ON uploads (stage) WHERE stage != 'ended';
+INSERT INTO uploads (source_id, name, path, delete_local, started_at, stage, deleted_files)
+  SELECT source_id, name, path, delete_local, created_at, 'running',
+    (SELECT COUNT(*) FROM upload_results r WHERE r.source_id = s.source_id AND r.outcome = 'deleted')
+  FROM sources s WHERE kind = 'upload';
+DELETE FROM upload_results WHERE outcome = 'deleted' OR source_id NOT IN (SELECT source_id FROM uploads);
+INSERT OR IGNORE INTO upload_results (source_id, dir, name, outcome)
+  SELECT source_id, dir, name, CASE state WHEN 'kept' THEN 'verified' ELSE 'seen' END FROM files
+  WHERE source_id IN (SELECT source_id FROM uploads);
+"""
+
 #: What takes a state of version 0, 1, 2 ... to the next one. A released step is never changed: the next is added.
-STEPS: tuple[str, ...] = (TABLES, SCALE, CHAIN_ID, KEPT)
+STEPS: tuple[str, ...] = (TABLES, SCALE, CHAIN_ID, KEPT, UPLOADS)
 VERSION = len(STEPS)
 
 
