@@ -40,13 +40,14 @@ def of_ended(
         and progress.verified == findings.archived + progress.deleted
         and progress.ignored == findings.ignored
         and progress.verified + progress.ignored == progress.files
+        and progress.verified > 0
     )
     return {
         **_describe(upload, progress, named, count, outcome),
         "done": True,
         "outcome": outcome,
         "complete": complete,
-        "deletable": complete and progress.verified > 0,
+        "deletable": complete,
         "ended_at": timestamp(now),
     }
 

@@ -181,7 +181,10 @@ class UploadDesk:
             return False
         with self._lock:
             job = self._jobs.get(source.name)
-        return job is not None and job.upload.stage == "running"
+        if job is not None:
+            return job.upload.stage == "running"
+        known = self._queue.uploads.known(source.name)  # at the start, before it was resumed
+        return known is not None and known.upload.stage == "running"
 
     # -- to the end -------------------------------------------------------------------------------------------------
 

@@ -256,6 +256,7 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
             clock=context.clock,
             left_aside=context.left_aside,
             alive=context.alive,
+            may_go=lambda file: (due_at := _due_at(file, context)) is not None and due_at <= now(),
             needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
         )
         _keep_unleased(outcome.unleased, shipment, context)

@@ -1,4 +1,4 @@
-"""Opening the state database: its tables, its version gate, and the rule of a single writer."""
+"""Opening the state database: its version gate, its upgrade, and the rule of a single writer."""
 
 from __future__ import annotations
 
@@ -12,204 +12,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dicomwatchd.errors import Fatal, Transient
+from dicomwatchd.queue.steps import STEPS, Step
 
 DATABASE = "state.db"
-TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-
--- Where files come from: the configured inboxes, and folders handed in once by `upload`.
--- AUTOINCREMENT: a number is never given again, for commits, audit entries and running shipments go by it.
-CREATE TABLE sources (
-  source_id INTEGER PRIMARY KEY AUTOINCREMENT,
-  name TEXT NOT NULL UNIQUE,
-  path BLOB NOT NULL,
-  kind TEXT NOT NULL,                 -- inbox | upload
-  delete_local INTEGER NOT NULL,      -- upload --delete
-  created_at REAL NOT NULL,
-  scanned_at REAL                     -- end of the last whole look
-);
-
--- Files that are there and known. A row goes when its file is deleted on proof, has changed, or is gone.
-CREATE TABLE files (
-  file_id INTEGER PRIMARY KEY AUTOINCREMENT,
-  source_id INTEGER NOT NULL REFERENCES sources,
-  dir BLOB NOT NULL,                  -- below the source, '' is the source itself
-  name BLOB NOT NULL,
-  identity TEXT NOT NULL,             -- dev:inode:size:mtime_ns:ctime_ns (64 bit unsigned would not fit INTEGER)
-  size_bytes INTEGER NOT NULL,
-  state TEXT NOT NULL,
-  seen_at REAL NOT NULL,
-  study_uid TEXT, series_uid TEXT, sop_instance_uid TEXT, sop_class_uid TEXT, transfer_syntax_uid TEXT,
-  repairs TEXT NOT NULL DEFAULT '[]',
-  code TEXT, reason TEXT,             -- of quarantine
-  key_attempt INTEGER NOT NULL DEFAULT 1,
-  sha256 TEXT, receipt TEXT,          -- once sent
-  evidence TEXT, evidence_at REAL, evidence_token INTEGER,   -- once verified, by which claim
-  due_at REAL,                        -- of a kept file: when its time of deletion comes
-  UNIQUE (source_id, dir, name)
-);
-CREATE INDEX files_of_study ON files (study_uid, state);
-CREATE INDEX files_by_state ON files (state, due_at);
-
-CREATE TABLE studies (
-  study_uid TEXT PRIMARY KEY,
-  state TEXT NOT NULL,
-  token INTEGER NOT NULL DEFAULT 0,   -- fencing: grows with each claim and each revocation of one
-  claimed INTEGER NOT NULL DEFAULT 0,
-  queued_at REAL,
-  not_before REAL NOT NULL DEFAULT 0,
-  attempts INTEGER NOT NULL DEFAULT 0,
-  revision INTEGER NOT NULL DEFAULT 0,
-  changed_at REAL NOT NULL,
-  archived_at REAL,
-  code TEXT, reason TEXT,             -- of the last failure, or of parking
-  patient_id TEXT NOT NULL DEFAULT '',
-  flags TEXT NOT NULL DEFAULT '[]',
-  attributes TEXT NOT NULL DEFAULT '{}',
-  damaged_keys TEXT NOT NULL DEFAULT '[]'
-) WITHOUT ROWID;
-CREATE INDEX studies_by_state ON studies (state, claimed, queued_at);
-
-CREATE TABLE series (
-  study_uid TEXT NOT NULL, series_uid TEXT NOT NULL, attributes TEXT NOT NULL,
-  PRIMARY KEY (study_uid, series_uid)
-) WITHOUT ROWID;
-
--- The quiet timer of an arriving study, one a source: quiet is set once that source was looked at after quiet_at.
-CREATE TABLE arrivals (
-  study_uid TEXT NOT NULL, source_id INTEGER NOT NULL,
-  set_at REAL NOT NULL,               -- when quiet_at was worked out: tells of a clock that was set back since
-  quiet_at REAL NOT NULL, quiet INTEGER NOT NULL DEFAULT 0,
-  PRIMARY KEY (study_uid, source_id)
-) WITHOUT ROWID;
-CREATE INDEX arrivals_due ON arrivals (source_id, quiet, quiet_at);
-
-CREATE TABLE transitions (
-  transition_id INTEGER PRIMARY KEY,
-  study_uid TEXT NOT NULL, at REAL NOT NULL, old TEXT NOT NULL, event TEXT NOT NULL, new TEXT NOT NULL
-);
-CREATE INDEX transitions_of_study ON transitions (study_uid);
-
-CREATE TABLE shipments (
-  shipment_id INTEGER PRIMARY KEY,
-  study_uid TEXT NOT NULL, source TEXT NOT NULL, revision INTEGER NOT NULL,
-  started_at REAL NOT NULL, finished_at REAL NOT NULL,
-  files INTEGER NOT NULL, bytes INTEGER NOT NULL, retries INTEGER NOT NULL,
-  stages TEXT NOT NULL                -- {"upload": {"files":, "bytes":, "seconds":}, ...}
-);
-CREATE INDEX shipments_by_time ON shipments (finished_at);
-CREATE INDEX shipments_of_study ON shipments (study_uid);
-
--- Outcome of each file handed in by `upload`, for the sentence at its end.
-CREATE TABLE upload_results (
-  source_id INTEGER NOT NULL, dir BLOB NOT NULL, name BLOB NOT NULL,
-  outcome TEXT NOT NULL,              -- verified | deleted
-  PRIMARY KEY (source_id, dir, name)
-) WITHOUT ROWID;
-
--- Append-only, each entry's hash over the one before it: what was deleted, when, on what evidence.
-CREATE TABLE audit (
-  sequence INTEGER PRIMARY KEY,
-  study_uid TEXT NOT NULL,
-  entry TEXT NOT NULL,                -- canonical JSON, holds sequence, time, kind and the previous entry's hash
-  hash TEXT NOT NULL                  -- SHA-256 of entry
-);
-CREATE INDEX audit_of_study ON audit (study_uid);
-"""
-
-#: What is asked often costs the same with a thousand files as with a million. Files and studies are counted where they
-#: come, go and change their state. An index holds only the rows that it is asked for: what is archived is in none of
-#: them, however much that becomes, and a file's way through its states touches one index in place of two. The queries
-#: name these states as text, for an index of some rows serves no query that leaves them open.
-SCALE = """
-CREATE TABLE file_counts (
-  source_id INTEGER NOT NULL, state TEXT NOT NULL,
-  files INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
-  PRIMARY KEY (source_id, state)
-) WITHOUT ROWID;
-INSERT INTO file_counts SELECT source_id, state, COUNT(*), SUM(size_bytes) FROM files GROUP BY source_id, state;
-CREATE TRIGGER files_come AFTER INSERT ON files BEGIN
-  INSERT INTO file_counts VALUES (NEW.source_id, NEW.state, 1, NEW.size_bytes)
-    ON CONFLICT DO UPDATE SET files = files + 1, size_bytes = size_bytes + excluded.size_bytes;
-END;
-CREATE TRIGGER files_go AFTER DELETE ON files BEGIN
-  UPDATE file_counts SET files = files - 1, size_bytes = size_bytes - OLD.size_bytes
-    WHERE source_id = OLD.source_id AND state = OLD.state;
-END;
-CREATE TRIGGER files_change AFTER UPDATE OF source_id, state, size_bytes ON files
-  WHEN OLD.state != NEW.state OR OLD.size_bytes != NEW.size_bytes OR OLD.source_id != NEW.source_id BEGIN
-  UPDATE file_counts SET files = files - 1, size_bytes = size_bytes - OLD.size_bytes
-    WHERE source_id = OLD.source_id AND state = OLD.state;
-  INSERT INTO file_counts VALUES (NEW.source_id, NEW.state, 1, NEW.size_bytes)
-    ON CONFLICT DO UPDATE SET files = files + 1, size_bytes = size_bytes + excluded.size_bytes;
-END;
-
-CREATE TABLE study_counts (state TEXT PRIMARY KEY, studies INTEGER NOT NULL) WITHOUT ROWID;
-INSERT INTO study_counts SELECT state, COUNT(*) FROM studies GROUP BY state;
-CREATE TRIGGER studies_come AFTER INSERT ON studies BEGIN
-  INSERT INTO study_counts VALUES (NEW.state, 1) ON CONFLICT DO UPDATE SET studies = studies + 1;
-END;
-CREATE TRIGGER studies_go AFTER DELETE ON studies BEGIN
-  UPDATE study_counts SET studies = studies - 1 WHERE state = OLD.state;
-END;
-CREATE TRIGGER studies_change AFTER UPDATE OF state ON studies WHEN OLD.state != NEW.state BEGIN
-  UPDATE study_counts SET studies = studies - 1 WHERE state = OLD.state;
-  INSERT INTO study_counts VALUES (NEW.state, 1) ON CONFLICT DO UPDATE SET studies = studies + 1;
-END;
-
-DROP INDEX files_by_state;
-CREATE INDEX files_due ON files (due_at) WHERE state = 'kept' AND due_at IS NOT NULL;
-CREATE INDEX files_aside ON files (study_uid) WHERE state = 'aside';
-CREATE INDEX files_quarantined ON files (seen_at) WHERE state = 'quarantined';
-
-DROP INDEX studies_by_state;
-CREATE INDEX studies_open ON studies (state) WHERE state != 'archived';
-CREATE INDEX studies_by_turn ON studies (queued_at, not_before) WHERE state = 'queued' AND claimed = 0;
-CREATE INDEX studies_by_try ON studies (not_before) WHERE state = 'queued' AND claimed = 0;
-
-CREATE INDEX arrivals_set ON arrivals (set_at);
-CREATE INDEX arrivals_quiet ON arrivals (study_uid) WHERE quiet = 1;
-"""
-
-#: Names the audit chain in what is published of it: one for each state, random, so that several daemons, and a state
-#: that was lost and made anew, are told apart.
-CHAIN_ID = "INSERT INTO meta (key, value) VALUES ('audit_chain', lower(hex(randomblob(16))));"
-
-#: Files that are kept for another reason than their inbox's rule, which are few.
-KEPT = """
-CREATE INDEX files_without_lease ON files (source_id) WHERE state = 'kept' AND code = 'no-lease';
-CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 'kept' AND receipt IS NULL;
-"""
-
-#: An upload from its beginning to thirty days after its end. What is still owed an account stands in upload_results: a
-#: row for each file that was seen in the folder and not deleted on proof.
-UPLOADS = """
-CREATE TABLE uploads (
-  source_id INTEGER PRIMARY KEY,      -- of sources, while it is under way; never given again
-  name TEXT NOT NULL UNIQUE,
-  path BLOB NOT NULL,
-  delete_local INTEGER NOT NULL,
-  root TEXT,                          -- dev:inode of the folder that was handed in
-  started_at REAL NOT NULL,
-  stage TEXT NOT NULL,                -- running | cancelling | ended
-  deleted_files INTEGER NOT NULL DEFAULT 0,
-  ended_at REAL,
-  result TEXT                         -- JSON, once it has ended
-);
-CREATE INDEX uploads_ended ON uploads (ended_at) WHERE stage = 'ended';
-CREATE INDEX uploads_open ON uploads (stage) WHERE stage != 'ended';
-INSERT INTO uploads (source_id, name, path, delete_local, started_at, stage, deleted_files)
-  SELECT source_id, name, path, delete_local, created_at, 'running',
-    (SELECT COUNT(*) FROM upload_results r WHERE r.source_id = s.source_id AND r.outcome = 'deleted')
-  FROM sources s WHERE kind = 'upload';
-DELETE FROM upload_results WHERE outcome = 'deleted' OR source_id NOT IN (SELECT source_id FROM uploads);
-INSERT OR IGNORE INTO upload_results (source_id, dir, name, outcome)
-  SELECT source_id, dir, name, CASE state WHEN 'kept' THEN 'verified' ELSE 'seen' END FROM files
-  WHERE source_id IN (SELECT source_id FROM uploads);
-"""
-
-#: What takes a state of version 0, 1, 2 ... to the next one. A released step is never changed: the next is added.
-STEPS: tuple[str, ...] = (TABLES, SCALE, CHAIN_ID, KEPT, UPLOADS)
 VERSION = len(STEPS)
 
 
@@ -250,7 +55,7 @@ class Database:
                 self._lock_fd = None
 
 
-def open_writer(state_directory: Path, steps: Sequence[str] = STEPS) -> Database:
+def open_writer(state_directory: Path, steps: Sequence[Step] = STEPS) -> Database:
     """Open the state for the daemon, making it where there is none and bringing an older one up to date, each step
     whole or not at all. Raises Fatal when another daemon has it, when it is damaged, or when a newer program wrote
     it; Transient when the disk is full."""
@@ -271,8 +76,8 @@ def open_writer(state_directory: Path, steps: Sequence[str] = STEPS) -> Database
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        for number in range(version, len(steps)):
-            connection.executescript(f"BEGIN IMMEDIATE; {steps[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+        for number, step in list(enumerate(steps, 1))[version:]:
+            connection.executescript(f"BEGIN IMMEDIATE; {step.sql} PRAGMA user_version = {number}; COMMIT;")
         stack.pop_all()
     return Database(connection, lock_fd)
 

@@ -108,8 +108,8 @@ class Uploads:
 
     def cancel(self, source_id: int) -> None:
         """What is known of the upload's files is dropped, and with it every hold on their studies; nothing in the
-        folder is touched. From this commit on no deletion of a file of it is authorised; one that is stays on its way. Does
-        nothing to an upload that is being cancelled already, or has ended."""
+        folder is touched. From this commit on no deletion of a file of it is authorised; one that is stays on its way.
+        Does nothing to an upload that is being cancelled already, or has ended."""
         moved: list[Transition] = []
         with self._database.write() as db:
             if not db.execute(

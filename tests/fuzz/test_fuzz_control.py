@@ -23,7 +23,19 @@ from tests.unit.queues import StandingClock
 
 SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-COMMANDS = ("status", "queue", "quarantine", "show", "stats", "prove", "retry", "doctor", "upload-list", "upload-show", "upload-cancel")
+COMMANDS = (
+    "status",
+    "queue",
+    "quarantine",
+    "show",
+    "stats",
+    "prove",
+    "retry",
+    "doctor",
+    "upload-list",
+    "upload-show",
+    "upload-cancel",
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),

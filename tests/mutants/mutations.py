@@ -548,14 +548,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _queue(
         "a file that goes is counted no more",
-        "schema.py",
+        "steps.py",
         "CREATE TRIGGER files_go AFTER DELETE ON files BEGIN\n  UPDATE file_counts SET files = files - 1",
         "CREATE TRIGGER files_go AFTER DELETE ON files BEGIN\n  UPDATE file_counts SET files = files - 0",
         PLANS,
     ),
     _queue(
         "a study that changes its state is counted anew",
-        "schema.py",
+        "steps.py",
         "AFTER UPDATE OF state ON studies WHEN OLD.state != NEW.state BEGIN",
         "AFTER UPDATE OF state ON studies WHEN OLD.state = NEW.state BEGIN",
         PLANS,

@@ -15,7 +15,7 @@ from dicomwatchd.pipeline import anchoring
 from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.queue import audit, open_queue
 from dicomwatchd.queue.audit import FIRST
-from dicomwatchd.queue.schema import TABLES
+from dicomwatchd.queue.steps import TABLES
 from tests.pieces import Log
 from tests.unit.memory_archive import MemoryStore
 from tests.unit.queues import STUDY, Bench

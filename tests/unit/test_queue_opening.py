@@ -15,8 +15,11 @@ import pytest
 from dicomwatchd.errors import DicomwatchdError, Fatal, Transient
 from dicomwatchd.model import StudyState
 from dicomwatchd.queue import known_archive_id, open_queue, open_queue_to_read
-from dicomwatchd.queue.schema import DATABASE, STEPS, VERSION, Database, open_writer
+from dicomwatchd.queue.schema import DATABASE, VERSION, Database, open_writer
+from dicomwatchd.queue.steps import STEPS, Step
 from tests.unit.queues import STUDY, Bench, StandingClock
+
+COLOUR = Step("files have a colour", "ALTER TABLE files ADD COLUMN colour TEXT;")
 
 
 @pytest.fixture
@@ -104,7 +107,7 @@ def test_a_start_that_was_killed_before_the_tables_were_made(tmp_path: Path) -> 
 
 def test_tables_are_made_at_once_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(Fatal):
-        open_writer(tmp_path, [STEPS[0] + "CREATE TABLE nonsense (;"])
+        open_writer(tmp_path, [Step("nonsense", STEPS[0].sql + "CREATE TABLE nonsense (;")])
     bench = Bench(tmp_path)
     bench.add("IM1")
     bench.queue.close()
@@ -114,7 +117,7 @@ def test_an_older_state_is_brought_up_to_date_and_loses_nothing(bench: Bench) ->
     bench.add("IM1")
     before = [tuple(row) for row in bench.rows("SELECT * FROM files")]
     bench.queue.close()
-    later = [*STEPS, "ALTER TABLE files ADD COLUMN colour TEXT;", "UPDATE files SET colour = 'grey';"]
+    later = [*STEPS, COLOUR, Step("all are grey", "UPDATE files SET colour = 'grey';")]
     database = open_writer(bench.directory, later)
     with database.read() as db:
         found = [tuple(row) for row in db.execute("SELECT * FROM files")]
@@ -130,9 +133,9 @@ def test_a_step_that_fails_leaves_the_state_at_the_last_one_that_did_not(bench: 
     with pytest.raises(Fatal):
         open_writer(
             bench.directory,
-            [*STEPS, "ALTER TABLE files ADD COLUMN colour TEXT;", "DELETE FROM files; CREATE TABLE nonsense (;"],
+            [*STEPS, COLOUR, Step("nonsense", "DELETE FROM files; CREATE TABLE nonsense (;")],
         )
-    database = open_writer(bench.directory, [*STEPS, "ALTER TABLE files ADD COLUMN colour TEXT;"])
+    database = open_writer(bench.directory, [*STEPS, COLOUR])
     with database.read() as db:
         assert db.execute("SELECT COUNT(*), COUNT(colour) FROM files").fetchone()[:] == (1, 0)
         assert db.execute("PRAGMA user_version").fetchone()[0] == len(STEPS) + 1

@@ -13,11 +13,14 @@ import pytest
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState, Uid
 from dicomwatchd.queue.rows import Arrival
-from dicomwatchd.queue.schema import STEPS, open_writer
+from dicomwatchd.queue.schema import open_writer
+from dicomwatchd.queue.steps import STEPS
 from tests.unit.queues import STUDY, Bench
 
 #: Tables that hold a row for each file, study, series, deletion or change of state.
-LARGE = frozenset({"files", "studies", "series", "arrivals", "transitions", "shipments", "audit", "upload_results", "uploads"})
+LARGE = frozenset(
+    {"files", "studies", "series", "arrivals", "transitions", "shipments", "audit", "upload_results", "uploads"}
+)
 #: Indexes of what is in a certain state: walked whole, they hold only what is asked for.
 SMALL = frozenset({"files_aside", "files_quarantined", "studies_by_turn", "arrivals_quiet"})
 

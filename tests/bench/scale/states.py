@@ -19,7 +19,7 @@ from dicomwatchd.pipeline.stages import COMMIT_EVERY, VERIFY_PAGE
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Arrival, LocalFile, Source
-from dicomwatchd.queue.schema import STEPS
+from dicomwatchd.queue.steps import STEPS
 
 FILES_A_STUDY = 100
 #: So many studies arrive side by side, a few files of each at a time: as from several modalities.
@@ -157,7 +157,7 @@ class State:
 
 def filled(folder: Path, files: int, copy: Path) -> State:
     """A state with so many files queued, in ``copy``. It is filled once, for these tables, and kept in ``folder``."""
-    tables = hashlib.sha256("".join(STEPS).encode()).hexdigest()[:8]
+    tables = hashlib.sha256("".join(step.sql for step in STEPS).encode()).hexdigest()[:8]
     kept = folder / f"queue-{files}-{tables}"
     if not kept.is_dir():
         print(f"queueing {files:,} files ...", flush=True)
