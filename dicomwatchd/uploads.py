@@ -18,10 +18,11 @@ from dicomwatchd import upload_result
 from dicomwatchd.errors import DicomwatchdError, Permanent, Stopping, Transient
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.lastlook import VANISHED, Findings, LastLook
+from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.localfiles import open_root
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue import Queue
-from dicomwatchd.queue.rows import Source
+from dicomwatchd.queue.rows import Root, Source
 from dicomwatchd.queue.uploads import LISTED, Upload, Uploads
 from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.upload_result import CANCELLED, FINISHED, GONE
@@ -114,10 +115,9 @@ class UploadDesk:
         except OSError as error:
             raise _unreadable(path) from error
         try:
-            found = os.fstat(root_fd)
+            root = root_of(root_fd)
         finally:
             os.close(root_fd)
-        root = (found.st_dev, found.st_ino)
         with self._lock:
             if (running := self._running_of(os.fsencode(real), root)) is not None:
                 return self._join(running, delete=delete)
@@ -325,16 +325,17 @@ class UploadDesk:
         with self._lock:
             self._jobs[upload.source.name] = _Job(upload, intake, stop)
 
-    def _running_of(self, path: bytes, root: tuple[int, int]) -> Upload | None:
+    def _running_of(self, path: bytes, root: Root) -> Upload | None:
         """The upload of this very folder, under this path or another one. One of another folder that stood under this
         path before has lost it for good."""
         for job in list(self._jobs.values()):
             upload = job.upload
             if upload.stage != "running":
                 continue
-            if upload.root == root or (upload.root is None and upload.source.path == path):
+            same_path = upload.source.path == path
+            if upload.root.is_same(root) if upload.root is not None else same_path:
                 return upload
-            if upload.source.path == path:
+            if same_path:
                 self._end(job, GONE, None)
         return None
 

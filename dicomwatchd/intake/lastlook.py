@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dicomwatchd.errors import Transient
+from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.intake.scan import MAX_DEPTH, join
 from dicomwatchd.localfiles import ASIDE, directory
 from dicomwatchd.model import FileIdentity, FileState
-from dicomwatchd.queue.rows import Known, identity_text
+from dicomwatchd.queue.rows import UNREADABLE, Known, Root, identity_text
 from dicomwatchd.queue.uploads import LISTED, Named
 
 AGAIN = "then hand the folder in again"
@@ -69,7 +70,7 @@ class LastLook:
 
     def __init__(
         self,
-        root: tuple[int, int] | None,
+        root: Root | None,
         known: Callable[[bytes], Mapping[bytes, Known]],
         directories: Callable[[], list[bytes]],
         vanished: Callable[[int], tuple[int, list[tuple[bytes, str]]]],
@@ -90,8 +91,7 @@ class LastLook:
 
     def _look(self, root_fd: int, beat: Callable[[], None]) -> Findings:
         findings = Findings()
-        found = os.fstat(root_fd)
-        if (found.st_dev, found.st_ino) != self._root:
+        if self._root is None or not root_of(root_fd).is_same(self._root):
             findings.name(b"", EXCHANGED)
             return findings
         unread = self._unread()
@@ -109,7 +109,7 @@ class LastLook:
         for parent in self._directories():
             if parent not in seen:
                 for name, one in self._known(parent).items():
-                    if one.state is not FileState.ASIDE:
+                    if _is_of_a_file(one):
                         findings.name(join(parent, name), VANISHED[_how_far(one)], news=True)
         count, gone = self._vanished(LISTED)
         for path, how_far in gone:
@@ -145,7 +145,7 @@ class LastLook:
         for name, identity in here.items():
             _compare(findings, join(parent, name), identity, known.get(name), unread)
         for name, one in known.items():
-            if name not in here and one.state is not FileState.ASIDE:
+            if name not in here and _is_of_a_file(one):
                 findings.name(join(parent, name), VANISHED[_how_far(one)], news=True)
         return sorted(below, reverse=True)
 
@@ -168,7 +168,9 @@ class LastLook:
 
 
 def _compare(findings: Findings, path: bytes, identity: str, known: Known | None, unread: Mapping[bytes, int]) -> None:
-    if known is None or known.state is FileState.ASIDE:
+    if known is not None and known.code == UNREADABLE:
+        findings.name(path, BROKEN.format(errno="the medium reports an error"))
+    elif known is None or known.state is FileState.ASIDE:
         if (number := unread.get(path)) is not None:
             findings.name(path, BROKEN.format(errno=errno.errorcode.get(number, number)))
         else:
@@ -191,6 +193,11 @@ def _trouble(findings: Findings, path: bytes, error: OSError, why: str) -> None:
         findings.name(path, VANISHED["seen"], news=True)
         return
     findings.name(path, why.format(errno=errno.errorcode.get(error.errno or 0, str(error.errno))))
+
+
+def _is_of_a_file(one: Known) -> bool:
+    """Not of one that is on its way out, nor of what could not be looked at."""
+    return one.state is not FileState.ASIDE and one.code != UNREADABLE
 
 
 def _how_far(one: Known) -> str:

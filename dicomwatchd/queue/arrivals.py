@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.rows import Arrival, Known, Source, Transition, identity_text
+from dicomwatchd.queue.remounts import Remounts
+from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Source, Transition, identity_text
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
@@ -24,6 +25,7 @@ class Arrivals:
         self._database = database
         self._clock = clock
         self._announce = announce
+        self.remounts = Remounts(database, clock)
 
     # -- sources ----------------------------------------------------------------------------------------------
 
@@ -56,21 +58,30 @@ class Arrivals:
             db.execute("UPDATE sources SET scanned_at = ? WHERE source_id = ?", (self._clock.now(), source_id))
 
     def retire(self, active: Iterable[int]) -> None:
-        """Sources that nobody looks at any more hold up no study: their quiet timers count as run out. A study that
-        arrives and that no source holds up at all is not held either."""
+        """Sources that nobody looks at any more, or that are not there, hold up no study: their quiet timers count as
+        run out. To be called again and again, since what happens elsewhere to a study restarts its timers."""
         keep = set(active)
+        with self._database.read() as db:
+            rows = db.execute("SELECT DISTINCT source_id FROM arrivals WHERE quiet = 0").fetchall()
+        idle = [row["source_id"] for row in rows if row["source_id"] not in keep]
+        if not idle:
+            return
         with self._database.write() as db:
-            for row in db.execute("SELECT DISTINCT source_id FROM arrivals").fetchall():
-                if row["source_id"] not in keep:
-                    db.execute("UPDATE arrivals SET quiet = 1 WHERE source_id = ?", (row["source_id"],))
+            db.executemany("UPDATE arrivals SET quiet = 1 WHERE source_id = ?", [(one,) for one in idle])
             moved = self._queue_quiet(db)
-            now = self._clock.now()
-            unheld = db.execute(
+        self._tell(moved)
+
+    def release_unheld(self) -> None:
+        """At start: a study that arrives, and that no source holds up at all, waits for nobody. Nothing leaves one
+        behind so any more; older versions of the program did."""
+        now = self._clock.now()
+        with self._database.write() as db:
+            rows = db.execute(
                 "SELECT study_uid FROM studies s WHERE s.state != 'archived' AND s.state = ? AND NOT EXISTS"
                 " (SELECT 1 FROM arrivals a WHERE a.study_uid = s.study_uid)",
                 (StudyState.ARRIVING,),
             ).fetchall()
-            moved += [leave_arriving(db, row["study_uid"], now, now) for row in unheld]
+            moved = [leave_arriving(db, row["study_uid"], now, now) for row in rows]
         self._tell(moved)
 
     # -- files ------------------------------------------------------------------------------------------------
@@ -335,7 +346,7 @@ def _owe_an_account(db: sqlite3.Connection, source_id: int, arrivals: Iterable[A
     db.executemany(
         "INSERT INTO upload_results (source_id, dir, name, outcome) VALUES (?, ?, ?, 'seen')"
         " ON CONFLICT DO UPDATE SET outcome = excluded.outcome",
-        [(source_id, arrival.dir, arrival.name) for arrival in arrivals],
+        [(source_id, arrival.dir, arrival.name) for arrival in arrivals if arrival.code != UNREADABLE],
     )
 
 

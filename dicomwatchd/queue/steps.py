@@ -184,7 +184,7 @@ CREATE TABLE uploads (
   name TEXT NOT NULL UNIQUE,
   path BLOB NOT NULL,
   delete_local INTEGER NOT NULL,
-  root TEXT,                          -- dev:inode of the folder that was handed in
+  root TEXT,                          -- device:inode:file system of the folder itself
   started_at REAL NOT NULL,
   stage TEXT NOT NULL,                -- running | cancelling | ended
   deleted_files INTEGER NOT NULL DEFAULT 0,
@@ -204,6 +204,29 @@ INSERT OR IGNORE INTO upload_results (source_id, dir, name, outcome)
 """
 
 
+#: What outlives a remount, see `remounts`: a device number is no file system's own, and a due time is the file's, not
+#: the row's.
+REMOUNTS = """
+CREATE TABLE file_systems (
+  source_id INTEGER NOT NULL, device INTEGER NOT NULL,
+  file_system TEXT NOT NULL,          -- the digest of what tells it from every other one
+  seen_at REAL NOT NULL,
+  PRIMARY KEY (source_id, device)
+) WITHOUT ROWID;
+
+CREATE TABLE dues (
+  source_id INTEGER NOT NULL, dir BLOB NOT NULL, name BLOB NOT NULL,
+  sha256 TEXT NOT NULL, due_at REAL NOT NULL,
+  PRIMARY KEY (source_id, dir, name)
+) WITHOUT ROWID;
+CREATE INDEX dues_by_time ON dues (due_at);
+CREATE TRIGGER files_leave_dues AFTER DELETE ON files WHEN OLD.due_at IS NOT NULL AND OLD.sha256 IS NOT NULL BEGIN
+  INSERT INTO dues VALUES (OLD.source_id, OLD.dir, OLD.name, OLD.sha256, OLD.due_at)
+    ON CONFLICT DO UPDATE SET sha256 = excluded.sha256, due_at = excluded.due_at;
+END;
+"""
+
+
 class Step(NamedTuple):
     """``name`` is for people; ``sql`` are statements, each closed with a semicolon."""
 
@@ -217,5 +240,6 @@ STEPS: tuple[Step, ...] = (
     Step("counted where it changes", SCALE),
     Step("the audit chain has an id", CHAIN_ID),
     Step("kept for another reason than their inbox's rule", KEPT),
+    Step("what outlives a remount", REMOUNTS),
     Step("an upload has a stage and a result", UPLOADS),
 )

@@ -12,7 +12,7 @@ from typing import Any
 from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING, leave_arriving
-from dicomwatchd.queue.rows import Source, Transition
+from dicomwatchd.queue.rows import UNREADABLE, Root, Source, Transition
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
@@ -30,19 +30,20 @@ Named = tuple[bytes, str]
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A folder that was handed in. ``root`` is (device, inode) of the folder itself, None where an older version of
+    """A folder that was handed in. ``root`` is None where an older version of
     the program has not written it down. ``stage``: running, cancelling or ended."""
 
     source: Source
-    root: tuple[int, int] | None
+    root: Root | None
     started_at: float
     stage: str
 
 
 @dataclass(frozen=True, slots=True)
 class UploadProgress:
-    """``files`` is what was found so far, ``waiting`` what has not come to an end yet, ``failed`` what will not be
-    archived without somebody's help: in quarantine, or in a study that is parked."""
+    """``files`` is what was found so far, without what could not be looked at, which the last look names; ``waiting``
+    what has not come to an end yet, ``failed`` what will not be archived without somebody's help: in quarantine, or in
+    a study that is parked."""
 
     files: int
     size_bytes: int
@@ -77,7 +78,7 @@ class Uploads:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    def begin(self, name: str, path: bytes, root: tuple[int, int], *, delete: bool) -> Upload:
+    def begin(self, name: str, path: bytes, root: Root, *, delete: bool) -> Upload:
         """Register a folder; from here on its upload is known, whatever happens to the daemon."""
         now = self._clock.now()
         with self._database.write() as db:
@@ -99,7 +100,7 @@ class Uploads:
             rows = db.execute("SELECT * FROM uploads WHERE stage != 'ended' ORDER BY source_id").fetchall()
         return [_upload(row) for row in rows]
 
-    def stands_for(self, source_id: int, root: tuple[int, int]) -> None:
+    def stands_for(self, source_id: int, root: Root) -> None:
         """Which folder this upload is of, where that was not known."""
         with self._database.write() as db:
             db.execute(
@@ -269,8 +270,13 @@ def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
     }
     deleted = db.execute("SELECT deleted_files FROM uploads WHERE source_id = ?", (source_id,)).fetchone()
     deleted_files = 0 if deleted is None else deleted["deleted_files"]
+    unread = db.execute(
+        "SELECT COUNT(*) FROM files INDEXED BY files_quarantined"
+        f" WHERE state = 'quarantined' AND source_id = ? AND code = '{UNREADABLE}'",
+        (source_id,),
+    ).fetchone()[0]
     parked = db.execute(f"SELECT COUNT(*) {_IN_PARKED}", (StudyState.PARKED, *WAITING, source_id)).fetchone()[0]
-    files = sum(number for number, _ in counts.values())
+    files = sum(number for number, _ in counts.values()) - unread
     ignored, kept, quarantined, aside = (
         counts.get(state, (0, 0))
         for state in (FileState.IGNORED, FileState.KEPT, FileState.QUARANTINED, FileState.ASIDE)
@@ -282,8 +288,8 @@ def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
         verified_size_bytes=kept[1],
         deleted=deleted_files,
         ignored=ignored[0],
-        waiting=files - ignored[0] - kept[0] - quarantined[0] - parked,
-        failed=quarantined[0] + parked,
+        waiting=files - ignored[0] - kept[0] - (quarantined[0] - unread) - parked,
+        failed=quarantined[0] - unread + parked,
         aside=aside[0],
     )
 
@@ -297,7 +303,7 @@ _IN_PARKED = (
 def _failed(db: sqlite3.Connection, source_id: int, limit: int) -> list[Named]:
     rows = db.execute(
         "SELECT dir, name, reason FROM files INDEXED BY files_quarantined"
-        " WHERE state = 'quarantined' AND source_id = ? LIMIT ?",
+        f" WHERE state = 'quarantined' AND source_id = ? AND code IS NOT '{UNREADABLE}' LIMIT ?",
         (source_id, limit),
     ).fetchall()
     found = [(_path(row), row["reason"] or "it cannot be archived") for row in rows]
@@ -316,8 +322,11 @@ def _has_files_to_ship(db: sqlite3.Connection, study_uid: str) -> bool:
 
 def _upload(row: sqlite3.Row) -> Upload:
     source = Source(row["source_id"], row["name"], row["path"], "upload", bool(row["delete_local"]))
-    device, _, inode = (row["root"] or "").partition(":")
-    return Upload(source, (int(device), int(inode)) if inode else None, row["started_at"], row["stage"])
+    root = None
+    if row["root"] is not None:
+        device, inode, file_system = row["root"].split(":")
+        root = Root(int(device), int(inode), file_system)
+    return Upload(source, root, row["started_at"], row["stage"])
 
 
 def _known(row: sqlite3.Row) -> Known:
@@ -329,8 +338,8 @@ def _as_json(named: Iterable[Named]) -> list[tuple[str, str]]:
     return [(os.fsdecode(name), reason) for name, reason in named]
 
 
-def _root_text(root: tuple[int, int]) -> str:
-    return f"{root[0]}:{root[1]}"
+def _root_text(root: Root) -> str:
+    return f"{root.device}:{root.inode}:{root.file_system}"
 
 
 def _path(row: sqlite3.Row) -> bytes:

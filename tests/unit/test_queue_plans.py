@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState, Uid
-from dicomwatchd.queue.rows import Arrival
+from dicomwatchd.queue.rows import Arrival, Root
 from dicomwatchd.queue.schema import open_writer
 from dicomwatchd.queue.steps import STEPS
 from tests.unit.queues import STUDY, Bench
@@ -183,7 +183,7 @@ def test_the_counts_are_what_a_count_would_find(bench: Bench) -> None:
         work(bench)
         assert counted(bench) == found(bench), work.__name__
         looks += len(found(bench))
-    other = bench.queue.uploads.begin("upload-2", b"/other", (1, 2), delete=False).source
+    other = bench.queue.uploads.begin("upload-2", b"/other", Root(1, 2, ""), delete=False).source
     bench.add("IM1", "IM2", study="1.2.2", source=other)
     bench.queue.arrivals.add(
         other.source_id, [Arrival(b"A", b"IM1", bench.identity(7), FileState.QUARANTINED, code="x", reason="x")], 0

@@ -14,6 +14,7 @@ import pytest
 
 from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import Permanent, Stopping, Transient
+from dicomwatchd.localfiles import open_root
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import purge, sending, stages
 from dicomwatchd.queue.uploads import KEPT_SECONDS
@@ -403,10 +404,8 @@ def test_an_upload_of_an_older_state_goes_on(pieces: Pieces, folder: Path) -> No
 def test_a_folder_on_a_file_system_that_gives_errors_is_away(
     pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dicomwatchd.intake import inbox
-
     handed = Handed(pieces, folder)
-    real = inbox.open_root
+    real = open_root
 
     def broken(path: bytes) -> int:
         if path == os.fsencode(folder):
@@ -414,6 +413,6 @@ def test_a_folder_on_a_file_system_that_gives_errors_is_away(
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(inbox, "open_root", broken)
+        patch.setattr("dicomwatchd.intake.inbox.open_root", broken)
         assert handed.go(seconds=30)["outcome"] == "vanished"
     shutil.rmtree(folder)

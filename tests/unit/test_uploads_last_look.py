@@ -7,13 +7,15 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dicomwatchd.cli.upload_text import all_verified, sentences
-from dicomwatchd.intake import lastlook
+from dicomwatchd.intake import lastlook, scan
+from dicomwatchd.intake.header import read_header
 from dicomwatchd.intake.lastlook import LastLook
 from dicomwatchd.uploads import UNREAD_SECONDS, UNSETTLED_SECONDS
 from tests.pieces import Pieces, at
@@ -111,32 +113,31 @@ def test_a_file_that_cannot_be_looked_at(pieces: Pieces, folder: Path, monkeypat
 
     handed = Handed(pieces, folder)
     handed.go(lambda now: now["verified"] == 6)
-    monkeypatch.setattr(lastlook.os, "scandir", Scan)
-    monkeypatch.setattr(lastlook.os, "scandir", Scan)
+    monkeypatch.setattr(os, "scandir", Scan)
+    monkeypatch.setattr(os, "scandir", Scan)
     names = require_not_deletable(handed.go())
     assert "EIO" in names["A/BAD"]
 
 
-def test_a_file_that_cannot_be_read_is_waited_for_and_then_named(
-    pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("number", "waits"), [(errno.EIO, False), (errno.ETIMEDOUT, True)])
+def test_a_file_that_cannot_be_read_is_named(
+    number: int, waits: bool, pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dicomwatchd.intake import take
-
-    real = take.read_header
+    """At once where the medium has lost it; otherwise it may be read in a while."""
 
     def read(fd: int, size_bytes: int) -> Any:
         if os.readlink(f"/proc/self/fd/{fd}").endswith("IM3"):
-            raise OSError(errno.EIO, "I/O error")
-        return real(fd, size_bytes)
+            raise OSError(number, "error")
+        return read_header(fd, size_bytes)
 
-    monkeypatch.setattr(take, "read_header", read)
+    monkeypatch.setattr("dicomwatchd.intake.take.read_header", read)
     pieces.clock.advance(60)  # the files are older than that, as those of a disc are
     handed = Handed(pieces, folder)
     handed.go(lambda now: now["verified"] == 5)
     began = pieces.clock.monotonic()
     names = require_not_deletable(handed.go(rounds=100))
-    assert "EIO" in names["A/IM3"] and len(names) == 1
-    assert pieces.clock.monotonic() - began >= UNREAD_SECONDS
+    assert "cannot be read" in names["A/IM3"] and len(names) == 1
+    assert (pieces.clock.monotonic() - began >= UNREAD_SECONDS) == waits
 
 
 def test_a_file_that_is_written_on_and_on_is_named_in_the_end(pieces: Pieces, folder: Path) -> None:
@@ -168,19 +169,28 @@ def test_what_comes_between_the_two_last_looks_is_archived_too(pieces: Pieces, f
     assert result["verified"] == 12 and result["deletable"]
 
 
+@contextmanager
+def before_every_last_look(action: Callable[[], None]) -> Iterator[None]:
+    real = LastLook._look
+
+    def look(self: LastLook, *rest: Any) -> Any:
+        action()
+        return real(self, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastLook, "_look", look)
+        yield
+
+
 def test_a_folder_that_grows_at_every_last_look_ends_and_the_last_one_is_named(pieces: Pieces, folder: Path) -> None:
     handed = Handed(pieces, folder)
     numbers = iter(range(100, 200))
 
-    def grow(*_: object) -> None:
+    def grow() -> None:
         put(folder, {f"A/IM{(n := next(numbers))}": instance(STUDY, "1.2.1.1", f"1.2.1.1.{n}", n)})
 
-    real = LastLook._look
-    LastLook._look = lambda self, *rest: (grow(), real(self, *rest))[1]  # type: ignore[method-assign]
-    try:
+    with before_every_last_look(grow):
         names = require_not_deletable(handed.go())
-    finally:
-        LastLook._look = real  # type: ignore[method-assign]
     assert len(names) == 1 and "came late" in names[next(iter(names))]
 
 
@@ -203,17 +213,12 @@ def test_a_file_that_is_replaced_by_another_of_its_size(pieces: Pieces, folder: 
 
 def test_a_file_that_is_replaced_each_time_is_named(pieces: Pieces, folder: Path) -> None:
     handed = Handed(pieces, folder)
-    real = LastLook._look
 
-    def look(self: LastLook, *rest: Any) -> Any:
+    def write() -> None:
         (folder / "A" / "IM3").write_bytes(FILES["A/IM3"])
-        return real(self, *rest)
 
-    LastLook._look = look  # type: ignore[method-assign]
-    try:
+    with before_every_last_look(write):
         names = require_not_deletable(handed.go())
-    finally:
-        LastLook._look = real  # type: ignore[method-assign]
     assert "has changed" in names["A/IM3"] and len(names) == 1
 
 
@@ -288,8 +293,6 @@ def test_what_lies_in_a_private_folder_is_named_and_stays(pieces: Pieces, folder
 
 
 def test_what_lies_too_deep_is_named(pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dicomwatchd.intake import scan
-
     monkeypatch.setattr(scan, "MAX_DEPTH", 3)
     monkeypatch.setattr(lastlook, "MAX_DEPTH", 3)
     put(folder, {"1/2/3/4/5/IM1": FILES["A/IM1"]})

@@ -29,7 +29,7 @@ def put(folder: Path, files: Mapping[str, bytes] = FILES, *, age_seconds: float 
 
 
 class Handed:
-    """One folder that was handed in. With `go` a second passes at a time: intakes step, shipments ship, the desk tends."""
+    """One folder that was handed in. With `go` a second passes at a time: intakes step, it ships, the desk tends."""
 
     def __init__(self, pieces: Pieces, folder: Path, *, delete: bool = False) -> None:
         self.pieces, self.folder, self.delete = pieces, folder, delete
