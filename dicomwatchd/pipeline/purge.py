@@ -41,6 +41,10 @@ class Outcome:
     own: list[LocalFile] = field(default_factory=list)
 
 
+class TakenBack(Exception):
+    """The file is to stay after all. Nothing was done to it."""
+
+
 def delete(
     files: list[LocalFile],
     claim: Claim,
@@ -54,13 +58,15 @@ def delete(
     needs_lease: Callable[[LocalFile], bool] = lambda _: False,
     standing: Stands | None = None,
     alive: Callable[[], None] = lambda: None,
+    may_go: Callable[[LocalFile], bool] = lambda _: True,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
     and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
     file set aside could not be put back. A file that ``needs_lease`` is left out where none is to be had. ``standing``
     says what a local file is to its object, where objects are files as well (see ObjectStore.standing). ``alive`` is
-    called by whoever works, before each file: saving what was written too late may take minutes. Raises
-    NoProof, Transient, ClaimLost."""
+    called by whoever works, before each file: saving what was written too late may take minutes. ``may_go`` is asked
+    once more right before a file is touched: whoever asked for its deletion may have taken that back. Raises NoProof,
+    Transient, ClaimLost."""
     outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease))
     if outcome.unleased:
         left_out = {file.file_id for file in outcome.unleased}
@@ -76,6 +82,8 @@ def delete(
     ) -> tuple[LocalFile, str | Exception | None]:
         alive()
         try:
+            if not may_go(file):
+                return file, TakenBack()
             return file, delete_on_proof(
                 folders,
                 places,
@@ -110,6 +118,8 @@ def delete(
                 refused.append(file)
             elif isinstance(result, Itself):
                 outcome.own.append(_as_it_is_now(source(file), file))
+            elif isinstance(result, TakenBack):
+                outcome.untouched.append(file)
             else:
                 first_error = first_error or result
                 if isinstance(result, LeftAside):

@@ -778,7 +778,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             ("a released archive is marked", "archive/directory.py", "            self._mark(root_fd)\n", ""),
             ("a state is marked", "queue/schema.py", "        _mark(state_directory)\n", ""),
-            ("upload", "uploads.py", "return markers.sign_in(fd) is not None or", "return"),
+            ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
         )
     ),
 )

@@ -17,10 +17,10 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.directory import DirectoryStore
 from dicomwatchd.archive.store import Buffer, Standing
 from dicomwatchd.config import DirectorySettings
+from dicomwatchd.errors import Permanent
 from dicomwatchd.pipeline import own as own_module
 from dicomwatchd.pipeline import proof as proof_module
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
-from dicomwatchd.uploads import _is_own_tree
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker
 
@@ -214,9 +214,13 @@ def test_a_state_gets_its_mark_when_it_is_opened(plain: House) -> None:
 
 @pytest.mark.parametrize("part", ["", "studies"])
 def test_upload_refuses_an_archive(plain: House, part: str) -> None:
-    assert _is_own_tree(plain.archive / part)
-    assert _is_own_tree(plain.pieces.state)
-    assert not _is_own_tree(plain.pieces.inbox)
+    seen_from_elsewhere = plain.pieces.root / "elsewhere"
+    plain.archive.rename(seen_from_elsewhere)
+    for folder in (seen_from_elsewhere / part, plain.pieces.state):
+        with pytest.raises(Permanent) as refused:
+            plain.pieces.parts.uploads.start(str(folder), delete=True)
+        assert refused.value.code == "own-tree"
+    seen_from_elsewhere.rename(plain.archive)
 
 
 # -- a proof is refused -----------------------------------------------------------------------------------------------
@@ -326,13 +330,13 @@ def test_what_is_handed_in_and_is_the_archive_counts_as_no_copy(plain: House) ->
     (plain.pieces.inbox / "A").rename(folder)
     uploads = plain.pieces.parts.uploads
     name = uploads.start(str(folder), delete=False)
-    for _ in range(12):
+    for _ in range(40):
         for intake in plain.pieces.parts.every_intake():
             intake.scan_soon()
             intake.step()
         plain.pieces.ship()
         plain.pieces.clock.advance(3)
-    uploads.tend()
+        uploads.tend()
     result = uploads.progress(name)
     assert result["done"] and not result["deletable"]
     assert len(result["failed"]) == 3 and result["verified"] == 0
