@@ -64,10 +64,11 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A segment as it is sent. ``sha256`` is that of its text."""
+    """A segment as it is sent. ``sha256`` is that of its text; ``studies`` are those that it speaks of."""
 
     sha256: str
     data: bytes
+    studies: frozenset[str]
 
 
 def follows(text: str, sequence: int, previous: str) -> str | None:
@@ -84,17 +85,19 @@ def follows(text: str, sequence: int, previous: str) -> str | None:
 def pack(header: Header, entries: Iterable[str]) -> Packed:
     """The same entries always make the same text. Raises BadSegment where they are not what the header says."""
     packer, content = zlib.compressobj(6, zlib.DEFLATED, _GZIP), hashlib.sha256()
-    data = bytearray()
+    data, studies = bytearray(), set()
     walk = _Walk(header.first, header.previous)
     for number, line in enumerate(_lines(header, entries)):
         if number and not walk.step(line):
             raise BadSegment(f"entry {walk.sequence} does not follow the one before it")
+        if number:
+            studies.add(str(json.loads(line)["study_uid"]))
         raw = line.encode("ascii") + b"\n"
         content.update(raw)
         data += packer.compress(raw)
     if (walk.sequence - 1, walk.previous) != (header.last, header.head):
         raise BadSegment(f"entry {walk.sequence} is missing")
-    return Packed(content.hexdigest(), bytes(data + packer.flush()))
+    return Packed(content.hexdigest(), bytes(data + packer.flush()), frozenset(studies))
 
 
 def _lines(header: Header, entries: Iterable[str]) -> Iterator[str]:

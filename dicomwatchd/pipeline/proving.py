@@ -8,6 +8,7 @@ that is read whether it is what it was. A chain whose state was lost is followed
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,12 +17,13 @@ from typing import Any
 from dicomwatchd.archive import audit_heads, audit_segments
 from dicomwatchd.archive.audit_segments import BadSegment, Header, SegmentKey
 from dicomwatchd.archive.store import ObjectStore
-from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.pipeline import anchoring
 from dicomwatchd.queue.audit import FIRST, Audit, AuditEntry, archived_entry, deletions
 from dicomwatchd.queue.segments import Segment, Segments
 
 _MOST_TOLD = 20
+_CHAIN = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass
@@ -42,6 +44,10 @@ class Archived:
         return not self.problems
 
     @property
+    def outcome(self) -> str:
+        return "bad" if self.problems else "unknown" if self.unknown else "whole"
+
+    @property
     def text(self) -> str:
         if self.problems:
             more = len(self.problems) - 3
@@ -59,7 +65,7 @@ class Archived:
             "read": self.read,
             "elsewhere": self.elsewhere,
             "holds": self.holds,
-            "known": self.unknown is None,
+            "outcome": self.outcome,
             "problems": self.problems[:_MOST_TOLD],
             "text": self.text,
         }
@@ -176,6 +182,13 @@ def _of(study_uid: str) -> Callable[[str], bool]:
     return wanted
 
 
+def chain_id(given: str) -> str:
+    """Raises Permanent for what names no chain."""
+    if not _CHAIN.fullmatch(given):
+        raise Permanent("a chain is named by 32 lower-case hexadecimal digits", code="bad-chain")
+    return given
+
+
 class Prover:
     """What `prove` answers."""
 
@@ -185,10 +198,22 @@ class Prover:
         self._store = store
         self._archive_id = archive_id
 
+    def check(self) -> tuple[int | None, int]:
+        """As `Audit.check`."""
+        return self._audit.check()
+
+    def compare(self) -> anchoring.Comparison:
+        """Whether the chain holds what was published of it."""
+        return anchoring.compare(self._audit, self._store)
+
+    def archived(self, *, whole: bool = False) -> Archived:
+        """Whether the archive holds its segments; see `archived`."""
+        return archived(self._audit, self._segments, self._store, self._archive_id, whole=whole)
+
     def prove(self, study_uid: str, *, whole: bool = False) -> dict[str, Any]:
         """The record of a study's deletions by this state's chain, with whether the chain holds: what is here of it,
         each segment that speaks of the study or, if ``whole``, every segment, and that the others are there."""
-        found = archived(self._audit, self._segments, self._store, self._archive_id, whole=whole)
+        found = self.archived(whole=whole)
         chain_id = self._audit.head().chain_id
         while True:
             mine = self._segments.of_study(study_uid)

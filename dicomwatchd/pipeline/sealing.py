@@ -17,6 +17,7 @@ from dicomwatchd.archive import audit_segments
 from dicomwatchd.archive.audit_segments import BadSegment, Header, SegmentKey
 from dicomwatchd.archive.store import Buffer, ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Stopping, Transient
+from dicomwatchd.pipeline.proving import Archived
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.segments import Segment, Segments
@@ -29,11 +30,13 @@ SEGMENT_SECONDS = 86_400.0
 CLEAR_ENTRIES = 1_000
 #: A key that holds something else is passed over; a store in which so many do is in trouble.
 _MOST_ATTEMPTS = 9
+#: What has failed is tried again after so many steps for nothing: a minute, at the pace of pipeline.upkeep.
+REST_STEPS = 12
 
 
 class Sealing:
-    """One thread calls `step`. ``covered`` tells up to which entry the chain is published, ``in_trouble`` that the
-    archive does not answer at the moment, so that it is left alone."""
+    """One thread calls `step`. ``covered`` tells up to which entry the chain is published, ``archived`` whether the
+    archive holds what was sealed, ``in_trouble`` that it does not answer at the moment, so that it is left alone."""
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class Sealing:
         segments: Segments,
         store: ObjectStore,
         covered: Callable[[], int],
+        archived: Callable[[], Archived],
         log: Log,
         in_trouble: Callable[[], bool] = lambda: False,
         *,
@@ -51,15 +55,20 @@ class Sealing:
         self._segments = segments
         self._store = store
         self._covered = covered
+        self._archived = archived
         self._log = log
         self._in_trouble = in_trouble
         self._entries = entries
         self._seconds = seconds
         self._failing = ""
+        self._rest = 0
+        self._found: Archived | None = None
 
     @property
     def problem(self) -> str | None:
         """What a person has to know, in plain words."""
+        if self._found is not None and not self._found.holds:
+            return f"the audit chain in the archive is not what it was: {self._found.text}"
         return f"the audit chain cannot be sealed: {self._failing}" if self._failing else None
 
     def step(self) -> bool:
@@ -68,6 +77,10 @@ class Sealing:
             return True
         if self._in_trouble():
             return False
+        if self._rest:
+            self._rest -= 1
+            return False
+        self._look()
         segment = self._segments.under_way() or self._segments.begin(
             self._covered(), entries=self._entries, seconds=self._seconds
         )
@@ -82,13 +95,31 @@ class Sealing:
                 self._log.warning(
                     "audit-unsealed", "a segment of the audit chain cannot be sealed now", **error_fields(error)
                 )
-            self._failing = error.message
+            self._failing, self._rest = error.message, REST_STEPS
             return False
         self._failing = ""
         return True
 
+    def _look(self) -> None:
+        """At the start: whether the archive still holds what was sealed."""
+        if self._found is not None and self._found.unknown is None:
+            return
+        self._found = self._archived()
+        if self._found.unknown:
+            self._rest = REST_STEPS
+        if not self._found.holds:
+            self._log.error(
+                "audit-segments",
+                "the archive does not hold the audit chain's segments as they were sealed; see dicomwatchctl prove",
+                audit_chain=self._audit.head().chain_id,
+                segments_count=len(self._found.problems),
+            )
+
     def _seal(self, segment: Segment) -> None:
         chain_id = self._audit.head().chain_id
+        broken_at = self._audit.broken_between(segment.first, segment.last, segment.previous)
+        if broken_at is not None:
+            raise BadSegment(f"it is broken at entry {broken_at}")
         header = Header(chain_id, segment.first, segment.last, segment.previous, segment.head)
         packed = audit_segments.pack(header, self._segments.texts(segment))
         name = SegmentKey(chain_id, segment.first, segment.last, packed.sha256, segment.attempt)
@@ -104,7 +135,7 @@ class Sealing:
             raise
         if found != header:
             raise BadSegment("a segment that was just sent is another one in the store")
-        self._segments.sealed(segment, sha256=packed.sha256, size_bytes=stored.size_bytes)
+        self._segments.sealed(segment, sha256=packed.sha256, size_bytes=stored.size_bytes, studies=packed.studies)
         self._log.info(
             "audit-sealed",
             "a segment of the audit chain is in the archive",

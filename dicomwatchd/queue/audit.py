@@ -130,9 +130,15 @@ class Audit:
                     return found
             # A segment was sealed meanwhile, and its entries go from here.
 
-    def _checked(self, sealed: int, previous: str) -> tuple[int | None, int]:
-        expected = sealed + 1
-        for entry, text in self._all(sealed):
+    def broken_between(self, first: int, last: int, previous: str) -> int | None:
+        """The first entry of those that does not fit, behind the one of that hash; None when all do."""
+        return self._checked(first - 1, previous, last)[0]
+
+    def _checked(self, after: int, previous: str, last: int | None = None) -> tuple[int | None, int]:
+        expected = after + 1
+        for entry, text in self._all(after):
+            if last is not None and expected > last:
+                break
             if (
                 entry.sequence != expected
                 or entry.body.get("sequence") != expected

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dicomwatchd.ports import Clock
@@ -92,8 +92,8 @@ class Segments:
                 (segment.first, segment.attempt),
             )
 
-    def sealed(self, segment: Segment, *, sha256: str, size_bytes: int) -> None:
-        """The archive was read, and holds the segment whole under this attempt's key."""
+    def sealed(self, segment: Segment, *, sha256: str, size_bytes: int, studies: Iterable[str]) -> None:
+        """The archive was read, and holds the segment whole under this attempt's key; it speaks of these studies."""
         with self._database.write() as db:
             changed = db.execute(
                 "UPDATE audit_segments SET sealed_at = ?, sha256 = ?, size_bytes = ?,"
@@ -102,10 +102,9 @@ class Segments:
                 (self._clock.now(), sha256, size_bytes, segment.first, segment.attempt),
             ).rowcount
             if changed:
-                db.execute(
-                    "INSERT OR IGNORE INTO audit_studies SELECT DISTINCT study_uid, ? FROM audit"
-                    " WHERE sequence BETWEEN ? AND ?",
-                    (segment.first, segment.first, segment.last),
+                db.executemany(
+                    "INSERT OR IGNORE INTO audit_studies (study_uid, first) VALUES (?, ?)",
+                    [(study_uid, segment.first) for study_uid in sorted(studies)],
                 )
 
     def clear(self, limit: int) -> int:
