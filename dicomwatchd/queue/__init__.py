@@ -69,7 +69,7 @@ def _over(database: Database, clock: Clock, announce: Callable[[Transition], Non
         audit=Audit(database),
         segments=Segments(database, clock),
         reports=Reports(database, clock),
-        uploads=Uploads(database),
+        uploads=Uploads(database, clock, announce),
         upgrade=Upgrade(database, clock, announce),
         binding=Binding(database, clock, announce),
         _database=database,
