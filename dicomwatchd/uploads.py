@@ -33,7 +33,7 @@ class _Job:
 
 class UploadDesk:
     """Takes folders in, follows them to their end. ``start_intake`` gives an intake a thread of its own and returns
-    it with what ends it; ``forbidden`` are the folders that no upload may overlap."""
+    it with what ends it; ``forbidden`` are the folders that no upload may overlap, links followed."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class UploadDesk:
     ) -> None:
         self._queue = queue
         self._start_intake = start_intake
-        self._forbidden = [Path(os.path.realpath(path)) for path in forbidden]
+        self._forbidden = list(forbidden)
         self._log = log
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}

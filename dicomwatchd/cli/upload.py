@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 from dicomwatchd.cli import exits, output, progress
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import client, socket_option
+from dicomwatchd.cli.folders import RealFolder
 
 _LISTED_FAILURES = 20
 
@@ -20,7 +20,7 @@ _LISTED_FAILURES = 20
     "folder",
     metavar="FOLDER",
     # A str, not a Path: the name goes to the daemon with its undecodable bytes as surrogates.
-    type=click.Path(exists=True, file_okay=False),
+    type=RealFolder(),
 )
 @click.option("--delete", is_flag=True, help="Delete each file once it is verified in the archive.")
 @click.option(
@@ -44,7 +44,6 @@ def upload(
     after --no-wait is seldom known yet. Ctrl-C ends the waiting and not the archiving; the same command again
     tells how it went on.
     """
-    path = os.path.realpath(folder)
     connection = client(invocation, socket_path)
     with progress.bar(wanted=not as_json) as update:
 
@@ -60,7 +59,7 @@ def upload(
 
         try:
             result: dict[str, Any] = connection.call(
-                "upload", path=path, delete=delete, wait=wait, answer_seconds=None, on_progress=show
+                "upload", path=folder, delete=delete, wait=wait, answer_seconds=None, on_progress=show
             )
         except KeyboardInterrupt:
             output.note("no longer waiting; the daemon carries on, and the same command again tells how it went")
