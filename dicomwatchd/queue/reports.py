@@ -91,7 +91,8 @@ class Reports:
         with self._database.read() as db:
             row = db.execute(
                 "SELECT (SELECT COALESCE(MAX(transition_id), 0) FROM transitions)"
-                " + (SELECT COALESCE(MAX(sequence), 0) FROM audit)"
+                " + MAX((SELECT COALESCE(MAX(sequence), 0) FROM audit),"
+                " (SELECT COALESCE(MAX(last), 0) FROM audit_segments))"
                 " + (SELECT COALESCE(SUM(CASE state WHEN ? THEN 2 ELSE 1 END * files), 0) FROM file_counts)",
                 (FileState.STORED,),
             ).fetchone()
