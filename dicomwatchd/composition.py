@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from dicomwatchd import __version__
+from dicomwatchd import __version__, places
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
@@ -71,7 +71,8 @@ def plan_of(config: Config) -> Plan:
         if isinstance(part, DirectorySettings | SqliteSettings):
             folders.append(part.path)
     inboxes = tuple(_inbox_plan(inbox, config) for inbox in config.inboxes)
-    return Plan(config.state_directory, inboxes, forbidden=tuple(folders))
+    leading = places.look(folders)
+    return Plan(config.state_directory, inboxes, forbidden=tuple(leading[folder].real for folder in folders))
 
 
 def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:

@@ -61,7 +61,7 @@ class _Job:
 class UploadDesk:
     """Takes folders in, follows them to their end. ``start_intake`` gives an intake a thread of its own and returns
     it with what ends it; ``ended`` hears of a source that is no more; ``forbidden`` are the folders that no upload may
-    overlap. `tend` is called again and again and waits for nothing: it touches no folder."""
+    overlap, links followed. `tend` is called again and again and waits for nothing: it touches no folder."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class UploadDesk:
         if not os.access(folder, os.R_OK | os.X_OK):
             raise _unreadable(path)
         real = Path(os.path.realpath(folder))
-        for other in map(Path, map(os.path.realpath, self._forbidden)):
+        for other in self._forbidden:
             if real == other or real.is_relative_to(other) or other.is_relative_to(real):
                 raise Permanent(
                     "the folder overlaps an inbox, the archive or the daemon's state", code="overlap", path=path
