@@ -16,11 +16,12 @@ from types import FrameType
 
 from dicomwatchd import __version__
 from dicomwatchd.archive.budget import keep_no_large_blocks
+from dicomwatchd.composition import open_archive
 from dicomwatchd.config import DEFAULT_PATH, Config, load
 from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised
 from dicomwatchd.pipeline.shipment import Archive
 from dicomwatchd.ports import Clock, SystemClock
-from dicomwatchd.running import Pulse, Running, open_archive
+from dicomwatchd.supervisor import Pulse, Supervisor
 from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.telemetry.foreign import redirect_foreign_logging
 from dicomwatchd.telemetry.health import ServiceManager
@@ -109,14 +110,14 @@ class Process:
 
     # -- one configuration after the other --------------------------------------------------------------------------
 
-    def _begin(self, config: Config) -> Running:
+    def _begin(self, config: Config) -> Supervisor:
         pulse = Pulse()
         return self._start(config, open_archive(config, pulse), pulse)
 
-    def _start(self, config: Config, archive: Archive, pulse: Pulse) -> Running:
+    def _start(self, config: Config, archive: Archive, pulse: Pulse) -> Supervisor:
         try:
             random = Random()  # noqa: S311  jitter, no secret
-            running = Running(config, archive, pulse, self._journal, self._clock, random)
+            running = Supervisor(config, archive, pulse, self._journal, self._clock, random)
         except BaseException:
             archive.store.close()
             archive.catalogue.close()
@@ -128,7 +129,7 @@ class Process:
             raise
         return running
 
-    def _reloaded(self, running: Running) -> Running:
+    def _reloaded(self, running: Supervisor) -> Supervisor:
         """SIGHUP: the new configuration if it is good, the old one otherwise, however late it shows."""
         self._reload.clear()
         self._service.reloading()
@@ -166,7 +167,7 @@ class Process:
 
     # -- being there ------------------------------------------------------------------------------------------------
 
-    def _serve(self, running: Running) -> int | None:
+    def _serve(self, running: Supervisor) -> int | None:
         """Until a signal: the exit status, or None for a reload."""
         while True:
             self._pulse(running)
@@ -178,7 +179,7 @@ class Process:
                 return self._failed(running.fatal)
             self._wait(self._service.ping_interval_seconds or 1.0)
 
-    def _once(self, running: Running) -> int | None:
+    def _once(self, running: Supervisor) -> int | None:
         last, since = -1, self._clock.monotonic()
         next_pulse = since
         while True:
@@ -202,7 +203,7 @@ class Process:
                 return NOT_DONE
             self._wait(LOOK_SECONDS)
 
-    def _pulse(self, running: Running) -> None:
+    def _pulse(self, running: Supervisor) -> None:
         running.tend()
         stale = self._service.ping(running.heartbeats)
         if stale:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,15 +17,13 @@ from dicomwatchd.archive import manifests
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.composition import InboxPlan, Parts, Plan, Surroundings
 from dicomwatchd.errors import Fatal
-from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline import leases, recover
-from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
-from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context
-from dicomwatchd.queue import Queue, open_queue
-from dicomwatchd.queue.rows import Source
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling
+from dicomwatchd.queue import Queue
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unpacking import unpacked
 
@@ -92,7 +90,7 @@ class Pieces:
         self.memory = MemoryStore()
         self.store: ObjectStore = store or self.memory
         self.catalogue: Catalogue = catalogue or MemoryCatalogue()
-        self.after_archive = after_archive or AfterArchive(delete=True)
+        self._after_archive = after_archive or AfterArchive(delete=True)
         self.settings = settings(**changes)
         self.bundling = bundling
         self.fatal: Fatal | None = None
@@ -102,53 +100,29 @@ class Pieces:
     # -- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        self.queue = open_queue(self.state, self.clock, lambda _: None)
-        self.queue.binding.bind(ARCHIVE_ID, f"{self.store.destination} {self.catalogue.name}")
-        self.sources = [
-            self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox), "inbox") for inbox in self.inboxes
-        ]
-        for source in self.sources:
-            recover.bring_back(source, self.log)
-        self.pending = recover.conclude(
-            self.queue.deletions, {s.source_id for s in self.sources if not os.path.isdir(s.path)}
+        self.parts = Parts(
+            self._plan(),
+            Archive(ARCHIVE_ID, self.store, self.catalogue, bundling=self.bundling),
+            Surroundings(self.clock, Random(1), self.log, InlineWorkers(), self._on_fatal),
         )
-        self.queue.shipments.recover()
-        self.queue.binding.send_kept_again(source.source_id for source in self.sources)
-        by_id: Mapping[int, Source] = {source.source_id: source for source in self.sources}
-        self.intakes = [
-            InboxIntake(
-                source,
-                self.settings,
-                self.queue.arrivals,
-                self.clock,
-                Random(1),
-                self.log,
-                lambda: None,
-                lambda source=source: self.mend(source),  # type: ignore[misc]
-            )
-            for source in self.sources
-        ]
-        of_source = {intake.source.source_id: intake for intake in self.intakes}
-        self.context = Context(
-            archive=Archive(ARCHIVE_ID, self.store, self.catalogue, bundling=self.bundling),
-            shipments=self.queue.shipments,
-            deletions=self.queue.deletions,
-            sources=lambda: by_id,
-            after_archive=lambda _: self.after_archive,
-            look_again=lambda source_id, parent: of_source[source_id].hint(parent),
-            clock=self.clock,
-            log=self.log,
-            left_aside=lambda source_id: of_source[source_id].mend_soon(),
-        )
-        for source in self.sources:
-            leases.release_kept(self.queue.deletions, source, self.after_archive)
-        self.dispatcher = Dispatcher(self.context, InlineWorkers().lane, 1, Random(1), lambda _: None, self._on_fatal)
+        self.queue = self.parts.queue
+        self.context, self.dispatcher = self.parts.context, self.parts.dispatcher
+        self.parts.begin()
+        self.sources, self.intakes = self.parts.inbox_sources, list(self.parts.intakes.values())
 
-    def mend(self, source: Source) -> None:
-        recover.bring_back(source, self.log)
-        mine = [one for one in self.pending if one.source_id == source.source_id]
-        self.pending = [one for one in self.pending if one not in mine]
-        recover.conclude_these(self.queue.deletions, mine)
+    def _plan(self) -> Plan:
+        inboxes = (InboxPlan(path.name, path, self.settings, self._after_archive) for path in self.inboxes)
+        return Plan(self.state, tuple(inboxes), active_shipments=1)
+
+    @property
+    def after_archive(self) -> AfterArchive:
+        """The rule of every inbox; a new one is in force at once."""
+        return self._after_archive
+
+    @after_archive.setter
+    def after_archive(self, rule: AfterArchive) -> None:
+        self._after_archive = rule
+        self.parts.plan = self._plan()
 
     def _on_fatal(self, error: Fatal) -> None:
         self.fatal = self.fatal or error

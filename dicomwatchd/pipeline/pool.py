@@ -20,14 +20,26 @@ R = TypeVar("R")
 
 
 class Workers(Protocol):
+    @property
+    def size(self) -> int:
+        """How many items may be under way at once, as things are."""
+        ...
+
     def lane(self) -> Map: ...
+    def ease(self) -> None:
+        """A service asks for fewer requests at once."""
+        ...
 
 
 class InlineWorkers:
     """No threads at all: everything happens where it is asked for. For simulation and small tools."""
 
+    size = 1
+
     def lane(self) -> Map:
         return map
+
+    def ease(self) -> None: ...
 
 
 class Pool:

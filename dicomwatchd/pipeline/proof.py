@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.bundle import Span
 from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import Destination, Receipt
+from dicomwatchd.archive.store import Destination, Receipt, Standing
 from dicomwatchd.errors import Permanent, SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lease
 from dicomwatchd.model import FileIdentity
@@ -34,6 +35,10 @@ class LeaseRefused(Exception):
     """No read lease is to be had on a file that is to go under one alone: it stays as it is."""
 
 
+class Itself(Exception):
+    """The file is the archive's object: it stays as it is."""
+
+
 class NoProof(Permanent):
     """A clause of the proof does not hold: the file stays."""
 
@@ -42,7 +47,8 @@ class NoProof(Permanent):
 
 @dataclass(frozen=True, slots=True)
 class DeletionProof:
-    """That the archive holds these very bytes, as read from it at ``verified_at`` (seconds since the epoch).
+    """That the archive holds these very bytes, as what is current under ``key`` (in version ``version_id``, where there
+    are versions). ``verified_at`` is when the oldest of what it rests on was asked for (seconds since the epoch).
 
     Only `prove` makes one. It is worth something for this file, this destination and this claim alone.
     """
@@ -109,11 +115,13 @@ def prove(
     manifest: Manifest,
     catalogue: str,
     catalogue_revision: int,
+    recorded_at: float,
     now: float,
 ) -> DeletionProof:
     """Put together what proves that ``file`` is in the archive: as the object of this receipt, or as a ``part`` of it.
-    Raises NoProof, naming the clause that fails; Transient when the evidence is only too old by the clock, which may
-    have been set since."""
+    ``recorded_at`` is when the manifest and the catalogue were asked for. Raises NoProof, naming the clause that fails;
+    Transient when the evidence is only too old by the clock, which may have been set since: it is to be looked for
+    again."""
     header, own = file.header, receipt if part is None else part
     listed = manifest.instance_with(header.sop_instance_uid, header.series_uid, own.sha256)
     clauses = (
@@ -139,7 +147,8 @@ def prove(
     for holds, why_not in clauses:
         if not holds:
             raise NoProof(why_not)
-    if not _is_fresh(file.verified_at, now):
+    verified_at = min(file.verified_at or 0.0, recorded_at)
+    if not (_is_fresh(file.verified_at, now) and _is_fresh(recorded_at, now)):
         raise Transient("by the clock, the evidence is too old or of the future", code="stale-evidence")
     return DeletionProof(
         archive_id=archive_id,
@@ -150,7 +159,7 @@ def prove(
         size_bytes=own.size_bytes,
         identity=file.identity,
         verified_by=file.verified_by or "",
-        verified_at=file.verified_at or 0.0,
+        verified_at=verified_at,
         manifest_key=manifest.key,
         manifest_sha256=manifest.sha256,
         manifest_revision=manifest.revision,
@@ -164,9 +173,9 @@ def prove(
     )
 
 
-def _is_fresh(verified_at: float | None, now: float) -> bool:
-    """Evidence of the future is no younger than that of the past: a clock that was set back keeps none of it fresh."""
-    return verified_at is not None and abs(now - verified_at) <= LIFETIME_SECONDS
+def _is_fresh(asked_at: float | None, now: float) -> bool:
+    """Of evidence of the future nobody can tell the age, be it by a second only: the clock was set back since."""
+    return asked_at is not None and 0 <= now - asked_at <= LIFETIME_SECONDS
 
 
 def delete_on_proof(
@@ -178,11 +187,13 @@ def delete_on_proof(
     *,
     now: float,
     needs_lease: bool = False,
+    standing: Callable[[os.stat_result], Standing] | None = None,
 ) -> str | None:
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was
-    taken meanwhile). Raises LeaseRefused, before anything is touched, where ``needs_lease`` and none is to be had;
+    taken meanwhile). ``standing`` says what it is to the object, where objects are files too. Raises LeaseRefused,
+    before anything is touched, where ``needs_lease`` and none is to be had; Itself when the file is the very object;
     Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a file cannot be put back now,
     Transient when the file system fails otherwise.
     """
@@ -197,8 +208,9 @@ def delete_on_proof(
                     raise LeaseRefused
                 if identity(fd) != proof.identity:
                     return "changed before it was set aside"
+                _require_apart(fd, standing)
                 with set_aside(places, source.path, file.dir, file.name, directory_fd) as aside:
-                    why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased)
+                    why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased, standing)
                 if why_kept is not None:
                     return why_kept
                 undisturbed = _undisturbed(fd, proof, leased)
@@ -223,10 +235,18 @@ def delete_on_proof(
 
 
 def _unlink_if_same(
-    fd: int, aside: Aside, directory_fd: int, name: bytes, proof: DeletionProof, leased: bool
+    fd: int,
+    aside: Aside,
+    directory_fd: int,
+    name: bytes,
+    proof: DeletionProof,
+    leased: bool,
+    standing: Callable[[os.stat_result], Standing] | None,
 ) -> str | None:
     """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
     try:
+        if standing is not None and standing(os.fstat(fd)) is not Standing.APART:
+            raise Itself
         why_kept = _differs(fd, aside, proof, leased)
         if why_kept is None:
             os.unlink(aside.name, dir_fd=aside.fd)  # the one deletion of a patient's file
@@ -236,6 +256,15 @@ def _unlink_if_same(
         raise
     give_back(aside, directory_fd, name)
     return why_kept
+
+
+def _require_apart(fd: int, standing: Callable[[os.stat_result], Standing] | None) -> None:
+    """Raises Itself where the object would go with the file, Transient where there is none any more."""
+    match Standing.APART if standing is None else standing(os.fstat(fd)):
+        case Standing.ITSELF:
+            raise Itself
+        case Standing.MISSING:
+            raise Transient("an object is not there any more", code="object-lost")
 
 
 def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str | None:

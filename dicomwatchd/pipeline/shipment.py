@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from dicomwatchd.archive import evidence
 from dicomwatchd.archive.budget import ByteBudget
@@ -12,9 +12,10 @@ from dicomwatchd.archive.bundle import Span
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.evidence import Verdict
 from dicomwatchd.archive.store import ObjectStore, Receipt
+from dicomwatchd.errors import Transient
 from dicomwatchd.ports import Clock, Log, Map
 from dicomwatchd.queue.deletions import Deletions
-from dicomwatchd.queue.rows import Claim, LocalFile, Source
+from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.telemetry.metrics import StageClock
 
@@ -130,8 +131,17 @@ def place_of(file: LocalFile) -> Place:
     return Place(Receipt(**found), None if part is None else Span(**part))
 
 
+def path_of(file: LocalFile) -> bytes:
+    """Below its source."""
+    return file.dir + b"/" + file.name if file.dir else file.name
+
+
 def source_of(file: LocalFile, context: Context) -> Source:
-    return context.sources()[file.source_id]
+    """Raises Transient where the file's source has ended meanwhile: the state knows no files of it any more."""
+    source = context.sources().get(file.source_id)
+    if source is None:
+        raise Transient("the folder that the file came from is followed no more", code="source-ended")
+    return source
 
 
 def examined(files: list[LocalFile], shipment: Shipment, context: Context) -> Iterator[tuple[list[LocalFile], Verdict]]:
@@ -143,5 +153,16 @@ def examined(files: list[LocalFile], shipment: Shipment, context: Context) -> It
         receipt = place_of(file).receipt
         by_key.setdefault(receipt.key, []).append(file)
         receipts.setdefault(receipt.key, receipt)
-    for verdict in evidence.examine(context.archive.store, receipts.values(), map=shipment.run):
+    for verdict in evidence.examine(context.archive.store, receipts.values(), map=shipment.run, now=context.clock.now):
         yield by_key[verdict.receipt.key], verdict
+
+
+def proven(files: Iterable[LocalFile], verdict: Verdict) -> Iterator[Proven]:
+    """What a verdict that holds says of these files. The version that the store was seen to serve is the one that their
+    proofs name: it need not be the one that was sent, if somebody has sent the same bytes again."""
+    version_id = verdict.seen.version_id if verdict.seen is not None else None
+    for file in files:
+        receipt = None
+        if version_id is not None and (place := place_of(file)).receipt.version_id != version_id:
+            receipt = replace(place, receipt=replace(place.receipt, version_id=version_id)).to_text()
+        yield Proven(file, verdict.verified_by, verdict.asked_at, receipt)

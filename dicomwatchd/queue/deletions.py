@@ -15,7 +15,8 @@ from typing import Any
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
-from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, identity_text, local_file
+from dicomwatchd.queue.remounts import Remounts
+from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT, Claim, LocalFile, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import require_claim
 
@@ -39,6 +40,7 @@ class Deletions:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._remounts = Remounts(database, clock)
 
     def keep(
         self,
@@ -56,7 +58,14 @@ class Deletions:
                 "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
                 [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
             )
-            self._upload_results(db, files, "verified")
+            _forget_dues(db, files)
+            if code != OWN_OBJECT:
+                _uploads_verified(db, files)
+
+    def due_before(self, file: LocalFile) -> float | None:
+        """When this content was to go that stood under this name before its row was lost, by a remount or because its
+        inbox was made anew; None if none did."""
+        return self._remounts.due_at(file)
 
     def kept_without_lease(self, source_id: int, limit: int) -> list[LocalFile]:
         """Some of the files of a source that are kept for want of a read lease, at random."""
@@ -109,7 +118,8 @@ class Deletions:
         bodies += [{"kind": "untouched", "file": f.file_id, "sha256": f.sha256} for f in untouched]
         with self._database.write() as db:
             audit.append(db, study_uid, [{**body, "at": now} for body in bodies])
-            self._upload_results(db, deleted, "deleted")
+            for file in deleted:
+                upload_deleted(db, file.source_id, file.dir, file.name)
             db.executemany(
                 "DELETE FROM files WHERE file_id = ?",
                 [(f.file_id,) for f in (*deleted, *(file for file, _ in restored))],
@@ -118,6 +128,7 @@ class Deletions:
                 "UPDATE files SET state = ?, identity = ? WHERE file_id = ?",
                 [(FileState.STORED, identity_text(f.identity), f.file_id) for f in untouched],
             )
+            _forget_dues(db, deleted)
 
     def asides(self, study_uid: Uid | None = None) -> list[PendingDeletion]:
         """Files, of one study or all, whose deletion was authorised and not concluded: at start, the ones a crash has
@@ -138,7 +149,7 @@ class Deletions:
         can tell). An end that is written down already stays as it is."""
         with self._database.write() as db:
             row = db.execute(
-                "SELECT sha256 FROM files WHERE file_id = ? AND state = ?", (aside.file_id, FileState.ASIDE)
+                "SELECT sha256, source_id FROM files WHERE file_id = ? AND state = ?", (aside.file_id, FileState.ASIDE)
             ).fetchone()
             if row is None:
                 return
@@ -151,6 +162,14 @@ class Deletions:
             }
             audit.append(db, aside.study_uid, [body])
             db.execute("DELETE FROM files WHERE file_id = ?", (aside.file_id,))
+            if kind == "deleted":
+                _forget_dues(db, [aside])
+                upload_deleted(db, row["source_id"], aside.dir, aside.name)
+            elif kind == "gone":
+                db.execute(
+                    "UPDATE upload_results SET outcome = 'unknown' WHERE source_id = ? AND dir = ? AND name = ?",
+                    (row["source_id"], aside.dir, aside.name),
+                )
 
     @contextmanager
     def _under(self, claim: Claim) -> Iterator[sqlite3.Connection]:
@@ -158,11 +177,26 @@ class Deletions:
             require_claim(db, claim)
             yield db
 
-    @staticmethod
-    def _upload_results(db: sqlite3.Connection, files: Iterable[LocalFile], outcome: str) -> None:
-        db.executemany(
-            "INSERT INTO upload_results (source_id, dir, name, outcome) SELECT ?, ?, ?, ? WHERE EXISTS"
-            " (SELECT 1 FROM sources WHERE source_id = ? AND kind = 'upload')"
-            " ON CONFLICT DO UPDATE SET outcome = excluded.outcome",
-            [(f.source_id, f.dir, f.name, outcome, f.source_id) for f in files],
+
+def upload_deleted(db: sqlite3.Connection, source_id: int, directory: bytes, name: bytes) -> None:
+    """Of an upload: a file was deleted on proof, and no account of it is owed any more."""
+    if db.execute("UPDATE uploads SET deleted_files = deleted_files + 1 WHERE source_id = ?", (source_id,)).rowcount:
+        db.execute(
+            "DELETE FROM upload_results WHERE source_id = ? AND dir = ? AND name = ?", (source_id, directory, name)
         )
+
+
+def _uploads_verified(db: sqlite3.Connection, files: Iterable[LocalFile]) -> None:
+    """Of uploads: these files are archived and stay. Of another source's files nothing is noted."""
+    db.executemany(
+        "UPDATE upload_results SET outcome = 'verified' WHERE source_id = ? AND dir = ? AND name = ?"
+        " AND EXISTS (SELECT 1 FROM files WHERE file_id = ?)",
+        [(f.source_id, f.dir, f.name, f.file_id) for f in files],
+    )
+
+
+def _forget_dues(db: sqlite3.Connection, files: Iterable[LocalFile | PendingDeletion]) -> None:
+    """What is deleted, or kept under a due time of its own, needs none from before."""
+    db.executemany(
+        "DELETE FROM dues WHERE source_id = ? AND dir = ? AND name = ?", [(f.source_id, f.dir, f.name) for f in files]
+    )

@@ -1,5 +1,5 @@
 """What the state says to somebody who asks: plain data, ready for JSON. Holds no patient attribute; file paths only
-in `quarantine`, which goes to a terminal and never to a log."""
+in `quarantine` and `show`, which go to a terminal and never to a log."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import os
 import sqlite3
 from typing import Any
 
+from dicomwatchd.localfiles import printable
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
-from dicomwatchd.queue.rows import NO_LEASE
+from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT
 from dicomwatchd.queue.schema import Database
 
 
@@ -63,6 +64,15 @@ class Reports:
             ).fetchall()
         return {row["name"]: row["n"] for row in rows}
 
+    def own_objects(self) -> dict[str, int]:
+        """By source, how many kept files are no copies of the archive's objects but the objects themselves."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT s.name, COUNT(*) AS n FROM sources s CROSS JOIN files f INDEXED BY files_own_objects"
+                f" USING (source_id) WHERE f.state = 'kept' AND f.code = '{OWN_OBJECT}' GROUP BY s.source_id"
+            ).fetchall()
+        return {row["name"]: row["n"] for row in rows}
+
     def _kept_without_lease(self, db: sqlite3.Connection) -> dict[str, int]:
         rows = db.execute(
             "SELECT s.name, COUNT(*) AS n FROM sources s CROSS JOIN files f INDEXED BY files_without_lease"
@@ -90,7 +100,8 @@ class Reports:
         with self._database.read() as db:
             row = db.execute(
                 "SELECT (SELECT COALESCE(MAX(transition_id), 0) FROM transitions)"
-                " + (SELECT COALESCE(MAX(sequence), 0) FROM audit)"
+                " + MAX((SELECT COALESCE(MAX(sequence), 0) FROM audit),"
+                " (SELECT COALESCE(MAX(last), 0) FROM audit_segments))"
                 " + (SELECT COALESCE(SUM(CASE state WHEN ? THEN 2 ELSE 1 END * files), 0) FROM file_counts)",
                 (FileState.STORED,),
             ).fetchone()
@@ -160,6 +171,11 @@ class Reports:
                 " GROUP BY code, reason",
                 (study_uid, FileState.KEPT),
             ).fetchall()
+            beside = db.execute(
+                "SELECT DISTINCT f.dir, f.name, f.reason FROM files s JOIN files f USING (source_id, dir)"
+                " WHERE s.study_uid = ? AND f.state = 'quarantined' AND f.code = 'unreadable' LIMIT 100",
+                (study_uid,),
+            ).fetchall()
             history = db.execute(
                 "SELECT at, old, event, new FROM transitions WHERE study_uid = ? ORDER BY transition_id DESC LIMIT 50",
                 (study_uid,),
@@ -177,6 +193,10 @@ class Reports:
             "flags": json.loads(study["flags"]),
             "files": {row["state"]: row["n"] for row in files},
             "kept": [{"code": row["code"], "reason": row["reason"], "files": row["n"]} for row in kept],
+            "unreadable": [
+                {"name": printable(b"/".join(filter(None, (row["dir"], row["name"])))), "reason": row["reason"]}
+                for row in beside
+            ],
             "history": [
                 {"at": timestamp(row["at"]), "old": row["old"], "event": row["event"], "new": row["new"]}
                 for row in reversed(history)

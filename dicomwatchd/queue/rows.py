@@ -11,6 +11,10 @@ from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader
 
 #: ``code`` of a kept file that would be deleted if a read lease were to be had on it.
 NO_LEASE = "no-lease"
+#: ``code`` of a kept file that is no copy of the archive's object but the object itself.
+OWN_OBJECT = "own-object"
+#: ``code`` in quarantine of what could not be looked at: an entry, or a folder, and no file that was ever seen.
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,20 @@ class Source:
     path: bytes
     kind: str
     delete_local: bool
+
+
+class Root(NamedTuple):
+    """Which folder it is that stands under a path. ``file_system`` tells the file system under whatever device number
+    it is mounted; it is empty where nothing does."""
+
+    device: int
+    inode: int
+    file_system: str
+
+    def is_same(self, other: Root) -> bool:
+        if self.file_system and other.file_system:
+            return (self.inode, self.file_system) == (other.inode, other.file_system)
+        return (self.inode, self.device) == (other.inode, other.device)
 
 
 class Known(NamedTuple):
@@ -55,7 +73,8 @@ class Arrival:
 @dataclass(frozen=True, slots=True)
 class LocalFile:
     """A file of a study on its way. ``receipt`` (the archive's own text, kept as it is) and ``sha256`` are there once
-    it was sent, ``verified_by`` once this claim has verified it, at ``verified_at`` (seconds since the epoch)."""
+    it was sent, ``verified_by`` once this claim has verified it; ``verified_at`` is when the store was asked for that
+    (seconds since the epoch)."""
 
     file_id: int
     source_id: int
@@ -69,6 +88,16 @@ class LocalFile:
     verified_by: str | None
     verified_at: float | None
     due_at: float | None
+
+
+class Proven(NamedTuple):
+    """That a fresh read of the store, asked for at ``asked_at`` (seconds since the epoch), has proved a file's object;
+    ``receipt`` where it is to take the place of the file's: the object's current version is another one by now."""
+
+    file: LocalFile
+    verified_by: str
+    asked_at: float
+    receipt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

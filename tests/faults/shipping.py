@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -17,17 +16,15 @@ from dicomwatchd import errors
 from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.composition import InboxPlan, Parts, Plan, Surroundings
 from dicomwatchd.errors import Fatal
 from dicomwatchd.fetch.fetcher import Fetcher
 from dicomwatchd.fetch.plan import plan
-from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline import recover
-from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers, Workers
-from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context
-from dicomwatchd.queue import Queue, open_queue
-from dicomwatchd.queue.rows import Source
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive
+from dicomwatchd.queue import Queue
 from tests.synthetic import Made
 
 #: A study that has not arrived after so many tries, on a clock that jumps over every pause, never will.
@@ -93,37 +90,17 @@ class Shipping:
 
     def _start(self) -> None:
         self.fatal = None
-        self.queue = open_queue(self.state, self.clock, lambda _: None)
-        destination = f"{self.archive.store.destination} {self.archive.catalogue.name}"
-        self.queue.binding.bind(self.archive.archive_id, destination)
-        self._source = self.queue.arrivals.add_source("inbox", os.fsencode(self.inbox), "inbox")
-        recover.bring_back(self._source, self.log)
-        recover.conclude(self.queue.deletions, set())
-        self.queue.shipments.recover()
-        rng = Random(self._seed)
-        self._intake = InboxIntake(
-            self._source,
-            IntakeSettings(settle_seconds=0, quiet_seconds=1, scan_interval_seconds=60),
-            self.queue.arrivals,
-            self.clock,
-            rng,
-            self.log,
-            lambda: None,
+        settings = IntakeSettings(settle_seconds=0, quiet_seconds=1, scan_interval_seconds=60)
+        plan_of_one = Plan(
+            self.state,
+            (InboxPlan("inbox", self.inbox, settings, AfterArchive(delete=True)),),
+            active_shipments=1,
         )
-        context = Context(
-            archive=self.archive,
-            shipments=self.queue.shipments,
-            deletions=self.queue.deletions,
-            sources=self._sources,
-            after_archive=lambda _: AfterArchive(delete=True),
-            look_again=lambda _, parent: self._intake.hint(parent),
-            clock=self.clock,
-            log=self.log,
-        )
-        self._dispatcher = Dispatcher(context, self._workers.lane, 1, rng, lambda _: None, self._on_fatal)
-
-    def _sources(self) -> Mapping[int, Source]:
-        return {self._source.source_id: self._source}
+        around = Surroundings(self.clock, Random(self._seed), self.log, self._workers, self._on_fatal)
+        self._parts = Parts(plan_of_one, self.archive, around)
+        self.queue, self._dispatcher = self._parts.queue, self._parts.dispatcher
+        self._parts.begin()
+        (self._intake,) = self._parts.intakes.values()
 
     def _on_fatal(self, error: Fatal) -> None:
         self.fatal = self.fatal or error

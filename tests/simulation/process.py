@@ -1,4 +1,4 @@
-"""The simulated daemon: the program's own parts in one thread, wired as `running` does it, with a hook at each step."""
+"""The simulated daemon: the very parts of the program, stepped in one thread, with a hook at each step."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from types import ModuleType, TracebackType
 from typing import Any
 from unittest.mock import patch
 
-from dicomwatchd import localfiles
+from dicomwatchd import composition, localfiles
 from dicomwatchd import queue as queues
 from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.composition import InboxPlan, Parts, Surroundings
 from dicomwatchd.errors import DicomwatchdError, Fatal, Transient
 from dicomwatchd.intake import inbox as inboxes
 from dicomwatchd.intake import scan, take
-from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import StudyState
-from dicomwatchd.pipeline import aside, leases, local, proof, purge, recover
+from dicomwatchd.pipeline import aside, leases, local, proof, purge
 from dicomwatchd.pipeline.aside import Places
-from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import InlineWorkers
-from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Context, Shipment
+from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Shipment
+from dicomwatchd.ports import Clock
 from dicomwatchd.queue import Queue
-from dicomwatchd.queue.deletions import PendingDeletion
 from dicomwatchd.queue.rows import LocalFile, Source, Transition
 from dicomwatchd.queue.schema import Database, open_writer
 from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
@@ -63,16 +63,13 @@ class Process:
         self._random = Random(f"daemon {seed}")
         store: ObjectStore = SimulatedStore(shelf, fate)
         self._archive = Archive(ARCHIVE_ID, store, catalogue, bundling=fate.plan.bundling)
-        self.queue: Queue | None = None
+        self.parts: Parts | None = None
         self.fatal: DicomwatchdError | None = None
         self.starts = 0
         self.unlinked: list[str] = []  # SHA-256 of what was deleted, in order
         self.parked: dict[str, str] = {}
-        self._intakes: dict[int, InboxIntake] = {}
-        self._sources: dict[int, Source] = {}
         self._busy: set[int] = set()
         self._up = False
-        self._pending: list[PendingDeletion] = []
         self._patches = ExitStack()
         _patch(self._patches, self, fate, folders)
 
@@ -87,41 +84,33 @@ class Process:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
+    @property
+    def queue(self) -> Queue | None:
+        return None if self.parts is None else self.parts.queue
+
     def start(self) -> None:
-        """As `running.Running` does; raises Killed, DicomwatchdError."""
+        """As the supervisor does, without its threads; raises Killed, DicomwatchdError."""
         self.starts += 1
         self._up = False
         self._fate.dead, self.fatal = False, None
         self._fate.trace.add("start")
-        fate, plan = self._fate, self._fate.plan
-        database = HookedDatabase(open_writer(self._state), fate)
-        self.queue = queue = queues._over(database, fate.clock, self._announce)
-        queue.binding.bind(ARCHIVE_ID, f"{self._archive.store.destination} {self._archive.catalogue.name}")
         self._busy.clear()
-        self._sources, self._intakes = {}, {}
-        for number, path in enumerate(self._folders.roots):
-            source = queue.arrivals.add_source(f"inbox{number + 1}", os.fsencode(path), "inbox")
-            self._sources[source.source_id] = source
-        unavailable, roots = set(), {}
-        for source in self._sources.values():
-            roots[source.source_id] = recover.bring_back(source, self).root
-            if roots[source.source_id] is None:
-                unavailable.add(source.source_id)
-        self._pending = recover.conclude(queue.deletions, unavailable)
-        queue.shipments.recover()
-        context = Context(
-            archive=self._archive,
-            shipments=queue.shipments,
-            deletions=queue.deletions,
-            sources=lambda: self._sources,
-            after_archive=self._after_archive,
-            look_again=self._look_again,
-            left_aside=lambda source_id: self._intakes[source_id].mend_soon(),
-            clock=fate.clock,
+        around = Surroundings(
+            clock=self._fate.clock,
+            random=self._random,
             log=self,
-            sends_early=lambda _: plan.sends_early,
+            workers=InlineWorkers(),
+            on_fatal=self._on_fatal,
+            announce=self._announce,
+            on_shipped=self._shipped,
+            open_state=self._open_state,
         )
-        self.dispatcher = Dispatcher(context, InlineWorkers().lane, 4, self._random, self._shipped, self._on_fatal)
+        self.parts = Parts(self._plan(), self._archive, around)
+        self.parts.begin()
+        self._up = True
+
+    def _plan(self) -> composition.Plan:
+        plan = self._fate.plan
         settings = IntakeSettings(
             settle_seconds=plan.settle_seconds,
             quiet_seconds=plan.quiet_seconds,
@@ -129,64 +118,49 @@ class Process:
             full_look_before_quiet=plan.full_look,
             trust_ctime=plan.trust_ctime,
         )
-        for source in self._sources.values():
-            self._intakes[source.source_id] = InboxIntake(
-                source,
-                settings,
-                queue.arrivals,
-                fate.clock,
-                self._random,
-                self,
-                lambda: None,
-                lambda source=source: self._mend(source),  # type: ignore[misc]
-                roots.get(source.source_id),
-            )
-        queue.arrivals.retire(self._intakes)
-        self._up = True
+        inboxes = tuple(
+            InboxPlan(f"inbox{number + 1}", path, settings, AfterArchive(keep == 0.0, keep), plan.sends_early)
+            for number, (path, keep) in enumerate(zip(self._folders.roots, plan.keep_seconds, strict=True))
+        )
+        return composition.Plan(self._state, inboxes, active_shipments=4)
+
+    def _open_state(self, state: Path, clock: Clock, announce: Callable[[Transition], None]) -> Queue:
+        return queues._over(HookedDatabase(open_writer(state), self._fate), clock, announce)
 
     def close(self) -> None:
         """Whatever has become of the process, its descriptors are closed by the kernel."""
-        if self.queue is not None:
-            self.queue._database.close()
-            self.queue = None
+        if self.parts is not None:
+            self.parts.queue.close()
+            self.parts = None
 
     # -- its threads, one step at a time ----------------------------------------------------------------------------
 
     def intake(self, number: int) -> None:
-        if not self._up or (source_id := sorted(self._intakes)[number]) in self._busy:
+        if not self._up or self.parts is None or (source_id := sorted(self.parts.intakes)[number]) in self._busy:
             return
         self._busy.add(source_id)
         self._fate.trace.add("intake", number)
         try:
-            self._intakes[source_id].step()
+            self.parts.intakes[source_id].step()
         except DicomwatchdError as error:
-            self.fatal = error  # `Running._guarded`: a thread that ends ends the daemon
+            self.fatal = error  # `Supervisor._guarded`: a thread that ends ends the daemon
         finally:
             self._busy.discard(source_id)
 
-    def _mend(self, source: Source) -> None:
-        """As `running.Running` does: an inbox has come back, or something lies aside in it."""
-        assert self.queue is not None
-        self._fate.trace.add("mend", source.name)
-        recover.bring_back(source, self)
-        mine = [one for one in self._pending if one.source_id == source.source_id]
-        self._pending = [one for one in self._pending if one not in mine]
-        recover.conclude_these(self.queue.deletions, mine)
-
     def hint(self, number: int, folder: bytes) -> None:
-        if self._up:
-            self._intakes[sorted(self._intakes)[number]].hint(folder)
+        if self._up and self.parts is not None:
+            self.parts.intakes[sorted(self.parts.intakes)[number]].hint(folder)
 
     def ship(self) -> None:
         """At most two shipments at once: the second one inside a call of the first."""
         thread = next((t for t in (-1, -2) if t not in self._busy), None)
-        if thread is None or not self._up or self.queue is None:
+        if thread is None or not self._up or self.parts is None:
             return
         self._busy.add(thread)
         self._fate.trace.add("ship")
         try:
-            self.queue.shipments.queue_due()
-            self._fate.trace.add("shipped", self.dispatcher.work_off())
+            self.parts.queue.shipments.queue_due()
+            self._fate.trace.add("shipped", self.parts.dispatcher.work_off())
         except DicomwatchdError as error:
             self.fatal = error
         finally:
@@ -194,17 +168,9 @@ class Process:
 
     @property
     def at_rest(self) -> bool:
-        return all(intake.at_rest for intake in self._intakes.values())
+        return self.parts is not None and self.parts.at_rest
 
     # -- what the parts ask for -------------------------------------------------------------------------------------
-
-    def _after_archive(self, source: Source) -> AfterArchive:
-        keep_seconds = self._fate.plan.keep_seconds[sorted(self._sources).index(source.source_id)]
-        return AfterArchive(delete=keep_seconds == 0.0, keep_seconds=keep_seconds)
-
-    def _look_again(self, source_id: int, directory: bytes) -> None:
-        self._fate.trace.add("look again", source_id, directory)
-        self._intakes[source_id].hint(directory)
 
     def _announce(self, transition: Transition) -> None:
         self._fate.trace.add("study", transition.study_uid, transition.old, transition.event, transition.new)

@@ -126,7 +126,7 @@ def test_a_medium_with_a_dicomdir(site: Site) -> None:
 #: Everything is imported before the user changes: the other one may not be able to look into the installation.
 _AS_USER = """
 import os, sys, _strptime, encodings.idna
-import dicomwatchd.daemon, dicomwatchd.running
+import dicomwatchd.daemon, dicomwatchd.supervisor
 from pathlib import Path
 from dicomwatchd.queue import open_queue
 from dicomwatchd.ports import SystemClock

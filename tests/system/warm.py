@@ -82,52 +82,42 @@ class Warm:
 
 def once(config_file: Path, patience_seconds: float) -> int:
     """What `dicomwatchd --once` does, in one thread: 0 when all is archived, 1 when something is not."""
-    import dicomwatchd.running as running_module
+
+    from dicomwatchd.composition import Parts, Surroundings, open_archive, plan_of
     from dicomwatchd.config import load
     from dicomwatchd.daemon import Process
-    from dicomwatchd.errors import DicomwatchdError
+    from dicomwatchd.errors import DicomwatchdError, Fatal
     from dicomwatchd.pipeline import backoff
     from dicomwatchd.pipeline.pool import InlineWorkers
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.telemetry.foreign import redirect_foreign_logging
     from dicomwatchd.telemetry.journal import open_journal
 
-    class OneThread(InlineWorkers):
-        busy, size, draining = 0, 1, False
-
-        def __init__(self, *_: object, **__: object) -> None: ...
-        def drain(self) -> None: ...
-        def ease(self) -> None: ...
-        def tend(self) -> None: ...
-        def close(self) -> None: ...
-
     backoff.FIRST_PAUSE_SECONDS = 0.02
-    running_module.Pool = OneThread  # type: ignore[attr-defined,assignment]
-    running_module.Running._thread = lambda *_: None  # type: ignore[method-assign]
     config = load(config_file)
     journal = open_journal(sys.stderr, level=config.log_level)
     redirect_foreign_logging(journal, config.log_level)
     clock = SystemClock()
+    fatal: list[Fatal] = []
     try:
-        pulse = running_module.Pulse()
-        archive = running_module.open_archive(config, pulse)
-        running = running_module.Running(config, archive, pulse, journal, clock, Random(1))
-        running.start(watch=False)
+        around = Surroundings(clock, Random(1), journal, InlineWorkers(), fatal.append)
+        parts = Parts(plan_of(config), open_archive(config, lambda: False), around)
+        parts.begin()
     except DicomwatchdError as error:
         journal.error("refused", "the daemon does not start", code=error.code)
         return 4
     try:
         last, since = -1, clock.monotonic()
         while True:
-            pause = min([intake.step() for intake in running._intakes.values()], default=0.05)
-            running._context.shipments.queue_due()
-            worked = running._dispatcher.work_off()
-            if running.fatal is not None:
-                return Process._failed(_Bare(journal), running.fatal)  # type: ignore[arg-type]
-            ends = running.queue.reports.unfinished()
-            if running.at_rest and not ends["moving"]:
+            pause = min([intake.step() for intake in parts.every_intake()], default=0.05)
+            parts.queue.shipments.queue_due()
+            worked = parts.dispatcher.work_off()
+            if fatal:
+                return Process._failed(_Bare(journal), fatal[0])  # type: ignore[arg-type]
+            ends = parts.queue.reports.unfinished()
+            if parts.at_rest and not ends["moving"]:
                 return 1 if ends["parked"] or ends["quarantined"] else 0
-            if (progress := running.queue.reports.progress()) != last:
+            if (progress := parts.queue.reports.progress()) != last:
                 last, since = progress, clock.monotonic()
             elif clock.monotonic() - since > patience_seconds:
                 return 1
@@ -137,7 +127,7 @@ def once(config_file: Path, patience_seconds: float) -> int:
         journal.error("failed", "the daemon cannot go on", code=error.code)
         return 4
     finally:
-        running.stop()
+        parts.close()
 
 
 @dataclass
@@ -150,8 +140,7 @@ _CALL = re.compile(r"(?:\d+ +)?(?:[\d.]+ )?(\w+)\(")
 
 def _serve() -> None:
     import dicomwatchd.cli.archive  # everything a run needs, in memory before the first fork
-    import dicomwatchd.daemon
-    import dicomwatchd.running  # noqa: F401
+    import dicomwatchd.daemon  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), flush=True)

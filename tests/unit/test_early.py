@@ -257,6 +257,7 @@ def test_a_claim_waits_until_nothing_of_its_study_is_being_sent(pieces: Pieces) 
 
 def test_the_daemons_thread_sends_early_when_files_arrive(pieces: Pieces) -> None:
     arriving(pieces)
+    pieces.dispatcher._news.clear()  # the arrival itself was told already
     stopping = threading.Event()
     thread = threading.Thread(target=pieces.dispatcher.run, args=(stopping, lambda: None))
     thread.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd import __version__
+from dicomwatchd import __version__, composition
 from dicomwatchd.intake import take
 from dicomwatchd.model import StudyState
 from dicomwatchd.queue.schema import DATABASE
@@ -84,6 +84,12 @@ def faulty(*_: object, **__: object) -> object:
     raise RecursionError("DOE^JANE")
 
 
+def upgraded(pieces: Pieces, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next start is that of another version of the program."""
+    monkeypatch.setattr(composition, "__version__", version)
+    pieces.restart()
+
+
 def test_a_file_that_a_fault_has_quarantined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = Pieces(tmp_path)
     (pieces.inbox / "IM1").write_bytes(instance("1.2.1", "1.2.1.1", "1.2.1.1.1", 1))
@@ -93,8 +99,8 @@ def test_a_file_that_a_fault_has_quarantined(tmp_path: Path, monkeypatch: pytest
         patch.setattr(take, "read_header", faulty)
         pieces.run(2)
         assert pieces.states()["IM1"] == "quarantined:unexpected"
-        pieces.restart()
-        assert pieces.queue.upgrade.taken_over_by("0.1.0").files == 2
+        upgraded(pieces, "0.1.0", monkeypatch)
+        assert pieces.log.events("retried-after-upgrade")[-1]["files"] == 2
         before = pieces.queue.reports.quarantine(10)
         assert len(before) == 2, "they stand in the report until they were looked at"
         pieces.run(3)
@@ -102,8 +108,8 @@ def test_a_file_that_a_fault_has_quarantined(tmp_path: Path, monkeypatch: pytest
         faults = len(pieces.log.events("intake-fault"))
         pieces.run(3)
         assert len(pieces.log.events("intake-fault")) == faults, "once, not at every look"
-    pieces.restart()
-    assert pieces.queue.upgrade.taken_over_by("0.2.0").files == 2
+    upgraded(pieces, "0.2.0", monkeypatch)
+    assert pieces.log.events("retried-after-upgrade")[-1]["files"] == 2
     pieces.run()
     assert [path.name for path in pieces.left()] == ["junk"]
     assert pieces.states()["junk"].startswith("quarantined:")
