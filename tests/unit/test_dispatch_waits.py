@@ -77,7 +77,7 @@ def test_while_one_study_finds_out_whether_the_store_is_back(tmp_path: Path, mon
     thread = threading.Thread(target=dispatcher.run, args=(stopping, lambda: None))
     thread.start()
     try:
-        wait_until(lambda: dispatcher.backoff.in_trouble and len(pieces.log.events("study-delayed")) >= 3)
+        wait_until(lambda: dispatcher.backoff.in_trouble and len(pieces.log.events("study-delayed")) >= 7)
         store.away = None
         assert store.asked.wait(30)
         assert looks.in_a_while() <= 2
