@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from dicomwatchd.errors import Stopping
 
 BUDGET_BYTES = 64 * 1024 * 1024
+#: How often whoever waits asks whether to stop.
+WAIT_SECONDS = 0.5
 
 _M_MMAP_THRESHOLD = -3  # mallopt(3)
 _OF_ITS_OWN_BYTES = 1024 * 1024
@@ -22,10 +25,16 @@ def keep_no_large_blocks() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _OF_ITS_OWN_BYTES)
 
 
+def _never() -> bool:
+    return False
+
+
 class ByteBudget:
     """How many bytes of files and of parts of files may be in memory at once, whoever holds them.
 
-    A request above the whole budget is let through when nothing else is out, so it cannot wait for ever.
+    First come, first served: a large request is not passed by small ones that come after it. One above the whole budget
+    is let through when nothing else is out, so it cannot wait for ever. Whoever waits asks ``stopping`` all the while,
+    which is also how it shows that it is alive.
 
     A `room` comes with its memory. Fresh memory costs the kernel more time than it takes to read a file into it, so
     while somebody is `reusing` rooms, those given back are kept for the next, as far as nobody needs what they take.
@@ -35,6 +44,7 @@ class ByteBudget:
         self._total = total_bytes
         self._out = 0
         self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
         self._reusing = 0
         self._spare: list[bytearray] = []
 
@@ -45,8 +55,9 @@ class ByteBudget:
             self._keep_within()
 
     @contextmanager
-    def held(self, size_bytes: int) -> Iterator[None]:
-        self.take(size_bytes, lambda: False)
+    def held(self, size_bytes: int, stopping: Callable[[], bool] = _never) -> Iterator[None]:
+        """As `take`, for as long as the context lasts."""
+        self.take(size_bytes, stopping)
         try:
             yield
         finally:
@@ -94,11 +105,17 @@ class ByteBudget:
                     self._spare.clear()
 
     def _wait_for(self, size_bytes: int, stopping: Callable[[], bool]) -> None:
-        while self._out and self._out + size_bytes > self._total:
-            self._changed.wait(0.5)
-            if stopping():
-                raise Stopping("stopped between two parts of an upload")
-        self._out += size_bytes
+        mine = object()
+        self._waiting.append(mine)
+        try:
+            while self._waiting[0] is not mine or (self._out and self._out + size_bytes > self._total):
+                self._changed.wait(WAIT_SECONDS)
+                if stopping():
+                    raise Stopping("stopped while it waited for memory")
+            self._out += size_bytes
+        finally:
+            self._waiting.remove(mine)
+            self._changed.notify_all()  # whoever is first now may have room enough
 
     def _keep_within(self) -> None:
         """What is kept for later gives way to what is needed now."""
