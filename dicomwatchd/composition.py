@@ -28,7 +28,7 @@ from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.pipeline.sealing import Sealing
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context, Shipment
 from dicomwatchd.pipeline.upkeep import Upkeep
-from dicomwatchd.ports import Clock, Log
+from dicomwatchd.ports import Clock, Log, Sign, unwatched
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.deletions import PendingDeletion
 from dicomwatchd.queue.rows import Source, Transition
@@ -127,6 +127,8 @@ class Surroundings:
     on_shipped: Callable[[Shipment], None] = lambda _: None
     #: A sign of life of the thread that calls it.
     alive: Callable[[], None] = lambda: None
+    #: The same in the midst of long work, and whether that is to be left.
+    sign: Sign = unwatched
     open_state: Callable[[Path, Clock, Callable[[Transition], None]], Queue] = open_queue
 
 
@@ -160,6 +162,7 @@ class Parts:
             log=around.log,
             left_aside=self._left_aside,
             alive=around.alive,
+            sign=around.sign,
             at_once=lambda: around.workers.size,
             sends_early=self._sends_early,
         )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
+from dicomwatchd.errors import Stopping
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -33,6 +35,36 @@ class Map(Protocol):
     """Like the built-in map: results in order, lazily; what ``function`` raises is raised in its place."""
 
     def __call__(self, function: Callable[[_T], _R], items: Iterable[_T], /) -> Iterator[_R]: ...
+
+
+class Sign(Protocol):
+    """Asked between two pieces of long work, by the thread that does it: shows that it is alive, and says whether the
+    work is to be left. What takes long are bytes on a slow share as well as very many entries."""
+
+    def __call__(self) -> bool: ...
+
+
+def unwatched() -> bool:
+    """The sign of work that nobody watches and nobody stops."""
+    return False
+
+
+def going_on(sign: Sign, pieces: Iterable[_T]) -> Iterator[_T]:
+    """The pieces of long work, with a sign before each. Raises Stopping."""
+    for piece in pieces:
+        if sign():
+            raise Stopping("stopped in the middle of long work")
+        yield piece
+
+
+def to_its_end(sign: Sign) -> Sign:
+    """For work that must not be left half done: only shows that it is alive."""
+
+    def alive() -> bool:
+        sign()
+        return False
+
+    return alive
 
 
 class Log(Protocol):

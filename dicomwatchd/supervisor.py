@@ -79,6 +79,7 @@ class Supervisor:
             announce=self._teller.changed,
             on_shipped=self._shipped,
             alive=pulse.beat,
+            sign=pulse,
         )
         self._parts = Parts(plan_of(config), archive, around)
 

@@ -23,6 +23,7 @@ from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling
+from dicomwatchd.ports import Sign, unwatched
 from dicomwatchd.queue import Queue
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unpacking import unpacked
@@ -94,6 +95,8 @@ class Pieces:
         self.settings = settings(**changes)
         self.bundling = bundling
         self.fatal: Fatal | None = None
+        #: What long work asks: see ports.Sign.
+        self.sign: Sign = unwatched
         self.queue: Queue
         self.start()
 
@@ -103,7 +106,7 @@ class Pieces:
         self.parts = Parts(
             self._plan(),
             Archive(ARCHIVE_ID, self.store, self.catalogue, bundling=self.bundling),
-            Surroundings(self.clock, Random(1), self.log, InlineWorkers(), self._on_fatal),
+            Surroundings(self.clock, Random(1), self.log, InlineWorkers(), self._on_fatal, sign=lambda: self.sign()),
         )
         self.queue = self.parts.queue
         self.context, self.dispatcher = self.parts.context, self.parts.dispatcher

@@ -19,6 +19,7 @@ from typing import cast
 from dicomwatchd.archive.store import Buffer, Chunk, ObjectStore
 from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Digest, Uid
+from dicomwatchd.ports import Sign, going_on, unwatched
 
 BLOCK_BYTES = 512
 #: Two empty blocks end the archive (POSIX.1-1988, ustar interchange format).
@@ -193,13 +194,16 @@ def pieces(
             yield span, piece
 
 
-def read_back(store: ObjectStore, key: str, version_id: str | None, spans: Iterable[Span]) -> Reading:
-    """Read a whole object out of the store, hash it, and each of these spans of it. Raises as `ObjectStore.read`."""
+def read_back(
+    store: ObjectStore, key: str, version_id: str | None, spans: Iterable[Span], sign: Sign = unwatched
+) -> Reading:
+    """Read a whole object out of the store, hash it, and each of these spans of it. Raises as `ObjectStore.read`, and
+    Stopping."""
     whole, md5, size_bytes = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     in_order = sorted(set(spans), key=lambda span: span.offset_bytes)
     of_span = {span: hashlib.sha256() for span in in_order}
     came_in = dict.fromkeys(in_order, 0)
-    for span, piece in pieces(store.read(key, version_id), 0, in_order):
+    for span, piece in pieces(going_on(sign, store.read(key, version_id)), 0, in_order):
         whole.update(piece)
         md5.update(piece)
         size_bytes += len(piece)

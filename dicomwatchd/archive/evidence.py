@@ -16,7 +16,7 @@ from typing import Literal
 
 from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import Permanent
-from dicomwatchd.ports import Map
+from dicomwatchd.ports import Map, Sign, going_on, unwatched
 
 GROUP = 2000
 LISTING_PAYS_FROM = 8  # a listing costs about as much as so many HEADs
@@ -63,10 +63,11 @@ def examine(
     deep: bool = False,
     map: Map = map,
     now: Callable[[], float] = _undated,
+    sign: Sign = unwatched,
 ) -> Iterator[Verdict]:
     """One verdict for each receipt, in no particular order. An object that is missing, damaged or refused is a
     verdict; Transient (the store does not answer) is raised, for then nothing is known. ``now`` dates the verdicts:
-    seconds since the epoch.
+    seconds since the epoch. ``sign`` is asked between the pieces of what is read back.
 
     Only what the probe has found proves content (`Capabilities`): an ETag or a checksum that equals the one
     computed from the bytes sent. A differing one proves nothing yet (the object may have been cut into other
@@ -75,7 +76,7 @@ def examine(
     """
     iterator = iter(receipts)
     while group := list(islice(iterator, GROUP)):
-        yield from _examine_group(_Judge(store, now), group, deep, map)
+        yield from _examine_group(_Judge(store, now, sign), group, deep, map)
 
 
 def _examine_group(judge: _Judge, group: list[Receipt], deep: bool, map: Map) -> Iterator[Verdict]:
@@ -107,8 +108,9 @@ def _examine_group(judge: _Judge, group: list[Receipt], deep: bool, map: Map) ->
 
 
 class _Judge:
-    def __init__(self, store: ObjectStore, now: Callable[[], float]) -> None:
+    def __init__(self, store: ObjectStore, now: Callable[[], float], sign: Sign) -> None:
         self._store = store
+        self._sign = sign
         self._now = now
         self._backs = store.capabilities
 
@@ -131,7 +133,7 @@ class _Judge:
         found: dict[str, StoredObject] = {}
         limit = _LISTED_AT_LEAST + _LISTED_PER_RECEIPT * len(batch)
         prefix = os.path.commonprefix(sorted(wanted))  # noqa: RUF071  of keys, which are no paths
-        for seen in islice(self._store.listing(prefix), limit):
+        for seen in going_on(self._sign, islice(self._store.listing(prefix), limit)):
             if seen.key in wanted:
                 found[seen.key] = seen
             if seen.key >= last:
@@ -183,7 +185,7 @@ class _Judge:
         size_bytes = 0
         asked_at = self._now()
         try:
-            for chunk in self._store.read(receipt.key):
+            for chunk in going_on(self._sign, self._store.read(receipt.key)):
                 sha256.update(chunk)
                 size_bytes += len(chunk)
         except Permanent as error:

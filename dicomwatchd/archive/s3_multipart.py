@@ -6,7 +6,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -177,13 +177,21 @@ class MultipartSender:
                 del room, future, done
             if sha256.hexdigest() != content.digest.sha256:
                 raise SourceChanged("a file's content is not what it was when it was taken up")
+            self._await(under_way)
             parts += [future.result() for future in under_way]
             return sorted(parts, key=lambda part: part.number)
         finally:
             # Whatever happened, nothing of this object is under way once its caller has the answer.
             for future in under_way:
                 future.cancel()
-            wait(under_way)
+            while wait(under_way, timeout=1.0).not_done:
+                self._stopping()  # only shows that this thread is alive: what is under way has to end
+
+    def _await(self, under_way: list[Future[Part]]) -> None:
+        while wait(under_way, timeout=1.0, return_when=FIRST_EXCEPTION).not_done:
+            self._stopping()  # only shows that this thread is alive: what is under way has to end
+            if any(future.done() and future.exception() is not None for future in under_way):
+                return
 
     def _sent(self, room: bytearray, _: Future[Part]) -> None:
         self._budget.give_back_room(room)

@@ -32,6 +32,7 @@ from dicomwatchd.localfiles import (
 )
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.local import CHUNK_BYTES, read_exactly, sha256_of
+from dicomwatchd.ports import Sign, unwatched
 
 #: A file set aside without a directory of its own: this before its name.
 ASIDE_NAME = ASIDE + b"-"
@@ -182,25 +183,26 @@ def beside(name: bytes, number: int) -> bytes:
 # -- too late -------------------------------------------------------------------------------------------------------
 
 
-def save(fd: int, sha256: str, root: bytes, directory_fd: int, name: bytes) -> bool:
+def save(fd: int, sha256: str, root: bytes, directory_fd: int, name: bytes, sign: Sign = unwatched) -> bool:
     """A program was found at the file ``fd`` right after it had lost its last name: wait for that program, then put
     what it has written under the old name, as a new file. False when it has written nothing: the content is still
-    that of ``sha256``. Raises OSError, LeftAside.
+    that of ``sha256``. Raises OSError, LeftAside. ``sign`` must not say that the work is to be left.
     """
     end = time.monotonic() + _SAVE_SECONDS
     with ExitStack() as stack:
         copy: tuple[int, Aside] | None = None
         seen = None
         while True:
+            sign()
             late = time.monotonic() > end
             with _lease_or_none(fd) as leased:
                 before = identity(fd)
                 # Without a lease, quiet for a moment is all that can be known.
                 if leased or late or (leased is not None and before == seen):
-                    if sha256_of(fd, before.size_bytes) == sha256:
+                    if sha256_of(fd, before.size_bytes, sign) == sha256:
                         return False
                     copy = copy or stack.enter_context(_copy_place(root, directory_fd, name))
-                    _copy(fd, before, copy[0])
+                    _copy(fd, before, copy[0], sign)
                     if late or identity(fd) == before:
                         give_back(copy[1], copy[1].fd, name)
                         return True
@@ -238,9 +240,10 @@ def _copy_place(root: bytes, directory_fd: int, name: bytes) -> Iterator[tuple[i
         yield fd, Aside(place_fd, private)
 
 
-def _copy(fd: int, source: FileIdentity, to_fd: int) -> None:
+def _copy(fd: int, source: FileIdentity, to_fd: int, sign: Sign) -> None:
     os.ftruncate(to_fd, 0)
     for start in range(0, source.size_bytes, CHUNK_BYTES):
+        sign()
         data, offset = read_exactly(fd, start, min(CHUNK_BYTES, source.size_bytes - start)), start
         while data:
             written = os.pwrite(to_fd, data, offset)

@@ -144,7 +144,7 @@ class Dispatcher:
     def _next(self) -> tuple[Claim, Slot] | None:
         """The study that may begin now, and its slot. While an endpoint is ill one study finds out whether it is back,
         and the others wait for its word."""
-        if not self._may_claim():
+        if self._context.sign() or not self._may_claim():
             return None
         kinds = (Kind.TRIAL,) if self.backoff.in_trouble else (Kind.STUDY, Kind.ILL)
         for kind in kinds:

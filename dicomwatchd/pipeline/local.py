@@ -10,13 +10,16 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from dicomwatchd.archive.store import Buffer, Content
-from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
+from dicomwatchd.errors import SourceChanged, Stopping, Transient, Unarchivable
 from dicomwatchd.localfiles import KeptOpen, NotRegular, identity, open_directory, open_root, regular_file
 from dicomwatchd.model import Digest, FileIdentity
+from dicomwatchd.ports import Sign, unwatched
 from dicomwatchd.queue.rows import LocalFile, Source
 
 #: Small enough to be in the processor's cache still when it is hashed.
 CHUNK_BYTES = 1 << 18
+#: Read in one call at the most: on a share that gives 10 KB a second that takes a minute and a half.
+AT_ONCE_BYTES = 1 << 20
 
 
 def require(fd: int, expected: FileIdentity) -> None:
@@ -25,24 +28,26 @@ def require(fd: int, expected: FileIdentity) -> None:
 
 
 @contextmanager
-def content_of(folders: Folders, source: Source, file: LocalFile, in_memory_up_to: int) -> Iterator[Content]:
+def content_of(
+    folders: Folders, source: Source, file: LocalFile, in_memory_up_to: int, sign: Sign = unwatched
+) -> Iterator[Content]:
     """The file's content with its digest; on leaving, the file is still what it was, or SourceChanged is raised.
 
     A small file is read once, and that buffer is hashed and sent. A large one is hashed here and read again while
-    it is sent; the store compares the digest of what it sends with this one.
+    it is sent; the store compares the digest of what it sends with this one. Raises Stopping as well.
     """
     with folders.opened(source, file) as (_, fd):
         size = file.identity.size_bytes
         if size <= in_memory_up_to:
             with _translated():
-                data = read_exactly(fd, 0, size)
+                data = read_exactly(fd, 0, size, sign)
             require(fd, file.identity)
             yield Buffer.of(data)
         else:
             with _translated():
-                digest = Digest(sha256_of(fd, size), size)
+                digest = Digest(sha256_of(fd, size, sign), size)
             require(fd, file.identity)
-            yield _OpenFile(fd, digest)
+            yield _OpenFile(fd, digest, sign)
         require(fd, file.identity)
 
 
@@ -63,11 +68,11 @@ class Folders(KeptOpen):
                 require(fd, file.identity)
             yield directory_fd, fd
 
-    def read(self, source: Source, file: LocalFile, room: memoryview) -> None:
+    def read(self, source: Source, file: LocalFile, room: memoryview, sign: Sign = unwatched) -> None:
         """Fill ``room``, which is as long as the file, from the descriptor that was checked before and after."""
         with _translated(), regular_file(self._directory(source, file), file.name) as fd:
             require(fd, file.identity)
-            fill(fd, 0, room)
+            fill(fd, 0, room, sign)
             require(fd, file.identity)
 
     def require_unchanged(self, source: Source, file: LocalFile) -> None:
@@ -94,22 +99,25 @@ class Folders(KeptOpen):
 class _OpenFile:
     fd: int
     digest: Digest
+    sign: Sign
 
     def read(self, offset: int, length: int) -> bytes:
         with _translated():
-            return read_exactly(self.fd, offset, length)
+            return read_exactly(self.fd, offset, length, self.sign)
 
     def fill(self, offset: int, room: memoryview) -> None:
         with _translated():
-            fill(self.fd, offset, room)
+            fill(self.fd, offset, room, self.sign)
 
 
-def read_exactly(fd: int, offset: int, length: int) -> bytes:
-    first = os.pread(fd, length, offset)
+def read_exactly(fd: int, offset: int, length: int, sign: Sign = unwatched) -> bytes:
+    """Raises SourceChanged where the file ends before, Stopping where ``sign`` says so, OSError."""
+    first = os.pread(fd, length, offset)  # at once: what is read this way is small, and has to be in one piece
     if len(first) == length:
         return first
     parts, have = [first], len(first)
     while have < length:
+        go_on(sign)
         part = os.pread(fd, length - have, offset + have)
         if not part:
             raise SourceChanged("the file has become shorter while it was read")
@@ -118,25 +126,32 @@ def read_exactly(fd: int, offset: int, length: int) -> bytes:
     return b"".join(parts)
 
 
-def fill(fd: int, offset: int, room: memoryview) -> None:
+def fill(fd: int, offset: int, room: memoryview, sign: Sign = unwatched) -> None:
     """As `read_exactly`, into memory that is there: fresh memory costs the kernel more than the reading does."""
     filled = 0
     while filled < len(room):
-        count = os.preadv(fd, [room[filled:]], offset + filled)
+        go_on(sign)
+        count = os.preadv(fd, [room[filled : filled + AT_ONCE_BYTES]], offset + filled)
         if not count:
             raise SourceChanged("the file has become shorter while it was read")
         filled += count
 
 
-def sha256_of(fd: int, size_bytes: int) -> str:
-    """SHA-256 of an open file's first ``size_bytes``, in lower-case hex, in flat memory."""
+def sha256_of(fd: int, size_bytes: int, sign: Sign = unwatched) -> str:
+    """SHA-256 of an open file's first ``size_bytes``, in lower-case hex, in flat memory. Raises as `read_exactly`."""
     digest = hashlib.sha256()
     room = memoryview(bytearray(min(CHUNK_BYTES, size_bytes)))
     for offset in range(0, size_bytes, CHUNK_BYTES):
         chunk = room[: size_bytes - offset]
-        fill(fd, offset, chunk)
+        fill(fd, offset, chunk, sign)
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def go_on(sign: Sign) -> None:
+    """Raises Stopping."""
+    if sign():
+        raise Stopping("stopped in the middle of a file")
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lea
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import Aside, Places, give_back, save, set_aside
 from dicomwatchd.pipeline.local import Folders, sha256_of
+from dicomwatchd.ports import Sign, to_its_end, unwatched
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 
 #: A proof is used within this time or not at all.
@@ -188,6 +189,7 @@ def delete_on_proof(
     now: float,
     needs_lease: bool = False,
     standing: Callable[[os.stat_result], Standing] | None = None,
+    sign: Sign = unwatched,
 ) -> str | None:
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
@@ -195,7 +197,7 @@ def delete_on_proof(
     taken meanwhile). ``standing`` says what it is to the object, where objects are files too. Raises LeaseRefused,
     before anything is touched, where ``needs_lease`` and none is to be had; Itself when the file is the very object;
     Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a file cannot be put back now,
-    Transient when the file system fails otherwise.
+    Transient when the file system fails otherwise, Stopping as long as ``sign`` may say so, which is until it is gone.
     """
     if not _is_fresh(proof.verified_at, now):
         return "the proof is too old"
@@ -210,11 +212,11 @@ def delete_on_proof(
                     return "changed before it was set aside"
                 _require_apart(fd, standing)
                 with set_aside(places, source.path, file.dir, file.name, directory_fd) as aside:
-                    why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased, standing)
+                    why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased, standing, sign)
                 if why_kept is not None:
                     return why_kept
-                undisturbed = _undisturbed(fd, proof, leased)
-            if undisturbed or not save(fd, proof.sha256, source.path, directory_fd, file.name):
+                undisturbed = _undisturbed(fd, proof, leased, to_its_end(sign))
+            if undisturbed or not save(fd, proof.sha256, source.path, directory_fd, file.name, to_its_end(sign)):
                 return None
             return "it was written to while it was deleted; what was written is back"
     except (SourceChanged, Unarchivable) as error:
@@ -242,12 +244,13 @@ def _unlink_if_same(
     proof: DeletionProof,
     leased: bool,
     standing: Callable[[os.stat_result], Standing] | None,
+    sign: Sign,
 ) -> str | None:
     """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
     try:
         if standing is not None and standing(os.fstat(fd)) is not Standing.APART:
             raise Itself
-        why_kept = _differs(fd, aside, proof, leased)
+        why_kept = _differs(fd, aside, proof, leased, sign)
         if why_kept is None:
             os.unlink(aside.name, dir_fd=aside.fd)  # the one deletion of a patient's file
             return None
@@ -267,7 +270,7 @@ def _require_apart(fd: int, standing: Callable[[os.stat_result], Standing] | Non
             raise Transient("an object is not there any more", code="object-lost")
 
 
-def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str | None:
+def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool, sign: Sign) -> str | None:
     """Why what was set aside is not what the archive holds, or None if it is, byte for byte."""
     before = identity(fd)
     if not before.same_but_ctime(proof.identity):
@@ -275,7 +278,7 @@ def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str |
     found = os.stat(aside.name, dir_fd=aside.fd, follow_symlinks=False)
     if (found.st_dev, found.st_ino) != (before.dev, before.inode):
         return "replaced while it was set aside"
-    if sha256_of(fd, proof.size_bytes) != proof.sha256:
+    if sha256_of(fd, proof.size_bytes, sign) != proof.sha256:
         return "its content is not what was archived"
     if identity(fd) != before:
         return "changed while it was compared"
@@ -284,7 +287,7 @@ def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str |
     return None
 
 
-def _undisturbed(fd: int, proof: DeletionProof, leased: bool) -> bool:
+def _undisturbed(fd: int, proof: DeletionProof, leased: bool, sign: Sign) -> bool:
     """Whether nobody came to the file between the last comparison and the unlink, looked at right after the unlink.
 
     A program that looked the name up before the file was set aside may be about to open it, which the lease tells; one
@@ -292,4 +295,4 @@ def _undisturbed(fd: int, proof: DeletionProof, leased: bool) -> bool:
     """
     if leased:
         return lease_held(fd)
-    return os.fstat(fd).st_size == proof.size_bytes and sha256_of(fd, proof.size_bytes) == proof.sha256
+    return os.fstat(fd).st_size == proof.size_bytes and sha256_of(fd, proof.size_bytes, sign) == proof.sha256

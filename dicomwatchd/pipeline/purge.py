@@ -16,7 +16,7 @@ from dicomwatchd.pipeline.leases import lease_on
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.own import Stands, in_own_tree
 from dicomwatchd.pipeline.proof import DeletionProof, Itself, LeaseRefused, delete_on_proof, prove
-from dicomwatchd.ports import Clock, Map
+from dicomwatchd.ports import Clock, Map, Sign, unwatched
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
 
@@ -59,14 +59,15 @@ def delete(
     standing: Stands | None = None,
     alive: Callable[[], None] = lambda: None,
     may_go: Callable[[LocalFile], bool] = lambda _: True,
+    sign: Sign = unwatched,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
     and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
     file set aside could not be put back. A file that ``needs_lease`` is left out where none is to be had. ``standing``
     says what a local file is to its object, where objects are files as well (see ObjectStore.standing). ``alive`` is
     called by whoever works, before each file: saving what was written too late may take minutes. ``may_go`` is asked
-    once more right before a file is touched: whoever asked for its deletion may have taken that back. Raises NoProof,
-    Transient, ClaimLost."""
+    once more right before a file is touched: whoever asked for its deletion may have taken that back; ``sign`` while a
+    file is compared. Raises NoProof, Transient, ClaimLost, Stopping."""
     outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease))
     if outcome.unleased:
         left_out = {file.file_id for file in outcome.unleased}
@@ -93,6 +94,7 @@ def delete(
                 now=clock.now(),
                 needs_lease=needs_lease(file),
                 standing=None if standing is None else partial(standing, file),
+                sign=sign,
             )
         except Exception as error:  # noqa: BLE001  an outcome like another: how the others ended must not be forgotten
             return file, error

@@ -155,8 +155,8 @@ def _one(folders: Folders, file: LocalFile, context: Context) -> Outcome:
     in_memory = file.identity.size_bytes if file.identity.size_bytes <= store.single_put_bytes else 0
     try:
         with (
-            context.archive.memory.held(in_memory),
-            content_of(folders, source_of(file, context), file, store.single_put_bytes) as content,
+            context.archive.memory.held(in_memory, context.sign),
+            content_of(folders, source_of(file, context), file, store.single_put_bytes, context.sign) as content,
         ):
             key = keys.instance(
                 header.study_uid,
@@ -176,11 +176,12 @@ def _bundle(files: list[LocalFile], context: Context) -> list[Outcome]:
     sizes = [file.identity.size_bytes for file in files]
     outcomes: dict[int, Place | DicomwatchdError] = {}
     members: list[tuple[LocalFile, Member]] = []
-    with context.archive.memory.held(sum(map(bundles.member_bytes, sizes)) + bundles.END_BYTES), Folders() as folders:
+    together = sum(map(bundles.member_bytes, sizes)) + bundles.END_BYTES
+    with context.archive.memory.held(together, context.sign), Folders() as folders:
         bundle = Bundle(sizes)
         for file in files:
             try:
-                folders.read(source_of(file, context), file, bundle.room(file.identity.size_bytes))
+                folders.read(source_of(file, context), file, bundle.room(file.identity.size_bytes), context.sign)
             except DicomwatchdError as error:
                 outcomes[file.file_id] = error
             else:
@@ -241,8 +242,8 @@ def _take_over(files: list[LocalFile], there: Bundled, context: Context) -> list
 def _content(folders: Folders, file: LocalFile, context: Context) -> tuple[Uid, Uid, str]:
     store = context.archive.store
     with (
-        context.archive.memory.held(min(file.identity.size_bytes, store.single_put_bytes)),
-        content_of(folders, source_of(file, context), file, store.single_put_bytes) as content,
+        context.archive.memory.held(min(file.identity.size_bytes, store.single_put_bytes), context.sign),
+        content_of(folders, source_of(file, context), file, store.single_put_bytes, context.sign) as content,
     ):
         return file.header.series_uid, file.header.sop_instance_uid, content.digest.sha256
 
@@ -252,7 +253,7 @@ def _found(
 ) -> Iterator[tuple[LocalFile, Place]]:
     """Those of the files whose bytes are where the manifest says, in a bundle that is what its key says."""
     spans = {file.file_id: Span(item.offset_bytes or 0, item.size_bytes, item.sha256) for file, item in found}
-    read = bundles.read_back(context.archive.store, key, None, spans.values())
+    read = bundles.read_back(context.archive.store, key, None, spans.values(), context.sign)
     if read.sha256 != keys.bundle_sha256(key, found[0][0].header.study_uid):
         return
     receipt = Receipt(

@@ -13,7 +13,7 @@ from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.evidence import Verdict
 from dicomwatchd.archive.store import ObjectStore, Receipt
 from dicomwatchd.errors import Transient
-from dicomwatchd.ports import Clock, Log, Map
+from dicomwatchd.ports import Clock, Log, Map, Sign, unwatched
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
 from dicomwatchd.queue.shipments import Shipments
@@ -68,6 +68,8 @@ class Context:
     left_aside: Callable[[int], None] = lambda _: None
     #: A sign of life of the thread that calls it, in the midst of long work.
     alive: Callable[[], None] = lambda: None
+    #: The same, and whether the work is to be left.
+    sign: Sign = unwatched
     #: How many workers there are, as things are.
     at_once: Callable[[], int] = lambda: 1
     #: Whether files of this source are sent while their study still arrives.
@@ -153,7 +155,8 @@ def examined(files: list[LocalFile], shipment: Shipment, context: Context) -> It
         receipt = place_of(file).receipt
         by_key.setdefault(receipt.key, []).append(file)
         receipts.setdefault(receipt.key, receipt)
-    for verdict in evidence.examine(context.archive.store, receipts.values(), map=shipment.run, now=context.clock.now):
+    store, now = context.archive.store, context.clock.now
+    for verdict in evidence.examine(store, receipts.values(), map=shipment.run, now=now, sign=context.sign):
         yield by_key[verdict.receipt.key], verdict
 
 
