@@ -173,6 +173,7 @@ class Dispatcher:
         self._reap()
         self._give_back_the_rest()
         self._context.shipments.queue_due()
+        self._context.shipments.queue_parked()
         while len(self._running) < self._most_at_once() and self._may_claim():
             claim = self._context.shipments.claim()
             if claim is None:

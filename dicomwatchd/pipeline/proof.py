@@ -23,6 +23,7 @@ from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import Aside, Places, give_back, save, set_aside
 from dicomwatchd.pipeline.local import Folders, sha256_of
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
+from dicomwatchd.queue.shipments import NO_PROOF
 
 #: A proof is used within this time or not at all.
 LIFETIME_SECONDS = 900.0
@@ -37,7 +38,7 @@ class LeaseRefused(Exception):
 class NoProof(Permanent):
     """A clause of the proof does not hold: the file stays."""
 
-    code = "no-proof"
+    code = NO_PROOF
 
 
 @dataclass(frozen=True, slots=True)
