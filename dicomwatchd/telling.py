@@ -149,6 +149,7 @@ class Teller:
                 f"{count} kept files of {name}, which is no inbox any more, are archived at another place only"
                 for name, count in queue.reports.kept_elsewhere().items()
             ]
+            + ([store.expiry.unaccepted] if store.expiry.unaccepted else [])
             + ([anchoring.problem] if anchoring.problem else []),
             "verification": doctor.verification(capabilities),
         }

@@ -11,6 +11,8 @@ from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader
 
 #: ``code`` of a kept file that would be deleted if a read lease were to be had on it.
 NO_LEASE = "no-lease"
+#: ``code`` of a kept file that would be deleted if the store did not end the archived object by itself.
+EXPIRING = "expiring"
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,11 +207,18 @@ class Step(NamedTuple):
     sql: str
 
 
+#: Files that are kept while the store would end their objects by itself: none, or all that come.
+EXPIRING = """
+CREATE INDEX files_expiring ON files (file_id) WHERE state = 'kept' AND code = 'expiring';
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
     Step("counted where it changes", SCALE),
     Step("the audit chain has an id", CHAIN_ID),
     Step("kept for another reason than their inbox's rule", KEPT),
+    Step("kept while the store would end their objects", EXPIRING),
     Step("what outlives a remount", REMOUNTS),
 )

@@ -14,6 +14,7 @@ from dicomwatchd.archive.store import (
     Chunk,
     Content,
     Destination,
+    Expiry,
     InitStep,
     Receipt,
     StoredObject,
@@ -48,6 +49,8 @@ class MemoryStore:
     fault: DicomwatchdError | None = None
     versioned: bool = False
     hidden: set[str] = field(default_factory=set)
+    #: Why it ends objects by itself, if it does.
+    expires: str | None = None
 
     def mark_deleted(self, key: str) -> None:
         """As DeleteObject does in a bucket with versioning: nothing is gone, and a plain GET finds nothing."""
@@ -122,6 +125,14 @@ class MemoryStore:
 
     def probe(self, scratch_key: str) -> Capabilities:
         return self.capabilities
+
+    @property
+    def expiry(self) -> Expiry:
+        return Expiry(self.expires)
+
+    def look_at_expiry(self) -> Expiry:
+        self._fail()
+        return self.expiry
 
     def close(self) -> None:
         pass
