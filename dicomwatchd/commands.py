@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from dicomwatchd import upload_result
 from dicomwatchd.control import Command, text, whole
 from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
+from dicomwatchd.pipeline.proving import Prover, chain_id
 from dicomwatchd.queue import Queue
-from dicomwatchd.uploads import UploadDesk
+from dicomwatchd.queue.uploads import LISTED
+from dicomwatchd.uploads import UploadDesk, no_such_upload
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -22,9 +25,8 @@ def _study_uid(request: Mapping[str, Any]) -> Uid:
     return Uid(text(request, "study_uid"))
 
 
-def reading(queue: Queue, published: Callable[[], dict[str, Any]]) -> dict[str, Command]:
-    """What the queue alone can answer, whether the daemon runs or not; ``published`` compares the audit chain with what
-    the archive holds of it (anchoring.report)."""
+def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
+    """What can be answered whether the daemon runs or not."""
 
     def list_queue(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.queue(whole(request, "limit", 100))
@@ -39,9 +41,35 @@ def reading(queue: Queue, published: Callable[[], dict[str, Any]]) -> dict[str, 
         return queue.reports.stats(whole(request, "days", 7))
 
     def prove(request: Mapping[str, Any], _progress: Progress) -> Any:
-        return {**queue.audit.proofs(_study_uid(request)), "published": published()}
+        study_uid = _study_uid(request)
+        if "chain" in request:
+            return prover.prove_by_archive(study_uid, chain_id(text(request, "chain")))
+        return prover.prove(study_uid, whole=request.get("whole") is True)
 
-    return {"queue": list_queue, "quarantine": quarantine, "show": show, "stats": stats, "prove": prove}
+    def upload_list(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return [
+            upload_result.summary(known, None if known.result else queue.uploads.progress(known.source_id))
+            for known in queue.uploads.all(whole(request, "limit", 100))
+        ]
+
+    def upload_show(request: Mapping[str, Any], _progress: Progress) -> Any:
+        known = queue.uploads.known(text(request, "upload_id"))
+        if known is None:
+            raise no_such_upload()
+        if known.result is not None:
+            return known.result
+        progress, failed = queue.uploads.progress(known.source_id), queue.uploads.failed(known.source_id, LISTED)
+        return upload_result.of_running(known.upload, progress, failed, "waiting for the daemon")
+
+    return {
+        "queue": list_queue,
+        "quarantine": quarantine,
+        "show": show,
+        "stats": stats,
+        "prove": prove,
+        "upload-list": upload_list,
+        "upload-show": upload_show,
+    }
 
 
 def commands(
@@ -50,10 +78,10 @@ def commands(
     examine: Callable[[], list[Finding]],
     uploads: UploadDesk,
     wake: Callable[[], None],
-    published: Callable[[], dict[str, Any]],
+    prover: Prover,
 ) -> dict[str, Command]:
     """``live_status`` adds to what the queue says of the inboxes what only the running daemon knows, ``examine`` is
-    what its doctor finds, ``published`` as in `reading`; the rest comes from the queue."""
+    what its doctor finds; the rest comes from the queue."""
 
     def status(_request: Mapping[str, Any], _progress: Progress) -> Any:
         reported = queue.reports.status()
@@ -75,7 +103,21 @@ def commands(
             time.sleep(0.3)
         return now
 
+    def upload_show(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return uploads.progress(text(request, "upload_id"))
+
+    def upload_cancel(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return uploads.cancel(text(request, "upload_id"))
+
     def doctor(_request: Mapping[str, Any], _progress: Progress) -> Any:
         return [asdict(finding) for finding in examine()]
 
-    return {**reading(queue, published), "status": status, "retry": retry, "upload": upload, "doctor": doctor}
+    return {
+        **reading(queue, prover),
+        "status": status,
+        "retry": retry,
+        "upload": upload,
+        "upload-show": upload_show,
+        "upload-cancel": upload_cancel,
+        "doctor": doctor,
+    }

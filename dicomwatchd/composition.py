@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from dicomwatchd import __version__
+from dicomwatchd import __version__, places
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
@@ -25,7 +25,10 @@ from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.expiring import Expiring
 from dicomwatchd.pipeline.pool import Workers
+from dicomwatchd.pipeline.proving import Prover
+from dicomwatchd.pipeline.sealing import Sealing
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context, Shipment
+from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.deletions import PendingDeletion
@@ -69,7 +72,8 @@ def plan_of(config: Config) -> Plan:
         if isinstance(part, DirectorySettings | SqliteSettings):
             folders.append(part.path)
     inboxes = tuple(_inbox_plan(inbox, config) for inbox in config.inboxes)
-    return Plan(config.state_directory, inboxes, forbidden=tuple(folders))
+    leading = places.look(folders)
+    return Plan(config.state_directory, inboxes, forbidden=tuple(leading[folder].real for folder in folders))
 
 
 def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
@@ -129,7 +133,7 @@ class Surroundings:
 
 class Parts:
     """One plan, built over an archive that was opened for it. Nothing moves before `begin`; after it, whoever has the
-    parts steps or runs `dispatcher`, `anchoring` and the intakes, and `close` is the end."""
+    parts steps or runs `dispatcher`, `anchoring`, `upkeep` and the intakes, and `close` is the end."""
 
     def __init__(self, plan: Plan, archive: Archive, around: Surroundings) -> None:
         """Opens the state, and brings back what a crash has left aside. Raises Fatal, Transient, ArchiveRefused."""
@@ -181,7 +185,20 @@ class Parts:
             due=self.dispatcher.wake,
             in_trouble=lambda: self.dispatcher.backoff.in_trouble,
         )
-        self.uploads = UploadDesk(self.queue, self._start_upload_intake, plan.forbidden, around.log)
+        self.prover = Prover(self.queue.audit, self.queue.segments, archive.store, archive.archive_id)
+        self.sealing = Sealing(
+            self.queue.audit,
+            self.queue.segments,
+            archive.store,
+            lambda: self.anchoring.covered,
+            self.prover.archived,
+            around.log,
+            lambda: self.dispatcher.backoff.in_trouble,
+        )
+        self.upkeep = Upkeep([self.sealing.step])
+        self.uploads = UploadDesk(
+            self.queue, self._start_upload_intake, plan.forbidden, around.log, around.clock, self._source_ended
+        )
         if not archive.store.capabilities.creates_only:
             self._log.warning(
                 "store-overwrites", "the store overwrites what is there: let one daemon alone ship to this archive"
@@ -208,6 +225,8 @@ class Parts:
         ]
         self.sources = {source.source_id: source for source in self.queue.arrivals.sources()}
         for source in self.sources.values():
+            if not _may_be_touched(source):
+                continue
             root = recover.bring_back(source, self._log).root
             if root is None:
                 unavailable.add(source.source_id)
@@ -238,6 +257,7 @@ class Parts:
         self.queue.shipments.queue_due()  # at once: a run that ends when all is done must not end before they are
         self.dispatcher.wake()
         self.queue.arrivals.retire(active)
+        self.queue.arrivals.release_unheld()
 
     def tend(self) -> None:
         """To be called every second or so: what nobody else looks after. Raises Transient, Fatal."""
@@ -289,7 +309,7 @@ class Parts:
     def after_archive(self, source: Source) -> AfterArchive:
         """What the plan says of this source's files; those of an inbox that is in no plan any more stay."""
         if source.kind == "upload":
-            return AfterArchive(delete=source.delete_local)
+            return AfterArchive(delete=self.uploads.deletes(source))
         inbox = self.plan.inbox(source.name)
         return AfterArchive(delete=False) if inbox is None else inbox.after_archive
 
@@ -310,6 +330,8 @@ class Parts:
 
     def _mend(self, source: Source) -> None:
         """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""
+        if not _may_be_touched(source):
+            return
         recover.bring_back(source, self._log)
         mine = [one for one in self._pending if one.source_id == source.source_id]
         self._pending = [one for one in self._pending if one not in mine]
@@ -328,10 +350,20 @@ class Parts:
             self._roots.get(source.source_id),
         )
 
+    def _source_ended(self, source: Source) -> None:
+        """An upload is over: what it was looked at by is gone."""
+        self.sources.pop(source.source_id, None)
+        self._roots.pop(source.source_id, None)
+
     def _start_upload_intake(self, source: Source, settings: IntakeSettings) -> tuple[InboxIntake, Callable[[], None]]:
         self.sources[source.source_id] = source
         intake = self._intake(source, settings)
         return intake, self._around.attend(intake)
+
+
+def _may_be_touched(source: Source) -> bool:
+    """A folder that was handed in without --delete is left as it is, whatever lies in it."""
+    return source.kind != "upload" or source.delete_local
 
 
 def _inbox_plan(inbox: Inbox, config: Config) -> InboxPlan:

@@ -30,8 +30,7 @@ from dicomwatchd.localfiles import (
     regular_file,
     rename_noreplace,
 )
-from dicomwatchd.pipeline import anchoring
-from dicomwatchd.queue.audit import Audit
+from dicomwatchd.pipeline.proving import Prover
 
 _CAP_LEASE = 1 << 28  # capabilities(7)
 #: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.
@@ -59,16 +58,17 @@ def examine(config: Config, store: ObjectStore, catalogue: Catalogue) -> list[Fi
     return [*_archive(store, catalogue), *_disk(config), *(f for box in config.inboxes for f in _inbox(box))]
 
 
-def audit_chain(audit: Audit, store: ObjectStore) -> Finding:
+def audit_chain(prover: Prover) -> Finding:
     """Whether the record of deletions is whole, and holds what the archive holds of it."""
-    broken_at, entries = audit.check()
+    broken_at, entries = prover.check()
     if broken_at is not None:
         return Finding(
             "audit chain", "bad", f"broken at entry {broken_at}: the record was changed after it was written"
         )
-    compared = anchoring.compare(audit, store)
-    outcome = "bad" if compared.is_bad else "note" if compared.outcome == "unknown" else "good"
-    return Finding("audit chain", outcome, f"{entries} entries; {compared.text}")
+    compared, archived = prover.compare(), prover.archived()
+    is_bad, unknown = compared.is_bad or not archived.holds, "unknown" in (compared.outcome, archived.outcome)
+    outcome = "bad" if is_bad else "note" if unknown else "good"
+    return Finding("audit chain", outcome, f"{entries} entries; {compared.text}; {archived.text}")
 
 
 class DiskUsage(Protocol):
@@ -128,6 +128,29 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
         yield Finding("verification", "good" if fast else "note", verification(capabilities))
     if not capabilities.creates_only:
         yield Finding("create-only", "bad", OVERWRITES)
+    yield from _expiry(store)
+
+
+def _expiry(store: ObjectStore) -> Iterator[Finding]:
+    """Whether the store ends the archive's objects by itself."""
+    subject = "lifecycle"
+    try:
+        found = store.look_at_expiry()
+    except DicomwatchdError as error:
+        yield Finding(subject, "note", f"cannot be asked for now: {error}")
+        return
+    if found.unaccepted is not None:
+        yield Finding(subject, "bad", found.unaccepted)
+    elif not found.rules_known:
+        yield Finding(
+            subject,
+            "note",
+            "the store does not tell its rules (s3:GetLifecycleConfiguration): only its answers about objects can warn"
+            " of one that ends them",
+        )
+    else:
+        yield Finding(subject, "good", "no rule ends objects of the archive against the configuration")
+    yield from (Finding(f"{subject}: rules", "note", note) for note in found.notes)
 
 
 # -- this machine ---------------------------------------------------------------------------------------------------

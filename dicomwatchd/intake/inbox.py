@@ -8,29 +8,31 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from dicomwatchd import markers
 from dicomwatchd.errors import SourceChanged, Transient
-from dicomwatchd.intake.mounts import Mounts
+from dicomwatchd.intake.mounts import Mounts, root_of
+from dicomwatchd.intake.own_trees import OwnTrees, arrivals
 from dicomwatchd.intake.presence import Presence
-from dicomwatchd.intake.scan import Globs, Listing, look, walk
+from dicomwatchd.intake.scan import Globs, Listing, join, look, walk
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Folder, Gone, take
 from dicomwatchd.intake.unreadable import (
     NOT_TO_BE_LISTED,
     NOT_TO_BE_READ,
-    UNREADABLE,
     Unreadable,
     place_of,
     unreadable,
 )
-from dicomwatchd.localfiles import WriterPresent, directory, open_root
+from dicomwatchd.localfiles import WriterPresent, open_root
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
-from dicomwatchd.queue.rows import Arrival, Known, Source, identity_of
+from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Root, Source, identity_of
 from dicomwatchd.queue.upgrade import OLD_FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
@@ -39,6 +41,10 @@ BATCH = 200
 AGAIN = (NO_ACCESS, OLD_FAULT, UNREADABLE)
 #: How long a file beside a study's own that will not settle can hold the study up.
 HOLD_SECONDS = 600.0
+#: Files that are remembered as unreadable.
+UNREAD_LIMIT = 1000
+#: Gets a descriptor of the inbox, and what shows a sign of life.
+Work = Callable[[int, Callable[[], None]], None]
 #: Pause after the queue could not be written.
 TROUBLE_SECONDS = 5.0
 
@@ -46,7 +52,8 @@ TROUBLE_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
     """``full_look_before_quiet``: no events tell of new directories, so only a whole scan shows a study quiet.
-    ``trust_ctime``: see Settling."""
+    ``trust_ctime``: see Settling. ``only_root`` is the only folder that may be looked at under the source's path:
+    another one there counts as none at all."""
 
     settle_seconds: float
     quiet_seconds: float
@@ -55,6 +62,7 @@ class IntakeSettings:
     exclude: tuple[str, ...] = ()
     full_look_before_quiet: bool = False
     trust_ctime: bool = True
+    only_root: Root | None = None
 
 
 class InboxIntake:
@@ -95,8 +103,13 @@ class InboxIntake:
         self._next_scan = 0.0
         self._retry_soon = False
         self._presence = Presence(source.name, log, mended_root)
+        self._asked: deque[Work] = deque()
+        self._unread: dict[bytes, int] = {}
+        #: Of an upload: the folder that was last seen.
+        self.root: Root | None = None
         self._mounts = Mounts(source.source_id, arrivals.remounts)
         self._unreadable = Unreadable(source.name, log)
+        self._own_trees = OwnTrees(source.name, log)
         self._removed_at: float | None = None
         self.scans = 0
         self.last_scan_seconds: float | None = None
@@ -120,6 +133,22 @@ class InboxIntake:
         """Something lies aside that belongs into the inbox."""
         self._mend_soon = True
         self.scan_soon()
+
+    def ask(self, work: Work) -> None:
+        """Have this done on the inbox's own thread, at the end of a step that could open the inbox. Nobody else is to
+        touch the inbox's path: it may be one that never answers."""
+        self._asked.append(work)
+        self._wake.set()
+
+    def unread(self) -> dict[bytes, int]:
+        """Path below the source to errno, of files that could not be read when they were last tried; not all of very
+        many."""
+        return dict(self._unread)
+
+    @property
+    def still_settling(self) -> bool:
+        """Files are being written, or held open by whoever writes them."""
+        return bool(self._settling) or self._settling.overflowed
 
     @property
     def available(self) -> bool:
@@ -147,6 +176,11 @@ class InboxIntake:
     def unreadable(self) -> int:
         """How many folders and entries of folders cannot be read, as far as the last looks went."""
         return len(self._unreadable)
+
+    @property
+    def own_trees(self) -> int:
+        """How many folders of an archive or of the daemon's own the last whole look met, and left alone."""
+        return len(self._own_trees)
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The inbox's thread."""
@@ -177,7 +211,7 @@ class InboxIntake:
     def step(self, beat: Callable[[], None] = lambda: None) -> float:
         """Do everything that is due; returns the seconds until something may be due again."""
         try:
-            root_fd = open_root(self.source.path)
+            root_fd = self._open()
         except OSError as error:
             self._presence.away(error)
             if not self._presence.is_removed:
@@ -200,6 +234,19 @@ class InboxIntake:
             os.close(root_fd)
         return self._pause()
 
+    def _open(self) -> int:
+        """A descriptor of the inbox. Raises OSError, ESTALE where another folder stands in its place that may not."""
+        root_fd = open_root(self.source.path)
+        if self.source.kind == "upload":
+            try:
+                self.root, only = root_of(root_fd), self._settings.only_root
+                if only is not None and not self.root.is_same(only):
+                    raise OSError(errno.ESTALE, "another folder")
+            except OSError:
+                os.close(root_fd)
+                raise
+        return root_fd
+
     def _work(self, root_fd: int, beat: Callable[[], None]) -> None:
         if self._presence.here(root_fd) or self._mend_soon:
             self._mend_soon = False
@@ -209,11 +256,14 @@ class InboxIntake:
             self._scan(root_fd, beat)
         self._follow_hints(root_fd, beat)
         self._confirm_quiet(root_fd)
+        while self._asked:
+            self._asked.popleft()(root_fd, beat)
 
     def _scan(self, root_fd: int, beat: Callable[[], None]) -> None:
         began = self._clock.monotonic()
         self._last_scan_began = self._clock.now()
         self._retry_soon = False
+        self._unread.clear()
         self._settling.begin_look()
         # Jitter, so that many inboxes and many daemons do not look at one file server in step.
         self._next_scan = began + self._settings.scan_interval_seconds * self._random.uniform(0.9, 1.1)
@@ -227,11 +277,14 @@ class InboxIntake:
                 failed[parent] = error.errno
                 self._unreadable.add_folder(parent)
 
-        for parent, listing in walk(root_fd, self._globs, on_error):
+        found_instead = self._own_trees.begin_look(root_fd)
+        for parent, listing in found_instead or walk(root_fd, self._globs, on_error):
             seen.add(parent)
             self._compare(root_fd, parent, listing, beat)
+            self._own_trees.see(parent, listing)
             beat()
             self._follow_hints(root_fd, beat)  # what arrives now must not wait for the end of a long scan
+        self._own_trees.end_look()
         self._flush()
         for parent in self._arrivals.known_directories(self.source.source_id):
             if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):
@@ -257,10 +310,10 @@ class InboxIntake:
         for parent in sorted(self._settling.due_directories(self._clock.monotonic())):
             hints.setdefault(parent, False)
         for parent, deep in hints.items():
-            if deep:
+            if deep and self._may_enter(root_fd, parent, beat):
                 for below, listing in walk(root_fd, self._globs, lambda *_: None, parent):
                     self._compare(root_fd, below, listing, beat)
-            else:
+            elif not deep:
                 self._look_again(root_fd, parent, beat)
             beat()
         if hints:
@@ -290,22 +343,45 @@ class InboxIntake:
             self._arrivals.confirm_quiet(self.source.source_id, confirmed, began)
             self._on_news()
 
+    def _may_enter(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> bool:
+        try:
+            with markers.unmarked_directory(root_fd, parent):
+                return not self._own_trees.inside
+        except markers.Marked:
+            self._left_alone(root_fd, parent, beat)
+            return False
+        except OSError:
+            return True  # the walk meets it too
+
     # -- one directory ------------------------------------------------------------------------------------------
 
     def _look_again(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
         try:
-            with directory(root_fd, parent) as fd:
+            with markers.unmarked_directory(root_fd, parent) as fd:
+                if self._own_trees.inside:
+                    raise markers.Marked(b"")
                 listing = look(fd, parent, self._globs)
+        except markers.Marked:
+            self._left_alone(root_fd, parent, beat)
+            return
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 self._compare(root_fd, parent, Listing(), beat)
             return
         self._compare(root_fd, parent, listing, beat)
 
+    def _left_alone(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
+        """A directory, or one above it, is an archive's or our own: what is known of it is forgotten. Which one it is,
+        a whole look says."""
+        if not self._own_trees.is_one(parent):
+            self._compare(root_fd, parent, Listing(), beat)
+            if not self._own_trees.is_in_one(parent):
+                self._next_scan = 0.0
+
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
         is_watched = self._settling.watches(parent)
         barred_names = self._unreadable.names_in(parent, listing)
-        is_at_rest = not (is_watched or listing.strange or barred_names or listing.error)
+        is_at_rest = not (is_watched or listing.strange or barred_names or listing.error or listing.marks)
         if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, AGAIN):
             return
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -322,6 +398,8 @@ class InboxIntake:
             if name not in known or known[name].identity != found:
                 identity = identity_of(found)
                 self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
+        for own_tree in arrivals(parent, listing, known):
+            self._take(own_tree)
         with Folder(root_fd, parent) as folder:
             for name, found in listing.files.items():
                 old = known.get(name)
@@ -351,7 +429,7 @@ class InboxIntake:
         missing = {
             name: k
             for name, k in known.items()
-            if not (name in listing.files or name in listing.strange or name in barred_names)
+            if not (name in listing.files or name in listing.strange or name in listing.marks or name in barred_names)
             and k.state is not FileState.ASIDE
         }
         elsewhere = self._mounts.elsewhere(root_fd, parent, missing)
@@ -371,6 +449,8 @@ class InboxIntake:
             pass  # or replaced by something else since the listing; the next look sees what
         except OSError as error:
             self._retry_soon = True
+            if len(self._unread) < UNREAD_LIMIT:
+                self._unread[join(folder.relative, name)] = error.errno or 0
             self._log.warning(
                 "intake-unreadable", "a file cannot be read now", inbox=self.source.name, errno=error.errno
             )

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 from dicomwatchd.archive.store import ObjectStore
-from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.errors import DicomwatchdError, Transient
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.telemetry.fields import error_fields
@@ -58,7 +58,7 @@ class Expiring:
         return why
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
-        """The thread, until it is told to stop. Raises Transient, Fatal (the state)."""
+        """The thread, until it is told to stop."""
         while not stopping.is_set():
             beat()
             self.step()
@@ -94,7 +94,11 @@ class Expiring:
             self._told = self._holds = True
         elif self._holds:
             self._holds = False
-            released = self._deletions.release_expiring()
+            try:
+                released = self._deletions.release_expiring()
+            except Transient:
+                self._holds = True  # whoever writes next to the full disk says so
+                return
             if self._told:
                 self._log.info(
                     "archive-stays", "nothing ends objects of the archive any more; deleting goes on", files=released

@@ -13,6 +13,10 @@ from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader
 NO_LEASE = "no-lease"
 #: ``code`` of a kept file that would be deleted if the store did not end the archived object by itself.
 EXPIRING = "expiring"
+#: ``code`` of a kept file that is no copy of the archive's object but the object itself.
+OWN_OBJECT = "own-object"
+#: ``code`` in quarantine of what could not be looked at: an entry, or a folder, and no file that was ever seen.
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,20 @@ class Source:
     path: bytes
     kind: str
     delete_local: bool
+
+
+class Root(NamedTuple):
+    """Which folder it is that stands under a path. ``file_system`` tells the file system under whatever device number
+    it is mounted; it is empty where nothing does."""
+
+    device: int
+    inode: int
+    file_system: str
+
+    def is_same(self, other: Root) -> bool:
+        if self.file_system and other.file_system:
+            return (self.inode, self.file_system) == (other.inode, other.file_system)
+        return (self.inode, self.device) == (other.inode, other.device)
 
 
 class Known(NamedTuple):

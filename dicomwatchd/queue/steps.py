@@ -176,6 +176,38 @@ CREATE INDEX files_without_lease ON files (source_id) WHERE state = 'kept' AND c
 CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 'kept' AND receipt IS NULL;
 """
 
+#: An upload from its beginning to thirty days after its end. What is still owed an account stands in upload_results: a
+#: row for each file that was seen in the folder and not deleted on proof.
+UPLOADS = """
+CREATE TABLE uploads (
+  source_id INTEGER PRIMARY KEY,      -- of sources, while it is under way; never given again
+  name TEXT NOT NULL UNIQUE,
+  path BLOB NOT NULL,
+  delete_local INTEGER NOT NULL,
+  root TEXT,                          -- device:inode:file system of the folder itself
+  started_at REAL NOT NULL,
+  stage TEXT NOT NULL,                -- running | cancelling | ended
+  deleted_files INTEGER NOT NULL DEFAULT 0,
+  ended_at REAL,
+  result TEXT                         -- JSON, once it has ended
+);
+CREATE INDEX uploads_ended ON uploads (ended_at) WHERE stage = 'ended';
+CREATE INDEX uploads_open ON uploads (stage) WHERE stage != 'ended';
+INSERT INTO uploads (source_id, name, path, delete_local, started_at, stage, deleted_files)
+  SELECT source_id, name, path, delete_local, created_at, 'running',
+    (SELECT COUNT(*) FROM upload_results r WHERE r.source_id = s.source_id AND r.outcome = 'deleted')
+  FROM sources s WHERE kind = 'upload';
+DELETE FROM upload_results WHERE outcome = 'deleted' OR source_id NOT IN (SELECT source_id FROM uploads);
+INSERT OR IGNORE INTO upload_results (source_id, dir, name, outcome)
+  SELECT source_id, dir, name, CASE state WHEN 'kept' THEN 'verified' ELSE 'seen' END FROM files
+  WHERE source_id IN (SELECT source_id FROM uploads);
+"""
+
+#: Files that are the archive's own objects.
+OWN = """
+CREATE INDEX files_own_objects ON files (source_id) WHERE state = 'kept' AND code = 'own-object';
+"""
+
 
 #: What outlives a remount, see `remounts`: a device number is no file system's own, and a due time is the file's, not
 #: the row's.
@@ -197,6 +229,25 @@ CREATE TRIGGER files_leave_dues AFTER DELETE ON files WHEN OLD.due_at IS NOT NUL
   INSERT INTO dues VALUES (OLD.source_id, OLD.dir, OLD.name, OLD.sha256, OLD.due_at)
     ON CONFLICT DO UPDATE SET sha256 = excluded.sha256, due_at = excluded.due_at;
 END;
+"""
+
+#: Finished segments of the audit chain (see queue.segments). Of each there is the row for good, and which studies it
+#: speaks of; its entries are in the archive.
+SEGMENTS = """
+CREATE TABLE audit_segments (
+  first INTEGER PRIMARY KEY, last INTEGER NOT NULL,   -- the entries, by their numbers
+  previous TEXT NOT NULL,             -- hash of the entry before the first
+  head TEXT NOT NULL,                 -- hash of the last entry
+  archive_id TEXT NOT NULL,
+  attempt INTEGER NOT NULL DEFAULT 1, -- above 1 where a key was found to hold something else
+  sha256 TEXT, size_bytes INTEGER,    -- of the text, and of the object
+  sealed_at REAL                      -- once it was read back from the archive: its entries are no longer needed here
+);
+CREATE INDEX audit_segments_by_end ON audit_segments (last);
+CREATE TABLE audit_studies (
+  study_uid TEXT NOT NULL, first INTEGER NOT NULL,
+  PRIMARY KEY (study_uid, first)
+) WITHOUT ROWID;
 """
 
 
@@ -221,4 +272,7 @@ STEPS: tuple[Step, ...] = (
     Step("kept for another reason than their inbox's rule", KEPT),
     Step("kept while the store would end their objects", EXPIRING),
     Step("what outlives a remount", REMOUNTS),
+    Step("an upload has a stage and a result", UPLOADS),
+    Step("finished segments of the audit chain", SEGMENTS),
+    Step("the archive's own objects", OWN),
 )
