@@ -23,8 +23,8 @@ from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lea
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import Aside, Places, give_back, save, set_aside
 from dicomwatchd.pipeline.local import Folders, sha256_of
+from dicomwatchd.queue.parked import NO_PROOF
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
-from dicomwatchd.queue.shipments import NO_PROOF
 
 #: A proof is used within this time or not at all.
 LIFETIME_SECONDS = 900.0

@@ -105,13 +105,14 @@ class Proven(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The right to work on a study; void as soon as the study's token is another one. ``last_code`` is how the attempt
-    before this one has failed, if it has."""
+    before this one has failed, if it has; ``blamed`` how many have while other studies passed."""
 
     study_uid: Uid
     token: int
     attempts: int
     revision: int
     last_code: str | None = None
+    blamed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

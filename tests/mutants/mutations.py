@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.fairness import FAIRNESS
+
 PROOF = ("tests/unit/test_proof.py",)
 PURGE = ("tests/unit/test_purge.py",)
 CLAIMS = ("tests/unit/test_queue_claims.py",)
@@ -284,11 +286,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         "revision.py",
     ),
     _queue("a healed key is known", "shipments.py", "lambda known: known - set(keys)", "lambda known: known", HEALED),
-    _queue("what has no proof is tried again", "shipments.py", "(NO_PROOF, now, now +", "('', now, now +", HEALED),
-    _queue("the pauses of the parked grow", "shipments.py", "2.0 ** min(claim.attempts, 20)", "1.0", HEALED),
+    _queue("what has no proof is tried again", "parked.py", "(NO_PROOF, now, now +", "('', now, now +", HEALED),
+    _queue("the pauses of the parked grow", "parked.py", "2.0 ** min(attempts, 20)", "1.0", HEALED),
     _queue(
         "only what has no proof",
-        "shipments.py",
+        "parked.py",
         "state = 'parked' AND code = ?\"\n",
         "state = 'parked' AND code >= ?\"\n",
         HEALED,
@@ -997,4 +999,5 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
         )
     ),
+    *(Mutation(*row) for row in FAIRNESS),
 )

@@ -409,7 +409,7 @@ def test_the_store_is_asked_at_intervals_and_left_alone_while_it_does_not_answer
         pieces.parts.expiring.step()
     assert 9 <= len(looks) <= 11
     looks.clear()
-    pieces.dispatcher.backoff.failed("store", 1e6)
+    monkeypatch.setattr(type(pieces.dispatcher.backoff), "in_trouble", property(lambda _: True))
     look(pieces, 1000)
     assert looks == []
 
