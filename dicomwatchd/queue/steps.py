@@ -287,10 +287,10 @@ STEPS: tuple[Step, ...] = (
     Step("counted where it changes", SCALE),
     Step("the audit chain has an id", CHAIN_ID),
     Step("kept for another reason than their inbox's rule", KEPT),
-    Step("kept while the store would end their objects", EXPIRING),
     Step("what outlives a remount", REMOUNTS),
     Step("an upload has a stage and a result", UPLOADS),
     Step("finished segments of the audit chain", SEGMENTS),
     Step("the archive's own objects", OWN),
     Step("whose turn it is", TURNS),
+    Step("kept while the store would end their objects", EXPIRING),
 )
