@@ -92,6 +92,7 @@ class InboxIntake:
         self._on_news = on_news
         self._mend = mend
         self._mend_soon = False
+        self._beat: Callable[[], None] = lambda: None
         self._globs = Globs(settings.include, settings.exclude)
         self._settling = Settling(settings.settle_seconds, trust_ctime=settings.trust_ctime)
         self._hints_lock = threading.Lock()
@@ -210,6 +211,7 @@ class InboxIntake:
 
     def step(self, beat: Callable[[], None] = lambda: None) -> float:
         """Do everything that is due; returns the seconds until something may be due again."""
+        self._beat = beat
         try:
             root_fd = self._open()
         except OSError as error:
@@ -278,7 +280,7 @@ class InboxIntake:
                 self._unreadable.add_folder(parent)
 
         found_instead = self._own_trees.begin_look(root_fd)
-        for parent, listing in found_instead or walk(root_fd, self._globs, on_error):
+        for parent, listing in found_instead or walk(root_fd, self._globs, on_error, alive=beat):
             seen.add(parent)
             self._compare(root_fd, parent, listing, beat)
             self._own_trees.see(parent, listing)
@@ -311,7 +313,7 @@ class InboxIntake:
             hints.setdefault(parent, False)
         for parent, deep in hints.items():
             if deep and self._may_enter(root_fd, parent, beat):
-                for below, listing in walk(root_fd, self._globs, lambda *_: None, parent):
+                for below, listing in walk(root_fd, self._globs, lambda *_: None, parent, beat):
                     self._compare(root_fd, below, listing, beat)
             elif not deep:
                 self._look_again(root_fd, parent, beat)
@@ -360,7 +362,7 @@ class InboxIntake:
             with markers.unmarked_directory(root_fd, parent) as fd:
                 if self._own_trees.inside:
                     raise markers.Marked(b"")
-                listing = look(fd, parent, self._globs)
+                listing = look(fd, parent, self._globs, beat)
         except markers.Marked:
             self._left_alone(root_fd, parent, beat)
             return
@@ -440,7 +442,7 @@ class InboxIntake:
     def _read(self, folder: Folder, name: bytes, found: str) -> Arrival | None:
         """What the file is; None if it has to be looked at again."""
         try:
-            return take(folder, name, identity_of(found), self._knows, self._log)
+            return take(folder, name, identity_of(found), self._knows, self._log, self._beat)
         except WriterPresent:
             self._settling.wait((folder.relative, name), found, monotonic=self._clock.monotonic())
         except SourceChanged:

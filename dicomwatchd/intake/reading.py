@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable
 from typing import Protocol
 
 from dicomwatchd.errors import SourceChanged, Unarchivable
@@ -39,8 +40,9 @@ class FileBytes:
     does, when it cannot be read.
     """
 
-    def __init__(self, fd: int, size_bytes: int) -> None:
+    def __init__(self, fd: int, size_bytes: int, alive: Callable[[], None] = lambda: None) -> None:
         self._fd = fd
+        self._alive = alive
         self.size_bytes = size_bytes
         self._at = 0
         self._window = self._pread(0, min(_FIRST_WINDOW_BYTES, size_bytes))
@@ -70,6 +72,7 @@ class FileBytes:
     def _pread(self, offset: int, length: int) -> bytes:
         pieces = []
         while length > 0:
+            self._alive()
             piece = os.pread(self._fd, length, offset)
             if not piece:
                 raise SourceChanged("a file became shorter while its header was read")

@@ -9,12 +9,18 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from dicomwatchd import markers
 from dicomwatchd.localfiles import ASIDE, RESTORED, directory
 
 #: Deeper trees than this are not walked; what lies below is reported, never touched.
 MAX_DEPTH = 256
+#: Entries of a directory between two signs of life: on a slow share each of them may take a tenth of a second.
+SIGN_EVERY = 256
+
+
+def _unwatched() -> None: ...
 
 
 @dataclass(slots=True)
@@ -56,14 +62,14 @@ class Globs:
         return not (self._exclude.match(text) or self._exclude.match(path))
 
 
-def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
+def look(directory_fd: int, parent: bytes, globs: Globs, alive: Callable[[], None] = _unwatched) -> Listing:
     """List one open directory. One entry that cannot be looked at costs that entry. Raises OSError where there is no
-    listing at all."""
+    listing at all. ``alive`` shows that a long look goes on."""
     listing = Listing()
     files, is_regular, encoded, admits_all = listing.files, stat.S_ISREG, os.fsencode, globs.all
     signs: list[bytes] = []
     with os.scandir(directory_fd) as entries:
-        for entry in _as_far_as_it_goes(entries, listing):
+        for entry in _as_far_as_it_goes(entries, listing, alive):
             name = encoded(entry.name)
             if name in markers.SIGNS:
                 signs.append(name)
@@ -94,8 +100,12 @@ def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
     return listing
 
 
-def _as_far_as_it_goes(entries: Iterator[os.DirEntry[str]], listing: Listing) -> Iterator[os.DirEntry[str]]:
-    while True:
+def _as_far_as_it_goes(
+    entries: Iterator[os.DirEntry[str]], listing: Listing, alive: Callable[[], None]
+) -> Iterator[os.DirEntry[str]]:
+    for number in count():
+        if number % SIGN_EVERY == 0:
+            alive()
         try:
             entry = next(entries)
         except StopIteration:
@@ -107,7 +117,11 @@ def _as_far_as_it_goes(entries: Iterator[os.DirEntry[str]], listing: Listing) ->
 
 
 def walk(
-    root_fd: int, globs: Globs, on_error: Callable[[bytes, OSError], None], start: bytes = b""
+    root_fd: int,
+    globs: Globs,
+    on_error: Callable[[bytes, OSError], None],
+    start: bytes = b"",
+    alive: Callable[[], None] = _unwatched,
 ) -> Iterator[tuple[bytes, Listing]]:
     """Every directory from ``start`` down, parents first, each with its listing. A directory that cannot be read
     is handed to ``on_error`` and passed over; one whose listing breaks off is handed to it, and what was listed counts.
@@ -117,7 +131,7 @@ def walk(
         parent = todo.pop()
         try:
             with directory(root_fd, parent) as fd:
-                listing = look(fd, parent, globs)
+                listing = look(fd, parent, globs, alive)
             if listing.directories and parent.count(b"/") >= MAX_DEPTH:
                 raise OSError(errno.ENAMETOOLONG, "too deep")
         except OSError as error:

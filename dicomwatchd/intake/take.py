@@ -55,6 +55,7 @@ def take(
     found: FileIdentity,
     knows_series: Callable[[Uid, Uid], bool],
     log: Log,
+    alive: Callable[[], None] = lambda: None,
 ) -> Arrival:
     """What the file ``name`` in a folder is, seen as ``found`` a moment ago: an instance of a study, a DICOMDIR, or
     something for quarantine. ``knows_series`` (study, series) says whose attributes are not needed.
@@ -66,7 +67,7 @@ def take(
             if identity(fd) != found:
                 raise SourceChanged("the file has changed since it was seen")
             with read_lease(fd):
-                header = read_header(fd, found.size_bytes)
+                header = read_header(fd, found.size_bytes, alive=alive)
         if isinstance(header, Dicomdir):
             return Arrival(folder.relative, name, found, FileState.IGNORED, code="dicomdir", reason=_DICOMDIR)
         # Working the attributes out costs more than all the rest; once for each series is enough.

@@ -271,8 +271,8 @@ def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> 
         finally:
             folders.aim = None
 
-    def sorted_look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
-        found = real_look(directory_fd, parent, globs)
+    def sorted_look(directory_fd: int, parent: bytes, globs: Globs, *more: Any) -> Listing:
+        found = real_look(directory_fd, parent, globs, *more)
         return Listing(
             dict(sorted(found.files.items())), sorted(found.directories), dict(sorted(found.strange.items()))
         )

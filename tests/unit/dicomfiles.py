@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, encapsulate_extended
@@ -180,12 +181,12 @@ def opened(content: bytes) -> Iterator[int]:
         os.close(fd)
 
 
-def read(content: bytes, **options: int) -> Header | Dicomdir:
+def read(content: bytes, **options: Any) -> Header | Dicomdir:
     with opened(content) as fd:
         return read_header(fd, len(content), **options)
 
 
-def header(content: bytes, **options: int) -> Header:
+def header(content: bytes, **options: Any) -> Header:
     found = read(content, **options)
     assert isinstance(found, Header)
     return found

@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -311,10 +312,10 @@ def test_a_fault_of_ours_that_one_file_meets_stops_nobody(pieces: Pieces, monkey
     made = slices(pieces.inbox, 2)
     real = header_module.read_header
 
-    def faulty(fd: int, size_bytes: int) -> object:
+    def faulty(fd: int, size_bytes: int, **options: Any) -> object:
         if os.readlink(f"/proc/self/fd/{fd}").endswith("IM0001"):
             raise RecursionError("DOE^JANE")
-        return real(fd, size_bytes)
+        return real(fd, size_bytes, **options)
 
     monkeypatch.setattr("dicomwatchd.intake.take.read_header", faulty)
     pieces.run(2)
@@ -549,10 +550,10 @@ def test_at_rest_is_said_only_when_everything_was_seen(pieces: Pieces, monkeypat
     slices(pieces.inbox / "A")
     real = scan.look
 
-    def refuse(fd: int, parent: bytes, globs: scan.Globs) -> scan.Listing:
+    def refuse(fd: int, parent: bytes, globs: scan.Globs, *more: Any) -> scan.Listing:
         if parent == b"A":
             raise PermissionError(errno.EACCES, "no")
-        return real(fd, parent, globs)
+        return real(fd, parent, globs, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(scan, "look", refuse)

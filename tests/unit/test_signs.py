@@ -18,6 +18,7 @@ import pytest
 from dicomwatchd.archive import bundle as bundles
 from dicomwatchd.archive.store import Content, Receipt
 from dicomwatchd.errors import SourceChanged, Stopping
+from dicomwatchd.intake import scan
 from dicomwatchd.pipeline import aside, local, proof
 from dicomwatchd.pipeline.shipment import Bundling
 from dicomwatchd.ports import going_on, to_its_end, unwatched
@@ -183,7 +184,7 @@ def test_a_read_that_comes_in_crumbs_asks_between_them(large: int, monkeypatch: 
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, length, offset: real(fd, min(length, 1000), offset))
     signs: list[int] = []
-    assert local.read_exactly(large, 0, 10_000, lambda: bool(signs.append(1))) == bytes(10_000)
+    assert local.read_exactly(large, 0, 10_000, Counted(signs)) == bytes(10_000)
     assert len(signs) == 9
     with pytest.raises(Stopping):
         local.read_exactly(large, 0, 10_000, lambda: True)
@@ -214,7 +215,7 @@ def test_a_bundle_that_is_read_back(share: Share) -> None:
 
 def test_the_pieces_of_long_work() -> None:
     signs: list[int] = []
-    assert list(going_on(lambda: bool(signs.append(1)), range(5))) == list(range(5))
+    assert list(going_on(Counted(signs), range(5))) == list(range(5))
     assert len(signs) == 5
     taken: list[int] = []
     with pytest.raises(Stopping):
@@ -229,6 +230,21 @@ def test_the_pieces_of_long_work() -> None:
     assert to_its_end(stop)() is False and asked == [1]
 
 
+class Counted:
+    """A sign that keeps how often it was asked."""
+
+    def __init__(self, asked: list[int]) -> None:
+        self._asked = asked
+
+    def __call__(self) -> bool:
+        self._asked.append(1)
+        return False
+
+
+def as_beat(share: Share) -> None:
+    share()
+
+
 def without_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def no_lease(_: int) -> Iterator[bool]:
@@ -236,3 +252,32 @@ def without_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module in (proof, aside):
         monkeypatch.setattr(module, "read_lease", no_lease)
+
+
+# -- the intake -------------------------------------------------------------------------------------------------------
+
+
+def test_a_look_at_very_many_entries(tmp_path: Path) -> None:
+    for number in range(3 * scan.SIGN_EVERY):
+        (tmp_path / str(number)).touch()
+    signs: list[int] = []
+    fd = os.open(tmp_path, os.O_RDONLY)
+    scan.look(fd, b"", scan.Globs(("*",), ()), lambda: signs.append(1))
+    assert len(signs) == 4
+    signs.clear()
+    list(scan.walk(fd, scan.Globs(("*",), ()), lambda *_: None, alive=lambda: signs.append(1)))
+    assert len(signs) == 4
+    os.close(fd)
+
+
+def test_the_walk_over_a_large_header(tmp_path: Path, share: Share) -> None:
+    """Of a file of many fragments each one's head is read: the thread of the inbox is not silent meanwhile."""
+    Maker(seed=5).us_multiframe(tmp_path / "inbox1", frames=400, rows=24, columns=4096)
+    pieces = Pieces(tmp_path)
+    pieces.clock.advance(10)
+    share.last = share.seconds
+    for intake in pieces.intakes:
+        intake.step(lambda: as_beat(share))
+    assert pieces.states() and set(pieces.states().values()) == {"ready"}
+    assert share.signs > 100 and share.longest <= 70_000 / BYTES_A_SECOND
+    pieces.close()
