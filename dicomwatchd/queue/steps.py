@@ -246,6 +246,19 @@ CREATE TABLE audit_studies (
 """
 
 
+#: What is left of old shipments, and by what old studies are found (see queue.pruning).
+PRUNING = """
+CREATE TABLE shipment_days (
+  day TEXT NOT NULL, source TEXT NOT NULL,            -- UTC, YYYY-MM-DD
+  shipments INTEGER NOT NULL, studies INTEGER NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL,
+  retries INTEGER NOT NULL, wall REAL NOT NULL,
+  seconds TEXT NOT NULL,              -- {"upload": seconds, ...}
+  PRIMARY KEY (day, source)
+) WITHOUT ROWID;
+CREATE INDEX studies_whole ON studies (archived_at, study_uid) WHERE state = 'archived' AND attributes != '{}';
+"""
+
+
 class Step(NamedTuple):
     """``name`` is for people; ``sql`` are statements, each closed with a semicolon."""
 
@@ -262,4 +275,5 @@ STEPS: tuple[Step, ...] = (
     Step("what outlives a remount", REMOUNTS),
     Step("an upload has a stage and a result", UPLOADS),
     Step("finished segments of the audit chain", SEGMENTS),
+    Step("sums of old shipments", PRUNING),
 )

@@ -780,7 +780,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "what is sealed is not looked for here",
                 "queue/audit",
-                "(study_uid, _sealed(db)[0])",
+                "(study_uid, sealed_end(db)[0])",
                 "(study_uid, 0)",
                 SEALING,
             ),
