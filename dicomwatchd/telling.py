@@ -143,6 +143,16 @@ class Teller:
                 for look in looks.values()
                 if look.unreadable
             ]
+            + [
+                f"inbox {intake.source.name} holds {intake.own_trees} folders of an archive or of the daemon's own;"
+                " they are left alone, and dicomwatchctl quarantine lists them"
+                for intake in looks.values()
+                if intake.own_trees
+            ]
+            + [
+                f"{count} files of {name} are the archive's own objects, seen under another path; they are kept"
+                for name, count in queue.reports.own_objects().items()
+            ]
             + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
             + ([] if capabilities.creates_only else [doctor.OVERWRITES])
             + [

@@ -176,6 +176,23 @@ CREATE INDEX files_without_lease ON files (source_id) WHERE state = 'kept' AND c
 CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 'kept' AND receipt IS NULL;
 """
 
+#: Whose turn it is. A study that was tried goes behind those that were not; one that failed while others passed waits
+#: in a line of its own (see shipments.KNOWN_ILL); one that failed on an endpoint as others did is found by its name.
+TURNS = """
+ALTER TABLE studies ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE studies ADD COLUMN blamed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE studies ADD COLUMN endpoint TEXT;
+DROP INDEX studies_by_turn;
+CREATE INDEX studies_by_turn ON studies (turn, queued_at, not_before)
+  WHERE state = 'queued' AND claimed = 0 AND blamed < 2;
+CREATE INDEX studies_ill ON studies (turn, queued_at, not_before)
+  WHERE state = 'queued' AND claimed = 0 AND blamed >= 2;
+DROP INDEX studies_by_try;
+CREATE INDEX studies_by_try ON studies (not_before) WHERE state = 'queued' AND claimed = 0 AND blamed < 2;
+CREATE INDEX studies_ill_by_try ON studies (not_before) WHERE state = 'queued' AND claimed = 0 AND blamed >= 2;
+CREATE INDEX studies_of_endpoint ON studies (endpoint) WHERE endpoint IS NOT NULL;
+"""
+
 #: An upload from its beginning to thirty days after its end. What is still owed an account stands in upload_results: a
 #: row for each file that was seen in the folder and not deleted on proof.
 UPLOADS = """
@@ -201,6 +218,11 @@ DELETE FROM upload_results WHERE outcome = 'deleted' OR source_id NOT IN (SELECT
 INSERT OR IGNORE INTO upload_results (source_id, dir, name, outcome)
   SELECT source_id, dir, name, CASE state WHEN 'kept' THEN 'verified' ELSE 'seen' END FROM files
   WHERE source_id IN (SELECT source_id FROM uploads);
+"""
+
+#: Files that are the archive's own objects.
+OWN = """
+CREATE INDEX files_own_objects ON files (source_id) WHERE state = 'kept' AND code = 'own-object';
 """
 
 
@@ -275,5 +297,7 @@ STEPS: tuple[Step, ...] = (
     Step("what outlives a remount", REMOUNTS),
     Step("an upload has a stage and a result", UPLOADS),
     Step("finished segments of the audit chain", SEGMENTS),
+    Step("the archive's own objects", OWN),
+    Step("whose turn it is", TURNS),
     Step("sums of old shipments", PRUNING),
 )
