@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from dicomwatchd.archive.store import Capabilities, Chunk, Content, Destination, InitStep, Receipt, StoredObject
+from dicomwatchd.archive.store import (
+    Capabilities,
+    Chunk,
+    Content,
+    Destination,
+    InitStep,
+    Receipt,
+    Standing,
+    StoredObject,
+)
 from dicomwatchd.errors import Permanent
 
 _CHUNK_BYTES = 1 << 20
@@ -34,6 +44,9 @@ class FileStore:
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
         row = self._db.execute("SELECT key, length(data) FROM objects WHERE key = ?", (key,)).fetchone()
         return None if row is None else StoredObject(*row)
+
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
+        return Standing.APART
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         after = prefix

@@ -122,8 +122,7 @@ class Hospital:
         queue, number = self.queue, self._number
         self._number += 1
         study = Uid(_UID.format(number, 1))
-        queue.arrivals.add(self.source.source_id, list(self._arrivals(study, number)), 60.0)
-        self.clock.seconds += 60
+        queue.arrivals.add(self.source.source_id, list(self._arrivals(study, number)), 0.0)
         queue.arrivals.nearly_quiet(self.source.source_id)
         queue.arrivals.confirm_quiet(self.source.source_id, [study], self.clock.now())
         claim = queue.shipments.claim()

@@ -891,9 +891,9 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             (
                 "this chain's alone",
-                "archive/keys",
-                'return f"{AUDIT}segments/{_checked_chain(chain_id)}/"',
-                'return f"{AUDIT}segments/{_checked_chain(chain_id)[:0]}"',
+                "archive/audit_segments",
+                "store.listing(keys.audit_segments_prefix(chain_id)):",
+                'store.listing(f"{keys.AUDIT}segments/"):',
                 PROVING,
             ),
         )
