@@ -11,6 +11,7 @@ from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.binding import Binding, bound_archive_id
 from dicomwatchd.queue.deletions import Deletions
+from dicomwatchd.queue.parked import Parked
 from dicomwatchd.queue.pruning import Pruning
 from dicomwatchd.queue.reports import Reports
 from dicomwatchd.queue.rows import Transition
@@ -27,6 +28,7 @@ class Queue:
 
     arrivals: Arrivals
     shipments: Shipments
+    parked: Parked
     deletions: Deletions
     audit: Audit
     segments: Segments
@@ -67,6 +69,7 @@ def _over(database: Database, clock: Clock, announce: Callable[[Transition], Non
     return Queue(
         arrivals=Arrivals(database, clock, announce),
         shipments=Shipments(database, clock, announce),
+        parked=Parked(database, clock, announce),
         deletions=Deletions(database, clock),
         audit=Audit(database),
         segments=Segments(database, clock),
