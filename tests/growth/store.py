@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from dicomwatchd.archive.store import (
-    Capabilities,
-    Chunk,
-    Content,
-    Destination,
-    InitStep,
-    Receipt,
-    Standing,
-    StoredObject,
-)
+from dicomwatchd.archive.store import Chunk, Content, Receipt, StoredObject
 from dicomwatchd.errors import Permanent
+from tests.unit.memory_archive import MemoryStore
 
 _CHUNK_BYTES = 1 << 20
 
 
-class FileStore:
-    """The store port over an SQLite table; not durable, and honest."""
+class FileStore(MemoryStore):
+    """The store of the unit tests over an SQLite table; not durable, and honest."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__(single_put_bytes=1 << 30)
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA journal_mode = MEMORY")
         self._db.execute("PRAGMA cache_size = -2000")
         self._db.execute("CREATE TABLE IF NOT EXISTS objects (key TEXT PRIMARY KEY, data BLOB NOT NULL)")
-        self.destination = Destination("memory", "file", "growth", "")
-        self.capabilities = Capabilities(creates_only=True)
-        self.single_put_bytes = 1 << 30
 
     def put(self, key: str, content: Content) -> Receipt:
         data = content.read(0, content.digest.size_bytes)
@@ -44,9 +33,6 @@ class FileStore:
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
         row = self._db.execute("SELECT key, length(data) FROM objects WHERE key = ?", (key,)).fetchone()
         return None if row is None else StoredObject(*row)
-
-    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
-        return Standing.APART
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         after = prefix
@@ -75,15 +61,6 @@ class FileStore:
         data: bytes = row[0][offset_bytes : None if length_bytes is None else offset_bytes + length_bytes]
         for at in range(0, len(data), _CHUNK_BYTES):
             yield data[at : at + _CHUNK_BYTES]
-
-    def check(self) -> None:
-        pass
-
-    def initialise(self) -> list[InitStep]:
-        return []
-
-    def probe(self, scratch_key: str) -> Capabilities:
-        return self.capabilities
 
     def close(self) -> None:
         self._db.close()
