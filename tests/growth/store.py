@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from dicomwatchd.archive.store import Chunk, Content, Receipt, StoredObject
+from dicomwatchd.archive.store import Capabilities, Chunk, Content, Receipt, StoredObject
 from dicomwatchd.errors import Permanent
 from tests.unit.memory_archive import MemoryStore
 
@@ -18,7 +18,7 @@ class FileStore(MemoryStore):
     """The store of the unit tests over an SQLite table; not durable, and honest."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(single_put_bytes=1 << 30)
+        super().__init__(single_put_bytes=1 << 30, capabilities=Capabilities(creates_only=True))
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("PRAGMA journal_mode = MEMORY")
