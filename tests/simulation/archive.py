@@ -111,6 +111,8 @@ class SimulatedStore:
     def __init__(self, shelf: Shelf, fate: Fate) -> None:
         self.shelf = shelf
         self._fate = fate
+        #: (key, SHA-256 of what it held, or of what is in the bundle) to when it was looked at, by this daemon's clock.
+        self.asked: dict[tuple[str, str], list[float]] = {}
         self.single_put_bytes = fate.plan.single_put_bytes
 
     @property
@@ -177,7 +179,17 @@ class SimulatedStore:
 
     def close(self) -> None: ...
 
+    def _asked(self, prefix: str) -> None:
+        """A request is about to be sent that shows what is under these keys."""
+        now = self._fate.clock.now()
+        for key, data in self.shelf.objects.items():
+            if key.startswith(prefix):
+                for digest in self.shelf._contents(key, data):
+                    self.asked.setdefault((key, digest), []).append(now)
+
     def _call(self, name: str, key: str) -> None:
+        if name != "put":
+            self._asked(key)
         self._fate.at(f"store.{name} {key[-24:]}")
         self._trouble(name)
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Protocol
 
 from dicomwatchd.pipeline.shipment import Bundling
 
@@ -98,6 +99,25 @@ class Plan:
         )
 
 
+@dataclass(frozen=True)
+class More:
+    """What else there may be in a world. Drawn from a number of its own: a seed's world is otherwise what it was."""
+
+    daemons: int
+    #: Whether the inboxes' file system knows a rename that replaces nothing.
+    strict_rename: bool
+    #: Time passes by days, for months.
+    months: bool
+
+    @classmethod
+    def drawn(cls, random: Random) -> More:
+        return cls(
+            daemons=1 + (random.random() < 0.12),
+            strict_rename=random.random() < 0.8,
+            months=random.random() < 0.015,
+        )
+
+
 @dataclass
 class Trace:
     """What happened, in order. Holds nothing that two runs of a seed may differ in."""
@@ -121,6 +141,12 @@ class Trace:
         return self._hash.hexdigest()
 
 
+class Mortal(Protocol):
+    """A process that may be killed."""
+
+    dead: bool
+
+
 class Fate:
     """Draws what goes wrong and what happens in between. `at` is called by everything simulated at each of its
     calls; ``act`` is then what may happen meanwhile."""
@@ -129,9 +155,10 @@ class Fate:
         self.random = Random(f"world {seed}")
         # The layout from a number of its own: the world of a seed is the same in both.
         self.plan = Plan.drawn(self.random, Random(f"layout {seed}"))
+        self.more = More.drawn(Random(f"more {seed}"))
         self.clock = VirtualClock()
         self.trace = trace
-        self.dead = False
+        self.at_work: list[Mortal] = []  # the processes that are in the midst of a call, the innermost last
         self.calm = False  # from now on nothing goes wrong any more
         self.kills = self.faults = self.hooks = 0
         self.act: Callable[[], None] = lambda: None
@@ -140,7 +167,8 @@ class Fate:
     def at(self, place: str, *, actors: bool = True, hot: bool = False) -> None:
         """Somebody is at this place of the code: time passes, others act, the process may be killed here; more often
         where it is ``hot``."""
-        if self.dead:
+        who = self.at_work[-1]
+        if who.dead:
             raise Killed(place)
         self.hooks += 1
         self.trace.add("at", place)
@@ -155,7 +183,7 @@ class Fate:
             finally:
                 self._acting -= 1
         if self.random.random() < self.plan.kill_rate * rate:
-            self.dead = True
+            who.dead = True
             self.kills += 1
             self.trace.add("killed", place)
             raise Killed(place)

@@ -29,10 +29,10 @@ class Judge:
         shelf: Shelf,
         catalogue: SimulatedCatalogue,
         other: OtherSite,
-        process: Process,
+        processes: list[Process],
     ) -> None:
         self._root, self._fate, self._folders, self._shelf = root, fate, folders, shelf
-        self._catalogue, self._other, self._process = catalogue, other, process
+        self._catalogue, self._other, self._processes = catalogue, other, processes
         self._ever: dict[str, str] = {}  # key to the SHA-256 of what it holds
         self._held: dict[str, bytes] = {}
         self._seen: dict[tuple[int, int, int, int], bytes] = {}
@@ -55,7 +55,7 @@ class Judge:
             if found.get(inode) != data:
                 what = "is gone" if inode not in found else "has changed"
                 raise Violation(f"a file {what} that nobody has touched")
-        if set(self._process.unlinked) - shelf.held():
+        if self._unlinked() - shelf.held():
             raise Violation("something was deleted that the store does not hold")
 
     def _contents(self) -> dict[int, bytes]:
@@ -77,8 +77,6 @@ class Judge:
 
     def in_the_end(self) -> None:
         """In the end everything has arrived, and everything agrees."""
-        queue = self._process.queue
-        assert queue is not None
         held = self._shelf.held()
         for data in self._contents().values():
             digest = _sha256(data)
@@ -90,17 +88,22 @@ class Judge:
         listed: set[str] = set()
         for study in sorted({key.split("/")[1] for key in self._shelf.objects}):
             listed |= self._study(Uid(study))
-        for digest in {*self._process.unlinked, *(digest for _, digest in self._other.shipped)} - listed:
+        for digest in {*self._unlinked(), *(digest for _, digest in self._other.shipped)} - listed:
             raise Violation(f"deleted, and in no manifest: {digest[:12]}")
-        self._inboxes(listed)
-        if (broken := queue.audit.broken_at()) is not None:
-            raise Violation(f"the audit chain is broken at {broken}")
-        self._audit()
+        for process in self._processes:
+            self._inboxes(process, listed)
+            assert process.queue is not None
+            if (broken := process.queue.audit.broken_at()) is not None:
+                raise Violation(f"the audit chain is broken at {broken}")
+            self._audit(process)
 
-    def _inboxes(self, listed: set[str]) -> None:
+    def _unlinked(self) -> set[str]:
+        return {digest for process in self._processes for digest in process.unlinked}
+
+    def _inboxes(self, process: Process, listed: set[str]) -> None:
         """What is still there has a reason to be."""
-        assert self._process.queue is not None
-        with self._process.queue._database.read() as db:
+        assert process.queue is not None
+        with process.queue._database.read() as db:
             rows = db.execute("SELECT source_id, dir, name, state FROM files").fetchall()
         states = {(row[0], row[1], row[2]): row[3] for row in rows}
         for number, root in enumerate(self._folders.roots):
@@ -157,15 +160,15 @@ class Judge:
             raise Violation("fetch brings other bytes back than the manifest lists")
         return {item.sha256 for item in manifest.instances}
 
-    def _audit(self) -> None:
+    def _audit(self, process: Process) -> None:
         """Each deletion was authorised before, once, and its end was written down once."""
-        assert self._process.queue is not None
+        assert process.queue is not None
         authorised: dict[int, str] = {}
         deleted: list[str] = []
-        with self._process.queue._database.read() as db:
+        with process.queue._database.read() as db:
             studies = [row[0] for row in db.execute("SELECT DISTINCT study_uid FROM audit ORDER BY 1").fetchall()]
         for study in studies:
-            for entry in self._process.queue.audit.of_study(study):
+            for entry in process.queue.audit.of_study(study):
                 file, kind = entry.body["file"], entry.body["kind"]
                 if kind == "authorised":
                     if file in authorised:
@@ -177,8 +180,8 @@ class Judge:
                     deleted.append(entry.body["sha256"])
         if authorised:
             raise Violation("it is not on record how a deletion ended")
-        for digest in set(self._process.unlinked):
-            if deleted.count(digest) < self._process.unlinked.count(digest):
+        for digest in set(process.unlinked):
+            if deleted.count(digest) < process.unlinked.count(digest):
                 raise Violation("a deletion is not on record")
 
 

@@ -6,16 +6,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dicomwatchd.archive.store import Capabilities
-from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import FileState, Uid
 from tests.simulation.archive import OtherSite, Shelf, SimulatedCatalogue
-from tests.simulation.chance import Fate, Killed, Trace, Violation
+from tests.simulation.chance import Fate, Trace, Violation
 from tests.simulation.folders import Folders
+from tests.simulation.hooks import patched
 from tests.simulation.judge import Judge
 from tests.simulation.process import Process
 
@@ -64,15 +65,17 @@ class _Story:
         self._catalogue = SimulatedCatalogue(fate)
         self._other = OtherSite(self._shelf, self._catalogue, fate)
         self._folders = Folders(root, fate)
-        state = root / "state"
-        state.mkdir()
-        self._process = Process(state, self._folders, self._shelf, self._catalogue, fate, seed)
-        self._judge = Judge(root, fate, self._folders, self._shelf, self._catalogue, self._other, self._process)
+        self._processes = []
+        for number in range(fate.more.daemons):
+            state = root / f"state{number + 1}"
+            state.mkdir()
+            self._processes.append(Process(state, self._folders, self._shelf, self._catalogue, fate, seed, number))
+        self._judge = Judge(root, fate, self._folders, self._shelf, self._catalogue, self._other, self._processes)
         self._parked = 0
         self._kinds: list[tuple[int, Callable[[], None]]] = [
             (40, self._folders.act),
             (25, self._intake),
-            (12, self._process.ship),
+            (12, lambda: self._one().ship()),
             (6, self._pass_time),
             (6, self._other_ships),
             (3, self._jump),
@@ -80,8 +83,11 @@ class _Story:
         fate.act = self._meanwhile
 
     def told(self) -> Result:
-        with self._process:
-            self._start()
+        with ExitStack() as stack:
+            for process in self._processes:
+                stack.callback(process.close)
+            patched(stack, self._fate, self._folders, lambda: cast(Process, self._fate.at_work[-1]))
+            self._start_what_is_down()
             for _ in range(self._fate.plan.steps):
                 self._step(self._something)
             self._come_to_an_end()
@@ -91,23 +97,20 @@ class _Story:
     # -- the story --------------------------------------------------------------------------------------------------
 
     def _step(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Killed:
-            self._start()
-        if self._process.fatal is not None:
-            self._fate.trace.add("fatal", self._process.fatal.code)
-            self._start()
+        action()
+        self._start_what_is_down()
         self._judge.after_a_step()
 
-    def _start(self) -> None:
-        while True:
-            self._process.close()
-            try:
-                self._process.start()
-            except (Killed, DicomwatchdError):
-                continue
-            return
+    def _start_what_is_down(self) -> None:
+        for process in self._processes:
+            if process.fatal is not None:
+                self._fate.trace.add("fatal", process.fatal.code)
+            while process.is_down:
+                process.start()
+
+    def _one(self) -> Process:
+        """The daemon, or one of the two."""
+        return self._processes[0] if len(self._processes) == 1 else self._fate.random.choice(self._processes)
 
     def _something(self) -> None:
         random = self._fate.random
@@ -124,11 +127,14 @@ class _Story:
         if self._fate.random.random() < 0.5:
             self._fate.clock.advance(20)
         else:
-            self._process.hint(number, self._fate.random.choice((b"", b"A", b"A/B", b"DOE^J")))
-        self._process.intake(number)
+            self._one().hint(number, self._fate.random.choice((b"", b"A", b"A/B", b"DOE^J")))
+        self._one().intake(number)
 
     def _pass_time(self) -> None:
-        self._fate.clock.advance(self._fate.random.choice((0.5, 3.0, 30.0, 120.0, 1000.0)))
+        seconds = self._fate.random.choice((0.5, 3.0, 30.0, 120.0, 1000.0))
+        if self._fate.more.months and not self._fate.at_work:
+            seconds *= 2000.0
+        self._fate.clock.advance(seconds)
 
     def _jump(self) -> None:
         if self._fate.plan.jumps:
@@ -161,22 +167,26 @@ class _Story:
 
     def _calm_round(self) -> None:
         self._fate.clock.advance(61)
-        for number in range(self._fate.plan.inboxes):
-            self._process.intake(number)
-        self._process.ship()
-        assert self._process.queue is not None
-        for study_uid, code in sorted(self._process.parked.items()):
-            if code not in PARKED_BY_DESIGN:
-                raise Violation(f"a study is parked that needs nobody: {code}")
-            self._parked += 1
-            self._process.queue.shipments.retry(study_uid)
+        for process in self._processes:
+            for number in range(self._fate.plan.inboxes):
+                process.intake(number)
+            process.ship()
+            for study_uid, code in sorted(process.parked.items()):
+                if code not in PARKED_BY_DESIGN:
+                    raise Violation(f"a study is parked that needs nobody: {code}")
+                self._parked += 1
+                process.retry(study_uid)
 
     def _finished(self) -> bool:
-        return self._process.at_rest and not self._open_ends()
+        return all(process.at_rest for process in self._processes) and not self._open_ends()
 
     def _open_ends(self) -> list[Any]:
-        assert self._process.queue is not None
-        with self._process.queue._database.read() as db:
+        return [end for process in self._processes for end in self._open_ends_of(process)]
+
+    @staticmethod
+    def _open_ends_of(process: Process) -> list[Any]:
+        assert process.queue is not None
+        with process.queue._database.read() as db:
             studies = db.execute(
                 "SELECT study_uid, state, claimed, not_before FROM studies WHERE state != 'archived'"
             ).fetchall()
@@ -188,7 +198,6 @@ class _Story:
         return [tuple(row) for row in (*studies, *files, *timers)]
 
     def _result(self) -> Result:
-        assert self._process.queue is not None
         repairs = [key for key in self._shelf.objects if "-" in key.rsplit("/", 1)[-1]]
         undamaged = 0
         for key in repairs:
@@ -201,9 +210,9 @@ class _Story:
             hooks=self._fate.hooks,
             faults=self._fate.faults,
             kills=self._fate.kills,
-            starts=self._process.starts,
+            starts=sum(process.starts for process in self._processes),
             written=len(self._folders.valid),
-            deleted=len(self._process.unlinked),
+            deleted=sum(len(process.unlinked) for process in self._processes),
             parked=self._parked,
             duplicates=undamaged,
         )
