@@ -228,6 +228,11 @@ class Parts:
         self.dispatcher.wake()
         self.queue.arrivals.retire(active)
 
+    def tend(self) -> None:
+        """To be called every second or so: what nobody else looks after. Raises Transient, Fatal."""
+        self.uploads.tend()
+        self.queue.arrivals.retire(intake.source.source_id for intake in self.every_intake() if intake.holds)
+
     def _send_kept_again(self, active: list[int]) -> None:
         files, studies = self.queue.binding.send_kept_again(active)
         if files:

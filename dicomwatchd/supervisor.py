@@ -102,7 +102,7 @@ class Supervisor:
     def tend(self) -> None:
         """To be called every second or so: what nobody else looks after."""
         self._pool.tend()
-        self._parts.uploads.tend()
+        self._parts.tend()
         self._teller.look_at_disks()
         if self._watcher is not None:
             self._watcher.tend()

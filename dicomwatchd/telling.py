@@ -116,6 +116,7 @@ class Teller:
                     **inbox,
                     "state": "away" if (look := looks.get(inbox["name"])) and not look.available else "open",
                     "last_scan_seconds": look and look.last_scan_seconds,
+                    "unreadable": look.unreadable if look else 0,
                 }
                 for inbox in inboxes
             ],
@@ -135,6 +136,12 @@ class Teller:
             "backoff": dispatcher.backoff.remaining(),
             "problems": [
                 f"inbox {intake.source.name} cannot be opened" for intake in looks.values() if not intake.available
+            ]
+            + [
+                f"inbox {look.source.name}: entries that cannot be read, {look.unreadable}; dicomwatchctl quarantine"
+                " names them"
+                for look in looks.values()
+                if look.unreadable
             ]
             + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
             + ([] if capabilities.creates_only else [doctor.OVERWRITES])

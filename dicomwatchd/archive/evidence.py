@@ -1,10 +1,14 @@
-"""The judge: does the store hold the very bytes that were sent? Asked afresh, by the cheapest look that proves it."""
+"""The judge: does the store hold the very bytes that were sent? Asked afresh, by the cheapest look that proves it.
+
+Evidence is what anybody would be served today: the current version under the key. A version that lies under a delete
+marker, or under a newer one, proves nothing, for a rule of the bucket may end it at any time.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os.path
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -19,6 +23,9 @@ LISTING_PAYS_FROM = 8  # a listing costs about as much as so many HEADs
 _LISTED_AT_LEAST = 1000
 _LISTED_PER_RECEIPT = 50
 
+#: The time of a look of which nobody has told the time: no evidence to delete on.
+UNDATED = 0.0
+
 Problem = Literal["", "missing", "size", "content", "unreadable"]
 
 
@@ -32,21 +39,34 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``holds`` is True when, and only when, the store was just seen to hold the receipt's bytes; ``verified_by``
-    says how, and is "" otherwise. ``seen`` is the store's own view of the object, None where there is none."""
+    """``holds`` is True when, and only when, the store was just seen to hold the receipt's bytes as what is current
+    under its key; ``verified_by`` says how, and is "" otherwise. ``seen`` is the store's own view of the object, None
+    where there is none. ``asked_at`` is when the request (of a listing and a reading: the first one) was about to be
+    sent, in seconds since the epoch: what the store has said is no younger than that."""
 
     receipt: Receipt
     holds: bool
     verified_by: str
     seen: StoredObject | None
     problem: Problem = ""
+    asked_at: float = UNDATED
+
+
+def _undated() -> float:
+    return UNDATED
 
 
 def examine(
-    store: ObjectStore, receipts: Iterable[Receipt], *, deep: bool = False, map: Map = map
+    store: ObjectStore,
+    receipts: Iterable[Receipt],
+    *,
+    deep: bool = False,
+    map: Map = map,
+    now: Callable[[], float] = _undated,
 ) -> Iterator[Verdict]:
     """One verdict for each receipt, in no particular order. An object that is missing, damaged or refused is a
-    verdict; Transient (the store does not answer) is raised, for then nothing is known.
+    verdict; Transient (the store does not answer) is raised, for then nothing is known. ``now`` dates the verdicts:
+    seconds since the epoch.
 
     Only what the probe has found proves content (`Capabilities`): an ETag or a checksum that equals the one
     computed from the bytes sent. A differing one proves nothing yet (the object may have been cut into other
@@ -55,7 +75,7 @@ def examine(
     """
     iterator = iter(receipts)
     while group := list(islice(iterator, GROUP)):
-        yield from _examine_group(_Judge(store), group, deep, map)
+        yield from _examine_group(_Judge(store, now), group, deep, map)
 
 
 def _examine_group(judge: _Judge, group: list[Receipt], deep: bool, map: Map) -> Iterator[Verdict]:
@@ -68,9 +88,9 @@ def _examine_group(judge: _Judge, group: list[Receipt], deep: bool, map: Map) ->
         if not judge.listing_pays(batch):
             unlisted += batch
             continue
-        listed = judge.listed(batch)
+        asked_at, listed = judge.listed(batch)
         for receipt in batch:
-            verdict = judge.by_look(receipt, listed.get(receipt.key))
+            verdict = judge.by_look(receipt, listed.get(receipt.key), asked_at)
             if verdict is not None and verdict.holds:
                 yield verdict
             else:
@@ -87,8 +107,9 @@ def _examine_group(judge: _Judge, group: list[Receipt], deep: bool, map: Map) ->
 
 
 class _Judge:
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, now: Callable[[], float]) -> None:
         self._store = store
+        self._now = now
         self._backs = store.capabilities
 
     def can_tell(self, receipt: Receipt) -> bool:
@@ -96,13 +117,15 @@ class _Judge:
         return self._tells_by_etag(receipt) or (self._backs.checksum_on_head and receipt.expected_checksum is not None)
 
     def listing_pays(self, batch: list[Receipt]) -> bool:
-        # A listing shows the newest version only, so it cannot speak of a receipt that names one.
+        # A listing does not tell the version, which the proof names where there is one.
         return len(batch) >= LISTING_PAYS_FROM and all(
             self._tells_by_etag(receipt) and receipt.version_id is None for receipt in batch
         )
 
-    def listed(self, batch: list[Receipt]) -> dict[str, StoredObject]:
-        """What one listing says of these objects. It breaks off where far more others are in the way."""
+    def listed(self, batch: list[Receipt]) -> tuple[float, dict[str, StoredObject]]:
+        """What one listing, begun at the time given, says of these objects: of what is current under their keys. It
+        breaks off where far more others are in the way."""
+        asked_at = self._now()
         wanted = {receipt.key for receipt in batch}
         last = max(wanted)
         found: dict[str, StoredObject] = {}
@@ -113,33 +136,41 @@ class _Judge:
                 found[seen.key] = seen
             if seen.key >= last:
                 break
-        return found
+        return asked_at, found
 
-    def by_look(self, receipt: Receipt, seen: StoredObject | None) -> Verdict | None:
+    def by_look(self, receipt: Receipt, seen: StoredObject | None, asked_at: float) -> Verdict | None:
         """What the store's view of an object proves; None if it proves nothing: what differs may be the view."""
         if seen is None:
-            return Verdict(receipt, False, "", None, "missing")
+            return Verdict(receipt, False, "", None, "missing", asked_at)
         if seen.size_bytes != receipt.size_bytes:
             return None
         if self._tells_by_etag(receipt) and seen.etag == receipt.expected_etag:
-            return Verdict(receipt, True, Method.ETAG, seen)
+            return Verdict(receipt, True, Method.ETAG, seen, "", asked_at)
         if (
             self._backs.checksum_on_head
             and receipt.expected_checksum is not None
             and seen.checksum == receipt.expected_checksum
         ):
-            return Verdict(receipt, True, Method.CHECKSUM, seen)
+            return Verdict(receipt, True, Method.CHECKSUM, seen, "", asked_at)
         return None
 
     def by_head(self, receipt: Receipt) -> tuple[Receipt, StoredObject | None, Verdict | None]:
+        asked_at = self._now()
         try:
-            seen = self._store.head(receipt.key, receipt.version_id)
+            seen = self._store.head(receipt.key)
         except Permanent:
-            return receipt, None, Verdict(receipt, False, "", None, "unreadable")
-        return receipt, seen, self.by_look(receipt, seen)
+            return receipt, None, Verdict(receipt, False, "", None, "unreadable", asked_at)
+        return receipt, seen, self.by_look(receipt, seen, asked_at)
 
     def read_back(self, receipt: Receipt) -> Verdict:
-        return self.read_back_seen((receipt, None))
+        seen = None
+        if receipt.version_id is not None:  # what is read does not tell its version; the proof names it
+            asked_at = self._now()
+            try:
+                seen = self._store.head(receipt.key)
+            except Permanent:
+                return Verdict(receipt, False, "", None, "unreadable", asked_at)
+        return self.read_back_seen((receipt, seen))
 
     def read_back_seen(self, doubtful: tuple[Receipt, StoredObject | None]) -> Verdict:
         """Read every byte out of the store and hash it. Wrong bytes are read once more before they are called so: a
@@ -150,20 +181,22 @@ class _Judge:
     def _read_back_once(self, receipt: Receipt, seen: StoredObject | None) -> Verdict:
         sha256 = hashlib.sha256()
         size_bytes = 0
+        asked_at = self._now()
         try:
-            for chunk in self._store.read(receipt.key, receipt.version_id):
+            for chunk in self._store.read(receipt.key):
                 sha256.update(chunk)
                 size_bytes += len(chunk)
         except Permanent as error:
             missing = error.code == "no-such-object"
-            return Verdict(receipt, False, "", None if missing else seen, "missing" if missing else "unreadable")
+            problem: Problem = "missing" if missing else "unreadable"
+            return Verdict(receipt, False, "", None if missing else seen, problem, asked_at)
         if seen is None:
-            seen = StoredObject(receipt.key, size_bytes, version_id=receipt.version_id)
+            seen = StoredObject(receipt.key, size_bytes)
         if size_bytes != receipt.size_bytes:
-            return Verdict(receipt, False, "", seen, "size")
+            return Verdict(receipt, False, "", seen, "size", asked_at)
         if sha256.hexdigest() != receipt.sha256:
-            return Verdict(receipt, False, "", seen, "content")
-        return Verdict(receipt, True, Method.READ_BACK, seen)
+            return Verdict(receipt, False, "", seen, "content", asked_at)
+        return Verdict(receipt, True, Method.READ_BACK, seen, "", asked_at)
 
     def _tells_by_etag(self, receipt: Receipt) -> bool:
         return self._backs.etag_is_content and receipt.expected_etag is not None

@@ -188,8 +188,9 @@ class Manifest:
 
         An instance that is there already, the same SOP Instance with the same SHA-256, stays as it was first
         recorded, unless the given one, which was verified just now, has another key that is not among the
-        ``damaged_keys``: a repair takes its place. Nothing that was archived ever drops out of the list. What was
-        recorded first of the attributes wins, so that a revision adds and never rewrites.
+        ``damaged_keys``: a repair takes its place; so does the version of its key that is current by now, where the
+        one recorded lies under a newer one or under a delete marker. Nothing that was archived ever drops out of the
+        list. What was recorded first of the attributes wins, so that a revision adds and never rewrites.
         """
         damaged = set(damaged_keys) | set(self.damaged_keys)
         known = {_content(item): item for item in self.instances}
@@ -197,6 +198,8 @@ class Manifest:
             present = known.setdefault(_content(item), item)
             if present.key != item.key and item.key not in damaged:
                 known[_content(item)] = item
+            elif present.key == item.key and item.version_id not in (None, present.version_id):
+                known[_content(item)] = replace(present, version_id=item.version_id)
         combined = tuple(sorted(known.values(), key=_content))
         next_one = replace(
             self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -19,12 +20,15 @@ _WORDS = {
     "size": "the object has another size than recorded",
     "content": "the object has other bytes than recorded",
     "unreadable": "the store cannot read the object back",
+    "hidden": "the object is hidden by a delete marker; the recorded version is still there for fetch",
+    "overwritten": "the object is overwritten; the recorded version is still there for fetch",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceProblem:
-    """``problem`` is "missing", "size", "content" or "unreadable"; ``reason`` says it in words."""
+    """``problem`` is "missing", "size", "content", "unreadable", or, where the recorded version is still there under
+    what is current, "hidden" (by a delete marker) or "overwritten"; ``reason`` says it in words."""
 
     series_uid: Uid
     sop_instance_uid: Uid
@@ -35,8 +39,9 @@ class InstanceProblem:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """``held`` of ``instances`` are there; of these ``read_back`` were read and hashed, the others looked up in the
-    store's listing only. ``overwritten`` keys have a newer version than the recorded one, which is still held.
+    """``held`` of ``instances`` are there, as anybody is served them; of these ``read_back`` were read and hashed, the
+    others looked up in the store's listing only. ``overwritten`` keys have a newer version, with other bytes, than the
+    recorded one, which is still there: a problem as well, for a rule of the bucket may end it at any time.
     ``unrecorded`` counts objects of the study that the manifest does not list: those of a revision on its way, or
     damaged ones that were replaced.
     """
@@ -82,13 +87,40 @@ def verify(
             doubtful.append(item)
         else:
             work.settle(item, "")
+    beneath: list[tuple[ManifestInstance, Problem]] = []
     for item, problem in _read_back(store, doubtful, map):
-        work.settle(item, problem)
-        work.read_back += not problem
-        seen = listed.get(item.key)
-        if not problem and item.version_id is not None and seen is not None and not _agrees(item, seen):
-            work.overwritten.add(item.key)
+        if problem in ("missing", "size", "content") and item.version_id is not None:
+            beneath.append((item, problem))
+        else:
+            work.settle(item, problem)
+            work.read_back += not problem
+    for (item, problem), is_there in zip(
+        beneath, map(lambda one: _version_is_there(store, one[0]), beneath), strict=True
+    ):
+        if is_there:
+            # A plain GET finds nothing and a version is there: then a delete marker is what is current.
+            work.settle(item, "hidden" if problem == "missing" else "overwritten")
+        else:
+            work.settle(item, problem)
     return work.result()
+
+
+def _version_is_there(store: ObjectStore, item: ManifestInstance) -> bool:
+    """Whether the recorded version has the instance's bytes, whatever is current."""
+    of_bundle = item.offset_bytes is not None
+    sha256, size_bytes = hashlib.sha256(), 0
+    try:
+        for chunk in store.read(
+            item.key,
+            item.version_id,
+            offset_bytes=item.offset_bytes or 0,
+            length_bytes=item.size_bytes if of_bundle else None,
+        ):
+            sha256.update(chunk)
+            size_bytes += len(chunk)
+    except Permanent:
+        return False
+    return (size_bytes, sha256.hexdigest()) == (item.size_bytes, item.sha256)
 
 
 def _read_back(
@@ -96,13 +128,13 @@ def _read_back(
 ) -> Iterator[tuple[ManifestInstance, Problem]]:
     """Every byte of these instances, hashed; a bundle is read once for all of its own."""
     by_key: dict[str, ManifestInstance] = {}
-    bundles: dict[tuple[str, str | None], list[ManifestInstance]] = {}
+    bundles: dict[str, list[ManifestInstance]] = {}
     for item in items:
         if item.offset_bytes is None:
             by_key[item.key] = item
         else:
-            bundles.setdefault((item.key, item.version_id), []).append(item)
-    receipts = (Receipt(i.key, i.size_bytes, i.sha256, created=False, version_id=i.version_id) for i in by_key.values())
+            bundles.setdefault(item.key, []).append(item)
+    receipts = (Receipt(i.key, i.size_bytes, i.sha256, created=False) for i in by_key.values())
     for verdict in evidence.examine(store, receipts, deep=True, map=map):
         yield by_key[verdict.receipt.key], verdict.problem
     for found in map(lambda members: _read_bundle(store, members), bundles.values()):
@@ -118,7 +150,7 @@ def _read_bundle(store: ObjectStore, members: list[ManifestInstance]) -> list[tu
 def _read_bundle_once(store: ObjectStore, members: list[ManifestInstance]) -> list[tuple[ManifestInstance, Problem]]:
     spans = {item: Span(item.offset_bytes or 0, item.size_bytes, item.sha256) for item in members}
     try:
-        read = read_back(store, members[0].key, members[0].version_id, spans.values())
+        read = read_back(store, members[0].key, None, spans.values())
     except Permanent as error:
         problem: Problem = "missing" if error.code == "no-such-object" else "unreadable"
         return [(item, problem) for item in members]
@@ -160,6 +192,8 @@ class _Work:
 
     def settle(self, item: ManifestInstance, problem: str) -> None:
         if problem:
+            if problem == "overwritten":
+                self.overwritten.add(item.key)
             self.problems.append(
                 InstanceProblem(item.series_uid, item.sop_instance_uid, item.key, problem, _WORDS[problem])
             )

@@ -153,6 +153,10 @@ def _print_local(local: dict[str, Any]) -> None:
             ("Reason", local.get("reason")),
             ("Files here", ", ".join(f"{n:,} {state}" for state, n in (local.get("files") or {}).items())),
             *(("Kept here", f"{kept.get('files'):,}: {kept.get('reason')}") for kept in local.get("kept") or []),
+            *(
+                ("Unreadable beside", f"{one.get('name')}: {one.get('reason')}")
+                for one in local.get("unreadable") or []
+            ),
             ("Last shipment", shipment.get("finished_at")),
         ]
     )

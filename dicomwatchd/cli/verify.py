@@ -33,6 +33,8 @@ def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json
 
     STUDY is a Study Instance UID. Each file of the study's manifest must be in the store's listing, with the
     recorded size and, where the store has one, ETag; what differs is read back before it is called a problem.
+    What counts is what anybody is served: a file under a delete marker, or overwritten, is not held, though its
+    version may still be there for fetch.
     The exit code is 0 only if all files are there, and the newest manifest can be read.
     """
     from dicomwatchd.archive.verification import verify as look
@@ -97,11 +99,6 @@ def _sentences(found: Verification) -> None:
         )
         if len(found.problems) > _LISTED_PROBLEMS:
             output.say(f"... and {len(found.problems) - _LISTED_PROBLEMS:,} more; --json lists all of them")
-    if found.overwritten:
-        output.note(
-            f"{output.count(len(found.overwritten), 'key')} hold a newer version than the recorded one; the recorded "
-            "one is still there"
-        )
     if found.unrecorded:
         output.note(
             f"the store also has {output.count(found.unrecorded, 'object')} that this revision does not list: on "

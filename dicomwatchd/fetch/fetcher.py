@@ -31,6 +31,10 @@ class BadObject(Permanent):
     code = "bad-object"
 
 
+class MissingObject(BadObject):
+    """The store has nothing under this key."""
+
+
 class Fetcher:
     """Fetches studies from one store over ``threads`` connections. Memory: two chunks for each thread.
 
@@ -157,16 +161,16 @@ class Fetcher:
                     # Another fetch into the same folder was quicker: as good, if it brought the right bytes.
                     if not target.holds(name, expected, run.check):
                         raise
-            run.got(item, trouble)
+            run.got(item, _in_words(trouble) if trouble is not None and version_id is not None else trouble)
             return
         raise trouble or BadObject("nothing in the store could be read")
 
     def _sources(self, study: Uid, item: ManifestInstance) -> Iterator[tuple[str, str | None, int | None]]:
-        """Where the bytes may be: the recorded version, what the key holds now, keys of the same SHA-256; from this
+        """Where the bytes may be: what the key holds now, the recorded version, keys of the same SHA-256; from this
         offset of a bundle on, or as an object of their own (None)."""
-        yield item.key, item.version_id, item.offset_bytes
+        yield item.key, None, item.offset_bytes
         if item.version_id is not None:
-            yield item.key, None, item.offset_bytes
+            yield item.key, item.version_id, item.offset_bytes
         of_bundle = keys.bundle_sha256(item.key, study)
         own = keys.instance(study, item.series_uid, item.sop_instance_uid, item.sha256)
         try:
@@ -236,5 +240,13 @@ class Fetcher:
                     key, version_id, offset_bytes=offset_bytes, length_bytes=size_bytes, room=room
                 )
         except Permanent as error:
-            missing = error.code == "no-such-object"
-            raise BadObject("the object is missing from the store" if missing else error.message) from error
+            if error.code == "no-such-object":
+                raise MissingObject("the object is missing from the store") from error
+            raise BadObject(error.message) from error
+
+
+def _in_words(trouble: BadObject) -> BadObject:
+    """What was wrong with what is current, now that the recorded version has come right from under it."""
+    if isinstance(trouble, MissingObject):
+        return BadObject("the object is hidden by a delete marker; its recorded version was fetched", code="hidden")
+    return BadObject("the object is overwritten; its recorded version was fetched", code="overwritten")

@@ -54,7 +54,6 @@ class Neighbours:
         of_span = {_span(item): (item, name) for item, name in stretch}
         chunks = self._store.read(
             stretch[0][0].key,
-            stretch[0][0].version_id,
             offset_bytes=first.offset_bytes,
             length_bytes=last.end_bytes - first.offset_bytes,
             room=place.room,

@@ -111,12 +111,12 @@ def together(named: Iterable[tuple[ManifestInstance, str]]) -> list[list[tuple[M
     """What is fetched in one go: neighbours in a bundle, in the order in which they lie there; each other instance by
     itself."""
     groups: list[list[tuple[ManifestInstance, str]]] = []
-    in_bundles: dict[tuple[str, str | None], list[tuple[ManifestInstance, str]]] = {}
+    in_bundles: dict[str, list[tuple[ManifestInstance, str]]] = {}
     for item, name in named:
         if item.offset_bytes is None:
             groups.append([(item, name)])
         else:
-            in_bundles.setdefault((item.key, item.version_id), []).append((item, name))
+            in_bundles.setdefault(item.key, []).append((item, name))
     for members in in_bundles.values():
         members.sort(key=lambda member: member[0].offset_bytes or 0)
         groups += [members[at : at + _TOGETHER] for at in range(0, len(members), _TOGETHER)]

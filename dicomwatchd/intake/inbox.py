@@ -13,21 +13,30 @@ from dataclasses import dataclass
 from random import Random
 
 from dicomwatchd.errors import SourceChanged, Transient
+from dicomwatchd.intake.mounts import Mounts
 from dicomwatchd.intake.presence import Presence
 from dicomwatchd.intake.scan import Globs, Listing, look, walk
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Folder, Gone, take
+from dicomwatchd.intake.unreadable import (
+    NOT_TO_BE_LISTED,
+    NOT_TO_BE_READ,
+    UNREADABLE,
+    Unreadable,
+    place_of,
+    unreadable,
+)
 from dicomwatchd.localfiles import WriterPresent, directory, open_root
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
-from dicomwatchd.queue.rows import Arrival, Source, identity_of
+from dicomwatchd.queue.rows import Arrival, Known, Source, identity_of
 from dicomwatchd.queue.upgrade import OLD_FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 BATCH = 200
 #: Codes of what is in quarantine and tried again at each look, although the file is what it was.
-AGAIN = (NO_ACCESS, OLD_FAULT)
+AGAIN = (NO_ACCESS, OLD_FAULT, UNREADABLE)
 #: How long a file beside a study's own that will not settle can hold the study up.
 HOLD_SECONDS = 600.0
 #: Pause after the queue could not be written.
@@ -86,7 +95,9 @@ class InboxIntake:
         self._next_scan = 0.0
         self._retry_soon = False
         self._presence = Presence(source.name, log, mended_root)
-        self._saw_everything = True
+        self._mounts = Mounts(source.source_id, arrivals.remounts)
+        self._unreadable = Unreadable(source.name, log)
+        self._removed_at: float | None = None
         self.scans = 0
         self.last_scan_seconds: float | None = None
         self._last_scan_began = 0.0
@@ -115,6 +126,13 @@ class InboxIntake:
         return not self._presence.is_away
 
     @property
+    def holds(self) -> bool:
+        """Whether a study with files of this inbox has to wait for it. One that was removed, and has stayed so, has no
+        files; one that cannot be opened, or does not answer, may have."""
+        removed_at = self._removed_at
+        return removed_at is None or self._clock.monotonic() - removed_at < self._settings.quiet_seconds
+
+    @property
     def at_rest(self) -> bool:
         """A whole look has ended, and nothing is still settling or waits for another look."""
         waiting = self._settling or self._settling.overflowed or self._hints or self._batch or self._retry_soon
@@ -122,8 +140,13 @@ class InboxIntake:
 
     @property
     def saw_everything(self) -> bool:
-        """Whether the last whole look met no directory that it could not read."""
-        return self._saw_everything
+        """Whether the last whole look met no folder, and no entry of one, that it could not read."""
+        return not self.unreadable
+
+    @property
+    def unreadable(self) -> int:
+        """How many folders and entries of folders cannot be read, as far as the last looks went."""
+        return len(self._unreadable)
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The inbox's thread."""
@@ -157,23 +180,35 @@ class InboxIntake:
             root_fd = open_root(self.source.path)
         except OSError as error:
             self._presence.away(error)
+            if not self._presence.is_removed:
+                self._removed_at = None
+            elif self._removed_at is None:
+                self._removed_at = self._clock.monotonic()
             self._next_scan = min(self._next_scan, self._clock.monotonic() + self._settings.scan_interval_seconds)
             return 1.0
+        self._removed_at = None
         try:
-            if self._presence.here(root_fd) or self._mend_soon:
-                self._mend_soon = False
-                self._mend()
-                self._next_scan = 0.0
-            if self._clock.monotonic() >= self._next_scan:
-                self._scan(root_fd, beat)
-            self._follow_hints(root_fd, beat)
-            self._confirm_quiet(root_fd)
+            self._work(root_fd, beat)
+        except OSError as error:  # of the inbox itself: a share that has lost it answers so
+            self._presence.away(error)
+            self._retry_soon = True
+            return 1.0
         except Transient:
             self._retry_soon = True  # what was found may be on no queue
             raise
         finally:
             os.close(root_fd)
         return self._pause()
+
+    def _work(self, root_fd: int, beat: Callable[[], None]) -> None:
+        if self._presence.here(root_fd) or self._mend_soon:
+            self._mend_soon = False
+            self._mend()
+            self._next_scan = 0.0
+        if self._clock.monotonic() >= self._next_scan:
+            self._scan(root_fd, beat)
+        self._follow_hints(root_fd, beat)
+        self._confirm_quiet(root_fd)
 
     def _scan(self, root_fd: int, beat: Callable[[], None]) -> None:
         began = self._clock.monotonic()
@@ -182,17 +217,17 @@ class InboxIntake:
         self._settling.begin_look()
         # Jitter, so that many inboxes and many daemons do not look at one file server in step.
         self._next_scan = began + self._settings.scan_interval_seconds * self._random.uniform(0.9, 1.1)
+        self._mounts.begin_look()
+        self._mounts.see(root_fd)
         seen: set[bytes] = set()
-        failed: list[bytes] = []
+        failed: dict[bytes, int | None] = {}
 
-        def unreadable(parent: bytes, error: OSError) -> None:
+        def on_error(parent: bytes, error: OSError) -> None:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                failed.append(parent)
-                self._log.warning(
-                    "intake-unreadable", "a directory cannot be read", inbox=self.source.name, errno=error.errno
-                )
+                failed[parent] = error.errno
+                self._unreadable.add_folder(parent)
 
-        for parent, listing in walk(root_fd, self._globs, unreadable):
+        for parent, listing in walk(root_fd, self._globs, on_error):
             seen.add(parent)
             self._compare(root_fd, parent, listing, beat)
             beat()
@@ -201,8 +236,15 @@ class InboxIntake:
         for parent in self._arrivals.known_directories(self.source.source_id):
             if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):
                 self._look_again(root_fd, parent, beat)
+        healed = self._unreadable.end_look(seen, failed)
+        for path in (*failed, *healed):
+            parent, name = place_of(path)
+            known = self._arrivals.known(self.source.source_id, parent).get(name)
+            if path in failed and known is None:
+                self._take(unreadable(parent, name, NOT_TO_BE_LISTED))
+            elif path in healed and known is not None and known.code == UNREADABLE:
+                self._arrivals.forget([known.file_id])
         self._flush()
-        self._saw_everything = not failed
         if self._settling.overflowed:
             self._next_scan = self._clock.monotonic() + max(self._settings.settle_seconds, 0.5)
         self.scans += 1
@@ -262,19 +304,18 @@ class InboxIntake:
 
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
         is_watched = self._settling.watches(parent)
-        is_at_rest = not is_watched and not listing.strange
+        barred_names = self._unreadable.names_in(parent, listing)
+        is_at_rest = not (is_watched or listing.strange or barred_names or listing.error)
         if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, AGAIN):
             return
         now, monotonic = self._clock.now(), self._clock.monotonic()
         known = self._arrivals.known(self.source.source_id, parent)
-        gone = [
-            k.file_id
-            for name, k in known.items()
-            if name not in listing.files and name not in listing.strange and k.state is not FileState.ASIDE
-        ]
-        if gone:
-            self._flush()
-            self._arrivals.forget(gone)
+        if self._mounts.known_again(root_fd, parent, known, listing.files):
+            known = self._arrivals.known(self.source.source_id, parent)
+        for name in listing.unreadable:
+            if name not in known:
+                self._take(unreadable(parent, name, NOT_TO_BE_READ))
+        self._forget_the_gone(root_fd, parent, listing, known, barred_names)
         if is_watched:
             self._settling.retain(parent, listing.files)
         for name, found in listing.strange.items():
@@ -299,6 +340,24 @@ class InboxIntake:
                     if not (unchanged and arrival.code == barred):
                         self._take(arrival)
                     beat()
+
+    def _forget_the_gone(
+        self, root_fd: int, parent: bytes, listing: Listing, known: dict[bytes, Known], barred_names: set[bytes]
+    ) -> None:
+        """What is known and does not stand there. A listing that broke off, and another file system than the one that
+        a kept file is on, say nothing of it."""
+        if listing.error is not None:
+            return
+        missing = {
+            name: k
+            for name, k in known.items()
+            if not (name in listing.files or name in listing.strange or name in barred_names)
+            and k.state is not FileState.ASIDE
+        }
+        elsewhere = self._mounts.elsewhere(root_fd, parent, missing)
+        if gone := [k.file_id for name, k in missing.items() if name not in elsewhere]:
+            self._flush()
+            self._arrivals.forget(gone)
 
     def _read(self, folder: Folder, name: bytes, found: str) -> Arrival | None:
         """What the file is; None if it has to be looked at again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from dicomwatchd.ports import Log
@@ -17,9 +18,12 @@ class Presence:
         self._inbox, self._log = inbox, log
         self._root = root
         self.is_away = False
+        #: There is no such folder any more, as opposed to one that cannot be opened.
+        self.is_removed = False
 
     def away(self, error: OSError) -> None:
         """The inbox cannot be opened."""
+        self.is_removed = error.errno in (errno.ENOENT, errno.ENOTDIR)
         if not self.is_away:
             self.is_away = True
             self._log.error(
@@ -36,6 +40,7 @@ class Presence:
         is_known = self._root is not None
         replaced = is_known and root != self._root
         back, self._root, self.is_away = self.is_away, root, False
+        self.is_removed = False
         if replaced:
             self._log.warning(
                 "intake-replaced",

@@ -19,11 +19,15 @@ MAX_DEPTH = 256
 @dataclass(slots=True)
 class Listing:
     """What stands directly in one directory, name by name with its identity, which is the text that the queue keeps:
-    to compare it costs less than to take it apart. ``strange`` are symbolic links, FIFOs, sockets and devices."""
+    to compare it costs less than to take it apart. ``strange`` are symbolic links, FIFOs, sockets and devices,
+    ``unreadable`` what stands there and does not say what it is. ``error`` is what the listing broke off with: then
+    there may be more, and what is not in it may be there all the same."""
 
     files: dict[bytes, str] = field(default_factory=dict)
     directories: list[bytes] = field(default_factory=list)
     strange: dict[bytes, str] = field(default_factory=dict)
+    unreadable: list[bytes] = field(default_factory=list)
+    error: OSError | None = None
 
 
 class Globs:
@@ -48,11 +52,12 @@ class Globs:
 
 
 def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
-    """List one open directory. Raises OSError."""
+    """List one open directory. One entry that cannot be looked at costs that entry. Raises OSError where there is no
+    listing at all."""
     listing = Listing()
     files, is_regular, encoded, admits_all = listing.files, stat.S_ISREG, os.fsencode, globs.all
     with os.scandir(directory_fd) as entries:
-        for entry in entries:
+        for entry in _as_far_as_it_goes(entries, listing):
             name = encoded(entry.name)
             if name.startswith(ASIDE):
                 continue  # our own: see pipeline.aside
@@ -66,18 +71,32 @@ def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
             except OSError as error:
                 if error.errno in (errno.ENOENT, errno.ESTALE):
                     continue  # gone between the listing and the look
-                raise
+                listing.unreadable.append(name)
+                continue
             kind = files if is_regular(found.st_mode) else listing.strange
             # rows.identity_text, spelt out for what is done to every file of every look.
             kind[name] = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
     return listing
 
 
+def _as_far_as_it_goes(entries: Iterator[os.DirEntry[str]], listing: Listing) -> Iterator[os.DirEntry[str]]:
+    while True:
+        try:
+            entry = next(entries)
+        except StopIteration:
+            return
+        except OSError as error:
+            listing.error = error
+            return
+        yield entry
+
+
 def walk(
     root_fd: int, globs: Globs, on_error: Callable[[bytes, OSError], None], start: bytes = b""
 ) -> Iterator[tuple[bytes, Listing]]:
     """Every directory from ``start`` down, parents first, each with its listing. A directory that cannot be read
-    is handed to ``on_error`` and passed over."""
+    is handed to ``on_error`` and passed over; one whose listing breaks off is handed to it, and what was listed counts.
+    """
     todo = [start]
     while todo:
         parent = todo.pop()
@@ -89,6 +108,8 @@ def walk(
         except OSError as error:
             on_error(parent, error)
             continue
+        if listing.error is not None:
+            on_error(parent, listing.error)
         yield parent, listing
         todo.extend(join(parent, name) for name in sorted(listing.directories, reverse=True))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
 from dicomwatchd.intake.header import Dicomdir, read_header
+from dicomwatchd.intake.unreadable import NOT_TO_BE_READ, UNREADABLE
 from dicomwatchd.localfiles import (
     KeptOpen,
     NotRegular,
@@ -23,6 +24,8 @@ from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 NO_ACCESS = "no-access"
+#: The medium, or the file system on it, has lost what stands there: no other attempt a moment later is any better.
+BROKEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EREMOTEIO)
 NOT_A_FILE = "a symbolic link, FIFO, socket or device; such things are neither followed nor read"
 _UNREADABLE = "the daemon may not read it; check the file's owner and mode"
 _DICOMDIR = "the index of a DICOM medium, no instance of a study"
@@ -89,6 +92,8 @@ def take(
             return Arrival(folder.relative, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=_UNREADABLE)
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
             raise Gone from error
+        if error.errno in BROKEN:
+            return Arrival(folder.relative, name, found, FileState.QUARANTINED, code=UNREADABLE, reason=NOT_TO_BE_READ)
         raise
     except DicomwatchdError:
         raise

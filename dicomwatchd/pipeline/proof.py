@@ -42,7 +42,8 @@ class NoProof(Permanent):
 
 @dataclass(frozen=True, slots=True)
 class DeletionProof:
-    """That the archive holds these very bytes, as read from it at ``verified_at`` (seconds since the epoch).
+    """That the archive holds these very bytes, as what is current under ``key`` (in version ``version_id``, where there
+    are versions). ``verified_at`` is when the oldest of what it rests on was asked for (seconds since the epoch).
 
     Only `prove` makes one. It is worth something for this file, this destination and this claim alone.
     """
@@ -109,11 +110,13 @@ def prove(
     manifest: Manifest,
     catalogue: str,
     catalogue_revision: int,
+    recorded_at: float,
     now: float,
 ) -> DeletionProof:
     """Put together what proves that ``file`` is in the archive: as the object of this receipt, or as a ``part`` of it.
-    Raises NoProof, naming the clause that fails; Transient when the evidence is only too old by the clock, which may
-    have been set since."""
+    ``recorded_at`` is when the manifest and the catalogue were asked for. Raises NoProof, naming the clause that fails;
+    Transient when the evidence is only too old by the clock, which may have been set since: it is to be looked for
+    again."""
     header, own = file.header, receipt if part is None else part
     listed = manifest.instance_with(header.sop_instance_uid, header.series_uid, own.sha256)
     clauses = (
@@ -139,7 +142,8 @@ def prove(
     for holds, why_not in clauses:
         if not holds:
             raise NoProof(why_not)
-    if not _is_fresh(file.verified_at, now):
+    verified_at = min(file.verified_at or 0.0, recorded_at)
+    if not (_is_fresh(file.verified_at, now) and _is_fresh(recorded_at, now)):
         raise Transient("by the clock, the evidence is too old or of the future", code="stale-evidence")
     return DeletionProof(
         archive_id=archive_id,
@@ -150,7 +154,7 @@ def prove(
         size_bytes=own.size_bytes,
         identity=file.identity,
         verified_by=file.verified_by or "",
-        verified_at=file.verified_at or 0.0,
+        verified_at=verified_at,
         manifest_key=manifest.key,
         manifest_sha256=manifest.sha256,
         manifest_revision=manifest.revision,
@@ -164,9 +168,9 @@ def prove(
     )
 
 
-def _is_fresh(verified_at: float | None, now: float) -> bool:
-    """Evidence of the future is no younger than that of the past: a clock that was set back keeps none of it fresh."""
-    return verified_at is not None and abs(now - verified_at) <= LIFETIME_SECONDS
+def _is_fresh(asked_at: float | None, now: float) -> bool:
+    """Of evidence of the future nobody can tell the age, be it by a second only: the clock was set back since."""
+    return asked_at is not None and 0 <= now - asked_at <= LIFETIME_SECONDS
 
 
 def delete_on_proof(

@@ -216,7 +216,7 @@ def _take_over(files: list[LocalFile], there: Bundled, context: Context) -> list
     """Files that bundles in the archive hold already, as a reading of the whole bundle shows; what it does not show is
     sent. The receipt is computed from the bytes that were read, as it is from those that are sent otherwise."""
     outcomes: dict[int, Outcome] = {}
-    of_bundle: dict[tuple[str, str | None], list[tuple[LocalFile, ManifestInstance]]] = {}
+    of_bundle: dict[str, list[tuple[LocalFile, ManifestInstance]]] = {}
     with Folders() as folders:
         for file in files:
             try:
@@ -225,13 +225,13 @@ def _take_over(files: list[LocalFile], there: Bundled, context: Context) -> list
                 outcomes[file.file_id] = file, error
                 continue
             if item is not None:
-                of_bundle.setdefault((item.key, item.version_id), []).append((file, item))
-    for (key, version_id), found in of_bundle.items():
+                of_bundle.setdefault(item.key, []).append((file, item))
+    for key, found in of_bundle.items():
         try:
-            for file, place in _found(key, version_id, found, context):
+            for file, place in _found(key, found, context):
                 outcomes[file.file_id] = file, place
         except Permanent:
-            continue  # the bundle cannot be read: what was in it is sent again
+            continue  # the bundle is not there, or cannot be read: what was in it is sent again
         except DicomwatchdError as error:
             outcomes |= {file.file_id: (file, error) for file, _ in found}
     with Folders() as folders:
@@ -248,11 +248,11 @@ def _content(folders: Folders, file: LocalFile, context: Context) -> tuple[Uid, 
 
 
 def _found(
-    key: str, version_id: str | None, found: list[tuple[LocalFile, ManifestInstance]], context: Context
+    key: str, found: list[tuple[LocalFile, ManifestInstance]], context: Context
 ) -> Iterator[tuple[LocalFile, Place]]:
     """Those of the files whose bytes are where the manifest says, in a bundle that is what its key says."""
     spans = {file.file_id: Span(item.offset_bytes or 0, item.size_bytes, item.sha256) for file, item in found}
-    read = bundles.read_back(context.archive.store, key, version_id, spans.values())
+    read = bundles.read_back(context.archive.store, key, None, spans.values())
     if read.sha256 != keys.bundle_sha256(key, found[0][0].header.study_uid):
         return
     receipt = Receipt(
@@ -262,7 +262,7 @@ def _found(
         created=False,
         expected_etag=read.md5,
         expected_checksum=f"sha256:{read.sha256}",
-        version_id=version_id,
+        version_id=found[0][1].version_id,  # as recorded; the verification sees which one is current
     )
     for file, item in found:
         span = spans[file.file_id]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 
 from dicomwatchd.archive import evidence
 from dicomwatchd.archive.budget import ByteBudget
@@ -14,7 +14,7 @@ from dicomwatchd.archive.evidence import Verdict
 from dicomwatchd.archive.store import ObjectStore, Receipt
 from dicomwatchd.ports import Clock, Log, Map
 from dicomwatchd.queue.deletions import Deletions
-from dicomwatchd.queue.rows import Claim, LocalFile, Source
+from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.telemetry.metrics import StageClock
 
@@ -143,5 +143,16 @@ def examined(files: list[LocalFile], shipment: Shipment, context: Context) -> It
         receipt = place_of(file).receipt
         by_key.setdefault(receipt.key, []).append(file)
         receipts.setdefault(receipt.key, receipt)
-    for verdict in evidence.examine(context.archive.store, receipts.values(), map=shipment.run):
+    for verdict in evidence.examine(context.archive.store, receipts.values(), map=shipment.run, now=context.clock.now):
         yield by_key[verdict.receipt.key], verdict
+
+
+def proven(files: Iterable[LocalFile], verdict: Verdict) -> Iterator[Proven]:
+    """What a verdict that holds says of these files. The version that the store was seen to serve is the one that their
+    proofs name: it need not be the one that was sent, if somebody has sent the same bytes again."""
+    version_id = verdict.seen.version_id if verdict.seen is not None else None
+    for file in files:
+        receipt = None
+        if version_id is not None and (place := place_of(file)).receipt.version_id != version_id:
+            receipt = replace(place, receipt=replace(place.receipt, version_id=version_id)).to_text()
+        yield Proven(file, verdict.verified_by, verdict.asked_at, receipt)

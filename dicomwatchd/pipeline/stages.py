@@ -7,10 +7,9 @@ is done already costs little. Nothing is deleted before the last stage, and ther
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from itertools import chain
 
-from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.errors import (
     ClaimLost,
     DicomwatchdError,
@@ -22,14 +21,15 @@ from dicomwatchd.errors import (
     Unarchivable,
 )
 from dicomwatchd.model import FileState, StudyEvent
-from dicomwatchd.pipeline import leases, recover, sending
+from dicomwatchd.pipeline import fresh, leases, recover, sending
 from dicomwatchd.pipeline import purge as purging
-from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
+from dicomwatchd.pipeline.fresh import Recorded
+from dicomwatchd.pipeline.proof import DeletionProof
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.sending import Outcome, Parcel
-from dicomwatchd.pipeline.shipment import PAGE, Context, Place, Shipment, examined, place_of, source_of
+from dicomwatchd.pipeline.shipment import PAGE, Context, Place, Shipment, examined, place_of, proven, source_of
 from dicomwatchd.ports import Map
-from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile
+from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Proven
 from dicomwatchd.telemetry.metrics import StageClock
 
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
@@ -51,14 +51,14 @@ def ship(claim: Claim, run: Map, context: Context) -> Shipment:
     with shipment.stages.stage("verify"):
         verify(shipment, context)
     with shipment.stages.stage("record"):
-        manifest, catalogue_revision = record(shipment, context)
+        recorded = record(shipment, context)
     with shipment.stages.stage("purge"):
-        purge(shipment, manifest, catalogue_revision, context)
+        purge(shipment, recorded, context)
     context.shipments.finish(
         claim,
         {
             "source": ",".join(sorted(shipment.sources)),
-            "revision": manifest.revision,
+            "revision": recorded.manifest.revision,
             "started_at": shipment.started_at,
             "files": shipment.files,
             "bytes": shipment.bytes,
@@ -167,17 +167,17 @@ def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile],
     damaged: dict[LocalFile, str] = {}
     unreadable = 0
     for page in context.shipments.pages(shipment.claim, FileState.STORED, VERIFY_PAGE):
-        proven: list[tuple[LocalFile, str]] = []
+        held: list[Proven] = []
         for files, verdict in examined(page, shipment, context):
             if verdict.holds:
-                proven += [(file, verdict.verified_by) for file in files]
+                held += proven(files, verdict)
             elif verdict.problem == "missing":
                 missing += files
             elif verdict.problem == "unreadable":
                 unreadable += 1
             else:
                 damaged |= dict.fromkeys(files, verdict.receipt.key)
-        context.shipments.verified(shipment.claim, proven)
+        context.shipments.verified(shipment.claim, held)
     if unreadable:
         raise Transient("the store cannot read back what it holds", code="unreadable-object")
     return missing, damaged
@@ -186,22 +186,23 @@ def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile],
 # -- record ---------------------------------------------------------------------------------------------------------
 
 
-def record(shipment: Shipment, context: Context) -> tuple[Manifest, int]:
+def record(shipment: Shipment, context: Context) -> Recorded:
     """Put the next manifest revision into the store, create-only, then move the catalogue to it. Whoever records the
     same study meanwhile keeps what is his: the loser reads again, merges, and takes the next revision.
 
-    Returns the manifest as the store holds it and the revision the catalogue was read to have; revision 0, which is
+    Returns the manifest as the store holds it, and the revision the catalogue was read to have; revision 0, which is
     none, for a study of which nothing was ever archived and nothing is left.
     """
     claim, archive = shipment.claim, context.archive
     above = 0
     for _ in range(MAX_CONFLICTS):
+        asked_at = context.clock.now()
         manifest = next_manifest(shipment, context, above)
         if manifest is None:
             continue
         if not manifest.revision:
             context.shipments.recorded(claim, 0)
-            return manifest, 0
+            return Recorded(manifest, 0, asked_at)
         try:
             archive.catalogue.put(manifest.record())
         except RevisionConflict:
@@ -211,46 +212,36 @@ def record(shipment: Shipment, context: Context) -> tuple[Manifest, int]:
         if recorded is None or recorded.revision < manifest.revision:
             raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
         context.shipments.recorded(claim, manifest.revision)
-        return manifest, recorded.revision
+        return Recorded(manifest, recorded.revision, asked_at)
     raise Transient("others keep recording this study", code="revision-conflict")
 
 
 # -- purge ----------------------------------------------------------------------------------------------------------
 
 
-def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, context: Context) -> None:
+def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
-    destination, now = context.archive.store.destination, context.clock.now
+    now = context.clock.now
     touched: dict[int, set[bytes]] = {}
-    for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
-        page = _freshly_verified(page, shipment, context)
+    pages = context.shipments.pages(shipment.claim, FileState.STORED, PAGE)
+    for files in chain.from_iterable(fresh.verified(page, shipment, context) for page in pages):
+        recorded = fresh.recorded(recorded, shipment, context)
         to_delete: list[LocalFile] = []
         to_keep: dict[float | None, list[LocalFile]] = {}
-        for file in page:
+        for file in files:
             due_at = _due_at(file, context)
             if due_at is None or due_at > now():
                 to_keep.setdefault(due_at, []).append(file)
             else:
                 to_delete.append(file)
-        for due_at, files in to_keep.items():
-            context.deletions.keep(shipment.claim, files, due_at)
-            shipment.kept_files += len(files)
+        for due_at, kept in to_keep.items():
+            context.deletions.keep(shipment.claim, kept, due_at)
+            shipment.kept_files += len(kept)
         outcome = purging.delete(
             to_delete,
             shipment.claim,
             shipment.run,
-            prove=lambda file: purging.prove(
-                file,
-                (place := place_of(file)).receipt,
-                place.part,
-                claim=shipment.claim,
-                destination=destination,
-                archive_id=context.archive.archive_id,
-                manifest=manifest,
-                catalogue=context.archive.catalogue.name,
-                catalogue_revision=catalogue_revision,
-                now=now(),
-            ),
+            prove=_prover(shipment, recorded, context),
             source=lambda file: source_of(file, context),
             deletions=context.deletions,
             clock=context.clock,
@@ -274,6 +265,29 @@ def purge(shipment: Shipment, manifest: Manifest, catalogue_revision: int, conte
             context.look_again(source_id, directory)
 
 
+def _prover(shipment: Shipment, recorded: Recorded, context: Context) -> Callable[[LocalFile], DeletionProof]:
+    archive = context.archive
+    destination = archive.store.destination
+
+    def prove(file: LocalFile) -> DeletionProof:
+        place = place_of(file)
+        return purging.prove(
+            file,
+            place.receipt,
+            place.part,
+            claim=shipment.claim,
+            destination=destination,
+            archive_id=archive.archive_id,
+            manifest=recorded.manifest,
+            catalogue=archive.catalogue.name,
+            catalogue_revision=recorded.catalogue_revision,
+            recorded_at=recorded.asked_at,
+            now=context.clock.now(),
+        )
+
+    return prove
+
+
 def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
     if not files:
         return
@@ -287,23 +301,6 @@ def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context)
     )
 
 
-def _freshly_verified(page: list[LocalFile], shipment: Shipment, context: Context) -> list[LocalFile]:
-    """A long shipment's proofs grow old: read the store again for files whose evidence has."""
-    now = context.clock.now()
-    old = [file for file in page if file.verified_at is None or abs(now - file.verified_at) > LIFETIME_SECONDS / 2]
-    if not old:
-        return page
-    proven: list[tuple[LocalFile, str]] = []
-    for files, verdict in examined(old, shipment, context):
-        if not verdict.holds:
-            raise Transient("an object is not what it was when it was verified", code="object-lost")
-        proven += [(file, verdict.verified_by) for file in files]
-    context.shipments.verified(shipment.claim, proven)
-    now = context.clock.now()
-    renewed = {file.file_id: replace(file, verified_by=method, verified_at=now) for file, method in proven}
-    return [renewed.get(file.file_id, file) for file in page]
-
-
 def _due_at(file: LocalFile, context: Context) -> float | None:
     """When the local file may go: now or earlier, later, or never (None). The rule of today counts, not the one under
     which the file was kept: it may say by now that nothing is to be deleted."""
@@ -312,4 +309,5 @@ def _due_at(file: LocalFile, context: Context) -> float | None:
         return 0.0
     if rule.keep_seconds is None:
         return None
-    return context.clock.now() + rule.keep_seconds if file.due_at is None else file.due_at
+    due_at = context.deletions.due_before(file) if file.due_at is None else file.due_at
+    return context.clock.now() + rule.keep_seconds if due_at is None else due_at

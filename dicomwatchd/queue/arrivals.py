@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.remounts import Remounts
 from dicomwatchd.queue.rows import Arrival, Known, Source, Transition, identity_text
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
@@ -24,6 +25,7 @@ class Arrivals:
         self._database = database
         self._clock = clock
         self._announce = announce
+        self.remounts = Remounts(database, clock)
 
     # -- sources ----------------------------------------------------------------------------------------------
 
@@ -56,12 +58,16 @@ class Arrivals:
             db.execute("UPDATE sources SET scanned_at = ? WHERE source_id = ?", (self._clock.now(), source_id))
 
     def retire(self, active: Iterable[int]) -> None:
-        """Sources that nobody looks at any more hold up no study: their quiet timers count as run out."""
+        """Sources that nobody looks at any more, or that are not there, hold up no study: their quiet timers count as
+        run out. To be called again and again, since what happens elsewhere to a study restarts its timers."""
         keep = set(active)
+        with self._database.read() as db:
+            rows = db.execute("SELECT DISTINCT source_id FROM arrivals WHERE quiet = 0").fetchall()
+        idle = [row["source_id"] for row in rows if row["source_id"] not in keep]
+        if not idle:
+            return
         with self._database.write() as db:
-            for row in db.execute("SELECT DISTINCT source_id FROM arrivals").fetchall():
-                if row["source_id"] not in keep:
-                    db.execute("UPDATE arrivals SET quiet = 1 WHERE source_id = ?", (row["source_id"],))
+            db.executemany("UPDATE arrivals SET quiet = 1 WHERE source_id = ?", [(one,) for one in idle])
             moved = self._queue_quiet(db)
         self._tell(moved)
 

@@ -15,6 +15,7 @@ from typing import Any
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
+from dicomwatchd.queue.remounts import Remounts
 from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import require_claim
@@ -39,6 +40,7 @@ class Deletions:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._remounts = Remounts(database, clock)
 
     def keep(
         self,
@@ -56,7 +58,13 @@ class Deletions:
                 "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
                 [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
             )
+            _forget_dues(db, files)
             self._upload_results(db, files, "verified")
+
+    def due_before(self, file: LocalFile) -> float | None:
+        """When this content was to go that stood under this name before its row was lost, by a remount or because its
+        inbox was made anew; None if none did."""
+        return self._remounts.due_at(file)
 
     def kept_without_lease(self, source_id: int, limit: int) -> list[LocalFile]:
         """Some of the files of a source that are kept for want of a read lease, at random."""
@@ -118,6 +126,7 @@ class Deletions:
                 "UPDATE files SET state = ?, identity = ? WHERE file_id = ?",
                 [(FileState.STORED, identity_text(f.identity), f.file_id) for f in untouched],
             )
+            _forget_dues(db, deleted)
 
     def asides(self, study_uid: Uid | None = None) -> list[PendingDeletion]:
         """Files, of one study or all, whose deletion was authorised and not concluded: at start, the ones a crash has
@@ -151,6 +160,8 @@ class Deletions:
             }
             audit.append(db, aside.study_uid, [body])
             db.execute("DELETE FROM files WHERE file_id = ?", (aside.file_id,))
+            if kind == "deleted":
+                _forget_dues(db, [aside])
 
     @contextmanager
     def _under(self, claim: Claim) -> Iterator[sqlite3.Connection]:
@@ -166,3 +177,10 @@ class Deletions:
             " ON CONFLICT DO UPDATE SET outcome = excluded.outcome",
             [(f.source_id, f.dir, f.name, outcome, f.source_id) for f in files],
         )
+
+
+def _forget_dues(db: sqlite3.Connection, files: Iterable[LocalFile | PendingDeletion]) -> None:
+    """What is deleted, or kept under a due time of its own, needs none from before."""
+    db.executemany(
+        "DELETE FROM dues WHERE source_id = ? AND dir = ? AND name = ?", [(f.source_id, f.dir, f.name) for f in files]
+    )

@@ -1,5 +1,5 @@
 """What the state says to somebody who asks: plain data, ready for JSON. Holds no patient attribute; file paths only
-in `quarantine`, which goes to a terminal and never to a log."""
+in `quarantine` and `show`, which go to a terminal and never to a log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sqlite3
 from typing import Any
 
+from dicomwatchd.localfiles import printable
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
@@ -160,6 +161,11 @@ class Reports:
                 " GROUP BY code, reason",
                 (study_uid, FileState.KEPT),
             ).fetchall()
+            beside = db.execute(
+                "SELECT DISTINCT f.dir, f.name, f.reason FROM files s JOIN files f USING (source_id, dir)"
+                " WHERE s.study_uid = ? AND f.state = 'quarantined' AND f.code = 'unreadable' LIMIT 100",
+                (study_uid,),
+            ).fetchall()
             history = db.execute(
                 "SELECT at, old, event, new FROM transitions WHERE study_uid = ? ORDER BY transition_id DESC LIMIT 50",
                 (study_uid,),
@@ -177,6 +183,10 @@ class Reports:
             "flags": json.loads(study["flags"]),
             "files": {row["state"]: row["n"] for row in files},
             "kept": [{"code": row["code"], "reason": row["reason"], "files": row["n"]} for row in kept],
+            "unreadable": [
+                {"name": printable(b"/".join(filter(None, (row["dir"], row["name"])))), "reason": row["reason"]}
+                for row in beside
+            ],
             "history": [
                 {"at": timestamp(row["at"]), "old": row["old"], "event": row["event"], "new": row["new"]}
                 for row in reversed(history)

@@ -55,7 +55,8 @@ class Arrival:
 @dataclass(frozen=True, slots=True)
 class LocalFile:
     """A file of a study on its way. ``receipt`` (the archive's own text, kept as it is) and ``sha256`` are there once
-    it was sent, ``verified_by`` once this claim has verified it, at ``verified_at`` (seconds since the epoch)."""
+    it was sent, ``verified_by`` once this claim has verified it; ``verified_at`` is when the store was asked for that
+    (seconds since the epoch)."""
 
     file_id: int
     source_id: int
@@ -69,6 +70,16 @@ class LocalFile:
     verified_by: str | None
     verified_at: float | None
     due_at: float | None
+
+
+class Proven(NamedTuple):
+    """That a fresh read of the store, asked for at ``asked_at`` (seconds since the epoch), has proved a file's object;
+    ``receipt`` where it is to take the place of the file's: the object's current version is another one by now."""
+
+    file: LocalFile
+    verified_by: str
+    asked_at: float
+    receipt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from dicomwatchd.errors import ClaimLost
 from dicomwatchd.model import SHIPPING, DicomJson, FileState, StudyEvent, StudyState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING
-from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Transition, identity_text, local_file
+from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Proven, Transition, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, require_claim, state_of
 
@@ -275,13 +275,14 @@ class Shipments:
                 ],
             )
 
-    def verified(self, claim: Claim, proven: Iterable[tuple[LocalFile, str]]) -> None:
-        """A fresh read of the store, just now, proved these files' objects: (file, by what)."""
-        now = self._clock.now()
+    def verified(self, claim: Claim, proven: Iterable[Proven]) -> None:
+        """Fresh reads of the store have proved these files' objects. What counts is when the store was asked: this
+        commit may come long after."""
         with self._under(claim) as (db, _):
             db.executemany(
-                "UPDATE files SET evidence = ?, evidence_at = ?, evidence_token = ? WHERE file_id = ?",
-                [(method, now, claim.token, file.file_id) for file, method in proven],
+                "UPDATE files SET evidence = ?, evidence_at = ?, evidence_token = ?, receipt = COALESCE(?, receipt)"
+                " WHERE file_id = ?",
+                [(one.verified_by, one.asked_at, claim.token, one.receipt, one.file.file_id) for one in proven],
             )
 
     def send_again(self, claim: Claim, missing: Iterable[LocalFile], damaged: Mapping[LocalFile, str]) -> None:

@@ -177,6 +177,29 @@ CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 
 """
 
 
+#: What outlives a remount, see `remounts`: a device number is no file system's own, and a due time is the file's, not
+#: the row's.
+REMOUNTS = """
+CREATE TABLE file_systems (
+  source_id INTEGER NOT NULL, device INTEGER NOT NULL,
+  file_system TEXT NOT NULL,          -- the digest of what tells it from every other one
+  seen_at REAL NOT NULL,
+  PRIMARY KEY (source_id, device)
+) WITHOUT ROWID;
+
+CREATE TABLE dues (
+  source_id INTEGER NOT NULL, dir BLOB NOT NULL, name BLOB NOT NULL,
+  sha256 TEXT NOT NULL, due_at REAL NOT NULL,
+  PRIMARY KEY (source_id, dir, name)
+) WITHOUT ROWID;
+CREATE INDEX dues_by_time ON dues (due_at);
+CREATE TRIGGER files_leave_dues AFTER DELETE ON files WHEN OLD.due_at IS NOT NULL AND OLD.sha256 IS NOT NULL BEGIN
+  INSERT INTO dues VALUES (OLD.source_id, OLD.dir, OLD.name, OLD.sha256, OLD.due_at)
+    ON CONFLICT DO UPDATE SET sha256 = excluded.sha256, due_at = excluded.due_at;
+END;
+"""
+
+
 class Step(NamedTuple):
     """``name`` is for people; ``sql`` are statements, each closed with a semicolon."""
 
@@ -190,4 +213,5 @@ STEPS: tuple[Step, ...] = (
     Step("counted where it changes", SCALE),
     Step("the audit chain has an id", CHAIN_ID),
     Step("kept for another reason than their inbox's rule", KEPT),
+    Step("what outlives a remount", REMOUNTS),
 )

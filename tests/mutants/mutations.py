@@ -13,6 +13,7 @@ PURGE = ("tests/unit/test_purge.py",)
 CLAIMS = ("tests/unit/test_queue_claims.py",)
 EVIDENCE = ("tests/unit/test_evidence.py", "tests/unit/test_evidence_clauses.py")
 EDGES = ("tests/unit/test_shipments_edges.py",)
+CURRENT = ("tests/unit/test_current_evidence.py",)
 RACES = ("tests/unit/test_deletion_races.py",)
 LEASES = ("tests/unit/test_without_lease.py",)
 OPENING = ("tests/unit/test_queue_opening.py",)
@@ -88,10 +89,11 @@ MUTATIONS: tuple[Mutation, ...] = (
     _check("the manifest's study", "header.study_uid == manifest.study_uid == claim", "header.study_uid == claim"),
     _check("the claim's study", "manifest.study_uid == claim.study_uid", "manifest.study_uid"),
     _check("no clause counts", "        if not holds:", "        if False:"),
-    _check("fresh evidence", "    if not _is_fresh(file.verified_at, now):", "    if False:"),
-    _check(
-        "evidence of the future", "abs(now - verified_at) <= LIFETIME_SECONDS", "now - verified_at <= LIFETIME_SECONDS"
-    ),
+    _check("fresh evidence", "_is_fresh(file.verified_at, now) and ", ""),
+    _check("a fresh reading of what was recorded", " and _is_fresh(recorded_at, now)):", "):"),
+    _check("evidence of the future", "0 <= now - asked_at <=", "now - asked_at <="),
+    _check("as old as the oldest", "min(file.verified_at or 0.0, recorded_at)", "file.verified_at or 0.0"),
+    _check("as old as the oldest reading", "min(file.verified_at or 0.0, recorded_at)", "recorded_at"),
     _check("only prove() makes one", "if self._maker is not _MAKER:", "if False:"),
     *(
         _check(f"bound to {name}", f"        {name}={value},\n", f"        {name}={wrong},\n")
@@ -212,8 +214,53 @@ MUTATIONS: tuple[Mutation, ...] = (
     # -- the stages before it
     _stage("missing and damaged", "        if not missing and not damaged:", "        if True:", EDGES),
     _stage("the verdict", "            if verdict.holds:\n", "            if True:\n", EDGES),
-    _stage("the verdict before the purge", "        if not verdict.holds:\n", "        if False:\n", EDGES),
-    _stage("evidence grows old", "> LIFETIME_SECONDS / 2]", "> 1e12]", EDGES),
+    _stage("the verdict before the purge", "        if not verdict.holds:\n", "        if False:\n", EDGES, "fresh.py"),
+    _stage("evidence grows old", " <= LIFETIME_SECONDS / 2\n", " <= 1e12\n", EDGES, "fresh.py"),
+    _stage(
+        "evidence before the clock went back",
+        "0 <= context.clock.now() - ",
+        "context.clock.now() - ",
+        CURRENT,
+        "fresh.py",
+    ),
+    _stage(
+        "a look that took too long",
+        "        if young:\n            yield young",
+        "        yield group",
+        CURRENT,
+        "fresh.py",
+    ),
+    _stage(
+        "the manifest read again", "    if stored.sha256 != manifest.sha256:\n", "    if False:\n", CURRENT, "fresh.py"
+    ),
+    _stage(
+        "the catalogue read again",
+        "    if found is None or found.revision < manifest.revision:\n",
+        "    if found is None:\n        return Recorded(manifest, manifest.revision, asked_at)\n    if False:\n",
+        CURRENT,
+        "fresh.py",
+    ),
+    _stage(
+        "what was recorded is dated before it is read",
+        "        asked_at = context.clock.now()\n        manifest = next_manifest(shipment, context, above)\n",
+        "        manifest = next_manifest(shipment, context, above)\n        asked_at = 1e12\n",
+        CURRENT,
+    ),
+    _stage("dated at all", ", now=context.clock.now)", ")", CURRENT, "shipment.py"),
+    _stage(
+        "the version that is current",
+        "(place := place_of(file)).receipt.version_id != version_id",
+        "(place := place_of(file)).receipt.version_id == '?'",
+        CURRENT,
+        "shipment.py",
+    ),
+    Mutation(
+        "manifest: the version that is current",
+        "archive/manifest.py",
+        "item.version_id not in (None, present.version_id)",
+        "False",
+        CURRENT,
+    ),
     _stage(
         "evidence before the manifest",
         "            if file.verified_by is None:\n",
@@ -492,8 +539,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _evidence("the bytes read", "        if sha256.hexdigest() != receipt.sha256:", "        if False:"),
     _evidence(
         "missing",
-        '        if seen is None:\n            return Verdict(receipt, False, "", None, "missing")',
-        '        if seen is None:\n            return Verdict(receipt, True, "", None)',
+        '        if seen is None:\n            return Verdict(receipt, False, "", None, "missing", asked_at)',
+        '        if seen is None:\n            return Verdict(receipt, True, "", None, "", asked_at)',
     ),
     _evidence(
         "no such object",
@@ -502,12 +549,27 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _evidence("the listing of another version", " and receipt.version_id is None for", " for"),
     _evidence(
-        "the version that was stored",
-        "self._store.head(receipt.key, receipt.version_id)",
-        "self._store.head(receipt.key)",
+        "what is current is looked at",
+        "            seen = self._store.head(receipt.key)\n        except",
+        "            seen = self._store.head(receipt.key, receipt.version_id)\n        except",
     ),
     _evidence(
-        "the version that is read", "self._store.read(receipt.key, receipt.version_id)", "self._store.read(receipt.key)"
+        "what is current is read", "self._store.read(receipt.key)", "self._store.read(receipt.key, receipt.version_id)"
+    ),
+    _evidence(
+        "a listing is as old as its beginning",
+        "        asked_at = self._now()\n        wanted =",
+        "        asked_at = self._now() + 100\n        wanted =",
+    ),
+    _evidence(
+        "a look is as old as its request",
+        "return receipt, seen, self.by_look(receipt, seen, asked_at)",
+        "return receipt, seen, self.by_look(receipt, seen, self._now())",
+    ),
+    _evidence(
+        "a reading is as old as its beginning",
+        'Verdict(receipt, True, Method.READ_BACK, seen, "", asked_at)',
+        'Verdict(receipt, True, Method.READ_BACK, seen, "", self._now())',
     ),
     _evidence(
         "a listing proves no absence",

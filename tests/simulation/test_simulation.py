@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,8 +108,8 @@ def _no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was sent counts as stored."""
 
-    def by_look(judge: object, receipt: Receipt, seen: object) -> evidence.Verdict:
-        return evidence.Verdict(receipt, True, "nothing", None)
+    def by_look(judge: object, receipt: Receipt, seen: object, asked_at: float) -> evidence.Verdict:
+        return evidence.Verdict(receipt, True, "nothing", None, "", asked_at)
 
     monkeypatch.setattr(evidence._Judge, "by_look", by_look)
     monkeypatch.setattr(evidence._Judge, "can_tell", lambda *_: True)
@@ -131,10 +132,10 @@ def _no_second_look_at_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     real = stages.record
 
     def record(shipment: Shipment, context: Context) -> object:
-        manifest, _ = real(shipment, context)
+        recorded = real(shipment, context)
         records = context.archive.catalogue.records  # type: ignore[attr-defined]
         records.pop(shipment.claim.study_uid, None)
-        return manifest, manifest.revision
+        return replace(recorded, catalogue_revision=recorded.manifest.revision)
 
     monkeypatch.setattr(stages, "record", record)
 

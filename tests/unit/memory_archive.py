@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import Query, StudyRecord
@@ -34,7 +34,8 @@ PATIENT: DicomJson = {
 
 @dataclass
 class MemoryStore:
-    """``versions`` holds every version of a key, newest last; ``wire`` may change, cut or break what is read."""
+    """``versions`` holds every version of a key, newest last; ``wire`` may change, cut or break what is read. Keys in
+    ``hidden`` are under a delete marker. ``versioned``: answers name the version, as those of S3 do."""
 
     versions: dict[str, list[bytes]] = field(default_factory=dict)
     chunk_bytes: int = 1000
@@ -45,27 +46,43 @@ class MemoryStore:
     single_put_bytes: int = 1 << 20
     initialised: bool = True
     fault: DicomwatchdError | None = None
+    versioned: bool = False
+    hidden: set[str] = field(default_factory=set)
+
+    def mark_deleted(self, key: str) -> None:
+        """As DeleteObject does in a bucket with versioning: nothing is gone, and a plain GET finds nothing."""
+        assert key in self.versions
+        self.hidden.add(key)
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        """Somebody puts another version over what is there."""
+        self.versions[key].append(data)
+        self.hidden.discard(key)
 
     def put(self, key: str, content: Content) -> Receipt:
-        created = key not in self.versions
+        created = key not in self.versions or key in self.hidden
+        digest = content.digest
         if created:
-            self.versions[key] = [content.read(0, content.digest.size_bytes)]
-        return Receipt(key, content.digest.size_bytes, content.digest.sha256, created)
+            self.versions.setdefault(key, []).append(content.read(0, digest.size_bytes))
+            self.hidden.discard(key)
+        return Receipt(key, digest.size_bytes, digest.sha256, created, version_id=self._current(key))
+
+    def _current(self, key: str) -> str | None:
+        return str(len(self.versions[key]) - 1) if self.versioned else None
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
         self._fail()
-        if key not in self.versions:
+        if key not in self.versions or (version_id is None and key in self.hidden):
             return None
-        data = self.versions[key][-1]
-        return StoredObject(key, len(data), etag=hashlib.md5(data, usedforsecurity=False).hexdigest())
+        data = self.versions[key][-1 if version_id is None else int(version_id)]
+        etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        return StoredObject(key, len(data), etag=etag, version_id=version_id or self._current(key))
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         self._fail()
         for key in sorted(self.versions):
-            if key.startswith(prefix):
-                found = self.head(key)
-                assert found is not None
-                yield found
+            if key.startswith(prefix) and (found := self.head(key)) is not None:
+                yield replace(found, version_id=None)
 
     def read(
         self,
@@ -79,6 +96,8 @@ class MemoryStore:
         self._fail()
         self.reads.append(key)
         try:
+            if version_id is None and key in self.hidden:
+                raise KeyError(key)
             data = self.versions[key][-1 if version_id is None else int(version_id)]
         except (KeyError, IndexError):
             raise Permanent("no such object", code="no-such-object") from None

@@ -10,7 +10,7 @@ from typing import Any
 
 from dicomwatchd.model import FileIdentity, FileState, InstanceHeader, StudyEvent, StudyState, Uid
 from dicomwatchd.queue import Queue, open_queue
-from dicomwatchd.queue.rows import Arrival, Claim, LocalFile, Source, Transition
+from dicomwatchd.queue.rows import Arrival, Claim, LocalFile, Proven, Source, Transition
 
 STUDY, SERIES = Uid("1.2.1"), Uid("1.2.1.1")
 
@@ -100,7 +100,7 @@ class Bench:
 
     def record(self, claim: Claim) -> list[LocalFile]:
         """All the way to purging: sent, verified, recorded as revision 1."""
-        self.queue.shipments.verified(claim, [(file, "etag-md5") for file in self.send(claim)])
+        self.queue.shipments.verified(claim, [Proven(file, "etag-md5", self.clock.now()) for file in self.send(claim)])
         self.queue.shipments.advance(claim, StudyEvent.VERIFIED)
         self.queue.shipments.recorded(claim, 1)
         return self.files(claim, FileState.STORED)

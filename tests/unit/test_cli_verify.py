@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from dicomwatchd.archive import keys
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.verification import verify
 from dicomwatchd.errors import OutOfReach
@@ -49,14 +52,46 @@ def test_a_store_without_etags_is_judged_by_size(store: MemoryStore, study: Mani
     assert [p.problem for p in verify(store, unknown).problems] == ["size"]
 
 
-def test_an_overwritten_key_holds_while_the_recorded_version_is_there(store: MemoryStore, study: Manifest) -> None:
-    first, *others = study.instances
-    versioned = replace(study, instances=(replace(first, version_id="0"), *others))
-    store.versions[first.key].append(b"newer")
-    found = verify(store, versioned)
-    assert found.holds and found.overwritten == (first.key,)
-    store.versions[first.key][0] = b"gone bad"
-    assert not verify(store, versioned).holds
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("bundled", [False, True])
+def test_what_lies_under_a_marker_or_a_newer_version_is_not_held(
+    store: MemoryStore, study: Manifest, deep: bool, bundled: bool
+) -> None:
+    """Though the recorded version is still there: a rule of the bucket may end it, and nobody is served it."""
+    items = tuple(replace(item, version_id="0") for item in study.instances)
+    if bundled:
+        tar = store.versions[items[0].key][0] + store.versions[items[1].key][0]
+        key = keys.bundle(study.study_uid, hashlib.sha256(tar).hexdigest())
+        store.versions[key] = [tar]
+        etag = hashlib.md5(tar, usedforsecurity=False).hexdigest()
+        of_bundle: dict[str, Any] = {"key": key, "bundle_bytes": len(tar), "etag": etag}
+        items = (
+            replace(items[0], offset_bytes=0, **of_bundle),
+            replace(items[1], offset_bytes=items[0].size_bytes, **of_bundle),
+            items[2],
+        )
+    versioned = replace(study, instances=items)
+    assert verify(store, versioned, deep=deep).holds
+    store.overwrite(items[0].key, b"newer")
+    store.mark_deleted(items[2].key)
+    found = verify(store, versioned, deep=deep)
+    assert not found.holds and found.held == (0 if bundled else 1)
+    assert {(p.sop_instance_uid, p.problem) for p in found.problems} == {
+        (items[0].sop_instance_uid, "overwritten"),
+        *([(items[1].sop_instance_uid, "overwritten")] if bundled else []),
+        (items[2].sop_instance_uid, "hidden"),
+    }
+    assert found.overwritten == (items[0].key,)
+    for key in (items[0].key, items[2].key):  # and once the versions below are gone, the bytes are
+        store.versions[key][0] = b"gone"
+    assert {p.problem for p in verify(store, versioned, deep=deep).problems} == {"size", "missing"}
+
+
+def test_the_same_bytes_in_a_newer_version_are_held(store: MemoryStore, study: Manifest) -> None:
+    versioned = replace(study, instances=tuple(replace(item, version_id="0") for item in study.instances))
+    key = study.instances[0].key
+    store.overwrite(key, store.versions[key][0])
+    assert verify(store, versioned).holds and verify(store, versioned, deep=True).holds
 
 
 def test_deep_reads_every_byte(store: MemoryStore, study: Manifest) -> None:

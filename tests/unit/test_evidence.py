@@ -32,6 +32,10 @@ class Store:
     unlisted: set[str] = field(default_factory=set)
     fault: Exception | None = None
     asked: list[str] = field(default_factory=list)
+    hidden: set[str] = field(default_factory=set)
+    time: float = 0.0
+    #: When the requests that spoke of a key were sent.
+    begun: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, key: str, data: bytes, **said: str) -> Receipt:
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -42,24 +46,27 @@ class Store:
         return Receipt(key, len(data), sha256, True, expected_etag=md5, expected_checksum=f"sha256:{sha256}")
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
-        self._ask(f"head {version_id}" if version_id else "head")
-        return self.said.get(key)
+        self._ask(f"head {version_id}" if version_id else "head", key)
+        return self.said.get(key) if version_id or key not in self.hidden else None
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
-        self._ask("listing")
+        self._ask("listing", *(key for key in self.said if key.startswith(prefix)))
         for key in sorted(self.said):
-            if key.startswith(prefix) and key not in self.unlisted:
+            if key.startswith(prefix) and key not in self.unlisted | self.hidden:
                 self.asked.append("listed")
                 yield self.said[key]
 
     def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
-        self._ask(f"read {version_id}" if version_id else "read")
-        if key not in self.held:
+        self._ask(f"read {version_id}" if version_id else "read", key)
+        if key not in self.held or (key in self.hidden and not version_id):
             raise Permanent("not there", code="no-such-object")
         yield self.held[key]
 
-    def _ask(self, what: str) -> None:
+    def _ask(self, what: str, *keys: str) -> None:
         self.asked.append(what)
+        for one in keys:
+            self.begun.setdefault(one, []).append(self.time)
+        self.time += 1.0
         if self.fault is not None:
             raise self.fault
 
@@ -186,14 +193,51 @@ def test_a_listing_breaks_off_where_far_more_lies_in_the_way() -> None:
     assert store.asked.count("listed") < 2000
 
 
-def test_a_listing_cannot_speak_of_a_version() -> None:
-    store = Store(ETAG)
+@pytest.mark.parametrize("capabilities", [ETAG, CHECKSUM, NOTHING])
+def test_where_there_are_versions_a_look_tells_which_is_current(capabilities: Capabilities) -> None:
+    """And no look is for the version that was sent: that one may lie under a newer one, or under a delete marker."""
+    store = Store(capabilities)
+    receipts = [replace(store.add(key(n), b"%d" % n, version_id="v2"), version_id="v1") for n in range(20)]
+    verdicts = judge(store, receipts)
+    assert all(v.holds and v.seen is not None and v.seen.version_id == "v2" for v in verdicts)
+    assert set(store.asked) == ({"head", "read"} if capabilities is NOTHING else {"head"})
+
+
+@pytest.mark.parametrize("capabilities", [ETAG, CHECKSUM, NOTHING])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_version_under_a_delete_marker_is_missing(capabilities: Capabilities, deep: bool) -> None:
+    """A plain HEAD and a plain GET find nothing, the listing shows nothing; by its id the version is still there."""
+    store = Store(capabilities)
     receipts = [replace(store.add(key(n), b"%d" % n), version_id="v1") for n in range(20)]
-    assert all(v.holds for v in judge(store, receipts))
-    assert set(store.asked) == {"head v1"}
-    store.capabilities, store.asked = NOTHING, []
-    judge(store, receipts)
-    assert set(store.asked) == {"read v1"}
+    store.hidden = {key(n) for n in range(20)}
+    verdicts = list(examine(cast(ObjectStore, store), receipts, deep=deep))
+    assert {(v.holds, v.problem) for v in verdicts} == {(False, "missing")}
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("capabilities", [ETAG, CHECKSUM, NOTHING])
+def test_a_verdict_is_as_old_as_its_first_request(capabilities: Capabilities, deep: bool, versioned: bool) -> None:
+    """Time passes with every answer, so a verdict that was dated after it would be too young."""
+    store = Store(capabilities)
+    receipts = [store.add(key(n, n % 2), b"%d" % n) for n in range(20)]
+    if versioned:
+        receipts = [replace(receipt, version_id="v1") for receipt in receipts]
+    del store.said[key(3, 1)], store.held[key(3, 1)]
+    store.held[key(4, 0)] = b"?"
+    store.said[key(4, 0)] = replace(store.said[key(4, 0)], etag="0" * 32, checksum=None)
+    verdicts = list(examine(cast(ObjectStore, store), receipts, deep=deep, now=lambda: store.time))
+    for verdict in verdicts:
+        assert verdict.asked_at in store.begun[verdict.receipt.key]
+    assert min(v.asked_at for v in verdicts) <= 1.0
+    assert [v.receipt.key for v in verdicts if not v.holds and v.problem == "missing"] == [key(3, 1)]
+    assert [v.receipt.key for v in verdicts if v.problem == "content"] == [key(4, 0)]
+
+
+def test_a_look_that_nobody_dates_is_no_evidence_to_delete_on() -> None:
+    store = Store(ETAG)
+    (verdict,) = judge(store, [store.add(key(1), b"x")])
+    assert verdict.asked_at == 0.0
 
 
 def test_missing_and_refused_are_verdicts_and_silence_is_none() -> None:

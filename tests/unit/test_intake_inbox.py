@@ -591,3 +591,25 @@ def test_a_queue_that_cannot_be_written_loses_nothing(pieces: Pieces, monkeypatc
         assert not pieces.intakes[0].at_rest, "what was found is on no queue"
     pieces.run()
     assert pieces.left() == [] and pieces.archived() == {made.sha256}
+
+
+def test_an_inbox_that_was_removed_holds_no_study(two: Pieces) -> None:
+    maker = Maker(seed=3)
+    slices(two.inboxes[0], maker=maker)
+    made = slices(two.inboxes[1], first=2, maker=maker)
+    two.scan()
+    two.clock.advance(2.1)
+    two.look()
+    shutil.rmtree(two.inboxes[0])
+    two.look()
+    assert [intake.holds for intake in two.intakes] == [True, True], "it may be back in a moment"
+    for _ in range(3):
+        two.clock.advance(10.1)
+        two.look()
+        two.parts.tend()
+        two.ship()
+    assert [intake.holds for intake in two.intakes] == [False, True]
+    assert two.archived() == {m.sha256 for m in made} and two.queue.reports.unfinished()["moving"] == 0
+    two.inboxes[0].mkdir()
+    two.look()
+    assert two.intakes[0].holds

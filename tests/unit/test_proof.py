@@ -45,6 +45,7 @@ class Case:
     catalogue_revision: int
     now: float
     part: Span | None = None
+    recorded_at: float = NOW - 5
 
     def proof(self) -> DeletionProof:
         return prove(
@@ -57,6 +58,7 @@ class Case:
             manifest=self.manifest,
             catalogue="table",
             catalogue_revision=self.catalogue_revision,
+            recorded_at=self.recorded_at,
             now=self.now,
         )
 
@@ -363,7 +365,10 @@ def test_a_catalogue_that_is_further_on_is_as_good(case: Case) -> None:
     assert case.proof().catalogue_revision == 3
 
 
-@pytest.mark.parametrize("seconds", [LIFETIME_SECONDS + 1, 10 * 86400, -LIFETIME_SECONDS - 1, -86400])
+OLD = [LIFETIME_SECONDS + 1, 10 * 86400, -0.001, -LIFETIME_SECONDS - 1, -86400]
+
+
+@pytest.mark.parametrize("seconds", OLD)
 def test_evidence_that_is_old_by_the_clock_is_gathered_again(case: Case, seconds: float) -> None:
     """Or from the future: a clock was set. That heals by itself, so it parks nothing."""
     case.file = replace(case.file, verified_at=NOW - seconds)
@@ -371,10 +376,24 @@ def test_evidence_that_is_old_by_the_clock_is_gathered_again(case: Case, seconds
         case.proof()
 
 
-@pytest.mark.parametrize("seconds", [0, LIFETIME_SECONDS, -1])
+@pytest.mark.parametrize("seconds", OLD)
+def test_what_was_recorded_is_read_again_when_it_has_grown_old(case: Case, seconds: float) -> None:
+    case.recorded_at = NOW - seconds
+    with pytest.raises(Transient):
+        case.proof()
+
+
+@pytest.mark.parametrize("seconds", [0, LIFETIME_SECONDS])
 def test_evidence_that_is_fresh(case: Case, seconds: float) -> None:
     case.file = replace(case.file, verified_at=NOW - seconds)
     assert case.proof()
+
+
+@pytest.mark.parametrize(("verified", "recorded"), [(20, 10), (10, 20)])
+def test_a_proof_is_as_old_as_the_oldest_that_it_rests_on(case: Case, verified: float, recorded: float) -> None:
+    case.file = replace(case.file, verified_at=NOW - verified)
+    case.recorded_at = NOW - recorded
+    assert case.proof().verified_at == NOW - 20
 
 
 # -- the deletion ---------------------------------------------------------------------------------------------------
@@ -445,7 +464,7 @@ def test_a_proven_file_goes(place: Place) -> None:
     assert not place.path.exists()
 
 
-@pytest.mark.parametrize("seconds", [LIFETIME_SECONDS + 11, -LIFETIME_SECONDS - 11])
+@pytest.mark.parametrize("seconds", [LIFETIME_SECONDS + 11, -10.001, -LIFETIME_SECONDS - 11])
 def test_an_old_proof_deletes_nothing(place: Place, seconds: float) -> None:
     assert place.delete(NOW + seconds) == "the proof is too old"
     assert place.is_whole()

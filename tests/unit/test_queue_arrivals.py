@@ -214,6 +214,19 @@ def test_a_source_that_nobody_looks_at_any_more_holds_nothing_up(bench: Bench, s
     assert bench.state() is StudyState.QUEUED
 
 
+def test_a_source_that_nobody_looks_at_holds_nothing_up_whatever_comes_elsewhere(bench: Bench, second: Source) -> None:
+    """A file in the one inbox restarts the study's timers in both: in the other there is nobody to see them run out."""
+    bench.add("IM1")
+    bench.add("IM2", source=second)
+    bench.queue.arrivals.retire([bench.source.source_id])
+    bench.add("IM3")
+    bench.clock.seconds += 60
+    quiet(bench, bench.source)
+    assert bench.state() is StudyState.ARRIVING
+    bench.queue.arrivals.retire([bench.source.source_id])
+    assert bench.state() is StudyState.QUEUED
+
+
 def test_a_source_that_has_moved_starts_anew(bench: Bench) -> None:
     bench.add("IM1")
     moved = bench.queue.arrivals.add_source("ct1", b"/elsewhere", "inbox")

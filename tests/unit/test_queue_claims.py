@@ -9,7 +9,7 @@ import pytest
 
 from dicomwatchd.errors import ClaimLost, DicomwatchdError
 from dicomwatchd.model import SHIPPING, TRANSITIONS, FileState, StudyEvent, StudyState, Uid, advance
-from dicomwatchd.queue.rows import Claim, LocalFile
+from dicomwatchd.queue.rows import Claim, LocalFile, Proven
 from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
 from dicomwatchd.queue.transitions import move
 from tests.unit.queues import STUDY, Bench, digest, receipt
@@ -94,7 +94,7 @@ COMMITS: dict[str, Commit] = {
     "release": lambda b, c, f: b.queue.shipments.release(c, not_before=0, code="x", reason="", attempts=1),
     "park": lambda b, c, f: b.queue.shipments.park(c, code="x", reason=""),
     "stored": lambda b, c, f: b.queue.shipments.stored(c, [(f[0], digest(f[0]), receipt(f[0]))]),
-    "verified": lambda b, c, f: b.queue.shipments.verified(c, [(f[0], "etag-md5")]),
+    "verified": lambda b, c, f: b.queue.shipments.verified(c, [Proven(f[0], "etag-md5", 1.0)]),
     "send_again": lambda b, c, f: b.queue.shipments.send_again(c, f, {}),
     "recorded": lambda b, c, f: b.queue.shipments.recorded(c, 1),
     "quarantine": lambda b, c, f: b.queue.shipments.quarantine(c, f[0], code="x", reason=""),
@@ -281,9 +281,12 @@ def test_recover_takes_every_claim_away_and_keeps_what_was_sent(bench: Bench) ->
 def test_evidence_is_worth_something_under_its_own_claim_alone(bench: Bench) -> None:
     claim = bench.claimed()
     files = bench.send(claim)
-    bench.queue.shipments.verified(claim, [(files[0], "read-back")])
+    asked_at = bench.clock.now() - 1000  # the commit comes long after the look
+    bench.queue.shipments.verified(claim, [Proven(files[0], "read-back", asked_at)])
     (file,) = bench.files(claim, FileState.STORED)
-    assert (file.verified_by, file.verified_at) == ("read-back", bench.clock.now())
+    assert (file.verified_by, file.verified_at, file.receipt) == ("read-back", asked_at, files[0].receipt)
+    bench.queue.shipments.verified(claim, [Proven(file, "read-back", asked_at, "another version")])
+    assert bench.files(claim, FileState.STORED)[0].receipt == "another version"
     bench.queue.shipments.release(claim, not_before=0, code="x", reason="", attempts=1)
     (file,) = bench.files(bench.claim(), FileState.STORED)
     assert (file.verified_by, file.verified_at) == (None, None)
@@ -292,7 +295,7 @@ def test_evidence_is_worth_something_under_its_own_claim_alone(bench: Bench) -> 
 def test_what_is_sent_again_has_no_evidence(bench: Bench) -> None:
     claim = bench.claimed()
     files = bench.send(claim)
-    bench.queue.shipments.verified(claim, [(files[0], "read-back")])
+    bench.queue.shipments.verified(claim, [Proven(files[0], "read-back", bench.clock.now())])
     bench.queue.shipments.send_again(claim, [], {files[0]: "k/1"})
     (ready,) = bench.files(claim)
     assert ready.key_attempt == files[0].key_attempt + 1

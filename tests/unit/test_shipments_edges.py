@@ -14,7 +14,7 @@ from dicomwatchd.archive.manifest import Manifest, empty
 from dicomwatchd.archive.store import Content, Receipt
 from dicomwatchd.errors import OutOfReach, Permanent, Unarchivable
 from dicomwatchd.model import StudyState, Uid
-from dicomwatchd.pipeline import stages
+from dicomwatchd.pipeline import fresh, stages
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import ARCHIVE_ID, Pieces, at
 from tests.simulation.tiny import instance
@@ -259,7 +259,7 @@ def test_a_clock_set_between_evidence_and_proof_parks_nothing(tmp_path: Path, se
     pieces = Pieces(tmp_path)
     (pieces.inbox / "IM1").write_bytes(DATA)
     pieces.settle()
-    with at(stages, "_freshly_verified", lambda: pieces.clock.advance(seconds), after=True):
+    with at(fresh, "recorded", lambda: pieces.clock.advance(seconds), after=True):
         pieces.ship()
     assert study_state(pieces) == StudyState.QUEUED
     assert len(pieces.left()) == 1

@@ -18,7 +18,7 @@ from dicomwatchd.pipeline.shipment import PAGE
 from dicomwatchd.pipeline.stages import COMMIT_EVERY, VERIFY_PAGE
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import Queue, open_queue
-from dicomwatchd.queue.rows import Arrival, LocalFile, Source
+from dicomwatchd.queue.rows import Arrival, LocalFile, Proven, Source
 from dicomwatchd.queue.steps import STEPS
 
 FILES_A_STUDY = 100
@@ -128,7 +128,7 @@ class State:
             shipments.advance(claim, StudyEvent.STORED)
         with costs.of("verified"):
             for page in shipments.pages(claim, FileState.STORED, VERIFY_PAGE):
-                shipments.verified(claim, [(file, "etag-md5") for file in page])
+                shipments.verified(claim, [Proven(file, "etag-md5", 1.0) for file in page])
             shipments.advance(claim, StudyEvent.VERIFIED)
             shipments.facts(claim)
             shipments.recorded(claim, 1)
