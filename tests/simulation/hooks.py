@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -104,8 +105,10 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
 
     def sorted_look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
         found = real_look(directory_fd, parent, globs)
-        for name, value in vars_of(found):
-            setattr(found, name, dict(sorted(value.items())) if isinstance(value, dict) else sorted(value))
+        for part in fields(found):
+            value = getattr(found, part.name)
+            if isinstance(value, dict | list):
+                setattr(found, part.name, dict(sorted(value.items())) if isinstance(value, dict) else sorted(value))
         return found
 
     @contextmanager
@@ -131,8 +134,3 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         put((proof, aside, take, leases), "read_lease", no_lease)
     if not fate.more.strict_rename:
         put((localfiles,), "_renameat2", no_strict_rename)
-
-
-def vars_of(listing: Listing) -> list[tuple[str, Any]]:
-    """The parts of a listing, by name."""
-    return [(name, getattr(listing, name)) for name in type(listing).__slots__]

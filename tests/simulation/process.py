@@ -168,6 +168,12 @@ class Process:
         finally:
             self._busy.discard(thread)
 
+    def tend(self) -> None:
+        """What the supervisor does every second."""
+        if self.parts is not None and self._may_work():
+            with self._at_work():
+                self.parts.tend()
+
     def retry(self, study_uid: str) -> None:
         """A person asks for a study again."""
         assert self.parts is not None

@@ -98,6 +98,8 @@ class _Story:
 
     def _step(self, action: Callable[[], None]) -> None:
         action()
+        for process in self._processes:
+            process.tend()
         self._start_what_is_down()
         self._judge.after_a_step()
 
