@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from dicomwatchd import upload_result
 from dicomwatchd.control import Command, text, whole
 from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.queue import Queue
-from dicomwatchd.uploads import UploadDesk
+from dicomwatchd.queue.uploads import LISTED
+from dicomwatchd.uploads import UploadDesk, no_such_upload
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -41,7 +43,30 @@ def reading(queue: Queue, published: Callable[[], dict[str, Any]]) -> dict[str, 
     def prove(request: Mapping[str, Any], _progress: Progress) -> Any:
         return {**queue.audit.proofs(_study_uid(request)), "published": published()}
 
-    return {"queue": list_queue, "quarantine": quarantine, "show": show, "stats": stats, "prove": prove}
+    def upload_list(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return [
+            upload_result.summary(known, None if known.result else queue.uploads.progress(known.source_id))
+            for known in queue.uploads.all(whole(request, "limit", 100))
+        ]
+
+    def upload_show(request: Mapping[str, Any], _progress: Progress) -> Any:
+        known = queue.uploads.known(text(request, "upload_id"))
+        if known is None:
+            raise no_such_upload()
+        if known.result is not None:
+            return known.result
+        progress, failed = queue.uploads.progress(known.source_id), queue.uploads.failed(known.source_id, LISTED)
+        return upload_result.of_running(known.upload, progress, failed, "waiting for the daemon")
+
+    return {
+        "queue": list_queue,
+        "quarantine": quarantine,
+        "show": show,
+        "stats": stats,
+        "prove": prove,
+        "upload-list": upload_list,
+        "upload-show": upload_show,
+    }
 
 
 def commands(
@@ -75,7 +100,21 @@ def commands(
             time.sleep(0.3)
         return now
 
+    def upload_show(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return uploads.progress(text(request, "upload_id"))
+
+    def upload_cancel(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return uploads.cancel(text(request, "upload_id"))
+
     def doctor(_request: Mapping[str, Any], _progress: Progress) -> Any:
         return [asdict(finding) for finding in examine()]
 
-    return {**reading(queue, published), "status": status, "retry": retry, "upload": upload, "doctor": doctor}
+    return {
+        **reading(queue, published),
+        "status": status,
+        "retry": retry,
+        "upload": upload,
+        "upload-show": upload_show,
+        "upload-cancel": upload_cancel,
+        "doctor": doctor,
+    }

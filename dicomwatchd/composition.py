@@ -171,7 +171,9 @@ class Parts:
         self.anchoring = Anchoring(
             self.queue.audit, archive.store, around.clock, around.log, lambda: self.dispatcher.backoff.in_trouble
         )
-        self.uploads = UploadDesk(self.queue, self._start_upload_intake, plan.forbidden, around.log)
+        self.uploads = UploadDesk(
+            self.queue, self._start_upload_intake, plan.forbidden, around.log, around.clock, self._source_ended
+        )
         if not archive.store.capabilities.creates_only:
             self._log.warning(
                 "store-overwrites", "the store overwrites what is there: let one daemon alone ship to this archive"
@@ -198,6 +200,8 @@ class Parts:
         ]
         self.sources = {source.source_id: source for source in self.queue.arrivals.sources()}
         for source in self.sources.values():
+            if not _may_be_touched(source):
+                continue
             root = recover.bring_back(source, self._log).root
             if root is None:
                 unavailable.add(source.source_id)
@@ -227,6 +231,7 @@ class Parts:
         self.queue.shipments.queue_due()  # at once: a run that ends when all is done must not end before they are
         self.dispatcher.wake()
         self.queue.arrivals.retire(active)
+        self.queue.arrivals.release_unheld()
 
     def tend(self) -> None:
         """To be called every second or so: what nobody else looks after. Raises Transient, Fatal."""
@@ -278,7 +283,7 @@ class Parts:
     def after_archive(self, source: Source) -> AfterArchive:
         """What the plan says of this source's files; those of an inbox that is in no plan any more stay."""
         if source.kind == "upload":
-            return AfterArchive(delete=source.delete_local)
+            return AfterArchive(delete=self.uploads.deletes(source))
         inbox = self.plan.inbox(source.name)
         return AfterArchive(delete=False) if inbox is None else inbox.after_archive
 
@@ -299,6 +304,8 @@ class Parts:
 
     def _mend(self, source: Source) -> None:
         """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""
+        if not _may_be_touched(source):
+            return
         recover.bring_back(source, self._log)
         mine = [one for one in self._pending if one.source_id == source.source_id]
         self._pending = [one for one in self._pending if one not in mine]
@@ -317,10 +324,20 @@ class Parts:
             self._roots.get(source.source_id),
         )
 
+    def _source_ended(self, source: Source) -> None:
+        """An upload is over: what it was looked at by is gone."""
+        self.sources.pop(source.source_id, None)
+        self._roots.pop(source.source_id, None)
+
     def _start_upload_intake(self, source: Source, settings: IntakeSettings) -> tuple[InboxIntake, Callable[[], None]]:
         self.sources[source.source_id] = source
         intake = self._intake(source, settings)
         return intake, self._around.attend(intake)
+
+
+def _may_be_touched(source: Source) -> bool:
+    """A folder that was handed in without --delete is left as it is, whatever lies in it."""
+    return source.kind != "upload" or source.delete_local
 
 
 def _inbox_plan(inbox: Inbox, config: Config) -> InboxPlan:

@@ -118,6 +118,7 @@ class Supervisor:
         self._stopping.set()
         self._pool.drain()
         self._parts.dispatcher.wake()
+        self._parts.uploads.close()
         if self._control is not None:
             self._control.stop()
         if self._watcher is not None:
@@ -153,6 +154,7 @@ class Supervisor:
     def _attend(self, intake: InboxIntake) -> Callable[[], None]:
         """A thread for the intake of an upload; returns what ends it."""
         ended = threading.Event()
+        self._threads = [thread for thread in self._threads if thread.is_alive()]  # not those of uploads that are over
         name = f"intake-{intake.source.source_id}"
         self._thread(name, lambda _, beat: intake.run(_Either(ended, self._intake_stopping), beat), ended)
 

@@ -1,8 +1,10 @@
-"""`dicomwatchctl upload`: hand a folder that is no inbox to the daemon."""
+"""`dicomwatchctl upload`: hand a folder that is no inbox to the daemon, and look after what was handed in."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,14 @@ import click
 
 from dicomwatchd.cli import exits, output, progress
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.control_access import client, socket_option
+from dicomwatchd.cli.control_access import ask, client, socket_option
+from dicomwatchd.cli.lazy import DefaultGroup
+from dicomwatchd.cli.upload_text import all_verified, sentences
 
-_LISTED_FAILURES = 20
+_json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+_upload_argument = click.argument("upload_id", metavar="ID")
+#: How long a cancel waits for the deletions that were under way, of one page of files, before it leaves that to them.
+_CANCEL_SECONDS = 60.0
 
 
 @click.command()
@@ -29,20 +36,20 @@ _LISTED_FAILURES = 20
     help="Stay until every file is verified or has failed (default), or hand the folder over and leave.",
 )
 @socket_option
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@_json_option
 @click.pass_obj
-def upload(
+def hand_in(
     invocation: Invocation, folder: str, delete: bool, wait: bool, socket_path: Path | None, as_json: bool
 ) -> int:
     """Archive a folder that is no inbox.
 
     FOLDER may be a mounted CD or USB stick. The daemon reads it, so it has to be readable for the daemon's user.
-    Without --delete the folder is left as it is.
+    Without --delete the folder is left as it is. A folder called list, show or cancel is handed in as ./list.
 
-    The command waits and ends with how many of the files are verified in the archive, which are not and why, and
-    whether the local copies are, or may now be, deleted. The exit code is 0 only if all files are verified, which
-    after --no-wait is seldom known yet. Ctrl-C ends the waiting and not the archiving; the same command again
-    tells how it went on.
+    The command waits and ends with how many of the files are verified in the archive, what is not and what to do,
+    and whether the local copies are, or may now be, deleted: that is said, and the exit code is 0, only if everything
+    in the folder was seen, twice, and is verified, which after --no-wait is seldom known yet. Ctrl-C ends the waiting
+    and not the archiving; the same command again follows the upload that runs.
     """
     path = os.path.realpath(folder)
     connection = client(invocation, socket_path)
@@ -65,65 +72,99 @@ def upload(
         except KeyboardInterrupt:
             output.note("no longer waiting; the daemon carries on, and the same command again tells how it went")
             raise
+    return _tell(result, as_json=as_json, delete=delete)
+
+
+@click.group(cls=DefaultGroup, default=hand_in)
+def upload() -> None:
+    """Archive a folder that is no inbox."""
+
+
+@upload.command("list")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many lines."
+)
+@socket_option
+@_json_option
+@click.pass_obj
+def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
+    """List the folders that were handed in.
+
+    Those that are being archived, and what came of the others of the last 30 days, the newest first.
+    """
+    uploads: list[dict[str, Any]] = ask(invocation, socket_path, "upload-list", limit=limit)
+    if as_json:
+        output.document({"uploads": uploads})
+        return
+    if not uploads:
+        output.say("No folder was handed in during the last 30 days.")
+        return
+    output.table(
+        ("ID", "STATE", "FILES", "VERIFIED", "DELETED", "NOT ARCHIVED", "STARTED", "ENDED", "FOLDER"),
+        (
+            (
+                one.get("upload_id"),
+                one.get("outcome") or one.get("state"),
+                one.get("files"),
+                one.get("verified"),
+                one.get("deleted"),
+                one.get("failed_files"),
+                one.get("started_at"),
+                one.get("ended_at"),
+                one.get("path"),
+            )
+            for one in uploads
+        ),
+    )
+
+
+@upload.command()
+@_upload_argument
+@socket_option
+@_json_option
+@click.pass_obj
+def show(invocation: Invocation, upload_id: str, socket_path: Path | None, as_json: bool) -> int:
+    """Show how an upload stands, or how it went.
+
+    ID is what `upload list` names it by. It says what `upload FOLDER` says at its end, and the exit code is the same.
+    """
+    result: dict[str, Any] = ask(invocation, socket_path, "upload-show", upload_id=upload_id)
+    return _tell(result, as_json=as_json, delete=bool(result.get("delete")))
+
+
+@upload.command()
+@_upload_argument
+@socket_option
+@_json_option
+@click.pass_obj
+def cancel(invocation: Invocation, upload_id: str, socket_path: Path | None, as_json: bool) -> int:
+    """End an upload before its time.
+
+    Nothing in its folder is touched from then on, what is archived stays archived, and no study waits for the rest of
+    it. The exit code is 1 when there was nothing to cancel any more, because the upload had ended by itself.
+    """
+    connection = client(invocation, socket_path)
+    result: dict[str, Any] = connection.call("upload-cancel", upload_id=upload_id)
+    _until(lambda: result.get("done"), lambda: result.update(connection.call("upload-show", upload_id=upload_id)))
+    if as_json:
+        output.document(result)
+    else:
+        for line in sentences(result, delete=bool(result.get("delete"))):
+            output.say(line)
+    return exits.OK if result.get("outcome") in ("cancelled", None) else exits.NO
+
+
+def _until(done: Callable[[], object], again: Callable[[], object]) -> None:
+    end = time.monotonic() + _CANCEL_SECONDS
+    while not done() and time.monotonic() < end:
+        time.sleep(0.2)
+        again()
+
+
+def _tell(result: dict[str, Any], *, as_json: bool, delete: bool) -> int:
     if as_json:
         output.document(result)
     else:
         for line in sentences(result, delete=delete):
             output.say(line)
     return exits.OK if all_verified(result) else exits.NO
-
-
-def all_verified(result: dict[str, Any]) -> bool:
-    """Whether the daemon says of every single file that it is verified. No file at all is no success.
-
-    A DICOMDIR, counted as ignored where the daemon counts it, is a table of contents and no file to archive.
-    """
-    files, verified, ignored = (int(result.get(name) or 0) for name in ("files", "verified", "ignored"))
-    return bool(result.get("done")) and verified > 0 and verified + ignored == files and not result.get("failed")
-
-
-def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
-    """What the result means for somebody who wonders whether the CD may go back to the patient."""
-    files = int(result.get("files") or 0) - int(result.get("ignored") or 0)
-    verified = int(result.get("verified") or 0)
-    deleted, failed = int(result.get("deleted") or 0), list(result.get("failed") or [])
-    if not result.get("done"):
-        return [
-            f"The daemon has taken the folder over; so far {verified:,} of {output.count(files, 'file')} "
-            f"{_are(verified)} verified in the archive.",
-            "Do not delete anything yet. The same command with --wait tells when all are verified.",
-        ]
-    if files == 0:
-        return ["The folder holds no file that could be archived. Nothing was archived and nothing deleted."]
-    if all_verified(result):
-        whole = "The one file is" if files == 1 else f"All {files:,} files are"
-        if deleted >= files:
-            fate = "The local copies are deleted."
-        elif delete:
-            fate = f"{deleted:,} of the local copies are deleted; the others are still there."
-        elif result.get("deletable"):
-            fate = "The folder was left as it is; the local copies may now be deleted."
-        else:
-            fate = "The folder was left as it is."
-        lines = [f"{whole} verified in the archive. {fate}"]
-        if result.get("ignored"):
-            lines.append("A DICOMDIR, which only lists the files beside it, is not archived and was left.")
-        return lines
-    lines = [
-        f"{verified:,} of {output.count(files, 'file')} {_are(verified)} verified in the archive; "
-        f"{files - verified:,} {_are(files - verified)} not:"
-    ]
-    for item in failed[:_LISTED_FAILURES]:
-        lines.append(f"  {output.clean(item.get('name'))}: {output.clean(item.get('reason'))}")
-    if len(failed) > _LISTED_FAILURES:
-        lines.append(f"  ... and {len(failed) - _LISTED_FAILURES:,} more; --json lists all of them")
-    if deleted:
-        lines.append(f"{deleted:,} local copies, all of verified files, are deleted; the others are still there.")
-    else:
-        lines.append("No local copy was deleted.")
-    lines.append("Do not delete what is left: the archive does not hold all of it.")
-    return lines
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"

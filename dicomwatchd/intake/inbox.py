@@ -8,20 +8,20 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
 from dicomwatchd.errors import SourceChanged, Transient
-from dicomwatchd.intake.mounts import Mounts
+from dicomwatchd.intake.mounts import Mounts, root_of
 from dicomwatchd.intake.presence import Presence
-from dicomwatchd.intake.scan import Globs, Listing, look, walk
+from dicomwatchd.intake.scan import Globs, Listing, join, look, walk
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Folder, Gone, take
 from dicomwatchd.intake.unreadable import (
     NOT_TO_BE_LISTED,
     NOT_TO_BE_READ,
-    UNREADABLE,
     Unreadable,
     place_of,
     unreadable,
@@ -30,7 +30,7 @@ from dicomwatchd.localfiles import WriterPresent, directory, open_root
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
-from dicomwatchd.queue.rows import Arrival, Known, Source, identity_of
+from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Root, Source, identity_of
 from dicomwatchd.queue.upgrade import OLD_FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
@@ -39,6 +39,10 @@ BATCH = 200
 AGAIN = (NO_ACCESS, OLD_FAULT, UNREADABLE)
 #: How long a file beside a study's own that will not settle can hold the study up.
 HOLD_SECONDS = 600.0
+#: Files that are remembered as unreadable.
+UNREAD_LIMIT = 1000
+#: Gets a descriptor of the inbox, and what shows a sign of life.
+Work = Callable[[int, Callable[[], None]], None]
 #: Pause after the queue could not be written.
 TROUBLE_SECONDS = 5.0
 
@@ -46,7 +50,8 @@ TROUBLE_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
     """``full_look_before_quiet``: no events tell of new directories, so only a whole scan shows a study quiet.
-    ``trust_ctime``: see Settling."""
+    ``trust_ctime``: see Settling. ``only_root`` is the only folder that may be looked at under the source's path:
+    another one there counts as none at all."""
 
     settle_seconds: float
     quiet_seconds: float
@@ -55,6 +60,7 @@ class IntakeSettings:
     exclude: tuple[str, ...] = ()
     full_look_before_quiet: bool = False
     trust_ctime: bool = True
+    only_root: Root | None = None
 
 
 class InboxIntake:
@@ -95,6 +101,10 @@ class InboxIntake:
         self._next_scan = 0.0
         self._retry_soon = False
         self._presence = Presence(source.name, log, mended_root)
+        self._asked: deque[Work] = deque()
+        self._unread: dict[bytes, int] = {}
+        #: Of an upload: the folder that was last seen.
+        self.root: Root | None = None
         self._mounts = Mounts(source.source_id, arrivals.remounts)
         self._unreadable = Unreadable(source.name, log)
         self._removed_at: float | None = None
@@ -120,6 +130,22 @@ class InboxIntake:
         """Something lies aside that belongs into the inbox."""
         self._mend_soon = True
         self.scan_soon()
+
+    def ask(self, work: Work) -> None:
+        """Have this done on the inbox's own thread, at the end of a step that could open the inbox. Nobody else is to
+        touch the inbox's path: it may be one that never answers."""
+        self._asked.append(work)
+        self._wake.set()
+
+    def unread(self) -> dict[bytes, int]:
+        """Path below the source to errno, of files that could not be read when they were last tried; not all of very
+        many."""
+        return dict(self._unread)
+
+    @property
+    def still_settling(self) -> bool:
+        """Files are being written, or held open by whoever writes them."""
+        return bool(self._settling) or self._settling.overflowed
 
     @property
     def available(self) -> bool:
@@ -177,7 +203,7 @@ class InboxIntake:
     def step(self, beat: Callable[[], None] = lambda: None) -> float:
         """Do everything that is due; returns the seconds until something may be due again."""
         try:
-            root_fd = open_root(self.source.path)
+            root_fd = self._open()
         except OSError as error:
             self._presence.away(error)
             if not self._presence.is_removed:
@@ -200,6 +226,19 @@ class InboxIntake:
             os.close(root_fd)
         return self._pause()
 
+    def _open(self) -> int:
+        """A descriptor of the inbox. Raises OSError, ESTALE where another folder stands in its place that may not."""
+        root_fd = open_root(self.source.path)
+        if self.source.kind == "upload":
+            try:
+                self.root, only = root_of(root_fd), self._settings.only_root
+                if only is not None and not self.root.is_same(only):
+                    raise OSError(errno.ESTALE, "another folder")
+            except OSError:
+                os.close(root_fd)
+                raise
+        return root_fd
+
     def _work(self, root_fd: int, beat: Callable[[], None]) -> None:
         if self._presence.here(root_fd) or self._mend_soon:
             self._mend_soon = False
@@ -209,11 +248,14 @@ class InboxIntake:
             self._scan(root_fd, beat)
         self._follow_hints(root_fd, beat)
         self._confirm_quiet(root_fd)
+        while self._asked:
+            self._asked.popleft()(root_fd, beat)
 
     def _scan(self, root_fd: int, beat: Callable[[], None]) -> None:
         began = self._clock.monotonic()
         self._last_scan_began = self._clock.now()
         self._retry_soon = False
+        self._unread.clear()
         self._settling.begin_look()
         # Jitter, so that many inboxes and many daemons do not look at one file server in step.
         self._next_scan = began + self._settings.scan_interval_seconds * self._random.uniform(0.9, 1.1)
@@ -371,6 +413,8 @@ class InboxIntake:
             pass  # or replaced by something else since the listing; the next look sees what
         except OSError as error:
             self._retry_soon = True
+            if len(self._unread) < UNREAD_LIMIT:
+                self._unread[join(folder.relative, name)] = error.errno or 0
             self._log.warning(
                 "intake-unreadable", "a file cannot be read now", inbox=self.source.name, errno=error.errno
             )

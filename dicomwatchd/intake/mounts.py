@@ -18,7 +18,7 @@ from pathlib import Path
 from dicomwatchd.localfiles import directory
 from dicomwatchd.model import FileState
 from dicomwatchd.queue.remounts import Remounts
-from dicomwatchd.queue.rows import Known
+from dicomwatchd.queue.rows import Known, Root
 
 #: ioctl(2) of Linux 6.9 and later: struct fsuuid2, a length and up to 16 bytes.
 _FS_IOC_GETFSUUID = 0x80111500
@@ -99,6 +99,12 @@ class Mounts:
                 if not parent or error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                     raise
                 parent = parent.rpartition(b"/")[0]
+
+
+def root_of(fd: int) -> Root:
+    """Which folder this is, for as long as there is one. Raises OSError."""
+    found = os.fstat(fd)
+    return Root(found.st_dev, found.st_ino, file_system_id(fd) or "")
 
 
 def file_system_id(fd: int) -> str | None:

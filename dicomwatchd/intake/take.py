@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
 from dicomwatchd.intake.header import Dicomdir, read_header
-from dicomwatchd.intake.unreadable import NOT_TO_BE_READ, UNREADABLE
+from dicomwatchd.intake.unreadable import NOT_TO_BE_READ
 from dicomwatchd.localfiles import (
     KeptOpen,
     NotRegular,
@@ -19,7 +19,7 @@ from dicomwatchd.localfiles import (
 )
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Log
-from dicomwatchd.queue.rows import Arrival
+from dicomwatchd.queue.rows import UNREADABLE, Arrival
 from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.telemetry.fields import error_fields
 

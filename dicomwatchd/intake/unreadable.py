@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from dicomwatchd.intake.scan import Listing
 from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.ports import Log
-from dicomwatchd.queue.rows import Arrival
+from dicomwatchd.queue.rows import UNREADABLE, Arrival
 
-UNREADABLE = "unreadable"
 NOT_TO_BE_READ = "it cannot be read: the disk or the share reports an error; it is tried again at each look"
 NOT_TO_BE_LISTED = "this folder cannot be listed, or not to its end; what is in it is not seen"
 

@@ -37,6 +37,10 @@ class Outcome:
     unleased: list[LocalFile]
 
 
+class TakenBack(Exception):
+    """The file is to stay after all. Nothing was done to it."""
+
+
 def delete(
     files: list[LocalFile],
     claim: Claim,
@@ -49,12 +53,14 @@ def delete(
     left_aside: Callable[[int], None] = lambda _: None,
     needs_lease: Callable[[LocalFile], bool] = lambda _: False,
     alive: Callable[[], None] = lambda: None,
+    may_go: Callable[[LocalFile], bool] = lambda _: True,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
     and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
     file set aside could not be put back. A file that ``needs_lease`` is left out where none is to be had. ``alive`` is
-    called by whoever works, before each file: saving what was written too late may take minutes. Raises
-    NoProof, Transient, ClaimLost."""
+    called by whoever works, before each file: saving what was written too late may take minutes. ``may_go`` is asked
+    once more right before a file is touched: whoever asked for its deletion may have taken that back. Raises NoProof,
+    Transient, ClaimLost."""
     outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease))
     if outcome.unleased:
         left_out = {file.file_id for file in outcome.unleased}
@@ -70,6 +76,8 @@ def delete(
     ) -> tuple[LocalFile, str | Exception | None]:
         alive()
         try:
+            if not may_go(file):
+                return file, TakenBack()
             return file, delete_on_proof(
                 folders, places, source(file), file, proof, now=clock.now(), needs_lease=needs_lease(file)
             )
@@ -92,6 +100,8 @@ def delete(
                 outcome.kept.append((file, result))
             elif isinstance(result, LeaseRefused):
                 refused.append(file)
+            elif isinstance(result, TakenBack):
+                outcome.untouched.append(file)
             else:
                 first_error = first_error or result
                 if isinstance(result, LeftAside):

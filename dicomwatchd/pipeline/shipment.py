@@ -12,6 +12,7 @@ from dicomwatchd.archive.bundle import Span
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.evidence import Verdict
 from dicomwatchd.archive.store import ObjectStore, Receipt
+from dicomwatchd.errors import Transient
 from dicomwatchd.ports import Clock, Log, Map
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
@@ -131,7 +132,11 @@ def place_of(file: LocalFile) -> Place:
 
 
 def source_of(file: LocalFile, context: Context) -> Source:
-    return context.sources()[file.source_id]
+    """Raises Transient where the file's source has ended meanwhile: the state knows no files of it any more."""
+    source = context.sources().get(file.source_id)
+    if source is None:
+        raise Transient("the folder that the file came from is followed no more", code="source-ended")
+    return source
 
 
 def examined(files: list[LocalFile], shipment: Shipment, context: Context) -> Iterator[tuple[list[LocalFile], Verdict]]:

@@ -247,6 +247,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
             clock=context.clock,
             left_aside=context.left_aside,
             alive=context.alive,
+            may_go=lambda file: (due_at := _due_at(file, context)) is not None and due_at <= now(),
             needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
         )
         _keep_unleased(outcome.unleased, shipment, context)

@@ -66,7 +66,7 @@ def _over(database: Database, clock: Clock, announce: Callable[[Transition], Non
         deletions=Deletions(database, clock),
         audit=Audit(database),
         reports=Reports(database, clock),
-        uploads=Uploads(database),
+        uploads=Uploads(database, clock, announce),
         upgrade=Upgrade(database, clock, announce),
         binding=Binding(database, clock, announce),
         _database=database,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.remounts import Remounts
-from dicomwatchd.queue.rows import Arrival, Known, Source, Transition, identity_text
+from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Source, Transition, identity_text
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
@@ -71,6 +71,19 @@ class Arrivals:
             moved = self._queue_quiet(db)
         self._tell(moved)
 
+    def release_unheld(self) -> None:
+        """At start: a study that arrives, and that no source holds up at all, waits for nobody. Nothing leaves one
+        behind so any more; older versions of the program did."""
+        now = self._clock.now()
+        with self._database.write() as db:
+            rows = db.execute(
+                "SELECT study_uid FROM studies s WHERE s.state != 'archived' AND s.state = ? AND NOT EXISTS"
+                " (SELECT 1 FROM arrivals a WHERE a.study_uid = s.study_uid)",
+                (StudyState.ARRIVING,),
+            ).fetchall()
+            moved = [leave_arriving(db, row["study_uid"], now, now) for row in rows]
+        self._tell(moved)
+
     # -- files ------------------------------------------------------------------------------------------------
 
     def is_known(self, source_id: int, directory: bytes, files: Mapping[bytes, str], barred: Collection[str]) -> bool:
@@ -116,10 +129,16 @@ class Arrivals:
 
     def add(self, source_id: int, arrivals: Sequence[Arrival], quiet_seconds: float) -> None:
         """Take up new or changed files; the quiet timers of their studies restart. Replaces what was known under
-        the same names, except for a file whose deletion is under way: that one is found again later."""
+        the same names, except for a file whose deletion is under way: that one is found again later. From a source
+        that has ended, an upload that is over, nothing is taken up any more."""
         now = self._clock.now()
         moved: list[Transition] = []
         with self._database.write() as db:
+            source = db.execute("SELECT kind FROM sources WHERE source_id = ?", (source_id,)).fetchone()
+            if source is None:
+                return
+            if source["kind"] == "upload":
+                _owe_an_account(db, source_id, arrivals)
             touched: dict[str, None] = {}
             for arrival in arrivals:
                 old = db.execute(
@@ -236,14 +255,8 @@ class Arrivals:
             if state is StudyState.PURGING:
                 continue  # its new files have to wait for the end of that shipment
             db.execute("DELETE FROM arrivals WHERE study_uid = ?", (study_uid,))
-            if state is not StudyState.ARRIVING:
-                continue
-            if not _has_waiting_files(db, study_uid) and not _is_half_recorded(db, study_uid):
-                moved.append(move(db, study_uid, StudyEvent.EMPTIED, now))
-                db.execute("DELETE FROM studies WHERE study_uid = ? AND revision = 0", (study_uid,))
-                continue
-            moved.append(move(db, study_uid, StudyEvent.QUIET, now))
-            db.execute("UPDATE studies SET queued_at = ? WHERE study_uid = ?", (row["quiet_at"], study_uid))
+            if state is StudyState.ARRIVING:
+                moved.append(leave_arriving(db, study_uid, row["quiet_at"], now))
         return moved
 
     # -- details ----------------------------------------------------------------------------------------------
@@ -316,8 +329,32 @@ def _merge_study(db: sqlite3.Connection, arrival: Arrival, now: float) -> None:
         )
 
 
+def leave_arriving(db: sqlite3.Connection, study_uid: str, queued_at: float, now: float) -> Transition:
+    """No source holds this arriving study up any more: it is queued, or is at rest where no file of it waits. Of a
+    study that is in no archive and has no files nothing is kept."""
+    if not _has_waiting_files(db, study_uid) and not _is_half_recorded(db, study_uid):
+        moved = move(db, study_uid, StudyEvent.EMPTIED, now)
+        db.execute("DELETE FROM studies WHERE study_uid = ? AND revision = 0", (study_uid,))
+        return moved
+    moved = move(db, study_uid, StudyEvent.QUIET, now)
+    db.execute("UPDATE studies SET queued_at = ? WHERE study_uid = ?", (queued_at, study_uid))
+    return moved
+
+
+def _owe_an_account(db: sqlite3.Connection, source_id: int, arrivals: Iterable[Arrival]) -> None:
+    """What was once seen in a folder that was handed in is named at the end, whatever becomes of it meanwhile."""
+    db.executemany(
+        "INSERT INTO upload_results (source_id, dir, name, outcome) VALUES (?, ?, ?, 'seen')"
+        " ON CONFLICT DO UPDATE SET outcome = excluded.outcome",
+        [(source_id, arrival.dir, arrival.name) for arrival in arrivals if arrival.code != UNREADABLE],
+    )
+
+
 def _has_waiting_files(db: sqlite3.Connection, study_uid: str) -> bool:
-    found = db.execute("SELECT 1 FROM files WHERE study_uid = ? AND state IN (?, ?)", (study_uid, *WAITING)).fetchone()
+    """Files to ship, or whose deletion a shipment has left for the next one to conclude."""
+    found = db.execute(
+        "SELECT 1 FROM files WHERE study_uid = ? AND state IN (?, ?, ?)", (study_uid, *WAITING, FileState.ASIDE)
+    ).fetchone()
     return found is not None
 
 

@@ -59,7 +59,7 @@ class Deletions:
                 [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
             )
             _forget_dues(db, files)
-            self._upload_results(db, files, "verified")
+            _uploads_verified(db, files)
 
     def due_before(self, file: LocalFile) -> float | None:
         """When this content was to go that stood under this name before its row was lost, by a remount or because its
@@ -117,7 +117,8 @@ class Deletions:
         bodies += [{"kind": "untouched", "file": f.file_id, "sha256": f.sha256} for f in untouched]
         with self._database.write() as db:
             audit.append(db, study_uid, [{**body, "at": now} for body in bodies])
-            self._upload_results(db, deleted, "deleted")
+            for file in deleted:
+                upload_deleted(db, file.source_id, file.dir, file.name)
             db.executemany(
                 "DELETE FROM files WHERE file_id = ?",
                 [(f.file_id,) for f in (*deleted, *(file for file, _ in restored))],
@@ -147,7 +148,7 @@ class Deletions:
         can tell). An end that is written down already stays as it is."""
         with self._database.write() as db:
             row = db.execute(
-                "SELECT sha256 FROM files WHERE file_id = ? AND state = ?", (aside.file_id, FileState.ASIDE)
+                "SELECT sha256, source_id FROM files WHERE file_id = ? AND state = ?", (aside.file_id, FileState.ASIDE)
             ).fetchone()
             if row is None:
                 return
@@ -162,6 +163,12 @@ class Deletions:
             db.execute("DELETE FROM files WHERE file_id = ?", (aside.file_id,))
             if kind == "deleted":
                 _forget_dues(db, [aside])
+                upload_deleted(db, row["source_id"], aside.dir, aside.name)
+            elif kind == "gone":
+                db.execute(
+                    "UPDATE upload_results SET outcome = 'unknown' WHERE source_id = ? AND dir = ? AND name = ?",
+                    (row["source_id"], aside.dir, aside.name),
+                )
 
     @contextmanager
     def _under(self, claim: Claim) -> Iterator[sqlite3.Connection]:
@@ -169,14 +176,22 @@ class Deletions:
             require_claim(db, claim)
             yield db
 
-    @staticmethod
-    def _upload_results(db: sqlite3.Connection, files: Iterable[LocalFile], outcome: str) -> None:
-        db.executemany(
-            "INSERT INTO upload_results (source_id, dir, name, outcome) SELECT ?, ?, ?, ? WHERE EXISTS"
-            " (SELECT 1 FROM sources WHERE source_id = ? AND kind = 'upload')"
-            " ON CONFLICT DO UPDATE SET outcome = excluded.outcome",
-            [(f.source_id, f.dir, f.name, outcome, f.source_id) for f in files],
+
+def upload_deleted(db: sqlite3.Connection, source_id: int, directory: bytes, name: bytes) -> None:
+    """Of an upload: a file was deleted on proof, and no account of it is owed any more."""
+    if db.execute("UPDATE uploads SET deleted_files = deleted_files + 1 WHERE source_id = ?", (source_id,)).rowcount:
+        db.execute(
+            "DELETE FROM upload_results WHERE source_id = ? AND dir = ? AND name = ?", (source_id, directory, name)
         )
+
+
+def _uploads_verified(db: sqlite3.Connection, files: Iterable[LocalFile]) -> None:
+    """Of uploads: these files are archived and stay. Of another source's files nothing is noted."""
+    db.executemany(
+        "UPDATE upload_results SET outcome = 'verified' WHERE source_id = ? AND dir = ? AND name = ?"
+        " AND EXISTS (SELECT 1 FROM files WHERE file_id = ?)",
+        [(f.source_id, f.dir, f.name, f.file_id) for f in files],
+    )
 
 
 def _forget_dues(db: sqlite3.Connection, files: Iterable[LocalFile | PendingDeletion]) -> None:

@@ -11,6 +11,8 @@ from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader
 
 #: ``code`` of a kept file that would be deleted if a read lease were to be had on it.
 NO_LEASE = "no-lease"
+#: ``code`` in quarantine of what could not be looked at: an entry, or a folder, and no file that was ever seen.
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,20 @@ class Source:
     path: bytes
     kind: str
     delete_local: bool
+
+
+class Root(NamedTuple):
+    """Which folder it is that stands under a path. ``file_system`` tells the file system under whatever device number
+    it is mounted; it is empty where nothing does."""
+
+    device: int
+    inode: int
+    file_system: str
+
+    def is_same(self, other: Root) -> bool:
+        if self.file_system and other.file_system:
+            return (self.inode, self.file_system) == (other.inode, other.file_system)
+        return (self.inode, self.device) == (other.inode, other.device)
 
 
 class Known(NamedTuple):

@@ -176,6 +176,33 @@ CREATE INDEX files_without_lease ON files (source_id) WHERE state = 'kept' AND c
 CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 'kept' AND receipt IS NULL;
 """
 
+#: An upload from its beginning to thirty days after its end. What is still owed an account stands in upload_results: a
+#: row for each file that was seen in the folder and not deleted on proof.
+UPLOADS = """
+CREATE TABLE uploads (
+  source_id INTEGER PRIMARY KEY,      -- of sources, while it is under way; never given again
+  name TEXT NOT NULL UNIQUE,
+  path BLOB NOT NULL,
+  delete_local INTEGER NOT NULL,
+  root TEXT,                          -- device:inode:file system of the folder itself
+  started_at REAL NOT NULL,
+  stage TEXT NOT NULL,                -- running | cancelling | ended
+  deleted_files INTEGER NOT NULL DEFAULT 0,
+  ended_at REAL,
+  result TEXT                         -- JSON, once it has ended
+);
+CREATE INDEX uploads_ended ON uploads (ended_at) WHERE stage = 'ended';
+CREATE INDEX uploads_open ON uploads (stage) WHERE stage != 'ended';
+INSERT INTO uploads (source_id, name, path, delete_local, started_at, stage, deleted_files)
+  SELECT source_id, name, path, delete_local, created_at, 'running',
+    (SELECT COUNT(*) FROM upload_results r WHERE r.source_id = s.source_id AND r.outcome = 'deleted')
+  FROM sources s WHERE kind = 'upload';
+DELETE FROM upload_results WHERE outcome = 'deleted' OR source_id NOT IN (SELECT source_id FROM uploads);
+INSERT OR IGNORE INTO upload_results (source_id, dir, name, outcome)
+  SELECT source_id, dir, name, CASE state WHEN 'kept' THEN 'verified' ELSE 'seen' END FROM files
+  WHERE source_id IN (SELECT source_id FROM uploads);
+"""
+
 
 #: What outlives a remount, see `remounts`: a device number is no file system's own, and a due time is the file's, not
 #: the row's.
@@ -214,4 +241,5 @@ STEPS: tuple[Step, ...] = (
     Step("the audit chain has an id", CHAIN_ID),
     Step("kept for another reason than their inbox's rule", KEPT),
     Step("what outlives a remount", REMOUNTS),
+    Step("an upload has a stage and a result", UPLOADS),
 )

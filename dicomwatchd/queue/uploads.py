@@ -1,19 +1,49 @@
-"""Folders handed in by `upload`: how far they are, and what came of each file."""
+"""Folders handed in by `upload`: how far they are, what came of each file, and how they have ended."""
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from dicomwatchd.model import FileState, StudyState
-from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
+from dicomwatchd.ports import Clock
+from dicomwatchd.queue.arrivals import WAITING, leave_arriving
+from dicomwatchd.queue.rows import UNREADABLE, Root, Source, Transition
 from dicomwatchd.queue.schema import Database
+from dicomwatchd.queue.transitions import move, state_of
+
+#: How long what came of an upload is told, and of how many uploads at most.
+KEPT_SECONDS = 30 * 86400.0
+KEPT_RESULTS = 10_000
+#: Names that are kept of an upload at most, beside their number.
+LISTED = 1000
+#: What is neither at rest nor left to a deletion that is under way.
+_SHIPPED_FROM = frozenset({StudyState.QUEUED, *SHIPPING}) - {StudyState.PURGING}
+
+#: (path below the folder, why it is not archived and what to do)
+Named = tuple[bytes, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A folder that was handed in. ``root`` is None where an older version of
+    the program has not written it down. ``stage``: running, cancelling or ended."""
+
+    source: Source
+    root: Root | None
+    started_at: float
+    stage: str
 
 
 @dataclass(frozen=True, slots=True)
 class UploadProgress:
-    """``files`` is what was found so far, ``waiting`` what has not come to an end yet. ``failed`` lists
-    (path below the folder, reason) of what will not be archived without somebody's help."""
+    """``files`` is what was found so far, without what could not be looked at, which the last look names; ``waiting``
+    what has not come to an end yet, ``failed`` what will not be archived without somebody's help: in quarantine, or in
+    a study that is parked."""
 
     files: int
     size_bytes: int
@@ -22,61 +52,294 @@ class UploadProgress:
     deleted: int
     ignored: int
     waiting: int
-    failed: tuple[tuple[bytes, str], ...]
+    failed: int
+    #: Of ``waiting``, those whose deletion is on record and not concluded.
+    aside: int
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An upload as it stands in the state; ``result`` is there once it has ended."""
+
+    upload: Upload
+    ended_at: float | None
+    result: dict[str, Any] | None
+
+    @property
+    def source_id(self) -> int:
+        return self.upload.source.source_id
 
 
 class Uploads:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock, announce: Callable[[Transition], None]) -> None:
         self._database = database
+        self._clock = clock
+        self._announce = announce
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def begin(self, name: str, path: bytes, root: Root, *, delete: bool) -> Upload:
+        """Register a folder; from here on its upload is known, whatever happens to the daemon."""
+        now = self._clock.now()
+        with self._database.write() as db:
+            source_id = db.execute(
+                "INSERT INTO sources (name, path, kind, delete_local, created_at) VALUES (?, ?, 'upload', ?, ?)"
+                " RETURNING source_id",
+                (name, path, delete, now),
+            ).fetchone()["source_id"]
+            db.execute(
+                "INSERT INTO uploads (source_id, name, path, delete_local, root, started_at, stage)"
+                " VALUES (?, ?, ?, ?, ?, ?, 'running')",
+                (source_id, name, path, delete, _root_text(root), now),
+            )
+        return Upload(Source(source_id, name, path, "upload", delete), root, now, "running")
+
+    def open(self) -> list[Upload]:
+        """Those that have not ended, oldest first."""
+        with self._database.read() as db:
+            rows = db.execute("SELECT * FROM uploads WHERE stage != 'ended' ORDER BY source_id").fetchall()
+        return [_upload(row) for row in rows]
+
+    def stands_for(self, source_id: int, root: Root) -> None:
+        """Which folder this upload is of, where that was not known."""
+        with self._database.write() as db:
+            db.execute(
+                "UPDATE uploads SET root = ? WHERE source_id = ? AND root IS NULL", (_root_text(root), source_id)
+            )
+
+    def cancel(self, source_id: int) -> None:
+        """What is known of the upload's files is dropped, and with it every hold on their studies; nothing in the
+        folder is touched. From this commit on no deletion of a file of it is authorised; one that is stays on its way.
+        Does nothing to an upload that is being cancelled already, or has ended."""
+        moved: list[Transition] = []
+        with self._database.write() as db:
+            if not db.execute(
+                "SELECT 1 FROM uploads WHERE source_id = ? AND stage = 'running'", (source_id,)
+            ).fetchone():
+                return
+            far = {**asdict(_counted(db, source_id)), "named": _as_json(_failed(db, source_id, LISTED))}
+            db.execute(
+                "UPDATE uploads SET stage = 'cancelling', result = ? WHERE source_id = ?", (json.dumps(far), source_id)
+            )
+            self._let_go(db, source_id, moved)
+        self._tell(moved)
+
+    def end(self, source_id: int, result: dict[str, Any], *, unfinished: bool) -> bool:
+        """The upload is over: its ``result`` is kept, its files and its hold on studies are not. Nothing in the folder
+        is touched. False, with nothing done, while a deletion is under way, or, unless ``unfinished``, while a file
+        has come to no end."""
+        moved: list[Transition] = []
+        with self._database.write() as db:
+            counted = _counted(db, source_id)
+            if counted.aside or (counted.waiting and not unfinished):
+                return False
+            self._let_go(db, source_id, moved)
+            db.execute("DELETE FROM upload_results WHERE source_id = ?", (source_id,))
+            db.execute(
+                "UPDATE uploads SET stage = 'ended', ended_at = ?, result = ? WHERE source_id = ?",
+                (self._clock.now(), json.dumps(result), source_id),
+            )
+            db.execute("DELETE FROM sources WHERE source_id = ?", (source_id,))
+        self._tell(moved)
+        return True
+
+    def prune(self) -> int:
+        """Forget the results that are older than they are kept, and the oldest of too many; returns how many."""
+        with self._database.write() as db:
+            return db.execute(
+                "DELETE FROM uploads WHERE stage = 'ended' AND (ended_at < ? OR ended_at <="
+                " (SELECT ended_at FROM uploads WHERE stage = 'ended' ORDER BY ended_at DESC LIMIT 1 OFFSET ?))",
+                (self._clock.now() - KEPT_SECONDS, KEPT_RESULTS),
+            ).rowcount
+
+    # -- what is asked ----------------------------------------------------------------------------------------------
 
     def progress(self, source_id: int) -> UploadProgress:
+        """How far an upload is that has not ended; of one that is being cancelled, how far it had come."""
         with self._database.read() as db:
-            counts = {
-                row["state"]: (row["files"], row["size_bytes"])
-                for row in db.execute("SELECT * FROM file_counts WHERE source_id = ?", (source_id,))
-            }
-            quarantined = db.execute(
-                "SELECT dir, name, reason FROM files INDEXED BY files_quarantined"
-                " WHERE state = 'quarantined' AND source_id = ?",
-                (source_id,),
-            ).fetchall()
-            parked = db.execute(
-                "SELECT f.dir, f.name, s.reason FROM studies s CROSS JOIN files f USING (study_uid)"
-                " WHERE s.state != 'archived' AND s.state = ? AND f.state IN (?, ?) AND f.source_id = ?",
-                (StudyState.PARKED, *WAITING, source_id),
-            ).fetchall()
-            results = db.execute(
-                "SELECT outcome, COUNT(*) AS n FROM upload_results WHERE source_id = ? GROUP BY outcome",
-                (source_id,),
-            ).fetchall()
-        outcomes = {row["outcome"]: row["n"] for row in results}
-        failed = [(_path(row), row["reason"] or "cannot be archived") for row in quarantined]
-        failed += [(_path(row), row["reason"] or "its study is parked") for row in parked]
-        files = sum(number for number, _ in counts.values())
-        ignored, kept = (counts.get(state, (0, 0)) for state in (FileState.IGNORED, FileState.KEPT))
-        deleted = outcomes.get("deleted", 0)
+            row = db.execute("SELECT stage, result, deleted_files FROM uploads WHERE source_id = ?", (source_id,))
+            upload = row.fetchone()
+            counted = _counted(db, source_id)
+        if upload is None or upload["stage"] != "cancelling":
+            return counted
+        was = json.loads(upload["result"])
+        was.pop("named")
+        since = upload["deleted_files"] - was["deleted"]
         return UploadProgress(
-            files=files + deleted,
-            size_bytes=sum(size_bytes for _, size_bytes in counts.values()),
-            verified=outcomes.get("verified", 0) + deleted,
-            verified_size_bytes=kept[1],
-            deleted=deleted,
-            ignored=ignored[0],
-            waiting=files - ignored[0] - kept[0] - len(failed),
-            failed=tuple(sorted(failed)),
+            **{**was, "deleted": was["deleted"] + since, "verified": was["verified"] + since},
         )
 
-    def conclude(self, source_id: int) -> None:
-        """Forget a folder that has come to an end. Nothing in the folder is touched."""
-        with self._database.write() as db:
-            db.execute("DELETE FROM upload_results WHERE source_id = ?", (source_id,))
-            db.execute("DELETE FROM files WHERE source_id = ? AND state != ?", (source_id, FileState.ASIDE))
-            db.execute("DELETE FROM arrivals WHERE source_id = ?", (source_id,))
-            db.execute(
-                "DELETE FROM sources WHERE source_id = ? AND NOT EXISTS"
-                " (SELECT 1 FROM files WHERE files.source_id = sources.source_id)",
-                (source_id,),
+    def failed(self, source_id: int, limit: int) -> list[Named]:
+        """What will not be archived without somebody's help, in quarantine or in a study that is parked, by name."""
+        with self._database.read() as db:
+            row = db.execute("SELECT stage, result FROM uploads WHERE source_id = ?", (source_id,)).fetchone()
+            if row is not None and row["stage"] == "cancelling":
+                return [(os.fsencode(name), reason) for name, reason in json.loads(row["result"])["named"]]
+            return _failed(db, source_id, limit)
+
+    def vanished(self, source_id: int, limit: int) -> tuple[int, list[tuple[bytes, str]]]:
+        """What was once seen in the folder, was not deleted on proof, and is known no more: how many, and of the first
+        ``limit`` the path below the folder and how far each had come: seen, verified, or unknown (after a crash)."""
+        gone = (
+            "FROM upload_results r WHERE r.source_id = ? AND NOT EXISTS (SELECT 1 FROM files f"
+            " WHERE f.source_id = r.source_id AND f.dir = r.dir AND f.name = r.name)"
+        )
+        with self._database.read() as db:
+            rows = db.execute(f"SELECT r.dir, r.name, r.outcome {gone} LIMIT ?", (source_id, limit)).fetchall()
+            count = len(rows)
+            if count == limit:
+                count = db.execute(f"SELECT COUNT(*) {gone}", (source_id,)).fetchone()[0]
+        return count, [(_path(row), row["outcome"]) for row in rows]
+
+    def waiting(self, source_id: int, limit: int) -> tuple[int, list[tuple[bytes, str]]]:
+        """Files that have come to no end, and not for want of somebody's help: how many, and the first ``limit`` as
+        `vanished` gives them."""
+        with self._database.read() as db:
+            count = _counted(db, source_id).waiting
+            rows = db.execute(
+                "SELECT dir, name, 'seen' AS outcome FROM files f LEFT JOIN studies s USING (study_uid)"
+                " WHERE f.source_id = ? AND f.state IN (?, ?) AND s.state IS NOT ? LIMIT ?",
+                (source_id, *WAITING, StudyState.PARKED, limit),
+            ).fetchall()
+        return count, [(_path(row), row["outcome"]) for row in rows]
+
+    def asides(self, source_id: int) -> int:
+        """How many deletions of its files are under way, or were cut off and are not concluded."""
+        with self._database.read() as db:
+            return _counted(db, source_id).aside
+
+    def known(self, name: str) -> Known | None:
+        """An upload of this id, whether it runs or has ended; None for one that is not known, or no more."""
+        with self._database.read() as db:
+            row = db.execute("SELECT * FROM uploads WHERE name = ?", (name,)).fetchone()
+        return None if row is None else _known(row)
+
+    def all(self, limit: int) -> list[Known]:
+        """Every upload that is known, those that have not ended first, then the newest."""
+        with self._database.read() as db:
+            rows = db.execute("SELECT * FROM uploads WHERE stage != 'ended' ORDER BY source_id DESC").fetchall()
+            rows += db.execute(
+                "SELECT * FROM uploads WHERE stage = 'ended' ORDER BY ended_at DESC LIMIT ?", (limit,)
+            ).fetchall()
+        return [_known(row) for row in rows[:limit]]
+
+    # -- details ----------------------------------------------------------------------------------------------------
+
+    def _let_go(self, db: sqlite3.Connection, source_id: int, moved: list[Transition]) -> None:
+        """Forget the source's files, but for those whose deletion is on record, and its hold on every study: a study is
+        held by files that are there, or archived, and by nothing else."""
+        now = self._clock.now()
+        waiting = {
+            row["study_uid"]
+            for row in db.execute(
+                "SELECT DISTINCT study_uid FROM files WHERE source_id = ? AND state IN (?, ?)", (source_id, *WAITING)
             )
+        }
+        held = {
+            row["study_uid"] for row in db.execute("SELECT study_uid FROM arrivals WHERE source_id = ?", (source_id,))
+        }
+        db.execute("DELETE FROM files WHERE source_id = ? AND state != ?", (source_id, FileState.ASIDE))
+        db.execute("DELETE FROM arrivals WHERE source_id = ?", (source_id,))
+        for study_uid in sorted(waiting | held):
+            state = state_of(db, study_uid)
+            if study_uid in waiting and (
+                state in _SHIPPED_FROM or (state is StudyState.PARKED and not _has_files_to_ship(db, study_uid))
+            ):
+                moved.append(move(db, study_uid, StudyEvent.CHANGED, now))
+                state = StudyState.ARRIVING
+            if state is StudyState.ARRIVING:
+                still = db.execute(
+                    "SELECT MIN(quiet) AS quiet, MAX(quiet_at) AS quiet_at FROM arrivals WHERE study_uid = ?",
+                    (study_uid,),
+                ).fetchone()
+                if still["quiet"] == 0:
+                    continue  # another source looks after it
+                db.execute("DELETE FROM arrivals WHERE study_uid = ?", (study_uid,))
+                moved.append(leave_arriving(db, study_uid, still["quiet_at"] or now, now))
+
+    def _tell(self, moved: Iterable[Transition]) -> None:
+        for transition in moved:
+            if transition.old != transition.new:
+                self._announce(transition)
+
+
+def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
+    counts = {
+        row["state"]: (row["files"], row["size_bytes"])
+        for row in db.execute("SELECT * FROM file_counts WHERE source_id = ?", (source_id,))
+    }
+    deleted = db.execute("SELECT deleted_files FROM uploads WHERE source_id = ?", (source_id,)).fetchone()
+    deleted_files = 0 if deleted is None else deleted["deleted_files"]
+    unread = db.execute(
+        "SELECT COUNT(*) FROM files INDEXED BY files_quarantined"
+        f" WHERE state = 'quarantined' AND source_id = ? AND code = '{UNREADABLE}'",
+        (source_id,),
+    ).fetchone()[0]
+    parked = db.execute(f"SELECT COUNT(*) {_IN_PARKED}", (StudyState.PARKED, *WAITING, source_id)).fetchone()[0]
+    files = sum(number for number, _ in counts.values()) - unread
+    ignored, kept, quarantined, aside = (
+        counts.get(state, (0, 0))
+        for state in (FileState.IGNORED, FileState.KEPT, FileState.QUARANTINED, FileState.ASIDE)
+    )
+    return UploadProgress(
+        files=files + deleted_files,
+        size_bytes=sum(size_bytes for _, size_bytes in counts.values()),
+        verified=kept[0] + deleted_files,
+        verified_size_bytes=kept[1],
+        deleted=deleted_files,
+        ignored=ignored[0],
+        waiting=files - ignored[0] - kept[0] - (quarantined[0] - unread) - parked,
+        failed=quarantined[0] - unread + parked,
+        aside=aside[0],
+    )
+
+
+_IN_PARKED = (
+    "FROM studies s CROSS JOIN files f USING (study_uid)"
+    " WHERE s.state != 'archived' AND s.state = ? AND f.state IN (?, ?) AND f.source_id = ?"
+)
+
+
+def _failed(db: sqlite3.Connection, source_id: int, limit: int) -> list[Named]:
+    rows = db.execute(
+        "SELECT dir, name, reason FROM files INDEXED BY files_quarantined"
+        f" WHERE state = 'quarantined' AND source_id = ? AND code IS NOT '{UNREADABLE}' LIMIT ?",
+        (source_id, limit),
+    ).fetchall()
+    found = [(_path(row), row["reason"] or "it cannot be archived") for row in rows]
+    rows = db.execute(
+        f"SELECT f.dir, f.name, s.reason {_IN_PARKED} LIMIT ?",
+        (StudyState.PARKED, *WAITING, source_id, limit - len(found)),
+    ).fetchall()
+    found += [(_path(row), f"its study is parked: {row['reason'] or 'see dicomwatchctl queue'}") for row in rows]
+    return sorted(found)
+
+
+def _has_files_to_ship(db: sqlite3.Connection, study_uid: str) -> bool:
+    found = db.execute("SELECT 1 FROM files WHERE study_uid = ? AND state IN (?, ?)", (study_uid, *WAITING)).fetchone()
+    return found is not None
+
+
+def _upload(row: sqlite3.Row) -> Upload:
+    source = Source(row["source_id"], row["name"], row["path"], "upload", bool(row["delete_local"]))
+    root = None
+    if row["root"] is not None:
+        device, inode, file_system = row["root"].split(":")
+        root = Root(int(device), int(inode), file_system)
+    return Upload(source, root, row["started_at"], row["stage"])
+
+
+def _known(row: sqlite3.Row) -> Known:
+    ended = row["stage"] == "ended"
+    return Known(_upload(row), row["ended_at"], json.loads(row["result"]) if ended else None)
+
+
+def _as_json(named: Iterable[Named]) -> list[tuple[str, str]]:
+    return [(os.fsdecode(name), reason) for name, reason in named]
+
+
+def _root_text(root: Root) -> str:
+    return f"{root.device}:{root.inode}:{root.file_system}"
 
 
 def _path(row: sqlite3.Row) -> bytes:

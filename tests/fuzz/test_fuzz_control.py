@@ -23,14 +23,26 @@ from tests.unit.queues import StandingClock
 
 SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
-COMMANDS = ("status", "queue", "quarantine", "show", "stats", "prove", "retry", "doctor")
+COMMANDS = (
+    "status",
+    "queue",
+    "quarantine",
+    "show",
+    "stats",
+    "prove",
+    "retry",
+    "doctor",
+    "upload-list",
+    "upload-show",
+    "upload-cancel",
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=8,
 )
 ARGUMENTS = st.dictionaries(
-    st.sampled_from(("limit", "days", "study_uid", "path", "delete", "wait", "id", "command")),
+    st.sampled_from(("limit", "days", "study_uid", "upload_id", "path", "delete", "wait", "id", "command")),
     JSON | st.integers(-(2**70), 2**70) | st.sampled_from(("1.2.3", "../..", "\0", "\ud800", "/", "/proc", "x" * 5000)),
     max_size=4,
 )
@@ -69,7 +81,7 @@ def server() -> Iterator[Server]:
         def no_intake(*_: object) -> Any:
             raise AssertionError("no folder was to be taken in")
 
-        desk = UploadDesk(queue, no_intake, [Path("/")], log)
+        desk = UploadDesk(queue, no_intake, [Path("/")], log, StandingClock())
         path = Path(place) / "c.sock"
         control = ControlServer(path, commands(queue, lambda _inboxes: {}, list, desk, lambda: None, dict), log)
         control.start()

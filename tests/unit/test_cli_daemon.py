@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dicomwatchd.cli.app import root
-from dicomwatchd.cli.upload import all_verified, sentences
+from dicomwatchd.cli.upload_text import all_verified, sentences
 from dicomwatchd.config import parse
 from dicomwatchd.config_text import named_socket, read_yaml
 from dicomwatchd.control_client import ControlClient, DaemonRefused, DaemonUnreachable
@@ -380,6 +380,7 @@ def outcome(**others: object) -> dict[str, Any]:
         "ignored": 0,
         "failed": [],
         "deleted": 0,
+        "complete": True,
         "deletable": True,
         "upload_id": "upload-1",
         "done": True,
@@ -427,7 +428,8 @@ def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path:
             outcome(verified=2, failed=[{"name": "a\x1b/b", "reason": "no DICOM file"}]),
             False,
             1,
-            "2 of 3 files are verified in the archive; 1 is not:\n  a\ufffd/b: no DICOM file\n"
+            "2 of 3 files are verified in the archive.\nNot archived, or not as it was when it was:\n"
+            "  a\ufffd/b: no DICOM file\n"
             "No local copy was deleted.",
             "may now",
         ),
@@ -440,7 +442,29 @@ def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path:
         ),
         (outcome(files=0, verified=0), False, 1, "no file that could be archived", "may now"),
         (outcome(files=1, verified=0, ignored=1), False, 1, "no file that could be archived", "may now"),
-        # A daemon that contradicts itself is not believed.
+        (
+            outcome(failed=[{"name": "sub", "reason": "may not be listed"}], failed_files=1, complete=False),
+            False,
+            1,
+            "3 of 3 files are verified in the archive.\nNot archived, or not as it was when it was:\n"
+            "  sub: may not be listed\nNo local copy was deleted.\nDo not delete",
+            "may now",
+        ),
+        (
+            outcome(outcome="cancelled", complete=False, verified=2),
+            True,
+            1,
+            "The upload was cancelled. 2 of",
+            "may now",
+        ),
+        (outcome(outcome="vanished", complete=False), True, 1, "The folder has vanished", "may now"),
+        (outcome(outcome="vanished", complete=False, files=0), True, 1, "The folder has vanished", "may now"),
+        (outcome(done=False, phase="cancelling"), True, 1, "is being cancelled", "may now"),
+        (outcome(done=False, phase="waiting for the folder"), True, 1, "within 10 minutes", "may now"),
+        # A daemon that contradicts itself is not believed, nor an older one that has seen only what it could read.
+        (outcome(complete=None), False, 1, "Do not delete", "may now"),
+        (outcome(complete="yes"), False, 1, "Do not delete", "may now"),
+        (outcome(failed_files=1), False, 1, "Do not delete", "may now"),
         (outcome(verified=2), False, 1, "Do not delete", "may now"),
         (outcome(failed=[{"name": "a", "reason": "x"}]), False, 1, "Do not delete", "may now"),
         (outcome(done=False), False, 1, "Do not delete", "may now"),

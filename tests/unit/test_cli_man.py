@@ -16,6 +16,7 @@ import pytest
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import root
 from dicomwatchd.cli.archive_access import ArchiveOptions
+from dicomwatchd.cli.lazy import DefaultGroup
 from dicomwatchd.config import Config
 
 MAN = Path(__file__).parents[2] / "docs" / "man"
@@ -39,6 +40,8 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
     for name in group.list_commands(context):
         command = group.get_command(context, name)
         assert command is not None
+        if isinstance(command, DefaultGroup):
+            yield path + name, command.default
         if isinstance(command, click.Group):
             yield from commands(command, f"{path}{name} ")
         else:
@@ -60,7 +63,7 @@ ARCHIVE = {"--" + name.replace("_", "-") for name in ArchiveOptions.__dataclass_
 def test_the_page_has_every_command_with_its_options_and_no_other() -> None:
     text = page("dicomwatchctl.1")
     described = {
-        re.split(r" (?=\[|STUDY|FOLDER|--)", heading)[0]: heading + body
+        re.split(r" (?=\[|STUDY|FOLDER|ID|--)", heading)[0]: heading + body
         for heading, body in sections(sections(text, "SH")["COMMANDS"], "SS").items()
     }
     existing = dict(commands(root))
@@ -84,7 +87,9 @@ def test_the_shared_options_are_described() -> None:
 def test_options_of_one_command_are_explained_and_not_only_named() -> None:
     described = sections(sections(page("dicomwatchctl.1"), "SH")["COMMANDS"], "SS")
     for name, command in commands(root):
-        body = next(body for heading, body in described.items() if heading.split(" [")[0].startswith(name))
+        body = next(
+            body for heading, body in described.items() if re.split(r" (?=\[|STUDY|FOLDER|ID|--)", heading)[0] == name
+        )
         for option in options_of(command) - ARCHIVE - SHARED:
             assert re.search(rf"^\.B\w* .*{re.escape(option)}\b", body, flags=re.MULTILINE), (name, option)
 

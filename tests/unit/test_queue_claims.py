@@ -9,7 +9,7 @@ import pytest
 
 from dicomwatchd.errors import ClaimLost, DicomwatchdError
 from dicomwatchd.model import SHIPPING, TRANSITIONS, FileState, StudyEvent, StudyState, Uid, advance
-from dicomwatchd.queue.rows import Claim, LocalFile, Proven
+from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Root
 from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
 from dicomwatchd.queue.transitions import move
 from tests.unit.queues import STUDY, Bench, digest, receipt
@@ -192,9 +192,9 @@ def test_a_file_that_was_replaced_while_it_was_purged_is_not_kept_in_the_new_one
 
 
 def test_the_number_of_a_source_is_never_given_again(bench: Bench) -> None:
-    first = bench.queue.arrivals.add_source("upload-1", b"/u1", "upload")
-    bench.queue.uploads.conclude(first.source_id)
-    second = bench.queue.arrivals.add_source("upload-2", b"/u2", "upload")
+    first = bench.queue.uploads.begin("upload-1", b"/u1", Root(1, 2, ""), delete=False).source
+    assert bench.queue.uploads.end(first.source_id, {}, unfinished=False)
+    second = bench.queue.uploads.begin("upload-2", b"/u2", Root(1, 2, ""), delete=False).source
     assert second.source_id > first.source_id
 
 

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState, Uid
-from dicomwatchd.queue.rows import Arrival
+from dicomwatchd.queue.rows import Arrival, Root
 from dicomwatchd.queue.schema import open_writer
 from dicomwatchd.queue.steps import STEPS
 from tests.unit.queues import STUDY, Bench
 
 #: Tables that hold a row for each file, study, series, deletion or change of state.
-LARGE = frozenset({"files", "studies", "series", "arrivals", "transitions", "shipments", "audit", "upload_results"})
+LARGE = frozenset(
+    {"files", "studies", "series", "arrivals", "transitions", "shipments", "audit", "upload_results", "uploads"}
+)
 #: Indexes of what is in a certain state: walked whole, they hold only what is asked for.
 SMALL = frozenset({"files_aside", "files_quarantined", "studies_by_turn", "arrivals_quiet"})
 
@@ -181,7 +183,7 @@ def test_the_counts_are_what_a_count_would_find(bench: Bench) -> None:
         work(bench)
         assert counted(bench) == found(bench), work.__name__
         looks += len(found(bench))
-    other = bench.queue.arrivals.add_source("ct2", b"/other", "upload")
+    other = bench.queue.uploads.begin("upload-2", b"/other", Root(1, 2, ""), delete=False).source
     bench.add("IM1", "IM2", study="1.2.2", source=other)
     bench.queue.arrivals.add(
         other.source_id, [Arrival(b"A", b"IM1", bench.identity(7), FileState.QUARANTINED, code="x", reason="x")], 0
@@ -195,7 +197,7 @@ def test_the_counts_are_what_a_count_would_find(bench: Bench) -> None:
     bench.queue.shipments.forget(claim, [ready])
     assert counted(bench) == found(bench)
     bench.queue.arrivals.add_source("ct1", b"/moved", "inbox")
-    bench.queue.uploads.conclude(other.source_id)
+    assert bench.queue.uploads.end(other.source_id, {}, unfinished=True)
     assert counted(bench) == found(bench)
     assert looks > 5
 

@@ -62,6 +62,11 @@ def test_nothing_is_lost(version: int, tmp_path: Path) -> None:
     assert all(before[name] for name in before if name != "sqlite_sequence"), "every table has something in it"
     open_writer(tmp_path).close()
     after = rows(tmp_path)
+    # What was deleted of a folder that was handed in is counted, file by file no more.
+    results = before.pop("upload_results")
+    deleted = [row for row in results if row["outcome"] == "deleted"]
+    assert [row for row in results if row not in deleted + after["upload_results"]] == []
+    assert sum(int(str(row["deleted_files"])) for row in after["uploads"]) >= len(deleted) > 0
     for table, known in before.items():
         kept = [{name: row[name] for name in known[0]} for row in after[table]]
         assert [row for row in known if row not in kept] == [], table

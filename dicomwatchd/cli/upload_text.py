@@ -1,0 +1,110 @@
+"""What an upload's result means for somebody who wonders whether the CD may go back to the patient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dicomwatchd.cli import output
+
+_LISTED_FAILURES = 20
+
+
+def all_verified(result: dict[str, Any]) -> bool:
+    """Whether the daemon says that everything in the folder was seen and every single file is verified, and does not
+    contradict itself. No file at all is no success.
+
+    A DICOMDIR, counted as ignored where the daemon counts it, is a table of contents and no file to archive.
+    """
+    files, verified, ignored = (_number(result, name) for name in ("files", "verified", "ignored"))
+    return (
+        result.get("done") is True
+        and result.get("complete") is True
+        and verified > 0
+        and verified + ignored == files
+        and not result.get("failed")
+        and not result.get("failed_files")
+    )
+
+
+def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
+    """The result in plain words. That something may be deleted is said of what is `all_verified` only."""
+    files = _number(result, "files") - _number(result, "ignored")
+    verified, deleted = _number(result, "verified"), _number(result, "deleted")
+    if not result.get("done"):
+        return _under_way(result, files, verified)
+    if result.get("outcome") == "cancelled":
+        return [
+            f"The upload was cancelled. {verified:,} of the {output.count(files, 'file')} found till then "
+            f"{_are(verified)} verified in the archive and will stay there.",
+            _fate(deleted),
+            "Do not delete what is left: the archive may not hold all of it.",
+        ]
+    if all_verified(result):
+        return _all_is_there(result, files, deleted, delete=delete)
+    failed, count = list(result.get("failed") or []), _number(result, "failed_files")
+    if files == 0 and not failed and not count and result.get("outcome") != "vanished":
+        return ["The folder holds no file that could be archived. Nothing was archived and nothing deleted."]
+    lines = []
+    if result.get("outcome") == "vanished":
+        lines.append(
+            "The folder has vanished (taken out, unmounted or removed?) and did not come back in time; the upload has"
+            " ended. Hand it in again when it is back."
+        )
+    lines.append(f"{verified:,} of {output.count(files, 'file')} {_are(verified)} verified in the archive.")
+    if failed:
+        lines.append("Not archived, or not as it was when it was:")
+    for item in failed[:_LISTED_FAILURES]:
+        name = output.clean(item.get("name")) or "the folder itself"
+        lines.append(f"  {name}: {output.clean(item.get('reason'))}")
+    if (rest := max(count, len(failed)) - min(len(failed), _LISTED_FAILURES)) > 0:
+        more = "all of them" if len(failed) >= count else f"{len(failed):,} of them"
+        lines.append(f"  ... and {rest:,} more; --json lists {more}")
+    lines.append(_fate(deleted))
+    lines.append("Do not delete what is left: the archive does not hold all of it.")
+    return lines
+
+
+def _under_way(result: dict[str, Any], files: int, verified: int) -> list[str]:
+    if result.get("phase") == "cancelling":
+        return [
+            "The upload is being cancelled: what it was about to delete is being finished, and nothing more is begun.",
+            "Do not delete anything yet. `dicomwatchctl upload show` tells when it has ended.",
+        ]
+    lines = [
+        f"The daemon has taken the folder over; so far {verified:,} of {output.count(files, 'file')} "
+        f"{_are(verified)} verified in the archive.",
+        "Do not delete anything yet. The same command with --wait tells when all are verified.",
+    ]
+    if result.get("phase") == "waiting for the folder":
+        lines.insert(1, "The folder is not there now; if it does not come back within 10 minutes, the upload ends.")
+    return lines
+
+
+def _all_is_there(result: dict[str, Any], files: int, deleted: int, *, delete: bool) -> list[str]:
+    whole = "The one file is" if files == 1 else f"All {files:,} files are"
+    if deleted >= files:
+        fate = "The local copies are deleted."
+    elif delete or deleted:
+        fate = f"{deleted:,} of the local copies are deleted; the others are still there."
+    elif result.get("deletable") is True:
+        fate = "The folder was left as it is; the local copies may now be deleted."
+    else:
+        fate = "The folder was left as it is."
+    lines = [f"{whole} verified in the archive. {fate}"]
+    if result.get("ignored"):
+        lines.append("A DICOMDIR, which only lists the files beside it, is not archived and was left.")
+    return lines
+
+
+def _fate(deleted: int) -> str:
+    if deleted:
+        return f"{deleted:,} local copies, all of verified files, are deleted; the others are still there."
+    return "No local copy was deleted."
+
+
+def _number(result: dict[str, Any], name: str) -> int:
+    return int(result.get(name) or 0)
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

@@ -1,0 +1,204 @@
+"""The last look at a folder that was handed in: is every single thing in it accounted for?
+
+What follows from its answer is a person who deletes the folder, so it believes nothing that was found before: it walks
+the folder once more by itself, by open directories and without following a link, and compares every entry with the
+outcome that is on record for this very file (device, inode, size, both times). Whatever it cannot list, cannot look at
+or does not find on record as archived is named, with what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from dicomwatchd.errors import Transient
+from dicomwatchd.intake.mounts import root_of
+from dicomwatchd.intake.scan import MAX_DEPTH, join
+from dicomwatchd.localfiles import ASIDE, directory
+from dicomwatchd.model import FileIdentity, FileState
+from dicomwatchd.queue.rows import UNREADABLE, Known, Root, identity_text
+from dicomwatchd.queue.uploads import LISTED, Named
+
+AGAIN = "then hand the folder in again"
+UNLISTED = "the daemon may not list this folder, nothing below it was seen; give its user read access, " + AGAIN
+BROKEN = "cannot be read ({errno}): a scratched disc or a failing drive? copy it from another drive, " + AGAIN
+TOO_DEEP = f"lies more than {MAX_DEPTH} folders deep, nothing below it was seen; hand it in by itself"
+NOT_ASKED = "cannot be looked at ({errno}); mend that, " + AGAIN
+PRIVATE = "lies in a private folder of dicomwatchd and is not archived; move it out of there, " + AGAIN
+CAME_LATER = "is not archived: it came late, or is still being written or held open; close it, " + AGAIN
+CHANGED = "has changed since it was archived; " + AGAIN.removeprefix("then ")
+NOT_ENDED = "is not archived yet; " + AGAIN.removeprefix("then ")
+VANISHED = {
+    "seen": "was there, and vanished before it was archived; look for it",
+    "verified": "is archived, and vanished from the folder since; nothing of the daemon has taken it away",
+    "unknown": "is archived; after a crash nobody can tell whether the local copy was deleted",
+}
+EXCHANGED = "the folder is another one than the one that was handed in"
+
+
+@dataclass(slots=True)
+class Findings:
+    """``named`` are the first of ``odd`` things that are not accounted for. ``archived`` files are there as they were
+    archived, ``ignored`` are tables of contents, ``barred`` are those that the queue itself has named (quarantine).
+    ``news``: the intake may take up something of it yet."""
+
+    archived: int = 0
+    ignored: int = 0
+    barred: int = 0
+    odd: int = 0
+    named: list[Named] = field(default_factory=list)
+    news: bool = False
+
+    def name(self, path: bytes, why: str, *, news: bool = False) -> None:
+        self.odd += 1
+        self.news = self.news or news
+        if len(self.named) < LISTED:
+            self.named.append((path, why))
+
+    @property
+    def accounted_for(self) -> bool:
+        return not self.odd and not self.barred
+
+
+class LastLook:
+    """Run once, on the thread of the folder's intake; then ``findings`` is there, or ``failed`` says that the state did
+    not answer. ``known`` tells what is on record of the files directly in a directory, ``directories`` where files are
+    known, ``vanished`` what was seen once and is known no more, ``unread`` the errno of what could not be read."""
+
+    def __init__(
+        self,
+        root: Root | None,
+        known: Callable[[bytes], Mapping[bytes, Known]],
+        directories: Callable[[], list[bytes]],
+        vanished: Callable[[int], tuple[int, list[tuple[bytes, str]]]],
+        unread: Callable[[], Mapping[bytes, int]],
+    ) -> None:
+        self._root, self._known, self._directories, self._vanished = root, known, directories, vanished
+        self._unread = unread
+        self.findings: Findings | None = None
+        self.failed = False
+
+    def __call__(self, root_fd: int, beat: Callable[[], None]) -> None:
+        """Raises Transient when the state cannot be read."""
+        try:
+            self.findings = self._look(root_fd, beat)
+        except Transient:
+            self.failed = True
+            raise
+
+    def _look(self, root_fd: int, beat: Callable[[], None]) -> Findings:
+        findings = Findings()
+        if self._root is None or not root_of(root_fd).is_same(self._root):
+            findings.name(b"", EXCHANGED)
+            return findings
+        unread = self._unread()
+        seen: set[bytes] = set()
+        todo = [b""]
+        while todo:
+            beat()
+            parent = todo.pop()
+            seen.add(parent)
+            below = self._one_directory(root_fd, parent, unread, findings)
+            if below and parent.count(b"/") >= MAX_DEPTH:
+                findings.name(parent, TOO_DEEP)
+                continue
+            todo.extend(join(parent, name) for name in below)
+        for parent in self._directories():
+            if parent not in seen:
+                for name, one in self._known(parent).items():
+                    if _is_of_a_file(one):
+                        findings.name(join(parent, name), VANISHED[_how_far(one)], news=True)
+        count, gone = self._vanished(LISTED)
+        for path, how_far in gone:
+            findings.name(path, VANISHED[how_far])
+        findings.odd += count - len(gone)
+        return findings
+
+    def _one_directory(
+        self, root_fd: int, parent: bytes, unread: Mapping[bytes, int], findings: Findings
+    ) -> list[bytes]:
+        """Compares one directory with what is on record; returns the directories in it."""
+        below: list[bytes] = []
+        here: dict[bytes, str] = {}
+        try:
+            with directory(root_fd, parent) as fd, os.scandir(fd) as entries:
+                for entry in entries:
+                    name = os.fsencode(entry.name)
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except OSError as error:
+                        _trouble(findings, join(parent, name), error, NOT_ASKED)
+                        continue
+                    if name.startswith(ASIDE):
+                        self._private(root_fd, join(parent, name), stat.S_ISDIR(found.st_mode), findings)
+                    elif stat.S_ISDIR(found.st_mode):
+                        below.append(name)
+                    else:
+                        here[name] = identity_text(FileIdentity.of(found))
+        except OSError as error:
+            _trouble(findings, parent, error, UNLISTED if error.errno in (errno.EACCES, errno.EPERM) else BROKEN)
+            return []
+        known = self._known(parent)
+        for name, identity in here.items():
+            _compare(findings, join(parent, name), identity, known.get(name), unread)
+        for name, one in known.items():
+            if name not in here and _is_of_a_file(one):
+                findings.name(join(parent, name), VANISHED[_how_far(one)], news=True)
+        return sorted(below, reverse=True)
+
+    def _private(self, root_fd: int, path: bytes, is_directory: bool, findings: Findings) -> None:
+        """What lies aside is nobody's archived file; an empty private folder is nothing."""
+        if not is_directory:
+            findings.name(path, PRIVATE)
+            return
+        try:
+            with directory(root_fd, path) as fd, os.scandir(fd) as entries:
+                below = [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
+        except OSError as error:
+            _trouble(findings, path, error, UNLISTED)
+            return
+        for name, deeper in below:
+            if path.count(b"/") >= MAX_DEPTH:
+                findings.name(path, TOO_DEEP)
+                return
+            self._private(root_fd, join(path, name), deeper, findings)
+
+
+def _compare(findings: Findings, path: bytes, identity: str, known: Known | None, unread: Mapping[bytes, int]) -> None:
+    if known is not None and known.code == UNREADABLE:
+        findings.name(path, BROKEN.format(errno="the medium reports an error"))
+    elif known is None or known.state is FileState.ASIDE:
+        if (number := unread.get(path)) is not None:
+            findings.name(path, BROKEN.format(errno=errno.errorcode.get(number, number)))
+        else:
+            findings.name(path, CAME_LATER, news=True)
+    elif known.identity != identity:
+        findings.name(path, CHANGED, news=True)
+    elif known.state is FileState.KEPT:
+        findings.archived += 1
+    elif known.state is FileState.IGNORED:
+        findings.ignored += 1
+    elif known.state is FileState.QUARANTINED:
+        findings.barred += 1
+    else:
+        findings.name(path, NOT_ENDED, news=True)
+
+
+def _trouble(findings: Findings, path: bytes, error: OSError, why: str) -> None:
+    """What is gone by now is looked for again by the intake; the rest stays as it is until somebody mends it."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
+        findings.name(path, VANISHED["seen"], news=True)
+        return
+    findings.name(path, why.format(errno=errno.errorcode.get(error.errno or 0, str(error.errno))))
+
+
+def _is_of_a_file(one: Known) -> bool:
+    """Not of one that is on its way out, nor of what could not be looked at."""
+    return one.state is not FileState.ASIDE and one.code != UNREADABLE
+
+
+def _how_far(one: Known) -> str:
+    return "verified" if one.state is FileState.KEPT else "seen"

@@ -1,0 +1,107 @@
+"""What is said of an upload while it runs, and once it has ended: to whoever handed the folder in, never to a log."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from dicomwatchd.intake.lastlook import Findings
+from dicomwatchd.localfiles import printable
+from dicomwatchd.ports import timestamp
+from dicomwatchd.queue.uploads import LISTED, Known, Named, Upload, UploadProgress
+
+#: How an upload ends.
+FINISHED, CANCELLED, GONE = "finished", "cancelled", "vanished"
+
+
+def of_running(upload: Upload, progress: UploadProgress, failed: list[Named], phase: str) -> dict[str, Any]:
+    """How far it is. Nothing in it lets anybody delete anything."""
+    return _describe(upload, progress, failed, progress.failed, phase)
+
+
+def of_ended(
+    upload: Upload,
+    progress: UploadProgress,
+    failed: list[Named],
+    outcome: str,
+    findings: Findings | None,
+    now: float,
+) -> dict[str, Any]:
+    """Its result. ``complete`` is the word that a person may delete on: the last look has met everything below the
+    folder, and each file of it is on record as archived; it is never said of an upload that was broken off."""
+    named = [*failed, *(findings.named if findings is not None else ())]
+    count = progress.failed + (findings.odd if findings is not None else 0)
+    complete = (
+        outcome == FINISHED
+        and findings is not None
+        and findings.accounted_for
+        and not count
+        and progress.verified == findings.archived + progress.deleted
+        and progress.ignored == findings.ignored
+        and progress.verified + progress.ignored == progress.files
+        and progress.verified > 0
+    )
+    return {
+        **_describe(upload, progress, named, count, outcome),
+        "done": True,
+        "outcome": outcome,
+        "complete": complete,
+        "deletable": complete,
+        "ended_at": timestamp(now),
+    }
+
+
+def summary(known: Known, progress: UploadProgress | None) -> dict[str, Any]:
+    """A line of the list. ``progress`` is that of an upload that has not ended."""
+    upload = known.upload
+    if known.result is not None:
+        figures = {name: known.result[name] for name in ("outcome", "files", "verified", "deleted", "failed_files")}
+        deletable = known.result["deletable"]
+    else:
+        figures = {"outcome": None, "files": 0, "verified": 0, "deleted": 0, "failed_files": 0}
+        if progress is not None:
+            figures |= {
+                "files": progress.files,
+                "verified": progress.verified,
+                "deleted": progress.deleted,
+                "failed_files": progress.failed,
+            }
+        deletable = False
+    return {
+        "upload_id": upload.source.name,
+        "path": os.fsdecode(upload.source.path),
+        "delete": upload.source.delete_local,
+        "state": upload.stage,
+        "started_at": timestamp(upload.started_at),
+        "ended_at": None if known.ended_at is None else timestamp(known.ended_at),
+        **figures,
+        "deletable": deletable,
+    }
+
+
+def _describe(
+    upload: Upload, progress: UploadProgress, named: Iterable[Named], count: int, phase: str
+) -> dict[str, Any]:
+    return {
+        "upload_id": upload.source.name,
+        "path": os.fsdecode(upload.source.path),
+        "delete": upload.source.delete_local,
+        "started_at": timestamp(upload.started_at),
+        "ended_at": None,
+        "done": False,
+        "outcome": None,
+        "phase": phase,
+        "files": progress.files,
+        "files_total": progress.files,
+        "files_done": progress.verified + progress.failed + progress.ignored,
+        "bytes_total": progress.size_bytes,
+        "bytes_done": progress.verified_size_bytes,
+        "verified": progress.verified,
+        "ignored": progress.ignored,
+        "deleted": progress.deleted,
+        "complete": False,
+        "deletable": False,
+        "failed": [{"name": printable(name), "reason": reason} for name, reason in list(named)[:LISTED]],
+        "failed_files": count,
+    }
