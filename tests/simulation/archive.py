@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import Query, StudyRecord
@@ -28,7 +29,10 @@ class Shelf:
         self.capabilities = capabilities
         self.objects: dict[str, bytes] = {}
         self._known: dict[str, tuple[bytes, frozenset[str]]] = {}
-        self.versions: dict[str, str] = {}
+        self.versions: dict[str, str] = {}  # key to the current one
+        self._older: dict[tuple[str, str], bytes] = {}
+        self._numbers = 0
+        self.meddled: set[str] = set()  # keys that somebody has deleted or overwritten
         self.damaged: set[str] = set()  # keys that were given other bytes than were sent
         self.lost: set[str] = set()  # keys whose first object is gone
         self.unseen: set[str] = set()  # keys that nobody has looked at since they were made
@@ -36,9 +40,22 @@ class Shelf:
     def create(self, key: str, data: bytes) -> bool:
         if key in self.objects:
             return False
-        self.objects[key] = data
-        self.versions[key] = f"v{len(self.versions) + 1}"
+        self._make_current(key, data)
         return True
+
+    def _make_current(self, key: str, data: bytes) -> None:
+        self._numbers += 1
+        self.objects[key] = data
+        self.versions[key] = f"v{self._numbers}"
+
+    def cover(self, key: str, data: bytes | None) -> None:
+        """Somebody deletes an object (None), or writes another one over it: the old version stays below."""
+        self._older[key, self.versions[key]] = self.objects[key]
+        self.meddled.add(key)
+        self.lose(key)
+        if data is not None:
+            self._make_current(key, data)
+            self.damaged.add(key)
 
     def held(self) -> set[str]:
         """The SHA-256 of everything that is under a key of its own, by itself or in a bundle."""
@@ -52,6 +69,11 @@ class Shelf:
             self._known[key] = known = data, frozenset([mine, *map(_sha256, inside)] if mine in key else ())
         return known[1]
 
+    def instances(self, key: str, data: bytes) -> frozenset[str]:
+        """The SHA-256 of each instance under this key, if it holds what it names."""
+        found = self._contents(key, data)
+        return found - {_sha256(data)} if key.endswith(".tar") else found
+
     def lose(self, key: str) -> None:
         self.objects.pop(key, None)
         self.damaged.discard(key)
@@ -62,20 +84,26 @@ class Shelf:
         return receipt(self, key, data, self.create(key, data))
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
-        data = self.objects.get(key)
-        if data is None or version_id not in (None, self.versions[key]):
+        data = self._version(key, version_id)
+        if data is None:
             return None
         return StoredObject(
             key,
             len(data),
+            version_id=version_id or self.versions[key] if "versions" in self.capabilities.details else None,
             etag=_md5(data),
             checksum=f"sha256:{_sha256(data)}" if self.capabilities.checksum_on_head else None,
         )
 
+    def _version(self, key: str, version_id: str | None) -> bytes | None:
+        if version_id in (None, self.versions.get(key)):
+            return self.objects.get(key)
+        return self._older.get((key, version_id or ""))
+
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         for key in sorted(self.objects):
             if key.startswith(prefix) and (seen := self.head(key)) is not None:
-                yield seen
+                yield replace(seen, version_id=None)
 
     def read(
         self,
@@ -86,9 +114,10 @@ class Shelf:
         length_bytes: int | None = None,
         room: memoryview | None = None,
     ) -> Iterator[bytes]:
-        if self.head(key, version_id) is None:
+        found = self._version(key, version_id)
+        if found is None:
             raise Permanent("there is no such object", code="no-such-object")
-        data = part(self.objects[key], offset_bytes, length_bytes)
+        data = part(found, offset_bytes, length_bytes)
         for offset in range(0, len(data), 256):
             yield data[offset : offset + 256]
 

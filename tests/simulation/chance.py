@@ -106,14 +106,23 @@ class More:
     daemons: int
     #: Whether the inboxes' file system knows a rename that replaces nothing.
     strict_rename: bool
+    #: Folders are handed in.
+    uploads: bool
+    #: Somebody deletes and overwrites objects of a versioned store.
+    meddles: bool
+    #: Inboxes are mounted anew, under other device numbers.
+    remounts: bool
     #: Time passes by days, for months.
     months: bool
 
     @classmethod
-    def drawn(cls, random: Random) -> More:
+    def drawn(cls, random: Random, plan: Plan) -> More:
         return cls(
             daemons=1 + (random.random() < 0.12),
             strict_rename=random.random() < 0.8,
+            uploads=random.random() < 0.2,
+            meddles=random.random() < 0.7 and plan.versions and None not in plan.keep_seconds,
+            remounts=random.random() < 0.15,
             months=random.random() < 0.015,
         )
 
@@ -155,7 +164,7 @@ class Fate:
         self.random = Random(f"world {seed}")
         # The layout from a number of its own: the world of a seed is the same in both.
         self.plan = Plan.drawn(self.random, Random(f"layout {seed}"))
-        self.more = More.drawn(Random(f"more {seed}"))
+        self.more = More.drawn(Random(f"more {seed}"), self.plan)
         self.clock = VirtualClock()
         self.trace = trace
         self.at_work: list[Mortal] = []  # the processes that are in the midst of a call, the innermost last

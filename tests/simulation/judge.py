@@ -50,7 +50,7 @@ class Judge:
         for key, data in shelf.objects.items():
             if key not in self._ever:
                 self._ever[key], self._held[key] = _sha256(data), data
-        found = self._contents()
+        found = self._contents(handed=True)
         for inode, data in self._folders.ledger.items():
             if found.get(inode) != data:
                 what = "is gone" if inode not in found else "has changed"
@@ -58,10 +58,12 @@ class Judge:
         if self._unlinked() - shelf.held():
             raise Violation("something was deleted that the store does not hold")
 
-    def _contents(self) -> dict[int, bytes]:
-        """By inode, everything in the inboxes, set aside or not."""
+    def _contents(self, *, handed: bool) -> dict[int, bytes]:
+        """By inode, everything in the inboxes, set aside or not; and in the folders that were handed in, if asked."""
         found: dict[int, bytes] = {}
         todo = [os.fspath(self._folders.away.get(root, root)) for root in self._folders.roots]
+        if handed:
+            todo += [os.fspath(path) for path in self._folders.handed if path.is_dir()]
         while todo:
             with os.scandir(todo.pop()) as entries:
                 for entry in entries:
@@ -78,7 +80,7 @@ class Judge:
     def in_the_end(self) -> None:
         """In the end everything has arrived, and everything agrees."""
         held = self._shelf.held()
-        for data in self._contents().values():
+        for data in self._contents(handed=False).values():
             digest = _sha256(data)
             if data in self._folders.valid and digest not in held:
                 raise Violation("a whole instance did not arrive")
@@ -140,7 +142,11 @@ class Judge:
             if item.offset_bytes is not None:
                 data = part(data, item.offset_bytes, item.size_bytes)
             if _sha256(data) != item.sha256:
+                if item.key in self._shelf.meddled:
+                    return {item.sha256 for item in manifest.instances}  # and the local file was taken away, too
                 raise Violation("a manifest lists an object that does not hold its bytes")
+            if item.version_id not in (None, self._shelf.versions[item.key]):
+                raise Violation("a manifest names a version that is not the current one")
         counter = iter(range(1 << 30))
         fetcher = Fetcher(
             self._shelf,

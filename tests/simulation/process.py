@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from dicomwatchd import composition
 from dicomwatchd import queue as queues
@@ -26,6 +27,9 @@ from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, Simu
 from tests.simulation.chance import Fate, Killed, Violation
 from tests.simulation.folders import Folders
 from tests.simulation.hooks import HookedDatabase
+
+#: In the place of a source's id: the threads of all uploads.
+UPLOADS = -3
 
 
 class Process:
@@ -52,8 +56,10 @@ class Process:
         self.fatal: DicomwatchdError | None = None
         self.dead = False  # killed; see Fate.at
         self.starts = 0
+        self.upload_looks = 0  # how often it has begun to look at what was handed in
         self.unlinked: list[str] = []  # SHA-256 of what was deleted, in order
         self.parked: dict[str, str] = {}
+        self._too_old: list[str] = []
         self._busy: set[int] = set()
         self._up = False
 
@@ -180,6 +186,57 @@ class Process:
         with self._at_work():
             self.parts.queue.shipments.retry(study_uid)
 
+    def uploads(self) -> None:
+        """The threads of the uploads, each one step, and what the supervisor does soon after."""
+        parts = self.parts
+        if parts is None or not self._may_work() or UPLOADS in self._busy:
+            return
+        self._busy.add(UPLOADS)
+        self.upload_looks += 1
+        try:
+            with self._at_work():
+                for intake in parts.every_intake():
+                    if intake.source.source_id not in parts.intakes:
+                        self._fate.trace.add("upload")
+                        intake.step()
+        finally:
+            self._busy.discard(UPLOADS)
+        self.tend()
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether it answers at its control socket."""
+        return self._may_work()
+
+    @property
+    def is_at_work(self) -> bool:
+        return self in self._fate.at_work
+
+    def hand_in(self, path: Path, *, delete: bool) -> str:
+        """`dicomwatchctl upload`; returns its id, "" if the daemon died over it. Raises Permanent."""
+        assert self.parts is not None
+        answers = [""]
+        with self._at_work():
+            answers.append(self.parts.uploads.start(os.fspath(path), delete=delete))
+        return answers[-1]
+
+    def cancel_upload(self, name: str) -> bool:
+        """`dicomwatchctl upload cancel`; whether the daemon has answered."""
+        assert self.parts is not None
+        answers = [False]
+        with self._at_work():
+            self.parts.uploads.cancel(name)
+            answers.append(True)
+        return answers[-1]
+
+    def upload_result(self, name: str) -> dict[str, Any] | None:
+        """What is known of an upload that has ended."""
+        assert self.parts is not None
+        known = self.parts.queue.uploads.known(name)
+        if known is None:
+            raise Violation("an upload is not known any more")
+        return known.result
+
     @property
     def at_rest(self) -> bool:
         return self.parts is not None and self.parts.at_rest
@@ -211,14 +268,18 @@ class Process:
 
     # -- the deletion -----------------------------------------------------------------------------------------------
 
-    def begins(self, proof_of_it: DeletionProof, path: Path) -> None:
-        """What the proof rests on was asked for no longer ago than its lifetime, by this process, by its own clock."""
-        self._fate.trace.add("deletes", path.name)
+    @contextmanager
+    def deleting(self, proof_of_it: DeletionProof) -> Iterator[None]:
+        """It begins to delete a file, and may think better of it. What the proof rests on has then been asked for no
+        longer ago than its lifetime, by this process, by its own clock."""
         now = self._fate.clock.now()
         asked = self._store.asked.get((proof_of_it.key, proof_of_it.sha256), [])
-        if not any(0 <= now - at <= LIFETIME_SECONDS for at in asked):
-            ages = ", ".join(f"{now - at:.0f} s" for at in asked[-3:])
-            raise Violation(f"a file is deleted on evidence that is too old: {ages or 'none'}")
+        fresh = any(0 <= now - at <= LIFETIME_SECONDS for at in asked)
+        self._too_old.append("" if fresh else ", ".join(f"{now - at:.0f} s" for at in asked[-3:]) or "none")
+        try:
+            yield
+        finally:
+            self._too_old.pop()
 
     def unlink(self, name: bytes, *, dir_fd: int) -> None:
         """os.unlink as pipeline.proof sees it: what goes has to be in the store, and its deletion on record."""
@@ -231,6 +292,8 @@ class Process:
         finally:
             os.close(fd)
         digest = _sha256(data)
+        if self._too_old[-1]:
+            raise Violation(f"a file is deleted on evidence that is too old: {self._too_old[-1]}")
         if digest not in self._shelf.held():
             raise Violation("a file is deleted that the store does not hold")
         assert self.queue is not None

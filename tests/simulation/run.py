@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from dicomwatchd.model import FileState, Uid
 from tests.simulation.archive import OtherSite, Shelf, SimulatedCatalogue
 from tests.simulation.chance import Fate, Trace, Violation
 from tests.simulation.folders import Folders
+from tests.simulation.handed import HandedIn
 from tests.simulation.hooks import patched
 from tests.simulation.judge import Judge
 from tests.simulation.process import Process
@@ -37,6 +39,9 @@ class Result:
     deleted: int
     parked: int
     duplicates: int
+    uploads: int
+    meddled: int
+    remounts: int
 
 
 def simulate(seed: int, trace: Trace | None = None) -> Result:
@@ -71,6 +76,7 @@ class _Story:
             state.mkdir()
             self._processes.append(Process(state, self._folders, self._shelf, self._catalogue, fate, seed, number))
         self._judge = Judge(root, fate, self._folders, self._shelf, self._catalogue, self._other, self._processes)
+        self._handed = HandedIn(root, fate, self._folders, self._shelf)
         self._parked = 0
         self._kinds: list[tuple[int, Callable[[], None]]] = [
             (40, self._folders.act),
@@ -80,6 +86,12 @@ class _Story:
             (6, self._other_ships),
             (3, self._jump),
         ]
+        if fate.more.uploads:
+            self._kinds += [(6, lambda: self._handed.act(self._one())), (20, self._look_at_uploads)]
+        if fate.more.meddles:
+            self._kinds.append((6, self._meddle))
+        if fate.more.remounts:
+            self._kinds.append((4, self._remount))
         fate.act = self._meanwhile
 
     def told(self) -> Result:
@@ -100,6 +112,7 @@ class _Story:
         action()
         for process in self._processes:
             process.tend()
+        self._judge_uploads()
         self._start_what_is_down()
         self._judge.after_a_step()
 
@@ -154,6 +167,42 @@ class _Story:
             data = folders._make(instance)
         self._other.ship(Uid(instance.study), Uid(instance.series), Uid(instance.sop_instance), data)
 
+    def _look_at_uploads(self) -> None:
+        self._one().uploads()
+        self._judge_uploads()
+
+    def _judge_uploads(self) -> None:
+        if not any(process.is_down for process in self._processes):
+            self._handed.judge()
+
+    def _meddle(self) -> None:
+        """Somebody deletes an object of a versioned store, or writes over it. Only where the daemon can still know, and
+        mend it: the local files are there, and nothing of it is being deleted."""
+        if self._fate.at_work:
+            return
+        here = {hashlib.sha256(data).hexdigest() for data in self._folders.ledger.values()}
+        gone = {digest for _, digest in self._other.shipped}
+        for process in self._processes:
+            gone.update(process.unlinked)
+        known = [
+            key
+            for key, data in sorted(self._shelf.objects.items())
+            if "/manifests/" not in key
+            and (digests := self._shelf.instances(key, data))
+            and digests <= here
+            and not digests & gone
+        ]
+        if known:
+            key = self._fate.random.choice(known)
+            deletes = self._fate.random.random() < 0.6
+            self._fate.trace.add("meddled", deletes, key[-12:])
+            self._shelf.cover(key, None if deletes else b"something else")
+
+    def _remount(self) -> None:
+        if not self._fate.at_work:
+            self._folders.mounts += 1
+            self._fate.trace.add("remounted")
+
     def _come_to_an_end(self) -> None:
         """Nothing goes wrong any more, everybody finishes: now all has to arrive."""
         self._fate.calm = True
@@ -172,6 +221,7 @@ class _Story:
         for process in self._processes:
             for number in range(self._fate.plan.inboxes):
                 process.intake(number)
+            process.uploads()
             process.ship()
             for study_uid, code in sorted(process.parked.items()):
                 if code not in PARKED_BY_DESIGN:
@@ -183,7 +233,7 @@ class _Story:
         return all(process.at_rest for process in self._processes) and not self._open_ends()
 
     def _open_ends(self) -> list[Any]:
-        return [end for process in self._processes for end in self._open_ends_of(process)]
+        return [*self._handed.open, *(end for process in self._processes for end in self._open_ends_of(process))]
 
     @staticmethod
     def _open_ends_of(process: Process) -> list[Any]:
@@ -197,6 +247,7 @@ class _Story:
                 (FileState.KEPT, FileState.QUARANTINED, FileState.IGNORED),
             ).fetchall()
             timers = db.execute("SELECT * FROM arrivals").fetchall()
+            timers += db.execute("SELECT name, stage FROM uploads WHERE stage != 'ended'").fetchall()
         return [tuple(row) for row in (*studies, *files, *timers)]
 
     def _result(self) -> Result:
@@ -217,4 +268,7 @@ class _Story:
             deleted=sum(len(process.unlinked) for process in self._processes),
             parked=self._parked,
             duplicates=undamaged,
+            uploads=len(self._handed.done),
+            meddled=len(self._shelf.meddled),
+            remounts=self._folders.mounts,
         )

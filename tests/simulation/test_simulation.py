@@ -51,6 +51,9 @@ def run_all(seeds: range, name: str) -> None:
             "starts": sum(result.starts for result in results),
             "instances": sum(result.written for result in results),
             "deletions": sum(result.deleted for result in results),
+            "uploads": sum(result.uploads for result in results),
+            "meddled": sum(result.meddled for result in results),
+            "remounts": sum(result.remounts for result in results),
             "parked_by_design": sum(result.parked for result in results),
         },
     ).write()
