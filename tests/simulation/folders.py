@@ -50,6 +50,7 @@ class Folders:
         self.writers: list[Writer] = []
         self.handed: list[Path] = []  # folders that were handed in with `upload`, and what became of them
         self.not_given: set[int] = set()  # inodes of files in them that nobody has asked to be deleted
+        self.reads = 0  # how often the daemon has read what a file is
         self.mounts = 0  # how often everything was mounted anew, under another device number
         self.away: dict[Path, Path] = {}  # inboxes that are not there, and where they are instead
         self.instances: list[Instance] = []

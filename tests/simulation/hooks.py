@@ -149,6 +149,10 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
                 setattr(found, part.name, dict(sorted(value.items())) if isinstance(value, dict) else sorted(value))
         return found
 
+    def counted(*arguments: Any) -> Any:
+        folders.reads += 1
+        return take.take(*arguments)
+
     @contextmanager
     def no_lease(fd: int) -> Iterator[bool]:
         yield False
@@ -162,6 +166,7 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
 
     real_look = scan.look
     put((scan, inboxes), "look", sorted_look)
+    put((inboxes,), "take", counted)
     put((purge,), "delete_on_proof", aimed)
     numbered: dict[str, Callable[..., Any]] = {}
     if fate.more.remounts:

@@ -36,6 +36,7 @@ class Judge:
         self._ever: dict[str, str] = {}  # key to the SHA-256 of what it holds
         self._held: dict[str, bytes] = {}
         self._seen: dict[tuple[int, int, int, int], bytes] = {}
+        self._dues: dict[tuple[object, ...], float] = {}
 
     def after_a_step(self) -> None:
         """After every step: nothing is lost, nothing in the store has changed."""
@@ -57,6 +58,21 @@ class Judge:
                 raise Violation(f"a file {what} that nobody has touched")
         if self._unlinked() - shelf.held():
             raise Violation("something was deleted that the store does not hold")
+        self.due_times()
+
+    def due_times(self) -> None:
+        """When a kept file may go is decided once, whatever mounts and restarts come in between."""
+        for number, process in enumerate(self._processes):
+            if process.queue is None or not any(self._fate.plan.keep_seconds):
+                continue
+            with process.queue._database.read() as db:
+                rows = db.execute(
+                    "SELECT source_id, dir, name, identity, due_at FROM files WHERE state = 'kept' AND due_at > 0"
+                ).fetchall()
+            for source_id, folder, name, identity, due_at in rows:
+                file = (number, source_id, folder, name, identity.partition(":")[2])
+                if due_at > self._dues.setdefault(file, due_at):
+                    raise Violation("the due time of a kept file has moved")
 
     def _contents(self, *, handed: bool) -> dict[int, bytes]:
         """By inode, everything in the inboxes, set aside or not; and in the folders that were handed in, if asked."""

@@ -103,6 +103,8 @@ class _Story:
             for _ in range(self._fate.plan.steps):
                 self._step(self._something)
             self._come_to_an_end()
+            if self._fate.more.remounts:
+                self._remount_at_rest()
             self._judge.in_the_end()
             return self._result()
 
@@ -215,6 +217,18 @@ class _Story:
             if self._finished():
                 return
         raise Violation(f"does not come to an end: {self._open_ends()}")
+
+    def _remount_at_rest(self) -> None:
+        """Whatever is still there is what it was, and is not read again: but for what is tried again at each look."""
+        self._step(self._calm_round)
+        self._folders.reads = 0
+        self._step(self._calm_round)
+        at_each_look = self._folders.reads
+        self._remount()
+        self._folders.reads = 0
+        self._step(self._calm_round)
+        if self._folders.reads > at_each_look:
+            raise Violation("after a remount files are read again")
 
     def _calm_round(self) -> None:
         self._fate.clock.advance(61)
