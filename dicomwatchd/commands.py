@@ -12,6 +12,7 @@ from dicomwatchd.control import Command, text, whole
 from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
+from dicomwatchd.pipeline.proving import Prover, chain_id
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.uploads import LISTED
 from dicomwatchd.uploads import UploadDesk, no_such_upload
@@ -24,9 +25,8 @@ def _study_uid(request: Mapping[str, Any]) -> Uid:
     return Uid(text(request, "study_uid"))
 
 
-def reading(queue: Queue, published: Callable[[], dict[str, Any]]) -> dict[str, Command]:
-    """What the queue alone can answer, whether the daemon runs or not; ``published`` compares the audit chain with what
-    the archive holds of it (anchoring.report)."""
+def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
+    """What can be answered whether the daemon runs or not."""
 
     def list_queue(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.queue(whole(request, "limit", 100))
@@ -41,7 +41,10 @@ def reading(queue: Queue, published: Callable[[], dict[str, Any]]) -> dict[str, 
         return queue.reports.stats(whole(request, "days", 7))
 
     def prove(request: Mapping[str, Any], _progress: Progress) -> Any:
-        return {**queue.audit.proofs(_study_uid(request)), "published": published()}
+        study_uid = _study_uid(request)
+        if "chain" in request:
+            return prover.prove_by_archive(study_uid, chain_id(text(request, "chain")))
+        return prover.prove(study_uid, whole=request.get("whole") is True)
 
     def upload_list(request: Mapping[str, Any], _progress: Progress) -> Any:
         return [
@@ -75,10 +78,10 @@ def commands(
     examine: Callable[[], list[Finding]],
     uploads: UploadDesk,
     wake: Callable[[], None],
-    published: Callable[[], dict[str, Any]],
+    prover: Prover,
 ) -> dict[str, Command]:
     """``live_status`` adds to what the queue says of the inboxes what only the running daemon knows, ``examine`` is
-    what its doctor finds, ``published`` as in `reading`; the rest comes from the queue."""
+    what its doctor finds; the rest comes from the queue."""
 
     def status(_request: Mapping[str, Any], _progress: Progress) -> Any:
         reported = queue.reports.status()
@@ -110,7 +113,7 @@ def commands(
         return [asdict(finding) for finding in examine()]
 
     return {
-        **reading(queue, published),
+        **reading(queue, prover),
         "status": status,
         "retry": retry,
         "upload": upload,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from dicomwatchd import __version__
+from dicomwatchd import __version__, places
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
@@ -24,7 +24,10 @@ from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Workers
+from dicomwatchd.pipeline.proving import Prover
+from dicomwatchd.pipeline.sealing import Sealing
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context, Shipment
+from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.deletions import PendingDeletion
@@ -68,7 +71,8 @@ def plan_of(config: Config) -> Plan:
         if isinstance(part, DirectorySettings | SqliteSettings):
             folders.append(part.path)
     inboxes = tuple(_inbox_plan(inbox, config) for inbox in config.inboxes)
-    return Plan(config.state_directory, inboxes, forbidden=tuple(folders))
+    leading = places.look(folders)
+    return Plan(config.state_directory, inboxes, forbidden=tuple(leading[folder].real for folder in folders))
 
 
 def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
@@ -128,7 +132,7 @@ class Surroundings:
 
 class Parts:
     """One plan, built over an archive that was opened for it. Nothing moves before `begin`; after it, whoever has the
-    parts steps or runs `dispatcher`, `anchoring` and the intakes, and `close` is the end."""
+    parts steps or runs `dispatcher`, `anchoring`, `upkeep` and the intakes, and `close` is the end."""
 
     def __init__(self, plan: Plan, archive: Archive, around: Surroundings) -> None:
         """Opens the state, and brings back what a crash has left aside. Raises Fatal, Transient, ArchiveRefused."""
@@ -171,6 +175,17 @@ class Parts:
         self.anchoring = Anchoring(
             self.queue.audit, archive.store, around.clock, around.log, lambda: self.dispatcher.backoff.in_trouble
         )
+        self.prover = Prover(self.queue.audit, self.queue.segments, archive.store, archive.archive_id)
+        self.sealing = Sealing(
+            self.queue.audit,
+            self.queue.segments,
+            archive.store,
+            lambda: self.anchoring.covered,
+            self.prover.archived,
+            around.log,
+            lambda: self.dispatcher.backoff.in_trouble,
+        )
+        self.upkeep = Upkeep([self.sealing.step])
         self.uploads = UploadDesk(
             self.queue, self._start_upload_intake, plan.forbidden, around.log, around.clock, self._source_ended
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -21,8 +22,10 @@ from pydantic import (
     field_validator,
 )
 
+from dicomwatchd import places
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_yaml
 from dicomwatchd.errors import ConfigError
+from dicomwatchd.places import Place
 
 DEFAULT_PATH = Path("/etc/dicomwatchd/config.yaml")
 
@@ -257,8 +260,10 @@ class Config(_Model):
         return self.control_socket or self.state_directory / SOCKET_NAME
 
 
-def load(path: Path, *, folders: bool = False) -> Config:
-    """Read and check a configuration file; ``folders``: also whether what the daemon needs on disk is there.
+def load(path: Path, *, folders: bool = False, silent: list[str] | None = None) -> Config:
+    """Read and check a configuration file; ``folders``: also whether what the daemon needs on disk is there, and where
+    links lead. What does not answer is let pass, and its place in the file appended to ``silent``. Without ``folders``
+    no file system but the file's own is asked, so that a share that hangs holds up no command.
 
     Raises ConfigError with all problems.
     """
@@ -268,15 +273,19 @@ def load(path: Path, *, folders: bool = False) -> Config:
         raise ConfigError([("", f"cannot be read: {os.strerror(error.errno or 0)}")], source=str(path)) from error
     except UnicodeDecodeError as error:
         raise ConfigError([("", "is not UTF-8 text")], source=str(path)) from error
-    return parse(read_yaml(text, source=str(path)), source=str(path), folders=folders)
+    return parse(read_yaml(text, source=str(path)), source=str(path), folders=folders, silent=silent)
 
 
-def parse(data: Any, *, source: str | None = None, folders: bool = False) -> Config:
+def parse(data: Any, *, source: str | None = None, folders: bool = False, silent: list[str] | None = None) -> Config:
     """A configuration from plain data, as `load`. Raises ConfigError with all problems."""
     if not isinstance(data, dict):
         raise ConfigError([("", "must be a mapping with archive: and inboxes:")], source=source)
     # Not on the finished model: there is none when anything is wrong, and all problems are wanted at once.
-    problems = [*_cross_checks(data), *(_missing_folders(data) if folders else ())]
+    named = dict(_named_folders(data))
+    found = places.look(named.values()) if folders else {}
+    problems = [*_cross_checks(data, found), *(_missing_folders(data, named, found) if folders else ())]
+    if silent is not None:
+        silent += [where for where, path in named.items() if folders and not found[path].answers]
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -287,73 +296,64 @@ def parse(data: Any, *, source: str | None = None, folders: bool = False) -> Con
     return config
 
 
-def _missing_folders(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
-    """What the daemon needs on disk and is not there. Raw data, as in `_cross_checks`."""
-    inboxes = data.get("inboxes")
-    if not inboxes:
-        yield "inboxes", "must name at least one inbox"
-    named = []
-    if isinstance(inboxes, list | tuple):
-        named += [
-            (f"inboxes[{index}].path", box["path"])
-            for index, box in enumerate(inboxes)
-            if isinstance(box, dict) and box.get("path")
-        ]
-    named.append(("state_directory", data.get("state_directory", Config.model_fields["state_directory"].default)))
-    for where, path in named:
-        # Not Path.is_dir(), which raises where a folder above may not be entered or a name is too long.
-        if isinstance(path, str | Path) and not os.path.isdir(path):  # noqa: PTH112
-            yield where, "is not a folder"
-
-
-def _cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
-    """What no field can see by itself. ``data`` may be anything; what is wrong in itself is passed over."""
+def _named_folders(data: dict[Any, Any]) -> Iterator[tuple[str, Path]]:
+    """Every path that must not lie in another: (place in the file, path). Raw data, as in `_cross_checks`."""
     inboxes = data.get("inboxes")
     boxes = [box if isinstance(box, dict) else {} for box in inboxes] if isinstance(inboxes, list | tuple) else []
-    places = [
-        (f"inboxes[{index}].path", path)
-        for index, path in enumerate(_real_path(box.get("path")) for box in boxes)
-        if path is not None
-    ]
-    for index, (where, path) in enumerate(places):
-        yield from ((where, f"overlaps {other}") for other, place in places[:index] if _overlap(path, place))
-    names = [box.get("name") for box in boxes]
-    for index, name in enumerate(names):
-        if isinstance(name, str) and names.index(name) != index:
-            yield f"inboxes[{index}].name", f"is used by inboxes[{names.index(name)}] already"
-
     archive = data.get("archive")
     store, catalogue = (
         part if isinstance(part, dict) else {}
         for part in ((archive.get("store"), archive.get("catalogue")) if isinstance(archive, dict) else (None, None))
     )
-    state = data.get("state_directory", Config.model_fields["state_directory"].default)
-    socket = data.get("control_socket")
-    own = [
-        ("state_directory", state),
-        ("control_socket", socket),
+    named = [
+        *((f"inboxes[{index}].path", box.get("path")) for index, box in enumerate(boxes)),
+        ("state_directory", data.get("state_directory", Config.model_fields["state_directory"].default)),
+        ("control_socket", data.get("control_socket")),
         ("archive.store.path", store.get("path") if store.get("kind") == "directory" else None),
         ("archive.catalogue.path", catalogue.get("path") if catalogue.get("kind") == "sqlite" else None),
     ]
-    for where, given in own:
-        ours = _real_path(given)
-        yield from (
-            (where, f"overlaps {inbox}") for inbox, place in places if ours is not None and _overlap(ours, place)
-        )
+    for where, given in named:
+        if isinstance(given, str | Path):
+            with suppress(ValueError):
+                yield where, _plain_path(Path(given))
+
+
+def _missing_folders(
+    data: dict[Any, Any], named: dict[str, Path], found: dict[Path, Place]
+) -> Iterator[tuple[str, str]]:
+    """What the daemon needs on disk and is not there."""
+    if not data.get("inboxes"):
+        yield "inboxes", "must name at least one inbox"
+    for where, path in named.items():
+        if where.startswith(("inboxes", "state_directory")) and found[path].is_folder is False:
+            yield where, "is not a folder"
+
+
+def _cross_checks(data: dict[Any, Any], found: dict[Path, Place]) -> Iterator[tuple[str, str]]:
+    """What no field can see by itself. ``data`` may be anything; what is wrong in itself is passed over. ``found`` says
+    where paths lead, as far as the file systems were asked."""
+    inboxes = data.get("inboxes")
+    boxes = [box if isinstance(box, dict) else {} for box in inboxes] if isinstance(inboxes, list | tuple) else []
+    leading = {
+        where: found[path].real if path in found else places.by_text(path) for where, path in _named_folders(data)
+    }
+    of_inboxes = [(where, path) for where, path in leading.items() if where.startswith("inboxes")]
+    for index, (where, path) in enumerate(of_inboxes):
+        yield from ((where, f"overlaps {other}") for other, place in of_inboxes[:index] if _overlap(path, place))
+    names = [box.get("name") for box in boxes]
+    for index, name in enumerate(names):
+        if isinstance(name, str) and names.index(name) != index:
+            yield f"inboxes[{index}].name", f"is used by inboxes[{names.index(name)}] already"
+
+    for where, ours in leading.items():
+        if not where.startswith("inboxes"):
+            yield from ((where, f"overlaps {inbox}") for inbox, place in of_inboxes if _overlap(ours, place))
+    state = data.get("state_directory", Config.model_fields["state_directory"].default)
+    socket = data.get("control_socket")
     if socket is None and isinstance(state, str | Path):
         socket = Path(state) / SOCKET_NAME
     if isinstance(socket, str | Path) and len(str(socket).encode(errors="replace")) > _SOCKET_PATH_MAX_BYTES:
         yield "control_socket", f"is too long for a socket: at most {_SOCKET_PATH_MAX_BYTES} bytes"
-
-
-def _real_path(value: object) -> Path | None:
-    """Where a path leads, or None when it is none that we take."""
-    if not isinstance(value, str | Path):
-        return None
-    try:
-        return Path(os.path.realpath(_plain_path(Path(value))))
-    except ValueError:
-        return None
 
 
 def _overlap(one: Path, other: Path) -> bool:

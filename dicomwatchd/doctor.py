@@ -30,8 +30,7 @@ from dicomwatchd.localfiles import (
     regular_file,
     rename_noreplace,
 )
-from dicomwatchd.pipeline import anchoring
-from dicomwatchd.queue.audit import Audit
+from dicomwatchd.pipeline.proving import Prover
 
 _CAP_LEASE = 1 << 28  # capabilities(7)
 #: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.
@@ -59,16 +58,17 @@ def examine(config: Config, store: ObjectStore, catalogue: Catalogue) -> list[Fi
     return [*_archive(store, catalogue), *_disk(config), *(f for box in config.inboxes for f in _inbox(box))]
 
 
-def audit_chain(audit: Audit, store: ObjectStore) -> Finding:
+def audit_chain(prover: Prover) -> Finding:
     """Whether the record of deletions is whole, and holds what the archive holds of it."""
-    broken_at, entries = audit.check()
+    broken_at, entries = prover.check()
     if broken_at is not None:
         return Finding(
             "audit chain", "bad", f"broken at entry {broken_at}: the record was changed after it was written"
         )
-    compared = anchoring.compare(audit, store)
-    outcome = "bad" if compared.is_bad else "note" if compared.outcome == "unknown" else "good"
-    return Finding("audit chain", outcome, f"{entries} entries; {compared.text}")
+    compared, archived = prover.compare(), prover.archived()
+    is_bad, unknown = compared.is_bad or not archived.holds, "unknown" in (compared.outcome, archived.outcome)
+    outcome = "bad" if is_bad else "note" if unknown else "good"
+    return Finding("audit chain", outcome, f"{entries} entries; {compared.text}; {archived.text}")
 
 
 class DiskUsage(Protocol):

@@ -17,7 +17,6 @@ from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import ConfigError, Fatal
 from dicomwatchd.intake.inbox import InboxIntake
 from dicomwatchd.intake.watch import Watcher
-from dicomwatchd.pipeline import anchoring
 from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import Archive, Shipment
@@ -91,6 +90,7 @@ class Supervisor:
         self._control = self._control_server()
         self._thread("dispatcher", parts.dispatcher.run, self._stopping)
         self._thread("anchoring", parts.anchoring.run, self._stopping, WORKER_SILENCE_SECONDS)
+        self._thread("upkeep", parts.upkeep.run, self._stopping, WORKER_SILENCE_SECONDS)
         parts.begin()
         for intake in list(parts.intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
@@ -207,7 +207,7 @@ class Supervisor:
             self._examine,
             parts.uploads,
             parts.dispatcher.wake,
-            lambda: anchoring.report(parts.queue.audit, self._archive.store),
+            parts.prover,
         )
         try:
             return ControlServer(self._config.socket_path, answers, self._journal)
@@ -225,15 +225,14 @@ class Supervisor:
             intakes=parts.intakes.values(),
             pool=self._pool,
             dispatcher=parts.dispatcher,
-            anchoring=parts.anchoring,
+            record=[parts.anchoring.problem, parts.sealing.problem],
             queue=parts.queue,
         )
 
     def _examine(self) -> list[Finding]:
-        store = self._archive.store
         return [
-            *doctor.examine(self._config, store, self._archive.catalogue),
-            doctor.audit_chain(self._parts.queue.audit, store),
+            *doctor.examine(self._config, self._archive.store, self._archive.catalogue),
+            doctor.audit_chain(self._parts.prover),
         ]
 
 

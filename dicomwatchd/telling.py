@@ -12,7 +12,6 @@ from dicomwatchd import __version__, doctor
 from dicomwatchd.config import Config
 from dicomwatchd.errors import Transient
 from dicomwatchd.intake.inbox import InboxIntake
-from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import Archive, Shipment
@@ -103,10 +102,11 @@ class Teller:
         intakes: Iterable[InboxIntake],
         pool: Pool,
         dispatcher: Dispatcher,
-        anchoring: Anchoring,
+        record: Iterable[str | None],
         queue: Queue,
     ) -> dict[str, Any]:
-        """What only the running daemon knows; ``inboxes`` is what the queue says of them."""
+        """What only the running daemon knows; ``inboxes`` is what the queue says of them, ``record`` what is wrong with
+        the record of deletions."""
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
         looks = {intake.source.name: intake for intake in intakes}
@@ -143,13 +143,23 @@ class Teller:
                 for look in looks.values()
                 if look.unreadable
             ]
+            + [
+                f"inbox {intake.source.name} holds {intake.own_trees} folders of an archive or of the daemon's own;"
+                " they are left alone, and dicomwatchctl quarantine lists them"
+                for intake in looks.values()
+                if intake.own_trees
+            ]
+            + [
+                f"{count} files of {name} are the archive's own objects, seen under another path; they are kept"
+                for name, count in queue.reports.own_objects().items()
+            ]
             + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
             + ([] if capabilities.creates_only else [doctor.OVERWRITES])
             + [
                 f"{count} kept files of {name}, which is no inbox any more, are archived at another place only"
                 for name, count in queue.reports.kept_elsewhere().items()
             ]
-            + ([anchoring.problem] if anchoring.problem else []),
+            + [problem for problem in record if problem],
             "verification": doctor.verification(capabilities),
         }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dicomwatchd import upload_result
+from dicomwatchd import markers, upload_result
 from dicomwatchd.errors import DicomwatchdError, Permanent, Stopping, Transient
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.lastlook import VANISHED, Findings, LastLook
@@ -61,7 +61,7 @@ class _Job:
 class UploadDesk:
     """Takes folders in, follows them to their end. ``start_intake`` gives an intake a thread of its own and returns
     it with what ends it; ``ended`` hears of a source that is no more; ``forbidden`` are the folders that no upload may
-    overlap. `tend` is called again and again and waits for nothing: it touches no folder."""
+    overlap, links followed. `tend` is called again and again and waits for nothing: it touches no folder."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class UploadDesk:
         if not os.access(folder, os.R_OK | os.X_OK):
             raise _unreadable(path)
         real = Path(os.path.realpath(folder))
-        for other in map(Path, map(os.path.realpath, self._forbidden)):
+        for other in self._forbidden:
             if real == other or real.is_relative_to(other) or other.is_relative_to(real):
                 raise Permanent(
                     "the folder overlaps an inbox, the archive or the daemon's state", code="overlap", path=path
@@ -115,9 +115,18 @@ class UploadDesk:
         except OSError as error:
             raise _unreadable(path) from error
         try:
-            root = root_of(root_fd)
+            root, is_own_tree = root_of(root_fd), markers.sign_in(root_fd) is not None or markers.is_below(root_fd)
+        except OSError as error:
+            raise _unreadable(path) from error
         finally:
             os.close(root_fd)
+        if is_own_tree:
+            raise Permanent(
+                "the folder is an archive's or a dicomwatchd's own, or lies in one",
+                code="own-tree",
+                hint="what is in an archive is archived already, and these are its only copies",
+                path=path,
+            )
         with self._lock:
             if (running := self._running_of(os.fsencode(real), root)) is not None:
                 return self._join(running, delete=delete)

@@ -6,6 +6,7 @@
     archive.json
     audit/chains/<chain>.json                       an audit chain of a daemon, and when it was first seen
     audit/heads/<chain>/<8 digits>/<12 digits>.json its head at some time; the newest comes first (see audit_head)
+    audit/segments/<chain>/<first>-<last>-<sha256 of its text>.jsonl.gz  entries of it (see audit_segments)
 
 All keys are relative to the store's prefix. UIDs come in as Uid, so nothing unchecked becomes part of a key.
 """
@@ -33,6 +34,9 @@ _INSTANCE = re.compile(r"studies/([0-9.]+)/series/([0-9.]+)/([0-9.]+)/([0-9a-f]{
 _CHAIN = re.compile(r"[0-9a-f]{32}\Z")
 _AUDIT_CHAIN = re.compile(r"audit/chains/([0-9a-f]{32})\.json\Z")
 _AUDIT_HEAD = re.compile(r"audit/heads/[0-9a-f]{32}/([0-9]{8})/(\1[0-9]{4})\.json\Z")
+_AUDIT_SEGMENT = re.compile(
+    r"audit/segments/([0-9a-f]{32})/([0-9]{12})-([0-9]{12})-([0-9a-f]{64})(?:-([2-9]|[1-9][0-9]))?\.jsonl\.gz\Z"
+)
 _MANIFEST = re.compile(r"studies/([0-9.]+)/manifests/([0-9]{8})\.json\Z")
 
 
@@ -141,6 +145,31 @@ def parse_audit_head(key: str) -> int | None:
     match = _AUDIT_HEAD.match(key)
     sequence = HIGHEST_SEQUENCE - int(match[2]) if match else 0
     return sequence or None
+
+
+def audit_segments_prefix(chain_id: str) -> str:
+    return f"{AUDIT}segments/{_checked_chain(chain_id)}/"
+
+
+def audit_segment(chain_id: str, first: int, last: int, sha256: str, attempt: int = 1) -> str:
+    """The key of a finished segment of a chain, by its entries and the SHA-256 of its text; ``attempt`` as for an
+    instance, up to 99. A listing gives a chain's segments in their order."""
+    if not 1 <= first <= last <= HIGHEST_SEQUENCE:
+        raise ValueError("the entries of an audit chain are numbered from 1 to 999999999999")
+    if not _SHA256.match(sha256):
+        raise ValueError("not a lower-case hexadecimal SHA-256")
+    if not 1 <= attempt <= 99:
+        raise ValueError("attempts run from 1 to 99")
+    suffix = f"-{attempt}" if attempt > 1 else ""
+    return f"{audit_segments_prefix(chain_id)}{first:012d}-{last:012d}-{sha256}{suffix}.jsonl.gz"
+
+
+def parse_audit_segment(key: str) -> tuple[str, int, int, str, int] | None:
+    """(chain, first entry, last entry, SHA-256, attempt) of a segment's key; None if the key is no segment's."""
+    match = _AUDIT_SEGMENT.match(key)
+    if match is None or not 1 <= int(match[2]) <= int(match[3]):
+        return None
+    return match[1], int(match[2]), int(match[3]), match[4], int(match[5] or 1)
 
 
 def _checked_chain(chain_id: str) -> str:

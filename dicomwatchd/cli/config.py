@@ -27,16 +27,19 @@ def check(invocation: Invocation, as_json: bool) -> int:
 
     path = invocation.config_path
     problems: list[tuple[str, str]] = []
+    silent: list[str] = []
     try:
-        configuration.load(path, folders=True)
+        configuration.load(path, folders=True, silent=silent)
     except ConfigError as error:
         problems = error.problems
         if not as_json:
             error.path = str(path)
             output.problem(error)
+    for where in silent:
+        output.note(f"{where}: its file system does not answer; nothing is known of it")
     if as_json:
         listed = [{"where": where, "reason": reason} for where, reason in problems]
-        output.document({"config": str(path), "ok": not problems, "problems": listed})
+        output.document({"config": str(path), "ok": not problems, "problems": listed, "silent": silent})
     elif not problems:
         output.say(f"{output.clean(path)} is fine.")
     return exits.USAGE if problems else exits.OK

@@ -83,7 +83,7 @@ def _from_the_state(
     from dicomwatchd import config
     from dicomwatchd.archive.factory import open_store
     from dicomwatchd.commands import reading
-    from dicomwatchd.pipeline import anchoring
+    from dicomwatchd.pipeline.proving import Prover
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.queue import open_queue_to_read
 
@@ -95,14 +95,10 @@ def _from_the_state(
     if queue is None:
         raise unreachable
 
-    def published() -> dict[str, Any]:
-        store = open_store(loaded.archive.store, connections=2)
-        try:
-            return anchoring.report(queue.audit, store)
-        finally:
-            store.close()
-
+    store = open_store(loaded.archive.store, connections=2)
     try:
-        return reading(queue, published)[command](arguments, lambda _progress: None)
+        prover = Prover(queue.audit, queue.segments, store, queue.binding.archive_id() or "")
+        return reading(queue, prover)[command](arguments, lambda _progress: None)
     finally:
         queue.close()
+        store.close()

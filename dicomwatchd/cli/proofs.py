@@ -19,23 +19,34 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with
 
 @click.command()
 @click.argument("study", metavar="STUDY", type=UID)
+@click.option("--whole", is_flag=True, help="Read every segment of the chain that is in the archive.")
+@click.option("--chain", metavar="ID", help="Ask another chain, of a state that was lost, say, by the archive alone.")
 @socket_option
 @_json_option
 @click.pass_obj
-def prove(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: bool) -> int:
+def prove(
+    invocation: Invocation, study: Uid, whole: bool, chain: str | None, socket_path: Path | None, as_json: bool
+) -> int:
     """Show what was deleted of a study, when, and on what evidence.
 
-    From the daemon's audit chain, which is checked from its first entry to its last, and compared with what was
-    published of it in the archive, so that entries cut off its end are missed. The exit code is 1 when the chain is
-    broken or cut, or when nothing was deleted of the study; 3 when all that is well but the archive gives no answer.
+    From the daemon's audit chain. What is here of it is checked entry by entry, and compared with what was published of
+    it in the archive, so that entries cut off its end are missed. Older entries are in the archive, in segments: those
+    that speak of the study are read and checked, and that the others are there. The exit code is 1 when the chain is
+    broken or cut, when a segment is missing or is not what it was, or when nothing was deleted of the study; 3 when
+    all that is well but the archive gives no answer.
     """
-    said: dict[str, Any] = ask(invocation, socket_path, "prove", answer_seconds=300, study_uid=study)
+    options: dict[str, Any] = {"whole": True} if whole else {}
+    if chain is not None:
+        options["chain"] = chain
+    seconds = 3600 if options else 300
+    said: dict[str, Any] = ask(invocation, socket_path, "prove", answer_seconds=seconds, study_uid=study, **options)
     files: list[dict[str, Any]] = said["files"]
     published: dict[str, Any] = said["published"]
+    archived: dict[str, Any] = said["archived"]
     code = exits.OK if said["chain_holds"] and files else exits.NO
-    if not published["holds"]:
+    if not (published["holds"] and archived["holds"]):
         code = exits.NO
-    elif code == exits.OK and published["outcome"] == "unknown":
+    elif said["chain_holds"] and "unknown" in (published["outcome"] if files else "", archived["outcome"]):
         code = exits.ARCHIVE
     if as_json:
         output.document(said)
@@ -66,6 +77,7 @@ def prove(invocation: Invocation, study: Uid, socket_path: Path | None, as_json:
         if said["chain_holds"]
         else f"THE AUDIT CHAIN IS BROKEN at entry {said['broken_at']}: the record was changed after it was written."
     )
+    _say_archived(archived)
     _say_published(published)
     return code
 
@@ -77,6 +89,15 @@ def _within(proof: dict[str, Any]) -> str | None:
     return (
         f"from byte {proof['offset_bytes']} of the object's {proof['bundle_bytes']}, SHA-256 {proof['bundle_sha256']}"
     )
+
+
+def _say_archived(archived: dict[str, Any]) -> None:
+    if not archived["holds"]:
+        output.say("THE AUDIT CHAIN IN THE ARCHIVE IS NOT WHOLE:")
+        for problem in archived["problems"]:
+            output.say(f"  {output.clean(problem)}")
+    elif archived["segments"] or archived["elsewhere"] or archived["outcome"] == "unknown":
+        output.say(f"Of it, {output.clean(archived['text'])}; {archived['read']} of them were read.")
 
 
 def _say_published(published: dict[str, Any]) -> None:
@@ -130,6 +151,7 @@ def _from_here(invocation: Invocation) -> list[dict[str, str]]:
     from dicomwatchd.archive.factory import open_catalogue, open_store
     from dicomwatchd.doctor import audit_chain, examine
     from dicomwatchd.errors import Fatal
+    from dicomwatchd.pipeline.proving import Prover
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.queue import open_queue_to_read
 
@@ -141,7 +163,8 @@ def _from_here(invocation: Invocation) -> list[dict[str, str]]:
             findings = examine(loaded, store, catalogue)
             with suppress(OSError, Fatal):  # the state may be the daemon's alone to read
                 if (queue := open_queue_to_read(loaded.state_directory, SystemClock())) is not None:
-                    findings.append(audit_chain(queue.audit, store))
+                    archive_id = queue.binding.archive_id() or ""
+                    findings.append(audit_chain(Prover(queue.audit, queue.segments, store, archive_id)))
                     queue.close()
             return [asdict(finding) for finding in findings]
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 from dicomwatchd.cli import exits, output, progress
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
+from dicomwatchd.cli.folders import RealFolder
 from dicomwatchd.cli.lazy import DefaultGroup
 from dicomwatchd.cli.upload_text import all_verified, sentences
 
@@ -27,7 +27,7 @@ _CANCEL_SECONDS = 60.0
     "folder",
     metavar="FOLDER",
     # A str, not a Path: the name goes to the daemon with its undecodable bytes as surrogates.
-    type=click.Path(exists=True, file_okay=False),
+    type=RealFolder(),
 )
 @click.option("--delete", is_flag=True, help="Delete each file once it is verified in the archive.")
 @click.option(
@@ -51,7 +51,6 @@ def hand_in(
     in the folder was seen, twice, and is verified, which after --no-wait is seldom known yet. Ctrl-C ends the waiting
     and not the archiving; the same command again follows the upload that runs.
     """
-    path = os.path.realpath(folder)
     connection = client(invocation, socket_path)
     with progress.bar(wanted=not as_json) as update:
 
@@ -67,7 +66,7 @@ def hand_in(
 
         try:
             result: dict[str, Any] = connection.call(
-                "upload", path=path, delete=delete, wait=wait, answer_seconds=None, on_progress=show
+                "upload", path=folder, delete=delete, wait=wait, answer_seconds=None, on_progress=show
             )
         except KeyboardInterrupt:
             output.note("no longer waiting; the daemon carries on, and the same command again tells how it went")

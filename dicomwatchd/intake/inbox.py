@@ -13,8 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+from dicomwatchd import markers
 from dicomwatchd.errors import SourceChanged, Transient
 from dicomwatchd.intake.mounts import Mounts, root_of
+from dicomwatchd.intake.own_trees import OwnTrees, arrivals
 from dicomwatchd.intake.presence import Presence
 from dicomwatchd.intake.scan import Globs, Listing, join, look, walk
 from dicomwatchd.intake.settle import Settling
@@ -26,7 +28,7 @@ from dicomwatchd.intake.unreadable import (
     place_of,
     unreadable,
 )
-from dicomwatchd.localfiles import WriterPresent, directory, open_root
+from dicomwatchd.localfiles import WriterPresent, open_root
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
@@ -107,6 +109,7 @@ class InboxIntake:
         self.root: Root | None = None
         self._mounts = Mounts(source.source_id, arrivals.remounts)
         self._unreadable = Unreadable(source.name, log)
+        self._own_trees = OwnTrees(source.name, log)
         self._removed_at: float | None = None
         self.scans = 0
         self.last_scan_seconds: float | None = None
@@ -173,6 +176,11 @@ class InboxIntake:
     def unreadable(self) -> int:
         """How many folders and entries of folders cannot be read, as far as the last looks went."""
         return len(self._unreadable)
+
+    @property
+    def own_trees(self) -> int:
+        """How many folders of an archive or of the daemon's own the last whole look met, and left alone."""
+        return len(self._own_trees)
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The inbox's thread."""
@@ -269,11 +277,14 @@ class InboxIntake:
                 failed[parent] = error.errno
                 self._unreadable.add_folder(parent)
 
-        for parent, listing in walk(root_fd, self._globs, on_error):
+        found_instead = self._own_trees.begin_look(root_fd)
+        for parent, listing in found_instead or walk(root_fd, self._globs, on_error):
             seen.add(parent)
             self._compare(root_fd, parent, listing, beat)
+            self._own_trees.see(parent, listing)
             beat()
             self._follow_hints(root_fd, beat)  # what arrives now must not wait for the end of a long scan
+        self._own_trees.end_look()
         self._flush()
         for parent in self._arrivals.known_directories(self.source.source_id):
             if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):
@@ -299,10 +310,10 @@ class InboxIntake:
         for parent in sorted(self._settling.due_directories(self._clock.monotonic())):
             hints.setdefault(parent, False)
         for parent, deep in hints.items():
-            if deep:
+            if deep and self._may_enter(root_fd, parent, beat):
                 for below, listing in walk(root_fd, self._globs, lambda *_: None, parent):
                     self._compare(root_fd, below, listing, beat)
-            else:
+            elif not deep:
                 self._look_again(root_fd, parent, beat)
             beat()
         if hints:
@@ -332,22 +343,45 @@ class InboxIntake:
             self._arrivals.confirm_quiet(self.source.source_id, confirmed, began)
             self._on_news()
 
+    def _may_enter(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> bool:
+        try:
+            with markers.unmarked_directory(root_fd, parent):
+                return not self._own_trees.inside
+        except markers.Marked:
+            self._left_alone(root_fd, parent, beat)
+            return False
+        except OSError:
+            return True  # the walk meets it too
+
     # -- one directory ------------------------------------------------------------------------------------------
 
     def _look_again(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
         try:
-            with directory(root_fd, parent) as fd:
+            with markers.unmarked_directory(root_fd, parent) as fd:
+                if self._own_trees.inside:
+                    raise markers.Marked(b"")
                 listing = look(fd, parent, self._globs)
+        except markers.Marked:
+            self._left_alone(root_fd, parent, beat)
+            return
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 self._compare(root_fd, parent, Listing(), beat)
             return
         self._compare(root_fd, parent, listing, beat)
 
+    def _left_alone(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
+        """A directory, or one above it, is an archive's or our own: what is known of it is forgotten. Which one it is,
+        a whole look says."""
+        if not self._own_trees.is_one(parent):
+            self._compare(root_fd, parent, Listing(), beat)
+            if not self._own_trees.is_in_one(parent):
+                self._next_scan = 0.0
+
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
         is_watched = self._settling.watches(parent)
         barred_names = self._unreadable.names_in(parent, listing)
-        is_at_rest = not (is_watched or listing.strange or barred_names or listing.error)
+        is_at_rest = not (is_watched or listing.strange or barred_names or listing.error or listing.marks)
         if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, AGAIN):
             return
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -364,6 +398,8 @@ class InboxIntake:
             if name not in known or known[name].identity != found:
                 identity = identity_of(found)
                 self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
+        for own_tree in arrivals(parent, listing, known):
+            self._take(own_tree)
         with Folder(root_fd, parent) as folder:
             for name, found in listing.files.items():
                 old = known.get(name)
@@ -393,7 +429,7 @@ class InboxIntake:
         missing = {
             name: k
             for name, k in known.items()
-            if not (name in listing.files or name in listing.strange or name in barred_names)
+            if not (name in listing.files or name in listing.strange or name in listing.marks or name in barred_names)
             and k.state is not FileState.ASIDE
         }
         elsewhere = self._mounts.elsewhere(root_fd, parent, missing)

@@ -22,7 +22,7 @@ from dicomwatchd.ports import Clock, Log, timestamp
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.telemetry.fields import error_fields
 
-#: Between two heads, while there is something new: what is deleted in between can be cut off unnoticed.
+#: So long after something new the head is published: what was deleted since can be cut off unnoticed.
 PUBLISH_SECONDS = 60.0
 _MOST_CHAINS = 100
 
@@ -120,9 +120,24 @@ class Anchoring:
         self._in_trouble = in_trouble
         self._lock = threading.Lock()
         self._looked = False
+        self._due_at: float | None = None
+        self._try_at = clock.monotonic()
         self._published: PublishedHead | None = None
         self._failing = ""
         self.finding: Comparison | None = None
+
+    @property
+    def published(self) -> int:
+        """The number of the newest entry that is known to be published; 0 while none is."""
+        return self._published.sequence if self._published else 0
+
+    @property
+    def covered(self) -> int:
+        """Up to this entry the chain may be put into the archive: what was published of it. A chain that was cut is
+        not published any more, and goes there as far as it goes; 0 before it was looked at."""
+        if not self._looked:
+            return 0
+        return self._audit.head().sequence if self.is_bad else self.published
 
     @property
     def problem(self) -> str | None:
@@ -133,13 +148,21 @@ class Anchoring:
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The thread, until it is told to stop."""
-        next_step = self._clock.monotonic()
         while not stopping.is_set():
             beat()
-            if self._clock.monotonic() >= next_step:
-                self.step()
-                next_step = self._clock.monotonic() + PUBLISH_SECONDS
+            self.tend()
             stopping.wait(1.0)
+
+    def tend(self) -> None:
+        """To be called every second or so: a step at once, and then one whenever the chain's newest deletion is not
+        published after its time. So an hour without a deletion costs no head, and a burst of them costs one."""
+        now = self._clock.monotonic()
+        if self._due_at is None and self._audit.head().sequence > self.published:
+            self._due_at = now + PUBLISH_SECONDS
+        if (self._looked or now < self._try_at) and not (self._due_at is not None and now >= self._due_at):
+            return
+        self._due_at, self._try_at = None, now + PUBLISH_SECONDS
+        self.step()
 
     def step(self) -> None:
         """Compare, and publish the head if it has moved since. What fails is told and tried again at the next step."""
@@ -169,7 +192,7 @@ class Anchoring:
             self._looked = True
         self._found(_compared(self._audit, self._published))
         # A chain that was cut is not covered by a newer head of what is left of it.
-        if self.is_bad or head.sequence <= (self._published.sequence if self._published else 0):
+        if self.is_bad or head.sequence <= self.published:
             return
         wanted = PublishedHead(head.chain_id, head.sequence, head.sha256, timestamp(self._clock.now()))
         self._published = audit_heads.publish(self._store, wanted)

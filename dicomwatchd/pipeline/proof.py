@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.bundle import Span
 from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import Destination, Receipt
+from dicomwatchd.archive.store import Destination, Receipt, Standing
 from dicomwatchd.errors import Permanent, SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lease
 from dicomwatchd.model import FileIdentity
@@ -32,6 +33,10 @@ _MAKER = object()
 
 class LeaseRefused(Exception):
     """No read lease is to be had on a file that is to go under one alone: it stays as it is."""
+
+
+class Itself(Exception):
+    """The file is the archive's object: it stays as it is."""
 
 
 class NoProof(Permanent):
@@ -182,11 +187,13 @@ def delete_on_proof(
     *,
     now: float,
     needs_lease: bool = False,
+    standing: Callable[[os.stat_result], Standing] | None = None,
 ) -> str | None:
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was
-    taken meanwhile). Raises LeaseRefused, before anything is touched, where ``needs_lease`` and none is to be had;
+    taken meanwhile). ``standing`` says what it is to the object, where objects are files too. Raises LeaseRefused,
+    before anything is touched, where ``needs_lease`` and none is to be had; Itself when the file is the very object;
     Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a file cannot be put back now,
     Transient when the file system fails otherwise.
     """
@@ -201,8 +208,9 @@ def delete_on_proof(
                     raise LeaseRefused
                 if identity(fd) != proof.identity:
                     return "changed before it was set aside"
+                _require_apart(fd, standing)
                 with set_aside(places, source.path, file.dir, file.name, directory_fd) as aside:
-                    why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased)
+                    why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased, standing)
                 if why_kept is not None:
                     return why_kept
                 undisturbed = _undisturbed(fd, proof, leased)
@@ -227,10 +235,18 @@ def delete_on_proof(
 
 
 def _unlink_if_same(
-    fd: int, aside: Aside, directory_fd: int, name: bytes, proof: DeletionProof, leased: bool
+    fd: int,
+    aside: Aside,
+    directory_fd: int,
+    name: bytes,
+    proof: DeletionProof,
+    leased: bool,
+    standing: Callable[[os.stat_result], Standing] | None,
 ) -> str | None:
     """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
     try:
+        if standing is not None and standing(os.fstat(fd)) is not Standing.APART:
+            raise Itself
         why_kept = _differs(fd, aside, proof, leased)
         if why_kept is None:
             os.unlink(aside.name, dir_fd=aside.fd)  # the one deletion of a patient's file
@@ -240,6 +256,15 @@ def _unlink_if_same(
         raise
     give_back(aside, directory_fd, name)
     return why_kept
+
+
+def _require_apart(fd: int, standing: Callable[[os.stat_result], Standing] | None) -> None:
+    """Raises Itself where the object would go with the file, Transient where there is none any more."""
+    match Standing.APART if standing is None else standing(os.fstat(fd)):
+        case Standing.ITSELF:
+            raise Itself
+        case Standing.MISSING:
+            raise Transient("an object is not there any more", code="object-lost")
 
 
 def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, groupby
 
 from dicomwatchd.localfiles import ASIDE, directory, open_root
@@ -13,12 +14,14 @@ from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside, Places
 from dicomwatchd.pipeline.leases import lease_on
 from dicomwatchd.pipeline.local import Folders
-from dicomwatchd.pipeline.proof import DeletionProof, LeaseRefused, delete_on_proof, prove
+from dicomwatchd.pipeline.own import Stands, in_own_tree
+from dicomwatchd.pipeline.proof import DeletionProof, Itself, LeaseRefused, delete_on_proof, prove
 from dicomwatchd.ports import Clock, Map
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
 
 __all__ = ["Outcome", "delete", "prove", "tidy"]
+
 
 #: Files of a folder that one worker deletes one after the other, and how large they may be together.
 HANDFUL = 64
@@ -29,12 +32,13 @@ HANDFUL_BYTES = 4 * 1024 * 1024
 class Outcome:
     """``kept`` are files that turned out to be other ones than was proven, with the reason: they are taken up anew.
     ``untouched`` are as they were, but for the ctime of one that was set aside and put back; ``unleased``, too: they
-    may go under a read lease only, and none was to be had."""
+    may go under a read lease only, and none was to be had. So are ``own``: they are the archive's objects."""
 
     deleted: list[LocalFile]
     kept: list[tuple[LocalFile, str]]
     untouched: list[LocalFile]
     unleased: list[LocalFile]
+    own: list[LocalFile] = field(default_factory=list)
 
 
 class TakenBack(Exception):
@@ -52,12 +56,14 @@ def delete(
     clock: Clock,
     left_aside: Callable[[int], None] = lambda _: None,
     needs_lease: Callable[[LocalFile], bool] = lambda _: False,
+    standing: Stands | None = None,
     alive: Callable[[], None] = lambda: None,
     may_go: Callable[[LocalFile], bool] = lambda _: True,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
     and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
-    file set aside could not be put back. A file that ``needs_lease`` is left out where none is to be had. ``alive`` is
+    file set aside could not be put back. A file that ``needs_lease`` is left out where none is to be had. ``standing``
+    says what a local file is to its object, where objects are files as well (see ObjectStore.standing). ``alive`` is
     called by whoever works, before each file: saving what was written too late may take minutes. ``may_go`` is asked
     once more right before a file is touched: whoever asked for its deletion may have taken that back. Raises NoProof,
     Transient, ClaimLost."""
@@ -79,12 +85,22 @@ def delete(
             if not may_go(file):
                 return file, TakenBack()
             return file, delete_on_proof(
-                folders, places, source(file), file, proof, now=clock.now(), needs_lease=needs_lease(file)
+                folders,
+                places,
+                source(file),
+                file,
+                proof,
+                now=clock.now(),
+                needs_lease=needs_lease(file),
+                standing=None if standing is None else partial(standing, file),
             )
         except Exception as error:  # noqa: BLE001  an outcome like another: how the others ended must not be forgotten
             return file, error
 
     def some(handful: list[tuple[LocalFile, DeletionProof]]) -> list[tuple[LocalFile, str | Exception | None]]:
+        first, _ = handful[0]
+        if in_own_tree(source(first), first.dir):
+            return [(file, Itself()) for file, _ in handful]
         with Folders() as folders, Places() as places:
             return [one(folders, places, file, proof) for file, proof in handful]
 
@@ -100,6 +116,8 @@ def delete(
                 outcome.kept.append((file, result))
             elif isinstance(result, LeaseRefused):
                 refused.append(file)
+            elif isinstance(result, Itself):
+                outcome.own.append(_as_it_is_now(source(file), file))
             elif isinstance(result, TakenBack):
                 outcome.untouched.append(file)
             else:
@@ -111,7 +129,7 @@ def delete(
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
         # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
         _tidy_after(outcome, source)
-        deletions.purged(claim.study_uid, outcome.deleted, outcome.kept, [*outcome.untouched, *refused])
+        deletions.purged(claim.study_uid, outcome.deleted, outcome.kept, [*outcome.untouched, *refused, *outcome.own])
         outcome.unleased.extend(refused)
     if first_error is not None:
         raise first_error

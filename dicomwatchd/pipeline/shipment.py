@@ -131,6 +131,11 @@ def place_of(file: LocalFile) -> Place:
     return Place(Receipt(**found), None if part is None else Span(**part))
 
 
+def path_of(file: LocalFile) -> bytes:
+    """Below its source."""
+    return file.dir + b"/" + file.name if file.dir else file.name
+
+
 def source_of(file: LocalFile, context: Context) -> Source:
     """Raises Transient where the file's source has ended meanwhile: the state knows no files of it any more."""
     source = context.sources().get(file.source_id)

@@ -14,6 +14,7 @@ from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.reports import Reports
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.schema import Database, open_reader, open_writer
+from dicomwatchd.queue.segments import Segments
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.queue.upgrade import Upgrade
 from dicomwatchd.queue.uploads import Uploads
@@ -27,6 +28,7 @@ class Queue:
     shipments: Shipments
     deletions: Deletions
     audit: Audit
+    segments: Segments
     reports: Reports
     uploads: Uploads
     binding: Binding
@@ -65,6 +67,7 @@ def _over(database: Database, clock: Clock, announce: Callable[[Transition], Non
         shipments=Shipments(database, clock, announce),
         deletions=Deletions(database, clock),
         audit=Audit(database),
+        segments=Segments(database, clock),
         reports=Reports(database, clock),
         uploads=Uploads(database, clock, announce),
         upgrade=Upgrade(database, clock, announce),

@@ -6,6 +6,9 @@ proof), "deleted", "restored" (found changed after it was set aside; nothing was
 
 What a chain cannot tell by itself is that its newest entries were cut off. So its head, which stands for all before it,
 is published outside (see pipeline.anchoring).
+
+Old entries are not here but in the archive, as finished segments (see queue.segments). What is here goes on from the
+last of those.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +47,7 @@ class ChainHead:
 
 def append(db: sqlite3.Connection, study_uid: str, bodies: list[dict[str, Any]]) -> None:
     """Add entries inside the caller's transaction."""
-    last = db.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
-    sequence, previous = (last["sequence"], last["hash"]) if last else (0, FIRST)
+    sequence, previous = _end(db)
     for body in bodies:
         sequence += 1
         entry = _canonical({**body, "sequence": sequence, "previous": previous, "study_uid": study_uid})
@@ -56,44 +58,41 @@ def append(db: sqlite3.Connection, study_uid: str, bodies: list[dict[str, Any]])
         )
 
 
+def _sealed(db: sqlite3.Connection) -> tuple[int, str]:
+    """(number, hash) of the last entry that is in the archive: what is here goes on from it."""
+    row = db.execute(
+        "SELECT last, head FROM audit_segments WHERE sealed_at IS NOT NULL ORDER BY last DESC LIMIT 1"
+    ).fetchone()
+    return (row["last"], row["head"]) if row else (0, FIRST)
+
+
+def _end(db: sqlite3.Connection) -> tuple[int, str]:
+    """(number, hash) of the newest entry, wherever it is."""
+    row = db.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
+    sealed = _sealed(db)
+    return sealed if row is None or row["sequence"] <= sealed[0] else (row["sequence"], row["hash"])
+
+
 class Audit:
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def of_study(self, study_uid: str) -> list[AuditEntry]:
+        """What is here of a study; older entries may be in the archive (Segments.of_study)."""
         with self._database.read() as db:
-            rows = db.execute("SELECT * FROM audit WHERE study_uid = ? ORDER BY sequence", (study_uid,)).fetchall()
+            rows = db.execute(
+                "SELECT * FROM audit WHERE study_uid = ? AND sequence > ? ORDER BY sequence",
+                (study_uid, _sealed(db)[0]),
+            ).fetchall()
         return [_entry(row) for row in rows]
 
-    def proofs(self, study_uid: str) -> dict[str, Any]:
-        """Each authorised deletion of a study with its proof and how it ended, and whether the whole chain holds."""
-        files: dict[tuple[int, int], dict[str, Any]] = {}
-        last: dict[int, tuple[int, int]] = {}
-        for entry in self.of_study(study_uid):
-            body, file = entry.body, entry.body.get("file")
-            if file is None:
-                continue  # damaged; the check of the chain says so
-            if body["kind"] == "authorised":
-                last[file] = (file, entry.sequence)
-                files[last[file]] = {
-                    "sequence": entry.sequence,
-                    "authorised_at": timestamp(body["at"]),
-                    "verified_at": timestamp(body["verified_at"]),
-                    "outcome": "under way",
-                    "ended_at": None,
-                    "why": None,
-                    "proof": {name: value for name, value in body.items() if name not in _NOT_OF_THE_PROOF},
-                }
-            elif file in last:
-                files[last[file]] |= {
-                    "outcome": body["kind"],
-                    "ended_at": timestamp(body["at"]),
-                    "why": body.get("why"),
-                }
+    def proofs(self, study_uid: str, archived: Iterable[AuditEntry] = ()) -> dict[str, Any]:
+        """Each authorised deletion of a study with its proof and how it ended, and whether all of the chain that is
+        here holds; ``archived`` are the study's entries that are in the archive, in order."""
         broken_at, entries = self.check()
         return {
             "study_uid": study_uid,
-            "files": list(files.values()),
+            "files": deletions([*archived, *self.of_study(study_uid)]),
             "chain_holds": broken_at is None,
             "broken_at": broken_at,
             "chain_entries": entries,
@@ -101,16 +100,18 @@ class Audit:
 
     def head(self) -> ChainHead:
         with self._database.read() as db:
-            row = db.execute(
-                "SELECT value, sequence, hash FROM meta LEFT JOIN audit"
-                " ON sequence = (SELECT MAX(sequence) FROM audit) WHERE key = 'audit_chain'"
-            ).fetchone()
-        return ChainHead(row["value"], row["sequence"] or 0, row["hash"] or FIRST)
+            row = db.execute("SELECT value FROM meta WHERE key = 'audit_chain'").fetchone()
+            return ChainHead(row["value"], *_end(db))
 
     def hash_at(self, sequence: int) -> str | None:
-        """The hash of one entry; None where the chain has no such entry."""
+        """The hash of one entry; None where the chain has no such entry. Of a segment that is in the archive only the
+        last one is known here."""
         with self._database.read() as db:
-            row = db.execute("SELECT hash FROM audit WHERE sequence = ?", (sequence,)).fetchone()
+            row = db.execute(
+                "SELECT head AS hash FROM audit_segments WHERE last = ? AND sealed_at IS NOT NULL", (sequence,)
+            ).fetchone()
+            if row is None and sequence > _sealed(db)[0]:
+                row = db.execute("SELECT hash FROM audit WHERE sequence = ?", (sequence,)).fetchone()
         return None if row is None else str(row["hash"])
 
     def broken_at(self) -> int | None:
@@ -118,9 +119,26 @@ class Audit:
         return self.check()[0]
 
     def check(self) -> tuple[int | None, int]:
-        """(the first entry that does not fit, or None; how many entries do)."""
-        previous, expected = FIRST, 1
-        for entry, text in self._all():
+        """(the first entry that does not fit, or None; how many entries do), of those that are here; what is in the
+        archive is counted as it was when it was sealed."""
+        while True:
+            with self._database.read() as db:
+                sealed, head = _sealed(db)
+            found = self._checked(sealed, head)
+            with self._database.read() as db:
+                if found[0] is None or _sealed(db)[0] == sealed:
+                    return found
+            # A segment was sealed meanwhile, and its entries go from here.
+
+    def broken_between(self, first: int, last: int, previous: str) -> int | None:
+        """The first entry of those that does not fit, behind the one of that hash; None when all do."""
+        return self._checked(first - 1, previous, last)[0]
+
+    def _checked(self, after: int, previous: str, last: int | None = None) -> tuple[int | None, int]:
+        expected = after + 1
+        for entry, text in self._all(after):
+            if last is not None and expected > last:
+                break
             if (
                 entry.sequence != expected
                 or entry.body.get("sequence") != expected
@@ -132,9 +150,8 @@ class Audit:
             previous, expected = entry.hash, expected + 1
         return None, expected - 1
 
-    def _all(self) -> Iterator[tuple[AuditEntry, str]]:
-        """All entries in order, in pages, so that a long chain needs no more memory than a short one."""
-        after = 0
+    def _all(self, after: int = 0) -> Iterator[tuple[AuditEntry, str]]:
+        """All entries that are here, in order, in pages: a long chain needs no more memory than a short one."""
         while True:
             with self._database.read() as db:
                 rows = db.execute(
@@ -145,6 +162,40 @@ class Audit:
             for row in rows:
                 yield _entry(row), row["entry"]
             after = rows[-1]["sequence"]
+
+
+def deletions(entries: Iterable[AuditEntry]) -> list[dict[str, Any]]:
+    """Each authorised deletion that is told of, with its proof and how it ended."""
+    files: dict[tuple[int, int], dict[str, Any]] = {}
+    last: dict[int, tuple[int, int]] = {}
+    for entry in entries:
+        body, file = entry.body, entry.body.get("file")
+        if file is None:
+            continue  # damaged; the check of the chain says so
+        if body["kind"] == "authorised":
+            last[file] = (file, entry.sequence)
+            files[last[file]] = {
+                "sequence": entry.sequence,
+                "authorised_at": timestamp(body["at"]),
+                "verified_at": timestamp(body["verified_at"]),
+                "outcome": "under way",
+                "ended_at": None,
+                "why": None,
+                "proof": {name: value for name, value in body.items() if name not in _NOT_OF_THE_PROOF},
+            }
+        elif file in last:
+            files[last[file]] |= {
+                "outcome": body["kind"],
+                "ended_at": timestamp(body["at"]),
+                "why": body.get("why"),
+            }
+    return list(files.values())
+
+
+def archived_entry(text: str) -> AuditEntry:
+    """An entry of a segment that was read, and found to hold, from its text."""
+    body = json.loads(text)
+    return AuditEntry(body["sequence"], body["study_uid"], body, hashlib.sha256(text.encode("ascii")).hexdigest())
 
 
 def _entry(row: sqlite3.Row) -> AuditEntry:

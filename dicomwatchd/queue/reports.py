@@ -12,7 +12,7 @@ from dicomwatchd.localfiles import printable
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
-from dicomwatchd.queue.rows import NO_LEASE
+from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT
 from dicomwatchd.queue.schema import Database
 
 
@@ -64,6 +64,15 @@ class Reports:
             ).fetchall()
         return {row["name"]: row["n"] for row in rows}
 
+    def own_objects(self) -> dict[str, int]:
+        """By source, how many kept files are no copies of the archive's objects but the objects themselves."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT s.name, COUNT(*) AS n FROM sources s CROSS JOIN files f INDEXED BY files_own_objects"
+                f" USING (source_id) WHERE f.state = 'kept' AND f.code = '{OWN_OBJECT}' GROUP BY s.source_id"
+            ).fetchall()
+        return {row["name"]: row["n"] for row in rows}
+
     def _kept_without_lease(self, db: sqlite3.Connection) -> dict[str, int]:
         rows = db.execute(
             "SELECT s.name, COUNT(*) AS n FROM sources s CROSS JOIN files f INDEXED BY files_without_lease"
@@ -91,7 +100,8 @@ class Reports:
         with self._database.read() as db:
             row = db.execute(
                 "SELECT (SELECT COALESCE(MAX(transition_id), 0) FROM transitions)"
-                " + (SELECT COALESCE(MAX(sequence), 0) FROM audit)"
+                " + MAX((SELECT COALESCE(MAX(sequence), 0) FROM audit),"
+                " (SELECT COALESCE(MAX(last), 0) FROM audit_segments))"
                 " + (SELECT COALESCE(SUM(CASE state WHEN ? THEN 2 ELSE 1 END * files), 0) FROM file_counts)",
                 (FileState.STORED,),
             ).fetchone()

@@ -176,6 +176,23 @@ CREATE INDEX files_without_lease ON files (source_id) WHERE state = 'kept' AND c
 CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 'kept' AND receipt IS NULL;
 """
 
+#: Whose turn it is. A study that was tried goes behind those that were not; one that failed while others passed waits
+#: in a line of its own (see shipments.KNOWN_ILL); one that failed on an endpoint as others did is found by its name.
+TURNS = """
+ALTER TABLE studies ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE studies ADD COLUMN blamed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE studies ADD COLUMN endpoint TEXT;
+DROP INDEX studies_by_turn;
+CREATE INDEX studies_by_turn ON studies (turn, queued_at, not_before)
+  WHERE state = 'queued' AND claimed = 0 AND blamed < 2;
+CREATE INDEX studies_ill ON studies (turn, queued_at, not_before)
+  WHERE state = 'queued' AND claimed = 0 AND blamed >= 2;
+DROP INDEX studies_by_try;
+CREATE INDEX studies_by_try ON studies (not_before) WHERE state = 'queued' AND claimed = 0 AND blamed < 2;
+CREATE INDEX studies_ill_by_try ON studies (not_before) WHERE state = 'queued' AND claimed = 0 AND blamed >= 2;
+CREATE INDEX studies_of_endpoint ON studies (endpoint) WHERE endpoint IS NOT NULL;
+"""
+
 #: An upload from its beginning to thirty days after its end. What is still owed an account stands in upload_results: a
 #: row for each file that was seen in the folder and not deleted on proof.
 UPLOADS = """
@@ -203,6 +220,11 @@ INSERT OR IGNORE INTO upload_results (source_id, dir, name, outcome)
   WHERE source_id IN (SELECT source_id FROM uploads);
 """
 
+#: Files that are the archive's own objects.
+OWN = """
+CREATE INDEX files_own_objects ON files (source_id) WHERE state = 'kept' AND code = 'own-object';
+"""
+
 
 #: What outlives a remount, see `remounts`: a device number is no file system's own, and a due time is the file's, not
 #: the row's.
@@ -226,6 +248,25 @@ CREATE TRIGGER files_leave_dues AFTER DELETE ON files WHEN OLD.due_at IS NOT NUL
 END;
 """
 
+#: Finished segments of the audit chain (see queue.segments). Of each there is the row for good, and which studies it
+#: speaks of; its entries are in the archive.
+SEGMENTS = """
+CREATE TABLE audit_segments (
+  first INTEGER PRIMARY KEY, last INTEGER NOT NULL,   -- the entries, by their numbers
+  previous TEXT NOT NULL,             -- hash of the entry before the first
+  head TEXT NOT NULL,                 -- hash of the last entry
+  archive_id TEXT NOT NULL,
+  attempt INTEGER NOT NULL DEFAULT 1, -- above 1 where a key was found to hold something else
+  sha256 TEXT, size_bytes INTEGER,    -- of the text, and of the object
+  sealed_at REAL                      -- once it was read back from the archive: its entries are no longer needed here
+);
+CREATE INDEX audit_segments_by_end ON audit_segments (last);
+CREATE TABLE audit_studies (
+  study_uid TEXT NOT NULL, first INTEGER NOT NULL,
+  PRIMARY KEY (study_uid, first)
+) WITHOUT ROWID;
+"""
+
 
 class Step(NamedTuple):
     """``name`` is for people; ``sql`` are statements, each closed with a semicolon."""
@@ -242,4 +283,7 @@ STEPS: tuple[Step, ...] = (
     Step("kept for another reason than their inbox's rule", KEPT),
     Step("what outlives a remount", REMOUNTS),
     Step("an upload has a stage and a result", UPLOADS),
+    Step("finished segments of the audit chain", SEGMENTS),
+    Step("the archive's own objects", OWN),
+    Step("whose turn it is", TURNS),
 )

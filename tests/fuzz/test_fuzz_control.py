@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from dicomwatchd.commands import commands
 from dicomwatchd.control import ControlServer
+from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.queue import open_queue
 from dicomwatchd.uploads import UploadDesk
 from tests.pieces import Log
+from tests.unit.memory_archive import MemoryStore
 from tests.unit.queues import StandingClock
 
 SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,7 +85,8 @@ def server() -> Iterator[Server]:
 
         desk = UploadDesk(queue, no_intake, [Path("/")], log, StandingClock())
         path = Path(place) / "c.sock"
-        control = ControlServer(path, commands(queue, lambda _inboxes: {}, list, desk, lambda: None, dict), log)
+        prover = Prover(queue.audit, queue.segments, MemoryStore(), "")
+        control = ControlServer(path, commands(queue, lambda _inboxes: {}, list, desk, lambda: None, prover), log)
         control.start()
         yield Server(path, log)
         control.stop()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.fairness import FAIRNESS
+
 PROOF = ("tests/unit/test_proof.py",)
 PURGE = ("tests/unit/test_purge.py",)
 CLAIMS = ("tests/unit/test_queue_claims.py",)
@@ -19,6 +21,8 @@ LEASES = ("tests/unit/test_without_lease.py",)
 OPENING = ("tests/unit/test_queue_opening.py",)
 ANCHORS = ("tests/unit/test_anchoring.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
+SEALING = ("tests/unit/test_sealing.py",)
+PROVING = ("tests/unit/test_proving.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
 DAMAGED = ("tests/unit/test_damaged_manifest.py",)
 LOCAL = ("tests/unit/test_local.py",)
@@ -27,6 +31,7 @@ FOLDERS = ("tests/unit/test_folders.py",)
 BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
 BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
+OWN = ("tests/unit/test_own_trees.py",)
 PLANS = ("tests/unit/test_queue_plans.py",)
 
 
@@ -715,6 +720,184 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("the newest first", "archive/keys", "HIGHEST_SEQUENCE - sequence:012d", "sequence:012d"),
         )
     ),
+    *(
+        Mutation(f"segments: {name}", f"{file}.py", old, new, tests)
+        for name, file, old, new, tests in (
+            (
+                "nothing goes before it was read back",
+                "queue/segments",
+                " audit_segments WHERE sealed_at IS NOT NULL ORDER BY last DESC LIMIT 1) ORDER BY",
+                " audit_segments ORDER BY last DESC LIMIT 1) ORDER BY",
+                SEALING,
+            ),
+            (
+                "it is read back",
+                "pipeline/sealing",
+                "            found, _ = audit_segments.look(self._store, name)\n",
+                "            found = header\n",
+                SEALING,
+            ),
+            (
+                "another key than a damaged one",
+                "pipeline/sealing",
+                "                self._segments.another_key(segment)\n",
+                "                pass\n",
+                SEALING,
+            ),
+            (
+                "not every key of a store that damages",
+                "pipeline/sealing",
+                "segment.attempt < _MOST_ATTEMPTS",
+                "segment.attempt < 50",
+                SEALING,
+            ),
+            ("a broken chain", "pipeline/sealing", "        if broken_at is not None:", "        if False:", SEALING),
+            (
+                "only what is published",
+                "pipeline/anchoring",
+                "return self._audit.head().sequence if self.is_bad else self.published",
+                "return self._audit.head().sequence",
+                SEALING,
+            ),
+            (
+                "a chain that was cut goes on",
+                "pipeline/anchoring",
+                "return self._audit.head().sequence if self.is_bad else self.published",
+                "return self.published",
+                SEALING,
+            ),
+            (
+                "the same bounds after a crash",
+                "pipeline/sealing",
+                "self._segments.under_way() or self._segments.begin(",
+                "self._segments.begin(",
+                SEALING,
+            ),
+            (
+                "the chain goes on from what is sealed",
+                "queue/audit",
+                'return sealed if row is None or row["sequence"] <= sealed[0] else',
+                "return (0, FIRST) if row is None else",
+                SEALING,
+            ),
+            (
+                "what is sealed is not looked for here",
+                "queue/audit",
+                "(study_uid, _sealed(db)[0])",
+                "(study_uid, 0)",
+                SEALING,
+            ),
+            (
+                "the head at a segment's end",
+                "queue/audit",
+                'WHERE last = ? AND sealed_at IS NOT NULL", (sequence,)',
+                'WHERE last = -? AND sealed_at IS NOT NULL", (sequence,)',
+                SEALING,
+            ),
+            (
+                "one that is old is finished",
+                "queue/segments",
+                'if last < end + entries and not _written_before(first["entry"], self._clock.now() - seconds):',
+                "if last < end + entries:",
+                SEALING,
+            ),
+            (
+                "which entry follows: its number",
+                "archive/audit_segments",
+                'body["sequence"] != sequence or ',
+                "",
+                PROVING,
+            ),
+            (
+                "which entry follows: the one before",
+                "archive/audit_segments",
+                ' or body["previous"] != previous or',
+                " or",
+                PROVING,
+            ),
+            ("the end", "archive/audit_segments", "walk.sequence != name.last + 1:", "False:", PROVING),
+            (
+                "the head of the header",
+                "archive/audit_segments",
+                "    if walk.previous != header.head:",
+                "    if False:",
+                PROVING,
+            ),
+            (
+                "what the key names",
+                "archive/audit_segments",
+                "    if content.hexdigest() != name.sha256:",
+                "    if False:",
+                PROVING,
+            ),
+            ("the chain of the header", "archive/audit_segments", "    if not fits:", "    if False:", PROVING),
+            (
+                "two readings",
+                "archive/audit_segments",
+                "    if not isinstance(again, BadSegment):\n        return again\n",
+                "",
+                SEALING,
+            ),
+            ("one that is missing", "pipeline/proving", "        if not is_there:", "        if False:", PROVING),
+            (
+                "one of another size",
+                "pipeline/proving",
+                "                if seen[1] != segment.size_bytes:",
+                "                if False:",
+                PROVING,
+            ),
+            (
+                "one that was never sealed",
+                "pipeline/proving",
+                '            found.problems.append(f"there is a segment of {name.text} that was never sealed")',
+                "            pass",
+                PROVING,
+            ),
+            (
+                "more in the archive than here",
+                "pipeline/proving",
+                "        if end is not None and name.last > end:",
+                "        if end is not None:\n            continue\n        if False:",
+                PROVING,
+            ),
+            ("the list of them", "pipeline/proving", "    if misfit is not None:", "    if False:", PROVING),
+            (
+                "its place between the others",
+                "pipeline/proving",
+                "    if (header.previous, header.head) != (segment.previous, segment.head):",
+                "    if False:",
+                PROVING,
+            ),
+            (
+                "a gap in an old chain",
+                "pipeline/proving",
+                "        if header.first > self.end + 1:",
+                "        if False:",
+                PROVING,
+            ),
+            (
+                "what does not follow in an old chain",
+                "pipeline/proving",
+                "        elif header.previous != self.head:",
+                "        elif False:",
+                PROVING,
+            ),
+            (
+                "what was published of an old chain",
+                "pipeline/proving",
+                "newest.sequence == walk.end and newest.sha256 != walk.head:",
+                "False:",
+                PROVING,
+            ),
+            (
+                "this chain's alone",
+                "archive/keys",
+                'return f"{AUDIT}segments/{_checked_chain(chain_id)}/"',
+                'return f"{AUDIT}segments/{_checked_chain(chain_id)[:0]}"',
+                PROVING,
+            ),
+        )
+    ),
     Mutation(
         "recovery: known again by its inode",
         "pipeline/recover.py",
@@ -729,4 +912,56 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if True:",
         ENDINGS,
     ),
+    # -- the archive as its own inbox
+    *(
+        Mutation(f"own: {name}", file, old, new, OWN)
+        for name, file, old, new in (
+            ("a mark in the directory", "intake/scan.py", "    if signs and (mark", "    if False and (mark"),
+            (
+                "a mark above a hint",
+                "markers.py",
+                "    if (name := sign_in(directory_fd)) is not None:",
+                "    if False:",
+            ),
+            ("a mark above the inbox", "intake/own_trees.py", "= markers.is_below(root_fd)", "= False"),
+            (
+                "a released archive",
+                "markers.py",
+                "        if name not in _OLDER:\n            return name",
+                "        return name",
+            ),
+            (
+                "the same inode",
+                "archive/directory.py",
+                "(seen.st_dev, seen.st_ino) == (found.st_dev, found.st_ino)",
+                "False",
+            ),
+            ("an object's own name", "archive/directory.py", 'path.rpartition(b"/")[2] == own_name or ', ""),
+            ("an object's path", "archive/directory.py", " or _LIKE_AN_OBJECT.search(path)", ""),
+            (
+                "gone while it lay aside",
+                "pipeline/proof.py",
+                "        if standing is not None and standing(os.fstat(fd)) is not Standing.APART:",
+                "        if False:",
+            ),
+            (
+                "a mark while it is shipped",
+                "pipeline/purge.py",
+                "        if in_own_tree(source(first), first.dir):",
+                "        if False:",
+            ),
+            ("before it is decided on", "pipeline/stages.py", "        _keep_own(objects, shipment, context)\n", ""),
+            ("no verified copy", "queue/deletions.py", "            if code != OWN_OBJECT:", "            if True:"),
+            (
+                "own names",
+                "intake/scan.py",
+                "            if name.startswith(markers.OWN):",
+                "            if name.startswith(ASIDE):",
+            ),
+            ("a released archive is marked", "archive/directory.py", "            self._mark(root_fd)\n", ""),
+            ("a state is marked", "queue/schema.py", "        _mark(state_directory)\n", ""),
+            ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
+        )
+    ),
+    *(Mutation(*row) for row in FAIRNESS),
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
 from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import Query, StudyRecord
 from dicomwatchd.archive.manifest import ManifestInstance, empty
-from dicomwatchd.archive.store import Capabilities, Content, Destination, InitStep, Receipt, StoredObject
+from dicomwatchd.archive.store import Capabilities, Content, Destination, InitStep, Receipt, Standing, StoredObject
 from dicomwatchd.errors import OutOfReach, Permanent, RevisionConflict, SourceChanged, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
@@ -100,6 +101,9 @@ class Shelf:
             return self.objects.get(key)
         return self._older.get((key, version_id or ""))
 
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
+        return Standing.APART
+
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         for key in sorted(self.objects):
             if key.startswith(prefix) and (seen := self.head(key)) is not None:
@@ -173,6 +177,9 @@ class SimulatedStore:
             raise Permanent("the object cannot be looked at", code="unreadable")
         self.shelf.unseen.discard(key)
         return self.shelf.head(key, version_id)
+
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
+        return Standing.APART
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         self._call("listing", prefix)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from dicomwatchd.pipeline.shipment import Bundling
 
@@ -150,6 +150,14 @@ class Trace:
         return self._hash.hexdigest()
 
 
+_World = TypeVar("_World", Plan, More)
+
+
+def _forced(drawn: _World, forced: Mapping[str, Any]) -> _World:
+    names = {part.name for part in fields(drawn)}
+    return replace(drawn, **{name: value for name, value in forced.items() if name in names})
+
+
 class Mortal(Protocol):
     """A process that may be killed."""
 
@@ -160,11 +168,13 @@ class Fate:
     """Draws what goes wrong and what happens in between. `at` is called by everything simulated at each of its
     calls; ``act`` is then what may happen meanwhile."""
 
-    def __init__(self, seed: int, trace: Trace) -> None:
+    def __init__(self, seed: int, trace: Trace, forced: Mapping[str, Any] | None = None) -> None:
+        """``forced`` are parts of the plan that are not left to the seed."""
         self.random = Random(f"world {seed}")
         # The layout from a number of its own: the world of a seed is the same in both.
-        self.plan = Plan.drawn(self.random, Random(f"layout {seed}"))
-        self.more = More.drawn(Random(f"more {seed}"), self.plan)
+        plan = Plan.drawn(self.random, Random(f"layout {seed}"))
+        self.plan = _forced(plan, forced or {})
+        self.more = _forced(More.drawn(Random(f"more {seed}"), self.plan), forced or {})
         self.clock = VirtualClock()
         self.trace = trace
         self.at_work: list[Mortal] = []  # the processes that are in the midst of a call, the innermost last

@@ -44,20 +44,22 @@ class Result:
     remounts: int
 
 
-def simulate(seed: int, trace: Trace | None = None) -> Result:
-    """Raises Violation, or whatever the program lets out that it should not."""
+def simulate(seed: int, trace: Trace | None = None, **forced: Any) -> Result:
+    """``forced`` are parts of the world's plan (chance.Plan, chance.More) that are not left to the seed.
+
+    Raises Violation, or whatever the program lets out that it should not."""
     trace = trace or Trace()
     root = Path(tempfile.mkdtemp(prefix="dicomwatchd-sim.", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     try:
-        return _Story(seed, root, trace).told()
+        return _Story(seed, root, trace, forced).told()
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
 class _Story:
-    def __init__(self, seed: int, root: Path, trace: Trace) -> None:
+    def __init__(self, seed: int, root: Path, trace: Trace, forced: dict[str, Any]) -> None:
         self._seed, self._root = seed, root
-        self._fate = fate = Fate(seed, trace)
+        self._fate = fate = Fate(seed, trace, forced)
         trace.add(fate.plan)
         plan = fate.plan
         capabilities = Capabilities(

@@ -156,7 +156,7 @@ def _dated_when_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Shipments.verified
 
     def verified(shipments: Shipments, claim: Claim, held: Iterable[Proven]) -> None:
-        real(shipments, claim, [replace(one, asked_at=shipments._clock.now()) for one in held])
+        real(shipments, claim, [one._replace(asked_at=shipments._clock.now()) for one in held])
 
     monkeypatch.setattr(Shipments, "verified", verified)
 
@@ -218,33 +218,44 @@ def _another_number_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Mounts, "known_again", lambda *_: False)
 
 
+#: Worlds that are full of what a defence is against.
+UPLOADS = {"uploads": True, "steps": 30, "kill_rate": 0.0, "transient_rate": 0.0}
+MEDDLES = {"meddles": True, "versions": True, "keep_seconds": (100.0, 100.0), "steps": 30, "damage_rate": 0.0}
+SLOW = {"keep_seconds": (0.0, 0.0), "actor_rate": 0.2, "damage_rate": 0.0, "kill_rate": 0.0}
+
+
 @pytest.mark.parametrize(
-    ("sabotage", "said"),
+    ("sabotage", "said", "world"),
     [
-        (_no_comparison, "delet"),
-        (_no_evidence, "does not hold"),
-        (_no_record, "without its deletion being on record"),
-        (_no_recovery, "a file that is left"),
-        (_no_second_look_at_the_catalogue, "the catalogue is not"),
-        (_dated_when_committed, "too old"),
-        (_evidence_of_any_version, "does not hold"),
-        (_any_folder_under_the_path, "nobody has asked for"),
-        (_no_last_look, "said to be archived"),
-        (_no_end_for_what_is_gone, "does not come to an end"),
-        (_cancelled_in_vain, "nobody has asked for"),
-        (_another_number_another_file, "read again"),
+        (_no_comparison, "delet", {}),
+        (_no_evidence, "does not hold", {}),
+        (_no_record, "without its deletion being on record", {}),
+        (_no_recovery, "a file that is left", {}),
+        (_no_second_look_at_the_catalogue, "the catalogue is not", {}),
+        (_dated_when_committed, "too old", SLOW),
+        (_evidence_of_any_version, "does not hold", MEDDLES),
+        (_any_folder_under_the_path, "nobody has asked for", UPLOADS),
+        (_no_last_look, "said to be archived", UPLOADS),
+        (_no_end_for_what_is_gone, "does not come to an end", UPLOADS),
+        (_cancelled_in_vain, "nobody has asked for", UPLOADS),
+        (_another_number_another_file, "read again", {"remounts": True}),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_it_notices(sabotage: Callable[[pytest.MonkeyPatch], None], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_notices(
+    sabotage: Callable[[pytest.MonkeyPatch], None],
+    said: str,
+    world: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sabotage(monkeypatch)
-    assert said in noticed(400)
+    assert said in noticed(400, world)
 
 
-def noticed(seeds: int) -> str:
+def noticed(seeds: int, world: dict[str, Any]) -> str:
     for seed in range(seeds):
         try:
-            simulate(seed)
+            simulate(seed, **world)
         except Violation as violation:
             return str(violation)
     return "nothing"

@@ -16,47 +16,8 @@ from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.queue import audit, open_queue
 from dicomwatchd.queue.audit import FIRST
 from dicomwatchd.queue.steps import TABLES
-from tests.pieces import Log
-from tests.unit.memory_archive import MemoryStore
+from tests.unit.chains import Place
 from tests.unit.queues import STUDY, Bench
-
-
-class Place:
-    """A state, an archive, and the part of the daemon between them; `restart` is what a restart does to it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.bench = Bench(directory)
-        self.store = MemoryStore()
-        self.log = Log()
-        self.begin()
-
-    def begin(self) -> None:
-        self.anchoring = Anchoring(self.bench.queue.audit, self.store, self.bench.clock, self.log)
-
-    def restart(self) -> None:
-        self.bench.reopen()
-        self.begin()
-
-    def delete(self, count: int = 1) -> None:
-        """Two entries for each deletion."""
-        for _ in range(count):
-            claim = self.bench.claimed(f"IM{self.bench.clock.seconds}")
-            self.bench.queue.deletions.purged(STUDY, self.bench.authorise(claim), [], [])
-            self.bench.finish(claim)
-
-    def cut_to(self, sequence: int) -> None:
-        self.bench.run("DELETE FROM audit WHERE sequence > ?", sequence)
-
-    def outcome(self) -> str:
-        """As somebody with the state and the archive sees it."""
-        return anchoring.compare(self.bench.queue.audit, self.store).outcome
-
-    def heads(self) -> list[int]:
-        found = [keys.parse_audit_head(key) for key in self.store.versions]
-        return sorted(number for number in found if number)
-
-    def told(self) -> list[dict[str, object]]:
-        return self.log.events("audit-cut")
 
 
 @pytest.fixture
@@ -87,6 +48,57 @@ def test_the_head_is_published_when_it_has_moved(place: Place) -> None:
     head = place.bench.queue.audit.head()
     found = audit_heads.newest(place.store, head.chain_id)
     assert found is not None and (found.sequence, found.sha256) == (8, head.sha256)
+
+
+def tended(place: Place, seconds: int) -> None:
+    """The thread's rounds, for so long."""
+    for _ in range(seconds):
+        place.anchoring.tend()
+        place.bench.clock.seconds += 1
+
+
+def test_a_deletion_is_published_within_a_minute_and_a_burst_once(place: Place) -> None:
+    tended(place, 1)
+    place.delete(3)
+    tended(place, 59)
+    assert place.heads() == []
+    place.delete()
+    tended(place, 2)
+    assert place.heads() == [8], "all that there was"
+    tended(place, 3600)
+    assert place.heads() == [8], "an hour of nothing costs nothing"
+    place.delete()
+    tended(place, 62)
+    assert place.heads() == [8, 10]
+
+
+def test_no_more_than_one_a_minute(place: Place) -> None:
+    begun = place.bench.clock.seconds
+    while place.bench.clock.seconds < begun + 1200:
+        place.delete()  # a minute passes
+        tended(place, 5)
+    minutes = (place.bench.clock.seconds - begun) / 60
+    assert minutes / 3 < len(place.heads()) <= minutes + 1
+
+
+def test_what_could_not_be_published_is_tried_a_minute_later(place: Place) -> None:
+    tended(place, 1)
+    place.delete()
+    place.store.fault = OutOfReach("the store does not answer", endpoint="s3")
+    tended(place, 70)
+    assert place.heads() == []
+    place.store.fault = None
+    tended(place, 62)
+    assert place.heads() == [2]
+
+
+def test_a_start_compares_at_once(place: Place) -> None:
+    place.delete(2)
+    place.anchoring.step()
+    place.cut_to(1)
+    place.restart()
+    place.anchoring.tend()
+    assert len(place.told()) == 1
 
 
 def test_a_restart_goes_on(place: Place) -> None:

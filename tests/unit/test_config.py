@@ -305,9 +305,18 @@ def test_overlaps_are_seen_through_symbolic_links(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     data = with_inbox(path=str(tmp_path / "real"))
     data["inboxes"].append({"name": "ct2", "path": str(tmp_path / "link" / "sub")})
-    assert problems(data) == [("inboxes[1].path", "overlaps inboxes[0].path")]
+    data["state_directory"] = str(tmp_path)
+    (tmp_path / "real" / "sub").mkdir()
+    with pytest.raises(ConfigError) as caught:
+        config.parse(data, folders=True)
+    assert caught.value.problems == [
+        ("inboxes[1].path", "overlaps inboxes[0].path"),
+        ("state_directory", "overlaps inboxes[0].path"),
+        ("state_directory", "overlaps inboxes[1].path"),
+    ]
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    config.parse(with_inbox(path=str(tmp_path / "loop")))
+    with pytest.raises(ConfigError, match="is not a folder"):
+        config.parse(with_inbox(path=str(tmp_path / "loop")), folders=True)
 
 
 @pytest.mark.parametrize(
