@@ -227,6 +227,8 @@ class SimulatedStore:
         if name != "put":
             self._asked(key)
         self._fate.at(f"store.{name} {key[-24:]}")
+        if self._fate.more.slow_seconds and not self._fate.calm:
+            self._fate.clock.advance(self._fate.random.random() * self._fate.more.slow_seconds)
         self._trouble(name)
 
     def _trouble(self, what: str) -> None:

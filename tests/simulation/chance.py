@@ -112,6 +112,8 @@ class More:
     meddles: bool
     #: Inboxes are mounted anew, under other device numbers.
     remounts: bool
+    #: How long the store may take for an answer.
+    slow_seconds: float
     #: Time passes by days, for months.
     months: bool
 
@@ -123,6 +125,7 @@ class More:
             uploads=random.random() < 0.2,
             meddles=random.random() < 0.7 and plan.versions and None not in plan.keep_seconds,
             remounts=random.random() < 0.15,
+            slow_seconds=random.choice((0.0,) * 9 + (600.0,)),
             months=random.random() < 0.015,
         )
 

@@ -121,6 +121,13 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
 
         return call
 
+    def hooked_named(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            fate.at(name, hot=True)
+            return real(*arguments, **named)
+
+        return call
+
     def aimed(
         opened: local.Folders,
         places: Places,
@@ -183,3 +190,4 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         put((proof, aside, take, leases), "read_lease", no_lease)
     if not fate.more.strict_rename:
         put((localfiles,), "_renameat2", no_strict_rename)
+        put((localfiles,), "os", _HookedOs(rename=hooked_named("rename", os.rename)))

@@ -30,6 +30,8 @@ from tests.simulation.hooks import HookedDatabase
 
 #: In the place of a source's id: the threads of all uploads.
 UPLOADS = -3
+#: And what one at a time may do with them.
+DESK = -4
 
 
 class Process:
@@ -108,7 +110,7 @@ class Process:
         )
         inboxes = tuple(
             InboxPlan(f"inbox{number + 1}", path, settings, AfterArchive(keep == 0.0, keep), plan.sends_early)
-            for number, (path, keep) in enumerate(zip(self._folders.roots, plan.keep_seconds, strict=True))
+            for number, (path, keep) in enumerate(zip(self._folders.roots, plan.keep_seconds, strict=False))
         )
         return composition.Plan(self._state, inboxes, active_shipments=4)
 
@@ -176,8 +178,8 @@ class Process:
 
     def tend(self) -> None:
         """What the supervisor does every second."""
-        if self.parts is not None and self._may_work():
-            with self._at_work():
+        if self.parts is not None and self.may_be_asked:
+            with self._at_the_desk():
                 self.parts.tend()
 
     def retry(self, study_uid: str) -> None:
@@ -203,10 +205,19 @@ class Process:
             self._busy.discard(UPLOADS)
         self.tend()
 
+    @contextmanager
+    def _at_the_desk(self) -> Iterator[None]:
+        self._busy.add(DESK)
+        try:
+            with self._at_work():
+                yield
+        finally:
+            self._busy.discard(DESK)
+
     @property
     def may_be_asked(self) -> bool:
-        """Whether it answers at its control socket."""
-        return self._may_work()
+        """Whether it answers at its control socket. Whoever asks while another one is answered waits."""
+        return self._may_work() and DESK not in self._busy
 
     @property
     def is_at_work(self) -> bool:
@@ -216,7 +227,7 @@ class Process:
         """`dicomwatchctl upload`; returns its id, "" if the daemon died over it. Raises Permanent."""
         assert self.parts is not None
         answers = [""]
-        with self._at_work():
+        with self._at_the_desk():
             answers.append(self.parts.uploads.start(os.fspath(path), delete=delete))
         return answers[-1]
 
@@ -224,7 +235,7 @@ class Process:
         """`dicomwatchctl upload cancel`; whether the daemon has answered."""
         assert self.parts is not None
         answers = [False]
-        with self._at_work():
+        with self._at_the_desk():
             self.parts.uploads.cancel(name)
             answers.append(True)
         return answers[-1]
