@@ -27,8 +27,9 @@ from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.pipeline.slots import Kind, Slot, Slots
 from dicomwatchd.pipeline.stages import ship
 from dicomwatchd.ports import Map
+from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS
 from dicomwatchd.queue.rows import Claim
-from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS, First
+from dicomwatchd.queue.shipments import First
 from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.telemetry.fields import error_fields
 

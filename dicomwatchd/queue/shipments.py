@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,12 +17,11 @@ from dicomwatchd.errors import ClaimLost
 from dicomwatchd.model import SHIPPING, DicomJson, FileState, StudyEvent, StudyState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS, NO_PROOF, pause_seconds
 from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Proven, Transition, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, require_claim, state_of
 
-#: No study waits longer for its next try: what is said to wait for longer met a clock that was set back since.
-LONGEST_WAIT_SECONDS = 3600.0
 #: A study that has failed so often while others passed waits in a line of its own.
 KNOWN_ILL = 2
 
@@ -188,12 +187,19 @@ class Shipments:
             )
 
     def park(self, claim: Claim, *, code: str, reason: str) -> None:
+        """For a person to see to; see `parked` for those that are tried again by themselves."""
+        now = self._clock.now()
         with self._under(claim) as (db, moved):
-            moved.append(move(db, claim.study_uid, StudyEvent.FAILED, self._clock.now()))
+            moved.append(move(db, claim.study_uid, StudyEvent.FAILED, now))
             db.execute(
                 "UPDATE studies SET claimed = 0, code = ?, reason = ? WHERE study_uid = ?",
                 (code, reason, claim.study_uid),
             )
+            if code == NO_PROOF:
+                db.execute(
+                    "UPDATE studies SET not_before = ?, attempts = ? WHERE study_uid = ?",
+                    (now + pause_seconds(claim.attempts), claim.attempts + 1, claim.study_uid),
+                )
 
     def retry(self, study_uid: str) -> bool:
         """The operator's word: try a parked or waiting study now, or one with files that are kept for want of a read
@@ -354,19 +360,18 @@ class Shipments:
         with self._under(claim) as (db, moved):
             for file in missing:
                 db.execute("UPDATE files SET state = ? WHERE file_id = ?", (FileState.READY, file.file_id))
-            for file in damaged:
-                db.execute(
-                    "UPDATE files SET state = ?, key_attempt = key_attempt + 1 WHERE file_id = ?",
-                    (FileState.READY, file.file_id),
-                )
-            if damaged:
-                row = db.execute("SELECT damaged_keys FROM studies WHERE study_uid = ?", (claim.study_uid,)).fetchone()
-                known = set(json.loads(row["damaged_keys"])) | set(damaged.values())
-                db.execute(
-                    "UPDATE studies SET damaged_keys = ? WHERE study_uid = ?",
-                    (json.dumps(sorted(known)), claim.study_uid),
-                )
+            _to_the_next_key(db, claim, damaged)
             moved.append(move(db, claim.study_uid, StudyEvent.MISMATCH, self._clock.now()))
+
+    def doubt(self, claim: Claim, damaged: Mapping[LocalFile, str]) -> None:
+        """As `send_again`, at whatever stage the shipment is: it is to be given up, and the next one sends them."""
+        with self._under(claim) as (db, _):
+            _to_the_next_key(db, claim, damaged)
+
+    def healed(self, claim: Claim, keys: Collection[str]) -> None:
+        """These keys of the study, once found damaged, hold the right bytes."""
+        with self._under(claim) as (db, _):
+            _know_damaged(db, claim, lambda known: known - set(keys))
 
     def recorded(self, claim: Claim, revision: int) -> None:
         with self._under(claim) as (db, moved):
@@ -449,6 +454,22 @@ class Shipments:
     def _tell(self, moved: Iterable[Transition]) -> None:
         for transition in moved:
             self._announce(transition)
+
+
+def _to_the_next_key(db: sqlite3.Connection, claim: Claim, damaged: Mapping[LocalFile, str]) -> None:
+    for file in damaged:
+        db.execute(
+            "UPDATE files SET state = ?, key_attempt = key_attempt + 1 WHERE file_id = ?",
+            (FileState.READY, file.file_id),
+        )
+    if damaged:
+        _know_damaged(db, claim, lambda known: known | set(damaged.values()))
+
+
+def _know_damaged(db: sqlite3.Connection, claim: Claim, change: Callable[[set[str]], set[str]]) -> None:
+    row = db.execute("SELECT damaged_keys FROM studies WHERE study_uid = ?", (claim.study_uid,)).fetchone()
+    known = change(set(json.loads(row["damaged_keys"])))
+    db.execute("UPDATE studies SET damaged_keys = ? WHERE study_uid = ?", (json.dumps(sorted(known)), claim.study_uid))
 
 
 def _marks(values: Iterable[object]) -> str:

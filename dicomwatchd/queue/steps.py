@@ -275,6 +275,12 @@ class Step(NamedTuple):
     sql: str
 
 
+#: Files that are kept while the store would end their objects by itself: none, or all that come.
+EXPIRING = """
+CREATE INDEX files_expiring ON files (file_id) WHERE state = 'kept' AND code = 'expiring';
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -286,4 +292,5 @@ STEPS: tuple[Step, ...] = (
     Step("finished segments of the audit chain", SEGMENTS),
     Step("the archive's own objects", OWN),
     Step("whose turn it is", TURNS),
+    Step("kept while the store would end their objects", EXPIRING),
 )

@@ -10,7 +10,16 @@ from dataclasses import replace
 from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import Query, StudyRecord
 from dicomwatchd.archive.manifest import ManifestInstance, empty
-from dicomwatchd.archive.store import Capabilities, Content, Destination, InitStep, Receipt, Standing, StoredObject
+from dicomwatchd.archive.store import (
+    Capabilities,
+    Content,
+    Destination,
+    Expiry,
+    InitStep,
+    Receipt,
+    Standing,
+    StoredObject,
+)
 from dicomwatchd.errors import OutOfReach, Permanent, RevisionConflict, SourceChanged, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
@@ -30,10 +39,11 @@ class Shelf:
         self.capabilities = capabilities
         self.objects: dict[str, bytes] = {}
         self._known: dict[str, tuple[bytes, frozenset[str]]] = {}
-        self.versions: dict[str, str] = {}  # key to the current one
-        self._older: dict[tuple[str, str], bytes] = {}
+        self.versions: dict[str, str] = {}  # of what is current
+        self.history: dict[tuple[str, str], bytes] = {}  # every version of every key
         self._numbers = 0
         self.meddled: set[str] = set()  # keys that somebody has deleted or overwritten
+        self.expires: str | None = None  # why it ends objects by itself, if it does
         self.damaged: set[str] = set()  # keys that were given other bytes than were sent
         self.lost: set[str] = set()  # keys whose first object is gone
         self.unseen: set[str] = set()  # keys that nobody has looked at since they were made
@@ -48,14 +58,23 @@ class Shelf:
         self._numbers += 1
         self.objects[key] = data
         self.versions[key] = f"v{self._numbers}"
+        self.history[key, self.versions[key]] = data
+
+    def mark_deleted(self, key: str) -> None:
+        """As DeleteObject does in a bucket with versioning: nothing is gone, and a plain GET finds nothing."""
+        self.objects.pop(key, None)
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        """Somebody puts another version over what is there."""
+        self._make_current(key, data)
 
     def cover(self, key: str, data: bytes | None) -> None:
-        """Somebody deletes an object (None), or writes another one over it: the old version stays below."""
-        self._older[key, self.versions[key]] = self.objects[key]
+        """One of the two, and the tests know of it."""
         self.meddled.add(key)
-        self.lose(key)
+        self.lost.add(key)
+        self.mark_deleted(key)
         if data is not None:
-            self._make_current(key, data)
+            self.overwrite(key, data)
             self.damaged.add(key)
 
     def held(self) -> set[str]:
@@ -77,6 +96,7 @@ class Shelf:
 
     def lose(self, key: str) -> None:
         self.objects.pop(key, None)
+        self.history.pop((key, self.versions.get(key, "")), None)
         self.damaged.discard(key)
         self.lost.add(key)
 
@@ -85,21 +105,17 @@ class Shelf:
         return receipt(self, key, data, self.create(key, data))
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
-        data = self._version(key, version_id)
+        data = self.objects.get(key) if version_id is None else self.history.get((key, version_id))
         if data is None:
             return None
+        current = self.versions[key] if "versions" in self.capabilities.details else None
         return StoredObject(
             key,
             len(data),
-            version_id=version_id or self.versions[key] if "versions" in self.capabilities.details else None,
             etag=_md5(data),
+            version_id=version_id or current,
             checksum=f"sha256:{_sha256(data)}" if self.capabilities.checksum_on_head else None,
         )
-
-    def _version(self, key: str, version_id: str | None) -> bytes | None:
-        if version_id in (None, self.versions.get(key)):
-            return self.objects.get(key)
-        return self._older.get((key, version_id or ""))
 
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         return Standing.APART
@@ -118,10 +134,10 @@ class Shelf:
         length_bytes: int | None = None,
         room: memoryview | None = None,
     ) -> Iterator[bytes]:
-        found = self._version(key, version_id)
-        if found is None:
+        whole = self.objects.get(key) if version_id is None else self.history.get((key, version_id))
+        if whole is None:
             raise Permanent("there is no such object", code="no-such-object")
-        data = part(found, offset_bytes, length_bytes)
+        data = part(whole, offset_bytes, length_bytes)
         for offset in range(0, len(data), 256):
             yield data[offset : offset + 256]
 
@@ -132,6 +148,13 @@ class Shelf:
 
     def probe(self, scratch_key: str) -> Capabilities:
         return self.capabilities
+
+    @property
+    def expiry(self) -> Expiry:
+        return Expiry(self.expires)
+
+    def look_at_expiry(self) -> Expiry:
+        return self.expiry
 
     def close(self) -> None: ...
 
@@ -213,6 +236,14 @@ class SimulatedStore:
     def probe(self, scratch_key: str) -> Capabilities:
         return self.capabilities
 
+    @property
+    def expiry(self) -> Expiry:
+        return self.shelf.expiry
+
+    def look_at_expiry(self) -> Expiry:
+        self._call("expiry", "")
+        return self.expiry
+
     def close(self) -> None: ...
 
     def _asked(self, prefix: str) -> None:
@@ -224,7 +255,7 @@ class SimulatedStore:
                     self.asked.setdefault((key, digest), []).append(now)
 
     def _call(self, name: str, key: str) -> None:
-        if name != "put":
+        if name not in ("put", "expiry"):
             self._asked(key)
         self._fate.at(f"store.{name} {key[-24:]}")
         if self._fate.more.slow_seconds and not self._fate.calm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -227,7 +228,7 @@ SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "
         (_no_recovery, "a file that is left", {}),
         (_no_second_look_at_the_catalogue, "the catalogue is not", {}),
         (_dated_when_committed, "too old", SLOW),
-        (_evidence_of_any_version, "a file is deleted", MEDDLES),
+        (_evidence_of_any_version, "not the current one|is deleted", MEDDLES),
         (_any_folder_under_the_path, "nobody has asked for", UPLOADS),
         (_no_end_for_what_is_gone, "does not come to an end", UPLOADS),
         (_cancelled_in_vain, "nobody has asked for", UPLOADS),
@@ -242,7 +243,7 @@ def test_it_notices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sabotage(monkeypatch)
-    assert said in noticed(400, world)
+    assert re.search(said, noticed(400, world))
 
 
 def noticed(seeds: int, world: dict[str, Any]) -> str:
