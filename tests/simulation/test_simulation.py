@@ -234,7 +234,7 @@ SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "
         (_cancelled_in_vain, "nobody has asked for", UPLOADS),
         (_another_number_another_file, "read again", {"remounts": True}),
     ],
-    ids=lambda value: value.__name__ if callable(value) else "",
+    ids=lambda value: value.__name__ if callable(value) else " ",
 )
 def test_it_notices(
     sabotage: Callable[[pytest.MonkeyPatch], None],
