@@ -273,7 +273,8 @@ class Process:
         self._fate.trace.add("log", event, fields.get("code", ""))
 
     def error(self, event: str, message: str, **fields: object) -> None:
-        self._fate.trace.add("log", event, *(str(value) for _, value in sorted(fields.items())))
+        told = (str(value) for _, value in sorted(fields.items()))
+        self._fate.trace.add("log", event, *("upload" if one.startswith("upload-") else one for one in told))
         if event == "study-parked":
             self.parked[str(fields["study_uid"])] = str(fields.get("code", "unexpected"))
 
