@@ -22,12 +22,18 @@ from dicomwatchd.ports import Clock, Log
 
 #: How often somebody who waits looks whether he waits in vain.
 _LOOK_SECONDS = 0.2
+#: One thread may wait for so many times the limit while others have answers from the same inbox.
+PATIENCE = 10
 
 T = TypeVar("T")
 
 
 class Inboxes(Protocol):
     """The folders that files come from, by their sources' ids."""
+
+    def know(self, source_id: int, name: str) -> None:
+        """What a source is called."""
+        ...
 
     def at(self, source_id: int, *, leaving: bool = False) -> AbstractContextManager[None]:
         """Around what the calling thread does with the inbox. Raises InboxSilent where it is not to be asked now (but
@@ -57,6 +63,8 @@ class Inboxes(Protocol):
 
 class AlwaysAnswering:
     """Everything is done by whoever asks for it. For simulation and small tools."""
+
+    def know(self, source_id: int, name: str) -> None: ...
 
     def at(self, source_id: int, *, leaving: bool = False) -> AbstractContextManager[None]:  # noqa: ARG002
         return nullcontext()
@@ -102,16 +110,22 @@ class Answering:
         clock: Clock,
         log: Log,
         limit_seconds: float,
-        names: Callable[[int], str],
         on_back: Callable[[], None] = lambda: None,
     ) -> None:
-        """``names`` gives a source's name, ``on_back`` hears when one answers again."""
-        self._clock, self._log, self._names, self._on_back = clock, log, names, on_back
+        """``on_back`` hears when an inbox answers again."""
+        self._clock, self._log, self._on_back = clock, log, on_back
+        self._names: dict[int, str] = {}
         self._limit = limit_seconds
         self._lock = threading.Lock()
         self._visits: dict[int, _Visit] = {}  # by the thread's identifier
         self._since: dict[int, float] = {}
-        self._counted_out: list[str] = []
+        self._alive: dict[int, float] = {}  # when a source has last shown that it answers
+
+    def know(self, source_id: int, name: str) -> None:
+        self._names[source_id] = name
+
+    def name(self, source_id: int) -> str:
+        return self._names[source_id]
 
     # -- Inboxes ----------------------------------------------------------------------------------------------------
 
@@ -178,9 +192,9 @@ class Answering:
         if visit is None:
             return
         with self._lock:
+            visit.at = self._alive[visit.source_id] = self._clock.monotonic()
             if visit.given_up:
                 raise _silent()
-            visit.at = self._clock.monotonic()
 
     def silent(self) -> dict[int, float]:
         now = self._clock.monotonic()
@@ -199,14 +213,17 @@ class Answering:
         self._limit = min(self._limit, limit_seconds)
 
     def tend(self) -> list[str]:
-        """Say what has fallen silent and what answers again; returns the names of threads that were counted out since
-        this was called last."""
-        back = self._look()
-        if back:
+        """Say what has fallen silent and what answers again; returns the names of the threads whose work was given up
+        and has not ended yet."""
+        if self._look():
             self._on_back()
         with self._lock:
-            counted_out, self._counted_out = self._counted_out, []
-        return counted_out
+            return [visit.thread for visit in self._visits.values() if visit.given_up]
+
+    def gave_up(self, thread: str) -> bool:
+        """Whether what the thread of this name is at was given up."""
+        with self._lock:
+            return any(visit.given_up and visit.thread == thread for visit in self._visits.values())
 
     def inside(self) -> set[str]:
         """The names of the threads that are at an inbox now: how long they are silent is this module's affair."""
@@ -222,6 +239,8 @@ class Answering:
             if visit is None:
                 if refusing and source_id in self._since:
                     raise _silent()
+                if not any(v.depth and v.source_id == source_id for v in self._visits.values()):
+                    self._alive[source_id] = self._clock.monotonic()  # there was nobody for it to answer
                 visit = self._visits[me] = _Visit(
                     source_id, threading.current_thread().name, self._clock.monotonic(), may_be_given_up
                 )
@@ -234,7 +253,7 @@ class Answering:
     def _leave(self, visit: _Visit) -> None:
         with self._lock:
             visit.depth -= 1
-            visit.at = self._clock.monotonic()
+            visit.at = self._alive[visit.source_id] = self._clock.monotonic()
             if not visit.depth and not visit.given_up:
                 self._visits.pop(threading.get_ident(), None)
 
@@ -244,10 +263,11 @@ class Answering:
         with self._lock:
             silent: dict[int, float] = {}
             for visit in self._visits.values():
-                is_late = visit.depth > 0 and now - visit.at > self._limit
-                if is_late and visit.may_be_given_up and not visit.given_up:
-                    visit.given_up = True
-                    self._counted_out.append(visit.thread)
+                waits = now - visit.at
+                no_sign = now - self._alive[visit.source_id]
+                # On a slow share others show that it answers; but one file that nobody gets is not waited for either.
+                is_late = visit.depth > 0 and (min(waits, no_sign) > self._limit or waits > PATIENCE * self._limit)
+                visit.given_up = visit.given_up or (is_late and visit.may_be_given_up)
                 if is_late or visit.given_up:
                     silent[visit.source_id] = min(silent.get(visit.source_id, now), visit.at)
             # One that is silent already counts from when it fell so, though the thread that showed it may be back.
@@ -258,14 +278,14 @@ class Answering:
             self._log.error(
                 "inbox-silent",
                 "the inbox does not answer; the others go on, and so does it when it answers again",
-                inbox=self._names(source_id),
+                inbox=self.name(source_id),
                 seconds=now - since[source_id],
             )
         for source_id in back:
             self._log.warning(
                 "inbox-answers",
                 "the inbox answers again",
-                inbox=self._names(source_id),
+                inbox=self.name(source_id),
                 seconds=now - before[source_id],
             )
         return bool(back)
@@ -273,3 +293,23 @@ class Answering:
 
 def _silent() -> InboxSilent:
     return InboxSilent("an inbox does not answer")
+
+
+def within(seconds: float, work: Callable[[], T]) -> T | None:
+    """The result of work that may never end, done by a thread that is left behind then; None if it takes longer.
+    Raises as ``work``."""
+    outcome: _Outcome[T] = _Outcome()
+
+    def run() -> None:
+        try:
+            outcome.result.append(work())
+        except BaseException as error:  # noqa: BLE001  handed to whoever waits for the result
+            outcome.error = error
+        outcome.done.set()
+
+    threading.Thread(target=run, name="asked", daemon=True).start()
+    if not outcome.done.wait(seconds):
+        return None
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.result[0]

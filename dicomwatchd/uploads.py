@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dicomwatchd import upload_result
+from dicomwatchd import markers, upload_result
 from dicomwatchd.errors import DicomwatchdError, Permanent, Stopping, Transient
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.lastlook import VANISHED, Findings, LastLook
@@ -115,9 +115,18 @@ class UploadDesk:
         except OSError as error:
             raise _unreadable(path) from error
         try:
-            root = root_of(root_fd)
+            root, is_own_tree = root_of(root_fd), markers.sign_in(root_fd) is not None or markers.is_below(root_fd)
+        except OSError as error:
+            raise _unreadable(path) from error
         finally:
             os.close(root_fd)
+        if is_own_tree:
+            raise Permanent(
+                "the folder is an archive's or a dicomwatchd's own, or lies in one",
+                code="own-tree",
+                hint="what is in an archive is archived already, and these are its only copies",
+                path=path,
+            )
         with self._lock:
             if (running := self._running_of(os.fsencode(real), root)) is not None:
                 return self._join(running, delete=delete)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
-from dicomwatchd import localfiles
+from dicomwatchd import localfiles, markers
 from dicomwatchd.archive import directory_files as files
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.store import (
@@ -23,6 +23,7 @@ from dicomwatchd.archive.store import (
     Destination,
     InitStep,
     Receipt,
+    Standing,
     StoredObject,
 )
 from dicomwatchd.config import DirectorySettings
@@ -40,9 +41,10 @@ SINGLE_PUT_BYTES = 16 * 1024 * 1024
 _WRITE_BYTES = 4 * 1024 * 1024
 _LEFTOVER_SECONDS = 86400
 
-_MARKER = files.OWN + b"archive"
-_MARKER_TEXT = b"This folder is an archive of dicomwatchd. Do not write into it by other means.\n"
+_MARKER = markers.ARCHIVE
 _PART = re.compile(rb"[A-Za-z0-9!_.*'()-]{1,255}\Z")
+#: How the path of an instance's object ends: its SOP Instance UID, its SHA-256.
+_LIKE_AN_OBJECT = re.compile(rb"(?:\A|/)[0-9.]{1,64}/[0-9a-f]{64}(?:-[0-9]{1,6})?\.dcm\Z")
 _ENDPOINT = "the archive's folder"
 _INIT_HINT = "is the share mounted? If the archive has never been made: dicomwatchctl archive init"
 
@@ -70,7 +72,7 @@ class DirectoryStore:
         self._clock = clock or SystemClock()
         self._random_name = random_name
         self._folders = files.DurableFolders()
-        self._capabilities = Capabilities(creates_only=True)
+        self._capabilities = Capabilities(creates_only=True, objects_are_files=True)
 
     @property
     def destination(self) -> Destination:
@@ -107,6 +109,20 @@ class DirectoryStore:
             with _if_there(root_fd, folder) as folder_fd:
                 seen = None if folder_fd is None else _stat(folder_fd, name)
             return None if seen is None else _stored(key, seen)
+
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
+        folder, own_name = _split(key)
+        with self._archive() as root_fd, _at_work("stat"), _if_there(root_fd, folder) as folder_fd:
+            seen = None if folder_fd is None else _stat(folder_fd, own_name)
+        if seen is None:
+            return Standing.MISSING
+        if (seen.st_dev, seen.st_ino) == (found.st_dev, found.st_ino):
+            return Standing.ITSELF
+        # Over two mounts of one share the numbers differ; the name, which holds the content's hash, does not. Nor does
+        # that of another object with these bytes, from when the archive had another layout.
+        if path.rpartition(b"/")[2] == own_name or _LIKE_AN_OBJECT.search(path):
+            return Standing.ITSELF
+        return Standing.APART
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         """One folder's names are in memory at a time, for each level. Links are not followed, and not listed."""
@@ -191,9 +207,12 @@ class DirectoryStore:
     def probe(self, scratch_key: str) -> Capabilities:  # noqa: ARG002  leaves no objects behind, so needs no key
         """Whether a name can be taken only once; the content is for read-back to prove."""
         with self._archive() as root_fd, _at_work("probe"):
+            self._mark(root_fd)
             refused = files.refuses_second_name(root_fd, self._random_name())
         self._capabilities = Capabilities(
-            creates_only=refused, details={"second creation of a name": "refused" if refused else "accepted"}
+            creates_only=refused,
+            objects_are_files=True,
+            details={"second creation of a name": "refused" if refused else "accepted"},
         )
         return self._capabilities
 
@@ -242,11 +261,19 @@ class DirectoryStore:
         if sha256.hexdigest() != digest.sha256:
             raise SourceChanged("a file's content is not what it was when it was taken up")
 
+    def _mark(self, root_fd: int) -> None:
+        """Of an archive that was made before there were marks; and of the folder of the studies, which may be mounted
+        somewhere without the rest."""
+        self._write_marker(root_fd)
+        with _if_there(root_fd, keys.STUDIES.rstrip("/").encode("ascii")) as studies_fd:
+            if studies_fd is not None:
+                self._write_marker(studies_fd)
+
     def _write_marker(self, root_fd: int) -> bool:
         if _stat(root_fd, _MARKER) is not None:
             return False
         with files.temporary(root_fd, self._random_name()) as (fd, temporary):
-            files.write_all(fd, _MARKER_TEXT)
+            files.write_all(fd, markers.ARCHIVE_TEXT)
             os.fsync(fd)
             created = files.publish(root_fd, temporary, _MARKER)
         files.sync_folder(root_fd)

@@ -8,12 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from dicomwatchd import localfiles
+from dicomwatchd import localfiles, markers
 from dicomwatchd.archive.store import Chunk
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, Transient
 
 #: Names of our own beside the objects; no key may hold one.
-OWN = b".dicomwatchd-"
+OWN = markers.OWN
 TEMPORARY = OWN + b"tmp-"
 
 _DIRECTORY_MODE = 0o750

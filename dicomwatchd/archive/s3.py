@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from dicomwatchd.archive.store import (
     Destination,
     InitStep,
     Receipt,
+    Standing,
     StoredObject,
 )
 from dicomwatchd.archive.wire import Body
@@ -124,6 +126,9 @@ class S3Store:
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
         return self._bucket.head(key, version_id, checksum=self._capabilities.checksum_on_head)
+
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:  # noqa: ARG002  no files here
+        return Standing.APART
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         if self._wire is None:

@@ -6,8 +6,10 @@ There is no delete and no overwrite here. Objects are created once and read; tha
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
 from dicomwatchd.model import Digest
@@ -71,13 +73,23 @@ class Capabilities:
 
     ``etag_is_content``: the ETag is the MD5 of the bytes the store received (composite for multipart), so an ETag
     equal to the one computed here proves the content. ``checksum_on_head``: HEAD returns a full-object checksum
-    the store computed itself. ``creates_only``: If-None-Match: * is honoured.
+    the store computed itself. ``creates_only``: If-None-Match: * is honoured. ``objects_are_files``: they can be seen
+    under other paths too, an inbox's among them.
     """
 
     etag_is_content: bool = False
     checksum_on_head: bool = False
     creates_only: bool = False
+    objects_are_files: bool = False
     details: dict[str, str] = field(default_factory=dict)
+
+
+class Standing(Enum):
+    """What a local file is to the object that holds its bytes. ITSELF: one and the same file, or as good as that."""
+
+    APART = "apart"
+    ITSELF = "itself"
+    MISSING = "missing"
 
 
 class Content(Protocol):
@@ -157,6 +169,13 @@ class ObjectStore(Protocol):
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
         """A fresh look at one object; None when the store says that there is none."""
+        ...
+
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
+        """Whether the object is there and would be if the local file ``found``, at ``path`` below its inbox, were not.
+        Asked right before a file is set aside, and once more while it lies aside: an object that went with it was the
+        file itself, whatever mounts and links make of the two paths. Always APART, and not worth asking, where the
+        capability ``objects_are_files`` is not there."""
         ...
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:

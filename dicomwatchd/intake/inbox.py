@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
-from dicomwatchd.errors import SourceChanged, Transient
+from dicomwatchd import markers
+from dicomwatchd.answering import AlwaysAnswering, Inboxes
+from dicomwatchd.errors import SourceChanged, Stopping, Transient
 from dicomwatchd.intake.mounts import Mounts, root_of
+from dicomwatchd.intake.own_trees import OwnTrees, arrivals
 from dicomwatchd.intake.presence import Presence
 from dicomwatchd.intake.scan import Globs, Listing, join, look, walk
 from dicomwatchd.intake.settle import Settling
@@ -26,9 +31,9 @@ from dicomwatchd.intake.unreadable import (
     place_of,
     unreadable,
 )
-from dicomwatchd.localfiles import WriterPresent, directory, open_root
+from dicomwatchd.localfiles import WriterPresent, open_root
 from dicomwatchd.model import FileState, Uid
-from dicomwatchd.ports import Clock, Log
+from dicomwatchd.ports import Clock, DiskUsage, Log
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Root, Source, identity_of
 from dicomwatchd.queue.upgrade import OLD_FAULT
@@ -45,6 +50,7 @@ UNREAD_LIMIT = 1000
 Work = Callable[[int, Callable[[], None]], None]
 #: Pause after the queue could not be written.
 TROUBLE_SECONDS = 5.0
+DISK_LOOK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,7 @@ class InboxIntake:
         on_news: Callable[[], None],
         mend: Callable[[], None] = lambda: None,
         mended_root: tuple[int, int] | None = None,
+        inboxes: Inboxes | None = None,
     ) -> None:
         """``mend`` puts back what lies aside in the inbox; it is called when the inbox comes back, or another folder
         stands in its place, before anything is looked at; ``mended_root`` is the folder that needs it no more, as
@@ -90,6 +97,10 @@ class InboxIntake:
         self._on_news = on_news
         self._mend = mend
         self._mend_soon = False
+        self._inboxes: Inboxes = inboxes or AlwaysAnswering()
+        self._next_disk_look = 0.0
+        #: What `shutil.disk_usage` last said of the inbox; None if it could not be asked.
+        self.disk: DiskUsage | None = None
         self._globs = Globs(settings.include, settings.exclude)
         self._settling = Settling(settings.settle_seconds, trust_ctime=settings.trust_ctime)
         self._hints_lock = threading.Lock()
@@ -107,6 +118,7 @@ class InboxIntake:
         self.root: Root | None = None
         self._mounts = Mounts(source.source_id, arrivals.remounts)
         self._unreadable = Unreadable(source.name, log)
+        self._own_trees = OwnTrees(source.name, log)
         self._removed_at: float | None = None
         self.scans = 0
         self.last_scan_seconds: float | None = None
@@ -152,6 +164,11 @@ class InboxIntake:
         return not self._presence.is_away
 
     @property
+    def was_open(self) -> bool:
+        """Whether the inbox could be opened since the start, and what lay aside in it is back."""
+        return self._presence.was_seen
+
+    @property
     def holds(self) -> bool:
         """Whether a study with files of this inbox has to wait for it. One that was removed, and has stayed so, has no
         files; one that cannot be opened, or does not answer, may have."""
@@ -174,12 +191,19 @@ class InboxIntake:
         """How many folders and entries of folders cannot be read, as far as the last looks went."""
         return len(self._unreadable)
 
+    @property
+    def own_trees(self) -> int:
+        """How many folders of an archive or of the daemon's own the last whole look met, and left alone."""
+        return len(self._own_trees)
+
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The inbox's thread."""
         while not stopping.is_set():
             beat()
             try:
                 pause = self.step(beat)
+            except Stopping:
+                return
             except Transient as error:
                 # What was found and could not be put on the queue is found again by the next look.
                 self._log.warning(
@@ -202,8 +226,18 @@ class InboxIntake:
 
     def step(self, beat: Callable[[], None] = lambda: None) -> float:
         """Do everything that is due; returns the seconds until something may be due again."""
+
+        def alive() -> None:
+            beat()
+            self._inboxes.beat()
+
+        with self._inboxes.of_its_own(self.source.source_id):
+            return self._step(alive)
+
+    def _step(self, beat: Callable[[], None]) -> float:
         try:
             root_fd = self._open()
+            beat()  # after hours at a share that did not answer nobody may want the rest any more
         except OSError as error:
             self._presence.away(error)
             if not self._presence.is_removed:
@@ -244,12 +278,21 @@ class InboxIntake:
             self._mend_soon = False
             self._mend()
             self._next_scan = 0.0
+        self._look_at_the_disk(root_fd)
         if self._clock.monotonic() >= self._next_scan:
             self._scan(root_fd, beat)
         self._follow_hints(root_fd, beat)
-        self._confirm_quiet(root_fd)
+        self._confirm_quiet(root_fd, beat)
         while self._asked:
             self._asked.popleft()(root_fd, beat)
+
+    def _look_at_the_disk(self, root_fd: int) -> None:
+        if self._clock.monotonic() < self._next_disk_look:
+            return
+        self._next_disk_look = self._clock.monotonic() + DISK_LOOK_SECONDS
+        self.disk = None
+        with suppress(OSError):
+            self.disk = shutil.disk_usage(root_fd)
 
     def _scan(self, root_fd: int, beat: Callable[[], None]) -> None:
         began = self._clock.monotonic()
@@ -269,11 +312,14 @@ class InboxIntake:
                 failed[parent] = error.errno
                 self._unreadable.add_folder(parent)
 
-        for parent, listing in walk(root_fd, self._globs, on_error):
+        found_instead = self._own_trees.begin_look(root_fd)
+        for parent, listing in found_instead or walk(root_fd, self._globs, on_error):
             seen.add(parent)
             self._compare(root_fd, parent, listing, beat)
+            self._own_trees.see(parent, listing)
             beat()
             self._follow_hints(root_fd, beat)  # what arrives now must not wait for the end of a long scan
+        self._own_trees.end_look()
         self._flush()
         for parent in self._arrivals.known_directories(self.source.source_id):
             if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):
@@ -299,16 +345,16 @@ class InboxIntake:
         for parent in sorted(self._settling.due_directories(self._clock.monotonic())):
             hints.setdefault(parent, False)
         for parent, deep in hints.items():
-            if deep:
+            if deep and self._may_enter(root_fd, parent, beat):
                 for below, listing in walk(root_fd, self._globs, lambda *_: None, parent):
                     self._compare(root_fd, below, listing, beat)
-            else:
+            elif not deep:
                 self._look_again(root_fd, parent, beat)
             beat()
         if hints:
             self._flush()
 
-    def _confirm_quiet(self, root_fd: int) -> None:
+    def _confirm_quiet(self, root_fd: int, beat: Callable[[], None]) -> None:
         """Before a study counts as quiet, its own directories are looked at once more: a lost event, or a backlog of
         them, must not close a study whose slices are still coming."""
         began = self._clock.now()
@@ -319,7 +365,8 @@ class InboxIntake:
             began = self._last_scan_began
         else:
             for parent in sorted({d for directories in nearly.values() for d in directories}):
-                self._look_again(root_fd, parent, lambda: None)
+                self._look_again(root_fd, parent, beat)
+                beat()
             self._flush()
         held = [
             uid
@@ -332,22 +379,45 @@ class InboxIntake:
             self._arrivals.confirm_quiet(self.source.source_id, confirmed, began)
             self._on_news()
 
+    def _may_enter(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> bool:
+        try:
+            with markers.unmarked_directory(root_fd, parent):
+                return not self._own_trees.inside
+        except markers.Marked:
+            self._left_alone(root_fd, parent, beat)
+            return False
+        except OSError:
+            return True  # the walk meets it too
+
     # -- one directory ------------------------------------------------------------------------------------------
 
     def _look_again(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
         try:
-            with directory(root_fd, parent) as fd:
+            with markers.unmarked_directory(root_fd, parent) as fd:
+                if self._own_trees.inside:
+                    raise markers.Marked(b"")
                 listing = look(fd, parent, self._globs)
+        except markers.Marked:
+            self._left_alone(root_fd, parent, beat)
+            return
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 self._compare(root_fd, parent, Listing(), beat)
             return
         self._compare(root_fd, parent, listing, beat)
 
+    def _left_alone(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
+        """A directory, or one above it, is an archive's or our own: what is known of it is forgotten. Which one it is,
+        a whole look says."""
+        if not self._own_trees.is_one(parent):
+            self._compare(root_fd, parent, Listing(), beat)
+            if not self._own_trees.is_in_one(parent):
+                self._next_scan = 0.0
+
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
         is_watched = self._settling.watches(parent)
         barred_names = self._unreadable.names_in(parent, listing)
-        is_at_rest = not (is_watched or listing.strange or barred_names or listing.error)
+        is_at_rest = not (is_watched or listing.strange or barred_names or listing.error or listing.marks)
         if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, AGAIN):
             return
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -364,6 +434,8 @@ class InboxIntake:
             if name not in known or known[name].identity != found:
                 identity = identity_of(found)
                 self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
+        for own_tree in arrivals(parent, listing, known):
+            self._take(own_tree)
         with Folder(root_fd, parent) as folder:
             for name, found in listing.files.items():
                 old = known.get(name)
@@ -393,7 +465,7 @@ class InboxIntake:
         missing = {
             name: k
             for name, k in known.items()
-            if not (name in listing.files or name in listing.strange or name in barred_names)
+            if not (name in listing.files or name in listing.strange or name in listing.marks or name in barred_names)
             and k.state is not FileState.ASIDE
         }
         elsewhere = self._mounts.elsewhere(root_fd, parent, missing)

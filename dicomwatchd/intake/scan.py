@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from dicomwatchd import markers
 from dicomwatchd.localfiles import ASIDE, RESTORED, directory
 
 #: Deeper trees than this are not walked; what lies below is reported, never touched.
@@ -21,13 +22,17 @@ class Listing:
     """What stands directly in one directory, name by name with its identity, which is the text that the queue keeps:
     to compare it costs less than to take it apart. ``strange`` are symbolic links, FIFOs, sockets and devices,
     ``unreadable`` what stands there and does not say what it is. ``error`` is what the listing broke off with: then
-    there may be more, and what is not in it may be there all the same."""
+    there may be more, and what is not in it may be there all the same. ``marks`` is what says that the directory is an
+    archive's or a state's own (see markers): of those nothing else is listed. ``private`` are names of our own under
+    which files may lie aside."""
 
     files: dict[bytes, str] = field(default_factory=dict)
     directories: list[bytes] = field(default_factory=list)
     strange: dict[bytes, str] = field(default_factory=dict)
     unreadable: list[bytes] = field(default_factory=list)
     error: OSError | None = None
+    marks: dict[bytes, str] = field(default_factory=dict)
+    private: list[bytes] = field(default_factory=list)
 
 
 class Globs:
@@ -56,11 +61,16 @@ def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
     listing at all."""
     listing = Listing()
     files, is_regular, encoded, admits_all = listing.files, stat.S_ISREG, os.fsencode, globs.all
+    signs: list[bytes] = []
     with os.scandir(directory_fd) as entries:
         for entry in _as_far_as_it_goes(entries, listing):
             name = encoded(entry.name)
-            if name.startswith(ASIDE):
-                continue  # our own: see pipeline.aside
+            if name in markers.SIGNS:
+                signs.append(name)
+            if name.startswith(markers.OWN):
+                if name.startswith(ASIDE):
+                    listing.private.append(name)
+                continue  # our own: see pipeline.aside, and markers
             try:
                 if entry.is_dir(follow_symlinks=False):
                     listing.directories.append(name)
@@ -76,6 +86,11 @@ def look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
             kind = files if is_regular(found.st_mode) else listing.strange
             # rows.identity_text, spelt out for what is done to every file of every look.
             kind[name] = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+    if listing.error is not None:
+        signs = list(markers.SIGNS)  # one may stand where the listing did not come
+    if signs and (mark := markers.sign_in(directory_fd, signs)) is not None:
+        own = os.fstat(directory_fd)
+        return Listing(marks={mark: f"{own.st_dev}:{own.st_ino}:0:0:0"})
     return listing
 
 

@@ -23,7 +23,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver, ObservedWatch
 
 from dicomwatchd.intake.inbox import InboxIntake
-from dicomwatchd.localfiles import ASIDE
+from dicomwatchd.markers import OWN
 from dicomwatchd.ports import Log
 
 #: Not the events that reading a file causes, or every header read would call for another look.
@@ -117,6 +117,6 @@ class _Hints(FileSystemEventHandler):
             relative = os.path.relpath(parent, self._intake.source.path)
             if relative == b".":
                 relative = b""
-            if relative.startswith(b"..") or ASIDE in relative.split(b"/"):
+            if relative.startswith(b"..") or any(part.startswith(OWN) for part in relative.split(b"/")):
                 continue
             self._intake.hint(relative, deep=is_new_directory)

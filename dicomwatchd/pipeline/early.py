@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from dicomwatchd.errors import DicomwatchdError, SourceChanged, Stopping
+from dicomwatchd.errors import DicomwatchdError, InboxSilent, SourceChanged, Stopping
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import sending
 from dicomwatchd.pipeline.sending import Packing, Parcel
@@ -96,7 +96,11 @@ class EarlySender:
         return total
 
     def _wanted(self, file: LocalFile) -> bool:
-        return file.file_id not in self._left_alone and self._context.sends_early(source_of(file, self._context))
+        return (
+            file.file_id not in self._left_alone
+            and file.source_id not in self._context.inboxes.silent()
+            and self._context.sends_early(source_of(file, self._context))
+        )
 
     def _goes_on(self) -> bool:
         return not self._leaving and self._may_go_on()
@@ -111,6 +115,8 @@ class EarlySender:
                     if isinstance(outcome, DicomwatchdError):
                         self._tell(outcome)  # at once: what is next must not meet it too
                 return outcomes
+            except InboxSilent:
+                raise
             except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
                 return [(file, error) for file in parcel.files]
 
@@ -128,7 +134,7 @@ class EarlySender:
                             sent = []
                     case SourceChanged():
                         self._context.look_again(file.source_id, file.dir)
-                    case Stopping() | None:
+                    case Stopping() | InboxSilent() | None:
                         pass
                     case error:
                         self._leave_alone(file, error)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.bundle import Span
 from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import Destination, Receipt
+from dicomwatchd.archive.store import Destination, Receipt, Standing
 from dicomwatchd.errors import Permanent, SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lease
 from dicomwatchd.model import FileIdentity
@@ -32,6 +33,10 @@ _MAKER = object()
 
 class LeaseRefused(Exception):
     """No read lease is to be had on a file that is to go under one alone: it stays as it is."""
+
+
+class Itself(Exception):
+    """The file is the archive's object: it stays as it is."""
 
 
 class NoProof(Permanent):
@@ -182,13 +187,17 @@ def delete_on_proof(
     *,
     now: float,
     needs_lease: bool = False,
+    standing: Callable[[os.stat_result], Standing] | None = None,
+    still_wanted: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was
-    taken meanwhile). Raises LeaseRefused, before anything is touched, where ``needs_lease`` and none is to be had;
-    Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a file cannot be put back now,
-    Transient when the file system fails otherwise.
+    taken meanwhile). ``standing`` says what it is to the object, where objects are files too. ``still_wanted`` is a
+    sign of life, and raises where nobody waits for this any more, as after hours at a share that did not answer; it is
+    asked last before the unlink. Raises LeaseRefused, before anything is touched, where ``needs_lease`` and none is to
+    be had; Itself when the file is the very object; Permanent (code "cannot-delete") when the daemon may not delete
+    here, LeftAside when a file cannot be put back now, Transient when the file system fails otherwise.
     """
     if not _is_fresh(proof.verified_at, now):
         return "the proof is too old"
@@ -201,8 +210,11 @@ def delete_on_proof(
                     raise LeaseRefused
                 if identity(fd) != proof.identity:
                     return "changed before it was set aside"
+                _require_apart(fd, standing)
                 with set_aside(places, source.path, file.dir, file.name, directory_fd) as aside:
-                    why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased)
+                    why_kept = _unlink_if_same(
+                        fd, aside, directory_fd, file.name, proof, leased, standing, still_wanted
+                    )
                 if why_kept is not None:
                     return why_kept
                 undisturbed = _undisturbed(fd, proof, leased)
@@ -227,12 +239,22 @@ def delete_on_proof(
 
 
 def _unlink_if_same(
-    fd: int, aside: Aside, directory_fd: int, name: bytes, proof: DeletionProof, leased: bool
+    fd: int,
+    aside: Aside,
+    directory_fd: int,
+    name: bytes,
+    proof: DeletionProof,
+    leased: bool,
+    standing: Callable[[os.stat_result], Standing] | None,
+    still_wanted: Callable[[], None],
 ) -> str | None:
     """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
     try:
-        why_kept = _differs(fd, aside, proof, leased)
+        if standing is not None and standing(os.fstat(fd)) is not Standing.APART:
+            raise Itself
+        why_kept = _differs(fd, aside, proof, leased, still_wanted)
         if why_kept is None:
+            still_wanted()
             os.unlink(aside.name, dir_fd=aside.fd)  # the one deletion of a patient's file
             return None
     except BaseException:
@@ -242,7 +264,16 @@ def _unlink_if_same(
     return why_kept
 
 
-def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str | None:
+def _require_apart(fd: int, standing: Callable[[os.stat_result], Standing] | None) -> None:
+    """Raises Itself where the object would go with the file, Transient where there is none any more."""
+    match Standing.APART if standing is None else standing(os.fstat(fd)):
+        case Standing.ITSELF:
+            raise Itself
+        case Standing.MISSING:
+            raise Transient("an object is not there any more", code="object-lost")
+
+
+def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool, alive: Callable[[], None]) -> str | None:
     """Why what was set aside is not what the archive holds, or None if it is, byte for byte."""
     before = identity(fd)
     if not before.same_but_ctime(proof.identity):
@@ -250,7 +281,7 @@ def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str |
     found = os.stat(aside.name, dir_fd=aside.fd, follow_symlinks=False)
     if (found.st_dev, found.st_ino) != (before.dev, before.inode):
         return "replaced while it was set aside"
-    if sha256_of(fd, proof.size_bytes) != proof.sha256:
+    if sha256_of(fd, proof.size_bytes, alive) != proof.sha256:
         return "its content is not what was archived"
     if identity(fd) != before:
         return "changed while it was compared"

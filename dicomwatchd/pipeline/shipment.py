@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 
+from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive import evidence
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.bundle import Span
@@ -72,6 +73,8 @@ class Context:
     at_once: Callable[[], int] = lambda: 1
     #: Whether files of this source are sent while their study still arrives.
     sends_early: Callable[[Source], bool] = lambda _: True
+    #: Whoever touches a source's folder says so, or has it done: it may be one that does not answer.
+    inboxes: Inboxes = field(default_factory=AlwaysAnswering)
 
 
 @dataclass(slots=True)
@@ -129,6 +132,11 @@ def place_of(file: LocalFile) -> Place:
     found = json.loads(file.receipt)
     part = found.pop("part", None)
     return Place(Receipt(**found), None if part is None else Span(**part))
+
+
+def path_of(file: LocalFile) -> bytes:
+    """Below its source."""
+    return file.dir + b"/" + file.name if file.dir else file.name
 
 
 def source_of(file: LocalFile, context: Context) -> Source:

@@ -14,6 +14,7 @@ from dicomwatchd.errors import (
     ClaimLost,
     DicomwatchdError,
     Fatal,
+    InboxSilent,
     Permanent,
     RevisionConflict,
     SourceChanged,
@@ -21,15 +22,25 @@ from dicomwatchd.errors import (
     Unarchivable,
 )
 from dicomwatchd.model import FileState, StudyEvent
-from dicomwatchd.pipeline import fresh, leases, recover, sending
+from dicomwatchd.pipeline import fresh, leases, own, recover, sending
 from dicomwatchd.pipeline import purge as purging
 from dicomwatchd.pipeline.fresh import Recorded
 from dicomwatchd.pipeline.proof import DeletionProof
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.sending import Outcome, Parcel
-from dicomwatchd.pipeline.shipment import PAGE, Context, Place, Shipment, examined, place_of, proven, source_of
+from dicomwatchd.pipeline.shipment import (
+    PAGE,
+    Context,
+    Place,
+    Shipment,
+    examined,
+    path_of,
+    place_of,
+    proven,
+    source_of,
+)
 from dicomwatchd.ports import Map
-from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Proven
+from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT, Claim, LocalFile, Proven
 from dicomwatchd.telemetry.metrics import StageClock
 
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
@@ -73,7 +84,9 @@ def _conclude_the_last_one(claim: Claim, context: Context) -> None:
     """How the deletions of an earlier shipment ended may not have got on record, if the state could not be written:
     the disk still tells. Nobody else is at these files, since nobody else has the claim."""
     if pending := context.deletions.asides(claim.study_uid):
-        recover.conclude_these(context.deletions, pending)
+        left = recover.conclude_these(context.deletions, pending, context.inboxes)
+        if left:
+            raise InboxSilent("an inbox does not answer")
         for one in pending:
             context.look_again(one.source_id, one.dir)
 
@@ -223,12 +236,18 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
     now = context.clock.now
     touched: dict[int, set[bytes]] = {}
+    standing = _standing(context)
     pages = context.shipments.pages(shipment.claim, FileState.STORED, PAGE)
     for files in chain.from_iterable(fresh.verified(page, shipment, context) for page in pages):
         recorded = fresh.recorded(recorded, shipment, context)
         to_delete: list[LocalFile] = []
         to_keep: dict[float | None, list[LocalFile]] = {}
+        objects = own.among(files, shipment.run, lambda file: source_of(file, context), standing, context.inboxes)
+        _keep_own(objects, shipment, context)
+        left_out = {file.file_id for file in objects}
         for file in files:
+            if file.file_id in left_out:
+                continue
             due_at = _due_at(file, context)
             if due_at is None or due_at > now():
                 to_keep.setdefault(due_at, []).append(file)
@@ -249,7 +268,10 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
             alive=context.alive,
             may_go=lambda file: (due_at := _due_at(file, context)) is not None and due_at <= now(),
             needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
+            standing=standing,
+            inboxes=context.inboxes,
         )
+        _keep_own(outcome.own, shipment, context)
         _keep_unleased(outcome.unleased, shipment, context)
         shipment.deleted_files += len(outcome.deleted)
         for file in (*outcome.deleted, *(f for f, _ in outcome.kept)):
@@ -264,6 +286,26 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     for source_id, directories in touched.items():
         for directory in sorted(directories):
             context.look_again(source_id, directory)
+
+
+def _standing(context: Context) -> own.Stands | None:
+    store = context.archive.store
+    if not store.capabilities.objects_are_files:
+        return None
+    return lambda file, found: store.standing(place_of(file).receipt.key, path_of(file), found)
+
+
+def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    if not files:
+        return
+    context.deletions.keep(shipment.claim, files, None, code=OWN_OBJECT, reason=own.REASON)
+    shipment.kept_files += len(files)
+    context.log.error(
+        "kept-own-object",
+        "local files are the archive's own objects, seen under another path; they stay",
+        study_uid=shipment.claim.study_uid,
+        files=len(files),
+    )
 
 
 def _prover(shipment: Shipment, recorded: Recorded, context: Context) -> Callable[[LocalFile], DeletionProof]:

@@ -16,7 +16,7 @@ from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
 from dicomwatchd.queue.remounts import Remounts
-from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, identity_text, local_file
+from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT, Claim, LocalFile, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import require_claim
 
@@ -59,7 +59,8 @@ class Deletions:
                 [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
             )
             _forget_dues(db, files)
-            _uploads_verified(db, files)
+            if code != OWN_OBJECT:
+                _uploads_verified(db, files)
 
     def due_before(self, file: LocalFile) -> float | None:
         """When this content was to go that stood under this name before its row was lost, by a remount or because its

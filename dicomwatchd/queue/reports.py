@@ -12,7 +12,7 @@ from dicomwatchd.localfiles import printable
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
-from dicomwatchd.queue.rows import NO_LEASE
+from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT
 from dicomwatchd.queue.schema import Database
 
 
@@ -61,6 +61,15 @@ class Reports:
             rows = db.execute(
                 "SELECT s.name, COUNT(*) AS n FROM sources s CROSS JOIN files f INDEXED BY files_kept_elsewhere"
                 " USING (source_id) WHERE f.state = 'kept' AND f.receipt IS NULL GROUP BY s.source_id"
+            ).fetchall()
+        return {row["name"]: row["n"] for row in rows}
+
+    def own_objects(self) -> dict[str, int]:
+        """By source, how many kept files are no copies of the archive's objects but the objects themselves."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT s.name, COUNT(*) AS n FROM sources s CROSS JOIN files f INDEXED BY files_own_objects"
+                f" USING (source_id) WHERE f.state = 'kept' AND f.code = '{OWN_OBJECT}' GROUP BY s.source_id"
             ).fetchall()
         return {row["name"]: row["n"] for row in rows}
 

@@ -11,6 +11,8 @@ from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader
 
 #: ``code`` of a kept file that would be deleted if a read lease were to be had on it.
 NO_LEASE = "no-lease"
+#: ``code`` of a kept file that is no copy of the archive's object but the object itself.
+OWN_OBJECT = "own-object"
 #: ``code`` in quarantine of what could not be looked at: an entry, or a folder, and no file that was ever seen.
 UNREADABLE = "unreadable"
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from dicomwatchd import markers
 from dicomwatchd.errors import Fatal, Transient
+from dicomwatchd.localfiles import open_root
 from dicomwatchd.queue.steps import STEPS, Step
 
 DATABASE = "state.db"
@@ -78,8 +80,20 @@ def open_writer(state_directory: Path, steps: Sequence[Step] = STEPS) -> Databas
         connection.execute("PRAGMA foreign_keys = ON")
         for number, step in list(enumerate(steps, 1))[version:]:
             connection.executescript(f"BEGIN IMMEDIATE; {step.sql} PRAGMA user_version = {number}; COMMIT;")
+        _mark(state_directory)
         stack.pop_all()
     return Database(connection, lock_fd)
+
+
+def _mark(state_directory: Path) -> None:
+    """So that no inbox takes the state for exports, under whatever path it lies in one. Without a mark the database
+    itself tells, so a full disk stops nothing here."""
+    with suppress(OSError):
+        fd = open_root(os.fsencode(state_directory))
+        try:
+            markers.write(fd, markers.STATE, markers.STATE_TEXT)
+        finally:
+            os.close(fd)
 
 
 def open_reader(state_directory: Path) -> Database | None:

@@ -203,6 +203,11 @@ INSERT OR IGNORE INTO upload_results (source_id, dir, name, outcome)
   WHERE source_id IN (SELECT source_id FROM uploads);
 """
 
+#: Files that are the archive's own objects.
+OWN = """
+CREATE INDEX files_own_objects ON files (source_id) WHERE state = 'kept' AND code = 'own-object';
+"""
+
 
 #: What outlives a remount, see `remounts`: a device number is no file system's own, and a due time is the file's, not
 #: the row's.
@@ -262,4 +267,5 @@ STEPS: tuple[Step, ...] = (
     Step("what outlives a remount", REMOUNTS),
     Step("an upload has a stage and a result", UPLOADS),
     Step("finished segments of the audit chain", SEGMENTS),
+    Step("the archive's own objects", OWN),
 )

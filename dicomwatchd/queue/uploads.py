@@ -12,7 +12,7 @@ from typing import Any
 from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING, leave_arriving
-from dicomwatchd.queue.rows import UNREADABLE, Root, Source, Transition
+from dicomwatchd.queue.rows import OWN_OBJECT, UNREADABLE, Root, Source, Transition
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
@@ -43,7 +43,7 @@ class Upload:
 class UploadProgress:
     """``files`` is what was found so far, without what could not be looked at, which the last look names; ``waiting``
     what has not come to an end yet, ``failed`` what will not be archived without somebody's help: in quarantine, or in
-    a study that is parked."""
+    a study that is parked; and what is the archive itself, and so no copy."""
 
     files: int
     size_bytes: int
@@ -275,6 +275,7 @@ def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
         f" WHERE state = 'quarantined' AND source_id = ? AND code = '{UNREADABLE}'",
         (source_id,),
     ).fetchone()[0]
+    own = db.execute(f"SELECT COUNT(*) {_OWN_OBJECTS}", (source_id,)).fetchone()[0]
     parked = db.execute(f"SELECT COUNT(*) {_IN_PARKED}", (StudyState.PARKED, *WAITING, source_id)).fetchone()[0]
     files = sum(number for number, _ in counts.values()) - unread
     ignored, kept, quarantined, aside = (
@@ -284,16 +285,19 @@ def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
     return UploadProgress(
         files=files + deleted_files,
         size_bytes=sum(size_bytes for _, size_bytes in counts.values()),
-        verified=kept[0] + deleted_files,
+        verified=kept[0] - own + deleted_files,
         verified_size_bytes=kept[1],
         deleted=deleted_files,
         ignored=ignored[0],
         waiting=files - ignored[0] - kept[0] - (quarantined[0] - unread) - parked,
-        failed=quarantined[0] - unread + parked,
+        failed=quarantined[0] - unread + parked + own,
         aside=aside[0],
     )
 
 
+_OWN_OBJECTS = (
+    f"FROM files INDEXED BY files_own_objects WHERE source_id = ? AND state = 'kept' AND code = '{OWN_OBJECT}'"
+)
 _IN_PARKED = (
     "FROM studies s CROSS JOIN files f USING (study_uid)"
     " WHERE s.state != 'archived' AND s.state = ? AND f.state IN (?, ?) AND f.source_id = ?"
@@ -312,6 +316,8 @@ def _failed(db: sqlite3.Connection, source_id: int, limit: int) -> list[Named]:
         (StudyState.PARKED, *WAITING, source_id, limit - len(found)),
     ).fetchall()
     found += [(_path(row), f"its study is parked: {row['reason'] or 'see dicomwatchctl queue'}") for row in rows]
+    rows = db.execute(f"SELECT dir, name, reason {_OWN_OBJECTS} LIMIT ?", (source_id, limit - len(found))).fetchall()
+    found += [(_path(row), row["reason"]) for row in rows]
     return sorted(found)
 
 

@@ -29,6 +29,7 @@ FOLDERS = ("tests/unit/test_folders.py",)
 BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
 BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
+OWN = ("tests/unit/test_own_trees.py",)
 PLANS = ("tests/unit/test_queue_plans.py",)
 
 
@@ -908,5 +909,56 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if place.device == was.dev:",
         "    if True:",
         ENDINGS,
+    ),
+    # -- the archive as its own inbox
+    *(
+        Mutation(f"own: {name}", file, old, new, OWN)
+        for name, file, old, new in (
+            ("a mark in the directory", "intake/scan.py", "    if signs and (mark", "    if False and (mark"),
+            (
+                "a mark above a hint",
+                "markers.py",
+                "    if (name := sign_in(directory_fd)) is not None:",
+                "    if False:",
+            ),
+            ("a mark above the inbox", "intake/own_trees.py", "= markers.is_below(root_fd)", "= False"),
+            (
+                "a released archive",
+                "markers.py",
+                "        if name not in _OLDER:\n            return name",
+                "        return name",
+            ),
+            (
+                "the same inode",
+                "archive/directory.py",
+                "(seen.st_dev, seen.st_ino) == (found.st_dev, found.st_ino)",
+                "False",
+            ),
+            ("an object's own name", "archive/directory.py", 'path.rpartition(b"/")[2] == own_name or ', ""),
+            ("an object's path", "archive/directory.py", " or _LIKE_AN_OBJECT.search(path)", ""),
+            (
+                "gone while it lay aside",
+                "pipeline/proof.py",
+                "        if standing is not None and standing(os.fstat(fd)) is not Standing.APART:",
+                "        if False:",
+            ),
+            (
+                "a mark while it is shipped",
+                "pipeline/purge.py",
+                "        if in_own_tree(source(first), first.dir):",
+                "        if False:",
+            ),
+            ("before it is decided on", "pipeline/stages.py", "        _keep_own(objects, shipment, context)\n", ""),
+            ("no verified copy", "queue/deletions.py", "            if code != OWN_OBJECT:", "            if True:"),
+            (
+                "own names",
+                "intake/scan.py",
+                "            if name.startswith(markers.OWN):",
+                "            if name.startswith(ASIDE):",
+            ),
+            ("a released archive is marked", "archive/directory.py", "            self._mark(root_fd)\n", ""),
+            ("a state is marked", "queue/schema.py", "        _mark(state_directory)\n", ""),
+            ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
+        )
     ),
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 
 from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import Query, StudyRecord
 from dicomwatchd.archive.manifest import ManifestInstance, empty
-from dicomwatchd.archive.store import Capabilities, Content, Destination, InitStep, Receipt, StoredObject
+from dicomwatchd.archive.store import Capabilities, Content, Destination, InitStep, Receipt, Standing, StoredObject
 from dicomwatchd.errors import OutOfReach, Permanent, RevisionConflict, SourceChanged, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
@@ -71,6 +72,9 @@ class Shelf:
             etag=_md5(data),
             checksum=f"sha256:{_sha256(data)}" if self.capabilities.checksum_on_head else None,
         )
+
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
+        return Standing.APART
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         for key in sorted(self.objects):
@@ -142,6 +146,9 @@ class SimulatedStore:
             raise Permanent("the object cannot be looked at", code="unreadable")
         self.shelf.unseen.discard(key)
         return self.shelf.head(key, version_id)
+
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
+        return Standing.APART
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         self._call("listing", prefix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,7 @@ from dicomwatchd.archive.store import (
     Destination,
     InitStep,
     Receipt,
+    Standing,
     StoredObject,
 )
 from dicomwatchd.errors import DicomwatchdError, Permanent
@@ -77,6 +79,9 @@ class MemoryStore:
         data = self.versions[key][-1 if version_id is None else int(version_id)]
         etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
         return StoredObject(key, len(data), etag=etag, version_id=version_id or self._current(key))
+
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
+        return Standing.APART
 
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         self._fail()

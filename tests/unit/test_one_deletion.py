@@ -94,6 +94,7 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("archive/sqlite.py", "_create_file", "os.open"): (1, "the catalogue's file; no O_TRUNC"),
     # The state directory, which no inbox overlaps.
     ("queue/schema.py", "open_writer", "os.open"): (2, "the lock and the database; no O_TRUNC"),
+    ("markers.py", "write", "os.open"): (1, "O_EXCL, a name of our own"),
     ("control.py", "__init__", "path.unlink"): (1, "the control socket that a killed run has left"),
     ("control.py", "stop", "self._path.unlink"): (1, "the control socket"),
     # Asks where paths lead, and nothing else: a program of a few constant lines.
@@ -168,7 +169,7 @@ def _writes(node: ast.Call) -> bool:
 
 
 #: Constants of the program that hold flags for reading; checked below.
-READING = frozenset({"_DIRECTORY", "_FILE", "_READ"})
+READING = frozenset({"_ABOVE", "_DIRECTORY", "_FILE", "_READ"})
 
 
 def found_in(source: str) -> list[tuple[str, str]]:
