@@ -25,6 +25,7 @@ from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.expiring import Expiring
 from dicomwatchd.pipeline.pool import Workers
 from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.pipeline.sealing import Sealing
@@ -175,6 +176,7 @@ class Parts:
             at_once=lambda: around.workers.size,
             sends_early=self._sends_early,
             inboxes=around.inboxes,
+            stops_deleting=lambda: self.expiring.stops_deleting(),
         )
         self.queue.shipments.silent = around.inboxes.silent
         self.dispatcher = Dispatcher(
@@ -189,6 +191,14 @@ class Parts:
         self.anchoring = Anchoring(
             self.queue.audit, archive.store, around.clock, around.log, lambda: self.dispatcher.backoff.in_trouble
         )
+        self.expiring = Expiring(
+            archive.store,
+            self.queue.deletions,
+            around.clock,
+            around.log,
+            due=self.dispatcher.wake,
+            in_trouble=lambda: self.dispatcher.backoff.in_trouble,
+        )
         self.prover = Prover(self.queue.audit, self.queue.segments, archive.store, archive.archive_id)
         self.sealing = Sealing(
             self.queue.audit,
@@ -199,7 +209,7 @@ class Parts:
             around.log,
             lambda: self.dispatcher.backoff.in_trouble,
         )
-        self.upkeep = Upkeep([self.sealing.step])
+        self.upkeep = Upkeep([self.queue.parked.step, self.sealing.step])
         self.uploads = UploadDesk(
             self.queue, self._start_upload_intake, plan.forbidden, around.log, around.clock, self._source_ended
         )
@@ -272,6 +282,7 @@ class Parts:
                 self._around.inboxes.call(source.source_id, partial(self._release_kept, source))
             except InboxSilent:
                 self._unreleased.add(source.source_id)
+        self.expiring.step()
         self.queue.shipments.queue_due()  # at once: a run that ends when all is done must not end before they are
         self.dispatcher.wake()
         self.queue.arrivals.retire(active)

@@ -75,6 +75,8 @@ class Context:
     sends_early: Callable[[Source], bool] = lambda _: True
     #: Whoever touches a source's folder says so, or has it done: it may be one that does not answer.
     inboxes: Inboxes = field(default_factory=AlwaysAnswering)
+    #: Why no local file may be deleted now, in plain words; None where nothing speaks against it.
+    stops_deleting: Callable[[], str | None] = lambda: None
 
 
 @dataclass(slots=True)
