@@ -822,7 +822,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "what is sealed is not looked for here",
                 "queue/audit",
-                "(study_uid, _sealed(db)[0])",
+                "(study_uid, sealed_end(db)[0])",
                 "(study_uid, 0)",
                 SEALING,
             ),
@@ -930,9 +930,9 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             (
                 "this chain's alone",
-                "archive/keys",
-                'return f"{AUDIT}segments/{_checked_chain(chain_id)}/"',
-                'return f"{AUDIT}segments/{_checked_chain(chain_id)[:0]}"',
+                "archive/audit_segments",
+                "store.listing(keys.audit_segments_prefix(chain_id)):",
+                'store.listing(f"{keys.AUDIT}segments/"):',
                 PROVING,
             ),
         )
