@@ -31,6 +31,15 @@ class SystemClock:
         return time.monotonic()
 
 
+class DiskUsage(Protocol):
+    """What shutil.disk_usage gives, in bytes."""
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def free(self) -> int: ...
+
+
 class Map(Protocol):
     """Like the built-in map: results in order, lazily; what ``function`` raises is raised in its place."""
 
@@ -57,14 +66,16 @@ def going_on(sign: Sign, pieces: Iterable[_T]) -> Iterator[_T]:
         yield piece
 
 
-def to_its_end(sign: Sign) -> Sign:
-    """For work that must not be left half done: only shows that it is alive."""
+def asking(sign: Sign, *alive: Callable[[], None]) -> Callable[[], None]:
+    """To be called between two pieces: asks all of these. Raises Stopping."""
 
-    def alive() -> bool:
-        sign()
-        return False
+    def ask() -> None:
+        for one in alive:
+            one()
+        if sign():
+            raise Stopping("stopped in the middle of long work")
 
-    return alive
+    return ask
 
 
 class Log(Protocol):

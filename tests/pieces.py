@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive import manifests
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.manifest import Manifest
@@ -78,6 +79,7 @@ class Pieces:
         after_archive: AfterArchive | None = None,
         clock: FakeClock | None = None,
         bundling: Bundling | None = None,
+        answering: Inboxes | None = None,
         **changes: Any,
     ) -> None:
         self.root = root
@@ -94,6 +96,7 @@ class Pieces:
         self._after_archive = after_archive or AfterArchive(delete=True)
         self.settings = settings(**changes)
         self.bundling = bundling
+        self.answering = answering or AlwaysAnswering()
         self.fatal: Fatal | None = None
         #: What long work asks: see ports.Sign.
         self.sign: Sign = unwatched
@@ -106,7 +109,15 @@ class Pieces:
         self.parts = Parts(
             self._plan(),
             Archive(ARCHIVE_ID, self.store, self.catalogue, bundling=self.bundling),
-            Surroundings(self.clock, Random(1), self.log, InlineWorkers(), self._on_fatal, sign=lambda: self.sign()),
+            Surroundings(
+                self.clock,
+                Random(1),
+                self.log,
+                InlineWorkers(),
+                self._on_fatal,
+                sign=lambda: self.sign(),
+                inboxes=self.answering,
+            ),
         )
         self.queue = self.parts.queue
         self.context, self.dispatcher = self.parts.context, self.parts.dispatcher

@@ -12,7 +12,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -32,7 +32,6 @@ from dicomwatchd.localfiles import (
 )
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.local import CHUNK_BYTES, read_exactly, sha256_of
-from dicomwatchd.ports import Sign, unwatched
 
 #: A file set aside without a directory of its own: this before its name.
 ASIDE_NAME = ASIDE + b"-"
@@ -183,26 +182,28 @@ def beside(name: bytes, number: int) -> bytes:
 # -- too late -------------------------------------------------------------------------------------------------------
 
 
-def save(fd: int, sha256: str, root: bytes, directory_fd: int, name: bytes, sign: Sign = unwatched) -> bool:
+def save(
+    fd: int, sha256: str, root: bytes, directory_fd: int, name: bytes, alive: Callable[[], None] = lambda: None
+) -> bool:
     """A program was found at the file ``fd`` right after it had lost its last name: wait for that program, then put
     what it has written under the old name, as a new file. False when it has written nothing: the content is still
-    that of ``sha256``. Raises OSError, LeftAside. ``sign`` must not say that the work is to be left.
+    that of ``sha256``. Raises OSError, LeftAside. ``alive`` shows that the work goes on.
     """
     end = time.monotonic() + _SAVE_SECONDS
     with ExitStack() as stack:
         copy: tuple[int, Aside] | None = None
         seen = None
         while True:
-            sign()
+            alive()
             late = time.monotonic() > end
             with _lease_or_none(fd) as leased:
                 before = identity(fd)
                 # Without a lease, quiet for a moment is all that can be known.
                 if leased or late or (leased is not None and before == seen):
-                    if sha256_of(fd, before.size_bytes, sign) == sha256:
+                    if sha256_of(fd, before.size_bytes, alive) == sha256:
                         return False
                     copy = copy or stack.enter_context(_copy_place(root, directory_fd, name))
-                    _copy(fd, before, copy[0], sign)
+                    _copy(fd, before, copy[0], alive)
                     if late or identity(fd) == before:
                         give_back(copy[1], copy[1].fd, name)
                         return True
@@ -240,10 +241,10 @@ def _copy_place(root: bytes, directory_fd: int, name: bytes) -> Iterator[tuple[i
         yield fd, Aside(place_fd, private)
 
 
-def _copy(fd: int, source: FileIdentity, to_fd: int, sign: Sign) -> None:
+def _copy(fd: int, source: FileIdentity, to_fd: int, alive: Callable[[], None]) -> None:
     os.ftruncate(to_fd, 0)
     for start in range(0, source.size_bytes, CHUNK_BYTES):
-        sign()
+        alive()
         data, offset = read_exactly(fd, start, min(CHUNK_BYTES, source.size_bytes - start)), start
         while data:
             written = os.pwrite(to_fd, data, offset)

@@ -23,7 +23,6 @@ from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lea
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import Aside, Places, give_back, save, set_aside
 from dicomwatchd.pipeline.local import Folders, sha256_of
-from dicomwatchd.ports import Sign, to_its_end, unwatched
 from dicomwatchd.queue.parked import NO_PROOF
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 
@@ -190,15 +189,18 @@ def delete_on_proof(
     now: float,
     needs_lease: bool = False,
     standing: Callable[[os.stat_result], Standing] | None = None,
-    sign: Sign = unwatched,
+    still_wanted: Callable[[], None] = lambda: None,
+    alive: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was
-    taken meanwhile). ``standing`` says what it is to the object, where objects are files too. Raises LeaseRefused,
-    before anything is touched, where ``needs_lease`` and none is to be had; Itself when the file is the very object;
-    Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a file cannot be put back now,
-    Transient when the file system fails otherwise, Stopping as long as ``sign`` may say so, which is until it is gone.
+    taken meanwhile). ``standing`` says what it is to the object, where objects are files too. ``still_wanted`` is a
+    sign of life, and raises where nobody waits for this any more, as after hours at a share that did not answer, or
+    when the daemon is to stop; it is asked last before the unlink. After it, ``alive`` only shows that the work goes
+    on. Raises LeaseRefused, before anything is touched, where ``needs_lease`` and none is to be had; Itself when the
+    file is the very object; Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a file
+    cannot be put back now, Transient when the file system fails otherwise.
     """
     if not _is_fresh(proof.verified_at, now):
         return "the proof is too old"
@@ -213,11 +215,13 @@ def delete_on_proof(
                     return "changed before it was set aside"
                 _require_apart(fd, standing)
                 with set_aside(places, source.path, file.dir, file.name, directory_fd) as aside:
-                    why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased, standing, sign)
+                    why_kept = _unlink_if_same(
+                        fd, aside, directory_fd, file.name, proof, leased, standing, still_wanted
+                    )
                 if why_kept is not None:
                     return why_kept
-                undisturbed = _undisturbed(fd, proof, leased, to_its_end(sign))
-            if undisturbed or not save(fd, proof.sha256, source.path, directory_fd, file.name, to_its_end(sign)):
+                undisturbed = _undisturbed(fd, proof, leased, alive)
+            if undisturbed or not save(fd, proof.sha256, source.path, directory_fd, file.name, alive):
                 return None
             return "it was written to while it was deleted; what was written is back"
     except (SourceChanged, Unarchivable) as error:
@@ -245,14 +249,15 @@ def _unlink_if_same(
     proof: DeletionProof,
     leased: bool,
     standing: Callable[[os.stat_result], Standing] | None,
-    sign: Sign,
+    still_wanted: Callable[[], None],
 ) -> str | None:
     """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
     try:
         if standing is not None and standing(os.fstat(fd)) is not Standing.APART:
             raise Itself
-        why_kept = _differs(fd, aside, proof, leased, sign)
+        why_kept = _differs(fd, aside, proof, leased, still_wanted)
         if why_kept is None:
+            still_wanted()
             os.unlink(aside.name, dir_fd=aside.fd)  # the one deletion of a patient's file
             return None
     except BaseException:
@@ -271,7 +276,7 @@ def _require_apart(fd: int, standing: Callable[[os.stat_result], Standing] | Non
             raise Transient("an object is not there any more", code="object-lost")
 
 
-def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool, sign: Sign) -> str | None:
+def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool, alive: Callable[[], None]) -> str | None:
     """Why what was set aside is not what the archive holds, or None if it is, byte for byte."""
     before = identity(fd)
     if not before.same_but_ctime(proof.identity):
@@ -279,7 +284,7 @@ def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool, sign: Si
     found = os.stat(aside.name, dir_fd=aside.fd, follow_symlinks=False)
     if (found.st_dev, found.st_ino) != (before.dev, before.inode):
         return "replaced while it was set aside"
-    if sha256_of(fd, proof.size_bytes, sign) != proof.sha256:
+    if sha256_of(fd, proof.size_bytes, alive) != proof.sha256:
         return "its content is not what was archived"
     if identity(fd) != before:
         return "changed while it was compared"
@@ -288,7 +293,7 @@ def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool, sign: Si
     return None
 
 
-def _undisturbed(fd: int, proof: DeletionProof, leased: bool, sign: Sign) -> bool:
+def _undisturbed(fd: int, proof: DeletionProof, leased: bool, alive: Callable[[], None]) -> bool:
     """Whether nobody came to the file between the last comparison and the unlink, looked at right after the unlink.
 
     A program that looked the name up before the file was set aside may be about to open it, which the lease tells; one
@@ -296,4 +301,4 @@ def _undisturbed(fd: int, proof: DeletionProof, leased: bool, sign: Sign) -> boo
     """
     if leased:
         return lease_held(fd)
-    return os.fstat(fd).st_size == proof.size_bytes and sha256_of(fd, proof.size_bytes, sign) == proof.sha256
+    return os.fstat(fd).st_size == proof.size_bytes and sha256_of(fd, proof.size_bytes, alive) == proof.sha256

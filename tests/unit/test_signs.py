@@ -21,7 +21,7 @@ from dicomwatchd.errors import SourceChanged, Stopping
 from dicomwatchd.intake import scan
 from dicomwatchd.pipeline import aside, local, proof
 from dicomwatchd.pipeline.shipment import Bundling
-from dicomwatchd.ports import going_on, to_its_end, unwatched
+from dicomwatchd.ports import asking, going_on
 from dicomwatchd.supervisor import LOOP_SILENCE_SECONDS, WORKER_SILENCE_SECONDS
 from tests.pieces import Pieces
 from tests.synthetic import Maker
@@ -162,32 +162,32 @@ def test_stopping_is_obeyed_soon_wherever_it_is(tmp_path: Path, share: Share, sh
 
 
 def test_hashing_asks_between_two_pieces(share: Share, large: int) -> None:
-    assert local.sha256_of(large, LARGE_BYTES, share) == hashlib.sha256(bytes(LARGE_BYTES)).hexdigest()
+    assert local.sha256_of(large, LARGE_BYTES, asking(share)) == hashlib.sha256(bytes(LARGE_BYTES)).hexdigest()
     assert share.longest <= local.CHUNK_BYTES / BYTES_A_SECOND
     share.stop_at = share.seconds + 100
     with pytest.raises(Stopping):
-        local.sha256_of(large, LARGE_BYTES, share)
+        local.sha256_of(large, LARGE_BYTES, asking(share))
     assert share.seconds - share.stop_at <= local.CHUNK_BYTES / BYTES_A_SECOND
 
 
 def test_reading_into_memory_asks_as_well(share: Share, large: int) -> None:
-    local.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), share)
-    assert share.longest <= local.AT_ONCE_BYTES / BYTES_A_SECOND
+    local.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), asking(share))
+    assert share.longest <= local.PIECE_BYTES / BYTES_A_SECOND
     share.stop_at = share.seconds
     with pytest.raises(Stopping):
-        local.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), share)
+        local.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), asking(share))
     with pytest.raises(SourceChanged):
-        local.fill(large, 0, memoryview(bytearray(LARGE_BYTES + 1)), unwatched)
+        local.fill(large, 0, memoryview(bytearray(LARGE_BYTES + 1)))
 
 
 def test_a_read_that_comes_in_crumbs_asks_between_them(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, length, offset: real(fd, min(length, 1000), offset))
     signs: list[int] = []
-    assert local.read_exactly(large, 0, 10_000, Counted(signs)) == bytes(10_000)
+    assert local.read_exactly(large, 0, 10_000, asking(Counted(signs))) == bytes(10_000)
     assert len(signs) == 9
     with pytest.raises(Stopping):
-        local.read_exactly(large, 0, 10_000, lambda: True)
+        local.read_exactly(large, 0, 10_000, asking(lambda: True))
 
 
 def test_what_is_copied_back_shows_life_and_is_not_left(tmp_path: Path, share: Share, large: int) -> None:
@@ -195,8 +195,7 @@ def test_what_is_copied_back_shows_life_and_is_not_left(tmp_path: Path, share: S
     folder = os.open(tmp_path, os.O_RDONLY)
     os.unlink("large", dir_fd=folder)
     share.stop_at = 0.0
-    sign = to_its_end(share)
-    assert aside.save(large, "0" * 64, os.fsencode(tmp_path), folder, b"IM1", sign)
+    assert aside.save(large, "0" * 64, os.fsencode(tmp_path), folder, b"IM1", lambda: as_beat(share))
     assert (tmp_path / "IM1").stat().st_size == LARGE_BYTES
     assert share.longest < LOOP_SILENCE_SECONDS
     os.close(folder)
@@ -222,36 +221,10 @@ def test_the_pieces_of_long_work() -> None:
         taken.extend(going_on(lambda: len(taken) >= 0, range(5)))
     assert taken == []
     asked: list[int] = []
-
-    def stop() -> bool:
-        asked.append(1)
-        return True
-
-    assert to_its_end(stop)() is False and asked == [1]
-
-
-class Counted:
-    """A sign that keeps how often it was asked."""
-
-    def __init__(self, asked: list[int]) -> None:
-        self._asked = asked
-
-    def __call__(self) -> bool:
-        self._asked.append(1)
-        return False
-
-
-def as_beat(share: Share) -> None:
-    share()
-
-
-def without_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def no_lease(_: int) -> Iterator[bool]:
-        yield False
-
-    for module in (proof, aside):
-        monkeypatch.setattr(module, "read_lease", no_lease)
+    ask = asking(lambda: True, lambda: asked.append(1), lambda: asked.append(2))
+    with pytest.raises(Stopping):
+        ask()
+    assert asked == [1, 2]
 
 
 # -- the intake -------------------------------------------------------------------------------------------------------
@@ -281,3 +254,30 @@ def test_the_walk_over_a_large_header(tmp_path: Path, share: Share) -> None:
     assert pieces.states() and set(pieces.states().values()) == {"ready"}
     assert share.signs > 100 and share.longest <= 70_000 / BYTES_A_SECOND
     pieces.close()
+
+
+# -- details ----------------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """A sign that keeps how often it was asked."""
+
+    def __init__(self, asked: list[int]) -> None:
+        self._asked = asked
+
+    def __call__(self) -> bool:
+        self._asked.append(1)
+        return False
+
+
+def as_beat(share: Share) -> None:
+    share()
+
+
+def without_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def no_lease(_: int) -> Iterator[bool]:
+        yield False
+
+    for module in (proof, aside):
+        monkeypatch.setattr(module, "read_lease", no_lease)
