@@ -25,13 +25,13 @@ from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Workers
 from dicomwatchd.pipeline.proving import Prover
+from dicomwatchd.pipeline.recover import Recovered
 from dicomwatchd.pipeline.sealing import Sealing
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context, Shipment
 from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue import Queue, open_queue
-from dicomwatchd.queue.deletions import PendingDeletion
-from dicomwatchd.queue.rows import Source, Transition
+from dicomwatchd.queue.rows import LEFT, Source, Transition
 from dicomwatchd.uploads import UploadDesk
 
 INIT = "dicomwatchctl archive init"
@@ -141,7 +141,6 @@ class Parts:
         self.intakes: dict[int, InboxIntake] = {}
         self.sources: dict[int, Source] = {}
         self._roots: dict[int, tuple[int, int] | None] = {}
-        self._pending: list[PendingDeletion] = []
         self.queue: Queue = around.open_state(plan.state_directory, around.clock, around.announce)
         try:
             self._bind()
@@ -209,7 +208,7 @@ class Parts:
             )
 
     def _recover(self) -> None:
-        unavailable = set()
+        unavailable, left = set(), dict[int, Recovered]()
         self.inbox_sources = [
             self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox.path), "inbox") for inbox in self.plan.inboxes
         ]
@@ -217,11 +216,13 @@ class Parts:
         for source in self.sources.values():
             if not _may_be_touched(source):
                 continue
-            root = recover.bring_back(source, self._log).root
-            if root is None:
+            recovered = recover.bring_back(source, self._log)
+            if recovered.root is None:
                 unavailable.add(source.source_id)
-            self._roots[source.source_id] = root
-        self._pending = recover.conclude(self.queue.deletions, unavailable)
+            left[source.source_id] = recovered
+            self._roots[source.source_id] = recovered.root
+        recover.conclude(self.queue.deletions, unavailable)
+        self._dismiss({source_id for source_id, recovered in left.items() if recovered.is_through})
         self.queue.shipments.recover()
         retried = self.queue.upgrade.taken_over_by(__version__)
         if retried.studies or retried.files:
@@ -232,6 +233,12 @@ class Parts:
                 files=retried.files,
                 version=__version__,
             )
+
+    def _dismiss(self, looked_through: set[int]) -> None:
+        """Of an inbox that has another path by now, the former one is of no more interest once nothing lies aside."""
+        for source_id in looked_through:
+            if self.sources[source_id].kind == LEFT and self.queue.arrivals.dismiss(source_id):
+                del self.sources[source_id]
 
     def begin(self) -> None:
         """The rest of the start: the intakes, the uploads of an earlier run, and what was kept and may go by now.
@@ -321,10 +328,7 @@ class Parts:
         """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""
         if not _may_be_touched(source):
             return
-        recover.bring_back(source, self._log)
-        mine = [one for one in self._pending if one.source_id == source.source_id]
-        self._pending = [one for one in self._pending if one not in mine]
-        recover.conclude_these(self.queue.deletions, mine)
+        recover.mend(source, self.queue.deletions, self._log)
 
     def _intake(self, source: Source, settings: IntakeSettings) -> InboxIntake:
         return InboxIntake(

@@ -201,6 +201,22 @@ class Pieces:
             assert content in here or hashlib.sha256(content).hexdigest() in kept, "a content is nowhere"
 
 
+def set_aside(inbox: Path, relative: str | Path) -> Path:
+    """Where a file of this inbox lies aside: in one of its private directories, or where it would be if in none."""
+    found = [private / relative for private in inbox.glob(".dicomwatchd-aside*") if private.is_dir()]
+    return next((path for path in found if path.exists()), inbox / ".dicomwatchd-aside" / relative)
+
+
+def left_aside(inbox: Path) -> list[Path]:
+    """Files in any private directory of this inbox; that of the lock is none of them."""
+    return [
+        path
+        for private in inbox.rglob(".dicomwatchd-aside*")
+        for path in (private.rglob("*") if private.is_dir() else [private])
+        if path.is_file() and path.name != ".dicomwatchd-lock"
+    ]
+
+
 @contextmanager
 def at(
     target: Any, name: str, action: Callable[[], object], *, when: int = 1, after: bool = False

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, groupby
 
-from dicomwatchd.localfiles import ASIDE, directory, open_root
+from dicomwatchd.localfiles import directory, open_root
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.aside import LeftAside, Places
+from dicomwatchd.pipeline.aside import LeftAside, Places, Staging
 from dicomwatchd.pipeline.leases import lease_on
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.own import Stands, in_own_tree
@@ -101,12 +101,13 @@ def delete(
         first, _ = handful[0]
         if in_own_tree(source(first), first.dir):
             return [(file, Itself()) for file, _ in handful]
-        with Folders() as folders, Places() as places:
+        with Folders() as folders, Places(staging) as places:
             return [one(folders, places, file, proof) for file, proof in handful]
 
     first_error: Exception | None = None
     unfinished = {file.file_id for file, _ in proofs}
     refused: list[LocalFile] = []  # by a lease that was to be had a moment before
+    staging = Staging()
     try:
         for file, result in chain.from_iterable(run(some, _handfuls(proofs))):
             unfinished.discard(file.file_id)
@@ -128,6 +129,7 @@ def delete(
     finally:
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
         # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
+        staging.close()
         _tidy_after(outcome, source)
         deletions.purged(claim.study_uid, outcome.deleted, outcome.kept, [*outcome.untouched, *refused, *outcome.own])
         outcome.unleased.extend(refused)
@@ -191,26 +193,21 @@ def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source]) -> None
 
 
 def tidy(root: bytes, directories: Iterable[bytes]) -> None:
-    """Remove the directories that a purge has left empty, upwards, never ``root`` itself; and the private directory
-    with what it mirrors. A directory that is not empty, or not ours to remove, stays."""
+    """Remove the directories that a purge has left empty, upwards, never ``root`` itself. A directory that is not
+    empty, or not ours to remove, stays."""
     try:
         root_fd = open_root(root)
     except OSError:
         return
     try:
         for start in sorted(directories, key=lambda d: (d.count(b"/"), d), reverse=True):
-            _remove_upwards(root_fd, ASIDE + b"/" + start if start else ASIDE, ASIDE)
-            if start:
-                # Where another file system is mounted below the inbox, the private directory is beside the files.
-                _remove_upwards(root_fd, start + b"/" + ASIDE, start)
-                _remove_upwards(root_fd, start, b"")
-        _remove_upwards(root_fd, ASIDE, b"")
+            _remove_upwards(root_fd, start)
     finally:
         os.close(root_fd)
 
 
-def _remove_upwards(root_fd: int, path: bytes, stop: bytes) -> None:
-    while path and path != stop:
+def _remove_upwards(root_fd: int, path: bytes) -> None:
+    while path:
         parent, _, name = path.rpartition(b"/")
         try:
             with directory(root_fd, parent) as fd:

@@ -83,7 +83,7 @@ def _conclude_the_last_one(claim: Claim, context: Context) -> None:
     """How the deletions of an earlier shipment ended may not have got on record, if the state could not be written:
     the disk still tells. Nobody else is at these files, since nobody else has the claim."""
     if pending := context.deletions.asides(claim.study_uid):
-        recover.conclude_these(context.deletions, pending)
+        recover.conclude_these(context.deletions, pending)  # but for those of an inbox that is away: they wait for it
         for one in pending:
             context.look_again(one.source_id, one.dir)
 
