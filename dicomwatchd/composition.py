@@ -23,6 +23,7 @@ from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.expiring import Expiring
 from dicomwatchd.pipeline.pool import Workers
 from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.pipeline.recover import Recovered
@@ -161,6 +162,7 @@ class Parts:
             alive=around.alive,
             at_once=lambda: around.workers.size,
             sends_early=self._sends_early,
+            stops_deleting=lambda: self.expiring.stops_deleting(),
         )
         self.dispatcher = Dispatcher(
             self.context,
@@ -174,6 +176,14 @@ class Parts:
         self.anchoring = Anchoring(
             self.queue.audit, archive.store, around.clock, around.log, lambda: self.dispatcher.backoff.in_trouble
         )
+        self.expiring = Expiring(
+            archive.store,
+            self.queue.deletions,
+            around.clock,
+            around.log,
+            due=self.dispatcher.wake,
+            in_trouble=lambda: self.dispatcher.backoff.in_trouble,
+        )
         self.prover = Prover(self.queue.audit, self.queue.segments, archive.store, archive.archive_id)
         self.sealing = Sealing(
             self.queue.audit,
@@ -184,7 +194,7 @@ class Parts:
             around.log,
             lambda: self.dispatcher.backoff.in_trouble,
         )
-        self.upkeep = Upkeep([self.sealing.step])
+        self.upkeep = Upkeep([self.queue.parked.step, self.sealing.step])
         self.uploads = UploadDesk(
             self.queue, self._start_upload_intake, plan.forbidden, around.log, around.clock, self._source_ended
         )
@@ -250,6 +260,7 @@ class Parts:
         self._send_kept_again(active)
         for source in self.inbox_sources:
             leases.release_kept(self.queue.deletions, source, self.after_archive(source))
+        self.expiring.step()
         self.queue.shipments.queue_due()  # at once: a run that ends when all is done must not end before they are
         self.dispatcher.wake()
         self.queue.arrivals.retire(active)

@@ -176,11 +176,38 @@ def _has_port(url: str) -> bool:
         return False
 
 
+class ExpiryAfter(_Model):
+    """Rules of the bucket may end objects, so many days after they were stored and not before."""
+
+    after_days: WholeNumber = Field(ge=1, le=36600)
+
+
+def _accept_expiry_kind(value: object) -> str | None:
+    if isinstance(value, dict | ExpiryAfter):
+        return "days"
+    return "switch" if isinstance(value, bool) else None
+
+
+AcceptExpiry = Annotated[
+    Annotated[Switch, Tag("switch")] | Annotated[ExpiryAfter, Tag("days")],
+    Field(
+        description="Whether local files are deleted although rules of the bucket will end the archived objects: never,"
+        " always, or where they end no earlier than so many days after they were stored",
+    ),
+    Discriminator(
+        _accept_expiry_kind,
+        custom_error_type="accept_expiry",
+        custom_error_message="must be true, false, or {after_days: 3650}",
+    ),
+]
+
+
 class S3Settings(_Endpoint):
     kind: Literal["s3"]
     bucket: str = Field(pattern=_BUCKET_NAME)
     prefix: str = Field("", max_length=512)
     encryption: Encryption = Encryption()
+    accept_expiry: AcceptExpiry = False
 
     @field_validator("prefix")
     @classmethod

@@ -128,6 +128,29 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
         yield Finding("verification", "good" if fast else "note", verification(capabilities))
     if not capabilities.creates_only:
         yield Finding("create-only", "bad", OVERWRITES)
+    yield from _expiry(store)
+
+
+def _expiry(store: ObjectStore) -> Iterator[Finding]:
+    """Whether the store ends the archive's objects by itself."""
+    subject = "lifecycle"
+    try:
+        found = store.look_at_expiry()
+    except DicomwatchdError as error:
+        yield Finding(subject, "note", f"cannot be asked for now: {error}")
+        return
+    if found.unaccepted is not None:
+        yield Finding(subject, "bad", found.unaccepted)
+    elif not found.rules_known:
+        yield Finding(
+            subject,
+            "note",
+            "the store does not tell its rules (s3:GetLifecycleConfiguration): only its answers about objects can warn"
+            " of one that ends them",
+        )
+    else:
+        yield Finding(subject, "good", "no rule ends objects of the archive against the configuration")
+    yield from (Finding(f"{subject}: rules", "note", note) for note in found.notes)
 
 
 # -- this machine ---------------------------------------------------------------------------------------------------

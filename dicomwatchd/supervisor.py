@@ -90,6 +90,7 @@ class Supervisor:
         self._control = self._control_server()
         self._thread("dispatcher", parts.dispatcher.run, self._stopping)
         self._thread("anchoring", parts.anchoring.run, self._stopping, WORKER_SILENCE_SECONDS)
+        self._thread("expiring", parts.expiring.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("upkeep", parts.upkeep.run, self._stopping, WORKER_SILENCE_SECONDS)
         parts.begin()
         for intake in list(parts.intakes.values()):

@@ -165,6 +165,7 @@ class Teller:
                 f"{count} kept files of {name}, which is no inbox any more, are archived at another place only"
                 for name, count in queue.reports.kept_elsewhere().items()
             ]
+            + ([store.expiry.unaccepted] if store.expiry.unaccepted else [])
             + [problem for problem in record if problem],
             "verification": doctor.verification(capabilities),
         }

@@ -153,6 +153,7 @@ class Pieces:
 
     def ship(self) -> int:
         self.queue.shipments.queue_due()
+        self.queue.parked.step()
         return self.dispatcher.work_off()
 
     def settle(self) -> None:

@@ -21,6 +21,7 @@ from dicomwatchd.archive.store import (
     Chunk,
     Content,
     Destination,
+    Expiry,
     InitStep,
     Receipt,
     Standing,
@@ -215,6 +216,13 @@ class DirectoryStore:
             details={"second creation of a name": "refused" if refused else "accepted"},
         )
         return self._capabilities
+
+    @property
+    def expiry(self) -> Expiry:
+        return Expiry()  # a folder has no such rules
+
+    def look_at_expiry(self) -> Expiry:
+        return self.expiry
 
     def close(self) -> None:
         pass

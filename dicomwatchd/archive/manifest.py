@@ -183,16 +183,18 @@ class Manifest:
         damaged_keys: Iterable[str],
         created_at: str,
         created_by: str,
+        healed_keys: Iterable[str] = (),
     ) -> Manifest:
         """The next revision with these instances added; ``self`` itself if there is nothing new in them.
 
         An instance that is there already, the same SOP Instance with the same SHA-256, stays as it was first
         recorded, unless the given one, which was verified just now, has another key that is not among the
         ``damaged_keys``: a repair takes its place; so does the version of its key that is current by now, where the
-        one recorded lies under a newer one or under a delete marker. Nothing that was archived ever drops out of the
-        list. What was recorded first of the attributes wins, so that a revision adds and never rewrites.
+        one recorded lies under a newer one or under a delete marker. ``healed_keys`` are damaged no more. Nothing that
+        was archived ever drops out of the list. What was recorded first of the attributes wins, so that a revision
+        adds and never rewrites.
         """
-        damaged = set(damaged_keys) | set(self.damaged_keys)
+        damaged = {*damaged_keys, *self.damaged_keys} - set(healed_keys)
         known = {_content(item): item for item in self.instances}
         for item in instances:
             present = known.setdefault(_content(item), item)

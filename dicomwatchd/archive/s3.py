@@ -6,9 +6,10 @@ import base64
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import botocore.exceptions
 from dicomwatchd.archive import aws, probe, ranges, s3_setup, s3_wire
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.s3_bucket import S3Bucket
+from dicomwatchd.archive.s3_expiry import ExpiryWatch
 from dicomwatchd.archive.s3_multipart import PART_BYTES, SENDING_THREADS, MultipartSender
 from dicomwatchd.archive.store import (
     CHUNK_BYTES,
@@ -25,6 +27,7 @@ from dicomwatchd.archive.store import (
     Chunk,
     Content,
     Destination,
+    Expiry,
     InitStep,
     Receipt,
     Standing,
@@ -63,6 +66,7 @@ class S3Store:
         random_name: Callable[[], str] = secrets.token_hex,
         short_way: bool = True,
         session: Session | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._random_name = random_name
         session = session or aws.new_session()
@@ -94,6 +98,7 @@ class S3Store:
             prefix=settings.prefix,
             endpoint=aws.endpoint_name("s3", region, settings.endpoint_url),
             encryption=settings.encryption,
+            expiry=ExpiryWatch(settings.prefix, settings.accept_expiry, now),
         )
         self._wire = s3_wire.connect(client, session, settings) if short_way else None
         self._executor = ThreadPoolExecutor(SENDING_THREADS, thread_name_prefix="s3-part")
@@ -151,6 +156,8 @@ class S3Store:
             query = {"versionId": version_id} if version_id is not None else {}
             found = self._wire.get(self._bucket.full_key(key), query, wanted)
         if found is not None:
+            if version_id is None:
+                self._bucket.note_expiry(key, s3_wire.about_its_end(found.headers))
             chunks, surplus_bytes = self._chunks(found, room), found.surplus_bytes
         elif (answered := self._asked(key, version_id, wanted)) is not None:
             chunks, surplus_bytes = answered
@@ -173,6 +180,8 @@ class S3Store:
             if wanted is not None and aws.http_status(error) == 416:
                 return None
             raise aws.translate(error, operation="GetObject", endpoint=self._bucket.endpoint) from error
+        if version_id is None:
+            self._bucket.note_expiry(key, answer)
         body, size_bytes = answer["Body"], answer["ContentLength"]
         surplus_bytes = ranges.surplus(wanted, answer.get("ContentRange"), size_bytes)
         if surplus_bytes is None:
@@ -231,7 +240,19 @@ class S3Store:
                 # An answer that got lost looks like another writer to the second attempt: on a fresh place, once more.
                 if error.endpoint is not None or attempt == PROBE_ATTEMPTS:
                     raise
+        with suppress(Transient, Permanent):
+            self.look_at_expiry()  # until there was an answer, nothing is deleted; it is looked at again
         return self._capabilities
+
+    @property
+    def expiry(self) -> Expiry:
+        return self._bucket.expiry.found
+
+    def look_at_expiry(self) -> Expiry:
+        """GetBucketLifecycleConfiguration, and HeadObject of the archive's identity and of what was said to expire."""
+        with self._bucket.translated("GetBucketLifecycleConfiguration"):
+            self._bucket.expiry.look(self._bucket.client, self._bucket.name, lambda key: self.head(key) is not None)
+        return self.expiry
 
     def close(self) -> None:
         self._executor.shutdown(cancel_futures=True)
@@ -256,6 +277,7 @@ class S3Store:
         answer = self._create(key, data, digest.sha256, arguments)
         if isinstance(answer, StoredObject):
             return _receipt(key, content, md5.hexdigest(), created=False, there=answer)
+        self._bucket.note_expiry(key, answer)
         self._bucket.check_encryption(answer)
         return _receipt(
             key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import botocore.exceptions
 
 from dicomwatchd.archive import aws
+from dicomwatchd.archive.s3_expiry import ExpiryWatch
 from dicomwatchd.archive.store import StoredObject
 from dicomwatchd.config import Encryption
 from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
@@ -58,6 +60,7 @@ class S3Bucket:
     prefix: str
     endpoint: str
     encryption: Encryption
+    expiry: ExpiryWatch = field(default_factory=lambda: ExpiryWatch("", False, time.time), compare=False, repr=False)
     _start: _Start = field(default_factory=_Start, init=False, compare=False, repr=False)
 
     def full_key(self, key: str) -> str:
@@ -136,6 +139,7 @@ class S3Bucket:
         answer = self._head(self.address(key))
         if answer is None:
             return None
+        self.note_expiry(key, answer)
         start, created = self._start.at, answer.get("LastModified")
         if start is not None and created is not None and created >= start:
             try:
@@ -155,7 +159,15 @@ class S3Bucket:
         if checksum:
             arguments["ChecksumMode"] = "ENABLED"
         answer = self._head(arguments)
-        return None if answer is None else _stored(key, answer, answer["ContentLength"])
+        if answer is None:
+            return None
+        if version_id is None:
+            self.note_expiry(key, answer)
+        return _stored(key, answer, answer["ContentLength"])
+
+    def note_expiry(self, key: str, answer: Mapping[str, Any]) -> None:
+        """What an answer about the current object says of its end (x-amz-expiration)."""
+        self.expiry.noted(key, answer.get("Expiration"), answer.get("LastModified"))
 
     def _head(self, arguments: Any) -> Any:
         """HeadObject's answer, None where there is no such object."""

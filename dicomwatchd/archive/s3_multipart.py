@@ -238,6 +238,7 @@ class MultipartSender:
                 self._abort(key, upload_id)
                 failure = Transient("CompleteMultipartUpload met another writer", code="conflict")
             raise failure from error
+        self._bucket.note_expiry(key, answer)
         self._bucket.confirm_encryption(key, answer)
         return self._receipt(key, content, md5s, created=True, version_id=answer.get("VersionId"))
 

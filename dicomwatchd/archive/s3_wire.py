@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_plus, urlsplit
 from xml.etree import ElementTree
@@ -17,7 +19,7 @@ from dicomwatchd import __version__
 from dicomwatchd.archive import aws
 from dicomwatchd.archive.s3_bucket import ListedObject, ListedPage
 from dicomwatchd.archive.signing import Credentials
-from dicomwatchd.archive.wire import Address, Answer, Wire
+from dicomwatchd.archive.wire import Address, Wire
 from dicomwatchd.config import S3Settings
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _REQUEST_HEADERS = {
 }
 _ANSWER_HEADERS = {
     "etag": "ETag",
+    "x-amz-expiration": "Expiration",
     "x-amz-version-id": "VersionId",
     "x-amz-server-side-encryption": "ServerSideEncryption",
     "x-amz-server-side-encryption-aws-kms-key-id": "SSEKMSKeyId",
@@ -82,7 +85,7 @@ def put_object(
         return None
     if answer.status != 200:
         return {}
-    return _known(answer)
+    return _known(answer.headers)
 
 
 def upload_part(
@@ -92,11 +95,21 @@ def upload_part(
     answer = wire.put_part(full_key, {"partNumber": str(number), "uploadId": upload_id}, data, {"content-md5": md5})
     if answer is None or not answer.headers.get("etag"):
         return None
-    return _known(answer)
+    return _known(answer.headers)
 
 
-def _known(answer: Answer) -> dict[str, str]:
-    return {theirs: answer.headers[name] for name, theirs in _ANSWER_HEADERS.items() if name in answer.headers}
+def _known(headers: Mapping[str, str]) -> dict[str, str]:
+    return {theirs: headers[name] for name, theirs in _ANSWER_HEADERS.items() if name in headers}
+
+
+def about_its_end(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Of an answer's headers what tells of the object's end, as boto3 gives it."""
+    found: dict[str, Any] = {}
+    if expiration := headers.get("x-amz-expiration"):
+        found["Expiration"] = expiration
+        with suppress(ValueError):
+            found["LastModified"] = parsedate_to_datetime(headers.get("last-modified", ""))
+    return found
 
 
 def list_objects(wire: Wire, prefix: str, token: str | None) -> ListedPage | None:

@@ -84,6 +84,20 @@ class Capabilities:
     details: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """What is known of a store that ends objects of the archive by itself.
+
+    ``unaccepted``: why no local file may be deleted now, in plain words with no key and no name of a rule, None where
+    nothing speaks against it. ``rules_known``: whether the store tells its rules; where it does not, what it says in
+    its other answers is all there is. ``notes``: what else of its rules a person should know.
+    """
+
+    unaccepted: str | None = None
+    rules_known: bool = True
+    notes: tuple[str, ...] = ()
+
+
 class Standing(Enum):
     """What a local file is to the object that holds its bytes. ITSELF: one and the same file, or as good as that."""
 
@@ -213,6 +227,15 @@ class ObjectStore(Protocol):
     def probe(self, scratch_key: str) -> Capabilities:
         """Find out, by trying, what the store enforces, with small objects below ``scratch_key``, and use it from
         now on (see `capabilities`). Raises ArchiveRefused when it must not be used."""
+        ...
+
+    @property
+    def expiry(self) -> Expiry:
+        """What is known by now, from the last look and from all answers since."""
+        ...
+
+    def look_at_expiry(self) -> Expiry:
+        """Ask afresh whether the store ends objects by itself. Raises Transient, Permanent."""
         ...
 
     def close(self) -> None: ...

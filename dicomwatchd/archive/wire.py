@@ -365,6 +365,7 @@ class Body:
         if surplus_bytes is None or (answer.status == 206) != (content_range is not None):
             raise _OddAnswer
         self.surplus_bytes = surplus_bytes
+        self.headers = answer.headers
         self._connection = connection
         self._give_back = give_back
         self._closes = answer.headers.get("connection", "").lower() == "close"

@@ -1,9 +1,12 @@
-"""Which study next, and what becomes of it: claims in order of quiet, runs the stages, decides about errors."""
+"""Which study next, and what becomes of it: claims in turn, runs the stages, decides about errors.
+
+Who is ill, an endpoint or a study, is for `backoff` to say; how many may be under way for `slots`.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from random import Random
@@ -17,12 +20,16 @@ from dicomwatchd.errors import (
     Stopping,
     Transient,
 )
+from dicomwatchd.model import Uid
+from dicomwatchd.pipeline.backoff import Backoff, Verdict, gently, pause_seconds
 from dicomwatchd.pipeline.early import EarlySender
 from dicomwatchd.pipeline.shipment import Context, Shipment
+from dicomwatchd.pipeline.slots import Kind, Slot, Slots
 from dicomwatchd.pipeline.stages import ship
 from dicomwatchd.ports import Map
+from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS
 from dicomwatchd.queue.rows import Claim
-from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
+from dicomwatchd.queue.shipments import First
 from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
@@ -41,63 +48,15 @@ HEARSAY = frozenset(
         FAULT,
     )
 )
-
-FIRST_PAUSE_SECONDS = 2.0
-LONGEST_PAUSE_SECONDS = 900.0
-
-
-class Backoff:
-    """One pause for each endpoint that is in trouble, shared by all studies: no storm while it is down, none when it
-    is back. Grows with each failure after the pause has ended, ends with the first success. ``monotonic`` is a clock
-    that nobody can set: a pause must not last for as long as another one was wrong."""
-
-    def __init__(self, monotonic: Callable[[], float], random: Random) -> None:
-        self._now = monotonic
-        self._random = random
-        self._lock = threading.Lock()
-        self._pauses: dict[str, tuple[int, float]] = {}
-
-    def failed(self, endpoint: str, retry_after_seconds: float | None) -> float:
-        """Returns for how many seconds nothing is to be tried."""
-        with self._lock:
-            now = self._now()
-            failures, until = self._pauses.get(endpoint, (0, now))
-            if until <= now:  # else it is one of those that were under way when the trouble began
-                until = now + (retry_after_seconds or pause_seconds(failures, self._random))
-                self._pauses[endpoint] = (failures + 1, until)
-            return until - now
-
-    def succeeded(self) -> None:
-        with self._lock:
-            self._pauses.clear()
-
-    @property
-    def in_trouble(self) -> bool:
-        """Whether an endpoint has failed and nothing has succeeded since."""
-        with self._lock:
-            return bool(self._pauses)
-
-    def pause(self) -> float:
-        """Seconds until something may be tried again; 0 when it may be now."""
-        with self._lock:
-            now = self._now()
-            return max((until - now for _, until in self._pauses.values() if until > now), default=0.0)
-
-    def remaining(self) -> dict[str, float]:
-        """Endpoint to seconds left, for the status."""
-        with self._lock:
-            now = self._now()
-            return {name: round(max(0.0, until - now), 1) for name, (_, until) in self._pauses.items()}
-
-
-def pause_seconds(failures: int, random: Random) -> float:
-    """Exponential, with full jitter in its upper half."""
-    longest = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** min(failures, 20))
-    return random.uniform(longest / 2, longest)
+#: One in so many goes to a study that has failed before, if one may be tried, however many new ones there are.
+TRIED_EVERY = 4
+#: Which lines of the queue, in this order, the studies of a slot come from: of those known to be ill, or of the others.
+_LINES = {Kind.STUDY: (False,), Kind.ILL: (True,), Kind.TRIAL: (False, True)}
 
 
 class Dispatcher:
-    """Keeps up to ``active`` shipments going. `step` does what can be done now; `run` is the thread around it."""
+    """Keeps up to ``active`` shipments going, and some beside those that take long, or whose study is known to be ill.
+    `work_off` does what can be done now; `run` is the thread around it."""
 
     def __init__(
         self,
@@ -111,7 +70,6 @@ class Dispatcher:
     ) -> None:
         self._context = context
         self._lane = lane
-        self._active = active
         self._random = random
         self._on_shipped = on_shipped
         self._on_fatal = on_fatal
@@ -120,9 +78,11 @@ class Dispatcher:
         self._running: set[Future[None]] = set()
         self._ended = threading.Event()
         self._unreleased: deque[Claim] = deque()
-        self._executor = ThreadPoolExecutor(active + 1, thread_name_prefix="shipment")
+        self._begun: Counter[Kind] = Counter()
+        self._slots = Slots(active, context.clock.monotonic)
+        self._executor = ThreadPoolExecutor(self._slots.most + 1, thread_name_prefix="shipment")
         self.backoff = Backoff(context.clock.monotonic, random)
-        self._early = EarlySender(context, self._may_send_early, self._early_failed)
+        self._early = EarlySender(context, self._may_send_early, self._early_failed, self._early_passed)
         self._sending_early: Future[None] | None = None
         self._news = threading.Event()
 
@@ -164,8 +124,8 @@ class Dispatcher:
         self._give_back_the_rest()
         if self._may_send_early():
             self._send_early()
-        while self._may_claim() and (claim := self._context.shipments.claim()):
-            self._ship(claim)
+        while (found := self._next()) is not None:
+            self._ship(*found)
             count += 1
         return count
 
@@ -173,11 +133,8 @@ class Dispatcher:
         self._reap()
         self._give_back_the_rest()
         self._context.shipments.queue_due()
-        while len(self._running) < self._most_at_once() and self._may_claim():
-            claim = self._context.shipments.claim()
-            if claim is None:
-                break
-            future = self._executor.submit(self._ship, claim)
+        while (found := self._next()) is not None:
+            future = self._executor.submit(self._ship, *found)
             self._running.add(future)
             future.add_done_callback(lambda _: self._wake.set())
         if self._sending_early is None and self._may_send_early() and self._news.is_set():
@@ -185,17 +142,35 @@ class Dispatcher:
             self._sending_early = self._executor.submit(self._send_early)
             self._sending_early.add_done_callback(lambda _: self._wake.set())
 
+    def _next(self) -> tuple[Claim, Slot] | None:
+        """The study that may begin now, and its slot. While an endpoint is ill one study finds out whether it is back,
+        and the others wait for its word."""
+        if not self._may_claim():
+            return None
+        kinds = (Kind.TRIAL,) if self.backoff.in_trouble else (Kind.STUDY, Kind.ILL)
+        for kind in kinds:
+            if self._slots.wait(kind) != 0.0:
+                continue
+            for line in _LINES[kind]:
+                if (claim := self._context.shipments.claim(known_ill=line, first=self._first(kind))) is not None:
+                    self._begun[kind] += 1
+                    return claim, self._slots.take(kind)
+        return None
+
+    def _first(self, kind: Kind) -> First:
+        """What is new comes before what has failed, though not for ever. A trial goes to those at both ends of the
+        line in turn: what has come since many failed has to wait for none of them."""
+        if kind is Kind.TRIAL:
+            return First.UNTRIED if self._begun[kind] % 2 else First.NEWEST
+        return First.TRIED if self._begun[kind] % TRIED_EVERY == TRIED_EVERY - 1 else First.UNTRIED
+
     def _may_claim(self) -> bool:
         return not self._ended.is_set() and not self.backoff.pause()
-
-    def _most_at_once(self) -> int:
-        """After a failure one study finds out whether the endpoint is back; the others wait for its word."""
-        return 1 if self.backoff.in_trouble else self._active
 
     def _may_send_early(self) -> bool:
         """Only while all is well: what is quiet comes first, and one shipment alone finds out whether a service is
         back."""
-        return self._may_claim() and not self.backoff.in_trouble and len(self._running) < self._active
+        return self._may_claim() and not self.backoff.in_trouble and self._slots.wait(Kind.STUDY) == 0.0
 
     def _send_early(self) -> None:
         try:
@@ -205,13 +180,19 @@ class Dispatcher:
         except Transient as error:
             self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
 
-    def _early_failed(self, error: DicomwatchdError) -> None:
-        """Its study will meet the same when its time has come, and say so; here the pause begins that all share."""
+    def _early_failed(self, study_uid: Uid, error: DicomwatchdError, began: float, times: int) -> float:
+        """The study will meet the same when its time has come, and say so; here it is one of those that fail on an
+        endpoint, and is left alone for a while."""
         if isinstance(error, Fatal):
             self._ended.set()
             self._on_fatal(error)
         elif isinstance(error, Transient) and error.endpoint is not None:
-            self._pause_for(error.endpoint, error)
+            self._judge(error, study_uid, began)
+        return pause_seconds(times, self._random)
+
+    def _early_passed(self, study_uid: Uid, endpoints: frozenset[str]) -> None:
+        if self.backoff.passed(study_uid, endpoints):
+            self._endpoints_are_back()
 
     def _reap(self) -> None:
         if self._sending_early is not None and self._sending_early.done():
@@ -223,26 +204,37 @@ class Dispatcher:
                 raise error
 
     def _pause(self) -> float:
-        now = self._context.clock.now()
         if pause := self.backoff.pause():
             return min(pause, 5.0)
-        if self._ended.is_set() or len(self._running) >= self._most_at_once():
-            return 5.0  # nothing can begin before a shipment has ended, and that wakes
-        due = self._context.shipments.next_try_at()
-        if due is None:
+        if self._ended.is_set():
             return 5.0
-        return min(max(due - now, 0.05), 5.0)
+        # Where nothing can begin before a shipment has ended, that wakes.
+        kinds = (Kind.TRIAL,) if self.backoff.in_trouble else (Kind.STUDY, Kind.ILL)
+        waits = {kind: self._slots.wait(kind) for kind in kinds}
+        free = [line for kind, wait in waits.items() if wait == 0.0 for line in _LINES[kind]]
+        pause = min([5.0, *(wait for wait in waits.values() if wait)])
+        if free and (due := self._context.shipments.next_try_at(*free)) is not None:
+            pause = min(pause, due - self._context.clock.now())
+        return max(pause, 0.05)
 
-    def _ship(self, claim: Claim) -> None:
+    def _ship(self, claim: Claim, slot: Slot) -> None:
+        try:
+            self._bring_to_its_end(claim, slot)
+        finally:
+            self._slots.give_back(slot)
+
+    def _bring_to_its_end(self, claim: Claim, slot: Slot) -> None:
+        # What has failed before, or finds out whether a service is back, begins with one request.
+        lane = self._lane() if slot.kind is Kind.STUDY and not claim.attempts else gently(self._lane())
         try:
             self._early.leave(claim.study_uid)
-            shipment = ship(claim, self._lane(), self._context)
+            shipment = ship(claim, lane, self._context)
         except (ClaimLost, SourceChanged):
             return  # the study is arriving again
         except Stopping:
             self._give_back(claim, not_before=0.0, attempts=claim.attempts, code="stopping", reason="")
         except Transient as error:
-            self._try_later(claim, error)
+            self._try_later(claim, error, slot.began)
         except Permanent as error:
             self._believe(claim, error, error.code, str(error))
         except Fatal as error:
@@ -252,30 +244,63 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001  a fault of ours that one study meets must not stop the others
             self._believe(claim, error, FAULT, "a fault of the program; see the log")
         else:
-            self.backoff.succeeded()
+            if shipment.files and self.backoff.passed(claim.study_uid):
+                self._endpoints_are_back()
             shipment.early_files, shipment.early_bytes = self._early.sent_of(claim.study_uid)
             if shipment.files:
                 self._on_shipped(shipment)
 
-    def _try_later(self, claim: Claim, error: Transient) -> None:
-        if error.endpoint is not None:
-            pause = self._pause_for(error.endpoint, error)
-        else:
+    def _try_later(self, claim: Claim, error: Transient, began: float) -> None:
+        if error.endpoint is None:
             pause = error.retry_after_seconds or pause_seconds(claim.attempts, self._random)
-        self._delay(claim, error, pause, error.code, error.message)
+            self._delay(claim, error, pause, pause, error.code, error.message)
+            return
+        verdict = self._judge(error, claim.study_uid, began, claim)
+        self._delay(
+            claim,
+            error,
+            verdict.pause_seconds,
+            verdict.own_pause_seconds,
+            error.code,
+            error.message,
+            blamed=verdict.blamed,
+            endpoint=error.endpoint if verdict.shared else None,
+        )
 
-    def _pause_for(self, endpoint: str, error: Transient) -> float:
+    def _judge(self, error: Transient, study_uid: Uid, began: float, claim: Claim | None = None) -> Verdict:
         if error.code == "throttled":
             self._on_throttled()
-        return self.backoff.failed(endpoint, error.retry_after_seconds)
+        attempts, blamed = (claim.attempts, claim.blamed) if claim is not None else (0, 0)
+        return self.backoff.failed(error, study_uid, began=began, attempts=attempts, blamed=blamed)
+
+    def _endpoints_are_back(self) -> None:
+        """Who met the outage waits no longer."""
+        try:
+            self._context.shipments.endpoints_back()
+        except Transient as error:  # then they come in their turn, which is later
+            self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
+        self._wake.set()
 
     def _believe(self, claim: Claim, error: Exception, code: str, reason: str) -> None:
         if code in HEARSAY and claim.last_code != code:
-            self._delay(claim, error, pause_seconds(claim.attempts, self._random), code, reason)
+            pause = pause_seconds(claim.attempts, self._random)
+            self._delay(claim, error, pause, pause, code, reason)
         else:
             self._park(claim, error, code, reason)
 
-    def _delay(self, claim: Claim, error: Exception, pause: float, code: str, reason: str) -> None:
+    def _delay(
+        self,
+        claim: Claim,
+        error: Exception,
+        pause: float,
+        own_pause: float,
+        code: str,
+        reason: str,
+        *,
+        blamed: int | None = None,
+        endpoint: str | None = None,
+    ) -> None:
+        """``own_pause`` is the study's; ``pause`` may be that of an endpoint, for all who go there."""
         self._context.log.warning(
             "study-delayed",
             "the study is tried again later",
@@ -284,8 +309,16 @@ class Dispatcher:
             pause_seconds=pause,
             **error_fields(error),
         )
-        not_before = self._context.clock.now() + min(pause, LONGEST_WAIT_SECONDS)
-        self._give_back(claim, not_before=not_before, attempts=claim.attempts + 1, code=code, reason=reason)
+        not_before = self._context.clock.now() + min(own_pause, LONGEST_WAIT_SECONDS) if own_pause else 0.0
+        self._give_back(
+            claim,
+            not_before=not_before,
+            attempts=claim.attempts + 1,
+            code=code,
+            reason=reason,
+            blamed=claim.blamed if blamed is None else blamed,
+            endpoint=endpoint,
+        )
 
     def _park(self, claim: Claim, error: Exception, code: str, reason: str) -> None:
         self._context.log.error(
@@ -298,9 +331,27 @@ class Dispatcher:
         except DicomwatchdError as failure:
             self._keep_for_later(claim, failure)
 
-    def _give_back(self, claim: Claim, *, not_before: float, attempts: int, code: str, reason: str) -> None:
+    def _give_back(
+        self,
+        claim: Claim,
+        *,
+        not_before: float,
+        attempts: int,
+        code: str,
+        reason: str,
+        blamed: int | None = None,
+        endpoint: str | None = None,
+    ) -> None:
         try:
-            self._context.shipments.release(claim, not_before=not_before, attempts=attempts, code=code, reason=reason)
+            self._context.shipments.release(
+                claim,
+                not_before=not_before,
+                attempts=attempts,
+                code=code,
+                reason=reason,
+                blamed=claim.blamed if blamed is None else blamed,
+                endpoint=endpoint,
+            )
         except ClaimLost:
             return
         except DicomwatchdError as error:
@@ -319,7 +370,12 @@ class Dispatcher:
             claim = self._unreleased.popleft()
             try:
                 self._context.shipments.release(
-                    claim, not_before=0.0, attempts=claim.attempts, code="state", reason="the state was not writable"
+                    claim,
+                    not_before=0.0,
+                    attempts=claim.attempts,
+                    code="state",
+                    reason="the state was not writable",
+                    blamed=claim.blamed,
                 )
             except ClaimLost:
                 continue

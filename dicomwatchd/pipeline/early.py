@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from dicomwatchd.errors import DicomwatchdError, SourceChanged, Stopping
+from dicomwatchd.errors import DicomwatchdError, Fatal, SourceChanged, Stopping, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import sending
 from dicomwatchd.pipeline.sending import Packing, Parcel
@@ -29,11 +29,24 @@ _LEFT_ALONE = 10_000
 class EarlySender:
     """One study at a time. Whoever has a claim on a study is alone at its files: see `leave`."""
 
-    def __init__(self, context: Context, may_go_on: Callable[[], bool], on_error: Callable[[DicomwatchdError], None]):
-        """``on_error`` hears of what other files would meet as well: an endpoint in trouble, an archive refused."""
+    def __init__(
+        self,
+        context: Context,
+        may_go_on: Callable[[], bool],
+        on_error: Callable[[Uid, DicomwatchdError, float, int], float],
+        on_passed: Callable[[Uid, frozenset[str]], None] = lambda *_: None,
+    ) -> None:
+        """``on_error`` hears of what other files would meet as well (an endpoint in trouble, an archive refused): of
+        which study, when its sending began (monotonic seconds), how often it has failed before; and says for how many
+        seconds the study is to be left alone. ``on_passed`` hears of a study that was sent something, with the
+        endpoints that have failed here before."""
         self._context = context
         self._may_go_on = may_go_on
         self._on_error = on_error
+        self._on_passed = on_passed
+        self._failed_on: frozenset[str] = frozenset()
+        self._failures: dict[Uid, tuple[int, float]] = {}
+        self._began = 0.0
         self._condition = threading.Condition()
         self._study: Uid | None = None
         self._leaving = False
@@ -47,6 +60,9 @@ class EarlySender:
         for study_uid in self._context.shipments.arriving():
             if not self._may_go_on():
                 break
+            if self._rests(study_uid):
+                continue
+            self._began = self._context.clock.monotonic()
             with self._condition:
                 self._study, self._leaving = study_uid, False
             try:
@@ -82,6 +98,8 @@ class EarlySender:
         while self._goes_on():
             page = self._context.shipments.ready_while_arriving(study_uid, after, sending.SENDING_PAGE)
             if not page:
+                if total:
+                    self._passed(study_uid)
                 break
             after = page[-1].file_id
             wanted = [file for file in page if self._wanted(file)]
@@ -90,10 +108,34 @@ class EarlySender:
                 try:
                     packing = sending.packing(study_uid, self._context)
                 except DicomwatchdError as error:
-                    self._tell(error)
+                    if sending.concerns_all(error):
+                        self._failed(study_uid, error)
                     break  # the study's shipment meets it too, and is the judge
-                total += self._send(packing.parcels(wanted, full_only=True), run)
+                sent, failed = self._send(packing.parcels(wanted, full_only=True), run)
+                total += sent
+                if failed is not None:
+                    self._failed(study_uid, failed)
+                    break
         return total
+
+    def _passed(self, study_uid: Uid) -> None:
+        self._failures.pop(study_uid, None)
+        if self._failed_on:
+            self._on_passed(study_uid, self._failed_on)
+
+    def _failed(self, study_uid: Uid, error: DicomwatchdError) -> None:
+        if isinstance(error, Transient) and error.endpoint is not None:
+            self._failed_on |= {error.endpoint}
+        times, _ = self._failures.get(study_uid, (0, 0.0))
+        pause = self._on_error(study_uid, error, self._began, times)
+        if len(self._failures) >= _LEFT_ALONE:
+            self._failures.clear()
+        self._failures[study_uid] = times + 1, self._context.clock.monotonic() + pause
+
+    def _rests(self, study_uid: Uid) -> bool:
+        """Whether the study is left alone since it has failed here."""
+        _, until = self._failures.get(study_uid, (0, 0.0))
+        return until > self._context.clock.monotonic()
 
     def _wanted(self, file: LocalFile) -> bool:
         return file.file_id not in self._left_alone and self._context.sends_early(source_of(file, self._context))
@@ -101,19 +143,22 @@ class EarlySender:
     def _goes_on(self) -> bool:
         return not self._leaving and self._may_go_on()
 
-    def _send(self, parcels: Iterable[Parcel], run: Map) -> int:
+    def _send(self, parcels: Iterable[Parcel], run: Map) -> tuple[int, DicomwatchdError | None]:
+        """How many files were sent, and what all others would meet as well."""
+
         def send(parcel: Parcel) -> Sequence[tuple[LocalFile, Place | Exception | None]]:
-            if not self._goes_on():
+            if failed or not self._goes_on():
                 return [(file, None) for file in parcel.files]
             try:
                 outcomes = sending.send(parcel, self._context)
                 for _, outcome in outcomes:
-                    if isinstance(outcome, DicomwatchdError):
-                        self._tell(outcome)  # at once: what is next must not meet it too
+                    if isinstance(outcome, DicomwatchdError) and sending.concerns_all(outcome):
+                        failed.append(outcome)  # at once: what is next must not meet it too
                 return outcomes
             except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
                 return [(file, error) for file in parcel.files]
 
+        failed: list[DicomwatchdError] = []
         sent: list[tuple[LocalFile, str, str]] = []
         total = 0
         try:
@@ -135,11 +180,7 @@ class EarlySender:
         finally:
             if sent:
                 self._context.shipments.sent_early(sent)
-        return total
-
-    def _tell(self, error: DicomwatchdError) -> None:
-        if sending.concerns_all(error):
-            self._on_error(error)
+        return total, next((error for error in failed if isinstance(error, Fatal)), failed[0] if failed else None)
 
     def _count(self, file: LocalFile, place: Place) -> None:
         if place.receipt.created:

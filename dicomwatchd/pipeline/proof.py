@@ -23,6 +23,7 @@ from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lea
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import Aside, Places, give_back, save, set_aside
 from dicomwatchd.pipeline.local import Folders, sha256_of
+from dicomwatchd.queue.parked import NO_PROOF
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 
 #: A proof is used within this time or not at all.
@@ -42,7 +43,7 @@ class Itself(Exception):
 class NoProof(Permanent):
     """A clause of the proof does not hold: the file stays."""
 
-    code = "no-proof"
+    code = NO_PROOF
 
 
 @dataclass(frozen=True, slots=True)

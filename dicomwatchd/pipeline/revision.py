@@ -14,6 +14,7 @@ from dicomwatchd.archive.manifests import Newest
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import DicomJson, FileState, Uid
+from dicomwatchd.pipeline.healed import healed
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, place_of, source_of
 from dicomwatchd.ports import timestamp
 
@@ -40,12 +41,15 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
         added, again = _from_elsewhere(shipment, context, newest, added, [*current.instances, *instances], now)
         instances += again
         above = max(above, newest.highest)
+    suspects = {*current.damaged_keys, *added.damaged_keys}
+    well = healed(suspects, shipment, context) if suspects else frozenset()
     merged = current.merged(
         instances,
         attributes=added.attributes,
         series=added.series,
         flags=_flags(current, added.flags, facts.attributes),
         damaged_keys=added.damaged_keys,
+        healed_keys=well,
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )

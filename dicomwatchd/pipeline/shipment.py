@@ -72,6 +72,8 @@ class Context:
     at_once: Callable[[], int] = lambda: 1
     #: Whether files of this source are sent while their study still arrives.
     sends_early: Callable[[Source], bool] = lambda _: True
+    #: Why no local file may be deleted now, in plain words; None where nothing speaks against it.
+    stops_deleting: Callable[[], str | None] = lambda: None
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from dicomwatchd.errors import (
     Unarchivable,
 )
 from dicomwatchd.model import FileState, StudyEvent
-from dicomwatchd.pipeline import fresh, leases, own, recover, sending
+from dicomwatchd.pipeline import expiring, fresh, leases, own, recover, sending
 from dicomwatchd.pipeline import purge as purging
 from dicomwatchd.pipeline.fresh import Recorded
 from dicomwatchd.pipeline.proof import DeletionProof
@@ -39,7 +39,7 @@ from dicomwatchd.pipeline.shipment import (
     source_of,
 )
 from dicomwatchd.ports import Map
-from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT, Claim, LocalFile, Proven
+from dicomwatchd.queue.rows import EXPIRING, NO_LEASE, OWN_OBJECT, Claim, LocalFile, Proven
 from dicomwatchd.telemetry.metrics import StageClock
 
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
@@ -250,6 +250,9 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
                 to_keep.setdefault(due_at, []).append(file)
             else:
                 to_delete.append(file)
+        if to_delete and context.stops_deleting() is not None:
+            _keep_expiring(to_delete, shipment, context)
+            to_delete = []
         for due_at, kept in to_keep.items():
             context.deletions.keep(shipment.claim, kept, due_at)
             shipment.kept_files += len(kept)
@@ -325,6 +328,12 @@ def _prover(shipment: Shipment, recorded: Recorded, context: Context) -> Callabl
         )
 
     return prove
+
+
+def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    """They fall due again as soon as nothing speaks against it: see `expiring`, which also tells of it."""
+    context.deletions.keep(shipment.claim, files, None, code=EXPIRING, reason=expiring.REASON)
+    shipment.kept_files += len(files)
 
 
 def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context) -> None:

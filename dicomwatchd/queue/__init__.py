@@ -11,6 +11,7 @@ from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.binding import Binding, bound_archive_id
 from dicomwatchd.queue.deletions import Deletions
+from dicomwatchd.queue.parked import Parked
 from dicomwatchd.queue.reports import Reports
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.schema import Database, open_reader, open_writer
@@ -26,6 +27,7 @@ class Queue:
 
     arrivals: Arrivals
     shipments: Shipments
+    parked: Parked
     deletions: Deletions
     audit: Audit
     segments: Segments
@@ -65,6 +67,7 @@ def _over(database: Database, clock: Clock, announce: Callable[[Transition], Non
     return Queue(
         arrivals=Arrivals(database, clock, announce),
         shipments=Shipments(database, clock, announce),
+        parked=Parked(database, clock, announce),
         deletions=Deletions(database, clock),
         audit=Audit(database),
         segments=Segments(database, clock),

@@ -16,9 +16,11 @@ from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
 from dicomwatchd.queue.remounts import Remounts
-from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT, Claim, LocalFile, identity_text, local_file
+from dicomwatchd.queue.rows import EXPIRING, NO_LEASE, OWN_OBJECT, Claim, LocalFile, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import require_claim
+
+_AT_ONCE = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,21 @@ class Deletions:
                 f"UPDATE files SET due_at = ? WHERE source_id = ? AND state = 'kept' AND code = '{NO_LEASE}'",
                 (self._clock.now(), source_id),
             ).rowcount
+
+    def release_expiring(self) -> int:
+        """The files that are kept because the store would end their objects are due now; how many. A part of them at a
+        time, for there may be many."""
+        total = 0
+        while True:
+            with self._database.write() as db:
+                count = db.execute(
+                    "UPDATE files SET due_at = ?, code = NULL, reason = NULL WHERE file_id IN"
+                    f" (SELECT file_id FROM files WHERE state = 'kept' AND code = '{EXPIRING}' LIMIT {_AT_ONCE})",
+                    (self._clock.now(),),
+                ).rowcount
+            total += count
+            if count < _AT_ONCE:
+                return total
 
     def authorise(self, claim: Claim, proofs: Sequence[tuple[LocalFile, dict[str, Any]]]) -> set[int]:
         """Put the deletion of these files on record, each with its proof, before anything is touched. Returns the ids

@@ -11,6 +11,8 @@ from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader
 
 #: ``code`` of a kept file that would be deleted if a read lease were to be had on it.
 NO_LEASE = "no-lease"
+#: ``code`` of a kept file that would be deleted if the store did not end the archived object by itself.
+EXPIRING = "expiring"
 #: ``code`` of a kept file that is no copy of the archive's object but the object itself.
 OWN_OBJECT = "own-object"
 #: ``kind`` of a source that is an inbox's former path, where a crash may have left files aside.
@@ -105,13 +107,14 @@ class Proven(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Claim:
     """The right to work on a study; void as soon as the study's token is another one. ``last_code`` is how the attempt
-    before this one has failed, if it has."""
+    before this one has failed, if it has; ``blamed`` how many have while other studies passed."""
 
     study_uid: Uid
     token: int
     attempts: int
     revision: int
     last_code: str | None = None
+    blamed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

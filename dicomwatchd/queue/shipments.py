@@ -7,21 +7,42 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from dicomwatchd.errors import ClaimLost
 from dicomwatchd.model import SHIPPING, DicomJson, FileState, StudyEvent, StudyState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS, NO_PROOF, pause_seconds
 from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Proven, Transition, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, require_claim, state_of
 
-#: No study waits longer for its next try: what is said to wait for longer met a clock that was set back since.
-LONGEST_WAIT_SECONDS = 3600.0
+#: A study that has failed so often while others passed waits in a line of its own.
+KNOWN_ILL = 2
+
+
+class First(StrEnum):
+    """Who comes first of those whose turn it may be."""
+
+    UNTRIED = "untried"
+    NEWEST = "newest"  # of those that nobody has tried, the one that went quiet last
+    TRIED = "tried"
+
+
+_WAITING = "state = 'queued' AND claimed = 0"
+#: Named as text, as the indexes name them: of the others, and of the studies that are known to be ill.
+_LINES = (f"blamed < {KNOWN_ILL}", f"blamed >= {KNOWN_ILL}")
+_IN_TURN = "ORDER BY turn, queued_at"
+_ORDERS = {
+    First.UNTRIED: (_IN_TURN,),
+    First.NEWEST: ("AND turn = 0 ORDER BY queued_at DESC", _IN_TURN),
+    First.TRIED: (f"AND turn > 0 {_IN_TURN}", _IN_TURN),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,42 +74,54 @@ class Shipments:
             db.execute("UPDATE studies SET claimed = 0, token = token + 1 WHERE claimed = 1")
         self._tell(moved)
 
-    def claim(self) -> Claim | None:
-        """The study that has been quiet for longest and may be tried now, or None."""
+    def claim(self, *, known_ill: bool = False, first: First = First.UNTRIED) -> Claim | None:
+        """The study whose turn it is, or None: of those that may be tried now the one that was tried least lately, and
+        of those never tried the one that has been quiet for longest, unless ``first`` says otherwise. ``known_ill``: in
+        the line of those that have failed again and again while others passed, which are in no other."""
         now = self._clock.now()
         with self._database.write() as db:
-            row = db.execute(
-                "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid FROM studies"
-                " WHERE state = 'queued' AND claimed = 0 AND (not_before <= ? OR not_before > ?)"
-                " ORDER BY queued_at LIMIT 1) RETURNING study_uid, token, attempts, revision, code",
-                (now, now + LONGEST_WAIT_SECONDS),
-            ).fetchone()
-            if row is None:
+            for which in _ORDERS[first]:
+                row = db.execute(
+                    "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid"
+                    f" FROM studies WHERE {_WAITING} AND {_LINES[known_ill]}"
+                    f" AND (not_before <= ? OR not_before > ?) {which} LIMIT 1)"
+                    " RETURNING study_uid, token, attempts, revision, code, blamed",
+                    (now, now + LONGEST_WAIT_SECONDS),
+                ).fetchone()
+                if row is not None:
+                    break
+            else:
                 return None
             moved = move(db, row["study_uid"], StudyEvent.CLAIMED, now)
         self._tell([moved])
-        return Claim(Uid(row["study_uid"]), row["token"], row["attempts"], row["revision"], row["code"])
+        return Claim(Uid(row["study_uid"]), row["token"], row["attempts"], row["revision"], row["code"], row["blamed"])
 
-    def next_try_at(self) -> float | None:
+    def next_try_at(self, *lines: bool) -> float | None:
         """When the next queued study, or the next kept file of a study that is at rest, is due; None when there is
-        none."""
-        limit = self._clock.now() + LONGEST_WAIT_SECONDS
+        none. ``lines``: of the studies that are known to be ill (True), or of the others; of both if none is named."""
+        dues = [due for line in (lines or (False, True)) if (due := self.next_in_line_at(known_ill=line)) is not None]
         with self._database.read() as db:
-            # One end of an index at a time: a query for both ends would walk all that lies between.
-            first, last = (
-                db.execute(
-                    f"SELECT {end}(not_before) AS at FROM studies WHERE state = 'queued' AND claimed = 0"
-                ).fetchone()["at"]
-                for end in ("MIN", "MAX")
-            )
             kept = db.execute(
                 "SELECT f.due_at FROM files f CROSS JOIN studies s USING (study_uid) WHERE f.state = 'kept'"
                 " AND f.due_at IS NOT NULL AND f.receipt IS NOT NULL AND s.state = 'archived' ORDER BY f.due_at LIMIT 1"
             ).fetchone()
-        dues = [] if first is None else [0.0 if last > limit else float(first)]
         if kept is not None:
             dues.append(float(kept["due_at"]))
         return min(dues, default=None)
+
+    def next_in_line_at(self, *, known_ill: bool) -> float | None:
+        """When the next queued study of this line may be tried."""
+        with self._database.read() as db:
+            # One end of an index at a time: a query for both ends would walk all that lies between.
+            first, last = (
+                db.execute(
+                    f"SELECT {end}(not_before) AS at FROM studies WHERE {_WAITING} AND {_LINES[known_ill]}"
+                ).fetchone()["at"]
+                for end in ("MIN", "MAX")
+            )
+        if first is None:
+            return None
+        return 0.0 if last > self._clock.now() + LONGEST_WAIT_SECONDS else float(first)
 
     def queue_due(self) -> None:
         """Queue the studies that have kept files whose time of deletion has come: they are proven again first. A file
@@ -116,23 +149,57 @@ class Shipments:
         with self._under(claim) as (db, moved):
             moved.append(move(db, claim.study_uid, event, self._clock.now()))
 
-    def release(self, claim: Claim, *, not_before: float, code: str, reason: str, attempts: int) -> None:
-        """Give the study back, to be tried again from ``not_before`` on."""
+    def release(
+        self,
+        claim: Claim,
+        *,
+        not_before: float,
+        code: str,
+        reason: str,
+        attempts: int,
+        blamed: int = 0,
+        endpoint: str | None = None,
+    ) -> None:
+        """Give the study back, to be tried again from ``not_before`` on; behind all others if this attempt counts.
+        ``endpoint`` is what it failed on if it is not known to be ill itself: see `endpoints_back`."""
         with self._under(claim) as (db, moved):
             moved.append(move(db, claim.study_uid, StudyEvent.RELEASED, self._clock.now()))
+            if attempts > claim.attempts:
+                last = (
+                    db.execute(f"SELECT MAX(turn) AS turn FROM studies WHERE {_WAITING} AND {line}").fetchone()["turn"]
+                    for line in _LINES
+                )
+                turn = 1 + max(number or 0 for number in last)
+                db.execute("UPDATE studies SET turn = ? WHERE study_uid = ?", (turn, claim.study_uid))
             db.execute(
-                "UPDATE studies SET claimed = 0, not_before = ?, attempts = ?, code = ?, reason = ?"
-                " WHERE study_uid = ?",
-                (not_before, attempts, code, reason, claim.study_uid),
+                "UPDATE studies SET claimed = 0, not_before = ?, attempts = ?, code = ?, reason = ?, blamed = ?,"
+                " endpoint = ? WHERE study_uid = ?",
+                (not_before, attempts, code, reason, blamed, endpoint, claim.study_uid),
+            )
+
+    def endpoints_back(self) -> None:
+        """What was ill answers again: the studies that failed on it, as all did, wait no longer, and have their old
+        turns again."""
+        with self._database.write() as db:
+            db.execute(
+                "UPDATE studies SET not_before = 0, turn = 0, attempts = 0, endpoint = NULL"
+                " WHERE endpoint IS NOT NULL AND state = 'queued'"
             )
 
     def park(self, claim: Claim, *, code: str, reason: str) -> None:
+        """For a person to see to; see `parked` for those that are tried again by themselves."""
+        now = self._clock.now()
         with self._under(claim) as (db, moved):
-            moved.append(move(db, claim.study_uid, StudyEvent.FAILED, self._clock.now()))
+            moved.append(move(db, claim.study_uid, StudyEvent.FAILED, now))
             db.execute(
                 "UPDATE studies SET claimed = 0, code = ?, reason = ? WHERE study_uid = ?",
                 (code, reason, claim.study_uid),
             )
+            if code == NO_PROOF:
+                db.execute(
+                    "UPDATE studies SET not_before = ?, attempts = ? WHERE study_uid = ?",
+                    (now + pause_seconds(claim.attempts), claim.attempts + 1, claim.study_uid),
+                )
 
     def retry(self, study_uid: str) -> bool:
         """The operator's word: try a parked or waiting study now, or one with files that are kept for want of a read
@@ -150,8 +217,8 @@ class Shipments:
                 return False
             moved = move(db, study_uid, StudyEvent.RETRY, self._clock.now())
             db.execute(
-                "UPDATE studies SET not_before = 0, attempts = 0, queued_at = COALESCE(queued_at, ?)"
-                " WHERE study_uid = ?",
+                "UPDATE studies SET not_before = 0, attempts = 0, blamed = 0, turn = 0, endpoint = NULL,"
+                " queued_at = COALESCE(queued_at, ?) WHERE study_uid = ?",
                 (self._clock.now(), study_uid),
             )
         self._tell([moved])
@@ -293,19 +360,18 @@ class Shipments:
         with self._under(claim) as (db, moved):
             for file in missing:
                 db.execute("UPDATE files SET state = ? WHERE file_id = ?", (FileState.READY, file.file_id))
-            for file in damaged:
-                db.execute(
-                    "UPDATE files SET state = ?, key_attempt = key_attempt + 1 WHERE file_id = ?",
-                    (FileState.READY, file.file_id),
-                )
-            if damaged:
-                row = db.execute("SELECT damaged_keys FROM studies WHERE study_uid = ?", (claim.study_uid,)).fetchone()
-                known = set(json.loads(row["damaged_keys"])) | set(damaged.values())
-                db.execute(
-                    "UPDATE studies SET damaged_keys = ? WHERE study_uid = ?",
-                    (json.dumps(sorted(known)), claim.study_uid),
-                )
+            _to_the_next_key(db, claim, damaged)
             moved.append(move(db, claim.study_uid, StudyEvent.MISMATCH, self._clock.now()))
+
+    def doubt(self, claim: Claim, damaged: Mapping[LocalFile, str]) -> None:
+        """As `send_again`, at whatever stage the shipment is: it is to be given up, and the next one sends them."""
+        with self._under(claim) as (db, _):
+            _to_the_next_key(db, claim, damaged)
+
+    def healed(self, claim: Claim, keys: Collection[str]) -> None:
+        """These keys of the study, once found damaged, hold the right bytes."""
+        with self._under(claim) as (db, _):
+            _know_damaged(db, claim, lambda known: known - set(keys))
 
     def recorded(self, claim: Claim, revision: int) -> None:
         with self._under(claim) as (db, moved):
@@ -342,7 +408,7 @@ class Shipments:
             moved.append(move(db, claim.study_uid, StudyEvent.FINISHED, now))
             db.execute(
                 "UPDATE studies SET claimed = 0, attempts = 0, not_before = 0, code = NULL, reason = NULL,"
-                " archived_at = ? WHERE study_uid = ?",
+                " turn = 0, blamed = 0, endpoint = NULL, archived_at = ? WHERE study_uid = ?",
                 (now, claim.study_uid),
             )
             if shipment["revision"]:
@@ -388,6 +454,22 @@ class Shipments:
     def _tell(self, moved: Iterable[Transition]) -> None:
         for transition in moved:
             self._announce(transition)
+
+
+def _to_the_next_key(db: sqlite3.Connection, claim: Claim, damaged: Mapping[LocalFile, str]) -> None:
+    for file in damaged:
+        db.execute(
+            "UPDATE files SET state = ?, key_attempt = key_attempt + 1 WHERE file_id = ?",
+            (FileState.READY, file.file_id),
+        )
+    if damaged:
+        _know_damaged(db, claim, lambda known: known | set(damaged.values()))
+
+
+def _know_damaged(db: sqlite3.Connection, claim: Claim, change: Callable[[set[str]], set[str]]) -> None:
+    row = db.execute("SELECT damaged_keys FROM studies WHERE study_uid = ?", (claim.study_uid,)).fetchone()
+    known = change(set(json.loads(row["damaged_keys"])))
+    db.execute("UPDATE studies SET damaged_keys = ? WHERE study_uid = ?", (json.dumps(sorted(known)), claim.study_uid))
 
 
 def _marks(values: Iterable[object]) -> str:

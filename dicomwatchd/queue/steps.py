@@ -176,6 +176,23 @@ CREATE INDEX files_without_lease ON files (source_id) WHERE state = 'kept' AND c
 CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 'kept' AND receipt IS NULL;
 """
 
+#: Whose turn it is. A study that was tried goes behind those that were not; one that failed while others passed waits
+#: in a line of its own (see shipments.KNOWN_ILL); one that failed on an endpoint as others did is found by its name.
+TURNS = """
+ALTER TABLE studies ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE studies ADD COLUMN blamed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE studies ADD COLUMN endpoint TEXT;
+DROP INDEX studies_by_turn;
+CREATE INDEX studies_by_turn ON studies (turn, queued_at, not_before)
+  WHERE state = 'queued' AND claimed = 0 AND blamed < 2;
+CREATE INDEX studies_ill ON studies (turn, queued_at, not_before)
+  WHERE state = 'queued' AND claimed = 0 AND blamed >= 2;
+DROP INDEX studies_by_try;
+CREATE INDEX studies_by_try ON studies (not_before) WHERE state = 'queued' AND claimed = 0 AND blamed < 2;
+CREATE INDEX studies_ill_by_try ON studies (not_before) WHERE state = 'queued' AND claimed = 0 AND blamed >= 2;
+CREATE INDEX studies_of_endpoint ON studies (endpoint) WHERE endpoint IS NOT NULL;
+"""
+
 #: An upload from its beginning to thirty days after its end. What is still owed an account stands in upload_results: a
 #: row for each file that was seen in the folder and not deleted on proof.
 UPLOADS = """
@@ -258,6 +275,12 @@ class Step(NamedTuple):
     sql: str
 
 
+#: Files that are kept while the store would end their objects by itself: none, or all that come.
+EXPIRING = """
+CREATE INDEX files_expiring ON files (file_id) WHERE state = 'kept' AND code = 'expiring';
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -268,4 +291,6 @@ STEPS: tuple[Step, ...] = (
     Step("an upload has a stage and a result", UPLOADS),
     Step("finished segments of the audit chain", SEGMENTS),
     Step("the archive's own objects", OWN),
+    Step("whose turn it is", TURNS),
+    Step("kept while the store would end their objects", EXPIRING),
 )

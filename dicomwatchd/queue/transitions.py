@@ -38,7 +38,7 @@ def move(connection: sqlite3.Connection, study_uid: str, event: StudyEvent, now:
     if new is StudyState.ARRIVING and old is not StudyState.ARRIVING:
         connection.execute(
             "UPDATE studies SET token = token + 1, claimed = 0, not_before = 0, attempts = 0, code = NULL,"
-            " reason = NULL WHERE study_uid = ?",
+            " reason = NULL, endpoint = NULL WHERE study_uid = ?",
             (study_uid,),
         )
     connection.execute("UPDATE studies SET state = ? WHERE study_uid = ?", (new, study_uid))

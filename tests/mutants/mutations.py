@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.fairness import FAIRNESS
+
 PROOF = ("tests/unit/test_proof.py",)
 PURGE = ("tests/unit/test_purge.py",)
 CLAIMS = ("tests/unit/test_queue_claims.py",)
@@ -22,6 +24,7 @@ AUDIT = ("tests/unit/test_queue_audit.py",)
 SEALING = ("tests/unit/test_sealing.py",)
 PROVING = ("tests/unit/test_proving.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
+HEALED = ("tests/unit/test_healed_keys.py",)
 DAMAGED = ("tests/unit/test_damaged_manifest.py",)
 LOCAL = ("tests/unit/test_local.py",)
 BUNDLED = ("tests/unit/test_bundled.py",)
@@ -246,7 +249,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _stage(
         "what was recorded is dated before it is read",
         "        asked_at = context.clock.now()\n        manifest = next_manifest(shipment, context, above)\n",
-        "        manifest = next_manifest(shipment, context, above)\n        asked_at = 1e12\n",
+        "        manifest = next_manifest(shipment, context, above)\n        asked_at = context.clock.now()\n",
         CURRENT,
     ),
     _stage("dated at all", ", now=context.clock.now)", ")", CURRENT, "shipment.py"),
@@ -256,6 +259,41 @@ MUTATIONS: tuple[Mutation, ...] = (
         "(place := place_of(file)).receipt.version_id == '?'",
         CURRENT,
         "shipment.py",
+    ),
+    _stage(
+        "a healed key is noticed", "healed(suspects, shipment, context) if suspects else", "", HEALED, "revision.py"
+    ),
+    _stage(
+        "a healed key is read",
+        "                if not verdict.holds:\n",
+        "                if False:\n",
+        HEALED,
+        "healed.py",
+    ),
+    _stage("a healed key is read twice", "READINGS = 2", "READINGS = 1", HEALED, "healed.py"),
+    _stage(
+        "a key that wavers is left",
+        "        context.shipments.doubt(shipment.claim, wavering)\n",
+        "",
+        HEALED,
+        "healed.py",
+    ),
+    _stage(
+        "damaged keys of the manifest",
+        "{*current.damaged_keys, *added.damaged_keys}",
+        "{*added.damaged_keys}",
+        HEALED,
+        "revision.py",
+    ),
+    _queue("a healed key is known", "shipments.py", "lambda known: known - set(keys)", "lambda known: known", HEALED),
+    _queue("what has no proof is tried again", "parked.py", "(NO_PROOF, now, now +", "('', now, now +", HEALED),
+    _queue("the pauses of the parked grow", "parked.py", "2.0 ** min(attempts, 20)", "1.0", HEALED),
+    _queue(
+        "only what has no proof",
+        "parked.py",
+        "state = 'parked' AND code = ?\"\n",
+        "state = 'parked' AND code >= ?\"\n",
+        HEALED,
     ),
     Mutation(
         "manifest: the version that is current",
@@ -961,4 +999,5 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
         )
     ),
+    *(Mutation(*row) for row in FAIRNESS),
 )

@@ -5,11 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import Query, StudyRecord
 from dicomwatchd.archive.manifest import ManifestInstance, empty
-from dicomwatchd.archive.store import Capabilities, Content, Destination, InitStep, Receipt, Standing, StoredObject
+from dicomwatchd.archive.store import (
+    Capabilities,
+    Content,
+    Destination,
+    Expiry,
+    InitStep,
+    Receipt,
+    Standing,
+    StoredObject,
+)
 from dicomwatchd.errors import OutOfReach, Permanent, RevisionConflict, SourceChanged, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
@@ -29,7 +39,9 @@ class Shelf:
         self.capabilities = capabilities
         self.objects: dict[str, bytes] = {}
         self._known: dict[str, tuple[bytes, frozenset[str]]] = {}
-        self.versions: dict[str, str] = {}
+        self.versions: dict[str, str] = {}  # of what is current
+        self.history: dict[tuple[str, str], bytes] = {}  # every version of every key
+        self.expires: str | None = None  # why it ends objects by itself, if it does
         self.damaged: set[str] = set()  # keys that were given other bytes than were sent
         self.lost: set[str] = set()  # keys whose first object is gone
         self.unseen: set[str] = set()  # keys that nobody has looked at since they were made
@@ -37,9 +49,21 @@ class Shelf:
     def create(self, key: str, data: bytes) -> bool:
         if key in self.objects:
             return False
-        self.objects[key] = data
-        self.versions[key] = f"v{len(self.versions) + 1}"
+        self._make_current(key, data)
         return True
+
+    def _make_current(self, key: str, data: bytes) -> None:
+        self.objects[key] = data
+        self.versions[key] = f"v{len(self.history) + 1}"
+        self.history[key, self.versions[key]] = data
+
+    def mark_deleted(self, key: str) -> None:
+        """As DeleteObject does in a bucket with versioning: nothing is gone, and a plain GET finds nothing."""
+        self.objects.pop(key, None)
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        """Somebody puts another version over what is there."""
+        self._make_current(key, data)
 
     def held(self) -> set[str]:
         """The SHA-256 of everything that is under a key of its own, by itself or in a bundle."""
@@ -55,6 +79,7 @@ class Shelf:
 
     def lose(self, key: str) -> None:
         self.objects.pop(key, None)
+        self.history.pop((key, self.versions.get(key, "")), None)
         self.damaged.discard(key)
         self.lost.add(key)
 
@@ -63,13 +88,15 @@ class Shelf:
         return receipt(self, key, data, self.create(key, data))
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
-        data = self.objects.get(key)
-        if data is None or version_id not in (None, self.versions[key]):
+        data = self.objects.get(key) if version_id is None else self.history.get((key, version_id))
+        if data is None:
             return None
+        current = self.versions[key] if "versions" in self.capabilities.details else None
         return StoredObject(
             key,
             len(data),
             etag=_md5(data),
+            version_id=version_id or current,
             checksum=f"sha256:{_sha256(data)}" if self.capabilities.checksum_on_head else None,
         )
 
@@ -79,7 +106,7 @@ class Shelf:
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         for key in sorted(self.objects):
             if key.startswith(prefix) and (seen := self.head(key)) is not None:
-                yield seen
+                yield replace(seen, version_id=None)
 
     def read(
         self,
@@ -90,9 +117,10 @@ class Shelf:
         length_bytes: int | None = None,
         room: memoryview | None = None,
     ) -> Iterator[bytes]:
-        if self.head(key, version_id) is None:
+        whole = self.objects.get(key) if version_id is None else self.history.get((key, version_id))
+        if whole is None:
             raise Permanent("there is no such object", code="no-such-object")
-        data = part(self.objects[key], offset_bytes, length_bytes)
+        data = part(whole, offset_bytes, length_bytes)
         for offset in range(0, len(data), 256):
             yield data[offset : offset + 256]
 
@@ -103,6 +131,13 @@ class Shelf:
 
     def probe(self, scratch_key: str) -> Capabilities:
         return self.capabilities
+
+    @property
+    def expiry(self) -> Expiry:
+        return Expiry(self.expires)
+
+    def look_at_expiry(self) -> Expiry:
+        return self.expiry
 
     def close(self) -> None: ...
 
@@ -181,6 +216,14 @@ class SimulatedStore:
 
     def probe(self, scratch_key: str) -> Capabilities:
         return self.capabilities
+
+    @property
+    def expiry(self) -> Expiry:
+        return self.shelf.expiry
+
+    def look_at_expiry(self) -> Expiry:
+        self._call("expiry", "")
+        return self.expiry
 
     def close(self) -> None: ...
 

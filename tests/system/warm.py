@@ -82,17 +82,18 @@ class Warm:
 
 def once(config_file: Path, patience_seconds: float) -> int:
     """What `dicomwatchd --once` does, in one thread: 0 when all is archived, 1 when something is not."""
-    import dicomwatchd.pipeline.dispatch as dispatch
+
     from dicomwatchd.composition import Parts, Surroundings, open_archive, plan_of
     from dicomwatchd.config import load
     from dicomwatchd.daemon import Process
     from dicomwatchd.errors import DicomwatchdError, Fatal
+    from dicomwatchd.pipeline import backoff
     from dicomwatchd.pipeline.pool import InlineWorkers
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.telemetry.foreign import redirect_foreign_logging
     from dicomwatchd.telemetry.journal import open_journal
 
-    dispatch.FIRST_PAUSE_SECONDS = 0.02
+    backoff.FIRST_PAUSE_SECONDS = 0.02
     config = load(config_file)
     journal = open_journal(sys.stderr, level=config.log_level)
     redirect_foreign_logging(journal, config.log_level)

@@ -15,6 +15,7 @@ from dicomwatchd.archive.store import (
     Chunk,
     Content,
     Destination,
+    Expiry,
     InitStep,
     Receipt,
     Standing,
@@ -50,6 +51,8 @@ class MemoryStore:
     fault: DicomwatchdError | None = None
     versioned: bool = False
     hidden: set[str] = field(default_factory=set)
+    #: Why it ends objects by itself, if it does.
+    expires: str | None = None
 
     def mark_deleted(self, key: str) -> None:
         """As DeleteObject does in a bucket with versioning: nothing is gone, and a plain GET finds nothing."""
@@ -127,6 +130,14 @@ class MemoryStore:
 
     def probe(self, scratch_key: str) -> Capabilities:
         return self.capabilities
+
+    @property
+    def expiry(self) -> Expiry:
+        return Expiry(self.expires)
+
+    def look_at_expiry(self) -> Expiry:
+        self._fail()
+        return self.expiry
 
     def close(self) -> None:
         pass

@@ -148,6 +148,7 @@ def test_every_part_of_the_configuration_has_its_section() -> None:
         "SqliteSettings",
         "Archive",
         "DeleteAfter",
+        "ExpiryAfter",
     }
     assert set(Config.model_json_schema()["$defs"]) == covered
     assert "delete_after" in page("dicomwatchd.yaml.5")

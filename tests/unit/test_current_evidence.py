@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,16 @@ def test_a_manifest_and_a_catalogue_read_long_ago_are_read_again(plain: Bench) -
     assert plain.pieces.left() == [] and max(plain.ages) <= LIFETIME_SECONDS
 
 
-@pytest.mark.parametrize("what", ["damaged", "gone", "catalogue"])
+def test_a_manifest_that_took_long_to_read_is_as_old_as_its_request(plain: Bench) -> None:
+    plain.write()
+    plain.pieces.settle()
+    slowed = plain.once("read", "/manifests/", 1000.0)
+    plain.pieces.ship()
+    assert slowed
+    assert plain.pieces.left() == [] and max(plain.ages) <= LIFETIME_SECONDS
+
+
+@pytest.mark.parametrize("what", ["damaged", "exchanged", "gone", "catalogue"])
 def test_what_was_recorded_and_is_no_more_deletes_nothing(plain: Bench, what: str) -> None:
     """Looked at again before the purge, the archive does not have what it was seen to have."""
     plain.write()
@@ -208,6 +217,9 @@ def test_what_was_recorded_and_is_no_more_deletes_nothing(plain: Bench, what: st
         (key,) = plain.keys("/manifests/")
         if what == "damaged":
             plain.store.overwrite(key, b"damaged")
+        elif what == "exchanged":
+            other = replace(plain.pieces.manifest(STUDY), created_by="somebody else")
+            plain.store.overwrite(key, other.to_bytes())
         elif what == "gone":
             plain.store.mark_deleted(key)
         else:

@@ -29,12 +29,14 @@ class Slow(MemoryStore):
 
     away: Exception | None = None
     asked: threading.Event = field(default_factory=threading.Event)
+    under_way: int = 0
     may_answer: threading.Event = field(default_factory=threading.Event)
 
     def put(self, key: str, content: Content) -> Receipt:
         if self.away is not None:
             raise self.away
         self.asked.set()
+        self.under_way += 1
         assert self.may_answer.wait(30)
         return super().put(key, content)
 
@@ -53,9 +55,9 @@ class Looks:
         self.count = 0
         real = pieces.queue.shipments.next_try_at
 
-        def counted() -> float | None:
+        def counted(*lines: bool) -> float | None:
             self.count += 1
-            return real()
+            return real(*lines)
 
         monkeypatch.setattr(pieces.queue.shipments, "next_try_at", counted)
 
@@ -75,10 +77,11 @@ def test_while_one_study_finds_out_whether_the_store_is_back(tmp_path: Path, mon
     thread = threading.Thread(target=dispatcher.run, args=(stopping, lambda: None))
     thread.start()
     try:
-        wait_until(lambda: dispatcher.backoff.in_trouble)
+        wait_until(lambda: dispatcher.backoff.in_trouble and len(pieces.log.events("study-delayed")) >= 3)
         store.away = None
         assert store.asked.wait(30)
         assert looks.in_a_while() <= 2
+        assert store.under_way == 1, "one finds it out, the others wait for its word"
         store.may_answer.set()
         began = time.monotonic()
         wait_until(lambda: not pieces.left())

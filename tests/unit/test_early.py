@@ -18,6 +18,7 @@ from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, OutOfReach, Per
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.early import EarlySender
 from tests.pieces import Pieces, at
+from tests.simulation.tiny import instance
 from tests.synthetic import Maker
 
 
@@ -78,7 +79,7 @@ def test_a_file_that_is_taken_back_while_its_study_arrives_is_in_no_manifest(pie
 def test_an_inbox_that_says_so_sends_nothing_early(tmp_path: Path) -> None:
     pieces = Pieces(tmp_path)
     pieces.context = replace(pieces.context, sends_early=lambda _: False)
-    pieces.dispatcher._early = EarlySender(pieces.context, lambda: True, lambda _: None)
+    pieces.dispatcher._early = EarlySender(pieces.context, lambda: True, lambda *_: 0.0)
     arriving(pieces)
     pieces.ship()
     assert states(pieces) == ["ready"] * 3
@@ -122,26 +123,70 @@ def test_a_late_word_of_an_earlier_attempt_does_not_count(pieces: Pieces) -> Non
     assert states(pieces) == ["kept"]
 
 
-def test_trouble_of_an_endpoint_begins_the_pause_that_all_share(pieces: Pieces) -> None:
-    arriving(pieces)
-    calls = []
+def arriving_studies(pieces: Pieces, count: int) -> list[Uid]:
+    """Studies of one file each, settled and not quiet yet."""
+    for study in range(1, count + 1):
+        uid = Uid(f"1.2.{study}")
+        (pieces.inbox / f"IM{study}").write_bytes(instance(uid, f"{uid}.1", f"{uid}.1.1", study))
+    pieces.scan()
+    pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
+    pieces.look()
+    return [Uid(f"1.2.{study}") for study in range(1, count + 1)]
 
-    def down(key: str, content: Any) -> Receipt:
-        calls.append(1)
-        raise OutOfReach("the store is down", endpoint="s3 at test")
 
+def fails_for(pieces: Pieces, *studies: Uid) -> list[str]:
+    """From now on the store has no answer for these studies' objects; the keys that were tried of them."""
+    tried: list[str] = []
     real = pieces.memory.put
-    pieces.memory.put = down  # type: ignore[method-assign]
+
+    def put(key: str, content: Any) -> Receipt:
+        if any(f"/{study}/" in key for study in studies):
+            tried.append(key)
+            raise OutOfReach("the store is down", endpoint="s3 at test")
+        return real(key, content)
+
+    pieces.memory.put = put  # type: ignore[method-assign]
+    return tried
+
+
+def test_studies_that_all_fail_begin_the_pause_that_all_share(pieces: Pieces) -> None:
+    studies = arriving_studies(pieces, 5)
+    real = pieces.memory.put
+    calls = fails_for(pieces, *studies)
     pieces.ship()
     assert pieces.dispatcher.backoff.pause() > 0
-    before = len(calls)
+    assert len(calls) == 2, "two different ones say that it is the store"
     pieces.ship()
-    assert len(calls) == before, "nothing more is tried during the pause"
-    assert states(pieces) == ["ready"] * 3
+    assert len(calls) == 2, "nothing more is tried during the pause"
+    assert states(pieces) == ["ready"] * 5
     pieces.memory.put = real  # type: ignore[method-assign]
     pieces.clock.advance(1000)
     pieces.run()
     assert pieces.left() == []
+
+
+def test_one_study_that_fails_stops_no_other(pieces: Pieces) -> None:
+    studies = arriving_studies(pieces, 5)
+    calls = fails_for(pieces, studies[0])
+    pieces.ship()
+    assert states(pieces) == ["ready"] + ["stored"] * 4
+    assert pieces.dispatcher.backoff.pause() == 0 and len(calls) == 1
+    pieces.ship()
+    assert len(calls) == 1, "it is left alone for a while"
+    for round_ in range(2, 7):
+        pieces.clock.advance(2.0**round_)
+        pieces.dispatcher._early.round(map)
+        assert pieces.dispatcher.backoff.pause() == 0, "no pause that others share"
+    assert len(calls) == 6
+
+
+def test_what_is_sent_early_speaks_for_the_endpoint(pieces: Pieces) -> None:
+    """Two studies fail, but another one is sent something in between: it is them."""
+    studies = arriving_studies(pieces, 3)
+    calls = fails_for(pieces, studies[0], studies[2])
+    pieces.ship()
+    assert states(pieces) == ["ready", "ready", "stored"]
+    assert len(calls) == 2 and not pieces.dispatcher.backoff.in_trouble
 
 
 def test_a_refused_archive_ends_the_daemon_early_too(pieces: Pieces) -> None:
@@ -189,7 +234,7 @@ def test_a_claim_waits_until_nothing_of_its_study_is_being_sent(pieces: Pieces) 
         return real(key, content)
 
     pieces.memory.put = slow  # type: ignore[method-assign]
-    early = EarlySender(pieces.context, lambda: True, lambda _: None)
+    early = EarlySender(pieces.context, lambda: True, lambda *_: 0.0)
     rounds = threading.Thread(target=lambda: early.round(map))
     rounds.start()
     assert sending.wait(5)

@@ -9,8 +9,8 @@ import pytest
 
 from dicomwatchd.errors import ClaimLost, DicomwatchdError
 from dicomwatchd.model import SHIPPING, TRANSITIONS, FileState, StudyEvent, StudyState, Uid, advance
+from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Root
-from dicomwatchd.queue.shipments import LONGEST_WAIT_SECONDS
 from dicomwatchd.queue.transitions import move
 from tests.unit.queues import STUDY, Bench, digest, receipt
 

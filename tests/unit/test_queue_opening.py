@@ -198,10 +198,10 @@ def test_a_directory_in_the_databases_place(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of half a megabyte."""
+    """A file system of a megabyte."""
     path = tmp_path / "disk"
     path.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", path], capture_output=True, check=False)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1024k", "none", path], capture_output=True, check=False)
     if done.returncode:
         pytest.skip("mounting a tmpfs needs root")
     yield path

@@ -14,6 +14,7 @@ import pytest
 from dicomwatchd.model import FileState, StudyEvent, StudyState, Uid
 from dicomwatchd.queue.rows import Arrival, Root
 from dicomwatchd.queue.schema import open_writer
+from dicomwatchd.queue.shipments import KNOWN_ILL, First
 from dicomwatchd.queue.steps import STEPS
 from tests.unit.queues import STUDY, Bench
 
@@ -22,7 +23,7 @@ LARGE = frozenset(
     {"files", "studies", "series", "arrivals", "transitions", "shipments", "audit", "upload_results", "uploads"}
 )
 #: Indexes of what is in a certain state: walked whole, they hold only what is asked for.
-SMALL = frozenset({"files_aside", "files_quarantined", "studies_by_turn", "arrivals_quiet"})
+SMALL = frozenset({"files_aside", "files_quarantined", "studies_by_turn", "studies_ill", "arrivals_quiet"})
 
 
 class Recording:
@@ -116,9 +117,19 @@ def shipping(bench: Bench) -> None:
 
 def delaying(bench: Bench) -> None:
     claim = bench.claimed("IM1")
-    bench.queue.shipments.release(claim, not_before=0.0, code="x", reason="x", attempts=1)
-    bench.queue.shipments.park(bench.claim(), code="x", reason="x")
-    bench.queue.shipments.retry(STUDY)
+    shipments = bench.queue.shipments
+    shipments.release(claim, not_before=0.0, code="x", reason="x", attempts=1, endpoint="s3")
+    shipments.endpoints_back()
+    for first in First:
+        claim = shipments.claim(first=first)  # type: ignore[assignment]
+        shipments.release(claim, not_before=0.0, code="x", reason="x", attempts=1)
+    shipments.release(bench.claim(), not_before=0.0, code="x", reason="x", attempts=2, blamed=KNOWN_ILL)
+    shipments.next_try_at(True)
+    for first in First:
+        claim = shipments.claim(known_ill=True, first=first)  # type: ignore[assignment]
+        shipments.release(claim, not_before=0.0, code="x", reason="x", attempts=3, blamed=KNOWN_ILL)
+    shipments.park(shipments.claim(known_ill=True), code="x", reason="x")  # type: ignore[arg-type]
+    shipments.retry(STUDY)
     bench.claim()
 
 

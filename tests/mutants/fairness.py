@@ -1,0 +1,91 @@
+"""Mutants of what keeps one bad study from stopping others: rows of `mutations.Mutation`."""
+
+from __future__ import annotations
+
+BACKOFF = ("tests/unit/test_backoff.py",)
+SLOTS = ("tests/unit/test_slots.py",)
+TURNS = ("tests/unit/test_queue_turns.py",)
+POISONED = ("tests/unit/test_poisoned.py",)
+EARLY = ("tests/unit/test_early.py",)
+
+FAIRNESS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    *(
+        (f"backoff: {name}", "pipeline/backoff.py", old, new, BACKOFF)
+        for name, old, new in (
+            ("different studies", "endpoint.unexplained.add(study_uid)", "endpoint.unexplained.add(Uid(str(now)))"),
+            ("others pass", "                if not others_pass:\n", "                if True:\n"),
+            (
+                "a study that fails while others pass",
+                "            if others_pass or known_ill:",
+                "            if False:",
+            ),
+            ("since it failed last", "self._failed_at.get(study_uid, began)", "began"),
+            ("many in a row", "len(self.failing) >= ILL_AFTER_ANY", "False"),
+            ("known to be ill", "            if not known_ill:\n", "            if True:\n"),
+            ("those under way", "endpoint.until > now or began < endpoint.opened_at", "endpoint.until > now"),
+            ("the pause of those under way", "endpoint.until > now or began < endpoint", "began < endpoint"),
+            ("an endpoint's longest pause", "now + min(asked, ENDPOINT_PAUSE_SECONDS)", "now + asked"),
+            ("a growing pause", "        endpoint.pauses += 1\n", ""),
+            ("a service that throttles", 'error.code == "throttled"', "False"),
+            ("no blame for it", "if throttled and others_pass and not known_ill:", "if False:"),
+            ("one endpoint's pass", "[n for n in endpoints if n in self._endpoints]", "list(self._endpoints)"),
+            ("one item first", "        some = 1\n", "        some = 8\n"),
+            ("then more", "            some *= 2\n", ""),
+        )
+    ),
+    *(
+        (f"slots: {name}", "pipeline/slots.py", old, new, SLOTS)
+        for name, old, new in (
+            ("long ones hold up nobody", "if age < LONG_SECONDS]", "]"),
+            ("an end to it", "len(ages) >= most", "False"),
+            ("of each kind", " if slot.kind is kind)", ")"),
+            ("one trial", "Kind.TRIAL: (1, active)", "Kind.TRIAL: (active, active)"),
+        )
+    ),
+    *(
+        (f"turns: {name}", "queue/shipments.py", old, new, TURNS)
+        for name, old, new in (
+            ("behind the others", "            if attempts > claim.attempts:\n", "            if False:\n"),
+            ("an attempt that does not count", "            if attempts > claim.attempts:\n", "            if True:\n"),
+            ("a line of their own", 'f"blamed < {KNOWN_ILL}", ', '"blamed >= 0", '),
+            ("the newest", "ORDER BY queued_at DESC", "ORDER BY queued_at"),
+            ("who was tried", 'f"AND turn > 0 {_IN_TURN}", ', ""),
+            ("not those ill themselves", "WHERE endpoint IS NOT NULL AND state", "WHERE state"),
+        )
+    ),
+    (
+        "dispatch: one at a time while an endpoint is ill",
+        "pipeline/dispatch.py",
+        "        kinds = (Kind.TRIAL,) if self.backoff.in_trouble else (Kind.STUDY, Kind.ILL)\n        for kind",
+        "        kinds = (Kind.STUDY, Kind.ILL)\n        for kind",
+        ("tests/unit/test_dispatch_waits.py",),
+    ),
+    (
+        "dispatch: those that met an outage wait no longer",
+        "pipeline/dispatch.py",
+        "            self._context.shipments.endpoints_back()\n",
+        "            pass\n",
+        POISONED,
+    ),
+    (
+        "dispatch: a trial takes both ends of the line",
+        "pipeline/dispatch.py",
+        "return First.UNTRIED if self._begun[kind] % 2 else First.NEWEST",
+        "return First.UNTRIED",
+        POISONED,
+    ),
+    (
+        "early: one that fails is left alone",
+        "pipeline/early.py",
+        "            if self._rests(study_uid):\n                continue\n",
+        "",
+        EARLY,
+    ),
+    (
+        "early: what is sent speaks for the endpoint",
+        "pipeline/early.py",
+        "            self._on_passed(study_uid, self._failed_on)\n",
+        "            pass\n",
+        EARLY,
+    ),
+)
