@@ -263,6 +263,7 @@ def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> 
         *,
         now: float,
         needs_lease: bool,
+        standing: object = None,  # the simulated objects are no files
     ) -> str | None:
         folders.aim = (Path(os.fsdecode(b"/".join((source.path, file.dir, file.name)))), file.identity.inode)
         try:
@@ -274,7 +275,11 @@ def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> 
     def sorted_look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
         found = real_look(directory_fd, parent, globs)
         return Listing(
-            dict(sorted(found.files.items())), sorted(found.directories), dict(sorted(found.strange.items()))
+            dict(sorted(found.files.items())),
+            sorted(found.directories),
+            dict(sorted(found.strange.items())),
+            marks=found.marks,
+            private=sorted(found.private),
         )
 
     @contextmanager
