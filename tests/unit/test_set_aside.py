@@ -309,7 +309,8 @@ def test_a_tree_built_to_stop_the_start(tmp_path: Path) -> None:
         deep = localfiles.make_directories(fd, [start, *[b"a"] * 1500], 0o700)
         os.close(deep)
     (tmp_path / ".dicomwatchd-aside-x" / "a" / "IM1").write_bytes(b"x")
-    assert bring_back(source_of(tmp_path), log).restored == 1
+    found = bring_back(source_of(tmp_path), log)
+    assert found.restored == 1 and found.left == 2
     assert (tmp_path / "a" / "IM1").read_bytes() == b"x"
     os.close(fd)
     subprocess.run(["rm", "-rf", "--", *map(str, tmp_path.iterdir())], check=True)
