@@ -179,7 +179,8 @@ class Pieces:
     # -- what can be seen ---------------------------------------------------------------------------------------------
 
     def left(self) -> list[Path]:
-        return sorted(path for inbox in self.inboxes for path in inbox.rglob("*") if not path.is_dir())
+        found = (path for inbox in self.inboxes for path in inbox.rglob("*") if not path.is_dir())
+        return sorted(path for path in found if path.name != ".dicomwatchd-lock")
 
     def archived(self) -> set[str]:
         """The SHA-256 of every instance in the memory store."""
