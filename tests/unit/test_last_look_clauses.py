@@ -51,7 +51,9 @@ class Bench:
         found = (self.folder / os.fsdecode(path)).lstat()
         self.records.setdefault(parent, {})[name] = Known(number, identity_text(FileIdentity.of(found)), state, code)
 
-    def look(self, meanwhile: Callable[[], object] = lambda: None) -> Findings:
+    def look(self, meanwhile: Callable[[], object] = lambda: None, *, through: Path | None = None) -> Findings:
+        """``through``: another folder that was opened in place of this one."""
+
         def directories() -> list[bytes]:
             meanwhile()
             return sorted(self.records)
@@ -64,7 +66,7 @@ class Bench:
             lambda limit: (len(self.gone), self.gone[:limit]),
             lambda: self.unread,
         )
-        fd = open_root(os.fsencode(self.folder))
+        fd = open_root(os.fsencode(through or self.folder))
         try:
             look(fd, lambda: None)
         finally:
@@ -154,6 +156,18 @@ def test_more_than_are_listed_count(bench: Bench, monkeypatch: pytest.MonkeyPatc
 def test_another_folder_than_the_one_handed_in(bench: Bench) -> None:
     bench.root = Root(bench.root.device, bench.root.inode + 1, bench.root.file_system)
     assert odd(bench.look()) == [b""]
+
+
+def test_another_folder_that_was_there_for_a_moment(bench: Bench, tmp_path: Path) -> None:
+    for parent, known in bench.records.items():
+        for name in known:
+            (tmp_path / "other" / os.fsdecode(parent)).mkdir(parents=True, exist_ok=True)
+            os.link(
+                *(folder / os.fsdecode(parent) / os.fsdecode(name) for folder in (bench.folder, tmp_path / "other"))
+            )
+            bench.record(b"/".join(part for part in (parent, name) if part))  # a link moves the ctime
+    assert bench.look().accounted_for
+    assert odd(bench.look(through=tmp_path / "other")) == [b""]
 
 
 @pytest.mark.parametrize("instead", [False, True])
