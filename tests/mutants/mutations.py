@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.mutants.fairness import FAIRNESS
+from tests.mutants.inboxes import INBOXES
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -125,7 +126,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _check("changed before", "                if identity(fd) != proof.identity:", "                if False:"),
     _check("changed while set aside", "    if not before.same_but_ctime(proof.identity):", "    if False:"),
     _check("replaced", "    if (found.st_dev, found.st_ino) != (before.dev, before.inode):", "    if False:"),
-    _check("its content", "    if sha256_of(fd, proof.size_bytes) != proof.sha256:", "    if False:"),
+    _check("its content", "    if sha256_of(fd, proof.size_bytes, alive) != proof.sha256:", "    if False:"),
     _check("changed while compared", "    if identity(fd) != before:", "    if False:"),
     _check("a writer at the door", "    if leased and not lease_held(fd):", "    if False:"),
     _check("a difference keeps it", "        if why_kept is None:", "        if True:"),
@@ -428,7 +429,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("unchanged once it was hashed", "            require(fd, file.identity)\n            yield _OpenFile"),
             (
                 "unchanged once it was sent",
-                "            yield _OpenFile(fd, digest)\n        require(fd, file.identity)",
+                "        with inboxes.at(source.source_id):\n            require(fd, file.identity)",
             ),
         )
     ),
@@ -439,15 +440,15 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "the member is what was taken up",
                 "pipeline/local.py",
-                "            require(fd, file.identity)\n            fill(fd, 0, room)",
-                "            fill(fd, 0, room)",
+                "            require(fd, file.identity)\n            fill(fd, 0, room, self.inboxes.beat)",
+                "            fill(fd, 0, room, self.inboxes.beat)",
                 FOLDERS,
             ),
             (
                 "unchanged once it was read",
                 "pipeline/local.py",
-                "            fill(fd, 0, room)\n            require(fd, file.identity)",
-                "            fill(fd, 0, room)",
+                "            fill(fd, 0, room, self.inboxes.beat)\n            require(fd, file.identity)",
+                "            fill(fd, 0, room, self.inboxes.beat)",
                 FOLDERS,
             ),
             (
@@ -820,7 +821,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "what is sealed is not looked for here",
                 "queue/audit",
-                "(study_uid, _sealed(db)[0])",
+                "(study_uid, sealed_end(db)[0])",
                 "(study_uid, 0)",
                 SEALING,
             ),
@@ -928,9 +929,9 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             (
                 "this chain's alone",
-                "archive/keys",
-                'return f"{AUDIT}segments/{_checked_chain(chain_id)}/"',
-                'return f"{AUDIT}segments/{_checked_chain(chain_id)[:0]}"',
+                "archive/audit_segments",
+                "store.listing(keys.audit_segments_prefix(chain_id)):",
+                'store.listing(f"{keys.AUDIT}segments/"):',
                 PROVING,
             ),
         )
@@ -1001,5 +1002,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         )
     ),
     *(Mutation(*row) for row in FAIRNESS),
+    *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
 )

@@ -48,6 +48,10 @@ class Folders:
         self.valid: dict[bytes, Instance] = {}  # whole instances, by content
         self.thrown_away: set[int] = set()  # inodes that a person has deleted or overwritten
         self.writers: list[Writer] = []
+        self.handed: list[Path] = []  # folders that were handed in with `upload`, and what became of them
+        self.not_given: set[int] = set()  # inodes of files in them that nobody has asked to be deleted
+        self.reads = 0  # how often the daemon has read what a file is
+        self.mounts = 0  # how often everything was mounted anew, under another device number
         self.away: dict[Path, Path] = {}  # inboxes that are not there, and where they are instead
         self.instances: list[Instance] = []
         self.aim: tuple[Path, int] | None = None  # the file that the daemon is about to delete: a rewarding one
@@ -201,6 +205,8 @@ class Folders:
 
     def unlinked(self, inode: int) -> None:
         """The daemon is about to unlink a name of this file, whose bytes the caller has found in the store."""
+        if inode in self.not_given:
+            raise Violation("a file was deleted that nobody has asked for")
         if any(writer.inode == inode and writer.written < len(writer.data) for writer in self.writers):
             raise Violation("a file that is still being written was deleted")
         if self._fate.plan.leases and any(writer.inode == inode for writer in self.writers):
