@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
+from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
 PURGE = ("tests/unit/test_purge.py",)
@@ -36,8 +37,6 @@ RANGES = ("tests/unit/test_ranges.py",)
 OWN = ("tests/unit/test_own_trees.py",)
 ASIDES = ("tests/unit/test_set_aside.py",)
 PLANS = ("tests/unit/test_queue_plans.py",)
-LAST_LOOK = ("tests/unit/test_last_look_clauses.py", "tests/unit/test_uploads_last_look.py")
-UPLOADING = ("tests/unit/test_uploads.py", "tests/unit/test_uploads_last_look.py")
 
 
 @dataclass(frozen=True)
@@ -1259,4 +1258,5 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         )
     ),
+    *(Mutation(*row) for row in UPLOADS),
 )
