@@ -195,6 +195,7 @@ def _inbox(inbox: Inbox) -> Iterator[Finding]:
     try:
         yield from _try_aside(subject, root_fd, _FOR_WANT_OF_A_LEASE[inbox.without_lease])
         yield _lease_of_others(subject, root_fd, _FOR_WANT_OF_A_LEASE[inbox.without_lease])
+        yield _listable(subject, inbox.path)
         if inbox.watch == "events":
             yield _watch_limit(subject, inbox.path)
     finally:
@@ -261,6 +262,23 @@ def _effective_capabilities() -> int:
             if line.startswith("CapEff:"):
                 return int(line.split()[1], 16)
     return 0
+
+
+def _listable(subject: str, path: Path) -> Finding:
+    """Whether every folder below can be listed: what is in one that cannot be is never archived, and nobody would know.
+    How many, and not which: the quarantine names them."""
+    failed: list[OSError] = []
+    for _ in os.walk(path, onerror=failed.append):
+        pass
+    unlisted = [error for error in failed if error.errno not in (errno.ENOENT, errno.ENOTDIR)]
+    if not unlisted:
+        return Finding(f"{subject}: folders", "good", "all of them can be listed")
+    why = ", ".join(sorted({_name(error) for error in unlisted}))
+    return Finding(
+        f"{subject}: folders",
+        "bad",
+        f"{len(unlisted)} cannot be listed ({why}): what is in them is not archived; see dicomwatchctl quarantine",
+    )
 
 
 def _watch_limit(subject: str, path: Path) -> Finding:
