@@ -112,6 +112,8 @@ class More:
     meddles: bool
     #: Inboxes are mounted anew, under other device numbers.
     remounts: bool
+    #: Inboxes hang for a time.
+    hangs: bool
     #: Some studies are answered with an error for ever, in the end.
     poisoned: bool
     #: How long the store may take for an answer.
@@ -129,6 +131,7 @@ class More:
             remounts=random.random() < 0.15,
             slow_seconds=random.choice((0.0,) * 9 + (600.0,)),
             months=random.random() < 0.015,
+            hangs=random.random() < 0.15,
             poisoned=random.random() < 0.025,
         )
 

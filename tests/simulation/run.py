@@ -93,6 +93,8 @@ class _Story:
             self._kinds += [(6, lambda: self._handed.act(self._one())), (20, self._look_at_uploads)]
         if fate.more.meddles:
             self._kinds.append((6, self._meddle))
+        if fate.more.hangs:
+            self._kinds.append((5, self._folders.hang))
         if fate.more.remounts:
             self._kinds.append((4, self._remount))
         fate.act = self._meanwhile
