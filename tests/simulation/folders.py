@@ -353,7 +353,7 @@ def _below(path: str) -> list[os.DirEntry[str]]:
         ordered = sorted(entries, key=lambda entry: entry.name)
     found = []
     for entry in ordered:
-        if entry.name == os.fsdecode(ASIDE):
+        if entry.name.startswith(os.fsdecode(ASIDE)):
             continue
         if entry.is_dir(follow_symlinks=False):
             found += _below(entry.path)
