@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -44,7 +43,7 @@ class ByteBudget:
         self._total = total_bytes
         self._out = 0
         self._changed = threading.Condition()
-        self._waiting: deque[object] = deque()
+        self._waiting: dict[object, None] = {}  # in the order in which they came
         self._reusing = 0
         self._spare: list[bytearray] = []
 
@@ -106,15 +105,15 @@ class ByteBudget:
 
     def _wait_for(self, size_bytes: int, stopping: Callable[[], bool]) -> None:
         mine = object()
-        self._waiting.append(mine)
+        self._waiting[mine] = None
         try:
-            while self._waiting[0] is not mine or (self._out and self._out + size_bytes > self._total):
+            while next(iter(self._waiting)) is not mine or (self._out and self._out + size_bytes > self._total):
                 self._changed.wait(WAIT_SECONDS)
                 if stopping():
                     raise Stopping("stopped while it waited for memory")
             self._out += size_bytes
         finally:
-            self._waiting.remove(mine)
+            del self._waiting[mine]
             self._changed.notify_all()  # whoever is first now may have room enough
 
     def _keep_within(self) -> None:
