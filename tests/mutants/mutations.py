@@ -24,6 +24,7 @@ OPENING = ("tests/unit/test_queue_opening.py",)
 ANCHORS = ("tests/unit/test_anchoring.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
 SEALING = ("tests/unit/test_sealing.py",)
+PRUNED = ("tests/unit/test_pruning.py",)
 PROVING = ("tests/unit/test_proving.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
 HEALED = ("tests/unit/test_healed_keys.py",)
@@ -35,6 +36,7 @@ BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
 BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
 OWN = ("tests/unit/test_own_trees.py",)
+ASIDES = ("tests/unit/test_set_aside.py",)
 PLANS = ("tests/unit/test_queue_plans.py",)
 
 
@@ -169,7 +171,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "deletion: a place that was tidied away is made anew",
         "pipeline/aside.py",
-        "            places.forget()\n",
+        "            places.give_up(root, parent)\n",
         "",
         RACES,
     ),
@@ -936,6 +938,36 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         )
     ),
+    *(
+        Mutation(f"pruning: {name}", f"queue/{file}.py", old, new, PRUNED)
+        for name, file, old, new in (
+            (
+                "a study whose files are here",
+                "pruning",
+                'if db.execute("SELECT 1 FROM files WHERE study_uid = ? LIMIT 1", (row["study_uid"],)).fetchone():',
+                "if False:",
+            ),
+            (
+                "the newest step stays",
+                "pruning",
+                " AND transition_id < (SELECT MAX(transition_id) FROM transitions) AND (NOT EXISTS (SELECT 1 FROM",
+                " AND (NOT EXISTS (SELECT 1 FROM",
+            ),
+            ("a study once a day", "pruning", "            0 if again else 1,", "            1,"),
+            (
+                "the attributes come back",
+                "arrivals",
+                "CASE attributes WHEN '{}' THEN ? ELSE attributes END",
+                "CASE ? WHEN 0 THEN 0 ELSE attributes END",
+            ),
+            (
+                "the attributes are asked for",
+                "arrivals",
+                "(state != 'archived' OR EXISTS (SELECT 1 FROM files f WHERE f.study_uid = studies.study_uid))",
+                "study_uid != ''",
+            ),
+        )
+    ),
     Mutation(
         "recovery: known again by its inode",
         "pipeline/recover.py",
@@ -1004,4 +1036,53 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
+    # -- several daemons at one inbox, and what a crash leaves aside
+    *(
+        Mutation(f"aside: {name}", file, old, new, ASIDES)
+        for name, file, old, new in (
+            ("a name of its own", "pipeline/private.py", 'secrets.token_hex(8).encode("ascii")', 'b"same"'),
+            ("its owner lives", "pipeline/recover.py", "            if not is_left:", "            if False:"),
+            ("whose owner is gone", "pipeline/private.py", "yield _lock(fd) is not Held.BY_ANOTHER", "yield False"),
+            (
+                "without locks it counts as left",
+                "pipeline/private.py",
+                "yield _lock(fd) is not Held.BY_ANOTHER",
+                "yield _lock(fd) is Held.BY_US",
+            ),
+            ("of the first release", "pipeline/private.py", "    return name == ASIDE or ", "    return "),
+            ("a name alone", "pipeline/aside.py", '    return re.sub(rb"\\A~[0-9a-f]{16}~", b"", ', "    return ("),
+            ("no deeper than a scan", "pipeline/private.py", "        if depth > most:", "        if False:"),
+            (
+                "found by looks",
+                "intake/inbox.py",
+                "        self._mend_soon = self._leftovers.end_look() or self._mend_soon\n",
+                "",
+            ),
+            ("a former path is kept", "queue/arrivals.py", "                _leave(db, row, self._clock.now())\n", ""),
+            (
+                "a former path until nothing lies there",
+                "pipeline/recover.py",
+                "        return self.root is not None and not self.left and not self.owned",
+                "        return True",
+            ),
+            (
+                "a former path with an open end",
+                "queue/arrivals.py",
+                ' AND kind = ? AND NOT EXISTS"\n                    "',
+                ' AND kind = ? AND 1 OR EXISTS"\n                    "',
+            ),
+            (
+                "an inbox that is away ends nothing",
+                "pipeline/recover.py",
+                "        if place is None:\n            continue\n",
+                "",
+            ),
+            (
+                "closed once",
+                "pipeline/aside.py",
+                "            place_fd = open_root(root)\n            stack",
+                "            os.close(place_fd)\n            place_fd = open_root(root)\n            stack",
+            ),
+        )
+    ),
 )

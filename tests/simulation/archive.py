@@ -261,6 +261,8 @@ class SimulatedStore:
         if self._fate.more.slow_seconds and not self._fate.calm:
             self._fate.clock.advance(self._fate.random.random() * self._fate.more.slow_seconds)
         self._trouble(name)
+        if key.startswith(self._fate.poisoned):
+            raise Transient("the store is in trouble", code="server-error", endpoint="store")
 
     def _trouble(self, what: str) -> None:
         if self._fate.strikes(what, self._fate.plan.transient_rate):

@@ -112,6 +112,10 @@ class More:
     meddles: bool
     #: Inboxes are mounted anew, under other device numbers.
     remounts: bool
+    #: Inboxes hang for a time.
+    hangs: bool
+    #: Some studies are answered with an error for ever, in the end.
+    poisoned: bool
     #: How long the store may take for an answer.
     slow_seconds: float
     #: Time passes by days, for months.
@@ -127,6 +131,8 @@ class More:
             remounts=random.random() < 0.15,
             slow_seconds=random.choice((0.0,) * 9 + (600.0,)),
             months=random.random() < 0.015,
+            hangs=random.random() < 0.15,
+            poisoned=random.random() < 0.025,
         )
 
 
@@ -180,6 +186,7 @@ class Fate:
         self.more = _forced(More.drawn(Random(f"more {seed}"), self.plan), forced or {})
         self.clock = VirtualClock()
         self.trace = trace
+        self.poisoned: tuple[str, ...] = ()  # beginnings of keys that the store has nothing but trouble with
         self.at_work: list[Mortal] = []  # the processes that are in the midst of a call, the innermost last
         self.calm = False  # from now on nothing goes wrong any more
         self.kills = self.faults = self.hooks = 0

@@ -50,6 +50,8 @@ class Folders:
         self.writers: list[Writer] = []
         self.handed: list[Path] = []  # folders that were handed in with `upload`, and what became of them
         self.not_given: set[int] = set()  # inodes of files in them that nobody has asked to be deleted
+        self.hung: set[str] = set()  # names of inboxes that do not answer
+        self.on_hang: list[Callable[[str], None]] = []
         self.reads = 0  # how often the daemon has read what a file is
         self.mounts = 0  # how often everything was mounted anew, under another device number
         self.away: dict[Path, Path] = {}  # inboxes that are not there, and where they are instead
@@ -189,8 +191,20 @@ class Folders:
         if self.away:
             self._mount(self._random.choice(list(self.away)))
 
+    def hang(self) -> None:
+        """The server of an inbox is away, or has come back."""
+        name = self._random.choice(self.roots).name
+        if name in self.hung:
+            self.hung.discard(name)
+        else:
+            self.hung.add(name)
+            for told in self.on_hang:
+                told(name)
+        self._fate.trace.add("hung", *sorted(self.hung))
+
     def finish(self) -> None:
         """Everybody comes to an end with what they were writing, and every inbox is there again."""
+        self.hung.clear()
         while self.writers:
             self._go_on(self.writers[0])
         while self.away:
@@ -339,7 +353,7 @@ def _below(path: str) -> list[os.DirEntry[str]]:
         ordered = sorted(entries, key=lambda entry: entry.name)
     found = []
     for entry in ordered:
-        if entry.name == os.fsdecode(ASIDE):
+        if entry.name.startswith(os.fsdecode(ASIDE)):
             continue
         if entry.is_dir(follow_symlinks=False):
             found += _below(entry.path)

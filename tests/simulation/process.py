@@ -11,6 +11,7 @@ from typing import Any
 
 from dicomwatchd import composition
 from dicomwatchd import queue as queues
+from dicomwatchd.answering import AlwaysAnswering
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.composition import InboxPlan, Parts, Surroundings
 from dicomwatchd.errors import DicomwatchdError, Fatal
@@ -26,6 +27,7 @@ from dicomwatchd.queue.schema import open_writer
 from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
 from tests.simulation.chance import Fate, Killed, Violation
 from tests.simulation.folders import Folders
+from tests.simulation.hanging import Hanging
 from tests.simulation.hooks import HookedDatabase
 
 #: In the place of a source's id: the threads of all uploads.
@@ -93,6 +95,7 @@ class Process:
             announce=self._announce,
             on_shipped=self._shipped,
             open_state=self._open_state,
+            inboxes=Hanging(self._folders, self._fate) if self._fate.more.hangs else AlwaysAnswering(),
         )
         with self._at_work():
             self.parts = Parts(self._plan(), self._archive, around)
@@ -149,6 +152,8 @@ class Process:
         parts = self.parts
         if parts is None or not self._may_work() or (source_id := sorted(parts.intakes)[number]) in self._busy:
             return
+        if parts.intakes[source_id].source.name in self._folders.hung:
+            return  # its thread waits for the file system
         self._busy.add(source_id)
         self._fate.trace.add(f"intake{self._name}", number)
         try:

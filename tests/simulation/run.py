@@ -20,6 +20,7 @@ from tests.simulation.folders import Folders
 from tests.simulation.handed import HandedIn
 from tests.simulation.hooks import patched
 from tests.simulation.judge import Judge
+from tests.simulation.poison import Poison
 from tests.simulation.process import Process
 
 #: Codes of studies that only a person can help, by design.
@@ -92,6 +93,8 @@ class _Story:
             self._kinds += [(6, lambda: self._handed.act(self._one())), (20, self._look_at_uploads)]
         if fate.more.meddles:
             self._kinds.append((6, self._meddle))
+        if fate.more.hangs:
+            self._kinds.append((5, self._folders.hang))
         if fate.more.remounts:
             self._kinds.append((4, self._remount))
         fate.act = self._meanwhile
@@ -105,6 +108,9 @@ class _Story:
             for _ in range(self._fate.plan.steps):
                 self._step(self._something)
             self._come_to_an_end()
+            if self._fate.more.poisoned:
+                Poison(self._fate, self._folders, self._shelf, lambda: self._step(self._work)).told()
+                self._come_to_an_end()
             if self._fate.more.remounts:
                 self._remount_at_rest()
             self._judge.in_the_end()
@@ -234,6 +240,9 @@ class _Story:
 
     def _calm_round(self) -> None:
         self._fate.clock.advance(61)
+        self._work()
+
+    def _work(self) -> None:
         for process in self._processes:
             for number in range(self._fate.plan.inboxes):
                 process.intake(number)

@@ -18,7 +18,7 @@ from dicomwatchd.archive import evidence
 from dicomwatchd.archive.store import ObjectStore, Receipt
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.mounts import Mounts
-from dicomwatchd.pipeline import proof, stages
+from dicomwatchd.pipeline import backoff, proof, stages
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, Proven, Source
@@ -213,6 +213,11 @@ def _another_number_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Mounts, "known_again", lambda *_: False)
 
 
+def _an_endpoint_rests_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pause for all, growing up to a quarter of an hour, whoever has failed."""
+    monkeypatch.setattr(backoff, "ENDPOINT_PAUSE_SECONDS", 900.0)
+
+
 #: Worlds that are full of what a defence is against.
 UPLOADS = {"uploads": True, "steps": 30, "kill_rate": 0.0, "transient_rate": 0.0}
 MEDDLES = {"meddles": True, "versions": True, "keep_seconds": (100.0, 100.0), "steps": 30, "damage_rate": 0.0}
@@ -233,6 +238,7 @@ SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "
         (_no_end_for_what_is_gone, "does not come to an end", UPLOADS),
         (_cancelled_in_vain, "nobody has asked for", UPLOADS),
         (_another_number_another_file, "read again", {"remounts": True}),
+        (_an_endpoint_rests_for_long, "a healthy study waits", {"poisoned": True}),
     ],
     ids=lambda value: value.__name__ if callable(value) else " ",
 )
