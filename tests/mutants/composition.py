@@ -22,6 +22,6 @@ COMPOSITION: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "composition.py",
         "        retried = self.queue.upgrade.taken_over_by(__version__)\n",
         '        retried = self.queue.upgrade.taken_over_by("")\n',
-        ("tests/unit/test_upgrade.py",),
+        ("tests/unit/test_upgrade.py::test_a_file_that_a_fault_has_quarantined",),
     ),
 )
