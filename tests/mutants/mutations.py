@@ -25,6 +25,7 @@ OPENING = ("tests/unit/test_queue_opening.py",)
 ANCHORS = ("tests/unit/test_anchoring.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
 SEALING = ("tests/unit/test_sealing.py",)
+PRUNED = ("tests/unit/test_pruning.py",)
 PROVING = ("tests/unit/test_proving.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
 HEALED = ("tests/unit/test_healed_keys.py",)
@@ -935,6 +936,36 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "store.listing(keys.audit_segments_prefix(chain_id)):",
                 'store.listing(f"{keys.AUDIT}segments/"):',
                 PROVING,
+            ),
+        )
+    ),
+    *(
+        Mutation(f"pruning: {name}", f"queue/{file}.py", old, new, PRUNED)
+        for name, file, old, new in (
+            (
+                "a study whose files are here",
+                "pruning",
+                'if db.execute("SELECT 1 FROM files WHERE study_uid = ? LIMIT 1", (row["study_uid"],)).fetchone():',
+                "if False:",
+            ),
+            (
+                "the newest step stays",
+                "pruning",
+                " AND transition_id < (SELECT MAX(transition_id) FROM transitions) AND (NOT EXISTS (SELECT 1 FROM",
+                " AND (NOT EXISTS (SELECT 1 FROM",
+            ),
+            ("a study once a day", "pruning", "            0 if again else 1,", "            1,"),
+            (
+                "the attributes come back",
+                "arrivals",
+                "CASE attributes WHEN '{}' THEN ? ELSE attributes END",
+                "CASE ? WHEN 0 THEN 0 ELSE attributes END",
+            ),
+            (
+                "the attributes are asked for",
+                "arrivals",
+                "(state != 'archived' OR EXISTS (SELECT 1 FROM files f WHERE f.study_uid = studies.study_uid))",
+                "study_uid != ''",
             ),
         )
     ),
