@@ -75,6 +75,7 @@ def _at_one_folder(two: tuple[Site, Site], talents: str, *, rounds: int, kills: 
             site = random.choice(two)
             time.sleep(random.uniform(0.05, 0.6))
             site.stop(signal.SIGKILL)
+            (site.state / "control.sock").unlink(missing_ok=True)  # it would look ready at once
             killed += 1
             assert not (lost := invariants.somewhere(wanted, [inbox], archive)), f"{len(lost)} files are nowhere"
             site.start()

@@ -466,7 +466,9 @@ def test_a_proven_file_goes(place: Place) -> None:
 
 @pytest.mark.parametrize("seconds", [LIFETIME_SECONDS + 11, -10.001, -LIFETIME_SECONDS - 11])
 def test_an_old_proof_deletes_nothing(place: Place, seconds: float) -> None:
-    assert place.delete(NOW + seconds) == "the proof is too old"
+    with pytest.raises(Transient) as caught:
+        place.delete(NOW + seconds)
+    assert caught.value.code == "stale-evidence"
     assert place.is_whole()
 
 
