@@ -37,7 +37,23 @@ BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
 BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
 OWN = ("tests/unit/test_own_trees.py",)
-ASIDES = ("tests/unit/test_set_aside.py",)
+ASIDES = tuple(
+    f"tests/unit/test_set_aside.py::test_{name}"
+    for name in (
+        "what_somebody_is_at_is_left_alone",
+        "private_names_are_never_the_same",
+        "what_the_first_release_has_left_is_brought_back",
+        "the_name_of_what_lies_alone",
+        "a_tree_built_to_stop_the_start",
+        "a_directory_that_is_taken_away_before_it_is_locked",
+        "no_descriptor_is_closed_twice",
+        "an_inbox_whose_path_was_changed_after_a_crash",
+        "whose_former_folder_is_away",
+        "a_deletion_of_an_inbox_that_is_away_stays_open",
+        "killed_at_each_step_and_brought_back_by_the_other[all-when it was set aside]",
+        "killed_at_each_step_and_brought_back_by_the_other[nothing-when it was set aside]",
+    )
+)
 PLANS = ("tests/unit/test_queue_plans.py",)
 
 
