@@ -195,7 +195,7 @@ class Parts:
             around.log,
             lambda: self.dispatcher.backoff.in_trouble,
         )
-        self.upkeep = Upkeep([self.queue.parked.step, self.sealing.step])
+        self.upkeep = Upkeep([self.queue.parked.step, self.sealing.step, self.queue.pruning.step])
         self.uploads = UploadDesk(
             self.queue, self._start_upload_intake, plan.forbidden, around.log, around.clock, self._source_ended
         )

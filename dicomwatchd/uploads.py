@@ -283,6 +283,7 @@ class UploadDesk:
     def _last_look(self, job: _Job, intake: InboxIntake) -> LastLook:
         source_id, queue = job.upload.source.source_id, self._queue
         return LastLook(
+            job.upload.source.path,
             job.upload.root,
             known=lambda parent: queue.arrivals.known(source_id, parent),
             directories=lambda: queue.arrivals.known_directories(source_id),

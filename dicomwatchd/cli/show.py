@@ -145,6 +145,13 @@ def _print_archived(record: StudyRecord) -> None:
     )
 
 
+def _older(local: dict[str, Any]) -> str | None:
+    """What is said where nothing is kept of how the study went its way."""
+    if local.get("history") or not local.get("archived_at"):
+        return None
+    return f"none is kept of before {local.get('history_since')}; its deletions: dicomwatchctl prove"
+
+
 def _print_local(local: dict[str, Any]) -> None:
     shipment = local.get("last_shipment") or {}
     output.pairs(
@@ -157,7 +164,8 @@ def _print_local(local: dict[str, Any]) -> None:
                 ("Unreadable beside", f"{one.get('name')}: {one.get('reason')}")
                 for one in local.get("unreadable") or []
             ),
-            ("Last shipment", shipment.get("finished_at")),
+            ("Last shipment", shipment.get("finished_at") or local.get("archived_at")),
+            ("History", _older(local)),
         ]
     )
     history = local.get("history") or []

@@ -14,10 +14,12 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from dicomwatchd import markers
 from dicomwatchd.errors import Transient
+from dicomwatchd.intake import own_trees
 from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.intake.scan import MAX_DEPTH, join
-from dicomwatchd.localfiles import ASIDE, directory
+from dicomwatchd.localfiles import directory, open_root
 from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.queue.rows import UNREADABLE, Known, Root, identity_text
 from dicomwatchd.queue.uploads import LISTED, Named
@@ -27,7 +29,7 @@ UNLISTED = "the daemon may not list this folder, nothing below it was seen; give
 BROKEN = "cannot be read ({errno}): a scratched disc or a failing drive? copy it from another drive, " + AGAIN
 TOO_DEEP = f"lies more than {MAX_DEPTH} folders deep, nothing below it was seen; hand it in by itself"
 NOT_ASKED = "cannot be looked at ({errno}); mend that, " + AGAIN
-PRIVATE = "lies in a private folder of dicomwatchd and is not archived; move it out of there, " + AGAIN
+PRIVATE = "has, or lies under, a private name of dicomwatchd and is not archived; rename it, " + AGAIN
 CAME_LATER = "is not archived: it came late, or is still being written or held open; close it, " + AGAIN
 CHANGED = "has changed since it was archived; " + AGAIN.removeprefix("then ")
 NOT_ENDED = "is not archived yet; " + AGAIN.removeprefix("then ")
@@ -36,6 +38,8 @@ VANISHED = {
     "verified": "is archived, and vanished from the folder since; nothing of the daemon has taken it away",
     "unknown": "is archived; after a crash nobody can tell whether the local copy was deleted",
 }
+OWN_TREE = "is an archive's or the daemon's own folder; nothing in it is looked at, archived or deleted"
+AWAY = "the folder is not there any more"
 EXCHANGED = "the folder is another one than the one that was handed in"
 
 
@@ -65,19 +69,21 @@ class Findings:
 
 class LastLook:
     """Run once, on the thread of the folder's intake; then ``findings`` is there, or ``failed`` says that the state did
-    not answer. ``known`` tells what is on record of the files directly in a directory, ``directories`` where files are
-    known, ``vanished`` what was seen once and is known no more, ``unread`` the errno of what could not be read."""
+    not answer. The folder ``root`` was handed in as ``path``. ``known`` tells what is on record of the files directly
+    in a directory, ``directories`` where files are known, ``vanished`` what was seen once and is known no more,
+    ``unread`` the errno of what could not be read."""
 
     def __init__(
         self,
+        path: bytes,
         root: Root | None,
         known: Callable[[bytes], Mapping[bytes, Known]],
         directories: Callable[[], list[bytes]],
         vanished: Callable[[int], tuple[int, list[tuple[bytes, str]]]],
         unread: Callable[[], Mapping[bytes, int]],
     ) -> None:
-        self._root, self._known, self._directories, self._vanished = root, known, directories, vanished
-        self._unread = unread
+        self._path, self._root = path, root
+        self._known, self._directories, self._vanished, self._unread = known, directories, vanished, unread
         self.findings: Findings | None = None
         self.failed = False
 
@@ -91,8 +97,11 @@ class LastLook:
 
     def _look(self, root_fd: int, beat: Callable[[], None]) -> Findings:
         findings = Findings()
-        if self._root is None or not root_of(root_fd).is_same(self._root):
+        if not self._is_root(root_fd):
             findings.name(b"", EXCHANGED)
+            return findings
+        if markers.is_below(root_fd):
+            findings.name(b"", OWN_TREE)
             return findings
         unread = self._unread()
         seen: set[bytes] = set()
@@ -115,7 +124,24 @@ class LastLook:
         for path, how_far in gone:
             findings.name(path, VANISHED[how_far])
         findings.odd += count - len(gone)
+        self._require_still_there(findings)
         return findings
+
+    def _require_still_there(self, findings: Findings) -> None:
+        """Whoever deletes, deletes what stands under the path now; a look may take minutes."""
+        try:
+            root_fd = open_root(self._path)
+        except OSError:
+            findings.name(b"", AWAY, news=True)
+            return
+        try:
+            if not self._is_root(root_fd):
+                findings.name(b"", EXCHANGED, news=True)
+        finally:
+            os.close(root_fd)
+
+    def _is_root(self, fd: int) -> bool:
+        return self._root is not None and root_of(fd).is_same(self._root)
 
     def _one_directory(
         self, root_fd: int, parent: bytes, unread: Mapping[bytes, int], findings: Findings
@@ -125,6 +151,9 @@ class LastLook:
         here: dict[bytes, str] = {}
         try:
             with directory(root_fd, parent) as fd, os.scandir(fd) as entries:
+                if markers.sign_in(fd) is not None:
+                    self._own_tree(parent, findings)
+                    return []
                 for entry in entries:
                     name = os.fsencode(entry.name)
                     try:
@@ -132,7 +161,7 @@ class LastLook:
                     except OSError as error:
                         _trouble(findings, join(parent, name), error, NOT_ASKED)
                         continue
-                    if name.startswith(ASIDE):
+                    if name.startswith(markers.OWN):
                         self._private(root_fd, join(parent, name), stat.S_ISDIR(found.st_mode), findings)
                     elif stat.S_ISDIR(found.st_mode):
                         below.append(name)
@@ -148,6 +177,13 @@ class LastLook:
             if name not in here and _is_of_a_file(one):
                 findings.name(join(parent, name), VANISHED[_how_far(one)], news=True)
         return sorted(below, reverse=True)
+
+    def _own_tree(self, parent: bytes, findings: Findings) -> None:
+        """The queue names it, unless it has become one just now."""
+        if any(one.code == own_trees.OWN_TREE for one in self._known(parent).values()):
+            findings.barred += 1
+        else:
+            findings.name(parent, OWN_TREE, news=True)
 
     def _private(self, root_fd: int, path: bytes, is_directory: bool, findings: Findings) -> None:
         """What lies aside is nobody's archived file; an empty private folder is nothing."""

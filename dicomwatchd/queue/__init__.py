@@ -12,6 +12,7 @@ from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.binding import Binding, bound_archive_id
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.parked import Parked
+from dicomwatchd.queue.pruning import Pruning
 from dicomwatchd.queue.reports import Reports
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.schema import Database, open_reader, open_writer
@@ -31,6 +32,7 @@ class Queue:
     deletions: Deletions
     audit: Audit
     segments: Segments
+    pruning: Pruning
     reports: Reports
     uploads: Uploads
     binding: Binding
@@ -71,6 +73,7 @@ def _over(database: Database, clock: Clock, announce: Callable[[Transition], Non
         deletions=Deletions(database, clock),
         audit=Audit(database),
         segments=Segments(database, clock),
+        pruning=Pruning(database, clock),
         reports=Reports(database, clock),
         uploads=Uploads(database, clock, announce),
         upgrade=Upgrade(database, clock, announce),

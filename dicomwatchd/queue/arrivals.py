@@ -122,7 +122,9 @@ class Arrivals:
         """Whether the attributes of this series, and so those of its study, are on record."""
         with self._database.read() as db:
             found = db.execute(
-                "SELECT 1 FROM series JOIN studies USING (study_uid) WHERE study_uid = ? AND series_uid = ?",
+                "SELECT 1 FROM series JOIN studies USING (study_uid) WHERE study_uid = ? AND series_uid = ?"
+                # What is archived, with no file here, may be on record no more by the time the file is taken up.
+                " AND (state != 'archived' OR EXISTS (SELECT 1 FROM files f WHERE f.study_uid = studies.study_uid))",
                 (study_uid, series_uid),
             ).fetchone()
         return found is not None
@@ -319,8 +321,10 @@ def _merge_study(db: sqlite3.Connection, arrival: Arrival, now: float) -> None:
         if arrival.patient_id != row["patient_id"]:
             flags.add("patient-id-differs")
         db.execute(
-            "UPDATE studies SET changed_at = ?, flags = ? WHERE study_uid = ?",
-            (now, json.dumps(sorted(flags)), header.study_uid),
+            # Of a study that was archived long ago the attributes are no longer here (see pruning).
+            "UPDATE studies SET changed_at = ?, flags = ?,"
+            " attributes = CASE attributes WHEN '{}' THEN ? ELSE attributes END WHERE study_uid = ?",
+            (now, json.dumps(sorted(flags)), json.dumps(arrival.study_attributes or {}), header.study_uid),
         )
     if arrival.series_attributes is not None:
         db.execute(

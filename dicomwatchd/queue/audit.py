@@ -58,7 +58,7 @@ def append(db: sqlite3.Connection, study_uid: str, bodies: list[dict[str, Any]])
         )
 
 
-def _sealed(db: sqlite3.Connection) -> tuple[int, str]:
+def sealed_end(db: sqlite3.Connection) -> tuple[int, str]:
     """(number, hash) of the last entry that is in the archive: what is here goes on from it."""
     row = db.execute(
         "SELECT last, head FROM audit_segments WHERE sealed_at IS NOT NULL ORDER BY last DESC LIMIT 1"
@@ -69,7 +69,7 @@ def _sealed(db: sqlite3.Connection) -> tuple[int, str]:
 def _end(db: sqlite3.Connection) -> tuple[int, str]:
     """(number, hash) of the newest entry, wherever it is."""
     row = db.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
-    sealed = _sealed(db)
+    sealed = sealed_end(db)
     return sealed if row is None or row["sequence"] <= sealed[0] else (row["sequence"], row["hash"])
 
 
@@ -82,7 +82,7 @@ class Audit:
         with self._database.read() as db:
             rows = db.execute(
                 "SELECT * FROM audit WHERE study_uid = ? AND sequence > ? ORDER BY sequence",
-                (study_uid, _sealed(db)[0]),
+                (study_uid, sealed_end(db)[0]),
             ).fetchall()
         return [_entry(row) for row in rows]
 
@@ -110,7 +110,7 @@ class Audit:
             row = db.execute(
                 "SELECT head AS hash FROM audit_segments WHERE last = ? AND sealed_at IS NOT NULL", (sequence,)
             ).fetchone()
-            if row is None and sequence > _sealed(db)[0]:
+            if row is None and sequence > sealed_end(db)[0]:
                 row = db.execute("SELECT hash FROM audit WHERE sequence = ?", (sequence,)).fetchone()
         return None if row is None else str(row["hash"])
 
@@ -123,10 +123,10 @@ class Audit:
         archive is counted as it was when it was sealed."""
         while True:
             with self._database.read() as db:
-                sealed, head = _sealed(db)
+                sealed, head = sealed_end(db)
             found = self._checked(sealed, head)
             with self._database.read() as db:
-                if found[0] is None or _sealed(db)[0] == sealed:
+                if found[0] is None or sealed_end(db)[0] == sealed:
                     return found
             # A segment was sealed meanwhile, and its entries go from here.
 

@@ -12,6 +12,7 @@ from dicomwatchd.localfiles import printable
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.queue.pruning import KEEP_SECONDS
 from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT
 from dicomwatchd.queue.schema import Database
 
@@ -201,6 +202,8 @@ class Reports:
                 {"at": timestamp(row["at"]), "old": row["old"], "event": row["event"], "new": row["new"]}
                 for row in reversed(history)
             ],
+            "archived_at": study["archived_at"] and timestamp(study["archived_at"]),
+            "history_since": timestamp(self._clock.now() - KEEP_SECONDS),
             "last_shipment": None
             if shipment is None
             else {
@@ -214,7 +217,8 @@ class Reports:
         }
 
     def stats(self, days: int) -> dict[str, Any]:
-        """Shipments of the last ``days`` days, by day (UTC) and inbox, newest first."""
+        """Shipments of the last ``days`` days, by day (UTC) and inbox, newest first. Of days that are no longer kept
+        shipment by shipment (see pruning) the first counts whole, and a study once for each day."""
         since = self._clock.now() - days * 86400
         with self._database.read() as db:
             rows = db.execute(
@@ -222,12 +226,19 @@ class Reports:
                 " ORDER BY finished_at DESC",
                 (since,),
             ).fetchall()
+            sums = db.execute(
+                "SELECT * FROM shipment_days WHERE day >= date(?, 'unixepoch') ORDER BY day DESC", (since,)
+            ).fetchall()
         groups: dict[tuple[str, str], dict[str, Any]] = {}
         for row in rows:
             _add_shipment(groups.setdefault((row["day"], row["source"]), _empty()), row)
+        for row in sums:
+            _add_sum(groups.setdefault((row["day"], row["source"]), _empty()), row)
         totals = _empty()
         for row in rows:
             _add_shipment(totals, row)
+        for row in sums:
+            _add_sum(totals, row)
         return {
             "days": [{"day": day, "inbox": inbox, **_finished(g)} for (day, inbox), g in groups.items()],
             "totals": _finished(totals),
@@ -235,7 +246,16 @@ class Reports:
 
 
 def _empty() -> dict[str, Any]:
-    return {"shipments": 0, "studies": set(), "files": 0, "bytes": 0, "seconds": {}, "wall": 0.0, "retries": 0}
+    return {
+        "shipments": 0,
+        "studies": set(),
+        "more": 0,
+        "files": 0,
+        "bytes": 0,
+        "seconds": {},
+        "wall": 0.0,
+        "retries": 0,
+    }
 
 
 def _add_shipment(group: dict[str, Any], row: Any) -> None:
@@ -249,10 +269,21 @@ def _add_shipment(group: dict[str, Any], row: Any) -> None:
         group["seconds"][stage] = round(group["seconds"].get(stage, 0.0) + figures["seconds"], 3)
 
 
+def _add_sum(group: dict[str, Any], row: Any) -> None:
+    group["shipments"] += row["shipments"]
+    group["more"] += row["studies"]
+    group["files"] += row["files"]
+    group["bytes"] += row["bytes"]
+    group["retries"] += row["retries"]
+    group["wall"] += row["wall"]
+    for stage, seconds in json.loads(row["seconds"]).items():
+        group["seconds"][stage] = round(group["seconds"].get(stage, 0.0) + seconds, 3)
+
+
 def _finished(group: dict[str, Any]) -> dict[str, Any]:
-    wall = group.pop("wall")
+    wall, more = group.pop("wall"), group.pop("more")
     return {
         **group,
-        "studies": len(group["studies"]),
+        "studies": len(group["studies"]) + more,
         "megabytes_per_second": round(group["bytes"] / 1e6 / wall, 1) if wall > 0 else None,
     }

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.audit import FIRST
+from dicomwatchd.queue.audit import FIRST, sealed_end
 from dicomwatchd.queue.schema import Database
 
 _PAGE = 1000
@@ -49,6 +49,9 @@ class Segments:
     def begin(self, up_to: int, *, entries: int, seconds: float) -> Segment | None:
         """Cut off the next segment: ``entries`` of them, or fewer where the first is older than ``seconds``, none
         after ``up_to``. None while there is nothing to cut off, or one is under way."""
+        with self._database.read() as db:
+            if up_to <= sealed_end(db)[0]:
+                return None
         with self._database.write() as db:
             newest = db.execute("SELECT * FROM audit_segments ORDER BY first DESC LIMIT 1").fetchone()
             if newest is not None and newest["sealed_at"] is None:
@@ -109,6 +112,11 @@ class Segments:
 
     def clear(self, limit: int) -> int:
         """Delete up to ``limit`` of the oldest entries that are sealed, in one transaction; how many there were."""
+        with self._database.read() as db:
+            # Asked every few seconds, and mostly for nothing: no writing transaction for that.
+            oldest = db.execute("SELECT MIN(sequence) AS sequence FROM audit").fetchone()["sequence"]
+            if oldest is None or oldest > sealed_end(db)[0]:
+                return 0
         with self._database.write() as db:
             return db.execute(
                 "DELETE FROM audit WHERE sequence IN (SELECT sequence FROM audit WHERE sequence <= (SELECT last FROM"

@@ -268,6 +268,19 @@ CREATE TABLE audit_studies (
 """
 
 
+#: What is left of old shipments, and by what old studies are found (see queue.pruning).
+PRUNING = """
+CREATE TABLE shipment_days (
+  day TEXT NOT NULL, source TEXT NOT NULL,            -- UTC, YYYY-MM-DD
+  shipments INTEGER NOT NULL, studies INTEGER NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL,
+  retries INTEGER NOT NULL, wall REAL NOT NULL,
+  seconds TEXT NOT NULL,              -- {"upload": seconds, ...}
+  PRIMARY KEY (day, source)
+) WITHOUT ROWID;
+CREATE INDEX studies_whole ON studies (archived_at, study_uid) WHERE state = 'archived' AND attributes != '{}';
+"""
+
+
 class Step(NamedTuple):
     """``name`` is for people; ``sql`` are statements, each closed with a semicolon."""
 
@@ -293,4 +306,5 @@ STEPS: tuple[Step, ...] = (
     Step("the archive's own objects", OWN),
     Step("whose turn it is", TURNS),
     Step("kept while the store would end their objects", EXPIRING),
+    Step("sums of old shipments", PRUNING),
 )

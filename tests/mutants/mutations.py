@@ -34,6 +34,8 @@ BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
 OWN = ("tests/unit/test_own_trees.py",)
 PLANS = ("tests/unit/test_queue_plans.py",)
+LAST_LOOK = ("tests/unit/test_last_look_clauses.py", "tests/unit/test_uploads_last_look.py")
+UPLOADING = ("tests/unit/test_uploads.py", "tests/unit/test_uploads_last_look.py")
 
 
 @dataclass(frozen=True)
@@ -819,7 +821,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "what is sealed is not looked for here",
                 "queue/audit",
-                "(study_uid, _sealed(db)[0])",
+                "(study_uid, sealed_end(db)[0])",
                 "(study_uid, 0)",
                 SEALING,
             ),
@@ -927,9 +929,9 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             (
                 "this chain's alone",
-                "archive/keys",
-                'return f"{AUDIT}segments/{_checked_chain(chain_id)}/"',
-                'return f"{AUDIT}segments/{_checked_chain(chain_id)[:0]}"',
+                "archive/audit_segments",
+                "store.listing(keys.audit_segments_prefix(chain_id)):",
+                'store.listing(f"{keys.AUDIT}segments/"):',
                 PROVING,
             ),
         )
@@ -1000,4 +1002,209 @@ MUTATIONS: tuple[Mutation, ...] = (
         )
     ),
     *(Mutation(*row) for row in FAIRNESS),
+    *(
+        Mutation(f"last look: {name}", "intake/lastlook.py", old, new, LAST_LOOK)
+        for name, old, new in (
+            ("oddities count", "        return not self.odd and not self.barred", "        return not self.barred"),
+            ("quarantine counts", "        return not self.odd and not self.barred", "        return not self.odd"),
+            (
+                "which folder",
+                '        if not self._is_root(root_fd):\n            findings.name(b"", EXCHANGED)',
+                "        if False:\n            pass",
+            ),
+            ("the folder in the end", "        self._require_still_there(findings)\n", ""),
+            (
+                "another folder in the end",
+                "            if not self._is_root(root_fd):\n                findings",
+                "            if False:\n                findings",
+            ),
+            ("gone in the end", '            findings.name(b"", AWAY, news=True)\n', ""),
+            (
+                "an unlistable folder",
+                "            _trouble(findings, parent, error, UNLISTED if",
+                "            str(UNLISTED if",
+            ),
+            (
+                "an entry that cannot be looked at",
+                "                        _trouble(findings, join(parent, name), error, NOT_ASKED)\n",
+                "",
+            ),
+            ("too deep", "                findings.name(parent, TOO_DEEP)\n", ""),
+            ("private names", "            findings.name(path, PRIVATE)\n", ""),
+            (
+                "an own tree",
+                "            findings.barred += 1\n        else:\n            findings.name(parent",
+                "            pass\n        else:\n            findings.name(parent",
+            ),
+            (
+                "no record",
+                "            findings.name(path, CAME_LATER, news=True)\n",
+                "            findings.archived += 0\n",
+            ),
+            ("identity", "    elif known.identity != identity:", "    elif False:"),
+            ("no end", "        findings.name(path, NOT_ENDED, news=True)\n", "        findings.archived += 1\n"),
+            (
+                "a record without its file",
+                "            if name not in here and _is_of_a_file(one):",
+                "            if False:",
+            ),
+            ("a record without its folder", "            if parent not in seen:", "            if False:"),
+            ("what has vanished", "        for path, how_far in gone:", "        for path, how_far in ():"),
+            ("more than are listed", "        findings.odd += count - len(gone)\n", ""),
+            (
+                "late things are news",
+                "        findings.name(path, CAME_LATER, news=True)",
+                "        findings.name(path, CAME_LATER)",
+            ),
+        )
+    ),
+    *(
+        Mutation(f"complete: {name}", "upload_result.py", old, new, LAST_LOOK)
+        for name, old, new in (
+            ("outcome", "        outcome == FINISHED\n        and findings", "        findings"),
+            ("findings", "        and findings.accounted_for\n", ""),
+            ("count", "        and not count\n", ""),
+            (
+                "each verified file was met",
+                "        and progress.verified == findings.archived + progress.deleted\n",
+                "",
+            ),
+            ("each ignored file was met", "        and progress.ignored == findings.ignored\n", ""),
+            ("all files", "        and progress.verified + progress.ignored == progress.files\n", ""),
+            ("something", "        and progress.verified > 0\n", ""),
+        )
+    ),
+    *(
+        Mutation(f"said of an upload: {name}", "cli/upload_text.py", old, new, ("tests/unit/test_cli_daemon.py",))
+        for name, old, new in (
+            ("complete", '        and result.get("complete") is True\n', ""),
+            ("done", '        result.get("done") is True\n        and', "        True and"),
+            ("failed", '        and not result.get("failed")\n', ""),
+            ("failed files", '        and not result.get("failed_files")\n', ""),
+            ("all files", "        and verified + ignored == files\n", ""),
+        )
+    ),
+    *(
+        Mutation(f"upload: {name}", file, old, new, UPLOADING)
+        for name, file, old, new in (
+            (
+                "a second look",
+                "uploads.py",
+                "        if findings.accounted_for and job.in_order_at is None:",
+                "        if False:",
+            ),
+            (
+                "late things go round again",
+                "uploads.py",
+                "        elif findings.news and job.rounds < ROUNDS:",
+                "        elif False:",
+            ),
+            ("it goes round so often", "uploads.py", "findings.news and job.rounds < ROUNDS:", "findings.news:"),
+            (
+                "a folder that is gone ends it",
+                "uploads.py",
+                "        return self._clock.monotonic() - job.away_since >= GONE_SECONDS",
+                "        return False",
+            ),
+            ("patience", "uploads.py", "        return now - job.restless[1] >= patience", "        return False"),
+            ("no patience", "uploads.py", "        return now - job.restless[1] >= patience", "        return True"),
+            (
+                "a cancelled one deletes nothing",
+                "uploads.py",
+                '            return job.upload.stage == "running"\n        known',
+                "            return True\n        known",
+            ),
+            (
+                "with and without --delete",
+                "uploads.py",
+                "        if running.source.delete_local != delete:",
+                "        if False:",
+            ),
+            (
+                "another folder in its place",
+                "uploads.py",
+                "            if same_path:\n                self._end",
+                "            if False:\n                self._end",
+            ),
+            (
+                "a file without an end",
+                "queue/uploads.py",
+                "            if counted.aside or (counted.waiting and not unfinished):",
+                "            if counted.aside:",
+            ),
+            (
+                "a deletion under way",
+                "queue/uploads.py",
+                "            if counted.aside or (counted.waiting and not unfinished):",
+                "            if counted.waiting and not unfinished:",
+            ),
+            (
+                "another source holds the study",
+                "queue/uploads.py",
+                '                if still["quiet"] == 0:',
+                "                if False:",
+            ),
+            (
+                "no source holds the study",
+                "queue/uploads.py",
+                "                moved.append(leave_arriving(db, study_uid",
+                "                str((db, study_uid",
+            ),
+            (
+                "a claim is revoked",
+                "queue/uploads.py",
+                "                state in _SHIPPED_FROM or (",
+                "                (",
+            ),
+            (
+                "a parked study is let go",
+                "queue/uploads.py",
+                " or (state is StudyState.PARKED and not _has_files_to_ship(db, study_uid))",
+                "",
+            ),
+            (
+                "results are kept",
+                "queue/uploads.py",
+                "(self._clock.now() - KEPT_SECONDS, KEPT_RESULTS)",
+                "(self._clock.now() - KEPT_SECONDS / 2, KEPT_RESULTS)",
+            ),
+            (
+                "results go",
+                "queue/uploads.py",
+                "\"DELETE FROM uploads WHERE stage = 'ended' AND (ended_at < ? OR",
+                "\"DELETE FROM uploads WHERE stage = 'ended' AND (ended_at < ? AND 0 OR",
+            ),
+            (
+                "nothing comes of an ended one",
+                "queue/arrivals.py",
+                "            if source is None:\n                return\n",
+                "",
+            ),
+            (
+                "all that was seen is owed",
+                "queue/arrivals.py",
+                "                _owe_an_account(db, source_id, arrivals)\n",
+                "                pass\n",
+            ),
+            (
+                "a deletion on record after a crash",
+                "queue/deletions.py",
+                '                upload_deleted(db, row["source_id"], aside.dir, aside.name)\n',
+                "",
+            ),
+            (
+                "only the folder that was handed in",
+                "intake/inbox.py",
+                "                if only is not None and not self.root.is_same(only):",
+                "                if False:",
+            ),
+            ("taken back", "pipeline/purge.py", "            if not may_go(file):", "            if False:"),
+            (
+                "left as it is",
+                "composition.py",
+                '    return source.kind != "upload" or source.delete_local',
+                "    return True",
+            ),
+        )
+    ),
 )

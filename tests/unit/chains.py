@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dicomwatchd.archive import keys
@@ -12,6 +15,18 @@ from dicomwatchd.pipeline.sealing import Sealing
 from tests.pieces import Log
 from tests.unit.memory_archive import MemoryStore
 from tests.unit.queues import STUDY, Bench
+
+
+@contextmanager
+def in_memory(otherwise: Path) -> Iterator[Path]:
+    """A folder on a memory file system, where that is to be had: hundreds of states are made and written to here, and
+    how durable they are is for others to try."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield otherwise
+        return
+    with tempfile.TemporaryDirectory(prefix="chains-", dir=memory) as path:
+        yield Path(path)
 
 
 class Place:

@@ -16,10 +16,16 @@ from dicomwatchd.archive import audit_heads, keys
 from dicomwatchd.doctor import audit_chain
 from dicomwatchd.errors import OutOfReach, Permanent
 from dicomwatchd.pipeline.proving import chain_id
-from tests.unit.chains import Place
+from tests.unit.chains import Place, in_memory
 from tests.unit.queues import STUDY
 
 OTHER = "1.2.2"
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    with in_memory(tmp_path) as path:
+        yield path
 
 
 @pytest.fixture
@@ -193,6 +199,28 @@ def test_the_list_here_was_changed(place: Place, change: str) -> None:
     assert not (said["chain_holds"] and said["published"]["holds"] and said["archived"]["holds"])
 
 
+@pytest.mark.parametrize(
+    ("change", "entry"),
+    [
+        ("UPDATE audit_segments SET previous = replace(previous, 'a', 'b') WHERE first = 5", 5),
+        ("UPDATE audit_segments SET head = replace(head, 'a', 'b') WHERE first = 5", 9),
+        ("UPDATE audit_segments SET first = 6 WHERE first = 5", 5),
+        ("DELETE FROM audit_segments WHERE first = 1", 1),
+    ],
+)
+def test_a_list_that_does_not_hold_is_told_without_reading(place: Place, change: str, entry: int) -> None:
+    place.bench.run(change)
+    assert f"does not hold from entry {entry} on" in problems(place, "1.2.9")
+
+
+def test_a_list_that_was_made_to_hold_is_told_by_reading(place: Place) -> None:
+    forged = "f" * 64
+    place.bench.run("UPDATE audit_segments SET head = ? WHERE first = 5", forged)
+    place.bench.run("UPDATE audit_segments SET previous = ? WHERE first = 9", forged)
+    assert problems(place, "1.2.9") == ""
+    assert "5 to 8 does not fit" in problems(place, OTHER) and "9 to 12 does not fit" in problems(place, STUDY)
+
+
 def test_other_things_below_the_segments_are_passed_over(place: Place) -> None:
     prefix = keys.audit_segments_prefix(place.bench.queue.audit.head().chain_id)
     for name in ("x", "0-0-0.jsonl.gz", f"{8:012d}-{5:012d}-{'0' * 64}.jsonl.gz", ".tmp"):
@@ -290,6 +318,17 @@ def test_a_forged_segment_of_an_old_chain_does_not_fit(place: Place, lost: tuple
         assert not by_archive(lost, OTHER)["chain_holds"], number
         place.store.versions[mine[number]] = before
         del place.store.versions[key]
+
+
+@pytest.mark.parametrize("change", [name for name in CHANGES if name != "made anew"])
+def test_a_forged_key_does_not_help(place: Place, lost: tuple[Place, str], change: str) -> None:
+    """What is under it is what it names, and still no part of the chain."""
+    mine = [key for key in place.segment_keys() if lost[1] in key]
+    lines = CHANGES[change](gzip.decompress(place.store.versions.pop(mine[1])[-1]).decode().splitlines())
+    text = "".join(f"{line}\n" for line in lines).encode()
+    place.store.versions[keys.audit_segment(lost[1], 5, 8, hashlib.sha256(text).hexdigest())] = [gzip.compress(text)]
+    said = by_archive(lost, OTHER)
+    assert "5 to 8" in said["archived"]["problems"][0] and said["files"] == []
 
 
 def test_two_segments_of_the_same_entries(place: Place, lost: tuple[Place, str]) -> None:

@@ -18,11 +18,17 @@ from dicomwatchd.errors import OutOfReach, Permanent, Stopping
 from dicomwatchd.pipeline.sealing import REST_STEPS, SEGMENT_SECONDS
 from dicomwatchd.queue.audit import FIRST
 from tests.pieces import at
-from tests.unit.chains import Place
+from tests.unit.chains import Place, in_memory
 from tests.unit.queues import STUDY
 from tests.unit.states import restore
 
 OTHER = "1.2.2"
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    with in_memory(tmp_path) as path:
+        yield path
 
 
 @pytest.fixture
@@ -318,6 +324,7 @@ def test_a_chain_that_was_cut_goes_on_and_stays_cut(place: Place) -> None:
     assert place.here() == [] and place.outcome() in ("cut", "differs")
     place.delete(4)
     place.seal()
+    assert place.here() == [] and place.bench.queue.audit.head().sequence == 16
     assert place.outcome() == "differs" or place.outcome() == "cut"
     assert len(place.told()) >= 1
 
@@ -382,6 +389,17 @@ def test_killed_while_entries_go(place: Place, monkeypatch: pytest.MonkeyPatch) 
         assert proven(place) == (["deleted"] * 4, True)
         place.anchoring.step()
     assert place.here() == [] and len(seen) == 9, "one by one"
+
+
+def test_what_is_sealed_and_still_here_is_told_once(place: Place) -> None:
+    place.delete(2)
+    place.anchoring.step()
+    place.sealing.step()
+    assert place.here() == [1, 2, 3, 4] and len(place.segment_keys()) == 1
+    assert place.bench.queue.audit.of_study(STUDY) == []
+    assert proven(place) == (["deleted"] * 2, True)
+    place.bench.run("UPDATE audit SET entry = ''")
+    assert proven(place) == (["deleted"] * 2, True), "what is here of it is no longer asked"
 
 
 def test_a_crash_and_new_entries_make_the_same_object(place: Place) -> None:

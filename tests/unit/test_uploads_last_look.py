@@ -292,6 +292,25 @@ def test_what_lies_in_a_private_folder_is_named_and_stays(pieces: Pieces, folder
     assert (private / "IM9").exists()
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_archive_below_the_folder_is_named_and_is_no_success(when: str, pieces: Pieces, folder: Path) -> None:
+    """Under whatever path it is mounted: its files are nobody's exports. The mark may come late."""
+    put(folder / "backup", {"studies/1.2.9/IM1": instance("1.2.9", "1.2.9.1", "1.2.9.1.1", 1)})
+    mark = folder / "backup" / ".dicomwatchd-archive"
+    if when == "before":
+        mark.touch()
+    handed = Handed(pieces, folder)
+    handed.go(lambda now: now["verified"] >= 6)
+    mark.touch()
+    names = require_not_deletable(handed.go())
+    assert any("backup" in name and "own folder" in why for name, why in names.items())
+
+
+def test_private_names_are_named(pieces: Pieces, folder: Path) -> None:
+    (folder / ".dicomwatchd-notes").write_bytes(b"x")
+    assert list(require_not_deletable(Handed(pieces, folder).go())) == [".dicomwatchd-notes"]
+
+
 def test_what_lies_too_deep_is_named(pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "MAX_DEPTH", 3)
     monkeypatch.setattr(lastlook, "MAX_DEPTH", 3)

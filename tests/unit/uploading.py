@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.intake import inbox, lastlook, scan
+from dicomwatchd import markers
+from dicomwatchd.intake import lastlook, scan
 from tests.pieces import Pieces
 from tests.simulation.tiny import instance
 
@@ -76,8 +77,8 @@ def named(result: dict[str, Any]) -> dict[str, str]:
 def unlistable(monkeypatch: pytest.MonkeyPatch, relative: bytes, number: int = errno.EACCES) -> Iterator[None]:
     """One directory that gives an error to whoever opens it, as its mode or a scratched disc does."""
     with monkeypatch.context() as patch:
-        for module in (scan, inbox, lastlook):
-            real = module.directory
+        for module, name in ((scan, "directory"), (markers, "unmarked_directory"), (lastlook, "directory")):
+            real = getattr(module, name)
 
             @contextmanager
             def failing(root_fd: int, path: bytes, real: Any = real) -> Iterator[int]:
@@ -86,5 +87,5 @@ def unlistable(monkeypatch: pytest.MonkeyPatch, relative: bytes, number: int = e
                 with real(root_fd, path) as fd:
                     yield fd
 
-            patch.setattr(module, "directory", failing)
+            patch.setattr(module, name, failing)
         yield

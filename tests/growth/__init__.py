@@ -1,0 +1,1 @@
+"""What state and record of deletions grow to in months of work: in virtual time, on the real database."""
