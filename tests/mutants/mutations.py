@@ -333,7 +333,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "pipeline/expiring.py",
     ),
     _expiry(
-        "at the start too", "        self._holds = True\n\n", "        self._holds = False\n\n", "pipeline/expiring.py"
+        "at the start too",
+        "deleting goes on.\n        self._holds = True",
+        "deleting goes on.\n        self._holds = False",
+        "pipeline/expiring.py",
     ),
     _expiry(
         "asked more often while it waits",
