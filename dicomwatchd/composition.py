@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 
 from dicomwatchd import __version__, places
+from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
-from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised
+from dicomwatchd.errors import ArchiveRefused, Fatal, InboxSilent, NotInitialised
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.anchoring import Anchoring
@@ -61,6 +63,8 @@ class Plan:
     inboxes: tuple[InboxPlan, ...]
     active_shipments: int = ACTIVE_SHIPMENTS
     forbidden: tuple[Path, ...] = ()
+    #: An inbox that has shown no sign of life for so long is left alone until it does.
+    answer_seconds: float = 30.0
 
     def inbox(self, name: str) -> InboxPlan | None:
         return next((inbox for inbox in self.inboxes if inbox.name == name), None)
@@ -73,7 +77,12 @@ def plan_of(config: Config) -> Plan:
             folders.append(part.path)
     inboxes = tuple(_inbox_plan(inbox, config) for inbox in config.inboxes)
     leading = places.look(folders)
-    return Plan(config.state_directory, inboxes, forbidden=tuple(leading[folder].real for folder in folders))
+    return Plan(
+        config.state_directory,
+        inboxes,
+        forbidden=tuple(leading[folder].real for folder in folders),
+        answer_seconds=config.inbox_answer_seconds,
+    )
 
 
 def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
@@ -129,6 +138,8 @@ class Surroundings:
     #: A sign of life of the thread that calls it.
     alive: Callable[[], None] = lambda: None
     open_state: Callable[[Path, Clock, Callable[[Transition], None]], Queue] = open_queue
+    #: Who may touch the inboxes' folders without anybody's waiting for one that does not answer.
+    inboxes: Inboxes = field(default_factory=AlwaysAnswering)
 
 
 class Parts:
@@ -143,6 +154,7 @@ class Parts:
         self.sources: dict[int, Source] = {}
         self._roots: dict[int, tuple[int, int] | None] = {}
         self._pending: list[PendingDeletion] = []
+        self._unreleased: set[int] = set()  # inboxes that did not answer at the start
         self.queue: Queue = around.open_state(plan.state_directory, around.clock, around.announce)
         try:
             self._bind()
@@ -163,8 +175,10 @@ class Parts:
             alive=around.alive,
             at_once=lambda: around.workers.size,
             sends_early=self._sends_early,
+            inboxes=around.inboxes,
             stops_deleting=lambda: self.expiring.stops_deleting(),
         )
+        self.queue.shipments.silent = around.inboxes.silent
         self.dispatcher = Dispatcher(
             self.context,
             around.workers.lane,
@@ -230,14 +244,26 @@ class Parts:
             self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox.path), "inbox") for inbox in self.plan.inboxes
         ]
         self.sources = {source.source_id: source for source in self.queue.arrivals.sources()}
+        inboxes = self._around.inboxes
         for source in self.sources.values():
-            if not _may_be_touched(source):
-                continue
-            root = recover.bring_back(source, self._log).root
+            inboxes.know(source.source_id, source.name)
+        # All at once: each one that does not answer takes its time.
+        asked = {
+            source.source_id: inboxes.begin(
+                source.source_id, partial(recover.bring_back, source, self._log, inboxes.beat)
+            )
+            for source in self.sources.values()
+            if _may_be_touched(source)
+        }
+        for source_id, answer in asked.items():
+            try:
+                root = answer().root
+            except InboxSilent:
+                root = None
             if root is None:
-                unavailable.add(source.source_id)
-            self._roots[source.source_id] = root
-        self._pending = recover.conclude(self.queue.deletions, unavailable)
+                unavailable.add(source_id)
+            self._roots[source_id] = root
+        self._pending = recover.conclude(self.queue.deletions, unavailable, inboxes)
         self.queue.shipments.recover()
         retried = self.queue.upgrade.taken_over_by(__version__)
         if retried.studies or retried.files:
@@ -258,7 +284,10 @@ class Parts:
         active = [*self.intakes, *self.uploads.sources()]
         self._send_kept_again(active)
         for source in self.inbox_sources:
-            leases.release_kept(self.queue.deletions, source, self.after_archive(source))
+            try:
+                self._around.inboxes.call(source.source_id, partial(self._release_kept, source))
+            except InboxSilent:
+                self._unreleased.add(source.source_id)
         self.expiring.step()
         self.queue.shipments.queue_due()  # at once: a run that ends when all is done must not end before they are
         self.dispatcher.wake()
@@ -338,10 +367,16 @@ class Parts:
         """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""
         if not _may_be_touched(source):
             return
-        recover.bring_back(source, self._log)
+        recover.bring_back(source, self._log, self._around.inboxes.beat)
         mine = [one for one in self._pending if one.source_id == source.source_id]
         self._pending = [one for one in self._pending if one not in mine]
         recover.conclude_these(self.queue.deletions, mine)
+        if source.source_id in self._unreleased:
+            self._unreleased.discard(source.source_id)
+            self._release_kept(source)
+
+    def _release_kept(self, source: Source) -> None:
+        leases.release_kept(self.queue.deletions, source, self.after_archive(source))
 
     def _intake(self, source: Source, settings: IntakeSettings) -> InboxIntake:
         return InboxIntake(
@@ -354,6 +389,7 @@ class Parts:
             self.dispatcher.arrived,
             lambda: self._mend(source),
             self._roots.get(source.source_id),
+            self._around.inboxes,
         )
 
     def _source_ended(self, source: Source) -> None:
@@ -363,6 +399,7 @@ class Parts:
 
     def _start_upload_intake(self, source: Source, settings: IntakeSettings) -> tuple[InboxIntake, Callable[[], None]]:
         self.sources[source.source_id] = source
+        self._around.inboxes.know(source.source_id, source.name)
         intake = self._intake(source, settings)
         return intake, self._around.attend(intake)
 

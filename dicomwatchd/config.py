@@ -274,6 +274,9 @@ class Config(_Model):
         description="Threads that send, verify and delete files, at most; fewer where more do not help",
     )
     scan_interval_seconds: Number = Field(60, gt=0, description="Time between two full looks at each inbox")
+    inbox_answer_seconds: Number = Field(
+        30, gt=0, description="An inbox whose file system has not answered for this long is left alone until it does"
+    )
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when a disk has less than this part free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     inboxes: tuple[Inbox, ...] = ()

@@ -71,7 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     journal = open_journal(sys.stderr, level=config.log_level, never=_never_logged(config))
     redirect_foreign_logging(journal, config.log_level)
     keep_no_large_blocks()
-    return Process(options, config, journal, SystemClock()).run()
+    process = Process(options, config, journal, SystemClock())
+    status = process.run()
+    if process.left_behind:  # threads that wait for an inbox, perhaps for ever; the state is closed
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 class Process:
@@ -81,6 +87,7 @@ class Process:
         self._stop = threading.Event()
         self._reload = threading.Event()
         self._tick = threading.Event()
+        self.left_behind = False
 
     def run(self) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -105,7 +112,7 @@ class Process:
         finally:
             self._service.stopping()
             self._service.status("draining")
-            running.stop()
+            self._end(running)
             self._journal.info("stopped", "the daemon has drained")
 
     # -- one configuration after the other --------------------------------------------------------------------------
@@ -141,7 +148,7 @@ class Process:
         except DicomwatchdError as error:
             self._say_refused(error)
         else:
-            running.stop()
+            self._end(running)
             try:
                 self._use(config)
                 running = self._start(config, archive, pulse)
@@ -154,6 +161,10 @@ class Process:
                 self._journal.info("reloaded", "the new configuration is in force", inboxes=len(config.inboxes))
         self._service.ready()
         return running
+
+    def _end(self, running: Supervisor) -> None:
+        running.stop()
+        self.left_behind = self.left_behind or running.left_behind
 
     def _use(self, config: Config) -> None:
         self._config = config

@@ -9,12 +9,13 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
+from dicomwatchd import answering, places
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.identity import read_identity
@@ -31,6 +32,7 @@ from dicomwatchd.localfiles import (
     rename_noreplace,
 )
 from dicomwatchd.pipeline.proving import Prover
+from dicomwatchd.ports import DiskUsage
 
 _CAP_LEASE = 1 << 28  # capabilities(7)
 #: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.
@@ -53,9 +55,38 @@ class Finding:
     detail: str
 
 
-def examine(config: Config, store: ObjectStore, catalogue: Catalogue) -> list[Finding]:
-    """Everything the daemon's user can see from here. Raises nothing of its own: what fails is a finding."""
-    return [*_archive(store, catalogue), *_disk(config), *(f for box in config.inboxes for f in _inbox(box))]
+#: How long an inbox's file system is waited for, and how long all that is tried out there may take.
+ANSWER_SECONDS, INBOX_SECONDS = 5.0, 120.0
+
+
+def examine(
+    config: Config, store: ObjectStore, catalogue: Catalogue, silent: Mapping[str, float] | None = None
+) -> list[Finding]:
+    """Everything the daemon's user can see from here. ``silent`` are the inboxes that are known not to answer, and for
+    how many seconds. Raises nothing of its own: what fails is a finding."""
+    return [
+        *_archive(store, catalogue),
+        *_disk(config, "state", config.state_directory),
+        *_inboxes(config, silent or {}),
+    ]
+
+
+def _inboxes(config: Config, silent: Mapping[str, float]) -> Iterator[Finding]:
+    found = places.look((box.path for box in config.inboxes if box.name not in silent), ANSWER_SECONDS)
+    for box in config.inboxes:
+        subject = f"inbox {box.name}"
+        if box.name in silent:
+            yield Finding(subject, "bad", f"has not answered for {silent[box.name]:.0f} s")
+        elif not found[box.path].answers:
+            yield Finding(subject, "bad", f"does not answer within {ANSWER_SECONDS:.0f} s")
+        else:
+            work = partial(_of_inbox, config, box)
+            answer = answering.within(INBOX_SECONDS, work)
+            yield from answer or [Finding(subject, "bad", f"was not tried out within {INBOX_SECONDS:.0f} s")]
+
+
+def _of_inbox(config: Config, box: Inbox) -> list[Finding]:
+    return [*_disk(config, box.name, box.path), *_inbox(box)]
 
 
 def audit_chain(prover: Prover) -> Finding:
@@ -69,15 +100,6 @@ def audit_chain(prover: Prover) -> Finding:
     is_bad, unknown = compared.is_bad or not archived.holds, "unknown" in (compared.outcome, archived.outcome)
     outcome = "bad" if is_bad else "note" if unknown else "good"
     return Finding("audit chain", outcome, f"{entries} entries; {compared.text}; {archived.text}")
-
-
-class DiskUsage(Protocol):
-    """What shutil.disk_usage gives."""
-
-    @property
-    def total(self) -> int: ...
-    @property
-    def free(self) -> int: ...
 
 
 def free_share(usage: DiskUsage) -> float:
@@ -156,12 +178,11 @@ def _expiry(store: ObjectStore) -> Iterator[Finding]:
 # -- this machine ---------------------------------------------------------------------------------------------------
 
 
-def _disk(config: Config) -> Iterator[Finding]:
-    for name, path in (("state", config.state_directory), *((box.name, box.path) for box in config.inboxes)):
-        with suppress(OSError):
-            share = free_share(shutil.disk_usage(path))
-            enough = share >= config.disk_free_warn_share
-            yield Finding(f"disk of {name}", "good" if enough else "bad", f"{share:.0%} free")
+def _disk(config: Config, name: str, path: Path) -> Iterator[Finding]:
+    with suppress(OSError):
+        share = free_share(shutil.disk_usage(path))
+        enough = share >= config.disk_free_warn_share
+        yield Finding(f"disk of {name}", "good" if enough else "bad", f"{share:.0%} free")
 
 
 def _inbox(inbox: Inbox) -> Iterator[Finding]:

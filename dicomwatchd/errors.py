@@ -91,6 +91,12 @@ class OutOfReach(Transient):
     code = "out-of-reach"
 
 
+class InboxSilent(Transient):
+    """The file system of an inbox does not answer: whoever has asked it waits, for nobody knows how long."""
+
+    code = "inbox-silent"
+
+
 class InvalidUid(Permanent):
     """A value is no DICOM UID (PS3.5 section 9.1). The value itself is not in the message."""
 

@@ -29,6 +29,15 @@ class SystemClock:
         return time.monotonic()
 
 
+class DiskUsage(Protocol):
+    """What shutil.disk_usage gives, in bytes."""
+
+    @property
+    def total(self) -> int: ...
+    @property
+    def free(self) -> int: ...
+
+
 class Map(Protocol):
     """Like the built-in map: results in order, lazily; what ``function`` raises is raised in its place."""
 

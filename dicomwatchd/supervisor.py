@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
 from dicomwatchd import doctor
+from dicomwatchd.answering import Answering
 from dicomwatchd.commands import commands
 from dicomwatchd.composition import Parts, Surroundings, plan_of
 from dicomwatchd.config import Config
 from dicomwatchd.control import ControlServer
 from dicomwatchd.doctor import Finding
-from dicomwatchd.errors import ConfigError, Fatal
+from dicomwatchd.errors import ConfigError, Fatal, InboxSilent, Stopping
 from dicomwatchd.intake.inbox import InboxIntake
 from dicomwatchd.intake.watch import Watcher
 from dicomwatchd.pipeline.pace import Pace
@@ -29,6 +31,8 @@ from dicomwatchd.telling import Teller
 #: A worker that has neither finished an item nor come round in a long one for this time is stuck.
 WORKER_SILENCE_SECONDS = 900.0
 LOOP_SILENCE_SECONDS = 300.0
+#: How long an inbox is waited for when the daemon stops.
+STOP_ANSWER_SECONDS = 5.0
 
 
 class Pulse:
@@ -62,12 +66,17 @@ class Supervisor:
         self._intake_stopping = threading.Event()
         self._stopped = False
         self._threads: list[threading.Thread] = []
-        self._watcher: Watcher | None = None
+        self._watching: list[threading.Thread] = []
+        self._closed = False
+        self._plan = plan_of(config)
+        self._answering = Answering(clock, journal, self._plan.answer_seconds, lambda: self._parts.dispatcher.wake())
+        self.heartbeats.excused = self._answering.inside
         self._control: ControlServer | None = None
         self._pool = Pool(
             Pace(config.workers, clock),
             began=lambda name: self.heartbeats.register(name, WORKER_SILENCE_SECONDS),
             beat=self.heartbeats.beat,
+            ended=self._answering.returned,
         )
         around = Surroundings(
             clock=clock,
@@ -79,8 +88,9 @@ class Supervisor:
             announce=self._teller.changed,
             on_shipped=self._shipped,
             alive=pulse.beat,
+            inboxes=self._answering,
         )
-        self._parts = Parts(plan_of(config), archive, around)
+        self._parts = Parts(self._plan, archive, around)
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -95,18 +105,22 @@ class Supervisor:
         parts.begin()
         for intake in list(parts.intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
-        if watch:
-            self._watcher = Watcher(parts.watched_intakes(), self._journal)
-            self._watcher.start()
+        for intake in parts.watched_intakes() if watch else ():
+            self._watch(intake)
         self._control.start()
 
     def tend(self) -> None:
         """To be called every second or so: what nobody else looks after."""
         self._pool.tend()
         self._parts.tend()
-        self._teller.look_at_disks()
-        if self._watcher is not None:
-            self._watcher.tend()
+        self._tend_inboxes()
+        intakes = self._parts.intakes.values()
+        self._teller.look_at_disks({intake.source.name: intake.disk for intake in intakes if intake.disk is not None})
+
+    def _tend_inboxes(self) -> None:
+        for name in self._answering.tend():
+            error = InboxSilent("an inbox does not answer")
+            self._pool.give_up(name, error, partial(self._answering.gave_up, name))
 
     def stop(self) -> None:
         """Drain: begin nothing new, bring what is under way to a point from which a restart goes on. A second call does
@@ -122,14 +136,31 @@ class Supervisor:
         self._parts.uploads.close()
         if self._control is not None:
             self._control.stop()
-        if self._watcher is not None:
-            self._watcher.stop()
         for intake in self._parts.intakes.values():
             intake.wake()
+        self._answering.hurry(STOP_ANSWER_SECONDS)
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive() and not self._is_left_behind(thread):
+                self._tend_inboxes()
+                thread.join(0.1)
+        for watching in self._watching:
+            watching.join(STOP_ANSWER_SECONDS)
         self._pool.close()
+        self._closed = True
         self._parts.close()
+
+    def _is_left_behind(self, thread: threading.Thread) -> bool:
+        """It waits for an inbox that does not answer, and nobody waits for it. What it wakes up to, it drops."""
+        silent = self._answering.silent()
+        return any(
+            thread.name == f"intake-{intake.source.source_id}" and intake.source.source_id in silent
+            for intake in self._parts.every_intake()
+        )
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether threads are left that wait for an inbox: then the process ends without waiting for them."""
+        return bool(self._answering.inside()) or any(watching.is_alive() for watching in self._watching)
 
     @property
     def queue(self) -> Queue:
@@ -151,6 +182,20 @@ class Supervisor:
         return self._parts.saw_everything
 
     # -- threads ----------------------------------------------------------------------------------------------------
+
+    def _watch(self, intake: InboxIntake) -> None:
+        """Watch an inbox, by a thread that nobody waits for: to add a watch is to ask the inbox's file system."""
+        watcher = Watcher([intake], self._journal)
+
+        def run() -> None:
+            watcher.start()
+            while not self._intake_stopping.wait(1.0):
+                watcher.tend()
+            watcher.stop()
+
+        thread = threading.Thread(target=run, name=f"watch-{intake.source.source_id}", daemon=True)
+        self._watching.append(thread)
+        thread.start()
 
     def _attend(self, intake: InboxIntake) -> Callable[[], None]:
         """A thread for the intake of an upload; returns what ends it."""
@@ -174,10 +219,16 @@ class Supervisor:
     ) -> None:
         self.heartbeats.register(name, silence_seconds)
         thread = threading.Thread(
-            target=self._guarded, args=(run, stopping, lambda: self.heartbeats.beat(name)), name=name, daemon=True
+            target=self._guarded, args=(run, stopping, partial(self._beat, name)), name=name, daemon=True
         )
         self._threads.append(thread)
         thread.start()
+
+    def _beat(self, name: str) -> None:
+        """Raises Stopping in a thread that was left behind: the state is closed, and another daemon may have it."""
+        if self._closed:
+            raise Stopping("the daemon has stopped")
+        self.heartbeats.beat(name)
 
     def _guarded(
         self,
@@ -190,6 +241,8 @@ class Supervisor:
             run(stopping, beat)
         except Fatal as error:
             self._on_fatal(error)
+        except Stopping:
+            return
         except Exception as error:
             self._on_fatal(Fatal("a part of the daemon has failed", code="unexpected"))
             raise error
@@ -228,11 +281,16 @@ class Supervisor:
             dispatcher=parts.dispatcher,
             record=[parts.anchoring.problem, parts.sealing.problem],
             queue=parts.queue,
+            silent=self._silent(),
         )
+
+    def _silent(self) -> dict[str, float]:
+        """By an inbox's name, for how many seconds it has not answered."""
+        return {self._answering.name(source_id): seconds for source_id, seconds in self._answering.silent().items()}
 
     def _examine(self) -> list[Finding]:
         return [
-            *doctor.examine(self._config, self._archive.store, self._archive.catalogue),
+            *doctor.examine(self._config, self._archive.store, self._archive.catalogue, self._silent()),
             doctor.audit_chain(self._parts.prover),
         ]
 

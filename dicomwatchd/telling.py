@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +15,7 @@ from dicomwatchd.intake.inbox import InboxIntake
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import Archive, Shipment
-from dicomwatchd.ports import Clock, timestamp
+from dicomwatchd.ports import Clock, DiskUsage, timestamp
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.rows import Transition
@@ -32,7 +32,6 @@ class Teller:
         self._config, self._archive, self._journal, self._clock = config, archive, journal, clock
         self._started_at = clock.now()
         self._usage: ProcessUsage = process_usage()
-        self._disks = {"state": config.state_directory, **{box.name: box.path for box in config.inboxes}}
         self._next_disk_look = 0.0
         self._low_disks: dict[str, float] = {}
 
@@ -76,17 +75,17 @@ class Teller:
             **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
         )
 
-    def look_at_disks(self) -> None:
-        """Say early when a disk fills. Nothing is ever deleted to make room."""
+    def look_at_disks(self, of_inboxes: Mapping[str, DiskUsage]) -> None:
+        """Say early when a disk fills. Nothing is ever deleted to make room. ``of_inboxes`` is what each inbox's own
+        thread has last seen."""
         if self._clock.monotonic() < self._next_disk_look:
             return
         self._next_disk_look = self._clock.monotonic() + DISK_LOOK_SECONDS
         low = {}
-        for name, path in self._disks.items():
-            try:
-                usage = shutil.disk_usage(path)
-            except OSError:
-                continue  # the intake says so
+        found = dict(of_inboxes)
+        with suppress(OSError):
+            found["state"] = shutil.disk_usage(self._config.state_directory)
+        for name, usage in found.items():
             share = doctor.free_share(usage)
             if share >= self._config.disk_free_warn_share:
                 continue
@@ -104,9 +103,10 @@ class Teller:
         dispatcher: Dispatcher,
         record: Iterable[str | None],
         queue: Queue,
+        silent: Mapping[str, float],
     ) -> dict[str, Any]:
         """What only the running daemon knows; ``inboxes`` is what the queue says of them, ``record`` what is wrong with
-        the record of deletions."""
+        the record of deletions, ``silent`` for how many seconds an inbox has not answered, by its name."""
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
         looks = {intake.source.name: intake for intake in intakes}
@@ -114,7 +114,8 @@ class Teller:
             "inboxes": [
                 {
                     **inbox,
-                    "state": "away" if (look := looks.get(inbox["name"])) and not look.available else "open",
+                    "state": _state(look := looks.get(inbox["name"]), inbox["name"] in silent),
+                    "silent_seconds": round(silent[inbox["name"]], 1) if inbox["name"] in silent else None,
                     "last_scan_seconds": look and look.last_scan_seconds,
                     "unreadable": look.unreadable if look else 0,
                 }
@@ -134,9 +135,8 @@ class Teller:
             },
             "workers": {"total": pool.size, "busy": pool.busy},
             "backoff": dispatcher.backoff.remaining(),
-            "problems": [
-                f"inbox {intake.source.name} cannot be opened" for intake in looks.values() if not intake.available
-            ]
+            "problems": [f"inbox {name} has not answered for {seconds:.0f} s" for name, seconds in silent.items()]
+            + [f"inbox {intake.source.name} cannot be opened" for intake in looks.values() if not intake.available]
             + [
                 f"inbox {look.source.name}: entries that cannot be read, {look.unreadable}; dicomwatchctl quarantine"
                 " names them"
@@ -163,6 +163,14 @@ class Teller:
             + [problem for problem in record if problem],
             "verification": doctor.verification(capabilities),
         }
+
+
+def _state(look: InboxIntake | None, is_silent: bool) -> str:
+    if is_silent:
+        return "silent"
+    if look is None:
+        return "open"
+    return "away" if not look.available else "open" if look.was_open else "starting"
 
 
 def _audit_head(audit: Audit) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive import manifests
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.manifest import Manifest
@@ -77,6 +78,7 @@ class Pieces:
         after_archive: AfterArchive | None = None,
         clock: FakeClock | None = None,
         bundling: Bundling | None = None,
+        answering: Inboxes | None = None,
         **changes: Any,
     ) -> None:
         self.root = root
@@ -93,6 +95,7 @@ class Pieces:
         self._after_archive = after_archive or AfterArchive(delete=True)
         self.settings = settings(**changes)
         self.bundling = bundling
+        self.answering = answering or AlwaysAnswering()
         self.fatal: Fatal | None = None
         self.queue: Queue
         self.start()
@@ -103,7 +106,7 @@ class Pieces:
         self.parts = Parts(
             self._plan(),
             Archive(ARCHIVE_ID, self.store, self.catalogue, bundling=self.bundling),
-            Surroundings(self.clock, Random(1), self.log, InlineWorkers(), self._on_fatal),
+            Surroundings(self.clock, Random(1), self.log, InlineWorkers(), self._on_fatal, inboxes=self.answering),
         )
         self.queue = self.parts.queue
         self.context, self.dispatcher = self.parts.context, self.parts.dispatcher

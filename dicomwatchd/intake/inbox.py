@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
 from dicomwatchd import markers
-from dicomwatchd.errors import SourceChanged, Transient
+from dicomwatchd.answering import AlwaysAnswering, Inboxes
+from dicomwatchd.errors import SourceChanged, Stopping, Transient
 from dicomwatchd.intake.mounts import Mounts, root_of
 from dicomwatchd.intake.own_trees import OwnTrees, arrivals
 from dicomwatchd.intake.presence import Presence
@@ -30,7 +33,7 @@ from dicomwatchd.intake.unreadable import (
 )
 from dicomwatchd.localfiles import WriterPresent, open_root
 from dicomwatchd.model import FileState, Uid
-from dicomwatchd.ports import Clock, Log
+from dicomwatchd.ports import Clock, DiskUsage, Log
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Root, Source, identity_of
 from dicomwatchd.queue.upgrade import OLD_FAULT
@@ -47,6 +50,7 @@ UNREAD_LIMIT = 1000
 Work = Callable[[int, Callable[[], None]], None]
 #: Pause after the queue could not be written.
 TROUBLE_SECONDS = 5.0
+DISK_LOOK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class InboxIntake:
         on_news: Callable[[], None],
         mend: Callable[[], None] = lambda: None,
         mended_root: tuple[int, int] | None = None,
+        inboxes: Inboxes | None = None,
     ) -> None:
         """``mend`` puts back what lies aside in the inbox; it is called when the inbox comes back, or another folder
         stands in its place, before anything is looked at; ``mended_root`` is the folder that needs it no more, as
@@ -92,6 +97,10 @@ class InboxIntake:
         self._on_news = on_news
         self._mend = mend
         self._mend_soon = False
+        self._inboxes: Inboxes = inboxes or AlwaysAnswering()
+        self._next_disk_look = 0.0
+        #: What `shutil.disk_usage` last said of the inbox; None if it could not be asked.
+        self.disk: DiskUsage | None = None
         self._globs = Globs(settings.include, settings.exclude)
         self._settling = Settling(settings.settle_seconds, trust_ctime=settings.trust_ctime)
         self._hints_lock = threading.Lock()
@@ -155,6 +164,11 @@ class InboxIntake:
         return not self._presence.is_away
 
     @property
+    def was_open(self) -> bool:
+        """Whether the inbox could be opened since the start, and what lay aside in it is back."""
+        return self._presence.was_seen
+
+    @property
     def holds(self) -> bool:
         """Whether a study with files of this inbox has to wait for it. One that was removed, and has stayed so, has no
         files; one that cannot be opened, or does not answer, may have."""
@@ -188,6 +202,8 @@ class InboxIntake:
             beat()
             try:
                 pause = self.step(beat)
+            except Stopping:
+                return
             except Transient as error:
                 # What was found and could not be put on the queue is found again by the next look.
                 self._log.warning(
@@ -210,8 +226,18 @@ class InboxIntake:
 
     def step(self, beat: Callable[[], None] = lambda: None) -> float:
         """Do everything that is due; returns the seconds until something may be due again."""
+
+        def alive() -> None:
+            beat()
+            self._inboxes.beat()
+
+        with self._inboxes.of_its_own(self.source.source_id):
+            return self._step(alive)
+
+    def _step(self, beat: Callable[[], None]) -> float:
         try:
             root_fd = self._open()
+            beat()  # after hours at a share that did not answer nobody may want the rest any more
         except OSError as error:
             self._presence.away(error)
             if not self._presence.is_removed:
@@ -252,12 +278,21 @@ class InboxIntake:
             self._mend_soon = False
             self._mend()
             self._next_scan = 0.0
+        self._look_at_the_disk(root_fd)
         if self._clock.monotonic() >= self._next_scan:
             self._scan(root_fd, beat)
         self._follow_hints(root_fd, beat)
-        self._confirm_quiet(root_fd)
+        self._confirm_quiet(root_fd, beat)
         while self._asked:
             self._asked.popleft()(root_fd, beat)
+
+    def _look_at_the_disk(self, root_fd: int) -> None:
+        if self._clock.monotonic() < self._next_disk_look:
+            return
+        self._next_disk_look = self._clock.monotonic() + DISK_LOOK_SECONDS
+        self.disk = None
+        with suppress(OSError):
+            self.disk = shutil.disk_usage(root_fd)
 
     def _scan(self, root_fd: int, beat: Callable[[], None]) -> None:
         began = self._clock.monotonic()
@@ -319,7 +354,7 @@ class InboxIntake:
         if hints:
             self._flush()
 
-    def _confirm_quiet(self, root_fd: int) -> None:
+    def _confirm_quiet(self, root_fd: int, beat: Callable[[], None]) -> None:
         """Before a study counts as quiet, its own directories are looked at once more: a lost event, or a backlog of
         them, must not close a study whose slices are still coming."""
         began = self._clock.now()
@@ -330,7 +365,8 @@ class InboxIntake:
             began = self._last_scan_began
         else:
             for parent in sorted({d for directories in nearly.values() for d in directories}):
-                self._look_again(root_fd, parent, lambda: None)
+                self._look_again(root_fd, parent, beat)
+                beat()
             self._flush()
         held = [
             uid

@@ -17,6 +17,7 @@ class Presence:
     def __init__(self, inbox: str, log: Log, root: tuple[int, int] | None) -> None:
         self._inbox, self._log = inbox, log
         self._root = root
+        self.was_seen = root is not None
         self.is_away = False
         #: There is no such folder any more, as opposed to one that cannot be opened.
         self.is_removed = False
@@ -40,7 +41,7 @@ class Presence:
         is_known = self._root is not None
         replaced = is_known and root != self._root
         back, self._root, self.is_away = self.is_away, root, False
-        self.is_removed = False
+        self.is_removed, self.was_seen = False, True
         if replaced:
             self._log.warning(
                 "intake-replaced",

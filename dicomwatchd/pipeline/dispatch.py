@@ -15,6 +15,7 @@ from dicomwatchd.errors import (
     ClaimLost,
     DicomwatchdError,
     Fatal,
+    InboxSilent,
     Permanent,
     SourceChanged,
     Stopping,
@@ -175,7 +176,7 @@ class Dispatcher:
     def _send_early(self) -> None:
         try:
             self._early.round(self._lane())
-        except Stopping:
+        except (Stopping, InboxSilent):
             return
         except Transient as error:
             self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
@@ -233,6 +234,9 @@ class Dispatcher:
             return  # the study is arriving again
         except Stopping:
             self._give_back(claim, not_before=0.0, attempts=claim.attempts, code="stopping", reason="")
+        except InboxSilent as error:
+            # It is claimed again when its inbox answers, and not before.
+            self._give_back(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
         except Transient as error:
             self._try_later(claim, error, slot.began)
         except Permanent as error:

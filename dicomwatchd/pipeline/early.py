@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from dicomwatchd.errors import DicomwatchdError, Fatal, SourceChanged, Stopping, Transient
+from dicomwatchd.errors import DicomwatchdError, Fatal, InboxSilent, SourceChanged, Stopping, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import sending
 from dicomwatchd.pipeline.sending import Packing, Parcel
@@ -67,6 +67,8 @@ class EarlySender:
                 self._study, self._leaving = study_uid, False
             try:
                 sent += self._send_study(study_uid, run)
+            except InboxSilent:
+                continue  # what lies elsewhere can be sent all the same
             finally:
                 with self._condition:
                     self._study = None
@@ -138,7 +140,11 @@ class EarlySender:
         return until > self._context.clock.monotonic()
 
     def _wanted(self, file: LocalFile) -> bool:
-        return file.file_id not in self._left_alone and self._context.sends_early(source_of(file, self._context))
+        return (
+            file.file_id not in self._left_alone
+            and file.source_id not in self._context.inboxes.silent()
+            and self._context.sends_early(source_of(file, self._context))
+        )
 
     def _goes_on(self) -> bool:
         return not self._leaving and self._may_go_on()
@@ -155,6 +161,8 @@ class EarlySender:
                     if isinstance(outcome, DicomwatchdError) and sending.concerns_all(outcome):
                         failed.append(outcome)  # at once: what is next must not meet it too
                 return outcomes
+            except InboxSilent:
+                raise
             except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
                 return [(file, error) for file in parcel.files]
 
@@ -173,7 +181,7 @@ class EarlySender:
                             sent = []
                     case SourceChanged():
                         self._context.look_again(file.source_id, file.dir)
-                    case Stopping() | None:
+                    case Stopping() | InboxSilent() | None:
                         pass
                     case error:
                         self._leave_alone(file, error)

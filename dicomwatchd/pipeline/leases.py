@@ -7,6 +7,7 @@ start, and when the operator asks for the study again; never in a loop.
 
 from __future__ import annotations
 
+from dicomwatchd.answering import Inboxes
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import WriterPresent, read_lease
 from dicomwatchd.pipeline.local import Folders
@@ -19,11 +20,11 @@ REASON = "archived; kept because no read lease is to be had, so that a program t
 SAMPLE = 100
 
 
-def lease_on(source: Source, file: LocalFile) -> bool | None:
+def lease_on(source: Source, file: LocalFile, inboxes: Inboxes | None = None) -> bool | None:
     """Whether a read lease is to be had on this file now; None where that cannot be told, since the file is another
     one, cannot be opened, or is open for writing somewhere."""
     try:
-        with Folders() as folders, folders.opened(source, file) as (_, fd), read_lease(fd) as leased:
+        with Folders(inboxes) as folders, folders.opened(source, file) as (_, fd), read_lease(fd) as leased:
             return leased
     except (SourceChanged, Unarchivable, Transient, WriterPresent):
         return None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive.store import Buffer, Content
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import KeptOpen, NotRegular, identity, open_directory, open_root, regular_file
@@ -17,6 +18,8 @@ from dicomwatchd.queue.rows import LocalFile, Source
 
 #: Small enough to be in the processor's cache still when it is hashed.
 CHUNK_BYTES = 1 << 18
+#: Read in one go. A share that gives a megabyte a second to all who ask shows in between that it answers.
+PIECE_BYTES = 1 << 20
 
 
 def require(fd: int, expected: FileIdentity) -> None:
@@ -31,48 +34,63 @@ def content_of(folders: Folders, source: Source, file: LocalFile, in_memory_up_t
     A small file is read once, and that buffer is hashed and sent. A large one is hashed here and read again while
     it is sent; the store compares the digest of what it sends with this one.
     """
+    inboxes = folders.inboxes
     with folders.opened(source, file) as (_, fd):
         size = file.identity.size_bytes
         if size <= in_memory_up_to:
-            with _translated():
-                data = read_exactly(fd, 0, size)
-            require(fd, file.identity)
+            with inboxes.at(source.source_id), _translated():
+                data = read_exactly(fd, 0, size, inboxes.beat)
+                require(fd, file.identity)
             yield Buffer.of(data)
         else:
-            with _translated():
-                digest = Digest(sha256_of(fd, size), size)
+            with inboxes.at(source.source_id), _translated():
+                digest = Digest(sha256_of(fd, size, inboxes.beat), size)
+                require(fd, file.identity)
+            yield _OpenFile(fd, digest, source.source_id, inboxes)
+        with inboxes.at(source.source_id):
             require(fd, file.identity)
-            yield _OpenFile(fd, digest)
-        require(fd, file.identity)
 
 
 class Folders(KeptOpen):
     """Opens files of the queue one after the other. The directory of the last one stays open: most often the next is in
     it too, and a file's identity says whether it is still the one that was meant. To be left as a context.
 
-    Raises SourceChanged when a file is gone or another one, Unarchivable when it may not be read, Transient otherwise.
+    Raises SourceChanged when a file is gone or another one, Unarchivable when it may not be read, InboxSilent when its
+    inbox does not answer, Transient otherwise.
     """
+
+    def __init__(self, inboxes: Inboxes | None = None) -> None:
+        super().__init__()
+        self.inboxes: Inboxes = inboxes or AlwaysAnswering()
 
     @contextmanager
     def opened(self, source: Source, file: LocalFile) -> Iterator[tuple[int, int]]:
         """(directory descriptor, file descriptor) of a file that is what it was."""
-        with ExitStack() as stack:
-            with _translated():
+        stack = ExitStack()
+        try:
+            with self.inboxes.at(source.source_id), _translated():
                 directory_fd = self._directory(source, file)
                 fd = stack.enter_context(regular_file(directory_fd, file.name))
                 require(fd, file.identity)
             yield directory_fd, fd
+        finally:
+            with self.inboxes.at(source.source_id, leaving=True):  # to close a file is a question, too
+                stack.close()
 
     def read(self, source: Source, file: LocalFile, room: memoryview) -> None:
         """Fill ``room``, which is as long as the file, from the descriptor that was checked before and after."""
-        with _translated(), regular_file(self._directory(source, file), file.name) as fd:
+        with (
+            self.inboxes.at(source.source_id),
+            _translated(),
+            regular_file(self._directory(source, file), file.name) as fd,
+        ):
             require(fd, file.identity)
-            fill(fd, 0, room)
+            fill(fd, 0, room, self.inboxes.beat)
             require(fd, file.identity)
 
     def require_unchanged(self, source: Source, file: LocalFile) -> None:
         """The name stands for the same file as before, and that is what it was."""
-        with _translated():
+        with self.inboxes.at(source.source_id), _translated():
             found = os.stat(file.name, dir_fd=self._directory(source, file), follow_symlinks=False)
         if FileIdentity.of(found) != file.identity:
             raise SourceChanged("the file has changed since it was taken up")
@@ -94,23 +112,30 @@ class Folders(KeptOpen):
 class _OpenFile:
     fd: int
     digest: Digest
+    source_id: int
+    inboxes: Inboxes
 
     def read(self, offset: int, length: int) -> bytes:
-        with _translated():
-            return read_exactly(self.fd, offset, length)
+        with self.inboxes.at(self.source_id), _translated():
+            return read_exactly(self.fd, offset, length, self.inboxes.beat)
 
     def fill(self, offset: int, room: memoryview) -> None:
-        with _translated():
-            fill(self.fd, offset, room)
+        with self.inboxes.at(self.source_id), _translated():
+            fill(self.fd, offset, room, self.inboxes.beat)
 
 
-def read_exactly(fd: int, offset: int, length: int) -> bytes:
-    first = os.pread(fd, length, offset)
+def _nothing() -> None: ...
+
+
+def read_exactly(fd: int, offset: int, length: int, alive: Callable[[], None] = _nothing) -> bytes:
+    """``alive`` is called after each piece."""
+    first = os.pread(fd, min(length, PIECE_BYTES), offset)
     if len(first) == length:
         return first
     parts, have = [first], len(first)
     while have < length:
-        part = os.pread(fd, length - have, offset + have)
+        alive()
+        part = os.pread(fd, min(length - have, PIECE_BYTES), offset + have)
         if not part:
             raise SourceChanged("the file has become shorter while it was read")
         parts.append(part)
@@ -118,24 +143,28 @@ def read_exactly(fd: int, offset: int, length: int) -> bytes:
     return b"".join(parts)
 
 
-def fill(fd: int, offset: int, room: memoryview) -> None:
+def fill(fd: int, offset: int, room: memoryview, alive: Callable[[], None] = _nothing) -> None:
     """As `read_exactly`, into memory that is there: fresh memory costs the kernel more than the reading does."""
     filled = 0
     while filled < len(room):
-        count = os.preadv(fd, [room[filled:]], offset + filled)
+        if filled:
+            alive()
+        count = os.preadv(fd, [room[filled : filled + PIECE_BYTES]], offset + filled)
         if not count:
             raise SourceChanged("the file has become shorter while it was read")
         filled += count
 
 
-def sha256_of(fd: int, size_bytes: int) -> str:
-    """SHA-256 of an open file's first ``size_bytes``, in lower-case hex, in flat memory."""
+def sha256_of(fd: int, size_bytes: int, alive: Callable[[], None] = _nothing) -> str:
+    """SHA-256 of an open file's first ``size_bytes``, in lower-case hex, in flat memory. ``alive`` is called after each
+    piece."""
     digest = hashlib.sha256()
     room = memoryview(bytearray(min(CHUNK_BYTES, size_bytes)))
     for offset in range(0, size_bytes, CHUNK_BYTES):
         chunk = room[: size_bytes - offset]
         fill(fd, offset, chunk)
         digest.update(chunk)
+        alive()
     return digest.hexdigest()
 
 

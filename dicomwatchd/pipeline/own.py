@@ -11,6 +11,7 @@ from collections.abc import Callable
 from itertools import groupby
 
 from dicomwatchd import markers
+from dicomwatchd.answering import Inboxes
 from dicomwatchd.archive.store import Standing
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import open_root
@@ -24,16 +25,21 @@ REASON = "it is the archive's own object, seen under another path: a mount, a li
 
 
 def among(
-    files: list[LocalFile], run: Map, source: Callable[[LocalFile], Source], standing: Stands | None
+    files: list[LocalFile],
+    run: Map,
+    source: Callable[[LocalFile], Source],
+    standing: Stands | None,
+    inboxes: Inboxes,
 ) -> list[LocalFile]:
     """Those that are no copies of what the archive holds but the archive itself: by the mark of the tree that they lie
     in, or because the object is this very file."""
 
     def look(group: list[LocalFile]) -> list[LocalFile]:
         first = source(group[0])
-        if in_own_tree(first, group[0].dir):
-            return group
-        return [] if standing is None else [file for file in group if _is_object(first, file, standing)]
+        with inboxes.at(first.source_id):
+            if in_own_tree(first, group[0].dir):
+                return group
+            return [] if standing is None else [file for file in group if _is_object(first, file, standing)]
 
     groups = [list(group) for _, group in groupby(files, key=lambda file: (file.source_id, file.dir))]
     return [file for found in run(look, groups) for file in found]

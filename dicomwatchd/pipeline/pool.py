@@ -53,13 +53,18 @@ class Pool:
         *,
         began: Callable[[str], None] = lambda _: None,
         beat: Callable[[str], None] = lambda _: None,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
+        """``ended`` is called by a worker that has come to the end of an item, however it has."""
         self._condition = threading.Condition()
         self._lanes: deque[_Lane] = deque()
         self._closed = False
         self._draining = False
         self._began = began
         self._beat = beat
+        self._ended = ended
+        self._at: dict[str, Future[Any]] = {}
+        self._given_up: set[str] = set()
         self._pace = pace
         self._threads: list[threading.Thread] = []
         self._idle = 0
@@ -98,12 +103,32 @@ class Pool:
     def draining(self) -> bool:
         return self._draining
 
+    def give_up(self, name: str, error: Exception, still: Callable[[], bool] = lambda: True) -> None:
+        """The worker of this name waits for something that may never come: whoever waits for its item gets the
+        error, and another worker is begun in its place when there is something to do. ``still``: whether that is so of
+        the item that it is at now, since it may just have come back. Unknown names are no fault. When it comes back, it
+        is a worker like the others again."""
+        with self._condition:
+            future = self._at.get(name)
+            if future is None or name in self._given_up or not still():
+                return
+            self._given_up.add(name)
+            self.busy -= 1
+            if self._lanes and self._present < self._pace.limit:
+                self._begin()
+            future.set_exception(error)
+
+    @property
+    def _present(self) -> int:
+        return len(self._threads) - len(self._given_up)
+
     def close(self) -> None:
         with self._condition:
             self._draining = self._closed = True
             self._condition.notify_all()
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive() and thread.name not in self._given_up:
+                thread.join(0.1)
 
     def _submit(self, lane: _Lane, task: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -112,7 +137,7 @@ class Pool:
                 self._lanes.append(lane)
             lane.tasks.append((future, task))
             self._waiting += 1
-            if self._waiting > self._idle and len(self._threads) < self._pace.limit:
+            if self._waiting > self._idle and self._present < self._pace.limit:
                 self._begin()
             else:
                 self._condition.notify()
@@ -144,16 +169,27 @@ class Pool:
                     self._lanes.append(lane)  # at the end of the row: the other lanes come first
                 self.busy += 1
             self._beat(name)
-            try:
-                # False: the lane was left before it began. Once it has begun, its lane waits for its end.
-                result = task() if future.set_running_or_notify_cancel() else None
-            except BaseException as error:  # noqa: BLE001  handed to whoever waits for the result
-                future.set_exception(error)
-            else:
-                if not future.cancelled():
-                    future.set_result(result)
+            result, failure = None, None
+            # False: the lane was left before it began. Once it has begun, its lane waits for its end.
+            if future.set_running_or_notify_cancel():
+                with self._condition:
+                    self._at[name] = future
+                try:
+                    result = task()
+                except BaseException as error:  # noqa: BLE001  handed to whoever waits for the result
+                    failure = error
             with self._condition:
-                self.busy -= 1
+                self._at.pop(name, None)
+                was_given_up = name in self._given_up
+                self._given_up.discard(name)
+                if not was_given_up:
+                    self.busy -= 1
+            self._ended()
+            if failure is not None and not was_given_up:
+                future.set_exception(failure)
+            elif not (was_given_up or future.cancelled()):
+                future.set_result(result)
+            with self._condition:
                 self._pace.finished(more=bool(self._lanes))
 
 

@@ -189,14 +189,16 @@ def delete_on_proof(
     now: float,
     needs_lease: bool = False,
     standing: Callable[[os.stat_result], Standing] | None = None,
+    still_wanted: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was
-    taken meanwhile). ``standing`` says what it is to the object, where objects are files too. Raises LeaseRefused,
-    before anything is touched, where ``needs_lease`` and none is to be had; Itself when the file is the very object;
-    Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a file cannot be put back now,
-    Transient when the file system fails otherwise.
+    taken meanwhile). ``standing`` says what it is to the object, where objects are files too. ``still_wanted`` is a
+    sign of life, and raises where nobody waits for this any more, as after hours at a share that did not answer; it is
+    asked last before the unlink. Raises LeaseRefused, before anything is touched, where ``needs_lease`` and none is to
+    be had; Itself when the file is the very object; Permanent (code "cannot-delete") when the daemon may not delete
+    here, LeftAside when a file cannot be put back now, Transient when the file system fails otherwise.
     """
     if not _is_fresh(proof.verified_at, now):
         return "the proof is too old"
@@ -211,7 +213,9 @@ def delete_on_proof(
                     return "changed before it was set aside"
                 _require_apart(fd, standing)
                 with set_aside(places, source.path, file.dir, file.name, directory_fd) as aside:
-                    why_kept = _unlink_if_same(fd, aside, directory_fd, file.name, proof, leased, standing)
+                    why_kept = _unlink_if_same(
+                        fd, aside, directory_fd, file.name, proof, leased, standing, still_wanted
+                    )
                 if why_kept is not None:
                     return why_kept
                 undisturbed = _undisturbed(fd, proof, leased)
@@ -243,13 +247,15 @@ def _unlink_if_same(
     proof: DeletionProof,
     leased: bool,
     standing: Callable[[os.stat_result], Standing] | None,
+    still_wanted: Callable[[], None],
 ) -> str | None:
     """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
     try:
         if standing is not None and standing(os.fstat(fd)) is not Standing.APART:
             raise Itself
-        why_kept = _differs(fd, aside, proof, leased)
+        why_kept = _differs(fd, aside, proof, leased, still_wanted)
         if why_kept is None:
+            still_wanted()
             os.unlink(aside.name, dir_fd=aside.fd)  # the one deletion of a patient's file
             return None
     except BaseException:
@@ -268,7 +274,7 @@ def _require_apart(fd: int, standing: Callable[[os.stat_result], Standing] | Non
             raise Transient("an object is not there any more", code="object-lost")
 
 
-def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str | None:
+def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool, alive: Callable[[], None]) -> str | None:
     """Why what was set aside is not what the archive holds, or None if it is, byte for byte."""
     before = identity(fd)
     if not before.same_but_ctime(proof.identity):
@@ -276,7 +282,7 @@ def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool) -> str |
     found = os.stat(aside.name, dir_fd=aside.fd, follow_symlinks=False)
     if (found.st_dev, found.st_ino) != (before.dev, before.inode):
         return "replaced while it was set aside"
-    if sha256_of(fd, proof.size_bytes) != proof.sha256:
+    if sha256_of(fd, proof.size_bytes, alive) != proof.sha256:
         return "its content is not what was archived"
     if identity(fd) != before:
         return "changed while it was compared"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, groupby
 
+from dicomwatchd.answering import AlwaysAnswering, Inboxes
+from dicomwatchd.errors import InboxSilent
 from dicomwatchd.localfiles import ASIDE, directory, open_root
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside, Places
@@ -59,15 +62,18 @@ def delete(
     standing: Stands | None = None,
     alive: Callable[[], None] = lambda: None,
     may_go: Callable[[LocalFile], bool] = lambda _: True,
+    inboxes: Inboxes | None = None,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
     and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
     file set aside could not be put back. A file that ``needs_lease`` is left out where none is to be had. ``standing``
     says what a local file is to its object, where objects are files as well (see ObjectStore.standing). ``alive`` is
     called by whoever works, before each file: saving what was written too late may take minutes. ``may_go`` is asked
-    once more right before a file is touched: whoever asked for its deletion may have taken that back. Raises NoProof,
-    Transient, ClaimLost."""
-    outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease))
+    once more right before a file is touched: whoever asked for its deletion may have taken that back. How the
+    deletions ended that were given up because their inbox does not answer is left open: the disk tells, when it can be
+    asked. Raises NoProof, Transient, ClaimLost, InboxSilent."""
+    inboxes = inboxes or AlwaysAnswering()
+    outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease, inboxes))
     if outcome.unleased:
         left_out = {file.file_id for file in outcome.unleased}
         files = [file for file in files if file.file_id not in left_out]
@@ -77,10 +83,14 @@ def delete(
     authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])
     proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]
 
+    def still_wanted() -> None:
+        alive()
+        inboxes.beat()
+
     def one(
         folders: Folders, places: Places, file: LocalFile, proof: DeletionProof
     ) -> tuple[LocalFile, str | Exception | None]:
-        alive()
+        still_wanted()
         try:
             if not may_go(file):
                 return file, TakenBack()
@@ -93,16 +103,26 @@ def delete(
                 now=clock.now(),
                 needs_lease=needs_lease(file),
                 standing=None if standing is None else partial(standing, file),
+                still_wanted=still_wanted,
             )
+        except InboxSilent:
+            raise
         except Exception as error:  # noqa: BLE001  an outcome like another: how the others ended must not be forgotten
             return file, error
 
     def some(handful: list[tuple[LocalFile, DeletionProof]]) -> list[tuple[LocalFile, str | Exception | None]]:
         first, _ = handful[0]
-        if in_own_tree(source(first), first.dir):
-            return [(file, Itself()) for file, _ in handful]
-        with Folders() as folders, Places() as places:
-            return [one(folders, places, file, proof) for file, proof in handful]
+        with inboxes.at(first.source_id):
+            if in_own_tree(source(first), first.dir):
+                return [(file, Itself()) for file, _ in handful]
+            with Folders(inboxes) as folders, Places() as places:
+                return [one(folders, places, file, proof) for file, proof in handful]
+
+    def as_it_is_now(file: LocalFile) -> LocalFile:
+        try:
+            return inboxes.call(file.source_id, lambda: _as_it_is_now(source(file), file))
+        except InboxSilent:
+            return file
 
     first_error: Exception | None = None
     unfinished = {file.file_id for file, _ in proofs}
@@ -117,18 +137,21 @@ def delete(
             elif isinstance(result, LeaseRefused):
                 refused.append(file)
             elif isinstance(result, Itself):
-                outcome.own.append(_as_it_is_now(source(file), file))
+                outcome.own.append(as_it_is_now(file))
             elif isinstance(result, TakenBack):
                 outcome.untouched.append(file)
             else:
                 first_error = first_error or result
                 if isinstance(result, LeftAside):
                     left_aside(file.source_id)
-                outcome.untouched.append(_as_it_is_now(source(file), file))
+                outcome.untouched.append(as_it_is_now(file))
+    except InboxSilent:
+        unfinished.clear()  # nobody knows yet
+        raise
     finally:
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
         # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
-        _tidy_after(outcome, source)
+        _tidy_after(outcome, source, inboxes)
         deletions.purged(claim.study_uid, outcome.deleted, outcome.kept, [*outcome.untouched, *refused, *outcome.own])
         outcome.unleased.extend(refused)
     if first_error is not None:
@@ -154,13 +177,17 @@ def _handfuls(
 
 
 def _without_lease(
-    files: list[LocalFile], run: Map, source: Callable[[LocalFile], Source], needs_lease: Callable[[LocalFile], bool]
+    files: list[LocalFile],
+    run: Map,
+    source: Callable[[LocalFile], Source],
+    needs_lease: Callable[[LocalFile], bool],
+    inboxes: Inboxes,
 ) -> list[LocalFile]:
     """Those that need a lease and get none: found before they are put on record, so that a file that is kept for good
     leaves no trail of deletions that did not happen."""
 
     def look(file: LocalFile) -> tuple[LocalFile, bool | None]:
-        return file, lease_on(source(file), file)
+        return file, lease_on(source(file), file, inboxes)
 
     return [file for file, leased in run(look, [file for file in files if needs_lease(file)]) if leased is False]
 
@@ -182,12 +209,13 @@ def _as_it_is_now(source: Source, file: LocalFile) -> LocalFile:
     return replace(file, identity=found) if found.same_but_ctime(file.identity) else file
 
 
-def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source]) -> None:
-    touched: dict[bytes, set[bytes]] = {}
+def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source], inboxes: Inboxes) -> None:
+    touched: dict[Source, set[bytes]] = {}
     for file in (*outcome.deleted, *(file for file, _ in outcome.kept), *outcome.untouched):
-        touched.setdefault(source(file).path, set()).add(file.dir)
-    for root, directories in touched.items():
-        tidy(root, directories)
+        touched.setdefault(source(file), set()).add(file.dir)
+    for found, directories in touched.items():
+        with suppress(InboxSilent):
+            inboxes.call(found.source_id, partial(tidy, found.path, directories))
 
 
 def tidy(root: bytes, directories: Iterable[bytes]) -> None:

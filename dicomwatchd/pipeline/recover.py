@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
+from dicomwatchd.answering import AlwaysAnswering, Inboxes
+from dicomwatchd.errors import InboxSilent
 from dicomwatchd.localfiles import ASIDE, directory, make_directories, open_root
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, put_back
@@ -27,17 +30,18 @@ class Recovered:
     root: tuple[int, int] | None = None
 
 
-def bring_back(source: Source, log: Log) -> Recovered:
+def bring_back(source: Source, log: Log, alive: Callable[[], None] = lambda: None) -> Recovered:
     """Put everything that lies aside in this source back to where it came from.
 
-    Goes by what lies on the disk alone, so it works with a lost state database too. Nothing is overwritten.
+    Goes by what lies on the disk alone, so it works with a lost state database too. Nothing is overwritten. ``alive``
+    is called before each folder.
     """
     try:
         root_fd = open_root(source.path)
     except OSError as error:
         log.warning("recover-away", "the inbox cannot be opened", inbox=source.name, errno=error.errno)
         return Recovered(0, 0)
-    search = _Search(log, source.name)
+    search = _Search(log, source.name, alive)
     try:
         found = os.fstat(root_fd)
         search.below(root_fd)
@@ -53,24 +57,35 @@ def bring_back(source: Source, log: Log) -> Recovered:
     return Recovered(search.restored, search.left, (found.st_dev, found.st_ino))
 
 
-def conclude(deletions: Deletions, unavailable: set[int]) -> list[PendingDeletion]:
+def conclude(deletions: Deletions, unavailable: set[int], inboxes: Inboxes | None = None) -> list[PendingDeletion]:
     """After `bring_back`: write down how each authorised deletion ended that a crash has left open. Those of sources
-    that cannot be opened are returned: they wait for their inbox."""
+    that cannot be opened, or do not answer, are returned: they wait for their inbox."""
     pending = deletions.asides()
-    conclude_these(deletions, [one for one in pending if one.source_id not in unavailable])
-    return [one for one in pending if one.source_id in unavailable]
+    left = conclude_these(deletions, [one for one in pending if one.source_id not in unavailable], inboxes)
+    return [*left, *(one for one in pending if one.source_id in unavailable)]
 
 
-def conclude_these(deletions: Deletions, pending: Iterable[PendingDeletion]) -> None:
-    places: dict[tuple[bytes, bytes], list[PendingDeletion]] = {}
+def conclude_these(
+    deletions: Deletions, pending: Iterable[PendingDeletion], inboxes: Inboxes | None = None
+) -> list[PendingDeletion]:
+    """Write down how these ended. Those of inboxes that do not answer are returned: nobody can tell yet."""
+    inboxes = inboxes or AlwaysAnswering()
+    left: list[PendingDeletion] = []
+    places: dict[tuple[int, bytes, bytes], list[PendingDeletion]] = {}
     for one in pending:
-        places.setdefault((one.source_path, one.dir), []).append(one)
-    for (root, parent), these in places.items():
-        place = _look(root, parent)
+        places.setdefault((one.source_id, one.source_path, one.dir), []).append(one)
+    for (source_id, root, parent), these in places.items():
+        try:
+            place = inboxes.call(source_id, partial(_look, root, parent))
+        except InboxSilent:
+            left += these
+            continue
         for one in these:
             deletions.concluded(one, *_ending(one, place))
-    for root in dict.fromkeys(root for root, _ in places):
-        tidy(root, {parent for other, parent in places if other == root})
+    for source_id, root in dict.fromkeys((source_id, root) for source_id, root, _ in places):
+        with suppress(InboxSilent):
+            inboxes.call(source_id, partial(tidy, root, {d for _, other, d in places if other == root}))
+    return left
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +153,15 @@ def _files(root_fd: int, parent: bytes) -> dict[int, FileIdentity]:
 class _Search:
     """Looks through an inbox for what lies aside. What fails is counted and told; the rest goes on."""
 
-    def __init__(self, log: Log, inbox: str) -> None:
-        self._log, self._inbox = log, inbox
+    def __init__(self, log: Log, inbox: str, alive: Callable[[], None]) -> None:
+        self._log, self._inbox, self._alive = log, inbox, alive
         self.restored = self.left = 0
 
     def below(self, root_fd: int) -> None:
         todo = [b""]
         while todo:
             parent = todo.pop()
+            self._alive()
             with self._telling(), directory(root_fd, parent) as fd:
                 for name, is_directory in _entries(fd):
                     if name == ASIDE and is_directory:

@@ -138,7 +138,7 @@ def _handfuls(files: list[LocalFile], at_once: Callable[[], int]) -> Iterator[Pa
 
 def _each(files: list[LocalFile], context: Context) -> list[Outcome]:
     outcomes: list[Outcome] = []
-    with Folders() as folders:
+    with Folders(context.inboxes) as folders:
         for file in files:
             last = outcomes[-1][1] if outcomes else None
             if isinstance(last, DicomwatchdError) and concerns_all(last):
@@ -176,7 +176,10 @@ def _bundle(files: list[LocalFile], context: Context) -> list[Outcome]:
     sizes = [file.identity.size_bytes for file in files]
     outcomes: dict[int, Place | DicomwatchdError] = {}
     members: list[tuple[LocalFile, Member]] = []
-    with context.archive.memory.held(sum(map(bundles.member_bytes, sizes)) + bundles.END_BYTES), Folders() as folders:
+    with (
+        context.archive.memory.held(sum(map(bundles.member_bytes, sizes)) + bundles.END_BYTES),
+        Folders(context.inboxes) as folders,
+    ):
         bundle = Bundle(sizes)
         for file in files:
             try:
@@ -217,7 +220,7 @@ def _take_over(files: list[LocalFile], there: Bundled, context: Context) -> list
     sent. The receipt is computed from the bytes that were read, as it is from those that are sent otherwise."""
     outcomes: dict[int, Outcome] = {}
     of_bundle: dict[str, list[tuple[LocalFile, ManifestInstance]]] = {}
-    with Folders() as folders:
+    with Folders(context.inboxes) as folders:
         for file in files:
             try:
                 item = there.instances.get(_content(folders, file, context))
@@ -234,7 +237,7 @@ def _take_over(files: list[LocalFile], there: Bundled, context: Context) -> list
             continue  # the bundle is not there, or cannot be read: what was in it is sent again
         except DicomwatchdError as error:
             outcomes |= {file.file_id: (file, error) for file, _ in found}
-    with Folders() as folders:
+    with Folders(context.inboxes) as folders:
         return [outcomes.get(file.file_id) or _one(folders, file, context) for file in files]
 
 

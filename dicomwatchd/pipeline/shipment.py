@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 
+from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive import evidence
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.bundle import Span
@@ -72,6 +73,8 @@ class Context:
     at_once: Callable[[], int] = lambda: 1
     #: Whether files of this source are sent while their study still arrives.
     sends_early: Callable[[Source], bool] = lambda _: True
+    #: Whoever touches a source's folder says so, or has it done: it may be one that does not answer.
+    inboxes: Inboxes = field(default_factory=AlwaysAnswering)
     #: Why no local file may be deleted now, in plain words; None where nothing speaks against it.
     stops_deleting: Callable[[], str | None] = lambda: None
 

@@ -14,6 +14,7 @@ from dicomwatchd.errors import (
     ClaimLost,
     DicomwatchdError,
     Fatal,
+    InboxSilent,
     Permanent,
     RevisionConflict,
     SourceChanged,
@@ -83,7 +84,9 @@ def _conclude_the_last_one(claim: Claim, context: Context) -> None:
     """How the deletions of an earlier shipment ended may not have got on record, if the state could not be written:
     the disk still tells. Nobody else is at these files, since nobody else has the claim."""
     if pending := context.deletions.asides(claim.study_uid):
-        recover.conclude_these(context.deletions, pending)
+        left = recover.conclude_these(context.deletions, pending, context.inboxes)
+        if left:
+            raise InboxSilent("an inbox does not answer")
         for one in pending:
             context.look_again(one.source_id, one.dir)
 
@@ -239,7 +242,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
         recorded = fresh.recorded(recorded, shipment, context)
         to_delete: list[LocalFile] = []
         to_keep: dict[float | None, list[LocalFile]] = {}
-        objects = own.among(files, shipment.run, lambda file: source_of(file, context), standing)
+        objects = own.among(files, shipment.run, lambda file: source_of(file, context), standing, context.inboxes)
         _keep_own(objects, shipment, context)
         left_out = {file.file_id for file in objects}
         for file in files:
@@ -269,6 +272,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
             may_go=lambda file: (due_at := _due_at(file, context)) is not None and due_at <= now(),
             needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
             standing=standing,
+            inboxes=context.inboxes,
         )
         _keep_own(outcome.own, shipment, context)
         _keep_unleased(outcome.unleased, shipment, context)

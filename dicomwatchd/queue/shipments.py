@@ -60,6 +60,9 @@ class Shipments:
         self._database = database
         self._clock = clock
         self._announce = announce
+        #: The sources that do not answer: a study with files to be read or deleted there is not claimed. Set by whoever
+        #: knows of them.
+        self.silent: Callable[[], Collection[int]] = tuple
 
     # -- claims -----------------------------------------------------------------------------------------------
 
@@ -84,7 +87,7 @@ class Shipments:
                 row = db.execute(
                     "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid"
                     f" FROM studies WHERE {_WAITING} AND {_LINES[known_ill]}"
-                    f" AND (not_before <= ? OR not_before > ?) {which} LIMIT 1)"
+                    f" AND (not_before <= ? OR not_before > ?) {self._answering()} {which} LIMIT 1)"
                     " RETURNING study_uid, token, attempts, revision, code, blamed",
                     (now, now + LONGEST_WAIT_SECONDS),
                 ).fetchone()
@@ -95,6 +98,15 @@ class Shipments:
             moved = move(db, row["study_uid"], StudyEvent.CLAIMED, now)
         self._tell([moved])
         return Claim(Uid(row["study_uid"]), row["token"], row["attempts"], row["revision"], row["code"], row["blamed"])
+
+    def _answering(self) -> str:
+        """A clause on a study: all of its files that a shipment would touch are where they can be asked for."""
+        if not (silent := self.silent()):
+            return ""
+        return (
+            " AND NOT EXISTS (SELECT 1 FROM files f WHERE f.study_uid = studies.study_uid"
+            f" AND f.state IN ('ready', 'stored', 'aside') AND f.source_id IN ({','.join(map(str, map(int, silent)))}))"
+        )
 
     def next_try_at(self, *lines: bool) -> float | None:
         """When the next queued study, or the next kept file of a study that is at rest, is due; None when there is
@@ -116,6 +128,7 @@ class Shipments:
             first, last = (
                 db.execute(
                     f"SELECT {end}(not_before) AS at FROM studies WHERE {_WAITING} AND {_LINES[known_ill]}"
+                    f"{self._answering()}"
                 ).fetchone()["at"]
                 for end in ("MIN", "MAX")
             )

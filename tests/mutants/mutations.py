@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.mutants.fairness import FAIRNESS
+from tests.mutants.inboxes import INBOXES
 
 PROOF = ("tests/unit/test_proof.py",)
 PURGE = ("tests/unit/test_purge.py",)
@@ -131,7 +132,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _check("changed before", "                if identity(fd) != proof.identity:", "                if False:"),
     _check("changed while set aside", "    if not before.same_but_ctime(proof.identity):", "    if False:"),
     _check("replaced", "    if (found.st_dev, found.st_ino) != (before.dev, before.inode):", "    if False:"),
-    _check("its content", "    if sha256_of(fd, proof.size_bytes) != proof.sha256:", "    if False:"),
+    _check("its content", "    if sha256_of(fd, proof.size_bytes, alive) != proof.sha256:", "    if False:"),
     _check("changed while compared", "    if identity(fd) != before:", "    if False:"),
     _check("a writer at the door", "    if leased and not lease_held(fd):", "    if False:"),
     _check("a difference keeps it", "        if why_kept is None:", "        if True:"),
@@ -517,7 +518,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("unchanged once it was hashed", "            require(fd, file.identity)\n            yield _OpenFile"),
             (
                 "unchanged once it was sent",
-                "            yield _OpenFile(fd, digest)\n        require(fd, file.identity)",
+                "        with inboxes.at(source.source_id):\n            require(fd, file.identity)",
             ),
         )
     ),
@@ -528,15 +529,15 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "the member is what was taken up",
                 "pipeline/local.py",
-                "            require(fd, file.identity)\n            fill(fd, 0, room)",
-                "            fill(fd, 0, room)",
+                "            require(fd, file.identity)\n            fill(fd, 0, room, self.inboxes.beat)",
+                "            fill(fd, 0, room, self.inboxes.beat)",
                 FOLDERS,
             ),
             (
                 "unchanged once it was read",
                 "pipeline/local.py",
-                "            fill(fd, 0, room)\n            require(fd, file.identity)",
-                "            fill(fd, 0, room)",
+                "            fill(fd, 0, room, self.inboxes.beat)\n            require(fd, file.identity)",
+                "            fill(fd, 0, room, self.inboxes.beat)",
                 FOLDERS,
             ),
             (
@@ -1090,6 +1091,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         )
     ),
     *(Mutation(*row) for row in FAIRNESS),
+    *(Mutation(*row) for row in INBOXES),
     *(
         Mutation(f"last look: {name}", "intake/lastlook.py", old, new, LAST_LOOK)
         for name, old, new in (

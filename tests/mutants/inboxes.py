@@ -1,0 +1,118 @@
+"""Mutants of what keeps an inbox in trouble from stopping others: rows of `mutations.Mutation`."""
+
+from __future__ import annotations
+
+ANSWERING = ("tests/unit/test_answering.py",)
+REMOUNTS = ("tests/unit/test_remounts.py",)
+ARRIVALS = ("tests/unit/test_queue_arrivals.py",)
+INTAKE = ("tests/unit/test_intake_inbox.py",)
+SCAN = ("tests/unit/test_unreadable.py",)
+CLAIMS = ("tests/unit/test_silent_inbox.py",)
+
+INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    *(
+        (f"answering: {name}", "answering.py", old, new, ANSWERING)
+        for name, old, new in (
+            ("nothing new is begun", "if refusing and source_id in self._since:", "if False:"),
+            (
+                "what was given up shows no life",
+                "            if visit.given_up:\n                raise _silent()\n\n    def silent",
+                "            pass\n\n    def silent",
+            ),
+            ("what was given up has no result", "        if visit.given_up and not leaving:", "        if False:"),
+            ("until it has ended", "                if is_late or visit.given_up:", "                if is_late:"),
+            ("others have answers", "min(waits, no_sign) > self._limit", "waits > self._limit"),
+            ("but not for ever", " or waits > PATIENCE * self._limit", ""),
+            ("an inbox's own thread", "(is_late and visit.may_be_given_up)", "is_late"),
+            (
+                "it outlives its visit",
+                "if not visit.depth and not visit.given_up:",
+                "if not visit.depth:",
+            ),
+        )
+    ),
+    (
+        "pool: what has just come back",
+        "pipeline/pool.py",
+        "name in self._given_up or not still():",
+        "name in self._given_up:",
+        ANSWERING,
+    ),
+    (
+        "pool: made up for",
+        "pipeline/pool.py",
+        "        return len(self._threads) - len(self._given_up)",
+        "        return len(self._threads)",
+        ANSWERING,
+    ),
+    (
+        "claim: only where all can be asked",
+        "queue/shipments.py",
+        "if not (silent := self.silent()):",
+        "if True:",
+        CLAIMS,
+    ),
+    (
+        "purge: given up is not untouched",
+        "pipeline/purge.py",
+        "        unfinished.clear()  # nobody knows yet\n",
+        "",
+        CLAIMS,
+    ),
+    (
+        "deletion: still wanted",
+        "pipeline/proof.py",
+        "            still_wanted()\n",
+        "",
+        CLAIMS,
+    ),
+    *(
+        (f"remount: {name}", "intake/mounts.py", old, new, REMOUNTS)
+        for name, old, new in (
+            ("the same file system", "file_system is not None and self._on(old) == file_system", "True"),
+            ("one without an id", "file_system is not None and ", ""),
+            ("the rest is the same", "and _without_device(old.identity) == _without_device(found)", ""),
+            ("elsewhere is not gone", "return {name for name, old in kept.items() if away[old]}", "return set()"),
+            ("here it is gone", "(was := self._on(old)) is not None and was != here", "True"),
+        )
+    ),
+    (
+        "due: the same content",
+        "queue/remounts.py",
+        " AND name = ? AND sha256 = ?",
+        " AND name = ? AND sha256 != ?",
+        REMOUNTS,
+    ),
+    (
+        "retire: again and again",
+        "queue/arrivals.py",
+        '[row["source_id"] for row in rows if row["source_id"] not in keep]',
+        "[]",
+        ARRIVALS,
+    ),
+    (
+        "removed: holds nothing",
+        "intake/inbox.py",
+        "        return removed_at is None or ",
+        "        return True or ",
+        INTAKE,
+    ),
+    *(
+        (f"unreadable: {name}", file, old, new, SCAN)
+        for name, file, old, new in (
+            (
+                "costs itself",
+                "intake/scan.py",
+                "                listing.unreadable.append(name)\n                continue\n",
+                "                raise\n",
+            ),
+            (
+                "a listing that broke off",
+                "intake/inbox.py",
+                "        if listing.error is not None:\n",
+                "        if False:\n",
+            ),
+            ("is not gone", "intake/inbox.py", " or name in barred_names)", ")"),
+        )
+    ),
+)
