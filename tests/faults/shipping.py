@@ -119,6 +119,7 @@ class Shipping:
         """Look at the inbox, ship what can be shipped, then jump to when something may happen again."""
         self._intake.step()
         self.tries += 1
+        self.queue.shipments.queue_due()
         self._dispatcher.work_off()
         self._parts.expiring.step()
         if self._parts.expiring.problem is not None:

@@ -296,6 +296,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if rules is None:\n            self._judged = None\n        else:\n",
     ),
     _expiry("before the first answer", "        if not self._asked:", "        if False:"),
+    _expiry("a rule for noncurrent versions", " if rule not in nothing)", ")"),
+    _expiry("only such a rule", "rule not in nothing", "False"),
     _expiry("answers count too", " or seen, judged", ", judged"),
     _expiry(
         "a creation's answer",

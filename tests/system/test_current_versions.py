@@ -85,7 +85,7 @@ def opened(
 ) -> Iterator[tuple[Bucket, Archive, Shipping]]:
     for variable, value in rgw.env().items():
         patch.setenv(variable, value)
-    name = f"test-{uuid.uuid4().hex}"
+    name, archive_id = f"test-{uuid.uuid4().hex}", str(uuid.uuid4())
     short_way = settings.pop("short_way", True)
     store = S3Store(
         S3Settings(
@@ -104,9 +104,9 @@ def opened(
     try:
         store.initialise()
         bucket.client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-        write_identity(store, ArchiveIdentity("an-archive", "2026-01-01T00:00:00.000Z"))
+        write_identity(store, ArchiveIdentity(archive_id, "2026-01-01T00:00:00.000Z"))
         store.probe("probe/")
-        archive = Archive("an-archive", store, MemoryCatalogue())
+        archive = Archive(archive_id, store, MemoryCatalogue())
         shipping = Shipping(root / "site", archive)
         yield bucket, archive, shipping
         shipping.close()
