@@ -214,7 +214,7 @@ def test_a_refusal_is_believed_the_second_time(bench: Bench) -> None:
     shipping.close()
 
 
-@pytest.mark.parametrize("match", [Match(method="HEAD"), Match(method="PUT"), Match(method="GET", path=r"\.json$")])
+@pytest.mark.parametrize("match", [Match(method="HEAD"), Match(method="GET", path=r"\.json$")])
 def test_nothing_goes_while_answers_say_that_objects_expire(bench: Bench, match: Match) -> None:
     """And all of it goes, proven afresh, once they say so no more. One kind of answer is enough to hear of it."""
     shipping, made = bench.drop(2)
