@@ -28,13 +28,13 @@ from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.expiring import Expiring
 from dicomwatchd.pipeline.pool import Workers
 from dicomwatchd.pipeline.proving import Prover
+from dicomwatchd.pipeline.recover import Recovered
 from dicomwatchd.pipeline.sealing import Sealing
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context, Shipment
 from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue import Queue, open_queue
-from dicomwatchd.queue.deletions import PendingDeletion
-from dicomwatchd.queue.rows import Source, Transition
+from dicomwatchd.queue.rows import LEFT, Source, Transition
 from dicomwatchd.uploads import UploadDesk
 
 INIT = "dicomwatchctl archive init"
@@ -153,7 +153,6 @@ class Parts:
         self.intakes: dict[int, InboxIntake] = {}
         self.sources: dict[int, Source] = {}
         self._roots: dict[int, tuple[int, int] | None] = {}
-        self._pending: list[PendingDeletion] = []
         self._unreleased: set[int] = set()  # inboxes that did not answer at the start
         self.queue: Queue = around.open_state(plan.state_directory, around.clock, around.announce)
         try:
@@ -239,7 +238,7 @@ class Parts:
             )
 
     def _recover(self) -> None:
-        unavailable = set()
+        left: dict[int, Recovered] = {}
         self.inbox_sources = [
             self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox.path), "inbox") for inbox in self.plan.inboxes
         ]
@@ -257,13 +256,13 @@ class Parts:
         }
         for source_id, answer in asked.items():
             try:
-                root = answer().root
+                left[source_id] = answer()
             except InboxSilent:
-                root = None
-            if root is None:
-                unavailable.add(source_id)
-            self._roots[source_id] = root
-        self._pending = recover.conclude(self.queue.deletions, unavailable, inboxes)
+                left[source_id] = Recovered(0, 0)
+            self._roots[source_id] = left[source_id].root
+        unavailable = {source_id for source_id, recovered in left.items() if recovered.root is None}
+        recover.conclude(self.queue.deletions, unavailable, inboxes)
+        self._dismiss({source_id for source_id, recovered in left.items() if recovered.is_through})
         self.queue.shipments.recover()
         retried = self.queue.upgrade.taken_over_by(__version__)
         if retried.studies or retried.files:
@@ -274,6 +273,12 @@ class Parts:
                 files=retried.files,
                 version=__version__,
             )
+
+    def _dismiss(self, looked_through: set[int]) -> None:
+        """Of an inbox that has another path by now, the former one is of no more interest once nothing lies aside."""
+        for source_id in looked_through:
+            if self.sources[source_id].kind == LEFT and self.queue.arrivals.dismiss(source_id):
+                del self.sources[source_id]
 
     def begin(self) -> None:
         """The rest of the start: the intakes, the uploads of an earlier run, and what was kept and may go by now.
@@ -367,10 +372,7 @@ class Parts:
         """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""
         if not _may_be_touched(source):
             return
-        recover.bring_back(source, self._log, self._around.inboxes.beat)
-        mine = [one for one in self._pending if one.source_id == source.source_id]
-        self._pending = [one for one in self._pending if one not in mine]
-        recover.conclude_these(self.queue.deletions, mine)
+        recover.mend(source, self.queue.deletions, self._log, self._around.inboxes)
         if source.source_id in self._unreleased:
             self._unreleased.discard(source.source_id)
             self._release_kept(source)

@@ -23,14 +23,14 @@ from dicomwatchd.archive.store import Capabilities, ObjectStore
 from dicomwatchd.config import Config, Inbox
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.localfiles import (
-    ASIDE,
     WriterPresent,
-    make_directory,
     open_root,
     read_lease,
     regular_file,
     rename_noreplace,
+    renames_strictly,
 )
+from dicomwatchd.pipeline import private
 from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.ports import DiskUsage
 
@@ -195,6 +195,7 @@ def _inbox(inbox: Inbox) -> Iterator[Finding]:
     try:
         yield from _try_aside(subject, root_fd, _FOR_WANT_OF_A_LEASE[inbox.without_lease])
         yield _lease_of_others(subject, root_fd, _FOR_WANT_OF_A_LEASE[inbox.without_lease])
+        yield _listable(subject, inbox.path)
         if inbox.watch == "events":
             yield _watch_limit(subject, inbox.path)
     finally:
@@ -205,16 +206,18 @@ def _try_aside(subject: str, root_fd: int, otherwise: str) -> Iterator[Finding]:
     """Do with a file of ours what a purge does: rename it into the private directory, lease it, take it away."""
     name = b"doctor-" + secrets.token_hex(8).encode()
     try:
-        aside_fd = make_directory(root_fd, ASIDE, 0o700)
+        own = private.make(root_fd)
     except OSError as error:
         yield Finding(subject, "bad", f"the daemon may not write here ({_name(error)}): nothing can be deleted")
         return
+    aside_fd = own.fd
     try:
         os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=aside_fd))
         try:
             rename_noreplace(aside_fd, name, aside_fd, name + b"-2")
             name += b"-2"
             yield Finding(subject, "good", "files can be set aside and deleted")
+            yield from _for_several_daemons(subject, own, name)
             with regular_file(aside_fd, name) as fd, read_lease(fd) as leased:
                 yield Finding(
                     f"{subject}: read leases",
@@ -226,9 +229,28 @@ def _try_aside(subject: str, root_fd: int, otherwise: str) -> Iterator[Finding]:
     except OSError as error:
         yield Finding(subject, "bad", f"files cannot be set aside here ({_name(error)})")
     finally:
-        os.close(aside_fd)
-        with suppress(OSError):
-            os.rmdir(ASIDE, dir_fd=root_fd)  # fails, as it should, while anything is in it
+        own.release()
+
+
+def _for_several_daemons(subject: str, own: private.Private, name: bytes) -> Iterator[Finding]:
+    """What counts where another daemon, on another machine perhaps, has the same inbox."""
+    strict = renames_strictly(own.fd, name)
+    yield Finding(
+        f"{subject}: strict renames",
+        "good" if strict else "note",
+        "known (RENAME_NOREPLACE)"
+        if strict
+        else "not known on this file system: a file that is put back goes by a hard link, or beside its own name",
+    )
+    locked = own.is_locked and private.try_locks(own.fd)
+    yield Finding(
+        f"{subject}: locks",
+        "good" if locked else "note",
+        "to be had: several daemons at this inbox see what the others are at"
+        if locked
+        else "not to be had on this file system: a daemon that starts may bring back what another is just deleting,"
+        " which costs a second try, and no file",
+    )
 
 
 def _lease_of_others(subject: str, root_fd: int, otherwise: str) -> Finding:
@@ -261,6 +283,23 @@ def _effective_capabilities() -> int:
             if line.startswith("CapEff:"):
                 return int(line.split()[1], 16)
     return 0
+
+
+def _listable(subject: str, path: Path) -> Finding:
+    """Whether every folder below can be listed: what is in one that cannot be is never archived, and nobody would know.
+    How many, and not which: the quarantine names them."""
+    failed: list[OSError] = []
+    for _ in os.walk(path, onerror=failed.append):
+        pass
+    unlisted = [error for error in failed if error.errno not in (errno.ENOENT, errno.ENOTDIR)]
+    if not unlisted:
+        return Finding(f"{subject}: folders", "good", "all of them can be listed")
+    why = ", ".join(sorted({_name(error) for error in unlisted}))
+    return Finding(
+        f"{subject}: folders",
+        "bad",
+        f"{len(unlisted)} cannot be listed ({why}): what is in them is not archived; see dicomwatchctl quarantine",
+    )
 
 
 def _watch_limit(subject: str, path: Path) -> Finding:

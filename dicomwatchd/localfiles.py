@@ -188,6 +188,18 @@ def rename_to_private(old_fd: int, old: bytes, private_fd: int, private: bytes) 
         os.rename(old, private, src_dir_fd=old_fd, dst_dir_fd=private_fd)
 
 
+def renames_strictly(directory_fd: int, name: bytes) -> bool:
+    """Whether this file system knows RENAME_NOREPLACE, tried on a file of one's own: its name is taken. Raises
+    OSError."""
+    try:
+        _renameat2(directory_fd, name, directory_fd, name)
+    except FileExistsError:
+        return True
+    except NoStrictRename:
+        return False
+    return True
+
+
 def _renameat2(old_fd: int, old: bytes, new_fd: int, new: bytes) -> None:
     """renameat2(2) with RENAME_NOREPLACE."""
     result = _libc.renameat2(old_fd, ctypes.c_char_p(old), new_fd, ctypes.c_char_p(new), _RENAME_NOREPLACE)

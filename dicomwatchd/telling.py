@@ -150,6 +150,12 @@ class Teller:
                 if intake.own_trees
             ]
             + [
+                f"in the folder of {name}, which is no inbox any more, files may lie aside: let the daemon reach it,"
+                " and reload"
+                for name in queue.reports.former_places()
+                if name not in looks
+            ]
+            + [
                 f"{count} files of {name} are the archive's own objects, seen under another path; they are kept"
                 for name, count in queue.reports.own_objects().items()
             ]

@@ -179,7 +179,8 @@ class Pieces:
     # -- what can be seen ---------------------------------------------------------------------------------------------
 
     def left(self) -> list[Path]:
-        return sorted(path for inbox in self.inboxes for path in inbox.rglob("*") if not path.is_dir())
+        found = (path for inbox in self.inboxes for path in inbox.rglob("*") if not path.is_dir())
+        return sorted(path for path in found if path.name != ".dicomwatchd-lock")
 
     def archived(self) -> set[str]:
         """The SHA-256 of every instance in the memory store."""
@@ -203,6 +204,22 @@ class Pieces:
         kept = self.archived()
         for content in contents:
             assert content in here or hashlib.sha256(content).hexdigest() in kept, "a content is nowhere"
+
+
+def set_aside(inbox: Path, relative: str | Path) -> Path:
+    """Where a file of this inbox lies aside: in one of its private directories, or where it would be if in none."""
+    found = [private / relative for private in inbox.glob(".dicomwatchd-aside*") if private.is_dir()]
+    return next((path for path in found if path.exists()), inbox / ".dicomwatchd-aside" / relative)
+
+
+def left_aside(inbox: Path) -> list[Path]:
+    """Files in any private directory of this inbox; that of the lock is none of them."""
+    return [
+        path
+        for private in inbox.rglob(".dicomwatchd-aside*")
+        for path in (private.rglob("*") if private.is_dir() else [private])
+        if path.is_file() and path.name != ".dicomwatchd-lock"
+    ]
 
 
 @contextmanager

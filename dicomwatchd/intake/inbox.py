@@ -18,6 +18,7 @@ from random import Random
 from dicomwatchd import markers
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import SourceChanged, Stopping, Transient
+from dicomwatchd.intake.leftovers import Leftovers
 from dicomwatchd.intake.mounts import Mounts, root_of
 from dicomwatchd.intake.own_trees import OwnTrees, arrivals
 from dicomwatchd.intake.presence import Presence
@@ -119,6 +120,7 @@ class InboxIntake:
         self._mounts = Mounts(source.source_id, arrivals.remounts)
         self._unreadable = Unreadable(source.name, log)
         self._own_trees = OwnTrees(source.name, log)
+        self._leftovers = Leftovers()
         self._removed_at: float | None = None
         self.scans = 0
         self.last_scan_seconds: float | None = None
@@ -313,13 +315,16 @@ class InboxIntake:
                 self._unreadable.add_folder(parent)
 
         found_instead = self._own_trees.begin_look(root_fd)
+        self._leftovers.begin_look()
         for parent, listing in found_instead or walk(root_fd, self._globs, on_error):
             seen.add(parent)
             self._compare(root_fd, parent, listing, beat)
             self._own_trees.see(parent, listing)
+            self._leftovers.see(parent, listing)
             beat()
             self._follow_hints(root_fd, beat)  # what arrives now must not wait for the end of a long scan
         self._own_trees.end_look()
+        self._mend_soon = self._leftovers.end_look() or self._mend_soon
         self._flush()
         for parent in self._arrivals.known_directories(self.source.source_id):
             if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):

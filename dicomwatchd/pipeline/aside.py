@@ -1,8 +1,11 @@
 """Setting a file aside before it may be deleted, putting it back, and saving what was written to it too late.
 
 A file that is set aside keeps its content and its file system and loses nothing but its name, which stays legible from
-where it lies: below the private directory at the top of the inbox, which mirrors the inbox's folders, or, where that
+where it lies: below a private directory at the top of the inbox, which mirrors the inbox's folders, or, where that
 cannot be, beside its old place. So a crash at any moment is put right by looking at the disk alone (see recover).
+
+Several daemons may be at one inbox. Every private name is random, so none takes another's; and who loses a file from
+under its hands, because another has brought it back, finds nothing to delete under the private name, and says so.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import errno
 import os
 import re
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,11 +36,11 @@ from dicomwatchd.localfiles import (
 )
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.local import CHUNK_BYTES, read_exactly, sha256_of
+from dicomwatchd.pipeline.private import MODE, Private, make
 
 #: A file set aside without a directory of its own: this before its name.
 ASIDE_NAME = ASIDE + b"-"
 NAME_BYTES = 255
-PRIVATE_MODE = 0o700
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TRIES = 5
@@ -58,22 +62,77 @@ class Aside:
     name: bytes
 
 
+class Staging:
+    """The private directories of one purge, one at the top of each inbox, made when the first file is set aside and
+    shared by all who work on it. To be closed once nobody does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[bytes, Private] = {}
+        self._given_up: list[Private] = []
+
+    def close(self) -> None:
+        with self._lock:
+            made = [*self._made.values(), *self._given_up]
+            self._made, self._given_up = {}, []
+        for private in made:
+            private.release()
+
+    def directory(self, root: bytes, parent: bytes) -> int:
+        """A descriptor, the caller's own, of the private directory for files of ``parent`` below ``root``. Raises
+        OSError."""
+        with self._lock:
+            private = self._made.get(root)
+            if private is None:
+                root_fd = open_root(root)
+                try:
+                    private = self._made[root] = make(root_fd)
+                finally:
+                    os.close(root_fd)
+        return make_directories(private.fd, parent.split(b"/") if parent else (), MODE)
+
+    def give_up(self, root: bytes) -> None:
+        """That of ``root`` is not there any more, or does not work: the next one to ask gets another. Descriptors of
+        it may be in use, so it stays open until the end."""
+        with self._lock:
+            if (private := self._made.pop(root, None)) is not None:
+                self._given_up.append(private)
+
+
 class Places(KeptOpen):
-    """The private directories that files of one folder after the other are set aside in. That of the last one stays
-    open; to be left as a context."""
+    """Where the files of one folder after the other are set aside. The place of the last one stays open; to be left as
+    a context. Without a ``staging`` it has one of its own."""
+
+    def __init__(self, staging: Staging | None = None) -> None:
+        super().__init__()
+        self._own = None if staging is not None else Staging()
+        self._staging = staging or self._own or Staging()
+        self._beside: dict[tuple[bytes, bytes], Private] = {}
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        for private in self._beside.values():
+            private.release()
+        self._beside = {}
+        if self._own is not None:
+            self._own.close()
 
     def private(self, root: bytes, parent: bytes) -> int:
         """A descriptor, this object's own, of the private directory for files of ``parent`` below ``root``; it is made
         if it is not there. Raises OSError."""
+        return self.keep((root, parent), lambda: self._staging.directory(root, parent))
 
-        def opening() -> int:
-            root_fd = open_root(root)
-            try:
-                return make_directories(root_fd, [ASIDE, *(parent.split(b"/") if parent else ())], PRIVATE_MODE)
-            finally:
-                os.close(root_fd)
+    def beside(self, root: bytes, parent: bytes, directory_fd: int) -> int:
+        """As `private`, in the files' own directory, open as ``directory_fd``: for what is mounted below the inbox."""
+        if (root, parent) not in self._beside:
+            self._beside[root, parent] = make(directory_fd)
+        return self._beside[root, parent].fd
 
-        return self.keep((root, parent), opening)
+    def give_up(self, root: bytes, parent: bytes) -> None:
+        self.forget()
+        self._staging.give_up(root)
+        if (private := self._beside.pop((root, parent), None)) is not None:
+            private.release()
 
 
 @contextmanager
@@ -83,11 +142,10 @@ def set_aside(places: Places, root: bytes, parent: bytes, name: bytes, directory
 
     Raises SourceChanged when nothing does, FileExistsError when its place aside is taken, OSError.
     """
-    with ExitStack() as stack:
-        yield _moved(places, root, parent, name, directory_fd, stack)
+    yield _moved(places, root, parent, name, directory_fd)
 
 
-def _moved(places: Places, root: bytes, parent: bytes, name: bytes, directory_fd: int, stack: ExitStack) -> Aside:
+def _moved(places: Places, root: bytes, parent: bytes, name: bytes, directory_fd: int) -> Aside:
     for _ in range(_TRIES):
         try:
             try:
@@ -96,27 +154,36 @@ def _moved(places: Places, root: bytes, parent: bytes, name: bytes, directory_fd
                 if error.errno != errno.EXDEV:
                     raise
                 # Another file system is mounted at or above the file's directory.
-                beside_fd = make_directories(directory_fd, [ASIDE], PRIVATE_MODE)
-                stack.callback(os.close, beside_fd)
-                return _moved_into(beside_fd, name, directory_fd)
-        except FileNotFoundError:
-            # Either the file is gone, or another shipment has just tidied the private directory away.
-            places.forget()
+                return _moved_into(places.beside(root, parent, directory_fd), name, directory_fd)
+        except (FileNotFoundError, NotADirectoryError):
+            # Either the file is gone, or somebody has taken the private directory for one that a crash has left.
+            places.give_up(root, parent)
             if not _is_there(directory_fd, name):
                 raise SourceChanged("the file is not where it was") from None
         except OSError as error:
             if error.errno not in _FULL:
                 raise
             # A full disk takes no directory, and only deleting makes room. A new name in the old one it takes.
-            short = name[-(NAME_BYTES - len(ASIDE_NAME)) :]
-            rename_to_private(directory_fd, name, directory_fd, ASIDE_NAME + short)
-            return Aside(directory_fd, ASIDE_NAME + short)
+            private = alone(name)
+            rename_to_private(directory_fd, name, directory_fd, private)
+            return Aside(directory_fd, private)
     raise Transient("the private directory does not stay", code="local-enoent")
 
 
 def _moved_into(private_fd: int, name: bytes, directory_fd: int) -> Aside:
     rename_to_private(directory_fd, name, private_fd, name)
     return Aside(private_fd, name)
+
+
+def alone(name: bytes) -> bytes:
+    """A name for a file that is set aside without a directory of its own, which nobody else can have thought of."""
+    prefix = ASIDE_NAME + b"~" + secrets.token_hex(8).encode("ascii") + b"~"
+    return prefix + name[-(NAME_BYTES - len(prefix)) :]
+
+
+def name_before(private: bytes) -> bytes:
+    """What a file set aside so was called; of the first release, too, which had no random digits."""
+    return re.sub(rb"\A~[0-9a-f]{16}~", b"", private.removeprefix(ASIDE_NAME))
 
 
 def _is_there(directory_fd: int, name: bytes) -> bool:
@@ -222,17 +289,16 @@ def _lease_or_none(fd: int) -> Iterator[bool | None]:
 @contextmanager
 def _copy_place(root: bytes, directory_fd: int, name: bytes) -> Iterator[tuple[int, Aside]]:
     """A new file with a private name beside the old one's place, or at the top of the inbox if that place is gone."""
-    private = ASIDE_NAME + b"%x-" % secrets.randbits(48) + name
-    private = private[:NAME_BYTES]
+    private = alone(name)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with ExitStack() as stack:
         place_fd = os.dup(directory_fd)
-        stack.callback(lambda: os.close(place_fd))
+        stack.callback(os.close, place_fd)
         try:
             fd = os.open(private, flags, 0o600, dir_fd=place_fd)
         except FileNotFoundError:
-            os.close(place_fd)
             place_fd = open_root(root)
+            stack.callback(os.close, place_fd)
             fd = os.open(private, flags, 0o600, dir_fd=place_fd)
         stack.callback(os.close, fd)
         yield fd, Aside(place_fd, private)

@@ -198,10 +198,11 @@ def delete_on_proof(
     sign of life, and raises where nobody waits for this any more, as after hours at a share that did not answer; it is
     asked last before the unlink. Raises LeaseRefused, before anything is touched, where ``needs_lease`` and none is to
     be had; Itself when the file is the very object; Permanent (code "cannot-delete") when the daemon may not delete
-    here, LeftAside when a file cannot be put back now, Transient when the file system fails otherwise.
+    here, LeftAside when a file cannot be put back now, Transient when the file system fails otherwise, or when the
+    proof has grown too old: the file is as it was, and is proven anew.
     """
     if not _is_fresh(proof.verified_at, now):
-        return "the proof is too old"
+        raise Transient("the proof was too old when the file's turn came", code="stale-evidence")
     if file.identity != proof.identity:
         return "the proof is another file's"
     try:

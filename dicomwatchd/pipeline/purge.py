@@ -12,7 +12,7 @@ from itertools import chain, groupby
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import InboxSilent
-from dicomwatchd.localfiles import ASIDE, directory, open_root
+from dicomwatchd.localfiles import directory, open_root
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside, Places
 from dicomwatchd.pipeline.leases import lease_on
@@ -219,26 +219,21 @@ def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source], inboxes
 
 
 def tidy(root: bytes, directories: Iterable[bytes]) -> None:
-    """Remove the directories that a purge has left empty, upwards, never ``root`` itself; and the private directory
-    with what it mirrors. A directory that is not empty, or not ours to remove, stays."""
+    """Remove the directories that a purge has left empty, upwards, never ``root`` itself. A directory that is not
+    empty, or not ours to remove, stays."""
     try:
         root_fd = open_root(root)
     except OSError:
         return
     try:
         for start in sorted(directories, key=lambda d: (d.count(b"/"), d), reverse=True):
-            _remove_upwards(root_fd, ASIDE + b"/" + start if start else ASIDE, ASIDE)
-            if start:
-                # Where another file system is mounted below the inbox, the private directory is beside the files.
-                _remove_upwards(root_fd, start + b"/" + ASIDE, start)
-                _remove_upwards(root_fd, start, b"")
-        _remove_upwards(root_fd, ASIDE, b"")
+            _remove_upwards(root_fd, start)
     finally:
         os.close(root_fd)
 
 
-def _remove_upwards(root_fd: int, path: bytes, stop: bytes) -> None:
-    while path and path != stop:
+def _remove_upwards(root_fd: int, path: bytes) -> None:
+    while path:
         parent, _, name = path.rpartition(b"/")
         try:
             with directory(root_fd, parent) as fd:

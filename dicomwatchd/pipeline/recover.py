@@ -12,9 +12,11 @@ from functools import partial
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import InboxSilent
-from dicomwatchd.localfiles import ASIDE, directory, make_directories, open_root
+from dicomwatchd.intake.scan import MAX_DEPTH
+from dicomwatchd.localfiles import directory, make_directories, open_root
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, put_back
+from dicomwatchd.pipeline import private
+from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, name_before, put_back
 from dicomwatchd.pipeline.purge import tidy
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.deletions import Deletions, PendingDeletion
@@ -23,11 +25,18 @@ from dicomwatchd.queue.rows import Source, identity_of
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """``root`` is (device, inode) of the folder that was looked through; None if it could not be opened."""
+    """``left`` could not be brought back, or not be looked into; ``owned`` private directories somebody is still at.
+    ``root`` is (device, inode) of the folder that was looked through; None if it could not be opened."""
 
     restored: int
     left: int
+    owned: int = 0
     root: tuple[int, int] | None = None
+
+    @property
+    def is_through(self) -> bool:
+        """Nothing lies aside there any more."""
+        return self.root is not None and not self.left and not self.owned
 
 
 def bring_back(source: Source, log: Log, alive: Callable[[], None] = lambda: None) -> Recovered:
@@ -54,7 +63,7 @@ def bring_back(source: Source, log: Log, alive: Callable[[], None] = lambda: Non
             inbox=source.name,
             files=search.restored,
         )
-    return Recovered(search.restored, search.left, (found.st_dev, found.st_ino))
+    return Recovered(search.restored, search.left, search.owned, (found.st_dev, found.st_ino))
 
 
 def conclude(deletions: Deletions, unavailable: set[int], inboxes: Inboxes | None = None) -> list[PendingDeletion]:
@@ -65,10 +74,21 @@ def conclude(deletions: Deletions, unavailable: set[int], inboxes: Inboxes | Non
     return [*left, *(one for one in pending if one.source_id in unavailable)]
 
 
+def mend(source: Source, deletions: Deletions, log: Log, inboxes: Inboxes | None = None) -> Recovered:
+    """An inbox has come back, or something lies aside in it: bring that back, and write down how the deletions ended
+    that nobody is at any more."""
+    inboxes = inboxes or AlwaysAnswering()
+    recovered = bring_back(source, log, inboxes.beat)
+    if recovered.root is not None:
+        conclude_these(deletions, deletions.asides(unclaimed_of=source.source_id))
+    return recovered
+
+
 def conclude_these(
     deletions: Deletions, pending: Iterable[PendingDeletion], inboxes: Inboxes | None = None
 ) -> list[PendingDeletion]:
-    """Write down how these ended. Those of inboxes that do not answer are returned: nobody can tell yet."""
+    """Write down how these ended. Those whose folder cannot be looked at stay open; of them, those of inboxes that do
+    not answer are returned: nobody can tell yet."""
     inboxes = inboxes or AlwaysAnswering()
     left: list[PendingDeletion] = []
     places: dict[tuple[int, bytes, bytes], list[PendingDeletion]] = {}
@@ -79,6 +99,8 @@ def conclude_these(
             place = inboxes.call(source_id, partial(_look, root, parent))
         except InboxSilent:
             left += these
+            continue
+        if place is None:
             continue
         for one in these:
             deletions.concluded(one, *_ending(one, place))
@@ -105,22 +127,30 @@ def _look(root: bytes, parent: bytes) -> _Place | None:
     except OSError:
         return None
     try:
-        return _Place(
-            _device(root_fd, parent),
-            _files(root_fd, parent),
-            _files(root_fd, ASIDE + b"/" + parent if parent else ASIDE),
-        )
+        aside: dict[int, FileIdentity] = {}
+        for private in _private_in(root_fd, b""):
+            aside |= _files(root_fd, private + b"/" + parent if parent else private)
+        for private in _private_in(root_fd, parent) if parent else ():
+            aside |= _files(root_fd, parent + b"/" + private)
+        return _Place(_device(root_fd, parent), _files(root_fd, parent), aside)
     except OSError:
         return None
     finally:
         os.close(root_fd)
 
 
-def _ending(one: PendingDeletion, place: _Place | None) -> tuple[str, str]:
+def _private_in(root_fd: int, parent: bytes) -> list[bytes]:
+    """The names of the private directories in a directory; none if that is not there. Raises OSError."""
+    try:
+        with directory(root_fd, parent) as fd:
+            return [name for name, is_directory in private.entries(fd) if is_directory and private.is_private(name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _ending(one: PendingDeletion, place: _Place) -> tuple[str, str]:
     """(kind of the audit entry, why). A file is known again by its inode: under its name another one may stand by now,
     and itself it may stand beside it."""
-    if place is None:
-        return "gone", "after a crash its folder cannot be looked at"
     was = identity_of(one.identity)
     found = place.here.get(was.inode) or place.aside.get(was.inode)
     if found is not None and found.same_but_ctime(was):
@@ -151,11 +181,13 @@ def _files(root_fd: int, parent: bytes) -> dict[int, FileIdentity]:
 
 
 class _Search:
-    """Looks through an inbox for what lies aside. What fails is counted and told; the rest goes on."""
+    """Looks through an inbox for what lies aside. What fails is counted and told; the rest goes on. Whoever may write
+    to the inbox may have built anything here, so nothing is recursive, and nothing deeper than a scan goes is touched.
+    """
 
     def __init__(self, log: Log, inbox: str, alive: Callable[[], None]) -> None:
         self._log, self._inbox, self._alive = log, inbox, alive
-        self.restored = self.left = 0
+        self.restored = self.left = self.owned = 0
 
     def below(self, root_fd: int) -> None:
         todo = [b""]
@@ -163,30 +195,36 @@ class _Search:
             parent = todo.pop()
             self._alive()
             with self._telling(), directory(root_fd, parent) as fd:
-                for name, is_directory in _entries(fd):
-                    if name == ASIDE and is_directory:
+                for name, is_directory in private.entries(fd, self._failed):
+                    if is_directory and private.is_private(name):
                         with self._telling():
-                            self._empty_out(fd, b"")
-                            _remove_empty(fd, ASIDE)
-                    elif name.startswith(ASIDE_NAME) and not is_directory:
-                        self._put_back(Aside(fd, name), fd, name.removeprefix(ASIDE_NAME))
+                            self._empty_out(fd, name)
                     elif is_directory:
-                        todo.append(parent + b"/" + name if parent else name)
+                        if parent.count(b"/") < MAX_DEPTH:
+                            todo.append(parent + b"/" + name if parent else name)
+                    elif name.startswith(ASIDE_NAME):
+                        self._put_back(Aside(fd, name), fd, name_before(name))
 
-    def _empty_out(self, home_fd: int, relative: bytes) -> None:
-        """Move the files of the private directory in ``home_fd``, and of those below it, back."""
-        with directory(home_fd, ASIDE + b"/" + relative if relative else ASIDE) as aside_fd:
-            for name, is_directory in _entries(aside_fd):
-                if is_directory:
-                    with self._telling():
-                        self._empty_out(home_fd, relative + b"/" + name if relative else name)
-                    continue
-                with self._telling():
-                    target_fd = make_directories(home_fd, relative.split(b"/") if relative else (), 0o770)
-                    try:
-                        self._put_back(Aside(aside_fd, name), target_fd, name)
-                    finally:
-                        os.close(target_fd)
+    def _empty_out(self, home_fd: int, name: bytes) -> None:
+        """Move the files of a private directory in ``home_fd``, and of those below it, back, unless somebody is at
+        them; remove what is empty then."""
+        with directory(home_fd, name) as private_fd, private.left_behind(private_fd) as is_left:
+            if not is_left:
+                self.owned += 1
+                return
+            found = [b"", *(relative for relative, _ in private.below(private_fd, self._failed))]
+            for relative in found:
+                with self._telling(), directory(private_fd, relative) as aside_fd:
+                    for file, is_directory in private.entries(aside_fd, self._failed):
+                        if is_directory or (file == private.LOCK and not relative):
+                            continue
+                        with self._telling():
+                            target_fd = make_directories(home_fd, relative.split(b"/") if relative else (), 0o770)
+                            try:
+                                self._put_back(Aside(aside_fd, file), target_fd, file)
+                            finally:
+                                os.close(target_fd)
+            private.remove_empty(home_fd, name, private_fd)
 
     def _put_back(self, aside: Aside, directory_fd: int, name: bytes) -> None:
         with self._telling():
@@ -198,34 +236,18 @@ class _Search:
         try:
             yield
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return  # gone meanwhile, or something else by now
-            self.left += 1
-            self._log.error(
-                "recover-failed",
-                "a directory cannot be looked through, or a file set aside not be put back",
-                inbox=self._inbox,
-                errno=error.errno,
-            )
+            self._failed(error)
 
-
-def _entries(directory_fd: int) -> list[tuple[bytes, bool]]:
-    with os.scandir(directory_fd) as entries:
-        return [(os.fsencode(entry.name), entry.is_dir(follow_symlinks=False)) for entry in entries]
-
-
-def _remove_empty(parent_fd: int, name: bytes) -> None:
-    """Remove a directory and those below it as far as they are empty."""
-    with directory(parent_fd, name) as fd:
-        with os.scandir(fd) as entries:
-            below = [os.fsencode(entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
-        for deeper in below:
-            _remove_empty(fd, deeper)
-    try:
-        os.rmdir(name, dir_fd=parent_fd)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY):
-            raise
+    def _failed(self, error: OSError) -> None:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return  # gone meanwhile, or something else by now
+        self.left += 1
+        self._log.error(
+            "recover-failed",
+            "a directory cannot be looked through, or a file set aside not be put back",
+            inbox=self._inbox,
+            errno=error.errno,
+        )
 
 
 def _device(root_fd: int, parent: bytes) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.remounts import Remounts
-from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Source, Transition, identity_text
+from dicomwatchd.queue.rows import LEFT, UNREADABLE, Arrival, Known, Source, Transition, identity_text
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
@@ -30,14 +30,16 @@ class Arrivals:
     # -- sources ----------------------------------------------------------------------------------------------
 
     def add_source(self, name: str, path: bytes, kind: str, *, delete_local: bool = False) -> Source:
-        """Register a folder, or find it again by its name. A source that has moved to another path starts anew:
-        what was known of its files holds no longer."""
+        """Register a folder, or find it again by its name. One that has moved to another path starts anew: what was
+        known of its files holds no longer. The old path stays as a source of its own, of the kind "left", until nothing
+        lies aside there any more (see `dismiss`)."""
         with self._database.write() as db:
             moved: list[Transition] = []
             row = db.execute("SELECT * FROM sources WHERE name = ?", (name,)).fetchone()
             if row is not None and row["path"] != path:
                 rows = db.execute("SELECT file_id FROM files WHERE source_id = ?", (row["source_id"],)).fetchall()
                 self._drop_files(db, [r["file_id"] for r in rows], moved)
+                _leave(db, row, self._clock.now())
                 db.execute("UPDATE sources SET path = ? WHERE source_id = ?", (path, row["source_id"]))
             if row is None:
                 db.execute(
@@ -47,6 +49,18 @@ class Arrivals:
             row = db.execute("SELECT * FROM sources WHERE name = ?", (name,)).fetchone()
         self._tell(moved)
         return _source(row)
+
+    def dismiss(self, source_id: int) -> bool:
+        """A source of the kind "left" was looked through, and nothing lies aside there: it is forgotten, unless it is
+        still open how a deletion in it has ended. Whether it is."""
+        with self._database.write() as db:
+            return bool(
+                db.execute(
+                    "DELETE FROM sources WHERE source_id = ? AND kind = ? AND NOT EXISTS"
+                    " (SELECT 1 FROM files WHERE files.source_id = sources.source_id)",
+                    (source_id, LEFT),
+                ).rowcount
+            )
 
     def sources(self) -> list[Source]:
         with self._database.read() as db:
@@ -292,6 +306,20 @@ class Arrivals:
         for transition in moved:
             if transition.old != transition.new:
                 self._announce(transition)
+
+
+def _leave(db: sqlite3.Connection, source: sqlite3.Row, now: float) -> None:
+    """The source goes to another path; what a crash may have left aside under the old one goes to a source of its
+    own, named after it."""
+    left = db.execute(
+        "INSERT INTO sources (name, path, kind, delete_local, created_at)"
+        " VALUES (substr(?, 1, 40) || '-left-' || lower(hex(randomblob(6))), ?, ?, 0, ?) RETURNING source_id",
+        (source["name"], source["path"], LEFT, now),
+    ).fetchone()
+    db.execute(
+        "UPDATE files SET source_id = ? WHERE source_id = ? AND state = ?",
+        (left["source_id"], source["source_id"], FileState.ASIDE),
+    )
 
 
 def _merge_study(db: sqlite3.Connection, arrival: Arrival, now: float) -> None:

@@ -147,14 +147,21 @@ class Deletions:
             )
             _forget_dues(db, deleted)
 
-    def asides(self, study_uid: Uid | None = None) -> list[PendingDeletion]:
+    def asides(self, study_uid: Uid | None = None, *, unclaimed_of: int | None = None) -> list[PendingDeletion]:
         """Files, of one study or all, whose deletion was authorised and not concluded: at start, the ones a crash has
-        left; under a fresh claim, the ones whose end could not be written down."""
-        of_one, uids = ("", ()) if study_uid is None else (" AND f.study_uid = ?", (study_uid,))
+        left; under a fresh claim, the ones whose end could not be written down. ``unclaimed_of`` a source: those of it
+        whose study no shipment has now."""
+        which, values = "", list[object]()
+        if study_uid is not None:
+            which, values = " AND f.study_uid = ?", [study_uid]
+        if unclaimed_of is not None:
+            which += " AND f.source_id = ? AND NOT EXISTS"
+            which += " (SELECT 1 FROM studies st WHERE st.study_uid = f.study_uid AND st.claimed = 1)"
+            values.append(unclaimed_of)
         with self._database.read() as db:
             rows = db.execute(
-                f"SELECT f.*, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = 'aside'{of_one}",
-                uids,
+                f"SELECT f.*, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = 'aside'{which}",
+                values,
             ).fetchall()
         return [
             PendingDeletion(r["file_id"], r["source_id"], r["path"], r["dir"], r["name"], r["identity"], r["study_uid"])

@@ -45,7 +45,7 @@ class Pruning:
                 return False
             self._next_round = self._clock.monotonic() + _ROUND_SECONDS
             self._last_step, self._last_study = 0, (0.0, "")
-            self._kinds = [self._steps, self._shipments, self._studies]
+            self._kinds = [self._steps, self._shipments, self._studies, self._counts]
         if not self._kinds[0]():
             self._kinds.pop(0)
         return bool(self._kinds)
@@ -102,6 +102,12 @@ class Pruning:
         if page:
             self._last_study = (page[-1]["archived_at"], page[-1]["study_uid"])
         return len(page) == _PAGE
+
+    def _counts(self) -> bool:
+        """The counts of files, none any more, of sources that are gone: of uploads that have ended."""
+        with self._database.write() as db:
+            db.execute("DELETE FROM file_counts WHERE files = 0 AND source_id NOT IN (SELECT source_id FROM sources)")
+        return False
 
 
 def _add_to_day(db: sqlite3.Connection, row: sqlite3.Row) -> None:

@@ -13,7 +13,7 @@ from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
 from dicomwatchd.queue.pruning import KEEP_SECONDS
-from dicomwatchd.queue.rows import NO_LEASE, OWN_OBJECT
+from dicomwatchd.queue.rows import LEFT, NO_LEASE, OWN_OBJECT
 from dicomwatchd.queue.schema import Database
 
 
@@ -64,6 +64,17 @@ class Reports:
                 " USING (source_id) WHERE f.state = 'kept' AND f.receipt IS NULL GROUP BY s.source_id"
             ).fetchall()
         return {row["name"]: row["n"] for row in rows}
+
+    def former_places(self) -> list[str]:
+        """The names of sources in which files may lie aside, and which are no inbox's folder any more: their path was
+        changed, or the inbox was taken out of the configuration."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT name FROM sources WHERE kind = ? UNION SELECT s.name FROM files f CROSS JOIN sources s"
+                " USING (source_id) WHERE f.state = 'aside' AND s.kind = 'inbox' ORDER BY name",
+                (LEFT,),
+            ).fetchall()
+        return [row["name"] for row in rows]
 
     def own_objects(self) -> dict[str, int]:
         """By source, how many kept files are no copies of the archive's objects but the objects themselves."""

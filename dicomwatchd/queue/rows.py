@@ -15,6 +15,8 @@ NO_LEASE = "no-lease"
 EXPIRING = "expiring"
 #: ``code`` of a kept file that is no copy of the archive's object but the object itself.
 OWN_OBJECT = "own-object"
+#: ``kind`` of a source that is an inbox's former path, where a crash may have left files aside.
+LEFT = "left"
 #: ``code`` in quarantine of what could not be looked at: an entry, or a folder, and no file that was ever seen.
 UNREADABLE = "unreadable"
 

@@ -77,7 +77,7 @@ class Trial:
         held = set(invariants.objects(self.site.root / "archive").values())
         lost = [m for m in self.made if m.sha256 not in held]
         Figures(
-            name=f"hung-{figure}",
+            name=f"hung-{figure.replace(' ', '-').replace(',', '')}",
             what=f"trials with a hung inbox: {figure}",
             tried=1,
             lost=len(lost),

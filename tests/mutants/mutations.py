@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
+from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
 PURGE = ("tests/unit/test_purge.py",)
@@ -23,6 +24,7 @@ OPENING = ("tests/unit/test_queue_opening.py",)
 ANCHORS = ("tests/unit/test_anchoring.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
 SEALING = ("tests/unit/test_sealing.py",)
+PRUNED = ("tests/unit/test_pruning.py",)
 PROVING = ("tests/unit/test_proving.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
 HEALED = ("tests/unit/test_healed_keys.py",)
@@ -35,9 +37,8 @@ BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
 BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
 OWN = ("tests/unit/test_own_trees.py",)
+ASIDES = ("tests/unit/test_set_aside.py",)
 PLANS = ("tests/unit/test_queue_plans.py",)
-LAST_LOOK = ("tests/unit/test_last_look_clauses.py", "tests/unit/test_uploads_last_look.py")
-UPLOADING = ("tests/unit/test_uploads.py", "tests/unit/test_uploads_last_look.py")
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "deletion: a place that was tidied away is made anew",
         "pipeline/aside.py",
-        "            places.forget()\n",
+        "            places.give_up(root, parent)\n",
         "",
         RACES,
     ),
@@ -1027,6 +1028,36 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
         )
     ),
+    *(
+        Mutation(f"pruning: {name}", f"queue/{file}.py", old, new, PRUNED)
+        for name, file, old, new in (
+            (
+                "a study whose files are here",
+                "pruning",
+                'if db.execute("SELECT 1 FROM files WHERE study_uid = ? LIMIT 1", (row["study_uid"],)).fetchone():',
+                "if False:",
+            ),
+            (
+                "the newest step stays",
+                "pruning",
+                " AND transition_id < (SELECT MAX(transition_id) FROM transitions) AND (NOT EXISTS (SELECT 1 FROM",
+                " AND (NOT EXISTS (SELECT 1 FROM",
+            ),
+            ("a study once a day", "pruning", "            0 if again else 1,", "            1,"),
+            (
+                "the attributes come back",
+                "arrivals",
+                "CASE attributes WHEN '{}' THEN ? ELSE attributes END",
+                "CASE ? WHEN 0 THEN 0 ELSE attributes END",
+            ),
+            (
+                "the attributes are asked for",
+                "arrivals",
+                "(state != 'archived' OR EXISTS (SELECT 1 FROM files f WHERE f.study_uid = studies.study_uid))",
+                "study_uid != ''",
+            ),
+        )
+    ),
     Mutation(
         "recovery: known again by its inode",
         "pipeline/recover.py",
@@ -1094,209 +1125,53 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in INBOXES),
+    *(Mutation(*row) for row in UPLOADS),
+    # -- several daemons at one inbox, and what a crash leaves aside
     *(
-        Mutation(f"last look: {name}", "intake/lastlook.py", old, new, LAST_LOOK)
-        for name, old, new in (
-            ("oddities count", "        return not self.odd and not self.barred", "        return not self.barred"),
-            ("quarantine counts", "        return not self.odd and not self.barred", "        return not self.odd"),
-            (
-                "which folder",
-                '        if not self._is_root(root_fd):\n            findings.name(b"", EXCHANGED)',
-                "        if False:\n            pass",
-            ),
-            ("the folder in the end", "        self._require_still_there(findings)\n", ""),
-            (
-                "another folder in the end",
-                "            if not self._is_root(root_fd):\n                findings",
-                "            if False:\n                findings",
-            ),
-            ("gone in the end", '            findings.name(b"", AWAY, news=True)\n', ""),
-            (
-                "an unlistable folder",
-                "            _trouble(findings, parent, error, UNLISTED if",
-                "            str(UNLISTED if",
-            ),
-            (
-                "an entry that cannot be looked at",
-                "                        _trouble(findings, join(parent, name), error, NOT_ASKED)\n",
-                "",
-            ),
-            ("too deep", "                findings.name(parent, TOO_DEEP)\n", ""),
-            ("private names", "            findings.name(path, PRIVATE)\n", ""),
-            (
-                "an own tree",
-                "            findings.barred += 1\n        else:\n            findings.name(parent",
-                "            pass\n        else:\n            findings.name(parent",
-            ),
-            (
-                "no record",
-                "            findings.name(path, CAME_LATER, news=True)\n",
-                "            findings.archived += 0\n",
-            ),
-            ("identity", "    elif known.identity != identity:", "    elif False:"),
-            ("no end", "        findings.name(path, NOT_ENDED, news=True)\n", "        findings.archived += 1\n"),
-            (
-                "a record without its file",
-                "            if name not in here and _is_of_a_file(one):",
-                "            if False:",
-            ),
-            ("a record without its folder", "            if parent not in seen:", "            if False:"),
-            ("what has vanished", "        for path, how_far in gone:", "        for path, how_far in ():"),
-            ("more than are listed", "        findings.odd += count - len(gone)\n", ""),
-            (
-                "late things are news",
-                "        findings.name(path, CAME_LATER, news=True)",
-                "        findings.name(path, CAME_LATER)",
-            ),
-        )
-    ),
-    *(
-        Mutation(f"complete: {name}", "upload_result.py", old, new, LAST_LOOK)
-        for name, old, new in (
-            ("outcome", "        outcome == FINISHED\n        and expires", "        expires"),
-            ("the archive's end", "        and expires is None\n", ""),
-            ("findings", "        and findings.accounted_for\n", ""),
-            ("count", "        and not count\n", ""),
-            (
-                "each verified file was met",
-                "        and progress.verified == findings.archived + progress.deleted\n",
-                "",
-            ),
-            ("each ignored file was met", "        and progress.ignored == findings.ignored\n", ""),
-            ("all files", "        and progress.verified + progress.ignored == progress.files\n", ""),
-            ("something", "        and progress.verified > 0\n", ""),
-        )
-    ),
-    *(
-        Mutation(f"said of an upload: {name}", "cli/upload_text.py", old, new, ("tests/unit/test_cli_daemon.py",))
-        for name, old, new in (
-            ("complete", '        and result.get("complete") is True\n', ""),
-            ("done", '        result.get("done") is True\n        and', "        True and"),
-            ("failed", '        and not result.get("failed")\n', ""),
-            ("failed files", '        and not result.get("failed_files")\n', ""),
-            ("all files", "        and verified + ignored == files\n", ""),
-        )
-    ),
-    *(
-        Mutation(f"upload: {name}", file, old, new, UPLOADING)
+        Mutation(f"aside: {name}", file, old, new, ASIDES)
         for name, file, old, new in (
+            ("a name of its own", "pipeline/private.py", 'secrets.token_hex(8).encode("ascii")', 'b"same"'),
+            ("its owner lives", "pipeline/recover.py", "            if not is_left:", "            if False:"),
+            ("whose owner is gone", "pipeline/private.py", "yield _lock(fd) is not Held.BY_ANOTHER", "yield False"),
             (
-                "a second look",
-                "uploads.py",
-                "        if findings.accounted_for and job.in_order_at is None:",
-                "        if False:",
+                "without locks it counts as left",
+                "pipeline/private.py",
+                "yield _lock(fd) is not Held.BY_ANOTHER",
+                "yield _lock(fd) is Held.BY_US",
             ),
+            ("of the first release", "pipeline/private.py", "    return name == ASIDE or ", "    return "),
+            ("a name alone", "pipeline/aside.py", '    return re.sub(rb"\\A~[0-9a-f]{16}~", b"", ', "    return ("),
+            ("no deeper than a scan", "pipeline/private.py", "        if depth > most:", "        if False:"),
             (
-                "late things go round again",
-                "uploads.py",
-                "        elif findings.news and job.rounds < ROUNDS:",
-                "        elif False:",
-            ),
-            ("it goes round so often", "uploads.py", "findings.news and job.rounds < ROUNDS:", "findings.news:"),
-            (
-                "a folder that is gone ends it",
-                "uploads.py",
-                "        return self._clock.monotonic() - job.away_since >= GONE_SECONDS",
-                "        return False",
-            ),
-            ("patience", "uploads.py", "        return now - job.restless[1] >= patience", "        return False"),
-            ("no patience", "uploads.py", "        return now - job.restless[1] >= patience", "        return True"),
-            (
-                "a cancelled one deletes nothing",
-                "uploads.py",
-                '            return job.upload.stage == "running"\n        known',
-                "            return True\n        known",
-            ),
-            (
-                "with and without --delete",
-                "uploads.py",
-                "        if running.source.delete_local != delete:",
-                "        if False:",
-            ),
-            (
-                "another folder in its place",
-                "uploads.py",
-                "            if same_path:\n                self._end",
-                "            if False:\n                self._end",
-            ),
-            (
-                "a file without an end",
-                "queue/uploads.py",
-                "            if counted.aside or (counted.waiting and not unfinished):",
-                "            if counted.aside:",
-            ),
-            (
-                "a deletion under way",
-                "queue/uploads.py",
-                "            if counted.aside or (counted.waiting and not unfinished):",
-                "            if counted.waiting and not unfinished:",
-            ),
-            (
-                "another source holds the study",
-                "queue/uploads.py",
-                '                if still["quiet"] == 0:',
-                "                if False:",
-            ),
-            (
-                "no source holds the study",
-                "queue/uploads.py",
-                "                moved.append(leave_arriving(db, study_uid",
-                "                str((db, study_uid",
-            ),
-            (
-                "a claim is revoked",
-                "queue/uploads.py",
-                "                state in _SHIPPED_FROM or (",
-                "                (",
-            ),
-            (
-                "a parked study is let go",
-                "queue/uploads.py",
-                " or (state is StudyState.PARKED and not _has_files_to_ship(db, study_uid))",
-                "",
-            ),
-            (
-                "results are kept",
-                "queue/uploads.py",
-                "(self._clock.now() - KEPT_SECONDS, KEPT_RESULTS)",
-                "(self._clock.now() - KEPT_SECONDS / 2, KEPT_RESULTS)",
-            ),
-            (
-                "results go",
-                "queue/uploads.py",
-                "\"DELETE FROM uploads WHERE stage = 'ended' AND (ended_at < ? OR",
-                "\"DELETE FROM uploads WHERE stage = 'ended' AND (ended_at < ? AND 0 OR",
-            ),
-            (
-                "nothing comes of an ended one",
-                "queue/arrivals.py",
-                "            if source is None:\n                return\n",
-                "",
-            ),
-            (
-                "all that was seen is owed",
-                "queue/arrivals.py",
-                "                _owe_an_account(db, source_id, arrivals)\n",
-                "                pass\n",
-            ),
-            (
-                "a deletion on record after a crash",
-                "queue/deletions.py",
-                '                upload_deleted(db, row["source_id"], aside.dir, aside.name)\n',
-                "",
-            ),
-            (
-                "only the folder that was handed in",
+                "found by looks",
                 "intake/inbox.py",
-                "                if only is not None and not self.root.is_same(only):",
-                "                if False:",
+                "        self._mend_soon = self._leftovers.end_look() or self._mend_soon\n",
+                "",
             ),
-            ("taken back", "pipeline/purge.py", "            if not may_go(file):", "            if False:"),
+            ("a former path is kept", "queue/arrivals.py", "                _leave(db, row, self._clock.now())\n", ""),
             (
-                "left as it is",
-                "composition.py",
-                '    return source.kind != "upload" or source.delete_local',
-                "    return True",
+                "a former path until nothing lies there",
+                "pipeline/recover.py",
+                "        return self.root is not None and not self.left and not self.owned",
+                "        return True",
+            ),
+            (
+                "a former path with an open end",
+                "queue/arrivals.py",
+                ' AND kind = ? AND NOT EXISTS"\n                    "',
+                ' AND kind = ? AND 1 OR EXISTS"\n                    "',
+            ),
+            (
+                "an inbox that is away ends nothing",
+                "pipeline/recover.py",
+                "        if place is None:\n            continue\n",
+                "",
+            ),
+            (
+                "closed once",
+                "pipeline/aside.py",
+                "            place_fd = open_root(root)\n            stack",
+                "            os.close(place_fd)\n            place_fd = open_root(root)\n            stack",
             ),
         )
     ),

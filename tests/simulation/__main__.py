@@ -33,7 +33,8 @@ def main() -> int:
         except (Exception, Violation) as error:  # noqa: BLE001  told below
             frames = traceback.extract_tb(error.__traceback__)
             where = next((f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno}" for f in reversed(frames)), "")
-            print(f"seed {seed}: {type(error).__name__}: {str(error)[:200]} [{where}]", flush=True)
+            if failures.total() < 30:
+                print(f"seed {seed}: {type(error).__name__}: {str(error)[:200]} [{where}]", flush=True)
             failures[f"{type(error).__name__}: {str(error)[:60]}"] += 1
     print(f"{last - first} seeds in {time.monotonic() - begun:.1f} s, {failures.total()} failed")
     for what, count in failures.most_common():

@@ -41,6 +41,8 @@ class Shelf:
         self._known: dict[str, tuple[bytes, frozenset[str]]] = {}
         self.versions: dict[str, str] = {}  # of what is current
         self.history: dict[tuple[str, str], bytes] = {}  # every version of every key
+        self._numbers = 0
+        self.meddled: set[str] = set()  # keys that somebody has deleted or overwritten
         self.expires: str | None = None  # why it ends objects by itself, if it does
         self.damaged: set[str] = set()  # keys that were given other bytes than were sent
         self.lost: set[str] = set()  # keys whose first object is gone
@@ -53,8 +55,9 @@ class Shelf:
         return True
 
     def _make_current(self, key: str, data: bytes) -> None:
+        self._numbers += 1
         self.objects[key] = data
-        self.versions[key] = f"v{len(self.history) + 1}"
+        self.versions[key] = f"v{self._numbers}"
         self.history[key, self.versions[key]] = data
 
     def mark_deleted(self, key: str) -> None:
@@ -64,6 +67,15 @@ class Shelf:
     def overwrite(self, key: str, data: bytes) -> None:
         """Somebody puts another version over what is there."""
         self._make_current(key, data)
+
+    def cover(self, key: str, data: bytes | None) -> None:
+        """One of the two, and the tests know of it."""
+        self.meddled.add(key)
+        self.lost.add(key)
+        self.mark_deleted(key)
+        if data is not None:
+            self.overwrite(key, data)
+            self.damaged.add(key)
 
     def held(self) -> set[str]:
         """The SHA-256 of everything that is under a key of its own, by itself or in a bundle."""
@@ -76,6 +88,11 @@ class Shelf:
             inside = unpacked(data) if key.endswith(".tar") else []
             self._known[key] = known = data, frozenset([mine, *map(_sha256, inside)] if mine in key else ())
         return known[1]
+
+    def instances(self, key: str, data: bytes) -> frozenset[str]:
+        """The SHA-256 of each instance under this key, if it holds what it names."""
+        found = self._contents(key, data)
+        return found - {_sha256(data)} if key.endswith(".tar") else found
 
     def lose(self, key: str) -> None:
         self.objects.pop(key, None)
@@ -150,6 +167,8 @@ class SimulatedStore:
     def __init__(self, shelf: Shelf, fate: Fate) -> None:
         self.shelf = shelf
         self._fate = fate
+        #: (key, SHA-256 of what it held, or of what is in the bundle) to when it was looked at, by this daemon's clock.
+        self.asked: dict[tuple[str, str], list[float]] = {}
         self.single_put_bytes = fate.plan.single_put_bytes
 
     @property
@@ -227,9 +246,23 @@ class SimulatedStore:
 
     def close(self) -> None: ...
 
+    def _asked(self, prefix: str) -> None:
+        """A request is about to be sent that shows what is under these keys."""
+        now = self._fate.clock.now()
+        for key, data in self.shelf.objects.items():
+            if key.startswith(prefix):
+                for digest in self.shelf._contents(key, data):
+                    self.asked.setdefault((key, digest), []).append(now)
+
     def _call(self, name: str, key: str) -> None:
+        if name not in ("put", "expiry"):
+            self._asked(key)
         self._fate.at(f"store.{name} {key[-24:]}")
+        if self._fate.more.slow_seconds and not self._fate.calm:
+            self._fate.clock.advance(self._fate.random.random() * self._fate.more.slow_seconds)
         self._trouble(name)
+        if key.startswith(self._fate.poisoned):
+            raise Transient("the store is in trouble", code="server-error", endpoint="store")
 
     def _trouble(self, what: str) -> None:
         if self._fate.strikes(what, self._fate.plan.transient_rate):

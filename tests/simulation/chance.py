@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from random import Random
+from typing import Any, Protocol, TypeVar
 
 from dicomwatchd.pipeline.shipment import Bundling
 
@@ -98,6 +99,43 @@ class Plan:
         )
 
 
+@dataclass(frozen=True)
+class More:
+    """What else there may be in a world. Drawn from a number of its own: a seed's world is otherwise what it was."""
+
+    daemons: int
+    #: Whether the inboxes' file system knows a rename that replaces nothing.
+    strict_rename: bool
+    #: Folders are handed in.
+    uploads: bool
+    #: Somebody deletes and overwrites objects of a versioned store.
+    meddles: bool
+    #: Inboxes are mounted anew, under other device numbers.
+    remounts: bool
+    #: Inboxes hang for a time.
+    hangs: bool
+    #: Some studies are answered with an error for ever, in the end.
+    poisoned: bool
+    #: How long the store may take for an answer.
+    slow_seconds: float
+    #: Time passes by days, for months.
+    months: bool
+
+    @classmethod
+    def drawn(cls, random: Random, plan: Plan) -> More:
+        return cls(
+            daemons=1 + (random.random() < 0.12),
+            strict_rename=random.random() < 0.8,
+            uploads=random.random() < 0.2,
+            meddles=random.random() < 0.7 and plan.versions and None not in plan.keep_seconds,
+            remounts=random.random() < 0.15,
+            slow_seconds=random.choice((0.0,) * 9 + (600.0,)),
+            months=random.random() < 0.015,
+            hangs=random.random() < 0.15,
+            poisoned=random.random() < 0.025,
+        )
+
+
 @dataclass
 class Trace:
     """What happened, in order. Holds nothing that two runs of a seed may differ in."""
@@ -121,17 +159,35 @@ class Trace:
         return self._hash.hexdigest()
 
 
+_World = TypeVar("_World", Plan, More)
+
+
+def _forced(drawn: _World, forced: Mapping[str, Any]) -> _World:
+    names = {part.name for part in fields(drawn)}
+    return replace(drawn, **{name: value for name, value in forced.items() if name in names})
+
+
+class Mortal(Protocol):
+    """A process that may be killed."""
+
+    dead: bool
+
+
 class Fate:
     """Draws what goes wrong and what happens in between. `at` is called by everything simulated at each of its
     calls; ``act`` is then what may happen meanwhile."""
 
-    def __init__(self, seed: int, trace: Trace) -> None:
+    def __init__(self, seed: int, trace: Trace, forced: Mapping[str, Any] | None = None) -> None:
+        """``forced`` are parts of the plan that are not left to the seed."""
         self.random = Random(f"world {seed}")
         # The layout from a number of its own: the world of a seed is the same in both.
-        self.plan = Plan.drawn(self.random, Random(f"layout {seed}"))
+        plan = Plan.drawn(self.random, Random(f"layout {seed}"))
+        self.plan = _forced(plan, forced or {})
+        self.more = _forced(More.drawn(Random(f"more {seed}"), self.plan), forced or {})
         self.clock = VirtualClock()
         self.trace = trace
-        self.dead = False
+        self.poisoned: tuple[str, ...] = ()  # beginnings of keys that the store has nothing but trouble with
+        self.at_work: list[Mortal] = []  # the processes that are in the midst of a call, the innermost last
         self.calm = False  # from now on nothing goes wrong any more
         self.kills = self.faults = self.hooks = 0
         self.act: Callable[[], None] = lambda: None
@@ -140,7 +196,8 @@ class Fate:
     def at(self, place: str, *, actors: bool = True, hot: bool = False) -> None:
         """Somebody is at this place of the code: time passes, others act, the process may be killed here; more often
         where it is ``hot``."""
-        if self.dead:
+        who = self.at_work[-1]
+        if who.dead:
             raise Killed(place)
         self.hooks += 1
         self.trace.add("at", place)
@@ -155,7 +212,7 @@ class Fate:
             finally:
                 self._acting -= 1
         if self.random.random() < self.plan.kill_rate * rate:
-            self.dead = True
+            who.dead = True
             self.kills += 1
             self.trace.add("killed", place)
             raise Killed(place)

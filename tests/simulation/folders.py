@@ -48,6 +48,12 @@ class Folders:
         self.valid: dict[bytes, Instance] = {}  # whole instances, by content
         self.thrown_away: set[int] = set()  # inodes that a person has deleted or overwritten
         self.writers: list[Writer] = []
+        self.handed: list[Path] = []  # folders that were handed in with `upload`, and what became of them
+        self.not_given: set[int] = set()  # inodes of files in them that nobody has asked to be deleted
+        self.hung: set[str] = set()  # names of inboxes that do not answer
+        self.on_hang: list[Callable[[str], None]] = []
+        self.reads = 0  # how often the daemon has read what a file is
+        self.mounts = 0  # how often everything was mounted anew, under another device number
         self.away: dict[Path, Path] = {}  # inboxes that are not there, and where they are instead
         self.instances: list[Instance] = []
         self.aim: tuple[Path, int] | None = None  # the file that the daemon is about to delete: a rewarding one
@@ -185,8 +191,20 @@ class Folders:
         if self.away:
             self._mount(self._random.choice(list(self.away)))
 
+    def hang(self) -> None:
+        """The server of an inbox is away, or has come back."""
+        name = self._random.choice(self.roots).name
+        if name in self.hung:
+            self.hung.discard(name)
+        else:
+            self.hung.add(name)
+            for told in self.on_hang:
+                told(name)
+        self._fate.trace.add("hung", *sorted(self.hung))
+
     def finish(self) -> None:
         """Everybody comes to an end with what they were writing, and every inbox is there again."""
+        self.hung.clear()
         while self.writers:
             self._go_on(self.writers[0])
         while self.away:
@@ -201,6 +219,8 @@ class Folders:
 
     def unlinked(self, inode: int) -> None:
         """The daemon is about to unlink a name of this file, whose bytes the caller has found in the store."""
+        if inode in self.not_given:
+            raise Violation("a file was deleted that nobody has asked for")
         if any(writer.inode == inode and writer.written < len(writer.data) for writer in self.writers):
             raise Violation("a file that is still being written was deleted")
         if self._fate.plan.leases and any(writer.inode == inode for writer in self.writers):
@@ -333,7 +353,7 @@ def _below(path: str) -> list[os.DirEntry[str]]:
         ordered = sorted(entries, key=lambda entry: entry.name)
     found = []
     for entry in ordered:
-        if entry.name == os.fsdecode(ASIDE):
+        if entry.name.startswith(os.fsdecode(ASIDE)):
             continue
         if entry.is_dir(follow_symlinks=False):
             found += _below(entry.path)

@@ -29,13 +29,14 @@ class Judge:
         shelf: Shelf,
         catalogue: SimulatedCatalogue,
         other: OtherSite,
-        process: Process,
+        processes: list[Process],
     ) -> None:
         self._root, self._fate, self._folders, self._shelf = root, fate, folders, shelf
-        self._catalogue, self._other, self._process = catalogue, other, process
+        self._catalogue, self._other, self._processes = catalogue, other, processes
         self._ever: dict[str, str] = {}  # key to the SHA-256 of what it holds
         self._held: dict[str, bytes] = {}
         self._seen: dict[tuple[int, int, int, int], bytes] = {}
+        self._dues: dict[tuple[object, ...], float] = {}
 
     def after_a_step(self) -> None:
         """After every step: nothing is lost, nothing in the store has changed."""
@@ -50,18 +51,35 @@ class Judge:
         for key, data in shelf.objects.items():
             if key not in self._ever:
                 self._ever[key], self._held[key] = _sha256(data), data
-        found = self._contents()
+        found = self._contents(handed=True)
         for inode, data in self._folders.ledger.items():
             if found.get(inode) != data:
                 what = "is gone" if inode not in found else "has changed"
                 raise Violation(f"a file {what} that nobody has touched")
-        if set(self._process.unlinked) - shelf.held():
+        if self._unlinked() - shelf.held():
             raise Violation("something was deleted that the store does not hold")
+        self.due_times()
 
-    def _contents(self) -> dict[int, bytes]:
-        """By inode, everything in the inboxes, set aside or not."""
+    def due_times(self) -> None:
+        """When a kept file may go is decided once, whatever mounts and restarts come in between."""
+        for number, process in enumerate(self._processes):
+            if process.queue is None or not any(self._fate.plan.keep_seconds):
+                continue
+            with process.queue._database.read() as db:
+                rows = db.execute(
+                    "SELECT source_id, dir, name, identity, due_at FROM files WHERE state = 'kept' AND due_at > 0"
+                ).fetchall()
+            for source_id, folder, name, identity, due_at in rows:
+                file = (number, source_id, folder, name, identity.partition(":")[2])
+                if due_at > self._dues.setdefault(file, due_at):
+                    raise Violation("the due time of a kept file has moved")
+
+    def _contents(self, *, handed: bool) -> dict[int, bytes]:
+        """By inode, everything in the inboxes, set aside or not; and in the folders that were handed in, if asked."""
         found: dict[int, bytes] = {}
         todo = [os.fspath(self._folders.away.get(root, root)) for root in self._folders.roots]
+        if handed:
+            todo += [os.fspath(path) for path in self._folders.handed if path.is_dir()]
         while todo:
             with os.scandir(todo.pop()) as entries:
                 for entry in entries:
@@ -77,10 +95,8 @@ class Judge:
 
     def in_the_end(self) -> None:
         """In the end everything has arrived, and everything agrees."""
-        queue = self._process.queue
-        assert queue is not None
         held = self._shelf.held()
-        for data in self._contents().values():
+        for data in self._contents(handed=False).values():
             digest = _sha256(data)
             if data in self._folders.valid and digest not in held:
                 raise Violation("a whole instance did not arrive")
@@ -90,17 +106,22 @@ class Judge:
         listed: set[str] = set()
         for study in sorted({key.split("/")[1] for key in self._shelf.objects}):
             listed |= self._study(Uid(study))
-        for digest in {*self._process.unlinked, *(digest for _, digest in self._other.shipped)} - listed:
+        for digest in {*self._unlinked(), *(digest for _, digest in self._other.shipped)} - listed:
             raise Violation(f"deleted, and in no manifest: {digest[:12]}")
-        self._inboxes(listed)
-        if (broken := queue.audit.broken_at()) is not None:
-            raise Violation(f"the audit chain is broken at {broken}")
-        self._audit()
+        for process in self._processes:
+            self._inboxes(process, listed)
+            assert process.queue is not None
+            if (broken := process.queue.audit.broken_at()) is not None:
+                raise Violation(f"the audit chain is broken at {broken}")
+            self._audit(process)
 
-    def _inboxes(self, listed: set[str]) -> None:
+    def _unlinked(self) -> set[str]:
+        return {digest for process in self._processes for digest in process.unlinked}
+
+    def _inboxes(self, process: Process, listed: set[str]) -> None:
         """What is still there has a reason to be."""
-        assert self._process.queue is not None
-        with self._process.queue._database.read() as db:
+        assert process.queue is not None
+        with process.queue._database.read() as db:
             rows = db.execute("SELECT source_id, dir, name, state FROM files").fetchall()
         states = {(row[0], row[1], row[2]): row[3] for row in rows}
         for number, root in enumerate(self._folders.roots):
@@ -137,7 +158,11 @@ class Judge:
             if item.offset_bytes is not None:
                 data = part(data, item.offset_bytes, item.size_bytes)
             if _sha256(data) != item.sha256:
+                if item.key in self._shelf.meddled:
+                    return {item.sha256 for item in manifest.instances}  # and the local file was taken away, too
                 raise Violation("a manifest lists an object that does not hold its bytes")
+            if item.version_id not in (None, self._shelf.versions[item.key]):
+                raise Violation("a manifest names a version that is not the current one")
         counter = iter(range(1 << 30))
         fetcher = Fetcher(
             self._shelf,
@@ -157,15 +182,15 @@ class Judge:
             raise Violation("fetch brings other bytes back than the manifest lists")
         return {item.sha256 for item in manifest.instances}
 
-    def _audit(self) -> None:
+    def _audit(self, process: Process) -> None:
         """Each deletion was authorised before, once, and its end was written down once."""
-        assert self._process.queue is not None
+        assert process.queue is not None
         authorised: dict[int, str] = {}
         deleted: list[str] = []
-        with self._process.queue._database.read() as db:
+        with process.queue._database.read() as db:
             studies = [row[0] for row in db.execute("SELECT DISTINCT study_uid FROM audit ORDER BY 1").fetchall()]
         for study in studies:
-            for entry in self._process.queue.audit.of_study(study):
+            for entry in process.queue.audit.of_study(study):
                 file, kind = entry.body["file"], entry.body["kind"]
                 if kind == "authorised":
                     if file in authorised:
@@ -177,8 +202,8 @@ class Judge:
                     deleted.append(entry.body["sha256"])
         if authorised:
             raise Violation("it is not on record how a deletion ended")
-        for digest in set(self._process.unlinked):
-            if deleted.count(digest) < self._process.unlinked.count(digest):
+        for digest in set(process.unlinked):
+            if deleted.count(digest) < process.unlinked.count(digest):
                 raise Violation("a deletion is not on record")
 
 

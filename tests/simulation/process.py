@@ -1,86 +1,71 @@
-"""The simulated daemon: the very parts of the program, stepped in one thread, with a hook at each step."""
+"""A simulated daemon: the very parts of the program, stepped in one thread, with a hook at each step."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from types import ModuleType, TracebackType
 from typing import Any
-from unittest.mock import patch
 
-from dicomwatchd import composition, localfiles
+from dicomwatchd import composition
 from dicomwatchd import queue as queues
+from dicomwatchd.answering import AlwaysAnswering
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.composition import InboxPlan, Parts, Surroundings
-from dicomwatchd.errors import DicomwatchdError, Fatal, Transient
-from dicomwatchd.intake import inbox as inboxes
-from dicomwatchd.intake import scan, take
+from dicomwatchd.errors import DicomwatchdError, Fatal
 from dicomwatchd.intake.inbox import IntakeSettings
-from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import StudyState
-from dicomwatchd.pipeline import aside, leases, local, proof, purge
-from dicomwatchd.pipeline.aside import Places
 from dicomwatchd.pipeline.pool import InlineWorkers
+from dicomwatchd.pipeline.proof import LIFETIME_SECONDS, DeletionProof
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Shipment
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import Queue
-from dicomwatchd.queue.rows import LocalFile, Source, Transition
-from dicomwatchd.queue.schema import Database, open_writer
+from dicomwatchd.queue.rows import Transition
+from dicomwatchd.queue.schema import open_writer
 from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
-from tests.simulation.chance import Fate, Violation
+from tests.simulation.chance import Fate, Killed, Violation
 from tests.simulation.folders import Folders
+from tests.simulation.hanging import Hanging
+from tests.simulation.hooks import HookedDatabase
 
-
-class HookedDatabase(Database):
-    """Every transaction is a place where the process may be killed, before, within and after, or the disk be full."""
-
-    def __init__(self, inner: Database, fate: Fate) -> None:
-        super().__init__(inner._connection, inner._lock_fd)
-        self._connection.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
-        self._fate = fate
-
-    @contextmanager
-    def write(self) -> Iterator[Any]:
-        self._fate.at("db")
-        if self._fate.strikes("db-full", self._fate.plan.transient_rate / 8):
-            raise Transient("the state database cannot be written now", code="state-full", endpoint="state")
-        with super().write() as connection:
-            yield connection
-            self._fate.at("db.commit", actors=False)
-        self._fate.at("db.done")
+#: In the place of a source's id: the threads of all uploads.
+UPLOADS = -3
+#: And what one at a time may do with them.
+DESK = -4
 
 
 class Process:
-    """Started, killed and started again on the same files."""
+    """Started, killed and started again on the same files. ``number`` is 0, or 1 for a second daemon on the same
+    inboxes and archive, with a state of its own."""
 
     def __init__(
-        self, state: Path, folders: Folders, shelf: Shelf, catalogue: SimulatedCatalogue, fate: Fate, seed: int
+        self,
+        state: Path,
+        folders: Folders,
+        shelf: Shelf,
+        catalogue: SimulatedCatalogue,
+        fate: Fate,
+        seed: int,
+        number: int = 0,
     ) -> None:
         self._state, self._folders, self._shelf, self._fate = state, folders, shelf, fate
-        self._random = Random(f"daemon {seed}")
-        store: ObjectStore = SimulatedStore(shelf, fate)
+        self._name = f" {number + 1}" if number else ""
+        self._random = Random(f"daemon {seed}{self._name}")
+        self._store = SimulatedStore(shelf, fate)
+        store: ObjectStore = self._store
         self._archive = Archive(ARCHIVE_ID, store, catalogue, bundling=fate.plan.bundling)
         self.parts: Parts | None = None
         self.fatal: DicomwatchdError | None = None
+        self.dead = False  # killed; see Fate.at
         self.starts = 0
+        self.upload_looks = 0  # how often it has begun to look at what was handed in
         self.unlinked: list[str] = []  # SHA-256 of what was deleted, in order
         self.parked: dict[str, str] = {}
+        self._too_old: list[str] = []
         self._busy: set[int] = set()
         self._up = False
-        self._patches = ExitStack()
-        _patch(self._patches, self, fate, folders)
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-        self._patches.close()
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -88,12 +73,18 @@ class Process:
     def queue(self) -> Queue | None:
         return None if self.parts is None else self.parts.queue
 
+    @property
+    def is_down(self) -> bool:
+        """Killed, or at an end by itself: somebody has to start it again."""
+        return self.dead or self.fatal is not None or not self._up
+
     def start(self) -> None:
-        """As the supervisor does, without its threads; raises Killed, DicomwatchdError."""
+        """As the supervisor does, without its threads. May fail: see `is_down`."""
+        self.close()
         self.starts += 1
         self._up = False
-        self._fate.dead, self.fatal = False, None
-        self._fate.trace.add("start")
+        self.dead, self.fatal = False, None
+        self._fate.trace.add(f"start{self._name}")
         self._busy.clear()
         around = Surroundings(
             clock=self._fate.clock,
@@ -104,10 +95,12 @@ class Process:
             announce=self._announce,
             on_shipped=self._shipped,
             open_state=self._open_state,
+            inboxes=Hanging(self._folders, self._fate) if self._fate.more.hangs else AlwaysAnswering(),
         )
-        self.parts = Parts(self._plan(), self._archive, around)
-        self.parts.begin()
-        self._up = True
+        with self._at_work():
+            self.parts = Parts(self._plan(), self._archive, around)
+            self.parts.begin()
+            self._up = True
 
     def _plan(self) -> composition.Plan:
         plan = self._fate.plan
@@ -120,7 +113,7 @@ class Process:
         )
         inboxes = tuple(
             InboxPlan(f"inbox{number + 1}", path, settings, AfterArchive(keep == 0.0, keep), plan.sends_early)
-            for number, (path, keep) in enumerate(zip(self._folders.roots, plan.keep_seconds, strict=True))
+            for number, (path, keep) in enumerate(zip(self._folders.roots, plan.keep_seconds, strict=False))
         )
         return composition.Plan(self._state, inboxes, active_shipments=4)
 
@@ -133,17 +126,39 @@ class Process:
             self.parts.queue.close()
             self.parts = None
 
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """What is called within is done by this process. What ends it ends it as a whole, and nobody else."""
+        stack = self._fate.at_work
+        stack.append(self)
+        try:
+            yield
+        except Killed:
+            if self in stack[:-1]:
+                raise  # from the call in the midst of which this one was made
+        except DicomwatchdError as error:
+            self.fatal = error  # `Supervisor._guarded`: a thread that ends ends the daemon
+        finally:
+            stack.pop()
+
+    def _may_work(self) -> bool:
+        """Not while another process is in the midst of a call that was made in the midst of one of this one's."""
+        stack = self._fate.at_work
+        return self._up and not self.is_down and (self not in stack or stack[-1] is self)
+
     # -- its threads, one step at a time ----------------------------------------------------------------------------
 
     def intake(self, number: int) -> None:
-        if not self._up or self.parts is None or (source_id := sorted(self.parts.intakes)[number]) in self._busy:
+        parts = self.parts
+        if parts is None or not self._may_work() or (source_id := sorted(parts.intakes)[number]) in self._busy:
             return
+        if parts.intakes[source_id].source.name in self._folders.hung:
+            return  # its thread waits for the file system
         self._busy.add(source_id)
-        self._fate.trace.add("intake", number)
+        self._fate.trace.add(f"intake{self._name}", number)
         try:
-            self.parts.intakes[source_id].step()
-        except DicomwatchdError as error:
-            self.fatal = error  # `Supervisor._guarded`: a thread that ends ends the daemon
+            with self._at_work():
+                parts.intakes[source_id].step()
         finally:
             self._busy.discard(source_id)
 
@@ -153,18 +168,90 @@ class Process:
 
     def ship(self) -> None:
         """At most two shipments at once: the second one inside a call of the first."""
+        parts = self.parts
         thread = next((t for t in (-1, -2) if t not in self._busy), None)
-        if thread is None or not self._up or self.parts is None:
+        if thread is None or parts is None or not self._may_work():
             return
         self._busy.add(thread)
-        self._fate.trace.add("ship")
+        self._fate.trace.add(f"ship{self._name}")
         try:
-            self.parts.queue.shipments.queue_due()
-            self._fate.trace.add("shipped", self.parts.dispatcher.work_off())
-        except DicomwatchdError as error:
-            self.fatal = error
+            with self._at_work():
+                parts.queue.shipments.queue_due()
+                self._fate.trace.add("shipped", parts.dispatcher.work_off())
         finally:
             self._busy.discard(thread)
+
+    def tend(self) -> None:
+        """What the supervisor does every second."""
+        if self.parts is not None and self.may_be_asked:
+            with self._at_the_desk():
+                self.parts.tend()
+
+    def retry(self, study_uid: str) -> None:
+        """A person asks for a study again."""
+        assert self.parts is not None
+        with self._at_work():
+            self.parts.queue.shipments.retry(study_uid)
+
+    def uploads(self) -> None:
+        """The threads of the uploads, each one step, and what the supervisor does soon after."""
+        parts = self.parts
+        if parts is None or not self._may_work() or UPLOADS in self._busy:
+            return
+        self._busy.add(UPLOADS)
+        self.upload_looks += 1
+        try:
+            with self._at_work():
+                for intake in parts.every_intake():
+                    if intake.source.source_id not in parts.intakes:
+                        self._fate.trace.add("upload")
+                        intake.step()
+        finally:
+            self._busy.discard(UPLOADS)
+        self.tend()
+
+    @contextmanager
+    def _at_the_desk(self) -> Iterator[None]:
+        self._busy.add(DESK)
+        try:
+            with self._at_work():
+                yield
+        finally:
+            self._busy.discard(DESK)
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether it answers at its control socket. Whoever asks while another one is answered waits."""
+        return self._may_work() and DESK not in self._busy
+
+    @property
+    def is_at_work(self) -> bool:
+        return self in self._fate.at_work
+
+    def hand_in(self, path: Path, *, delete: bool) -> str:
+        """`dicomwatchctl upload`; returns its id, "" if the daemon died over it. Raises Permanent."""
+        assert self.parts is not None
+        answers = [""]
+        with self._at_the_desk():
+            answers.append(self.parts.uploads.start(os.fspath(path), delete=delete))
+        return answers[-1]
+
+    def cancel_upload(self, name: str) -> bool:
+        """`dicomwatchctl upload cancel`; whether the daemon has answered."""
+        assert self.parts is not None
+        answers = [False]
+        with self._at_the_desk():
+            self.parts.uploads.cancel(name)
+            answers.append(True)
+        return answers[-1]
+
+    def upload_result(self, name: str) -> dict[str, Any] | None:
+        """What is known of an upload that has ended."""
+        assert self.parts is not None
+        known = self.parts.queue.uploads.known(name)
+        if known is None:
+            raise Violation("an upload is not known any more")
+        return known.result
 
     @property
     def at_rest(self) -> bool:
@@ -191,11 +278,25 @@ class Process:
         self._fate.trace.add("log", event, fields.get("code", ""))
 
     def error(self, event: str, message: str, **fields: object) -> None:
-        self._fate.trace.add("log", event, *(str(value) for _, value in sorted(fields.items())))
+        told = (str(value) for _, value in sorted(fields.items()))
+        self._fate.trace.add("log", event, *("upload" if one.startswith("upload-") else one for one in told))
         if event == "study-parked":
             self.parked[str(fields["study_uid"])] = str(fields.get("code", "unexpected"))
 
     # -- the deletion -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def deleting(self, proof_of_it: DeletionProof) -> Iterator[None]:
+        """It begins to delete a file, and may think better of it. What the proof rests on has then been asked for no
+        longer ago than its lifetime, by this process, by its own clock."""
+        now = self._fate.clock.now()
+        asked = self._store.asked.get((proof_of_it.key, proof_of_it.sha256), [])
+        fresh = any(0 <= now - at <= LIFETIME_SECONDS for at in asked)
+        self._too_old.append("" if fresh else ", ".join(f"{now - at:.0f} s" for at in asked[-3:]) or "none")
+        try:
+            yield
+        finally:
+            self._too_old.pop()
 
     def unlink(self, name: bytes, *, dir_fd: int) -> None:
         """os.unlink as pipeline.proof sees it: what goes has to be in the store, and its deletion on record."""
@@ -208,6 +309,8 @@ class Process:
         finally:
             os.close(fd)
         digest = _sha256(data)
+        if self._too_old[-1]:
+            raise Violation(f"a file is deleted on evidence that is too old: {self._too_old[-1]}")
         if digest not in self._shelf.held():
             raise Violation("a file is deleted that the store does not hold")
         assert self.queue is not None
@@ -223,75 +326,3 @@ class Process:
             self._folders.forgotten(found.st_ino)
         self._fate.trace.add("unlinked", digest[:12])
         self._fate.at("unlink.done", hot=True)
-
-
-class _HookedOs:
-    """`os` with one call replaced."""
-
-    def __init__(self, process: Process) -> None:
-        self.unlink = process.unlink
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-
-class _VirtualTime:
-    """`time` as pipeline.aside sees it."""
-
-    def __init__(self, fate: Fate) -> None:
-        self.monotonic, self.sleep = fate.clock.monotonic, fate.clock.advance
-
-
-def _patch(stack: ExitStack, process: Process, fate: Fate, folders: Folders) -> None:
-    """Hooks in the file system's part of a deletion, the order of a listing, and leases where the seed has none."""
-
-    def hooked(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            fate.at(name, hot=True)
-            result = real(*arguments)
-            fate.at(f"{name}.done", hot=True)
-            return result
-
-        return call
-
-    def aimed(
-        opened: local.Folders,
-        places: Places,
-        source: Source,
-        file: LocalFile,
-        proof_of_it: proof.DeletionProof,
-        *,
-        now: float,
-        needs_lease: bool,
-    ) -> str | None:
-        folders.aim = (Path(os.fsdecode(b"/".join((source.path, file.dir, file.name)))), file.identity.inode)
-        try:
-            fate.at("delete", hot=True)
-            return proof.delete_on_proof(opened, places, source, file, proof_of_it, now=now, needs_lease=needs_lease)
-        finally:
-            folders.aim = None
-
-    def sorted_look(directory_fd: int, parent: bytes, globs: Globs) -> Listing:
-        found = real_look(directory_fd, parent, globs)
-        return Listing(
-            dict(sorted(found.files.items())), sorted(found.directories), dict(sorted(found.strange.items()))
-        )
-
-    @contextmanager
-    def no_lease(fd: int) -> Iterator[bool]:
-        yield False
-
-    def put(modules: tuple[ModuleType, ...], name: str, replacement: object) -> None:
-        for module in modules:
-            stack.enter_context(patch.object(module, name, replacement))
-
-    real_look = scan.look
-    put((scan, inboxes), "look", sorted_look)
-    put((purge,), "delete_on_proof", aimed)
-    put((proof,), "os", _HookedOs(process))
-    put((proof,), "sha256_of", hooked("compare", local.sha256_of))
-    put((aside,), "rename_to_private", hooked("set-aside", localfiles.rename_to_private))
-    put((aside,), "rename_noreplace", hooked("put-back", localfiles.rename_noreplace))
-    put((aside,), "time", _VirtualTime(fate))
-    if not fate.plan.leases:
-        put((proof, aside, take, leases), "read_lease", no_lease)

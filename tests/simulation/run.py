@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dicomwatchd.archive.store import Capabilities
-from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.model import FileState, Uid
 from tests.simulation.archive import OtherSite, Shelf, SimulatedCatalogue
-from tests.simulation.chance import Fate, Killed, Trace, Violation
+from tests.simulation.chance import Fate, Trace, Violation
 from tests.simulation.folders import Folders
+from tests.simulation.handed import HandedIn
+from tests.simulation.hooks import patched
 from tests.simulation.judge import Judge
+from tests.simulation.poison import Poison
 from tests.simulation.process import Process
 
 #: Codes of studies that only a person can help, by design.
@@ -36,22 +40,27 @@ class Result:
     deleted: int
     parked: int
     duplicates: int
+    uploads: int
+    meddled: int
+    remounts: int
 
 
-def simulate(seed: int, trace: Trace | None = None) -> Result:
-    """Raises Violation, or whatever the program lets out that it should not."""
+def simulate(seed: int, trace: Trace | None = None, **forced: Any) -> Result:
+    """``forced`` are parts of the world's plan (chance.Plan, chance.More) that are not left to the seed.
+
+    Raises Violation, or whatever the program lets out that it should not."""
     trace = trace or Trace()
     root = Path(tempfile.mkdtemp(prefix="dicomwatchd-sim.", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     try:
-        return _Story(seed, root, trace).told()
+        return _Story(seed, root, trace, forced).told()
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
 class _Story:
-    def __init__(self, seed: int, root: Path, trace: Trace) -> None:
+    def __init__(self, seed: int, root: Path, trace: Trace, forced: dict[str, Any]) -> None:
         self._seed, self._root = seed, root
-        self._fate = fate = Fate(seed, trace)
+        self._fate = fate = Fate(seed, trace, forced)
         trace.add(fate.plan)
         plan = fate.plan
         capabilities = Capabilities(
@@ -64,50 +73,69 @@ class _Story:
         self._catalogue = SimulatedCatalogue(fate)
         self._other = OtherSite(self._shelf, self._catalogue, fate)
         self._folders = Folders(root, fate)
-        state = root / "state"
-        state.mkdir()
-        self._process = Process(state, self._folders, self._shelf, self._catalogue, fate, seed)
-        self._judge = Judge(root, fate, self._folders, self._shelf, self._catalogue, self._other, self._process)
+        self._processes = []
+        for number in range(fate.more.daemons):
+            state = root / f"state{number + 1}"
+            state.mkdir()
+            self._processes.append(Process(state, self._folders, self._shelf, self._catalogue, fate, seed, number))
+        self._judge = Judge(root, fate, self._folders, self._shelf, self._catalogue, self._other, self._processes)
+        self._handed = HandedIn(root, fate, self._folders, self._shelf)
         self._parked = 0
         self._kinds: list[tuple[int, Callable[[], None]]] = [
             (40, self._folders.act),
             (25, self._intake),
-            (12, self._process.ship),
+            (12, lambda: self._one().ship()),
             (6, self._pass_time),
             (6, self._other_ships),
             (3, self._jump),
         ]
+        if fate.more.uploads:
+            self._kinds += [(6, lambda: self._handed.act(self._one())), (20, self._look_at_uploads)]
+        if fate.more.meddles:
+            self._kinds.append((6, self._meddle))
+        if fate.more.hangs:
+            self._kinds.append((5, self._folders.hang))
+        if fate.more.remounts:
+            self._kinds.append((4, self._remount))
         fate.act = self._meanwhile
 
     def told(self) -> Result:
-        with self._process:
-            self._start()
+        with ExitStack() as stack:
+            for process in self._processes:
+                stack.callback(process.close)
+            patched(stack, self._fate, self._folders, lambda: cast(Process, self._fate.at_work[-1]))
+            self._start_what_is_down()
             for _ in range(self._fate.plan.steps):
                 self._step(self._something)
             self._come_to_an_end()
+            if self._fate.more.poisoned:
+                Poison(self._fate, self._folders, self._shelf, lambda: self._step(self._work)).told()
+                self._come_to_an_end()
+            if self._fate.more.remounts:
+                self._remount_at_rest()
             self._judge.in_the_end()
             return self._result()
 
     # -- the story --------------------------------------------------------------------------------------------------
 
     def _step(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Killed:
-            self._start()
-        if self._process.fatal is not None:
-            self._fate.trace.add("fatal", self._process.fatal.code)
-            self._start()
+        action()
+        for process in self._processes:
+            process.tend()
+        self._judge_uploads()
+        self._start_what_is_down()
         self._judge.after_a_step()
 
-    def _start(self) -> None:
-        while True:
-            self._process.close()
-            try:
-                self._process.start()
-            except (Killed, DicomwatchdError):
-                continue
-            return
+    def _start_what_is_down(self) -> None:
+        for process in self._processes:
+            if process.fatal is not None:
+                self._fate.trace.add("fatal", process.fatal.code)
+            while process.is_down:
+                process.start()
+
+    def _one(self) -> Process:
+        """The daemon, or one of the two."""
+        return self._processes[0] if len(self._processes) == 1 else self._fate.random.choice(self._processes)
 
     def _something(self) -> None:
         random = self._fate.random
@@ -124,11 +152,14 @@ class _Story:
         if self._fate.random.random() < 0.5:
             self._fate.clock.advance(20)
         else:
-            self._process.hint(number, self._fate.random.choice((b"", b"A", b"A/B", b"DOE^J")))
-        self._process.intake(number)
+            self._one().hint(number, self._fate.random.choice((b"", b"A", b"A/B", b"DOE^J")))
+        self._one().intake(number)
 
     def _pass_time(self) -> None:
-        self._fate.clock.advance(self._fate.random.choice((0.5, 3.0, 30.0, 120.0, 1000.0)))
+        seconds = self._fate.random.choice((0.5, 3.0, 30.0, 120.0, 1000.0))
+        if self._fate.more.months and not self._fate.at_work:
+            seconds *= 2000.0
+        self._fate.clock.advance(seconds)
 
     def _jump(self) -> None:
         if self._fate.plan.jumps:
@@ -146,6 +177,42 @@ class _Story:
             data = folders._make(instance)
         self._other.ship(Uid(instance.study), Uid(instance.series), Uid(instance.sop_instance), data)
 
+    def _look_at_uploads(self) -> None:
+        self._one().uploads()
+        self._judge_uploads()
+
+    def _judge_uploads(self) -> None:
+        if not any(process.is_down for process in self._processes):
+            self._handed.judge()
+
+    def _meddle(self) -> None:
+        """Somebody deletes an object of a versioned store, or writes over it. Only where the daemon can still know, and
+        mend it: the local files are there, and nothing of it is being deleted."""
+        if self._fate.at_work:
+            return
+        here = {hashlib.sha256(data).hexdigest() for data in self._folders.ledger.values()}
+        gone = {digest for _, digest in self._other.shipped}
+        for process in self._processes:
+            gone.update(process.unlinked)
+        known = [
+            key
+            for key, data in sorted(self._shelf.objects.items())
+            if "/manifests/" not in key
+            and (digests := self._shelf.instances(key, data))
+            and digests <= here
+            and not digests & gone
+        ]
+        if known:
+            key = self._fate.random.choice(known)
+            deletes = self._fate.random.random() < 0.6
+            self._fate.trace.add("meddled", deletes, key[-12:])
+            self._shelf.cover(key, None if deletes else b"something else")
+
+    def _remount(self) -> None:
+        if not self._fate.at_work:
+            self._folders.mounts += 1
+            self._fate.trace.add("remounted")
+
     def _come_to_an_end(self) -> None:
         """Nothing goes wrong any more, everybody finishes: now all has to arrive."""
         self._fate.calm = True
@@ -159,24 +226,44 @@ class _Story:
                 return
         raise Violation(f"does not come to an end: {self._open_ends()}")
 
+    def _remount_at_rest(self) -> None:
+        """Whatever is still there is what it was, and is not read again: but for what is tried again at each look."""
+        self._step(self._calm_round)
+        self._folders.reads = 0
+        self._step(self._calm_round)
+        at_each_look = self._folders.reads
+        self._remount()
+        self._folders.reads = 0
+        self._step(self._calm_round)
+        if self._folders.reads > at_each_look:
+            raise Violation("after a remount files are read again")
+
     def _calm_round(self) -> None:
         self._fate.clock.advance(61)
-        for number in range(self._fate.plan.inboxes):
-            self._process.intake(number)
-        self._process.ship()
-        assert self._process.queue is not None
-        for study_uid, code in sorted(self._process.parked.items()):
-            if code not in PARKED_BY_DESIGN:
-                raise Violation(f"a study is parked that needs nobody: {code}")
-            self._parked += 1
-            self._process.queue.shipments.retry(study_uid)
+        self._work()
+
+    def _work(self) -> None:
+        for process in self._processes:
+            for number in range(self._fate.plan.inboxes):
+                process.intake(number)
+            process.uploads()
+            process.ship()
+            for study_uid, code in sorted(process.parked.items()):
+                if code not in PARKED_BY_DESIGN:
+                    raise Violation(f"a study is parked that needs nobody: {code}")
+                self._parked += 1
+                process.retry(study_uid)
 
     def _finished(self) -> bool:
-        return self._process.at_rest and not self._open_ends()
+        return all(process.at_rest for process in self._processes) and not self._open_ends()
 
     def _open_ends(self) -> list[Any]:
-        assert self._process.queue is not None
-        with self._process.queue._database.read() as db:
+        return [*self._handed.open, *(end for process in self._processes for end in self._open_ends_of(process))]
+
+    @staticmethod
+    def _open_ends_of(process: Process) -> list[Any]:
+        assert process.queue is not None
+        with process.queue._database.read() as db:
             studies = db.execute(
                 "SELECT study_uid, state, claimed, not_before FROM studies WHERE state != 'archived'"
             ).fetchall()
@@ -185,10 +272,10 @@ class _Story:
                 (FileState.KEPT, FileState.QUARANTINED, FileState.IGNORED),
             ).fetchall()
             timers = db.execute("SELECT * FROM arrivals").fetchall()
+            timers += db.execute("SELECT name, stage FROM uploads WHERE stage != 'ended'").fetchall()
         return [tuple(row) for row in (*studies, *files, *timers)]
 
     def _result(self) -> Result:
-        assert self._process.queue is not None
         repairs = [key for key in self._shelf.objects if "-" in key.rsplit("/", 1)[-1]]
         undamaged = 0
         for key in repairs:
@@ -201,9 +288,12 @@ class _Story:
             hooks=self._fate.hooks,
             faults=self._fate.faults,
             kills=self._fate.kills,
-            starts=self._process.starts,
+            starts=sum(process.starts for process in self._processes),
             written=len(self._folders.valid),
-            deleted=len(self._process.unlinked),
+            deleted=sum(len(process.unlinked) for process in self._processes),
             parked=self._parked,
             duplicates=undamaged,
+            uploads=len(self._handed.done),
+            meddled=len(self._shelf.meddled),
+            remounts=self._folders.mounts,
         )

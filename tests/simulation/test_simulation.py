@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from dicomwatchd import uploads
 from dicomwatchd.archive import evidence
-from dicomwatchd.archive.store import Receipt
-from dicomwatchd.pipeline import proof, stages
+from dicomwatchd.archive.store import ObjectStore, Receipt
+from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.mounts import Mounts
+from dicomwatchd.pipeline import backoff, proof, stages
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.deletions import Deletions
+from dicomwatchd.queue.rows import Claim, Proven, Source
+from dicomwatchd.queue.shipments import Shipments
+from dicomwatchd.uploads import UploadDesk
 from tests.faults.figures import Figures
 from tests.simulation.chance import Trace, Violation
 from tests.simulation.run import Result, simulate
@@ -51,6 +59,9 @@ def run_all(seeds: range, name: str) -> None:
             "starts": sum(result.starts for result in results),
             "instances": sum(result.written for result in results),
             "deletions": sum(result.deleted for result in results),
+            "uploads": sum(result.uploads for result in results),
+            "meddled": sum(result.meddled for result in results),
+            "remounts": sum(result.remounts for result in results),
             "parked_by_design": sum(result.parked for result in results),
         },
     ).write()
@@ -140,26 +151,111 @@ def _no_second_look_at_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "record", record)
 
 
+def _dated_when_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evidence is as old as its commit."""
+    real = Shipments.verified
+
+    def verified(shipments: Shipments, claim: Claim, held: Iterable[Proven]) -> None:
+        real(shipments, claim, [one._replace(asked_at=shipments._clock.now()) for one in held])
+
+    monkeypatch.setattr(Shipments, "verified", verified)
+
+
+def _evidence_of_any_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version that was sent is asked for, whatever is current by now."""
+
+    class Pinned:
+        def __init__(self, store: ObjectStore, receipt: Receipt) -> None:
+            self._store, self._receipt = store, receipt
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda key: getattr(self._store, name)(key, self._receipt.version_id)
+
+    def pinned(name: str) -> None:
+        real = getattr(evidence._Judge, name)
+
+        def call(judge: evidence._Judge, first: Any, *rest: Any) -> Any:
+            store, receipt = judge._store, first[0] if isinstance(first, tuple) else first
+            judge._store = cast(ObjectStore, Pinned(store, receipt) if receipt.version_id else store)
+            try:
+                return real(judge, first, *rest)
+            finally:
+                judge._store = store
+
+        monkeypatch.setattr(evidence._Judge, name, call)
+
+    pinned("by_head")
+    pinned("_read_back_once")
+
+
+def _any_folder_under_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that stands where another one was handed in counts as that one."""
+    real = InboxIntake.__init__
+
+    def made(intake: InboxIntake, source: Source, settings: IntakeSettings, *rest: Any) -> None:
+        real(intake, source, replace(settings, only_root=None), *rest)
+
+    monkeypatch.setattr(InboxIntake, "__init__", made)
+
+
+def _no_end_for_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that vanished is waited for."""
+    monkeypatch.setattr(uploads, "GONE_SECONDS", float("inf"))
+
+
+def _cancelled_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled upload is not let go of."""
+    monkeypatch.setattr(UploadDesk, "cancel", lambda *_: {})
+
+
+def _another_number_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file under another device number is another file."""
+    monkeypatch.setattr(Mounts, "known_again", lambda *_: False)
+
+
+def _an_endpoint_rests_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pause for all, growing up to a quarter of an hour, whoever has failed."""
+    monkeypatch.setattr(backoff, "ENDPOINT_PAUSE_SECONDS", 900.0)
+
+
+#: Worlds that are full of what a defence is against.
+UPLOADS = {"uploads": True, "steps": 30, "kill_rate": 0.0, "transient_rate": 0.0}
+MEDDLES = {"meddles": True, "versions": True, "keep_seconds": (100.0, 100.0), "steps": 30, "damage_rate": 0.0}
+SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "kill_rate": 0.0}
+
+
 @pytest.mark.parametrize(
-    ("sabotage", "said"),
+    ("sabotage", "said", "world"),
     [
-        (_no_comparison, "delet"),
-        (_no_evidence, "does not hold"),
-        (_no_record, "without its deletion being on record"),
-        (_no_recovery, "a file that is left"),
-        (_no_second_look_at_the_catalogue, "the catalogue is not"),
+        (_no_comparison, "delet", {}),
+        (_no_evidence, "does not hold", {}),
+        (_no_record, "without its deletion being on record", {}),
+        (_no_recovery, "a file that is left", {}),
+        (_no_second_look_at_the_catalogue, "the catalogue is not", {}),
+        (_dated_when_committed, "too old", SLOW),
+        (_evidence_of_any_version, "not the current one|is deleted", MEDDLES),
+        (_any_folder_under_the_path, "nobody has asked for", UPLOADS),
+        (_no_end_for_what_is_gone, "does not come to an end", UPLOADS),
+        (_cancelled_in_vain, "nobody has asked for", UPLOADS),
+        (_another_number_another_file, "read again", {"remounts": True}),
+        (_an_endpoint_rests_for_long, "a healthy study waits", {"poisoned": True}),
     ],
-    ids=["compare", "evidence", "record", "recovery", "catalogue"],
+    ids=lambda value: value.__name__ if callable(value) else " ",
 )
-def test_it_notices(sabotage: Callable[[pytest.MonkeyPatch], None], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_notices(
+    sabotage: Callable[[pytest.MonkeyPatch], None],
+    said: str,
+    world: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sabotage(monkeypatch)
-    assert said in noticed(400)
+    assert re.search(said, noticed(400, world))
 
 
-def noticed(seeds: int) -> str:
+def noticed(seeds: int, world: dict[str, Any]) -> str:
     for seed in range(seeds):
         try:
-            simulate(seed)
+            simulate(seed, **world)
         except Violation as violation:
             return str(violation)
     return "nothing"

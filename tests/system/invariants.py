@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from dicomwatchd.queue import open_queue_to_read
 from tests.faults.figures import Figures
 from tests.unpacking import unpacked
 
+MOST_LOOKS = 1000
+
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -27,6 +30,23 @@ def digest(path: Path) -> str:
 
 def regular_files(*folders: Path) -> list[Path]:
     return [p for folder in folders for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
+
+
+def digests_in(folders: Iterable[Path]) -> set[str]:
+    """Of every file in these folders, private directories included, while daemons are at work on them: a file that is
+    given another name may be missed by one look and not by the next, so they are looked at until two looks agree."""
+    places = list(folders)
+    before: dict[Path, str] | None = None
+    for _ in range(MOST_LOOKS):
+        try:
+            found = {path: digest(path) for path in regular_files(*places)}
+        except OSError:  # it has vanished, or its folder has, since it was listed
+            continue
+        if found == before:
+            return set(found.values())
+        before = found
+        time.sleep(0.01)
+    raise AssertionError("the inboxes do not hold still")
 
 
 def objects(archive: Path) -> dict[Path, str]:
@@ -42,9 +62,10 @@ def in_bundles(archive: Path) -> set[str]:
 
 
 def somewhere(wanted: Iterable[str], inboxes: Iterable[Path], archive: Path) -> set[str]:
-    """The digests of ``wanted`` that are neither in an inbox, private directories included, nor in the archive."""
-    here = {digest(path) for path in regular_files(*inboxes)}
-    return set(wanted) - here - set(objects(archive).values()) - in_bundles(archive)
+    """The digests of ``wanted`` that are neither in an inbox, private directories included, nor in the archive. First
+    the inboxes, then the archive: what goes from the one to the other meanwhile is met there."""
+    missing = set(wanted) - digests_in(inboxes)
+    return missing - set(objects(archive).values()) - in_bundles(archive) if missing else missing
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,7 @@ class Site:
         return self.inboxes[0]
 
     ctl_program = CTL
+    daemon_program: tuple[str, ...] = (PYTHON, "-m", "dicomwatchd")
     #: What the programs are started with: a command that becomes the program named after it.
     launcher: tuple[str, ...] = ()
 
@@ -105,7 +106,7 @@ class Site:
     def once(self, *arguments: str, timeout: float = 240) -> int:
         with self.log_file.open("ab") as log:
             return subprocess.run(
-                [*self.launcher, PYTHON, "-m", "dicomwatchd", "--config", str(self.config_file), "--once", *arguments],
+                [*self.launcher, *self.daemon_program, "--config", str(self.config_file), "--once", *arguments],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
@@ -115,7 +116,7 @@ class Site:
     def start(self) -> None:
         with self.log_file.open("ab") as log:
             self.daemon = subprocess.Popen(
-                [*self.launcher, PYTHON, "-m", "dicomwatchd", "--config", str(self.config_file)],
+                [*self.launcher, *self.daemon_program, "--config", str(self.config_file)],
                 env=self.environment,
                 stdout=log,
                 stderr=log,

@@ -10,6 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from dicomwatchd import config
+from dicomwatchd.archive.factory import open_store
+from dicomwatchd.pipeline.proving import Prover
+from dicomwatchd.pipeline.sealing import Sealing
+from dicomwatchd.ports import SystemClock
+from dicomwatchd.queue import open_queue
+from tests.pieces import Log
 from tests.synthetic import Maker
 from tests.system.site import Site
 
@@ -84,6 +91,62 @@ def test_a_lost_state_is_no_alarm_and_is_seen(site: Site) -> None:
     assert "As published: it holds entry 6" in said
     assert "another one, of another daemon or of a state that was lost" in said
     assert site.events("audit-cut") == []
+
+
+def seal(site: Site) -> str:
+    """What the daemon does a day later; returns the chain's id."""
+    loaded = config.load(site.config_file)
+    queue = open_queue(site.state, SystemClock(), lambda _: None)
+    store = open_store(loaded.archive.store, connections=2)
+    prover = Prover(queue.audit, queue.segments, store, queue.binding.archive_id() or "")
+    head = queue.audit.head()
+    sealing = Sealing(
+        queue.audit, queue.segments, store, lambda: head.sequence, prover.archived, Log(), entries=2, seconds=0.0
+    )
+    while sealing.step():
+        pass
+    assert queue.audit.hash_at(2) is not None and queue.audit.hash_at(1) is None
+    store.close()
+    queue.close()
+    return head.chain_id
+
+
+def test_prove_reads_what_is_sealed_in_the_archive(site: Site) -> None:
+    made = Maker(seed=25).mr_study(site.inbox, series=1, slices=3)
+    study = made[0].study_uid
+    assert site.once() == 0
+    before = site.ctl_json("prove", study)
+    chain = seal(site)
+    said = site.ctl_json("prove", study, "--whole")
+    assert said["files"] == before["files"] and said["chain_holds"] and said["published"]["holds"]
+    assert (said["archived"]["segments"], said["archived"]["outcome"]) == (3, "whole")
+    assert "3 segments, of 6 entries, are in the archive" in site.ctl("prove", study).stdout
+    assert "good\taudit chain" in site.ctl("doctor", check=False).stdout
+    site.start()
+    assert site.ctl_json("prove", study)["files"] == before["files"], "the running daemon reads them, too"
+    assert site.stop() == 0
+    for name in site.state.glob("state.db*"):
+        name.unlink()
+    assert site.once() == 0
+    assert site.ctl("prove", study, check=False).returncode == 1, "the new chain knows nothing of it"
+    old = site.ctl("prove", study, "--chain", chain)
+    assert old.stdout.count("deleted at") == 3 and "its 6 entries are in the archive" in old.stdout
+    assert site.ctl("prove", study, "--chain", "x", check=False).returncode != 0
+
+
+def test_a_segment_that_is_missing_is_named(site: Site) -> None:
+    made = Maker(seed=26).mr_study(site.inbox, series=1, slices=3)
+    assert site.once() == 0
+    seal(site)
+    [second] = site.root.joinpath("archive").rglob(f"{3:012d}-*.jsonl.gz")
+    second.unlink()
+    said = site.ctl("prove", made[0].study_uid, check=False)
+    assert said.returncode == 1 and "the segment of entries 3 to 4 is missing" in said.stdout
+    assert "bad\taudit chain" in site.ctl("doctor", check=False).stdout
+    site.start()
+    site.wait_for(lambda: bool(site.events("audit-segments")), 90, "the alarm at the start")
+    assert any("3 to 4 is missing" in problem for problem in site.ctl_json("status")["problems"])
+    assert site.stop() == 0
 
 
 def test_the_journal_holds_the_head_of_each_shipment(site: Site) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import mmap
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,14 +19,13 @@ from hypothesis import strategies as st
 
 from dicomwatchd import localfiles
 from dicomwatchd.intake import take as take_module
-from dicomwatchd.localfiles import ASIDE
 from dicomwatchd.pipeline import aside as aside_module
 from dicomwatchd.pipeline import leases as leases_module
 from dicomwatchd.pipeline import proof as proof_module
 from dicomwatchd.pipeline import recover
 from dicomwatchd.pipeline.aside import beside
 from dicomwatchd.pipeline.local import Folders
-from tests.pieces import Pieces, at
+from tests.pieces import Pieces, at, left_aside, set_aside
 from tests.synthetic import Maker
 
 
@@ -97,7 +97,7 @@ class Meddler:
 
     def __init__(self, pieces: Pieces, path: Path, change: str) -> None:
         self._path, self._change = path, change
-        self._aside = pieces.inbox / os.fsdecode(ASIDE) / "DOE^JANE" / path.name
+        self._inbox = pieces.inbox
         self.old = path.read_bytes()
         self.written: list[bytes] = []
         # Held from long before; with leases at work its file is never even taken up.
@@ -123,7 +123,7 @@ class Meddler:
     def _do(self) -> None:
         new = other_version(self.old)
         # Wherever its inode stands now, as a program does that had looked the name up just before.
-        there = self._path if self._path.exists() else self._aside
+        there = self._path if self._path.exists() else set_aside(self._inbox, f"DOE^JANE/{self._path.name}")
         match self._change:
             case "replaced":
                 replace(self._path, new)
@@ -174,7 +174,7 @@ def test_changed_at_every_step(
     assert calls[0] >= when, "the moment did not come"
     assert len(meddler.written) == 1 or moment == "when it was unlinked"
     pieces.require_nothing_lost(*meddler.written)
-    assert not [p for p in (pieces.inbox / os.fsdecode(ASIDE)).rglob("*") if p.is_file()], "a file was left aside"
+    assert not left_aside(pieces.inbox), "a file was left aside"
     pieces.run()
     if change != "truncated":
         assert pieces.left() == []
@@ -256,7 +256,7 @@ def test_put_back_without_a_strict_rename(links: bool, pieces: Pieces, monkeypat
 
 
 def aside_of(pieces: Pieces, path: Path) -> Path:
-    return pieces.inbox / os.fsdecode(ASIDE) / path.relative_to(pieces.inbox)
+    return set_aside(pieces.inbox, path.relative_to(pieces.inbox))
 
 
 def test_a_full_disk_takes_no_directory_and_still_gets_emptied(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,8 @@ def test_a_crash_on_a_full_disk_is_put_right(pieces: Pieces, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(aside_module, "make_directories", full)
         crash(pieces)
-    assert [p.name for p in pieces.left()] == [f"{os.fsdecode(ASIDE)}-IM0001"]
+    [private] = [p.name for p in pieces.left()]
+    assert re.fullmatch(r"\.dicomwatchd-aside-~[0-9a-f]{16}~IM0001", private)
     pieces.scan()
     assert pieces.states() == {"IM0001": "aside"}, "what lies aside is nothing to take up"
     pieces.restart()
@@ -306,10 +307,11 @@ def crash(pieces: Pieces) -> None:
 def test_tidied_away_by_another_shipment_meanwhile(pieces: Pieces) -> None:
     one_file(pieces)
     pieces.settle()
-    private = pieces.inbox / os.fsdecode(ASIDE)
 
     def tidy() -> None:
+        [private] = pieces.inbox.glob(".dicomwatchd-aside-*")
         (private / "DOE^JANE").rmdir()
+        (private / ".dicomwatchd-lock").unlink()
         private.rmdir()
 
     with at(aside_module, "rename_to_private", tidy):
@@ -336,7 +338,7 @@ MIDST = {
 def test_the_folder_changes_in_the_midst_of_a_handful(what: str, moment: str, pieces: Pieces) -> None:
     """The folder that stays open between two files is not looked up again: whatever it is meanwhile, what is deleted is
     in the archive, and what stands in its place is not touched."""
-    folder, moved, private = pieces.inbox / "DOE", pieces.root / "moved", pieces.inbox / os.fsdecode(ASIDE)
+    folder, moved = pieces.inbox / "DOE", pieces.root / "moved"
     made = Maker(seed=3).ct_series(folder, slices=3, rows=16, columns=16)
     data = [one.path.read_bytes() for one in made]
     others = {one.path.name: other_version(one.path.read_bytes()) for one in made}
@@ -359,9 +361,11 @@ def test_the_folder_changes_in_the_midst_of_a_handful(what: str, moment: str, pi
                     path.unlink()
                 folder.rmdir()
             case "tidied aside":
-                with suppress(OSError):
-                    (private / "DOE").rmdir()
-                    private.rmdir()
+                for private in pieces.inbox.glob(".dicomwatchd-aside-*"):
+                    with suppress(OSError):
+                        (private / "DOE").rmdir()
+                        (private / ".dicomwatchd-lock").unlink()
+                        private.rmdir()
             case "file":
                 replace(made[1].path, others[made[1].path.name])
 
@@ -378,7 +382,7 @@ def test_the_folder_changes_in_the_midst_of_a_handful(what: str, moment: str, pi
     if what == "file":
         other = others[made[1].path.name]
         assert other in everywhere or hashlib.sha256(other).hexdigest() in archived
-    assert not [p for p in private.rglob("*") if p.is_file()], "a file was left aside"
+    assert not left_aside(pieces.inbox), "a file was left aside"
     if what == "tidied aside":
         assert pieces.left() == [] and pieces.log.events("study-delayed") == []
     pieces.run(2)

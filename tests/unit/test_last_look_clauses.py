@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +16,13 @@ from dicomwatchd.cli.upload_text import all_verified, sentences
 from dicomwatchd.intake import lastlook
 from dicomwatchd.intake.lastlook import Findings, LastLook
 from dicomwatchd.intake.mounts import root_of
+from dicomwatchd.intake.own_trees import OWN_TREE
 from dicomwatchd.localfiles import open_root
 from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.queue.rows import UNREADABLE, Known, Root, Source, identity_text
 from dicomwatchd.queue.uploads import Upload, UploadProgress
 from dicomwatchd.upload_result import CANCELLED, FINISHED, GONE, of_ended
+from tests.unit.uploading import unlistable
 
 FILES = (b"IM1", b"A/IM2", b"A/B/IM3")
 
@@ -47,7 +51,9 @@ class Bench:
         found = (self.folder / os.fsdecode(path)).lstat()
         self.records.setdefault(parent, {})[name] = Known(number, identity_text(FileIdentity.of(found)), state, code)
 
-    def look(self, meanwhile: Callable[[], object] = lambda: None) -> Findings:
+    def look(self, meanwhile: Callable[[], object] = lambda: None, *, through: Path | None = None) -> Findings:
+        """``through``: another folder that was opened in place of this one."""
+
         def directories() -> list[bytes]:
             meanwhile()
             return sorted(self.records)
@@ -60,7 +66,7 @@ class Bench:
             lambda limit: (len(self.gone), self.gone[:limit]),
             lambda: self.unread,
         )
-        fd = open_root(os.fsencode(self.folder))
+        fd = open_root(os.fsencode(through or self.folder))
         try:
             look(fd, lambda: None)
         finally:
@@ -152,6 +158,18 @@ def test_another_folder_than_the_one_handed_in(bench: Bench) -> None:
     assert odd(bench.look()) == [b""]
 
 
+def test_another_folder_that_was_there_for_a_moment(bench: Bench, tmp_path: Path) -> None:
+    for parent, known in bench.records.items():
+        for name in known:
+            (tmp_path / "other" / os.fsdecode(parent)).mkdir(parents=True, exist_ok=True)
+            os.link(
+                *(folder / os.fsdecode(parent) / os.fsdecode(name) for folder in (bench.folder, tmp_path / "other"))
+            )
+            bench.record(b"/".join(part for part in (parent, name) if part))  # a link moves the ctime
+    assert bench.look().accounted_for
+    assert odd(bench.look(through=tmp_path / "other")) == [b""]
+
+
 @pytest.mark.parametrize("instead", [False, True])
 def test_a_folder_that_is_taken_away_while_it_is_looked_at(instead: bool, bench: Bench) -> None:
     def take_away() -> None:
@@ -160,6 +178,54 @@ def test_a_folder_that_is_taken_away_while_it_is_looked_at(instead: bool, bench:
             shutil.copytree(bench.folder.with_name("gone"), bench.folder)
 
     assert odd(bench.look(take_away)) == [b""]
+
+
+def test_a_folder_that_cannot_be_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with unlistable(monkeypatch, b"A"):
+        findings = bench.look()
+    assert b"A" in odd(findings) and "read access" in dict(findings.named)[b"A"]
+
+
+def test_an_entry_that_cannot_be_looked_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    class Entry:
+        name = "BAD"
+
+        def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+            raise OSError(errno.EIO, "I/O error")
+
+    @contextmanager
+    def scan(fd: int) -> Iterator[Iterable[object]]:
+        with real(fd) as entries:
+            yield [*entries, Entry()]
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert odd(bench.look()) == [b"BAD", b"A/BAD", b"A/B/BAD"]
+
+
+def test_what_lies_too_deep(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lastlook, "MAX_DEPTH", 1)
+    (bench.folder / "A" / "B" / "C").mkdir()
+    assert odd(bench.look()) == [b"A/B"]
+
+
+def test_private_names(bench: Bench) -> None:
+    (bench.folder / ".dicomwatchd-aside" / "A").mkdir(parents=True)
+    assert bench.look().accounted_for, "empty folders are nothing"
+    (bench.folder / ".dicomwatchd-aside" / "A" / "IM9").touch()
+    assert odd(bench.look()) == [b".dicomwatchd-aside/A/IM9"]
+
+
+def test_an_archives_own_folder(bench: Bench) -> None:
+    (bench.folder / "A" / ".dicomwatchd-archive").touch()
+    assert odd(findings := bench.look())[0] == b"A" and findings.news
+    bench.records = {
+        b"": bench.records[b""],
+        b"A": {b".dicomwatchd-archive": Known(7, "1:2:0:0:0", FileState.QUARANTINED, OWN_TREE)},
+    }
+    findings = bench.look()
+    assert not findings.accounted_for and (findings.barred, findings.named) == (1, [])
 
 
 @pytest.mark.parametrize(

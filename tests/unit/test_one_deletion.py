@@ -74,15 +74,23 @@ ALLOWED: dict[Place, tuple[int, str]] = {
         "to a name with 48 random bits, where nothing stricter is known",
     ),
     ("pipeline/aside.py", "_copy_place", "os.open"): (2, "O_EXCL, a private name"),
+    ("localfiles.py", "renames_strictly", "_renameat2"): (
+        1,
+        "with RENAME_NOREPLACE, the doctor's own file to its own name",
+    ),
     ("pipeline/aside.py", "_copy", "os.ftruncate"): (1, "of the copy that _copy_place has made"),
     # Directories: rmdir takes empty ones only.
     ("pipeline/purge.py", "_remove_upwards", "os.rmdir"): (1, "fails for a directory with anything in it"),
-    ("pipeline/recover.py", "_remove_empty", "os.rmdir"): (1, "fails for a directory with anything in it"),
+    ("pipeline/private.py", "_owned", "os.open"): (1, "the lock's file: O_EXCL, in a directory that was just made"),
+    ("pipeline/private.py", "_owned", "os.rmdir"): (1, "fails for a directory with anything in it"),
+    ("pipeline/private.py", "left_behind", "os.open"): (1, "the lock's file; no O_TRUNC"),
+    ("pipeline/private.py", "try_locks", "os.open"): (1, "the lock's file; no O_TRUNC"),
+    ("pipeline/private.py", "remove_empty", "os.rmdir"): (2, "fails for a directory with anything in it"),
+    ("pipeline/private.py", "remove_empty", "os.unlink"): (1, "the lock's file, which no inbox's file is called"),
     # The doctor tries out with a file of its own what a purge does.
     ("doctor.py", "_try_aside", "os.open"): (1, "O_EXCL, a random name"),
     ("doctor.py", "_try_aside", "rename_noreplace"): (1, "the file it has made"),
     ("doctor.py", "_try_aside", "os.unlink"): (1, "the file it has made"),
-    ("doctor.py", "_try_aside", "os.rmdir"): (1, "fails for a directory with anything in it"),
     # The archive in a folder: below the archive's folder, which no inbox overlaps.
     ("archive/directory_files.py", "temporary", "os.open"): (1, "O_EXCL, a temporary name"),
     ("archive/directory_files.py", "temporary", "os.unlink"): (1, "the temporary file it has made"),

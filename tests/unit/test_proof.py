@@ -415,7 +415,7 @@ class Place:
     def is_whole(self, data: bytes = DATA) -> bool:
         """The file stands under its name, and nothing is left aside."""
         return self.path.read_bytes() == data and not list(
-            self.path.parent.parent.rglob(os.fsdecode(ASIDE) + "/**/IM1")
+            self.path.parent.parent.rglob(os.fsdecode(ASIDE) + "*/**/IM1")
         )
 
 
@@ -466,7 +466,9 @@ def test_a_proven_file_goes(place: Place) -> None:
 
 @pytest.mark.parametrize("seconds", [LIFETIME_SECONDS + 11, -10.001, -LIFETIME_SECONDS - 11])
 def test_an_old_proof_deletes_nothing(place: Place, seconds: float) -> None:
-    assert place.delete(NOW + seconds) == "the proof is too old"
+    with pytest.raises(Transient) as caught:
+        place.delete(NOW + seconds)
+    assert caught.value.code == "stale-evidence"
     assert place.is_whole()
 
 
@@ -586,9 +588,9 @@ def test_what_an_earlier_run_has_left_aside_is_not_overwritten(place: Place) -> 
     aside = place.path.parent.parent / os.fsdecode(ASIDE) / "A"
     aside.mkdir(parents=True)
     (aside / "IM1").write_bytes(b"left")
-    assert place.delete() == "its place aside is taken by what an earlier run has left"
+    assert place.delete() is None
     assert (aside / "IM1").read_bytes() == b"left"
-    assert place.path.read_bytes() == DATA
+    assert not place.path.exists()
 
 
 def test_what_has_its_name_meanwhile_is_not_overwritten(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,10 +98,17 @@ def forge_chain(lines: list[str]) -> list[str]:
     return [json.dumps({**header, "head": previous}, sort_keys=True, separators=(",", ":")), *made]
 
 
+def end_early(lines: list[str]) -> list[str]:
+    """One entry less, and a header that ends with the one before."""
+    head = hashlib.sha256(lines[-2].encode()).hexdigest()
+    return [json.dumps({**json.loads(lines[0]), "head": head}, sort_keys=True, separators=(",", ":")), *lines[1:-1]]
+
+
 CHANGES: dict[str, Callable[[list[str]], list[str]]] = {
     "an entry changed": forge_entry,
     "made anew": forge_chain,
     "an entry taken out": lambda lines: [*lines[:2], *lines[3:]],
+    "ended early": end_early,
     "the last taken out": lambda lines: lines[:-1],
     "two swapped": lambda lines: [lines[0], lines[2], lines[1], *lines[3:]],
     "one twice": lambda lines: [*lines, lines[-1]],

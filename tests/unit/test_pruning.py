@@ -162,6 +162,19 @@ def test_a_day_is_added_up_bit_by_bit(bench: Bench, monkeypatch: pytest.MonkeyPa
     assert bench.queue.reports.stats(1000)["days"] == before["days"]
 
 
+def test_the_counts_of_an_upload_that_has_ended_go(bench: Bench) -> None:
+    upload = bench.queue.arrivals.add_source("upload-1", b"/handed/in", "upload")
+    bench.add("IM1", study="1.2.8", source=upload)
+    bench.add("IM2", study="1.2.9")
+    bench.run("DELETE FROM files WHERE source_id = ?", upload.source_id)
+    prune(bench)
+    assert len(bench.rows("SELECT * FROM file_counts WHERE source_id = ?", upload.source_id)) == 1, "it is there still"
+    bench.run("DELETE FROM sources WHERE source_id = ?", upload.source_id)
+    prune(bench)
+    assert bench.rows("SELECT * FROM file_counts WHERE source_id = ?", upload.source_id) == []
+    assert len(bench.rows("SELECT * FROM file_counts")) == 1
+
+
 def test_it_is_done_in_pages_and_by_indexes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "_PAGE", 3)
     for number in range(10):
@@ -207,3 +220,17 @@ def test_a_study_that_comes_back_is_what_it_was(tmp_path: Path) -> None:
     assert set(first.series) < set(second.series) and all(second.series.values())
     pieces.require_nothing_lost(*contents)
     pieces.close()
+
+
+def test_a_study_that_may_be_forgotten_by_then_is_read_again(bench: Bench) -> None:
+    """Between the look at a file and its being taken up the study may have lost its attributes."""
+    series = f"{STUDY}.1"
+    bench.add("IM1")
+    assert bench.queue.arrivals.knows_series(STUDY, series)
+    bench.wait_until_quiet()
+    claim = bench.claim()
+    bench.queue.deletions.purged(STUDY, bench.authorise(claim), [], [])
+    bench.finish(claim)
+    assert not bench.queue.arrivals.knows_series(STUDY, series)
+    archive(bench, "1.2.2", kept=True)
+    assert bench.queue.arrivals.knows_series("1.2.2", "1.2.2.1"), "its files are here"

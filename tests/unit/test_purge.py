@@ -13,7 +13,6 @@ import pytest
 
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.errors import Stopping, Transient
-from dicomwatchd.localfiles import ASIDE
 from dicomwatchd.model import FileState, StudyState, Uid
 from dicomwatchd.pipeline import purge, stages
 from dicomwatchd.pipeline.proof import delete_on_proof
@@ -269,7 +268,7 @@ def test_what_is_kept_is_not_deleted(tmp_path: Path) -> None:
 
 
 def test_tidy_removes_what_is_empty_and_nothing_else(tmp_path: Path) -> None:
-    for folder in ("A/B/C", "A/D", "E/F", os.fsdecode(ASIDE) + "/A/B"):
+    for folder in ("A/B/C", "A/D", "E/F"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "A" / "D" / "IM1").write_bytes(b"x")
     purge.tidy(os.fsencode(tmp_path), [b"A/B/C", b"A/D", b"nowhere", b""])

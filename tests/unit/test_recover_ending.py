@@ -92,7 +92,10 @@ def test_an_inbox_that_has_gone_meanwhile(tmp_path: Path) -> None:
     bench, file = authorised(tmp_path)
     file.parent.parent.rename(tmp_path / "elsewhere")
     recover.conclude(bench.queue.deletions, set())
-    assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "gone"]
+    assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised"]
+    (tmp_path / "elsewhere").rename(file.parent.parent)
+    recover.conclude(bench.queue.deletions, set())
+    assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "restored"]
     bench.queue.close()
 
 

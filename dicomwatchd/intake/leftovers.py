@@ -1,0 +1,38 @@
+"""What lies aside in an inbox for longer than a purge takes: somebody who was at it is so no more.
+
+At its start the daemon brings back what nobody owns. A daemon that shares the inbox may die later, for good, and what
+it had set aside then is nobody's: the names of such directories show at every look.
+"""
+
+from __future__ import annotations
+
+from dicomwatchd.intake.scan import Listing
+
+#: After one try to bring them back the same ones are left alone for this number of whole looks.
+PATIENCE = 10
+
+
+class Leftovers:
+    def __init__(self) -> None:
+        self._met: set[tuple[bytes, bytes]] = set()
+        self._before: set[tuple[bytes, bytes]] = set()
+        self._tried: set[tuple[bytes, bytes]] = set()
+        self._looks_since = 0
+
+    def begin_look(self) -> None:
+        self._met = set()
+
+    def see(self, parent: bytes, listing: Listing) -> None:
+        self._met.update((parent, name) for name in listing.private)
+
+    def end_look(self) -> bool:
+        """A whole look has ended. Whether something lies aside that did so at the last look too, and is to be brought
+        back unless somebody is still at it."""
+        stayed, self._before = self._met & self._before, self._met
+        self._looks_since += 1
+        if self._looks_since >= PATIENCE:
+            self._tried = set()
+        if not stayed - self._tried:
+            return False
+        self._tried, self._looks_since = stayed, 0
+        return True

@@ -1,0 +1,259 @@
+"""Mutants of what lets a person delete a folder that was handed in, and of how uploads end: rows of
+`mutations.Mutation`."""
+
+from __future__ import annotations
+
+CLAUSES = ("tests/unit/test_last_look_clauses.py",)
+SAID = ("tests/unit/test_cli_daemon.py::test_only_a_wholly_verified_folder_is_called_deletable",)
+
+UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    *(
+        (f"last look: {name}", "intake/lastlook.py", old, new, CLAUSES)
+        for name, old, new in (
+            ("oddities count", "        return not self.odd and not self.barred", "        return not self.barred"),
+            ("quarantine counts", "        return not self.odd and not self.barred", "        return not self.odd"),
+            (
+                "which folder",
+                '        if not self._is_root(root_fd):\n            findings.name(b"", EXCHANGED)',
+                "        if False:\n            pass",
+            ),
+            ("the folder in the end", "        self._require_still_there(findings)\n", ""),
+            (
+                "another folder in the end",
+                "            if not self._is_root(root_fd):\n                findings",
+                "            if False:\n                findings",
+            ),
+            ("gone in the end", '            findings.name(b"", AWAY, news=True)\n', ""),
+            (
+                "an unlistable folder",
+                "            _trouble(findings, parent, error, UNLISTED if",
+                "            str(UNLISTED if",
+            ),
+            (
+                "an entry that cannot be looked at",
+                "                        _trouble(findings, join(parent, name), error, NOT_ASKED)\n",
+                "",
+            ),
+            ("too deep", "                findings.name(parent, TOO_DEEP)\n", ""),
+            ("private names", "            findings.name(path, PRIVATE)\n", ""),
+            (
+                "an own tree",
+                "            findings.barred += 1\n        else:\n            findings.name(parent",
+                "            pass\n        else:\n            findings.name(parent",
+            ),
+            (
+                "no record",
+                "            findings.name(path, CAME_LATER, news=True)\n",
+                "            findings.archived += 0\n",
+            ),
+            ("identity", "    elif known.identity != identity:", "    elif False:"),
+            ("no end", "        findings.name(path, NOT_ENDED, news=True)\n", "        findings.archived += 1\n"),
+            (
+                "a record without its file",
+                "            if name not in here and _is_of_a_file(one):",
+                "            if False:",
+            ),
+            ("a record without its folder", "            if parent not in seen:", "            if False:"),
+            ("what has vanished", "        for path, how_far in gone:", "        for path, how_far in ():"),
+            ("more than are listed", "        findings.odd += count - len(gone)\n", ""),
+            (
+                "late things are news",
+                "        findings.name(path, CAME_LATER, news=True)",
+                "        findings.name(path, CAME_LATER)",
+            ),
+        )
+    ),
+    *(
+        (f"complete: {name}", "upload_result.py", old, new, CLAUSES)
+        for name, old, new in (
+            ("outcome", "        outcome == FINISHED\n        and expires", "        expires"),
+            ("the archive's end", "        and expires is None\n", ""),
+            ("findings", "        and findings.accounted_for\n", ""),
+            ("count", "        and not count\n", ""),
+            (
+                "each verified file was met",
+                "        and progress.verified == findings.archived + progress.deleted\n",
+                "",
+            ),
+            ("each ignored file was met", "        and progress.ignored == findings.ignored\n", ""),
+            ("all files", "        and progress.verified + progress.ignored == progress.files\n", ""),
+            ("something", "        and progress.verified > 0\n", ""),
+        )
+    ),
+    *(
+        (f"said of an upload: {name}", "cli/upload_text.py", old, new, SAID)
+        for name, old, new in (
+            ("complete", '        and result.get("complete") is True\n', ""),
+            ("done", '        result.get("done") is True\n        and', "        True and"),
+            ("failed", '        and not result.get("failed")\n', ""),
+            ("failed files", '        and not result.get("failed_files")\n', ""),
+            ("all files", "        and verified + ignored == files\n", ""),
+        )
+    ),
+    *(
+        (f"upload: {name}", file, old, new, (f"tests/unit/{tests}",))
+        for name, file, old, new, tests in (
+            (
+                "a second look",
+                "uploads.py",
+                "        if findings.accounted_for and job.in_order_at is None:",
+                "        if False:",
+                "test_uploads_last_look.py::test_what_comes_between_the_two_last_looks_is_archived_too",
+            ),
+            (
+                "late things go round again",
+                "uploads.py",
+                "        elif findings.news and job.rounds < ROUNDS:",
+                "        elif False:",
+                "test_uploads_last_look.py::test_what_comes_late_is_archived_too",
+            ),
+            (
+                "it goes round so often",
+                "uploads.py",
+                "findings.news and job.rounds < ROUNDS:",
+                "findings.news:",
+                "test_uploads_last_look.py::test_a_folder_that_grows_at_every_last_look_ends_and_the_last_one_is_named",
+            ),
+            (
+                "a folder that is gone ends it",
+                "uploads.py",
+                "        return self._clock.monotonic() - job.away_since >= GONE_SECONDS",
+                "        return False",
+                "test_uploads.py::test_a_folder_that_vanished_ends_its_upload",
+            ),
+            (
+                "patience",
+                "uploads.py",
+                "        return now - job.restless[1] >= patience",
+                "        return False",
+                "test_uploads_last_look.py::test_a_file_that_is_written_on_and_on_is_named_in_the_end",
+            ),
+            (
+                "no patience",
+                "uploads.py",
+                "        return now - job.restless[1] >= patience",
+                "        return True",
+                "test_uploads_last_look.py::test_a_file_that_is_written_on_and_on_is_named_in_the_end",
+            ),
+            (
+                "a cancelled one deletes nothing",
+                "uploads.py",
+                '            return job.upload.stage == "running"\n        known',
+                "            return True\n        known",
+                "test_uploads.py::test_cancelled_in_the_midst_of_a_shipment",
+            ),
+            (
+                "with and without --delete",
+                "uploads.py",
+                "        if running.source.delete_local != delete:",
+                "        if False:",
+                "test_uploads.py::test_the_same_folder_without_delete_is_not_taken_for_the_one_with",
+            ),
+            (
+                "another folder in its place",
+                "uploads.py",
+                "            if same_path:\n                self._end",
+                "            if False:\n                self._end",
+                "test_uploads.py::test_another_folder_in_its_place_is_another_upload",
+            ),
+            (
+                "a file without an end",
+                "queue/uploads.py",
+                "            if counted.aside or (counted.waiting and not unfinished):",
+                "            if counted.aside:",
+                "test_queue_uploads.py",
+            ),
+            (
+                "a deletion under way",
+                "queue/uploads.py",
+                "            if counted.aside or (counted.waiting and not unfinished):",
+                "            if counted.waiting and not unfinished:",
+                "test_queue_uploads.py",
+            ),
+            (
+                "another source holds the study",
+                "queue/uploads.py",
+                '                if still["quiet"] == 0:',
+                "                if False:",
+                "test_queue_uploads.py",
+            ),
+            (
+                "no source holds the study",
+                "queue/uploads.py",
+                "                moved.append(leave_arriving(db, study_uid",
+                "                str((db, study_uid",
+                "test_queue_uploads.py",
+            ),
+            (
+                "a claim is revoked",
+                "queue/uploads.py",
+                "                state in _SHIPPED_FROM or (",
+                "                (",
+                "test_queue_uploads.py",
+            ),
+            (
+                "a parked study is let go",
+                "queue/uploads.py",
+                " or (state is StudyState.PARKED and not _has_files_to_ship(db, study_uid))",
+                "",
+                "test_queue_uploads.py",
+            ),
+            (
+                "results are kept",
+                "queue/uploads.py",
+                "(self._clock.now() - KEPT_SECONDS, KEPT_RESULTS)",
+                "(self._clock.now() - KEPT_SECONDS / 2, KEPT_RESULTS)",
+                "test_queue_uploads.py",
+            ),
+            (
+                "results go",
+                "queue/uploads.py",
+                "\"DELETE FROM uploads WHERE stage = 'ended' AND (ended_at < ? OR",
+                "\"DELETE FROM uploads WHERE stage = 'ended' AND (ended_at < ? AND 0 OR",
+                "test_queue_uploads.py",
+            ),
+            (
+                "nothing comes of an ended one",
+                "queue/arrivals.py",
+                "            if source is None:\n                return\n",
+                "",
+                "test_queue_uploads.py",
+            ),
+            (
+                "all that was seen is owed",
+                "queue/arrivals.py",
+                "                _owe_an_account(db, source_id, arrivals)\n",
+                "                pass\n",
+                "test_queue_uploads.py",
+            ),
+            (
+                "a deletion on record after a crash",
+                "queue/deletions.py",
+                '                upload_deleted(db, row["source_id"], aside.dir, aside.name)\n',
+                "",
+                "test_queue_uploads.py",
+            ),
+            (
+                "only the folder that was handed in",
+                "intake/inbox.py",
+                "                if only is not None and not self.root.is_same(only):",
+                "                if False:",
+                "test_uploads.py::test_a_folder_that_vanished_ends_its_upload",
+            ),
+            (
+                "taken back",
+                "pipeline/purge.py",
+                "            if not may_go(file):",
+                "            if False:",
+                "test_uploads.py::test_cancelled_in_the_midst_of_a_shipment",
+            ),
+            (
+                "left as it is",
+                "composition.py",
+                '    return source.kind != "upload" or source.delete_local',
+                "    return True",
+                "test_uploads.py::test_a_folder_handed_in_without_delete_is_not_tidied",
+            ),
+        )
+    ),
+)
