@@ -20,6 +20,7 @@ from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.lastlook import VANISHED, Findings, LastLook
 from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.localfiles import open_root
+from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.rows import Root, Source
@@ -55,6 +56,7 @@ class _Job:
     in_order_at: float | None = None
     rounds: int = 0
     looks_needed: int = LOOKS
+    doubts: int = 0
     ending_since: float | None = None
 
 
@@ -265,6 +267,8 @@ class UploadDesk:
         now = self._clock.monotonic()
         if job.look is None:
             if job.in_order_at is None or now - job.in_order_at >= SECOND_LOOK_SECONDS:
+                if self._is_asked_again(job):
+                    return
                 job.look = self._last_look(job, intake)
                 intake.ask(job.look)
             return
@@ -282,6 +286,19 @@ class UploadDesk:
             intake.scan_soon()
         else:
             self._end(job, FINISHED, findings)
+
+    def _is_asked_again(self, job: _Job) -> bool:
+        """What was archived first may have been archived days ago, and the word that lets a person delete is to be no
+        older than what a file is deleted on: then the store is asked once more. A store too slow for that is not asked
+        for ever."""
+        if job.doubts >= ROUNDS:
+            return False
+        asked_before = self._clock.now() - LIFETIME_SECONDS
+        if not self._queue.uploads.doubt(job.upload.source.source_id, asked_before):
+            return False
+        job.doubts, job.in_order_at = job.doubts + 1, None
+        self._queue.shipments.queue_due()
+        return True
 
     def _last_look(self, job: _Job, intake: InboxIntake) -> LastLook:
         source_id, queue = job.upload.source.source_id, self._queue

@@ -27,6 +27,8 @@ from dicomwatchd.config import AcceptExpiry, ExpiryAfter
 #: What of the archive is to stay. Objects of the probe are made to expire.
 _KEPT = (keys.STUDIES, keys.AUDIT, keys.IDENTITY)
 _NONE = frozenset(("NoSuchLifecycleConfiguration", "NoSuchLifecycle"))
+#: Throttled, or something in front of the store that cannot reach it.
+_LATER = frozenset((429, 502, 503, 504))
 _COLD = frozenset(("GLACIER", "DEEP_ARCHIVE"))
 _EXPIRY_DATE = re.compile(r'expiry-date="([^"]*)"')
 _RULE_ID = re.compile(r'rule-id="([^"]*)"')
@@ -178,8 +180,10 @@ _UNTIL_THEN = "local files are kept until then"
 
 def _rules(client: Any, bucket: str) -> list[Mapping[str, Any]] | None:
     """The bucket's rules; None where it does not tell them: the daemon may not ask, or the store knows no such
-    question, which stores answer in many ways."""
+    question, which stores answer in many ways. That it has no time now is no answer: raised as it comes."""
     try:
         return list(client.get_bucket_lifecycle_configuration(Bucket=bucket).get("Rules", []))
     except botocore.exceptions.ClientError as error:
+        if aws.http_status(error) in _LATER:
+            raise
         return [] if aws.error_code(error) in _NONE else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.uploads import UPLOADS
@@ -1123,6 +1124,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
         )
     ),
+    *(Mutation(*row) for row in COMPOSITION),
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),

@@ -115,6 +115,27 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "test_uploads_last_look.py::test_a_folder_that_grows_at_every_last_look_ends_and_the_last_one_is_named",
             ),
             (
+                "what was archived long ago is asked for again",
+                "uploads.py",
+                "                if self._is_asked_again(job):\n                    return\n",
+                "",
+                "test_uploads.py::test_what_was_archived_days_before_the_end_is_looked_at_once_more",
+            ),
+            (
+                "a slow store is not asked for ever",
+                "uploads.py",
+                "        if job.doubts >= ROUNDS:",
+                "        if False:",
+                "test_uploads.py::test_a_store_too_slow_for_young_evidence_is_not_asked_for_ever",
+            ),
+            (
+                "a last look that was broken off is made again",
+                "intake/lastlook.py",
+                "        except (Transient, OSError):",
+                "        except Transient:",
+                "test_uploads_last_look.py::test_a_last_look_that_the_folder_breaks_off_is_not_waited_for",
+            ),
+            (
                 "a folder that is gone ends it",
                 "uploads.py",
                 "        return self._clock.monotonic() - job.away_since >= GONE_SECONDS",

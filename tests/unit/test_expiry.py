@@ -166,6 +166,18 @@ def test_rules_that_are_known_are_not_forgotten_for_a_refusal(why: Exception) ->
     assert bucket.look() is None
 
 
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_store_that_has_no_time_has_not_answered(status: int) -> None:
+    """Else a daemon that starts in a storm would delete, for as long as it does not look again."""
+    bucket = Bucket()
+    bucket.rules = refused("SlowDown", status)
+    with pytest.raises(type(bucket.rules)):
+        bucket.look()
+    assert bucket.watch.found.unaccepted is not None
+    bucket.rules = [rule({"Filter": {}})]
+    assert bucket.look()
+
+
 def test_an_answer_about_the_identity_is_asked_for_at_each_look() -> None:
     bucket = Bucket()
     bucket.rules = UNKNOWN[0]
