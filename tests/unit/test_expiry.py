@@ -200,6 +200,18 @@ def test_what_answers_said_counts_until_they_say_so_no_more() -> None:
     assert bucket.look() is None
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_that_names_a_rule_for_noncurrent_versions_says_nothing(known: bool) -> None:
+    """Ceph 18 answers so; where the rules are not known it counts all the same."""
+    bucket = Bucket()
+    bucket.rules = [rule(HARMLESS["versions"])] if known else UNKNOWN[0]
+    bucket.look()
+    bucket.watch.noted(KEY, HEADER, NOW)
+    assert (bucket.watch.found.unaccepted is None) is known
+    bucket.watch.noted(f"{KEY}2", HEADER.replace("CANARY", "ANOTHER"), NOW)
+    assert bucket.watch.found.unaccepted is not None
+
+
 def test_an_object_that_has_ended_is_no_sign_that_the_rule_is_gone() -> None:
     bucket = Bucket()
     bucket.rules = UNKNOWN[0]
