@@ -210,7 +210,13 @@ class Parts:
         )
         self.upkeep = Upkeep([self.queue.parked.step, self.sealing.step, self.queue.pruning.step])
         self.uploads = UploadDesk(
-            self.queue, self._start_upload_intake, plan.forbidden, around.log, around.clock, self._source_ended
+            self.queue,
+            self._start_upload_intake,
+            plan.forbidden,
+            around.log,
+            around.clock,
+            self._source_ended,
+            self.expiring.stops_deleting,
         )
         if not archive.store.capabilities.creates_only:
             self._log.warning(

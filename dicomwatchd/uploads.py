@@ -20,6 +20,7 @@ from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.lastlook import VANISHED, Findings, LastLook
 from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.localfiles import open_root
+from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.rows import Root, Source
@@ -55,13 +56,15 @@ class _Job:
     in_order_at: float | None = None
     rounds: int = 0
     looks_needed: int = LOOKS
+    doubts: int = 0
     ending_since: float | None = None
 
 
 class UploadDesk:
     """Takes folders in, follows them to their end. ``start_intake`` gives an intake a thread of its own and returns
-    it with what ends it; ``ended`` hears of a source that is no more; ``forbidden`` are the folders that no upload may
-    overlap, links followed. `tend` is called again and again and waits for nothing: it touches no folder."""
+    it with what ends it; ``ended`` hears of a source that is no more; ``expires`` tells why no local file may be
+    deleted now, if so; ``forbidden`` are the folders that no upload may overlap, links followed. `tend` is called again
+    and again and waits for nothing: it touches no folder."""
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class UploadDesk:
         log: Log,
         clock: Clock,
         ended: Callable[[Source], None] = lambda _: None,
+        expires: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._queue = queue
         self._start_intake = start_intake
@@ -78,6 +82,7 @@ class UploadDesk:
         self._log = log
         self._clock = clock
         self._ended = ended
+        self._expires = expires
         self._lock = threading.RLock()
         self._jobs: dict[str, _Job] = {}
         self._next_prune = 0.0
@@ -262,6 +267,8 @@ class UploadDesk:
         now = self._clock.monotonic()
         if job.look is None:
             if job.in_order_at is None or now - job.in_order_at >= SECOND_LOOK_SECONDS:
+                if self._is_asked_again(job):
+                    return
                 job.look = self._last_look(job, intake)
                 intake.ask(job.look)
             return
@@ -279,6 +286,19 @@ class UploadDesk:
             intake.scan_soon()
         else:
             self._end(job, FINISHED, findings)
+
+    def _is_asked_again(self, job: _Job) -> bool:
+        """What was archived first may have been archived days ago, and the word that lets a person delete is to be no
+        older than what a file is deleted on: then the store is asked once more. A store too slow for that is not asked
+        for ever."""
+        if job.doubts >= ROUNDS:
+            return False
+        asked_before = self._clock.now() - LIFETIME_SECONDS
+        if not self._queue.uploads.doubt(job.upload.source.source_id, asked_before):
+            return False
+        job.doubts, job.in_order_at = job.doubts + 1, None
+        self._queue.shipments.queue_due()
+        return True
 
     def _last_look(self, job: _Job, intake: InboxIntake) -> LastLook:
         source_id, queue = job.upload.source.source_id, self._queue
@@ -299,7 +319,9 @@ class UploadDesk:
         failed = uploads.failed(source.source_id, LISTED)
         if outcome == GONE:
             findings = _lost_with_the_folder(uploads, source.source_id)
-        result = upload_result.of_ended(job.upload, progress, failed, outcome, findings, self._clock.now())
+        result = upload_result.of_ended(
+            job.upload, progress, failed, outcome, findings, self._clock.now(), self._expires()
+        )
         if not uploads.end(source.source_id, result, unfinished=outcome != FINISHED):
             job.in_order_at = None  # something has come in between
             return

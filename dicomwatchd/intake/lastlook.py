@@ -68,10 +68,10 @@ class Findings:
 
 
 class LastLook:
-    """Run once, on the thread of the folder's intake; then ``findings`` is there, or ``failed`` says that the state did
-    not answer. The folder ``root`` was handed in as ``path``. ``known`` tells what is on record of the files directly
-    in a directory, ``directories`` where files are known, ``vanished`` what was seen once and is known no more,
-    ``unread`` the errno of what could not be read."""
+    """Run once, on the thread of the folder's intake; then ``findings`` is there, or ``failed`` says that the state, or
+    the folder itself, did not answer. The folder ``root`` was handed in as ``path``. ``known`` tells what is on record
+    of the files directly in a directory, ``directories`` where files are known, ``vanished`` what was seen once and is
+    known no more, ``unread`` the errno of what could not be read."""
 
     def __init__(
         self,
@@ -88,10 +88,10 @@ class LastLook:
         self.failed = False
 
     def __call__(self, root_fd: int, beat: Callable[[], None]) -> None:
-        """Raises Transient when the state cannot be read."""
+        """Raises Transient when the state cannot be read, OSError when the folder itself fails."""
         try:
             self.findings = self._look(root_fd, beat)
-        except Transient:
+        except (Transient, OSError):
             self.failed = True
             raise
 

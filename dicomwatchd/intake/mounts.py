@@ -22,8 +22,10 @@ from dicomwatchd.queue.rows import Known, Root
 
 #: ioctl(2) of Linux 6.9 and later: struct fsuuid2, a length and up to 16 bytes.
 _FS_IOC_GETFSUUID = 0x80111500
-#: Their f_fsid of statvfs(3) is made of the device number.
+#: Their f_fsid of statvfs(3) is made of the device number; that of others may be the device number itself.
 _FSID_IS_DEVICE = ("xfs", "vfat", "msdos", "iso9660", "udf")
+#: Where udev(7) keeps what it has read of each disk, by the device number: the id of a disc or stick, for one.
+_UDEV = Path("/run/udev/data")
 
 
 class Mounts:
@@ -113,10 +115,15 @@ def file_system_id(fd: int) -> str | None:
     Its UUID or f_fsid; of a share, which has neither, where it comes from. Raises OSError.
     """
     kind, source = _mount_of(fd)
-    uuid, fsid = _uuid(fd), 0 if kind in _FSID_IS_DEVICE else os.fstatvfs(fd).f_fsid
+    device, uuid, fsid = os.fstat(fd).st_dev, _uuid(fd), os.fstatvfs(fd).f_fsid
+    if kind in _FSID_IS_DEVICE or fsid == device:
+        fsid = 0  # the next stick that is put in has the same
     if not uuid and not fsid:
-        if os.major(os.fstat(fd).st_dev) != 0 or source in ("", "none", kind):
-            return None  # a disk, or nothing that has a name of its own
+        if os.major(device) != 0:
+            medium = _uuid_by_udev(device)
+            return None if medium is None else _digest(kind, medium, "udev")
+        if source in ("", "none", kind):
+            return None  # nothing that has a name of its own
         return _digest(kind, "from", source)
     return _digest(kind, uuid, str(fsid))
 
@@ -132,6 +139,14 @@ def _uuid(fd: int) -> str:
         fcntl.ioctl(fd, _FS_IOC_GETFSUUID, buffer)
         return bytes(buffer[1 : 1 + buffer[0]]).hex()
     return ""
+
+
+def _uuid_by_udev(device: int) -> str | None:
+    """What udev has read of the medium with this number; None where there is no udev, or no id."""
+    with suppress(OSError, StopIteration):
+        lines = (_UDEV / f"b{os.major(device)}:{os.minor(device)}").read_text("utf-8", "surrogateescape").splitlines()
+        return next(line for line in lines if line.startswith("E:ID_FS_UUID="))
+    return None
 
 
 def _mount_of(fd: int) -> tuple[str, str]:

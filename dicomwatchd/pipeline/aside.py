@@ -266,11 +266,17 @@ def save(fd: int, sha256: str, root: bytes, directory_fd: int, name: bytes) -> b
                 if leased or late or (leased is not None and before == seen):
                     if sha256_of(fd, before.size_bytes) == sha256:
                         return False
-                    copy = copy or stack.enter_context(_copy_place(root, directory_fd, name))
-                    _copy(fd, before, copy[0])
-                    if late or identity(fd) == before:
-                        give_back(copy[1], copy[1].fd, name)
-                        return True
+                    try:
+                        copy = copy or stack.enter_context(_copy_place(root, directory_fd, name))
+                        _copy(fd, before, copy[0])
+                    except OSError as error:
+                        # A full disk: what is deleted beside this file, by this program or another, makes room.
+                        if late or error.errno not in _FULL:
+                            raise
+                    else:
+                        if late or identity(fd) == before:
+                            give_back(copy[1], copy[1].fd, name)
+                            return True
                 seen = before
             time.sleep(_SAVE_PAUSE_SECONDS)
 

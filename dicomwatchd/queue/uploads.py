@@ -124,6 +124,18 @@ class Uploads:
             self._let_go(db, source_id, moved)
         self._tell(moved)
 
+    def doubt(self, source_id: int, asked_before: float) -> int:
+        """What the store was last asked for before that time (seconds since the epoch), or by the clock in the future,
+        is to be verified once more, as far as its study is at rest; how many files."""
+        now = self._clock.now()
+        with self._database.write() as db:
+            return db.execute(
+                "UPDATE files SET due_at = ? WHERE source_id = ? AND state = ? AND code IS NOT ?"
+                " AND receipt IS NOT NULL AND (evidence_at < ? OR evidence_at > ?) AND EXISTS"
+                " (SELECT 1 FROM studies s WHERE s.study_uid = files.study_uid AND s.state = ?)",
+                (now, source_id, FileState.KEPT, OWN_OBJECT, asked_before, now, StudyState.ARCHIVED),
+            ).rowcount
+
     def end(self, source_id: int, result: dict[str, Any], *, unfinished: bool) -> bool:
         """The upload is over: its ``result`` is kept, its files and its hold on studies are not. Nothing in the folder
         is touched. False, with nothing done, while a deletion is under way, or, unless ``unfinished``, while a file

@@ -15,7 +15,7 @@ from tests.faults.figures import Figures
 from tests.growth.year import DAY_SECONDS, Day, Hospital
 
 #: What may be left of a study for good, in bytes: its row, and in which segment its deletions are.
-PER_STUDY_BYTES = 600
+PER_STUDY_BYTES = 900
 
 
 @pytest.fixture

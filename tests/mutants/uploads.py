@@ -66,7 +66,8 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
         (f"complete: {name}", "upload_result.py", old, new, CLAUSES)
         for name, old, new in (
-            ("outcome", "        outcome == FINISHED\n        and findings", "        findings"),
+            ("outcome", "        outcome == FINISHED\n        and expires", "        expires"),
+            ("the archive's end", "        and expires is None\n", ""),
             ("findings", "        and findings.accounted_for\n", ""),
             ("count", "        and not count\n", ""),
             (
@@ -112,6 +113,27 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "findings.news and job.rounds < ROUNDS:",
                 "findings.news:",
                 "test_uploads_last_look.py::test_a_folder_that_grows_at_every_last_look_ends_and_the_last_one_is_named",
+            ),
+            (
+                "what was archived long ago is asked for again",
+                "uploads.py",
+                "                if self._is_asked_again(job):\n                    return\n",
+                "",
+                "test_uploads.py::test_what_was_archived_days_before_the_end_is_looked_at_once_more",
+            ),
+            (
+                "a slow store is not asked for ever",
+                "uploads.py",
+                "        if job.doubts >= ROUNDS:",
+                "        if False:",
+                "test_uploads.py::test_a_store_too_slow_for_young_evidence_is_not_asked_for_ever",
+            ),
+            (
+                "a last look that was broken off is made again",
+                "intake/lastlook.py",
+                "        except (Transient, OSError):",
+                "        except Transient:",
+                "test_uploads_last_look.py::test_a_last_look_that_the_folder_breaks_off_is_not_waited_for",
             ),
             (
                 "a folder that is gone ends it",

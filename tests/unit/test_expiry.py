@@ -166,6 +166,18 @@ def test_rules_that_are_known_are_not_forgotten_for_a_refusal(why: Exception) ->
     assert bucket.look() is None
 
 
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_store_that_has_no_time_has_not_answered(status: int) -> None:
+    """Else a daemon that starts in a storm would delete, for as long as it does not look again."""
+    bucket = Bucket()
+    bucket.rules = refused("SlowDown", status)
+    with pytest.raises(type(bucket.rules)):
+        bucket.look()
+    assert bucket.watch.found.unaccepted is not None
+    bucket.rules = [rule({"Filter": {}})]
+    assert bucket.look()
+
+
 def test_an_answer_about_the_identity_is_asked_for_at_each_look() -> None:
     bucket = Bucket()
     bucket.rules = UNKNOWN[0]
@@ -186,6 +198,18 @@ def test_what_answers_said_counts_until_they_say_so_no_more() -> None:
     for key in bucket.objects:
         bucket.objects[key] = None
     assert bucket.look() is None
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_that_names_a_rule_for_noncurrent_versions_says_nothing(known: bool) -> None:
+    """Ceph 18 answers so; where the rules are not known it counts all the same."""
+    bucket = Bucket()
+    bucket.rules = [rule(HARMLESS["versions"])] if known else UNKNOWN[0]
+    bucket.look()
+    bucket.watch.noted(KEY, HEADER, NOW)
+    assert (bucket.watch.found.unaccepted is None) is known
+    bucket.watch.noted(f"{KEY}2", HEADER.replace("CANARY", "ANOTHER"), NOW)
+    assert bucket.watch.found.unaccepted is not None
 
 
 def test_an_object_that_has_ended_is_no_sign_that_the_rule_is_gone() -> None:

@@ -423,6 +423,32 @@ def test_a_staging_leaves_no_descriptor_open(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "A"]
 
 
+@pytest.mark.parametrize("where", ["_copy_place", "_copy"])
+def test_what_is_written_late_is_saved_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    path = tmp_path / "IM1"
+    path.write_bytes(b"written late")
+    fd = os.open(path, os.O_RDONLY)
+    directory_fd = open_root(os.fsencode(tmp_path))
+    path.unlink()
+    real, tries = getattr(aside_module, where), []
+
+    def full(*arguments: object) -> object:
+        tries.append(1)
+        if len(tries) <= 3:
+            raise OSError(errno.ENOSPC, "full")
+        return real(*arguments)
+
+    monkeypatch.setattr(aside_module, where, full)
+    monkeypatch.setattr(aside_module, "_SAVE_PAUSE_SECONDS", 0.01)
+    assert aside_module.save(fd, "another digest", os.fsencode(tmp_path), directory_fd, b"IM1")
+    assert path.read_bytes() == b"written late" and len(tries) == 4
+    assert [p.name for p in tmp_path.iterdir()] == ["IM1"]
+    os.close(fd)
+    os.close(directory_fd)
+
+
 # -- an inbox's path is changed ---------------------------------------------------------------------------------------
 
 

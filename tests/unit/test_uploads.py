@@ -18,7 +18,7 @@ from dicomwatchd.localfiles import open_root
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import purge, sending, stages
 from dicomwatchd.queue.uploads import KEPT_SECONDS
-from dicomwatchd.uploads import GONE_SECONDS, PRUNE_SECONDS
+from dicomwatchd.uploads import GONE_SECONDS, PRUNE_SECONDS, ROUNDS
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.uploading import FILES, STUDY, Handed, named, put
@@ -119,7 +119,7 @@ def test_a_study_that_an_older_program_has_left_arriving_is_let_go_at_the_start(
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name[:1] != "."}
 
 
 @pytest.mark.parametrize(
@@ -416,3 +416,52 @@ def test_a_folder_on_a_file_system_that_gives_errors_is_away(
         patch.setattr("dicomwatchd.intake.inbox.open_root", broken)
         assert handed.go(seconds=30)["outcome"] == "vanished"
     shutil.rmtree(folder)
+
+
+# -- what was archived long before its end ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["gone", "hidden", "damaged"])
+def test_what_was_archived_days_before_the_end_is_looked_at_once_more(how: str, pieces: Pieces, folder: Path) -> None:
+    """The word that lets a person delete is no older than an unlink's proof: other studies may have taken days."""
+    handed = Handed(pieces, folder)
+    handed.go(lambda now: now["verified"] == 6)
+    pieces.clock.advance(3 * 86400)
+    key = next(key for key in pieces.memory.versions if key.endswith(".dcm"))
+    if how == "gone":
+        del pieces.memory.versions[key]
+    elif how == "hidden":
+        pieces.memory.mark_deleted(key)
+    else:
+        pieces.memory.overwrite(key, b"other bytes")
+    assert handed.go()["deletable"]
+    served = {b"".join(pieces.store.read(item.key)) for item in pieces.manifest(STUDY).instances}
+    assert served == {path.read_bytes() for path in folder.rglob("IM*")}
+
+
+def test_what_was_archived_a_moment_ago_is_not_asked_for_again(pieces: Pieces, folder: Path) -> None:
+    handed = Handed(pieces, folder)
+    with at(pieces.memory, "read", lambda: None) as read:
+        handed.go(lambda now: now["verified"] == 6)
+        before = read[0]
+        assert handed.go()["deletable"]
+    assert read[0] == before
+
+
+def test_a_store_too_slow_for_young_evidence_is_not_asked_for_ever(
+    pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicomwatchd.uploads.LIFETIME_SECONDS", -60.0)
+    with at(pieces.queue.uploads, "doubt", lambda: None) as asked:
+        assert Handed(pieces, folder).go()["deletable"]
+    assert asked[0] == ROUNDS
+
+
+def test_a_study_that_is_not_at_rest_does_not_keep_an_upload_for_ever(pieces: Pieces, folder: Path) -> None:
+    handed = Handed(pieces, folder)
+    handed.go(lambda now: now["verified"] == 6)
+    pieces.clock.advance(3 * 86400)
+    put(pieces.inboxes[0], {"LATE": instance(STUDY, "1.2.1.1", "1.2.1.1.99", 99)})
+    pieces.settle()
+    assert state(pieces) is not StudyState.ARCHIVED
+    assert handed.go(ship=False)["done"]

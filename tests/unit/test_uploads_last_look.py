@@ -402,3 +402,25 @@ def test_many_files_are_counted_and_some_are_named(
     result = Handed(pieces, folder).go()
     assert result["failed_files"] == 1200 and len(result["failed"]) == 1000
     assert "1,180 more; --json lists 1,000 of them" in said(result)
+
+
+def test_a_last_look_that_the_folder_breaks_off_is_not_waited_for(
+    pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder may be there again before anybody has seen that it was away."""
+    handed = Handed(pieces, folder)
+    [intake] = [intake for intake in pieces.parts.every_intake() if intake.source.kind == "upload"]
+
+    def is_there_after_a_step() -> bool:
+        intake.step()
+        return intake.available
+
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, "I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lastlook, "root_of", broken)
+        handed.go(lambda now: now["phase"] == "checking")
+        assert not is_there_after_a_step()
+    assert is_there_after_a_step()
+    assert handed.go()["complete"]
