@@ -206,7 +206,8 @@ class Parts:
             lambda: self.anchoring.covered,
             self.prover.archived,
             around.log,
-            lambda: self.dispatcher.backoff.in_trouble,
+            # Nor does the record of deletions go where the store would end it by itself.
+            lambda: self.dispatcher.backoff.in_trouble or self.expiring.problem is not None,
         )
         self.upkeep = Upkeep([self.queue.parked.step, self.sealing.step, self.queue.pruning.step])
         self.uploads = UploadDesk(

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain, groupby
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
-from dicomwatchd.errors import InboxSilent, Transient
+from dicomwatchd.errors import InboxSilent, Stopping, Transient
 from dicomwatchd.localfiles import directory, open_root
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside, Places
@@ -156,8 +156,11 @@ def delete(
                 if isinstance(result, LeftAside):
                     left_aside(file.source_id)
                 outcome.untouched.append(as_it_is_now(file))
-    except InboxSilent:
-        unfinished.clear()  # nobody knows yet
+    except Stopping:
+        raise
+    except BaseException:
+        # An inbox that does not answer, or an error that has ended a handful half-way: nobody knows yet how they ended.
+        unfinished.clear()
         raise
     finally:
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
@@ -226,18 +229,19 @@ def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source], inboxes
         touched.setdefault(source(file), set()).add(file.dir)
     for found, directories in touched.items():
         with suppress(InboxSilent):
-            inboxes.call(found.source_id, partial(tidy, found.path, directories))
+            inboxes.call(found.source_id, partial(tidy, found.path, directories, inboxes.beat))
 
 
-def tidy(root: bytes, directories: Iterable[bytes]) -> None:
+def tidy(root: bytes, directories: Iterable[bytes], alive: Callable[[], None] = lambda: None) -> None:
     """Remove the directories that a purge has left empty, upwards, never ``root`` itself. A directory that is not
-    empty, or not ours to remove, stays."""
+    empty, or not ours to remove, stays. ``alive`` is called before each."""
     try:
         root_fd = open_root(root)
     except OSError:
         return
     try:
         for start in sorted(directories, key=lambda d: (d.count(b"/"), d), reverse=True):
+            alive()
             _remove_upwards(root_fd, start)
     finally:
         os.close(root_fd)

@@ -48,8 +48,8 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "purge: given up is not untouched",
         "pipeline/purge.py",
-        "        unfinished.clear()  # nobody knows yet\n",
-        "",
+        "        unfinished.clear()\n        raise\n",
+        "        raise\n",
         CLAIMS,
     ),
     (
