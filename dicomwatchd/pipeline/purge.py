@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain, groupby
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
-from dicomwatchd.errors import InboxSilent
+from dicomwatchd.errors import InboxSilent, Transient
 from dicomwatchd.localfiles import directory, open_root
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside, Places
@@ -63,6 +63,7 @@ def delete(
     alive: Callable[[], None] = lambda: None,
     may_go: Callable[[LocalFile], bool] = lambda _: True,
     inboxes: Inboxes | None = None,
+    prove_again: Callable[[LocalFile], DeletionProof] | None = None,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
     and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
@@ -71,7 +72,8 @@ def delete(
     called by whoever works, before each file: saving what was written too late may take minutes. ``may_go`` is asked
     once more right before a file is touched: whoever asked for its deletion may have taken that back. How the
     deletions ended that were given up because their inbox does not answer is left open: the disk tells, when it can be
-    asked. Raises NoProof, Transient, ClaimLost, InboxSilent."""
+    asked. ``prove_again`` asks the archive anew, in the thread that calls it, for a file whose comparison has taken
+    longer than its proof holds. Raises NoProof, Transient, ClaimLost, InboxSilent."""
     inboxes = inboxes or AlwaysAnswering()
     outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease, inboxes))
     if outcome.unleased:
@@ -86,6 +88,14 @@ def delete(
     def still_wanted() -> None:
         alive()
         inboxes.beat()
+
+    def still_proven(file: LocalFile, proof: DeletionProof) -> None:
+        if not proof.is_fresh(clock.now()):
+            again = (prove_again or prove)(file)
+            inboxes.beat()
+            if again.same_bytes_as(proof):
+                return
+            raise Transient("the archive holds it as something else by now", code="stale-evidence")
 
     def one(
         folders: Folders, places: Places, file: LocalFile, proof: DeletionProof
@@ -104,6 +114,7 @@ def delete(
                 needs_lease=needs_lease(file),
                 standing=None if standing is None else partial(standing, file),
                 still_wanted=still_wanted,
+                still_proven=partial(still_proven, file, proof),
             )
         except InboxSilent:
             raise

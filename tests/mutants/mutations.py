@@ -145,7 +145,29 @@ MUTATIONS: tuple[Mutation, ...] = (
         )
     ),
     # -- every comparison of the deletion
-    _check("a fresh proof", "    if not _is_fresh(proof.verified_at, now):", "    if False:"),
+    _check("a fresh proof", "    if not proof.is_fresh(now):", "    if False:"),
+    _check("a proof that holds until the unlink", "            still_proven()\n", "", CURRENT),
+    Mutation(
+        "purge: proven anew after a long comparison",
+        "pipeline/purge.py",
+        "        if not proof.is_fresh(clock.now()):",
+        "        if False:",
+        CURRENT,
+    ),
+    Mutation(
+        "purge: on a young look, not on the old one",
+        "pipeline/purge.py",
+        "(prove_again or prove)(file)",
+        "prove(file)",
+        CURRENT,
+    ),
+    Mutation(
+        "prove by the archive: beyond the head",
+        "pipeline/proving.py",
+        "        if 0 < published < walk.end:\n            found",
+        "        if False:\n            found",
+        PROVING,
+    ),
     _check("its own proof", "    if file.identity != proof.identity:", "    if False:"),
     _check("changed before", "                if identity(fd) != proof.identity:", "                if False:"),
     _check("changed while set aside", "    if not before.same_but_ctime(proof.identity):", "    if False:"),
@@ -1032,8 +1054,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "what was published of an old chain",
                 "pipeline/proving",
-                "newest.sequence == walk.end and newest.sha256 != walk.head:",
-                "False:",
+                'hashlib.sha256(text.encode("ascii")).hexdigest() != newest.sha256',
+                "False",
                 PROVING,
             ),
             (
