@@ -1198,8 +1198,14 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "a former path with an open end",
                 "queue/arrivals.py",
-                ' AND kind = ? AND NOT EXISTS"\n                    "',
-                ' AND kind = ? AND 1 OR EXISTS"\n                    "',
+                ' AND created_at <= ? AND NOT EXISTS"\n                    "',
+                ' AND created_at <= ? AND 1 OR EXISTS"\n                    "',
+            ),
+            (
+                "a former path that is away",
+                "queue/arrivals.py",
+                "        before = self._clock.now() - FORGET_SECONDS if unseen else math.inf",
+                "        before = math.inf",
             ),
             (
                 "an inbox that is away ends nothing",

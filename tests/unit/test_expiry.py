@@ -47,6 +47,8 @@ HARMLESS: dict[str, dict[str, Any]] = {
     "disabled": {"Status": "Disabled", "Filter": {"Prefix": "p/"}},
     "no status": {"Status": None, "Filter": {"Prefix": "p/"}},
     "another prefix": {"Filter": {"Prefix": "q/"}},
+    "another prefix below And": {"Filter": {"And": {"Prefix": "q/", "ObjectSizeGreaterThan": 1000}}},
+    "another prefix, in an older form": {"Prefix": "q/"},
     "a name that begins alike": {"Filter": {"Prefix": "p/studies2/"}},
     "the probe": {"Filter": {"Prefix": "p/probe/"}},
     "markers with nothing under them": {"Filter": {}, "Expiration": {"ExpiredObjectDeleteMarker": True}},
