@@ -27,13 +27,16 @@ def of_ended(
     outcome: str,
     findings: Findings | None,
     now: float,
+    expires: str | None = None,
 ) -> dict[str, Any]:
     """Its result. ``complete`` is the word that a person may delete on: the last look has met everything below the
-    folder, and each file of it is on record as archived; it is never said of an upload that was broken off."""
+    folder, and each file of it is on record as archived; it is never said of an upload that was broken off, nor while
+    the archive ``expires``: why no local file may be deleted."""
     named = [*failed, *(findings.named if findings is not None else ())]
     count = progress.failed + (findings.odd if findings is not None else 0)
     complete = (
         outcome == FINISHED
+        and expires is None
         and findings is not None
         and findings.accounted_for
         and not count
@@ -48,6 +51,7 @@ def of_ended(
         "outcome": outcome,
         "complete": complete,
         "deletable": complete,
+        "expires": expires,
         "ended_at": timestamp(now),
     }
 

@@ -62,8 +62,9 @@ class _Job:
 
 class UploadDesk:
     """Takes folders in, follows them to their end. ``start_intake`` gives an intake a thread of its own and returns
-    it with what ends it; ``ended`` hears of a source that is no more; ``forbidden`` are the folders that no upload may
-    overlap, links followed. `tend` is called again and again and waits for nothing: it touches no folder."""
+    it with what ends it; ``ended`` hears of a source that is no more; ``expires`` tells why no local file may be
+    deleted now, if so; ``forbidden`` are the folders that no upload may overlap, links followed. `tend` is called again
+    and again and waits for nothing: it touches no folder."""
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class UploadDesk:
         log: Log,
         clock: Clock,
         ended: Callable[[Source], None] = lambda _: None,
+        expires: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._queue = queue
         self._start_intake = start_intake
@@ -80,6 +82,7 @@ class UploadDesk:
         self._log = log
         self._clock = clock
         self._ended = ended
+        self._expires = expires
         self._lock = threading.RLock()
         self._jobs: dict[str, _Job] = {}
         self._next_prune = 0.0
@@ -316,7 +319,9 @@ class UploadDesk:
         failed = uploads.failed(source.source_id, LISTED)
         if outcome == GONE:
             findings = _lost_with_the_folder(uploads, source.source_id)
-        result = upload_result.of_ended(job.upload, progress, failed, outcome, findings, self._clock.now())
+        result = upload_result.of_ended(
+            job.upload, progress, failed, outcome, findings, self._clock.now(), self._expires()
+        )
         if not uploads.end(source.source_id, result, unfinished=outcome != FINISHED):
             job.in_order_at = None  # something has come in between
             return

@@ -177,6 +177,8 @@ class S3Bucket:
             if aws.http_status(error) == 404 and aws.error_code(error) != "NoSuchBucket":
                 self._require_bucket()
                 return None
+            if aws.http_status(error) == 405 and _is_delete_marker(error):
+                return None
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
         except aws.FOREIGN as error:
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
@@ -220,6 +222,11 @@ class S3Bucket:
             if aws.http_status(error) == 404:
                 error = _no_such_bucket(error)
             raise aws.translate(error, operation="HeadBucket", endpoint=self.endpoint) from error
+
+
+def _is_delete_marker(error: botocore.exceptions.ClientError) -> bool:
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers.get("x-amz-delete-marker") == "true"
 
 
 def _no_such_bucket(error: BaseException) -> botocore.exceptions.ClientError:

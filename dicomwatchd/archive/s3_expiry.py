@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import unquote
 
 import botocore.exceptions
 
@@ -30,6 +31,7 @@ _NONE = frozenset(("NoSuchLifecycleConfiguration", "NoSuchLifecycle"))
 _LATER = frozenset((429, 502, 503, 504))
 _COLD = frozenset(("GLACIER", "DEEP_ARCHIVE"))
 _EXPIRY_DATE = re.compile(r'expiry-date="([^"]*)"')
+_RULE_ID = re.compile(r'rule-id="([^"]*)"')
 #: Objects that were said to expire, and are asked for again to learn whether they still are.
 _REMEMBERED = 4
 #: The date is that of the store, rounded up to a midnight; when an object was stored may be by our clock.
@@ -45,15 +47,20 @@ def unaccepted_days(accepts: AcceptExpiry, days: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the rules of a bucket mean for the archive: why deletion has to wait, and what else is worth knowing."""
+    """What the rules of a bucket mean for the archive: why deletion has to wait, and what else is worth knowing.
+    ``ending_nothing`` are the names of rules that end no current object, whatever a store says of them: Ceph 18 answers
+    with x-amz-expiration for a rule that is for noncurrent versions only."""
 
     unaccepted: str | None
     notes: tuple[str, ...]
+    ending_nothing: frozenset[str] = frozenset()
 
 
 def judge(rules: Iterable[Mapping[str, Any]], prefix: str, accepts: AcceptExpiry) -> Judged:
     """``prefix`` is that of the archive in its bucket."""
     unaccepted, notes = [], []
+    rules = list(rules)
+    ending_nothing = {str(rule["ID"]) for rule in rules if rule.get("ID") and not _ends(rule.get("Expiration") or {})}
     for rule in rules:
         if rule.get("Status") != "Enabled" or not _concerns(rule, prefix):
             continue
@@ -70,7 +77,9 @@ def judge(rules: Iterable[Mapping[str, Any]], prefix: str, accepts: AcceptExpiry
         cold = [t for t in rule.get("Transitions") or () if t.get("StorageClass") in _COLD]
         if cold and not tagged:
             notes.append("a rule moves objects to cold storage: fetch has to wait until they are restored")
-    return Judged(f"{unaccepted[0]}; {WAITS}" if unaccepted else None, tuple(dict.fromkeys(notes)))
+    return Judged(
+        f"{unaccepted[0]}; {WAITS}" if unaccepted else None, tuple(dict.fromkeys(notes)), frozenset(ending_nothing)
+    )
 
 
 def _concerns(rule: Mapping[str, Any], prefix: str) -> bool:
@@ -110,8 +119,8 @@ class ExpiryWatch:
         self._lock = threading.Lock()
         self._judged: Judged | None = None
         self._asked = False
-        #: Key to why: answers said so of these objects.
-        self._expiring: dict[str, str] = {}
+        #: Key to why, and by which rule: answers said so of these objects.
+        self._expiring: dict[str, tuple[str, str | None]] = {}
 
     def noted(self, key: str, header: str | None, stored_at: datetime | None) -> None:
         """An answer about the object under ``key`` (without prefix), with its x-amz-expiration, None if it had none."""
@@ -122,7 +131,8 @@ class ExpiryWatch:
             if why is None:
                 self._expiring.pop(key, None)
             elif key in self._expiring or len(self._expiring) < _REMEMBERED:
-                self._expiring[key] = why
+                named = _RULE_ID.search(header or "")
+                self._expiring[key] = why, unquote(named[1]) if named else None
 
     def _why(self, header: str, stored_at: datetime | None) -> str | None:
         found, end = _EXPIRY_DATE.search(header), None
@@ -156,7 +166,9 @@ class ExpiryWatch:
     @property
     def found(self) -> Expiry:
         with self._lock:
-            judged, seen = self._judged, next(iter(self._expiring.values()), None)
+            judged, said = self._judged, list(self._expiring.values())
+        nothing = judged.ending_nothing if judged is not None else frozenset()
+        seen = next((why for why, rule in said if rule not in nothing), None)
         notes = judged.notes if judged is not None else ()
         if not self._asked:
             return Expiry(f"it is not known yet whether the store ends objects by itself; {_UNTIL_THEN}", False, notes)

@@ -60,7 +60,10 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
         more = "all of them" if len(failed) >= count else f"{len(failed):,} of them"
         lines.append(f"  ... and {rest:,} more; --json lists {more}")
     lines.append(_fate(deleted))
-    lines.append("Do not delete what is left: the archive does not hold all of it.")
+    if (expires := result.get("expires")) and not failed and not count:
+        lines.append(f"Do not delete what is left: {output.clean(expires)}.")
+    else:
+        lines.append("Do not delete what is left: the archive does not hold all of it.")
     return lines
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from tests.faults.rules import Fault, Request
 
 _WRONG_MD5 = "0123456789abcdef0123456789abcdef"
+_OTHER_VERSION = "a-version-that-is-not-current"
+_EXPIRES = 'expiry-date="Fri, 01 Jan 2038 00:00:00 GMT", rule-id="some rule"'
 
 _S3_ERRORS: dict[Fault, tuple[int, str]] = {
     Fault.ERROR_500: (500, "InternalError"),
@@ -23,6 +25,8 @@ _S3_ERRORS: dict[Fault, tuple[int, str]] = {
     Fault.THROTTLED: (503, "SlowDown"),
     Fault.ERROR_IN_200: (200, "InternalError"),
     Fault.NOT_FOUND: (404, "NoSuchKey"),
+    Fault.DELETE_MARKER: (404, "NoSuchKey"),
+    Fault.MARKER_NAMED: (405, "MethodNotAllowed"),
     Fault.REFUSED: (400, "InvalidRequest"),
 }
 _DYNAMODB_ERRORS: dict[Fault, tuple[int, str]] = {
@@ -75,7 +79,10 @@ def made_up(fault: Fault, request: Request) -> Answer:
         status, code = _DYNAMODB_ERRORS.get(fault, (400, "ProvisionedThroughputExceededException"))
     else:
         status, code = _S3_ERRORS[fault]
-    return error_answer(status, code, request)
+    answer = error_answer(status, code, request)
+    if fault in (Fault.DELETE_MARKER, Fault.MARKER_NAMED):
+        return answer.with_header("x-amz-delete-marker", "true").with_header("x-amz-version-id", _OTHER_VERSION)
+    return answer
 
 
 def spoilt(data: bytes, rng: random.Random) -> bytes:
@@ -94,6 +101,10 @@ def falsified(answer: Answer, fault: Fault, request: Request, rng: random.Random
         return answer
     if fault is Fault.NO_ENCRYPTION_ECHO:
         return answer.without("x-amz-server-side-encryption")
+    if fault is Fault.OTHER_VERSION:
+        return answer.with_header("x-amz-version-id", _OTHER_VERSION)
+    if fault is Fault.EXPIRES:
+        return answer.with_header("x-amz-expiration", _EXPIRES)
     if fault is Fault.WRONG_CHECKSUM:
         wrong = [(n, "AAAA" + v[4:]) if n.lower().startswith("x-amz-checksum-") else (n, v) for n, v in answer.headers]
         return replace(answer, headers=wrong)

@@ -41,6 +41,8 @@ _MADE_UP = frozenset(
         Fault.THROTTLED,
         Fault.ERROR_IN_200,
         Fault.NOT_FOUND,
+        Fault.DELETE_MARKER,
+        Fault.MARKER_NAMED,
         Fault.REFUSED,
     )
 )

@@ -34,6 +34,10 @@ class Fault(StrEnum):
     WRONG_ETAG = "wrong-etag"  # headers and LIST
     WRONG_CHECKSUM = "wrong-checksum"  # headers
     NOT_FOUND = "404"  # without asking the server
+    DELETE_MARKER = "404-delete-marker"  # the same, as for an object under a delete marker
+    MARKER_NAMED = "405-delete-marker"  # HEAD: as if the marker itself had been asked for
+    OTHER_VERSION = "other-version"  # committed, the answer names a version that is not the current one
+    EXPIRES = "expires"  # committed, the answer says when a rule will end the object
     REFUSED = "400-refused"  # for a reason that nobody knows
 
 
@@ -156,9 +160,11 @@ def applicable(request: Request) -> list[Fault]:
     if request.method in ("GET", "POST"):
         found += [Fault.CUT_RESPONSE, Fault.CORRUPT_RESPONSE]
     if request.method == "HEAD":
-        found += [Fault.WRONG_SIZE, Fault.WRONG_ETAG]
+        found += [Fault.WRONG_SIZE, Fault.WRONG_ETAG, Fault.MARKER_NAMED]
     if request.method == "HEAD" or (request.method == "GET" and not request.query):
-        found.append(Fault.NOT_FOUND)
+        found += [Fault.NOT_FOUND, Fault.DELETE_MARKER]
+    if request.method in ("HEAD", "PUT") or (request.method == "GET" and not request.query):
+        found += [Fault.OTHER_VERSION, Fault.EXPIRES]
     if "list-type" in request.query:
         found += [Fault.WRONG_SIZE, Fault.WRONG_ETAG]
     if request.method == "PUT":

@@ -22,6 +22,7 @@ from dicomwatchd.fetch.fetcher import Fetcher
 from dicomwatchd.fetch.plan import plan
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import Uid
+from dicomwatchd.pipeline.expiring import WAITING_LOOK_SECONDS
 from dicomwatchd.pipeline.pool import InlineWorkers, Workers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive
 from dicomwatchd.queue import Queue
@@ -118,7 +119,11 @@ class Shipping:
         """Look at the inbox, ship what can be shipped, then jump to when something may happen again."""
         self._intake.step()
         self.tries += 1
+        self.queue.shipments.queue_due()
         self._dispatcher.work_off()
+        self._parts.expiring.step()
+        if self._parts.expiring.problem is not None:
+            self.clock.jump(WAITING_LOOK_SECONDS)
         due = self.queue.shipments.next_try_at()
         wait = max((due or 0.0) - self.clock.now(), self._dispatcher.backoff.pause())
         self.clock.jump(max(1.5, wait + 0.01))

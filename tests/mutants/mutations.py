@@ -29,6 +29,7 @@ PRUNED = ("tests/unit/test_pruning.py",)
 PROVING = ("tests/unit/test_proving.py",)
 ENDINGS = ("tests/unit/test_recover_ending.py",)
 HEALED = ("tests/unit/test_healed_keys.py",)
+EXPIRY = ("tests/unit/test_expiry.py",)
 DAMAGED = ("tests/unit/test_damaged_manifest.py",)
 LOCAL = ("tests/unit/test_local.py",)
 BUNDLED = ("tests/unit/test_bundled.py",)
@@ -37,7 +38,23 @@ BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
 BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
 OWN = ("tests/unit/test_own_trees.py",)
-ASIDES = ("tests/unit/test_set_aside.py",)
+ASIDES = tuple(
+    f"tests/unit/test_set_aside.py::test_{name}"
+    for name in (
+        "what_somebody_is_at_is_left_alone",
+        "private_names_are_never_the_same",
+        "what_the_first_release_has_left_is_brought_back",
+        "the_name_of_what_lies_alone",
+        "a_tree_built_to_stop_the_start",
+        "a_directory_that_is_taken_away_before_it_is_locked",
+        "no_descriptor_is_closed_twice",
+        "an_inbox_whose_path_was_changed_after_a_crash",
+        "whose_former_folder_is_away",
+        "a_deletion_of_an_inbox_that_is_away_stays_open",
+        "killed_at_each_step_and_brought_back_by_the_other[all-when it was set aside]",
+        "killed_at_each_step_and_brought_back_by_the_other[nothing-when it was set aside]",
+    )
+)
 PLANS = ("tests/unit/test_queue_plans.py",)
 
 
@@ -64,6 +81,10 @@ def _check(name: str, old: str, new: str, tests: tuple[str, ...] = PROOF) -> Mut
 
 def _evidence(name: str, old: str, new: str) -> Mutation:
     return Mutation(f"evidence: {name}", "archive/evidence.py", old, new, EVIDENCE)
+
+
+def _expiry(name: str, old: str, new: str, file: str = "archive/s3_expiry.py") -> Mutation:
+    return Mutation(f"expiry: {name}", file, old, new, EXPIRY)
 
 
 def _stage(name: str, old: str, new: str, tests: tuple[str, ...], file: str = "stages.py") -> Mutation:
@@ -124,7 +145,29 @@ MUTATIONS: tuple[Mutation, ...] = (
         )
     ),
     # -- every comparison of the deletion
-    _check("a fresh proof", "    if not _is_fresh(proof.verified_at, now):", "    if False:"),
+    _check("a fresh proof", "    if not proof.is_fresh(now):", "    if False:"),
+    _check("a proof that holds until the unlink", "            still_proven()\n", "", CURRENT),
+    Mutation(
+        "purge: proven anew after a long comparison",
+        "pipeline/purge.py",
+        "        if not proof.is_fresh(clock.now()):",
+        "        if False:",
+        CURRENT,
+    ),
+    Mutation(
+        "purge: on a young look, not on the old one",
+        "pipeline/purge.py",
+        "(prove_again or prove)(file)",
+        "prove(file)",
+        CURRENT,
+    ),
+    Mutation(
+        "prove by the archive: beyond the head",
+        "pipeline/proving.py",
+        "        if 0 < published < walk.end:\n            found",
+        "        if False:\n            found",
+        PROVING,
+    ),
     _check("its own proof", "    if file.identity != proof.identity:", "    if False:"),
     _check("changed before", "                if identity(fd) != proof.identity:", "                if False:"),
     _check("changed while set aside", "    if not before.same_but_ctime(proof.identity):", "    if False:"),
@@ -264,6 +307,91 @@ MUTATIONS: tuple[Mutation, ...] = (
         "(place := place_of(file)).receipt.version_id == '?'",
         CURRENT,
         "shipment.py",
+    ),
+    # -- what the store ends by itself
+    _expiry("a rule that is off", 'rule.get("Status") != "Enabled" or not', "not"),
+    _expiry("another place", " or not _concerns(rule, prefix):", ":"),
+    _expiry("a rule above", " or (prefix + kept).startswith(its)", ""),
+    _expiry("a rule within", "its.startswith(prefix + kept) or ", ""),
+    _expiry("a prefix below And", '(filtered.get("And") or {}).get("Prefix")', "None"),
+    _expiry("a prefix of old", ' or rule.get("Prefix")\n', "\n"),
+    _expiry("tags", "            if tagged:", "            if False:"),
+    _expiry("tags below And", ' or (filtered.get("And") or {}).get("Tags")', ""),
+    _expiry("days", 'if days := expiration.get("Days"):', 'if days := expiration.get("?"):'),
+    _expiry("a date", 'if at := expiration.get("Date"):', 'if at := expiration.get("?"):'),
+    _expiry("no earlier than", "days < accepts.after_days", "days <= accepts.after_days"),
+    _expiry("a yes", " else not accepts", " else True"),
+    _expiry("an answer about what is to stay", " or not key.startswith(_KEPT)", ""),
+    _expiry("an answer of nothing", "self._expiring.pop(key, None)\n            elif", "pass\n            elif"),
+    _expiry("an answer that cannot be read", "days, when = -math.inf,", "days, when = math.inf,"),
+    _expiry("what has ended", "if not exists(key) and self._judged is not None and", "if not exists(key) or"),
+    _expiry(
+        "the identity is asked for",
+        "for key in (keys.IDENTITY, *list(self._expiring)):",
+        "for key in list(self._expiring):",
+    ),
+    _expiry(
+        "known rules are not forgotten",
+        "        if rules is not None:\n",
+        "        if rules is None:\n            self._judged = None\n        else:\n",
+    ),
+    _expiry("before the first answer", "        if not self._asked:", "        if False:"),
+    _expiry("a rule for noncurrent versions", " if rule not in nothing)", ")"),
+    _expiry("only such a rule", "rule not in nothing", "False"),
+    _expiry("answers count too", " or seen, judged", ", judged"),
+    _expiry(
+        "a creation's answer",
+        "        self._bucket.note_expiry(key, answer)\n        self._bucket.check",
+        "        self._bucket.check",
+        "archive/s3.py",
+    ),
+    _expiry(
+        "a reading's answer",
+        "        if version_id is None:\n            self._bucket.note_expiry(key, answer)\n",
+        "",
+        "archive/s3.py",
+    ),
+    _expiry(
+        "a reading's short answer",
+        "self._bucket.note_expiry(key, s3_wire.about_its_end(found.headers))",
+        "pass",
+        "archive/s3.py",
+    ),
+    _expiry(
+        "a look's answer",
+        "        if version_id is None:\n            self.note_expiry(key, answer)\n",
+        "",
+        "archive/s3_bucket.py",
+    ),
+    _expiry(
+        "deleting waits", "if to_delete and context.stops_deleting() is not None:", "if False:", "pipeline/stages.py"
+    ),
+    _expiry(
+        "kept for that reason", "code=EXPIRING, reason=expiring.REASON", "code=None, reason=None", "pipeline/stages.py"
+    ),
+    _expiry(
+        "what was kept is let go",
+        "        if why is not None:\n            self._holds = True\n",
+        "",
+        "pipeline/expiring.py",
+    ),
+    _expiry(
+        "at the start too",
+        "deleting goes on.\n        self._holds = True",
+        "deleting goes on.\n        self._holds = False",
+        "pipeline/expiring.py",
+    ),
+    _expiry(
+        "asked more often while it waits",
+        "min(self._next_look, now + WAITING_LOOK_SECONDS)",
+        "self._next_look",
+        "pipeline/expiring.py",
+    ),
+    _expiry(
+        "left alone in trouble",
+        "if now >= self._next_look and not self._in_trouble():",
+        "if now >= self._next_look:",
+        "pipeline/expiring.py",
     ),
     _stage(
         "a healed key is noticed", "healed(suspects, shipment, context) if suspects else", "", HEALED, "revision.py"
@@ -926,8 +1054,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "what was published of an old chain",
                 "pipeline/proving",
-                "newest.sequence == walk.end and newest.sha256 != walk.head:",
-                "False:",
+                'hashlib.sha256(text.encode("ascii")).hexdigest() != newest.sha256',
+                "False",
                 PROVING,
             ),
             (
@@ -1070,8 +1198,14 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "a former path with an open end",
                 "queue/arrivals.py",
-                ' AND kind = ? AND NOT EXISTS"\n                    "',
-                ' AND kind = ? AND 1 OR EXISTS"\n                    "',
+                ' AND created_at <= ? AND NOT EXISTS"\n                    "',
+                ' AND created_at <= ? AND 1 OR EXISTS"\n                    "',
+            ),
+            (
+                "a former path that is away",
+                "queue/arrivals.py",
+                "        before = self._clock.now() - FORGET_SECONDS if unseen else math.inf",
+                "        before = math.inf",
             ),
             (
                 "an inbox that is away ends nothing",

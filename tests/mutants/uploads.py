@@ -66,7 +66,8 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
         (f"complete: {name}", "upload_result.py", old, new, CLAUSES)
         for name, old, new in (
-            ("outcome", "        outcome == FINISHED\n        and findings", "        findings"),
+            ("outcome", "        outcome == FINISHED\n        and expires", "        expires"),
+            ("the archive's end", "        and expires is None\n", ""),
             ("findings", "        and findings.accounted_for\n", ""),
             ("count", "        and not count\n", ""),
             (

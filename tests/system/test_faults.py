@@ -214,6 +214,26 @@ def test_a_refusal_is_believed_the_second_time(bench: Bench) -> None:
     shipping.close()
 
 
+@pytest.mark.parametrize("match", [Match(method="HEAD"), Match(method="GET", path=r"\.json$")])
+def test_nothing_goes_while_answers_say_that_objects_expire(bench: Bench, match: Match) -> None:
+    """And all of it goes, proven afresh, once they say so no more. One kind of answer is enough to hear of it."""
+    shipping, made = bench.drop(2)
+    with bench.store_proxy.during(Rule(Fault.EXPIRES, match, times=100_000)):
+        for _ in range(10):
+            shipping.step()
+            assert len(shipping.left()) == len(made)
+            if not shipping.queue.reports.unfinished()["moving"]:
+                break
+        held = [one for one in made if bench.held(made, one.sha256)]
+        assert len(held) == len(made), "archived, and kept"
+        assert shipping.parked() == []
+    shipping.run()
+    assert (shipping.left(), shipping.parked()) == ([], []), shipping.why()
+    told = [event for event, _, _ in shipping.log.entries if event in ("archive-expires", "archive-stays")]
+    assert told == ["archive-expires", "archive-stays"]
+    shipping.close()
+
+
 def test_a_store_that_stops_to_encrypt_gets_nothing_more(bench: Bench) -> None:
     """With many workers: what is under way then comes to its end, and nothing else begins."""
     pool = Pool(Pace(4, SystemClock()))

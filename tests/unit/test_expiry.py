@@ -47,6 +47,8 @@ HARMLESS: dict[str, dict[str, Any]] = {
     "disabled": {"Status": "Disabled", "Filter": {"Prefix": "p/"}},
     "no status": {"Status": None, "Filter": {"Prefix": "p/"}},
     "another prefix": {"Filter": {"Prefix": "q/"}},
+    "another prefix below And": {"Filter": {"And": {"Prefix": "q/", "ObjectSizeGreaterThan": 1000}}},
+    "another prefix, in an older form": {"Prefix": "q/"},
     "a name that begins alike": {"Filter": {"Prefix": "p/studies2/"}},
     "the probe": {"Filter": {"Prefix": "p/probe/"}},
     "markers with nothing under them": {"Filter": {}, "Expiration": {"ExpiredObjectDeleteMarker": True}},
@@ -198,6 +200,18 @@ def test_what_answers_said_counts_until_they_say_so_no_more() -> None:
     for key in bucket.objects:
         bucket.objects[key] = None
     assert bucket.look() is None
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_that_names_a_rule_for_noncurrent_versions_says_nothing(known: bool) -> None:
+    """Ceph 18 answers so; where the rules are not known it counts all the same."""
+    bucket = Bucket()
+    bucket.rules = [rule(HARMLESS["versions"])] if known else UNKNOWN[0]
+    bucket.look()
+    bucket.watch.noted(KEY, HEADER, NOW)
+    assert (bucket.watch.found.unaccepted is None) is known
+    bucket.watch.noted(f"{KEY}2", HEADER.replace("CANARY", "ANOTHER"), NOW)
+    assert bucket.watch.found.unaccepted is not None
 
 
 def test_an_object_that_has_ended_is_no_sign_that_the_rule_is_gone() -> None:
@@ -433,3 +447,21 @@ def test_a_store_that_cannot_be_asked_now_is_told_of(pieces: Pieces) -> None:
     look(pieces, LOOK_SECONDS)
     assert len(pieces.log.events("expiry-unknown")) == 1
     assert pieces.parts.expiring.problem is None, "what was known before is known still"
+
+
+def test_the_record_of_deletions_does_not_go_where_it_would_end(pieces: Pieces) -> None:
+    drop(pieces)
+    pieces.run()
+    assert pieces.left() == []
+    pieces.clock.advance(2 * 86400)
+    pieces.parts.anchoring.step()
+    pieces.memory.expires = WHY
+    look(pieces)
+    while pieces.parts.sealing.step():
+        pass
+    assert [key for key in pieces.memory.versions if "segment" in key] == []
+    pieces.memory.expires = None
+    look(pieces)
+    while pieces.parts.sealing.step():
+        pass
+    assert len([key for key in pieces.memory.versions if "segment" in key]) == 1

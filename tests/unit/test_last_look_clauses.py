@@ -254,6 +254,13 @@ DONE = UploadProgress(
 FOUND = Findings(archived=2, ignored=1)
 
 
+def test_nothing_is_deletable_while_the_archive_would_end_its_objects() -> None:
+    result = of_ended(UPLOAD, DONE, [], FINISHED, FOUND, 1_800_000_001.0, "a rule of the bucket ends objects")
+    assert not result["complete"] and not result["deletable"] and not all_verified(result)
+    said = "\n".join(sentences(result, delete=False))
+    assert "may now" not in said and "Do not delete what is left: a rule of the bucket ends objects." in said
+
+
 def test_complete() -> None:
     result = of_ended(UPLOAD, DONE, [], FINISHED, FOUND, 1_800_000_001.0)
     assert result["complete"] and result["deletable"] and all_verified(result)
