@@ -74,8 +74,8 @@ def delete(
     once more right before a file is touched: whoever asked for its deletion may have taken that back. How the
     deletions ended that were given up because their inbox does not answer is left open: the disk tells, when it can be
     asked. ``sign`` is asked while a file is compared, and nothing of it is done yet. ``prove_again`` asks the archive
-    anew, in the thread that calls it, for a file whose comparison has taken longer than its proof holds. Raises NoProof,
-    Transient, ClaimLost, InboxSilent, Stopping."""
+    anew, in the thread that calls it, for a file whose comparison has taken longer than its proof holds. Raises
+    NoProof, Transient, ClaimLost, InboxSilent, Stopping."""
     inboxes = inboxes or AlwaysAnswering()
     outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease, inboxes))
     if outcome.unleased:
