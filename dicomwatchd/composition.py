@@ -206,7 +206,8 @@ class Parts:
             lambda: self.anchoring.covered,
             self.prover.archived,
             around.log,
-            lambda: self.dispatcher.backoff.in_trouble,
+            # Nor does the record of deletions go where the store would end it by itself.
+            lambda: self.dispatcher.backoff.in_trouble or self.expiring.problem is not None,
         )
         self.upkeep = Upkeep([self.queue.parked.step, self.sealing.step, self.queue.pruning.step])
         self.uploads = UploadDesk(
@@ -262,7 +263,7 @@ class Parts:
             self._roots[source_id] = left[source_id].root
         unavailable = {source_id for source_id, recovered in left.items() if recovered.root is None}
         recover.conclude(self.queue.deletions, unavailable, inboxes)
-        self._dismiss({source_id for source_id, recovered in left.items() if recovered.is_through})
+        self._dismiss({source_id for source_id, recovered in left.items() if recovered.is_through}, unavailable)
         self.queue.shipments.recover()
         retried = self.queue.upgrade.taken_over_by(__version__)
         if retried.studies or retried.files:
@@ -274,10 +275,13 @@ class Parts:
                 version=__version__,
             )
 
-    def _dismiss(self, looked_through: set[int]) -> None:
-        """Of an inbox that has another path by now, the former one is of no more interest once nothing lies aside."""
-        for source_id in looked_through:
-            if self.sources[source_id].kind == LEFT and self.queue.arrivals.dismiss(source_id):
+    def _dismiss(self, looked_through: set[int], unavailable: set[int]) -> None:
+        """Of an inbox that has another path by now, the former one is of no more interest once nothing lies aside, or
+        once nobody has seen it for long: most often it is not there any more because it was moved."""
+        for source_id in looked_through | unavailable:
+            if self.sources[source_id].kind == LEFT and self.queue.arrivals.dismiss(
+                source_id, unseen=source_id in unavailable
+            ):
                 del self.sources[source_id]
 
     def begin(self) -> None:

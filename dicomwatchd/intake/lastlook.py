@@ -19,10 +19,13 @@ from dicomwatchd.errors import Transient
 from dicomwatchd.intake import own_trees
 from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.intake.scan import MAX_DEPTH, join
-from dicomwatchd.localfiles import directory, open_root
+from dicomwatchd.localfiles import ASIDE, directory, open_root
 from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.queue.rows import UNREADABLE, Known, Root, identity_text
 from dicomwatchd.queue.uploads import LISTED, Named
+
+#: What a purge holds on to while it lasts: see pipeline.private.
+_LOCK = b"/" + markers.OWN + b"lock"
 
 AGAIN = "then hand the folder in again"
 UNLISTED = "the daemon may not list this folder, nothing below it was seen; give its user read access, " + AGAIN
@@ -186,7 +189,10 @@ class LastLook:
             findings.name(parent, OWN_TREE, news=True)
 
     def _private(self, root_fd: int, path: bytes, is_directory: bool, findings: Findings) -> None:
-        """What lies aside is nobody's archived file; an empty private folder is nothing."""
+        """What lies aside is nobody's archived file; a private folder with nothing in it but its empty lock is nothing:
+        another daemon, which shares the folder, has it or has left it."""
+        if path.endswith(_LOCK) and _is_empty(root_fd, path):
+            return
         if not is_directory:
             findings.name(path, PRIVATE)
             return
@@ -201,6 +207,16 @@ class LastLook:
                 findings.name(path, TOO_DEEP)
                 return
             self._private(root_fd, join(path, name), deeper, findings)
+
+
+def _is_empty(root_fd: int, path: bytes) -> bool:
+    parent, _, name = path.rpartition(b"/")
+    try:
+        with directory(root_fd, parent) as fd:
+            found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and not found.st_size and parent.rpartition(b"/")[2].startswith(ASIDE)
 
 
 def _compare(findings: Findings, path: bytes, identity: str, known: Known | None, unread: Mapping[bytes, int]) -> None:

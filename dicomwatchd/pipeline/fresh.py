@@ -68,6 +68,18 @@ def recorded(last: Recorded, shipment: Shipment, context: Context) -> Recorded:
     return Recorded(manifest, found.revision, asked_at)
 
 
+def asked_again(file: LocalFile, shipment: Shipment, context: Context) -> LocalFile:
+    """One file with what the store says of its object now, by the calling thread, which is a worker itself and must not
+    wait for others; nothing is written down. Raises Transient when the object is not what it was."""
+    alone = replace(shipment, run=map)
+    held = [
+        one for files, verdict in examined([file], alone, context) if verdict.holds for one in proven(files, verdict)
+    ]
+    if not held:
+        raise Transient("an object is not what it was when it was verified", code="object-lost")
+    return _renewed(held[0])
+
+
 def _is_young(asked_at: float | None, context: Context) -> bool:
     return asked_at is not None and 0 <= context.clock.now() - asked_at <= LIFETIME_SECONDS / 2
 
@@ -82,13 +94,14 @@ def _looked_at_again(
             raise Transient("an object is not what it was when it was verified", code="object-lost")
         held += proven(files, verdict)
     context.shipments.verified(shipment.claim, held)
-    renewed = {
-        one.file.file_id: replace(
-            one.file,
-            verified_by=one.verified_by,
-            verified_at=one.asked_at,
-            receipt=one.receipt or one.file.receipt,
-        )
-        for one in held
-    }
+    renewed = {one.file.file_id: _renewed(one) for one in held}
     return [renewed.get(file.file_id, file) for file in group]
+
+
+def _renewed(one: Proven) -> LocalFile:
+    return replace(
+        one.file,
+        verified_by=one.verified_by,
+        verified_at=one.asked_at,
+        receipt=one.receipt or one.file.receipt,
+    )

@@ -39,13 +39,14 @@ def among(
         with inboxes.at(first.source_id):
             if in_own_tree(first, group[0].dir):
                 return group
-            return [] if standing is None else [file for file in group if _is_object(first, file, standing)]
+            return [] if standing is None else [f for f in group if _is_object(first, f, standing, inboxes.beat)]
 
     groups = [list(group) for _, group in groupby(files, key=lambda file: (file.source_id, file.dir))]
     return [file for found in run(look, groups) for file in found]
 
 
-def _is_object(source: Source, file: LocalFile, standing: Stands) -> bool:
+def _is_object(source: Source, file: LocalFile, standing: Stands, alive: Callable[[], None]) -> bool:
+    alive()  # to open a page of files takes a slow share longer than an inbox may be silent
     try:
         with Folders() as folders, folders.opened(source, file) as (_, fd):
             return standing(file, os.fstat(fd)) is Standing.ITSELF

@@ -79,6 +79,17 @@ class DeletionProof:
         if self._maker is not _MAKER:
             raise TypeError("a DeletionProof is made by prove() alone")
 
+    def is_fresh(self, now: float) -> bool:
+        """Whether it may be used at this time (seconds since the epoch)."""
+        return _is_fresh(self.verified_at, now)
+
+    def same_bytes_as(self, other: DeletionProof) -> bool:
+        """Whether it proves the same file by the same object; that may have another version by now."""
+        mine, its = self, other
+        return (mine.destination, mine.key, mine.sha256, mine.size_bytes, mine.offset_bytes, mine.identity) == (
+            (its.destination, its.key, its.sha256, its.size_bytes, its.offset_bytes, its.identity)
+        )
+
     def for_audit(self) -> dict[str, Any]:
         """The proof as the audit chain keeps it: no path, no patient attribute."""
         of_bundle = {
@@ -190,18 +201,21 @@ def delete_on_proof(
     needs_lease: bool = False,
     standing: Callable[[os.stat_result], Standing] | None = None,
     still_wanted: Callable[[], None] = lambda: None,
+    still_proven: Callable[[], None] = lambda: None,
 ) -> str | None:
     """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was
     taken meanwhile). ``standing`` says what it is to the object, where objects are files too. ``still_wanted`` is a
     sign of life, and raises where nobody waits for this any more, as after hours at a share that did not answer; it is
-    asked last before the unlink. Raises LeaseRefused, before anything is touched, where ``needs_lease`` and none is to
-    be had; Itself when the file is the very object; Permanent (code "cannot-delete") when the daemon may not delete
-    here, LeftAside when a file cannot be put back now, Transient when the file system fails otherwise, or when the
-    proof has grown too old: the file is as it was, and is proven anew.
+    asked last before the unlink. ``still_proven`` is asked right before: to compare a large file on a slow share may
+    take longer than a proof holds; it raises where the archive does not prove the file any more. Raises LeaseRefused,
+    before anything is touched, where ``needs_lease`` and none is to be had; Itself when the file is the very object;
+    Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a file cannot be put back now,
+    Transient when the file system fails otherwise, or when the proof has grown too old: the file is as it was, and is
+    proven anew.
     """
-    if not _is_fresh(proof.verified_at, now):
+    if not proof.is_fresh(now):
         raise Transient("the proof was too old when the file's turn came", code="stale-evidence")
     if file.identity != proof.identity:
         return "the proof is another file's"
@@ -215,7 +229,7 @@ def delete_on_proof(
                 _require_apart(fd, standing)
                 with set_aside(places, source.path, file.dir, file.name, directory_fd) as aside:
                     why_kept = _unlink_if_same(
-                        fd, aside, directory_fd, file.name, proof, leased, standing, still_wanted
+                        fd, aside, directory_fd, file.name, proof, leased, standing, still_wanted, still_proven
                     )
                 if why_kept is not None:
                     return why_kept
@@ -249,6 +263,7 @@ def _unlink_if_same(
     leased: bool,
     standing: Callable[[os.stat_result], Standing] | None,
     still_wanted: Callable[[], None],
+    still_proven: Callable[[], None],
 ) -> str | None:
     """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
     try:
@@ -256,6 +271,7 @@ def _unlink_if_same(
             raise Itself
         why_kept = _differs(fd, aside, proof, leased, still_wanted)
         if why_kept is None:
+            still_proven()
             still_wanted()
             os.unlink(aside.name, dir_fd=aside.fd)  # the one deletion of a patient's file
             return None

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain, groupby
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
-from dicomwatchd.errors import InboxSilent
+from dicomwatchd.errors import InboxSilent, Stopping, Transient
 from dicomwatchd.localfiles import directory, open_root
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside, Places
@@ -63,6 +63,7 @@ def delete(
     alive: Callable[[], None] = lambda: None,
     may_go: Callable[[LocalFile], bool] = lambda _: True,
     inboxes: Inboxes | None = None,
+    prove_again: Callable[[LocalFile], DeletionProof] | None = None,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
     and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
@@ -71,7 +72,8 @@ def delete(
     called by whoever works, before each file: saving what was written too late may take minutes. ``may_go`` is asked
     once more right before a file is touched: whoever asked for its deletion may have taken that back. How the
     deletions ended that were given up because their inbox does not answer is left open: the disk tells, when it can be
-    asked. Raises NoProof, Transient, ClaimLost, InboxSilent."""
+    asked. ``prove_again`` asks the archive anew, in the thread that calls it, for a file whose comparison has taken
+    longer than its proof holds. Raises NoProof, Transient, ClaimLost, InboxSilent."""
     inboxes = inboxes or AlwaysAnswering()
     outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease, inboxes))
     if outcome.unleased:
@@ -86,6 +88,14 @@ def delete(
     def still_wanted() -> None:
         alive()
         inboxes.beat()
+
+    def still_proven(file: LocalFile, proof: DeletionProof) -> None:
+        if not proof.is_fresh(clock.now()):
+            again = (prove_again or prove)(file)
+            inboxes.beat()
+            if again.same_bytes_as(proof):
+                return
+            raise Transient("the archive holds it as something else by now", code="stale-evidence")
 
     def one(
         folders: Folders, places: Places, file: LocalFile, proof: DeletionProof
@@ -104,6 +114,7 @@ def delete(
                 needs_lease=needs_lease(file),
                 standing=None if standing is None else partial(standing, file),
                 still_wanted=still_wanted,
+                still_proven=partial(still_proven, file, proof),
             )
         except InboxSilent:
             raise
@@ -145,8 +156,11 @@ def delete(
                 if isinstance(result, LeftAside):
                     left_aside(file.source_id)
                 outcome.untouched.append(as_it_is_now(file))
-    except InboxSilent:
-        unfinished.clear()  # nobody knows yet
+    except Stopping:
+        raise
+    except BaseException:
+        # An inbox that does not answer, or an error that has ended a handful half-way: nobody knows yet how they ended.
+        unfinished.clear()
         raise
     finally:
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
@@ -215,18 +229,19 @@ def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source], inboxes
         touched.setdefault(source(file), set()).add(file.dir)
     for found, directories in touched.items():
         with suppress(InboxSilent):
-            inboxes.call(found.source_id, partial(tidy, found.path, directories))
+            inboxes.call(found.source_id, partial(tidy, found.path, directories, inboxes.beat))
 
 
-def tidy(root: bytes, directories: Iterable[bytes]) -> None:
+def tidy(root: bytes, directories: Iterable[bytes], alive: Callable[[], None] = lambda: None) -> None:
     """Remove the directories that a purge has left empty, upwards, never ``root`` itself. A directory that is not
-    empty, or not ours to remove, stays."""
+    empty, or not ours to remove, stays. ``alive`` is called before each."""
     try:
         root_fd = open_root(root)
     except OSError:
         return
     try:
         for start in sorted(directories, key=lambda d: (d.count(b"/"), d), reverse=True):
+            alive()
             _remove_upwards(root_fd, start)
     finally:
         os.close(root_fd)

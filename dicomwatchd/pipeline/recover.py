@@ -96,7 +96,7 @@ def conclude_these(
         places.setdefault((one.source_id, one.source_path, one.dir), []).append(one)
     for (source_id, root, parent), these in places.items():
         try:
-            place = inboxes.call(source_id, partial(_look, root, parent))
+            place = inboxes.call(source_id, partial(_look, root, parent, inboxes.beat))
         except InboxSilent:
             left += these
             continue
@@ -106,7 +106,7 @@ def conclude_these(
             deletions.concluded(one, *_ending(one, place))
     for source_id, root in dict.fromkeys((source_id, root) for source_id, root, _ in places):
         with suppress(InboxSilent):
-            inboxes.call(source_id, partial(tidy, root, {d for _, other, d in places if other == root}))
+            inboxes.call(source_id, partial(tidy, root, {d for _, other, d in places if other == root}, inboxes.beat))
     return left
 
 
@@ -120,7 +120,7 @@ class _Place:
     aside: dict[int, FileIdentity]
 
 
-def _look(root: bytes, parent: bytes) -> _Place | None:
+def _look(root: bytes, parent: bytes, alive: Callable[[], None]) -> _Place | None:
     """None where it cannot be looked at."""
     try:
         root_fd = open_root(root)
@@ -129,10 +129,10 @@ def _look(root: bytes, parent: bytes) -> _Place | None:
     try:
         aside: dict[int, FileIdentity] = {}
         for private in _private_in(root_fd, b""):
-            aside |= _files(root_fd, private + b"/" + parent if parent else private)
+            aside |= _files(root_fd, private + b"/" + parent if parent else private, alive)
         for private in _private_in(root_fd, parent) if parent else ():
-            aside |= _files(root_fd, parent + b"/" + private)
-        return _Place(_device(root_fd, parent), _files(root_fd, parent), aside)
+            aside |= _files(root_fd, parent + b"/" + private, alive)
+        return _Place(_device(root_fd, parent), _files(root_fd, parent, alive), aside)
     except OSError:
         return None
     finally:
@@ -165,12 +165,13 @@ def _ending(one: PendingDeletion, place: _Place) -> tuple[str, str]:
     return "gone", "after a crash it is not there, and neither is its file system"
 
 
-def _files(root_fd: int, parent: bytes) -> dict[int, FileIdentity]:
+def _files(root_fd: int, parent: bytes, alive: Callable[[], None]) -> dict[int, FileIdentity]:
     """The regular files directly in a directory, by inode; none if there is no such directory. Raises OSError."""
     found: dict[int, FileIdentity] = {}
     try:
         with directory(root_fd, parent) as fd, os.scandir(fd) as entries:
             for entry in entries:
+                alive()
                 if entry.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):
                         identity = FileIdentity.of(entry.stat(follow_symlinks=False))

@@ -273,6 +273,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
             needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
             standing=standing,
             inboxes=context.inboxes,
+            prove_again=_prover_again(shipment, recorded, context),
         )
         _keep_own(outcome.own, shipment, context)
         _keep_unleased(outcome.unleased, shipment, context)
@@ -330,6 +331,14 @@ def _prover(shipment: Shipment, recorded: Recorded, context: Context) -> Callabl
             recorded_at=recorded.asked_at,
             now=context.clock.now(),
         )
+
+    return prove
+
+
+def _prover_again(shipment: Shipment, recorded: Recorded, context: Context) -> Callable[[LocalFile], DeletionProof]:
+    def prove(file: LocalFile) -> DeletionProof:
+        asked = fresh.asked_again(file, shipment, context)
+        return _prover(shipment, fresh.recorded(recorded, shipment, context), context)(asked)
 
     return prove
 

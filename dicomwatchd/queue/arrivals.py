@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.remounts import Remounts
+from dicomwatchd.queue.remounts import FORGET_SECONDS, Remounts
 from dicomwatchd.queue.rows import LEFT, UNREADABLE, Arrival, Known, Source, Transition, identity_text
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
@@ -50,15 +51,17 @@ class Arrivals:
         self._tell(moved)
         return _source(row)
 
-    def dismiss(self, source_id: int) -> bool:
+    def dismiss(self, source_id: int, *, unseen: bool = False) -> bool:
         """A source of the kind "left" was looked through, and nothing lies aside there: it is forgotten, unless it is
-        still open how a deletion in it has ended. Whether it is."""
+        still open how a deletion in it has ended. One that could not be seen (``unseen``) is, too, as a file system
+        that stays away is. Whether it is."""
+        before = self._clock.now() - FORGET_SECONDS if unseen else math.inf
         with self._database.write() as db:
             return bool(
                 db.execute(
-                    "DELETE FROM sources WHERE source_id = ? AND kind = ? AND NOT EXISTS"
+                    "DELETE FROM sources WHERE source_id = ? AND kind = ? AND created_at <= ? AND NOT EXISTS"
                     " (SELECT 1 FROM files WHERE files.source_id = sources.source_id)",
-                    (source_id, LEFT),
+                    (source_id, LEFT, before),
                 ).rowcount
             )
 

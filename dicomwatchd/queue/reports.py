@@ -13,6 +13,7 @@ from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
 from dicomwatchd.queue.pruning import KEEP_SECONDS
+from dicomwatchd.queue.remounts import FORGET_SECONDS
 from dicomwatchd.queue.rows import LEFT, NO_LEASE, OWN_OBJECT
 from dicomwatchd.queue.schema import Database
 
@@ -67,12 +68,14 @@ class Reports:
 
     def former_places(self) -> list[str]:
         """The names of sources in which files may lie aside, and which are no inbox's folder any more: their path was
-        changed, or the inbox was taken out of the configuration."""
+        changed, or the inbox was taken out of the configuration. A former path that nobody has seen for long, and where
+        no deletion is open, is told of no more."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT name FROM sources WHERE kind = ? UNION SELECT s.name FROM files f CROSS JOIN sources s"
-                " USING (source_id) WHERE f.state = 'aside' AND s.kind = 'inbox' ORDER BY name",
-                (LEFT,),
+                "SELECT name FROM sources WHERE kind = ? AND created_at > ?"
+                " UNION SELECT s.name FROM files f CROSS JOIN sources s USING (source_id)"
+                " WHERE f.state = 'aside' AND s.kind IN ('inbox', ?) ORDER BY name",
+                (LEFT, self._clock.now() - FORGET_SECONDS, LEFT),
             ).fetchall()
         return [row["name"] for row in rows]
 

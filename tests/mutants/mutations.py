@@ -147,7 +147,29 @@ MUTATIONS: tuple[Mutation, ...] = (
         )
     ),
     # -- every comparison of the deletion
-    _check("a fresh proof", "    if not _is_fresh(proof.verified_at, now):", "    if False:"),
+    _check("a fresh proof", "    if not proof.is_fresh(now):", "    if False:"),
+    _check("a proof that holds until the unlink", "            still_proven()\n", "", CURRENT),
+    Mutation(
+        "purge: proven anew after a long comparison",
+        "pipeline/purge.py",
+        "        if not proof.is_fresh(clock.now()):",
+        "        if False:",
+        CURRENT,
+    ),
+    Mutation(
+        "purge: on a young look, not on the old one",
+        "pipeline/purge.py",
+        "(prove_again or prove)(file)",
+        "prove(file)",
+        CURRENT,
+    ),
+    Mutation(
+        "prove by the archive: beyond the head",
+        "pipeline/proving.py",
+        "        if 0 < published < walk.end:\n            found",
+        "        if False:\n            found",
+        PROVING,
+    ),
     _check("its own proof", "    if file.identity != proof.identity:", "    if False:"),
     _check("changed before", "                if identity(fd) != proof.identity:", "                if False:"),
     _check("changed while set aside", "    if not before.same_but_ctime(proof.identity):", "    if False:"),
@@ -1034,8 +1056,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "what was published of an old chain",
                 "pipeline/proving",
-                "newest.sequence == walk.end and newest.sha256 != walk.head:",
-                "False:",
+                'hashlib.sha256(text.encode("ascii")).hexdigest() != newest.sha256',
+                "False",
                 PROVING,
             ),
             (
@@ -1178,6 +1200,18 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "pipeline/recover.py",
                 "        return self.root is not None and not self.left and not self.owned",
                 "        return True",
+            ),
+            (
+                "a former path with an open end",
+                "queue/arrivals.py",
+                ' AND created_at <= ? AND NOT EXISTS"\n                    "',
+                ' AND created_at <= ? AND 1 OR EXISTS"\n                    "',
+            ),
+            (
+                "a former path that is away",
+                "queue/arrivals.py",
+                "        before = self._clock.now() - FORGET_SECONDS if unseen else math.inf",
+                "        before = math.inf",
             ),
             (
                 "an inbox that is away ends nothing",

@@ -4,6 +4,7 @@ the look to the unlink."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.store import Capabilities, Chunk, StoredObject
 from dicomwatchd.model import StudyState, Uid
-from dicomwatchd.pipeline import proof, stages
+from dicomwatchd.pipeline import local, proof, stages
 from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
 from tests.pieces import FakeClock, Pieces, at
 from tests.simulation.tiny import instance
@@ -204,6 +205,60 @@ def test_a_manifest_that_took_long_to_read_is_as_old_as_its_request(plain: Bench
     plain.pieces.ship()
     assert slowed
     assert plain.pieces.left() == [] and max(plain.ages) <= LIFETIME_SECONDS
+
+
+def _slow_comparison(plain: Bench, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None] = lambda: None) -> None:
+    """The first file is compared for longer than a proof holds, while something happens to the archive."""
+    real, waits = local.sha256_of, [LIFETIME_SECONDS + 1]
+
+    def slow(fd: int, size_bytes: int, *rest: Any) -> str:
+        if waits:
+            plain.pieces.clock.advance(waits.pop())
+            act()
+        return real(fd, size_bytes, *rest)
+
+    monkeypatch.setattr(proof, "sha256_of", slow)
+
+
+def test_a_comparison_that_takes_longer_than_the_proof_holds(plain: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file on a slow share: the archive is asked once more before the unlink, so that the file goes after all,
+    and on evidence that is young."""
+    plain.write(1)
+    plain.pieces.settle()
+    asked: list[float] = []
+    real = os.unlink
+
+    def unlink(name: bytes, **rest: Any) -> None:
+        if name == b"IM1":
+            keys = [key for key in plain.store.asked if ".dcm" in key or "/manifests/" in key]
+            asked.extend(plain.pieces.clock.now() - plain.store.asked[key] for key in keys)
+            asked.append(plain.pieces.clock.now() - plain.catalogue.asked_at)
+        real(name, **rest)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    _slow_comparison(plain, monkeypatch)
+    plain.pieces.ship()
+    assert plain.pieces.left() == []
+    assert len(asked) == 3 and max(asked) <= LIFETIME_SECONDS
+
+
+@pytest.mark.parametrize("what", ["object", "manifest", "catalogue"])
+def test_what_is_lost_during_a_long_comparison(plain: Bench, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    plain.write(1)
+    plain.pieces.settle()
+
+    def lose() -> None:
+        if what == "catalogue":
+            plain.catalogue.records.clear()
+        else:
+            plain.store.mark_deleted(plain.keys(".dcm" if what == "object" else "/manifests/")[0])
+
+    _slow_comparison(plain, monkeypatch, lose)
+    plain.pieces.ship()
+    assert len(plain.pieces.left()) == 1
+    assert plain.state == StudyState.QUEUED
+    plain.pieces.run()
+    assert plain.pieces.left() == [] and plain.state == StudyState.ARCHIVED
 
 
 @pytest.mark.parametrize("what", ["damaged", "exchanged", "gone", "catalogue"])

@@ -47,6 +47,8 @@ HARMLESS: dict[str, dict[str, Any]] = {
     "disabled": {"Status": "Disabled", "Filter": {"Prefix": "p/"}},
     "no status": {"Status": None, "Filter": {"Prefix": "p/"}},
     "another prefix": {"Filter": {"Prefix": "q/"}},
+    "another prefix below And": {"Filter": {"And": {"Prefix": "q/", "ObjectSizeGreaterThan": 1000}}},
+    "another prefix, in an older form": {"Prefix": "q/"},
     "a name that begins alike": {"Filter": {"Prefix": "p/studies2/"}},
     "the probe": {"Filter": {"Prefix": "p/probe/"}},
     "markers with nothing under them": {"Filter": {}, "Expiration": {"ExpiredObjectDeleteMarker": True}},
@@ -445,3 +447,21 @@ def test_a_store_that_cannot_be_asked_now_is_told_of(pieces: Pieces) -> None:
     look(pieces, LOOK_SECONDS)
     assert len(pieces.log.events("expiry-unknown")) == 1
     assert pieces.parts.expiring.problem is None, "what was known before is known still"
+
+
+def test_the_record_of_deletions_does_not_go_where_it_would_end(pieces: Pieces) -> None:
+    drop(pieces)
+    pieces.run()
+    assert pieces.left() == []
+    pieces.clock.advance(2 * 86400)
+    pieces.parts.anchoring.step()
+    pieces.memory.expires = WHY
+    look(pieces)
+    while pieces.parts.sealing.step():
+        pass
+    assert [key for key in pieces.memory.versions if "segment" in key] == []
+    pieces.memory.expires = None
+    look(pieces)
+    while pieces.parts.sealing.step():
+        pass
+    assert len([key for key in pieces.memory.versions if "segment" in key]) == 1

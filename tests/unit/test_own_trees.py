@@ -13,14 +13,17 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd import markers
+from dicomwatchd.answering import AlwaysAnswering
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.directory import DirectoryStore
 from dicomwatchd.archive.store import Buffer, Standing
 from dicomwatchd.config import DirectorySettings
 from dicomwatchd.errors import Permanent
+from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
 from dicomwatchd.pipeline import own as own_module
 from dicomwatchd.pipeline import proof as proof_module
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
+from dicomwatchd.queue.rows import LocalFile, Source
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker
 
@@ -416,3 +419,23 @@ def test_an_object_that_has_gone_is_no_reason_to_keep_a_file_for_good(plain: Hou
     plain.pieces.clock.advance(1000)
     plain.pieces.run(4)
     assert plain.pieces.left() == [] and len(plain.objects()) == 3
+
+
+def test_a_page_of_files_is_looked_at_with_signs_of_life(tmp_path: Path) -> None:
+    """Whether each is the archive's own object: on a slow share that takes longer than an inbox may be silent."""
+    header = InstanceHeader(Uid("1.2.1"), Uid("1.2.1.1"), Uid("1.2.1.1.1"), Uid("1.2.2"), Uid("1.2.3"))
+    source, files = Source(1, "ct", os.fsencode(tmp_path), "inbox", True), []
+    for number in range(3):
+        path = tmp_path / f"IM{number}"
+        path.write_bytes(b"x")
+        identity = FileIdentity.of(path.stat())
+        name = os.fsencode(path.name)
+        files.append(LocalFile(number, 1, b"", name, identity, header, 1, None, None, None, None, None))
+    signs: list[int] = []
+
+    class Watched(AlwaysAnswering):
+        def beat(self) -> None:
+            signs.append(1)
+
+    found = own_module.among(files, map, lambda _: source, lambda *_: Standing.APART, Watched())
+    assert found == [] and len(signs) >= len(files)

@@ -358,6 +358,26 @@ def test_the_published_head_contradicts(place: Place, lost: tuple[Place, str]) -
     assert not said["chain_holds"] and "entry 12 is another one" in str(said)
 
 
+def test_a_head_within_a_segment_contradicts_too(place: Place, lost: tuple[Place, str]) -> None:
+    """A chain that was cut behind its state's back goes on, and is sealed beyond the newest head: that names another
+    entry than the chain has there by now."""
+    for key in list(place.store.versions):
+        if key.startswith(keys.audit_heads_prefix(lost[1])):
+            del place.store.versions[key]
+    lines = text_of(place, [lost[1] in key for key in place.segment_keys()].index(True) + 1)
+    right = hashlib.sha256(lines[2].encode()).hexdigest()
+    audit_heads.publish(place.store, audit_heads.PublishedHead(lost[1], 6, right, "2026-01-31T12:00:00.000Z"))
+    said = by_archive(lost)
+    assert not said["chain_holds"] and "entries 7 to 12 were never published" in str(said)
+    assert "another one" not in str(said)
+    for key in list(place.store.versions):
+        if key.startswith(keys.audit_heads_prefix(lost[1])):
+            del place.store.versions[key]
+    audit_heads.publish(place.store, audit_heads.PublishedHead(lost[1], 6, "0" * 64, "2026-01-31T12:00:00.000Z"))
+    said = by_archive(lost)
+    assert not said["chain_holds"] and "entry 6 is another one than was published" in str(said)
+
+
 @pytest.mark.parametrize("given", ["", "x", "../../x", "A" * 32, "0" * 31, "0" * 33, "0" * 32 + "\n"])
 def test_what_names_no_chain(given: str) -> None:
     with pytest.raises(Permanent):

@@ -14,7 +14,7 @@ import pytest
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.model import FileState, StudyState, Uid
-from dicomwatchd.pipeline import purge, stages
+from dicomwatchd.pipeline import aside, purge, stages
 from dicomwatchd.pipeline.proof import delete_on_proof
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces, at
@@ -288,3 +288,22 @@ def test_tidy_follows_no_link(tmp_path: Path) -> None:
 
 def test_tidy_of_an_inbox_that_is_away(tmp_path: Path) -> None:
     purge.tidy(os.fsencode(tmp_path / "nowhere"), [b"A"])
+
+
+def test_a_handful_that_breaks_off_hides_no_deletion(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are gone, and then the private directory does not close: what became of them is told by the disk, and
+    never that they were left as they were."""
+
+    def fail(self: aside.Places, *error: object) -> None:
+        real(self, *error)
+        raise OSError(5, "no")
+
+    real = aside.Places.__exit__
+    with monkeypatch.context() as context:
+        context.setattr(aside.Places, "__exit__", fail)
+        pieces.ship()
+    assert pieces.left() == []
+    assert "untouched" not in kinds(pieces)
+    pieces.run()
+    assert kinds(pieces) == ["authorised"] * 5 + ["deleted"] * 5
+    assert state(pieces) == StudyState.ARCHIVED

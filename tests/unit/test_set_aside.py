@@ -24,6 +24,7 @@ from dicomwatchd.pipeline import private
 from dicomwatchd.pipeline import proof as proof_module
 from dicomwatchd.pipeline.aside import Places, Staging, _copy_place, alone, name_before, set_aside
 from dicomwatchd.pipeline.recover import bring_back
+from dicomwatchd.queue.remounts import FORGET_SECONDS
 from dicomwatchd.queue.rows import Source
 from tests.pieces import Log, Pieces, at, left_aside
 from tests.synthetic import Made, Maker
@@ -492,6 +493,38 @@ def test_whose_former_folder_is_away(tmp_path: Path) -> None:
         [name] = former(pieces)
         assert name.startswith("inbox1-left-")
         assert [e.body["kind"] for e in pieces.queue.audit.of_study(study)] == ["authorised"]
+        pieces.close()
+    (tmp_path / "away").rename(old)
+    pieces.start()
+    assert path.read_bytes() == data and former(pieces) == []
+    pieces.close()
+
+
+def test_a_folder_that_was_moved_with_its_inbox_is_not_told_of_for_ever(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path)
+    pieces.close()
+    old = pieces.inboxes[0]
+    pieces.inboxes[0] = tmp_path / "new" / old.name
+    pieces.inboxes[0].parent.mkdir()
+    old.rename(pieces.inboxes[0])
+    pieces.start()
+    assert len(former(pieces)) == 1, "it may be a share that is not mounted now"
+    pieces.clock.advance(FORGET_SECONDS + 60)
+    assert former(pieces) == []
+    pieces.restart()
+    assert [source.kind for source in pieces.queue.arrivals.sources()] == ["inbox"]
+    pieces.close()
+
+
+def test_an_open_deletion_is_told_of_however_long_its_folder_is_away(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path)
+    old, path, data = moved_after_a_crash(pieces)
+    old.rename(tmp_path / "away")
+    pieces.clock.advance(FORGET_SECONDS + 60)
+    for _ in range(2):
+        pieces.start()
+        pieces.clock.advance(FORGET_SECONDS + 60)
+        assert len(former(pieces)) == 1
         pieces.close()
     (tmp_path / "away").rename(old)
     pieces.start()

@@ -424,3 +424,22 @@ def test_a_last_look_that_the_folder_breaks_off_is_not_waited_for(
         assert not is_there_after_a_step()
     assert is_there_after_a_step()
     assert handed.go()["complete"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "is_nothing"),
+    [
+        (".dicomwatchd-aside-0123456789abcdef/.dicomwatchd-lock", b"", True),
+        ("A/.dicomwatchd-aside-0123456789abcdef/.dicomwatchd-lock", b"", True),
+        (".dicomwatchd-aside-0123456789abcdef/.dicomwatchd-lock", b"x", False),
+        (".dicomwatchd-aside-0123456789abcdef/IM1", b"", False),
+        ("A/.dicomwatchd-lock", b"", False),
+    ],
+)
+def test_the_lock_that_another_daemon_has_left_is_nothing(
+    name: str, data: bytes, is_nothing: bool, pieces: Pieces, folder: Path
+) -> None:
+    put(folder, {name: data})
+    result = Handed(pieces, folder).go()
+    assert result["deletable"] == is_nothing
+    assert list(named(result)) == ([] if is_nothing else [name])
