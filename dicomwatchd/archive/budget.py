@@ -72,8 +72,7 @@ class ByteBudget:
             self._changed.notify_all()
 
     def _end(self, loan: _Loan) -> None:
-        if loan in self._lent:
-            self._lent.remove(loan)
+        self._lent = [other for other in self._lent if other is not loan]
         if loan.counts:
             self._out -= loan.size_bytes
         self._changed.notify_all()
