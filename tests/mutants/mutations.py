@@ -38,22 +38,24 @@ BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
 BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
 OWN = ("tests/unit/test_own_trees.py",)
-ASIDES = tuple(
-    f"tests/unit/test_set_aside.py::test_{name}"
-    for name in (
-        "what_somebody_is_at_is_left_alone",
-        "private_names_are_never_the_same",
-        "what_the_first_release_has_left_is_brought_back",
-        "the_name_of_what_lies_alone",
-        "a_tree_built_to_stop_the_start",
-        "a_directory_that_is_taken_away_before_it_is_locked",
-        "no_descriptor_is_closed_twice",
-        "an_inbox_whose_path_was_changed_after_a_crash",
-        "whose_former_folder_is_away",
-        "a_deletion_of_an_inbox_that_is_away_stays_open",
-        "killed_at_each_step_and_brought_back_by_the_other[all-when it was set aside]",
-        "killed_at_each_step_and_brought_back_by_the_other[nothing-when it was set aside]",
-    )
+ASIDES = (
+    *(
+        f"tests/unit/test_set_aside.py::test_{name}"
+        for name in (
+            "what_somebody_is_at_is_left_alone",
+            "private_names_are_never_the_same",
+            "what_the_first_release_has_left_is_brought_back",
+            "the_name_of_what_lies_alone",
+            "a_directory_that_is_taken_away_before_it_is_locked",
+            "no_descriptor_is_closed_twice",
+            "an_inbox_whose_path_was_changed_after_a_crash",
+            "whose_former_folder_is_away",
+            "a_deletion_of_an_inbox_that_is_away_stays_open",
+            "killed_at_each_step_and_brought_back_by_the_other[all-when it was set aside]",
+            "killed_at_each_step_and_brought_back_by_the_other[nothing-when it was set aside]",
+        )
+    ),
+    "tests/unit/test_recover_ending.py",
 )
 PLANS = ("tests/unit/test_queue_plans.py",)
 
@@ -1150,7 +1152,12 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "        if False:",
             ),
             ("before it is decided on", "pipeline/stages.py", "        _keep_own(objects, shipment, context)\n", ""),
-            ("no verified copy", "queue/deletions.py", "            if code != OWN_OBJECT:", "            if True:"),
+            (
+                "no verified copy",
+                "queue/uploads.py",
+                "verified=kept[0] - own + deleted_files",
+                "verified=kept[0] + deleted_files",
+            ),
             (
                 "own names",
                 "intake/scan.py",
@@ -1181,7 +1188,6 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             ("of the first release", "pipeline/private.py", "    return name == ASIDE or ", "    return "),
             ("a name alone", "pipeline/aside.py", '    return re.sub(rb"\\A~[0-9a-f]{16}~", b"", ', "    return ("),
-            ("no deeper than a scan", "pipeline/private.py", "        if depth > most:", "        if False:"),
             (
                 "found by looks",
                 "intake/inbox.py",
