@@ -122,6 +122,7 @@ class Supervisor:
         for name in self._answering.tend():
             error = InboxSilent("an inbox does not answer")
             self._pool.give_up(name, error, partial(self._answering.gave_up, name))
+            self._archive.memory.write_off(name)
 
     def stop(self) -> None:
         """Drain: begin nothing new, bring what is under way to a point from which a restart goes on. A second call does

@@ -6,6 +6,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from dicomwatchd.errors import Stopping
 
@@ -46,12 +47,15 @@ class ByteBudget:
         self._waiting: dict[object, None] = {}  # in the order in which they came
         self._reusing = 0
         self._spare: list[bytearray] = []
+        self._lent: list[_Loan] = []
+        self._rooms: dict[int, _Loan] = {}
 
     def take(self, size_bytes: int, stopping: Callable[[], bool]) -> None:
-        """Waits for room. Raises Stopping."""
+        """Waits for room. To be given back by the same thread. Raises Stopping."""
         with self._changed:
             self._wait_for(size_bytes, stopping)
             self._keep_within()
+            self._lent.append(_Loan(threading.current_thread().name, size_bytes))
 
     @contextmanager
     def held(self, size_bytes: int, stopping: Callable[[], bool] = _never) -> Iterator[None]:
@@ -64,8 +68,24 @@ class ByteBudget:
 
     def give_back(self, size_bytes: int) -> None:
         with self._changed:
-            self._out -= size_bytes
+            me = threading.current_thread().name
+            self._end(next(loan for loan in self._lent if (loan.thread, loan.size_bytes) == (me, size_bytes)))
+
+    def write_off(self, thread: str) -> None:
+        """What the thread of this name holds does not count any more, nor when it is given back: it waits for an inbox,
+        perhaps for ever, and nobody is to wait for its memory."""
+        with self._changed:
+            for loan in [*self._lent, *self._rooms.values()]:
+                if loan.thread == thread and loan.counts:
+                    loan.counts = False
+                    self._out -= loan.size_bytes
             self._changed.notify_all()
+
+    def _end(self, loan: _Loan) -> None:
+        self._lent = [other for other in self._lent if other is not loan]
+        if loan.counts:
+            self._out -= loan.size_bytes
+        self._changed.notify_all()
 
     def room(self, size_bytes: int, stopping: Callable[[], bool]) -> bytearray:
         """As `take`, with the memory, in which anything may stand. It goes back by `give_back_room`, once nobody reads
@@ -75,17 +95,20 @@ class ByteBudget:
             fitting = [number for number, spare in enumerate(self._spare) if len(spare) == size_bytes]
             room = self._spare.pop(fitting[-1]) if fitting else None
             self._keep_within()
-        if room is not None:
-            return room
+        loan = _Loan(threading.current_thread().name, size_bytes)
         try:
-            return bytearray(size_bytes)
+            room = bytearray(size_bytes) if room is None else room
         except MemoryError:
-            self.give_back(size_bytes)
+            with self._changed:
+                self._end(loan)
             raise
+        with self._changed:
+            self._rooms[id(room)] = loan  # while it is out nothing else has this id
+        return room
 
     def give_back_room(self, room: bytearray) -> None:
         with self._changed:
-            self.give_back(len(room))
+            self._end(self._rooms.pop(id(room)))
             if self._reusing:
                 self._spare.append(room)
                 self._keep_within()
@@ -120,3 +143,12 @@ class ByteBudget:
         """What is kept for later gives way to what is needed now."""
         while self._spare and self._out + sum(map(len, self._spare)) > self._total:
             self._spare.pop(0)
+
+
+@dataclass(eq=False, slots=True)
+class _Loan:
+    """What a thread holds; it does not count once it was written off."""
+
+    thread: str
+    size_bytes: int
+    counts: bool = True

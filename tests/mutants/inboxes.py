@@ -53,6 +53,20 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         CLAIMS,
     ),
     (
+        "memory that is held at a hung inbox",
+        "archive/budget.py",
+        "                    self._out -= loan.size_bytes\n            self._changed",
+        "                    pass\n            self._changed",
+        ("tests/unit/test_budget_hung.py",),
+    ),
+    (
+        "memory that was written off comes back once",
+        "archive/budget.py",
+        "        if loan.counts:\n",
+        "        if True:\n",
+        ("tests/unit/test_budget_hung.py",),
+    ),
+    (
         "deletion: still wanted",
         "pipeline/proof.py",
         "            still_wanted()\n",
