@@ -302,7 +302,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        manifest = next_manifest(shipment, context, above)\n        asked_at = context.clock.now()\n",
         CURRENT,
     ),
-    _stage("dated at all", ", now=context.clock.now)", ")", CURRENT, "shipment.py"),
+    _stage("dated at all", ", now=now, sign=context.sign)", ", sign=context.sign)", CURRENT, "shipment.py"),
     _stage(
         "the version that is current",
         "(place := place_of(file)).receipt.version_id != version_id",
@@ -573,15 +573,15 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "the member is what was taken up",
                 "pipeline/local.py",
-                "            require(fd, file.identity)\n            fill(fd, 0, room, self.inboxes.beat)",
-                "            fill(fd, 0, room, self.inboxes.beat)",
+                "            require(fd, file.identity)\n            alive = asking(sign, self.inboxes.beat)",
+                "            alive = asking(sign, self.inboxes.beat)",
                 FOLDERS,
             ),
             (
                 "unchanged once it was read",
                 "pipeline/local.py",
-                "            fill(fd, 0, room, self.inboxes.beat)\n            require(fd, file.identity)",
-                "            fill(fd, 0, room, self.inboxes.beat)",
+                "            alive()\n            require(fd, file.identity)",
+                "            alive()",
                 FOLDERS,
             ),
             (
