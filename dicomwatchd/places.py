@@ -29,7 +29,7 @@ def look(number, path):
     except (OSError, ValueError):
         real = path
     os.write(1, b"%d %d %s\\n" % (number, os.path.isdir(path), base64.b64encode(real)))
-paths = [base64.b64decode(line) for line in sys.stdin.buffer]
+paths = [base64.b64decode(line) for line in sys.stdin.buffer if line.endswith(b"\\n")]  # a part of one is another path
 threads = [threading.Thread(target=look, args=each, daemon=True) for each in enumerate(paths)]
 for thread in threads:
     thread.start()
@@ -73,7 +73,7 @@ def look(paths: Iterable[Path], seconds: float = ANSWER_SECONDS) -> dict[Path, P
     except OSError:
         return found
     assert child.stdin is not None and child.stdout is not None  # noqa: S101  as asked for
-    with suppress(BrokenPipeError), child.stdin as question:
+    with suppress(OSError), child.stdin as question:  # what did not reach the child has no answer
         question.writelines(base64.b64encode(os.fsencode(path)) + b"\n" for path in wanted)
     for line in _lines(child.stdout.fileno(), time.monotonic() + seconds):
         number, is_folder, real = line.split(b" ")
