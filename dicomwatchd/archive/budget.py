@@ -51,7 +51,7 @@ class ByteBudget:
         self._rooms: dict[int, _Loan] = {}
 
     def take(self, size_bytes: int, stopping: Callable[[], bool]) -> None:
-        """Waits for room. To be given back by the same thread. Raises Stopping."""
+        """Waits for room. Raises Stopping."""
         with self._changed:
             self._wait_for(size_bytes, stopping)
             self._keep_within()
@@ -69,7 +69,8 @@ class ByteBudget:
     def give_back(self, size_bytes: int) -> None:
         with self._changed:
             me = threading.current_thread().name
-            self._end(next(loan for loan in self._lent if (loan.thread, loan.size_bytes) == (me, size_bytes)))
+            fitting = [loan for loan in self._lent if loan.size_bytes == size_bytes]
+            self._end(next((loan for loan in fitting if loan.thread == me), fitting[0]))
 
     def write_off(self, thread: str) -> None:
         """What the thread of this name holds does not count any more, nor when it is given back: it waits for an inbox,
