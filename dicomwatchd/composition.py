@@ -191,7 +191,11 @@ class Parts:
             around.workers.ease,
         )
         self.anchoring = Anchoring(
-            self.queue.audit, archive.store, around.clock, around.log, lambda: self.dispatcher.backoff.in_trouble
+            self.queue.audit,
+            archive.store,
+            around.clock,
+            around.log,
+            lambda: self.dispatcher.backoff.is_to_be_left_alone,
         )
         self.expiring = Expiring(
             archive.store,
@@ -199,7 +203,7 @@ class Parts:
             around.clock,
             around.log,
             due=self.dispatcher.wake,
-            in_trouble=lambda: self.dispatcher.backoff.in_trouble,
+            in_trouble=lambda: self.dispatcher.backoff.is_to_be_left_alone,
         )
         self.prover = Prover(self.queue.audit, self.queue.segments, archive.store, archive.archive_id)
         self.sealing = Sealing(
@@ -210,7 +214,7 @@ class Parts:
             self.prover.archived,
             around.log,
             # Nor does the record of deletions go where the store would end it by itself.
-            lambda: self.dispatcher.backoff.in_trouble or self.expiring.problem is not None,
+            lambda: self.dispatcher.backoff.is_to_be_left_alone or self.expiring.problem is not None,
         )
         self.upkeep = Upkeep([self.queue.parked.step, self.sealing.step, self.queue.pruning.step])
         self.uploads = UploadDesk(

@@ -29,6 +29,9 @@ ENDPOINT_PAUSE_SECONDS = 30.0
 ILL_AFTER = 2
 #: Different studies that fail in a row, whatever was before: an endpoint may have come back for a moment only.
 ILL_AFTER_ANY = 8
+#: How long after its last failure an endpoint that is ill is left alone by what is not about a study. Where no study
+#: is left to find out whether it is back, this does.
+LEFT_ALONE_SECONDS = 300.0
 #: So many studies' last failures are remembered; of another it counts what happens while it is tried.
 _REMEMBERED = 10_000
 
@@ -57,6 +60,7 @@ class _Endpoint:
     opened_at: float | None = None  # since when it counts as ill
     until: float = 0.0
     passed_at: float = float("-inf")
+    failed_at: float = float("-inf")  # for a study that is not known to be ill itself
 
     @property
     def seems_ill(self) -> bool:
@@ -90,6 +94,7 @@ class Backoff:
             throttled = error.code == "throttled"  # a service says so of itself
             if not known_ill:
                 endpoint.failing.add(study_uid)
+                endpoint.failed_at = now
                 if not others_pass:
                     endpoint.unexplained.add(study_uid)
             if throttled or (not known_ill and endpoint.seems_ill):
@@ -126,6 +131,17 @@ class Backoff:
         """Whether an endpoint counts as ill."""
         with self._lock:
             return any(endpoint.opened_at is not None for endpoint in self._endpoints.values())
+
+    @property
+    def is_to_be_left_alone(self) -> bool:
+        """Whether an endpoint that counts as ill has failed of late. At a quiet site it may count as ill for days: only
+        a study that passes ends that."""
+        with self._lock:
+            now = self._now()
+            return any(
+                one.opened_at is not None and now - one.failed_at < LEFT_ALONE_SECONDS
+                for one in self._endpoints.values()
+            )
 
     def pause(self) -> float:
         """Seconds until something may be tried again; 0 when it may be now."""

@@ -88,4 +88,18 @@ FAIRNESS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "            pass\n",
         EARLY,
     ),
+    (
+        "backoff: not left alone for ever",
+        "pipeline/backoff.py",
+        "one.opened_at is not None and now - one.failed_at < LEFT_ALONE_SECONDS",
+        "one.opened_at is not None",
+        BACKOFF,
+    ),
+    (
+        "backoff: left alone by what a healthy study met",
+        "pipeline/backoff.py",
+        "                endpoint.failed_at = now\n",
+        "                pass\n",
+        BACKOFF,
+    ),
 )

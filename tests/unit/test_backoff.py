@@ -13,12 +13,14 @@ from dicomwatchd.pipeline.backoff import (
     ENDPOINT_PAUSE_SECONDS,
     FIRST_PAUSE_SECONDS,
     ILL_AFTER_ANY,
+    LEFT_ALONE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     Backoff,
     Verdict,
     gently,
     pause_seconds,
 )
+from dicomwatchd.queue.shipments import KNOWN_ILL
 
 STUDIES = [Uid(f"1.2.{number}") for number in range(1, 200)]
 A, B, C, D = STUDIES[:4]
@@ -280,3 +282,25 @@ def test_a_trial_begins_with_one_item() -> None:
     assert list(gently(run)(lambda item: -item, range(12))) == [-n for n in range(12)]  # type: ignore[arg-type]
     assert [len(chunk) for chunk in asked] == [1, 2, 4, 5]
     assert list(gently(run)(lambda item: item, [])) == []  # type: ignore[arg-type]
+
+
+def test_at_a_quiet_site_an_endpoint_is_not_left_alone_for_ever(case: Case) -> None:
+    """Nothing passes that could end the trouble: what is not about a study finds out by itself."""
+    case.failed(A)
+    case.failed(B)
+    assert case.backoff.is_to_be_left_alone
+    case.seconds += LEFT_ALONE_SECONDS - 1
+    assert case.backoff.is_to_be_left_alone
+    case.seconds += 1
+    assert case.backoff.in_trouble
+    assert not case.backoff.is_to_be_left_alone
+
+
+def test_a_study_that_is_ill_itself_keeps_nobody_from_the_endpoint(case: Case) -> None:
+    case.failed(A)
+    case.failed(B)
+    case.seconds += LEFT_ALONE_SECONDS
+    case.failed(A, blamed=KNOWN_ILL)
+    assert not case.backoff.is_to_be_left_alone
+    case.failed(C)
+    assert case.backoff.is_to_be_left_alone
