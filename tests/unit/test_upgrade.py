@@ -124,7 +124,7 @@ def test_what_became_unreadable_meanwhile_is_said(tmp_path: Path, monkeypatch: p
         pieces.run(2)
     pieces.queue.upgrade.taken_over_by("0.2.0")
 
-    def barred(*_: object) -> object:
+    def barred(*_: object, **__: object) -> object:
         raise PermissionError(13, os.strerror(13))
 
     with monkeypatch.context() as patch:

@@ -125,10 +125,10 @@ def test_a_file_that_cannot_be_read_is_named(
 ) -> None:
     """At once where the medium has lost it; otherwise it may be read in a while."""
 
-    def read(fd: int, size_bytes: int) -> Any:
+    def read(fd: int, size_bytes: int, **options: Any) -> Any:
         if os.readlink(f"/proc/self/fd/{fd}").endswith("IM3"):
             raise OSError(number, "error")
-        return read_header(fd, size_bytes)
+        return read_header(fd, size_bytes, **options)
 
     monkeypatch.setattr("dicomwatchd.intake.take.read_header", read)
     pieces.clock.advance(60)  # the files are older than that, as those of a disc are
