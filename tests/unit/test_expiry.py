@@ -435,7 +435,7 @@ def test_the_store_is_asked_at_intervals_and_left_alone_while_it_does_not_answer
         pieces.parts.expiring.step()
     assert 9 <= len(looks) <= 11
     looks.clear()
-    monkeypatch.setattr(type(pieces.dispatcher.backoff), "in_trouble", property(lambda _: True))
+    monkeypatch.setattr(type(pieces.dispatcher.backoff), "is_to_be_left_alone", property(lambda _: True))
     look(pieces, 1000)
     assert looks == []
 
