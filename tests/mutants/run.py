@@ -1,4 +1,5 @@
-"""Runs mutants: a process that has loaded everything foreign forks once for each, and the child runs the tests.
+"""Runs mutants: a process that has loaded everything foreign forks once for each, and the child runs the tests. As many
+children as there are processors.
 
 python -m tests.mutants.run [WORD ...]     those whose names hold one of the words, with what the tests say
 python -m tests.mutants.run --json         all, as JSON: name to whether it was killed
@@ -37,6 +38,11 @@ _FOREIGN = (
     "yaml",
 )
 _SECONDS_EACH = 120.0
+#: Of one test with a mutant; one that never ends has noticed it.
+_TEST_SECONDS = 20
+#: The healthy program runs all the tests, and none of them may be taken for failed because the machine is busy.
+_HEALTHY_SECONDS = 900.0
+_HEALTHY_TEST_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -78,38 +84,69 @@ def run(mutations: Iterable[Mutation]) -> list[Verdict]:
     if any(name.partition(".")[0] == "dicomwatchd" for name in sys.modules):
         raise RuntimeError("the program itself must not be loaded here: a mutant would be the healthy one")
     # A test that fails by itself would kill every mutant.
-    healthy = Mutation("healthy", "errors.py", "", "", tuple(dict.fromkeys(t for m, _ in sources for t in m.tests)))
-    found = _judged(healthy, (PACKAGE / healthy.file).read_text(encoding="utf-8"))
+    tests = tuple(dict.fromkeys(t for m, _ in sources for t in m.tests))
+    healthy = Mutation("healthy", "errors.py", "", "", tests)
+    text = (PACKAGE / healthy.file).read_text(encoding="utf-8")
+    found = _Child(healthy, text, _HEALTHY_SECONDS, _HEALTHY_TEST_SECONDS).verdict()
     if found.status != 0:
         raise AssertionError("the tests fail without any mutation:\n" + found.output)
-    return [_judged(mutation, source) for mutation, source in sources]
+    at_once = os.cpu_count() or 1
+    verdicts: list[Verdict] = []
+    running: list[_Child] = []
+    for mutation, source in sources:
+        if len(running) >= at_once:
+            verdicts.append(_first_to_end(running))
+        running.append(_Child(mutation, source, _SECONDS_EACH, _TEST_SECONDS))
+    verdicts += [child.verdict() for child in running]
+    of_mutation = {verdict.mutation.name: verdict for verdict in verdicts}
+    return [of_mutation[mutation.name] for mutation, _ in sources]
 
 
-def _judged(mutation: Mutation, source: str) -> Verdict:
-    begun = time.monotonic()
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        child = os.fork()
-        if child == 0:
-            os._exit(_child(mutation, source, output.fileno()))
-        status = _wait(child)
-        output.seek(0)
-        text = output.read()
-    return Verdict(mutation, status, time.monotonic() - begun, text)
-
-
-def _wait(child: int) -> int:
-    end = time.monotonic() + _SECONDS_EACH
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
+def _first_to_end(running: list[_Child]) -> Verdict:
+    """Takes it out of those that run."""
+    while True:
+        for child in running:
+            if child.has_ended():
+                running.remove(child)
+                return child.verdict()
         time.sleep(0.01)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    return 1  # a test that never ends has noticed, too
 
 
-def _child(mutation: Mutation, source: str, output: int) -> int:
+class _Child:
+    """A process that runs one mutation's tests."""
+
+    def __init__(self, mutation: Mutation, source: str, seconds: float, test_seconds: int) -> None:
+        self._mutation, self._begun = mutation, time.monotonic()
+        self._end = self._begun + seconds
+        self._status: int | None = None
+        self._output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  see verdict
+        self._pid = os.fork()
+        if self._pid == 0:
+            os._exit(_child(mutation, source, self._output.fileno(), test_seconds))
+
+    def has_ended(self) -> bool:
+        """By itself, or because its time is over."""
+        if self._status is None:
+            done, status = os.waitpid(self._pid, os.WNOHANG)
+            if done:
+                self._status = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() >= self._end:
+                os.kill(self._pid, 9)
+                os.waitpid(self._pid, 0)
+                self._status = 1
+        return self._status is not None
+
+    def verdict(self) -> Verdict:
+        """Waits for its end."""
+        while not self.has_ended():
+            time.sleep(0.01)
+        assert self._status is not None
+        with self._output:
+            self._output.seek(0)
+            return Verdict(self._mutation, self._status, time.monotonic() - self._begun, self._output.read())
+
+
+def _child(mutation: Mutation, source: str, output: int, test_seconds: int) -> int:
     try:
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -120,7 +157,9 @@ def _child(mutation: Mutation, source: str, output: int) -> int:
         import pytest
 
         tests = [test for test in mutation.tests if (ROOT / test.partition("::")[0]).exists()]
-        status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--timeout=10", *tests]))
+        status = int(
+            pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", f"--timeout={test_seconds}", *tests])
+        )
         sys.stdout.flush()  # os._exit does not, and what the tests say is the verdict
         sys.stderr.flush()
         return status
