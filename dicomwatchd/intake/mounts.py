@@ -152,7 +152,7 @@ def _uuid_by_udev(device: int) -> str | None:
 def _mount_of(fd: int) -> tuple[str, str]:
     """(type, source) of the mount that a descriptor is on: proc_pid_mountinfo(5), proc_pid_fdinfo(5)."""
     with suppress(OSError, ValueError, StopIteration):
-        info = Path(f"/proc/self/fdinfo/{fd}").read_text("ascii")
+        info = Path(f"/proc/self/fdinfo/{fd}").read_text("utf-8")
         mount_id = next(line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
         for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
             fields = line.split(" ")
