@@ -22,6 +22,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
         "jq",
         "strace",
         "shellcheck",
+        "fuse3",
         "python3-venv",
         "python3-dev",
         "gcc",
@@ -38,7 +39,7 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "dynamodb": ("java", "openssl", "setpriv"),
     "systemd": ("systemctl", "unshare", "nsenter", "setpriv"),
-    "tools": ("dcmdump", "storescu", "jq", "strace", "shellcheck", "gcc", "pkg-config"),
+    "tools": ("dcmdump", "storescu", "jq", "strace", "shellcheck", "fusermount3", "gcc", "pkg-config"),
 }
 _CAP_SYS_ADMIN: Final = 1 << 21
 
