@@ -50,6 +50,7 @@ ASIDES = (
             "no_descriptor_is_closed_twice",
             "an_inbox_whose_path_was_changed_after_a_crash",
             "whose_former_folder_is_away",
+            "a_folder_that_was_moved_with_its_inbox_is_not_told_of_for_ever",
             "a_deletion_of_an_inbox_that_is_away_stays_open",
             "killed_at_each_step_and_brought_back_by_the_other[all-when it was set aside]",
             "killed_at_each_step_and_brought_back_by_the_other[nothing-when it was set aside]",

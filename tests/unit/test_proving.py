@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import audit_heads, keys
+from dicomwatchd.archive import audit_heads, audit_segments, keys
 from dicomwatchd.doctor import audit_chain
 from dicomwatchd.errors import OutOfReach, Permanent
 from dicomwatchd.pipeline.proving import chain_id
@@ -382,3 +382,10 @@ def test_a_head_within_a_segment_contradicts_too(place: Place, lost: tuple[Place
 def test_what_names_no_chain(given: str) -> None:
     with pytest.raises(Permanent):
         chain_id(given)
+
+
+def test_an_entry_of_another_number_does_not_follow() -> None:
+    text = json.dumps({"sequence": 5, "previous": "p", "study_uid": STUDY})
+    assert audit_segments.follows(text, 5, "p") == hashlib.sha256(text.encode("ascii")).hexdigest()
+    assert audit_segments.follows(text, 6, "p") is None
+    assert audit_segments.follows(text, 5, "q") is None

@@ -231,6 +231,7 @@ def test_nothing_goes_before_the_catalogue_returns_what_was_recorded(tmp_path: P
     pieces.run(rounds=2)
     assert len(pieces.left()) == 1
     assert kinds(pieces).count("authorised") == int(older)
+    assert not pieces.log.events("study-parked"), "it is the catalogue's trouble, and no want of a proof"
     catalogue.returns = "the truth"
     pieces.run()
     assert pieces.left() == []

@@ -449,3 +449,15 @@ def test_an_exchanged_archive_is_told_and_no_alarm(place: Place) -> None:
     assert found.holds and found.elsewhere == 1 and "the one before" in found.text
     said = place.prover.prove(STUDY)
     assert not said["archived"]["holds"] and "archive-1" in said["archived"]["text"]
+
+
+def test_nothing_goes_of_a_segment_that_is_only_under_way(place: Place) -> None:
+    """While entries of the one before it, which is sealed, are still here."""
+    queue = place.bench.queue
+    place.delete(4)
+    first = queue.segments.begin(8, entries=4, seconds=0.0)
+    assert first is not None
+    queue.segments.sealed(first, sha256="0" * 64, size_bytes=1, studies=[])
+    assert queue.segments.begin(8, entries=4, seconds=0.0) is not None
+    assert queue.segments.clear(100) == 4
+    assert place.here() == [5, 6, 7, 8]
