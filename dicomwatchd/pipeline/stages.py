@@ -300,11 +300,16 @@ def _standing(context: Context) -> own.Stands | None:
     return lambda file, found: store.standing(place_of(file).receipt.key, path_of(file), found)
 
 
+def _keep(files: list[LocalFile], code: str, reason: str, shipment: Shipment, context: Context) -> None:
+    """For good, as far as this shipment can tell, and for a reason that is told of each file."""
+    context.deletions.keep(shipment.claim, files, None, code=code, reason=reason)
+    shipment.kept_files += len(files)
+
+
 def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
     if not files:
         return
-    context.deletions.keep(shipment.claim, files, None, code=OWN_OBJECT, reason=own.REASON)
-    shipment.kept_files += len(files)
+    _keep(files, OWN_OBJECT, own.REASON, shipment, context)
     context.log.error(
         "kept-own-object",
         "local files are the archive's own objects, seen under another path; they stay",
@@ -346,15 +351,13 @@ def _prover_again(shipment: Shipment, recorded: Recorded, context: Context) -> C
 
 def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
     """They fall due again as soon as nothing speaks against it: see `expiring`, which also tells of it."""
-    context.deletions.keep(shipment.claim, files, None, code=EXPIRING, reason=expiring.REASON)
-    shipment.kept_files += len(files)
+    _keep(files, EXPIRING, expiring.REASON, shipment, context)
 
 
 def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
     if not files:
         return
-    context.deletions.keep(shipment.claim, files, None, code=NO_LEASE, reason=leases.REASON)
-    shipment.kept_files += len(files)
+    _keep(files, NO_LEASE, leases.REASON, shipment, context)
     context.log.warning(
         "kept-without-lease",
         "no read lease is to be had on local files; they are archived and stay",

@@ -370,7 +370,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "deleting waits", "if to_delete and context.stops_deleting() is not None:", "if False:", "pipeline/stages.py"
     ),
     _expiry(
-        "kept for that reason", "code=EXPIRING, reason=expiring.REASON", "code=None, reason=None", "pipeline/stages.py"
+        "kept for that reason",
+        "_keep(files, EXPIRING, expiring.REASON,",
+        "_keep(files, None, None,",
+        "pipeline/stages.py",
     ),
     _expiry(
         "what was kept is let go",
