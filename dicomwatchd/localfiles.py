@@ -108,9 +108,13 @@ class KeptOpen:
         return self._open[1]
 
     def forget(self) -> None:
-        if self._open is not None:
-            (_, fd), self._open = self._open, None
+        for fd in self._taken():
             os.close(fd)
+
+    def _taken(self) -> list[int]:
+        """What is open, if anything is, for the caller to close."""
+        taken, self._open = self._open, None
+        return [] if taken is None else [taken[1]]
 
 
 def make_directory(parent_fd: int, name: bytes, mode: int) -> int:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive import manifests
@@ -23,6 +23,7 @@ from dicomwatchd.errors import Fatal
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.pool import InlineWorkers
+from dicomwatchd.pipeline.proof import Deleting
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling
 from dicomwatchd.ports import Sign, unwatched
 from dicomwatchd.queue import Queue
@@ -235,6 +236,16 @@ def left_aside(inbox: Path) -> list[Path]:
         for path in (private.rglob("*") if private.is_dir() else [private])
         if path.is_file() and path.name != ".dicomwatchd-lock"
     ]
+
+
+def ended(deleting: Deleting) -> str | None:
+    """A deletion taken to its end, as if the store had been asked where it stops."""
+    try:
+        next(deleting)
+        next(deleting)
+    except StopIteration as end:
+        return cast("str | None", end.value)
+    raise AssertionError("it has stopped twice")
 
 
 @contextmanager
