@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
+from tests.mutants.last_sight import LAST_SIGHT
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -177,8 +178,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     _check("replaced", "    if (found.st_dev, found.st_ino) != (before.dev, before.inode):", "    if False:"),
     _check("its content", "    if sha256_of(fd, proof.size_bytes, alive) != proof.sha256:", "    if False:"),
     _check("changed while compared", "    if identity(fd) != before:", "    if False:"),
-    _check("a writer at the door", "    if leased and not lease_held(fd):", "    if False:"),
-    _check("a difference keeps it", "        if why_kept is None:", "        if True:"),
+    _check(
+        "a writer at the door",
+        '    if leased and not lease_held(fd):\n        return "a program has begun to open it for',
+        '    if False:\n        return "a program has begun to open it for',
+    ),
+    _check(
+        "a difference keeps it",
+        "        if why_kept is None:\n            still",
+        "        if True:\n            still",
+    ),
     _check("an exception puts it back", "        give_back(aside, directory_fd, name)\n        raise", "        raise"),
     _check(
         "a difference puts it back",
@@ -1145,9 +1154,9 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("an object's path", "archive/directory.py", " or _LIKE_AN_OBJECT.search(path)", ""),
             (
                 "gone while it lay aside",
-                "pipeline/proof.py",
-                "        if standing is not None and standing(os.fstat(fd)) is not Standing.APART:",
-                "        if False:",
+                "pipeline/handful.py",
+                "one.key in gone or one.stands is Standing.MISSING]",
+                "False]",
             ),
             (
                 "a mark while it is shipped",
@@ -1176,6 +1185,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in COMPOSITION),
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in INBOXES),
+    *(Mutation(*row) for row in LAST_SIGHT),
     *(Mutation(*row) for row in UPLOADS),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
