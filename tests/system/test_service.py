@@ -246,9 +246,9 @@ def probed(lab: SystemdLab) -> Iterator[SystemdLab]:
     lab.sh("umount", PROBED)
 
 
-def probe(lab: SystemdLab, more: str = "") -> dict[str, Any]:
-    """What the program above finds under the unit's own lines, followed by those in ``more``."""
-    put(lab, "usr/local/lib/probe.py", PROBE)
+def probe(lab: SystemdLab, more: str = "", program: str = PROBE) -> dict[str, Any]:
+    """What the program above, or another, finds under the unit's own lines, followed by those in ``more``."""
+    put(lab, "usr/local/lib/probe.py", program)
     unit = (ROOT / "systemd/dicomwatchd.service").read_text()
     unit = re.sub(r"(?m)^ExecStart=.*", f"ExecStart=/opt/dicomwatchd/bin/python /usr/local/lib/probe.py {PROBED}", unit)
     unit = re.sub(r"(?m)^(Type|Restart|WatchdogSec)=.*", "", unit).replace("[Service]", "[Service]\nType=oneshot")
@@ -294,6 +294,117 @@ def test_the_sandbox_lets_the_daemon_work_and_nothing_else(probed: SystemdLab) -
 @pytest.mark.parametrize("more", ["PrivateUsers=yes", "AmbientCapabilities=\nCapabilityBoundingSet="])
 def test_why_the_unit_has_cap_lease_and_no_private_users(more: str, probed: SystemdLab) -> None:
     assert probe(probed, more)["lease on a file of another user's"] == "Permission denied"
+
+
+# --- keys and addresses, with a server at one address and at another
+
+STORE, FORMER, LATER = "store.hospital.test", "10.77.0.1", "10.77.0.2"
+KEY_ID, KEY = "AKIAHOSPITAL", "hidden-key-of-the-hospital"
+S3_CONFIG = f"""
+inboxes:
+  - {{name: mr1, path: "/{SECOND_INBOX}"}}
+archive:
+  store: {{kind: s3, bucket: archive, region: x, endpoint_url: "http://{STORE}:7480", insecure_http: true}}
+  catalogue: {{kind: sqlite, path: /var/lib/dicomwatchd/catalogue.db}}
+"""
+REACHING = f"""
+import json, os, socket
+from dicomwatchd.archive.aws import new_session
+
+def attempt(action):
+    try:
+        return action() and "yes"
+    except OSError as error:
+        return type(error).__name__
+
+found = new_session().get_credentials()
+print(json.dumps({{
+    "key": [found.access_key, found.secret_key],
+    "in the environment": "{KEY}" in open("/proc/self/environ").read(),
+    "the file itself": attempt(lambda: open("/etc/dicomwatchd/aws.credentials").read()),
+    "reached": [attempt(lambda: socket.create_connection((host, 7480), 1))
+                for host in ("{STORE}", "{FORMER}", "{LATER}", "127.0.0.1")],
+}}))
+"""
+
+
+@pytest.fixture
+def hospital(probed: SystemdLab) -> Iterator[SystemdLab]:
+    """A server that answers, though not as a store does, and the service's configuration for it."""
+    lab = probed
+    for address in (FORMER, LATER):
+        lab.sh("ip", "address", "add", f"{address}/32", "dev", "lo")
+    lab.sh("systemd-run", "--unit=server", "python3", "-m", "http.server", "7480", "--directory", "/var/empty")
+    kept = {name: (lab.root / name).read_text() for name in ("etc/hosts", "etc/dicomwatchd/config.yaml")}
+    put(lab, "etc/hosts", f"127.0.0.1 localhost\n{FORMER} {STORE}\n")
+    put(lab, "etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    put(lab, "etc/dicomwatchd/config.yaml", S3_CONFIG)
+    put(lab, "etc/dicomwatchd/aws.credentials", f"[default]\naws_access_key_id={KEY_ID}\naws_secret_access_key={KEY}\n")
+    (lab.root / "etc/dicomwatchd/aws.credentials").chmod(0o600)
+    yield lab
+    lab.sh("systemctl", "stop", "server", "dicomwatchd")
+    lab.sh("rm", "/etc/dicomwatchd/aws.credentials")
+    for name, text in kept.items():
+        put(lab, name, text)
+    lab.sh("/usr/local/sbin/dicomwatchd-folders", check=False)
+
+
+def test_the_daemon_has_its_keys_and_reaches_its_store_and_nothing_else(hospital: SystemdLab) -> None:
+    said = hospital.sh("/usr/local/sbin/dicomwatchd-folders").stdout
+    assert f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: " in said
+    drop_in = (hospital.root / "etc/systemd/system/dicomwatchd.service.d/folders.conf").read_text()
+    lines = "\n".join(line for line in drop_in.splitlines() if not line.startswith("["))
+    without = "\n".join(line for line in lines.splitlines() if not line.startswith("IPAddress"))
+    wanted = {
+        "key": [KEY_ID, KEY],
+        "in the environment": False,
+        "the file itself": "PermissionError",
+        "reached": ["yes", "yes", "TimeoutError", "yes"],
+    }
+    assert probe(hospital, lines, REACHING) == wanted
+    assert probe(hospital, without, REACHING) == {**wanted, "reached": ["yes"] * 4}, "this test would not notice"
+    assert analysed(hospital) <= 1.2
+    assert "any address" not in said
+    assert "may talk to every address: asked for" in hospital.sh("dicomwatchd-folders", "--addresses", "any").stdout
+    assert "may talk to every address" in hospital.sh("dicomwatchd-folders").stdout, "forgotten by the next run"
+    assert (
+        f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: "
+        in hospital.sh("dicomwatchd-folders", "--addresses", "known").stdout
+    )
+
+
+def analysed(lab: SystemdLab) -> float:
+    said = lab.sh("systemd-analyze", "security", "--no-pager", "dicomwatchd.service").stdout
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", said)
+    assert found is not None, said[-300:]
+    return float(found[1])
+
+
+def test_a_store_that_has_moved_is_told_apart_from_one_that_is_dead(hospital: SystemdLab) -> None:
+    mend = "run dicomwatchd-folders as root, then restart the service"
+    hospital.sh("dicomwatchd-folders")
+    put(hospital, "etc/hosts", f"127.0.0.1 localhost\n{LATER} {STORE}\n")
+    before = len(entries(hospital, "refused"))
+    assert hospital.sh("systemctl", "start", "dicomwatchd", check=False).returncode != 0
+    hospital.sh("systemctl", "stop", "dicomwatchd")
+    refused = entries(hospital, "refused")[before]
+    assert (refused["DICOMWATCHD_CODE"], mend in refused["MESSAGE"]) == ("out-of-reach", True)
+
+    looked = hospital.sh(CTL, "doctor", "--json", check=False)
+    findings = {one["subject"]: one for one in json.loads(looked.stdout)["findings"]}
+    assert findings["addresses"]["outcome"] == "bad"
+    assert f"{STORE} at {LATER}: not among the addresses" in findings["addresses"]["detail"]
+    assert mend in findings["addresses"]["detail"]
+    assert findings["keys in /etc/dicomwatchd/aws.credentials"]["outcome"] == "good"
+
+    hospital.sh("dicomwatchd-folders")
+    before = len(entries(hospital, "refused"))
+    hospital.sh("systemctl", "start", "dicomwatchd", check=False)
+    hospital.sh("systemctl", "stop", "dicomwatchd")
+    assert entries(hospital, "refused")[before]["DICOMWATCHD_CODE"] != "out-of-reach", "it is reached now"
+    looked = hospital.sh(CTL, "doctor", "--json", check=False)
+    findings = {one["subject"]: one for one in json.loads(looked.stdout)["findings"]}
+    assert findings["addresses"]["outcome"] == "good"
 
 
 # --- the service
