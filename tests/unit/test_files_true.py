@@ -112,8 +112,8 @@ def test_systemd_understands_every_line_of_the_unit(unit: Path) -> None:
 
 def exposed(unit: Path, at_most: float) -> tuple[int, float]:
     """What systemd-analyze ends with when that is its threshold, and what it finds."""
-    command = ["systemd-analyze", "security", "--no-pager", "--offline=yes", f"--threshold={at_most * 10:.0f}", unit]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = ["systemd-analyze", "security", "--no-pager", "--offline=yes", f"--threshold={at_most * 10:.0f}"]
+    done = subprocess.run([*command, unit], capture_output=True, text=True)
     found = re.search(r"exposure level for \S+: ([0-9.]+)", done.stdout)
     assert found is not None, done.stderr
     return done.returncode, float(found[1])
