@@ -22,6 +22,7 @@ from tests.synthetic import Made, Maker, Patient
 ROOT = Path(__file__).parents[2]
 CANARY = "CANARY^JANE"
 CTL = "/usr/local/bin/dicomwatchctl"
+FOLDERS = "/usr/local/sbin/dicomwatchd-folders"
 INBOX = "srv/dicom/ct 1 100%"  # a blank and a percent sign, which systemd's syntax takes for something else
 SECOND_INBOX = "srv/dicom/mr1"
 ARCHIVE = "srv/archive"
@@ -333,8 +334,10 @@ def hospital(probed: SystemdLab) -> Iterator[SystemdLab]:
     """A server that answers, though not as a store does, and the service's configuration for it."""
     lab = probed
     for address in (FORMER, LATER):
-        lab.sh("ip", "address", "add", f"{address}/32", "dev", "lo")
-    lab.sh("systemd-run", "--unit=server", "python3", "-m", "http.server", "7480", "--directory", "/var/empty")
+        lab.sh("ip", "address", "replace", f"{address}/32", "dev", "lo")
+    lab.sh(
+        "systemd-run", "--collect", "--unit=server", "python3", "-m", "http.server", "7480", "--directory", "/var/empty"
+    )
     kept = {name: (lab.root / name).read_text() for name in ("etc/hosts", "etc/dicomwatchd/config.yaml")}
     put(lab, "etc/hosts", f"127.0.0.1 localhost\n{FORMER} {STORE}\n")
     put(lab, "etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
@@ -346,11 +349,11 @@ def hospital(probed: SystemdLab) -> Iterator[SystemdLab]:
     lab.sh("rm", "/etc/dicomwatchd/aws.credentials")
     for name, text in kept.items():
         put(lab, name, text)
-    lab.sh("/usr/local/sbin/dicomwatchd-folders", check=False)
+    lab.sh(FOLDERS, check=False)
 
 
 def test_the_daemon_has_its_keys_and_reaches_its_store_and_nothing_else(hospital: SystemdLab) -> None:
-    said = hospital.sh("/usr/local/sbin/dicomwatchd-folders").stdout
+    said = hospital.sh(FOLDERS).stdout
     assert f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: " in said
     drop_in = (hospital.root / "etc/systemd/system/dicomwatchd.service.d/folders.conf").read_text()
     lines = "\n".join(line for line in drop_in.splitlines() if not line.startswith("["))
@@ -365,12 +368,9 @@ def test_the_daemon_has_its_keys_and_reaches_its_store_and_nothing_else(hospital
     assert probe(hospital, without, REACHING) == {**wanted, "reached": ["yes"] * 4}, "this test would not notice"
     assert analysed(hospital) <= 1.2
     assert "any address" not in said
-    assert "may talk to every address: asked for" in hospital.sh("dicomwatchd-folders", "--addresses", "any").stdout
-    assert "may talk to every address" in hospital.sh("dicomwatchd-folders").stdout, "forgotten by the next run"
-    assert (
-        f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: "
-        in hospital.sh("dicomwatchd-folders", "--addresses", "known").stdout
-    )
+    assert "may talk to every address: asked for" in hospital.sh(FOLDERS, "--addresses", "any").stdout
+    assert "may talk to every address" in hospital.sh(FOLDERS).stdout, "forgotten by the next run"
+    assert f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: " in hospital.sh(FOLDERS, "--addresses", "known").stdout
 
 
 def analysed(lab: SystemdLab) -> float:
@@ -382,7 +382,7 @@ def analysed(lab: SystemdLab) -> float:
 
 def test_a_store_that_has_moved_is_told_apart_from_one_that_is_dead(hospital: SystemdLab) -> None:
     mend = "run dicomwatchd-folders as root, then restart the service"
-    hospital.sh("dicomwatchd-folders")
+    hospital.sh(FOLDERS)
     put(hospital, "etc/hosts", f"127.0.0.1 localhost\n{LATER} {STORE}\n")
     before = len(entries(hospital, "refused"))
     assert hospital.sh("systemctl", "start", "dicomwatchd", check=False).returncode != 0
@@ -397,7 +397,7 @@ def test_a_store_that_has_moved_is_told_apart_from_one_that_is_dead(hospital: Sy
     assert mend in findings["addresses"]["detail"]
     assert findings["keys in /etc/dicomwatchd/aws.credentials"]["outcome"] == "good"
 
-    hospital.sh("dicomwatchd-folders")
+    hospital.sh(FOLDERS)
     before = len(entries(hospital, "refused"))
     hospital.sh("systemctl", "start", "dicomwatchd", check=False)
     hospital.sh("systemctl", "stop", "dicomwatchd")
@@ -419,7 +419,7 @@ def service(lab: SystemdLab) -> SystemdLab:
         lab.sh("install", "-d", "-o", "modality", "-g", "dicom", "-m", "2770", f"/{inbox}")
     lab.sh("install", "-d", "-o", "dicomwatchd", "-g", "dicomwatchd", "-m", "0750", f"/{ARCHIVE}")
     assert lab.sh(CTL, "config", "check").returncode == 0
-    lab.sh("/usr/local/sbin/dicomwatchd-folders")
+    lab.sh(FOLDERS)
 
     not_yet = lab.sh("systemctl", "start", "dicomwatchd", check=False)
     assert not_yet.returncode != 0, "it started without an archive"
@@ -453,10 +453,11 @@ def is_archived(lab: SystemdLab, files: list[Made]) -> bool:
 def wait_until_empty(lab: SystemdLab, inbox: str = INBOX, seconds: float = 60) -> None:
     """Until no original is left; otherwise fails with what the daemon says about it."""
     deadline = time.monotonic() + seconds
-    while left := lab.sh("find", f"/{inbox}", "-type", "f", "-ls").stdout:
+    # What goes while find looks is an error to it: it has to look again.
+    while (found := lab.sh("find", f"/{inbox}", "-type", "f", "-ls", check=False)).returncode or found.stdout:
         if time.monotonic() > deadline:
             said = lab.sh("journalctl", "-u", "dicomwatchd", "-o", "cat", "-n", "60").stdout
-            pytest.fail(f"after {seconds} s there is still\n{left}\n{show(lab, 'StatusText')}\n{said}")
+            pytest.fail(f"after {seconds} s there is still\n{found.stdout}\n{show(lab, 'StatusText')}\n{said}")
         time.sleep(0.1)
 
 
