@@ -89,8 +89,8 @@ def test_a_thousand_that_say_nothing(serve: Callable[[Limits], Served]) -> None:
         refused = json.loads(clients[-1].makefile("rb").readline())
         assert refused["error"]["code"] == "too-many-connections"
         assert "try again" in refused["error"]["hint"]
-        assert within(5, served.answers), "when the silent ones have had their time, others are answered"
-    assert within(5, lambda: threading.active_count() <= before), "no thread is left of them"
+        assert within(20, served.answers), "when the silent ones have had their time, others are answered"
+    assert within(20, lambda: threading.active_count() <= before), "no thread is left of them"
 
 
 def test_the_one_that_is_refused_reads_why(serve: Callable[[Limits], Served]) -> None:
@@ -112,7 +112,7 @@ def test_a_request_that_comes_a_byte_at_a_time(serve: Callable[[Limits], Served]
                 client.sendall(b"x")
                 time.sleep(0.05)
         assert time.monotonic() - began < 4
-    assert served.answers()
+    assert within(10, served.answers)
 
 
 def test_a_request_that_is_too_long(serve: Callable[[Limits], Served]) -> None:
@@ -134,7 +134,7 @@ def test_a_reader_that_does_not_read(serve: Callable[[Limits], Served]) -> None:
         client.sendall(b'{"command": "large"}\n')
         assert client.recv(1), "the answer has begun"
         assert within(10, lambda: threading.active_count() == before), "its thread is free again"
-    assert served.answers()
+    assert within(10, served.answers)
     assert not served.log.entries
 
 
@@ -146,10 +146,10 @@ def test_a_fault_while_answering_is_told_by_the_log_alone(
     with served.connect() as client:
         client.sendall(b'{"command": "not-to-be-sent"}\n')
         client.makefile("rb").read()
-    assert within(5, lambda: bool(served.log.events("control-failed")))
+    assert within(20, lambda: bool(served.log.events("control-failed")))
     assert served.log.events("control-failed")[0]["error_type"] == "TypeError"
     assert "Traceback" not in capfd.readouterr().err
-    assert served.answers()
+    assert within(10, served.answers)
 
 
 def test_when_no_thread_is_to_be_had(
@@ -161,11 +161,12 @@ def test_when_no_thread_is_to_be_had(
     def none_left(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    with monkeypatch.context() as patch, served.connect() as client:
+    with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", none_left)
-        assert within(5, lambda: bool(served.log.events("control-failed")))
-        assert client.recv(1) == b""
-    assert served.answers()
+        with served.connect() as client:
+            assert within(20, lambda: bool(served.log.events("control-failed")))
+            assert client.recv(1) == b""
+    assert within(20, served.answers)
     assert "Traceback" not in capfd.readouterr().err
 
 
