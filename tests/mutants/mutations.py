@@ -12,6 +12,7 @@ from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.last_sight import LAST_SIGHT
+from tests.mutants.limits import LIMITS
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -1187,6 +1188,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in LAST_SIGHT),
     *(Mutation(*row) for row in UPLOADS),
+    *(Mutation(*row) for row in LIMITS),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
         Mutation(f"aside: {name}", file, old, new, ASIDES)
