@@ -122,7 +122,7 @@ class Process:
     # -- one configuration after the other --------------------------------------------------------------------------
 
     def _begin(self, config: Config) -> Supervisor:
-        pulse = Pulse()
+        pulse = Pulse(self._service.extend)
         return self._start(config, open_archive(config, pulse), pulse)
 
     def _start(self, config: Config, archive: Archive, pulse: Pulse) -> Supervisor:
@@ -147,7 +147,7 @@ class Process:
         old = self._config
         try:
             config = load(self._options.config, folders=True)
-            pulse = Pulse()
+            pulse = Pulse(self._service.extend)
             archive = open_archive(config, pulse)
         except DicomwatchdError as error:
             self._say_refused(error)

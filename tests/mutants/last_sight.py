@@ -34,14 +34,14 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "an object that went with its file",
             "pipeline/handful.py",
-            " if one.key in still_gone else Itself())",
-            ")",
+            " if one.key in still_gone else Itself()\n",
+            "\n",
         ),
         (
             "an object that is lost is no file of ours",
             "pipeline/handful.py",
-            " if one.key in still_gone else Itself())",
-            " if False else Itself())",
+            " if one.key in still_gone else Itself()\n",
+            " if False else Itself()\n",
         ),
         (
             "a look that others wait for",

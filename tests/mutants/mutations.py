@@ -13,6 +13,7 @@ from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.last_sight import LAST_SIGHT
 from tests.mutants.limits import LIMITS
+from tests.mutants.planted import PLANTED
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -273,9 +274,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "purge: an error hides no ending",
-        "pipeline/purge.py",
-        "        except Exception as error:  # noqa: BLE001",
-        "        except ZeroDivisionError as error:  # noqa: BLE001",
+        "pipeline/handful.py",
+        "        except Exception as error:  # noqa: BLE001  an outcome like another: how",
+        "        except ZeroDivisionError as error:  # noqa: BLE001  an outcome like another: how",
         PURGE,
     ),
     # -- the stages before it
@@ -1187,6 +1188,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in LAST_SIGHT),
+    *(Mutation(*row) for row in PLANTED),
     *(Mutation(*row) for row in UPLOADS),
     *(Mutation(*row) for row in LIMITS),
     # -- several daemons at one inbox, and what a crash leaves aside
@@ -1207,14 +1209,14 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "found by looks",
                 "intake/inbox.py",
-                "        self._mend_soon = self._leftovers.end_look() or self._mend_soon\n",
+                "        self._left_in = self._leftovers.end_look()\n",
                 "",
             ),
             ("a former path is kept", "queue/arrivals.py", "                _leave(db, row, self._clock.now())\n", ""),
             (
                 "a former path until nothing lies there",
                 "pipeline/recover.py",
-                "        return self.root is not None and not self.left and not self.owned",
+                "        return self.root is not None and self.is_searched and not self.left and not self.owned",
                 "        return True",
             ),
             (
