@@ -12,6 +12,7 @@ from tests.mutants.cloud import CLOUD
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
+from tests.mutants.limits import LIMITS
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -1179,6 +1180,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
+    *(Mutation(*row) for row in LIMITS),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
         Mutation(f"aside: {name}", file, old, new, ASIDES)
