@@ -187,7 +187,7 @@ class Handful:
             raise
         except Exception as error:  # noqa: BLE001  an outcome like another
             result = error
-        self._staged.remove(one)
+        self._staged = [other for other in self._staged if other is not one]
         self._ended.append((one.file, result))
 
     def _tell_apart(self, missing: list[_Staged]) -> None:
