@@ -88,7 +88,7 @@ def verify(
         else:
             work.settle(item, "")
     beneath: list[tuple[ManifestInstance, Problem]] = []
-    for item, problem in _read_back(store, doubtful, map):
+    for item, problem in read_items(store, doubtful, map):
         if problem in ("missing", "size", "content") and item.version_id is not None:
             beneath.append((item, problem))
         else:
@@ -123,7 +123,7 @@ def _version_is_there(store: ObjectStore, item: ManifestInstance) -> bool:
     return (size_bytes, sha256.hexdigest()) == (item.size_bytes, item.sha256)
 
 
-def _read_back(
+def read_items(
     store: ObjectStore, items: list[ManifestInstance], map: Map
 ) -> Iterator[tuple[ManifestInstance, Problem]]:
     """Every byte of these instances, hashed; a bundle is read once for all of its own."""
@@ -137,8 +137,23 @@ def _read_back(
     receipts = (Receipt(i.key, i.size_bytes, i.sha256, created=False) for i in by_key.values())
     for verdict in evidence.examine(store, receipts, deep=True, map=map):
         yield by_key[verdict.receipt.key], verdict.problem
-    for found in map(lambda members: _read_bundle(store, members), bundles.values()):
+    layers = [layer for members in bundles.values() for layer in _side_by_side(members)]
+    for found in map(lambda members: _read_bundle(store, members), layers):
         yield from found
+
+
+def _side_by_side(members: list[ManifestInstance]) -> list[list[ManifestInstance]]:
+    """In as many parts as it takes for no two of a part to share bytes: one, but for what manifests that disagree say
+    of a bundle."""
+    layers: list[list[ManifestInstance]] = []
+    for item in sorted(members, key=lambda item: item.offset_bytes or 0):
+        for layer in layers:
+            if (layer[-1].offset_bytes or 0) + layer[-1].size_bytes <= (item.offset_bytes or 0):
+                layer.append(item)
+                break
+        else:
+            layers.append([item])
+    return layers
 
 
 def _read_bundle(store: ObjectStore, members: list[ManifestInstance]) -> list[tuple[ManifestInstance, Problem]]:

@@ -10,7 +10,7 @@ import click
 
 from dicomwatchd.cli import exits, output, progress
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, noting_damage, opened
+from dicomwatchd.cli.archive_access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
@@ -38,15 +38,18 @@ def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json
     The exit code is 0 only if all files are there, and the newest manifest can be read.
     """
     from dicomwatchd.archive.verification import verify as look
-    from dicomwatchd.fetch import plan
+    from dicomwatchd.fetch import look_up
 
     notes: list[str] = []
-    damaged: list[int] = []
-    with opened(invocation, where, connections=threads) as archive:
-        note = noting(notes, quiet=as_json)
-        manifest = plan(archive.store, archive.catalogue, study, note=note, damaged=noting_damage(damaged, note))
+    note = noting(notes, quiet=as_json)
+    amiss = Amiss(note)
+    with opened(invocation, where, connections=threads) as archive, ThreadPoolExecutor(threads) as pool:
+        planned = look_up(
+            archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), below=True, map=pool.map
+        )
+        manifest = planned.manifest
         files, size_bytes = len(manifest.instances), sum(item.size_bytes for item in manifest.instances)
-        with ThreadPoolExecutor(threads) as pool, progress.bar(wanted=not as_json) as update:
+        with progress.bar(wanted=not as_json) as update:
             found = look(
                 archive.store,
                 manifest,
@@ -55,19 +58,19 @@ def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json
                 progress=lambda done, done_bytes: update(done, files, done_bytes, size_bytes, "Verifying"),
             )
     if as_json:
-        _document(found, deep, damaged, notes)
+        _document(found, deep, amiss, notes)
     else:
         _sentences(found)
-    return exits.OK if found.holds and not damaged else exits.NO
+    return exits.OK if found.holds and not amiss else exits.NO
 
 
-def _document(found: Verification, deep: bool, damaged: list[int], notes: list[str]) -> None:
+def _document(found: Verification, deep: bool, amiss: Amiss, notes: list[str]) -> None:
     output.document(
         {
             "study_uid": found.study_uid,
             "revision": found.revision,
-            "holds": found.holds and not damaged,
-            "unreadable_revisions": damaged,
+            "holds": found.holds and not amiss,
+            **amiss.document(),
             "deep": deep,
             "instances": found.instances,
             "bytes": found.size_bytes,

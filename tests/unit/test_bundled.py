@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd import localfiles
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys, lineage
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.bundle import Bundle
 from dicomwatchd.archive.manifest import Manifest
@@ -433,7 +433,7 @@ def test_a_store_that_always_damages_deletes_nothing(tmp_path: Path) -> None:
     drop(pieces, range(1, 6))
     pieces.run()
     assert len(pieces.left()) == 5
-    assert manifests.latest(store, STUDY) is None
+    assert lineage.current(store, STUDY) is None
     pieces.close()
 
 
