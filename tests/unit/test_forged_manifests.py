@@ -3,6 +3,8 @@ image that an honest manifest lists is hidden, and nothing is passed over withou
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +12,11 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.bundle import Bundle
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.store import Buffer
+from dicomwatchd.errors import Permanent
+from dicomwatchd.model import Uid
 from tests.unit.memory_archive import PATIENT, SERIES, STUDY, content
 from tests.unit.memory_archive import instance as listed
 from tests.unit.test_cli_archive import Site, bare, fetched, site
@@ -74,21 +79,22 @@ def another_size(honest: list[Manifest]) -> list[tuple[str, bytes]]:
     return [at(honest[-1], 3, previous_sha256=honest[-1].sha256, instances=wrong)]
 
 
-def junk_above(_: list[Manifest]) -> list[tuple[str, bytes]]:
-    return [(keys.manifest(STUDY, 3), b"{}")]
+def junk_above(honest: list[Manifest]) -> list[tuple[str, bytes]]:
+    return [(keys.manifest(honest[0].study_uid, 3), b"{}")]
 
 
-def absurd_junk(_: list[Manifest]) -> list[tuple[str, bytes]]:
-    return [(keys.manifest(STUDY, keys.HIGHEST_REVISION), b"{}")]
+def absurd_junk(honest: list[Manifest]) -> list[tuple[str, bytes]]:
+    return [(keys.manifest(honest[0].study_uid, keys.HIGHEST_REVISION), b"{}")]
 
 
-def of_a_newer_program(_: list[Manifest]) -> list[tuple[str, bytes]]:
-    return [(keys.manifest(STUDY, 3), b'{"format": "dicomwatchd-manifest/9"}')]
+def of_a_newer_program(honest: list[Manifest]) -> list[tuple[str, bytes]]:
+    return [(keys.manifest(honest[0].study_uid, 3), b'{"format": "dicomwatchd-manifest/9"}')]
 
 
 def an_image_more(honest: list[Manifest]) -> list[tuple[str, bytes]]:
     """That is not in the archive, in a revision that names nobody."""
-    more = (*honest[-1].instances, listed(SERIES, "1.2.99", b"never archived"))
+    study = honest[0].study_uid
+    more = (*honest[-1].instances, listed(SERIES, "1.2.99", b"never archived", study=study))
     return [at(honest[-1], 3, previous_sha256=None, instances=more)]
 
 
@@ -183,3 +189,71 @@ def test_an_honest_study_is_no_matter(
     assert site.json("verify", STUDY, *without)["holds"] is True
     assert site.json("show", STUDY, *without)["archive"]["revision"] == 2
     assert site.json("catalogue", "rebuild")["unchanged"] == 1
+
+
+# -- objects that no manifest lists ----------------------------------------------------------------------------------
+
+
+def aged(site: Site, key: str, hours: float) -> str:
+    when = time.time() - hours * 3600
+    os.utime(site.path_of(key), (when, when))
+    return key
+
+
+def test_an_object_that_no_manifest_lists_is_named(site: Site, honest: list[Manifest]) -> None:
+    """Early sending leaves such objects for a while; what is a day old is in a manifest, or was put there."""
+    planted = listed(SERIES, "1.2.77", b"planted").key
+    bundle = keys.bundle(STUDY, "b" * 64)
+    copy = honest[0].instances[0].key.replace(".dcm", "-2.dcm")
+    strange = keys.manifests_prefix(STUDY) + "latest.json"
+    plant(site, [(planted, b"planted"), (bundle, b"no bundle"), (copy, b"copy"), (strange, b"{}")])
+    answer = site.json("verify", STUDY)
+    assert answer["unlisted"] == [bundle, strange, planted] and answer["stray"] == [] and answer["unrecorded"] == 4
+    for key in (planted, bundle, copy, strange):
+        aged(site, key, 23)
+    assert site.json("verify", STUDY)["stray"] == []
+    for key in (planted, copy):
+        aged(site, key, 25)
+    answer = site.json("verify", STUDY, code=1)
+    assert answer["holds"] is False and answer["stray"] == [planted] and answer["held"] == 5
+    said = site.ctl("verify", STUDY)
+    assert said.exit_code == 1 and planted in said.stdout and copy not in said.stdout
+
+
+def test_a_bundle_of_copies_is_nothing_to_tell_of(site: Site, honest: list[Manifest]) -> None:
+    """What a crash has left between two ways to put the same files together."""
+    key, data = packed({"1.2.0": content(0), "1.2.1": content(1)})
+    plant(site, [(key, data)])
+    aged(site, key, 100)
+    assert site.json("verify", STUDY)["unlisted"] == []
+    key, data = packed({"1.2.0": content(0), "1.2.55": content(1)})
+    plant(site, [(key, data)])
+    aged(site, key, 100)
+    assert site.json("verify", STUDY, code=1)["stray"] == [key]
+
+
+def packed(files: dict[str, bytes]) -> tuple[str, bytes]:
+    made = Bundle(map(len, files.values()))
+    for uid, data in files.items():
+        made.room(len(data))[:] = data
+        made.add(SERIES, Uid(uid))
+    buffer = made.finish()
+    return keys.bundle(STUDY, buffer.digest.sha256), bytes(buffer.data)
+
+
+@pytest.mark.parametrize("state", ["arriving", "parked", "archived", None])
+def test_a_study_on_its_way_here(
+    site: Site, honest: list[Manifest], monkeypatch: pytest.MonkeyPatch, state: str | None
+) -> None:
+    planted = listed(SERIES, "1.2.77", b"planted").key
+    plant(site, [(planted, b"planted")])
+    aged(site, planted, 100)
+
+    def ask(*_: object, **__: object) -> dict[str, object]:
+        if state is None:
+            raise Permanent("unknown here", code="study-not-found")
+        return {"state": state}
+
+    monkeypatch.setattr("dicomwatchd.cli.verify.ask", ask)
+    on_its_way = state in ("arriving", "parked")
+    assert site.json("verify", STUDY, code=0 if on_its_way else 1)["unlisted"] == [planted]
