@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
+from tests.mutants.lineage import LINEAGE
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -466,13 +467,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if recorded is None:",
         PURGE,
     ),
-    _stage(
-        "the archive's own manifest",
-        "    if current.archive_id != archive.archive_id:",
-        "    if False:",
-        EDGES,
-        "revision.py",
-    ),
     _stage("what is kept", "            if due_at is None or due_at > now():", "            if False:", PURGE),
     _stage("the rule of today", "    if rule.keep_seconds is None:\n        return None\n", "", EDGES),
     Mutation(
@@ -490,20 +484,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     Mutation(
-        "damaged manifest: one that the store refuses to give",
-        "archive/manifests.py",
-        "            if error.code != BAD:\n",
-        "            if False:\n",
-        DAMAGED,
-    ),
-    Mutation(
-        "damaged manifest: one that is listed and not there",
-        "archive/manifests.py",
-        '            if error.code == "no-such-object":\n                raise Transient("a manifest that',
-        '            if False:\n                raise Transient("a manifest that',
-        DAMAGED,
-    ),
-    Mutation(
         "damaged manifest: a newer program's",
         "archive/manifest.py",
         '                if _NEWER.match(raw["format"]):',
@@ -511,7 +491,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     _stage("what a damaged manifest listed", "        instances += again\n", "", DAMAGED, "revision.py"),
-    _stage("above a damaged manifest", "        above = max(above, newest.highest)\n", "", DAMAGED, "revision.py"),
     Mutation(
         "damaged manifest: an object that cannot be read back",
         "archive/salvage.py",
@@ -528,8 +507,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _stage(
         "what a lost manifest listed",
-        "if newest.damaged or above:",
-        "if newest.damaged:",
+        "if found.refused or above:",
+        "if found.refused:",
         DAMAGED,
         "revision.py",
     ),
@@ -1177,6 +1156,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
+    *(Mutation(*row) for row in LINEAGE),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
         Mutation(f"aside: {name}", file, old, new, ASIDES)

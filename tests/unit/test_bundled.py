@@ -498,7 +498,8 @@ def test_a_manifest_that_points_to_the_wrong_bytes_is_not_believed(tmp_path: Pat
     one, two = manifest.instances[0], manifest.instances[1]
     assert one.size_bytes == two.size_bytes
     exchanged = (replace(one, offset_bytes=two.offset_bytes), replace(two, offset_bytes=one.offset_bytes))
-    lying = replace(manifest, revision=2, instances=(*exchanged, *manifest.instances[2:]))
+    others = manifest.instances[2:]
+    lying = replace(manifest, revision=2, previous_sha256=manifest.sha256, instances=(*exchanged, *others))
     pieces.memory.versions[lying.key] = [lying.to_bytes()]
     pieces.catalogue.put(lying.record())
     drop(pieces, range(1, 6))
