@@ -12,6 +12,7 @@ import pytest
 
 from dicomwatchd.archive import keys, lineage, manifests
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.store import Capabilities
 from dicomwatchd.fetch import Doubts, Fetcher, look_up, plan
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import fresh
@@ -294,3 +295,24 @@ def test_versions_and_repairs_of_an_instance_keep_the_line(tmp_path: Path) -> No
     for one in (repaired, renewed):
         store.versions[one.key] = [one.to_bytes()]
     assert plan(store, None, OTHER) == renewed
+
+
+def test_what_an_honest_study_of_forty_revisions_costs(tmp_path: Path) -> None:
+    """With the catalogue's word the newest alone is read, as ever; without it every one."""
+    from tests.unit.memory_archive import STUDY as OTHER
+    from tests.unit.memory_archive import archive, content
+
+    store = MemoryStore(capabilities=Capabilities(etag_is_content=True))
+    newest = archive(store, [(SERIES, "1.2.0", content(0))])
+    for number in range(1, 40):
+        newest = archive(store, [(SERIES, f"1.2.{number}", content(number))], before=newest)
+    catalogue = MemoryCatalogue({OTHER: newest.record()})
+    store.reads.clear()
+    assert plan(store, catalogue, OTHER) == newest and store.reads == [newest.key]
+    store.reads.clear()
+    assert plan(store, None, OTHER) == newest and len(store.reads) == 40
+    store.reads.clear()
+    assert look_up(store, catalogue, OTHER, below=True).manifest == newest and len(store.reads) == 40
+    behind = MemoryCatalogue({OTHER: manifests.load(store, keys.manifest(OTHER, 39)).record()})
+    store.reads.clear()
+    assert plan(store, behind, OTHER) == newest and len(store.reads) == 2
