@@ -7,6 +7,7 @@ nothing of what it says of patient and series, and has a number that can be), an
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import TypeVar
 
 from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import StudyRecord
-from dicomwatchd.archive.manifest import BAD, NEWER, Content, Manifest, ManifestInstance
+from dicomwatchd.archive.manifest import BAD, NEWER, Content, Manifest, ManifestInstance, Place
 from dicomwatchd.archive.manifests import Listed
 from dicomwatchd.archive.store import ObjectStore, StoredObject
 from dicomwatchd.errors import Permanent, Transient
@@ -205,7 +206,8 @@ class _Judgement:
         self._others: list[tuple[Manifest, str]] = []
         self._refused: list[Refused] = []
         #: By content, the places that it has, those of revisions that count first.
-        self._places: dict[Content, list[ManifestInstance]] = {}
+        self._places: dict[Content, dict[Place, ManifestInstance]] = {}
+        self._numbers = sorted(listed.revisions)
 
     @property
     def instances(self) -> int:
@@ -227,9 +229,7 @@ class _Judgement:
             bare = replace(manifest, attributes={}, series={}) if self._counted else manifest
             self._others.append((bare, why_not))
         for item in manifest.instances:
-            places = self._places.setdefault(item.content, [])
-            if not any(place.is_at(item) for place in places):
-                places.append(item)
+            self._places.setdefault(item.content, {}).setdefault(item.place, item)
 
     def _why_not(self, manifest: Manifest) -> str | None:
         """Why this one does not count; None if it does."""
@@ -258,7 +258,7 @@ class _Judgement:
         return {one.key for one in below} <= set(manifest.damaged_keys)
 
     def _free_between(self, low: int, high: int) -> int:
-        return high - low - 1 - sum(low < revision < high for revision in self._listed.revisions)
+        return high - low - 1 - (bisect_left(self._numbers, high) - bisect_right(self._numbers, low))
 
     def result(self) -> Lineage:
         current = self._current()
@@ -308,8 +308,8 @@ class _Judgement:
         chosen = {item.content: item for item in current.instances} if current is not None else {}
         elsewhere: dict[Content, tuple[ManifestInstance, ...]] = {}
         for content, places in self._places.items():
-            item = chosen.setdefault(content, places[0])
-            others = tuple(place for place in places if not place.is_at(item))
+            item = chosen.setdefault(content, next(iter(places.values())))
+            others = tuple(other for place, other in places.items() if place != item.place)
             if others:
                 elsewhere[content] = others
         face = current or (self._others[-1][0] if self._others else None)

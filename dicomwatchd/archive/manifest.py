@@ -28,6 +28,8 @@ NEWER = "newer-manifest"
 
 #: Series, SOP Instance, SHA-256.
 Content = tuple[Uid, Uid, str]
+#: Key, version, size, offset and size of the bundle.
+Place = tuple[str, str | None, int, int | None, int | None]
 
 _NEWER = re.compile(r"dicomwatchd-manifest/[0-9]{1,6}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -67,11 +69,10 @@ class ManifestInstance:
         """What it is, wherever it lies."""
         return self.series_uid, self.sop_instance_uid, self.sha256
 
-    def is_at(self, other: ManifestInstance) -> bool:
-        """Whether both say the same of where the bytes are."""
-        return (self.key, self.version_id, self.size_bytes, self.offset_bytes, self.bundle_bytes) == (
-            (other.key, other.version_id, other.size_bytes, other.offset_bytes, other.bundle_bytes)
-        )
+    @property
+    def place(self) -> Place:
+        """Where its bytes are, and how many."""
+        return self.key, self.version_id, self.size_bytes, self.offset_bytes, self.bundle_bytes
 
 
 _INSTANCE_FIELDS = tuple(item.name for item in fields(ManifestInstance))

@@ -50,8 +50,8 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "what others list is taken along",
-                "            item = chosen.setdefault(content, places[0])\n",
-                "            item = chosen.get(content, places[0])\n",
+                "            item = chosen.setdefault(content, next",
+                "            item = chosen.get(content, next",
             ),
             (
                 "a disputed record vouches for nothing",

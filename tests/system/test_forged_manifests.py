@@ -64,8 +64,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Site
 
 def writer_of(rgw: CephRgw, bucket: str) -> Any:
     """A client of another user, whom the bucket's policy lets create objects, and nothing else."""
-    name = f"writer-{uuid.uuid4().hex[:8]}"
-    env = rgw.add_user(name)
+    name, access_key, secret_key = f"writer-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex[:20].upper(), uuid.uuid4().hex
+    secrets = ("--access-key", access_key, "--secret-key", secret_key)
+    rgw._run("radosgw-admin", "user", "create", "--uid", name, "--display-name", name, *secrets)
     statement = {
         "Effect": "Allow",
         "Principal": {"AWS": [f"arn:aws:iam:::user/{name}"]},
@@ -79,8 +80,8 @@ def writer_of(rgw: CephRgw, bucket: str) -> Any:
         endpoint_url=rgw.https_endpoint,
         verify=str(rgw.ca_file),
         region_name=rgw.region,
-        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
     )
     with pytest.raises(botocore.exceptions.ClientError):
         client.list_objects_v2(Bucket=bucket)
