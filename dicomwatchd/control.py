@@ -11,10 +11,11 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from dicomwatchd.control_peer import BadRequest, Descriptors, Request
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.ports import Log
 from dicomwatchd.telemetry.fields import error_fields
@@ -23,14 +24,11 @@ from dicomwatchd.telemetry.fields import error_fields
 Command = Callable[[Mapping[str, Any], Callable[[dict[str, Any]], None]], Any]
 
 _LINE_LIMIT_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16
 _HIGHEST_NUMBER = 1_000_000
 _ADDRESS_LIMIT_BYTES = 107  # sizeof(sun_path) - 1, unix(7)
 #: How often the loop looks up without a connection. `stop` brings one about; this is for when nobody can connect.
 _TURN_SECONDS = 5.0
-
-
-class BadRequest(DicomwatchdError):
-    code = "bad-request"
 
 
 class ControlServer:
@@ -84,13 +82,26 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 def _handler(commands: Mapping[str, Command], log: Log) -> type[socketserver.BaseRequestHandler]:
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            with suppress(BrokenPipeError, ConnectionResetError):
-                for line in iter(lambda: self.rfile.readline(_LINE_LIMIT_BYTES), b""):
+            self._descriptors = Descriptors(self.request)
+            held = bytearray()
+            with suppress(BrokenPipeError, ConnectionResetError), closing(self._descriptors):
+                while line := self._line(held):
                     self._answer(line)
+                    self._descriptors.close()
+
+        def _line(self, held: bytearray) -> bytes:
+            while (end := held.find(b"\n")) < 0 and len(held) < _LINE_LIMIT_BYTES:
+                if not (piece := self._descriptors.receive(_PIECE_BYTES)):
+                    break
+                held += piece
+            end = len(held) if end < 0 else end + 1
+            line = bytes(held[:end])
+            del held[:end]
+            return line
 
         def _answer(self, line: bytes) -> None:
             try:
-                request = _parsed(line)
+                request = Request(_parsed(line), self.request, self._descriptors)
                 command = commands.get(request.get("command", ""))
                 if command is None:
                     raise BadRequest("no such command")
