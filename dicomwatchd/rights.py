@@ -23,6 +23,10 @@ _ENTRY = struct.Struct("<HHI")
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 
 
+class NotForTheAsker(PermissionError):
+    """Whoever has asked may not do that himself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asker:
     """Who has asked for something: a process's user, group and further groups when it connected. ``login`` is for
@@ -46,9 +50,9 @@ class Asker:
         return not is_sticky or self.uid in (0, found.st_uid, directory.st_uid)
 
     def require_entered(self, directory_fd: int) -> None:
-        """Raises PermissionError where the directory may not be listed and entered."""
+        """Raises NotForTheAsker where the directory may not be listed and entered."""
         if not self.may(directory_fd, READ | ENTER):
-            raise PermissionError(errno.EACCES, "whoever has asked may not list it")
+            raise NotForTheAsker(errno.EACCES, "whoever has asked may not list it")
 
     def described(self) -> dict[str, Any]:
         """For the record of what was asked for: a user of this system, and nothing of a patient."""

@@ -114,8 +114,8 @@ def _not_yours(result: dict[str, Any]) -> list[str]:
     if not (count := _number(result, "not_yours")):
         return []
     return [
-        f"{count:,} of them stay because whoever handed the folder in may not delete them: that takes write access to the"
-        " folder that they lie in."
+        f"{count:,} of them stay because whoever handed the folder in may not delete them: that takes write access to"
+        " the folder that they lie in."
     ]
 
 

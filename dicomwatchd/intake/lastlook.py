@@ -23,16 +23,17 @@ from dicomwatchd.localfiles import ASIDE, Judge, directory, open_root, path_of
 from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.queue.rows import UNREADABLE, Known, Root, identity_text
 from dicomwatchd.queue.uploads import LISTED, Named
+from dicomwatchd.rights import NotForTheAsker
 
 #: What a purge holds on to while it lasts: see pipeline.private.
 _LOCK = b"/" + markers.OWN + b"lock"
 
 AGAIN = "then hand the folder in again"
-UNLISTED = "the daemon may not list this folder, nothing below it was seen; give its user read access, " + AGAIN
-UNLISTED_OF_ANOTHER = (
-    "this folder may not be listed by the daemon's user, or not by whoever has handed it in; nothing below it was seen;"
-    " if it is yours: setfacl -R -m u:dicomwatchd:rX FOLDER, " + AGAIN
+UNLISTED = (
+    "the daemon may not list this folder, nothing below it was seen; give its user read access"
+    " (setfacl -R -m u:dicomwatchd:rX FOLDER), " + AGAIN
 )
+NOT_FOR_THE_ASKER = "may not be listed by whoever has handed the folder in: nothing below it was looked at"
 BROKEN = "cannot be read ({errno}): a scratched disc or a failing drive? copy it from another drive, " + AGAIN
 TOO_DEEP = f"lies more than {MAX_DEPTH} folders deep, nothing below it was seen; hand it in by itself"
 NOT_ASKED = "cannot be looked at ({errno}); mend that, " + AGAIN
@@ -181,8 +182,10 @@ class LastLook:
                     else:
                         here[name] = identity_text(FileIdentity.of(found))
         except OSError as error:
-            unlisted = UNLISTED if self._judge is None else UNLISTED_OF_ANOTHER
-            _trouble(findings, parent, error, unlisted if error.errno in (errno.EACCES, errno.EPERM) else BROKEN)
+            if isinstance(error, NotForTheAsker):
+                findings.name(parent, NOT_FOR_THE_ASKER)
+            else:
+                _trouble(findings, parent, error, UNLISTED if error.errno in (errno.EACCES, errno.EPERM) else BROKEN)
             return []
         known = self._known(parent)
         for name, identity in here.items():

@@ -161,8 +161,8 @@ class Deletions:
             values.append(unclaimed_of)
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT f.*, s.path, s.kind, s.name AS inbox, s.delete_local FROM files f JOIN sources s USING (source_id)"
-                f" WHERE f.state = 'aside'{which}",
+                "SELECT f.*, s.path, s.kind, s.name AS inbox, s.delete_local FROM files f"
+                f" JOIN sources s USING (source_id) WHERE f.state = 'aside'{which}",
                 values,
             ).fetchall()
         return [

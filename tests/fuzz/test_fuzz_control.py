@@ -18,7 +18,7 @@ from dicomwatchd.commands import commands
 from dicomwatchd.control import ControlServer
 from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.queue import open_queue
-from dicomwatchd.uploads import UploadDesk
+from dicomwatchd.uploads.desk import UploadDesk
 from tests.pieces import Log
 from tests.unit.memory_archive import MemoryStore
 from tests.unit.queues import StandingClock
