@@ -57,7 +57,8 @@ class ControlClient:
             try:
                 line = json.dumps({"command": command, **arguments}).encode("ascii") + b"\n"
                 sent = 0 if descriptor is None else socket.send_fds(connection, [line], [descriptor])
-                connection.sendall(line[sent:])
+                if rest := line[sent:]:
+                    connection.sendall(rest)
                 with connection.makefile("rb") as lines:
                     while True:
                         reply = _parsed(lines.readline(_LINE_LIMIT_BYTES))

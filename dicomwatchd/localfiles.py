@@ -67,6 +67,11 @@ def open_root(path: bytes | str) -> int:
 Judge = Callable[[int], None]
 
 
+def opened_again(fd: int) -> int:
+    """Another descriptor of an open folder, with a place of its own in the listing. Raises OSError."""
+    return os.open(b".", _DIRECTORY, dir_fd=fd)
+
+
 def path_of(fd: int) -> bytes:
     """What the kernel calls an open folder now, as seen from where it was opened. Raises OSError."""
     return os.readlink(b"/proc/self/fd/%d" % fd)

@@ -19,11 +19,9 @@ from functools import partial
 from typing import Protocol
 
 from dicomwatchd.intake.mounts import root_of
-from dicomwatchd.localfiles import open_root
+from dicomwatchd.localfiles import open_root, opened_again
 from dicomwatchd.queue.rows import Root
 from dicomwatchd.queue.uploads import Upload
-
-_AGAIN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Keeper(Protocol):
@@ -122,7 +120,7 @@ class HandedFolders:
 def _opened_again(fd: int) -> int:
     """A descriptor of the same folder with a place of its own in the listing. Raises OSError, ENOENT where the folder
     was removed."""
-    again = os.open(b".", _AGAIN, dir_fd=fd)
+    again = opened_again(fd)
     if os.fstat(again).st_nlink == 0:
         os.close(again)
         raise FileNotFoundError(errno.ENOENT, "the folder was removed")

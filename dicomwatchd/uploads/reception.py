@@ -12,15 +12,13 @@ from pathlib import Path
 from dicomwatchd import markers
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.intake.mounts import root_of
-from dicomwatchd.localfiles import path_of
+from dicomwatchd.localfiles import opened_again, path_of
 from dicomwatchd.queue.rows import Root
 from dicomwatchd.rights import ENTER, READ, Asker
 
 #: How many uploads are under way at most, in all and of one user but root. Each has a thread and a descriptor.
 MOST_UPLOADS = 32
 MOST_OF_ONE = 8
-
-_AGAIN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ def looked_at(fd: int, asker: Asker, forbidden: Iterable[Path], *, delete: bool)
         path = path_of(fd)
         if not asker.may(fd, READ | ENTER):
             raise Permanent("you may not list and enter this folder", code="not-yours")
-        again = os.open(b".", _AGAIN, dir_fd=fd)
+        again = opened_again(fd)
     except OSError as error:
         raise unreadable() from error
     try:
