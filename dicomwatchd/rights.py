@@ -62,7 +62,8 @@ class Asker:
         if self.uid == 0:
             return True
         mine = {self.gid, *self.groups}
-        if (acl := _acl_of(fd)) is not None:
+        # Where the group's bits, an ACL's mask, are all off, the kernel asks no ACL.
+        if found.st_mode & stat.S_IRWXG and (acl := _acl_of(fd)) is not None:
             return _by_acl(acl, found, self.uid, mine, wanted)
         if self.uid == found.st_uid:
             allowed = found.st_mode >> 6
