@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,10 @@ class ControlClient:
             connection.settimeout(answer_seconds)
             try:
                 line = json.dumps({"command": command, **arguments}).encode("ascii") + b"\n"
-                sent = 0 if descriptor is None else socket.send_fds(connection, [line], [descriptor])
-                if rest := line[sent:]:
-                    connection.sendall(rest)
+                with suppress(BrokenPipeError):  # who is turned away is told why, and then nothing is read of him
+                    sent = 0 if descriptor is None else socket.send_fds(connection, [line], [descriptor])
+                    if rest := line[sent:]:
+                        connection.sendall(rest)
                 with connection.makefile("rb") as lines:
                     while True:
                         reply = _parsed(lines.readline(_LINE_LIMIT_BYTES))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
 from dicomwatchd.intake.header import Dicomdir, read_header
+from dicomwatchd.intake.sizes import SIZES, Sizes
 from dicomwatchd.intake.unreadable import NOT_TO_BE_READ
 from dicomwatchd.localfiles import (
     KeptOpen,
@@ -62,6 +63,7 @@ def take(
     knows_series: Callable[[Uid, Uid], bool],
     log: Log,
     alive: Callable[[], None] = lambda: None,
+    sizes: Sizes = SIZES,
     asker: Asker | None = None,
 ) -> Arrival:
     """What the file ``name`` in a folder is, seen as ``found`` a moment ago: an instance of a study, a DICOMDIR, or
@@ -78,6 +80,7 @@ def take(
                 return Arrival(
                     folder.relative, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=NOT_FOR_THE_ASKER
                 )
+            sizes.require(fd)
             with read_lease(fd):
                 header = read_header(fd, found.size_bytes, alive=alive)
         if isinstance(header, Dicomdir):
