@@ -112,7 +112,7 @@ def test_it_leaves_no_deletion_without_an_end(tmp_path: Path, monkeypatch: pytes
         return real(path, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "open", refuse)
-    place = recover._look(os.fsencode(tmp_path), b"A", lambda: None)
+    place = recover._look(source_of(tmp_path), b"A", lambda: None)
     assert place is not None and place.here == {} and place.aside == {}
 
 
