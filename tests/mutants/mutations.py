@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.cloud import CLOUD
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
+from tests.mutants.limits import LIMITS
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -1200,10 +1202,12 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
         )
     ),
+    *(Mutation(*row) for row in CLOUD),
     *(Mutation(*row) for row in COMPOSITION),
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
+    *(Mutation(*row) for row in LIMITS),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
         Mutation(f"aside: {name}", file, old, new, ASIDES)
