@@ -125,11 +125,11 @@ def conclude_these(
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What was found where a file was, and where it may lie aside, by inode; ``device`` is that of the directory; None
-    if that is not there. ``root`` is the inode of the source's own folder."""
+    """What was found where a file was, and where it may lie aside, by inode; ``device`` is that of the directory, or of
+    the nearest one above it that is still there; ``root`` is the inode of the source's own folder."""
 
     root: int
-    device: int | None
+    device: int
     here: dict[int, FileIdentity]
     aside: dict[int, FileIdentity]
 
@@ -165,8 +165,8 @@ def _private_in(root_fd: int, parent: bytes) -> list[bytes]:
 
 def _ending(one: PendingDeletion, place: _Place, known_root: int | None) -> tuple[str, str]:
     """(kind of the audit entry, why). A file is known again by its inode: under its name another one may stand by now,
-    and itself it may stand beside it. That it is nowhere tells of its deletion only where it was: its folder may have
-    been moved away with it."""
+    and itself it may stand beside it. That it is nowhere tells of its deletion only in the folder where it was: that
+    may have been moved away with it."""
     was = identity_of(one.identity)
     found = place.here.get(was.inode) or place.aside.get(was.inode)
     if found is not None and found.same_but_ctime(was):
@@ -175,8 +175,8 @@ def _ending(one: PendingDeletion, place: _Place, known_root: int | None) -> tupl
     if found is not None and found.dev == was.dev:
         # Written to since, or another file that was given the inode of the one that was deleted.
         return "gone", "after a crash it cannot be told from another file"
-    if place.device is None or known_root not in (None, place.root):
-        return "gone", "after a crash it is not there, and neither is its folder"
+    if known_root not in (None, place.root):
+        return "gone", "after a crash it is not there, and the inbox is another folder"
     # An inbox that is not mounted holds no files either.
     if place.device == was.dev:
         return "deleted", "a crash came after the unlink"
@@ -276,10 +276,13 @@ class _Search:
         )
 
 
-def _device(root_fd: int, parent: bytes) -> int | None:
-    """The device of a directory; None if it is not there. Raises OSError."""
-    try:
-        with directory(root_fd, parent) as fd:
-            return os.fstat(fd).st_dev
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+def _device(root_fd: int, parent: bytes) -> int:
+    """The device of a directory, or of the nearest one above it that is still there."""
+    while True:
+        try:
+            with directory(root_fd, parent) as fd:
+                return os.fstat(fd).st_dev
+        except OSError:
+            if not parent:
+                raise
+            parent = parent.rpartition(b"/")[0]

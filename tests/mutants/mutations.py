@@ -1124,14 +1124,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         Mutation(f"recovery: {name}", file, old, new, ENDINGS)
         for name, file, old, new in (
             (
-                "its folder was moved away",
-                "pipeline/recover.py",
-                "            return os.fstat(fd).st_dev\n    except (FileNotFoundError, NotADirectoryError):\n"
-                "        return None",
-                "            return os.fstat(fd).st_dev\n    except (FileNotFoundError, NotADirectoryError):\n"
-                "        return os.fstat(root_fd).st_dev",
-            ),
-            (
                 "the inbox is another folder",
                 "pipeline/recover.py",
                 "known_root not in (None, place.root)",
