@@ -174,6 +174,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if False:\n            found",
         PROVING,
     ),
+    Mutation(
+        "prove by the archive: no head at all",
+        "pipeline/proving.py",
+        "        elif not published and walk.end:",
+        "        elif False:",
+        PROVING,
+    ),
     _check("its own proof", "    if file.identity != proof.identity:", "    if False:"),
     _check("changed before", "                if identity(fd) != proof.identity:", "                if False:"),
     _check("changed while set aside", "    if not before.same_but_ctime(proof.identity):", "    if False:"),
