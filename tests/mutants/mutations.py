@@ -14,6 +14,7 @@ from tests.mutants.fairness import FAIRNESS
 from tests.mutants.handed import HANDED_IN
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.limits import LIMITS
+from tests.mutants.lineage import LINEAGE
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -55,6 +56,7 @@ ASIDES = (
             "whose_former_folder_is_away",
             "a_folder_that_was_moved_with_its_inbox_is_not_told_of_for_ever",
             "a_deletion_of_an_inbox_that_is_away_stays_open",
+            "its_own_looks_leave_alone_what_it_is_at",
             "killed_at_each_step_and_brought_back_by_the_other[all-when it was set aside]",
             "killed_at_each_step_and_brought_back_by_the_other[nothing-when it was set aside]",
         )
@@ -172,6 +174,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "pipeline/proving.py",
         "        if 0 < published < walk.end:\n            found",
         "        if False:\n            found",
+        PROVING,
+    ),
+    Mutation(
+        "prove by the archive: no head at all",
+        "pipeline/proving.py",
+        "        elif not published and walk.end:",
+        "        elif False:",
         PROVING,
     ),
     _check("its own proof", "    if file.identity != proof.identity:", "    if False:"),
@@ -469,13 +478,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if recorded is None:",
         PURGE,
     ),
-    _stage(
-        "the archive's own manifest",
-        "    if current.archive_id != archive.archive_id:",
-        "    if False:",
-        EDGES,
-        "revision.py",
-    ),
     _stage("what is kept", "            if due_at is None or due_at > now():", "            if False:", PURGE),
     _stage("the rule of today", "    if rule.keep_seconds is None:\n        return None\n", "", EDGES),
     Mutation(
@@ -493,20 +495,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     Mutation(
-        "damaged manifest: one that the store refuses to give",
-        "archive/manifests.py",
-        "            if error.code != BAD:\n",
-        "            if False:\n",
-        DAMAGED,
-    ),
-    Mutation(
-        "damaged manifest: one that is listed and not there",
-        "archive/manifests.py",
-        '            if error.code == "no-such-object":\n                raise Transient("a manifest that',
-        '            if False:\n                raise Transient("a manifest that',
-        DAMAGED,
-    ),
-    Mutation(
         "damaged manifest: a newer program's",
         "archive/manifest.py",
         '                if _NEWER.match(raw["format"]):',
@@ -514,7 +502,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     _stage("what a damaged manifest listed", "        instances += again\n", "", DAMAGED, "revision.py"),
-    _stage("above a damaged manifest", "        above = max(above, newest.highest)\n", "", DAMAGED, "revision.py"),
     Mutation(
         "damaged manifest: an object that cannot be read back",
         "archive/salvage.py",
@@ -531,8 +518,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _stage(
         "what a lost manifest listed",
-        "if newest.damaged or above:",
-        "if newest.damaged:",
+        "if found.refused or above:",
+        "if found.refused:",
         DAMAGED,
         "revision.py",
     ),
@@ -1120,6 +1107,24 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if True:",
         ENDINGS,
     ),
+    *(
+        Mutation(f"recovery: {name}", file, old, new, ENDINGS)
+        for name, file, old, new in (
+            (
+                "the inbox is another folder",
+                "pipeline/recover.py",
+                "known_root not in (None, place.root)",
+                "False",
+            ),
+            (
+                "the folder is known before the crash",
+                "composition.py",
+                "            recover.know_root(self.queue.deletions, self.sources[source_id], recovered)\n",
+                "            pass\n",
+            ),
+            ("nobody is at it after a restart", "queue/deletions.py", " AND s.claimed = 1", ""),
+        )
+    ),
     # -- the archive as its own inbox
     *(
         Mutation(f"own: {name}", file, old, new, OWN)
@@ -1182,6 +1187,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in HANDED_IN),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
+    *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
@@ -1195,6 +1201,12 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "pipeline/private.py",
                 "yield _lock(fd) is not Held.BY_ANOTHER",
                 "yield _lock(fd) is Held.BY_US",
+            ),
+            (
+                "its own looks",
+                "pipeline/recover.py",
+                ", partial(deletions.is_at, source.source_id))",
+                ")",
             ),
             ("of the first release", "pipeline/private.py", "    return name == ASIDE or ", "    return "),
             ("a name alone", "pipeline/aside.py", '    return re.sub(rb"\\A~[0-9a-f]{16}~", b"", ', "    return ("),
