@@ -1217,8 +1217,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "its own looks",
                 "pipeline/recover.py",
-                ", partial(deletions.is_at, source.source_id))",
-                ")",
+                ", partial(deletions.is_at, source.source_id), only)",
+                ", only=only)",
             ),
             ("of the first release", "pipeline/private.py", "    return name == ASIDE or ", "    return "),
             ("a name alone", "pipeline/aside.py", '    return re.sub(rb"\\A~[0-9a-f]{16}~", b"", ', "    return ("),
