@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -22,12 +23,14 @@ from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, Fatal, InboxSilent, NotInitialised
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.intake.sizes import SIZES, Sizes
 from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.expiring import Expiring
 from dicomwatchd.pipeline.pool import Workers
+from dicomwatchd.pipeline.proof import Exchanged
 from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.pipeline.recover import Recovered
 from dicomwatchd.pipeline.sealing import Sealing
@@ -35,6 +38,7 @@ from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Conte
 from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Clock, Log, Sign, unwatched
 from dicomwatchd.queue import Queue, open_queue
+from dicomwatchd.queue.roots import Sight
 from dicomwatchd.queue.rows import LEFT, Source, Transition
 from dicomwatchd.uploads.desk import UploadDesk
 from dicomwatchd.uploads.handed import HandedFolders
@@ -188,6 +192,8 @@ class Parts:
             sends_early=self._sends_early,
             inboxes=around.inboxes,
             stops_deleting=lambda: self.expiring.stops_deleting(),
+            pinned=self._pinned,
+            is_exchanged=lambda source: self.queue.roots.is_exchanged(source.source_id),
         )
         self.queue.shipments.silent = around.inboxes.silent
         self.dispatcher = Dispatcher(
@@ -320,7 +326,7 @@ class Parts:
         self._send_kept_again(active)
         for source in self.inbox_sources:
             try:
-                self._around.inboxes.call(source.source_id, partial(self._release_kept, source))
+                self._around.inboxes.call(source.source_id, partial(self._at_first, source))
             except InboxSilent:
                 self._unreleased.add(source.source_id)
         self.expiring.step()
@@ -409,6 +415,15 @@ class Parts:
             self._release_kept(source)
         return recovered.is_searched
 
+    def _at_first(self, source: Source) -> None:
+        with suppress(OSError):
+            root_fd = source.open()
+            try:
+                self._see_root(source, root_fd)
+            finally:
+                os.close(root_fd)
+        self._release_kept(source)
+
     def _release_kept(self, source: Source) -> None:
         leases.release_kept(self.queue.deletions, source, self.after_archive(source))
 
@@ -426,7 +441,41 @@ class Parts:
             self._around.inboxes,
             self.plan.sizes,
             unsearched=source.source_id in self._unsearched,
+            on_root=partial(self._see_root, source),
         )
+
+    # -- which folder an inbox is -----------------------------------------------------------------------------------
+
+    def _see_root(self, source: Source, root_fd: int) -> None:
+        """Raises OSError, Transient."""
+        if source.kind != "inbox":
+            return
+        sight, due = self.queue.roots.see(source.source_id, root_of(root_fd))
+        if sight is Sight.EXCHANGED:
+            self._log.error(
+                "inbox-exchanged",
+                "another folder stands in the inbox's place; it is archived, and nothing there is deleted until that is"
+                " confirmed",
+                inbox=source.name,
+            )
+        if due:
+            self.dispatcher.wake()
+
+    def _pinned(self, source: Source) -> Source:
+        if source.kind != "inbox":
+            return source
+        return replace(source, opening=partial(self._open_pinned, source))
+
+    def _open_pinned(self, source: Source) -> int:
+        """Raises Exchanged, OSError."""
+        root_fd = source.open()
+        try:
+            if not self.queue.roots.is_pinned(source.source_id, root_of(root_fd)):
+                raise Exchanged
+        except BaseException:
+            os.close(root_fd)
+            raise
+        return root_fd
 
     def _source_ended(self, source: Source) -> None:
         """An upload is over: what it was looked at by is gone."""

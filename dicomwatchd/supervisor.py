@@ -311,6 +311,7 @@ class Supervisor:
                 self._silent(),
                 allowed=os.environ.get(addresses.VARIABLE),
             ),
+            *doctor.exchanged(self._parts.queue.roots.pins()),
             doctor.audit_chain(self._parts.prover),
         ]
 

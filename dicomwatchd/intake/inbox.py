@@ -87,14 +87,17 @@ class InboxIntake:
         sizes: Sizes = SIZES,
         *,
         unsearched: bool = False,
+        on_root: Callable[[int], None] = lambda _: None,
     ) -> None:
         """``mend`` puts back what lies aside in the inbox, or in these directories of it, and says whether it has come
         to the end of that; it is called when the inbox comes back, or another folder stands in its place, before
         anything is looked at; ``mended_root`` is the folder that needs it no more, as (device, inode). Where it, or the
-        start (``unsearched``), has not come to its end, whole looks find the rest."""
+        start (``unsearched``), has not come to its end, whole looks find the rest. ``on_root`` gets the open folder at
+        the begin of each whole look."""
         self.source = source
         self._settings = settings
         self._sizes = sizes
+        self._on_root = on_root
         self._arrivals = arrivals
         self._clock = clock
         self._random = random
@@ -308,6 +311,7 @@ class InboxIntake:
         self._next_scan = began + self._settings.scan_interval_seconds * self._random.uniform(0.9, 1.1)
         self._mounts.begin_look()
         self._mounts.see(root_fd)
+        self._on_root(root_fd)
         seen: set[bytes] = set()
         failed: dict[bytes, int | None] = {}
 

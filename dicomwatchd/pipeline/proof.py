@@ -49,6 +49,10 @@ class Itself(Exception):
     """The file is the archive's object: it stays as it is."""
 
 
+class Exchanged(Exception):
+    """The inbox is another folder than was confirmed: nothing in it goes."""
+
+
 class PutBack(Exception):
     """Thrown into a deletion that is not to go on: the file stands under its name again."""
 

@@ -23,6 +23,7 @@ from dicomwatchd.pipeline.own import Stands, in_own_tree
 from dicomwatchd.pipeline.proof import (
     Deleting,
     DeletionProof,
+    Exchanged,
     Itself,
     LeaseRefused,
     NoRight,
@@ -48,7 +49,8 @@ class Outcome:
     """``kept`` are files that turned out to be other ones than was proven, with the reason: they are taken up anew.
     ``untouched`` are as they were, but for the ctime of one that was set aside and put back; ``unleased``, too: they
     may go under a read lease only, and none was to be had. So are ``own``: they are the archive's objects; and
-    ``not_theirs``: whoever has asked for the deletion may not delete them."""
+    ``not_theirs``: whoever has asked for the deletion may not delete them. ``exchanged`` stand in an inbox that is
+    another folder by now."""
 
     deleted: list[LocalFile]
     kept: list[tuple[LocalFile, str]]
@@ -56,6 +58,7 @@ class Outcome:
     unleased: list[LocalFile]
     own: list[LocalFile] = field(default_factory=list)
     not_theirs: list[LocalFile] = field(default_factory=list)
+    exchanged: list[LocalFile] = field(default_factory=list)
 
 
 def delete(
@@ -72,6 +75,7 @@ def delete(
     left_aside: Callable[[int], None] = lambda _: None,
     needs_lease: Callable[[LocalFile], bool] = lambda _: False,
     standing: Stands | None = None,
+    pinned: Callable[[Source], Source] = lambda source: source,
     alive: Callable[[], None] = lambda: None,
     may_go: Callable[[LocalFile], bool] = lambda _: True,
     inboxes: Inboxes | None = None,
@@ -83,7 +87,8 @@ def delete(
     file set aside could not be put back. Once files are aside ``sight`` asks the store whether the object of each, by
     its ``receipt``, is there all the same; where one is not, all are put back and no more are deleted. A file that
     ``needs_lease`` is left out where none is to be had. ``standing`` says what a local file is to its object, where
-    objects are files as well (see ObjectStore.standing). ``alive`` is called by whoever works, before each file: saving
+    objects are files as well (see ObjectStore.standing). ``pinned`` is a source that opens as the confirmed folder
+    alone (raises Exchanged). ``alive`` is called by whoever works, before each file: saving
     what was written too late may take minutes. ``may_go`` is asked right before a file is touched, and before it goes:
     whoever asked for its deletion may have taken that back. How the deletions ended that were given up because their
     inbox does not answer is left open: the disk tells, when it can be asked. ``sign`` is asked while a file is
@@ -122,7 +127,7 @@ def delete(
         return delete_on_proof(
             folders,
             places,
-            source(file),
+            pinned(source(file)),
             file,
             proof,
             now=clock.now(),
@@ -151,6 +156,7 @@ def delete(
     unfinished = {file.file_id for file, _ in proofs}
     refused: list[LocalFile] = []  # by a lease that was to be had a moment before
     denied: list[LocalFile] = []  # by a right that was there a moment before
+    elsewhere: list[LocalFile] = []
     try:
         for file, result in chain.from_iterable(run(some, _handfuls(proofs))):
             unfinished.discard(file.file_id)
@@ -162,6 +168,8 @@ def delete(
                 refused.append(file)
             elif isinstance(result, NoRight):
                 denied.append(file)
+            elif isinstance(result, Exchanged):
+                elsewhere.append(file)
             elif isinstance(result, Itself):
                 outcome.own.append(as_it_is_now(file))
             elif isinstance(result, PutBack):
@@ -181,10 +189,11 @@ def delete(
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
         # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
         _tidy_after(outcome, source, inboxes)
-        stay = [*outcome.untouched, *refused, *denied, *outcome.own]
+        stay = [*outcome.untouched, *refused, *denied, *elsewhere, *outcome.own]
         deletions.purged(claim.study_uid, outcome.deleted, outcome.kept, stay)
         outcome.unleased.extend(refused)
         outcome.not_theirs.extend(denied)
+        outcome.exchanged.extend(elsewhere)
     if first_error is not None:
         raise first_error
     return outcome

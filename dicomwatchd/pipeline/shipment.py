@@ -79,6 +79,10 @@ class Context:
     inboxes: Inboxes = field(default_factory=AlwaysAnswering)
     #: Why no local file may be deleted now, in plain words; None where nothing speaks against it.
     stops_deleting: Callable[[], str | None] = lambda: None
+    #: A source that opens as the folder that was confirmed to be the inbox, and as no other.
+    pinned: Callable[[Source], Source] = lambda source: source
+    #: Whether another folder than that was seen in its place.
+    is_exchanged: Callable[[Source], bool] = lambda _: False
 
 
 @dataclass(slots=True)

@@ -41,7 +41,7 @@ from dicomwatchd.pipeline.shipment import (
     source_of,
 )
 from dicomwatchd.ports import Map
-from dicomwatchd.queue.rows import EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT, Claim, LocalFile, Proven
+from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT, Claim, LocalFile, Proven
 from dicomwatchd.telemetry.metrics import StageClock
 
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
@@ -257,6 +257,10 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
         if to_delete and context.stops_deleting() is not None:
             _keep_expiring(to_delete, shipment, context)
             to_delete = []
+        elsewhere = [file for file in to_delete if context.is_exchanged(source_of(file, context))]
+        if elsewhere:
+            _keep_exchanged(elsewhere, shipment, context)
+            to_delete = [file for file in to_delete if file not in elsewhere]
         for due_at, kept in to_keep.items():
             context.deletions.keep(shipment.claim, kept, due_at)
             shipment.kept_files += len(kept)
@@ -277,6 +281,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
                 may_go=lambda file: (due_at := _due_at(file, context)) is not None and due_at <= now(),
                 needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
                 standing=standing,
+                pinned=context.pinned,
                 inboxes=context.inboxes,
                 prove_again=_prover_again(shipment, recorded, context),
             )
@@ -285,6 +290,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
         _keep_own(outcome.own, shipment, context)
         _keep_unleased(outcome.unleased, shipment, context)
         _keep_not_theirs(outcome.not_theirs, shipment, context)
+        _keep_exchanged(outcome.exchanged, shipment, context)
         if sight.stops:
             raise Vanished("objects went with their local files, and are back with them")
         shipment.deleted_files += len(outcome.deleted)
@@ -371,6 +377,14 @@ def _prover_again(shipment: Shipment, recorded: Recorded, context: Context) -> C
 def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
     """They fall due again as soon as nothing speaks against it: see `expiring`, which also tells of it."""
     _keep(files, EXPIRING, expiring.REASON, shipment, context)
+
+
+def _keep_exchanged(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    """They fall due again when the inbox is the folder that it was, or the other one is confirmed: see `queue.roots`,
+    and `composition`, which tells of it."""
+    if files:
+        reason = "archived; kept because the inbox is another folder than was confirmed: dicomwatchctl inbox confirm"
+        _keep(files, EXCHANGED, reason, shipment, context)
 
 
 def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context) -> None:

@@ -17,6 +17,7 @@ from tests.mutants.last_sight import LAST_SIGHT
 from tests.mutants.limits import LIMITS
 from tests.mutants.lineage import LINEAGE
 from tests.mutants.planted import PLANTED
+from tests.mutants.roots import ROOTS
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -1198,6 +1199,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in LAST_SIGHT),
     *(Mutation(*row) for row in PLANTED),
+    *(Mutation(*row) for row in ROOTS),
     *(Mutation(*row) for row in UPLOADS),
     *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
