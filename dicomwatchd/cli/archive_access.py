@@ -13,8 +13,8 @@ import click
 
 from dicomwatchd.cli import output
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.errors import ConfigError, DicomwatchdError
-from dicomwatchd.model import Uid
+from dicomwatchd.cli.identifiers import UID as UID
+from dicomwatchd.errors import ConfigError
 
 if TYPE_CHECKING:
     from dicomwatchd import config
@@ -22,21 +22,6 @@ if TYPE_CHECKING:
     from dicomwatchd.archive.store import ObjectStore
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-class UidType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
-    """A DICOM UID on the command line."""
-
-    name = "uid"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Uid:
-        try:
-            return Uid(str(value))
-        except DicomwatchdError as error:
-            self.fail(error.message, param, ctx)
-
-
-UID = UidType()
 
 
 @dataclass(frozen=True, slots=True)
