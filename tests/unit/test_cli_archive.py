@@ -485,6 +485,7 @@ def test_only_search_and_show_print_patient_attributes(site: Site, study: Manife
     for command in (
         ["fetch", STUDY, "-o", str(tmp_path / "out")],
         ["fetch", STUDY, "-o", str(tmp_path / "out"), "--json"],
+        ["fetch", STUDY, "-o", str(tmp_path / "other"), "--mode", "0640"],
         ["verify", STUDY, "--deep"],
         ["verify", STUDY, "--deep", "--json"],
         ["catalogue", "rebuild"],

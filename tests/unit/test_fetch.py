@@ -704,7 +704,7 @@ def test_others_may_read_it_where_that_is_said(
 
 def test_nobody_else_reads_a_file_before_it_is_whole(study: Manifest, tmp_path: Path) -> None:
     """Its bytes come in under a private name, with a private mode, whatever it is to have in the end."""
-    seen = []
+    seen: list[str] = []
 
     class Looking(MemoryStore):
         def read(self, key: str, version_id: str | None = None, **part: Any) -> Iterator[Any]:
