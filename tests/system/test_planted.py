@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,18 +43,17 @@ for number in range(3000):
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.stat().st_mode & 0o5 != 0o5 and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o11)
-    site = Site(tmp_path / "site")
+def site() -> Iterator[Site]:
+    # Not below pytest's own folder, which is closed to others again by each pytest that begins.
+    top = Path(tempfile.mkdtemp(prefix="planted-"))
+    top.chmod(0o755)
+    site = Site(top / "site")
     site.inbox.chmod(0o777)
     site.init()
     yield site
     site.close()
     # What is so deep neither pytest nor shutil.rmtree can take away.
-    subprocess.run(["rm", "-rf", "--", str(site.root)], check=True)
+    subprocess.run(["rm", "-rf", "--", str(top)], check=True)
 
 
 def test_what_is_planted_stops_no_start_and_no_deletion(site: Site) -> None:
