@@ -19,7 +19,7 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
 from dicomwatchd import __version__
-from dicomwatchd.archive import aws_answers
+from dicomwatchd.archive import aws_answers, aws_limits
 from dicomwatchd.archive.aws_credentials import Chain
 from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, Permanent, Transient
 
@@ -206,6 +206,7 @@ def build_client(
             ),
         )
         aws_answers.watch(client)
+        aws_limits.limit(client)
         return client
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 CONTROL = ("tests/unit/test_control_limits.py",)
 
 INTAKE = ("tests/unit/test_intake_limits.py",)
+STORE = ("tests/unit/test_store_limits.py",)
 
 LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
@@ -86,6 +87,58 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("the file's position", "sizes.py", "        os.lseek(fd, 0, os.SEEK_SET)\n", "        pass\n"),
             ("looked at again", "inbox.py", "UNREADABLE, TOO_LARGE, SPARSE)", "UNREADABLE)"),
             ("sizes of the configuration", "inbox.py", "self._beat, self._sizes)", "self._beat)"),
+        )
+    ),
+    *(
+        (f"limits, store: {name}", f"archive/{file}", old, new, STORE)
+        for name, file, old, new in (
+            (
+                "read back",
+                "evidence.py",
+                "                if size_bytes > receipt.size_bytes:\n",
+                "                if False:\n",
+            ),
+            ("documents", "reading.py", "        if not left:\n", "        if False:\n"),
+            ("a listed manifest", "manifests.py", "    if listed_bytes > MANIFEST_LIMIT_BYTES:\n", "    if False:\n"),
+            (
+                "a manifest that was read",
+                "manifests.py",
+                "    if len(data) > MANIFEST_LIMIT_BYTES:\n",
+                "    if False:\n",
+            ),
+            (
+                "a manifest that is written",
+                "manifests.py",
+                "    if content.digest.size_bytes > MANIFEST_LIMIT_BYTES:\n",
+                "    if False:\n",
+            ),
+            (
+                "bundles",
+                "bundle.py",
+                "        if size_bytes > BUNDLE_LIMIT_BYTES:\n            break",
+                "        if False:\n            break",
+            ),
+            ("lengths", "wire.py", '_LENGTH = re.compile(r"[0-9]{1,19}\\Z")', '_LENGTH = re.compile(r"[0-9]+\\Z")'),
+            (
+                "time of a head",
+                "wire.py",
+                "        self.allow(ANSWER_SECONDS)\n        received",
+                "        self.allow(1e9)\n        received",
+            ),
+            (
+                "time of a body",
+                "wire.py",
+                "        connection.allow(body_seconds(self.length))\n",
+                "        connection.allow(1e9)\n",
+            ),
+            ("time of chunks", "wire.py", "connection.allow(body_seconds(_SMALL_BODY_BYTES))", "connection.allow(1e9)"),
+            (
+                "bytes by way of botocore",
+                "aws_limits.py",
+                " or (self._most_bytes is not None and self._most_bytes < 0)",
+                "",
+            ),
+            ("time by way of botocore", "aws_limits.py", "if self._seconds < 0 or (", "if ("),
         )
     ),
 )
