@@ -105,11 +105,7 @@ def create(store: ObjectStore, manifest: Manifest) -> bool:
     the store has taken it and has it not."""
     content = Buffer.of(manifest.to_bytes())
     if content.digest.size_bytes > MANIFEST_LIMIT_BYTES:
-        raise Permanent(
-            "the study has more instances than one manifest can list",
-            code="manifest-too-large",
-            hint="its files stay where they are; is it several studies under one Study Instance UID?",
-        )
+        raise too_many_instances()
     store.put(manifest.key, content)
     try:
         stored = at_most(store, manifest.key, content.digest.size_bytes)
@@ -118,6 +114,14 @@ def create(store: ObjectStore, manifest: Manifest) -> bool:
             raise
         raise Transient("the store does not hold the manifest that it was sent", code="manifest-lost") from error
     return hashlib.sha256(stored).hexdigest() == content.digest.sha256
+
+
+def too_many_instances() -> Permanent:
+    return Permanent(
+        "the study has more instances than one manifest can list",
+        code="manifest-too-large",
+        hint="its files stay where they are; is it several studies under one Study Instance UID?",
+    )
 
 
 def _too_large() -> Permanent:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dicomwatchd import __version__
 from dicomwatchd.archive import manifests, salvage
-from dicomwatchd.archive.documents import LEFT_OUT
+from dicomwatchd.archive.documents import LEFT_OUT, dumps
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.manifests import Newest
+from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import printable
-from dicomwatchd.model import DicomJson, FileState, Uid
+from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson, FileState, Uid, least
 from dicomwatchd.pipeline.healed import healed
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, place_of, source_of
 from dicomwatchd.ports import timestamp
+
+#: What an instance takes in a manifest at least, beside its path and notes.
+_LEAST_INSTANCE_BYTES = 400
 
 
 def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest | None:
@@ -35,12 +40,13 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     facts = context.shipments.facts(claim)
     now = timestamp(context.clock.now())
     added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
-    instances: Iterable[ManifestInstance] = _instances(shipment, context, now)
+    instances: Iterable[ManifestInstance] = _as_many_as_fit(_instances(shipment, context, now))
     if newest.damaged or above:
         instances = list(instances)
         added, again = _from_elsewhere(shipment, context, newest, added, [*current.instances, *instances], now)
         instances += again
         above = max(above, newest.highest)
+    added = _within_limit(current, added)
     suspects = {*current.damaged_keys, *added.damaged_keys}
     well = healed(suspects, shipment, context) if suspects else frozenset()
     merged = current.merged(
@@ -60,6 +66,27 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     if merged is current:
         return current
     return merged if manifests.create(archive.store, merged) else None
+
+
+def _as_many_as_fit(instances: Iterable[ManifestInstance]) -> Iterator[ManifestInstance]:
+    """Before there are more in memory than any manifest lists. Raises Permanent."""
+    left = MANIFEST_LIMIT_BYTES
+    for item in instances:
+        left -= _LEAST_INSTANCE_BYTES + len(json.dumps([item.original_path, item.repairs]))
+        if left < 0:
+            raise manifests.too_many_instances()
+        yield item
+
+
+def _within_limit(current: Manifest, added: _Added) -> _Added:
+    """Attributes of so many series, over all revisions, and of the others what is kept in any case."""
+    left = SERIES_ATTRIBUTES_LIMIT_BYTES - sum(len(dumps(one)) for one in current.series.values())
+    series: dict[Uid, DicomJson] = {}
+    for uid, attributes in added.series.items():
+        if uid not in current.series:
+            left -= len(dumps(attributes))
+        series[uid] = attributes if left >= 0 or uid in current.series else least(attributes)
+    return added if left >= 0 else replace(added, series=series, flags=(*added.flags, LIMITED))
 
 
 @dataclass(frozen=True, slots=True)

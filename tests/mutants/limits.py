@@ -141,4 +141,35 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("time by way of botocore", "aws_limits.py", "if self._seconds < 0 or (", "if ("),
         )
     ),
+    *(
+        (f"limits, record: {name}", file, old, new, INTAKE)
+        for name, file, old, new in (
+            ("names", "intake/attributes.py", "{group: text[: _TEXT_CHARACTERS[vr]] for", "{group: text for"),
+            ("text", "intake/attributes.py", "return item[: _TEXT_CHARACTERS[vr]] if", "return item if"),
+            ("numbers are not cut", "intake/attributes.py", " if vr in _TEXT_CHARACTERS else None", ""),
+            ("number of values", "intake/attributes.py", "for item in items[:VALUES_LIMIT]]", "for item in items]"),
+            ("patient ID", "intake/attributes.py", '    return text[: _TEXT_CHARACTERS["LO"]]', "    return text"),
+            (
+                "what was cut is told",
+                "intake/take.py",
+                "        if not known and header.has_long_attributes:",
+                "        if False:",
+            ),
+            (
+                "series of a shipment",
+                "queue/shipments.py",
+                "attributes if left >= 0 else least(attributes)",
+                "attributes",
+            ),
+            ("series of a shipment are told", "queue/shipments.py", "((LIMITED,) if left < 0 else ())", "()"),
+            ("series over revisions", "pipeline/revision.py", "    added = _within_limit(current, added)\n", ""),
+            (
+                "instances",
+                "pipeline/revision.py",
+                "        if left < 0:\n            raise",
+                "        if False:\n            raise",
+            ),
+            ("modality is kept", "model.py", ' if tag == "00080060"}', " if not tag}"),
+        )
+    ),
 )

@@ -219,8 +219,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("part", "short_way"), [("head", True), ("body", True), ("body", False)])
 @pytest.mark.usefixtures("hasty")
 def test_an_answer_that_drips(part: str, short_way: bool) -> None:
-    """Before: each byte was in time, so it held its thread for ever. The head of an answer to botocore is its own, up to
-    a hundred lines of 64 KiB."""
+    """Before: each byte was in time, so it held its thread for ever. The head of an answer to botocore is its own, up
+    to a hundred lines of 64 KiB."""
     first = head(1000) if part == "body" else b"HTTP/1.1 200 OK\r\nX: "
     with lying(first, short_way=short_way, body=b"x", pause_seconds=0.02) as (store, _):
         began = time.monotonic()
