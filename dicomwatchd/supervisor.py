@@ -9,7 +9,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from dicomwatchd import doctor
+from dicomwatchd import addresses, doctor
 from dicomwatchd.answering import Answering
 from dicomwatchd.commands import commands
 from dicomwatchd.composition import Parts, Surroundings, plan_of
@@ -292,7 +292,13 @@ class Supervisor:
 
     def _examine(self) -> list[Finding]:
         return [
-            *doctor.examine(self._config, self._archive.store, self._archive.catalogue, self._silent()),
+            *doctor.examine(
+                self._config,
+                self._archive.store,
+                self._archive.catalogue,
+                self._silent(),
+                allowed=os.environ.get(addresses.VARIABLE),
+            ),
             doctor.audit_chain(self._parts.prover),
         ]
 

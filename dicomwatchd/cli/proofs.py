@@ -147,7 +147,7 @@ def _from_here(invocation: Invocation) -> list[dict[str, str]]:
     from contextlib import suppress
     from dataclasses import asdict
 
-    from dicomwatchd import config
+    from dicomwatchd import config, unit
     from dicomwatchd.archive.factory import open_catalogue, open_store
     from dicomwatchd.doctor import audit_chain, examine
     from dicomwatchd.errors import Fatal
@@ -160,7 +160,7 @@ def _from_here(invocation: Invocation) -> list[dict[str, str]]:
     try:
         catalogue = open_catalogue(loaded.archive.catalogue)
         try:
-            findings = examine(loaded, store, catalogue)
+            findings = examine(loaded, store, catalogue, allowed=unit.allowed_here(invocation.config_path))
             with suppress(OSError, Fatal):  # the state may be the daemon's alone to read
                 if (queue := open_queue_to_read(loaded.state_directory, SystemClock())) is not None:
                     archive_id = queue.binding.archive_id() or ""

@@ -22,6 +22,7 @@ from tests.synthetic import Made, Maker, Patient
 ROOT = Path(__file__).parents[2]
 CANARY = "CANARY^JANE"
 CTL = "/usr/local/bin/dicomwatchctl"
+FOLDERS = "/usr/local/sbin/dicomwatchd-folders"
 INBOX = "srv/dicom/ct 1 100%"  # a blank and a percent sign, which systemd's syntax takes for something else
 SECOND_INBOX = "srv/dicom/mr1"
 ARCHIVE = "srv/archive"
@@ -246,9 +247,9 @@ def probed(lab: SystemdLab) -> Iterator[SystemdLab]:
     lab.sh("umount", PROBED)
 
 
-def probe(lab: SystemdLab, more: str = "") -> dict[str, Any]:
-    """What the program above finds under the unit's own lines, followed by those in ``more``."""
-    put(lab, "usr/local/lib/probe.py", PROBE)
+def probe(lab: SystemdLab, more: str = "", program: str = PROBE) -> dict[str, Any]:
+    """What the program above, or another, finds under the unit's own lines, followed by those in ``more``."""
+    put(lab, "usr/local/lib/probe.py", program)
     unit = (ROOT / "systemd/dicomwatchd.service").read_text()
     unit = re.sub(r"(?m)^ExecStart=.*", f"ExecStart=/opt/dicomwatchd/bin/python /usr/local/lib/probe.py {PROBED}", unit)
     unit = re.sub(r"(?m)^(Type|Restart|WatchdogSec)=.*", "", unit).replace("[Service]", "[Service]\nType=oneshot")
@@ -296,6 +297,116 @@ def test_why_the_unit_has_cap_lease_and_no_private_users(more: str, probed: Syst
     assert probe(probed, more)["lease on a file of another user's"] == "Permission denied"
 
 
+# --- keys and addresses, with a server at one address and at another
+
+STORE, FORMER, LATER = "store.hospital.test", "10.77.0.1", "10.77.0.2"
+KEY_ID, KEY = "AKIAHOSPITAL", "hidden-key-of-the-hospital"
+S3_CONFIG = f"""
+inboxes:
+  - {{name: mr1, path: "/{SECOND_INBOX}"}}
+archive:
+  store: {{kind: s3, bucket: archive, region: x, endpoint_url: "http://{STORE}:7480", insecure_http: true}}
+  catalogue: {{kind: sqlite, path: /var/lib/dicomwatchd/catalogue.db}}
+"""
+REACHING = f"""
+import json, os, socket
+from dicomwatchd.archive.aws import new_session
+
+def attempt(action):
+    try:
+        return action() and "yes"
+    except OSError as error:
+        return type(error).__name__
+
+found = new_session().get_credentials()
+print(json.dumps({{
+    "key": [found.access_key, found.secret_key],
+    "in the environment": "{KEY}" in open("/proc/self/environ").read(),
+    "the file itself": attempt(lambda: open("/etc/dicomwatchd/aws.credentials").read()),
+    "reached": [attempt(lambda: socket.create_connection((host, 7480), 1))
+                for host in ("{STORE}", "{FORMER}", "{LATER}", "127.0.0.1")],
+}}))
+"""
+
+
+@pytest.fixture
+def hospital(probed: SystemdLab) -> Iterator[SystemdLab]:
+    """A server that answers, though not as a store does, and the service's configuration for it."""
+    lab = probed
+    for address in (FORMER, LATER):
+        lab.sh("ip", "address", "replace", f"{address}/32", "dev", "lo")
+    lab.sh(
+        "systemd-run", "--collect", "--unit=server", "python3", "-m", "http.server", "7480", "--directory", "/var/empty"
+    )
+    kept = {name: (lab.root / name).read_text() for name in ("etc/hosts", "etc/dicomwatchd/config.yaml")}
+    put(lab, "etc/hosts", f"127.0.0.1 localhost\n{FORMER} {STORE}\n")
+    put(lab, "etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    put(lab, "etc/dicomwatchd/config.yaml", S3_CONFIG)
+    put(lab, "etc/dicomwatchd/aws.credentials", f"[default]\naws_access_key_id={KEY_ID}\naws_secret_access_key={KEY}\n")
+    (lab.root / "etc/dicomwatchd/aws.credentials").chmod(0o600)
+    yield lab
+    lab.sh("systemctl", "stop", "server", "dicomwatchd")
+    lab.sh("rm", "/etc/dicomwatchd/aws.credentials")
+    for name, text in kept.items():
+        put(lab, name, text)
+    lab.sh(FOLDERS, check=False)
+
+
+def test_the_daemon_has_its_keys_and_reaches_its_store_and_nothing_else(hospital: SystemdLab) -> None:
+    said = hospital.sh(FOLDERS).stdout
+    assert f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: " in said
+    drop_in = (hospital.root / "etc/systemd/system/dicomwatchd.service.d/folders.conf").read_text()
+    lines = "\n".join(line for line in drop_in.splitlines() if not line.startswith("["))
+    without = "\n".join(line for line in lines.splitlines() if not line.startswith("IPAddress"))
+    wanted = {
+        "key": [KEY_ID, KEY],
+        "in the environment": False,
+        "the file itself": "PermissionError",
+        "reached": ["yes", "yes", "TimeoutError", "yes"],
+    }
+    assert probe(hospital, lines, REACHING) == wanted
+    assert probe(hospital, without, REACHING) == {**wanted, "reached": ["yes"] * 4}, "this test would not notice"
+    assert analysed(hospital) <= 1.2
+    assert "any address" not in said
+    assert "may talk to every address: asked for" in hospital.sh(FOLDERS, "--addresses", "any").stdout
+    assert "may talk to every address" in hospital.sh(FOLDERS).stdout, "forgotten by the next run"
+    assert f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: " in hospital.sh(FOLDERS, "--addresses", "known").stdout
+
+
+def analysed(lab: SystemdLab) -> float:
+    said = lab.sh("systemd-analyze", "security", "--no-pager", "dicomwatchd.service").stdout
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", said)
+    assert found is not None, said[-300:]
+    return float(found[1])
+
+
+def test_a_store_that_has_moved_is_told_apart_from_one_that_is_dead(hospital: SystemdLab) -> None:
+    mend = "run dicomwatchd-folders as root, then restart the service"
+    hospital.sh(FOLDERS)
+    put(hospital, "etc/hosts", f"127.0.0.1 localhost\n{LATER} {STORE}\n")
+    before = len(entries(hospital, "refused"))
+    assert hospital.sh("systemctl", "start", "dicomwatchd", check=False).returncode != 0
+    hospital.sh("systemctl", "stop", "dicomwatchd")
+    refused = entries(hospital, "refused")[before]
+    assert (refused["DICOMWATCHD_CODE"], mend in refused["MESSAGE"]) == ("out-of-reach", True)
+
+    looked = hospital.sh(CTL, "doctor", "--json", check=False)
+    findings = {one["subject"]: one for one in json.loads(looked.stdout)["findings"]}
+    assert findings["addresses"]["outcome"] == "bad"
+    assert f"{STORE} at {LATER}: not among the addresses" in findings["addresses"]["detail"]
+    assert mend in findings["addresses"]["detail"]
+    assert findings["keys in /etc/dicomwatchd/aws.credentials"]["outcome"] == "good"
+
+    hospital.sh(FOLDERS)
+    before = len(entries(hospital, "refused"))
+    hospital.sh("systemctl", "start", "dicomwatchd", check=False)
+    hospital.sh("systemctl", "stop", "dicomwatchd")
+    assert entries(hospital, "refused")[before]["DICOMWATCHD_CODE"] != "out-of-reach", "it is reached now"
+    looked = hospital.sh(CTL, "doctor", "--json", check=False)
+    findings = {one["subject"]: one for one in json.loads(looked.stdout)["findings"]}
+    assert findings["addresses"]["outcome"] == "good"
+
+
 # --- the service
 
 
@@ -308,7 +419,7 @@ def service(lab: SystemdLab) -> SystemdLab:
         lab.sh("install", "-d", "-o", "modality", "-g", "dicom", "-m", "2770", f"/{inbox}")
     lab.sh("install", "-d", "-o", "dicomwatchd", "-g", "dicomwatchd", "-m", "0750", f"/{ARCHIVE}")
     assert lab.sh(CTL, "config", "check").returncode == 0
-    lab.sh("/usr/local/sbin/dicomwatchd-folders")
+    lab.sh(FOLDERS)
 
     not_yet = lab.sh("systemctl", "start", "dicomwatchd", check=False)
     assert not_yet.returncode != 0, "it started without an archive"
@@ -342,10 +453,11 @@ def is_archived(lab: SystemdLab, files: list[Made]) -> bool:
 def wait_until_empty(lab: SystemdLab, inbox: str = INBOX, seconds: float = 60) -> None:
     """Until no original is left; otherwise fails with what the daemon says about it."""
     deadline = time.monotonic() + seconds
-    while left := lab.sh("find", f"/{inbox}", "-type", "f", "-ls").stdout:
+    # What goes while find looks is an error to it: it has to look again.
+    while (found := lab.sh("find", f"/{inbox}", "-type", "f", "-ls", check=False)).returncode or found.stdout:
         if time.monotonic() > deadline:
             said = lab.sh("journalctl", "-u", "dicomwatchd", "-o", "cat", "-n", "60").stdout
-            pytest.fail(f"after {seconds} s there is still\n{left}\n{show(lab, 'StatusText')}\n{said}")
+            pytest.fail(f"after {seconds} s there is still\n{found.stdout}\n{show(lab, 'StatusText')}\n{said}")
         time.sleep(0.1)
 
 
