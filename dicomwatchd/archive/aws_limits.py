@@ -16,8 +16,8 @@ import urllib3.exceptions
 
 from dicomwatchd.archive.wire import body_seconds
 
-#: Of an answer that is no object: a page of a listing, items of a table (1 MB), an error.
-ANSWER_LIMIT_BYTES = 16 * 1024**2
+#: Of an answer that is no object: a page of a listing (2 MB at most), or items of a table (16 MB, more as text).
+ANSWER_LIMIT_BYTES = {"s3": 4 * 1024**2, "dynamodb": 32 * 1024**2}
 _PIECE_BYTES = 64 * 1024
 
 
@@ -64,13 +64,18 @@ class LimitedBody:
 
 def limit(client: Any) -> None:
     """From here on no answer to ``client`` takes more than that."""
-    endpoint = client._endpoint  # `before-send` is there to send in its place
+    service, endpoint = (
+        client.meta.service_model.service_name,
+        client._endpoint,
+    )  # `before-send` is there to send in its place
+
+    limit_bytes = ANSWER_LIMIT_BYTES[service]
 
     def send(request: Any, **_: Any) -> Any:
         is_object, request.stream_output = request.stream_output, True
         try:
             answer = endpoint.http_session.send(request)
-            answer.raw = LimitedBody(answer.raw, None if is_object and answer.status_code < 300 else ANSWER_LIMIT_BYTES)
+            answer.raw = LimitedBody(answer.raw, None if is_object and answer.status_code < 300 else limit_bytes)
             if not is_object:
                 _ = answer.content
         except urllib3.exceptions.HTTPError as error:
@@ -81,4 +86,4 @@ def limit(client: Any) -> None:
             request.stream_output = is_object
 
     # The last, for others look at the request before it goes.
-    client.meta.events.register_last(f"before-send.{client.meta.service_model.service_id.hyphenize()}", send)
+    client.meta.events.register_last(f"before-send.{service}", send)

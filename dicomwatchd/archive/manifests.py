@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
@@ -57,8 +57,9 @@ class Newest:
         return self.manifest.revision if self.manifest is not None else 0
 
 
-def newest(store: ObjectStore, study_uid: Uid) -> Newest:
-    """Look for the study's newest manifest, and below those that are damaged in the store.
+def newest(store: ObjectStore, study_uid: Uid, weigh: Callable[[int], None] = lambda _: None) -> Newest:
+    """Look for the study's newest manifest, and below those that are damaged in the store. ``weigh`` is told how large
+    each is before it is read.
 
     Only what the store was seen to hold counts as damage: read twice alike, or vouched for by its ETag, and as long as
     it is listed. Raises Transient when it cannot be told, Permanent for a manifest that is whole and not to be used
@@ -66,6 +67,7 @@ def newest(store: ObjectStore, study_uid: Uid) -> Newest:
     """
     damaged: list[str] = []
     for found in sorted(_listed(store, study_uid), key=lambda o: o.key, reverse=True):
+        weigh(min(found.size_bytes, MANIFEST_LIMIT_BYTES))
         try:
             return Newest(load(store, found.key, etag=found.etag, size_bytes=found.size_bytes), tuple(damaged))
         except Permanent as error:

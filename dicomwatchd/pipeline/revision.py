@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,14 +33,14 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     store has no more (``above``).
     """
     claim, archive = shipment.claim, context.archive
-    newest = manifests.newest(archive.store, claim.study_uid)
+    newest = manifests.newest(archive.store, claim.study_uid, shipment.weigh)
     current = newest.manifest or empty(archive.archive_id, claim.study_uid)
     if current.archive_id != archive.archive_id:
         raise Permanent("the study's manifest in the store belongs to another archive", code="foreign-manifest")
     facts = context.shipments.facts(claim)
     now = timestamp(context.clock.now())
     added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
-    instances: Iterable[ManifestInstance] = _as_many_as_fit(_instances(shipment, context, now))
+    instances: Iterable[ManifestInstance] = _as_many_as_fit(_instances(shipment, context, now), shipment.weigh)
     if newest.damaged or above:
         instances = list(instances)
         added, again = _from_elsewhere(shipment, context, newest, added, [*current.instances, *instances], now)
@@ -68,13 +68,14 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     return merged if manifests.create(archive.store, merged) else None
 
 
-def _as_many_as_fit(instances: Iterable[ManifestInstance]) -> Iterator[ManifestInstance]:
-    """Before there are more in memory than any manifest lists. Raises Permanent."""
+def _as_many_as_fit(instances: Iterable[ManifestInstance], weigh: Callable[[int], None]) -> Iterator[ManifestInstance]:
+    """Before there are more in memory than any manifest lists. Raises Permanent, and as ``weigh``."""
     left = MANIFEST_LIMIT_BYTES
     for item in instances:
         left -= _LEAST_INSTANCE_BYTES + len(json.dumps([item.original_path, item.repairs]))
         if left < 0:
             raise manifests.too_many_instances()
+        weigh(MANIFEST_LIMIT_BYTES - left)
         yield item
 
 

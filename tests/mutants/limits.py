@@ -169,6 +169,20 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "        if left < 0:\n            raise",
                 "        if False:\n            raise",
             ),
+            ("turns", "pipeline/turns.py", "        if has_turn or size_bytes < LARGE_BYTES:", "        if True:"),
+            (
+                "a turn is given back",
+                "pipeline/turns.py",
+                "                self._lock.release()",
+                "                pass",
+            ),
+            (
+                "what is there is weighed",
+                "archive/manifests.py",
+                "        weigh(min(found.size_bytes, MANIFEST_LIMIT_BYTES))\n",
+                "",
+            ),
+            ("instances are weighed", "pipeline/revision.py", "        weigh(MANIFEST_LIMIT_BYTES - left)\n", ""),
             ("modality is kept", "model.py", ' if tag == "00080060"}', " if not tag}"),
         )
     ),

@@ -19,7 +19,7 @@ from dicomwatchd.intake import header as header_module
 from dicomwatchd.intake import reading
 from dicomwatchd.intake.header import elements_allowed, inflated_allowed
 from dicomwatchd.intake.sizes import HOLES_FROM_BYTES, PIECES_LIMIT, Sizes
-from dicomwatchd.pipeline import revision
+from dicomwatchd.pipeline import revision, turns
 from dicomwatchd.queue import shipments
 from tests.pieces import Pieces
 from tests.synthetic import Maker
@@ -368,3 +368,32 @@ def test_a_study_of_more_instances_than_a_manifest_lists_is_parked_and_nothing_i
     assert (shown["state"], shown["code"]) == ("parked", "manifest-too-large")
     assert all(one.path.exists() for one in made)
     assert not other.path.exists(), "the other study has gone its way"
+
+
+def test_large_studies_take_turns_and_small_ones_do_not_wait(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LARGE_BYTES", 2000)
+    maker = Maker(seed=3)
+    large = maker.ct_series(pieces.inbox / "A", slices=8, first=1, series=1, study=0, rows=16, columns=16)
+    [small] = maker.ct_series(pieces.inbox / "B", slices=1, first=1, series=1, study=1, rows=16, columns=16)
+    with pieces.context.turns.seat() as weigh:
+        weigh(5000)  # another large one is being recorded
+        pieces.run()
+        shown = pieces.queue.reports.show(large[0].study_uid)
+        assert shown is not None
+        assert (shown["state"], shown["code"]) == ("queued", "large-study")
+        assert not small.path.exists()
+        assert all(one.path.exists() for one in large)
+    pieces.clock.advance(turns.RETRY_SECONDS + 1)
+    pieces.run()
+    assert not any(one.path.exists() for one in large)
+    # The manifest that is there is weighed, too, before it is read.
+    [more] = maker.ct_series(pieces.inbox / "A", slices=1, first=9, series=1, study=0, rows=16, columns=16)
+    with pieces.context.turns.seat() as weigh:
+        weigh(5000)
+        pieces.run()
+        assert more.path.exists()
+    pieces.clock.advance(turns.RETRY_SECONDS * 4)
+    pieces.run()
+    assert not more.path.exists()
+    with pieces.context.turns.seat() as weigh:
+        weigh(5000)  # each turn was given back

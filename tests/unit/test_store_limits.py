@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import aws_limits, keys, manifests, wire
+from dicomwatchd.archive import keys, manifests, wire
 from dicomwatchd.archive.bundle import BUNDLE_LIMIT_BYTES, read_back
 from dicomwatchd.archive.dynamodb import DynamoDBCatalogue
 from dicomwatchd.archive.evidence import examine
@@ -254,4 +254,3 @@ def test_time_is_that_of_waiting_not_of_whoever_reads(monkeypatch: pytest.Monkey
             came += len(chunk)
             time.sleep(0.3)
         assert came == 4 * MIB
-    assert aws_limits.ANSWER_LIMIT_BYTES == 16 * MIB
