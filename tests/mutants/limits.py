@@ -178,8 +178,8 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "what is there is weighed",
-                "archive/manifests.py",
-                "        weigh(min(found.size_bytes, MANIFEST_LIMIT_BYTES))\n",
+                "pipeline/revision.py",
+                "    weigh(max((seen.size_bytes for seen in listed.revisions.values()), default=0))\n",
                 "",
             ),
             ("instances are weighed", "pipeline/revision.py", "        weigh(MANIFEST_LIMIT_BYTES - left)\n", ""),
