@@ -167,7 +167,7 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "attributes",
             ),
             ("series of a shipment are told", "queue/shipments.py", "((LIMITED,) if left < 0 else ())", "()"),
-            ("series over revisions", "pipeline/revision.py", "    added = _within_limit(current, added)\n", ""),
+            ("series over revisions", "pipeline/revision.py", "    added = _within_limit(base, added)\n", ""),
             (
                 "instances",
                 "pipeline/revision.py",
