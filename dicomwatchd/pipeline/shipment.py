@@ -14,6 +14,7 @@ from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.evidence import Method, Verdict
 from dicomwatchd.archive.store import ObjectStore, Receipt
 from dicomwatchd.errors import Transient
+from dicomwatchd.pipeline.turns import Turns
 from dicomwatchd.ports import Clock, Log, Map, Sign, unwatched
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
@@ -83,6 +84,7 @@ class Context:
     pinned: Callable[[Source], Source] = lambda source: source
     #: Whether another folder than that was seen in its place.
     is_exchanged: Callable[[Source], bool] = lambda _: False
+    turns: Turns = field(default_factory=Turns)
 
 
 @dataclass(slots=True)
@@ -103,6 +105,8 @@ class Shipment:
     kept_files: int = 0
     retries: int = 0
     sources: set[str] = field(default_factory=set)
+    #: Told of a manifest's bytes before they are in memory: see `Turns`.
+    weigh: Callable[[int], None] = lambda _: None
 
 
 _RECEIPT = tuple(item.name for item in fields(Receipt))
