@@ -23,9 +23,25 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("until it has ended", "                if is_late or visit.given_up:", "                if is_late:"),
             ("others have answers", "min(waits, no_sign) > self._limit", "waits > self._limit"),
             ("but not for ever", " or waits > PATIENCE * self._limit", ""),
+            ("the state is not the inbox", " and not visit.elsewhere\n", "\n"),
+            ("the watchdog has it meanwhile", "(v.depth and not v.elsewhere)}", "v.depth}"),
             ("it outlives its visit", "if not visit.depth and not visit.given_up:", "if not visit.depth:"),
             ("an inbox's own thread", "(is_late and visit.may_be_given_up)", "is_late"),
         )
+    ),
+    (
+        "the archive is not the inbox",
+        "pipeline/stages.py",
+        "        with context.inboxes.elsewhere():  # it is",
+        "        if True:  # it is",
+        ("tests/unit/test_not_the_inbox.py",),
+    ),
+    (
+        "the state says that it is used",
+        "composition.py",
+        "        self.queue.say_when_used(around.inboxes.elsewhere)\n",
+        "",
+        ("tests/unit/test_not_the_inbox.py",),
     ),
     (
         "pool: what has just come back",
