@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from tests.mutants.cloud import CLOUD
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
+from tests.mutants.handed import HANDED_IN
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.limits import LIMITS
+from tests.mutants.lineage import LINEAGE
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -228,7 +230,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "deletion: a place that was tidied away is made anew",
         "pipeline/aside.py",
-        "            places.give_up(root, parent)\n",
+        "            places.give_up(source, parent)\n",
         "",
         RACES,
     ),
@@ -243,14 +245,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "purge: on record",
         "pipeline/purge.py",
-        "    authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])",
+        "    authorised = deletions.authorise(claim, on_record)",
         "    authorised = {file.file_id for file, _ in proofs}",
         PURGE,
     ),
     Mutation(
         "purge: on record before the first is touched",
         "pipeline/purge.py",
-        "    authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])\n"
+        "    authorised = deletions.authorise(claim, on_record)\n"
         "    proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]\n",
         "    run = lambda f, x, run=run: [*run(f, x), deletions.authorise(claim, [(g, p.for_audit()) for g, p in"
         " proofs])][:-1]\n",
@@ -476,13 +478,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if recorded is None:",
         PURGE,
     ),
-    _stage(
-        "the archive's own manifest",
-        "    if current.archive_id != archive.archive_id:",
-        "    if False:",
-        EDGES,
-        "revision.py",
-    ),
     _stage("what is kept", "            if due_at is None or due_at > now():", "            if False:", PURGE),
     _stage("the rule of today", "    if rule.keep_seconds is None:\n        return None\n", "", EDGES),
     Mutation(
@@ -500,20 +495,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     Mutation(
-        "damaged manifest: one that the store refuses to give",
-        "archive/manifests.py",
-        "            if error.code != BAD:\n",
-        "            if False:\n",
-        DAMAGED,
-    ),
-    Mutation(
-        "damaged manifest: one that is listed and not there",
-        "archive/manifests.py",
-        '            if error.code == "no-such-object":\n                raise Transient("a manifest that',
-        '            if False:\n                raise Transient("a manifest that',
-        DAMAGED,
-    ),
-    Mutation(
         "damaged manifest: a newer program's",
         "archive/manifest.py",
         '                if _NEWER.match(raw["format"]):',
@@ -521,7 +502,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     _stage("what a damaged manifest listed", "        instances += again\n", "", DAMAGED, "revision.py"),
-    _stage("above a damaged manifest", "        above = max(above, newest.highest)\n", "", DAMAGED, "revision.py"),
     Mutation(
         "damaged manifest: an object that cannot be read back",
         "archive/salvage.py",
@@ -538,8 +518,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _stage(
         "what a lost manifest listed",
-        "if newest.damaged or above:",
-        "if newest.damaged:",
+        "if found.refused or above:",
+        "if found.refused:",
         DAMAGED,
         "revision.py",
     ),
@@ -1200,14 +1180,16 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             ("a released archive is marked", "archive/directory.py", "            self._mark(root_fd)\n", ""),
             ("a state is marked", "queue/schema.py", "        _mark(state_directory)\n", ""),
-            ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
+            ("upload", "uploads/reception.py", "markers.sign_in(again) is not None or ", ""),
         )
     ),
     *(Mutation(*row) for row in CLOUD),
     *(Mutation(*row) for row in COMPOSITION),
     *(Mutation(*row) for row in FAIRNESS),
+    *(Mutation(*row) for row in HANDED_IN),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
+    *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
@@ -1264,8 +1246,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "closed once",
                 "pipeline/aside.py",
-                "            place_fd = open_root(root)\n            stack",
-                "            os.close(place_fd)\n            place_fd = open_root(root)\n            stack",
+                "            place_fd = source.open()\n            stack",
+                "            os.close(place_fd)\n            place_fd = source.open()\n            stack",
             ),
         )
     ),
