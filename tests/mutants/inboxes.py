@@ -16,8 +16,8 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("nothing new is begun", "if refusing and source_id in self._since:", "if False:"),
             (
                 "what was given up shows no life",
-                "            if visit.given_up:\n                raise _silent()\n\n    def silent",
-                "            pass\n\n    def silent",
+                "            if visit.given_up:\n                raise _silent()\n\n    def elsewhere",
+                "            pass\n\n    def elsewhere",
             ),
             ("what was given up has no result", "        if visit.given_up and not leaving:", "        if False:"),
             ("until it has ended", "                if is_late or visit.given_up:", "                if is_late:"),
