@@ -163,6 +163,7 @@ class Parts:
         self._roots: dict[int, tuple[int, int] | None] = {}
         self._unreleased: set[int] = set()  # inboxes that did not answer at the start
         self.queue: Queue = around.open_state(plan.state_directory, around.clock, around.announce)
+        self.queue.say_when_used(around.inboxes.elsewhere)
         try:
             self._bind()
             self._recover()
