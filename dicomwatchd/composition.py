@@ -139,6 +139,8 @@ class Surroundings:
     #: A study has moved on.
     announce: Callable[[Transition], None] = lambda _: None
     on_shipped: Callable[[Shipment], None] = lambda _: None
+    #: The start goes on, and takes its time.
+    starting: Callable[[], None] = lambda: None
     #: A sign of life of the thread that calls it.
     alive: Callable[[], None] = lambda: None
     #: The same in the midst of long work, and whether that is to be left.
@@ -162,6 +164,7 @@ class Parts:
         self.sources: dict[int, Source] = {}
         self._roots: dict[int, tuple[int, int] | None] = {}
         self._unreleased: set[int] = set()  # inboxes that did not answer at the start
+        self._unsearched: set[int] = set()  # and those that were too large to be searched in time
         self.queue: Queue = around.open_state(plan.state_directory, around.clock, around.announce)
         self.queue.say_when_used(around.inboxes.elsewhere)
         try:
@@ -264,11 +267,14 @@ class Parts:
         inboxes = self._around.inboxes
         for source in self.sources.values():
             inboxes.know(source.source_id, source.name)
+
+        def alive() -> None:
+            inboxes.beat()
+            self._around.starting()
+
         # All at once: each one that does not answer takes its time.
         asked = {
-            source.source_id: inboxes.begin(
-                source.source_id, partial(recover.bring_back, source, self._log, inboxes.beat)
-            )
+            source.source_id: inboxes.begin(source.source_id, partial(recover.bring_back, source, self._log, alive))
             for source in self.sources.values()
             if _may_be_touched(source)
         }
@@ -278,6 +284,8 @@ class Parts:
             except InboxSilent:
                 left[source_id] = Recovered(0, 0)
             self._roots[source_id] = left[source_id].root
+            if not left[source_id].is_searched:
+                self._unsearched.add(source_id)
         unavailable = {source_id for source_id, recovered in left.items() if recovered.root is None}
         recover.conclude(self.queue.deletions, unavailable, inboxes, self.sources)
         for source_id, recovered in left.items():
@@ -391,14 +399,16 @@ class Parts:
         if intake := self._intake_of(source_id):
             intake.mend_soon()
 
-    def _mend(self, source: Source) -> None:
-        """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""
+    def _mend(self, source: Source, only: set[bytes] | None) -> bool:
+        """An inbox has come back, or something lies aside in these directories: bring that back, and conclude what
+        waited for it. Whether all of it was searched."""
         if not _may_be_touched(source):
-            return
-        recover.mend(source, self.queue.deletions, self._log, self._around.inboxes)
+            return True
+        recovered = recover.mend(source, self.queue.deletions, self._log, self._around.inboxes, only)
         if source.source_id in self._unreleased:
             self._unreleased.discard(source.source_id)
             self._release_kept(source)
+        return recovered.is_searched
 
     def _release_kept(self, source: Source) -> None:
         leases.release_kept(self.queue.deletions, source, self.after_archive(source))
@@ -412,10 +422,11 @@ class Parts:
             self._around.random,
             self._log,
             self.dispatcher.arrived,
-            lambda: self._mend(source),
+            partial(self._mend, source),
             self._roots.get(source.source_id),
             self._around.inboxes,
             self.plan.sizes,
+            unsearched=source.source_id in self._unsearched,
         )
 
     def _source_ended(self, source: Source) -> None:

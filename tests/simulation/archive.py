@@ -120,9 +120,9 @@ class Shelf:
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         return Standing.APART
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         for key in sorted(self.objects):
-            if key.startswith(prefix) and (seen := self.head(key)) is not None:
+            if key.startswith(prefix) and key > after and (seen := self.head(key)) is not None:
                 yield replace(seen, version_id=None)
 
     def read(
@@ -204,9 +204,9 @@ class SimulatedStore:
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         return Standing.APART
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         self._call("listing", prefix)
-        for seen in list(self.shelf.listing(prefix)):
+        for seen in list(self.shelf.listing(prefix, after)):
             self._trouble("listing-broken-off")
             self.shelf.unseen.discard(seen.key)
             yield seen

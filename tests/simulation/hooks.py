@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from unittest.mock import patch
 
 from dicomwatchd import localfiles
+from dicomwatchd.archive.store import Standing
 from dicomwatchd.errors import Transient
 from dicomwatchd.intake import inbox as inboxes
 from dicomwatchd.intake import mounts, presence, scan, take
@@ -135,16 +136,32 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         file: LocalFile,
         proof_of_it: proof.DeletionProof,
         **rest: Any,
-    ) -> str | None:
-        before = folders.aim
+    ) -> proof.Deleting:
+        """As `delete_on_proof`; whenever it is at work, the simulation knows at which file."""
         path = Path(os.fsdecode(b"/".join((source.path, file.dir, file.name))))
-        folders.aim = (path, file.identity.inode)
+        inner = proof.delete_on_proof(opened, places, source, file, proof_of_it, **rest)
+
+        def at_it(step: Callable[[], Standing]) -> Standing:
+            before, folders.aim = folders.aim, (path, file.identity.inode)
+            try:
+                with at_work().deleting(proof_of_it):
+                    fate.at("delete", hot=True)
+                    return step()
+            finally:
+                folders.aim = before
+
         try:
-            with at_work().deleting(proof_of_it):
-                fate.at("delete", hot=True)
-                return proof.delete_on_proof(opened, places, source, file, proof_of_it, **rest)
-        finally:
-            folders.aim = before
+            stands = at_it(inner.__next__)
+            try:
+                yield stands
+            except BaseException as error:  # noqa: BLE001  handed on to the deletion
+                thrown = error
+                at_it(lambda: inner.throw(thrown))
+            else:
+                at_it(inner.__next__)
+        except StopIteration as end:
+            return cast("str | None", end.value)
+        raise AssertionError("a deletion has stopped twice")
 
     def sorted_look(directory_fd: int, parent: bytes, globs: Globs, *more: Any) -> Listing:
         found = real_look(directory_fd, parent, globs, *more)
