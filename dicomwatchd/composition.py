@@ -22,6 +22,7 @@ from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, Fatal, InboxSilent, NotInitialised
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.sizes import SIZES, Sizes
 from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
@@ -65,6 +66,7 @@ class Plan:
     forbidden: tuple[Path, ...] = ()
     #: An inbox that has shown no sign of life for so long is left alone until it does.
     answer_seconds: float = 30.0
+    sizes: Sizes = SIZES
 
     def inbox(self, name: str) -> InboxPlan | None:
         return next((inbox for inbox in self.inboxes if inbox.name == name), None)
@@ -82,6 +84,7 @@ def plan_of(config: Config) -> Plan:
         inboxes,
         forbidden=tuple(leading[folder].real for folder in folders),
         answer_seconds=config.inbox_answer_seconds,
+        sizes=Sizes(config.max_file_bytes, takes_sparse=config.sparse_files == "take"),
     )
 
 
@@ -403,6 +406,7 @@ class Parts:
             lambda: self._mend(source),
             self._roots.get(source.source_id),
             self._around.inboxes,
+            self.plan.sizes,
         )
 
     def _source_ended(self, source: Source) -> None:

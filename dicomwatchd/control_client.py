@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ class ControlClient:
         with self._connected() as connection:
             connection.settimeout(answer_seconds)
             try:
-                connection.sendall(json.dumps({"command": command, **arguments}).encode("ascii") + b"\n")
+                with suppress(BrokenPipeError):  # who is turned away is told why, and then nothing is read of him
+                    connection.sendall(json.dumps({"command": command, **arguments}).encode("ascii") + b"\n")
                 with connection.makefile("rb") as lines:
                     while True:
                         reply = _parsed(lines.readline(_LINE_LIMIT_BYTES))

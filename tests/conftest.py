@@ -21,6 +21,9 @@ from tests.servers.__main__ import assignments
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.servers.tls import Certificate, make_certificate
+from tests.side_by_side import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+
+__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
 
 _skipped: list[tuple[str, str]] = []
 """Test (or file) and reason, in the order of the run."""

@@ -24,6 +24,7 @@ from dicomwatchd.intake.own_trees import OwnTrees, arrivals
 from dicomwatchd.intake.presence import Presence
 from dicomwatchd.intake.scan import Globs, Listing, join, look, walk
 from dicomwatchd.intake.settle import Settling
+from dicomwatchd.intake.sizes import SIZES, SPARSE, TOO_LARGE, Sizes
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Folder, Gone, take
 from dicomwatchd.intake.unreadable import (
     NOT_TO_BE_LISTED,
@@ -42,7 +43,7 @@ from dicomwatchd.telemetry.fields import error_fields
 
 BATCH = 200
 #: Codes of what is in quarantine and tried again at each look, although the file is what it was.
-AGAIN = (NO_ACCESS, OLD_FAULT, UNREADABLE)
+AGAIN = (NO_ACCESS, OLD_FAULT, UNREADABLE, TOO_LARGE, SPARSE)
 #: How long a file beside a study's own that will not settle can hold the study up.
 HOLD_SECONDS = 600.0
 #: Files that are remembered as unreadable.
@@ -85,12 +86,14 @@ class InboxIntake:
         mend: Callable[[], None] = lambda: None,
         mended_root: tuple[int, int] | None = None,
         inboxes: Inboxes | None = None,
+        sizes: Sizes = SIZES,
     ) -> None:
         """``mend`` puts back what lies aside in the inbox; it is called when the inbox comes back, or another folder
         stands in its place, before anything is looked at; ``mended_root`` is the folder that needs it no more, as
         (device, inode)."""
         self.source = source
         self._settings = settings
+        self._sizes = sizes
         self._arrivals = arrivals
         self._clock = clock
         self._random = random
@@ -483,7 +486,7 @@ class InboxIntake:
     def _read(self, folder: Folder, name: bytes, found: str) -> Arrival | None:
         """What the file is; None if it has to be looked at again."""
         try:
-            return take(folder, name, identity_of(found), self._knows, self._log, self._beat)
+            return take(folder, name, identity_of(found), self._knows, self._log, self._beat, self._sizes)
         except WriterPresent:
             self._settling.wait((folder.relative, name), found, monotonic=self._clock.monotonic())
         except SourceChanged:

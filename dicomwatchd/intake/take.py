@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
 from dicomwatchd.intake.header import Dicomdir, read_header
+from dicomwatchd.intake.sizes import SIZES, Sizes
 from dicomwatchd.intake.unreadable import NOT_TO_BE_READ
 from dicomwatchd.localfiles import (
     KeptOpen,
@@ -56,6 +57,7 @@ def take(
     knows_series: Callable[[Uid, Uid], bool],
     log: Log,
     alive: Callable[[], None] = lambda: None,
+    sizes: Sizes = SIZES,
 ) -> Arrival:
     """What the file ``name`` in a folder is, seen as ``found`` a moment ago: an instance of a study, a DICOMDIR, or
     something for quarantine. ``knows_series`` (study, series) says whose attributes are not needed.
@@ -66,6 +68,7 @@ def take(
         with regular_file(folder.fd(), name) as fd:
             if identity(fd) != found:
                 raise SourceChanged("the file has changed since it was seen")
+            sizes.require(fd)
             with read_lease(fd):
                 header = read_header(fd, found.size_bytes, alive=alive)
         if isinstance(header, Dicomdir):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,9 +168,15 @@ def test_a_line_without_end(server: Server) -> None:
 
 
 def test_many_clients_that_say_nothing(server: Server) -> None:
+    """Who comes when all places are taken is told so; when some have gone, others are answered."""
     idle = [socket.socket(socket.AF_UNIX) for _ in range(200)]
     for client in idle:
         client.connect(str(server.path))
-    assert server.is_well()
+    (answer,) = server.ask()
+    assert json.loads(answer)["error"]["code"] == "too-many-connections"
     for client in idle:
         client.close()
+    deadline = time.monotonic() + 10
+    while b"too-many-connections" in b"".join(server.ask()):
+        assert time.monotonic() < deadline
+    assert server.is_well()

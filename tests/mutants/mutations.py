@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
+from tests.mutants.limits import LIMITS
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -1177,6 +1178,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
+    *(Mutation(*row) for row in LIMITS),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
         Mutation(f"aside: {name}", file, old, new, ASIDES)

@@ -1,5 +1,5 @@
-"""Runs mutants: a process that has loaded everything foreign forks once for each, and the child runs the tests. As many
-children as there are processors.
+"""Runs mutants: a process that has loaded everything foreign forks once for each, and the child runs the tests, on
+files in memory. As many children as there are processors, and one alone where other tests run beside this one.
 
 python -m tests.mutants.run [WORD ...]     those whose names hold one of the words, with what the tests say
 python -m tests.mutants.run --json         all, as JSON: name to whether it was killed
@@ -13,6 +13,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -22,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tests.mutants.mutations import MUTATIONS, Mutation
+from tests.side_by_side import worker
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "dicomwatchd"
@@ -37,6 +39,7 @@ _FOREIGN = (
     "watchdog",
     "yaml",
 )
+_ROOM_BYTES = 1 << 30
 _SECONDS_EACH = 120.0
 #: Of one test with a mutant; one that never ends has noticed it.
 _TEST_SECONDS = 20
@@ -87,19 +90,26 @@ def run(mutations: Iterable[Mutation]) -> list[Verdict]:
     tests = tuple(dict.fromkeys(t for m, _ in sources for t in m.tests))
     healthy = Mutation("healthy", "errors.py", "", "", tests)
     text = (PACKAGE / healthy.file).read_text(encoding="utf-8")
-    found = _Child(healthy, text, _HEALTHY_SECONDS, _HEALTHY_TEST_SECONDS).verdict()
-    if found.status != 0:
-        raise AssertionError("the tests fail without any mutation:\n" + found.output)
-    at_once = os.cpu_count() or 1
-    verdicts: list[Verdict] = []
-    running: list[_Child] = []
-    for mutation, source in sources:
-        if len(running) >= at_once:
-            verdicts.append(_first_to_end(running))
-        running.append(_Child(mutation, source, _SECONDS_EACH, _TEST_SECONDS))
-    verdicts += [child.verdict() for child in running]
+    at_once = 1 if worker()[1] > 1 else os.cpu_count() or 1
+    with tempfile.TemporaryDirectory(prefix="dicomwatchd-mutants.", dir=_memory()) as scratch:
+        found = _Child(healthy, text, _HEALTHY_SECONDS, _HEALTHY_TEST_SECONDS, scratch).verdict()
+        if found.status != 0:
+            raise AssertionError("the tests fail without any mutation:\n" + found.output)
+        verdicts: list[Verdict] = []
+        running: list[_Child] = []
+        for mutation, source in sources:
+            if len(running) >= at_once:
+                verdicts.append(_first_to_end(running))
+            running.append(_Child(mutation, source, _SECONDS_EACH, _TEST_SECONDS, scratch))
+        verdicts += [child.verdict() for child in running]
     of_mutation = {verdict.mutation.name: verdict for verdict in verdicts}
     return [of_mutation[mutation.name] for mutation, _ in sources]
+
+
+def _memory() -> str | None:
+    """A folder that waits for no disk, where there is one with room."""
+    memory = "/dev/shm"
+    return memory if os.path.isdir(memory) and shutil.disk_usage(memory).free > _ROOM_BYTES else None
 
 
 def _first_to_end(running: list[_Child]) -> Verdict:
@@ -115,14 +125,15 @@ def _first_to_end(running: list[_Child]) -> Verdict:
 class _Child:
     """A process that runs one mutation's tests."""
 
-    def __init__(self, mutation: Mutation, source: str, seconds: float, test_seconds: int) -> None:
+    def __init__(self, mutation: Mutation, source: str, seconds: float, test_seconds: int, scratch: str) -> None:
         self._mutation, self._begun = mutation, time.monotonic()
+        self._files = tempfile.mkdtemp(dir=scratch)
         self._end = self._begun + seconds
         self._status: int | None = None
         self._output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  see verdict
         self._pid = os.fork()
         if self._pid == 0:
-            os._exit(_child(mutation, source, self._output.fileno(), test_seconds))
+            os._exit(_child(mutation, source, self._output.fileno(), test_seconds, self._files))
 
     def has_ended(self) -> bool:
         """By itself, or because its time is over."""
@@ -141,12 +152,13 @@ class _Child:
         while not self.has_ended():
             time.sleep(0.01)
         assert self._status is not None
+        shutil.rmtree(self._files, ignore_errors=True)
         with self._output:
             self._output.seek(0)
             return Verdict(self._mutation, self._status, time.monotonic() - self._begun, self._output.read())
 
 
-def _child(mutation: Mutation, source: str, output: int, test_seconds: int) -> int:
+def _child(mutation: Mutation, source: str, output: int, test_seconds: int, files: str) -> int:
     try:
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -157,9 +169,8 @@ def _child(mutation: Mutation, source: str, output: int, test_seconds: int) -> i
         import pytest
 
         tests = [test for test in mutation.tests if (ROOT / test.partition("::")[0]).exists()]
-        status = int(
-            pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", f"--timeout={test_seconds}", *tests])
-        )
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", f"--timeout={test_seconds}"]
+        status = int(pytest.main([*options, f"--basetemp={files}/files", *tests]))
         sys.stdout.flush()  # os._exit does not, and what the tests say is the verdict
         sys.stderr.flush()
         return status

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.side_by_side import worker
+
 MARKER: Final = ".dicomwatchd-test-server"
 """Lies in every directory that a test server made for itself; a directory without it is never removed."""
 
@@ -32,10 +34,11 @@ def free_port() -> int:
     """A loopback TCP port that nobody listens on, never the same twice in this process.
 
     Taken from below the range of outgoing connections, so that no client's socket sits on it when its server
-    comes back after a simulated outage.
+    comes back after a simulated outage; and from this worker's share of it, for the same reason.
     """
+    number, of = worker()
     for _ in range(1000):
-        port = random.randrange(20000, 32000)
+        port = random.randrange(20000 + number, 32000, of)
         if port in _handed_out:
             continue
         with socket.socket() as probe:

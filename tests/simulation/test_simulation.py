@@ -29,8 +29,10 @@ from tests.simulation.chance import Trace, Violation
 from tests.simulation.run import Result, simulate
 
 ROOT = Path(__file__).parents[2]
-SEEDS = range(2000)
-MORE_SEEDS = range(2000, 30_000)
+SEEDS = 2000
+MORE_SEEDS = 28_000
+#: Of each of the two, so that several processors have something to do.
+PARTS = 8
 
 
 def run_all(seeds: range, name: str) -> None:
@@ -71,14 +73,16 @@ def run_all(seeds: range, name: str) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_seeds() -> None:
-    run_all(SEEDS, "simulation")
+@pytest.mark.parametrize("number", range(PARTS))
+def test_seeds(number: int) -> None:
+    run_all(range(SEEDS)[number::PARTS], f"simulation-{number}")
 
 
 @pytest.mark.long
 @pytest.mark.timeout(7200)
-def test_more_seeds() -> None:
-    run_all(MORE_SEEDS, "simulation-long")
+@pytest.mark.parametrize("number", range(PARTS))
+def test_more_seeds(number: int) -> None:
+    run_all(range(SEEDS, SEEDS + MORE_SEEDS)[number::PARTS], f"simulation-long-{number}")
 
 
 # -- a seed is a whole story ----------------------------------------------------------------------------------------

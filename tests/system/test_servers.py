@@ -342,10 +342,18 @@ def test_a_systemd_lab_whose_preparation_fails_is_taken_down(short_directory: Pa
 
 
 @pytest.mark.parametrize(
-    ("settings", "code"), [({}, 0), ({"CI": ""}, 0), ({"CI": "true"}, 1), ({"DICOMWATCHD_TEST_NO_SKIP": "1"}, 1)]
+    ("settings", "code", "beside"),
+    [
+        ({}, 0, "-n0"),
+        ({"CI": ""}, 0, "-n0"),
+        ({"CI": "true"}, 1, "-n0"),
+        ({"DICOMWATCHD_TEST_NO_SKIP": "1"}, 1, "-n0"),
+        ({}, 0, "-n2"),
+        ({"CI": "true"}, 1, "-n2"),
+    ],
 )
 def test_a_skip_is_named_and_fails_the_run_where_none_is_allowed(
-    tmp_path: Path, settings: dict[str, str], code: int
+    tmp_path: Path, settings: dict[str, str], code: int, beside: str
 ) -> None:
     (tmp_path / "test_sample.py").write_text(
         "import pytest\n"
@@ -354,10 +362,14 @@ def test_a_skip_is_named_and_fails_the_run_where_none_is_allowed(
         "@pytest.mark.xfail\n"
         "def test_known_to_fail(): assert False\n"
     )
-    inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "DICOMWATCHD_TEST_NO_SKIP")}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("CI", "DICOMWATCHD_TEST_NO_SKIP") and not name.startswith("PYTEST_")
+    }
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider", "-p", "tests.conftest"]
     done = subprocess.run(
-        [*command, "--rootdir", str(tmp_path), str(tmp_path)],
+        [*command, beside, "--rootdir", str(tmp_path), str(tmp_path)],
         cwd=PROJECT,
         env=inherited | settings,
         capture_output=True,
