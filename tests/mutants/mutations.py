@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.cloud import CLOUD
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.inboxes import INBOXES
@@ -1174,6 +1175,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
         )
     ),
+    *(Mutation(*row) for row in CLOUD),
     *(Mutation(*row) for row in COMPOSITION),
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in INBOXES),

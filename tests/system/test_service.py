@@ -62,12 +62,12 @@ def wheels() -> Iterator[Path]:
             pytest.skip("no Python >= 3.11 outside of home folders; scripts/setup-test-machine installs Debian's")
         subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
         pip = [f"{folder}/venv/bin/python", "-m", "pip"]
-        # What is built here of what has no wheel needs what builds it, and is not to be fetched from elsewhere.
-        lists = [ROOT / "requirements" / f"{name}.txt" for name in ("build", "runtime")]
-        for name, action in ((lists[0], ["install"]), (lists[0], ["download", "-d"]), (lists[1], ["download", "-d"])):
-            target = [folder / "wheels"] if "-d" in action else []
-            command = [*pip, *action, *target, "-q", "--no-deps", "--no-build-isolation", "-r", name]
-            done = subprocess.run(command, capture_output=True, text=True)
+        lists = [f"--requirement={ROOT}/requirements/{name}.txt" for name in ("build", "runtime")]
+        # What has no wheel is built to be looked at, by what the first list holds and by nothing fetched for it.
+        for action in (["install", lists[0]], ["download", f"--dest={folder}/wheels", *lists]):
+            done = subprocess.run(
+                [*pip, *action, "-q", "--no-deps", "--no-build-isolation"], capture_output=True, text=True
+            )
             assert done.returncode == 0, done.stderr[-3000:]
         yield folder / "wheels"
 

@@ -87,7 +87,9 @@ def test_what_is_tested_is_what_is_installed() -> None:
     for name in ("dev", "bench"):
         found = {package: list(map(str, entries)) for package, entries in listed(name).items()}
         assert {package: found.get(package) for package in runtime} == runtime, name
-    here = {canonicalize_name(found.name): found.version for found in importlib.metadata.distributions()}
+    here: dict[str, str] = {
+        canonicalize_name(found.name): found.version for found in importlib.metadata.distributions()
+    }
     other = [
         f"{entry}: {here[name]} is here"
         for name, entries in listed("dev").items()
@@ -150,6 +152,7 @@ def test_no_script_installs_by_name(script: str) -> None:
         assert "--no-deps" in line and "--no-build-isolation" in line, line
 
 
+@pytest.mark.long  # the tool and its schema are 33 packages from the index, for a document nobody else here reads
 def test_the_bill_of_materials_is_the_list(tmp_path: Path) -> None:
     """The script has it checked against CycloneDX's schema."""
     file = tmp_path / "sbom.json"
