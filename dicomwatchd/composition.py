@@ -36,7 +36,8 @@ from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Clock, Log, Sign, unwatched
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import LEFT, Source, Transition
-from dicomwatchd.uploads import UploadDesk
+from dicomwatchd.uploads.desk import UploadDesk
+from dicomwatchd.uploads.handed import HandedFolders
 
 INIT = "dicomwatchctl archive init"
 ACTIVE_SHIPMENTS = 8
@@ -145,6 +146,8 @@ class Surroundings:
     open_state: Callable[[Path, Clock, Callable[[Transition], None]], Queue] = open_queue
     #: Who may touch the inboxes' folders without anybody's waiting for one that does not answer.
     inboxes: Inboxes = field(default_factory=AlwaysAnswering)
+    #: The folders that were handed in, which stay open over a reload.
+    handed: HandedFolders = field(default_factory=HandedFolders)
 
 
 class Parts:
@@ -228,6 +231,7 @@ class Parts:
             around.clock,
             self._source_ended,
             self.expiring.stops_deleting,
+            around.handed,
         )
         if not archive.store.capabilities.creates_only:
             self._log.warning(
@@ -254,6 +258,8 @@ class Parts:
             self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox.path), "inbox") for inbox in self.plan.inboxes
         ]
         self.sources = {source.source_id: source for source in self.queue.arrivals.sources()}
+        for upload in self.queue.uploads.open():
+            self.sources[upload.source.source_id] = self._around.handed.attached(upload).source
         inboxes = self._around.inboxes
         for source in self.sources.values():
             inboxes.know(source.source_id, source.name)
@@ -272,7 +278,7 @@ class Parts:
                 left[source_id] = Recovered(0, 0)
             self._roots[source_id] = left[source_id].root
         unavailable = {source_id for source_id, recovered in left.items() if recovered.root is None}
-        recover.conclude(self.queue.deletions, unavailable, inboxes)
+        recover.conclude(self.queue.deletions, unavailable, inboxes, self.sources)
         self._dismiss({source_id for source_id, recovered in left.items() if recovered.is_through}, unavailable)
         self.queue.shipments.recover()
         retried = self.queue.upgrade.taken_over_by(__version__)

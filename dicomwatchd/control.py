@@ -16,11 +16,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dicomwatchd.control_peer import BadRequest, Descriptors, Request
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.ports import Log
 from dicomwatchd.telemetry.fields import error_fields
@@ -56,10 +57,6 @@ class Limits:
 
 
 LIMITS = Limits()
-
-
-class BadRequest(DicomwatchdError):
-    code = "bad-request"
 
 
 class _Crowded(DicomwatchdError):
@@ -187,8 +184,9 @@ def _user_of(connection: socket.socket) -> int:
 class _Lines:
     """The lines that come on a connection, each within its time and its length."""
 
-    def __init__(self, connection: socket.socket, limits: Limits) -> None:
+    def __init__(self, connection: socket.socket, limits: Limits, descriptors: Descriptors) -> None:
         self._connection = connection
+        self._descriptors = descriptors
         self._limits = limits
         self._held = bytearray()
 
@@ -202,7 +200,7 @@ class _Lines:
                 raise BadRequest(f"a request has at most {self._limits.line_bytes} bytes")
             # Not for each piece: a byte at a time would hold the connection for ever.
             self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
-            piece = self._connection.recv(_PIECE_BYTES)
+            piece = self._descriptors.receive(_PIECE_BYTES)
             if not piece:
                 end = len(self._held)
                 break
@@ -215,17 +213,19 @@ class _Lines:
 def _handler(commands: Mapping[str, Command], log: Log, limits: Limits) -> type[socketserver.BaseRequestHandler]:
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            lines = _Lines(self.request, limits)
-            with suppress(_Unread, OSError):
+            self._descriptors = Descriptors(self.request)
+            lines = _Lines(self.request, limits, self._descriptors)
+            with suppress(_Unread, OSError), closing(self._descriptors):
                 try:
                     while line := lines.next():
                         self._answer(line)
+                        self._descriptors.close()
                 except BadRequest as error:
                     self._send(_refusal(error))
 
         def _answer(self, line: bytes) -> None:
             try:
-                request = _parsed(line)
+                request = Request(_parsed(line), self.request, self._descriptors)
                 command = commands.get(request.get("command", ""))
                 if command is None:
                     raise BadRequest("no such command")

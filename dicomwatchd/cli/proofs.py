@@ -61,6 +61,7 @@ def prove(
                 ("Outcome", f"{file['outcome']}{' at ' + file['ended_at'] if file['ended_at'] else ''}"),
                 ("Because", file["why"]),
                 ("Authorised", f"{file['authorised_at']}, audit entry {file['sequence']}"),
+                ("Asked for by", _asker(proof)),
                 ("SHA-256", proof["sha256"]),
                 ("Size", f"{proof['size_bytes']} bytes"),
                 ("Bundle", _within(proof)),
@@ -80,6 +81,14 @@ def prove(
     _say_archived(archived)
     _say_published(published)
     return code
+
+
+def _asker(proof: dict[str, Any]) -> str | None:
+    """Whose upload it was, if it was one's."""
+    found = proof.get("asked_by")
+    if not isinstance(found, dict):
+        return None
+    return f"user {found.get('uid')} {output.clean(found.get('login'))}".rstrip()
 
 
 def _within(proof: dict[str, Any]) -> str | None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import InboxSilent
 from dicomwatchd.intake.scan import MAX_DEPTH
-from dicomwatchd.localfiles import directory, make_directories, open_root
+from dicomwatchd.localfiles import directory, make_directories
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline import private
 from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, name_before, put_back
@@ -46,7 +47,7 @@ def bring_back(source: Source, log: Log, alive: Callable[[], None] = lambda: Non
     is called before each folder.
     """
     try:
-        root_fd = open_root(source.path)
+        root_fd = source.open()
     except OSError as error:
         log.warning("recover-away", "the inbox cannot be opened", inbox=source.name, errno=error.errno)
         return Recovered(0, 0)
@@ -66,11 +67,16 @@ def bring_back(source: Source, log: Log, alive: Callable[[], None] = lambda: Non
     return Recovered(search.restored, search.left, search.owned, (found.st_dev, found.st_ino))
 
 
-def conclude(deletions: Deletions, unavailable: set[int], inboxes: Inboxes | None = None) -> list[PendingDeletion]:
+def conclude(
+    deletions: Deletions,
+    unavailable: set[int],
+    inboxes: Inboxes | None = None,
+    sources: Mapping[int, Source] = MappingProxyType({}),
+) -> list[PendingDeletion]:
     """After `bring_back`: write down how each authorised deletion ended that a crash has left open. Those of sources
     that cannot be opened, or do not answer, are returned: they wait for their inbox."""
     pending = deletions.asides()
-    left = conclude_these(deletions, [one for one in pending if one.source_id not in unavailable], inboxes)
+    left = conclude_these(deletions, [one for one in pending if one.source_id not in unavailable], inboxes, sources)
     return [*left, *(one for one in pending if one.source_id in unavailable)]
 
 
@@ -80,23 +86,27 @@ def mend(source: Source, deletions: Deletions, log: Log, inboxes: Inboxes | None
     inboxes = inboxes or AlwaysAnswering()
     recovered = bring_back(source, log, inboxes.beat)
     if recovered.root is not None:
-        conclude_these(deletions, deletions.asides(unclaimed_of=source.source_id))
+        pending = deletions.asides(unclaimed_of=source.source_id)
+        conclude_these(deletions, pending, sources={source.source_id: source})
     return recovered
 
 
 def conclude_these(
-    deletions: Deletions, pending: Iterable[PendingDeletion], inboxes: Inboxes | None = None
+    deletions: Deletions,
+    pending: Iterable[PendingDeletion],
+    inboxes: Inboxes | None = None,
+    sources: Mapping[int, Source] = MappingProxyType({}),
 ) -> list[PendingDeletion]:
-    """Write down how these ended. Those whose folder cannot be looked at stay open; of them, those of inboxes that do
-    not answer are returned: nobody can tell yet."""
+    """Write down how these ended; ``sources`` are those that are known, by their ids. Those whose folder cannot be
+    looked at stay open; of them, those of inboxes that do not answer are returned: nobody can tell yet."""
     inboxes = inboxes or AlwaysAnswering()
     left: list[PendingDeletion] = []
-    places: dict[tuple[int, bytes, bytes], list[PendingDeletion]] = {}
+    places: dict[tuple[Source, bytes], list[PendingDeletion]] = {}
     for one in pending:
-        places.setdefault((one.source_id, one.source_path, one.dir), []).append(one)
-    for (source_id, root, parent), these in places.items():
+        places.setdefault((sources.get(one.source_id, one.source), one.dir), []).append(one)
+    for (source, parent), these in places.items():
         try:
-            place = inboxes.call(source_id, partial(_look, root, parent, inboxes.beat))
+            place = inboxes.call(source.source_id, partial(_look, source, parent, inboxes.beat))
         except InboxSilent:
             left += these
             continue
@@ -104,9 +114,10 @@ def conclude_these(
             continue
         for one in these:
             deletions.concluded(one, *_ending(one, place))
-    for source_id, root in dict.fromkeys((source_id, root) for source_id, root, _ in places):
+    for source in dict.fromkeys(source for source, _ in places):
         with suppress(InboxSilent):
-            inboxes.call(source_id, partial(tidy, root, {d for _, other, d in places if other == root}, inboxes.beat))
+            directories = {d for other, d in places if other == source}
+            inboxes.call(source.source_id, partial(tidy, source, directories, inboxes.beat))
     return left
 
 
@@ -120,10 +131,10 @@ class _Place:
     aside: dict[int, FileIdentity]
 
 
-def _look(root: bytes, parent: bytes, alive: Callable[[], None]) -> _Place | None:
+def _look(source: Source, parent: bytes, alive: Callable[[], None]) -> _Place | None:
     """None where it cannot be looked at."""
     try:
-        root_fd = open_root(root)
+        root_fd = source.open()
     except OSError:
         return None
     try:

@@ -16,7 +16,7 @@ from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
 from dicomwatchd.queue.remounts import Remounts
-from dicomwatchd.queue.rows import EXPIRING, NO_LEASE, OWN_OBJECT, Claim, LocalFile, identity_text, local_file
+from dicomwatchd.queue.rows import EXPIRING, NO_LEASE, OWN_OBJECT, Claim, LocalFile, Source, identity_text, local_file
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import require_claim
 
@@ -25,11 +25,12 @@ _AT_ONCE = 5000
 
 @dataclass(frozen=True, slots=True)
 class PendingDeletion:
-    """A file whose deletion was authorised and of which it is not yet known how that ended."""
+    """A file whose deletion was authorised and of which it is not yet known how that ended. ``source`` is what the
+    state knows of its folder; one that was handed in nobody can open by that alone."""
 
     file_id: int
     source_id: int
-    source_path: bytes
+    source: Source
     dir: bytes
     name: bytes
     identity: str
@@ -160,11 +161,14 @@ class Deletions:
             values.append(unclaimed_of)
         with self._database.read() as db:
             rows = db.execute(
-                f"SELECT f.*, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = 'aside'{which}",
+                "SELECT f.*, s.path, s.kind, s.name AS inbox, s.delete_local FROM files f"
+                f" JOIN sources s USING (source_id) WHERE f.state = 'aside'{which}",
                 values,
             ).fetchall()
         return [
-            PendingDeletion(r["file_id"], r["source_id"], r["path"], r["dir"], r["name"], r["identity"], r["study_uid"])
+            PendingDeletion(
+                r["file_id"], r["source_id"], _source(r), r["dir"], r["name"], r["identity"], r["study_uid"]
+            )
             for r in rows
         ]
 
@@ -200,6 +204,10 @@ class Deletions:
         with self._database.write() as db:
             require_claim(db, claim)
             yield db
+
+
+def _source(row: sqlite3.Row) -> Source:
+    return Source(row["source_id"], row["inbox"], row["path"], row["kind"], bool(row["delete_local"]))
 
 
 def upload_deleted(db: sqlite3.Connection, source_id: int, directory: bytes, name: bytes) -> None:

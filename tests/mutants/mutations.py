@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tests.mutants.cloud import CLOUD
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
+from tests.mutants.handed import HANDED_IN
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.limits import LIMITS
 from tests.mutants.uploads import UPLOADS
@@ -220,7 +221,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "deletion: a place that was tidied away is made anew",
         "pipeline/aside.py",
-        "            places.give_up(root, parent)\n",
+        "            places.give_up(source, parent)\n",
         "",
         RACES,
     ),
@@ -235,14 +236,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "purge: on record",
         "pipeline/purge.py",
-        "    authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])",
+        "    authorised = deletions.authorise(claim, on_record)",
         "    authorised = {file.file_id for file, _ in proofs}",
         PURGE,
     ),
     Mutation(
         "purge: on record before the first is touched",
         "pipeline/purge.py",
-        "    authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])\n"
+        "    authorised = deletions.authorise(claim, on_record)\n"
         "    proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]\n",
         "    run = lambda f, x, run=run: [*run(f, x), deletions.authorise(claim, [(g, p.for_audit()) for g, p in"
         " proofs])][:-1]\n",
@@ -1172,12 +1173,13 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             ("a released archive is marked", "archive/directory.py", "            self._mark(root_fd)\n", ""),
             ("a state is marked", "queue/schema.py", "        _mark(state_directory)\n", ""),
-            ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
+            ("upload", "uploads/reception.py", "markers.sign_in(again) is not None or ", ""),
         )
     ),
     *(Mutation(*row) for row in CLOUD),
     *(Mutation(*row) for row in COMPOSITION),
     *(Mutation(*row) for row in FAIRNESS),
+    *(Mutation(*row) for row in HANDED_IN),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
     *(Mutation(*row) for row in LIMITS),
@@ -1230,8 +1232,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "closed once",
                 "pipeline/aside.py",
-                "            place_fd = open_root(root)\n            stack",
-                "            os.close(place_fd)\n            place_fd = open_root(root)\n            stack",
+                "            place_fd = source.open()\n            stack",
+                "            os.close(place_fd)\n            place_fd = source.open()\n            stack",
             ),
         )
     ),

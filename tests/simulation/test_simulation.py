@@ -13,17 +13,16 @@ from typing import Any, cast
 
 import pytest
 
-from dicomwatchd import uploads
 from dicomwatchd.archive import evidence
 from dicomwatchd.archive.store import ObjectStore, Receipt
-from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.mounts import Mounts
 from dicomwatchd.pipeline import backoff, proof, stages
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.deletions import Deletions
-from dicomwatchd.queue.rows import Claim, Proven, Source
+from dicomwatchd.queue.rows import Claim, Proven
 from dicomwatchd.queue.shipments import Shipments
-from dicomwatchd.uploads import UploadDesk
+from dicomwatchd.uploads import handed, job
+from dicomwatchd.uploads.desk import UploadDesk
 from tests.faults.figures import Figures
 from tests.simulation.chance import Trace, Violation
 from tests.simulation.run import Result, simulate
@@ -193,18 +192,13 @@ def _evidence_of_any_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _any_folder_under_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that stands where another one was handed in counts as that one."""
-    real = InboxIntake.__init__
-
-    def made(intake: InboxIntake, source: Source, settings: IntakeSettings, *rest: Any) -> None:
-        real(intake, source, replace(settings, only_root=None), *rest)
-
-    monkeypatch.setattr(InboxIntake, "__init__", made)
+    """A folder that stands where another one was handed in counts as that one after a restart."""
+    monkeypatch.setattr(handed, "_if_same", lambda fd, _root: fd)
 
 
 def _no_end_for_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that vanished is waited for."""
-    monkeypatch.setattr(uploads, "GONE_SECONDS", float("inf"))
+    monkeypatch.setattr(job, "GONE_SECONDS", float("inf"))
 
 
 def _cancelled_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:

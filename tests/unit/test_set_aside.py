@@ -239,7 +239,7 @@ def test_what_somebody_is_at_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "A").mkdir()
     (tmp_path / "A" / "IM1").write_bytes(b"x")
     root_fd = open_root(os.fsencode(tmp_path))
-    with Places() as places, directory(root_fd, b"A") as fd, set_aside(places, os.fsencode(tmp_path), b"A", b"IM1", fd):
+    with Places() as places, directory(root_fd, b"A") as fd, set_aside(places, source_of(tmp_path), b"A", b"IM1", fd):
         found = bring_back(source_of(tmp_path), Log())
         assert (found.restored, found.left, found.owned) == (0, 0, 1) and not found.is_through
         assert len(left_aside(tmp_path)) == 1
@@ -401,7 +401,7 @@ def test_no_descriptor_is_closed_twice(tmp_path: Path, monkeypatch: pytest.Monke
 
     before = open_fds()
     monkeypatch.setattr(os, "close", close)
-    with pytest.raises(FileNotFoundError), _copy_place(os.fsencode(inbox), fd, b"IM1"):
+    with pytest.raises(FileNotFoundError), _copy_place(source_of(inbox), fd, b"IM1"):
         pass
     monkeypatch.undo()
     assert len(closed) == len(set(closed)) == 1 and open_fds() == before
@@ -414,9 +414,9 @@ def test_a_staging_leaves_no_descriptor_open(tmp_path: Path) -> None:
     before = open_fds()
     staging = Staging()
     fd = os.open(tmp_path / "A", os.O_RDONLY)
-    with Places(staging) as places, set_aside(places, os.fsencode(tmp_path), b"A", b"IM1", fd) as aside:
+    with Places(staging) as places, set_aside(places, source_of(tmp_path), b"A", b"IM1", fd) as aside:
         os.unlink(aside.name, dir_fd=aside.fd)
-        places.give_up(os.fsencode(tmp_path), b"A")
+        places.give_up(source_of(tmp_path), b"A")
     staging.close()
     os.close(fd)
     assert open_fds() == before
@@ -442,7 +442,7 @@ def test_what_is_written_late_is_saved_once_there_is_room(
 
     monkeypatch.setattr(aside_module, where, full)
     monkeypatch.setattr(aside_module, "_SAVE_PAUSE_SECONDS", 0.01)
-    assert aside_module.save(fd, "another digest", os.fsencode(tmp_path), directory_fd, b"IM1")
+    assert aside_module.save(fd, "another digest", source_of(tmp_path), directory_fd, b"IM1")
     assert path.read_bytes() == b"written late" and len(tries) == 4
     assert [p.name for p in tmp_path.iterdir()] == ["IM1"]
     os.close(fd)
