@@ -14,7 +14,7 @@ from random import Random
 from typing import Any
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
-from dicomwatchd.archive import manifests
+from dicomwatchd.archive import lineage
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.store import ObjectStore
@@ -207,7 +207,7 @@ class Pieces:
         return {hashlib.sha256(data).hexdigest() for data in held}
 
     def manifest(self, study: str) -> Manifest:
-        found = manifests.latest(self.store, Uid(study))
+        found = lineage.current(self.store, Uid(study))
         assert found is not None
         return found
 

@@ -27,11 +27,13 @@ _KEY = re.compile(r"[A-Za-z0-9!_.*'()/-]{1,500}\Z")
 
 
 class ListedObject(NamedTuple):
-    """``full_key`` with the prefix of the archive; ``etag`` without quotes."""
+    """``full_key`` with the prefix of the archive; ``etag`` without quotes; ``modified_at`` in seconds since the
+    epoch."""
 
     full_key: str
     size_bytes: int
     etag: str | None
+    modified_at: float | None = None
 
 
 class ListedPage(NamedTuple):
@@ -217,13 +219,13 @@ class S3Bucket:
         last = ""
         while True:
             page = short(start, token) or self._page(start, token)
-            for full, size_bytes, etag in page.objects:
+            for full, size_bytes, etag, modified_at in page.objects:
                 if full <= last or not full.startswith(start):
                     raise Transient(
                         "ListObjectsV2 gave keys out of order", code="strange-answer", endpoint=self.endpoint
                     )
                 last = full
-                yield StoredObject(full.removeprefix(self.prefix), size_bytes, etag)
+                yield StoredObject(full.removeprefix(self.prefix), size_bytes, etag, modified_at=modified_at)
             token = page.token
             if not token:
                 return
@@ -233,7 +235,12 @@ class S3Bucket:
         with self.translated("ListObjectsV2"):
             page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
         found = [
-            ListedObject(item["Key"], item["Size"], item.get("ETag", "").strip('"') or None)
+            ListedObject(
+                item["Key"],
+                item["Size"],
+                item.get("ETag", "").strip('"') or None,
+                item["LastModified"].timestamp() if item.get("LastModified") else None,
+            )
             for item in page.get("Contents", [])
         ]
         return ListedPage(found, page.get("NextContinuationToken") if page.get("IsTruncated") else None)

@@ -14,6 +14,7 @@ from tests.mutants.fairness import FAIRNESS
 from tests.mutants.handed import HANDED_IN
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.limits import LIMITS
+from tests.mutants.lineage import LINEAGE
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -469,13 +470,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if recorded is None:",
         PURGE,
     ),
-    _stage(
-        "the archive's own manifest",
-        "    if current.archive_id != archive.archive_id:",
-        "    if False:",
-        EDGES,
-        "revision.py",
-    ),
     _stage("what is kept", "            if due_at is None or due_at > now():", "            if False:", PURGE),
     _stage("the rule of today", "    if rule.keep_seconds is None:\n        return None\n", "", EDGES),
     Mutation(
@@ -493,20 +487,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     Mutation(
-        "damaged manifest: one that the store refuses to give",
-        "archive/manifests.py",
-        "            if error.code != BAD:\n",
-        "            if False:\n",
-        DAMAGED,
-    ),
-    Mutation(
-        "damaged manifest: one that is listed and not there",
-        "archive/manifests.py",
-        '            if error.code == "no-such-object":\n                raise Transient("a manifest that',
-        '            if False:\n                raise Transient("a manifest that',
-        DAMAGED,
-    ),
-    Mutation(
         "damaged manifest: a newer program's",
         "archive/manifest.py",
         '                if _NEWER.match(raw["format"]):',
@@ -514,7 +494,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     _stage("what a damaged manifest listed", "        instances += again\n", "", DAMAGED, "revision.py"),
-    _stage("above a damaged manifest", "        above = max(above, newest.highest)\n", "", DAMAGED, "revision.py"),
     Mutation(
         "damaged manifest: an object that cannot be read back",
         "archive/salvage.py",
@@ -531,8 +510,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _stage(
         "what a lost manifest listed",
-        "if newest.damaged or above:",
-        "if newest.damaged:",
+        "if found.refused or above:",
+        "if found.refused:",
         DAMAGED,
         "revision.py",
     ),
@@ -1182,6 +1161,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in HANDED_IN),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
+    *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
