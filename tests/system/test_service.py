@@ -52,7 +52,7 @@ RestartSec=0.2
 
 @pytest.fixture(scope="module")
 def wheels() -> Iterator[Path]:
-    """Everything that scripts/install asks pip for, built for the Python that it will choose."""
+    """Every file that scripts/install asks pip for, for the Python that it will choose."""
     skip_unless_available("systemd")
     with tempfile.TemporaryDirectory(prefix="dicomwatchd-wheels.") as name:
         folder = Path(name)
@@ -60,11 +60,15 @@ def wheels() -> Iterator[Path]:
         python = subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout.strip()
         if not python:
             pytest.skip("no Python >= 3.11 outside of home folders; scripts/setup-test-machine installs Debian's")
-        copy_checkout(folder / "source")
         subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
-        pip = [f"{folder}/venv/bin/python", "-m", "pip", "wheel", "-q", "-w", f"{folder}/wheels"]
-        built = subprocess.run([*pip, f"{folder}/source[systemd]", "setuptools>=77"], capture_output=True, text=True)
-        assert built.returncode == 0, built.stderr[-3000:]
+        pip = [f"{folder}/venv/bin/python", "-m", "pip"]
+        lists = [f"--requirement={ROOT}/requirements/{name}.txt" for name in ("build", "runtime")]
+        # What has no wheel is built to be looked at, by what the first list holds and by nothing fetched for it.
+        for action in (["install", lists[0]], ["download", f"--dest={folder}/wheels", *lists]):
+            done = subprocess.run(
+                [*pip, *action, "-q", "--no-deps", "--no-build-isolation"], capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
         yield folder / "wheels"
 
 
