@@ -612,7 +612,12 @@ def test_a_stick_below_a_users_own_folder(
             "All 4 files are verified in the archive. The folder was left as it is; the local"
         )
         assert is_archived(service, made)
-        service.sh("umount", place)  # which is busy for as long as anybody has it open
+        wait_until_unmounted(service, place)
+
+
+def wait_until_unmounted(lab: SystemdLab, place: str) -> None:
+    """Busy for as long as anybody has it open, which ends a moment after the upload."""
+    wait_for(lambda: lab.sh("umount", place, check=False).returncode == 0, 10, "the medium's release")
 
 
 def test_a_folder_below_a_home_stays_open_over_a_restart(
