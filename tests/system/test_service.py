@@ -626,7 +626,7 @@ def test_a_folder_below_a_home_stays_open_over_a_restart(
     """By systemd's store of descriptors: nothing else leads there."""
     made = export(service, "/home/anna/export4", 26)
     # Held open, so that the upload does not come to its end before the restart.
-    service.sh("sh", "-c", "sleep 60 >>/home/anna/export4/busy & echo $! >/run/busy.pid")
+    service.sh("sh", "-c", "sleep 60 >>/home/anna/export4/busy 2>/dev/null </dev/null & echo $! >/run/busy.pid")
     service.sh("sh", "-c", "head -c 200 /dev/zero >>/home/anna/export4/busy; chmod 0644 /home/anna/export4/busy")
     service.sh("chown", "anna", "/home/anna/export4/busy")
     before = int(show(service, "NFileDescriptorStore") or 0)
