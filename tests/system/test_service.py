@@ -616,7 +616,12 @@ def test_a_stick_below_a_users_own_folder(
             "All 4 files are verified in the archive. The folder was left as it is; the local"
         )
         assert is_archived(service, made)
-        service.sh("umount", place)  # which is busy for as long as anybody has it open
+        wait_until_unmounted(service, place)
+
+
+def wait_until_unmounted(lab: SystemdLab, place: str) -> None:
+    """Busy for as long as anybody has it open, which ends a moment after the upload."""
+    wait_for(lambda: lab.sh("umount", place, check=False).returncode == 0, 10, "the medium's release")
 
 
 def test_a_folder_below_a_home_stays_open_over_a_restart(
@@ -625,7 +630,7 @@ def test_a_folder_below_a_home_stays_open_over_a_restart(
     """By systemd's store of descriptors: nothing else leads there."""
     made = export(service, "/home/anna/export4", 26)
     # Held open, so that the upload does not come to its end before the restart.
-    service.sh("sh", "-c", "sleep 60 >>/home/anna/export4/busy & echo $! >/run/busy.pid")
+    service.sh("sh", "-c", "sleep 60 >>/home/anna/export4/busy 2>/dev/null </dev/null & echo $! >/run/busy.pid")
     service.sh("sh", "-c", "head -c 200 /dev/zero >>/home/anna/export4/busy; chmod 0644 /home/anna/export4/busy")
     service.sh("chown", "anna", "/home/anna/export4/busy")
     before = int(show(service, "NFileDescriptorStore") or 0)
