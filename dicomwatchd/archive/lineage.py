@@ -18,7 +18,7 @@ from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import BAD, NEWER, Content, Manifest, ManifestInstance, Place
 from dicomwatchd.archive.manifests import Listed
 from dicomwatchd.archive.store import ObjectStore, StoredObject
-from dicomwatchd.errors import Permanent, Transient
+from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 
@@ -52,12 +52,13 @@ class Disregarded:
 @dataclass(frozen=True, slots=True)
 class Refused:
     """A revision that cannot be used at all. ``code`` is "bad-manifest", "newer-manifest", "foreign-manifest", that of
-    the store's answer, or "read-limit"."""
+    the store's answer, or "read-limit". ``error`` is what the store said, where it does not give this one to us."""
 
     key: str
     revision: int
     code: str
     reason: str
+    error: ArchiveRefused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +187,9 @@ def _load(store: ObjectStore, revision: int, found: StoredObject, *, lenient: bo
         if error.code not in (BAD, NEWER) and not lenient:
             raise
         return Refused(found.key, revision, error.code, error.message)
+    except ArchiveRefused as error:
+        # An object of somebody else's, perhaps, which he lets nobody read: it must not stop the whole archive.
+        return Refused(found.key, revision, error.code, "the store does not let us read it", error)
 
 
 def _lost() -> Transient:
