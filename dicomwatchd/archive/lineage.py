@@ -39,6 +39,8 @@ _AT_ONCE = 8
 _Tag = TypeVar("_Tag", bound=str)
 
 _LIMIT = "read-limit"
+#: Of an answer that says no, of one object or of all.
+_WITHHELD = frozenset({"archive-refused", "credentials", "encryption-key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class Refused:
     revision: int
     code: str
     reason: str
-    error: ArchiveRefused | None = None
+    error: ArchiveRefused | Transient | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +189,9 @@ def _load(store: ObjectStore, revision: int, found: StoredObject, *, lenient: bo
         if error.code not in (BAD, NEWER) and not lenient:
             raise
         return Refused(found.key, revision, error.code, error.message)
-    except ArchiveRefused as error:
+    except (ArchiveRefused, Transient) as error:
+        if error.code not in _WITHHELD:
+            raise
         # An object of somebody else's, perhaps, which he lets nobody read: it must not stop the whole archive.
         return Refused(found.key, revision, error.code, "the store does not let us read it", error)
 

@@ -140,6 +140,7 @@ def test_a_writer_of_objects_can_add_and_not_hide(place: tuple[Site, Writer]) ->
     for options in ((), ("--no-catalogue",)):
         out = site.root / f"out{len(options)}"
         result = site.ctl("fetch", study, "-o", str(out), "--json", *options, check=False)
+        assert result.stdout, result.stderr
         answer = json.loads(result.stdout)
         assert (result.returncode, answer["complete"], answer["fetched"]) == (1, False, 5)
         # In a bucket where an object belongs to who created it the archive may not even read them.

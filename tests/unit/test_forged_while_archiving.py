@@ -13,7 +13,7 @@ import pytest
 from dicomwatchd.archive import keys, lineage, manifests
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
 from dicomwatchd.archive.store import Capabilities, Chunk
-from dicomwatchd.errors import ArchiveRefused
+from dicomwatchd.errors import ArchiveRefused, Transient
 from dicomwatchd.fetch import Doubts, Fetcher, look_up, plan
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import fresh
@@ -327,6 +327,7 @@ class Withheld(MemoryStore):
     """As a bucket where an object belongs to who created it: the archive is answered with 403."""
 
     withheld: set[str] = field(default_factory=set)
+    refusal: ArchiveRefused | Transient = field(default_factory=lambda: ArchiveRefused("access denied"))
 
     def read(
         self,
@@ -338,7 +339,7 @@ class Withheld(MemoryStore):
         room: memoryview | None = None,
     ) -> Iterator[Chunk]:
         if key in self.withheld:
-            raise ArchiveRefused("access denied")
+            raise self.refusal
         return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, room=room)
 
 
@@ -346,8 +347,13 @@ def ended(pieces: Pieces) -> bool:
     return pieces.fatal is not None
 
 
-def test_a_manifest_that_nobody_may_read_stops_nothing_but_itself(tmp_path: Path) -> None:
-    store = Withheld()
+@pytest.mark.parametrize(
+    "refusal", [ArchiveRefused("access denied"), Transient("403", code="credentials", endpoint="store")]
+)
+def test_a_manifest_that_nobody_may_read_stops_nothing_but_itself(
+    tmp_path: Path, refusal: ArchiveRefused | Transient
+) -> None:
+    store = Withheld(refusal=refusal)
     pieces = Pieces(tmp_path, store=store)
     first, third = keys.manifest(STUDY, 1), keys.manifest(STUDY, 3)
     store.versions[first] = [b"{}"]  # before the study is there at all
@@ -371,7 +377,7 @@ def test_a_manifest_that_nobody_may_read_stops_nothing_but_itself(tmp_path: Path
     store.withheld.add(keys.manifest(STUDY, 4))
     drop(pieces, 2)
     pieces.run(rounds=2)
-    assert ended(pieces) and pieces.left() != []
-    with pytest.raises(ArchiveRefused):
+    assert ended(pieces) is isinstance(refusal, ArchiveRefused) and pieces.left() != []
+    with pytest.raises(type(refusal)):
         plan(store, pieces.catalogue, STUDY, doubts=doubts)
     pieces.close()
