@@ -279,6 +279,8 @@ class Parts:
             self._roots[source_id] = left[source_id].root
         unavailable = {source_id for source_id, recovered in left.items() if recovered.root is None}
         recover.conclude(self.queue.deletions, unavailable, inboxes, self.sources)
+        for source_id, recovered in left.items():
+            recover.know_root(self.queue.deletions, self.sources[source_id], recovered)
         self._dismiss({source_id for source_id, recovered in left.items() if recovered.is_through}, unavailable)
         self.queue.shipments.recover()
         retried = self.queue.upgrade.taken_over_by(__version__)

@@ -129,13 +129,14 @@ class Process:
             random = Random()  # noqa: S311  jitter, no secret
             running = Supervisor(config, archive, pulse, self._journal, self._clock, random, self._handed)
         except BaseException:
+            self.left_behind = self.left_behind or bool(pulse.heartbeats.excused())
             archive.store.close()
             archive.catalogue.close()
             raise
         try:
             running.start(watch=not self._options.once)
         except BaseException:
-            running.stop()
+            self._end(running)
             raise
         return running
 

@@ -12,11 +12,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from dicomwatchd.model import FileState, Uid
+from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
 from dicomwatchd.queue.remounts import Remounts
-from dicomwatchd.queue.rows import EXPIRING, NO_LEASE, OWN_OBJECT, Claim, LocalFile, Source, identity_text, local_file
+from dicomwatchd.queue.rows import (
+    EXPIRING,
+    NO_LEASE,
+    OWN_OBJECT,
+    Claim,
+    LocalFile,
+    Source,
+    identity_of,
+    identity_text,
+    local_file,
+)
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import require_claim
 
@@ -171,6 +181,32 @@ class Deletions:
             )
             for r in rows
         ]
+
+    def is_at(self, source_id: int, found: FileIdentity) -> bool:
+        """Whether a shipment is at the deletion of this file now. To set a file aside, and to put it back, changes
+        nothing of it but its name and ctime."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT identity FROM files f JOIN studies s USING (study_uid) WHERE f.state = 'aside'"
+                " AND f.source_id = ? AND s.claimed = 1",
+                (source_id,),
+            ).fetchall()
+        return any(found.same_but_ctime(identity_of(row["identity"])) for row in rows)
+
+    def know_root(self, source_id: int, inode: int) -> None:
+        """The inode of the folder that the files of this source are in."""
+        if self.known_root(source_id) == inode:
+            return
+        with self._database.write() as db:
+            db.execute(
+                "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+                (f"root-{source_id}", str(inode)),
+            )
+
+    def known_root(self, source_id: int) -> int | None:
+        with self._database.read() as db:
+            row = db.execute("SELECT value FROM meta WHERE key = ?", (f"root-{source_id}",)).fetchone()
+        return None if row is None else int(row["value"])
 
     def concluded(self, aside: PendingDeletion, kind: str, why: str) -> None:
         """After a crash: ``kind`` "deleted" (the unlink had happened), "restored" (the file is back), or "gone" (nobody

@@ -85,7 +85,12 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("small files", "sizes.py", "    if seen.st_size < HOLES_FROM_BYTES or ", "    if "),
             ("the file's position", "sizes.py", "        os.lseek(fd, 0, os.SEEK_SET)\n", "        pass\n"),
             ("looked at again", "inbox.py", "UNREADABLE, TOO_LARGE, SPARSE)", "UNREADABLE)"),
-            ("sizes of the configuration", "inbox.py", "self._beat, self._sizes)", "self._beat)"),
+            (
+                "sizes of the configuration",
+                "inbox.py",
+                "self._beat, self._sizes, self.source.asker",
+                "self._beat, asker=self.source.asker",
+            ),
         )
     ),
 )

@@ -56,6 +56,7 @@ ASIDES = (
             "whose_former_folder_is_away",
             "a_folder_that_was_moved_with_its_inbox_is_not_told_of_for_ever",
             "a_deletion_of_an_inbox_that_is_away_stays_open",
+            "its_own_looks_leave_alone_what_it_is_at",
             "killed_at_each_step_and_brought_back_by_the_other[all-when it was set aside]",
             "killed_at_each_step_and_brought_back_by_the_other[nothing-when it was set aside]",
         )
@@ -173,6 +174,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "pipeline/proving.py",
         "        if 0 < published < walk.end:\n            found",
         "        if False:\n            found",
+        PROVING,
+    ),
+    Mutation(
+        "prove by the archive: no head at all",
+        "pipeline/proving.py",
+        "        elif not published and walk.end:",
+        "        elif False:",
         PROVING,
     ),
     _check("its own proof", "    if file.identity != proof.identity:", "    if False:"),
@@ -1099,6 +1107,24 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if True:",
         ENDINGS,
     ),
+    *(
+        Mutation(f"recovery: {name}", file, old, new, ENDINGS)
+        for name, file, old, new in (
+            (
+                "the inbox is another folder",
+                "pipeline/recover.py",
+                "known_root not in (None, place.root)",
+                "False",
+            ),
+            (
+                "the folder is known before the crash",
+                "composition.py",
+                "            recover.know_root(self.queue.deletions, self.sources[source_id], recovered)\n",
+                "            pass\n",
+            ),
+            ("nobody is at it after a restart", "queue/deletions.py", " AND s.claimed = 1", ""),
+        )
+    ),
     # -- the archive as its own inbox
     *(
         Mutation(f"own: {name}", file, old, new, OWN)
@@ -1175,6 +1201,12 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "pipeline/private.py",
                 "yield _lock(fd) is not Held.BY_ANOTHER",
                 "yield _lock(fd) is Held.BY_US",
+            ),
+            (
+                "its own looks",
+                "pipeline/recover.py",
+                ", partial(deletions.is_at, source.source_id))",
+                ")",
             ),
             ("of the first release", "pipeline/private.py", "    return name == ASIDE or ", "    return "),
             ("a name alone", "pipeline/aside.py", '    return re.sub(rb"\\A~[0-9a-f]{16}~", b"", ', "    return ("),

@@ -192,7 +192,8 @@ def _evidence_of_any_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _any_folder_under_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that stands where another one was handed in counts as that one after a restart."""
+    """A folder that stands where another one was handed in counts as that one."""
+    monkeypatch.setattr(handed.HandedFolders, "_from_the_held", lambda *_: None)
     monkeypatch.setattr(handed, "_if_same", lambda fd, _root: fd)
 
 

@@ -518,6 +518,126 @@ def test_a_hung_daemon_is_killed_and_its_successor_goes_on(service: SystemdLab) 
     assert is_archived(service, files)
 
 
+# --- folders that are handed in by an ordinary user of the daemon's group
+
+
+@pytest.fixture(scope="module")
+def anna(service: SystemdLab) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs dicomwatchctl as a user whose home nobody else may enter."""
+    service.sh("useradd", "--create-home", "--groups", "dicomwatchd", "anna")
+    service.sh("chmod", "0700", "/home/anna")
+
+    def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return service.sh("runuser", "-u", "anna", "--", CTL, *arguments, check=check, timeout=120)
+
+    return run
+
+
+def export(lab: SystemdLab, place: str, seed: int, slices: int = 4) -> list[Made]:
+    """A study of Anna's, as programs of hers write it: everybody may read it who gets there."""
+    maker = Maker(seed, Patient.marked(CANARY))
+    with tempfile.TemporaryDirectory() as name:
+        made = maker.ct_series(Path(name) / CANARY, slices=slices, rows=64, columns=64)
+        shutil.copytree(name, lab.root / place.strip("/"), dirs_exist_ok=True)
+    lab.sh("chown", "-R", "anna:anna", place)
+    lab.sh("chmod", "-R", "u=rwX,go=rX", place)
+    return made
+
+
+def test_a_folder_below_a_home_is_archived(
+    service: SystemdLab, anna: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Which the sandbox hides (ProtectHome=yes), and which the daemon's user may not reach by its path."""
+    made = export(service, "/home/anna/export", 21)
+    said = anna("upload", "/home/anna/export")
+    assert said.stdout.startswith("All 4 files are verified in the archive. The folder was left as it is; the local")
+    assert is_archived(service, made)
+
+
+def test_deleting_below_a_home_takes_an_acl_and_the_answer_says_which(
+    service: SystemdLab, anna: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    made = export(service, "/home/anna/export2", 22)
+    refused = anna("upload", "/home/anna/export2", "--delete", check=False)
+    assert refused.returncode == 1 and "the daemon may not delete in this folder" in refused.stderr
+    [line] = re.findall(r"setfacl -R -m u:dicomwatchd:rwX FOLDER", refused.stderr)
+    if shutil.which("setfacl") is None:
+        service.sh("chgrp", "-R", "dicomwatchd", "/home/anna/export2")
+        service.sh("chmod", "-R", "g+rwX", "/home/anna/export2")
+    else:
+        command = line.replace("FOLDER", "/home/anna/export2").split()
+        service.sh("runuser", "-u", "anna", "--", *command)
+    said = anna("upload", "/home/anna/export2", "--delete")
+    assert said.stdout == "All 4 files are verified in the archive. The local copies are deleted.\n"
+    assert is_archived(service, made) and service.sh("find", "/home/anna/export2", "-type", "f").stdout == ""
+    told = anna("prove", made[0].study_uid).stdout
+    uid = service.sh("id", "-u", "anna").stdout.strip()
+    assert f"user {uid} anna" in told
+    listed = anna("upload", "list").stdout
+    assert "anna" in listed and "/home/anna/export2" in listed
+
+
+def test_what_the_daemon_may_not_read_is_named_with_what_to_do(
+    service: SystemdLab, anna: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    export(service, "/home/anna/export3", 23)
+    [name] = service.sh("sh", "-c", f"ls /home/anna/export3/{CANARY} | head -1").stdout.split()
+    service.sh("chmod", "0600", f"/home/anna/export3/{CANARY}/{name}")
+    service.sh("install", "-d", "-o", "anna", "-m", "0700", "/home/anna/export3/mine")
+    said = anna("upload", "/home/anna/export3", check=False)
+    assert said.returncode == 1 and "3 of 4 files are verified" in said.stdout
+    assert said.stdout.count("setfacl -R -m u:dicomwatchd:rX FOLDER") == 2, said.stdout
+    assert "mine: the daemon may not list this folder" in said.stdout
+    service.sh("chmod", "0700", "/home/anna/export3")
+    whole = anna("upload", "/home/anna/export3", check=False)
+    assert whole.returncode == 1 and "the daemon may not read the folder" in whole.stderr
+    assert "setfacl -R -m u:dicomwatchd:rX FOLDER" in whole.stderr
+
+
+def test_a_stick_below_a_users_own_folder(
+    service: SystemdLab, anna: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Mounted as desktops do: below a folder that only its user may enter, after the daemon was started; and a CD."""
+    service.sh("install", "-d", "-o", "anna", "-m", "0700", "/media/anna")
+    service.sh("install", "-d", "/media/anna/STICK", "/media/cdrom")
+    uid = service.sh("id", "-u", "anna").stdout.strip()
+    for place, options in (("/media/anna/STICK", f"uid={uid},mode=0755"), ("/media/cdrom", "mode=0755")):
+        service.sh("mount", "-t", "tmpfs", "-o", options, "medium", place)
+        made = export(service, place, 24 if "STICK" in place else 25)
+        if place == "/media/cdrom":
+            service.sh("chown", "-R", "root:root", place)
+            service.sh("mount", "-o", "remount,ro", place)
+        said = anna("upload", place)
+        assert said.stdout.startswith(
+            "All 4 files are verified in the archive. The folder was left as it is; the local"
+        )
+        assert is_archived(service, made)
+        service.sh("umount", place)  # which is busy for as long as anybody has it open
+
+
+def test_a_folder_below_a_home_stays_open_over_a_restart(
+    service: SystemdLab, anna: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """By systemd's store of descriptors: nothing else leads there."""
+    made = export(service, "/home/anna/export4", 26)
+    # Held open, so that the upload does not come to its end before the restart.
+    service.sh("sh", "-c", "sleep 60 >>/home/anna/export4/busy & echo $! >/run/busy.pid")
+    service.sh("sh", "-c", "head -c 200 /dev/zero >>/home/anna/export4/busy; chmod 0644 /home/anna/export4/busy")
+    service.sh("chown", "anna", "/home/anna/export4/busy")
+    before = int(show(service, "NFileDescriptorStore") or 0)
+    anna("upload", "/home/anna/export4", "--no-wait", check=False)
+    wait_for(lambda: int(show(service, "NFileDescriptorStore")) == before + 1, 10, "systemd to keep the folder")
+    pid = show(service, "MainPID")
+    service.sh("kill", "-KILL", pid)
+    wait_for(lambda: show(service, "MainPID") not in ("0", pid), 30, "the successor")
+    wait_for(lambda: show(service, "ActiveState") == "active", 30, "the successor to be ready")
+    service.sh("sh", "-c", "kill $(cat /run/busy.pid); rm /home/anna/export4/busy")
+    said = anna("upload", "/home/anna/export4", check=False)
+    assert "4 of" in said.stdout or said.stdout.startswith("All 4 files"), said.stdout + said.stderr
+    assert is_archived(service, made)
+    wait_for(lambda: int(show(service, "NFileDescriptorStore")) == before, 10, "the store to be as before")
+
+
 def test_stopping_ends_cleanly(service: SystemdLab) -> None:
     begun = time.monotonic()
     service.sh("systemctl", "stop", "dicomwatchd")
@@ -534,7 +654,7 @@ def test_stopping_ends_cleanly(service: SystemdLab) -> None:
 def test_no_patient_and_no_path_is_in_the_journal(service: SystemdLab) -> None:
     """At DEBUG, after reloads, a kill and restarts; in every field of every entry about the service, systemd's too."""
     status = service.sh("systemctl", "status", "dicomwatchd").stdout
-    secrets = ("CANARY", "IM0001", f"/{INBOX}", f"/{SECOND_INBOX}")
+    secrets = ("CANARY", "IM0001", "/home/anna/export", "STICK", f"/{INBOX}", f"/{SECOND_INBOX}")
 
     def found(*of: str) -> list[str]:
         service.sh("journalctl", "--sync")

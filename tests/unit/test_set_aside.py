@@ -588,3 +588,60 @@ def test_a_deletion_of_an_inbox_that_is_away_stays_open(tmp_path: Path) -> None:
     pieces.run(3)
     assert pieces.left() == []
     pieces.close()
+
+
+# -- its own looks, while it is at a file -----------------------------------------------------------------------------
+
+
+def _full(parent_fd: int) -> private.Private:
+    raise OSError(errno.ENOSPC, "no space left on device")
+
+
+@pytest.mark.parametrize("why", ["no locks", "a full disk"])
+def test_its_own_looks_leave_alone_what_it_is_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """A large file is compared for longer than two looks are apart. Where no lock tells that somebody is at it, the
+    daemon would bring its own file back, find it gone, and begin again: for ever."""
+    if why == "no locks":
+        without_locks(monkeypatch)
+    else:
+        monkeypatch.setattr(aside_module, "make", _full)
+    pieces = Pieces(tmp_path)
+    made = Maker(seed=3).ct_series(pieces.inbox / "DOE^JANE", slices=2, rows=16, columns=16)
+    pieces.settle()
+
+    def looks() -> None:
+        for _ in range(4):
+            pieces.clock.advance(70)
+            pieces.scan()
+
+    with at(proof_module, "_differs", looks):
+        pieces.ship()
+    assert pieces.left() == [] and pieces.log.events("recover-restored") == []
+    with pieces.queue._database.read() as db:
+        kinds = [row[0] for row in db.execute("SELECT json_extract(entry, '$.kind') FROM audit")]
+    assert kinds == ["authorised"] * 2 + ["deleted"] * 2
+    assert {one.sha256 for one in made} == pieces.archived()
+    pieces.close()
+
+
+def test_what_another_daemon_left_is_brought_back_beside_what_it_is_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_locks(monkeypatch)
+    pieces = Pieces(tmp_path)
+    Maker(seed=3).ct_series(pieces.inbox / "DOE^JANE", slices=1, rows=16, columns=16)
+    left = pieces.inbox / ".dicomwatchd-aside-0123456789abcdef" / "B" / "IM7"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of a daemon that died")
+    pieces.settle()
+
+    def looks() -> None:
+        for _ in range(4):
+            pieces.clock.advance(70)
+            pieces.scan()
+        assert (pieces.inbox / "B" / "IM7").read_bytes() == b"of a daemon that died"
+
+    with at(proof_module, "_differs", looks) as calls:
+        pieces.ship()
+    assert calls == [1] and [path.name for path in pieces.left()] == ["IM7"]
+    pieces.close()
