@@ -120,6 +120,11 @@ class More:
     slow_seconds: float
     #: Time passes by days, for months.
     months: bool
+    #: A rule of the bucket would end objects, now and then; and whether the daemons may read the rules.
+    expires: bool
+    may_read_rules: bool
+    #: The record of deletions is published and sealed, and what is old is pruned.
+    upkeep: bool
 
     @classmethod
     def drawn(cls, random: Random, plan: Plan) -> More:
@@ -133,6 +138,9 @@ class More:
             months=random.random() < 0.015,
             hangs=random.random() < 0.15,
             poisoned=random.random() < 0.025,
+            expires=random.random() < 0.12,
+            may_read_rules=random.random() < 0.6,
+            upkeep=random.random() < 0.15,
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from dicomwatchd.archive import keys
 from dicomwatchd.archive.store import Capabilities
 from dicomwatchd.model import FileState, Uid
 from tests.simulation.archive import OtherSite, Shelf, SimulatedCatalogue
@@ -43,6 +44,8 @@ class Result:
     uploads: int
     meddled: int
     remounts: int
+    rules: int
+    sealed: int
 
 
 def simulate(seed: int, trace: Trace | None = None, **forced: Any) -> Result:
@@ -97,6 +100,10 @@ class _Story:
             self._kinds.append((5, self._folders.hang))
         if fate.more.remounts:
             self._kinds.append((4, self._remount))
+        if fate.more.expires:
+            self._kinds += [(4, self._change_rules), (6, lambda: self._one().look_at_rules())]
+        if fate.more.upkeep:
+            self._kinds += [(10, lambda: self._one().keep_house()), (2, self._a_day_passes)]
         fate.act = self._meanwhile
 
     def told(self) -> Result:
@@ -113,6 +120,8 @@ class _Story:
                 self._come_to_an_end()
             if self._fate.more.remounts:
                 self._remount_at_rest()
+            if self._fate.more.upkeep:
+                self._seal_everything()
             self._judge.in_the_end()
             return self._result()
 
@@ -160,6 +169,14 @@ class _Story:
         if self._fate.more.months and not self._fate.at_work:
             seconds *= 2000.0
         self._fate.clock.advance(seconds)
+
+    def _a_day_passes(self) -> None:
+        if not self._fate.at_work:
+            self._fate.clock.advance(90_000.0)
+
+    def _change_rules(self) -> None:
+        self._shelf.lifecycle.change(self._fate.random)
+        self._fate.trace.add("rule", self._shelf.lifecycle.prefix)
 
     def _jump(self) -> None:
         if self._fate.plan.jumps:
@@ -218,6 +235,7 @@ class _Story:
         self._fate.calm = True
         self._fate.trace.add("calm")
         self._folders.finish()
+        self._shelf.lifecycle.prefix = None
         for number in range(_ROUNDS):
             if number == _ROUNDS // 2:
                 self._fate.clock.jump(10 * 86400.0)  # the clock is put right, and what is kept for a time falls due
@@ -238,6 +256,22 @@ class _Story:
         if self._folders.reads > at_each_look:
             raise Violation("after a remount files are read again")
 
+    def _seal_everything(self) -> None:
+        self._fate.clock.advance(2 * 86400.0)
+        for _ in range(3):
+            self._fate.clock.advance(61)
+            self._step(self._keep_house)
+        for process in self._processes:
+            assert process.parts is not None
+            for problem in (process.parts.anchoring.problem, process.parts.sealing.problem):
+                if problem is not None:
+                    raise Violation(f"in the end there is a problem: {problem}")
+
+    def _keep_house(self) -> None:
+        for process in self._processes:
+            for _ in range(20):
+                process.keep_house()
+
     def _calm_round(self) -> None:
         self._fate.clock.advance(61)
         self._work()
@@ -248,6 +282,10 @@ class _Story:
                 process.intake(number)
             process.uploads()
             process.ship()
+            if self._fate.more.expires:
+                process.look_at_rules()
+            if self._fate.more.upkeep:
+                process.keep_house()
             for study_uid, code in sorted(process.parked.items()):
                 if code not in PARKED_BY_DESIGN:
                     raise Violation(f"a study is parked that needs nobody: {code}")
@@ -276,7 +314,7 @@ class _Story:
         return [tuple(row) for row in (*studies, *files, *timers)]
 
     def _result(self) -> Result:
-        repairs = [key for key in self._shelf.objects if "-" in key.rsplit("/", 1)[-1]]
+        repairs = [key for key in self._shelf.objects if key.startswith(keys.STUDIES) and "-" in key.rsplit("/", 1)[-1]]
         undamaged = 0
         for key in repairs:
             # What was damaged as an object of its own may come again in a bundle, and the other way round.
@@ -296,4 +334,6 @@ class _Story:
             uploads=len(self._handed.done),
             meddled=len(self._shelf.meddled),
             remounts=self._folders.mounts,
+            rules=self._shelf.lifecycle.number,
+            sealed=sum(key.startswith("audit/segments/") for key in self._shelf.objects),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -15,13 +16,23 @@ import pytest
 
 from dicomwatchd import uploads
 from dicomwatchd.archive import evidence
+from dicomwatchd.archive.s3_expiry import ExpiryWatch
 from dicomwatchd.archive.store import ObjectStore, Receipt
+from dicomwatchd.errors import InboxSilent
+from dicomwatchd.intake import lastlook
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.lastlook import LastLook
 from dicomwatchd.intake.mounts import Mounts
-from dicomwatchd.pipeline import backoff, proof, stages
+from dicomwatchd.localfiles import ASIDE
+from dicomwatchd.pipeline import aside, backoff, private, proof, purge, stages
+from dicomwatchd.pipeline.anchoring import Anchoring
+from dicomwatchd.pipeline.expiring import Expiring
+from dicomwatchd.pipeline.private import Private
+from dicomwatchd.pipeline.sealing import Sealing
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.deletions import Deletions
-from dicomwatchd.queue.rows import Claim, Proven, Source
+from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
+from dicomwatchd.queue.segments import Segment
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.uploads import UploadDesk
 from tests.faults.figures import Figures
@@ -64,6 +75,8 @@ def run_all(seeds: range, name: str) -> None:
             "uploads": sum(result.uploads for result in results),
             "meddled": sum(result.meddled for result in results),
             "remounts": sum(result.remounts for result in results),
+            "rules": sum(result.rules for result in results),
+            "sealed": sum(result.sealed for result in results),
             "parked_by_design": sum(result.parked for result in results),
         },
     ).write()
@@ -222,9 +235,95 @@ def _an_endpoint_rests_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "ENDPOINT_PAUSE_SECONDS", 900.0)
 
 
+def _all_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last look at a folder that was handed in takes whatever stands there for archived."""
+
+    def compare(findings: lastlook.Findings, *_: object) -> None:
+        findings.archived += 1
+
+    monkeypatch.setattr(lastlook, "_compare", compare)
+
+
+def _no_look_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last look stays at the top of the folder."""
+    real = LastLook._one_directory
+    monkeypatch.setattr(LastLook, "_one_directory", lambda *arguments: real(*arguments) and [])
+    monkeypatch.setattr(lastlook, "_is_of_a_file", lambda _: False)
+
+
+def _one_private_directory_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the first release had it: two daemons at one folder set aside into the same directory."""
+
+    def make(parent_fd: int) -> Private:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(ASIDE, private.MODE, dir_fd=parent_fd)
+        fd = os.open(ASIDE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent_fd)
+        lock_fd = os.open(private.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=fd)
+        return Private(os.dup(parent_fd), ASIDE, fd, lock_fd, is_locked=False)
+
+    monkeypatch.setattr(aside, "make", make)
+
+
+def _given_up_and_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sign of life tells that the inbox fell silent, and that nobody waits any more."""
+    monkeypatch.setattr(purge, "asking", lambda *_: lambda: None)
+
+
+def _given_up_is_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How deletions ended that were given up is written down without a look."""
+    real = purge.delete
+
+    def delete(files: list[LocalFile], claim: Claim, *arguments: Any, **named: Any) -> purge.Outcome:
+        try:
+            return real(files, claim, *arguments, **named)
+        except InboxSilent:
+            named["deletions"].purged(claim.study_uid, [], [], files)
+            raise
+
+    monkeypatch.setattr(purge, "delete", delete)
+
+
+def _deletes_what_will_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the store would end the archive's objects is all the same."""
+    monkeypatch.setattr(Expiring, "stops_deleting", lambda _: None)
+
+
+def _deaf_to_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the answers say of an object's end is not listened to, and the rules are rarely looked at."""
+    monkeypatch.setattr(ExpiryWatch, "noted", lambda *_: None)
+
+
+def _kept_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept because of a rule is not let go when the rule is gone."""
+    monkeypatch.setattr(Deletions, "release_expiring", lambda _: 0)
+
+
+def _sealed_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of the record of deletions counts as archived, and goes here, before the archive has it."""
+
+    def seal(sealing: Sealing, segment: Segment) -> None:
+        sealing._segments.sealed(segment, sha256="0" * 64, size_bytes=1, studies=[])
+
+    monkeypatch.setattr(Sealing, "_seal", seal)
+
+
+def _sealed_unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record is sealed up to its end, whatever was published."""
+    monkeypatch.setattr(Anchoring, "covered", property(lambda anchoring: anchoring._audit.head().sequence))
+
+
+def _never_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record's head is taken for published."""
+    monkeypatch.setattr(Anchoring, "tend", lambda _: None)
+
+
 #: Worlds that are full of what a defence is against.
 UPLOADS = {"uploads": True, "steps": 30, "kill_rate": 0.0, "transient_rate": 0.0}
 MEDDLES = {"meddles": True, "versions": True, "keep_seconds": (100.0, 100.0), "steps": 30, "damage_rate": 0.0}
+TWO = {"daemons": 2, "strict_rename": False, "inboxes": 1, "keep_seconds": (0.0,), "studies": 3, "steps": 40}
+HANGS = {"hangs": True, "actor_rate": 0.2, "keep_seconds": (0.0, 0.0), "transient_rate": 0.0}
+EXPIRES = {"expires": True, "may_read_rules": False, "keep_seconds": (0.0, 0.0), "kill_rate": 0.0}
+UPKEEP = {"upkeep": True, "keep_seconds": (0.0, 0.0), "steps": 30}
 SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "kill_rate": 0.0}
 
 
@@ -243,6 +342,17 @@ SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "
         (_cancelled_in_vain, "nobody has asked for", UPLOADS),
         (_another_number_another_file, "read again", {"remounts": True}),
         (_an_endpoint_rests_for_long, "a healthy study waits", {"poisoned": True}),
+        (_all_is_accounted_for, "said to be archived that is not", UPLOADS),
+        (_no_look_below, "said to be archived that is not", UPLOADS),
+        (_one_private_directory_for_all, "is gone|does not hold", TWO),
+        (_given_up_and_it_goes_on, "by work that was given up", HANGS),
+        (_given_up_is_untouched, "on record|authorised", HANGS),
+        (_deletes_what_will_not_stay, "that it ends the archive's objects", EXPIRES),
+        (_deaf_to_answers, "that it ends the archive's objects", EXPIRES),
+        (_kept_for_good, "a file that is left is kept", EXPIRES),
+        (_sealed_unsent, "record of deletions", UPKEEP),
+        (_sealed_unpublished, "never published", UPKEEP),
+        (_never_published, "not what was published|never published", UPKEEP),
     ],
     ids=lambda value: value.__name__ if callable(value) else " ",
 )
