@@ -125,6 +125,8 @@ class More:
     may_read_rules: bool
     #: The record of deletions is published and sealed, and what is old is pruned.
     upkeep: bool
+    #: The daemons get on with their work in the midst of it all, and others come in where it hurts most.
+    busy: bool
 
     @classmethod
     def drawn(cls, random: Random, plan: Plan) -> More:
@@ -141,6 +143,7 @@ class More:
             expires=random.random() < 0.12,
             may_read_rules=random.random() < 0.6,
             upkeep=random.random() < 0.15,
+            busy=random.random() < 0.15,
         )
 
 

@@ -1,5 +1,5 @@
-"""A rule by which the bucket would end objects: somebody sets it, and takes it away. Its answers tell of it, as those of
-S3 do, and a daemon that may read the rules finds it there; what follows is for the ExpiryWatch of the program to say."""
+"""A rule by which the bucket would end objects: somebody sets it, and takes it away. Its answers tell of it, as S3's,
+and a daemon that may read the rules finds it there; what follows is for the ExpiryWatch of the program to say."""
 
 from __future__ import annotations
 

@@ -279,6 +279,11 @@ class Process:
             answers.append(True)
         return answers[-1]
 
+    def is_looking(self, name: str) -> bool:
+        """Whether an upload is at its last looks."""
+        job = None if self.parts is None else self.parts.uploads._jobs.get(name)
+        return job is not None and (job.look is not None or job.in_order_at is not None)
+
     def upload_result(self, name: str) -> dict[str, Any] | None:
         """What is known of an upload that has ended."""
         assert self.parts is not None

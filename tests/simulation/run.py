@@ -104,6 +104,8 @@ class _Story:
             self._kinds += [(4, self._change_rules), (6, lambda: self._one().look_at_rules())]
         if fate.more.upkeep:
             self._kinds += [(10, lambda: self._one().keep_house()), (2, self._a_day_passes)]
+        if fate.more.busy:
+            self._kinds.append((8, self._a_while))
         fate.act = self._meanwhile
 
     def told(self) -> Result:
@@ -153,8 +155,43 @@ class _Story:
 
     def _meanwhile(self) -> None:
         """What others do while the program is inside a call."""
+        if self._fate.more.busy and self._folders.aim is not None and self._fate.random.random() < 0.2:
+            self._where_it_hurts(*self._folders.aim)
+            return
         for _ in range(self._fate.random.randint(1, 2)):
             self._fate.random.choices(self._kinds, [weight for weight, _ in self._kinds])[0][1]()
+
+    def _where_it_hurts(self, path: Path, inode: int) -> None:
+        """A file is about to be deleted: its inbox falls silent, or, once it is out of the way, another file comes to
+        its place, and the other daemon comes so far as to delete that one."""
+        root = next((root for root in self._folders.roots if path.is_relative_to(root)), None)
+        others = [process for process in self._processes if process not in self._fate.at_work]
+        if root is None:
+            return
+        if self._fate.more.hangs and self._fate.random.random() < 0.5:
+            self._folders.hang(root)
+        elif others and path.parent.is_dir() and not path.exists() and root not in self._folders.away:
+            self._folders._write(path, self._folders._make(self._folders._some_instance()))
+            for _ in range(4):
+                self._fate.clock.advance(61)
+                others[0].intake(self._folders.roots.index(root))
+            others[0].ship()
+
+    def _a_while(self) -> None:
+        """Time passes, and everybody gets on with what there is to do."""
+        if self._fate.at_work:
+            return
+        seconds = self._fate.random.choice((1.5, 25.0, 61.0))  # with or without a scan each time
+        for _ in range(self._fate.random.randint(3, 8)):
+            self._fate.clock.advance(seconds)
+            for process in self._processes:
+                for number in range(self._fate.plan.inboxes):
+                    process.intake(number)
+                self._handed.comes_late(process)
+                process.uploads()
+                process.ship()
+            self._judge_uploads()
+            self._start_what_is_down()
 
     def _intake(self) -> None:
         number = self._fate.random.randrange(self._fate.plan.inboxes)

@@ -31,7 +31,7 @@ from dicomwatchd.pipeline.private import Private
 from dicomwatchd.pipeline.sealing import Sealing
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.deletions import Deletions
-from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
+from dicomwatchd.queue.rows import Claim, Known, LocalFile, Proven, Source
 from dicomwatchd.queue.segments import Segment
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.uploads import UploadDesk
@@ -235,11 +235,13 @@ def _an_endpoint_rests_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "ENDPOINT_PAUSE_SECONDS", 900.0)
 
 
-def _all_is_accounted_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last look at a folder that was handed in takes whatever stands there for archived."""
+def _strangers_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last look at a folder that was handed in names only what is on record."""
+    real = lastlook._compare
 
-    def compare(findings: lastlook.Findings, *_: object) -> None:
-        findings.archived += 1
+    def compare(findings: lastlook.Findings, path: bytes, identity: str, known: Known | None, *rest: Any) -> None:
+        if known is not None:
+            real(findings, path, identity, known, *rest)
 
     monkeypatch.setattr(lastlook, "_compare", compare)
 
@@ -320,8 +322,10 @@ def _never_published(monkeypatch: pytest.MonkeyPatch) -> None:
 #: Worlds that are full of what a defence is against.
 UPLOADS = {"uploads": True, "steps": 30, "kill_rate": 0.0, "transient_rate": 0.0}
 MEDDLES = {"meddles": True, "versions": True, "keep_seconds": (100.0, 100.0), "steps": 30, "damage_rate": 0.0}
-TWO = {"daemons": 2, "strict_rename": False, "inboxes": 1, "keep_seconds": (0.0,), "studies": 3, "steps": 40}
-HANGS = {"hangs": True, "actor_rate": 0.2, "keep_seconds": (0.0, 0.0), "transient_rate": 0.0}
+BUSY = {"busy": True, "keep_seconds": (0.0, 0.0), "quiet_seconds": 0.0, "transient_rate": 0.0, "kill_rate": 0.0}
+LATE = {**BUSY, "uploads": True, "actor_rate": 0.0}
+TWO = {**BUSY, "daemons": 2, "strict_rename": False, "actor_rate": 0.2, "damage_rate": 0.0}
+HANGS = {**BUSY, "hangs": True, "actor_rate": 0.2, "damage_rate": 0.0}
 EXPIRES = {"expires": True, "may_read_rules": False, "keep_seconds": (0.0, 0.0), "kill_rate": 0.0}
 UPKEEP = {"upkeep": True, "keep_seconds": (0.0, 0.0), "steps": 30}
 SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "kill_rate": 0.0}
@@ -342,8 +346,8 @@ SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "
         (_cancelled_in_vain, "nobody has asked for", UPLOADS),
         (_another_number_another_file, "read again", {"remounts": True}),
         (_an_endpoint_rests_for_long, "a healthy study waits", {"poisoned": True}),
-        (_all_is_accounted_for, "said to be archived that is not", UPLOADS),
-        (_no_look_below, "said to be archived that is not", UPLOADS),
+        (_strangers_are_passed_over, "said to be archived that is not", LATE),
+        (_no_look_below, "said to be archived that is not", LATE),
         (_one_private_directory_for_all, "is gone|does not hold", TWO),
         (_given_up_and_it_goes_on, "by work that was given up", HANGS),
         (_given_up_is_untouched, "on record|authorised", HANGS),
