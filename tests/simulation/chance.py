@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from dicomwatchd.pipeline.shipment import Bundling
 
@@ -19,7 +19,14 @@ class Killed(BaseException):
 
 
 class Violation(BaseException):
-    """An invariant does not hold. No part of the program may take it for an error of its own, and go on."""
+    """An invariant does not hold. No part of the program may take it for an error of its own, and go on; one in whose
+    place another error has come, in a `finally`, is raised again by the story (see `raised`)."""
+
+    raised: ClassVar[list[Violation]] = []
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.raised.append(self)
 
 
 class VirtualClock:

@@ -53,6 +53,7 @@ def simulate(seed: int, trace: Trace | None = None, **forced: Any) -> Result:
 
     Raises Violation, or whatever the program lets out that it should not."""
     trace = trace or Trace()
+    Violation.raised.clear()
     root = Path(tempfile.mkdtemp(prefix="dicomwatchd-sim.", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     try:
         return _Story(seed, root, trace, forced).told()
@@ -131,6 +132,8 @@ class _Story:
 
     def _step(self, action: Callable[[], None]) -> None:
         action()
+        if Violation.raised:
+            raise Violation.raised[0]
         for process in self._processes:
             process.tend()
         self._judge_uploads()
