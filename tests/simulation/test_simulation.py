@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,11 +23,9 @@ from dicomwatchd.intake import lastlook
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.lastlook import LastLook
 from dicomwatchd.intake.mounts import Mounts
-from dicomwatchd.localfiles import ASIDE
-from dicomwatchd.pipeline import aside, backoff, private, proof, purge, stages
+from dicomwatchd.pipeline import backoff, private, proof, purge, stages
 from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.expiring import Expiring
-from dicomwatchd.pipeline.private import Private
 from dicomwatchd.pipeline.sealing import Sealing
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.deletions import Deletions
@@ -253,17 +251,14 @@ def _no_look_below(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lastlook, "_is_of_a_file", lambda _: False)
 
 
-def _one_private_directory_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the first release had it: two daemons at one folder set aside into the same directory."""
+def _nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies aside counts as what another daemon is at, also when that one is dead."""
 
-    def make(parent_fd: int) -> Private:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(ASIDE, private.MODE, dir_fd=parent_fd)
-        fd = os.open(ASIDE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent_fd)
-        lock_fd = os.open(private.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=fd)
-        return Private(os.dup(parent_fd), ASIDE, fd, lock_fd, is_locked=False)
+    @contextlib.contextmanager
+    def left_behind(_: int) -> Iterator[bool]:
+        yield False
 
-    monkeypatch.setattr(aside, "make", make)
+    monkeypatch.setattr(private, "left_behind", left_behind)
 
 
 def _given_up_and_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +319,7 @@ UPLOADS = {"uploads": True, "steps": 30, "kill_rate": 0.0, "transient_rate": 0.0
 MEDDLES = {"meddles": True, "versions": True, "keep_seconds": (100.0, 100.0), "steps": 30, "damage_rate": 0.0}
 BUSY = {"busy": True, "keep_seconds": (0.0, 0.0), "quiet_seconds": 0.0, "transient_rate": 0.0, "kill_rate": 0.0}
 LATE = {**BUSY, "uploads": True, "actor_rate": 0.0}
-TWO = {**BUSY, "daemons": 2, "strict_rename": False, "actor_rate": 0.2, "damage_rate": 0.0}
+TWO = {**BUSY, "daemons": 2, "strict_rename": False, "actor_rate": 0.0, "kill_rate": 0.03}
 HANGS = {**BUSY, "hangs": True, "actor_rate": 0.2, "damage_rate": 0.0}
 EXPIRES = {"expires": True, "may_read_rules": False, "keep_seconds": (0.0, 0.0), "kill_rate": 0.0}
 UPKEEP = {"upkeep": True, "keep_seconds": (0.0, 0.0), "steps": 30}
@@ -348,7 +343,7 @@ SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "
         (_an_endpoint_rests_for_long, "a healthy study waits", {"poisoned": True}),
         (_strangers_are_passed_over, "said to be archived that is not", LATE),
         (_no_look_below, "said to be archived that is not", LATE),
-        (_one_private_directory_for_all, "is gone|does not hold", TWO),
+        (_nothing_is_left_behind, "a file that is left", TWO),
         (_given_up_and_it_goes_on, "by work that was given up", HANGS),
         (_given_up_is_untouched, "on record|authorised", HANGS),
         (_deletes_what_will_not_stay, "that it ends the archive's objects", EXPIRES),
