@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -9,13 +10,14 @@ from typing import Any
 
 from dicomwatchd import upload_result
 from dicomwatchd.control import Command, text, whole
+from dicomwatchd.control_peer import BadRequest, Request
 from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.proving import Prover, chain_id
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.uploads import LISTED
-from dicomwatchd.uploads import UploadDesk, no_such_upload
+from dicomwatchd.uploads.desk import UploadDesk, no_such_upload
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -94,8 +96,21 @@ def commands(
         wake()
         return {"study_uid": study_uid, "state": "queued"}
 
-    def upload(request: Mapping[str, Any], progress: Progress) -> Any:
-        name = uploads.start(text(request, "path"), delete=request.get("delete") is True)
+    def upload(_request: Mapping[str, Any], _progress: Progress) -> Any:
+        raise Permanent(
+            "this dicomwatchctl is older than the running daemon, which takes no folder by its name any more",
+            code="client-too-old",
+            hint="use the dicomwatchctl that was installed with the daemon",
+        )
+
+    def upload_folder(request: Mapping[str, Any], progress: Progress) -> Any:
+        if not isinstance(request, Request):
+            raise BadRequest("a folder is handed in over the control socket")
+        folder_fd = request.take_descriptor()
+        try:
+            name = uploads.start(folder_fd, request.asker(), delete=request.get("delete") is True)
+        finally:
+            os.close(folder_fd)
         if request.get("wait") is not True:
             return uploads.progress(name)
         while not (now := uploads.progress(name))["done"]:
@@ -117,6 +132,7 @@ def commands(
         "status": status,
         "retry": retry,
         "upload": upload,
+        "upload-folder": upload_folder,
         "upload-show": upload_show,
         "upload-cancel": upload_cancel,
         "doctor": doctor,

@@ -22,6 +22,7 @@ from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, Fatal, InboxSilent, NotInitialised
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.sizes import SIZES, Sizes
 from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
@@ -35,7 +36,8 @@ from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Clock, Log, Sign, unwatched
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import LEFT, Source, Transition
-from dicomwatchd.uploads import UploadDesk
+from dicomwatchd.uploads.desk import UploadDesk
+from dicomwatchd.uploads.handed import HandedFolders
 
 INIT = "dicomwatchctl archive init"
 ACTIVE_SHIPMENTS = 8
@@ -65,6 +67,7 @@ class Plan:
     forbidden: tuple[Path, ...] = ()
     #: An inbox that has shown no sign of life for so long is left alone until it does.
     answer_seconds: float = 30.0
+    sizes: Sizes = SIZES
 
     def inbox(self, name: str) -> InboxPlan | None:
         return next((inbox for inbox in self.inboxes if inbox.name == name), None)
@@ -82,6 +85,7 @@ def plan_of(config: Config) -> Plan:
         inboxes,
         forbidden=tuple(leading[folder].real for folder in folders),
         answer_seconds=config.inbox_answer_seconds,
+        sizes=Sizes(config.max_file_bytes, takes_sparse=config.sparse_files == "take"),
     )
 
 
@@ -142,6 +146,8 @@ class Surroundings:
     open_state: Callable[[Path, Clock, Callable[[Transition], None]], Queue] = open_queue
     #: Who may touch the inboxes' folders without anybody's waiting for one that does not answer.
     inboxes: Inboxes = field(default_factory=AlwaysAnswering)
+    #: The folders that were handed in, which stay open over a reload.
+    handed: HandedFolders = field(default_factory=HandedFolders)
 
 
 class Parts:
@@ -225,6 +231,7 @@ class Parts:
             around.clock,
             self._source_ended,
             self.expiring.stops_deleting,
+            around.handed,
         )
         if not archive.store.capabilities.creates_only:
             self._log.warning(
@@ -251,6 +258,8 @@ class Parts:
             self.queue.arrivals.add_source(inbox.name, os.fsencode(inbox.path), "inbox") for inbox in self.plan.inboxes
         ]
         self.sources = {source.source_id: source for source in self.queue.arrivals.sources()}
+        for upload in self.queue.uploads.open():
+            self.sources[upload.source.source_id] = self._around.handed.attached(upload).source
         inboxes = self._around.inboxes
         for source in self.sources.values():
             inboxes.know(source.source_id, source.name)
@@ -269,7 +278,9 @@ class Parts:
                 left[source_id] = Recovered(0, 0)
             self._roots[source_id] = left[source_id].root
         unavailable = {source_id for source_id, recovered in left.items() if recovered.root is None}
-        recover.conclude(self.queue.deletions, unavailable, inboxes)
+        recover.conclude(self.queue.deletions, unavailable, inboxes, self.sources)
+        for source_id, recovered in left.items():
+            recover.know_root(self.queue.deletions, self.sources[source_id], recovered)
         self._dismiss({source_id for source_id, recovered in left.items() if recovered.is_through}, unavailable)
         self.queue.shipments.recover()
         retried = self.queue.upgrade.taken_over_by(__version__)
@@ -403,6 +414,7 @@ class Parts:
             lambda: self._mend(source),
             self._roots.get(source.source_id),
             self._around.inboxes,
+            self.plan.sizes,
         )
 
     def _source_ended(self, source: Source) -> None:

@@ -27,6 +27,9 @@ from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.places import Place
 
+#: Above what any modality makes: whole slides and long films reach tens of GB.
+MAX_FILE_BYTES = 64 * 1024**3
+
 DEFAULT_PATH = Path("/etc/dicomwatchd/config.yaml")
 
 #: An inbox's name is in logs and statistics, so it is a short plain word and no path.
@@ -276,6 +279,14 @@ class Config(_Model):
     scan_interval_seconds: Number = Field(60, gt=0, description="Time between two full looks at each inbox")
     inbox_answer_seconds: Number = Field(
         30, gt=0, description="An inbox whose file system has not answered for this long is left alone until it does"
+    )
+    max_file_bytes: WholeNumber = Field(
+        MAX_FILE_BYTES, ge=1 << 20, description="Larger files are held in quarantine until this is raised"
+    )
+    sparse_files: Literal["hold", "take"] = Field(
+        "hold",
+        description="What becomes of a file that is nearly all hole: it takes no room on the disk, and would in the"
+        " archive",
     )
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when a disk has less than this part free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

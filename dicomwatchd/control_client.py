@@ -1,6 +1,7 @@
 """The client's half of the control protocol: JSON lines over a Unix stream socket.
 
-Request, one line: {"command": str, ...arguments}. Reply, any number of {"progress": {...}} lines, then one of
+Request, one line: {"command": str, ...arguments}; with "upload-folder" comes one descriptor (SCM_RIGHTS), of the folder
+opened for listing. Reply, any number of {"progress": {...}} lines, then one of
 {"ok": true, "result": ...} or {"ok": false, "error": {"code": str, "message": str, "hint": str | null}}.
 """
 
@@ -10,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class ControlClient:
         *,
         answer_seconds: float | None = 30.0,
         on_progress: Callable[[dict[str, Any]], None] = lambda _progress: None,
+        descriptor: int | None = None,
         **arguments: object,
     ) -> Any:
         """The command's result. ``answer_seconds`` is the longest silence; None waits as long as the daemon lives.
@@ -53,7 +55,11 @@ class ControlClient:
         with self._connected() as connection:
             connection.settimeout(answer_seconds)
             try:
-                connection.sendall(json.dumps({"command": command, **arguments}).encode("ascii") + b"\n")
+                line = json.dumps({"command": command, **arguments}).encode("ascii") + b"\n"
+                with suppress(BrokenPipeError):  # who is turned away is told why, and then nothing is read of him
+                    sent = 0 if descriptor is None else socket.send_fds(connection, [line], [descriptor])
+                    if rest := line[sent:]:
+                        connection.sendall(rest)
                 with connection.makefile("rb") as lines:
                     while True:
                         reply = _parsed(lines.readline(_LINE_LIMIT_BYTES))

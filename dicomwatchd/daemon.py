@@ -22,10 +22,12 @@ from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fa
 from dicomwatchd.pipeline.shipment import Archive
 from dicomwatchd.ports import Clock, SystemClock
 from dicomwatchd.supervisor import Pulse, Supervisor
+from dicomwatchd.telemetry.descriptors import DescriptorStore, left_before
 from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.telemetry.foreign import redirect_foreign_logging
 from dicomwatchd.telemetry.health import ServiceManager
 from dicomwatchd.telemetry.journal import Journal, open_journal
+from dicomwatchd.uploads.handed import HandedFolders
 
 #: With --once: how often to look whether all is done, which costs little, and to see to everything else.
 LOOK_SECONDS = 0.05
@@ -84,6 +86,7 @@ class Process:
     def __init__(self, options: argparse.Namespace, config: Config, journal: Journal, clock: Clock) -> None:
         self._options, self._config, self._journal, self._clock = options, config, journal, clock
         self._service = ServiceManager.from_environment()
+        self._handed = HandedFolders(DescriptorStore.from_environment(), left_before())
         self._stop = threading.Event()
         self._reload = threading.Event()
         self._tick = threading.Event()
@@ -124,15 +127,16 @@ class Process:
     def _start(self, config: Config, archive: Archive, pulse: Pulse) -> Supervisor:
         try:
             random = Random()  # noqa: S311  jitter, no secret
-            running = Supervisor(config, archive, pulse, self._journal, self._clock, random)
+            running = Supervisor(config, archive, pulse, self._journal, self._clock, random, self._handed)
         except BaseException:
+            self.left_behind = self.left_behind or bool(pulse.heartbeats.excused())
             archive.store.close()
             archive.catalogue.close()
             raise
         try:
             running.start(watch=not self._options.once)
         except BaseException:
-            running.stop()
+            self._end(running)
             raise
         return running
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dicomwatchd import answering, places
+from dicomwatchd import addresses, answering, keyfiles, places, unit
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.identity import read_identity
@@ -60,12 +60,20 @@ ANSWER_SECONDS, INBOX_SECONDS = 5.0, 120.0
 
 
 def examine(
-    config: Config, store: ObjectStore, catalogue: Catalogue, silent: Mapping[str, float] | None = None
+    config: Config,
+    store: ObjectStore,
+    catalogue: Catalogue,
+    silent: Mapping[str, float] | None = None,
+    *,
+    allowed: str | None = None,
 ) -> list[Finding]:
     """Everything the daemon's user can see from here. ``silent`` are the inboxes that are known not to answer, and for
-    how many seconds. Raises nothing of its own: what fails is a finding."""
+    how many seconds; ``allowed`` the addresses that the unit lets the service talk to, where it has a filter. Raises
+    nothing of its own: what fails is a finding."""
     return [
         *_archive(store, catalogue),
+        *_addresses(config, allowed),
+        *(Finding(*found) for found in keyfiles.findings(config, os.environ)),
         *_disk(config, "state", config.state_directory),
         *_inboxes(config, silent or {}),
     ]
@@ -151,6 +159,19 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
     if not capabilities.creates_only:
         yield Finding("create-only", "bad", OVERWRITES)
     yield from _expiry(store)
+
+
+def _addresses(config: Config, allowed: str | None) -> Iterator[Finding]:
+    """Whether what the daemon has to reach still has the addresses that the unit's filter lets through."""
+    if allowed is None:
+        return
+    service = unit.Service(environment=os.environ, name_servers=addresses.name_servers())
+    changed = unit.changed_addresses(config, service, allowed)
+    if changed:
+        detail = f"{', '.join(changed)}: not among the addresses that the unit lets the service talk to"
+        yield Finding("addresses", "bad", f"{detail}; {addresses.MEND}")
+    else:
+        yield Finding("addresses", "good", "the unit's filter lets through what the configuration names")
 
 
 def _expiry(store: ObjectStore) -> Iterator[Finding]:

@@ -48,6 +48,8 @@ _SHARED = frozenset(
     }
 )
 _RENAME_NOREPLACE = 1
+_AT_EMPTY_PATH, _STATX_BTIME = 0x1000, 0x800
+_FS_IOC_GETVERSION = 0x80087601
 _NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -61,16 +63,35 @@ def open_root(path: bytes | str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def open_directory(root_fd: int, relative: bytes) -> int:
-    """A descriptor of the directory ``relative`` below ``root_fd`` (b"" is the root itself). Raises OSError."""
+#: Gets the descriptor of a directory on the way; raises PermissionError where it may not be entered.
+Judge = Callable[[int], None]
+
+
+def opened_again(fd: int) -> int:
+    """Another descriptor of an open folder, with a place of its own in the listing. Raises OSError."""
+    return os.open(b".", _DIRECTORY, dir_fd=fd)
+
+
+def path_of(fd: int) -> bytes:
+    """What the kernel calls an open folder now, as seen from where it was opened. Raises OSError."""
+    return os.readlink(b"/proc/self/fd/%d" % fd)
+
+
+def open_directory(root_fd: int, relative: bytes, judge: Judge | None = None) -> int:
+    """A descriptor of the directory ``relative`` below ``root_fd`` (b"" is the root itself). ``judge`` is asked of
+    every directory from the root on. Raises OSError."""
     fd = os.dup(root_fd)
     try:
+        if judge is not None:
+            judge(fd)
         for part in relative.split(b"/") if relative else ():
             if part in (b"", b".", b".."):
                 raise OSError(errno.EINVAL, "not a plain relative path")
             deeper = os.open(part, _DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd = deeper
+            if judge is not None:
+                judge(fd)
     except BaseException:  # nobody else knows of the descriptor
         os.close(fd)
         raise
@@ -78,9 +99,9 @@ def open_directory(root_fd: int, relative: bytes) -> int:
 
 
 @contextmanager
-def directory(root_fd: int, relative: bytes) -> Iterator[int]:
+def directory(root_fd: int, relative: bytes, judge: Judge | None = None) -> Iterator[int]:
     """`open_directory`, closed in the end."""
-    fd = open_directory(root_fd, relative)
+    fd = open_directory(root_fd, relative, judge)
     try:
         yield fd
     finally:
@@ -245,6 +266,31 @@ def _file_system(fd: int) -> int:
     if _libc.fstatfs(fd, buffer) != 0:
         return 0
     return int(ctypes.c_ulong.from_buffer(buffer).value) & 0xFFFFFFFF
+
+
+def birth(fd: int) -> str:
+    """What tells an open folder from a later one that was given the same inode: when it was made (statx(2)) and its
+    inode's generation (ioctl_iflags(2)), as far as the file system tells; "" where it tells nothing."""
+    known = (_made_ns(fd), _generation(fd))
+    return "/".join(map(str, known)) if any(known) else ""
+
+
+def _made_ns(fd: int) -> int:
+    buffer = ctypes.create_string_buffer(256)
+    if not hasattr(_libc, "statx") or _libc.statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, buffer) != 0:
+        return 0
+    if not ctypes.c_uint32.from_buffer(buffer).value & _STATX_BTIME:
+        return 0
+    seconds, nanoseconds = ctypes.c_int64.from_buffer(buffer, 80), ctypes.c_uint32.from_buffer(buffer, 88)
+    return seconds.value * 1_000_000_000 + nanoseconds.value
+
+
+def _generation(fd: int) -> int:
+    buffer = bytearray(8)
+    with suppress(OSError):
+        fcntl.ioctl(fd, _FS_IOC_GETVERSION, buffer)
+        return int.from_bytes(buffer[:4], "little")
+    return 0
 
 
 def lease_held(fd: int) -> bool:

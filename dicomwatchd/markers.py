@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from dicomwatchd.localfiles import regular_file
+from dicomwatchd.localfiles import Judge, regular_file
 
 #: Names of the program's own, in an inbox, in an archive in a folder, in a state directory. None is ever an export.
 OWN = b".dicomwatchd-"
@@ -97,25 +97,27 @@ def is_below(directory_fd: int) -> bool:
 
 
 @contextmanager
-def unmarked_directory(root_fd: int, relative: bytes) -> Iterator[int]:
+def unmarked_directory(root_fd: int, relative: bytes, judge: Judge | None = None) -> Iterator[int]:
     """`localfiles.directory`, of a path on which no directory, from ``root_fd`` on to the last one, is marked. Raises
     Marked, OSError."""
     fd = os.dup(root_fd)
     try:
-        _require_none(fd)
+        _require_none(fd, judge)
         for part in relative.split(b"/") if relative else ():
             if part in (b"", b".", b".."):
                 raise OSError(errno.EINVAL, "not a plain relative path")
             deeper = os.open(part, _DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd = deeper
-            _require_none(fd)
+            _require_none(fd, judge)
         yield fd
     finally:
         os.close(fd)
 
 
-def _require_none(directory_fd: int) -> None:
+def _require_none(directory_fd: int, judge: Judge | None) -> None:
+    if judge is not None:
+        judge(directory_fd)
     if (name := sign_in(directory_fd)) is not None:
         raise Marked(name)
 

@@ -9,7 +9,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from dicomwatchd import doctor
+from dicomwatchd import addresses, doctor
 from dicomwatchd.answering import Answering
 from dicomwatchd.commands import commands
 from dicomwatchd.composition import Parts, Surroundings, plan_of
@@ -27,6 +27,7 @@ from dicomwatchd.queue import Queue
 from dicomwatchd.telemetry.health import Heartbeats
 from dicomwatchd.telemetry.journal import Journal
 from dicomwatchd.telling import Teller
+from dicomwatchd.uploads.handed import HandedFolders
 
 #: A worker that has neither finished an item nor come round in a long one for this time is stuck.
 WORKER_SILENCE_SECONDS = 900.0
@@ -55,7 +56,14 @@ class Supervisor:
     """Given a configuration and an archive that was opened for it; `start`, then `tend` every second, then `stop`."""
 
     def __init__(
-        self, config: Config, archive: Archive, pulse: Pulse, journal: Journal, clock: Clock, random: Random
+        self,
+        config: Config,
+        archive: Archive,
+        pulse: Pulse,
+        journal: Journal,
+        clock: Clock,
+        random: Random,
+        handed: HandedFolders | None = None,
     ) -> None:
         """Raises Fatal, Transient, ArchiveRefused; the archive is then still the caller's to close."""
         self._config, self._archive, self._journal = config, archive, journal
@@ -90,6 +98,7 @@ class Supervisor:
             alive=pulse.beat,
             sign=pulse,
             inboxes=self._answering,
+            handed=handed or HandedFolders(),
         )
         self._parts = Parts(self._plan, archive, around)
 
@@ -138,7 +147,7 @@ class Supervisor:
         self._parts.uploads.close()
         if self._control is not None:
             self._control.stop()
-        for intake in self._parts.intakes.values():
+        for intake in self._parts.every_intake():
             intake.wake()
         self._answering.hurry(STOP_ANSWER_SECONDS)
         for thread in self._threads:
@@ -292,7 +301,13 @@ class Supervisor:
 
     def _examine(self) -> list[Finding]:
         return [
-            *doctor.examine(self._config, self._archive.store, self._archive.catalogue, self._silent()),
+            *doctor.examine(
+                self._config,
+                self._archive.store,
+                self._archive.catalogue,
+                self._silent(),
+                allowed=os.environ.get(addresses.VARIABLE),
+            ),
             doctor.audit_chain(self._parts.prover),
         ]
 

@@ -76,12 +76,17 @@ def summary(known: Known, progress: UploadProgress | None) -> dict[str, Any]:
         "upload_id": upload.source.name,
         "path": os.fsdecode(upload.source.path),
         "delete": upload.source.delete_local,
+        "asked_by": _asked_by(upload),
         "state": upload.stage,
         "started_at": timestamp(upload.started_at),
         "ended_at": None if known.ended_at is None else timestamp(known.ended_at),
         **figures,
         "deletable": deletable,
     }
+
+
+def _asked_by(upload: Upload) -> dict[str, Any] | None:
+    return None if upload.asker is None else upload.asker.described()
 
 
 def _describe(
@@ -91,6 +96,7 @@ def _describe(
         "upload_id": upload.source.name,
         "path": os.fsdecode(upload.source.path),
         "delete": upload.source.delete_local,
+        "asked_by": _asked_by(upload),
         "started_at": timestamp(upload.started_at),
         "ended_at": None,
         "done": False,
@@ -104,6 +110,7 @@ def _describe(
         "verified": progress.verified,
         "ignored": progress.ignored,
         "deleted": progress.deleted,
+        "not_yours": progress.no_right,
         "complete": False,
         "deletable": False,
         "failed": [{"name": printable(name), "reason": reason} for name, reason in list(named)[:LISTED]],

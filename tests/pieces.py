@@ -14,13 +14,14 @@ from random import Random
 from typing import Any
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
-from dicomwatchd.archive import manifests
+from dicomwatchd.archive import lineage
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.composition import InboxPlan, Parts, Plan, Surroundings
 from dicomwatchd.errors import Fatal
 from dicomwatchd.intake.inbox import IntakeSettings
+from dicomwatchd.intake.sizes import Sizes
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling
@@ -80,6 +81,7 @@ class Pieces:
         clock: FakeClock | None = None,
         bundling: Bundling | None = None,
         answering: Inboxes | None = None,
+        sizes: Sizes | None = None,
         **changes: Any,
     ) -> None:
         self.root = root
@@ -96,6 +98,7 @@ class Pieces:
         self._after_archive = after_archive or AfterArchive(delete=True)
         self.settings = settings(**changes)
         self.bundling = bundling
+        self.sizes = sizes or Sizes()
         self.answering = answering or AlwaysAnswering()
         self.fatal: Fatal | None = None
         #: What long work asks: see ports.Sign.
@@ -130,7 +133,7 @@ class Pieces:
 
     def _plan(self) -> Plan:
         inboxes = (InboxPlan(path.name, path, self.settings, self._after_archive) for path in self.inboxes)
-        return Plan(self.state, tuple(inboxes), active_shipments=1)
+        return Plan(self.state, tuple(inboxes), active_shipments=1, sizes=self.sizes)
 
     @property
     def after_archive(self) -> AfterArchive:
@@ -204,7 +207,7 @@ class Pieces:
         return {hashlib.sha256(data).hexdigest() for data in held}
 
     def manifest(self, study: str) -> Manifest:
-        found = manifests.latest(self.store, Uid(study))
+        found = lineage.current(self.store, Uid(study))
         assert found is not None
         return found
 

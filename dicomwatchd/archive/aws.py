@@ -17,8 +17,9 @@ import botocore.session
 import urllib3.exceptions
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
+from botocore.utils import get_environ_proxies
 
-from dicomwatchd import __version__
+from dicomwatchd import __version__, addresses
 from dicomwatchd.archive import aws_answers
 from dicomwatchd.archive.aws_credentials import Chain
 from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, Permanent, Transient
@@ -283,6 +284,8 @@ def translate(error: BaseException, *, operation: str, endpoint: str) -> Dicomwa
         return Fatal(what, code="config", hint="see the AWS settings of the environment and profile")
     if isinstance(error, _CONNECTION):
         hint = "no connection, or it broke off: see endpoint_url, the network and the service"
+        if _is_dropped(endpoint):
+            hint = addresses.MOVED
         return OutOfReach(what, hint=hint, endpoint=endpoint)
     # An answer that is no AWS answer (a captive portal, a proxy's error page) or a failure inside the client.
     return Transient(what, code="strange-answer", endpoint=endpoint)
@@ -340,6 +343,15 @@ def _from_status(
 def _retry_after_seconds(error: aws.ClientError) -> float | None:
     value = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
     return min(float(value), 3600.0) if re.match(r"[0-9]{1,6}\Z", value) else None
+
+
+def _is_dropped(endpoint: str) -> bool:
+    """Whether the service's own address filter drops what goes to this endpoint, or to the proxy before it."""
+    _, _, place = endpoint.partition(" at ")
+    if not place.startswith(("http://", "https://")):
+        return False
+    through = get_environ_proxies(place).get(place.partition(":")[0])
+    return addresses.drops(through or place)
 
 
 def _is_certificate_problem(error: BaseException) -> bool:

@@ -344,7 +344,7 @@ def _stat(folder_fd: int, name: bytes) -> os.stat_result | None:
 def _stored(key: str, seen: os.stat_result) -> StoredObject:
     if not stat.S_ISREG(seen.st_mode):
         raise localfiles.NotRegular(errno.EINVAL, "not a regular file")
-    return StoredObject(key=key, size_bytes=seen.st_size)
+    return StoredObject(key=key, size_bytes=seen.st_size, modified_at=seen.st_mtime)
 
 
 def _receipt(key: str, content: Content, *, created: bool) -> Receipt:

@@ -26,6 +26,11 @@ BUNDLED_FORMAT = "dicomwatchd-manifest/2"
 BAD = "bad-manifest"
 NEWER = "newer-manifest"
 
+#: Series, SOP Instance, SHA-256.
+Content = tuple[Uid, Uid, str]
+#: Key, version, size, offset and size of the bundle.
+Place = tuple[str, str | None, int, int | None, int | None]
+
 _NEWER = re.compile(r"dicomwatchd-manifest/[0-9]{1,6}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _SIZE_LIMIT_BYTES = 2**50  # far above what any store takes as one object; keeps sums in 64 bits
@@ -59,6 +64,16 @@ class ManifestInstance:
     offset_bytes: int | None = None
     bundle_bytes: int | None = None
 
+    @property
+    def content(self) -> Content:
+        """What it is, wherever it lies."""
+        return self.series_uid, self.sop_instance_uid, self.sha256
+
+    @property
+    def place(self) -> Place:
+        """Where its bytes are, and how many."""
+        return self.key, self.version_id, self.size_bytes, self.offset_bytes, self.bundle_bytes
+
 
 _INSTANCE_FIELDS = tuple(item.name for item in fields(ManifestInstance))
 _BUNDLED_FIELDS = ("offset_bytes", "bundle_bytes")
@@ -85,9 +100,7 @@ class Manifest:
     # parameters, so that a copy with other values starts without them.
     _text: dict[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
     _sha256: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
-    _by_content: dict[tuple[Uid, Uid, str], ManifestInstance] = field(
-        default_factory=dict, init=False, compare=False, repr=False
-    )
+    _by_content: dict[Content, ManifestInstance] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
     def key(self) -> str:
@@ -161,7 +174,7 @@ class Manifest:
                 instances=tuple(_instance(study, item) for item in _list(raw["instances"])),
                 damaged_keys=_texts(raw.get("damaged_keys", [])),
             )
-            if len({_content(item) for item in manifest.instances}) != len(manifest.instances):
+            if len({item.content for item in manifest.instances}) != len(manifest.instances):
                 raise ValueError("an instance is there twice")
             if raw["format"] != manifest._format:
                 raise ValueError("the format of other instances")
@@ -195,14 +208,14 @@ class Manifest:
         adds and never rewrites.
         """
         damaged = {*damaged_keys, *self.damaged_keys} - set(healed_keys)
-        known = {_content(item): item for item in self.instances}
+        known = {item.content: item for item in self.instances}
         for item in instances:
-            present = known.setdefault(_content(item), item)
+            present = known.setdefault(item.content, item)
             if present.key != item.key and item.key not in damaged:
-                known[_content(item)] = item
+                known[item.content] = item
             elif present.key == item.key and item.version_id not in (None, present.version_id):
-                known[_content(item)] = replace(present, version_id=item.version_id)
-        combined = tuple(sorted(known.values(), key=_content))
+                known[item.content] = replace(present, version_id=item.version_id)
+        combined = tuple(sorted(known.values(), key=lambda item: item.content))
         next_one = replace(
             self,
             flags=tuple(sorted({*self.flags, *flags, *_repeated(combined)})),
@@ -223,8 +236,20 @@ class Manifest:
 
     def instance_with(self, sop_instance: Uid, series: Uid, sha256: str) -> ManifestInstance | None:
         if not self._by_content:
-            self._by_content.update((_content(item), item) for item in self.instances)
+            self._by_content.update((item.content, item) for item in self.instances)
         return self._by_content.get((series, sop_instance, sha256))
+
+    def shared(self, alike: dict[ManifestInstance, ManifestInstance]) -> Manifest:
+        """The same manifest, without its bytes, and with instances that are in ``alike`` already as they are there."""
+        same = replace(self, instances=tuple(alike.setdefault(item, item) for item in self.instances))
+        same._sha256.append(self.sha256)
+        return same
+
+    def listing(self, instances: Iterable[ManifestInstance]) -> Manifest:
+        """This revision, as the store holds it, with other instances: what all revisions of the study list."""
+        same = replace(self, instances=tuple(sorted(instances, key=lambda item: item.content)))
+        same._sha256.append(self.sha256)
+        return same
 
     def record(self) -> StudyRecord:
         """What the catalogue holds of this revision: a function of the manifest alone, so a rebuild is exact."""
@@ -299,10 +324,6 @@ def _newer_format() -> Permanent:
     return Permanent(
         "a manifest in the store was written by a newer dicomwatchd", code=NEWER, hint="bring this one up to date"
     )
-
-
-def _content(item: ManifestInstance) -> tuple[Uid, Uid, str]:
-    return item.series_uid, item.sop_instance_uid, item.sha256
 
 
 def _repeated(instances: tuple[ManifestInstance, ...]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
@@ -36,61 +36,28 @@ def load(
 
 
 @dataclass(frozen=True, slots=True)
-class Newest:
-    """The newest manifest of a study that can be read, None if there is none. ``damaged`` are the keys of the revisions
-    above it, the highest first: what stands there is no manifest of this study."""
+class Listed:
+    """What the store lists of a study's manifests, by revision. ``strangers`` are keys among them that are no
+    manifest's."""
 
-    manifest: Manifest | None
-    damaged: tuple[str, ...] = ()
+    study_uid: Uid
+    revisions: Mapping[int, StoredObject]
+    strangers: tuple[str, ...] = ()
 
     @property
-    def highest(self) -> int:
-        """The highest revision that the store lists, whether it can be read or not; 0 where it lists none."""
-        if self.damaged:
-            return revision_of(self.damaged[0])
-        return self.manifest.revision if self.manifest is not None else 0
+    def newest(self) -> int:
+        """The highest number that is taken; 0 where there is none."""
+        return max(self.revisions, default=0)
 
 
-def newest(store: ObjectStore, study_uid: Uid) -> Newest:
-    """Look for the study's newest manifest, and below those that are damaged in the store.
-
-    Only what the store was seen to hold counts as damage: read twice alike, or vouched for by its ETag, and as long as
-    it is listed. Raises Transient when it cannot be told, Permanent for a manifest that is whole and not to be used
-    (code "newer-manifest"), or that the store will not give.
-    """
-    damaged: list[str] = []
-    for found in sorted(_listed(store, study_uid), key=lambda o: o.key, reverse=True):
-        try:
-            return Newest(load(store, found.key, etag=found.etag, size_bytes=found.size_bytes), tuple(damaged))
-        except Permanent as error:
-            if error.code == "no-such-object":
-                raise Transient("a manifest that the store lists is not there", code="manifest-lost") from error
-            if error.code != BAD:
-                raise
-        damaged.append(found.key)
-    return Newest(None, tuple(damaged))
-
-
-def _listed(store: ObjectStore, study_uid: Uid) -> Iterator[StoredObject]:
-    return (o for o in store.listing(keys.manifests_prefix(study_uid)) if keys.parse_manifest(o.key))
-
-
-def revision_of(key: str) -> int:
-    """The revision that a manifest's key names. Raises ValueError for another key."""
-    parsed = keys.parse_manifest(key)
-    if parsed is None:
-        raise ValueError("not the key of a manifest")
-    return parsed[1]
-
-
-def latest_key(store: ObjectStore, study_uid: Uid) -> str | None:
-    """The key of the highest revision the store lists, or None."""
-    return max((found.key for found in _listed(store, study_uid)), default=None)
-
-
-def latest(store: ObjectStore, study_uid: Uid) -> Manifest | None:
-    """The newest manifest that can be read. Raises as `newest`."""
-    return newest(store, study_uid).manifest
+def listed(store: ObjectStore, study_uid: Uid) -> Listed:
+    found = {seen.key: seen for seen in store.listing(keys.manifests_prefix(study_uid))}
+    parsed = {key: keys.parse_manifest(key) for key in found}
+    return Listed(
+        study_uid,
+        {named[1]: found[key] for key, named in parsed.items() if named is not None},
+        tuple(key for key, named in parsed.items() if named is None),
+    )
 
 
 def create(store: ObjectStore, manifest: Manifest) -> bool:

@@ -1,4 +1,4 @@
-"""The catalogue from the store alone: every study's highest readable manifest is recorded again.
+"""The catalogue from the store alone: every study's newest manifest that counts is recorded again.
 
 May run beside a daemon, may be stopped and run again: what is recorded already is left as it is.
 """
@@ -6,12 +6,13 @@ May run beside a daemon, may be stopped and run again: what is recorded already 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys, lineage
 from dicomwatchd.archive.catalogue import Catalogue, StudyRecord
 from dicomwatchd.archive.documents import LEFT_OUT
+from dicomwatchd.archive.manifests import Listed
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import NotInitialised, Permanent, RevisionConflict
 from dicomwatchd.model import Uid
@@ -54,15 +55,17 @@ def rebuild(
 ) -> RebuildReport:
     """Record every study that the store has manifests of. ``progress`` is called after each study.
 
-    A manifest that is damaged, or another archive's, is reported; the next lower one takes its place. The catalogue
-    must be initialised. Raises Transient and Fatal, with what was recorded until then recorded.
+    A manifest that is damaged, or another archive's, is reported; the next lower one takes its place. Where manifests
+    do not go on from one another, which is reported too, all that they list is recorded, with a flag that says so, and
+    the entry vouches for none of them. The catalogue must be initialised. Raises Transient and Fatal, with what was
+    recorded until then recorded.
     """
     archive_id = catalogue.identity()
     if archive_id is None:
         raise NotInitialised("the catalogue has no identity yet", hint="dicomwatchctl archive init")
     report = RebuildReport()
 
-    def one(study: _Study) -> _Outcome:
+    def one(study: Listed) -> _Outcome:
         return _record(store, catalogue, archive_id, study)
 
     studies = _studies(store)
@@ -80,14 +83,6 @@ def rebuild(
 
 
 @dataclass(frozen=True, slots=True)
-class _Study:
-    """``revisions`` maps each to the ETag that the store lists."""
-
-    study_uid: Uid
-    revisions: dict[int, str | None]
-
-
-@dataclass(frozen=True, slots=True)
 class _Outcome:
     """``recorded`` is True, False (there already) or None (no usable manifest)."""
 
@@ -95,49 +90,47 @@ class _Outcome:
     problems: tuple[Problem, ...]
 
 
-def _studies(store: ObjectStore) -> Iterator[_Study]:
+def _studies(store: ObjectStore) -> Iterator[Listed]:
     """Studies with manifests. The listing is in key order, so a study's manifests follow one another.
 
     It passes by every object's key. A listing for each study would take one request a study, this takes one for a
     thousand objects: about the same, without asking more of the store than the port has.
     """
-    found = ((keys.parse_manifest(stored.key), stored.etag) for stored in store.listing(keys.STUDIES))
-    ours = ((key, etag) for key, etag in found if key is not None)
+    found = ((keys.parse_manifest(stored.key), stored) for stored in store.listing(keys.STUDIES))
+    ours = ((key, stored) for key, stored in found if key is not None)
     for study_uid, group in groupby(ours, key=lambda one: one[0][0]):
-        yield _Study(study_uid, {revision: etag for (_, revision), etag in group})
+        yield Listed(study_uid, {revision: stored for (_, revision), stored in group})
 
 
-def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, study: _Study) -> _Outcome:
-    problems: list[Problem] = []
-    for revision in sorted(study.revisions, reverse=True):
-        try:
-            key = keys.manifest(study.study_uid, revision)
-            record = _load(store, key, study.revisions[revision], archive_id)
-        except Permanent as error:
-            problems.append(Problem(study.study_uid, revision, error.message))
-            continue
-        try:
-            return _Outcome(_put(catalogue, record), tuple(problems))
-        except Permanent as error:
-            # The manifest is good: an older one would be no better and would hide this.
-            problems.append(Problem(study.study_uid, revision, error.message))
-            break
-    return _Outcome(None, tuple(problems))
-
-
-def _load(store: ObjectStore, key: str, etag: str | None, archive_id: str) -> StudyRecord:
-    found = manifests.load(store, key, etag=etag)
-    if found.archive_id != archive_id:
-        raise Permanent("a manifest belongs to another archive", code="bad-manifest")
-    return found.record()
-
-
-def _put(catalogue: Catalogue, record: StudyRecord) -> bool:
-    """Whether the catalogue had to be written. Reading costs less than writing."""
+def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, listed: Listed) -> _Outcome:
     try:
-        there = catalogue.get(record.study_uid)
+        there = catalogue.get(listed.study_uid)
     except Permanent:
         there = None  # an entry that cannot be read is one to write again
+    try:
+        vouched = lineage.vouched_for(store, listed, there)
+        found = lineage.trace(store, listed, vouched, archive_id=archive_id, lenient=True)
+    except Permanent as error:
+        return _Outcome(None, (Problem(listed.study_uid, listed.newest, error.message),))
+    amiss = [(one.revision, one.reason) for one in found.refused]
+    amiss += [(other.revision, other.reason) for other in found.disregarded]
+    problems = [Problem(listed.study_uid, revision, reason) for revision, reason in sorted(amiss, reverse=True)]
+    if found.whole is None:
+        return _Outcome(None, tuple(problems))
+    record = found.whole.record()
+    if found.whole is not found.current or found.disregarded:
+        if vouched is not None:
+            return _Outcome(False, tuple(problems))  # it is as good as it can be until a daemon has recorded the study
+        record = replace(record, flags=tuple(sorted({*record.flags, lineage.DISPUTED})))
+    try:
+        return _Outcome(_put(catalogue, record, there), tuple(problems))
+    except Permanent as error:
+        # The manifest is good: an older one would be no better and would hide this.
+        return _Outcome(None, (*problems, Problem(listed.study_uid, record.revision, error.message)))
+
+
+def _put(catalogue: Catalogue, record: StudyRecord, there: StudyRecord | None) -> bool:
+    """Whether the catalogue had to be written. Reading costs less than writing."""
     if there is not None and _holds(there, record):
         return False
     try:

@@ -179,6 +179,8 @@ class S3Store:
         except aws.FOREIGN as error:
             if wanted is not None and aws.http_status(error) == 416:
                 return None
+            if aws.http_status(error) == 403 and version_id is None and self._bucket.absent(self._bucket.full_key(key)):
+                raise Permanent("GetObject failed: no such object (403)", code="no-such-object") from error
             raise aws.translate(error, operation="GetObject", endpoint=self._bucket.endpoint) from error
         if version_id is None:
             self._bucket.note_expiry(key, answer)
@@ -214,16 +216,16 @@ class S3Store:
 
     def check(self) -> None:
         try:
-            with self._bucket.translated("HeadBucket"):
-                self._bucket.client.head_bucket(Bucket=self._bucket.name)
-        except Permanent as error:
-            if error.code != "no-such-object":
-                raise OutOfReach(error.message, endpoint=self._bucket.endpoint) from error
-            raise NotInitialised(
-                "the bucket of the archive is not there", hint="dicomwatchctl archive init makes it"
-            ) from error
-        except OutOfReach:
-            raise
+            with self._bucket.translated("look at the bucket"):
+                self._bucket.look()
+        except (Permanent, OutOfReach) as error:
+            if error.code in ("no-such-object", "not-there"):
+                raise NotInitialised(
+                    "the bucket of the archive is not there", hint="dicomwatchctl archive init makes it"
+                ) from error
+            if isinstance(error, OutOfReach):
+                raise
+            raise OutOfReach(error.message, endpoint=self._bucket.endpoint) from error
         except Transient as error:
             raise OutOfReach(error.message, code=error.code, hint=error.hint, endpoint=self._bucket.endpoint) from error
 

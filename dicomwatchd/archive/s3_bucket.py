@@ -27,11 +27,13 @@ _KEY = re.compile(r"[A-Za-z0-9!_.*'()/-]{1,500}\Z")
 
 
 class ListedObject(NamedTuple):
-    """``full_key`` with the prefix of the archive; ``etag`` without quotes."""
+    """``full_key`` with the prefix of the archive; ``etag`` without quotes; ``modified_at`` in seconds since the
+    epoch."""
 
     full_key: str
     size_bytes: int
     etag: str | None
+    modified_at: float | None = None
 
 
 class ListedPage(NamedTuple):
@@ -122,11 +124,33 @@ class S3Bucket:
 
     def encrypts(self) -> None:
         """The probe has just seen that it encrypts as asked: from now on `existing` expects it of what is new."""
-        with self.translated("HeadBucket"):
-            answer = self.client.head_bucket(Bucket=self.name)
+        with self.translated("look at the bucket"):
+            answer = self.look()
         with suppress(KeyError, ValueError):
             at = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
             self._start.at = self._start.at or at
+
+    def look(self) -> Mapping[str, Any]:
+        """The bucket's answer to the least that may be asked. Raises what botocore raises.
+
+        Below a prefix that is a listing of it: HeadBucket takes the right to list everything, which a policy for one of
+        several archives in a bucket does not give.
+        """
+        if self.prefix:
+            return self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
+        return self.client.head_bucket(Bucket=self.name)
+
+    def absent(self, full_key: str) -> bool:
+        """Whether a refused look at an object means that there is none.
+
+        Where the right to list ends at the prefix a store may refuse to say 404, for it asks for the right to list
+        everything first. The listing of that one key is allowed, and tells.
+        """
+        try:
+            page = self.client.list_objects_v2(Bucket=self.name, Prefix=full_key, MaxKeys=1)
+        except aws.FOREIGN:
+            return False  # then the refusal is the answer
+        return all(item.get("Key") != full_key for item in page.get("Contents", []))
 
     def existing(self, key: str) -> StoredObject | None:
         """As `head`, for an object that was to be created and is there already.
@@ -179,6 +203,8 @@ class S3Bucket:
                 return None
             if aws.http_status(error) == 405 and _is_delete_marker(error):
                 return None
+            if aws.http_status(error) == 403 and "VersionId" not in arguments and self.absent(arguments["Key"]):
+                return None
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
         except aws.FOREIGN as error:
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
@@ -193,13 +219,13 @@ class S3Bucket:
         last = ""
         while True:
             page = short(start, token) or self._page(start, token)
-            for full, size_bytes, etag in page.objects:
+            for full, size_bytes, etag, modified_at in page.objects:
                 if full <= last or not full.startswith(start):
                     raise Transient(
                         "ListObjectsV2 gave keys out of order", code="strange-answer", endpoint=self.endpoint
                     )
                 last = full
-                yield StoredObject(full.removeprefix(self.prefix), size_bytes, etag)
+                yield StoredObject(full.removeprefix(self.prefix), size_bytes, etag, modified_at=modified_at)
             token = page.token
             if not token:
                 return
@@ -209,7 +235,12 @@ class S3Bucket:
         with self.translated("ListObjectsV2"):
             page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
         found = [
-            ListedObject(item["Key"], item["Size"], item.get("ETag", "").strip('"') or None)
+            ListedObject(
+                item["Key"],
+                item["Size"],
+                item.get("ETag", "").strip('"') or None,
+                item["LastModified"].timestamp() if item.get("LastModified") else None,
+            )
             for item in page.get("Contents", [])
         ]
         return ListedPage(found, page.get("NextContinuationToken") if page.get("IsTruncated") else None)
@@ -217,11 +248,11 @@ class S3Bucket:
     def _require_bucket(self) -> None:
         """A HEAD has no body, so a missing object and a missing bucket look alike: absence needs the bucket."""
         try:
-            self.client.head_bucket(Bucket=self.name)
+            self.look()
         except aws.FOREIGN as error:
             if aws.http_status(error) == 404:
                 error = _no_such_bucket(error)
-            raise aws.translate(error, operation="HeadBucket", endpoint=self.endpoint) from error
+            raise aws.translate(error, operation="look at the bucket", endpoint=self.endpoint) from error
 
 
 def _is_delete_marker(error: botocore.exceptions.ClientError) -> bool:
@@ -234,7 +265,7 @@ def _no_such_bucket(error: BaseException) -> botocore.exceptions.ClientError:
         "Error": {"Code": "NoSuchBucket"},
         "ResponseMetadata": {"HTTPStatusCode": aws.http_status(error)},
     }
-    return botocore.exceptions.ClientError(answer, "HeadBucket")
+    return botocore.exceptions.ClientError(answer, "look")
 
 
 def _stored(key: str, answer: Any, size_bytes: int) -> StoredObject:

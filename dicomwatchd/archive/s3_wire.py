@@ -6,6 +6,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_plus, urlsplit
@@ -130,7 +131,8 @@ def _page(root: ElementTree.Element) -> ListedPage:
     namespace, _, name = root.tag.rpartition("}")
     if name != "ListBucketResult":
         raise ValueError("not a listing")
-    key, size, etag, contents = (f"{namespace}}}{n}" if namespace else n for n in ("Key", "Size", "ETag", "Contents"))
+    names = ("Key", "Size", "ETag", "LastModified", "Contents")
+    key, size, etag, modified, contents = (f"{namespace}}}{n}" if namespace else n for n in names)
     found = []
     token, truncated = None, ""
     for element in root:
@@ -139,7 +141,14 @@ def _page(root: ElementTree.Element) -> ListedPage:
             digits = values.get(size, "")
             if key not in values or not (digits.isascii() and digits.isdecimal()):
                 raise ValueError("an object without name or size")
-            found.append(ListedObject(unquote_plus(values[key]), int(digits), values.get(etag, "").strip('"') or None))
+            found.append(
+                ListedObject(
+                    unquote_plus(values[key]),
+                    int(digits),
+                    values.get(etag, "").strip('"') or None,
+                    _seconds(values.get(modified, "")),
+                )
+            )
         elif element.tag.endswith("IsTruncated"):
             truncated = element.text or ""
         elif element.tag.endswith("NextContinuationToken"):
@@ -147,3 +156,9 @@ def _page(root: ElementTree.Element) -> ListedPage:
     if truncated not in ("true", "false") or (truncated == "true") != bool(token):
         raise ValueError("a page that does not say whether it is the last")
     return ListedPage(found, token)
+
+
+def _seconds(text: str) -> float | None:
+    with suppress(ValueError, OverflowError):
+        return datetime.fromisoformat(text).timestamp()
+    return None

@@ -37,7 +37,8 @@ class StoredObject:
     """The store's own view of one object, as freshly read (S3 HeadObject, ListObjectsV2; stat).
 
     ``key`` is relative to the store's prefix. ``etag`` is without quotes. ``checksum`` is "sha256:<hex>" or
-    "crc64nvme:<base64>" where the store keeps one over the full object. None: the store does not say.
+    "crc64nvme:<base64>" where the store keeps one over the full object. ``modified_at`` is when it was put there, by
+    the store's clock, in seconds since the epoch, where it comes from a listing. None: the store does not say.
     """
 
     key: str
@@ -46,6 +47,7 @@ class StoredObject:
     version_id: str | None = None
     checksum: str | None = None
     encryption: str | None = None
+    modified_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from dicomwatchd import config
     from dicomwatchd.archive.catalogue import Catalogue
     from dicomwatchd.archive.store import ObjectStore
+    from dicomwatchd.fetch import Doubts
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+#: Of what is amiss with a study's manifests so many are told one by one.
+_TOLD = 20
 
 
 class UidType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
@@ -208,11 +211,33 @@ def noting(notes: list[str], *, quiet: bool) -> Callable[[str], None]:
     return note
 
 
-def noting_damage(revisions: list[int], note: Callable[[str], None]) -> Callable[[int, str], None]:
-    """Collects the revisions whose manifests are damaged in the store, and remarks on each."""
+@dataclass(slots=True)
+class Amiss:
+    """The revisions whose manifests are not what they should be; ``note`` is told of each."""
 
-    def damaged(revision: int, text: str) -> None:
-        revisions.append(revision)
-        note(text)
+    note: Callable[[str], None]
+    unreadable: list[int] = field(default_factory=list)
+    disregarded: list[int] = field(default_factory=list)
+    _told: int = 0
 
-    return damaged
+    def __bool__(self) -> bool:
+        return bool(self.unreadable or self.disregarded)
+
+    def doubts(self) -> Doubts:
+        from dicomwatchd.fetch import Doubts
+
+        return Doubts(self._noting(self.unreadable), self._noting(self.disregarded))
+
+    def document(self) -> dict[str, list[int]]:
+        return {"unreadable_revisions": self.unreadable, "disregarded_revisions": self.disregarded}
+
+    def _noting(self, revisions: list[int]) -> Callable[[int, str], None]:
+        def noting(revision: int, text: str) -> None:
+            revisions.append(revision)
+            self._told += 1
+            if self._told <= _TOLD:
+                self.note(text)
+            elif self._told == _TOLD + 1:
+                self.note("there are more of these; --json lists all of them")
+
+        return noting

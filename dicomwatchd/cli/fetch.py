@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import click
 
 from dicomwatchd.cli import exits, output, progress
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, noting_damage, opened
+from dicomwatchd.cli.archive_access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
@@ -53,41 +54,43 @@ def fetch(
     fetches what is missing; a file with other content is reported and left alone.
 
     No daemon is needed. If the catalogue is down or does not know the study, the store alone is read. If the newest
-    manifest is damaged in the store, the files of the newest that can be read are fetched, and the exit code is 1.
+    manifest is damaged in the store, or manifests do not go on from one another, everything that those list that can be
+    read is fetched, and the exit code is 1.
     """
-    from dicomwatchd.fetch import Fetcher, plan
+    from dicomwatchd.fetch import Fetcher, look_up
 
     notes: list[str] = []
-    damaged: list[int] = []
+    note = noting(notes, quiet=as_json)
+    amiss = Amiss(note)
     target = folder or Path(study)
     with opened(invocation, where, connections=threads) as archive:
-        note = noting(notes, quiet=as_json)
-        manifest = plan(archive.store, archive.catalogue, study, note=note, damaged=noting_damage(damaged, note))
+        with ThreadPoolExecutor(threads) as pool:
+            found = look_up(archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), map=pool.map)
         with progress.bar(wanted=not as_json) as update:
 
             def show(at: FetchProgress) -> None:
                 update(at.files_done, at.files_total, at.bytes_done, at.bytes_total, "Fetching")
 
             report = Fetcher(archive.store, threads=threads).fetch(
-                manifest, target, series=series or None, progress=show
+                found.manifest, target, series=series or None, elsewhere=found.elsewhere, progress=show
             )
     if as_json:
-        _document(report, target, damaged, notes)
+        _document(report, target, amiss, notes)
     else:
         _sentences(report, target)
-    if report.complete and not damaged:
+    if report.complete and not amiss:
         return exits.OK
     return exits.code_for(report.stopped) if report.stopped else exits.NO
 
 
-def _document(report: FetchReport, target: Path, damaged: list[int], notes: list[str]) -> None:
+def _document(report: FetchReport, target: Path, amiss: Amiss, notes: list[str]) -> None:
     output.document(
         {
             "study_uid": report.study_uid,
             "revision": report.revision,
             "directory": str(target),
-            "complete": report.complete and not damaged,
-            "unreadable_revisions": damaged,
+            "complete": report.complete and not amiss,
+            **amiss.document(),
             "files": report.files,
             "bytes": report.size_bytes,
             "fetched": report.fetched,

@@ -61,6 +61,7 @@ def prove(
                 ("Outcome", f"{file['outcome']}{' at ' + file['ended_at'] if file['ended_at'] else ''}"),
                 ("Because", file["why"]),
                 ("Authorised", f"{file['authorised_at']}, audit entry {file['sequence']}"),
+                ("Asked for by", _asker(proof)),
                 ("SHA-256", proof["sha256"]),
                 ("Size", f"{proof['size_bytes']} bytes"),
                 ("Bundle", _within(proof)),
@@ -80,6 +81,14 @@ def prove(
     _say_archived(archived)
     _say_published(published)
     return code
+
+
+def _asker(proof: dict[str, Any]) -> str | None:
+    """Whose upload it was, if it was one's."""
+    found = proof.get("asked_by")
+    if not isinstance(found, dict):
+        return None
+    return f"user {found.get('uid')} {output.clean(found.get('login'))}".rstrip()
 
 
 def _within(proof: dict[str, Any]) -> str | None:
@@ -147,7 +156,7 @@ def _from_here(invocation: Invocation) -> list[dict[str, str]]:
     from contextlib import suppress
     from dataclasses import asdict
 
-    from dicomwatchd import config
+    from dicomwatchd import config, unit
     from dicomwatchd.archive.factory import open_catalogue, open_store
     from dicomwatchd.doctor import audit_chain, examine
     from dicomwatchd.errors import Fatal
@@ -160,7 +169,7 @@ def _from_here(invocation: Invocation) -> list[dict[str, str]]:
     try:
         catalogue = open_catalogue(loaded.archive.catalogue)
         try:
-            findings = examine(loaded, store, catalogue)
+            findings = examine(loaded, store, catalogue, allowed=unit.allowed_here(invocation.config_path))
             with suppress(OSError, Fatal):  # the state may be the daemon's alone to read
                 if (queue := open_queue_to_read(loaded.state_directory, SystemClock())) is not None:
                     archive_id = queue.binding.archive_id() or ""

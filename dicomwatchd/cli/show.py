@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from dicomwatchd.cli import attributes, exits, output
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, noting_damage, opened
+from dicomwatchd.cli.archive_access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
 from dicomwatchd.cli.control_access import ask, socket_option
 from dicomwatchd.cli.search import summary
 from dicomwatchd.control_client import DaemonRefused, DaemonUnreachable
@@ -31,14 +30,16 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     """Show what is known of a study.
 
     STUDY is a Study Instance UID. What the archive holds of it, with patient, study and series attributes; and, if
-    the daemon runs on this machine, what of it is here and where it stands. The exit code is 1 if neither knows it.
+    the daemon runs on this machine, what of it is here and where it stands. The exit code is 1 if neither knows it, or
+    if the archive's manifests of it are not in order.
     """
     notes: list[str] = []
     note = noting(notes, quiet=as_json)
     trouble: DicomwatchdError | None = None
     record = None
+    amiss = Amiss(note)
     try:
-        record = _archived(invocation, study, where, notes, note)
+        record = _archived(invocation, study, where, notes, amiss)
     except Permanent as error:
         if error.code != "study-not-found":
             raise
@@ -50,8 +51,9 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     if trouble is not None:
         note(f"the archive gives no answer: {trouble.message}")
     if as_json:
-        output.document({"study_uid": study, "archive": record and _document(record), "local": local, "notes": notes})
-        return exits.OK
+        archived = record and {**_document(record), **amiss.document()}
+        output.document({"study_uid": study, "archive": archived, "local": local, "notes": notes})
+        return exits.NO if amiss else exits.OK
     if record is None:
         output.pairs([("Study", study), ("Archive", "unknown" if trouble else "does not hold it yet")])
     else:
@@ -59,17 +61,14 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     if local is not None:
         output.say()
         _print_local(local)
-    return exits.OK
+    return exits.NO if amiss else exits.OK
 
 
-def _archived(
-    invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], note: Callable[[str], None]
-) -> StudyRecord:
+def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss) -> StudyRecord:
     from dicomwatchd.fetch import plan
 
     with opened(invocation, where) as archive:
-        damaged = noting_damage([], note)
-        return plan(archive.store, archive.catalogue, study, note=notes.append, damaged=damaged).record()
+        return plan(archive.store, archive.catalogue, study, note=notes.append, doubts=amiss.doubts()).record()
 
 
 def _local(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.cli.folders import RealFolder
 from dicomwatchd.cli.lazy import DefaultGroup
-from dicomwatchd.cli.upload_text import all_verified, sentences
+from dicomwatchd.cli.upload_text import all_verified, asker, sentences
+from dicomwatchd.control_client import DaemonRefused
+from dicomwatchd.errors import Permanent
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
 _upload_argument = click.argument("upload_id", metavar="ID")
@@ -43,16 +47,19 @@ def hand_in(
 ) -> int:
     """Archive a folder that is no inbox.
 
-    FOLDER may be a mounted CD or USB stick. The daemon reads it, so it has to be readable for the daemon's user.
-    Without --delete the folder is left as it is. A folder called list, show or cancel is handed in as ./list.
+    FOLDER may be a mounted CD or USB stick, or lie below your home. It is opened here and handed to the daemon, which
+    does with it nothing that you may not do: what you may not read is left out, what you may not delete stays. The
+    daemon's own user has to be able to read the folder and what is in it, and with --delete to write to it; what lies
+    above the folder does not matter. Without --delete the folder is left as it is. A folder called list, show or cancel
+    is handed in as ./list.
 
-    The command waits and ends with how many of the files are verified in the archive, what is not and what to do,
-    and whether the local copies are, or may now be, deleted: that is said, and the exit code is 0, only if everything
-    in the folder was seen, twice, and is verified, which after --no-wait is seldom known yet. Ctrl-C ends the waiting
-    and not the archiving; the same command again follows the upload that runs.
+    The command waits and ends with how many of the files are verified in the archive, what is not and what to do, and
+    whether the local copies are, or may now be, deleted: that is said, and the exit code is 0, only if everything in
+    the folder was seen, twice, and is verified, which after --no-wait is seldom known yet. Ctrl-C ends the waiting and
+    not the archiving; the same command again follows the upload that runs.
     """
     connection = client(invocation, socket_path)
-    with progress.bar(wanted=not as_json) as update:
+    with _opened(folder) as folder_fd, progress.bar(wanted=not as_json) as update:
 
         def show(at: dict[str, Any]) -> None:
             phase = output.clean(at.get("phase") or "").capitalize()
@@ -66,12 +73,50 @@ def hand_in(
 
         try:
             result: dict[str, Any] = connection.call(
-                "upload", path=folder, delete=delete, wait=wait, answer_seconds=None, on_progress=show
+                "upload-folder",
+                descriptor=folder_fd,
+                delete=delete,
+                wait=wait,
+                answer_seconds=None,
+                on_progress=show,
             )
+        except DaemonRefused as error:
+            if (error.code, error.message) == ("bad-request", "no such command"):
+                raise DaemonRefused(
+                    "the running daemon is older than this dicomwatchctl",
+                    code="daemon-too-old",
+                    hint="restart it: systemctl restart dicomwatchd",
+                ) from error
+            raise
         except KeyboardInterrupt:
             output.note("no longer waiting; the daemon carries on, and the same command again tells how it went")
             raise
+        if result.get("done") and not _is_at(folder, folder_fd):
+            output.note("another folder stands under this path by now; what follows is of the one that was handed in")
+            result |= {"complete": False, "deletable": False}
     return _tell(result, as_json=as_json, delete=delete)
+
+
+@contextmanager
+def _opened(folder: str) -> Iterator[int]:
+    """Raises Permanent where the user may not list it."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise Permanent(f"the folder cannot be opened ({why})", code="unreadable", path=folder) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_at(folder: str, fd: int) -> bool:
+    try:
+        found = Path(folder).lstat()
+    except OSError:
+        return False
+    return os.path.samestat(found, os.fstat(fd))
 
 
 @click.group(cls=DefaultGroup, default=hand_in)
@@ -99,7 +144,7 @@ def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, a
         output.say("No folder was handed in during the last 30 days.")
         return
     output.table(
-        ("ID", "STATE", "FILES", "VERIFIED", "DELETED", "NOT ARCHIVED", "STARTED", "ENDED", "FOLDER"),
+        ("ID", "STATE", "FILES", "VERIFIED", "DELETED", "NOT ARCHIVED", "STARTED", "ENDED", "BY", "FOLDER"),
         (
             (
                 one.get("upload_id"),
@@ -110,6 +155,7 @@ def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, a
                 one.get("failed_files"),
                 one.get("started_at"),
                 one.get("ended_at"),
+                asker(one),
                 one.get("path"),
             )
             for one in uploads
@@ -128,6 +174,10 @@ def show(invocation: Invocation, upload_id: str, socket_path: Path | None, as_js
     ID is what `upload list` names it by. It says what `upload FOLDER` says at its end, and the exit code is the same.
     """
     result: dict[str, Any] = ask(invocation, socket_path, "upload-show", upload_id=upload_id)
+    if not as_json and (who := asker(result)) is not None:
+        output.say(
+            f"Handed in by {who} at {result.get('started_at')}{', with --delete' if result.get('delete') else ''}."
+        )
     return _tell(result, as_json=as_json, delete=bool(result.get("delete")))
 
 

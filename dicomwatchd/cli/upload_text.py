@@ -26,6 +26,14 @@ def all_verified(result: dict[str, Any]) -> bool:
     )
 
 
+def asker(result: dict[str, Any]) -> str | None:
+    """Who has handed the folder in; None where that is not on record."""
+    found = result.get("asked_by")
+    if not isinstance(found, dict):
+        return None
+    return output.clean(found.get("login")) or f"user {found.get('uid')}"
+
+
 def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
     """The result in plain words. That something may be deleted is said of what is `all_verified` only."""
     files = _number(result, "files") - _number(result, "ignored")
@@ -60,6 +68,7 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
         more = "all of them" if len(failed) >= count else f"{len(failed):,} of them"
         lines.append(f"  ... and {rest:,} more; --json lists {more}")
     lines.append(_fate(deleted))
+    lines += _not_yours(result)
     if (expires := result.get("expires")) and not failed and not count:
         lines.append(f"Do not delete what is left: {output.clean(expires)}.")
     else:
@@ -94,9 +103,20 @@ def _all_is_there(result: dict[str, Any], files: int, deleted: int, *, delete: b
     else:
         fate = "The folder was left as it is."
     lines = [f"{whole} verified in the archive. {fate}"]
+    lines += _not_yours(result)
     if result.get("ignored"):
         lines.append("A DICOMDIR, which only lists the files beside it, is not archived and was left.")
     return lines
+
+
+def _not_yours(result: dict[str, Any]) -> list[str]:
+    """What was to be deleted and stays."""
+    if not (count := _number(result, "not_yours")):
+        return []
+    return [
+        f"{count:,} of them stay because whoever handed the folder in may not delete them: that takes write access to"
+        " the folder that they lie in."
+    ]
 
 
 def _fate(deleted: int) -> str:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dicomwatchd.cli import exits, output, progress
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import UID, ArchiveOptions, archive_options, noting, noting_damage, opened
-from dicomwatchd.model import Uid
+from dicomwatchd.cli.archive_access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.control_access import ask
+from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.model import StudyState, Uid
 
 if TYPE_CHECKING:
-    from dicomwatchd.archive.verification import Verification
+    from dicomwatchd.archive.verification import Unlisted, Verification
 
 _LISTED_PROBLEMS = 50
+#: What is sent early, or by a shipment, is in a manifest by then, unless the daemon says that its study still waits.
+_ON_ITS_WAY_SECONDS = 86400.0
 
 
 @click.command()
@@ -35,39 +41,65 @@ def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json
     recorded size and, where the store has one, ETag; what differs is read back before it is called a problem.
     What counts is what anybody is served: a file under a delete marker, or overwritten, is not held, though its
     version may still be there for fetch.
-    The exit code is 0 only if all files are there, and the newest manifest can be read.
+    Each revision has to go on from the one below it, and what the study has in the store beside has to be in one of
+    them: an object that no manifest lists is named if it is more than a day old and no shipment of the study is on its
+    way on this machine.
+    The exit code is 0 only if all files are there, all manifests are in order, and no such object is found.
     """
     from dicomwatchd.archive.verification import verify as look
-    from dicomwatchd.fetch import plan
+    from dicomwatchd.fetch import look_up
 
     notes: list[str] = []
-    damaged: list[int] = []
-    with opened(invocation, where, connections=threads) as archive:
-        note = noting(notes, quiet=as_json)
-        manifest = plan(archive.store, archive.catalogue, study, note=note, damaged=noting_damage(damaged, note))
+    note = noting(notes, quiet=as_json)
+    amiss = Amiss(note)
+    with opened(invocation, where, connections=threads) as archive, ThreadPoolExecutor(threads) as pool:
+        planned = look_up(
+            archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), below=True, map=pool.map
+        )
+        manifest = planned.manifest
         files, size_bytes = len(manifest.instances), sum(item.size_bytes for item in manifest.instances)
-        with ThreadPoolExecutor(threads) as pool, progress.bar(wanted=not as_json) as update:
+        with progress.bar(wanted=not as_json) as update:
             found = look(
                 archive.store,
                 manifest,
                 deep=deep,
+                elsewhere=planned.elsewhere,
                 map=pool.map,
                 progress=lambda done, done_bytes: update(done, files, done_bytes, size_bytes, "Verifying"),
             )
+    stray = _stray(found, lambda: _is_on_its_way(invocation, study, where))
     if as_json:
-        _document(found, deep, damaged, notes)
+        _document(found, deep, amiss, stray, notes)
     else:
-        _sentences(found)
-    return exits.OK if found.holds and not damaged else exits.NO
+        _sentences(found, stray)
+    return exits.OK if found.holds and not amiss and not stray else exits.NO
 
 
-def _document(found: Verification, deep: bool, damaged: list[int], notes: list[str]) -> None:
+def _stray(found: Verification, is_on_its_way: Callable[[], bool]) -> list[Unlisted]:
+    """What no manifest lists though no shipment of it can be on its way: it was put there long ago, and the daemon of
+    this machine, if there is one, is not at the study."""
+    since = time.time() - _ON_ITS_WAY_SECONDS
+    old = [one for one in found.unlisted if one.modified_at is None or one.modified_at < since]
+    return [] if old and is_on_its_way() else old
+
+
+def _is_on_its_way(invocation: Invocation, study: Uid, where: ArchiveOptions) -> bool:
+    if where.given:
+        return False  # a machine that reads the archive alone
+    try:
+        found: dict[str, Any] = ask(invocation, None, "show", lambda _text: None, study_uid=study)
+    except DicomwatchdError:
+        return False
+    return found.get("state") != StudyState.ARCHIVED
+
+
+def _document(found: Verification, deep: bool, amiss: Amiss, stray: list[Unlisted], notes: list[str]) -> None:
     output.document(
         {
             "study_uid": found.study_uid,
             "revision": found.revision,
-            "holds": found.holds and not damaged,
-            "unreadable_revisions": damaged,
+            "holds": found.holds and not amiss and not stray,
+            **amiss.document(),
             "deep": deep,
             "instances": found.instances,
             "bytes": found.size_bytes,
@@ -76,12 +108,14 @@ def _document(found: Verification, deep: bool, damaged: list[int], notes: list[s
             "problems": [asdict(problem) for problem in found.problems],
             "overwritten": list(found.overwritten),
             "unrecorded": found.unrecorded,
+            "unlisted": [one.key for one in found.unlisted],
+            "stray": [one.key for one in stray],
             "notes": notes,
         }
     )
 
 
-def _sentences(found: Verification) -> None:
+def _sentences(found: Verification, stray: list[Unlisted]) -> None:
     files = output.count(found.instances, "file")
     study = f"study {found.study_uid}, revision {found.revision}, {output.size(found.size_bytes)}"
     if found.holds:
@@ -104,3 +138,11 @@ def _sentences(found: Verification) -> None:
             f"the store also has {output.count(found.unrecorded, 'object')} that this revision does not list: on "
             "their way into the next one, or damaged and replaced"
         )
+    if stray:
+        output.say(
+            f"{output.count(len(stray), 'object')} of the study that no manifest lists, more than "
+            f"{output.duration(_ON_ITS_WAY_SECONDS)} old, and nothing of the study is on its way here:"
+        )
+        output.table(("OBJECT",), ((one.key,) for one in stray[:_LISTED_PROBLEMS]))
+        if len(stray) > _LISTED_PROBLEMS:
+            output.say(f"... and {len(stray) - _LISTED_PROBLEMS:,} more; --json lists all of them")

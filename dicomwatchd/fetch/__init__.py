@@ -1,7 +1,7 @@
 """Getting a study back: which files it has (plan), where they go (folder), and the parallel copying (fetcher)."""
 
 from dicomwatchd.fetch.fetcher import Fetcher
-from dicomwatchd.fetch.plan import file_names, plan
+from dicomwatchd.fetch.plan import Doubts, file_names, look_up, plan
 from dicomwatchd.fetch.report import FetchFailure, FetchProgress, FetchReport
 
-__all__ = ["FetchFailure", "FetchProgress", "FetchReport", "Fetcher", "file_names", "plan"]
+__all__ = ["Doubts", "FetchFailure", "FetchProgress", "FetchReport", "Fetcher", "file_names", "look_up", "plan"]

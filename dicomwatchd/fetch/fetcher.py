@@ -6,15 +6,16 @@ import hashlib
 import random
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.manifest import Content, Manifest, ManifestInstance
 from dicomwatchd.archive.store import Chunk, ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
-from dicomwatchd.fetch.folder import DiskFull, Occupied, TargetFolder, Temporary
+from dicomwatchd.fetch.folder import DiskFull, Occupied, SeriesFolder, TargetFolder, Temporary
 from dicomwatchd.fetch.neighbours import Neighbours
 from dicomwatchd.fetch.plan import file_names, together
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
@@ -73,12 +74,14 @@ class Fetcher:
         directory: Path,
         *,
         series: Collection[Uid] | None = None,
+        elsewhere: Mapping[Content, tuple[ManifestInstance, ...]] = MappingProxyType({}),
         progress: Callable[[FetchProgress], None] = lambda _progress: None,
     ) -> FetchReport:
         """Bring every instance of the manifest, or of the given series, to ``directory``/<SeriesUID>/.
 
         What is there already with the right bytes is kept, with other bytes reported and not touched. One bad
-        object does not stop the others; a full disk or a store out of reach does, and the report says so.
+        object does not stop the others; a full disk or a store out of reach does, and the report says so. What does not
+        come right from where the manifest says is looked for ``elsewhere``.
         ``progress`` is called from the working threads, one call at a time.
 
         Raises Permanent (code "series-not-found"; the folder cannot be used) and Fatal.
@@ -89,7 +92,7 @@ class Fetcher:
             raise Permanent(f"the study has no series {min(unknown)}", code="series-not-found")
         named = file_names(i for i in manifest.instances if series is None or i.series_uid in series)
         groups = together(named)
-        run = Run(manifest, groups, progress)
+        run = Run(manifest, groups, progress, elsewhere)
         with TargetFolder.opened(directory, self._token) as folder:
             self._remove_leftovers(folder, {item.series_uid for item, _ in named})
             self._work_through(run, folder, threads=max(1, min(self._threads, len(groups))))
@@ -142,16 +145,16 @@ class Fetcher:
 
     def _bring(self, run: Run, place: Workplace, item: ManifestInstance, name: str) -> None:
         """One instance to its name, from the first source that has its bytes."""
-        expected = Digest(item.sha256, item.size_bytes)
         target = place.series(item.series_uid)
-        if target.holds(name, expected, run.check):
+        places = (item, *run.elsewhere.get(item.content, ()))
+        if self._is_there(run, target, name, places):
             run.found(item)
             return
         trouble: BadObject | None = None
-        for key, version_id, offset in self._sources(run.manifest.study_uid, item):
+        for at, key, version_id, offset in self._sources_of(run.manifest.study_uid, places):
             with target.temporary() as file:
                 try:
-                    self._copy(run, item, key, version_id, offset, file, place.room)
+                    self._copy(run, at, key, version_id, offset, file, place.room)
                 except BadObject as error:
                     trouble = trouble or error
                     continue
@@ -159,11 +162,30 @@ class Fetcher:
                     file.publish(name)
                 except Occupied:
                     # Another fetch into the same folder was quicker: as good, if it brought the right bytes.
-                    if not target.holds(name, expected, run.check):
+                    if not target.holds(name, Digest(at.sha256, at.size_bytes), run.check):
                         raise
             run.got(item, _in_words(trouble) if trouble is not None and version_id is not None else trouble)
             return
         raise trouble or BadObject("nothing in the store could be read")
+
+    @staticmethod
+    def _is_there(run: Run, target: SeriesFolder, name: str, places: Sequence[ManifestInstance]) -> bool:
+        """Whether the name is taken by the bytes, whichever revision is right about their number. Raises Occupied."""
+        occupied: Occupied | None = None
+        for size_bytes in dict.fromkeys(at.size_bytes for at in places):
+            try:
+                if target.holds(name, Digest(places[0].sha256, size_bytes), run.check):
+                    return True
+            except Occupied as error:
+                occupied = occupied or error
+        if occupied is not None:
+            raise occupied
+        return False
+
+    def _sources_of(
+        self, study: Uid, places: Iterable[ManifestInstance]
+    ) -> Iterator[tuple[ManifestInstance, str, str | None, int | None]]:
+        return ((at, *source) for at in places for source in self._sources(study, at))
 
     def _sources(self, study: Uid, item: ManifestInstance) -> Iterator[tuple[str, str | None, int | None]]:
         """Where the bytes may be: what the key holds now, the recorded version, keys of the same SHA-256; from this

@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys, lineage, manifests
 from dicomwatchd.archive.catalogue import Catalogue, StudyRecord
-from dicomwatchd.archive.manifest import BAD, Manifest, ManifestInstance
+from dicomwatchd.archive.lineage import Lineage
+from dicomwatchd.archive.manifest import BAD, Content, Manifest, ManifestInstance
+from dicomwatchd.archive.manifests import Listed
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
+from dicomwatchd.ports import Map
 
 #: Instances of one bundle that one thread brings: more would leave the other threads idle at the end.
 _TOGETHER = 64
 _REPAIR_HINT = "archiving any file of the study again records it anew"
 _SHORT = 8  # hex digits of the SHA-256 in the name of a file whose UID has several contents
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the archive has of a study: ``manifest`` lists all of it, ``elsewhere`` says at which other places contents
+    are, too, by other revisions."""
+
+    manifest: Manifest
+    elsewhere: Mapping[Content, tuple[ManifestInstance, ...]]
+    listed: Listed
+
+
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """Who is told of revisions that are not what they should be, each with a sentence for the person who asks:
+    ``unreadable``, and ``disregarded``, since they do not go on from those that count."""
+
+    unreadable: Callable[[int, str], None]
+    disregarded: Callable[[int, str], None]
 
 
 def plan(
@@ -24,59 +47,82 @@ def plan(
     study_uid: Uid,
     *,
     note: Callable[[str], None] = lambda _text: None,
-    damaged: Callable[[int, str], None] | None = None,
+    doubts: Doubts | None = None,
 ) -> Manifest:
-    """The newest manifest of a study, vouched for by the catalogue where that knows the very same revision.
+    """The manifest alone of what `look_up` finds."""
+    return look_up(store, catalogue, study_uid, note=note, doubts=doubts).manifest
+
+
+def look_up(
+    store: ObjectStore,
+    catalogue: Catalogue | None,
+    study_uid: Uid,
+    *,
+    note: Callable[[str], None] = lambda _text: None,
+    doubts: Doubts | None = None,
+    below: bool = False,
+    map: Map = map,
+) -> Found:
+    """All that the archive lists of a study: the newest revision that counts, and what others list beside it.
 
     The store's listing says which revision is the newest, so a catalogue that is down, behind or empty costs
-    nothing but its word on the manifest's SHA-256; ``note`` is told in one sentence when that happens. Where the
-    newest is damaged in the store and ``damaged`` is given, that is told of this revision, with a sentence for the
-    person who asks, and of any other above the newest that can be read. This one is returned: it may not list all of
-    the study.
+    nothing but its word on the manifest's SHA-256, and a reading of the older revisions (see `lineage.trace`, for
+    ``below``, too); ``note`` is told in one sentence when that happens. Where not all revisions go on from one another,
+    ``doubts`` is told of each that does not, or cannot be read; without it that is an error.
 
     Raises Permanent with code "study-not-found", "manifest-missing" (the catalogue knows a revision that the
     store does not hold), "manifest-mismatch" (store and catalogue hold different ones of the same revision),
-    "bad-manifest" or "newer-manifest"; and what the store raises.
+    "bad-manifest", "newer-manifest" or "manifests-disagree"; and what the store raises.
     """
     record = _recorded(catalogue, study_uid, note)
-    try:
-        return _newest(store, record, study_uid, note)
-    except Permanent as error:
-        if error.code != BAD or damaged is None:
-            raise
-        found = manifests.newest(store, study_uid)
-        if found.manifest is None:
-            raise Permanent(
-                f"no manifest of study {study_uid} in the store can be read", code=BAD, hint=_REPAIR_HINT
-            ) from error
-    for key in found.damaged:
-        revision = manifests.revision_of(key)
-        damaged(
-            revision,
-            f"the manifest of revision {revision} is damaged in the store; revision {found.manifest.revision} is used, "
+    listed = manifests.listed(store, study_uid)
+    if record is None and not listed.revisions:
+        raise Permanent(f"study {study_uid} is not in the archive", code="study-not-found")
+    found = lineage.trace(store, listed, _vouched_for(store, record, listed), below=below, map=map)
+    if found.current is not None and record is not None and found.current.revision > record.revision:
+        note("the catalogue is behind the store; the store's newest manifest is used")
+    if doubts is None and not found.holds:
+        code = found.refused[0].code if found.refused else "manifests-disagree"
+        raise Permanent(f"the manifests of study {study_uid} are not in order", code=code, hint=_REPAIR_HINT)
+    if found.whole is None:
+        raise Permanent(f"no manifest of study {study_uid} in the store can be read", code=BAD, hint=_REPAIR_HINT)
+    if doubts is not None:
+        _tell(found, found.whole, doubts)
+    return Found(found.whole, found.elsewhere, listed)
+
+
+def _tell(found: Lineage, used: Manifest, doubts: Doubts) -> None:
+    for refused in found.refused:
+        why = "is damaged in the store" if refused.code == BAD else f"cannot be used ({refused.reason})"
+        doubts.unreadable(
+            refused.revision,
+            f"the manifest of revision {refused.revision} {why}; revision {used.revision} is used, "
             f"which may lack files of the study ({_REPAIR_HINT})",
         )
-    return found.manifest
+    for one in found.disregarded:
+        doubts.disregarded(
+            one.revision,
+            f"the manifest of revision {one.revision} does not count: {one.reason}; what it lists beside revision "
+            f"{used.revision} is taken along, though the program may not have written it ({_REPAIR_HINT})",
+        )
 
 
-def _newest(store: ObjectStore, record: StudyRecord | None, study_uid: Uid, note: Callable[[str], None]) -> Manifest:
-    newest = manifests.latest_key(store, study_uid)
-    if record is None:
-        if newest is None:
-            raise Permanent(f"study {study_uid} is not in the archive", code="study-not-found")
-        return _read(store, newest, None)
-    recorded = keys.manifest(study_uid, record.revision)
-    if newest is not None and newest > recorded:  # eight digits each: the order of the text is that of revisions
-        note("the catalogue is behind the store; the store's newest manifest is used")
-        return _read(store, newest, None)
+def _vouched_for(store: ObjectStore, record: StudyRecord | None, listed: Listed) -> Manifest | None:
+    """The manifest that the catalogue records; None where it knows of none, or the store has gone on without it."""
+    if record is None or lineage.DISPUTED in record.flags:
+        return None
+    if listed.newest > record.revision:
+        return lineage.vouched_for(store, listed, record)
     try:
-        return _read(store, recorded, record.manifest_sha256)
+        return _read(store, keys.manifest(listed.study_uid, record.revision), record.manifest_sha256)
     except Permanent as error:
+        if error.code == BAD:
+            return None
         if error.code != "no-such-object":
             raise
         raise Permanent(
-            f"the catalogue records revision {record.revision} of study {study_uid}, but the store does not hold "
-            "its manifest",
+            f"the catalogue records revision {record.revision} of study {listed.study_uid}, but the store does not "
+            "hold its manifest",
             code="manifest-missing",
             hint="--no-catalogue goes by what the store does hold",
         ) from error
@@ -93,6 +139,8 @@ def _recorded(catalogue: Catalogue | None, study_uid: Uid, note: Callable[[str],
         return None
     if record is None:
         note("the catalogue does not know this study; it is looked for in the store alone")
+    elif lineage.DISPUTED in record.flags:
+        note("the catalogue's entry was made of manifests that disagree; the store alone is read")
     return record
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.manifest import Content, Manifest, ManifestInstance
 from dicomwatchd.errors import DicomwatchdError, Transient
 from dicomwatchd.model import Uid
 
@@ -71,8 +71,10 @@ class Run:
         manifest: Manifest,
         groups: Sequence[Sequence[tuple[ManifestInstance, str]]],
         progress: Callable[[FetchProgress], None],
+        elsewhere: Mapping[Content, tuple[ManifestInstance, ...]],
     ) -> None:
         self.manifest = manifest
+        self.elsewhere = elsewhere
         self._next = iter(groups)
         self._progress = progress
         self._lock = threading.Lock()

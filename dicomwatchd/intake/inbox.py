@@ -19,11 +19,12 @@ from dicomwatchd import markers
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import SourceChanged, Stopping, Transient
 from dicomwatchd.intake.leftovers import Leftovers
-from dicomwatchd.intake.mounts import Mounts, root_of
+from dicomwatchd.intake.mounts import Mounts
 from dicomwatchd.intake.own_trees import OwnTrees, arrivals
 from dicomwatchd.intake.presence import Presence
 from dicomwatchd.intake.scan import Globs, Listing, join, look, walk
 from dicomwatchd.intake.settle import Settling
+from dicomwatchd.intake.sizes import SIZES, SPARSE, TOO_LARGE, Sizes
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Folder, Gone, take
 from dicomwatchd.intake.unreadable import (
     NOT_TO_BE_LISTED,
@@ -32,17 +33,17 @@ from dicomwatchd.intake.unreadable import (
     place_of,
     unreadable,
 )
-from dicomwatchd.localfiles import WriterPresent, open_root
+from dicomwatchd.localfiles import WriterPresent
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, DiskUsage, Log
 from dicomwatchd.queue.arrivals import Arrivals
-from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Root, Source, identity_of
+from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Source, identity_of
 from dicomwatchd.queue.upgrade import OLD_FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 BATCH = 200
 #: Codes of what is in quarantine and tried again at each look, although the file is what it was.
-AGAIN = (NO_ACCESS, OLD_FAULT, UNREADABLE)
+AGAIN = (NO_ACCESS, OLD_FAULT, UNREADABLE, TOO_LARGE, SPARSE)
 #: How long a file beside a study's own that will not settle can hold the study up.
 HOLD_SECONDS = 600.0
 #: Files that are remembered as unreadable.
@@ -57,8 +58,7 @@ DISK_LOOK_SECONDS = 60.0
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
     """``full_look_before_quiet``: no events tell of new directories, so only a whole scan shows a study quiet.
-    ``trust_ctime``: see Settling. ``only_root`` is the only folder that may be looked at under the source's path:
-    another one there counts as none at all."""
+    ``trust_ctime``: see Settling."""
 
     settle_seconds: float
     quiet_seconds: float
@@ -67,7 +67,6 @@ class IntakeSettings:
     exclude: tuple[str, ...] = ()
     full_look_before_quiet: bool = False
     trust_ctime: bool = True
-    only_root: Root | None = None
 
 
 class InboxIntake:
@@ -85,12 +84,14 @@ class InboxIntake:
         mend: Callable[[], None] = lambda: None,
         mended_root: tuple[int, int] | None = None,
         inboxes: Inboxes | None = None,
+        sizes: Sizes = SIZES,
     ) -> None:
         """``mend`` puts back what lies aside in the inbox; it is called when the inbox comes back, or another folder
         stands in its place, before anything is looked at; ``mended_root`` is the folder that needs it no more, as
         (device, inode)."""
         self.source = source
         self._settings = settings
+        self._sizes = sizes
         self._arrivals = arrivals
         self._clock = clock
         self._random = random
@@ -116,8 +117,6 @@ class InboxIntake:
         self._presence = Presence(source.name, log, mended_root)
         self._asked: deque[Work] = deque()
         self._unread: dict[bytes, int] = {}
-        #: Of an upload: the folder that was last seen.
-        self.root: Root | None = None
         self._mounts = Mounts(source.source_id, arrivals.remounts)
         self._unreadable = Unreadable(source.name, log)
         self._own_trees = OwnTrees(source.name, log)
@@ -240,7 +239,7 @@ class InboxIntake:
 
     def _step(self, beat: Callable[[], None]) -> float:
         try:
-            root_fd = self._open()
+            root_fd = self.source.open()
             beat()  # after hours at a share that did not answer nobody may want the rest any more
         except OSError as error:
             self._presence.away(error)
@@ -263,19 +262,6 @@ class InboxIntake:
         finally:
             os.close(root_fd)
         return self._pause()
-
-    def _open(self) -> int:
-        """A descriptor of the inbox. Raises OSError, ESTALE where another folder stands in its place that may not."""
-        root_fd = open_root(self.source.path)
-        if self.source.kind == "upload":
-            try:
-                self.root, only = root_of(root_fd), self._settings.only_root
-                if only is not None and not self.root.is_same(only):
-                    raise OSError(errno.ESTALE, "another folder")
-            except OSError:
-                os.close(root_fd)
-                raise
-        return root_fd
 
     def _work(self, root_fd: int, beat: Callable[[], None]) -> None:
         if self._presence.here(root_fd) or self._mend_soon:
@@ -318,7 +304,9 @@ class InboxIntake:
 
         found_instead = self._own_trees.begin_look(root_fd)
         self._leftovers.begin_look()
-        for parent, listing in found_instead or walk(root_fd, self._globs, on_error, alive=beat):
+        for parent, listing in found_instead or walk(
+            root_fd, self._globs, on_error, alive=beat, judge=self.source.judge
+        ):
             seen.add(parent)
             self._compare(root_fd, parent, listing, beat)
             self._own_trees.see(parent, listing)
@@ -353,7 +341,7 @@ class InboxIntake:
             hints.setdefault(parent, False)
         for parent, deep in hints.items():
             if deep and self._may_enter(root_fd, parent, beat):
-                for below, listing in walk(root_fd, self._globs, lambda *_: None, parent, beat):
+                for below, listing in walk(root_fd, self._globs, lambda *_: None, parent, beat, self.source.judge):
                     self._compare(root_fd, below, listing, beat)
             elif not deep:
                 self._look_again(root_fd, parent, beat)
@@ -388,7 +376,7 @@ class InboxIntake:
 
     def _may_enter(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> bool:
         try:
-            with markers.unmarked_directory(root_fd, parent):
+            with markers.unmarked_directory(root_fd, parent, self.source.judge):
                 return not self._own_trees.inside
         except markers.Marked:
             self._left_alone(root_fd, parent, beat)
@@ -400,7 +388,7 @@ class InboxIntake:
 
     def _look_again(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
         try:
-            with markers.unmarked_directory(root_fd, parent) as fd:
+            with markers.unmarked_directory(root_fd, parent, self.source.judge) as fd:
                 if self._own_trees.inside:
                     raise markers.Marked(b"")
                 listing = look(fd, parent, self._globs, beat)
@@ -483,7 +471,9 @@ class InboxIntake:
     def _read(self, folder: Folder, name: bytes, found: str) -> Arrival | None:
         """What the file is; None if it has to be looked at again."""
         try:
-            return take(folder, name, identity_of(found), self._knows, self._log, self._beat)
+            return take(
+                folder, name, identity_of(found), self._knows, self._log, self._beat, self._sizes, self.source.asker
+            )
         except WriterPresent:
             self._settling.wait((folder.relative, name), found, monotonic=self._clock.monotonic())
         except SourceChanged:

@@ -19,16 +19,21 @@ from dicomwatchd.errors import Transient
 from dicomwatchd.intake import own_trees
 from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.intake.scan import MAX_DEPTH, join
-from dicomwatchd.localfiles import ASIDE, directory, open_root
+from dicomwatchd.localfiles import ASIDE, Judge, directory, open_root, path_of
 from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.queue.rows import UNREADABLE, Known, Root, identity_text
 from dicomwatchd.queue.uploads import LISTED, Named
+from dicomwatchd.rights import NotForTheAsker
 
 #: What a purge holds on to while it lasts: see pipeline.private.
 _LOCK = b"/" + markers.OWN + b"lock"
 
 AGAIN = "then hand the folder in again"
-UNLISTED = "the daemon may not list this folder, nothing below it was seen; give its user read access, " + AGAIN
+UNLISTED = (
+    "the daemon may not list this folder, nothing below it was seen; give its user read access"
+    " (setfacl -R -m u:dicomwatchd:rX FOLDER), " + AGAIN
+)
+NOT_FOR_THE_ASKER = "may not be listed by whoever has handed the folder in: nothing below it was looked at"
 BROKEN = "cannot be read ({errno}): a scratched disc or a failing drive? copy it from another drive, " + AGAIN
 TOO_DEEP = f"lies more than {MAX_DEPTH} folders deep, nothing below it was seen; hand it in by itself"
 NOT_ASKED = "cannot be looked at ({errno}); mend that, " + AGAIN
@@ -42,7 +47,7 @@ VANISHED = {
     "unknown": "is archived; after a crash nobody can tell whether the local copy was deleted",
 }
 OWN_TREE = "is an archive's or the daemon's own folder; nothing in it is looked at, archived or deleted"
-AWAY = "the folder is not there any more"
+MOVED = "the folder does not stand under this path any more: it was moved, taken out or removed"
 EXCHANGED = "the folder is another one than the one that was handed in"
 
 
@@ -72,9 +77,10 @@ class Findings:
 
 class LastLook:
     """Run once, on the thread of the folder's intake; then ``findings`` is there, or ``failed`` says that the state, or
-    the folder itself, did not answer. The folder ``root`` was handed in as ``path``. ``known`` tells what is on record
-    of the files directly in a directory, ``directories`` where files are known, ``vanished`` what was seen once and is
-    known no more, ``unread`` the errno of what could not be read."""
+    the folder itself, did not answer. The folder ``root`` was handed in as ``path``; ``judge`` says which folders
+    whoever did so may enter. ``known`` tells what is on record of the files directly in a directory, ``directories``
+    where files are known, ``vanished`` what was seen once and is known no more, ``unread`` the errno of what could not
+    be read."""
 
     def __init__(
         self,
@@ -84,8 +90,9 @@ class LastLook:
         directories: Callable[[], list[bytes]],
         vanished: Callable[[int], tuple[int, list[tuple[bytes, str]]]],
         unread: Callable[[], Mapping[bytes, int]],
+        judge: Judge | None = None,
     ) -> None:
-        self._path, self._root = path, root
+        self._path, self._root, self._judge = path, root, judge
         self._known, self._directories, self._vanished, self._unread = known, directories, vanished, unread
         self.findings: Findings | None = None
         self.failed = False
@@ -127,21 +134,25 @@ class LastLook:
         for path, how_far in gone:
             findings.name(path, VANISHED[how_far])
         findings.odd += count - len(gone)
-        self._require_still_there(findings)
+        self._require_still_there(root_fd, findings)
         return findings
 
-    def _require_still_there(self, findings: Findings) -> None:
-        """Whoever deletes, deletes what stands under the path now; a look may take minutes."""
-        try:
-            root_fd = open_root(self._path)
-        except OSError:
-            findings.name(b"", AWAY, news=True)
+    def _require_still_there(self, root_fd: int, findings: Findings) -> None:
+        """Whoever deletes, deletes what stands under the path now; a look may take minutes. Where the path leads for
+        others need not be where it leads for the daemon (a home, which its sandbox hides), so the kernel is asked what
+        the folder is called; and where the path does lead somewhere, that has to be the folder."""
+        if path_of(root_fd) != self._path:
+            findings.name(b"", MOVED, news=True)
             return
         try:
-            if not self._is_root(root_fd):
+            there_fd = open_root(self._path)
+        except OSError:
+            return
+        try:
+            if not self._is_root(there_fd):
                 findings.name(b"", EXCHANGED, news=True)
         finally:
-            os.close(root_fd)
+            os.close(there_fd)
 
     def _is_root(self, fd: int) -> bool:
         return self._root is not None and root_of(fd).is_same(self._root)
@@ -153,7 +164,7 @@ class LastLook:
         below: list[bytes] = []
         here: dict[bytes, str] = {}
         try:
-            with directory(root_fd, parent) as fd, os.scandir(fd) as entries:
+            with directory(root_fd, parent, self._judge) as fd, os.scandir(fd) as entries:
                 if markers.sign_in(fd) is not None:
                     self._own_tree(parent, findings)
                     return []
@@ -171,7 +182,10 @@ class LastLook:
                     else:
                         here[name] = identity_text(FileIdentity.of(found))
         except OSError as error:
-            _trouble(findings, parent, error, UNLISTED if error.errno in (errno.EACCES, errno.EPERM) else BROKEN)
+            if isinstance(error, NotForTheAsker):
+                findings.name(parent, NOT_FOR_THE_ASKER)
+            else:
+                _trouble(findings, parent, error, UNLISTED if error.errno in (errno.EACCES, errno.EPERM) else BROKEN)
             return []
         known = self._known(parent)
         for name, identity in here.items():

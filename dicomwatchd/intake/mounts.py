@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from dicomwatchd.localfiles import directory
+from dicomwatchd.localfiles import birth, directory
 from dicomwatchd.model import FileState
 from dicomwatchd.queue.remounts import Remounts
 from dicomwatchd.queue.rows import Known, Root
@@ -106,7 +106,7 @@ class Mounts:
 def root_of(fd: int) -> Root:
     """Which folder this is, for as long as there is one. Raises OSError."""
     found = os.fstat(fd)
-    return Root(found.st_dev, found.st_ino, file_system_id(fd) or "")
+    return Root(found.st_dev, found.st_ino, file_system_id(fd) or "", birth(fd))
 
 
 def file_system_id(fd: int) -> str | None:

@@ -146,5 +146,8 @@ class InflatedBytes:
         self._window = self._window[dropped:] + piece
         self._at += dropped
         if self._at + len(self._window) > self._limit_bytes:
-            raise Unarchivable("the deflated data set inflates to more than is read", code="inflated-too-large")
+            raise Unarchivable(
+                "it inflates to more than a file of its size is read for; stored without deflate it is taken",
+                code="inflated-too-large",
+            )
         return bool(packed or piece)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from dicomwatchd import markers
-from dicomwatchd.localfiles import ASIDE, RESTORED, directory
+from dicomwatchd.localfiles import ASIDE, RESTORED, Judge, directory
 
 #: Deeper trees than this are not walked; what lies below is reported, never touched.
 MAX_DEPTH = 256
@@ -122,15 +122,17 @@ def walk(
     on_error: Callable[[bytes, OSError], None],
     start: bytes = b"",
     alive: Callable[[], None] = _unwatched,
+    judge: Judge | None = None,
 ) -> Iterator[tuple[bytes, Listing]]:
-    """Every directory from ``start`` down, parents first, each with its listing. A directory that cannot be read
-    is handed to ``on_error`` and passed over; one whose listing breaks off is handed to it, and what was listed counts.
+    """Every directory from ``start`` down, parents first, each with its listing. A directory that cannot be read, or
+    that ``judge`` does not let pass, is handed to ``on_error`` and passed over; one whose listing breaks off is handed
+    to it, and what was listed counts.
     """
     todo = [start]
     while todo:
         parent = todo.pop()
         try:
-            with directory(root_fd, parent) as fd:
+            with directory(root_fd, parent, judge) as fd:
                 listing = look(fd, parent, globs, alive)
             if listing.directories and parent.count(b"/") >= MAX_DEPTH:
                 raise OSError(errno.ENAMETOOLONG, "too deep")

@@ -33,9 +33,6 @@ _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # PS3.
 
 #: A chosen value is kept up to this length; what is longer is noted in `DataSet.overlong`.
 VALUE_LIMIT_BYTES = 4096
-#: Far above any real object (20,000 frames with 100 elements each make 2 million): bounds the time a hostile file
-#: can take.
-ELEMENTS_LIMIT = 20_000_000
 _DEPTH_LIMIT = 100
 #: What may follow a data set that is shorter than this.
 TAIL_LIMIT_BYTES = 64 * 1024 * 1024
@@ -105,20 +102,21 @@ def walk(
     chosen: AbstractSet[int],
     landmarks: AbstractSet[int],
     only_group: int | None = None,
+    elements_limit: int,
 ) -> DataSet:
     """Walk the elements from ``start`` to the end of the data, or to the end of ``only_group``.
 
     Sequences and items of defined length are jumped over as a whole, those of undefined length are walked down to
     their delimiters, encapsulated pixel data fragment by fragment (PS3.5 A.4). Raises Unarchivable: "truncated"
     when less is there than is declared, or zeros are where an element should be; "unreadable" when the bytes are
-    no data elements.
+    no data elements; "too-many-elements" above ``elements_limit``.
 
     Bytes after the pixel data that are no further elements do no harm to a study: zeros or anything else there is
     noted and accepted, unless it is far more than the data set itself ("tail"). Without pixel data nothing tells
     padding from a tail that was never written: "truncated".
     """
     found = DataSet(encoding)
-    elements = _Elements(source, encoding)
+    elements = _Elements(source, encoding, elements_limit)
     pos = start
     window, base = b"", start  # what is in memory, and where it begins
     while True:
@@ -198,19 +196,21 @@ def _what_follows(source: ByteSource, end: int) -> str:
 class _Elements:
     """Parses elements' headers and jumps over values of undefined length, counting against the limit."""
 
-    def __init__(self, source: ByteSource, encoding: Encoding) -> None:
+    def __init__(self, source: ByteSource, encoding: Encoding, limit: int) -> None:
         self._source = source
         order = ">" if encoding.big_endian else "<"
         self._explicit = struct.Struct(order + "HH2sH").unpack_from
         self._implicit = struct.Struct(order + "HHL").unpack_from
         self._long = struct.Struct(order + "L").unpack_from
-        self._count = 0
+        self._left = limit
 
     def parse(self, data: bytes, at: int, explicit: bool) -> tuple[int, int, int]:
         """(tag, length of the value, length of the header) from 12 bytes, or 8 at the end of the data."""
-        self._count += 1
-        if self._count > ELEMENTS_LIMIT:
-            raise Unarchivable("the data set has more elements than are walked", code="unreadable")
+        self._left -= 1
+        if self._left < 0:
+            raise Unarchivable(
+                "it has more data elements than a file of its size is read for", code="too-many-elements"
+            )
         if explicit:
             group, element, vr, short = self._explicit(data, at)
             tag: int = group << 16 | element

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
 from dicomwatchd.intake.header import Dicomdir, read_header
+from dicomwatchd.intake.sizes import SIZES, Sizes
 from dicomwatchd.intake.unreadable import NOT_TO_BE_READ
 from dicomwatchd.localfiles import (
     KeptOpen,
@@ -21,12 +22,18 @@ from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.rows import UNREADABLE, Arrival
 from dicomwatchd.queue.upgrade import FAULT
+from dicomwatchd.rights import READ, Asker
 from dicomwatchd.telemetry.fields import error_fields
 
 NO_ACCESS = "no-access"
 #: The medium, or the file system on it, has lost what stands there: no other attempt a moment later is any better.
 BROKEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EREMOTEIO)
 NOT_A_FILE = "a symbolic link, FIFO, socket or device; such things are neither followed nor read"
+NOT_FOR_THE_ASKER = "whoever has handed the folder in may not read it, so it is left out"
+NOT_FOR_THE_DAEMON = (
+    "the daemon may not read it; give its user access (setfacl -R -m u:dicomwatchd:rX FOLDER), then hand the folder in"
+    " again"
+)
 _UNREADABLE = "the daemon may not read it; check the file's owner and mode"
 _DICOMDIR = "the index of a DICOM medium, no instance of a study"
 _FAULT = "a fault of the program; see the log"
@@ -56,9 +63,12 @@ def take(
     knows_series: Callable[[Uid, Uid], bool],
     log: Log,
     alive: Callable[[], None] = lambda: None,
+    sizes: Sizes = SIZES,
+    asker: Asker | None = None,
 ) -> Arrival:
     """What the file ``name`` in a folder is, seen as ``found`` a moment ago: an instance of a study, a DICOMDIR, or
-    something for quarantine. ``knows_series`` (study, series) says whose attributes are not needed.
+    something for quarantine. ``knows_series`` (study, series) says whose attributes are not needed. What ``asker``, for
+    whom the folder is looked at, may not read goes to quarantine.
 
     Raises WriterPresent, SourceChanged and Gone when it has to be looked at again, OSError when it cannot be read now.
     """
@@ -66,6 +76,11 @@ def take(
         with regular_file(folder.fd(), name) as fd:
             if identity(fd) != found:
                 raise SourceChanged("the file has changed since it was seen")
+            if asker is not None and not asker.may(fd, READ):
+                return Arrival(
+                    folder.relative, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=NOT_FOR_THE_ASKER
+                )
+            sizes.require(fd)
             with read_lease(fd):
                 header = read_header(fd, found.size_bytes, alive=alive)
         if isinstance(header, Dicomdir):
@@ -90,7 +105,8 @@ def take(
         raise Gone from error
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
-            return Arrival(folder.relative, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=_UNREADABLE)
+            reason = _UNREADABLE if asker is None else NOT_FOR_THE_DAEMON
+            return Arrival(folder.relative, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=reason)
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
             raise Gone from error
         if error.errno in BROKEN:

@@ -29,7 +29,6 @@ from dicomwatchd.localfiles import (
     WriterPresent,
     identity,
     make_directories,
-    open_root,
     read_lease,
     rename_noreplace,
     rename_to_private,
@@ -37,6 +36,7 @@ from dicomwatchd.localfiles import (
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.local import CHUNK_BYTES, read_exactly, sha256_of
 from dicomwatchd.pipeline.private import MODE, Private, make
+from dicomwatchd.queue.rows import Source
 
 #: A file set aside without a directory of its own: this before its name.
 ASIDE_NAME = ASIDE + b"-"
@@ -68,7 +68,7 @@ class Staging:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._made: dict[bytes, Private] = {}
+        self._made: dict[Source, Private] = {}
         self._given_up: list[Private] = []
 
     def close(self) -> None:
@@ -78,24 +78,24 @@ class Staging:
         for private in made:
             private.release()
 
-    def directory(self, root: bytes, parent: bytes) -> int:
-        """A descriptor, the caller's own, of the private directory for files of ``parent`` below ``root``. Raises
+    def directory(self, source: Source, parent: bytes) -> int:
+        """A descriptor, the caller's own, of the private directory for files of ``parent`` below ``source``. Raises
         OSError."""
         with self._lock:
-            private = self._made.get(root)
+            private = self._made.get(source)
             if private is None:
-                root_fd = open_root(root)
+                root_fd = source.open()
                 try:
-                    private = self._made[root] = make(root_fd)
+                    private = self._made[source] = make(root_fd)
                 finally:
                     os.close(root_fd)
         return make_directories(private.fd, parent.split(b"/") if parent else (), MODE)
 
-    def give_up(self, root: bytes) -> None:
-        """That of ``root`` is not there any more, or does not work: the next one to ask gets another. Descriptors of
+    def give_up(self, source: Source) -> None:
+        """That of ``source`` is not there any more, or does not work: the next one to ask gets another. Descriptors of
         it may be in use, so it stays open until the end."""
         with self._lock:
-            if (private := self._made.pop(root, None)) is not None:
+            if (private := self._made.pop(source, None)) is not None:
                 self._given_up.append(private)
 
 
@@ -107,7 +107,7 @@ class Places(KeptOpen):
         super().__init__()
         self._own = None if staging is not None else Staging()
         self._staging = staging or self._own or Staging()
-        self._beside: dict[tuple[bytes, bytes], Private] = {}
+        self._beside: dict[tuple[Source, bytes], Private] = {}
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
@@ -117,47 +117,47 @@ class Places(KeptOpen):
         if self._own is not None:
             self._own.close()
 
-    def private(self, root: bytes, parent: bytes) -> int:
-        """A descriptor, this object's own, of the private directory for files of ``parent`` below ``root``; it is made
-        if it is not there. Raises OSError."""
-        return self.keep((root, parent), lambda: self._staging.directory(root, parent))
+    def private(self, source: Source, parent: bytes) -> int:
+        """A descriptor, this object's own, of the private directory for files of ``parent`` below ``source``; it is
+        made if it is not there. Raises OSError."""
+        return self.keep((source, parent), lambda: self._staging.directory(source, parent))
 
-    def beside(self, root: bytes, parent: bytes, directory_fd: int) -> int:
+    def beside(self, source: Source, parent: bytes, directory_fd: int) -> int:
         """As `private`, in the files' own directory, open as ``directory_fd``: for what is mounted below the inbox."""
-        if (root, parent) not in self._beside:
-            self._beside[root, parent] = make(directory_fd)
-        return self._beside[root, parent].fd
+        if (source, parent) not in self._beside:
+            self._beside[source, parent] = make(directory_fd)
+        return self._beside[source, parent].fd
 
-    def give_up(self, root: bytes, parent: bytes) -> None:
+    def give_up(self, source: Source, parent: bytes) -> None:
         self.forget()
-        self._staging.give_up(root)
-        if (private := self._beside.pop((root, parent), None)) is not None:
+        self._staging.give_up(source)
+        if (private := self._beside.pop((source, parent), None)) is not None:
             private.release()
 
 
 @contextmanager
-def set_aside(places: Places, root: bytes, parent: bytes, name: bytes, directory_fd: int) -> Iterator[Aside]:
-    """Rename ``name`` in the open directory ``directory_fd``, which is ``parent`` below ``root``, out of everybody's
+def set_aside(places: Places, source: Source, parent: bytes, name: bytes, directory_fd: int) -> Iterator[Aside]:
+    """Rename ``name`` in the open directory ``directory_fd``, which is ``parent`` below ``source``, out of everybody's
     way. Whatever stands under the name at that moment is what is moved.
 
     Raises SourceChanged when nothing does, FileExistsError when its place aside is taken, OSError.
     """
-    yield _moved(places, root, parent, name, directory_fd)
+    yield _moved(places, source, parent, name, directory_fd)
 
 
-def _moved(places: Places, root: bytes, parent: bytes, name: bytes, directory_fd: int) -> Aside:
+def _moved(places: Places, source: Source, parent: bytes, name: bytes, directory_fd: int) -> Aside:
     for _ in range(_TRIES):
         try:
             try:
-                return _moved_into(places.private(root, parent), name, directory_fd)
+                return _moved_into(places.private(source, parent), name, directory_fd)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
                 # Another file system is mounted at or above the file's directory.
-                return _moved_into(places.beside(root, parent, directory_fd), name, directory_fd)
+                return _moved_into(places.beside(source, parent, directory_fd), name, directory_fd)
         except (FileNotFoundError, NotADirectoryError):
             # Either the file is gone, or somebody has taken the private directory for one that a crash has left.
-            places.give_up(root, parent)
+            places.give_up(source, parent)
             if not _is_there(directory_fd, name):
                 raise SourceChanged("the file is not where it was") from None
         except OSError as error:
@@ -250,7 +250,7 @@ def beside(name: bytes, number: int) -> bytes:
 
 
 def save(
-    fd: int, sha256: str, root: bytes, directory_fd: int, name: bytes, alive: Callable[[], None] = lambda: None
+    fd: int, sha256: str, source: Source, directory_fd: int, name: bytes, alive: Callable[[], None] = lambda: None
 ) -> bool:
     """A program was found at the file ``fd`` right after it had lost its last name: wait for that program, then put
     what it has written under the old name, as a new file. False when it has written nothing: the content is still
@@ -270,7 +270,7 @@ def save(
                     if sha256_of(fd, before.size_bytes, alive) == sha256:
                         return False
                     try:
-                        copy = copy or stack.enter_context(_copy_place(root, directory_fd, name))
+                        copy = copy or stack.enter_context(_copy_place(source, directory_fd, name))
                         _copy(fd, before, copy[0], alive)
                     except OSError as error:
                         # A full disk: what is deleted beside this file, by this program or another, makes room.
@@ -296,7 +296,7 @@ def _lease_or_none(fd: int) -> Iterator[bool | None]:
 
 
 @contextmanager
-def _copy_place(root: bytes, directory_fd: int, name: bytes) -> Iterator[tuple[int, Aside]]:
+def _copy_place(source: Source, directory_fd: int, name: bytes) -> Iterator[tuple[int, Aside]]:
     """A new file with a private name beside the old one's place, or at the top of the inbox if that place is gone."""
     private = alone(name)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -306,7 +306,7 @@ def _copy_place(root: bytes, directory_fd: int, name: bytes) -> Iterator[tuple[i
         try:
             fd = os.open(private, flags, 0o600, dir_fd=place_fd)
         except FileNotFoundError:
-            place_fd = open_root(root)
+            place_fd = source.open()
             stack.callback(os.close, place_fd)
             fd = os.open(private, flags, 0o600, dir_fd=place_fd)
         stack.callback(os.close, fd)

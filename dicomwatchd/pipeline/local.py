@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive.store import Buffer, Content
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
-from dicomwatchd.localfiles import KeptOpen, NotRegular, identity, open_directory, open_root, regular_file
+from dicomwatchd.localfiles import KeptOpen, NotRegular, identity, open_directory, regular_file
 from dicomwatchd.model import Digest, FileIdentity
 from dicomwatchd.ports import Sign, asking, unwatched
 from dicomwatchd.queue.rows import LocalFile, Source
@@ -105,13 +105,13 @@ class Folders(KeptOpen):
         """Raises OSError."""
 
         def opening() -> int:
-            root_fd = open_root(source.path)
+            root_fd = source.open()
             try:
-                return open_directory(root_fd, file.dir)
+                return open_directory(root_fd, file.dir, source.judge)
             finally:
                 os.close(root_fd)
 
-        return self.keep((source.path, file.dir), opening)
+        return self.keep((source, file.dir), opening)
 
 
 @dataclass(frozen=True, slots=True)

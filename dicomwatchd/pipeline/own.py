@@ -14,7 +14,6 @@ from dicomwatchd import markers
 from dicomwatchd.answering import Inboxes
 from dicomwatchd.archive.store import Standing
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
-from dicomwatchd.localfiles import open_root
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile, Source
@@ -57,7 +56,7 @@ def _is_object(source: Source, file: LocalFile, standing: Stands, alive: Callabl
 def in_own_tree(source: Source, relative: bytes) -> bool:
     """Whether a directory below a source lies in an archive, or in a state, by the marks on the way to it."""
     try:
-        root_fd = open_root(source.path)
+        root_fd = source.open()
     except OSError:
         return False
     try:

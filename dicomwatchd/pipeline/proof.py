@@ -36,6 +36,10 @@ class LeaseRefused(Exception):
     """No read lease is to be had on a file that is to go under one alone: it stays as it is."""
 
 
+class NoRight(Exception):
+    """Whoever has asked for the deletion may not delete the file himself: it stays as it is."""
+
+
 class Itself(Exception):
     """The file is the archive's object: it stays as it is."""
 
@@ -212,9 +216,10 @@ def delete_on_proof(
     when the daemon is to stop; it is asked last before the unlink. ``still_proven`` is asked right before: to compare a
     large file on a slow share may take longer than a proof holds; it raises where the archive does not prove the file
     any more. After the unlink ``alive`` only shows that the work goes on. Raises LeaseRefused, before anything is
-    touched, where ``needs_lease`` and none is to be had; Itself when the file is the very object; Permanent (code
-    "cannot-delete") when the daemon may not delete here, LeftAside when a file cannot be put back now, Transient when
-    the file system fails otherwise, or when the proof has grown too old: the file is as it was, and is proven anew.
+    touched, where ``needs_lease`` and none is to be had; Itself when the file is the very object; NoRight where whoever
+    has asked may not delete it; Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a
+    file cannot be put back now, Transient when the file system fails otherwise, or when the proof has grown too old:
+    the file is as it was, and is proven anew.
     """
     if not proof.is_fresh(now):
         raise Transient("the proof was too old when the file's turn came", code="stale-evidence")
@@ -228,14 +233,16 @@ def delete_on_proof(
                 if identity(fd) != proof.identity:
                     return "changed before it was set aside"
                 _require_apart(fd, standing)
-                with set_aside(places, source.path, file.dir, file.name, directory_fd) as aside:
+                if source.asker is not None and not source.asker.may_remove(directory_fd, os.fstat(fd)):
+                    raise NoRight
+                with set_aside(places, source, file.dir, file.name, directory_fd) as aside:
                     why_kept = _unlink_if_same(
                         fd, aside, directory_fd, file.name, proof, leased, standing, still_wanted, still_proven
                     )
                 if why_kept is not None:
                     return why_kept
                 undisturbed = _undisturbed(fd, proof, leased, alive)
-            if undisturbed or not save(fd, proof.sha256, source.path, directory_fd, file.name, alive):
+            if undisturbed or not save(fd, proof.sha256, source, directory_fd, file.name, alive):
                 return None
             return "it was written to while it was deleted; what was written is back"
     except (SourceChanged, Unarchivable) as error:

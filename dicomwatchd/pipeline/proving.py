@@ -275,11 +275,13 @@ class Prover:
                     for text in texts
                 ):
                     found.problems.append(f"entry {published} is another one than was published")
-        if 0 < published < walk.end:  # no daemon seals what it has not published: it may have done both meanwhile
+        if published < walk.end:  # no daemon seals what it has not published: it may have done both meanwhile
             newest = audit_heads.newest(self._store, chain_id)
             published = newest.sequence if newest else 0
         if 0 < published < walk.end:
             found.problems.append(f"entries {published + 1} to {walk.end} were never published")
+        elif not published and walk.end:
+            found.problems.append(f"no head is published of it, though {walk.end} entries were sealed")
         broken = not found.holds
         return {
             "study_uid": study_uid,

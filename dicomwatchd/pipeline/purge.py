@@ -11,17 +11,18 @@ from functools import partial
 from itertools import chain, groupby
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
-from dicomwatchd.errors import InboxSilent, Stopping, Transient
-from dicomwatchd.localfiles import directory, open_root
+from dicomwatchd.errors import InboxSilent, SourceChanged, Stopping, Transient, Unarchivable
+from dicomwatchd.localfiles import directory
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside, Places
 from dicomwatchd.pipeline.leases import lease_on
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.own import Stands, in_own_tree
-from dicomwatchd.pipeline.proof import DeletionProof, Itself, LeaseRefused, delete_on_proof, prove
+from dicomwatchd.pipeline.proof import DeletionProof, Itself, LeaseRefused, NoRight, delete_on_proof, prove
 from dicomwatchd.ports import Clock, Map, Sign, asking, unwatched
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
+from dicomwatchd.rights import Asker
 
 __all__ = ["Outcome", "delete", "prove", "tidy"]
 
@@ -35,13 +36,15 @@ HANDFUL_BYTES = 4 * 1024 * 1024
 class Outcome:
     """``kept`` are files that turned out to be other ones than was proven, with the reason: they are taken up anew.
     ``untouched`` are as they were, but for the ctime of one that was set aside and put back; ``unleased``, too: they
-    may go under a read lease only, and none was to be had. So are ``own``: they are the archive's objects."""
+    may go under a read lease only, and none was to be had. So are ``own``: they are the archive's objects; and
+    ``not_theirs``: whoever has asked for the deletion may not delete them."""
 
     deleted: list[LocalFile]
     kept: list[tuple[LocalFile, str]]
     untouched: list[LocalFile]
     unleased: list[LocalFile]
     own: list[LocalFile] = field(default_factory=list)
+    not_theirs: list[LocalFile] = field(default_factory=list)
 
 
 class TakenBack(Exception):
@@ -78,13 +81,15 @@ def delete(
     NoProof, Transient, ClaimLost, InboxSilent, Stopping."""
     inboxes = inboxes or AlwaysAnswering()
     outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease, inboxes))
-    if outcome.unleased:
-        left_out = {file.file_id for file in outcome.unleased}
+    outcome.not_theirs.extend(_without_right(files, run, source, inboxes))
+    if outcome.unleased or outcome.not_theirs:
+        left_out = {file.file_id for file in (*outcome.unleased, *outcome.not_theirs)}
         files = [file for file in files if file.file_id not in left_out]
     proofs = [(file, prove(file)) for file in files]
     if not proofs:
         return outcome
-    authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])
+    on_record = [(file, proof.for_audit() | _asked_by(source(file))) for file, proof in proofs]
+    authorised = deletions.authorise(claim, on_record)
     proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]
 
     still_wanted = asking(sign, alive, inboxes.beat)
@@ -141,6 +146,7 @@ def delete(
     first_error: Exception | None = None
     unfinished = {file.file_id for file, _ in proofs}
     refused: list[LocalFile] = []  # by a lease that was to be had a moment before
+    denied: list[LocalFile] = []  # by a right that was there a moment before
     try:
         for file, result in chain.from_iterable(run(some, _handfuls(proofs))):
             unfinished.discard(file.file_id)
@@ -150,6 +156,8 @@ def delete(
                 outcome.kept.append((file, result))
             elif isinstance(result, LeaseRefused):
                 refused.append(file)
+            elif isinstance(result, NoRight):
+                denied.append(file)
             elif isinstance(result, Itself):
                 outcome.own.append(as_it_is_now(file))
             elif isinstance(result, TakenBack):
@@ -169,8 +177,10 @@ def delete(
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
         # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
         _tidy_after(outcome, source, inboxes)
-        deletions.purged(claim.study_uid, outcome.deleted, outcome.kept, [*outcome.untouched, *refused, *outcome.own])
+        stay = [*outcome.untouched, *refused, *denied, *outcome.own]
+        deletions.purged(claim.study_uid, outcome.deleted, outcome.kept, stay)
         outcome.unleased.extend(refused)
+        outcome.not_theirs.extend(denied)
     if first_error is not None:
         raise first_error
     return outcome
@@ -209,11 +219,39 @@ def _without_lease(
     return [file for file, leased in run(look, [file for file in files if needs_lease(file)]) if leased is False]
 
 
+def _without_right(
+    files: list[LocalFile], run: Map, source: Callable[[LocalFile], Source], inboxes: Inboxes
+) -> list[LocalFile]:
+    """Those that whoever has asked for it may not delete: found before they are put on record, like those without a
+    lease. What cannot be looked at now is met again before it is touched."""
+
+    def look(group: list[LocalFile]) -> list[LocalFile]:
+        found, asker = source(group[0]), source(group[0]).asker
+        barred: list[LocalFile] = []
+        with Folders(inboxes) as folders:
+            for file in group:
+                with (
+                    suppress(SourceChanged, Unarchivable, Transient),
+                    folders.opened(found, file) as (directory_fd, fd),
+                ):
+                    if asker is not None and not asker.may_remove(directory_fd, os.fstat(fd)):
+                        barred.append(file)
+        return barred
+
+    judged = [file for file in files if (asker := source(file).asker) is not None and asker.uid != 0]
+    groups = [list(group) for _, group in groupby(judged, key=lambda file: (file.source_id, file.dir))]
+    return [file for barred in run(look, groups) for file in barred]
+
+
+def _asked_by(source: Source) -> dict[str, object]:
+    return {} if source.asker is None else {"asked_by": source.asker.described()}
+
+
 def _as_it_is_now(source: Source, file: LocalFile) -> LocalFile:
     """The file with the ctime that putting it back has given it. Nobody's change: the study need not arrive anew for
     it. Whatever else may have changed meanwhile shows when its content is next compared."""
     try:
-        root_fd = open_root(source.path)
+        root_fd = source.open()
     except OSError:
         return file
     try:
@@ -232,29 +270,31 @@ def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source], inboxes
         touched.setdefault(source(file), set()).add(file.dir)
     for found, directories in touched.items():
         with suppress(InboxSilent):
-            inboxes.call(found.source_id, partial(tidy, found.path, directories, inboxes.beat))
+            inboxes.call(found.source_id, partial(tidy, found, directories, inboxes.beat))
 
 
-def tidy(root: bytes, directories: Iterable[bytes], alive: Callable[[], None] = lambda: None) -> None:
-    """Remove the directories that a purge has left empty, upwards, never ``root`` itself. A directory that is not
-    empty, or not ours to remove, stays. ``alive`` is called before each."""
+def tidy(source: Source, directories: Iterable[bytes], alive: Callable[[], None] = lambda: None) -> None:
+    """Remove the directories that a purge has left empty, upwards, never the source itself. A directory that is
+    not empty, not ours to remove, or not that of whoever asked, stays. ``alive`` is called before each."""
     try:
-        root_fd = open_root(root)
+        root_fd = source.open()
     except OSError:
         return
     try:
         for start in sorted(directories, key=lambda d: (d.count(b"/"), d), reverse=True):
             alive()
-            _remove_upwards(root_fd, start)
+            _remove_upwards(root_fd, start, source.asker)
     finally:
         os.close(root_fd)
 
 
-def _remove_upwards(root_fd: int, path: bytes) -> None:
+def _remove_upwards(root_fd: int, path: bytes, asker: Asker | None) -> None:
     while path:
         parent, _, name = path.rpartition(b"/")
         try:
             with directory(root_fd, parent) as fd:
+                if asker is not None and not asker.may_remove(fd, os.stat(name, dir_fd=fd, follow_symlinks=False)):
+                    return
                 os.rmdir(name, dir_fd=fd)
         except OSError as error:
             if error.errno == errno.ENOENT:

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import InboxSilent
 from dicomwatchd.intake.scan import MAX_DEPTH
-from dicomwatchd.localfiles import directory, make_directories, open_root
+from dicomwatchd.localfiles import directory, make_directories
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline import private
 from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, name_before, put_back
@@ -39,18 +40,23 @@ class Recovered:
         return self.root is not None and not self.left and not self.owned
 
 
-def bring_back(source: Source, log: Log, alive: Callable[[], None] = lambda: None) -> Recovered:
+def bring_back(
+    source: Source,
+    log: Log,
+    alive: Callable[[], None] = lambda: None,
+    is_at_it: Callable[[FileIdentity], bool] = lambda _: False,
+) -> Recovered:
     """Put everything that lies aside in this source back to where it came from.
 
     Goes by what lies on the disk alone, so it works with a lost state database too. Nothing is overwritten. ``alive``
-    is called before each folder.
+    is called before each folder. ``is_at_it``: this daemon itself is at such a file now, and no lock need tell so.
     """
     try:
-        root_fd = open_root(source.path)
+        root_fd = source.open()
     except OSError as error:
         log.warning("recover-away", "the inbox cannot be opened", inbox=source.name, errno=error.errno)
         return Recovered(0, 0)
-    search = _Search(log, source.name, alive)
+    search = _Search(log, source.name, alive, is_at_it)
     try:
         found = os.fstat(root_fd)
         search.below(root_fd)
@@ -66,11 +72,16 @@ def bring_back(source: Source, log: Log, alive: Callable[[], None] = lambda: Non
     return Recovered(search.restored, search.left, search.owned, (found.st_dev, found.st_ino))
 
 
-def conclude(deletions: Deletions, unavailable: set[int], inboxes: Inboxes | None = None) -> list[PendingDeletion]:
+def conclude(
+    deletions: Deletions,
+    unavailable: set[int],
+    inboxes: Inboxes | None = None,
+    sources: Mapping[int, Source] = MappingProxyType({}),
+) -> list[PendingDeletion]:
     """After `bring_back`: write down how each authorised deletion ended that a crash has left open. Those of sources
     that cannot be opened, or do not answer, are returned: they wait for their inbox."""
     pending = deletions.asides()
-    left = conclude_these(deletions, [one for one in pending if one.source_id not in unavailable], inboxes)
+    left = conclude_these(deletions, [one for one in pending if one.source_id not in unavailable], inboxes, sources)
     return [*left, *(one for one in pending if one.source_id in unavailable)]
 
 
@@ -78,52 +89,66 @@ def mend(source: Source, deletions: Deletions, log: Log, inboxes: Inboxes | None
     """An inbox has come back, or something lies aside in it: bring that back, and write down how the deletions ended
     that nobody is at any more."""
     inboxes = inboxes or AlwaysAnswering()
-    recovered = bring_back(source, log, inboxes.beat)
+    recovered = bring_back(source, log, inboxes.beat, partial(deletions.is_at, source.source_id))
     if recovered.root is not None:
-        conclude_these(deletions, deletions.asides(unclaimed_of=source.source_id))
+        pending = deletions.asides(unclaimed_of=source.source_id)
+        conclude_these(deletions, pending, sources={source.source_id: source})
+        know_root(deletions, source, recovered)
     return recovered
 
 
+def know_root(deletions: Deletions, source: Source, recovered: Recovered) -> None:
+    """From here on the files of this inbox are those of this folder; what is still open is of the one before."""
+    if recovered.root is not None and source.kind != "upload":
+        deletions.know_root(source.source_id, recovered.root[1])
+
+
 def conclude_these(
-    deletions: Deletions, pending: Iterable[PendingDeletion], inboxes: Inboxes | None = None
+    deletions: Deletions,
+    pending: Iterable[PendingDeletion],
+    inboxes: Inboxes | None = None,
+    sources: Mapping[int, Source] = MappingProxyType({}),
 ) -> list[PendingDeletion]:
-    """Write down how these ended. Those whose folder cannot be looked at stay open; of them, those of inboxes that do
-    not answer are returned: nobody can tell yet."""
+    """Write down how these ended; ``sources`` are those that are known, by their ids. Those whose folder cannot be
+    looked at stay open; of them, those of inboxes that do not answer are returned: nobody can tell yet."""
     inboxes = inboxes or AlwaysAnswering()
     left: list[PendingDeletion] = []
-    places: dict[tuple[int, bytes, bytes], list[PendingDeletion]] = {}
+    places: dict[tuple[Source, bytes], list[PendingDeletion]] = {}
     for one in pending:
-        places.setdefault((one.source_id, one.source_path, one.dir), []).append(one)
-    for (source_id, root, parent), these in places.items():
+        places.setdefault((sources.get(one.source_id, one.source), one.dir), []).append(one)
+    for (source, parent), these in places.items():
         try:
-            place = inboxes.call(source_id, partial(_look, root, parent, inboxes.beat))
+            place = inboxes.call(source.source_id, partial(_look, source, parent, inboxes.beat))
         except InboxSilent:
             left += these
             continue
         if place is None:
             continue
+        known_root = deletions.known_root(source.source_id)
         for one in these:
-            deletions.concluded(one, *_ending(one, place))
-    for source_id, root in dict.fromkeys((source_id, root) for source_id, root, _ in places):
+            deletions.concluded(one, *_ending(one, place, known_root))
+    for source in dict.fromkeys(source for source, _ in places):
         with suppress(InboxSilent):
-            inboxes.call(source_id, partial(tidy, root, {d for _, other, d in places if other == root}, inboxes.beat))
+            directories = {d for other, d in places if other == source}
+            inboxes.call(source.source_id, partial(tidy, source, directories, inboxes.beat))
     return left
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     """What was found where a file was, and where it may lie aside, by inode; ``device`` is that of the directory, or of
-    the nearest one above it that is still there."""
+    the nearest one above it that is still there; ``root`` is the inode of the source's own folder."""
 
+    root: int
     device: int
     here: dict[int, FileIdentity]
     aside: dict[int, FileIdentity]
 
 
-def _look(root: bytes, parent: bytes, alive: Callable[[], None]) -> _Place | None:
+def _look(source: Source, parent: bytes, alive: Callable[[], None]) -> _Place | None:
     """None where it cannot be looked at."""
     try:
-        root_fd = open_root(root)
+        root_fd = source.open()
     except OSError:
         return None
     try:
@@ -132,7 +157,8 @@ def _look(root: bytes, parent: bytes, alive: Callable[[], None]) -> _Place | Non
             aside |= _files(root_fd, private + b"/" + parent if parent else private, alive)
         for private in _private_in(root_fd, parent) if parent else ():
             aside |= _files(root_fd, parent + b"/" + private, alive)
-        return _Place(_device(root_fd, parent), _files(root_fd, parent, alive), aside)
+        here = _files(root_fd, parent, alive)
+        return _Place(os.fstat(root_fd).st_ino, _device(root_fd, parent), here, aside)
     except OSError:
         return None
     finally:
@@ -148,9 +174,10 @@ def _private_in(root_fd: int, parent: bytes) -> list[bytes]:
         return []
 
 
-def _ending(one: PendingDeletion, place: _Place) -> tuple[str, str]:
+def _ending(one: PendingDeletion, place: _Place, known_root: int | None) -> tuple[str, str]:
     """(kind of the audit entry, why). A file is known again by its inode: under its name another one may stand by now,
-    and itself it may stand beside it."""
+    and itself it may stand beside it. That it is nowhere tells of its deletion only in the folder where it was: that
+    may have been moved away with it."""
     was = identity_of(one.identity)
     found = place.here.get(was.inode) or place.aside.get(was.inode)
     if found is not None and found.same_but_ctime(was):
@@ -159,6 +186,8 @@ def _ending(one: PendingDeletion, place: _Place) -> tuple[str, str]:
     if found is not None and found.dev == was.dev:
         # Written to since, or another file that was given the inode of the one that was deleted.
         return "gone", "after a crash it cannot be told from another file"
+    if known_root not in (None, place.root):
+        return "gone", "after a crash it is not there, and the inbox is another folder"
     # An inbox that is not mounted holds no files either.
     if place.device == was.dev:
         return "deleted", "a crash came after the unlink"
@@ -186,8 +215,10 @@ class _Search:
     to the inbox may have built anything here, so nothing is recursive, and nothing deeper than a scan goes is touched.
     """
 
-    def __init__(self, log: Log, inbox: str, alive: Callable[[], None]) -> None:
-        self._log, self._inbox, self._alive = log, inbox, alive
+    def __init__(
+        self, log: Log, inbox: str, alive: Callable[[], None], is_at_it: Callable[[FileIdentity], bool]
+    ) -> None:
+        self._log, self._inbox, self._alive, self._is_at_it = log, inbox, alive, is_at_it
         self.restored = self.left = self.owned = 0
 
     def below(self, root_fd: int) -> None:
@@ -213,6 +244,7 @@ class _Search:
             if not is_left:
                 self.owned += 1
                 return
+            owned = self.owned
             found = [b"", *(relative for relative, _ in private.below(private_fd, self._failed))]
             for relative in found:
                 with self._telling(), directory(private_fd, relative) as aside_fd:
@@ -225,10 +257,14 @@ class _Search:
                                 self._put_back(Aside(aside_fd, file), target_fd, file)
                             finally:
                                 os.close(target_fd)
-            private.remove_empty(home_fd, name, private_fd)
+            if self.owned == owned:
+                private.remove_empty(home_fd, name, private_fd)
 
     def _put_back(self, aside: Aside, directory_fd: int, name: bytes) -> None:
         with self._telling():
+            if self._is_at_it(FileIdentity.of(os.stat(aside.name, dir_fd=aside.fd, follow_symlinks=False))):
+                self.owned += 1
+                return
             put_back(aside, directory_fd, name)
             self.restored += 1
 

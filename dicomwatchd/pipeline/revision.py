@@ -7,43 +7,52 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dicomwatchd import __version__
-from dicomwatchd.archive import manifests, salvage
+from dicomwatchd.archive import keys, lineage, manifests, salvage
+from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.documents import LEFT_OUT
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
-from dicomwatchd.archive.manifests import Newest
+from dicomwatchd.archive.lineage import Lineage
+from dicomwatchd.archive.manifest import NEWER, Manifest, ManifestInstance, empty
+from dicomwatchd.archive.union import mended
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import DicomJson, FileState, Uid
 from dicomwatchd.pipeline.healed import healed
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, place_of, source_of
-from dicomwatchd.ports import timestamp
+from dicomwatchd.ports import Map, timestamp
+
+#: Of what is amiss with a study's manifests so many are told one by one.
+_TOLD = 20
 
 
 def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest | None:
     """The manifest that lists all of this shipment, in the store by now, its revision greater than ``above``; None if
     that revision was taken meanwhile.
 
-    A manifest that is damaged in the store stays as it is: the next one is made above it, from the newest that can be
-    read, and lists again what else the store holds of the study. So it is where the catalogue names a manifest that the
-    store has no more (``above``).
+    What is in the store stays as it is. Where manifests are damaged, or do not go on from one another (see `lineage`),
+    the next one is made from the newest that counts, and lists what any other lists as well; where one cannot be read,
+    it lists again what else the store holds of the study. So it is where the catalogue names a manifest that the store
+    has no more (``above``). It has the lowest free number: what somebody has put far above makes no room scarce.
     """
     claim, archive = shipment.claim, context.archive
-    newest = manifests.newest(archive.store, claim.study_uid)
-    current = newest.manifest or empty(archive.archive_id, claim.study_uid)
-    if current.archive_id != archive.archive_id:
-        raise Permanent("the study's manifest in the store belongs to another archive", code="foreign-manifest")
+    traced = trace_of(claim.study_uid, context, shipment.run)
+    found, above = traced.lineage, max(above, traced.lost)
+    current = found.current or empty(archive.archive_id, claim.study_uid)
+    base = mended(found, current, archive.store, shipment.run)
     facts = context.shipments.facts(claim)
     now = timestamp(context.clock.now())
     added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
     instances: Iterable[ManifestInstance] = _instances(shipment, context, now)
-    if newest.damaged or above:
+    if not found.holds:
+        _tell(found, shipment, context)
+        aside = (keys.manifest(claim.study_uid, one.revision) for one in found.disregarded)
+        added = replace(added, damaged_keys=(*added.damaged_keys, *aside))
+    if found.refused or above:
         instances = list(instances)
-        added, again = _from_elsewhere(shipment, context, newest, added, [*current.instances, *instances], now)
+        added, again = _from_elsewhere(shipment, context, found, added, [*base.instances, *instances], now)
         instances += again
-        above = max(above, newest.highest)
     suspects = {*current.damaged_keys, *added.damaged_keys}
     well = healed(suspects, shipment, context) if suspects else frozenset()
-    merged = current.merged(
+    merged = base.merged(
         instances,
         attributes=added.attributes,
         series=added.series,
@@ -53,13 +62,66 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )
-    if not shipment.files and not ((newest.damaged or above) and merged.instances):
+    if not shipment.files and not ((not found.holds or above) and merged.instances):
         return current  # its files are gone; but the catalogue may not know yet what an earlier shipment has recorded
-    if merged.revision <= above:
-        merged = replace(merged, revision=above + 1, previous_sha256=current.sha256 if current.revision else None)
-    if merged is current:
+    if merged is current and current.revision > above:
         return current
+    merged = replace(
+        merged,
+        revision=found.free_above(max(current.revision, above)),
+        previous_sha256=current.sha256 if current.revision else None,
+        damaged_keys=tuple(key for key in merged.damaged_keys if not _is_of_the_future(key, found)),
+        created_at=now,
+        created_by=f"dicomwatchd {__version__}",
+    )
     return merged if manifests.create(archive.store, merged) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """``lost`` is a revision that the catalogue names and the store does not hold as it is named, or 0."""
+
+    lineage: Lineage
+    lost: int = 0
+
+
+def trace_of(study: Uid, context: Context, map: Map = map) -> Traced:
+    """What the store's manifests of a study say. Where there are several, the catalogue's word is asked for: what it
+    vouches for need not be read down to the first.
+
+    Raises Permanent where a manifest that nobody vouches against was written by a newer program (code
+    "newer-manifest"), or belongs to another archive ("foreign-manifest").
+    """
+    archive = context.archive
+    listed = manifests.listed(archive.store, study)
+    record = _recorded(study, context) if len(listed.revisions) > 1 else None
+    vouched = lineage.vouched_for(archive.store, listed, record)
+    found = lineage.trace(archive.store, listed, vouched, archive_id=archive.archive_id, map=map)
+    if vouched is None:
+        for one in found.refused:
+            if one.code == NEWER:
+                raise Permanent(one.reason, code=NEWER, hint="bring this one up to date")
+            if one.code == lineage.FOREIGN:
+                raise Permanent("the study's manifest in the store belongs to another archive", code=one.code)
+    if record is None or vouched is not None or lineage.DISPUTED in record.flags:
+        return Traced(found, record.revision if record is not None and vouched is None else 0)
+    if record.revision not in listed.revisions:
+        _tell_ahead(study, record.revision, context)
+    return Traced(found, record.revision)
+
+
+def _recorded(study: Uid, context: Context) -> StudyRecord | None:
+    try:
+        return context.archive.catalogue.get(study)
+    except Permanent:
+        return None  # damaged as well: it is written anew
+
+
+def _is_of_the_future(key: str, found: Lineage) -> bool:
+    """A manifest's key that nothing had when this revision was made. Named as seen it would be passed over for ever,
+    whatever comes under it."""
+    named = keys.parse_manifest(key)
+    return named is not None and named[1] not in found.listed.revisions
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +134,28 @@ class _Added:
     damaged_keys: tuple[str, ...]
 
 
+def _tell(found: Lineage, shipment: Shipment, context: Context) -> None:
+    for one in found.refused[:_TOLD]:
+        context.log.error(
+            "manifest-unreadable",
+            "a manifest in the store is damaged; it stays as it is, and the study is recorded anew above it",
+            study_uid=shipment.claim.study_uid,
+            revision=one.revision,
+        )
+    for other in found.disregarded[:_TOLD]:
+        context.log.error(
+            "manifest-disregarded",
+            "a manifest in the store does not go on from those below it: somebody else may have put it there; it stays"
+            " as it is, and the study is recorded anew with what it lists beside",
+            study_uid=shipment.claim.study_uid,
+            revision=other.revision,
+        )
+
+
 def _from_elsewhere(
     shipment: Shipment,
     context: Context,
-    newest: Newest,
+    found: Lineage,
     added: _Added,
     listed: list[ManifestInstance],
     now: str,
@@ -83,30 +163,20 @@ def _from_elsewhere(
     """What the damaged or lost manifests listed, as far as it can be told: the instances by the objects that are there,
     the attributes by the catalogue's record, which was made from one of them."""
     study, archive = shipment.claim.study_uid, context.archive
-    for key in newest.damaged:
-        context.log.error(
-            "manifest-unreadable",
-            "a manifest in the store is damaged; it stays as it is, and the study is recorded anew above it",
-            study_uid=study,
-            revision=manifests.revision_of(key),
-        )
-    damaged = {*added.damaged_keys, *(newest.manifest.damaged_keys if newest.manifest else ())}
-    found = salvage.unlisted(archive.store, study, listed, damaged=damaged, now=now, map=shipment.run)
-    try:
-        record = archive.catalogue.get(study)
-    except Permanent:
-        record = None  # damaged as well: it is written anew
+    refused = tuple(one.key for one in found.refused)
+    damaged = {*added.damaged_keys, *(found.current.damaged_keys if found.current else ())}
+    again = salvage.unlisted(archive.store, study, listed, damaged=damaged, now=now, map=shipment.run)
+    record = _recorded(study, context)
     if record is not None:
-        there = {item.series_uid for item in (*listed, *found.instances)}
+        there = {item.series_uid for item in (*listed, *again.instances)}
         series = {one.series_uid: one.attributes for one in record.series if one.series_uid in there}
         added = replace(
             added,
             attributes={**added.attributes, **record.attributes},
             series={**added.series, **series},
-            flags=(*added.flags, *(flag for flag in record.flags if flag != LEFT_OUT)),
+            flags=(*added.flags, *(flag for flag in record.flags if flag not in (LEFT_OUT, lineage.DISPUTED))),
         )
-    keys = (*added.damaged_keys, *newest.damaged, *found.damaged_keys)
-    return replace(added, damaged_keys=keys), found.instances
+    return replace(added, damaged_keys=(*added.damaged_keys, *refused, *again.damaged_keys)), again.instances
 
 
 def revision_nobody_can_read(manifest: Manifest, context: Context) -> int:
@@ -114,16 +184,22 @@ def revision_nobody_can_read(manifest: Manifest, context: Context) -> int:
     a part of it, was lost or moved without it), so that the next one goes above it; 0 if somebody else was faster."""
     archive = context.archive
     recorded = archive.catalogue.get(manifest.study_uid)
-    latest = manifests.latest_key(archive.store, manifest.study_uid)
-    if recorded is None or latest != manifest.key:
+    if recorded is None:
         return 0
+    listed = manifests.listed(archive.store, manifest.study_uid)
+    if recorded.revision != manifest.revision and recorded.revision in listed.revisions:
+        return 0
+    _tell_ahead(manifest.study_uid, recorded.revision, context)
+    return recorded.revision
+
+
+def _tell_ahead(study: Uid, revision: int, context: Context) -> None:
     context.log.error(
         "catalogue-ahead",
         "the catalogue names a manifest that the store does not hold; the study is recorded anew above it",
-        study_uid=manifest.study_uid,
-        revision=recorded.revision,
+        study_uid=study,
+        revision=revision,
     )
-    return recorded.revision
 
 
 def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[ManifestInstance]:

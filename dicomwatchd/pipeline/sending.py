@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dicomwatchd.archive import bundle as bundles
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys
 from dicomwatchd.archive.bundle import Bundle, Member, Span
 from dicomwatchd.archive.manifest import ManifestInstance
 from dicomwatchd.archive.store import Receipt
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.local import Folders, content_of
+from dicomwatchd.pipeline.revision import trace_of
 from dicomwatchd.pipeline.shipment import Bundling, Context, Place, source_of
 from dicomwatchd.queue.rows import LocalFile
 
@@ -100,7 +101,7 @@ def packing(study_uid: Uid, context: Context) -> Packing:
     """For the archive's layout. What the study's newest manifest has in bundles is not sent a second time: a bundle's
     key, unlike an instance's, does not tell what is in it. Raises Transient, Permanent."""
     bundling = context.archive.bundling
-    current = manifests.latest(context.archive.store, study_uid) if bundling is not None else None
+    current = trace_of(study_uid, context).lineage.current if bundling is not None else None
     if current is None:
         return Packing(bundling, at_once=context.at_once)
     found = [

@@ -40,7 +40,7 @@ from dicomwatchd.pipeline.shipment import (
     source_of,
 )
 from dicomwatchd.ports import Map
-from dicomwatchd.queue.rows import EXPIRING, NO_LEASE, OWN_OBJECT, Claim, LocalFile, Proven
+from dicomwatchd.queue.rows import EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT, Claim, LocalFile, Proven
 from dicomwatchd.telemetry.metrics import StageClock
 
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
@@ -84,7 +84,7 @@ def _conclude_the_last_one(claim: Claim, context: Context) -> None:
     """How the deletions of an earlier shipment ended may not have got on record, if the state could not be written:
     the disk still tells. Nobody else is at these files, since nobody else has the claim."""
     if pending := context.deletions.asides(claim.study_uid):
-        left = recover.conclude_these(context.deletions, pending, context.inboxes)
+        left = recover.conclude_these(context.deletions, pending, context.inboxes, context.sources())
         if left:
             raise InboxSilent("an inbox does not answer")
         for one in pending:
@@ -278,6 +278,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
         )
         _keep_own(outcome.own, shipment, context)
         _keep_unleased(outcome.unleased, shipment, context)
+        _keep_not_theirs(outcome.not_theirs, shipment, context)
         shipment.deleted_files += len(outcome.deleted)
         for file in (*outcome.deleted, *(f for f, _ in outcome.kept)):
             touched.setdefault(file.source_id, set()).add(file.dir)
@@ -361,6 +362,19 @@ def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context)
     context.log.warning(
         "kept-without-lease",
         "no read lease is to be had on local files; they are archived and stay",
+        study_uid=shipment.claim.study_uid,
+        files=len(files),
+    )
+
+
+def _keep_not_theirs(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    if not files:
+        return
+    reason = "archived; kept because whoever has handed the folder in may not delete it there"
+    _keep(files, NO_RIGHT, reason, shipment, context)
+    context.log.warning(
+        "kept-without-right",
+        "whoever has handed a folder in may not delete files of it; they are archived and stay",
         study_uid=shipment.claim.study_uid,
         files=len(files),
     )

@@ -12,11 +12,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from dicomwatchd.model import FileState, Uid
+from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
 from dicomwatchd.queue.remounts import Remounts
-from dicomwatchd.queue.rows import EXPIRING, NO_LEASE, OWN_OBJECT, Claim, LocalFile, identity_text, local_file
+from dicomwatchd.queue.rows import (
+    EXPIRING,
+    NO_LEASE,
+    OWN_OBJECT,
+    Claim,
+    LocalFile,
+    Source,
+    identity_of,
+    identity_text,
+    local_file,
+)
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import require_claim
 
@@ -25,11 +35,12 @@ _AT_ONCE = 5000
 
 @dataclass(frozen=True, slots=True)
 class PendingDeletion:
-    """A file whose deletion was authorised and of which it is not yet known how that ended."""
+    """A file whose deletion was authorised and of which it is not yet known how that ended. ``source`` is what the
+    state knows of its folder; one that was handed in nobody can open by that alone."""
 
     file_id: int
     source_id: int
-    source_path: bytes
+    source: Source
     dir: bytes
     name: bytes
     identity: str
@@ -160,13 +171,42 @@ class Deletions:
             values.append(unclaimed_of)
         with self._database.read() as db:
             rows = db.execute(
-                f"SELECT f.*, s.path FROM files f JOIN sources s USING (source_id) WHERE f.state = 'aside'{which}",
+                "SELECT f.*, s.path, s.kind, s.name AS inbox, s.delete_local FROM files f"
+                f" JOIN sources s USING (source_id) WHERE f.state = 'aside'{which}",
                 values,
             ).fetchall()
         return [
-            PendingDeletion(r["file_id"], r["source_id"], r["path"], r["dir"], r["name"], r["identity"], r["study_uid"])
+            PendingDeletion(
+                r["file_id"], r["source_id"], _source(r), r["dir"], r["name"], r["identity"], r["study_uid"]
+            )
             for r in rows
         ]
+
+    def is_at(self, source_id: int, found: FileIdentity) -> bool:
+        """Whether a shipment is at the deletion of this file now. To set a file aside, and to put it back, changes
+        nothing of it but its name and ctime."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT identity FROM files f JOIN studies s USING (study_uid) WHERE f.state = 'aside'"
+                " AND f.source_id = ? AND s.claimed = 1",
+                (source_id,),
+            ).fetchall()
+        return any(found.same_but_ctime(identity_of(row["identity"])) for row in rows)
+
+    def know_root(self, source_id: int, inode: int) -> None:
+        """The inode of the folder that the files of this source are in."""
+        if self.known_root(source_id) == inode:
+            return
+        with self._database.write() as db:
+            db.execute(
+                "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+                (f"root-{source_id}", str(inode)),
+            )
+
+    def known_root(self, source_id: int) -> int | None:
+        with self._database.read() as db:
+            row = db.execute("SELECT value FROM meta WHERE key = ?", (f"root-{source_id}",)).fetchone()
+        return None if row is None else int(row["value"])
 
     def concluded(self, aside: PendingDeletion, kind: str, why: str) -> None:
         """After a crash: ``kind`` "deleted" (the unlink had happened), "restored" (the file is back), or "gone" (nobody
@@ -200,6 +240,10 @@ class Deletions:
         with self._database.write() as db:
             require_claim(db, claim)
             yield db
+
+
+def _source(row: sqlite3.Row) -> Source:
+    return Source(row["source_id"], row["inbox"], row["path"], row["kind"], bool(row["delete_local"]))
 
 
 def upload_deleted(db: sqlite3.Connection, source_id: int, directory: bytes, name: bytes) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from dicomwatchd.localfiles import Judge, open_root
 from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader, StudyEvent, StudyState, Uid
+from dicomwatchd.rights import Asker
 
 #: ``code`` of a kept file that would be deleted if a read lease were to be had on it.
 NO_LEASE = "no-lease"
@@ -15,6 +19,8 @@ NO_LEASE = "no-lease"
 EXPIRING = "expiring"
 #: ``code`` of a kept file that is no copy of the archive's object but the object itself.
 OWN_OBJECT = "own-object"
+#: ``code`` of a kept file that whoever asked for its deletion may not delete.
+NO_RIGHT = "no-right"
 #: ``kind`` of a source that is an inbox's former path, where a crash may have left files aside.
 LEFT = "left"
 #: ``code`` in quarantine of what could not be looked at: an entry, or a folder, and no file that was ever seen.
@@ -23,13 +29,29 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A folder that files come from. ``path`` is absolute."""
+    """A folder that files come from. ``path`` is absolute. One that was handed in (kind "upload") is opened by
+    ``opening`` alone, and its path is only shown; whoever asked for it is ``asker``."""
 
     source_id: int
     name: str
     path: bytes
     kind: str
     delete_local: bool
+    opening: Callable[[], int] | None = field(default=None, compare=False, repr=False)
+    asker: Asker | None = field(default=None, compare=False, repr=False)
+
+    def open(self) -> int:
+        """A descriptor of the folder, the caller's own. Raises OSError."""
+        if self.opening is not None:
+            return self.opening()
+        if self.kind == "upload":
+            raise OSError(errno.ESTALE, "nobody has this folder open")
+        return open_root(self.path)
+
+    @property
+    def judge(self) -> Judge | None:
+        """What tells of the folders below whether they may be entered on behalf of whoever asked."""
+        return None if self.asker is None else self.asker.require_entered
 
 
 class Root(NamedTuple):
@@ -39,8 +61,12 @@ class Root(NamedTuple):
     device: int
     inode: int
     file_system: str
+    #: See `localfiles.birth`: an inode's number is given again.
+    birth: str = ""
 
     def is_same(self, other: Root) -> bool:
+        if self.birth and other.birth and self.birth != other.birth:
+            return False
         if self.file_system and other.file_system:
             return (self.inode, self.file_system) == (other.inode, other.file_system)
         return (self.inode, self.device) == (other.inode, other.device)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dicomwatchd import markers
-from dicomwatchd.errors import Fatal, Transient
+from dicomwatchd.errors import Fatal, Stopping, Transient
 from dicomwatchd.localfiles import open_root
 from dicomwatchd.queue.steps import STEPS, Step
 
@@ -21,17 +21,20 @@ VERSION = len(STEPS)
 
 
 class Database:
-    """The one connection. Every change runs inside `write()`: BEGIN IMMEDIATE, durable when it returns."""
+    """The one connection. Every change runs inside `write()`: BEGIN IMMEDIATE, durable when it returns. Once it is
+    closed both raise Stopping: who comes then was left behind at a stop, and another daemon may have the state."""
 
     def __init__(self, connection: sqlite3.Connection, lock_fd: int | None) -> None:
         self._connection = connection
         self._lock_fd = lock_fd
         self._mutex = threading.RLock()
+        self._is_closed = False
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One transaction, rolled back on any exception. Not to be nested."""
         with self._mutex, _translated():
+            self._require_open()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -47,10 +50,16 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         with self._mutex, _translated():
+            self._require_open()
             yield self._connection
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise Stopping("the state is closed")
 
     def close(self) -> None:
         with self._mutex:
+            self._is_closed = True
             self._connection.close()
             if self._lock_fd is not None:
                 os.close(self._lock_fd)

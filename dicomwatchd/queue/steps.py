@@ -294,6 +294,13 @@ CREATE INDEX files_expiring ON files (file_id) WHERE state = 'kept' AND code = '
 """
 
 
+#: Who has handed a folder in, with the rights that what is done there is judged by; and what stays for want of them.
+ASKERS = """
+ALTER TABLE uploads ADD COLUMN asker TEXT;    -- JSON: uid, gid, groups, login
+CREATE INDEX files_no_right ON files (source_id) WHERE state = 'kept' AND code = 'no-right';
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -307,4 +314,5 @@ STEPS: tuple[Step, ...] = (
     Step("whose turn it is", TURNS),
     Step("kept while the store would end their objects", EXPIRING),
     Step("sums of old shipments", PRUNING),
+    Step("who has handed a folder in", ASKERS),
 )

@@ -12,9 +12,10 @@ from typing import Any
 from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING, leave_arriving
-from dicomwatchd.queue.rows import OWN_OBJECT, UNREADABLE, Root, Source, Transition
+from dicomwatchd.queue.rows import NO_RIGHT, OWN_OBJECT, UNREADABLE, Root, Source, Transition
 from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
+from dicomwatchd.rights import Asker
 
 #: How long what came of an upload is told, and of how many uploads at most.
 KEPT_SECONDS = 30 * 86400.0
@@ -37,6 +38,8 @@ class Upload:
     root: Root | None
     started_at: float
     stage: str
+    #: None where an older version of the program has taken the folder in.
+    asker: Asker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class UploadProgress:
     failed: int
     #: Of ``waiting``, those whose deletion is on record and not concluded.
     aside: int
+    #: Of ``verified``, those that stay because whoever has asked may not delete them.
+    no_right: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class Uploads:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    def begin(self, name: str, path: bytes, root: Root, *, delete: bool) -> Upload:
+    def begin(self, name: str, path: bytes, root: Root, *, delete: bool, asker: Asker) -> Upload:
         """Register a folder; from here on its upload is known, whatever happens to the daemon."""
         now = self._clock.now()
         with self._database.write() as db:
@@ -88,24 +93,17 @@ class Uploads:
                 (name, path, delete, now),
             ).fetchone()["source_id"]
             db.execute(
-                "INSERT INTO uploads (source_id, name, path, delete_local, root, started_at, stage)"
-                " VALUES (?, ?, ?, ?, ?, ?, 'running')",
-                (source_id, name, path, delete, _root_text(root), now),
+                "INSERT INTO uploads (source_id, name, path, delete_local, root, asker, started_at, stage)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, 'running')",
+                (source_id, name, path, delete, _root_text(root), _asker_text(asker), now),
             )
-        return Upload(Source(source_id, name, path, "upload", delete), root, now, "running")
+        return Upload(Source(source_id, name, path, "upload", delete), root, now, "running", asker)
 
     def open(self) -> list[Upload]:
         """Those that have not ended, oldest first."""
         with self._database.read() as db:
             rows = db.execute("SELECT * FROM uploads WHERE stage != 'ended' ORDER BY source_id").fetchall()
         return [_upload(row) for row in rows]
-
-    def stands_for(self, source_id: int, root: Root) -> None:
-        """Which folder this upload is of, where that was not known."""
-        with self._database.write() as db:
-            db.execute(
-                "UPDATE uploads SET root = ? WHERE source_id = ? AND root IS NULL", (_root_text(root), source_id)
-            )
 
     def cancel(self, source_id: int) -> None:
         """What is known of the upload's files is dropped, and with it every hold on their studies; nothing in the
@@ -288,6 +286,11 @@ def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
         (source_id,),
     ).fetchone()[0]
     own = db.execute(f"SELECT COUNT(*) {_OWN_OBJECTS}", (source_id,)).fetchone()[0]
+    no_right = db.execute(
+        "SELECT COUNT(*) FROM files INDEXED BY files_no_right"
+        f" WHERE source_id = ? AND state = 'kept' AND code = '{NO_RIGHT}'",
+        (source_id,),
+    ).fetchone()[0]
     parked = db.execute(f"SELECT COUNT(*) {_IN_PARKED}", (StudyState.PARKED, *WAITING, source_id)).fetchone()[0]
     files = sum(number for number, _ in counts.values()) - unread
     ignored, kept, quarantined, aside = (
@@ -304,6 +307,7 @@ def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
         waiting=files - ignored[0] - kept[0] - (quarantined[0] - unread) - parked,
         failed=quarantined[0] - unread + parked + own,
         aside=aside[0],
+        no_right=no_right,
     )
 
 
@@ -342,9 +346,9 @@ def _upload(row: sqlite3.Row) -> Upload:
     source = Source(row["source_id"], row["name"], row["path"], "upload", bool(row["delete_local"]))
     root = None
     if row["root"] is not None:
-        device, inode, file_system = row["root"].split(":")
-        root = Root(int(device), int(inode), file_system)
-    return Upload(source, root, row["started_at"], row["stage"])
+        device, inode, file_system, *birth = row["root"].split(":")
+        root = Root(int(device), int(inode), file_system, *birth)
+    return Upload(source, root, row["started_at"], row["stage"], _asker(row["asker"]))
 
 
 def _known(row: sqlite3.Row) -> Known:
@@ -357,7 +361,18 @@ def _as_json(named: Iterable[Named]) -> list[tuple[str, str]]:
 
 
 def _root_text(root: Root) -> str:
-    return f"{root.device}:{root.inode}:{root.file_system}"
+    return f"{root.device}:{root.inode}:{root.file_system}:{root.birth}"
+
+
+def _asker_text(asker: Asker) -> str:
+    return json.dumps({"uid": asker.uid, "gid": asker.gid, "groups": sorted(asker.groups), "login": asker.login})
+
+
+def _asker(text: str | None) -> Asker | None:
+    if text is None:
+        return None
+    found = json.loads(text)
+    return Asker(found["uid"], found["gid"], frozenset(found["groups"]), found["login"])
 
 
 def _path(row: sqlite3.Row) -> bytes:

@@ -89,6 +89,7 @@ _FIELDS: Mapping[str, _Check] = {
     "transfer_syntax_uid": _UID,
     "inbox": _text(INBOX_NAME, 63),
     "revision": _whole,
+    "uid": _whole,  # of a user of this system
     # what happened to it; modes and enumerations of ours
     "state": _WORD,
     "old_state": _WORD,

@@ -13,7 +13,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 
 from tests.faults.answers import Answer, falsified, made_up, spoilt
 from tests.faults.liar import Liar
-from tests.faults.rules import Fault, Request, Rule, parse_target
+from tests.faults.rules import Fault, Request, Rule, parse_target, study_of
 from tests.faults.strict import StrictStore
 from tests.servers.tls import Certificate
 
@@ -88,6 +87,7 @@ class FaultProxy:
         self._port = port
         self._server: _Server | None = None
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._always = list(always)
         self._rules: list[Rule] = []
         self.liar = liar
@@ -127,6 +127,7 @@ class FaultProxy:
     def set(self, rules: Iterable[Rule]) -> None:
         with self._lock:
             self._rules = list(rules)
+            self._changed.notify_all()
 
     def clear(self) -> None:
         self.set(())
@@ -147,6 +148,13 @@ class FaultProxy:
         with self._lock:
             self._requests.clear()
 
+    def hold(self, rule: Rule) -> None:
+        """Wait for the rule's seconds, or until it is taken away."""
+        with self._lock:
+            self._changed.wait_for(
+                lambda: not any(rule is one for one in (*self._rules, *self._always)), timeout=rule.seconds
+            )
+
     # -- one exchange -------------------------------------------------------------------------------------------
 
     def begin(self, method: str, raw_target: str, headers: Any, body: bytes) -> tuple[Request, Rule | None]:
@@ -160,6 +168,7 @@ class FaultProxy:
                 target=headers.get("x-amz-target", "").rpartition(".")[2],
                 size_bytes=len(body),
                 body_sha256=hashlib.sha256(body).hexdigest() if body else "",
+                study=study_of(path, query, body if "x-amz-target" in headers else b""),
             )
             self._requests.append(request)
             struck = None
@@ -265,7 +274,7 @@ class _Exchange(BaseHTTPRequestHandler):
     def _answer(self, request: Request, rule: Rule | None, body: bytes) -> Answer:
         proxy, fault = self.server.proxy, rule.fault if rule else None
         if fault is Fault.DELAY and rule is not None:
-            time.sleep(rule.seconds)
+            proxy.hold(rule)
         if fault is Fault.RESET_BEFORE:
             raise _Gone
         if fault in _MADE_UP and fault is not None:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 class Fault(StrEnum):
     """What the proxy does to a request. "Committed" means that the server has done what it was asked."""
 
-    DELAY = "delay"
+    DELAY = "delay"  # for the rule's seconds, or until it is taken away
     RESET_BEFORE = "reset-before"  # the server never sees it
     RESET_AFTER = "reset-after"  # committed, the answer is lost
     CUT_REQUEST = "cut-request"  # the server gets half of the body
@@ -46,7 +46,7 @@ class Match:
     """Which requests a rule means: all given conditions hold. ``path`` is searched for in the decoded path.
 
     ``query``: each key must be there, with the given value unless that is None. ``target``: the operation in
-    x-amz-target ("PutItem").
+    x-amz-target ("PutItem"). ``study``: what is about one study, by its key's prefix or by the key of its table item.
     """
 
     method: str | None = None
@@ -54,6 +54,7 @@ class Match:
     query: Mapping[str, str | None] = field(default_factory=dict)
     without_query: tuple[str, ...] = ()
     target: str | None = None
+    study: str | None = None
 
     def __call__(self, request: Request) -> bool:
         return (
@@ -62,6 +63,7 @@ class Match:
             and all(k in request.query and v in (None, request.query[k]) for k, v in self.query.items())
             and not any(key in request.query for key in self.without_query)
             and (self.target is None or request.target == self.target)
+            and (self.study is None or self.study == request.study)
         )
 
 
@@ -111,6 +113,7 @@ class Request:
     status: int = 0
     server_status: int = 0
     fault: Fault | None = None
+    study: str = ""  # the UID of the study that it is about
 
     @property
     def committed(self) -> bool:
@@ -130,6 +133,18 @@ def parse_target(raw: str) -> tuple[str, dict[str, str]]:
     """(decoded path, query) of a request line's target."""
     parts = urlsplit(raw)
     return unquote(parts.path), dict(parse_qsl(parts.query, keep_blank_values=True))
+
+
+_KEY_OF_STUDY = re.compile(r"/studies/([0-9.]+)/")
+_ITEM_OF_STUDY = re.compile(rb'"pk": ?\{"S": ?"STUDY#([0-9.]+)"\}')
+
+
+def study_of(path: str, query: Mapping[str, str], body: bytes) -> str:
+    """The UID of the study that a request is about; "" if it is about none, or about several."""
+    if found := _KEY_OF_STUDY.search(path) or _KEY_OF_STUDY.search("/" + query.get("prefix", "")):
+        return found[1]
+    items = set(_ITEM_OF_STUDY.findall(body))
+    return items.pop().decode() if len(items) == 1 else ""
 
 
 def applicable(request: Request) -> list[Fault]:

@@ -13,7 +13,7 @@ from random import Random
 import pytest
 
 from dicomwatchd import errors
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys, lineage
 from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.composition import InboxPlan, Parts, Plan, Surroundings
@@ -184,7 +184,7 @@ def disagreement(archive: Archive, study: Uid, made: list[Made], listed: Mapping
 
     ``listed`` is the store's own listing below the study, key to size, taken past every proxy.
     """
-    latest = manifests.latest(archive.store, study)
+    latest = lineage.current(archive.store, study)
     if latest is None:
         return "no manifest"
     record = archive.catalogue.get(study)

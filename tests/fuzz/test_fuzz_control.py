@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from dicomwatchd.commands import commands
 from dicomwatchd.control import ControlServer
 from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.queue import open_queue
-from dicomwatchd.uploads import UploadDesk
+from dicomwatchd.uploads.desk import UploadDesk
 from tests.pieces import Log
 from tests.unit.memory_archive import MemoryStore
 from tests.unit.queues import StandingClock
@@ -37,6 +38,8 @@ COMMANDS = (
     "upload-list",
     "upload-show",
     "upload-cancel",
+    "upload",
+    "upload-folder",
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -143,9 +146,10 @@ def test_commands_with_any_arguments(server: Server, command: str, arguments: di
 )
 @SETTINGS
 def test_upload_of_any_path(server: Server, path: str) -> None:
-    """Every folder overlaps the forbidden one here: none may be taken in."""
+    """As an older dicomwatchctl sends it: a path is no folder any more."""
     (answer,) = answers(server, json.dumps({"command": "upload", "path": path}).encode() + b"\n")
     assert answer["ok"] is False
+    assert answer["error"]["code"] in ("client-too-old", "bad-request")
 
 
 @given(st.integers(0, 40), st.binary(max_size=50))
@@ -167,9 +171,15 @@ def test_a_line_without_end(server: Server) -> None:
 
 
 def test_many_clients_that_say_nothing(server: Server) -> None:
+    """Who comes when all places are taken is told so; when some have gone, others are answered."""
     idle = [socket.socket(socket.AF_UNIX) for _ in range(200)]
     for client in idle:
         client.connect(str(server.path))
-    assert server.is_well()
+    (answer,) = server.ask()
+    assert json.loads(answer)["error"]["code"] == "too-many-connections"
     for client in idle:
         client.close()
+    deadline = time.monotonic() + 10
+    while b"too-many-connections" in b"".join(server.ask()):
+        assert time.monotonic() < deadline
+    assert server.is_well()

@@ -32,8 +32,9 @@ def main() -> int:
     hospital = Hospital(root, studies=given.studies, files=given.files)
     try:
         for _ in range(given.days):
+            begun = time.process_time()
             days.append(hospital.live())
-            print(days[-1].as_json(), flush=True)
+            print(days[-1].as_json()[:-1] + f', "cpu_seconds": {time.process_time() - begun:.1f}}}', flush=True)
             if end is not None and time.monotonic() > end:
                 break
         broken, entries = hospital.queue.audit.check()

@@ -11,6 +11,7 @@ import json
 import resource
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 
@@ -143,8 +144,10 @@ class Hospital:
 
     def _arrivals(self, study: Uid, number: int) -> Iterator[Arrival]:
         patient = f"PID{number:08d}"
+        of_study = _attributes(patient, 14)
         for file in range(self._files):
             series = Uid(_UID.format(number, 2 + file % 3))
+            first = file < 3  # of its series: the intake reads the attributes of no other one
             yield Arrival(
                 b"CT%06d/SER%d" % (number, file % 3),
                 b"IM%06d" % file,
@@ -160,8 +163,8 @@ class Hospital:
                     "1.2.840.10008.1.2.1",
                 ),
                 patient_id=patient,
-                study_attributes=_attributes(patient, 14),
-                series_attributes=_attributes("SERIES", 9),
+                study_attributes=of_study if first else None,
+                series_attributes=_OF_SERIES if first else None,
             )
 
     def _proof(self, file: LocalFile) -> dict[str, object]:
@@ -238,7 +241,12 @@ def peak_rss_bytes() -> int:
 
 
 def _sha256(file: LocalFile) -> str:
-    return digest(str(file.identity))
+    return _digest_of(file.identity.inode)
+
+
+@lru_cache(maxsize=1000)
+def _digest_of(inode: int) -> str:
+    return digest(str(inode))
 
 
 def _receipt(file: LocalFile) -> str:
@@ -261,3 +269,6 @@ def _attributes(text: str, count: int) -> dict[str, dict[str, object]]:
         f"{0x00100010 + number:08X}": {"vr": "LO", "Value": [f"{text} {number:02d} {'x' * 20}"]}
         for number in range(count)
     }
+
+
+_OF_SERIES = _attributes("SERIES", 9)

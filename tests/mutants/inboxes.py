@@ -20,7 +20,10 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "            pass\n\n    def silent",
             ),
             ("what was given up has no result", "        if visit.given_up and not leaving:", "        if False:"),
+            ("until it has ended", "                if is_late or visit.given_up:", "                if is_late:"),
             ("others have answers", "min(waits, no_sign) > self._limit", "waits > self._limit"),
+            ("but not for ever", " or waits > PATIENCE * self._limit", ""),
+            ("it outlives its visit", "if not visit.depth and not visit.given_up:", "if not visit.depth:"),
             ("an inbox's own thread", "(is_late and visit.may_be_given_up)", "is_late"),
         )
     ),
@@ -77,6 +80,8 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         (f"remount: {name}", "intake/mounts.py", old, new, REMOUNTS)
         for name, old, new in (
             ("the same file system", "file_system is not None and self._on(old) == file_system", "True"),
+            ("one without an id", "file_system is not None and ", ""),
+            ("the rest is the same", "and _without_device(old.identity) == _without_device(found)", ""),
             ("elsewhere is not gone", "return {name for name, old in kept.items() if away[old]}", "return set()"),
             ("here it is gone", "(was := self._on(old)) is not None and was != here", "True"),
         )

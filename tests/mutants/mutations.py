@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.cloud import CLOUD
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
+from tests.mutants.handed import HANDED_IN
 from tests.mutants.inboxes import INBOXES
+from tests.mutants.limits import LIMITS
+from tests.mutants.lineage import LINEAGE
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -52,6 +56,7 @@ ASIDES = (
             "whose_former_folder_is_away",
             "a_folder_that_was_moved_with_its_inbox_is_not_told_of_for_ever",
             "a_deletion_of_an_inbox_that_is_away_stays_open",
+            "its_own_looks_leave_alone_what_it_is_at",
             "killed_at_each_step_and_brought_back_by_the_other[all-when it was set aside]",
             "killed_at_each_step_and_brought_back_by_the_other[nothing-when it was set aside]",
         )
@@ -171,6 +176,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if False:\n            found",
         PROVING,
     ),
+    Mutation(
+        "prove by the archive: no head at all",
+        "pipeline/proving.py",
+        "        elif not published and walk.end:",
+        "        elif False:",
+        PROVING,
+    ),
     _check("its own proof", "    if file.identity != proof.identity:", "    if False:"),
     _check("changed before", "                if identity(fd) != proof.identity:", "                if False:"),
     _check("changed while set aside", "    if not before.same_but_ctime(proof.identity):", "    if False:"),
@@ -218,7 +230,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "deletion: a place that was tidied away is made anew",
         "pipeline/aside.py",
-        "            places.give_up(root, parent)\n",
+        "            places.give_up(source, parent)\n",
         "",
         RACES,
     ),
@@ -233,14 +245,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "purge: on record",
         "pipeline/purge.py",
-        "    authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])",
+        "    authorised = deletions.authorise(claim, on_record)",
         "    authorised = {file.file_id for file, _ in proofs}",
         PURGE,
     ),
     Mutation(
         "purge: on record before the first is touched",
         "pipeline/purge.py",
-        "    authorised = deletions.authorise(claim, [(file, proof.for_audit()) for file, proof in proofs])\n"
+        "    authorised = deletions.authorise(claim, on_record)\n"
         "    proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]\n",
         "    run = lambda f, x, run=run: [*run(f, x), deletions.authorise(claim, [(g, p.for_audit()) for g, p in"
         " proofs])][:-1]\n",
@@ -466,13 +478,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if recorded is None:",
         PURGE,
     ),
-    _stage(
-        "the archive's own manifest",
-        "    if current.archive_id != archive.archive_id:",
-        "    if False:",
-        EDGES,
-        "revision.py",
-    ),
     _stage("what is kept", "            if due_at is None or due_at > now():", "            if False:", PURGE),
     _stage("the rule of today", "    if rule.keep_seconds is None:\n        return None\n", "", EDGES),
     Mutation(
@@ -490,20 +495,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     Mutation(
-        "damaged manifest: one that the store refuses to give",
-        "archive/manifests.py",
-        "            if error.code != BAD:\n",
-        "            if False:\n",
-        DAMAGED,
-    ),
-    Mutation(
-        "damaged manifest: one that is listed and not there",
-        "archive/manifests.py",
-        '            if error.code == "no-such-object":\n                raise Transient("a manifest that',
-        '            if False:\n                raise Transient("a manifest that',
-        DAMAGED,
-    ),
-    Mutation(
         "damaged manifest: a newer program's",
         "archive/manifest.py",
         '                if _NEWER.match(raw["format"]):',
@@ -511,7 +502,6 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     _stage("what a damaged manifest listed", "        instances += again\n", "", DAMAGED, "revision.py"),
-    _stage("above a damaged manifest", "        above = max(above, newest.highest)\n", "", DAMAGED, "revision.py"),
     Mutation(
         "damaged manifest: an object that cannot be read back",
         "archive/salvage.py",
@@ -528,8 +518,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _stage(
         "what a lost manifest listed",
-        "if newest.damaged or above:",
-        "if newest.damaged:",
+        "if found.refused or above:",
+        "if found.refused:",
         DAMAGED,
         "revision.py",
     ),
@@ -1117,6 +1107,24 @@ MUTATIONS: tuple[Mutation, ...] = (
         "    if True:",
         ENDINGS,
     ),
+    *(
+        Mutation(f"recovery: {name}", file, old, new, ENDINGS)
+        for name, file, old, new in (
+            (
+                "the inbox is another folder",
+                "pipeline/recover.py",
+                "known_root not in (None, place.root)",
+                "False",
+            ),
+            (
+                "the folder is known before the crash",
+                "composition.py",
+                "            recover.know_root(self.queue.deletions, self.sources[source_id], recovered)\n",
+                "            pass\n",
+            ),
+            ("nobody is at it after a restart", "queue/deletions.py", " AND s.claimed = 1", ""),
+        )
+    ),
     # -- the archive as its own inbox
     *(
         Mutation(f"own: {name}", file, old, new, OWN)
@@ -1170,13 +1178,17 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             ("a released archive is marked", "archive/directory.py", "            self._mark(root_fd)\n", ""),
             ("a state is marked", "queue/schema.py", "        _mark(state_directory)\n", ""),
-            ("upload", "uploads.py", "markers.sign_in(root_fd) is not None or ", ""),
+            ("upload", "uploads/reception.py", "markers.sign_in(again) is not None or ", ""),
         )
     ),
+    *(Mutation(*row) for row in CLOUD),
     *(Mutation(*row) for row in COMPOSITION),
     *(Mutation(*row) for row in FAIRNESS),
+    *(Mutation(*row) for row in HANDED_IN),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in UPLOADS),
+    *(Mutation(*row) for row in LINEAGE),
+    *(Mutation(*row) for row in LIMITS),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
         Mutation(f"aside: {name}", file, old, new, ASIDES)
@@ -1189,6 +1201,12 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "pipeline/private.py",
                 "yield _lock(fd) is not Held.BY_ANOTHER",
                 "yield _lock(fd) is Held.BY_US",
+            ),
+            (
+                "its own looks",
+                "pipeline/recover.py",
+                ", partial(deletions.is_at, source.source_id))",
+                ")",
             ),
             ("of the first release", "pipeline/private.py", "    return name == ASIDE or ", "    return "),
             ("a name alone", "pipeline/aside.py", '    return re.sub(rb"\\A~[0-9a-f]{16}~", b"", ', "    return ("),
@@ -1226,8 +1244,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "closed once",
                 "pipeline/aside.py",
-                "            place_fd = open_root(root)\n            stack",
-                "            os.close(place_fd)\n            place_fd = open_root(root)\n            stack",
+                "            place_fd = source.open()\n            stack",
+                "            os.close(place_fd)\n            place_fd = source.open()\n            stack",
             ),
         )
     ),

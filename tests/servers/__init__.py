@@ -1,7 +1,7 @@
-"""Real servers for the tests: Ceph's object gateway, DynamoDB Local, and a systemd of their own.
+"""Real servers for the tests: Ceph's object gateway, DynamoDB Local, a systemd of their own; and what IAM would say.
 
 This file knows what a machine must have for them; it imports nothing outside the standard library. The
-servers themselves are in `tests.servers.ceph`, `.dynamodb` and `.systemd`; `python -m tests.servers` runs
+servers themselves are in `tests.servers.ceph`, `.dynamodb`, `.systemd` and `.iam`; `python -m tests.servers` runs
 them by hand.
 """
 
@@ -16,6 +16,7 @@ from typing import Final
 DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "rgw": ["radosgw", "ceph-mon", "ceph-osd", "ceph-mgr", "ceph-common", "openssl", "util-linux"],
     "dynamodb": ["default-jre-headless", "npm", "openssl", "util-linux"],
+    "iam": ["npm"],
     "systemd": ["systemd", "util-linux"],
     "tools": [
         "dcmtk",
@@ -38,6 +39,7 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
         *("ceph", "ceph-authtool", "monmaptool", "openssl", "setpriv"),
     ),
     "dynamodb": ("java", "openssl", "setpriv"),
+    "iam": ("node",),
     "systemd": ("systemctl", "unshare", "nsenter", "setpriv"),
     "tools": ("dcmdump", "storescu", "jq", "strace", "shellcheck", "fusermount3", "gcc", "pkg-config"),
 }
@@ -52,6 +54,8 @@ def missing(kind: str) -> list[str]:
         lacks += _missing_for_rgw()
     elif kind == "dynamodb":
         lacks += _missing_for_dynamodb()
+    elif kind == "iam":
+        lacks += _missing_for_iam()
     elif kind == "systemd":
         lacks += _missing_for_systemd()
     if lacks:
@@ -74,6 +78,14 @@ def _missing_for_dynamodb() -> list[str]:
     if platform.machine() not in ("x86_64", "aarch64"):
         lacks.append(f"DynamoDB Local has no SQLite library for {platform.machine()}")
     return lacks
+
+
+def _missing_for_iam() -> list[str]:
+    from tests.servers.iam import cache_directory
+
+    if shutil.which("npm") is None and not cache_directory().exists():
+        return ["iam-simulate has not been fetched yet and npm, which fetches it, is not installed"]
+    return []
 
 
 def _missing_for_systemd() -> list[str]:

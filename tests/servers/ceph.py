@@ -142,18 +142,30 @@ class CephRgw:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self, *, tls: bool = False, **settings: Any) -> S3Client:
-        """A boto3 client that ignores AWS settings of the environment; `settings` go to botocore's Config."""
+    def client(self, *, tls: bool = False, user: Mapping[str, str] | None = None, **settings: Any) -> S3Client:
+        """A boto3 client that ignores AWS settings of the environment; `settings` go to botocore's Config. `user` is
+        what `add_user` gave; without it, the user who owns the buckets of tests."""
         import boto3
         from botocore.config import Config
 
-        session = boto3.session.Session(self.access_key, self.secret_key, region_name=self.region)
+        env = user or self.env()
+        session = boto3.session.Session(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], region_name=self.region)
         return session.client(
             "s3",
             endpoint_url=self.https_endpoint if tls else self.http_endpoint,
             verify=str(self.ca_file),
             config=Config(s3={"addressing_style": "path"}, **settings),
         )
+
+    def add_user(self, name: str) -> dict[str, str]:
+        """Another user, who may do nothing in others' buckets but what their policies allow to
+        arn:aws:iam:::user/NAME; the variables with the user's credentials."""
+        access_key, secret_key = f"TEST{secrets.token_hex(8).upper()}", secrets.token_hex(20)
+        self._run(
+            "radosgw-admin", "user", "create", "--uid", name, "--display-name", name,
+            "--access-key", access_key, "--secret-key", secret_key,
+        )  # fmt: skip
+        return {**self.env(), "AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
 
     def pids(self) -> dict[str, int]:
         """The live processes: mon, osd, mgr, rgw."""

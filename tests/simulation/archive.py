@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys, lineage, manifests
 from dicomwatchd.archive.catalogue import Query, StudyRecord
 from dicomwatchd.archive.manifest import ManifestInstance, empty
 from dicomwatchd.archive.store import (
@@ -408,7 +408,7 @@ class OtherSite:
             stored_at=now,
             verified_by="read-back",
         )
-        current = manifests.latest(self._shelf, study) or empty(ARCHIVE_ID, study)
+        current = lineage.current(self._shelf, study) or empty(ARCHIVE_ID, study)
         merged = current.merged(
             [item],
             attributes={"00100020": {"vr": "LO", "Value": ["P1"]}},
@@ -427,7 +427,7 @@ class OtherSite:
 
     def record(self, study: Uid) -> None:
         """Bring the catalogue to what the store holds of a study that this site had a part in."""
-        manifest = manifests.latest(self._shelf, study)
+        manifest = lineage.current(self._shelf, study)
         if manifest is not None:
             self._catalogue.record(manifest.record())
 

@@ -9,7 +9,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys, lineage, manifests
 from dicomwatchd.fetch import Fetcher
 from dicomwatchd.model import FileState, Uid
 from tests.simulation import record
@@ -147,7 +147,7 @@ class Judge:
                         raise Violation(f"a file that is left is {state}, not {expected}: {relative!r} {name}")
 
     def _study(self, study: Uid) -> set[str]:
-        manifest = manifests.latest(self._shelf, study)
+        manifest = lineage.current(self._shelf, study)
         if manifest is None:
             return set()  # objects of a study whose files a person took away again
         with_gaps = {key for key in self._shelf.objects if key.startswith(keys.manifests_prefix(study))}

@@ -31,6 +31,7 @@ from tests.simulation.chance import Fate, Killed, Violation
 from tests.simulation.folders import Folders
 from tests.simulation.hanging import Hanging
 from tests.simulation.hooks import HookedDatabase
+from tests.unit.uploading import hand_in
 
 #: In the place of a source's id: the threads of all uploads.
 UPLOADS = -3
@@ -267,7 +268,7 @@ class Process:
         assert self.parts is not None
         answers = [""]
         with self._at_the_desk():
-            answers.append(self.parts.uploads.start(os.fspath(path), delete=delete))
+            answers.append(hand_in(self.parts.uploads, path, delete=delete))
         return answers[-1]
 
     def cancel_upload(self, name: str) -> bool:

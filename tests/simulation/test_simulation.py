@@ -14,13 +14,11 @@ from typing import Any, cast
 
 import pytest
 
-from dicomwatchd import uploads
 from dicomwatchd.archive import evidence
 from dicomwatchd.archive.s3_expiry import ExpiryWatch
 from dicomwatchd.archive.store import ObjectStore, Receipt
 from dicomwatchd.errors import InboxSilent
 from dicomwatchd.intake import lastlook
-from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.lastlook import LastLook
 from dicomwatchd.intake.mounts import Mounts
 from dicomwatchd.pipeline import backoff, private, proof, purge, stages
@@ -29,10 +27,11 @@ from dicomwatchd.pipeline.expiring import Expiring
 from dicomwatchd.pipeline.sealing import Sealing
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.deletions import Deletions
-from dicomwatchd.queue.rows import Claim, Known, LocalFile, Proven, Source
+from dicomwatchd.queue.rows import Claim, Known, LocalFile, Proven
 from dicomwatchd.queue.segments import Segment
 from dicomwatchd.queue.shipments import Shipments
-from dicomwatchd.uploads import UploadDesk
+from dicomwatchd.uploads import handed, job
+from dicomwatchd.uploads.desk import UploadDesk
 from tests.faults.figures import Figures
 from tests.simulation.chance import Trace, Violation
 from tests.simulation.run import Result, simulate
@@ -205,17 +204,13 @@ def _evidence_of_any_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _any_folder_under_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that stands where another one was handed in counts as that one."""
-    real = InboxIntake.__init__
-
-    def made(intake: InboxIntake, source: Source, settings: IntakeSettings, *rest: Any) -> None:
-        real(intake, source, replace(settings, only_root=None), *rest)
-
-    monkeypatch.setattr(InboxIntake, "__init__", made)
+    monkeypatch.setattr(handed.HandedFolders, "_from_the_held", lambda *_: None)
+    monkeypatch.setattr(handed, "_if_same", lambda fd, _root: fd)
 
 
 def _no_end_for_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that vanished is waited for."""
-    monkeypatch.setattr(uploads, "GONE_SECONDS", float("inf"))
+    monkeypatch.setattr(job, "GONE_SECONDS", float("inf"))
 
 
 def _cancelled_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomwatchd.archive import manifests
+from dicomwatchd.archive import lineage
 from dicomwatchd.archive.directory import DirectoryStore
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.sqlite import SqliteCatalogue
@@ -83,7 +83,7 @@ class Embedded:
         return SqliteCatalogue(SqliteSettings(kind="sqlite", path=self.path / "catalogue.db"))
 
     def manifest(self, study: str) -> Manifest:
-        found = manifests.latest(self.store, Uid(study))
+        found = lineage.current(self.store, Uid(study))
         assert found is not None, "the archive holds no manifest of the study"
         return found
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dicomwatchd.archive import manifests
+from dicomwatchd.archive import lineage
 from dicomwatchd.archive.identity import ArchiveIdentity, write_identity
 from dicomwatchd.archive.s3 import S3Store
 from dicomwatchd.archive.verification import verify
@@ -151,7 +151,7 @@ def test_only_what_is_served_is_deleted_here(
         for proven in proofs(shipping)[-len(made) :]:
             assert served[PREFIX + proven["key"]] == proven["sha256"]
             assert current[PREFIX + proven["key"]] == proven["version_id"]
-        manifest = manifests.latest(archive.store, Uid(made[0].study_uid))
+        manifest = lineage.current(archive.store, Uid(made[0].study_uid))
         assert manifest is not None
         assert {served[PREFIX + item.key] for item in manifest.instances} == {one.sha256 for one in made}
         assert verify(archive.store, manifest).holds
@@ -164,7 +164,7 @@ def test_what_is_hidden_or_overwritten_afterwards_is_named_and_brought_back(
         made = drop(shipping, 3)
         shipping.run()
         assert shipping.left() == []
-        manifest = manifests.latest(archive.store, Uid(made[0].study_uid))
+        manifest = lineage.current(archive.store, Uid(made[0].study_uid))
         assert manifest is not None and verify(archive.store, manifest).holds
         hidden, overwritten, _ = bucket.keys()
         bucket.hide(hidden)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
+import json
 import ssl
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -169,3 +170,39 @@ def test_strict_it_refuses_a_wrong_checksum_and_returns_a_right_one(server: Any,
         assert response.getheader("x-amz-checksum-sha256") == right
         channel.close()
     assert len(server.seen) == 2
+
+
+def test_a_rule_for_one_study(proxy: FaultProxy, certificate: Certificate) -> None:
+    """By the prefix of its keys, and by the key of its item in the table."""
+    rule = Rule(Fault.ERROR_500, Match(study="1.2.3"), times=100)
+    with proxy.during(rule):
+        for path, status in (
+            ("/b/dicom/studies/1.2.3/manifests/1.json", 500),
+            ("/b/studies/1.2.3/1.2.3.1/x.dcm", 500),
+            ("/b?list-type=2&prefix=studies%2F1.2.3%2F", 500),
+            ("/b/studies/1.2.34/1.2.3.1/x.dcm", 200),
+            ("/b/studies/1.2/1.2.3/x.dcm", 200),
+            ("/b/audit/heads/1.2.3", 200),
+        ):
+            assert ask(proxy, certificate, "GET", path)[0].status == status, path
+        for uid, status in (("1.2.3", 400), ("1.2.34", 200)):
+            channel = connection(proxy, certificate)
+            body = json.dumps({"TableName": "t", "Item": {"pk": {"S": f"STUDY#{uid}"}, "sk": {"S": "STUDY"}}})
+            rule.fault = Fault.REFUSED
+            channel.request("POST", "/", body=body, headers={"X-Amz-Target": "DynamoDB_20120810.PutItem"})
+            assert channel.getresponse().status == status
+            channel.close()
+    assert rule.hits == 4
+    assert [request.study for request in proxy.requests()].count("1.2.3") == 4
+
+
+def test_what_is_held_goes_on_when_its_rule_is_taken_away(proxy: FaultProxy, certificate: Certificate) -> None:
+    proxy.set([Rule(Fault.DELAY, seconds=3600)])
+    answers: list[Any] = []
+    asking = Thread(target=lambda: answers.append(ask(proxy, certificate)), daemon=True)
+    asking.start()
+    asking.join(0.5)
+    assert asking.is_alive() and [request.fault for request in proxy.requests()] == [Fault.DELAY]
+    proxy.clear()
+    asking.join(10)
+    assert [response.status for response, _ in answers] == [200]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import manifests
+from dicomwatchd.archive import lineage
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.config import Encryption
 from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, Transient
@@ -61,7 +61,7 @@ def ship(bench: Bench, *rules: Rule) -> tuple[list[Made], Manifest]:
     study = Uid(made[0].study_uid)
     back = fetched(bench.archive.store, bench.archive.catalogue, study)
     assert back == {(m.series_uid, m.sop_instance_uid): m.sha256 for m in made}
-    latest = manifests.latest(bench.archive.store, study)
+    latest = lineage.current(bench.archive.store, study)
     assert latest is not None
     shipping.close()
     return made, latest

@@ -22,6 +22,7 @@ from tests.synthetic import Made, Maker, Patient
 ROOT = Path(__file__).parents[2]
 CANARY = "CANARY^JANE"
 CTL = "/usr/local/bin/dicomwatchctl"
+FOLDERS = "/usr/local/sbin/dicomwatchd-folders"
 INBOX = "srv/dicom/ct 1 100%"  # a blank and a percent sign, which systemd's syntax takes for something else
 SECOND_INBOX = "srv/dicom/mr1"
 ARCHIVE = "srv/archive"
@@ -246,9 +247,9 @@ def probed(lab: SystemdLab) -> Iterator[SystemdLab]:
     lab.sh("umount", PROBED)
 
 
-def probe(lab: SystemdLab, more: str = "") -> dict[str, Any]:
-    """What the program above finds under the unit's own lines, followed by those in ``more``."""
-    put(lab, "usr/local/lib/probe.py", PROBE)
+def probe(lab: SystemdLab, more: str = "", program: str = PROBE) -> dict[str, Any]:
+    """What the program above, or another, finds under the unit's own lines, followed by those in ``more``."""
+    put(lab, "usr/local/lib/probe.py", program)
     unit = (ROOT / "systemd/dicomwatchd.service").read_text()
     unit = re.sub(r"(?m)^ExecStart=.*", f"ExecStart=/opt/dicomwatchd/bin/python /usr/local/lib/probe.py {PROBED}", unit)
     unit = re.sub(r"(?m)^(Type|Restart|WatchdogSec)=.*", "", unit).replace("[Service]", "[Service]\nType=oneshot")
@@ -296,6 +297,116 @@ def test_why_the_unit_has_cap_lease_and_no_private_users(more: str, probed: Syst
     assert probe(probed, more)["lease on a file of another user's"] == "Permission denied"
 
 
+# --- keys and addresses, with a server at one address and at another
+
+STORE, FORMER, LATER = "store.hospital.test", "10.77.0.1", "10.77.0.2"
+KEY_ID, KEY = "AKIAHOSPITAL", "hidden-key-of-the-hospital"
+S3_CONFIG = f"""
+inboxes:
+  - {{name: mr1, path: "/{SECOND_INBOX}"}}
+archive:
+  store: {{kind: s3, bucket: archive, region: x, endpoint_url: "http://{STORE}:7480", insecure_http: true}}
+  catalogue: {{kind: sqlite, path: /var/lib/dicomwatchd/catalogue.db}}
+"""
+REACHING = f"""
+import json, os, socket
+from dicomwatchd.archive.aws import new_session
+
+def attempt(action):
+    try:
+        return action() and "yes"
+    except OSError as error:
+        return type(error).__name__
+
+found = new_session().get_credentials()
+print(json.dumps({{
+    "key": [found.access_key, found.secret_key],
+    "in the environment": "{KEY}" in open("/proc/self/environ").read(),
+    "the file itself": attempt(lambda: open("/etc/dicomwatchd/aws.credentials").read()),
+    "reached": [attempt(lambda: socket.create_connection((host, 7480), 1))
+                for host in ("{STORE}", "{FORMER}", "{LATER}", "127.0.0.1")],
+}}))
+"""
+
+
+@pytest.fixture
+def hospital(probed: SystemdLab) -> Iterator[SystemdLab]:
+    """A server that answers, though not as a store does, and the service's configuration for it."""
+    lab = probed
+    for address in (FORMER, LATER):
+        lab.sh("ip", "address", "replace", f"{address}/32", "dev", "lo")
+    lab.sh(
+        "systemd-run", "--collect", "--unit=server", "python3", "-m", "http.server", "7480", "--directory", "/var/empty"
+    )
+    kept = {name: (lab.root / name).read_text() for name in ("etc/hosts", "etc/dicomwatchd/config.yaml")}
+    put(lab, "etc/hosts", f"127.0.0.1 localhost\n{FORMER} {STORE}\n")
+    put(lab, "etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+    put(lab, "etc/dicomwatchd/config.yaml", S3_CONFIG)
+    put(lab, "etc/dicomwatchd/aws.credentials", f"[default]\naws_access_key_id={KEY_ID}\naws_secret_access_key={KEY}\n")
+    (lab.root / "etc/dicomwatchd/aws.credentials").chmod(0o600)
+    yield lab
+    lab.sh("systemctl", "stop", "server", "dicomwatchd")
+    lab.sh("rm", "/etc/dicomwatchd/aws.credentials")
+    for name, text in kept.items():
+        put(lab, name, text)
+    lab.sh(FOLDERS, check=False)
+
+
+def test_the_daemon_has_its_keys_and_reaches_its_store_and_nothing_else(hospital: SystemdLab) -> None:
+    said = hospital.sh(FOLDERS).stdout
+    assert f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: " in said
+    drop_in = (hospital.root / "etc/systemd/system/dicomwatchd.service.d/folders.conf").read_text()
+    lines = "\n".join(line for line in drop_in.splitlines() if not line.startswith("["))
+    without = "\n".join(line for line in lines.splitlines() if not line.startswith("IPAddress"))
+    wanted = {
+        "key": [KEY_ID, KEY],
+        "in the environment": False,
+        "the file itself": "PermissionError",
+        "reached": ["yes", "yes", "TimeoutError", "yes"],
+    }
+    assert probe(hospital, lines, REACHING) == wanted
+    assert probe(hospital, without, REACHING) == {**wanted, "reached": ["yes"] * 4}, "this test would not notice"
+    assert analysed(hospital) <= 1.2
+    assert "any address" not in said
+    assert "may talk to every address: asked for" in hospital.sh(FOLDERS, "--addresses", "any").stdout
+    assert "may talk to every address" in hospital.sh(FOLDERS).stdout, "forgotten by the next run"
+    assert f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: " in hospital.sh(FOLDERS, "--addresses", "known").stdout
+
+
+def analysed(lab: SystemdLab) -> float:
+    said = lab.sh("systemd-analyze", "security", "--no-pager", "dicomwatchd.service").stdout
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", said)
+    assert found is not None, said[-300:]
+    return float(found[1])
+
+
+def test_a_store_that_has_moved_is_told_apart_from_one_that_is_dead(hospital: SystemdLab) -> None:
+    mend = "run dicomwatchd-folders as root, then restart the service"
+    hospital.sh(FOLDERS)
+    put(hospital, "etc/hosts", f"127.0.0.1 localhost\n{LATER} {STORE}\n")
+    before = len(entries(hospital, "refused"))
+    assert hospital.sh("systemctl", "start", "dicomwatchd", check=False).returncode != 0
+    hospital.sh("systemctl", "stop", "dicomwatchd")
+    refused = entries(hospital, "refused")[before]
+    assert (refused["DICOMWATCHD_CODE"], mend in refused["MESSAGE"]) == ("out-of-reach", True)
+
+    looked = hospital.sh(CTL, "doctor", "--json", check=False)
+    findings = {one["subject"]: one for one in json.loads(looked.stdout)["findings"]}
+    assert findings["addresses"]["outcome"] == "bad"
+    assert f"{STORE} at {LATER}: not among the addresses" in findings["addresses"]["detail"]
+    assert mend in findings["addresses"]["detail"]
+    assert findings["keys in /etc/dicomwatchd/aws.credentials"]["outcome"] == "good"
+
+    hospital.sh(FOLDERS)
+    before = len(entries(hospital, "refused"))
+    hospital.sh("systemctl", "start", "dicomwatchd", check=False)
+    hospital.sh("systemctl", "stop", "dicomwatchd")
+    assert entries(hospital, "refused")[before]["DICOMWATCHD_CODE"] != "out-of-reach", "it is reached now"
+    looked = hospital.sh(CTL, "doctor", "--json", check=False)
+    findings = {one["subject"]: one for one in json.loads(looked.stdout)["findings"]}
+    assert findings["addresses"]["outcome"] == "good"
+
+
 # --- the service
 
 
@@ -308,7 +419,7 @@ def service(lab: SystemdLab) -> SystemdLab:
         lab.sh("install", "-d", "-o", "modality", "-g", "dicom", "-m", "2770", f"/{inbox}")
     lab.sh("install", "-d", "-o", "dicomwatchd", "-g", "dicomwatchd", "-m", "0750", f"/{ARCHIVE}")
     assert lab.sh(CTL, "config", "check").returncode == 0
-    lab.sh("/usr/local/sbin/dicomwatchd-folders")
+    lab.sh(FOLDERS)
 
     not_yet = lab.sh("systemctl", "start", "dicomwatchd", check=False)
     assert not_yet.returncode != 0, "it started without an archive"
@@ -342,10 +453,11 @@ def is_archived(lab: SystemdLab, files: list[Made]) -> bool:
 def wait_until_empty(lab: SystemdLab, inbox: str = INBOX, seconds: float = 60) -> None:
     """Until no original is left; otherwise fails with what the daemon says about it."""
     deadline = time.monotonic() + seconds
-    while left := lab.sh("find", f"/{inbox}", "-type", "f", "-ls").stdout:
+    # What goes while find looks is an error to it: it has to look again.
+    while (found := lab.sh("find", f"/{inbox}", "-type", "f", "-ls", check=False)).returncode or found.stdout:
         if time.monotonic() > deadline:
             said = lab.sh("journalctl", "-u", "dicomwatchd", "-o", "cat", "-n", "60").stdout
-            pytest.fail(f"after {seconds} s there is still\n{left}\n{show(lab, 'StatusText')}\n{said}")
+            pytest.fail(f"after {seconds} s there is still\n{found.stdout}\n{show(lab, 'StatusText')}\n{said}")
         time.sleep(0.1)
 
 
@@ -406,6 +518,126 @@ def test_a_hung_daemon_is_killed_and_its_successor_goes_on(service: SystemdLab) 
     assert is_archived(service, files)
 
 
+# --- folders that are handed in by an ordinary user of the daemon's group
+
+
+@pytest.fixture(scope="module")
+def anna(service: SystemdLab) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs dicomwatchctl as a user whose home nobody else may enter."""
+    service.sh("useradd", "--create-home", "--groups", "dicomwatchd", "anna")
+    service.sh("chmod", "0700", "/home/anna")
+
+    def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return service.sh("runuser", "-u", "anna", "--", CTL, *arguments, check=check, timeout=120)
+
+    return run
+
+
+def export(lab: SystemdLab, place: str, seed: int, slices: int = 4) -> list[Made]:
+    """A study of Anna's, as programs of hers write it: everybody may read it who gets there."""
+    maker = Maker(seed, Patient.marked(CANARY))
+    with tempfile.TemporaryDirectory() as name:
+        made = maker.ct_series(Path(name) / CANARY, slices=slices, rows=64, columns=64)
+        shutil.copytree(name, lab.root / place.strip("/"), dirs_exist_ok=True)
+    lab.sh("chown", "-R", "anna:anna", place)
+    lab.sh("chmod", "-R", "u=rwX,go=rX", place)
+    return made
+
+
+def test_a_folder_below_a_home_is_archived(
+    service: SystemdLab, anna: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Which the sandbox hides (ProtectHome=yes), and which the daemon's user may not reach by its path."""
+    made = export(service, "/home/anna/export", 21)
+    said = anna("upload", "/home/anna/export")
+    assert said.stdout.startswith("All 4 files are verified in the archive. The folder was left as it is; the local")
+    assert is_archived(service, made)
+
+
+def test_deleting_below_a_home_takes_an_acl_and_the_answer_says_which(
+    service: SystemdLab, anna: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    made = export(service, "/home/anna/export2", 22)
+    refused = anna("upload", "/home/anna/export2", "--delete", check=False)
+    assert refused.returncode == 1 and "the daemon may not delete in this folder" in refused.stderr
+    [line] = re.findall(r"setfacl -R -m u:dicomwatchd:rwX FOLDER", refused.stderr)
+    if shutil.which("setfacl") is None:
+        service.sh("chgrp", "-R", "dicomwatchd", "/home/anna/export2")
+        service.sh("chmod", "-R", "g+rwX", "/home/anna/export2")
+    else:
+        command = line.replace("FOLDER", "/home/anna/export2").split()
+        service.sh("runuser", "-u", "anna", "--", *command)
+    said = anna("upload", "/home/anna/export2", "--delete")
+    assert said.stdout == "All 4 files are verified in the archive. The local copies are deleted.\n"
+    assert is_archived(service, made) and service.sh("find", "/home/anna/export2", "-type", "f").stdout == ""
+    told = anna("prove", made[0].study_uid).stdout
+    uid = service.sh("id", "-u", "anna").stdout.strip()
+    assert f"user {uid} anna" in told
+    listed = anna("upload", "list").stdout
+    assert "anna" in listed and "/home/anna/export2" in listed
+
+
+def test_what_the_daemon_may_not_read_is_named_with_what_to_do(
+    service: SystemdLab, anna: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    export(service, "/home/anna/export3", 23)
+    [name] = service.sh("sh", "-c", f"ls /home/anna/export3/{CANARY} | head -1").stdout.split()
+    service.sh("chmod", "0600", f"/home/anna/export3/{CANARY}/{name}")
+    service.sh("install", "-d", "-o", "anna", "-m", "0700", "/home/anna/export3/mine")
+    said = anna("upload", "/home/anna/export3", check=False)
+    assert said.returncode == 1 and "3 of 4 files are verified" in said.stdout
+    assert said.stdout.count("setfacl -R -m u:dicomwatchd:rX FOLDER") == 2, said.stdout
+    assert "mine: the daemon may not list this folder" in said.stdout
+    service.sh("chmod", "0700", "/home/anna/export3")
+    whole = anna("upload", "/home/anna/export3", check=False)
+    assert whole.returncode == 1 and "the daemon may not read the folder" in whole.stderr
+    assert "setfacl -R -m u:dicomwatchd:rX FOLDER" in whole.stderr
+
+
+def test_a_stick_below_a_users_own_folder(
+    service: SystemdLab, anna: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Mounted as desktops do: below a folder that only its user may enter, after the daemon was started; and a CD."""
+    service.sh("install", "-d", "-o", "anna", "-m", "0700", "/media/anna")
+    service.sh("install", "-d", "/media/anna/STICK", "/media/cdrom")
+    uid = service.sh("id", "-u", "anna").stdout.strip()
+    for place, options in (("/media/anna/STICK", f"uid={uid},mode=0755"), ("/media/cdrom", "mode=0755")):
+        service.sh("mount", "-t", "tmpfs", "-o", options, "medium", place)
+        made = export(service, place, 24 if "STICK" in place else 25)
+        if place == "/media/cdrom":
+            service.sh("chown", "-R", "root:root", place)
+            service.sh("mount", "-o", "remount,ro", place)
+        said = anna("upload", place)
+        assert said.stdout.startswith(
+            "All 4 files are verified in the archive. The folder was left as it is; the local"
+        )
+        assert is_archived(service, made)
+        service.sh("umount", place)  # which is busy for as long as anybody has it open
+
+
+def test_a_folder_below_a_home_stays_open_over_a_restart(
+    service: SystemdLab, anna: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """By systemd's store of descriptors: nothing else leads there."""
+    made = export(service, "/home/anna/export4", 26)
+    # Held open, so that the upload does not come to its end before the restart.
+    service.sh("sh", "-c", "sleep 60 >>/home/anna/export4/busy & echo $! >/run/busy.pid")
+    service.sh("sh", "-c", "head -c 200 /dev/zero >>/home/anna/export4/busy; chmod 0644 /home/anna/export4/busy")
+    service.sh("chown", "anna", "/home/anna/export4/busy")
+    before = int(show(service, "NFileDescriptorStore") or 0)
+    anna("upload", "/home/anna/export4", "--no-wait", check=False)
+    wait_for(lambda: int(show(service, "NFileDescriptorStore")) == before + 1, 10, "systemd to keep the folder")
+    pid = show(service, "MainPID")
+    service.sh("kill", "-KILL", pid)
+    wait_for(lambda: show(service, "MainPID") not in ("0", pid), 30, "the successor")
+    wait_for(lambda: show(service, "ActiveState") == "active", 30, "the successor to be ready")
+    service.sh("sh", "-c", "kill $(cat /run/busy.pid); rm /home/anna/export4/busy")
+    said = anna("upload", "/home/anna/export4", check=False)
+    assert "4 of" in said.stdout or said.stdout.startswith("All 4 files"), said.stdout + said.stderr
+    assert is_archived(service, made)
+    wait_for(lambda: int(show(service, "NFileDescriptorStore")) == before, 10, "the store to be as before")
+
+
 def test_stopping_ends_cleanly(service: SystemdLab) -> None:
     begun = time.monotonic()
     service.sh("systemctl", "stop", "dicomwatchd")
@@ -422,7 +654,7 @@ def test_stopping_ends_cleanly(service: SystemdLab) -> None:
 def test_no_patient_and_no_path_is_in_the_journal(service: SystemdLab) -> None:
     """At DEBUG, after reloads, a kill and restarts; in every field of every entry about the service, systemd's too."""
     status = service.sh("systemctl", "status", "dicomwatchd").stdout
-    secrets = ("CANARY", "IM0001", f"/{INBOX}", f"/{SECOND_INBOX}")
+    secrets = ("CANARY", "IM0001", "/home/anna/export", "STICK", f"/{INBOX}", f"/{SECOND_INBOX}")
 
     def found(*of: str) -> list[str]:
         service.sh("journalctl", "--sync")

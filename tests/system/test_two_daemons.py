@@ -15,7 +15,8 @@ import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.factory import open_catalogue, open_store
-from dicomwatchd.archive.manifests import latest, load
+from dicomwatchd.archive.lineage import current
+from dicomwatchd.archive.manifests import load
 from dicomwatchd.config import Config, parse
 from dicomwatchd.model import Uid
 from tests.faults.liar import Liar
@@ -94,7 +95,7 @@ def test_a_store_that_overwrites(careless: tuple[Site, Site]) -> None:
     config = parse(careless[0].config)
     store, catalogue = open_store(config.archive.store, connections=8), open_catalogue(config.archive.catalogue)
     for study, files in wanted.items():
-        last = latest(store, Uid(study))
+        last = current(store, Uid(study))
         assert last is not None
         assert {i.sha256 for i in last.instances} == files.keys()
         assert catalogue.get(Uid(study)) == last.record()

@@ -45,8 +45,16 @@ class Bench:
     def _on_back(self) -> None:
         self.back += 1
 
-    def visit(self, work: Callable[[], object] | None = None, source_id: int = HUNG, *, own: bool = False) -> str:
-        """A thread at an inbox, which waits until `release`, and then does ``work`` there; its name."""
+    def visit(
+        self,
+        work: Callable[[], object] | None = None,
+        source_id: int = HUNG,
+        *,
+        own: bool = False,
+        afterwards: Callable[[], object] = lambda: None,
+    ) -> str:
+        """A thread at an inbox, which waits until `release`, and then does ``work`` there, and ``afterwards`` what it
+        still has to do elsewhere; its name."""
         entered = threading.Event()
 
         def run() -> None:
@@ -58,6 +66,7 @@ class Bench:
                         work()
             except BaseException as error:  # noqa: BLE001  to be looked at
                 self.errors.append(error)
+            afterwards()
             self.inboxes.returned()
 
         thread = threading.Thread(target=run, daemon=True)
@@ -143,6 +152,27 @@ def test_nothing_new_begins_before_the_last_one_given_up_has_ended(bench: Bench)
         pass
 
 
+def test_one_that_has_left_the_inbox_counts_until_it_has_ended(bench: Bench) -> None:
+    """It is no longer inside, and still about: what it holds (a worker's place, a lane) is not free yet."""
+    left, ended = threading.Event(), threading.Event()
+
+    def afterwards() -> None:
+        left.set()
+        ended.wait(60)
+
+    name = bench.visit(afterwards=afterwards)
+    bench.pass_time(LIMIT + 1)
+    bench.released.set()
+    assert left.wait(60)
+    assert bench.pass_time(1) == [name] and bench.inboxes.gave_up(name)
+    assert HUNG in bench.inboxes.silent() and bench.back == 0
+    with pytest.raises(InboxSilent), bench.inboxes.at(HUNG):
+        pass
+    ended.set()
+    bench.release()
+    assert bench.pass_time(1) == [] and bench.inboxes.silent() == {} and bench.back == 1
+
+
 def test_on_a_slow_share_the_answers_to_others_count(bench: Bench) -> None:
     name = bench.visit()
     for _ in range(PATIENCE - 1):
@@ -151,7 +181,11 @@ def test_on_a_slow_share_the_answers_to_others_count(bench: Bench) -> None:
         assert bench.pass_time(LIMIT) == []
     with bench.inboxes.at(HUNG):
         pass
-    assert bench.pass_time(LIMIT + 1) == [name], "but one file that nobody gets is not waited for for ever"
+    assert bench.pass_time(LIMIT) == []
+    with bench.inboxes.at(HUNG):
+        pass
+    assert bench.pass_time(1) == [name], "but one file that nobody gets is not waited for for ever"
+    assert bench.inboxes.silent() == {HUNG: PATIENCE * LIMIT + 1}, "though others had an answer a moment ago"
 
 
 def test_signs_of_life_keep_long_work_going(bench: Bench) -> None:

@@ -47,9 +47,22 @@ def test_the_bucket_denies_what_it_should() -> None:
     ]
     assert {"NoOtherKey", "NoOtherEncryption"} <= set(denials)
     assert aws_template.statements("BucketPolicy", "Allow") == []
+    # CloudFormation reads no aliases of YAML, though this test's reader does.
+    assert not [line for line in aws_template.PATH.read_text().splitlines() if " &" in line or ": *" in line]
 
 
-@pytest.mark.parametrize("policy", ["DaemonPolicy", "FetchPolicy"])
+def test_objects_are_locked_where_it_is_asked_for() -> None:
+    site = {"BucketName": "hospital", "DaemonPrincipalArn": "arn:aws:iam::123456789012:role/ct1"}
+    plain = aws_template.built(**site)["Bucket"]
+    assert "ObjectLockEnabled" not in plain and "ObjectLockConfiguration" not in plain
+    locked = aws_template.built(**site, ObjectLockMode="GOVERNANCE", ObjectLockDays=3650)["Bucket"]
+    assert locked["ObjectLockEnabled"] is True
+    retention = locked["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]
+    assert retention == {"Mode": "GOVERNANCE", "Days": 3650}
+    assert locked["VersioningConfiguration"] == {"Status": "Enabled"}
+
+
+@pytest.mark.parametrize("policy", ["DaemonPolicy", "FetchPolicy", "MaintenancePolicy"])
 def test_nobody_is_given_more_than_named_actions_on_named_things(policy: str) -> None:
     for statement in aws_template.statements(policy, "Allow"):
         for action in statement["Action"]:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd import localfiles
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys, lineage
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.bundle import Bundle
 from dicomwatchd.archive.manifest import Manifest
@@ -433,7 +433,7 @@ def test_a_store_that_always_damages_deletes_nothing(tmp_path: Path) -> None:
     drop(pieces, range(1, 6))
     pieces.run()
     assert len(pieces.left()) == 5
-    assert manifests.latest(store, STUDY) is None
+    assert lineage.current(store, STUDY) is None
     pieces.close()
 
 
@@ -498,7 +498,8 @@ def test_a_manifest_that_points_to_the_wrong_bytes_is_not_believed(tmp_path: Pat
     one, two = manifest.instances[0], manifest.instances[1]
     assert one.size_bytes == two.size_bytes
     exchanged = (replace(one, offset_bytes=two.offset_bytes), replace(two, offset_bytes=one.offset_bytes))
-    lying = replace(manifest, revision=2, instances=(*exchanged, *manifest.instances[2:]))
+    others = manifest.instances[2:]
+    lying = replace(manifest, revision=2, previous_sha256=manifest.sha256, instances=(*exchanged, *others))
     pieces.memory.versions[lying.key] = [lying.to_bytes()]
     pieces.catalogue.put(lying.record())
     drop(pieces, range(1, 6))

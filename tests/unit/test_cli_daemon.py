@@ -30,6 +30,8 @@ class StandIn:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.requests: list[dict[str, Any]] = []
+        #: What the descriptors that came with each request were open on.
+        self.handed: list[list[bytes]] = []
         self.lines: list[bytes] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         folder = os.open(path.parent, os.O_PATH)
@@ -52,10 +54,13 @@ class StandIn:
             except OSError:
                 return
             with connection, connection.makefile("rwb") as stream:
-                line = stream.readline()
+                line, descriptors, _, _ = socket.recv_fds(connection, 65536, 4)
                 if not line:
                     continue
                 self.requests.append(json.loads(line))
+                self.handed.append([os.readlink(b"/proc/self/fd/%d" % fd) for fd in descriptors])
+                for fd in descriptors:
+                    os.close(fd)
                 for reply in self.lines:
                     stream.write(reply)
                 stream.flush()
@@ -388,7 +393,7 @@ def outcome(**others: object) -> dict[str, Any]:
     }
 
 
-def test_upload_hands_over_the_real_path_and_ends_with_a_sentence(
+def test_upload_hands_over_the_folder_itself_and_ends_with_a_sentence(
     stand_in: StandIn, ctl: Callable[..., Result], tmp_path: Path
 ) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/CD\xff"))
@@ -401,7 +406,35 @@ def test_upload_hands_over_the_real_path_and_ends_with_a_sentence(
     assert result.stdout == (
         "All 3 files are verified in the archive. The folder was left as it is; the local copies may now be deleted.\n"
     )
-    assert stand_in.requests == [{"command": "upload", "path": str(folder), "delete": False, "wait": True}]
+    assert stand_in.requests == [{"command": "upload-folder", "delete": False, "wait": True}]
+    assert stand_in.handed == [[os.fsencode(folder)]]
+
+
+def test_a_folder_that_is_exchanged_meanwhile_is_not_called_deletable(
+    stand_in: StandIn, ctl: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "CD"
+    folder.mkdir()
+    stand_in.result(outcome())
+    real = ControlClient.call
+
+    def meanwhile(client: ControlClient, command: str, **arguments: Any) -> Any:
+        result = real(client, command, **arguments)
+        folder.rename(tmp_path / "other")
+        folder.mkdir()
+        return result
+
+    monkeypatch.setattr(ControlClient, "call", meanwhile)
+    result = ctl("upload", str(folder))
+    assert result.exit_code == 1 and "may now" not in result.stdout
+    assert "another folder stands under this path" in result.stderr
+
+
+def test_a_daemon_that_knows_no_descriptors(stand_in: StandIn, ctl: Callable[..., Result], tmp_path: Path) -> None:
+    stand_in.answer({"ok": False, "error": {"code": "bad-request", "message": "no such command", "hint": None}})
+    result = ctl("upload", str(tmp_path))
+    assert result.exit_code == 1 and "is older than this dicomwatchctl" in result.stderr
+    assert "Traceback" not in result.output
 
 
 def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path: Path) -> None:

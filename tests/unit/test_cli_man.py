@@ -166,7 +166,7 @@ def test_defaults_are_those_of_the_program() -> None:
         assert len(numbers) >= 2
         for key, default in numbers.items():
             entry = parts[section].partition(f".B {key}\n")[2].partition(".TP")[0]
-            said = str(default).lower() if isinstance(default, bool) else f"{default:g}"
+            said = str(default).lower() if isinstance(default, bool) else f"{default:.12g}"
             assert f"Default: {said}." in entry, key
 
 

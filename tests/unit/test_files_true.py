@@ -14,11 +14,14 @@ import pytest
 from pydantic import BaseModel
 
 from dicomwatchd import config, config_text
+from dicomwatchd import unit as unit_text
+from dicomwatchd.addresses import LOOPBACK
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "etc" / "config.yaml"
 UNIT = ROOT / "systemd" / "dicomwatchd.service"
-EXPOSURE_AT_MOST = 1.5
+#: By `systemd-analyze security`, with a filter of addresses and without one.
+EXPOSURE_AT_MOST, EXPOSURE_AT_AMAZON = 1.2, 1.3
 
 
 def needs(program: str) -> None:
@@ -107,18 +110,28 @@ def test_systemd_understands_every_line_of_the_unit(unit: Path) -> None:
     assert "ProtectClocks" in done.stderr, "this test would not notice"
 
 
-def test_the_exposure_of_the_service(unit: Path) -> None:
-    needs("systemd-analyze")
-    command = ["systemd-analyze", "security", "--no-pager", "--offline=yes", f"--threshold={EXPOSURE_AT_MOST * 10:.0f}"]
+def exposed(unit: Path, at_most: float) -> tuple[int, float]:
+    """What systemd-analyze ends with when that is its threshold, and what it finds."""
+    command = ["systemd-analyze", "security", "--no-pager", "--offline=yes", f"--threshold={at_most * 10:.0f}"]
     done = subprocess.run([*command, unit], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-200:]
     found = re.search(r"exposure level for \S+: ([0-9.]+)", done.stdout)
-    assert found is not None
-    assert float(found[1]) <= EXPOSURE_AT_MOST
-    unit.write_text(
-        unit.read_text().replace("ProtectSystem=strict", "").replace("SystemCallFilter=@system-service", "")
-    )
-    assert subprocess.run([*command, unit], capture_output=True).returncode != 0, "this test would not notice"
+    assert found is not None, done.stderr
+    return done.returncode, float(found[1])
+
+
+def test_the_exposure_of_the_service(unit: Path) -> None:
+    """With the drop-in as dicomwatchd-folders writes it: to a server of the hospital's, and to Amazon."""
+    needs("systemd-analyze")
+    drop_in = unit.parent / "dicomwatchd.service.d" / "folders.conf"
+    drop_in.parent.mkdir()
+    sample = config.load(SAMPLE)
+    for allowed, at_most in (((*LOOPBACK, "10.1.2.3", "fd12::3"), EXPOSURE_AT_MOST), (None, EXPOSURE_AT_AMAZON)):
+        drop_in.write_text(unit_text.drop_in(sample, SAMPLE, unit_text.Reach(allowed, "-"), credential=True))
+        code, found = exposed(unit, at_most)
+        assert (code, found <= at_most) == (0, True), found
+    assert exposed(unit, EXPOSURE_AT_MOST)[0] != 0, "this test would not notice"
+    drop_in.unlink()
+    assert exposed(unit, EXPOSURE_AT_AMAZON)[0] == 0
 
 
 def test_the_unit_starts_what_the_package_installs() -> None:

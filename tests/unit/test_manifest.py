@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys, lineage, manifests
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.store import Content, Receipt, StoredObject
 from dicomwatchd.errors import Permanent, Transient
@@ -544,7 +544,7 @@ def test_create_says_who_owns_the_revision() -> None:
     assert manifests.create(as_store(store), FIRST)
     assert manifests.create(as_store(store), FIRST)
     assert not manifests.create(as_store(store), replace(FIRST, created_by="another site"))
-    assert manifests.latest(as_store(store), STUDY) == FIRST
+    assert lineage.current(as_store(store), STUDY) == FIRST
 
 
 def test_the_latest_is_the_highest_revision_and_nothing_else_counts() -> None:
@@ -553,9 +553,10 @@ def test_the_latest_is_the_highest_revision_and_nothing_else_counts() -> None:
     for name in ("00000000.json", "99999999.json.tmp", "0000003.json", "00000003.JSON", "x/00000009.json"):
         store.objects[keys.manifests_prefix(STUDY) + name] = b"junk"
     store.objects[f"studies/{STUDY}0/manifests/00000009.json"] = b"another study"
-    assert manifests.latest_key(as_store(store), STUDY) == second.key
-    assert manifests.latest(as_store(store), STUDY) == second
-    assert manifests.latest(as_store(store), Uid("1.2.9")) is None
+    found = manifests.listed(as_store(store), STUDY)
+    assert (found.newest, len(found.revisions), len(found.strangers)) == (2, 2, 5)
+    assert lineage.current(as_store(store), STUDY) == second
+    assert lineage.current(as_store(store), Uid("1.2.9")) is None
 
 
 def test_a_bit_changed_on_the_way_here_never_gets_into_the_next_revision() -> None:

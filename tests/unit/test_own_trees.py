@@ -26,6 +26,7 @@ from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.rows import LocalFile, Source
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker
+from tests.unit.uploading import hand_in
 
 
 @dataclass
@@ -221,7 +222,7 @@ def test_upload_refuses_an_archive(plain: House, part: str) -> None:
     plain.archive.rename(seen_from_elsewhere)
     for folder in (seen_from_elsewhere / part, plain.pieces.state):
         with pytest.raises(Permanent) as refused:
-            plain.pieces.parts.uploads.start(str(folder), delete=True)
+            hand_in(plain.pieces.parts.uploads, folder, delete=True)
         assert refused.value.code == "own-tree"
     seen_from_elsewhere.rename(plain.archive)
 
@@ -332,7 +333,7 @@ def test_what_is_handed_in_and_is_the_archive_counts_as_no_copy(plain: House) ->
     folder = plain.pieces.root / "handed-in"
     (plain.pieces.inbox / "A").rename(folder)
     uploads = plain.pieces.parts.uploads
-    name = uploads.start(str(folder), delete=False)
+    name = hand_in(uploads, folder)
     for _ in range(40):
         for intake in plain.pieces.parts.every_intake():
             intake.scan_soon()

@@ -352,7 +352,9 @@ def test_the_published_head_contradicts(place: Place, lost: tuple[Place, str]) -
     for key in list(place.store.versions):
         if key.startswith(keys.audit_heads_prefix(lost[1])):
             del place.store.versions[key]
-    assert by_archive(lost)["chain_holds"]
+    said = by_archive(lost)
+    assert not said["chain_holds"] and not said["published"]["holds"], "what is sealed was published before"
+    assert "no head is published of it, though 12 entries were sealed" in str(said)
     audit_heads.publish(place.store, audit_heads.PublishedHead(lost[1], 12, "0" * 64, "2026-01-31T12:00:00.000Z"))
     said = by_archive(lost)
     assert not said["chain_holds"] and "entry 12 is another one" in str(said)
@@ -376,6 +378,11 @@ def test_a_head_within_a_segment_contradicts_too(place: Place, lost: tuple[Place
     audit_heads.publish(place.store, audit_heads.PublishedHead(lost[1], 6, "0" * 64, "2026-01-31T12:00:00.000Z"))
     said = by_archive(lost)
     assert not said["chain_holds"] and "entry 6 is another one than was published" in str(said)
+
+
+def test_a_chain_of_which_the_archive_knows_nothing(lost: tuple[Place, str]) -> None:
+    said = lost[0].prover.prove_by_archive(STUDY, "f" * 32)
+    assert said["chain_holds"] and said["published"]["outcome"] == "none" and said["files"] == []
 
 
 @pytest.mark.parametrize("given", ["", "x", "../../x", "A" * 32, "0" * 31, "0" * 33, "0" * 32 + "\n"])

@@ -17,6 +17,7 @@ from dicomwatchd.model import FileState, StudyState, Uid
 from dicomwatchd.pipeline import aside, purge, stages
 from dicomwatchd.pipeline.proof import delete_on_proof
 from dicomwatchd.pipeline.shipment import AfterArchive
+from dicomwatchd.queue.rows import Source
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryCatalogue
@@ -272,7 +273,7 @@ def test_tidy_removes_what_is_empty_and_nothing_else(tmp_path: Path) -> None:
     for folder in ("A/B/C", "A/D", "E/F"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "A" / "D" / "IM1").write_bytes(b"x")
-    purge.tidy(os.fsencode(tmp_path), [b"A/B/C", b"A/D", b"nowhere", b""])
+    purge.tidy(Source(1, "inbox1", os.fsencode(tmp_path), "inbox", False), [b"A/B/C", b"A/D", b"nowhere", b""])
     found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
     assert found == ["A", "A/D", "A/D/IM1", "E", "E/F"]
 
@@ -282,13 +283,13 @@ def test_tidy_follows_no_link(tmp_path: Path) -> None:
     inbox.mkdir()
     (elsewhere / "B").mkdir(parents=True)
     (inbox / "A").symlink_to(elsewhere)
-    purge.tidy(os.fsencode(inbox), [b"A/B", b"A"])
+    purge.tidy(Source(1, "inbox1", os.fsencode(inbox), "inbox", False), [b"A/B", b"A"])
     assert (elsewhere / "B").is_dir()
     assert (inbox / "A").is_symlink()
 
 
 def test_tidy_of_an_inbox_that_is_away(tmp_path: Path) -> None:
-    purge.tidy(os.fsencode(tmp_path / "nowhere"), [b"A"])
+    purge.tidy(Source(1, "inbox1", os.fsencode(tmp_path / "nowhere"), "inbox", False), [b"A"])
 
 
 def test_a_handful_that_breaks_off_hides_no_deletion(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:

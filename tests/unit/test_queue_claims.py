@@ -12,6 +12,7 @@ from dicomwatchd.model import SHIPPING, TRANSITIONS, FileState, StudyEvent, Stud
 from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Root
 from dicomwatchd.queue.transitions import move
+from dicomwatchd.rights import Asker
 from tests.unit.queues import STUDY, Bench, digest, receipt
 
 
@@ -192,9 +193,9 @@ def test_a_file_that_was_replaced_while_it_was_purged_is_not_kept_in_the_new_one
 
 
 def test_the_number_of_a_source_is_never_given_again(bench: Bench) -> None:
-    first = bench.queue.uploads.begin("upload-1", b"/u1", Root(1, 2, ""), delete=False).source
+    first = bench.queue.uploads.begin("upload-1", b"/u1", Root(1, 2, ""), delete=False, asker=Asker(1000, 1000)).source
     assert bench.queue.uploads.end(first.source_id, {}, unfinished=False)
-    second = bench.queue.uploads.begin("upload-2", b"/u2", Root(1, 2, ""), delete=False).source
+    second = bench.queue.uploads.begin("upload-2", b"/u2", Root(1, 2, ""), delete=False, asker=Asker(1000, 1000)).source
     assert second.source_id > first.source_id
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.errors import DicomwatchdError, Fatal, Transient
+from dicomwatchd.errors import DicomwatchdError, Fatal, Stopping, Transient
 from dicomwatchd.model import StudyState
 from dicomwatchd.queue import known_archive_id, open_queue, open_queue_to_read
 from dicomwatchd.queue.schema import DATABASE, VERSION, Database, open_writer
@@ -449,3 +449,15 @@ def test_kept_files_of_a_study_on_its_way_go_with_it(bench: Bench, parked: bool)
         assert bench.state() is StudyState.PARKED
         assert bench.queue.shipments.retry(STUDY)
     assert [file.name for file in bench.files(bench.claim())] == [b"IM1", b"IM2"]
+
+
+def test_a_state_that_was_closed_stops_who_comes_late(tmp_path: Path) -> None:
+    """A thread that was left at an inbox that does not answer, and wakes up after the daemon's stop: it drops its work,
+    and reports no damage."""
+    bench = Bench(tmp_path)
+    bench.queue.close()
+    with pytest.raises(Stopping):
+        bench.queue.reports.status()
+    with pytest.raises(Stopping):
+        bench.add("IM1")
+    bench.queue.close()

@@ -16,6 +16,7 @@ from dicomwatchd.queue.rows import Arrival, Root
 from dicomwatchd.queue.schema import open_writer
 from dicomwatchd.queue.shipments import KNOWN_ILL, First
 from dicomwatchd.queue.steps import STEPS
+from dicomwatchd.rights import Asker
 from tests.unit.queues import STUDY, Bench
 
 #: Tables that hold a row for each file, study, series, deletion or change of state.
@@ -194,7 +195,9 @@ def test_the_counts_are_what_a_count_would_find(bench: Bench) -> None:
         work(bench)
         assert counted(bench) == found(bench), work.__name__
         looks += len(found(bench))
-    other = bench.queue.uploads.begin("upload-2", b"/other", Root(1, 2, ""), delete=False).source
+    other = bench.queue.uploads.begin(
+        "upload-2", b"/other", Root(1, 2, ""), delete=False, asker=Asker(1000, 1000)
+    ).source
     bench.add("IM1", "IM2", study="1.2.2", source=other)
     bench.queue.arrivals.add(
         other.source_id, [Arrival(b"A", b"IM1", bench.identity(7), FileState.QUARANTINED, code="x", reason="x")], 0

@@ -11,8 +11,10 @@ from dicomwatchd.errors import ClaimLost
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.queue.rows import UNREADABLE, Arrival, Root, Source
 from dicomwatchd.queue.uploads import KEPT_SECONDS
+from dicomwatchd.rights import Asker
 from tests.unit.queues import STUDY, Bench
 
+SOMEBODY = Asker(1000, 1000)
 ROOT = Root(1, 2, "")
 
 
@@ -25,7 +27,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def source(bench: Bench) -> Source:
-    return bench.queue.uploads.begin("upload-1", b"/stick", ROOT, delete=True).source
+    return bench.queue.uploads.begin("upload-1", b"/stick", ROOT, delete=True, asker=SOMEBODY).source
 
 
 def state(bench: Bench) -> str | None:

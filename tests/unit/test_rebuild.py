@@ -216,4 +216,7 @@ def test_a_catalogue_without_identity_is_not_written(tmp_path: Path) -> None:
 def test_the_listing_is_asked_for_studies_only(catalogue: SqliteCatalogue) -> None:
     store = stored(*manifests("1.2", 4))
     rebuild(store, catalogue)
-    assert set(store.reads) == {keys.manifest(Uid("1.2"), 4)}
+    assert set(store.reads) == {keys.manifest(Uid("1.2"), revision) for revision in (1, 2, 3, 4)}
+    store.reads.clear()
+    rebuild(store, catalogue)  # what the catalogue vouches for says all that is below
+    assert store.reads == [keys.manifest(Uid("1.2"), 4)]

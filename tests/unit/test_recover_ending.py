@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from dicomwatchd.localfiles import ASIDE
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline import recover
 from dicomwatchd.queue.rows import Arrival
+from tests.pieces import Log, Pieces
+from tests.synthetic import Maker
 from tests.unit.queues import STUDY, Bench
+from tests.unit.test_deletion_races import crash
 
 Change = Callable[[Path], object]
 
@@ -43,6 +47,13 @@ def _folder_gone(file: Path) -> None:
     file.parent.rmdir()
 
 
+def _root_moved(file: Path) -> None:
+    """And another one, with a folder of that name in it, stands in its place."""
+    inbox = file.parent.parent
+    inbox.rename(inbox.parent / "elsewhere")
+    file.parent.mkdir(parents=True)
+
+
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
@@ -53,9 +64,10 @@ def _folder_gone(file: Path) -> None:
         (_aside, "restored"),
         (_beside, "restored"),
         (_written_to, "gone"),
-        (_folder_gone, "deleted"),
+        (_folder_gone, "deleted"),  # tidied away: nothing tells that from a folder that was moved away
+        (_root_moved, "gone"),
     ],
-    ids=["there", "touched", "unlinked", "replaced", "aside", "beside", "written-to", "folder-gone"],
+    ids=["there", "touched", "unlinked", "replaced", "aside", "beside", "written-to", "folder-gone", "root-moved"],
 )
 def test_how_it_ended(tmp_path: Path, change: Change, kind: str) -> None:
     bench, file = authorised(tmp_path)
@@ -99,6 +111,36 @@ def test_an_inbox_that_has_gone_meanwhile(tmp_path: Path) -> None:
     bench.queue.close()
 
 
+def test_another_folder_in_the_place_of_the_inbox_after_a_crash(tmp_path: Path) -> None:
+    """On the same file system, with a folder of the same name in it: the file is where the inbox was moved to."""
+    pieces = Pieces(tmp_path)
+    made = Maker(seed=3).ct_series(pieces.inbox / "DOE", slices=1, rows=16, columns=16)
+    pieces.settle()
+    crash(pieces)
+    pieces.close()
+    pieces.inbox.rename(tmp_path / "moved")
+    (pieces.inbox / "DOE").mkdir(parents=True)
+    pieces.start()
+    entries = pieces.queue.audit.of_study(made[0].study_uid)
+    assert [entry.body["kind"] for entry in entries] == ["authorised", "gone"]
+    assert entries[-1].body["why"] == "after a crash it is not there, and the inbox is another folder"
+    pieces.close()
+
+
+def test_what_a_shipment_is_at(tmp_path: Path) -> None:
+    """The same file under whatever name, for as long as the study is claimed."""
+    bench, file = authorised(tmp_path)
+    deletions, source_id = bench.queue.deletions, bench.source.source_id
+    file.rename(file.with_name("elsewhere"))
+    found = FileIdentity.of(file.with_name("elsewhere").stat())
+    assert deletions.is_at(source_id, found) and not deletions.is_at(source_id + 1, found)
+    assert not deletions.is_at(source_id, replace(found, inode=found.inode + 1))
+    assert not deletions.is_at(source_id, replace(found, size_bytes=1)), "written to: it is another one"
+    bench.queue.shipments.recover()
+    assert deletions.asides() and not deletions.is_at(source_id, found), "after a restart nobody is at it"
+    bench.queue.close()
+
+
 def authorised(tmp_path: Path) -> tuple[Bench, Path]:
     """A file whose deletion is on record, and nothing more has happened."""
     state, inbox = tmp_path / "state", tmp_path / "inbox"
@@ -108,6 +150,7 @@ def authorised(tmp_path: Path) -> tuple[Bench, Path]:
     file.write_bytes(b"the bytes")
     bench = Bench(state)
     bench.source = bench.queue.arrivals.add_source("ct2", os.fsencode(inbox), "inbox")
+    recover.mend(bench.source, bench.queue.deletions, Log())
     arrival = bench.arrival("IM1")
     assert arrival.header is not None
     there = Arrival(

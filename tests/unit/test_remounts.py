@@ -12,8 +12,10 @@ import pytest
 
 from dicomwatchd.intake import inbox as inbox_module
 from dicomwatchd.intake import mounts
+from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.shipment import AfterArchive
-from dicomwatchd.queue.remounts import FORGET_SECONDS
+from dicomwatchd.queue.remounts import FORGET_SECONDS, Remounts
+from dicomwatchd.queue.rows import identity_text
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker
 
@@ -87,6 +89,36 @@ def test_a_file_system_without_an_id_is_read_again(pieces: Pieces, monkeypatch: 
     kept(pieces)
     was_mounted_as(pieces, BEFORE)
     assert reads_of(pieces) == 3
+
+
+def test_where_no_file_system_was_ever_known_none_is_the_same(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that have no id are not one for that."""
+    monkeypatch.setattr(mounts, "file_system_id", lambda fd: None)
+    kept(pieces)
+    was_mounted_as(pieces, BEFORE)
+    with pieces.queue._database.write() as db:
+        db.execute("DELETE FROM file_systems")
+    assert reads_of(pieces) == 3
+
+
+def test_a_directory_in_which_no_file_is_the_same_is_not_known_again(pieces: Pieces) -> None:
+    """A disk that was restored from an image has the id of the one before, and other files."""
+    made = kept(pieces)
+    was_mounted_as(pieces, BEFORE)
+    source_id, parent = pieces.sources[0].source_id, os.fsencode(made[0].path.parent.relative_to(pieces.inbox))
+    known = pieces.queue.arrivals.known(source_id, parent)
+    for one in made:
+        os.utime(one.path)
+    found = {os.fsencode(one.path.name): identity_text(FileIdentity.of(one.path.stat())) for one in made}
+    assert known.keys() == found.keys()
+    root_fd = os.open(pieces.inbox, os.O_RDONLY)
+    try:
+        again = mounts.Mounts(source_id, Remounts(pieces.queue._database, pieces.clock)).known_again(
+            root_fd, parent, known, found
+        )
+    finally:
+        os.close(root_fd)
+    assert not again and pieces.queue.arrivals.known(source_id, parent) == known
 
 
 def test_a_file_that_has_changed_meanwhile_is_read_again(pieces: Pieces) -> None:

@@ -239,7 +239,7 @@ def test_what_somebody_is_at_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "A").mkdir()
     (tmp_path / "A" / "IM1").write_bytes(b"x")
     root_fd = open_root(os.fsencode(tmp_path))
-    with Places() as places, directory(root_fd, b"A") as fd, set_aside(places, os.fsencode(tmp_path), b"A", b"IM1", fd):
+    with Places() as places, directory(root_fd, b"A") as fd, set_aside(places, source_of(tmp_path), b"A", b"IM1", fd):
         found = bring_back(source_of(tmp_path), Log())
         assert (found.restored, found.left, found.owned) == (0, 0, 1) and not found.is_through
         assert len(left_aside(tmp_path)) == 1
@@ -401,7 +401,7 @@ def test_no_descriptor_is_closed_twice(tmp_path: Path, monkeypatch: pytest.Monke
 
     before = open_fds()
     monkeypatch.setattr(os, "close", close)
-    with pytest.raises(FileNotFoundError), _copy_place(os.fsencode(inbox), fd, b"IM1"):
+    with pytest.raises(FileNotFoundError), _copy_place(source_of(inbox), fd, b"IM1"):
         pass
     monkeypatch.undo()
     assert len(closed) == len(set(closed)) == 1 and open_fds() == before
@@ -414,9 +414,9 @@ def test_a_staging_leaves_no_descriptor_open(tmp_path: Path) -> None:
     before = open_fds()
     staging = Staging()
     fd = os.open(tmp_path / "A", os.O_RDONLY)
-    with Places(staging) as places, set_aside(places, os.fsencode(tmp_path), b"A", b"IM1", fd) as aside:
+    with Places(staging) as places, set_aside(places, source_of(tmp_path), b"A", b"IM1", fd) as aside:
         os.unlink(aside.name, dir_fd=aside.fd)
-        places.give_up(os.fsencode(tmp_path), b"A")
+        places.give_up(source_of(tmp_path), b"A")
     staging.close()
     os.close(fd)
     assert open_fds() == before
@@ -442,7 +442,7 @@ def test_what_is_written_late_is_saved_once_there_is_room(
 
     monkeypatch.setattr(aside_module, where, full)
     monkeypatch.setattr(aside_module, "_SAVE_PAUSE_SECONDS", 0.01)
-    assert aside_module.save(fd, "another digest", os.fsencode(tmp_path), directory_fd, b"IM1")
+    assert aside_module.save(fd, "another digest", source_of(tmp_path), directory_fd, b"IM1")
     assert path.read_bytes() == b"written late" and len(tries) == 4
     assert [p.name for p in tmp_path.iterdir()] == ["IM1"]
     os.close(fd)
@@ -587,4 +587,61 @@ def test_a_deletion_of_an_inbox_that_is_away_stays_open(tmp_path: Path) -> None:
     assert made.path.exists()
     pieces.run(3)
     assert pieces.left() == []
+    pieces.close()
+
+
+# -- its own looks, while it is at a file -----------------------------------------------------------------------------
+
+
+def _full(parent_fd: int) -> private.Private:
+    raise OSError(errno.ENOSPC, "no space left on device")
+
+
+@pytest.mark.parametrize("why", ["no locks", "a full disk"])
+def test_its_own_looks_leave_alone_what_it_is_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """A large file is compared for longer than two looks are apart. Where no lock tells that somebody is at it, the
+    daemon would bring its own file back, find it gone, and begin again: for ever."""
+    if why == "no locks":
+        without_locks(monkeypatch)
+    else:
+        monkeypatch.setattr(aside_module, "make", _full)
+    pieces = Pieces(tmp_path)
+    made = Maker(seed=3).ct_series(pieces.inbox / "DOE^JANE", slices=2, rows=16, columns=16)
+    pieces.settle()
+
+    def looks() -> None:
+        for _ in range(4):
+            pieces.clock.advance(70)
+            pieces.scan()
+
+    with at(proof_module, "_differs", looks):
+        pieces.ship()
+    assert pieces.left() == [] and pieces.log.events("recover-restored") == []
+    with pieces.queue._database.read() as db:
+        kinds = [row[0] for row in db.execute("SELECT json_extract(entry, '$.kind') FROM audit")]
+    assert kinds == ["authorised"] * 2 + ["deleted"] * 2
+    assert {one.sha256 for one in made} == pieces.archived()
+    pieces.close()
+
+
+def test_what_another_daemon_left_is_brought_back_beside_what_it_is_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_locks(monkeypatch)
+    pieces = Pieces(tmp_path)
+    Maker(seed=3).ct_series(pieces.inbox / "DOE^JANE", slices=1, rows=16, columns=16)
+    left = pieces.inbox / ".dicomwatchd-aside-0123456789abcdef" / "B" / "IM7"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of a daemon that died")
+    pieces.settle()
+
+    def looks() -> None:
+        for _ in range(4):
+            pieces.clock.advance(70)
+            pieces.scan()
+        assert (pieces.inbox / "B" / "IM7").read_bytes() == b"of a daemon that died"
+
+    with at(proof_module, "_differs", looks) as calls:
+        pieces.ship()
+    assert calls == [1] and [path.name for path in pieces.left()] == ["IM7"]
     pieces.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import manifests
+from dicomwatchd.archive import lineage
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import Manifest, empty
 from dicomwatchd.archive.store import Content, Receipt
@@ -171,7 +171,7 @@ class RacedStore(MemoryStore):
         return super().put(key, content)
 
     def _latest(self) -> Manifest:
-        return manifests.latest(self, STUDY) or empty(ARCHIVE_ID, STUDY)
+        return lineage.current(self, STUDY) or empty(ARCHIVE_ID, STUDY)
 
 
 @pytest.mark.parametrize("races", [1, 3])
@@ -181,7 +181,7 @@ def test_a_revision_that_was_taken_meanwhile_is_merged(tmp_path: Path, races: in
     (pieces.inbox / "IM1").write_bytes(DATA)
     pieces.run()
     assert pieces.left() == []
-    latest = manifests.latest(store, STUDY)
+    latest = lineage.current(store, STUDY)
     assert latest is not None
     assert (latest.revision, len(latest.instances)) == (races + 1, races + 1)
     assert hashlib.sha256(DATA).hexdigest() in {item.sha256 for item in latest.instances}

@@ -22,6 +22,7 @@ from dicomwatchd.intake import scan
 from dicomwatchd.pipeline import aside, local, proof
 from dicomwatchd.pipeline.shipment import Bundling
 from dicomwatchd.ports import asking, going_on
+from dicomwatchd.queue.rows import Source
 from dicomwatchd.supervisor import LOOP_SILENCE_SECONDS, WORKER_SILENCE_SECONDS
 from tests.pieces import Pieces
 from tests.synthetic import Maker
@@ -195,7 +196,14 @@ def test_what_is_copied_back_shows_life_and_is_not_left(tmp_path: Path, share: S
     folder = os.open(tmp_path, os.O_RDONLY)
     os.unlink("large", dir_fd=folder)
     share.stop_at = 0.0
-    assert aside.save(large, "0" * 64, os.fsencode(tmp_path), folder, b"IM1", lambda: as_beat(share))
+    assert aside.save(
+        large,
+        "0" * 64,
+        Source(1, "inbox1", os.fsencode(tmp_path), "inbox", False),
+        folder,
+        b"IM1",
+        lambda: as_beat(share),
+    )
     assert (tmp_path / "IM1").stat().st_size == LARGE_BYTES
     assert share.longest < LOOP_SILENCE_SECONDS
     os.close(folder)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicomwatchd.errors import SourceChanged, Unarchivable
+from dicomwatchd.intake import header as header_module
 from dicomwatchd.intake import reading, structure
 from dicomwatchd.intake.header import Dicomdir, Header, read_header
 from dicomwatchd.intake.reading import FileBytes, InflatedBytes
@@ -316,9 +317,9 @@ def test_nesting_is_the_file_s_choice_and_bounded() -> None:
 
 
 def test_the_number_of_elements_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(structure, "ELEMENTS_LIMIT", 1000)
+    monkeypatch.setattr(header_module, "ELEMENTS_LIMIT", 1000)
     content = encode(data_set(PixelData=None)) + element(0x00291010, b"LO", b"") * 1000
-    assert code_of(content) == "unreadable"
+    assert code_of(content) == "too-many-elements"
 
 
 # -- deflated ----------------------------------------------------------------------------------------------------

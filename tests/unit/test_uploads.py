@@ -4,7 +4,6 @@ nothing up afterwards."""
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +13,11 @@ import pytest
 
 from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import Permanent, Stopping, Transient
-from dicomwatchd.localfiles import open_root
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import purge, sending, stages
 from dicomwatchd.queue.uploads import KEPT_SECONDS
-from dicomwatchd.uploads import GONE_SECONDS, PRUNE_SECONDS, ROUNDS
+from dicomwatchd.uploads.desk import PRUNE_SECONDS
+from dicomwatchd.uploads.job import GONE_SECONDS, ROUNDS
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.uploading import FILES, STUDY, Handed, named, put
@@ -226,15 +225,21 @@ def test_an_upload_of_a_parked_study_ends_and_names_it(
 
 
 @pytest.mark.parametrize("delete", [False, True])
-@pytest.mark.parametrize("how", ["removed", "exchanged", "a file instead"])
+@pytest.mark.parametrize("how", ["removed", "made anew", "exchanged over a restart", "a file instead over a restart"])
 def test_a_folder_that_vanished_ends_its_upload(how: str, delete: bool, pieces: Pieces, folder: Path) -> None:
     handed = Handed(pieces, folder, delete=delete)
     handed.go(lambda now: now["files"] == 6, ship=False)
-    folder.rename(folder.with_name("gone"))
-    if how == "exchanged":
+    if how.endswith("restart"):
+        pieces.close()
+        folder.rename(folder.with_name("gone"))
+    else:
+        shutil.rmtree(folder)
+    if how.startswith(("made", "exchanged")):
         put(folder, {"A/OTHER": instance("1.2.9", "1.2.9.1", "1.2.9.1.1", 1)})
-    elif how == "a file instead":
+    elif how.startswith("a file"):
         folder.write_bytes(b"")
+    if how.endswith("restart"):
+        pieces.start()
     began = pieces.clock.monotonic()
     handed.go(lambda now: now["phase"] == "waiting for the folder")
     result = handed.go(seconds=20)
@@ -245,22 +250,63 @@ def test_a_folder_that_vanished_ends_its_upload(how: str, delete: bool, pieces: 
         assert "vanished before it was archived" in named(result)["A/IM1"]
     assert state(pieces) in (None, StudyState.ARCHIVED)
     require_no_trace(pieces, handed)
-    if how == "exchanged":
+    if how.startswith(("made", "exchanged")):
         assert tree(folder) and pieces.queue.reports.show(Uid("1.2.9")) is None, "nobody has handed that one in"
+
+
+def test_a_folder_that_is_made_anew_and_given_the_same_inode_is_another_one(pieces: Pieces, folder: Path) -> None:
+    """As ext4 and others do at once: what stands there then was handed in by nobody."""
+    handed = Handed(pieces, folder, delete=True)
+    handed.go(lambda now: now["files"] == 6, ship=False)
+    inode = folder.stat().st_ino
+    pieces.close()
+    pieces.parts.uploads._handed.let_go(handed.name)
+    shutil.rmtree(folder)
+    for number in range(200):
+        folder.mkdir()
+        if folder.stat().st_ino == inode:
+            break
+        folder.rename(folder.with_name(f"no{number}"))
+    else:
+        pytest.skip("this file system gives no inode again so soon")
+    put(folder, {"A/OTHER": instance("1.2.9", "1.2.9.1", "1.2.9.1.1", 1)})
+    pieces.start()
+    result = handed.go(seconds=20)
+    assert result["outcome"] == "vanished" and (folder / "A/OTHER").exists()
+    assert pieces.queue.reports.show(Uid("1.2.9")) is None
 
 
 @pytest.mark.parametrize("delete", [False, True])
 def test_a_folder_that_comes_back_in_time_is_gone_on_with(delete: bool, pieces: Pieces, folder: Path) -> None:
+    """A stick that was not put in again yet when the daemon started."""
     handed = Handed(pieces, folder, delete=delete)
     handed.go(lambda now: now["files"] == 6, ship=False)
+    pieces.close()
     folder.rename(folder.with_name("gone"))
     folder.mkdir()  # where it was mounted
+    pieces.start()
     for _ in range(20):
         handed.second(seconds=10)
     folder.rmdir()
     folder.with_name("gone").rename(folder)
     result = handed.go(seconds=30)
     assert result["verified"] == 6 and result["complete"] and result["outcome"] == "finished"
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_a_folder_that_is_moved_while_it_is_archived_is_still_the_one(
+    delete: bool, pieces: Pieces, folder: Path
+) -> None:
+    """And what stands under its path then is not, nor is it called deletable."""
+    handed = Handed(pieces, folder, delete=delete)
+    handed.go(lambda now: now["files"] == 6, ship=False)
+    folder.rename(folder.with_name("moved"))
+    put(folder, {"A/OTHER": instance("1.2.9", "1.2.9.1", "1.2.9.1.1", 1)})
+    result = handed.go()
+    assert (result["verified"], result["deletable"]) == (6, False)
+    assert "does not stand under this path any more" in named(result)[""]
+    assert bool(tree(folder.with_name("moved"))) is not delete
+    assert set(tree(folder)) == {"A/OTHER"} and pieces.queue.reports.show(Uid("1.2.9")) is None
 
 
 def test_another_folder_in_its_place_is_another_upload(pieces: Pieces, folder: Path) -> None:
@@ -270,8 +316,9 @@ def test_another_folder_in_its_place_is_another_upload(pieces: Pieces, folder: P
     folder.rename(folder.with_name("gone"))
     put(folder, {"A/OTHER": instance("1.2.9", "1.2.9.1", "1.2.9.1.1", 1)})
     second = Handed(pieces, folder)
-    assert second.name != first.name and first.now["outcome"] == "vanished"
+    assert second.name != first.name and not first.now["done"], "whoever uses the path of another one's ends nothing"
     assert second.go()["verified"] == 1
+    assert first.go()["verified"] == 6
 
 
 def test_a_deletion_that_was_cut_off_in_a_folder_that_is_gone(pieces: Pieces, folder: Path) -> None:
@@ -392,28 +439,31 @@ def test_a_state_that_cannot_be_written_delays_the_end(
     assert calls and handed.go()["deletable"]
 
 
-def test_an_upload_of_an_older_state_goes_on(pieces: Pieces, folder: Path) -> None:
-    """Its folder's identity is not on record: it is what stands there at the first look."""
-    handed = Handed(pieces, folder)
+@pytest.mark.parametrize("column", ["root", "asker"])
+def test_an_upload_of_an_older_state_is_broken_off(column: str, pieces: Pieces, folder: Path) -> None:
+    """Which folder it was, or who has asked for it, is not on record: it may be handed in again."""
+    handed = Handed(pieces, folder, delete=True)
+    handed.go(lambda now: now["files"] == 6, ship=False)
     with pieces.queue._database.write() as db:
-        db.execute("UPDATE uploads SET root = NULL")
+        db.execute(f"UPDATE uploads SET {column} = NULL")
     pieces.restart()
-    assert handed.go()["deletable"]
+    result = handed.go()
+    assert (result["outcome"], result["deleted"]) == ("cancelled", 0) and tree(folder) == FILES
+    require_no_trace(pieces, handed)
+    assert Handed(pieces, folder).go()["deletable"]
 
 
 def test_a_folder_on_a_file_system_that_gives_errors_is_away(
     pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handed = Handed(pieces, folder)
-    real = open_root
 
-    def broken(path: bytes) -> int:
-        if path == os.fsencode(folder):
-            raise OSError(errno.EIO, "I/O error")
-        return real(path)
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dicomwatchd.intake.inbox.open_root", broken)
+        patch.setattr("dicomwatchd.uploads.handed._opened_again", broken)
+        patch.setattr("dicomwatchd.uploads.handed.open_root", broken)
         assert handed.go(seconds=30)["outcome"] == "vanished"
     shutil.rmtree(folder)
 
@@ -451,7 +501,7 @@ def test_what_was_archived_a_moment_ago_is_not_asked_for_again(pieces: Pieces, f
 def test_a_store_too_slow_for_young_evidence_is_not_asked_for_ever(
     pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dicomwatchd.uploads.LIFETIME_SECONDS", -60.0)
+    monkeypatch.setattr("dicomwatchd.uploads.job.LIFETIME_SECONDS", -60.0)
     with at(pieces.queue.uploads, "doubt", lambda: None) as asked:
         assert Handed(pieces, folder).go()["deletable"]
     assert asked[0] == ROUNDS

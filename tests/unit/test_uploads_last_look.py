@@ -17,7 +17,7 @@ from dicomwatchd.cli.upload_text import all_verified, sentences
 from dicomwatchd.intake import lastlook, scan
 from dicomwatchd.intake.header import read_header
 from dicomwatchd.intake.lastlook import LastLook
-from dicomwatchd.uploads import UNREAD_SECONDS, UNSETTLED_SECONDS
+from dicomwatchd.uploads.job import UNREAD_SECONDS, UNSETTLED_SECONDS
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.uploading import FILES, STUDY, Handed, named, put, unlistable

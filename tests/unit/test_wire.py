@@ -314,11 +314,11 @@ def test_a_coded_body_is_none() -> None:
 
 LISTING = (
     b'<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>'
-    b"<Prefix>p/</Prefix><Contents><Key>p/a%26+b</Key><Size>12</Size><ETag>&quot;00ff&quot;</ETag></Contents><Contents>"
-    b"<Key>p/c</Key><Size>0</Size></Contents><NextContinuationToken>on</NextContinuationToken>"
+    b"<Prefix>p/</Prefix><Contents><Key>p/a%26+b</Key><LastModified>2026-01-31T12:00:00.500Z</LastModified><Size>12</Size>"
+    b"<ETag>&quot;00ff&quot;</ETag></Contents><Contents><Key>p/c</Key><LastModified>soon</LastModified><Size>0</Size></Contents><NextContinuationToken>on</NextContinuationToken>"
     b"<IsTruncated>true</IsTruncated></ListBucketResult>"
 )
-PAGE = ListedPage([ListedObject("p/a& b", 12, "00ff"), ListedObject("p/c", 0, None)], "on")
+PAGE = ListedPage([ListedObject("p/a& b", 12, "00ff", 1769860800.5), ListedObject("p/c", 0, None)], "on")
 
 
 def chunked(body: bytes, size: int, trailer: bytes = b"") -> bytes:

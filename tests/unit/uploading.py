@@ -13,6 +13,8 @@ import pytest
 
 from dicomwatchd import markers
 from dicomwatchd.intake import lastlook, scan
+from dicomwatchd.rights import Asker
+from dicomwatchd.uploads.desk import UploadDesk
 from tests.pieces import Pieces
 from tests.simulation.tiny import instance
 
@@ -29,12 +31,24 @@ def put(folder: Path, files: Mapping[str, bytes] = FILES, *, age_seconds: float 
             os.utime(path, (path.stat().st_mtime - age_seconds,) * 2)
 
 
+#: Whoever runs the tests.
+SELF = Asker(os.geteuid(), os.getegid(), frozenset(os.getgroups()))
+
+
+def hand_in(desk: UploadDesk, folder: Path, *, delete: bool = False, asker: Asker = SELF) -> str:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return desk.start(fd, asker, delete=delete)
+    finally:
+        os.close(fd)
+
+
 class Handed:
     """One folder that was handed in. With `go` a second passes at a time: intakes step, it ships, the desk tends."""
 
     def __init__(self, pieces: Pieces, folder: Path, *, delete: bool = False) -> None:
         self.pieces, self.folder, self.delete = pieces, folder, delete
-        self.name = pieces.parts.uploads.start(str(folder), delete=delete)
+        self.name = hand_in(pieces.parts.uploads, folder, delete=delete)
 
     def second(self, *, ship: bool = True, seconds: float = 1.1) -> None:
         for intake in self.pieces.parts.every_intake():
@@ -81,10 +95,10 @@ def unlistable(monkeypatch: pytest.MonkeyPatch, relative: bytes, number: int = e
             real = getattr(module, name)
 
             @contextmanager
-            def failing(root_fd: int, path: bytes, real: Any = real) -> Iterator[int]:
+            def failing(root_fd: int, path: bytes, judge: Any = None, real: Any = real) -> Iterator[int]:
                 if path == relative:
                     raise OSError(number, os.strerror(number))
-                with real(root_fd, path) as fd:
+                with real(root_fd, path, judge) as fd:
                     yield fd
 
             patch.setattr(module, name, failing)

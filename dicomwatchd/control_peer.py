@@ -1,0 +1,102 @@
+"""Who is at the other end of the control socket, by the kernel's word, and the descriptors that come with a request."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import socket
+import struct
+from typing import Any
+
+from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.rights import Asker
+
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+_SO_PEERGROUPS = 59  # unix(7); Python has no name for it
+_FD = struct.Struct("i")
+#: Room for one descriptor, which by alignment is room for two: what comes beyond that the kernel closes, and says so.
+_ROOM_BYTES = socket.CMSG_SPACE(_FD.size)
+_LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}\$?")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class BadRequest(DicomwatchdError):
+    code = "bad-request"
+
+
+def asker_of(connection: socket.socket) -> Asker:
+    """Who has connected, as it was then. Raises OSError."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _pid, uid, gid = _CREDENTIALS.unpack(raw)
+    return Asker(uid, gid, _groups_of(connection), _login_of(uid))
+
+
+def _groups_of(connection: socket.socket) -> frozenset[int]:
+    """By ctypes: there may be 65,536 of them, and `socket.getsockopt` reads 1,024 bytes at most."""
+    size = ctypes.c_uint32(64 * 4)
+    while True:
+        buffer = (ctypes.c_uint32 * (size.value // 4))()
+        if _libc.getsockopt(connection.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, buffer, ctypes.byref(size)) == 0:
+            return frozenset(buffer[: size.value // 4])
+        number = ctypes.get_errno()
+        if number != errno.ERANGE or size.value <= ctypes.sizeof(buffer):
+            raise OSError(number, os.strerror(number))
+
+
+def _login_of(uid: int) -> str:
+    import pwd
+
+    try:
+        login = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+    return login if _LOGIN.fullmatch(login) else ""
+
+
+class Descriptors:
+    """What comes on a connection, and the descriptors with it, which are this object's own until they are taken."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._fds: list[int] = []
+        self._too_many = False
+
+    def receive(self, most_bytes: int) -> bytes:
+        """As recv(2). Raises OSError."""
+        data, ancillary, flags, _ = self._connection.recvmsg(most_bytes, _ROOM_BYTES, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, payload in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                whole = len(payload) - len(payload) % _FD.size
+                self._fds += [fd for (fd,) in _FD.iter_unpack(payload[:whole])]
+        self._too_many = self._too_many or bool(flags & socket.MSG_CTRUNC)
+        return data
+
+    def take_one(self) -> int:
+        """The one descriptor that came, from now on the caller's. Raises BadRequest where it is not one."""
+        if self._too_many or len(self._fds) != 1:
+            raise BadRequest("exactly one descriptor, of a folder, has to come with this request")
+        return self._fds.pop()
+
+    def close(self) -> None:
+        """A request is over, or the connection."""
+        fds, self._fds, self._too_many = self._fds, [], False
+        for fd in fds:
+            os.close(fd)
+
+
+class Request(dict[str, Any]):
+    """A request's arguments, with what only the socket tells."""
+
+    def __init__(self, arguments: dict[str, Any], connection: socket.socket, descriptors: Descriptors) -> None:
+        super().__init__(arguments)
+        self._connection, self._descriptors = connection, descriptors
+
+    def asker(self) -> Asker:
+        """Raises OSError."""
+        return asker_of(self._connection)
+
+    def take_descriptor(self) -> int:
+        """Raises BadRequest."""
+        return self._descriptors.take_one()

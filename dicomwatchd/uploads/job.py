@@ -1,0 +1,235 @@
+"""One upload on its way to its end: everything in its folder archived and looked at twice more, its folder gone, or
+somebody's word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dicomwatchd import upload_result
+from dicomwatchd.errors import Transient
+from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.lastlook import VANISHED, Findings, LastLook
+from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
+from dicomwatchd.ports import Clock, Log
+from dicomwatchd.queue import Queue
+from dicomwatchd.queue.uploads import LISTED, Upload, Uploads
+from dicomwatchd.telemetry.fields import error_fields
+from dicomwatchd.upload_result import CANCELLED, FINISHED, GONE
+
+#: A folder that is handed in is complete already; two whole looks at it that agree are enough.
+SETTINGS = IntakeSettings(settle_seconds=1.0, quiet_seconds=0.5, scan_interval_seconds=2.0, full_look_before_quiet=True)
+#: Whole looks of the intake before anything is concluded.
+LOOKS = 2
+#: From the first last look that found everything in order to the second.
+SECOND_LOOK_SECONDS = 1.0
+#: How often what a last look finds anew is taken up by the intake before it is only named.
+ROUNDS = 5
+#: A folder that is not there for so long does not come back: its upload ends.
+GONE_SECONDS = 600.0
+#: How long the end waits for a file that is being written or held open, and for one that cannot be read.
+UNSETTLED_SECONDS, UNREAD_SECONDS = 600.0, 30.0
+
+
+@dataclass(slots=True)
+class Job:
+    upload: Upload
+    intake: InboxIntake | None
+    stop: Callable[[], None]
+    away_since: float | None = None
+    restless: tuple[object, float] | None = None
+    look: LastLook | None = None
+    in_order_at: float | None = None
+    rounds: int = 0
+    looks_needed: int = LOOKS
+    doubts: int = 0
+    ending_since: float | None = None
+    has_ended: bool = False
+
+
+class Following:
+    """Brings jobs to their ends. ``expires`` tells why no local file may be deleted now, if so; ``ended`` hears of a
+    job that has come to its end. Called by one thread at a time, waits for nothing and touches no folder."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        log: Log,
+        clock: Clock,
+        expires: Callable[[], str | None],
+        ended: Callable[[Job], None],
+    ) -> None:
+        self._queue = queue
+        self._log = log
+        self._clock = clock
+        self._expires = expires
+        self._ended = ended
+
+    def tend(self, job: Job) -> None:
+        """`conclude`, or say why not."""
+        try:
+            self.conclude(job)
+        except Transient as error:
+            self._log.warning(
+                "upload-delayed",
+                "the state cannot be used now",
+                inbox=job.upload.source.name,
+                **error_fields(error),
+            )
+
+    def conclude(self, job: Job) -> None:
+        """Bring it to its end if it has come so far. Raises Transient."""
+        if job.has_ended:
+            return
+        if job.upload.stage == "cancelling":
+            self._end(job, CANCELLED, None)
+        elif self._is_gone(job):
+            self._end(job, GONE, None)
+        elif self._has_come_to_rest(job):
+            self._look(job)
+        else:
+            job.look = job.in_order_at = None
+
+    def _is_gone(self, job: Job) -> bool:
+        assert job.intake is not None  # noqa: S101  only what is being cancelled has none
+        if job.intake.available:
+            job.away_since = None
+            return False
+        if job.away_since is None:
+            job.away_since = self._clock.monotonic()
+        return self._clock.monotonic() - job.away_since >= GONE_SECONDS
+
+    def _has_come_to_rest(self, job: Job) -> bool:
+        """Whether nothing more is to be expected: all that was found has come to its end, and the intake knows of
+        nothing that waits, or has waited in vain for long enough."""
+        intake = job.intake
+        assert intake is not None  # noqa: S101
+        progress = self._queue.uploads.progress(job.upload.source.source_id)
+        if not intake.available or intake.scans < job.looks_needed or progress.waiting:
+            job.restless = None
+            return False
+        if intake.at_rest:
+            return True
+        now, so_far = self._clock.monotonic(), (progress.files, progress.deleted)
+        if job.restless is None or job.restless[0] != so_far:
+            job.restless = (so_far, now)
+        patience = UNSETTLED_SECONDS if intake.still_settling else UNREAD_SECONDS
+        return now - job.restless[1] >= patience
+
+    def _look(self, job: Job) -> None:
+        """Twice over: only a second last look, some time after the first, that finds all in order too is believed."""
+        intake = job.intake
+        assert intake is not None  # noqa: S101
+        now = self._clock.monotonic()
+        if job.look is None:
+            if job.in_order_at is None or now - job.in_order_at >= SECOND_LOOK_SECONDS:
+                if self._is_asked_again(job):
+                    return
+                job.look = self._last_look(job, intake)
+                intake.ask(job.look)
+            return
+        if job.look.failed:
+            job.look = None  # the state did not answer: once more
+            return
+        if (findings := job.look.findings) is None:
+            return
+        job.look = None
+        if findings.accounted_for and job.in_order_at is None:
+            job.in_order_at = now
+        elif findings.news and job.rounds < ROUNDS:
+            job.rounds, job.in_order_at = job.rounds + 1, None
+            job.looks_needed = intake.scans + 1
+            intake.scan_soon()
+        else:
+            self._end(job, FINISHED, findings)
+
+    def _is_asked_again(self, job: Job) -> bool:
+        """What was archived first may have been archived days ago, and the word that lets a person delete is to be no
+        older than what a file is deleted on: then the store is asked once more. A store too slow for that is not asked
+        for ever."""
+        if job.doubts >= ROUNDS:
+            return False
+        asked_before = self._clock.now() - LIFETIME_SECONDS
+        if not self._queue.uploads.doubt(job.upload.source.source_id, asked_before):
+            return False
+        job.doubts, job.in_order_at = job.doubts + 1, None
+        self._queue.shipments.queue_due()
+        return True
+
+    def _last_look(self, job: Job, intake: InboxIntake) -> LastLook:
+        source_id, queue = job.upload.source.source_id, self._queue
+        return LastLook(
+            job.upload.source.path,
+            job.upload.root,
+            known=lambda parent: queue.arrivals.known(source_id, parent),
+            directories=lambda: queue.arrivals.known_directories(source_id),
+            vanished=lambda limit: queue.uploads.vanished(source_id, limit),
+            unread=intake.unread,
+            judge=job.upload.source.judge,
+        )
+
+    def _end(self, job: Job, outcome: str, findings: Findings | None) -> None:
+        source, uploads = job.upload.source, self._queue.uploads
+        if not self._deletions_are_over(job):
+            return
+        progress = uploads.progress(source.source_id)
+        failed = uploads.failed(source.source_id, LISTED)
+        if outcome == GONE:
+            findings = _lost_with_the_folder(uploads, source.source_id)
+        result = upload_result.of_ended(
+            job.upload, progress, failed, outcome, findings, self._clock.now(), self._expires()
+        )
+        if not uploads.end(source.source_id, result, unfinished=outcome != FINISHED):
+            job.in_order_at = None  # something has come in between
+            return
+        job.stop()
+        job.has_ended = True
+        self._ended(job)
+        self._log.info(
+            "upload-finished",
+            "a folder that was handed in has come to its end",
+            inbox=source.name,
+            reason=outcome,
+            files=progress.files,
+            verified_files=progress.verified,
+            failed_files=result["failed_files"],
+            deleted=progress.deleted,
+        )
+
+    def _deletions_are_over(self, job: Job) -> bool:
+        """Whether no deletion of a file of it is under way. One that was cut off, in a folder that is away for good, is
+        left unknown in the end."""
+        if not self._queue.uploads.asides(job.upload.source.source_id):
+            return True
+        now = self._clock.monotonic()
+        job.ending_since = now if job.ending_since is None else job.ending_since
+        if now - job.ending_since < GONE_SECONDS:
+            return False
+        for one in self._queue.deletions.asides():
+            if one.source_id == job.upload.source.source_id:
+                self._queue.deletions.concluded(one, "gone", "its upload is over, and its folder cannot be looked at")
+        return True
+
+
+def phase_of(job: Job) -> str:
+    if job.intake is None or job.upload.stage == "cancelling":
+        return "cancelling"
+    if not job.intake.available:
+        return "waiting for the folder"
+    if job.intake.scans == 0:
+        return "looking"
+    return "uploading" if job.look is None and job.in_order_at is None else "checking"
+
+
+def _lost_with_the_folder(uploads: Uploads, source_id: int) -> Findings:
+    """What had come to no end when the folder went away, and what had vanished from it before."""
+    findings = Findings()
+    for found, why in (
+        (uploads.waiting(source_id, LISTED), lambda _: "the folder vanished before it was archived"),
+        (uploads.vanished(source_id, LISTED), VANISHED.__getitem__),
+    ):
+        count, named = found
+        for path, how_far in named:
+            findings.name(path, why(how_far))
+        findings.odd += count - len(named)
+    return findings

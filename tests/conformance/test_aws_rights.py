@@ -1,0 +1,428 @@
+"""What the roles of etc/aws/archive.yaml may do, and a thief of their credentials with them, as IAM evaluates it.
+
+Each case is a request with the condition keys that Amazon documents for it. Then every clause that denies something is
+taken out of the template, one at a time, and some case has to notice.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests import aws_template
+from tests.conftest import skip_unless_available
+from tests.servers.iam import Answer, Asked, simulate
+
+ROLES = {
+    name: f"arn:aws:iam::{aws_template.ACCOUNT}:role/{name}" for name in ("ct1", "mr2", "desk", "care", "glass", "it")
+}
+BUCKET = "arn:aws:s3:::hospital"
+KEY = f"arn:aws:kms:eu-central-1:{aws_template.ACCOUNT}:key/made-here"
+TABLE = f"arn:aws:dynamodb:eu-central-1:{aws_template.ACCOUNT}:table/dicom-studies"
+STUDY = f"{BUCKET}/rad/studies/1.2.3"
+
+PLAIN: dict[str, Any] = {
+    "BucketName": "hospital",
+    "Prefix": "rad/",
+    "DaemonPrincipalArn": [ROLES["ct1"], ROLES["mr2"]],
+}
+GUARDED = {
+    **PLAIN,
+    "MaintenancePrincipalArn": [ROLES["care"]],
+    "BreakGlassPrincipalArn": [ROLES["glass"]],
+    "ObjectLockMode": "COMPLIANCE",
+}
+ENDPOINTS = {**GUARDED, "VpcEndpointIds": ["vpce-0a", "vpce-0b"]}
+ADDRESSES = {**GUARDED, "SourceIpRanges": ["192.0.2.0/24"]}
+BOTH = {**ENDPOINTS, "SourceIpRanges": ["192.0.2.0/24"]}
+
+POLICY_OF = {"ct1": "DaemonPolicy", "mr2": "DaemonPolicy", "desk": "FetchPolicy", "care": "MaintenancePolicy"}
+#: An administrator, and who breaks the glass, may do everything that nothing denies.
+EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+
+SSE = "s3:x-amz-server-side-encryption"
+SSE_KEY = "s3:x-amz-server-side-encryption-aws-kms-key-id"
+SSE_OWN = "s3:x-amz-server-side-encryption-customer-algorithm"
+CREATION = "s3:ObjectCreationOperation"
+IF_NONE_MATCH = {"s3:if-none-match": "*"}
+VIA_S3 = {"kms:ViaService": "s3.eu-central-1.amazonaws.com"}
+KMS = {SSE: "aws:kms", SSE_KEY: KEY}
+CREATED = {CREATION: "true", **IF_NONE_MATCH}
+OVERWRITTEN = {CREATION: "true"}
+THROUGH_A = {"aws:SourceVpce": "vpce-0a"}
+THROUGH_OTHER = {"aws:SourceVpce": "vpce-0c"}
+FROM_HOSPITAL = {"aws:SourceIp": "192.0.2.7"}
+FROM_ELSEWHERE = {"aws:SourceIp": "198.51.100.9"}
+LEADING = "dynamodb:LeadingKeys"
+
+
+@dataclass(frozen=True)
+class Case:
+    """``denied``: the Sid that has to say no, "Implicit" where nothing says yes, None where it is to be allowed."""
+
+    role: str
+    action: str
+    resource: str
+    context: Mapping[str, Any] = field(default_factory=dict)
+    denied: str | None = None
+    site: Mapping[str, Any] = field(default_factory=lambda: PLAIN)
+
+
+def daemon_work(role: str, site: Mapping[str, Any], place: Mapping[str, str]) -> Iterator[Case]:
+    """All that the daemon asks of S3, KMS and DynamoDB, with the headers that it sends."""
+    for action, resource, context in (
+        ("s3:ListBucket", BUCKET, {"s3:prefix": "rad/studies/1.2.3/"}),
+        ("s3:ListBucketMultipartUploads", BUCKET, {}),
+        ("s3:GetLifecycleConfiguration", BUCKET, {}),
+        ("s3:GetObject", f"{BUCKET}/rad/archive.json", {}),
+        ("s3:GetObject", f"{STUDY}/4/5/aa.dcm", {}),
+        ("s3:GetObjectVersion", f"{STUDY}/4/5/aa.dcm", {}),
+        ("s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**KMS, **CREATED}),
+        ("s3:PutObject", f"{STUDY}/4/5/aa.dcm", CREATED),  # encryption: {mode: store-default}
+        ("s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**KMS, CREATION: "false"}),  # CreateMultipartUpload
+        ("s3:PutObject", f"{STUDY}/4/5/aa.dcm", {CREATION: "false"}),  # UploadPart, which has no such headers
+        ("s3:AbortMultipartUpload", f"{STUDY}/4/5/aa.dcm", {}),
+        ("s3:ListMultipartUploadParts", f"{STUDY}/4/5/aa.dcm", {}),
+        ("s3:PutObject", f"{STUDY}/manifests/00000001.json", {**KMS, **CREATED}),
+        ("s3:PutObject", f"{BUCKET}/rad/audit/1/00000001.json", {**KMS, **CREATED}),
+        ("s3:PutObject", f"{BUCKET}/rad/probe/1/plain", {**KMS, **OVERWRITTEN}),
+        ("dynamodb:GetItem", TABLE, {}),
+        ("dynamodb:PutItem", TABLE, {LEADING: ["STUDY#1.2.3"]}),
+    ):
+        yield Case(role, action, resource, {**place, **context}, None, site)
+    for action in ("kms:GenerateDataKey", "kms:Decrypt"):
+        yield Case(role, action, KEY, VIA_S3, None, site)
+
+
+def fetch_work(site: Mapping[str, Any], place: Mapping[str, str]) -> Iterator[Case]:
+    for action, resource, context in (
+        ("s3:ListBucket", BUCKET, {"s3:prefix": "rad/studies/1.2.3/"}),
+        ("s3:GetObject", f"{STUDY}/4/5/aa.dcm", {}),
+        ("s3:GetObjectVersion", f"{STUDY}/4/5/aa.dcm", {}),
+        ("dynamodb:Query", f"{TABLE}/index/by-patient", {}),
+        ("dynamodb:BatchGetItem", TABLE, {}),
+    ):
+        yield Case("desk", action, resource, {**place, **context}, None, site)
+    yield Case("desk", "kms:Decrypt", KEY, VIA_S3, None, site)
+
+
+def maintenance_work(site: Mapping[str, Any], place: Mapping[str, str]) -> Iterator[Case]:
+    for action, resource, context in (
+        ("s3:ListBucketVersions", BUCKET, {"s3:prefix": "rad/studies/"}),
+        ("s3:GetObject", f"{STUDY}/4/5/aa.dcm", {}),
+        ("s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**KMS, **OVERWRITTEN}),  # a copy in place
+        ("s3:RestoreObject", f"{STUDY}/4/5/aa.dcm", {}),
+    ):
+        yield Case("care", action, resource, {**place, **context}, None, site)
+    for action in ("kms:GenerateDataKey", "kms:Decrypt"):
+        yield Case("care", action, KEY, VIA_S3, None, site)
+
+
+WORK = [
+    *daemon_work("ct1", PLAIN, {}),
+    *daemon_work("mr2", GUARDED, {}),
+    *daemon_work("ct1", ENDPOINTS, THROUGH_A),
+    *daemon_work("ct1", ADDRESSES, FROM_HOSPITAL),
+    *daemon_work("ct1", BOTH, THROUGH_A),
+    *daemon_work("mr2", BOTH, FROM_HOSPITAL),
+    *fetch_work(PLAIN, {}),
+    *fetch_work(BOTH, FROM_HOSPITAL),
+    *fetch_work(BOTH, THROUGH_A),
+    *maintenance_work(GUARDED, {}),
+    *maintenance_work(BOTH, FROM_ELSEWHERE),
+]
+
+#: The daemon's credentials, in the hands of somebody who has given the role every other right as well.
+DAEMON_DENIED = (
+    ("s3:DeleteObject", f"{STUDY}/4/5/aa.dcm"),
+    ("s3:DeleteObjectVersion", f"{STUDY}/4/5/aa.dcm"),
+    ("s3:BypassGovernanceRetention", f"{STUDY}/4/5/aa.dcm"),
+    ("s3:PutObjectRetention", f"{STUDY}/4/5/aa.dcm"),
+    ("s3:DeleteBucket", BUCKET),
+    ("s3:DeleteBucketPolicy", BUCKET),
+    ("s3:PutBucketPolicy", BUCKET),
+    ("s3:PutLifecycleConfiguration", BUCKET),
+    ("s3:PutBucketVersioning", BUCKET),
+    ("s3:PutBucketObjectLockConfiguration", BUCKET),
+    ("s3:PutEncryptionConfiguration", BUCKET),
+    ("s3:PutReplicationConfiguration", BUCKET),
+)
+DAEMON = [
+    *(
+        Case(role, action, resource, {}, "DaemonDeletesNothing")
+        for role in ("ct1", "mr2")
+        for action, resource in DAEMON_DENIED
+    ),
+    Case("ct1", "s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**KMS, **OVERWRITTEN}, "CreateOnly"),
+    Case("ct1", "s3:PutObject", f"{BUCKET}/rad/audit/1/00000001.json", {**KMS, **OVERWRITTEN}, "CreateOnly"),
+    Case("ct1", "s3:PutObject", f"{BUCKET}/rad/archive.json", {**KMS, **CREATED}, "Implicit"),
+    Case("ct1", "s3:PutObject", f"{BUCKET}/other/x", {**KMS, **CREATED}, "Implicit"),
+    Case("ct1", "s3:GetObject", f"{BUCKET}/other/x", {}, "Implicit"),
+    Case("ct1", "s3:ListBucket", BUCKET, {}, "Implicit"),
+    Case("ct1", "s3:ListBucket", BUCKET, {"s3:prefix": "other/"}, "Implicit"),
+    Case("ct1", "s3:ListBucket", BUCKET, {"s3:prefix": "ra"}, "Implicit"),
+    Case("ct1", "s3:PutObjectTagging", f"{STUDY}/4/5/aa.dcm", {}, "Implicit"),
+    Case("ct1", "kms:Decrypt", KEY, {}, "Implicit"),
+    Case("ct1", "kms:ScheduleKeyDeletion", KEY, {}, "Implicit"),
+    Case("ct1", "dynamodb:PutItem", TABLE, {LEADING: ["ARCHIVE"]}, "Implicit"),
+    Case("ct1", "dynamodb:PutItem", TABLE, {}, "Implicit"),
+    Case("ct1", "dynamodb:Query", f"{TABLE}/index/by-patient", {}, "Implicit"),
+    Case("ct1", "dynamodb:UpdateItem", TABLE, {}, "Implicit"),
+    Case("ct1", "dynamodb:DeleteItem", TABLE, {}, "DeleteNothing"),
+    Case("ct1", "dynamodb:DeleteTable", TABLE, {}, "DeleteNothing"),
+    Case("ct1", "dynamodb:BatchWriteItem", TABLE, {}, "DeleteNothing"),
+    Case("ct1", "dynamodb:PartiQLDelete", TABLE, {}, "DeleteNothing"),
+    Case("ct1", "s3:DeleteObject", f"{STUDY}/4/5/aa.dcm", {}, "DeleteNothing"),
+    Case("ct1", "s3:DeleteBucket", BUCKET, {}, "DeleteNothing"),
+]
+READER = [
+    Case("desk", action, resource, context, "Implicit", GUARDED)
+    for action, resource, context in (
+        ("s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**KMS, **CREATED}),
+        ("s3:DeleteObject", f"{STUDY}/4/5/aa.dcm", {}),
+        ("s3:RestoreObject", f"{STUDY}/4/5/aa.dcm", {}),
+        ("s3:GetObject", f"{BUCKET}/other/x", {}),
+        ("s3:ListBucket", BUCKET, {}),
+        ("s3:ListBucketVersions", BUCKET, {"s3:prefix": "rad/"}),
+        ("kms:GenerateDataKey", KEY, VIA_S3),
+        ("kms:Decrypt", KEY, {}),
+        ("dynamodb:Scan", TABLE, {}),
+        ("dynamodb:PutItem", TABLE, {LEADING: ["STUDY#1.2.3"]}),
+        ("dynamodb:DeleteItem", TABLE, {}),
+    )
+]
+MAINTENANCE = [
+    *(Case("care", action, resource, {}, "MaintenanceDeletesNothing", GUARDED) for action, resource in DAEMON_DENIED),
+    Case("care", "s3:DeleteObjectVersion", f"{STUDY}/4/5/aa.dcm", {}, "DeleteNothing", PLAIN),
+    Case("care", "s3:DeleteBucket", BUCKET, {}, "DeleteNothing", PLAIN),
+    Case("care", "s3:PutObject", f"{BUCKET}/rad/audit/1/00000001.json", {**KMS, **OVERWRITTEN}, "Implicit", GUARDED),
+    Case("care", "s3:PutObject", f"{STUDY}/4/5/aa.dcm", {SSE: "AES256", **OVERWRITTEN}, "NoOtherEncryption", GUARDED),
+    Case("care", "s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**KMS, **OVERWRITTEN}, "CreateOnly", PLAIN),
+    Case("care", "s3:ListBucketVersions", BUCKET, {}, "Implicit", GUARDED),
+    Case("care", "kms:Decrypt", KEY, {}, "Implicit", GUARDED),
+    Case("care", "dynamodb:GetItem", TABLE, {}, "Implicit", GUARDED),
+]
+ENCRYPTION = [
+    Case("ct1", "s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**CREATED, SSE: "AES256"}, "NoOtherEncryption"),
+    Case(
+        "ct1",
+        "s3:PutObject",
+        f"{STUDY}/4/5/aa.dcm",
+        {**CREATED, SSE: "aws:kms:dsse", SSE_KEY: KEY},
+        "NoOtherEncryption",
+    ),
+    Case(
+        "ct1", "s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**CREATED, SSE: "aws:kms", SSE_KEY: KEY + "-not"}, "NoOtherKey"
+    ),
+    Case(
+        "ct1", "s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**CREATED, SSE: "aws:kms", SSE_KEY: "alias/dicom"}, "NoOtherKey"
+    ),
+    Case("ct1", "s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**CREATED, SSE: "aws:kms"}, "NoUnnamedKey"),
+    Case("ct1", "s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**CREATED, SSE_OWN: "AES256"}, "NoKeyOfTheWriter"),
+    Case("it", "s3:PutObject", f"{BUCKET}/other/x", {**CREATED, SSE: "AES256"}, "NoOtherEncryption"),
+]
+TRANSPORT = [
+    Case("desk", "s3:GetObject", f"{STUDY}/4/5/aa.dcm", {"aws:SecureTransport": "false"}, "DicomwatchdTlsOnly"),
+    Case("it", "s3:PutBucketPolicy", BUCKET, {"aws:SecureTransport": "false"}, "DicomwatchdTlsOnly"),
+]
+#: What ends versions of objects, or the key.
+ENDINGS = (
+    ("s3:DeleteObjectVersion", f"{STUDY}/4/5/aa.dcm"),
+    ("s3:BypassGovernanceRetention", f"{STUDY}/4/5/aa.dcm"),
+    ("s3:DeleteBucket", BUCKET),
+    ("s3:PutLifecycleConfiguration", BUCKET),
+    ("s3:PutBucketVersioning", BUCKET),
+    ("s3:PutBucketObjectLockConfiguration", BUCKET),
+)
+ADMINISTRATOR = [
+    *(Case("it", action, resource, {}, None, PLAIN) for action, resource in ENDINGS),
+    *(Case("it", action, resource, {}, "OnlyBreakGlassEndsVersions", GUARDED) for action, resource in ENDINGS),
+    *(Case("glass", action, resource, {}, None, BOTH) for action, resource in ENDINGS),
+    *(Case("it", f"kms:{a}", KEY, {}, None, PLAIN) for a in ("ScheduleKeyDeletion", "DisableKey")),
+    *(
+        Case("it", f"kms:{a}", KEY, {}, "OnlyBreakGlassEndsTheKey", GUARDED)
+        for a in ("ScheduleKeyDeletion", "DisableKey")
+    ),
+    *(Case("glass", f"kms:{a}", KEY, {}, None, GUARDED) for a in ("ScheduleKeyDeletion", "DisableKey")),
+    # What the bucket's administration needs is never refused: a wrong list can be mended, from anywhere.
+    *(
+        Case("it", action, BUCKET, FROM_ELSEWHERE, None, BOTH)
+        for action in (
+            "s3:PutBucketPolicy",
+            "s3:DeleteBucketPolicy",
+            "s3:GetBucketPolicy",
+            "s3:PutEncryptionConfiguration",
+        )
+    ),
+    Case("it", "kms:PutKeyPolicy", KEY, FROM_ELSEWHERE, None, BOTH),
+    Case("it", "s3:DeleteObject", f"{STUDY}/4/5/aa.dcm", {}, None, PLAIN),
+]
+ELSEWHERE = [
+    *(
+        Case(role, "s3:GetObject", f"{STUDY}/4/5/aa.dcm", place, "NotFromElsewhere", site)
+        for role in ("ct1", "desk", "it")
+        for site, place in (
+            (ENDPOINTS, THROUGH_OTHER),
+            (ENDPOINTS, FROM_HOSPITAL),
+            (ADDRESSES, FROM_ELSEWHERE),
+            (ADDRESSES, THROUGH_A),
+            (BOTH, THROUGH_OTHER),
+            (BOTH, FROM_ELSEWHERE),
+        )
+    ),
+    *(
+        Case("desk", action, f"{BUCKET}{path}", {**FROM_ELSEWHERE, **context}, "NotFromElsewhere", BOTH)
+        for action, path, context in (
+            ("s3:GetObjectVersion", "/rad/x", {}),
+            ("s3:ListBucket", "", {"s3:prefix": "rad/"}),
+        )
+    ),
+    *(
+        Case("it", action, f"{BUCKET}{path}", FROM_ELSEWHERE, "NotFromElsewhere", BOTH)
+        for action, path in (
+            ("s3:PutObjectTagging", "/rad/x"),
+            ("s3:DeleteObject", "/rad/x"),
+            ("s3:RestoreObject", "/rad/x"),
+            ("s3:AbortMultipartUpload", "/rad/x"),
+            ("s3:ListMultipartUploadParts", "/rad/x"),
+            ("s3:ListBucketVersions", ""),
+            ("s3:ListBucketMultipartUploads", ""),
+        )
+    ),
+    Case("it", "s3:GetObject", f"{STUDY}/a", {**FROM_ELSEWHERE, "aws:ViaAWSService": "true"}, None, BOTH),
+    Case("it", "s3:GetObject", f"{STUDY}/a", {**FROM_ELSEWHERE, "aws:PrincipalIsAWSService": "true"}, None, BOTH),
+    Case("glass", "s3:GetObject", f"{STUDY}/a", FROM_ELSEWHERE, None, BOTH),
+    *(
+        Case(role, "dynamodb:GetItem", TABLE, place, "NoRecordsFromElsewhere", site)
+        for role in ("ct1", "desk")
+        for site, place in ((ENDPOINTS, THROUGH_OTHER), (ADDRESSES, FROM_ELSEWHERE), (BOTH, FROM_ELSEWHERE))
+    ),
+    Case("desk", "dynamodb:Query", f"{TABLE}/index/by-patient", FROM_ELSEWHERE, "NoRecordsFromElsewhere", BOTH),
+]
+ALL = {
+    "the roles' own work": WORK,
+    "the daemon's credentials": DAEMON,
+    "a reader's": READER,
+    "maintenance's": MAINTENANCE,
+    "other encryption": ENCRYPTION,
+    "without TLS": TRANSPORT,
+    "an administrator's": ADMINISTRATOR,
+    "from elsewhere": ELSEWHERE,
+}
+
+
+def asked(case: Case, resources: Mapping[str, Any]) -> Asked:
+    policy = resources[POLICY_OF[case.role]]["PolicyDocument"] if case.role in POLICY_OF else EVERYTHING
+    # Whatever else somebody gives the role: a denial has to come from a statement, not from the want of a permission.
+    if case.denied not in (None, "Implicit"):
+        policy = {**policy, "Statement": [*policy["Statement"], *EVERYTHING["Statement"]]}
+    service = case.action.partition(":")[0]
+    resource_policy = {"s3": "BucketPolicy", "kms": "Key"}.get(service)
+    document = None
+    if resource_policy:
+        properties = resources[resource_policy]
+        document = properties["KeyPolicy" if service == "kms" else "PolicyDocument"]
+    context = {
+        "aws:SecureTransport": "true",
+        "aws:ViaAWSService": "false",
+        "aws:PrincipalIsAWSService": "false",
+        **case.context,
+    }
+    return Asked(ROLES[case.role], case.action, case.resource, context, policy, document, aws_template.ACCOUNT)
+
+
+def wrong(case: Case, answer: Answer) -> bool:
+    if case.denied is None:
+        return not answer.allowed
+    return answer.allowed or case.denied not in answer.by
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _simulator() -> None:
+    skip_unless_available("iam")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_each_role_may_and_may_not(name: str) -> None:
+    cases = ALL[name]
+    answers = simulate(asked(case, aws_template.built(**case.site)) for case in cases)
+    assert not [(c, a) for c, a in zip(cases, answers, strict=True) if wrong(c, a)]
+
+
+# --- every clause is missed when it is taken out
+
+
+def clauses(resources: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
+    """Policy, Sid, and what goes: the statement, one action of a denial, or one key of its condition."""
+    for policy, document in documents(resources):
+        for statement in document["Statement"]:
+            where = policy, statement["Sid"]
+            if statement["Effect"] == "Deny":
+                yield *where, "statement", None
+                actions = statement["Action"]
+                for action in actions if isinstance(actions, list) else []:
+                    yield *where, "action", action
+            for operator, keys in statement.get("Condition", {}).items():
+                for key in keys:
+                    yield *where, "condition", (operator, key)
+
+
+def documents(resources: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for policy in ("BucketPolicy", "DaemonPolicy", "FetchPolicy", "MaintenancePolicy"):
+        yield policy, resources[policy]["PolicyDocument"]
+    yield "Key", resources["Key"]["KeyPolicy"]
+
+
+def without(resources: Mapping[str, Any], policy: str, sid: str, kind: str, what: Any) -> dict[str, Any]:
+    changed = copy.deepcopy(dict(resources))
+    document = dict(documents(changed))[policy]
+    (statement,) = [s for s in document["Statement"] if s["Sid"] == sid]
+    if kind == "statement":
+        document["Statement"].remove(statement)
+    elif kind == "action":
+        statement["Action"].remove(what)
+    else:
+        operator, key = what
+        del statement["Condition"][operator][key]
+        statement["Condition"] = {name: keys for name, keys in statement["Condition"].items() if keys}
+    return changed
+
+
+def could_notice(case: Case, policy: str, statement: Mapping[str, Any], kind: str) -> bool:
+    """Without a condition a denial says no to more, and a permission yes; without the rest a denial says no to less."""
+    service = case.action.partition(":")[0]
+    if (policy == "BucketPolicy" and service != "s3") or (policy == "Key" and service != "kms"):
+        return False
+    if policy not in ("BucketPolicy", "Key") and POLICY_OF.get(case.role) != policy:
+        return False
+    actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+    if not any(fnmatch.fnmatchcase(case.action, action) for action in actions):
+        return False
+    if kind == "condition":
+        return case.denied is None if statement["Effect"] == "Deny" else case.denied == "Implicit"
+    return bool(case.denied == statement["Sid"])
+
+
+def test_each_clause_that_denies_is_missed() -> None:
+    whole = aws_template.built(**BOTH)
+    statements = {(p, s["Sid"]): s for p, document in documents(whole) for s in document["Statement"]}
+    sites = {id(site): aws_template.built(**site) for site in (PLAIN, GUARDED, ENDPOINTS, ADDRESSES, BOTH)}
+    has = {site: set(clauses(resources)) for site, resources in sites.items()}
+    questions: list[Asked] = []
+    about: list[tuple[tuple[str, str, str, Any], Case]] = []
+    for clause in clauses(whole):
+        policy, sid, kind, _ = clause
+        changed = {site: without(r, *clause) for site, r in sites.items() if clause in has[site]}
+        for case in itertools.chain(*ALL.values()):
+            if id(case.site) in changed and could_notice(case, policy, statements[policy, sid], kind):
+                questions.append(asked(case, changed[id(case.site)]))
+                about.append((clause, case))
+    answers = simulate(questions)
+    noticed = {clause for (clause, case), answer in zip(about, answers, strict=True) if wrong(case, answer)}
+    assert [clause for clause in clauses(whole) if clause not in noticed] == []

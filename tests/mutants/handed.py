@@ -1,0 +1,249 @@
+"""Mutants of the rights of whoever hands a folder in, and of the descriptors: rows of `mutations.Mutation`."""
+
+from __future__ import annotations
+
+RIGHTS = ("tests/unit/test_rights.py",)
+HANDED = "tests/unit/test_handed_rights.py"
+FUZZ = ("tests/fuzz/test_fuzz_descriptors.py",)
+
+HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    *(
+        (f"rights: {name}", "rights.py", old, new, RIGHTS)
+        for name, old, new in (
+            ("the owner's bits", "            allowed = found.st_mode >> 6", "            allowed = found.st_mode"),
+            ("further groups", "        mine = {self.gid, *self.groups}", "        mine = {self.gid}"),
+            ("the process's own group", "        mine = {self.gid, *self.groups}", "        mine = {*self.groups}"),
+            (
+                "all that is wanted",
+                "        return allowed & wanted == wanted\n\n",
+                "        return bool(allowed & wanted)\n\n",
+            ),
+            (
+                "the mask on a user",
+                "            return allowed & mask & wanted == wanted",
+                "            return allowed & wanted == wanted",
+            ),
+            ("the mask on a group", "any(allowed & mask & wanted == wanted for", "any(allowed & wanted == wanted for"),
+            (
+                "a group that is named bars",
+                "    if of_groups:",
+                "    if any(allowed & mask & wanted == wanted for allowed in of_groups):",
+            ),
+            (
+                "an ACL of an unknown form",
+                '        raise OSError(errno.EACCES, "an ACL of an unknown form")',
+                "        return None",
+            ),
+            (
+                "an ACL that cannot be read",
+                "            return None\n        raise\n",
+                "            return None\n        return None\n",
+            ),
+            (
+                "write access to the folder",
+                "        if not self._may(directory_fd, directory, WRITE | ENTER):",
+                "        if False:",
+            ),
+            ("entering, to remove", "directory, WRITE | ENTER)", "directory, WRITE)"),
+            ("sticky folders", "        return not is_sticky or ", "        return True or "),
+            ("the file's owner in a sticky one", "(0, found.st_uid, directory.st_uid)", "(0, directory.st_uid)"),
+            ("the folder's owner in a sticky one", "(0, found.st_uid, directory.st_uid)", "(0, found.st_uid)"),
+            (
+                "listing",
+                "        if not self.may(directory_fd, READ | ENTER):",
+                "        if not self.may(directory_fd, ENTER):",
+            ),
+            (
+                "entering",
+                "        if not self.may(directory_fd, READ | ENTER):",
+                "        if not self.may(directory_fd, READ):",
+            ),
+        )
+    ),
+    *(
+        (f"handed in: {name}", file, old, new, (f"{HANDED}::{test}",))
+        for name, file, old, new, test in (
+            (
+                "the folder itself",
+                "uploads/reception.py",
+                "        if not asker.may(fd, READ | ENTER):",
+                "        if False:",
+                "test_a_folder_of_another_user_is_refused",
+            ),
+            (
+                "opened for listing",
+                "uploads/reception.py",
+                " and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH",
+                "",
+                "test_what_is_no_folder_that_is_open_for_listing",
+            ),
+            (
+                "a folder",
+                "uploads/reception.py",
+                "    return stat.S_ISDIR(os.fstat(fd).st_mode) and not",
+                "    return not",
+                "test_what_is_no_folder_that_is_open_for_listing",
+            ),
+            (
+                "a folder that was removed",
+                "uploads/reception.py",
+                "os.fstat(again).st_nlink == 0 or not",
+                "not",
+                "test_what_is_no_folder_that_is_open_for_listing",
+            ),
+            (
+                "folders below",
+                "intake/scan.py",
+                "directory(root_fd, parent, judge) as fd:",
+                "directory(root_fd, parent) as fd:",
+                "test_a_folder_below_that_may_not_be_listed",
+            ),
+            (
+                "what the last look names",
+                "intake/lastlook.py",
+                "directory(root_fd, parent, self._judge) as fd",
+                "directory(root_fd, parent) as fd",
+                "test_a_folder_below_that_may_not_be_listed",
+            ),
+            (
+                "files",
+                "intake/take.py",
+                "            if asker is not None and not asker.may(fd, READ):",
+                "            if False:",
+                "test_files_that_may_not_be_read",
+            ),
+            (
+                "folders on the way to a file",
+                "pipeline/local.py",
+                "open_directory(root_fd, file.dir, source.judge)",
+                "open_directory(root_fd, file.dir)",
+                "test_a_folder_that_is_closed_to_its_asker_meanwhile",
+            ),
+            (
+                "deleting, before it is on record",
+                "pipeline/purge.py",
+                "    outcome.not_theirs.extend(_without_right(files, run, source, inboxes))\n",
+                "",
+                "test_files_that_may_not_be_deleted_stay",
+            ),
+            (
+                "deleting",
+                "pipeline/proof.py",
+                "                if source.asker is not None and not source.asker.may_remove(",
+                "                if source.asker is None and not source.asker.may_remove(",
+                "test_a_right_that_is_taken_away_after_it_was_put_on_record",
+            ),
+            (
+                "emptied folders",
+                "pipeline/purge.py",
+                "                if asker is not None and not asker.may_remove(fd, os.stat(",
+                "                if asker is None and not asker.may_remove(fd, os.stat(",
+                "test_an_emptied_folder_stays_where_its_asker_may_not_remove_it",
+            ),
+            (
+                "who asked is on record",
+                "pipeline/purge.py",
+                "proof.for_audit() | _asked_by(source(file))",
+                "proof.for_audit()",
+                "test_who_asked_is_in_the_audit_chain",
+            ),
+            (
+                "another user's upload",
+                "uploads/desk.py",
+                "    if running.asker is not None and asker.uid not in (0, running.asker.uid):",
+                "    if False:",
+                "test_the_folder_of_another_users_upload",
+            ),
+            (
+                "so many in all",
+                "uploads/desk.py",
+                "        if len(jobs) >= reception.MOST_UPLOADS or ",
+                "        if ",
+                "test_so_many_uploads_of_one_user_and_in_all",
+            ),
+            (
+                "so many of one user",
+                "uploads/desk.py",
+                " or (asker.uid != 0 and own >= reception.MOST_OF_ONE):",
+                ":",
+                "test_so_many_uploads_of_one_user_and_in_all",
+            ),
+            (
+                "what the service manager kept is compared",
+                "uploads/handed.py",
+                "                fd = _if_same(_opened_again(kept), root)",
+                "                fd = _opened_again(kept)",
+                "test_what_the_service_manager_kept_is_compared_with_what_is_on_record",
+            ),
+            (
+                "a descriptor is closed in the end",
+                "uploads/desk.py",
+                "        self._handed.let_go(source.name)\n        self._source_ended",
+                "        self._source_ended",
+                "test_no_descriptor_stays_open",
+            ),
+            (
+                "what lies aside is looked for by descriptor",
+                "pipeline/recover.py",
+                "sources.get(one.source_id, one.source)",
+                "one.source",
+                "test_what_a_crash_left_aside_comes_back",
+            ),
+        )
+    ),
+    *(
+        (f"handed in over a restart: {name}", file, old, new, (f"tests/unit/test_uploads.py::{test}",))
+        for name, file, old, new, test in (
+            (
+                "another folder under its path",
+                "uploads/handed.py",
+                "    if not same:",
+                "    if False:",
+                "test_a_folder_that_vanished_ends_its_upload",
+            ),
+            (
+                "another folder of the same inode",
+                "queue/rows.py",
+                "        if self.birth and other.birth and self.birth != other.birth:",
+                "        if False:",
+                "test_a_folder_that_is_made_anew_and_given_the_same_inode_is_another_one",
+            ),
+            (
+                "a folder that was removed",
+                "uploads/handed.py",
+                "    if os.fstat(again).st_nlink == 0:",
+                "    if False:",
+                "test_a_folder_that_vanished_ends_its_upload",
+            ),
+            (
+                "a path is not enough",
+                "uploads/handed.py",
+                "        if root is None:",
+                "        if False:",
+                "test_an_upload_of_an_older_state_is_broken_off",
+            ),
+            (
+                "nobody knows who asked",
+                "uploads/desk.py",
+                "(upload.asker is None or upload.root is None)",
+                "upload.root is None",
+                "test_an_upload_of_an_older_state_is_broken_off",
+            ),
+            (
+                "it was moved",
+                "intake/lastlook.py",
+                '            findings.name(b"", MOVED, news=True)\n            return\n',
+                "            pass\n",
+                "test_a_folder_that_is_moved_while_it_is_archived_is_still_the_one",
+            ),
+        )
+    ),
+    *(
+        (f"descriptors: {name}", "control_peer.py", old, new, FUZZ)
+        for name, old, new in (
+            ("exactly one", "        if self._too_many or len(self._fds) != 1:", "        if not self._fds:"),
+            ("none beyond that", "bool(flags & socket.MSG_CTRUNC)", "False"),
+            ("closed when a request is over", "        for fd in fds:\n            os.close(fd)", "        pass"),
+        )
+    ),
+)

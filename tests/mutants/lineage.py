@@ -1,0 +1,207 @@
+"""Mutants of what keeps a writer of objects from hiding images: rows of `mutations.Mutation`."""
+
+from __future__ import annotations
+
+READ = ("tests/unit/test_forged_manifests.py",)
+ARCHIVING = ("tests/unit/test_forged_while_archiving.py",)
+DAMAGED = ("tests/unit/test_damaged_manifest.py",)
+LINEAGE_FILE = "archive/lineage.py"
+REVISION = "pipeline/revision.py"
+
+LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    *(
+        (f"lineage: {name}", LINEAGE_FILE, old, new, READ)
+        for name, old, new in (
+            (
+                "the hash of the one below",
+                "        if not self._accounts_for_damage(manifest):",
+                "        if False:",
+            ),
+            (
+                "contents of the one below",
+                "    if any(item.content not in sizes for item in parent.instances):",
+                "    if False:",
+            ),
+            (
+                "sizes of the one below",
+                "    if any(sizes[item.content] != item.size_bytes for item in parent.instances):",
+                "    if False:",
+            ),
+            (
+                "attributes of the one below",
+                "    if not _keeps(manifest.attributes, parent.attributes) or",
+                "    if",
+            ),
+            ("plausible numbers", "manifest.revision) > PLAUSIBLE_GAP:", "manifest.revision) > 10**8:"),
+            (
+                "the current one lists everything",
+                "            if len(manifest.instances) == len(self._places):",
+                "            if True:",
+            ),
+            (
+                "what does not count is told",
+                "            elif (reason or other.revision > current.revision) and",
+                "            elif other.revision > current.revision and False and",
+            ),
+            (
+                "a fork above is told",
+                "(reason or other.revision > current.revision)",
+                "reason",
+            ),
+            (
+                "what others list is taken along",
+                "            item = chosen.setdefault(content, next",
+                "            item = chosen.get(content, next",
+            ),
+            (
+                "a disputed record vouches for nothing",
+                "    if record is None or DISPUTED in record.flags or record",
+                "    if record is None or record",
+            ),
+        )
+    ),
+    *(
+        (f"lineage: {name}", LINEAGE_FILE, old, new, ARCHIVING)
+        for name, old, new in (
+            (
+                "what is named is looked at without the catalogue's word",
+                "and other.key not in named:",
+                "and other.key not in named or True:",
+            ),
+            (
+                "what the catalogue names by another hash",
+                "    return found if found.sha256 == record.manifest_sha256 else None",
+                "    return found",
+            ),
+            ("so many of one study", "                number > LIMIT_REVISIONS\n", "                False\n"),
+            ("so large a manifest", "or found.size_bytes > LIMIT_EACH_BYTES", "or False"),
+            ("so many bytes of one study", "or left_bytes < 0", "or False"),
+            ("damage below", "        if any(one.code in (BAD, NEWER) for one in self._refused):", "        if False:"),
+            (
+                "damage that has healed",
+                "        return {one.key for one in below} <=",
+                "        return False and set() <=",
+            ),
+            ("the lowest free number", "        while number in self.listed.revisions:\n            number += 1\n", ""),
+        )
+    ),
+    (
+        "lineage: one that the store refuses to give",
+        LINEAGE_FILE,
+        "        if error.code not in (BAD, NEWER) and not lenient:",
+        "        if False:",
+        DAMAGED,
+    ),
+    (
+        "lineage: one that is listed and not there",
+        LINEAGE_FILE,
+        '        if error.code == "no-such-object":\n'
+        "            raise _lost() from error\n        if error.code not in",
+        "        if error.code not in",
+        DAMAGED,
+    ),
+    *(
+        (f"lineage: {name}", file, old, new, ARCHIVING)
+        for name, file, old, new in (
+            ("keys of the future", REVISION, "if not _is_of_the_future(key, found)", "if True"),
+            (
+                "what is disregarded is named",
+                REVISION,
+                "damaged_keys=(*added.damaged_keys, *aside))",
+                "damaged_keys=added.damaged_keys)",
+            ),
+            (
+                "the union",
+                REVISION,
+                "    base = mended(found, current, archive.store, shipment.run)\n",
+                "    base = current\n",
+            ),
+            ("the bytes decide on a place", "archive/union.py", "    _settle(items, doubtful, store, map)\n", ""),
+            (
+                "spans that do not fit",
+                "archive/union.py",
+                "        if len(taken) < len(members):",
+                "        if not (taken := members):",
+            ),
+            (
+                "spans: the bytes decide",
+                "archive/union.py",
+                "_disjoint(sorted(members, key=lambda item: item not in held))",
+                "_disjoint(sorted(members, key=lambda item: item in held))",
+            ),
+            (
+                "other places are tried",
+                "fetch/fetcher.py",
+                "        places = (item, *run.elsewhere.get(item.content, ()))\n",
+                "        places = (item,)\n",
+            ),
+            (
+                "the number of the catalogue's own",
+                REVISION,
+                "    record = _recorded(study, context) if len(listed.revisions) > 1 else None\n",
+                "    record = None\n",
+            ),
+        )
+    ),
+    (
+        "lineage: a newer program's in place of the catalogue's",
+        REVISION,
+        "            if one.code == NEWER:",
+        "            if False:",
+        DAMAGED,
+    ),
+    (
+        "lineage: another archive's in place of the catalogue's",
+        REVISION,
+        "            if one.code == lineage.FOREIGN:",
+        "            if False:",
+        DAMAGED,
+    ),
+    *(
+        (f"verify: {name}", file, old, new, READ)
+        for name, file, old, new in (
+            (
+                "objects of no manifest",
+                "archive/verification.py",
+                "        yield seen\n\n\ndef _is_a_copy",
+                "        _ = seen\n        yield from ()\n\n\ndef _is_a_copy",
+            ),
+            (
+                "copies are none",
+                "archive/verification.py",
+                "        if named is not None and named[1:] in contents:",
+                "        if False:",
+            ),
+            (
+                "a bundle of copies",
+                "archive/verification.py",
+                "    return all((one.series_uid, one.sop_instance_uid, one.digest.sha256) in contents for",
+                "    return all(True for",
+            ),
+            (
+                "their age",
+                "cli/verify.py",
+                "if one.modified_at is None or one.modified_at < since]",
+                "]",
+            ),
+            (
+                "a study on its way",
+                "cli/verify.py",
+                "    return [] if old and is_on_its_way() else old",
+                "    return old",
+            ),
+            (
+                "a study that is archived",
+                "cli/verify.py",
+                '    return found.get("state") != StudyState.ARCHIVED',
+                "    return True",
+            ),
+            (
+                "the exit code",
+                "cli/verify.py",
+                "found.holds and not amiss and not stray else exits.NO",
+                "found.holds and not amiss else exits.NO",
+            ),
+        )
+    ),
+)

@@ -1,0 +1,275 @@
+"""What stands in an inbox may cost only so much: each attack is held in quarantine with a reason, whole files beside it
+are archived, and what is unusual and whole is taken."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd.errors import Unarchivable
+from dicomwatchd.intake import header as header_module
+from dicomwatchd.intake import reading
+from dicomwatchd.intake.header import elements_allowed, inflated_allowed
+from dicomwatchd.intake.sizes import HOLES_FROM_BYTES, PIECES_LIMIT, Sizes
+from tests.pieces import Pieces
+from tests.synthetic import Maker
+from tests.unit.dicomfiles import DEFLATED, INSTANCE, SEQUENCE_END, data_set, element, encode, header, item, read
+
+MIB = 1024**2
+PIXELS = element(0x7FE00010, b"OW", bytes(128))
+EMPTY = element(0x00291010, b"LO", b"")
+
+
+def tiny_elements(count: int) -> bytes:
+    return encode(data_set(PixelData=None)) + EMPTY * count + PIXELS
+
+
+def deflated(*rest: bytes, bulk: bytes = b"", times: int = 0) -> bytes:
+    """A slice whose deflated data set goes on with these explicit bytes, the last of them after so much bulk."""
+    content = encode(data_set(PixelData=None), DEFLATED)
+    start = content.index(DEFLATED.encode()) + len(DEFLATED)
+    deflate = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    body = [deflate.compress(zlib.decompress(content[start:], -zlib.MAX_WBITS))]
+    body += [deflate.compress(piece) for piece in rest[:-1]]
+    body.append(deflate.flush(zlib.Z_FULL_FLUSH))
+    again = deflate.compress(bulk) + deflate.flush(zlib.Z_FULL_FLUSH)  # refers to nothing before it
+    return b"".join((content[:start], *body, again * times, deflate.compress(rest[-1]), deflate.flush()))
+
+
+def refusal(content: bytes) -> Unarchivable:
+    with pytest.raises(Unarchivable) as caught:
+        read(content)
+    return caught.value
+
+
+# --- elements
+
+
+def test_a_small_deflated_file_of_millions_of_elements() -> None:
+    """Before: 94 KB took 7 s, a thousand of them held an inbox for two hours."""
+    content = deflated(PIXELS, bulk=EMPTY * 131_072, times=61)
+    assert len(content) < 120_000
+    began = time.thread_time()
+    refused = refusal(content)
+    assert refused.code == "too-many-elements"
+    assert "more data elements than a file of its size" in refused.message
+    assert time.thread_time() - began < 2
+
+
+def test_a_large_file_of_nothing_but_elements() -> None:
+    """Before: 160 MB took 28 s. Here a tenth of it."""
+    content = tiny_elements(2_000_000)
+    assert refusal(content).code == "too-many-elements"
+
+
+def test_elements_in_nested_items_count() -> None:
+    one = item(EMPTY * 10, undefined=True)
+    start = struct.pack("<HH2sHL", 0x0029, 0x1020, b"SQ", 0, 0xFFFFFFFF)
+    base = encode(data_set(PixelData=None))
+    assert header(base + start + one * 10_000 + SEQUENCE_END + PIXELS).instance.study_uid
+    assert refusal(deflated(start, SEQUENCE_END + PIXELS, bulk=one * 3000, times=20)).code == "too-many-elements"
+
+
+def test_a_real_image_with_two_megabytes_of_tiny_elements_is_taken() -> None:
+    assert header(tiny_elements(2 * MIB // 8)).instance.sop_instance_uid == INSTANCE
+
+
+@pytest.mark.parametrize(
+    ("what", "elements", "size_bytes", "is_deflated"),
+    [
+        ("an enhanced image of 30,000 frames with 35 elements each, of 64 x 64", 1_050_000, 245_000_000, False),
+        ("a sparse whole slide of 350,000 tiles with 18 elements each, of 5 KB", 6_300_000, 1_750_000_000, False),
+        ("a report of a million elements of 16 bytes", 1_000_000, 16_000_000, False),
+        ("a segmentation of 20,000 frames with 40 elements each, deflated 20 : 1", 800_000, 2_600_000, True),
+    ],
+)
+def test_real_objects_stay_below(what: str, elements: int, size_bytes: int, is_deflated: bool) -> None:
+    assert elements < elements_allowed(size_bytes, is_deflated=is_deflated), what
+
+
+def test_nobody_is_allowed_more_than_the_most() -> None:
+    assert elements_allowed(1 << 50, is_deflated=False) == header_module.ELEMENTS_LIMIT
+    assert elements_allowed(1 << 50, is_deflated=True) == header_module.ELEMENTS_LIMIT
+
+
+# --- inflation
+
+
+def test_a_bomb_of_zeros() -> None:
+    value = struct.pack("<HH2sHL", 0x0029, 0x1010, b"OB", 0, 400 * MIB)
+    content = deflated(value, PIXELS, bulk=bytes(MIB), times=400)
+    assert len(content) < 450_000
+    began = time.thread_time()
+    refused = refusal(content)
+    assert refused.code == "inflated-too-large"
+    assert time.thread_time() - began < 2
+
+
+def test_an_empty_mask_that_deflates_a_thousandfold_is_taken() -> None:
+    content = deflated(element(0x7FE00010, b"OW", bytes(60 * MIB)))
+    assert 60 * MIB / len(content) > 900
+    assert header(content).instance.transfer_syntax_uid == DEFLATED
+
+
+def test_what_is_inflated_follows_from_what_is_there() -> None:
+    assert inflated_allowed(1_600_000) > 524_000_000, "a label map of 1,000 slices, deflated 330 : 1"
+    assert inflated_allowed(1 << 40) == reading.INFLATED_LIMIT_BYTES
+
+
+# --- size on the disk
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Iterator[Pieces]:
+    pieces = Pieces(tmp_path, settle_seconds=0.0)
+    yield pieces
+    pieces.close()
+
+
+def held(pieces: Pieces) -> dict[str, tuple[str, str]]:
+    return {Path(one["path"]).name: (one["code"], one["reason"]) for one in pieces.queue.reports.quarantine(100)}
+
+
+def image(pixel_bytes: int) -> bytes:
+    """All of a large image but its pixels."""
+    rows = pixel_bytes // 2048
+    start = encode(data_set(PixelData=None, Rows=1024, Columns=rows, BitsAllocated=16, NumberOfFrames="1"))
+    return start + struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, 1024 * rows * 2)
+
+
+def sparse_image(path: Path, pixel_bytes: int, stored: int = 0) -> None:
+    head = image(pixel_bytes)
+    with path.open("wb") as file:
+        file.write(head)
+        file.write(os.urandom(stored))
+        file.truncate(len(head) + pixel_bytes // 2048 * 2048)
+
+
+def test_an_image_that_is_a_hole_is_held_and_the_others_are_archived(pieces: Pieces) -> None:
+    """Before: it passed the header, and all of it was hashed and sent."""
+    sparse_image(pieces.inbox / "hole", 64 * MIB, stored=MIB)
+    [made] = Maker(seed=3).ct_series(pieces.inbox, slices=1, first=1, series=1, study=0, rows=16, columns=16)
+    pieces.run()
+    code, reason = held(pieces)["hole"]
+    assert code == "sparse"
+    assert "cp --sparse=never" in reason
+    assert "sparse_files: take" in reason
+    assert pieces.archived() == {made.sha256}
+    assert (pieces.inbox / "hole").stat().st_size > 64 * MIB, "it is where it was"
+
+
+def test_it_is_taken_when_somebody_says_so(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, settle_seconds=0.0)
+    sparse_image(pieces.inbox / "hole", HOLES_FROM_BYTES)
+    pieces.run()
+    assert held(pieces)["hole"][0] == "sparse"
+    pieces.close()
+    pieces.sizes = Sizes(takes_sparse=True)
+    pieces.start()
+    pieces.run()
+    assert not held(pieces)
+    assert len(pieces.archived()) == 1
+    pieces.close()
+
+
+def test_a_file_above_the_limit_is_held_until_that_is_raised(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, settle_seconds=0.0, sizes=Sizes(max_file_bytes=MIB))
+    [made] = Maker(seed=3).ct_series(pieces.inbox, slices=1, first=1, series=1, study=0, rows=1024, columns=1024)
+    pieces.run()
+    ((code, reason),) = held(pieces).values()
+    assert code == "too-large"
+    assert f"max_file_bytes of the configuration, {MIB}" in reason
+    assert not pieces.archived()
+    pieces.close()
+    pieces.sizes = Sizes()
+    pieces.start()
+    pieces.run()
+    assert not held(pieces)
+    assert pieces.archived() == {made.sha256}
+    pieces.close()
+
+
+def is_held(path: Path) -> bool:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        Sizes().require(fd)
+    except Unarchivable:
+        return True
+    else:
+        return False
+    finally:
+        assert os.lseek(fd, 0, os.SEEK_CUR) == 0, "whoever reads on begins at the beginning"
+        os.close(fd)
+
+
+def test_who_has_reserved_the_room_has_paid_for_it(tmp_path: Path) -> None:
+    """posix_fallocate: all blocks are taken, and the file system calls them a hole until something is in them."""
+    path = tmp_path / "reserved"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        os.posix_fallocate(fd, 0, HOLES_FROM_BYTES)
+    except OSError as error:
+        pytest.skip(f"no room can be reserved here: {os.strerror(error.errno or 0)}")
+    finally:
+        os.close(fd)
+    assert not is_held(path)
+
+
+def test_small_files_and_files_with_a_share_on_the_disk_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    sparse_image(path, HOLES_FROM_BYTES - MIB)
+    assert not is_held(path)
+    sparse_image(path, HOLES_FROM_BYTES, stored=8 * MIB)
+    assert not is_held(path)
+    sparse_image(path, HOLES_FROM_BYTES, stored=4 * MIB)
+    assert is_held(path)
+
+
+def test_on_a_file_system_that_compresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """btrfs and ZFS take few blocks for a whole file; all of it is data to them."""
+    path = tmp_path / "file"
+    sparse_image(path, HOLES_FROM_BYTES)
+    size = path.stat().st_size
+
+    def all_data(_fd: int, at: int, whence: int) -> int:
+        return size if whence == os.SEEK_HOLE else at if whence == os.SEEK_DATA else 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lseek", all_data)
+        fd = os.open(path, os.O_RDONLY)
+        Sizes().require(fd)
+        os.close(fd)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])
+def test_where_holes_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    path = tmp_path / "file"
+    sparse_image(path, HOLES_FROM_BYTES)
+
+    def untold(_fd: int, _at: int, whence: int) -> int:
+        if whence != os.SEEK_SET:
+            raise OSError(number, os.strerror(number))
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lseek", untold)
+        fd = os.open(path, os.O_RDONLY)
+        Sizes().require(fd)
+        os.close(fd)
+
+
+def test_a_file_of_very_many_holes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("wb") as file:
+        for number in range(PIECES_LIMIT + 10):
+            file.seek(number * 65536)
+            file.write(b"x")
+        file.truncate(1 << 34)
+    assert is_held(path)

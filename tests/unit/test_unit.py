@@ -1,0 +1,193 @@
+"""What dicomwatchd-folders writes for a configuration, and what is said when an address has changed since."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd import addresses, config, unit
+from dicomwatchd.addresses import Address, Filter
+from dicomwatchd.archive import aws
+from dicomwatchd.errors import OutOfReach
+from dicomwatchd.unit import Reach, Service
+
+ROOT = Path(__file__).parents[2]
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hidden"}
+GATEWAY = "https://rgw.hospital.test:8443"
+#: A hospital's names: what a name server would say.
+NAMES = {
+    "rgw.hospital.test": ["10.1.2.3", "fd12::3"],
+    "catalogue.hospital.test": ["10.1.2.4"],
+    "proxy.hospital.test": ["10.9.9.9"],
+    "vpce-1.s3.eu-central-1.vpce.amazonaws.com": ["10.7.0.1"],
+    "s3.eu-central-1.amazonaws.com": ["52.219.1.1"],
+}
+
+
+def resolved(host: str) -> frozenset[Address]:
+    try:
+        return frozenset([ip_address(host)])
+    except ValueError:
+        return frozenset(map(ip_address, NAMES.get(host, [])))
+
+
+def settings(store: str | None = GATEWAY, catalogue: str | None = "https://catalogue.hospital.test") -> config.Config:
+    """ "" is Amazon's own endpoint, None no service at all but a folder."""
+    s3 = {"kind": "s3", "bucket": "archive", "region": "eu-central-1", "endpoint_url": store or None}
+    dynamodb = {"kind": "dynamodb", "table": "studies", "region": "eu-central-1", "endpoint_url": catalogue or None}
+    folder = {"kind": "directory", "path": "/srv/archive"}
+    sqlite = {"kind": "sqlite", "path": "/srv/archive/catalogue.db"}
+    archive = {"store": folder if store is None else s3, "catalogue": sqlite if catalogue is None else dynamodb}
+    return config.parse({"inboxes": [{"name": "ct1", "path": "/srv/dicom/ct 1 100%"}], "archive": archive})
+
+
+def service(environment: dict[str, str] | None = None, *profiles: str) -> Service:
+    servers = frozenset([ip_address("10.0.0.53")])
+    known = KEYS if environment is None else environment
+    return Service(known, profiles, lookup=resolved, name_servers=servers, between_looks_seconds=0)
+
+
+def test_the_list_holds_what_the_daemon_talks_to_and_nothing_else() -> None:
+    found = unit.reach(settings(), service())
+    assert found.allowed == ("127.0.0.0/8", "::1/128", "10.0.0.53", "10.1.2.3", "10.1.2.4", "fd12::3")
+
+
+def test_an_archive_in_a_folder_needs_no_network() -> None:
+    assert unit.reach(settings(None, None), service()).allowed == ("127.0.0.0/8", "::1/128")
+
+
+def test_a_role_s_keys_are_to_be_had_where_there_are_no_others() -> None:
+    assert set(unit.reach(settings(), service({})).allowed or ()) >= {"169.254.169.254", "fd00:ec2::254"}
+    by_file = unit.reach(settings(), service({}, "[default]\naws_access_key_id = AKIA\n"))
+    assert by_file.allowed == unit.reach(settings(), service()).allowed
+
+
+@pytest.mark.parametrize(
+    ("store", "environment", "profile", "why"),
+    [
+        ("", KEYS, "", "public range"),
+        ("https://s3.eu-central-1.amazonaws.com", KEYS, "", "public range"),
+        ("https://gone.hospital.test", KEYS, "", "gone.hospital.test does not resolve"),
+        (GATEWAY, {"AWS_ROLE_ARN": "arn"}, "", "fetched from another service"),
+        (GATEWAY, {}, "[default]\ncredential_process = /usr/bin/keys\n", "fetched from another service"),
+        (GATEWAY, {}, "[profile x]\nrole_arn=arn:aws:iam::1:role/x\n", "fetched from another service"),
+        ("", {**KEYS, "HTTPS_PROXY": "http://proxy.hospital.test", "NO_PROXY": ".amazonaws.com"}, "", "public range"),
+    ],
+)
+def test_no_list_where_none_can_be_kept(store: str, environment: dict[str, str], profile: str, why: str) -> None:
+    found = unit.reach(settings(store), service(environment, profile))
+    assert (found.allowed, why in found.why) == (None, True), found.why
+
+
+def test_no_list_for_a_name_whose_addresses_change() -> None:
+    turns = iter([["10.1.2.3"], ["10.1.2.3"], ["10.1.2.8"]])
+    changing = Service(KEYS, lookup=lambda _: frozenset(map(ip_address, next(turns))), between_looks_seconds=0)
+    found = unit.reach(settings(GATEWAY, None), changing)
+    assert (found.allowed, "from one look to the next" in found.why) == (None, True)
+
+
+def test_a_private_endpoint_of_amazon_s_has_a_list() -> None:
+    found = unit.reach(settings("https://vpce-1.s3.eu-central-1.vpce.amazonaws.com", None), service())
+    assert "10.7.0.1" in (found.allowed or ())
+
+
+def test_through_a_proxy_the_proxy_is_all_that_has_to_be_known() -> None:
+    proxied = {**KEYS, "https_proxy": "http://proxy.hospital.test:3128", "NO_PROXY": "localhost,169.254.169.254"}
+    assert unit.reach(settings("", ""), service(proxied)).allowed == (*addresses.LOOPBACK, "10.0.0.53", "10.9.9.9")
+    # The name behind it is the proxy's to resolve.
+    assert unit.reach(settings("https://gone.test", None), service(proxied)).allowed is not None
+    past = unit.reach(settings(), service({**proxied, "NO_PROXY": ".hospital.test"}))
+    assert past.allowed == unit.reach(settings(), service()).allowed
+
+
+def test_the_drop_in_and_what_is_read_back_from_it() -> None:
+    source = Path("/etc/dicomwatchd/config.yaml")
+    reached = unit.reach(settings(), service())
+    text = unit.drop_in(settings(), source, reached, credential=True)
+    lines = text.splitlines()
+    assert 'ReadWritePaths="-/srv/dicom/ct 1 100%%"' in lines
+    assert "IPAddressDeny=any" in lines
+    assert "IPAddressAllow=127.0.0.0/8 ::1/128 10.0.0.53 10.1.2.3 10.1.2.4 fd12::3" in lines
+    assert f"LoadCredential=aws:{unit.CREDENTIALS}" in lines
+    assert "Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws" in lines
+    assert unit.allowed_by(text, source) == " ".join(reached.allowed or ())
+    assert unit.allowed_by(text, Path("/home/other.yaml")) is None
+    assert unit.asked_before(text) == "known"
+
+    without = unit.drop_in(settings(), source, Reach(None, "asked for"), asked="any", credential=False)
+    assert not [line for line in without.splitlines() if line.startswith(("IPAddress", "Environment", "LoadCred"))]
+    assert unit.allowed_by(without, source) is None
+    assert unit.asked_before(without) == "any"
+    # As the version before wrote it: nothing was asked for.
+    assert unit.asked_before("# Written by dicomwatchd-folders from the configuration.\n[Service]\n") == "known"
+
+
+def test_the_command_shows_the_drop_in(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "inboxes: [{name: ct1, path: /srv/dicom/ct1}]\narchive:\n  store: {kind: directory, path: /srv/archive}\n"
+        "  catalogue: {kind: sqlite, path: /srv/archive/catalogue.db}\n"
+    )
+    command: list[str | Path] = [sys.executable, ROOT / "scripts/dicomwatchd-folders", "--config", file, "--print"]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert (shown.returncode, "IPAddressAllow=127.0.0.0/8 ::1/128\n" in shown.stdout) == (0, True), shown.stderr
+    assert unit.allowed_by(shown.stdout, file) == "127.0.0.0/8 ::1/128"
+    anywhere = subprocess.run([*command, "--addresses", "any"], capture_output=True, text=True)
+    assert (anywhere.returncode, "IPAddress" in anywhere.stdout) == (0, False)
+    file.write_text("inboxes: 7\n")
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout, "not in order" in refused.stderr) == (2, "", True)
+
+
+# --- later, when an address has changed
+
+
+def test_what_has_moved_is_named() -> None:
+    allowed = " ".join(unit.reach(settings(), service()).allowed or ())
+    assert unit.changed_addresses(settings(), service(), allowed) == []
+    moved = Service(
+        KEYS,
+        lookup=lambda host: frozenset([ip_address("10.1.2.99")]) if host.startswith("rgw") else resolved(host),
+        name_servers=frozenset([ip_address("10.0.0.54"), ip_address("127.0.0.53")]),
+    )
+    assert unit.changed_addresses(settings(), moved, allowed) == [
+        "rgw.hospital.test at 10.1.2.99",
+        "the name server 10.0.0.54",
+    ]
+
+
+def test_the_filter_knows_its_own() -> None:
+    assert Filter("127.0.0.0/8 ::1/128").drops("https://127.0.0.1:1") is False
+    assert Filter("10.0.0.0/8").drops("https://127.0.0.1:1") is True
+    assert Filter("10.0.0.0/8").drops("https://[::1]:1") is True
+    assert Filter("nonsense").drops("https://127.0.0.1:1") is True
+    assert Filter(None).drops("https://127.0.0.1:1") is False
+
+
+def test_the_error_says_that_the_filter_drops_what_goes_there() -> None:
+    """In a process of its own, since a unit's environment is there before its process."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        endpoint = f"s3 at http://127.0.0.1:{taken.getsockname()[1]}"
+        program = (
+            "from dicomwatchd.archive import aws\n"
+            "import botocore.exceptions as e\n"
+            f"error = e.ConnectTimeoutError(endpoint_url='x')\n"
+            f"print(aws.translate(error, operation='list', endpoint={endpoint!r}).hint)\n"
+        )
+        said = {}
+        for allowed in ("10.0.0.1", "127.0.0.1", None):
+            environment = {} if allowed is None else {addresses.VARIABLE: allowed}
+            command = [sys.executable, "-c", program]
+            done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+            said[allowed] = done.stdout.strip()
+    assert said["10.0.0.1"] == addresses.MOVED
+    assert said["127.0.0.1"] == said[None]
+    assert "see endpoint_url" in said["127.0.0.1"]
+    away = aws.translate(ConnectionRefusedError(), operation="list", endpoint="s3 at aws:eu-central-1")
+    assert isinstance(away, OutOfReach)
