@@ -43,12 +43,12 @@ MORE_SEEDS = 28_000
 PARTS = 8
 
 
-def run_all(seeds: range, name: str) -> None:
+def run_all(seeds: range, name: str, **world: Any) -> None:
     results: list[Result] = []
     failures: dict[int, str] = {}
     for seed in seeds:
         try:
-            results.append(simulate(seed))
+            results.append(simulate(seed, **world))
         except (Exception, Violation) as error:  # noqa: BLE001  each is told below, with how to see it again
             failures[seed] = f"{type(error).__name__}: {error}"
     lost = sum(
@@ -93,6 +93,30 @@ def test_seeds(number: int) -> None:
 @pytest.mark.parametrize("number", range(PARTS))
 def test_more_seeds(number: int) -> None:
     run_all(range(SEEDS, SEEDS + MORE_SEEDS)[number::PARTS], f"simulation-long-{number}")
+
+
+#: What no seed has by itself.
+RARE: dict[str, dict[str, Any]] = {
+    "busy": {"busy": True},
+    "busy-hangs": {"busy": True, "hangs": True},
+    "busy-two": {"busy": True, "daemons": 2},
+    "expires": {"busy": True, "expires": True},
+    "upkeep": {"busy": True, "upkeep": True},
+    "all": {"busy": True, "upkeep": True, "expires": True, "uploads": True, "hangs": True},
+}
+RARE_SEEDS = range(5000, 5010)
+
+
+@pytest.mark.parametrize("world", RARE)
+def test_rare_worlds(world: str) -> None:
+    run_all(RARE_SEEDS, f"simulation-rare-{world}", **RARE[world])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("world", RARE)
+def test_more_rare_worlds(world: str) -> None:
+    run_all(range(6000, 8000), f"simulation-rare-long-{world}", **RARE[world])
 
 
 # -- a seed is a whole story ----------------------------------------------------------------------------------------
