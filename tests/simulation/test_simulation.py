@@ -323,11 +323,6 @@ def _sealed_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sealing, "_seal", seal)
 
 
-def _sealed_unpublished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The record is sealed up to its end, whatever was published."""
-    monkeypatch.setattr(Anchoring, "covered", property(lambda anchoring: anchoring._audit.head().sequence))
-
-
 def _never_published(monkeypatch: pytest.MonkeyPatch) -> None:
     """The record's head is taken for published."""
     monkeypatch.setattr(Anchoring, "tend", lambda _: None)
@@ -369,7 +364,6 @@ SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "
         (_deaf_to_answers, "that it ends the archive's objects", EXPIRES),
         (_kept_for_good, "a file that is left is kept", EXPIRES),
         (_sealed_unsent, "record of deletions", UPKEEP),
-        (_sealed_unpublished, "never published", UPKEEP),
         (_never_published, "not what was published|never published", UPKEEP),
     ],
     ids=lambda value: value.__name__ if callable(value) else " ",
