@@ -56,6 +56,11 @@ class Inboxes(Protocol):
         """A sign of life of the calling thread. Raises InboxSilent where its work was given up."""
         ...
 
+    def elsewhere(self) -> AbstractContextManager[None]:
+        """Around what the calling thread asks of others than the inbox, in the midst of its work there: of the archive,
+        of the state. However long that takes says nothing of the inbox."""
+        ...
+
     def silent(self) -> dict[int, float]:
         """The inboxes that do not answer, and for how many seconds."""
         ...
@@ -81,6 +86,9 @@ class AlwaysAnswering:
 
     def beat(self) -> None: ...
 
+    def elsewhere(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def silent(self) -> dict[int, float]:
         return {}
 
@@ -92,6 +100,7 @@ class _Visit:
     at: float
     may_be_given_up: bool
     depth: int = 0
+    elsewhere: bool = False  # it waits for something else now
     given_up: bool = False
 
 
@@ -196,6 +205,20 @@ class Answering:
             if visit.given_up:
                 raise _silent()
 
+    def elsewhere(self) -> AbstractContextManager[None]:
+        visit = self._visits.get(threading.get_ident())
+        return nullcontext() if visit is None or visit.elsewhere else self._outside(visit)
+
+    @contextmanager
+    def _outside(self, visit: _Visit) -> Iterator[None]:
+        with self._lock:
+            visit.elsewhere = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                visit.elsewhere, visit.at = False, self._clock.monotonic()
+
     def silent(self) -> dict[int, float]:
         now = self._clock.monotonic()
         with self._lock:
@@ -228,7 +251,7 @@ class Answering:
     def inside(self) -> set[str]:
         """The names of the threads that are at an inbox now: how long they are silent is this module's affair."""
         with self._lock:
-            return {visit.thread for visit in self._visits.values() if visit.depth or visit.given_up}
+            return {v.thread for v in self._visits.values() if v.given_up or (v.depth and not v.elsewhere)}
 
     # -- details ----------------------------------------------------------------------------------------------------
 
@@ -239,7 +262,7 @@ class Answering:
             if visit is None:
                 if refusing and source_id in self._since:
                     raise _silent()
-                if not any(v.depth and v.source_id == source_id for v in self._visits.values()):
+                if not any(v.depth and not v.elsewhere and v.source_id == source_id for v in self._visits.values()):
                     self._alive[source_id] = self._clock.monotonic()  # there was nobody for it to answer
                 visit = self._visits[me] = _Visit(
                     source_id, threading.current_thread().name, self._clock.monotonic(), may_be_given_up
@@ -266,7 +289,8 @@ class Answering:
                 waits = now - visit.at
                 no_sign = now - self._alive[visit.source_id]
                 # On a slow share others show that it answers; but one file that nobody gets is not waited for either.
-                is_late = visit.depth > 0 and (min(waits, no_sign) > self._limit or waits > PATIENCE * self._limit)
+                is_there = visit.depth > 0 and not visit.elsewhere
+                is_late = is_there and (min(waits, no_sign) > self._limit or waits > PATIENCE * self._limit)
                 visit.given_up = visit.given_up or (is_late and visit.may_be_given_up)
                 if is_late or visit.given_up:
                     silent[visit.source_id] = min(silent.get(visit.source_id, now), visit.at)

@@ -170,6 +170,7 @@ class Parts:
         self._unreleased: set[int] = set()  # inboxes that did not answer at the start
         self._unsearched: set[int] = set()  # and those that were too large to be searched in time
         self.queue: Queue = around.open_state(plan.state_directory, around.clock, around.announce)
+        self.queue.say_when_used(around.inboxes.elsewhere)
         try:
             self._bind()
             self._recover()

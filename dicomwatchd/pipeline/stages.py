@@ -7,9 +7,11 @@ is done already costs little. Nothing is deleted before the last stage, and ther
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import chain
 
+from dicomwatchd.archive.store import Standing
 from dicomwatchd.errors import (
     ClaimLost,
     DicomwatchdError,
@@ -323,7 +325,12 @@ def _standing(context: Context) -> own.Stands | None:
     store = context.archive.store
     if not store.capabilities.objects_are_files:
         return None
-    return lambda file, found: store.standing(place_of(file).receipt.key, path_of(file), found)
+
+    def stands(file: LocalFile, found: os.stat_result) -> Standing:
+        with context.inboxes.elsewhere():  # it is the archive that may hang
+            return store.standing(place_of(file).receipt.key, path_of(file), found)
+
+    return stands
 
 
 def _keep(files: list[LocalFile], code: str, reason: str, shipment: Shipment, context: Context) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,10 @@ class Queue:
     roots: Roots
     upgrade: Upgrade
     _database: Database
+
+    def say_when_used(self, around: Callable[[], AbstractContextManager[None]]) -> None:
+        """``around`` every use of the state, by whoever uses it."""
+        self._database.around = around
 
     def close(self) -> None:
         self._database.close()

@@ -3,7 +3,8 @@
 For 30 days everything is kept. After that, of a study that is archived and has no file here, there is one short row for
 good: that it was archived, when, as which revision, with its patient id and flags. What its attributes were is in its
 manifest, how its files were deleted in the audit chain. Shipments are added up by day and inbox, for `stats`. The steps
-that studies have taken are dropped, but for the newest of a study that still waits.
+that studies have taken are dropped, but for the newest of a study that still waits, and for what tells that it was half
+recorded.
 
 One page at a time, each in a transaction as short as any other. Pages of the database that become free are used again.
 """
@@ -66,7 +67,11 @@ class Pruning:
                 " AND transition_id < (SELECT MAX(transition_id) FROM transitions) AND (NOT EXISTS (SELECT 1 FROM"
                 " studies s WHERE s.study_uid = transitions.study_uid AND s.state != 'archived') OR (SELECT COUNT(*)"
                 " FROM (SELECT 1 FROM transitions n WHERE n.study_uid = transitions.study_uid AND n.transition_id >"
-                " transitions.transition_id LIMIT ?)) = ?)",
+                " transitions.transition_id LIMIT ?)) = ?"
+                # Whether it was half recorded (see arrivals) is told by the newest step of either kind.
+                " AND (event NOT IN ('verified', 'recorded') OR EXISTS (SELECT 1 FROM transitions n WHERE"
+                " n.study_uid = transitions.study_uid AND n.event = transitions.event AND n.transition_id >"
+                " transitions.transition_id)))",
                 (self._last_step, page[-1]["transition_id"], old, KEEP_STEPS, KEEP_STEPS),
             )
         self._last_step = page[-1]["transition_id"]

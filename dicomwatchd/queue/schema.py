@@ -7,8 +7,8 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from dicomwatchd import markers
@@ -29,11 +29,13 @@ class Database:
         self._lock_fd = lock_fd
         self._mutex = threading.RLock()
         self._is_closed = False
+        #: Around every use: whoever is busy with something that others watch says so that he waits for the state now.
+        self.around: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One transaction, rolled back on any exception. Not to be nested."""
-        with self._mutex, _translated():
+        with self.around(), self._mutex, _translated():
             self._require_open()
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -49,7 +51,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        with self._mutex, _translated():
+        with self.around(), self._mutex, _translated():
             self._require_open()
             yield self._connection
 

@@ -198,17 +198,17 @@ class Following:
 
     def _deletions_are_over(self, job: Job) -> bool:
         """Whether no deletion of a file of it is under way. One that was cut off, in a folder that is away for good, is
-        left unknown in the end."""
-        if not self._queue.uploads.asides(job.upload.source.source_id):
+        left unknown in the end; one that a shipment is at is waited for, however long it takes."""
+        source_id = job.upload.source.source_id
+        if not self._queue.uploads.asides(source_id):
             return True
         now = self._clock.monotonic()
         job.ending_since = now if job.ending_since is None else job.ending_since
         if now - job.ending_since < GONE_SECONDS:
             return False
-        for one in self._queue.deletions.asides():
-            if one.source_id == job.upload.source.source_id:
-                self._queue.deletions.concluded(one, "gone", "its upload is over, and its folder cannot be looked at")
-        return True
+        for one in self._queue.deletions.asides(unclaimed_of=source_id):
+            self._queue.deletions.concluded(one, "gone", "its upload is over, and its folder cannot be looked at")
+        return not self._queue.uploads.asides(source_id)
 
 
 def phase_of(job: Job) -> str:

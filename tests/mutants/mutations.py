@@ -1089,6 +1089,8 @@ MUTATIONS: tuple[Mutation, ...] = (
                 " AND transition_id < (SELECT MAX(transition_id) FROM transitions) AND (NOT EXISTS (SELECT 1 FROM",
                 " AND (NOT EXISTS (SELECT 1 FROM",
             ),
+            ("half recorded", "pruning", "event NOT IN ('verified', 'recorded') OR", "1 OR"),
+            ("recorded since", "pruning", "NOT IN ('verified', 'recorded')", "NOT IN ('verified')"),
             ("a study once a day", "pruning", "            0 if again else 1,", "            1,"),
             (
                 "the attributes come back",

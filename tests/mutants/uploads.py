@@ -7,6 +7,13 @@ CLAUSES = ("tests/unit/test_last_look_clauses.py",)
 SAID = ("tests/unit/test_cli_daemon.py::test_only_a_wholly_verified_folder_is_called_deletable",)
 
 UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    (
+        "upload: who is at a file is waited for",
+        "uploads/job.py",
+        "asides(unclaimed_of=source_id)",
+        "asides()",
+        ("tests/unit/test_uploads.py::test_a_comparison_that_takes_long_is_not_cut_off_by_a_cancellation",),
+    ),
     *(
         (f"last look: {name}", "intake/lastlook.py", old, new, CLAUSES)
         for name, old, new in (

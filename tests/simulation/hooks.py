@@ -19,7 +19,7 @@ from dicomwatchd.intake import inbox as inboxes
 from dicomwatchd.intake import mounts, presence, scan, take
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline import aside, leases, local, proof, purge, recover
+from dicomwatchd.pipeline import aside, leases, local, own, proof, purge, recover
 from dicomwatchd.pipeline.aside import Places
 from dicomwatchd.queue.rows import LocalFile, Source
 from dicomwatchd.queue.schema import Database
@@ -32,6 +32,10 @@ class Deleting(Protocol):
 
     def deleting(self, proof_of_it: proof.DeletionProof) -> AbstractContextManager[None]:
         """Entered when it is about to delete a file."""
+        ...
+
+    def purging(self) -> None:
+        """It is about to ask whether the archive's objects stay, and then to delete some files."""
         ...
 
     def unlink(self, name: bytes, *, dir_fd: int) -> None:
@@ -177,6 +181,10 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         folders.reads += 1
         return take.take(*arguments)
 
+    def among(*arguments: Any) -> Any:
+        at_work().purging()
+        return real_among(*arguments)
+
     @contextmanager
     def no_lease(fd: int) -> Iterator[bool]:
         yield False
@@ -188,7 +196,8 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         for module in modules:
             stack.enter_context(patch.object(module, name, replacement))
 
-    real_look = scan.look
+    real_look, real_among = scan.look, own.among
+    put((own,), "among", among)
     put((scan, inboxes), "look", sorted_look)
     put((inboxes,), "take", counted)
     put((purge,), "delete_on_proof", aimed)

@@ -204,6 +204,36 @@ def test_an_inbox_s_own_thread_is_never_given_up_but_tells(bench: Bench) -> None
     assert bench.errors == [] and bench.inboxes.silent() == {} and bench.back == 1
 
 
+def test_who_waits_for_something_else_says_nothing_of_the_inbox(bench: Bench) -> None:
+    """The state on a busy disk, an archive on a share that hangs: the inbox is not to blame, and the watchdog is to
+    know of it."""
+    entered, back = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with bench.inboxes.elsewhere(), bench.inboxes.elsewhere():
+            entered.set()
+            back.wait(60)
+        bench.released.clear()
+        entered.clear()
+        left.set()
+        bench.released.wait(60)
+
+    left = threading.Event()
+    name = bench.visit(work)
+    bench.released.set()
+    assert entered.wait(60)
+    assert bench.pass_time(PATIENCE * LIMIT + 1) == [] and bench.inboxes.silent() == {}
+    assert bench.inboxes.inside() == set()
+    with bench.inboxes.at(HUNG):
+        pass
+    back.set()
+    assert left.wait(60)
+    assert bench.inboxes.inside() == {name} and bench.pass_time(LIMIT) == []
+    assert bench.pass_time(1) == [name], "but of the inbox again when it is back there"
+    with bench.inboxes.elsewhere():
+        pass  # a thread that is at no inbox
+
+
 def test_work_that_is_done_for_somebody_who_waits(bench: Bench) -> None:
     assert bench.inboxes.call(HUNG, lambda: 7) == 7
     with pytest.raises(Transient, match="the state"):

@@ -131,6 +131,11 @@ def test_changed(place: Place, change: str) -> None:
     assert place.prover.prove(OTHER)["files"] == [], "what does not hold is not shown"
 
 
+def _another(column: str) -> str:
+    """Another hash than the one that stands there: some have no digit of a kind."""
+    return f"CASE substr({column}, 1, 1) WHEN '0' THEN '1' ELSE '0' END || substr({column}, 2)"
+
+
 @pytest.mark.parametrize(
     "change", [lambda data: data[:-9], lambda _: b"", lambda data: data * 2, lambda data: b"x" + data]
 )
@@ -191,9 +196,9 @@ def test_a_state_from_before_misses_what_was_sealed_since(place: Place, tmp_path
         "DELETE FROM audit_segments WHERE first = 5",
         "DELETE FROM audit_segments WHERE first = 9",
         "UPDATE audit_segments SET last = 7 WHERE first = 5",
-        "UPDATE audit_segments SET previous = replace(previous, 'a', 'b') WHERE first = 5",
-        "UPDATE audit_segments SET head = replace(head, 'a', 'b') WHERE first = 9",
-        "UPDATE audit_segments SET sha256 = replace(sha256, 'a', 'b') WHERE first = 5",
+        f"UPDATE audit_segments SET previous = {_another('previous')} WHERE first = 5",
+        f"UPDATE audit_segments SET head = {_another('head')} WHERE first = 9",
+        f"UPDATE audit_segments SET sha256 = {_another('sha256')} WHERE first = 5",
         "UPDATE audit_segments SET sealed_at = NULL WHERE first = 9",
         "DELETE FROM audit_segments",
         "DELETE FROM audit",
@@ -209,8 +214,8 @@ def test_the_list_here_was_changed(place: Place, change: str) -> None:
 @pytest.mark.parametrize(
     ("change", "entry"),
     [
-        ("UPDATE audit_segments SET previous = replace(previous, 'a', 'b') WHERE first = 5", 5),
-        ("UPDATE audit_segments SET head = replace(head, 'a', 'b') WHERE first = 5", 9),
+        (f"UPDATE audit_segments SET previous = {_another('previous')} WHERE first = 5", 5),
+        (f"UPDATE audit_segments SET head = {_another('head')} WHERE first = 5", 9),
         ("UPDATE audit_segments SET first = 6 WHERE first = 5", 5),
         ("DELETE FROM audit_segments WHERE first = 1", 1),
     ],

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.model import StudyState
+from dicomwatchd.model import StudyEvent, StudyState
 from dicomwatchd.queue import pruning
 from dicomwatchd.queue.pruning import KEEP_SECONDS, KEEP_STEPS
+from dicomwatchd.queue.rows import Proven
 from tests.pieces import Pieces
 from tests.synthetic import Maker
 from tests.unit.queues import STUDY, Bench
@@ -113,6 +114,37 @@ def test_the_steps_of_a_study_that_is_tried_for_ever(bench: Bench) -> None:
     assert count(bench, "transitions") <= KEEP_STEPS + 62
     shown = bench.queue.reports.show(STUDY)
     assert shown is not None and len(shown["history"]) == 50
+
+
+def test_a_study_that_was_half_recorded_stays_so(bench: Bench) -> None:
+    """The store may hold a manifest that the catalogue does not know: however long ago that was, and however often the
+    study was tried since, it is not forgotten when its files go."""
+    claim = bench.claimed("IM1")
+    files = bench.send(claim)
+    bench.queue.shipments.verified(claim, [Proven(file, "etag-md5", bench.clock.now()) for file in files])
+    bench.queue.shipments.advance(claim, StudyEvent.VERIFIED)
+    bench.queue.shipments.release(claim, not_before=0.0, code="x", reason="", attempts=1)
+    for number in range(60):
+        bench.clock.seconds += DAY
+        bench.queue.shipments.release(bench.claim(), not_before=0.0, code="x", reason="", attempts=number)
+    prune(bench)
+    assert count(bench, "transitions") <= KEEP_STEPS + 63
+    bench.queue.arrivals.forget([file.file_id for file in files])
+    bench.wait_until_quiet()
+    assert bench.state() is StudyState.QUEUED
+
+
+def test_a_study_that_was_recorded_is_not_taken_for_half(bench: Bench) -> None:
+    archive(bench, STUDY)
+    claim = bench.claimed("IM2")
+    bench.queue.shipments.release(claim, not_before=0.0, code="x", reason="", attempts=1)
+    for number in range(60):
+        bench.clock.seconds += DAY
+        bench.queue.shipments.release(bench.claim(), not_before=0.0, code="x", reason="", attempts=number)
+    prune(bench)
+    bench.queue.arrivals.forget([row[0] for row in bench.rows("SELECT file_id FROM files")])
+    bench.wait_until_quiet()
+    assert bench.state() is StudyState.ARCHIVED
 
 
 def test_a_token_does_not_come_again(bench: Bench) -> None:

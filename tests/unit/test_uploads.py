@@ -14,6 +14,7 @@ import pytest
 from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import Permanent, Stopping, Transient
 from dicomwatchd.model import StudyState, Uid
+from dicomwatchd.pipeline import proof as proof_module
 from dicomwatchd.pipeline import purge, sending, stages
 from dicomwatchd.queue.uploads import KEPT_SECONDS
 from dicomwatchd.uploads.desk import PRUNE_SECONDS
@@ -337,6 +338,26 @@ def test_a_deletion_that_was_cut_off_in_a_folder_that_is_gone(pieces: Pieces, fo
     result = handed.go(rounds=200, seconds=20)
     assert result["outcome"] == "vanished" and not result["deletable"]
     assert any("nobody can tell" in reason for reason in named(result).values())
+    require_no_trace(pieces, handed)
+
+
+def test_a_comparison_that_takes_long_is_not_cut_off_by_a_cancellation(pieces: Pieces, folder: Path) -> None:
+    """Somebody is at the file: that ends as it ends, and is on record once."""
+    handed = Handed(pieces, folder, delete=True)
+
+    def cancel() -> None:
+        pieces.parts.uploads.cancel(handed.name)
+        for _ in range(4):
+            pieces.clock.advance(GONE_SECONDS / 2)
+            pieces.parts.uploads.tend()
+
+    with at(proof_module, "_differs", cancel):
+        result = handed.go()
+    kinds: dict[int, list[str]] = {}
+    for entry in pieces.queue.audit.of_study(STUDY):
+        kinds.setdefault(entry.body["file"], []).append(entry.body["kind"])
+    assert kinds and all(len(ends) == 2 and "gone" not in ends for ends in kinds.values()), kinds
+    assert result["outcome"] == "cancelled" and not any("nobody can tell" in why for why in named(result).values())
     require_no_trace(pieces, handed)
 
 
