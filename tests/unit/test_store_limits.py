@@ -126,7 +126,7 @@ class Large(MemoryStore):
 def test_a_manifest_without_end() -> None:
     """Before: a manifest of 40 GB was read into memory, twice."""
     key = keys.manifest(STUDY, 1)
-    with pytest.raises(Permanent) as refused:
+    with pytest.raises(Permanent, match="larger than any manifest") as refused:
         manifests.load(Large(), key)
     assert refused.value.code == BAD
     store = Large()
