@@ -180,6 +180,38 @@ def test_bytes_of_a_bundle_that_two_revisions_divide_otherwise(tmp_path: Path) -
     pieces.close()
 
 
+def test_a_place_in_a_bundle_that_is_none(tmp_path: Path) -> None:
+    """A listing leads to no bundle: the place is known from the revision below alone."""
+    from dicomwatchd.pipeline.shipment import Bundling
+
+    pieces = Pieces(tmp_path, bundling=Bundling(1 << 20, 8 << 20))
+    for number in (0, 1, 2):
+        drop(pieces, number)
+    pieces.run()
+    first = pieces.manifest(STUDY)
+    moved = tuple(replace(item, key=keys.bundle(STUDY, "c" * 64)) for item in first.instances)
+    plant(pieces, [forged_at(first, 2, previous_sha256=first.sha256, instances=moved)])
+    found = look_up(pieces.store, pieces.catalogue, STUDY)
+    report = Fetcher(pieces.store).fetch(found.manifest, tmp_path / "out", elsewhere=found.elsewhere)
+    assert found.manifest.revision == 2 and report.complete and len(report.bad_objects) == 3
+    pieces.close()
+
+
+def test_the_highest_that_lists_everything_is_the_current_one(pieces: Pieces) -> None:
+    first, second = honest(pieces)
+    plant(pieces, [forged_at(first, 3, previous_sha256=first.sha256, created_at="later")])
+    assert plan(pieces.store, None, STUDY, doubts=NOBODY) == second
+
+
+def test_a_newer_programs_with_no_word_of_the_catalogue(pieces: Pieces) -> None:
+    assert isinstance(pieces.catalogue, MemoryCatalogue)
+    pieces.catalogue.records.clear()
+    plant(pieces, of_a_newer_program(honest(pieces)))
+    drop(pieces, 2)
+    pieces.run(rounds=2)
+    assert [entry["code"] for entry in pieces.log.events("study-parked")] == ["newer-manifest"]
+
+
 def test_what_comes_later_cannot_be_passed_over_beforehand(pieces: Pieces) -> None:
     """One that counts names keys that nothing has yet: the next revision does not take them over."""
     top = honest(pieces)[1]
