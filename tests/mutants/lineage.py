@@ -57,11 +57,6 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "            item = chosen.setdefault(content, next",
                 "            item = chosen.get(content, next",
             ),
-            (
-                "a disputed record vouches for nothing",
-                "    if record is None or DISPUTED in record.flags or record",
-                "    if record is None or record",
-            ),
         )
     ),
     *(
@@ -81,6 +76,11 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "the current one lists everything",
                 "            if len(manifest.instances) == len(self._places):",
                 "            if True:",
+            ),
+            (
+                "a disputed record vouches for nothing",
+                "    if record is None or DISPUTED in record.flags or record",
+                "    if record is None or record",
             ),
             ("so many of one study", "                number > LIMIT_REVISIONS\n", "                False\n"),
             ("so large a manifest", "or found.size_bytes > LIMIT_EACH_BYTES", "or False"),
@@ -165,6 +165,13 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "            if one.code == lineage.FOREIGN:",
         "            if False:",
         DAMAGED,
+    ),
+    (
+        "fetch: a disputed record vouches for nothing",
+        "fetch/plan.py",
+        "    if record is None or lineage.DISPUTED in record.flags:",
+        "    if record is None:",
+        READ,
     ),
     *(
         (f"verify: {name}", file, old, new, VERIFY)

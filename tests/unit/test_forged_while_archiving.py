@@ -12,6 +12,7 @@ import pytest
 
 from dicomwatchd.archive import keys, lineage, manifests
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.rebuild import rebuild
 from dicomwatchd.archive.store import Capabilities, Chunk
 from dicomwatchd.errors import ArchiveRefused, Transient
 from dicomwatchd.fetch import Doubts, Fetcher, look_up, plan
@@ -20,7 +21,12 @@ from dicomwatchd.pipeline import fresh
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
-from tests.unit.test_forged_manifests import FORGED, Forge, of_a_newer_program
+from tests.unit.test_forged_manifests import (
+    FORGED,
+    Forge,
+    of_a_newer_program,
+    past_the_newest_with_an_image_more,
+)
 from tests.unit.test_forged_manifests import at as forged_at
 
 STUDY = Uid("1.2.1")
@@ -210,6 +216,20 @@ def test_a_newer_programs_with_no_word_of_the_catalogue(pieces: Pieces) -> None:
     drop(pieces, 2)
     pieces.run(rounds=2)
     assert [entry["code"] for entry in pieces.log.events("study-parked")] == ["newer-manifest"]
+
+
+def test_a_record_that_was_rebuilt_from_disagreeing_ones_vouches_for_nothing(pieces: Pieces) -> None:
+    first = honest(pieces)[0]
+    plant(pieces, past_the_newest_with_an_image_more(honest(pieces)))
+    assert isinstance(pieces.catalogue, MemoryCatalogue)
+    pieces.catalogue.records.clear()
+    pieces.catalogue.archive_id = first.archive_id
+    rebuild(pieces.store, pieces.catalogue)
+    assert pieces.catalogue.records[STUDY].flags == (lineage.DISPUTED,)
+    drop(pieces, 2)
+    pieces.run()
+    assert pieces.left() == [] and contents(recorded(pieces)) >= set(SHA256[:3])
+    assert recorded(pieces).flags == first.flags
 
 
 def test_what_comes_later_cannot_be_passed_over_beforehand(pieces: Pieces) -> None:
