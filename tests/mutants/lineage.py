@@ -43,11 +43,6 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             ("plausible numbers", "manifest.revision) > PLAUSIBLE_GAP:", "manifest.revision) > 10**8:"),
             (
-                "the current one lists everything",
-                "            if len(manifest.instances) == len(self._places):",
-                "            if True:",
-            ),
-            (
                 "what does not count is told",
                 "            elif (reason or other.revision > current.revision) and",
                 "            elif other.revision > current.revision and False and",
@@ -61,11 +56,6 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "what others list is taken along",
                 "            item = chosen.setdefault(content, next",
                 "            item = chosen.get(content, next",
-            ),
-            (
-                "a disputed record vouches for nothing",
-                "    if record is None or DISPUTED in record.flags or record",
-                "    if record is None or record",
             ),
         )
     ),
@@ -81,6 +71,16 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "what the catalogue names by another hash",
                 "    return found if found.sha256 == record.manifest_sha256 else None",
                 "    return found",
+            ),
+            (
+                "the current one lists everything",
+                "            if len(manifest.instances) == len(self._places):",
+                "            if True:",
+            ),
+            (
+                "a disputed record vouches for nothing",
+                "    if record is None or DISPUTED in record.flags or record",
+                "    if record is None or record",
             ),
             ("so many of one study", "                number > LIMIT_REVISIONS\n", "                False\n"),
             ("so large a manifest", "or found.size_bytes > LIMIT_EACH_BYTES", "or False"),
@@ -157,7 +157,7 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         REVISION,
         "            if one.code == NEWER:",
         "            if False:",
-        DAMAGED,
+        ARCHIVING,
     ),
     (
         "lineage: another archive's in place of the catalogue's",
@@ -165,6 +165,13 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "            if one.code == lineage.FOREIGN:",
         "            if False:",
         DAMAGED,
+    ),
+    (
+        "fetch: a disputed record vouches for nothing",
+        "fetch/plan.py",
+        "    if record is None or lineage.DISPUTED in record.flags:",
+        "    if record is None:",
+        READ,
     ),
     *(
         (f"verify: {name}", file, old, new, VERIFY)

@@ -57,6 +57,12 @@ def past_the_newest(honest: list[Manifest]) -> list[tuple[str, bytes]]:
     return [at(honest[0], 3, previous_sha256=honest[0].sha256, created_at="later")]
 
 
+def past_the_newest_with_an_image_more(honest: list[Manifest]) -> list[tuple[str, bytes]]:
+    """No revision lists everything then, and this one is the highest that goes on from another."""
+    more = (*honest[0].instances, listed(SERIES, "1.2.99", b"never archived", study=honest[0].study_uid))
+    return [at(honest[0], 3, previous_sha256=honest[0].sha256, instances=more)]
+
+
 def past_the_newest_as_damaged(honest: list[Manifest]) -> list[tuple[str, bytes]]:
     return [at(honest[0], 3, previous_sha256=honest[0].sha256, damaged_keys=(honest[1].key,))]
 
@@ -104,6 +110,7 @@ FORGED: list[Forge] = [
     a_chain_of_its_own,
     past_the_newest,
     past_the_newest_as_damaged,
+    past_the_newest_with_an_image_more,
     an_absurd_revision,
     an_absurd_revision_with_the_right_hash,
     another_patient,

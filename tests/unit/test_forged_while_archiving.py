@@ -12,6 +12,7 @@ import pytest
 
 from dicomwatchd.archive import keys, lineage, manifests
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.rebuild import rebuild
 from dicomwatchd.archive.store import Capabilities, Chunk
 from dicomwatchd.errors import ArchiveRefused, Transient
 from dicomwatchd.fetch import Doubts, Fetcher, look_up, plan
@@ -20,7 +21,12 @@ from dicomwatchd.pipeline import fresh
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
-from tests.unit.test_forged_manifests import FORGED, Forge, of_a_newer_program
+from tests.unit.test_forged_manifests import (
+    FORGED,
+    Forge,
+    of_a_newer_program,
+    past_the_newest_with_an_image_more,
+)
 from tests.unit.test_forged_manifests import at as forged_at
 
 STUDY = Uid("1.2.1")
@@ -178,6 +184,52 @@ def test_bytes_of_a_bundle_that_two_revisions_divide_otherwise(tmp_path: Path) -
     assert contents(recorded(pieces)) == set(SHA256[:4])
     assert {item.content: item for item in recorded(pieces).instances}[victim.content] == victim
     pieces.close()
+
+
+def test_a_place_in_a_bundle_that_is_none(tmp_path: Path) -> None:
+    """A listing leads to no bundle: the place is known from the revision below alone."""
+    from dicomwatchd.pipeline.shipment import Bundling
+
+    pieces = Pieces(tmp_path, bundling=Bundling(1 << 20, 8 << 20))
+    for number in (0, 1, 2):
+        drop(pieces, number)
+    pieces.run()
+    first = pieces.manifest(STUDY)
+    moved = tuple(replace(item, key=keys.bundle(STUDY, "c" * 64)) for item in first.instances)
+    plant(pieces, [forged_at(first, 2, previous_sha256=first.sha256, instances=moved)])
+    found = look_up(pieces.store, pieces.catalogue, STUDY)
+    report = Fetcher(pieces.store).fetch(found.manifest, tmp_path / "out", elsewhere=found.elsewhere)
+    assert found.manifest.revision == 2 and report.complete and len(report.bad_objects) == 3
+    pieces.close()
+
+
+def test_the_highest_that_lists_everything_is_the_current_one(pieces: Pieces) -> None:
+    first, second = honest(pieces)
+    plant(pieces, [forged_at(first, 3, previous_sha256=first.sha256, created_at="later")])
+    assert plan(pieces.store, None, STUDY, doubts=NOBODY) == second
+
+
+def test_a_newer_programs_with_no_word_of_the_catalogue(pieces: Pieces) -> None:
+    assert isinstance(pieces.catalogue, MemoryCatalogue)
+    pieces.catalogue.records.clear()
+    plant(pieces, of_a_newer_program(honest(pieces)))
+    drop(pieces, 2)
+    pieces.run(rounds=2)
+    assert [entry["code"] for entry in pieces.log.events("study-parked")] == ["newer-manifest"]
+
+
+def test_a_record_that_was_rebuilt_from_disagreeing_ones_vouches_for_nothing(pieces: Pieces) -> None:
+    first = honest(pieces)[0]
+    plant(pieces, past_the_newest_with_an_image_more(honest(pieces)))
+    assert isinstance(pieces.catalogue, MemoryCatalogue)
+    pieces.catalogue.records.clear()
+    pieces.catalogue.archive_id = first.archive_id
+    rebuild(pieces.store, pieces.catalogue)
+    assert pieces.catalogue.records[STUDY].flags == (lineage.DISPUTED,)
+    drop(pieces, 2)
+    pieces.run()
+    assert pieces.left() == [] and contents(recorded(pieces)) >= set(SHA256[:3])
+    assert recorded(pieces).flags == first.flags
 
 
 def test_what_comes_later_cannot_be_passed_over_beforehand(pieces: Pieces) -> None:
