@@ -84,6 +84,17 @@ class InstanceHeader:
 #: DICOM JSON (PS3.18 Annex F): tag "GGGGEEEE" -> {"vr": ..., "Value": [...]}
 DicomJson = dict[str, dict[str, object]]
 
+#: What the attributes of a study's series may take on record, as JSON: those of 5,000 usual series. Beyond it a series
+#: has no more than its modality there; its files have everything.
+SERIES_ATTRIBUTES_LIMIT_BYTES = 8 * 1024**2
+#: The flag of such a study.
+LIMITED = "series-attributes-limited"
+
+
+def least(series_attributes: DicomJson) -> DicomJson:
+    """What is kept of a series in any case."""
+    return {tag: element for tag, element in series_attributes.items() if tag == "00080060"}
+
 
 class StudyState(StrEnum):
     ARRIVING = "arriving"

@@ -20,7 +20,7 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
 from dicomwatchd import __version__, addresses
-from dicomwatchd.archive import aws_answers
+from dicomwatchd.archive import aws_answers, aws_limits
 from dicomwatchd.archive.aws_credentials import Chain
 from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, Permanent, Transient
 
@@ -207,6 +207,7 @@ def build_client(
             ),
         )
         aws_answers.watch(client)
+        aws_limits.limit(client)
         return client
 
 

@@ -210,5 +210,7 @@ def read_back(
         if span is not None:
             of_span[span].update(piece)
             came_in[span] += len(piece)
+        if size_bytes > BUNDLE_LIMIT_BYTES:
+            break  # no bundle, however long it goes on
     held = frozenset(s for s, d in of_span.items() if came_in[s] == s.size_bytes and d.hexdigest() == s.sha256)
     return Reading(size_bytes, whole.hexdigest(), md5.hexdigest(), held)

@@ -188,6 +188,8 @@ class _Judge:
             for chunk in going_on(self._sign, self._store.read(receipt.key)):
                 sha256.update(chunk)
                 size_bytes += len(chunk)
+                if size_bytes > receipt.size_bytes:
+                    break  # it is another object, however long it goes on
         except Permanent as error:
             missing = error.code == "no-such-object"
             problem: Problem = "missing" if missing else "unreadable"

@@ -17,6 +17,7 @@ from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import BAD, NEWER, Content, Manifest, ManifestInstance, Place
 from dicomwatchd.archive.manifests import Listed
+from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES
 from dicomwatchd.archive.store import ObjectStore, StoredObject
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import Uid
@@ -32,7 +33,7 @@ PLAUSIBLE_GAP = 1000
 #: Of one study, beside the one that the catalogue vouches for: what is beyond is named and not read.
 LIMIT_REVISIONS = 4096
 LIMIT_BYTES = 1024**3
-LIMIT_EACH_BYTES = 256 * 1024**2
+LIMIT_EACH_BYTES = MANIFEST_LIMIT_BYTES
 LIMIT_INSTANCES = 500_000
 _AT_ONCE = 8
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.manifest import BAD, Manifest
+from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES, at_most
 from dicomwatchd.archive.store import Buffer, ObjectStore, StoredObject
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import Uid
@@ -22,13 +23,18 @@ def load(
     twice, unless the ETag that the store lists, or the SHA-256 that the catalogue records, vouches for the first. And
     what has another size than the listing's ``size_bytes`` is not what the store holds.
     """
-    data = b"".join(store.read(key))
+    listed_bytes = MANIFEST_LIMIT_BYTES if size_bytes is None else size_bytes
+    if listed_bytes > MANIFEST_LIMIT_BYTES:
+        raise _too_large()
+    data = at_most(store, key, listed_bytes)
     by_etag = etag is not None and store.capabilities.etag_is_content and _md5(data) == etag
     by_sha256 = sha256 is not None and hashlib.sha256(data).hexdigest() == sha256
-    if not by_etag and not by_sha256 and b"".join(store.read(key)) != data:
+    if not by_etag and not by_sha256 and at_most(store, key, listed_bytes) != data:
         raise Transient("two readings of a manifest differ", code="damaged-on-the-way")
     if size_bytes is not None and len(data) != size_bytes:
         raise Transient("a manifest comes with another size than it is listed with", code="damaged-on-the-way")
+    if len(data) > MANIFEST_LIMIT_BYTES:
+        raise _too_large()
     manifest = Manifest.from_bytes(data)
     if manifest.key != key:
         raise Permanent("a manifest in the store is not the one its key names", code=BAD)
@@ -65,14 +71,28 @@ def create(store: ObjectStore, manifest: Manifest) -> bool:
     revision belongs to somebody else. Reads it back, so the answer is the store's own. Raises Transient, also when
     the store has taken it and has it not."""
     content = Buffer.of(manifest.to_bytes())
+    if content.digest.size_bytes > MANIFEST_LIMIT_BYTES:
+        raise too_many_instances()
     store.put(manifest.key, content)
     try:
-        stored = b"".join(store.read(manifest.key))
+        stored = at_most(store, manifest.key, content.digest.size_bytes)
     except Permanent as error:
         if error.code != "no-such-object":
             raise
         raise Transient("the store does not hold the manifest that it was sent", code="manifest-lost") from error
     return hashlib.sha256(stored).hexdigest() == content.digest.sha256
+
+
+def too_many_instances() -> Permanent:
+    return Permanent(
+        "the study has more instances than one manifest can list",
+        code="manifest-too-large",
+        hint="its files stay where they are; is it several studies under one Study Instance UID?",
+    )
+
+
+def _too_large() -> Permanent:
+    return Permanent("what stands in a manifest's place is larger than any manifest", code=BAD)
 
 
 def _md5(data: bytes) -> str:

@@ -199,6 +199,8 @@ class S3Store:
                 if not chunk:
                     break
                 left -= len(chunk)
+                if left < 0:
+                    break
                 yield chunk
             if left:
                 raise OutOfReach("GetObject ended early", endpoint=self._bucket.endpoint)

@@ -133,6 +133,8 @@ def _version_is_there(store: ObjectStore, item: ManifestInstance) -> bool:
         ):
             sha256.update(chunk)
             size_bytes += len(chunk)
+            if size_bytes > item.size_bytes:
+                return False
     except Permanent:
         return False
     return (size_bytes, sha256.hexdigest()) == (item.size_bytes, item.sha256)

@@ -31,6 +31,8 @@ ANSWER_SECONDS = 60.0
 #: After so many refusals and failures in a row the short way rests: the store is down, or it does not fit this one.
 GIVE_UP_AFTER = 8
 REST_SECONDS = 60.0
+#: So slow may a body come, beside the time for an answer; the slowest line that an archive is of use on is faster.
+BODY_BYTES_PER_SECOND = 4096
 _HEAD_LIMIT_BYTES = 64 * 1024
 _SMALL_BODY_BYTES = 1024 * 1024
 _LISTING_BYTES = 4 * 1024 * 1024  # a page of a thousand keys of the greatest length has two
@@ -42,6 +44,7 @@ _UNSIGNED = "UNSIGNED-PAYLOAD"
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 
 
+_LENGTH = re.compile(r"[0-9]{1,19}\Z")
 _HEXADECIMAL = re.compile(rb"[0-9A-Fa-f]{1,8}\Z")
 
 _T = TypeVar("_T")
@@ -163,6 +166,7 @@ class Wire:
             if answer.status != 200 or "content-encoding" in answer.headers:
                 raise _OddAnswer
             if answer.headers.get("transfer-encoding") == "chunked":
+                connection.allow(body_seconds(_SMALL_BODY_BYTES))
                 found = connection.read_chunked(_LISTING_BYTES)
                 if connection.surplus or answer.headers.get("connection", "").lower() == "close":
                     connection.close()
@@ -241,6 +245,11 @@ def _plain(value: str) -> bool:
     return value.isascii() and value.isprintable() and "  " not in value and value == value.strip()
 
 
+def body_seconds(length_bytes: int) -> float:
+    """How long a body of this length may be waited for, in all."""
+    return ANSWER_SECONDS + length_bytes / BODY_BYTES_PER_SECOND
+
+
 class _OddAnswer(Exception):
     """Not an answer that is understood here."""
 
@@ -248,6 +257,7 @@ class _OddAnswer(Exception):
 class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._seconds_left = 0.0
         self.surplus = b""  # what came with the head of an answer and is not of it
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -275,6 +285,7 @@ class _Connection:
 
     def exchange(self, head: bytes, data: bytes | bytearray) -> Answer:
         """Send a request and read its answer's head. Raises OSError, _OddAnswer; the connection is of no use then."""
+        self._socket.settimeout(ANSWER_SECONDS)
         if len(data) <= _TOGETHER_BYTES:
             self._socket.sendall(head + data)
         else:
@@ -283,6 +294,7 @@ class _Connection:
             view = memoryview(data)
             for start in range(0, len(view), _PIECE_BYTES):
                 self._socket.sendall(view[start : start + _PIECE_BYTES])
+        self.allow(ANSWER_SECONDS)
         received = b""
         while (end := received.find(b"\r\n\r\n")) < 0:
             if len(received) > _HEAD_LIMIT_BYTES:
@@ -291,6 +303,20 @@ class _Connection:
         self.surplus = received[end + 4 :]
         return Answer(*_parsed(received[:end]))
 
+    def allow(self, seconds: float) -> None:
+        """From here on so long may be waited for what comes, in all: each piece alone would be in time for ever."""
+        self._seconds_left = seconds
+
+    def _waited_for(self, receive: Callable[[], _T]) -> _T:
+        if self._seconds_left <= 0:
+            raise TimeoutError("an answer that comes too slowly")
+        if self._seconds_left < ANSWER_SECONDS:
+            self._socket.settimeout(self._seconds_left)
+        began = time.monotonic()
+        received = receive()
+        self._seconds_left -= time.monotonic() - began
+        return received
+
     def read_into(self, view: memoryview) -> int:
         """Fills the beginning of ``view``; how much of it. Raises OSError."""
         if self.surplus:
@@ -298,7 +324,7 @@ class _Connection:
             view[:count] = self.surplus[:count]
             self.surplus = self.surplus[count:]
             return count
-        count = self._socket.recv_into(view)
+        count = self._waited_for(lambda: self._socket.recv_into(view))
         if not count:
             raise ConnectionError("closed in the middle of an answer")
         return count
@@ -338,7 +364,7 @@ class _Connection:
         return bytes(data)
 
     def _more(self) -> bytes:
-        received = self._socket.recv(16384)
+        received = self._waited_for(lambda: self._socket.recv(16384))
         if not received:
             raise ConnectionError("closed in the middle of an answer")
         return received
@@ -357,7 +383,7 @@ class Body:
         """``surplus_bytes`` come before what is ``wanted``. Raises _OddAnswer where the length is not known, or this
         is another part of the object."""
         length = answer.headers.get("content-length", "")
-        if "transfer-encoding" in answer.headers or "content-encoding" in answer.headers or not length.isdecimal():
+        if "transfer-encoding" in answer.headers or "content-encoding" in answer.headers or not _LENGTH.match(length):
             raise _OddAnswer
         self.length = int(length)
         content_range = answer.headers.get("content-range")
@@ -366,6 +392,7 @@ class Body:
             raise _OddAnswer
         self.surplus_bytes = surplus_bytes
         self.headers = answer.headers
+        connection.allow(body_seconds(self.length))
         self._connection = connection
         self._give_back = give_back
         self._closes = answer.headers.get("connection", "").lower() == "close"

@@ -13,8 +13,8 @@ import click
 
 from dicomwatchd.cli import output
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.errors import ConfigError, DicomwatchdError
-from dicomwatchd.model import Uid
+from dicomwatchd.cli.identifiers import UID as UID
+from dicomwatchd.errors import ConfigError
 
 if TYPE_CHECKING:
     from dicomwatchd import config
@@ -25,21 +25,6 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 #: Of what is amiss with a study's manifests so many are told one by one.
 _TOLD = 20
-
-
-class UidType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
-    """A DICOM UID on the command line."""
-
-    name = "uid"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Uid:
-        try:
-            return Uid(str(value))
-        except DicomwatchdError as error:
-            self.fail(error.message, param, ctx)
-
-
-UID = UidType()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
     from dicomwatchd.fetch import FetchFailure, FetchProgress, FetchReport
 
 _LISTED_FAILURES = 20
+
+
+class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """Permissions of a file in octal digits: reading and writing, and for the owner both."""
+
+    name = "mode"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if re.fullmatch(r"0?[0-7]{3}", value) is None:
+            self.fail("a mode is three octal digits, such as 0640", param, ctx)
+        mode = int(value, 8)
+        if mode & 0o600 != 0o600 or mode & 0o111:
+            self.fail("the owner reads and writes, and nobody executes: 0600, 0640, 0644, 0660", param, ctx)
+        return mode
 
 
 @click.command()
@@ -34,6 +51,14 @@ _LISTED_FAILURES = 20
 @click.option(
     "--threads", metavar="N", type=click.IntRange(1, 256), default=16, show_default=True, help="Files at once."
 )
+@click.option(
+    "--mode",
+    metavar="MODE",
+    type=ModeType(),
+    default="0600",
+    show_default=True,
+    help="Of the files; who may read them may enter the folders.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
 @archive_options
 @click.pass_obj
@@ -43,6 +68,7 @@ def fetch(
     folder: Path | None,
     series: tuple[Uid, ...],
     threads: int,
+    mode: int,
     as_json: bool,
     where: ArchiveOptions,
 ) -> int:
@@ -51,7 +77,8 @@ def fetch(
     STUDY is a Study Instance UID. The files go to DIR/<SeriesInstanceUID>/<SOPInstanceUID>.dcm, where several
     contents share a UID to <SOPInstanceUID>-<8 hex of the SHA-256>.dcm. A file gets its name only after its
     SHA-256 was found to be the one recorded when it was archived. What is there already is kept, so a second call
-    fetches what is missing; a file with other content is reported and left alone.
+    fetches what is missing; a file with other content is reported and left alone. Nobody else may read what is
+    made, unless --mode says so.
 
     No daemon is needed. If the catalogue is down or does not know the study, the store alone is read. If the newest
     manifest is damaged in the store, or manifests do not go on from one another, everything that those list that can be
@@ -72,7 +99,12 @@ def fetch(
                 update(at.files_done, at.files_total, at.bytes_done, at.bytes_total, "Fetching")
 
             report = Fetcher(archive.store, threads=threads).fetch(
-                found.manifest, target, series=series or None, elsewhere=found.elsewhere, progress=show
+                found.manifest,
+                target,
+                series=series or None,
+                mode=mode,
+                elsewhere=found.elsewhere,
+                progress=show,
             )
     if as_json:
         _document(report, target, amiss, notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,22 +16,22 @@ PROGRAM = "dicomwatchctl"
 
 _IN_ONE_PIECE = frozenset({"STUDY", "SERIES", "SOP INSTANCE"})
 
-# C0, DEL, C1; line and paragraph separators; marks that turn the direction of text; undecodable bytes of names.
-_UNSAFE = {
-    **dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], "\ufffd"),
-    **dict.fromkeys([0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF], "\ufffd"),
-    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),
-}
+#: Control characters (escape sequences begin with one); format characters, which turn the direction of text or are not
+#: seen at all; undecodable bytes of names; line and paragraph separators; what this Unicode does not know yet.
+_UNSAFE = frozenset(("Cc", "Cf", "Cs", "Zl", "Zp", "Cn"))
 
 
 def clean(text: object) -> str:
-    """Text from a file or a path as it may go to a terminal: one line, no control character, no escape sequence."""
-    return str(text).translate(_UNSAFE)
+    """Text from a file or a path as it may go to a terminal: one line, nothing that steers it or hides."""
+    whole = str(text)
+    if whole.isprintable():  # of the unsafe categories none is
+        return whole
+    return "".join("\ufffd" if unicodedata.category(character) in _UNSAFE else character for character in whole)
 
 
 def say(text: str = "") -> None:
-    """A line of the answer, on stdout. What comes from outside must be `clean`."""
-    click.echo(text)
+    """A line of the answer, on stdout; made `clean` whatever it is put together from."""
+    click.echo(clean(text))
 
 
 def note(text: str) -> None:
@@ -39,8 +40,8 @@ def note(text: str) -> None:
 
 
 def document(value: Any) -> None:
-    """The answer as one JSON document; non-ASCII is escaped, so that no terminal takes harm."""
-    click.echo(json.dumps(value, indent=2, allow_nan=False))
+    """The answer as one JSON document; what is not printable ASCII is escaped, so that no terminal takes harm."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=True))
 
 
 def problem(error: DicomwatchdError) -> None:
@@ -84,7 +85,7 @@ def pairs(rows: Iterable[tuple[str, object]]) -> None:
     shown = [(name, clean(value)) for name, value in rows if value not in (None, "")]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        click.echo(f"{name:<{width}}  {value}")
+        say(f"{name:<{width}}  {value}")
 
 
 def size(size_bytes: float) -> str:

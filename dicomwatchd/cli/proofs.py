@@ -11,6 +11,7 @@ from dicomwatchd.cli import exits, output
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import UID
 from dicomwatchd.cli.control_access import ask, client, socket_option
+from dicomwatchd.cli.identifiers import IDENTIFIER
 from dicomwatchd.control_client import DaemonUnreachable
 from dicomwatchd.model import Uid
 
@@ -20,7 +21,12 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with
 @click.command()
 @click.argument("study", metavar="STUDY", type=UID)
 @click.option("--whole", is_flag=True, help="Read every segment of the chain that is in the archive.")
-@click.option("--chain", metavar="ID", help="Ask another chain, of a state that was lost, say, by the archive alone.")
+@click.option(
+    "--chain",
+    metavar="ID",
+    type=IDENTIFIER,
+    help="Ask another chain, of a state that was lost, say, by the archive alone.",
+)
 @socket_option
 @_json_option
 @click.pass_obj

@@ -12,6 +12,7 @@ import click
 from dicomwatchd.cli import attributes, exits, output
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import ArchiveOptions, archive_and_catalogue_options, opened
+from dicomwatchd.cli.identifiers import IDENTIFIER
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.catalogue import StudyRecord
@@ -49,8 +50,8 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@click.option("--patient", metavar="ID", help="Patient ID, exactly.")
-@click.option("--accession", metavar="N", help="Accession number, exactly.")
+@click.option("--patient", metavar="ID", type=IDENTIFIER, help="Patient ID, exactly; - reads it from standard input.")
+@click.option("--accession", metavar="N", type=IDENTIFIER, help="Accession number, exactly; - likewise.")
 @click.option("--date", "dates", metavar="FROM..TO", type=DateRangeType(), help="Study date; either end may be open.")
 @click.option("--modality", metavar="M", help="A modality among the study's series, such as CT.")
 @click.option(

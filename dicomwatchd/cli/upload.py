@@ -15,13 +15,14 @@ from dicomwatchd.cli import exits, output, progress
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.cli.folders import RealFolder
+from dicomwatchd.cli.identifiers import IDENTIFIER
 from dicomwatchd.cli.lazy import DefaultGroup
 from dicomwatchd.cli.upload_text import all_verified, asker, sentences
 from dicomwatchd.control_client import DaemonRefused
 from dicomwatchd.errors import Permanent
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
-_upload_argument = click.argument("upload_id", metavar="ID")
+_upload_argument = click.argument("upload_id", metavar="ID", type=IDENTIFIER)
 #: How long a cancel waits for the deletions that were under way, of one page of files, before it leaves that to them.
 _CANCEL_SECONDS = 60.0
 

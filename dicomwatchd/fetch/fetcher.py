@@ -15,7 +15,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.manifest import Content, Manifest, ManifestInstance
 from dicomwatchd.archive.store import Chunk, ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
-from dicomwatchd.fetch.folder import DiskFull, Occupied, SeriesFolder, TargetFolder, Temporary
+from dicomwatchd.fetch.folder import PRIVATE, DiskFull, Occupied, SeriesFolder, TargetFolder, Temporary
 from dicomwatchd.fetch.neighbours import Neighbours
 from dicomwatchd.fetch.plan import file_names, together
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
@@ -74,11 +74,13 @@ class Fetcher:
         directory: Path,
         *,
         series: Collection[Uid] | None = None,
+        mode: int = PRIVATE,
         elsewhere: Mapping[Content, tuple[ManifestInstance, ...]] = MappingProxyType({}),
         progress: Callable[[FetchProgress], None] = lambda _progress: None,
     ) -> FetchReport:
         """Bring every instance of the manifest, or of the given series, to ``directory``/<SeriesUID>/.
 
+        Files get ``mode``, and folders one by which who may read the files finds them.
         What is there already with the right bytes is kept, with other bytes reported and not touched. One bad
         object does not stop the others; a full disk or a store out of reach does, and the report says so. What does not
         come right from where the manifest says is looked for ``elsewhere``.
@@ -93,7 +95,7 @@ class Fetcher:
         named = file_names(i for i in manifest.instances if series is None or i.series_uid in series)
         groups = together(named)
         run = Run(manifest, groups, progress, elsewhere)
-        with TargetFolder.opened(directory, self._token) as folder:
+        with TargetFolder.opened(directory, self._token, mode) as folder:
             self._remove_leftovers(folder, {item.series_uid for item, _ in named})
             self._work_through(run, folder, threads=max(1, min(self._threads, len(groups))))
             for uid in sorted(run.series_with_files):

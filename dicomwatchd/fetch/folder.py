@@ -15,6 +15,9 @@ from dicomwatchd import localfiles
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Digest, Uid
 
+#: Of a file, unless another is asked for. It holds a patient's images.
+PRIVATE = 0o600
+_PRIVATE_FOLDER = 0o700
 _TEMPORARY = re.compile(r"\.dicomwatchctl-fetch-[0-9a-f]{16}\.part\Z")
 _CHUNK = 1 << 20
 #: What O_DIRECT takes on any common disk: writes of a multiple of this, from pages of memory.
@@ -35,41 +38,61 @@ class Occupied(Permanent):
     code = "target-occupied"
 
 
-class TargetFolder:
-    """DIR of a fetch, opened. ``token`` gives 16 hex digits that were not used before."""
+def folder_mode(mode: int) -> int:
+    """Of the folders of files with ``mode``: who may read the files may look them up."""
+    return mode | (mode & 0o444) >> 2
 
-    def __init__(self, fd: int, token: Callable[[], str]) -> None:
+
+class TargetFolder:
+    """DIR of a fetch, opened. ``token`` gives 16 hex digits that were not used before; what is made gets ``mode``,
+    folders the `folder_mode` of it, and what is there keeps its own."""
+
+    def __init__(self, fd: int, token: Callable[[], str], mode: int) -> None:
         self._fd = fd
         self._token = token
+        self._mode = mode
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path, token: Callable[[], str]) -> Iterator[TargetFolder]:
+    def opened(cls, path: Path, token: Callable[[], str], mode: int = PRIVATE) -> Iterator[TargetFolder]:
         """DIR is the user's choice: it is made if need be, and may itself be a link. Raises Permanent."""
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            made = not path.is_dir()
+            path.mkdir(_PRIVATE_FOLDER, parents=True, exist_ok=True)
             fd = localfiles.open_root(os.fspath(path))
         except FileExistsError as error:
             raise Occupied("is not a folder", path=str(path)) from error
         except OSError as error:
             raise _translated(error, "cannot be used as a target folder", path=str(path)) from error
         try:
-            yield cls(fd, token)
+            if made:
+                _give_mode(fd, folder_mode(mode), _PRIVATE_FOLDER)
+            yield cls(fd, token, mode)
         finally:
             os.close(fd)
 
     def series(self, uid: Uid) -> SeriesFolder:
         """The folder of one series, made if need be, to be closed. Raises Occupied when a link or a file stands there,
         Permanent."""
+        name, made = os.fsencode(uid), False
         try:
-            fd = localfiles.make_directory(self._fd, os.fsencode(uid), 0o777)
+            with suppress(FileExistsError):
+                os.mkdir(name, _PRIVATE_FOLDER, dir_fd=self._fd)
+                made = True
+            fd = localfiles.make_directory(self._fd, name, _PRIVATE_FOLDER)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise Occupied(
                     "a symbolic link or a file stands where the series' folder has to be; it was not touched"
                 ) from error
             raise _translated(error, "the series' folder cannot be made") from error
-        return SeriesFolder(fd, self._token)
+        try:
+            if made:
+                _give_mode(fd, folder_mode(self._mode), _PRIVATE_FOLDER)
+        except Permanent:
+            os.close(fd)
+            raise
+        return SeriesFolder(fd, self._token, self._mode)
 
     def flush(self) -> None:
         """Make the names of the series' folders durable. Raises Permanent."""
@@ -79,9 +102,10 @@ class TargetFolder:
 class SeriesFolder:
     """The open folder of one series; every name below is relative to its descriptor."""
 
-    def __init__(self, fd: int, token: Callable[[], str]) -> None:
+    def __init__(self, fd: int, token: Callable[[], str], mode: int) -> None:
         self._fd = fd
         self._token = token
+        self._mode = mode
 
     def __enter__(self) -> SeriesFolder:
         return self
@@ -141,7 +165,7 @@ class SeriesFolder:
             name, fd = self._create()
         except OSError as error:
             raise _translated(error, "no file can be written in the series' folder") from error
-        file = Temporary(self._fd, name, fd)
+        file = Temporary(self._fd, name, fd, self._mode)
         try:
             yield file
         finally:
@@ -154,7 +178,7 @@ class SeriesFolder:
         while True:
             name = f".dicomwatchctl-fetch-{self._token()}.part"
             flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(name, flags, 0o666, dir_fd=self._fd)
+            fd = os.open(name, flags, PRIVATE, dir_fd=self._fd)
             with suppress(OSError):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Between creation and lock another fetch may have taken it for a leftover.
@@ -170,10 +194,11 @@ class SeriesFolder:
 class Temporary:
     """A file that has no proper name yet."""
 
-    def __init__(self, folder_fd: int, name: str, fd: int) -> None:
+    def __init__(self, folder_fd: int, name: str, fd: int, mode: int) -> None:
         self._folder_fd = folder_fd
         self._name = name
         self._fd = fd
+        self._mode = mode
         self._begun = False
         self.named = False
 
@@ -221,6 +246,7 @@ class Temporary:
     def publish(self, name: str) -> None:
         """Flush the bytes to the disk, then give the file its name. Raises Occupied if that was taken meanwhile,
         DiskFull, Permanent."""
+        _give_mode(self._fd, self._mode, PRIVATE)
         try:
             os.fsync(self._fd)
             localfiles.rename_noreplace(self._folder_fd, os.fsencode(self._name), self._folder_fd, os.fsencode(name))
@@ -229,6 +255,16 @@ class Temporary:
         except OSError as error:
             raise _translated(error, "the file cannot be finished") from error
         self.named = True
+
+
+def _give_mode(fd: int, mode: int, made_with: int) -> None:
+    """Whatever the umask took away. The private one needs no call: file systems without modes then do, too."""
+    if mode == made_with:
+        return
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        raise _translated(error, "the mode that was asked for cannot be set") from error
 
 
 def _flush(fd: int) -> None:

@@ -67,6 +67,13 @@ SERIES_TAGS: Mapping[int, str] = {
     0x00400254: "LO",  # Performed Procedure Step Description
 }
 
+#: The greatest length of a value on record, in characters (PS3.5 table 6.2-1): of text, which is cut there, in names
+#: each component group. SH has 16; accession numbers are often longer, and are searched for as they are. Of the other
+#: VRs, numbers, dates and codes, a cut value would be another value: it is left out when it is longer than any can be.
+_TEXT_CHARACTERS: Mapping[str, int] = {"LO": 64, "PN": 64, "SH": 64}
+VALUE_CHARACTERS = 64
+VALUES_LIMIT = 64
+
 _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 _ESC = b"\x1b"
@@ -77,8 +84,9 @@ _NAME_RESETS = re.compile(rb"[\\^=]")  # PS3.5 6.1.2.5.3
 _TEXT_RESETS = re.compile(rb"[\\\t\n\f\r]")
 
 
-def dicom_json(values: Mapping[int, bytes], tags: Mapping[int, str]) -> DicomJson:
-    """The attributes of ``tags`` that are among the raw ``values``.
+def dicom_json(values: Mapping[int, bytes], tags: Mapping[int, str], cut: set[int] | None = None) -> DicomJson:
+    """The attributes of ``tags`` that are among the raw ``values``; those that are not on record in full are put into
+    ``cut``.
 
     Text is decoded by the Specific Character Set; what cannot be decoded holds U+FFFD in its place (the archived
     file has the bytes). IS and DS stay the strings they are, so nothing is rounded and no NaN comes up. Names keep
@@ -92,7 +100,9 @@ def dicom_json(values: Mapping[int, bytes], tags: Mapping[int, str]) -> DicomJso
         vr = kind[:2]
         text = decode(values[tag], codec, is_name=vr == "PN")
         parts = text.split("\\") if kind.endswith("+") else [text]
-        items = [_name(part) if vr == "PN" else _trimmed(part) or None for part in parts]
+        items, is_whole = _limited([_name(part) if vr == "PN" else _trimmed(part) or None for part in parts], vr)
+        if cut is not None and not is_whole:
+            cut.add(tag)
         attribute: dict[str, object] = {"vr": vr}
         if any(items):
             attribute["Value"] = [item or None for item in items]
@@ -100,9 +110,24 @@ def dicom_json(values: Mapping[int, bytes], tags: Mapping[int, str]) -> DicomJso
     return attributes
 
 
+def _limited(items: list[dict[str, str] | str | None], vr: str) -> tuple[list[dict[str, str] | str | None], bool]:
+    """The values as they go on record, and whether that is all of them."""
+    kept = [_short(item, vr) for item in items[:VALUES_LIMIT]]
+    return kept, kept == items
+
+
+def _short(item: dict[str, str] | str | None, vr: str) -> dict[str, str] | str | None:
+    if isinstance(item, dict):
+        return {group: text[: _TEXT_CHARACTERS[vr]] for group, text in item.items()}
+    if item is None or len(item) <= VALUE_CHARACTERS:
+        return item
+    return item[: _TEXT_CHARACTERS[vr]] if vr in _TEXT_CHARACTERS else None
+
+
 def patient_id(values: Mapping[int, bytes]) -> str:
     """Patient ID (0010,0020) as text, "" when there is none."""
-    return _trimmed(decode(values.get(PATIENT_ID, b""), initial_codec(values.get(SPECIFIC_CHARACTER_SET, b""))))
+    text = _trimmed(decode(values.get(PATIENT_ID, b""), initial_codec(values.get(SPECIFIC_CHARACTER_SET, b""))))
+    return text[: _TEXT_CHARACTERS["LO"]]
 
 
 @lru_cache(64)

@@ -81,6 +81,14 @@ class Header:
         return attributes.dicom_json(self._values, attributes.STUDY_TAGS)
 
     @property
+    def has_long_attributes(self) -> bool:
+        """Whether some of them are longer than they can be on record."""
+        cut: set[int] = set()
+        for tags in (attributes.STUDY_TAGS, attributes.SERIES_TAGS):
+            attributes.dicom_json(self._values, tags, cut)
+        return bool(cut)
+
+    @property
     def series_attributes(self) -> DicomJson:
         """The series, as DICOM JSON (PS3.18 Annex F); a new dictionary each time."""
         return attributes.dicom_json(self._values, attributes.SERIES_TAGS)

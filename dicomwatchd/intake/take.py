@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from dataclasses import replace
 
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
 from dicomwatchd.intake.header import Dicomdir, read_header
@@ -36,6 +37,7 @@ NOT_FOR_THE_DAEMON = (
 )
 _UNREADABLE = "the daemon may not read it; check the file's owner and mode"
 _DICOMDIR = "the index of a DICOM medium, no instance of a study"
+_CUT = "attributes: longer than their VR allows, cut on record"
 _FAULT = "a fault of the program; see the log"
 
 
@@ -87,12 +89,15 @@ def take(
             return Arrival(folder.relative, name, found, FileState.IGNORED, code="dicomdir", reason=_DICOMDIR)
         # Working the attributes out costs more than all the rest; once for each series is enough.
         known = knows_series(header.instance.study_uid, header.instance.series_uid)
+        instance = header.instance
+        if not known and header.has_long_attributes:
+            instance = replace(instance, repairs=(*instance.repairs, _CUT))
         return Arrival(
             folder.relative,
             name,
             found,
             FileState.READY,
-            header=header.instance,
+            header=instance,
             patient_id=header.patient_id,
             study_attributes=None if known else header.study_attributes,
             series_attributes=None if known else header.series_attributes,

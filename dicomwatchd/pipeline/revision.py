@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dicomwatchd import __version__
 from dicomwatchd.archive import keys, lineage, manifests, salvage
 from dicomwatchd.archive.catalogue import StudyRecord
-from dicomwatchd.archive.documents import LEFT_OUT
+from dicomwatchd.archive.documents import LEFT_OUT, dumps
 from dicomwatchd.archive.lineage import Lineage
 from dicomwatchd.archive.manifest import NEWER, Manifest, ManifestInstance, empty
+from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES
 from dicomwatchd.archive.union import mended
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import printable
-from dicomwatchd.model import DicomJson, FileState, Uid
+from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson, FileState, Uid, least
 from dicomwatchd.pipeline.healed import healed
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, place_of, source_of
 from dicomwatchd.ports import Map, timestamp
 
 #: Of what is amiss with a study's manifests so many are told one by one.
 _TOLD = 20
+
+#: What an instance takes in a manifest at least, beside its path and notes.
+_LEAST_INSTANCE_BYTES = 400
 
 
 def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest | None:
@@ -34,14 +39,14 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     has no more (``above``). It has the lowest free number: what somebody has put far above makes no room scarce.
     """
     claim, archive = shipment.claim, context.archive
-    traced = trace_of(claim.study_uid, context, shipment.run)
+    traced = trace_of(claim.study_uid, context, shipment.run, shipment.weigh)
     found, above = traced.lineage, max(above, traced.lost)
     current = found.current or empty(archive.archive_id, claim.study_uid)
     base = mended(found, current, archive.store, shipment.run)
     facts = context.shipments.facts(claim)
     now = timestamp(context.clock.now())
     added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
-    instances: Iterable[ManifestInstance] = _instances(shipment, context, now)
+    instances: Iterable[ManifestInstance] = _as_many_as_fit(_instances(shipment, context, now), shipment.weigh)
     if not found.holds:
         _tell(found, shipment, context)
         aside = (keys.manifest(claim.study_uid, one.revision) for one in found.disregarded)
@@ -50,6 +55,7 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
         instances = list(instances)
         added, again = _from_elsewhere(shipment, context, found, added, [*base.instances, *instances], now)
         instances += again
+    added = _within_limit(base, added)
     suspects = {*current.damaged_keys, *added.damaged_keys}
     well = healed(suspects, shipment, context) if suspects else frozenset()
     merged = base.merged(
@@ -77,6 +83,28 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     return merged if manifests.create(archive.store, merged) else None
 
 
+def _as_many_as_fit(instances: Iterable[ManifestInstance], weigh: Callable[[int], None]) -> Iterator[ManifestInstance]:
+    """Before there are more in memory than any manifest lists. Raises Permanent, and as ``weigh``."""
+    left = MANIFEST_LIMIT_BYTES
+    for item in instances:
+        left -= _LEAST_INSTANCE_BYTES + len(json.dumps([item.original_path, item.repairs]))
+        if left < 0:
+            raise manifests.too_many_instances()
+        weigh(MANIFEST_LIMIT_BYTES - left)
+        yield item
+
+
+def _within_limit(current: Manifest, added: _Added) -> _Added:
+    """Attributes of so many series, over all revisions, and of the others what is kept in any case."""
+    left = SERIES_ATTRIBUTES_LIMIT_BYTES - sum(len(dumps(one)) for one in current.series.values())
+    series: dict[Uid, DicomJson] = {}
+    for uid, attributes in added.series.items():
+        if uid not in current.series:
+            left -= len(dumps(attributes))
+        series[uid] = attributes if left >= 0 or uid in current.series else least(attributes)
+    return added if left >= 0 else replace(added, series=series, flags=(*added.flags, LIMITED))
+
+
 @dataclass(frozen=True, slots=True)
 class Traced:
     """``lost`` is a revision that the catalogue names and the store does not hold as it is named, or 0."""
@@ -85,15 +113,16 @@ class Traced:
     lost: int = 0
 
 
-def trace_of(study: Uid, context: Context, map: Map = map) -> Traced:
-    """What the store's manifests of a study say. Where there are several, the catalogue's word is asked for: what it
-    vouches for need not be read down to the first.
+def trace_of(study: Uid, context: Context, map: Map = map, weigh: Callable[[int], None] = lambda _: None) -> Traced:
+    """What the store's manifests of a study say. ``weigh`` is told how large the largest is before any is read. Where
+    there are several, the catalogue's word is asked for: what it vouches for need not be read down to the first.
 
     Raises Permanent where a manifest that nobody vouches against was written by a newer program (code
     "newer-manifest"), or belongs to another archive ("foreign-manifest").
     """
     archive = context.archive
     listed = manifests.listed(archive.store, study)
+    weigh(max((seen.size_bytes for seen in listed.revisions.values()), default=0))
     record = _recorded(study, context) if len(listed.revisions) > 1 else None
     vouched = lineage.vouched_for(archive.store, listed, record)
     found = lineage.trace(archive.store, listed, vouched, archive_id=archive.archive_id, map=map)

@@ -14,6 +14,7 @@ from dicomwatchd.archive.catalogue import Catalogue
 from dicomwatchd.archive.evidence import Verdict
 from dicomwatchd.archive.store import ObjectStore, Receipt
 from dicomwatchd.errors import Transient
+from dicomwatchd.pipeline.turns import Turns
 from dicomwatchd.ports import Clock, Log, Map, Sign, unwatched
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
@@ -79,6 +80,7 @@ class Context:
     inboxes: Inboxes = field(default_factory=AlwaysAnswering)
     #: Why no local file may be deleted now, in plain words; None where nothing speaks against it.
     stops_deleting: Callable[[], str | None] = lambda: None
+    turns: Turns = field(default_factory=Turns)
 
 
 @dataclass(slots=True)
@@ -99,6 +101,8 @@ class Shipment:
     kept_files: int = 0
     retries: int = 0
     sources: set[str] = field(default_factory=set)
+    #: Told of a manifest's bytes before they are in memory: see `Turns`.
+    weigh: Callable[[int], None] = lambda _: None
 
 
 _RECEIPT = tuple(item.name for item in fields(Receipt))

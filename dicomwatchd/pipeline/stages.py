@@ -63,10 +63,11 @@ def ship(claim: Claim, run: Map, context: Context) -> Shipment:
         upload(shipment, context)
     with shipment.stages.stage("verify"):
         verify(shipment, context)
-    with shipment.stages.stage("record"):
-        recorded = record(shipment, context)
-    with shipment.stages.stage("purge"):
-        purge(shipment, recorded, context)
+    with context.turns.seat() as shipment.weigh:
+        with shipment.stages.stage("record"):
+            recorded = record(shipment, context)
+        with shipment.stages.stage("purge"):
+            purge(shipment, recorded, context)
     context.shipments.finish(
         claim,
         {

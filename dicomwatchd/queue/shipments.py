@@ -14,7 +14,17 @@ from enum import StrEnum
 from typing import Any
 
 from dicomwatchd.errors import ClaimLost
-from dicomwatchd.model import SHIPPING, DicomJson, FileState, StudyEvent, StudyState, Uid
+from dicomwatchd.model import (
+    LIMITED,
+    SERIES_ATTRIBUTES_LIMIT_BYTES,
+    SHIPPING,
+    DicomJson,
+    FileState,
+    StudyEvent,
+    StudyState,
+    Uid,
+    least,
+)
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING
 from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS, NO_PROOF, pause_seconds
@@ -309,15 +319,21 @@ class Shipments:
             ).fetchone()
             if study is None:
                 raise ClaimLost("the study is gone since it was claimed")
-            series = db.execute(
+            rows = db.execute(
                 "SELECT series_uid, attributes FROM series WHERE study_uid = ? AND series_uid IN"
-                " (SELECT DISTINCT series_uid FROM files WHERE study_uid = ?)",
+                " (SELECT DISTINCT series_uid FROM files WHERE study_uid = ?) ORDER BY series_uid",
                 (claim.study_uid, claim.study_uid),
-            ).fetchall()
+            )
+            series: dict[Uid, DicomJson] = {}
+            left = SERIES_ATTRIBUTES_LIMIT_BYTES
+            for row in rows:  # one after the other: all of them are as many as somebody likes
+                left -= len(row["attributes"])
+                attributes = json.loads(row["attributes"])
+                series[Uid(row["series_uid"])] = attributes if left >= 0 else least(attributes)
         return StudyFacts(
             attributes=json.loads(study["attributes"]),
-            series={Uid(row["series_uid"]): json.loads(row["attributes"]) for row in series},
-            flags=tuple(json.loads(study["flags"])),
+            series=series,
+            flags=(*json.loads(study["flags"]), *((LIMITED,) if left < 0 else ())),
             damaged_keys=tuple(json.loads(study["damaged_keys"])),
         )
 

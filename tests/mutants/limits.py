@@ -5,6 +5,7 @@ from __future__ import annotations
 CONTROL = ("tests/unit/test_control_limits.py",)
 
 INTAKE = ("tests/unit/test_intake_limits.py",)
+STORE = ("tests/unit/test_store_limits.py",)
 
 LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
@@ -91,6 +92,103 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "self._beat, self._sizes, self.source.asker",
                 "self._beat, asker=self.source.asker",
             ),
+        )
+    ),
+    *(
+        (f"limits, store: {name}", f"archive/{file}", old, new, STORE)
+        for name, file, old, new in (
+            (
+                "read back",
+                "evidence.py",
+                "                if size_bytes > receipt.size_bytes:\n",
+                "                if False:\n",
+            ),
+            ("documents", "reading.py", "        if not left:\n", "        if False:\n"),
+            ("a listed manifest", "manifests.py", "    if listed_bytes > MANIFEST_LIMIT_BYTES:\n", "    if False:\n"),
+            (
+                "a manifest that was read",
+                "manifests.py",
+                "    if len(data) > MANIFEST_LIMIT_BYTES:\n",
+                "    if False:\n",
+            ),
+            (
+                "a manifest that is written",
+                "manifests.py",
+                "    if content.digest.size_bytes > MANIFEST_LIMIT_BYTES:\n",
+                "    if False:\n",
+            ),
+            (
+                "bundles",
+                "bundle.py",
+                "        if size_bytes > BUNDLE_LIMIT_BYTES:\n            break",
+                "        if False:\n            break",
+            ),
+            ("lengths", "wire.py", '_LENGTH = re.compile(r"[0-9]{1,19}\\Z")', '_LENGTH = re.compile(r"[0-9]+\\Z")'),
+            (
+                "time of a head",
+                "wire.py",
+                "        self.allow(ANSWER_SECONDS)\n        received",
+                "        self.allow(1e9)\n        received",
+            ),
+            (
+                "time of a body",
+                "wire.py",
+                "        connection.allow(body_seconds(self.length))\n",
+                "        connection.allow(1e9)\n",
+            ),
+            ("time of chunks", "wire.py", "connection.allow(body_seconds(_SMALL_BODY_BYTES))", "connection.allow(1e9)"),
+            (
+                "bytes by way of botocore",
+                "aws_limits.py",
+                " or (self._most_bytes is not None and self._most_bytes < 0)",
+                "",
+            ),
+            ("time by way of botocore", "aws_limits.py", "if self._seconds < 0 or (", "if ("),
+        )
+    ),
+    *(
+        (f"limits, record: {name}", file, old, new, INTAKE)
+        for name, file, old, new in (
+            ("names", "intake/attributes.py", "{group: text[: _TEXT_CHARACTERS[vr]] for", "{group: text for"),
+            ("text", "intake/attributes.py", "return item[: _TEXT_CHARACTERS[vr]] if", "return item if"),
+            ("numbers are not cut", "intake/attributes.py", " if vr in _TEXT_CHARACTERS else None", ""),
+            ("number of values", "intake/attributes.py", "for item in items[:VALUES_LIMIT]]", "for item in items]"),
+            ("patient ID", "intake/attributes.py", '    return text[: _TEXT_CHARACTERS["LO"]]', "    return text"),
+            (
+                "what was cut is told",
+                "intake/take.py",
+                "        if not known and header.has_long_attributes:",
+                "        if False:",
+            ),
+            (
+                "series of a shipment",
+                "queue/shipments.py",
+                "attributes if left >= 0 else least(attributes)",
+                "attributes",
+            ),
+            ("series of a shipment are told", "queue/shipments.py", "((LIMITED,) if left < 0 else ())", "()"),
+            ("series over revisions", "pipeline/revision.py", "    added = _within_limit(base, added)\n", ""),
+            (
+                "instances",
+                "pipeline/revision.py",
+                "        if left < 0:\n            raise",
+                "        if False:\n            raise",
+            ),
+            ("turns", "pipeline/turns.py", "        if has_turn or size_bytes < LARGE_BYTES:", "        if True:"),
+            (
+                "a turn is given back",
+                "pipeline/turns.py",
+                "                self._lock.release()",
+                "                pass",
+            ),
+            (
+                "what is there is weighed",
+                "pipeline/revision.py",
+                "    weigh(max((seen.size_bytes for seen in listed.revisions.values()), default=0))\n",
+                "",
+            ),
+            ("instances are weighed", "pipeline/revision.py", "        weigh(MANIFEST_LIMIT_BYTES - left)\n", ""),
+            ("modality is kept", "model.py", ' if tag == "00080060"}', " if not tag}"),
         )
     ),
 )

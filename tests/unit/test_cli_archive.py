@@ -135,6 +135,36 @@ def fetched(folder: Path) -> dict[str, bytes]:
 EXPECTED = {f"{SERIES if n < 3 else OTHER_SERIES}/1.2.{n}.dcm": content(n) for n in range(5)}
 
 
+# --- identifiers and modes ----------------------------------------------------------------------------------
+
+
+def test_fetch_takes_study_and_mode(site: Site, study: Manifest, elsewhere: Path) -> None:
+    arguments = ["--config", str(site.config), "fetch", "-", "-o", "out", "--mode", "0640"]
+    result = CliRunner().invoke(root, arguments, input=f"{STUDY}\n")
+    assert result.exit_code == 0, result.output
+    assert fetched(elsewhere / "out") == EXPECTED
+    assert {oct(p.stat().st_mode & 0o777) for p in (elsewhere / "out").rglob("*") if p.is_file()} == {"0o640"}
+
+
+@pytest.mark.parametrize("mode", ["0444", "0755", "0040", "4600", "640x", "-600", "06400", "rw"])
+def test_a_mode_that_serves_nobody_is_refused(site: Site, study: Manifest, mode: str) -> None:
+    result = site.ctl("fetch", STUDY, f"--mode={mode}")
+    assert result.exit_code == 2 and not fetched(Path())
+
+
+def test_search_reads_a_patient_from_standard_input_and_repeats_nothing(site: Site, study: Manifest) -> None:
+    assert PATIENT["00100020"]["Value"] == ["CANARY-ID"]
+    for option, given, count in (
+        ("--patient", "CANARY-ID", 1),
+        ("--patient", "CANARY", 0),
+        ("--accession", "CANARY", 0),
+    ):
+        arguments = ["--config", str(site.config), "search", option, "-", "--json"]
+        result = CliRunner().invoke(root, arguments, input=f"{given}\n")
+        assert result.exit_code == 0 and len(json.loads(result.stdout)["studies"]) == count
+        assert "CANARY" not in result.stderr
+
+
 # --- archive init -------------------------------------------------------------------------------------------
 
 
@@ -455,6 +485,7 @@ def test_only_search_and_show_print_patient_attributes(site: Site, study: Manife
     for command in (
         ["fetch", STUDY, "-o", str(tmp_path / "out")],
         ["fetch", STUDY, "-o", str(tmp_path / "out"), "--json"],
+        ["fetch", STUDY, "-o", str(tmp_path / "other"), "--mode", "0640"],
         ["verify", STUDY, "--deep"],
         ["verify", STUDY, "--deep", "--json"],
         ["catalogue", "rebuild"],

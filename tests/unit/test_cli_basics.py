@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,6 +169,33 @@ def test_nothing_that_steers_a_terminal_gets_through() -> None:
     assert cleaned == "a\ufffd[31mred\ufffd\ufffd\ufffdb\ufffd2J\ufffdc\ufffdd\ufffde\ufffd\ufffd"
     cleaned.encode("utf-8")
     assert output.clean("Müller^Jürgen 山田^太郎 [bold]x[/bold]") == "Müller^Jürgen 山田^太郎 [bold]x[/bold]"
+
+
+def test_no_control_and_no_format_character_of_unicode_gets_through() -> None:
+    """All of them: also U+061C, U+200B, soft hyphens, tags, lone surrogates; and every letter stays."""
+    for number in range(0x110000):
+        character = chr(number)
+        category = unicodedata.category(character)
+        shown = output.clean(f"a{character}b")
+        assert shown == ("a\ufffdb" if category in ("Cc", "Cf", "Cs", "Zl", "Zp", "Cn") else f"a{character}b"), number
+    for named in "\u061c\u200b\u200e\u202e\u2066\u2028\ufeff\u00ad\U000e0041\x1b\x9b\x7f\udc80":
+        assert output.clean(named) == "\ufffd"
+    assert output.clean("Mü\u0308ller\u00a0山田 \U0001f600") == "Mü\u0308ller\u00a0山田 \U0001f600"
+
+
+@pytest.mark.parametrize("say", [output.say, output.note, lambda text: output.pairs([("a", text)])])
+def test_whatever_says_a_line_cleans_it(say: Callable[[str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    say("x\x1b[2J\u200b\u061c\U000e0041y")
+    said = capsys.readouterr()
+    assert "x\ufffd[2J\ufffd\ufffd\ufffdy\n" in said.out + said.err
+
+
+def test_a_json_answer_is_printable_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "x\x1b\x7f\x9b\u200b\u202e\U000e0041\udc80é"
+    output.document({"name": hostile, hostile: 1})
+    said = capsys.readouterr().out
+    assert all(" " <= character <= "~" or character == "\n" for character in said)
+    assert json.loads(said) == {"name": hostile, hostile: 1}
 
 
 def test_tables_are_plain_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

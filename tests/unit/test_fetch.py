@@ -668,3 +668,64 @@ print(tracemalloc.get_traced_memory()[1])
         check=True,
     )
     assert int(done.stdout) < 16 << 20, (done.stdout, time.monotonic() - begun)
+
+
+# --- who else may read it -----------------------------------------------------------------------------------
+
+
+def modes_below(folder: Path) -> dict[str, str]:
+    """Of the folder, "", and of all in it; without the names that depend on the study."""
+    found = {"": folder, "series": folder / SERIES, "file": folder / SERIES / "1.2.0.dcm"}
+    return {name: oct(path.stat().st_mode & 0o7777) for name, path in found.items()}
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o077])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def test_what_is_fetched_is_its_readers_alone(store: MemoryStore, study: Manifest, tmp_path: Path, umask: int) -> None:
+    assert fetcher(store).fetch(study, tmp_path / "a" / "out").complete
+    assert modes_below(tmp_path / "a" / "out") == {"": "0o700", "series": "0o700", "file": "0o600"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "folders", "files"),
+    [(0o640, "0o750", "0o640"), (0o644, "0o755", "0o644"), (0o660, "0o770", "0o660"), (0o600, "0o700", "0o600")],
+)
+def test_others_may_read_it_where_that_is_said(
+    store: MemoryStore, study: Manifest, tmp_path: Path, umask: int, mode: int, folders: str, files: str
+) -> None:
+    assert fetcher(store).fetch(study, tmp_path / "out", mode=mode).complete
+    assert modes_below(tmp_path / "out") == {"": folders, "series": folders, "file": files}
+
+
+def test_nobody_else_reads_a_file_before_it_is_whole(study: Manifest, tmp_path: Path) -> None:
+    """Its bytes come in under a private name, with a private mode, whatever it is to have in the end."""
+    seen: list[str] = []
+
+    class Looking(MemoryStore):
+        def read(self, key: str, version_id: str | None = None, **part: Any) -> Iterator[Any]:
+            for chunk in super().read(key, version_id, **part):
+                seen.extend(oct(path.stat().st_mode & 0o7777) for path in tmp_path.rglob(".dicomwatchctl-fetch-*"))
+                yield chunk
+
+    store = Looking()
+    again = archive(store, [(SERIES if n < 3 else OTHER_SERIES, f"1.2.{n}", content(n, 1500 + n)) for n in range(5)])
+    assert fetcher(store, threads=1).fetch(again, tmp_path / "out", mode=0o644).complete
+    assert seen and set(seen) == {"0o600"}
+
+
+def test_what_was_there_keeps_its_mode(store: MemoryStore, study: Manifest, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    (folder / SERIES).mkdir(parents=True)
+    folder.chmod(0o755)
+    (folder / SERIES).chmod(0o775)
+    there = folder / SERIES / "1.2.0.dcm"
+    there.write_bytes(content(0, 1500))
+    there.chmod(0o444)
+    assert fetcher(store).fetch(study, folder, mode=0o640).already_there == 1
+    assert modes_below(folder) == {"": "0o755", "series": "0o775", "file": "0o444"}
+    assert oct((folder / SERIES / "1.2.1.dcm").stat().st_mode & 0o7777) == "0o640"

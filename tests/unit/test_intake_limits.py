@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from dicomwatchd import model
 from dicomwatchd.errors import Unarchivable
 from dicomwatchd.intake import header as header_module
 from dicomwatchd.intake import reading
 from dicomwatchd.intake.header import elements_allowed, inflated_allowed
 from dicomwatchd.intake.sizes import HOLES_FROM_BYTES, PIECES_LIMIT, Sizes
+from dicomwatchd.pipeline import revision, turns
+from dicomwatchd.queue import shipments
 from tests.pieces import Pieces
 from tests.synthetic import Maker
 from tests.unit.dicomfiles import DEFLATED, INSTANCE, SEQUENCE_END, data_set, element, encode, header, item, read
@@ -273,3 +276,124 @@ def test_a_file_of_very_many_holes(tmp_path: Path) -> None:
             file.write(b"x")
         file.truncate(1 << 34)
     assert is_held(path)
+
+
+# --- what goes on record
+
+
+def attributes_of(**values: object) -> dict[str, dict[str, object]]:
+    found = header(encode(data_set(**values)))
+    return {**found.series_attributes, **found.study_attributes}
+
+
+def test_text_is_cut_at_the_length_of_its_vr() -> None:
+    found = attributes_of(
+        StudyDescription="d" * 4000, PatientName="=".join("abc"[i] * 1000 for i in range(3)), AccessionNumber="a" * 900
+    )
+    assert found["00081030"]["Value"] == ["d" * 64]
+    assert found["00100010"]["Value"] == [{"Alphabetic": "a" * 64, "Ideographic": "b" * 64, "Phonetic": "c" * 64}]
+    assert found["00080050"]["Value"] == ["a" * 64]
+    assert header(encode(data_set(PatientID="p" * 900))).patient_id == "p" * 64
+
+
+def test_a_number_or_a_date_that_cannot_be_one_is_left_out_not_cut() -> None:
+    raw = encode(data_set(PixelData=None)) + element(0x00101030, b"DS", b"1" * 900) + PIXELS
+    assert header(raw).study_attributes["00101030"] == {"vr": "DS"}
+
+
+def test_what_is_within_its_length_is_on_record_as_it_is() -> None:
+    found = attributes_of(
+        StudyDescription="d" * 64, AccessionNumber="LONGER-THAN-16-CHARACTERS", PatientWeight="7.1234567890123"
+    )
+    assert found["00081030"]["Value"] == ["d" * 64]
+    assert found["00080050"]["Value"] == ["LONGER-THAN-16-CHARACTERS"]
+    assert found["00101030"]["Value"] == ["7.1234567890123"]
+    assert not header(encode(data_set())).has_long_attributes
+    assert header(encode(data_set(StudyDescription="d" * 65))).has_long_attributes
+
+
+def test_values_are_counted() -> None:
+    found = attributes_of(OtherPatientIDs=[f"P{number}" for number in range(500)])
+    assert len(found["00101000"]["Value"]) == 64  # type: ignore[arg-type]
+
+
+def test_crafted_files_do_not_fill_a_manifest(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before: 1,200 files, each a series of its own with 22 values of 4,096 bytes, made a manifest of 621 MB."""
+    long = "\u00e9" * 4000
+    count = 60
+    for number in range(count):
+        data = data_set(
+            SeriesInstanceUID=f"1.2.3.4.1.{number}",
+            SOPInstanceUID=f"1.2.3.4.1.{number}.1",
+            SpecificCharacterSet="ISO_IR 100",
+            **dict.fromkeys(
+                ("SeriesDescription", "ProtocolName", "Manufacturer", "InstitutionName", "StationName"), long
+            ),
+        )
+        (pieces.inbox / f"IM{number:04}").write_bytes(encode(data))
+    monkeypatch.setattr(model, "SERIES_ATTRIBUTES_LIMIT_BYTES", 50_000)
+    monkeypatch.setattr(shipments, "SERIES_ATTRIBUTES_LIMIT_BYTES", 50_000)
+    monkeypatch.setattr(revision, "SERIES_ATTRIBUTES_LIMIT_BYTES", 50_000)
+    pieces.run()
+    manifest = pieces.manifest("1.2.3.4.1")
+    assert len(manifest.instances) == count
+    assert "series-attributes-limited" in manifest.flags
+    assert len(manifest.to_bytes()) < 50_000 + count * 1500
+    assert all(series["00080060"]["Value"] == ["CT"] for series in manifest.series.values())
+    assert sum(len(series) > 1 for series in manifest.series.values()) > 10
+    assert manifest.instances[0].repairs == ("attributes: longer than their VR allows, cut on record",)
+    # Another revision adds no more than is left.
+    for number in range(count, 2 * count):
+        data = data_set(
+            SeriesInstanceUID=f"1.2.3.4.1.{number}", SOPInstanceUID=f"1.2.3.4.1.{number}.1", SeriesDescription="x" * 64
+        )
+        (pieces.inbox / f"IM{number:04}").write_bytes(encode(data))
+    pieces.run()
+    second = pieces.manifest("1.2.3.4.1")
+    assert len(second.instances) == 2 * count
+    assert len(second.to_bytes()) < 50_000 + 2 * count * 1500
+    assert not held(pieces)
+
+
+def test_a_study_of_more_instances_than_a_manifest_lists_is_parked_and_nothing_is_deleted(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revision, "MANIFEST_LIMIT_BYTES", 2000)
+    maker = Maker(seed=3)
+    made = maker.ct_series(pieces.inbox / "A", slices=8, first=1, series=1, study=0, rows=16, columns=16)
+    [other] = maker.ct_series(pieces.inbox / "B", slices=1, first=1, series=1, study=1, rows=16, columns=16)
+    pieces.run()
+    shown = pieces.queue.reports.show(made[0].study_uid)
+    assert shown is not None
+    assert (shown["state"], shown["code"]) == ("parked", "manifest-too-large")
+    assert all(one.path.exists() for one in made)
+    assert not other.path.exists(), "the other study has gone its way"
+
+
+def test_large_studies_take_turns_and_small_ones_do_not_wait(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "LARGE_BYTES", 2000)
+    maker = Maker(seed=3)
+    large = maker.ct_series(pieces.inbox / "A", slices=8, first=1, series=1, study=0, rows=16, columns=16)
+    [small] = maker.ct_series(pieces.inbox / "B", slices=1, first=1, series=1, study=1, rows=16, columns=16)
+    with pieces.context.turns.seat() as weigh:
+        weigh(5000)  # another large one is being recorded
+        pieces.run()
+        shown = pieces.queue.reports.show(large[0].study_uid)
+        assert shown is not None
+        assert (shown["state"], shown["code"]) == ("queued", "large-study")
+        assert not small.path.exists()
+        assert all(one.path.exists() for one in large)
+    pieces.clock.advance(turns.RETRY_SECONDS + 1)
+    pieces.run()
+    assert not any(one.path.exists() for one in large)
+    # The manifest that is there is weighed, too, before it is read.
+    [more] = maker.ct_series(pieces.inbox / "A", slices=1, first=9, series=1, study=0, rows=16, columns=16)
+    with pieces.context.turns.seat() as weigh:
+        weigh(5000)
+        pieces.run()
+        assert more.path.exists()
+    pieces.clock.advance(turns.RETRY_SECONDS * 4)
+    pieces.run()
+    assert not more.path.exists()
+    with pieces.context.turns.seat() as weigh:
+        weigh(5000)  # each turn was given back
