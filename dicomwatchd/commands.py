@@ -15,6 +15,7 @@ from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.proving import Prover, chain_id
+from dicomwatchd.ports import timestamp
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.uploads import LISTED
 from dicomwatchd.uploads.desk import UploadDesk, no_such_upload
@@ -63,7 +64,18 @@ def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
         progress, failed = queue.uploads.progress(known.source_id), queue.uploads.failed(known.source_id, LISTED)
         return upload_result.of_running(known.upload, progress, failed, "waiting for the daemon")
 
+    def inbox_list(_request: Mapping[str, Any], _progress: Progress) -> Any:
+        return [
+            {
+                "name": pin.name,
+                "folder": "not seen yet" if not pin.is_seen else "exchanged" if pin.exchanged_at else "confirmed",
+                "exchanged_at": None if pin.exchanged_at is None else timestamp(pin.exchanged_at),
+            }
+            for pin in queue.roots.pins()
+        ]
+
     return {
+        "inbox-list": inbox_list,
         "queue": list_queue,
         "quarantine": quarantine,
         "show": show,
@@ -95,6 +107,16 @@ def commands(
             raise Permanent("the study is neither parked nor waiting", code="nothing-to-retry")
         wake()
         return {"study_uid": study_uid, "state": "queued"}
+
+    def inbox_confirm(request: Mapping[str, Any], _progress: Progress) -> Any:
+        by: dict[str, object] = {}
+        if isinstance(request, Request):
+            asker = request.asker()
+            by = {"uid": asker.uid, "login": asker.login}
+        name = text(request, "name")
+        due = queue.roots.confirm(name, by)
+        wake()
+        return {"inbox": name, "files": due}
 
     def upload(_request: Mapping[str, Any], _progress: Progress) -> Any:
         raise Permanent(
@@ -131,6 +153,7 @@ def commands(
         **reading(queue, prover),
         "status": status,
         "retry": retry,
+        "inbox-confirm": inbox_confirm,
         "upload": upload,
         "upload-folder": upload_folder,
         "upload-show": upload_show,

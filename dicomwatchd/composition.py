@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -22,12 +23,14 @@ from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, Fatal, InboxSilent, NotInitialised
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.intake.sizes import SIZES, Sizes
 from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.expiring import Expiring
 from dicomwatchd.pipeline.pool import Workers
+from dicomwatchd.pipeline.proof import Exchanged
 from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.pipeline.recover import Recovered
 from dicomwatchd.pipeline.sealing import Sealing
@@ -35,6 +38,7 @@ from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Conte
 from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Clock, Log, Sign, unwatched
 from dicomwatchd.queue import Queue, open_queue
+from dicomwatchd.queue.roots import Sight
 from dicomwatchd.queue.rows import LEFT, Source, Transition
 from dicomwatchd.uploads.desk import UploadDesk
 from dicomwatchd.uploads.handed import HandedFolders
@@ -139,6 +143,8 @@ class Surroundings:
     #: A study has moved on.
     announce: Callable[[Transition], None] = lambda _: None
     on_shipped: Callable[[Shipment], None] = lambda _: None
+    #: The start goes on, and takes its time.
+    starting: Callable[[], None] = lambda: None
     #: A sign of life of the thread that calls it.
     alive: Callable[[], None] = lambda: None
     #: The same in the midst of long work, and whether that is to be left.
@@ -162,6 +168,7 @@ class Parts:
         self.sources: dict[int, Source] = {}
         self._roots: dict[int, tuple[int, int] | None] = {}
         self._unreleased: set[int] = set()  # inboxes that did not answer at the start
+        self._unsearched: set[int] = set()  # and those that were too large to be searched in time
         self.queue: Queue = around.open_state(plan.state_directory, around.clock, around.announce)
         self.queue.say_when_used(around.inboxes.elsewhere)
         try:
@@ -186,6 +193,8 @@ class Parts:
             sends_early=self._sends_early,
             inboxes=around.inboxes,
             stops_deleting=lambda: self.expiring.stops_deleting(),
+            pinned=self._pinned,
+            is_exchanged=lambda source: self.queue.roots.is_exchanged(source.source_id),
         )
         self.queue.shipments.silent = around.inboxes.silent
         self.dispatcher = Dispatcher(
@@ -264,11 +273,14 @@ class Parts:
         inboxes = self._around.inboxes
         for source in self.sources.values():
             inboxes.know(source.source_id, source.name)
+
+        def alive() -> None:
+            inboxes.beat()
+            self._around.starting()
+
         # All at once: each one that does not answer takes its time.
         asked = {
-            source.source_id: inboxes.begin(
-                source.source_id, partial(recover.bring_back, source, self._log, inboxes.beat)
-            )
+            source.source_id: inboxes.begin(source.source_id, partial(recover.bring_back, source, self._log, alive))
             for source in self.sources.values()
             if _may_be_touched(source)
         }
@@ -278,6 +290,8 @@ class Parts:
             except InboxSilent:
                 left[source_id] = Recovered(0, 0)
             self._roots[source_id] = left[source_id].root
+            if not left[source_id].is_searched:
+                self._unsearched.add(source_id)
         unavailable = {source_id for source_id, recovered in left.items() if recovered.root is None}
         recover.conclude(self.queue.deletions, unavailable, inboxes, self.sources)
         for source_id, recovered in left.items():
@@ -313,7 +327,7 @@ class Parts:
         self._send_kept_again(active)
         for source in self.inbox_sources:
             try:
-                self._around.inboxes.call(source.source_id, partial(self._release_kept, source))
+                self._around.inboxes.call(source.source_id, partial(self._at_first, source))
             except InboxSilent:
                 self._unreleased.add(source.source_id)
         self.expiring.step()
@@ -391,14 +405,25 @@ class Parts:
         if intake := self._intake_of(source_id):
             intake.mend_soon()
 
-    def _mend(self, source: Source) -> None:
-        """An inbox has come back: bring back what lies aside in it, and conclude what waited for it."""
+    def _mend(self, source: Source, only: set[bytes] | None) -> bool:
+        """An inbox has come back, or something lies aside in these directories: bring that back, and conclude what
+        waited for it. Whether all of it was searched."""
         if not _may_be_touched(source):
-            return
-        recover.mend(source, self.queue.deletions, self._log, self._around.inboxes)
+            return True
+        recovered = recover.mend(source, self.queue.deletions, self._log, self._around.inboxes, only)
         if source.source_id in self._unreleased:
             self._unreleased.discard(source.source_id)
             self._release_kept(source)
+        return recovered.is_searched
+
+    def _at_first(self, source: Source) -> None:
+        with suppress(OSError):
+            root_fd = source.open()
+            try:
+                self._see_root(source, root_fd)
+            finally:
+                os.close(root_fd)
+        self._release_kept(source)
 
     def _release_kept(self, source: Source) -> None:
         leases.release_kept(self.queue.deletions, source, self.after_archive(source))
@@ -412,11 +437,46 @@ class Parts:
             self._around.random,
             self._log,
             self.dispatcher.arrived,
-            lambda: self._mend(source),
+            partial(self._mend, source),
             self._roots.get(source.source_id),
             self._around.inboxes,
             self.plan.sizes,
+            unsearched=source.source_id in self._unsearched,
+            on_root=partial(self._see_root, source),
         )
+
+    # -- which folder an inbox is -----------------------------------------------------------------------------------
+
+    def _see_root(self, source: Source, root_fd: int) -> None:
+        """Raises OSError, Transient."""
+        if source.kind != "inbox":
+            return
+        sight, due = self.queue.roots.see(source.source_id, root_of(root_fd))
+        if sight is Sight.EXCHANGED:
+            self._log.error(
+                "inbox-exchanged",
+                "another folder stands in the inbox's place; it is archived, and nothing there is deleted until that is"
+                " confirmed",
+                inbox=source.name,
+            )
+        if due:
+            self.dispatcher.wake()
+
+    def _pinned(self, source: Source) -> Source:
+        if source.kind != "inbox":
+            return source
+        return replace(source, opening=partial(self._open_pinned, source))
+
+    def _open_pinned(self, source: Source) -> int:
+        """Raises Exchanged, OSError."""
+        root_fd = source.open()
+        try:
+            if not self.queue.roots.is_pinned(source.source_id, root_of(root_fd)):
+                raise Exchanged
+        except BaseException:
+            os.close(root_fd)
+            raise
+        return root_fd
 
     def _source_ended(self, source: Source) -> None:
         """An upload is over: what it was looked at by is gone."""

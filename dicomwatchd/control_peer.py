@@ -16,7 +16,7 @@ from dicomwatchd.rights import Asker
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _SO_PEERGROUPS = 59  # unix(7); Python has no name for it
 _FD = struct.Struct("i")
-#: Room for one descriptor, which by alignment is room for two: what comes beyond that the kernel closes, and says so.
+#: Room for one descriptor, which by alignment is room for two: what comes beyond that the kernel closes.
 _ROOM_BYTES = socket.CMSG_SPACE(_FD.size)
 _LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}\$?")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -61,27 +61,25 @@ class Descriptors:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._fds: list[int] = []
-        self._too_many = False
 
     def receive(self, most_bytes: int) -> bytes:
         """As recv(2). Raises OSError."""
-        data, ancillary, flags, _ = self._connection.recvmsg(most_bytes, _ROOM_BYTES, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = self._connection.recvmsg(most_bytes, _ROOM_BYTES, socket.MSG_CMSG_CLOEXEC)
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 whole = len(payload) - len(payload) % _FD.size
                 self._fds += [fd for (fd,) in _FD.iter_unpack(payload[:whole])]
-        self._too_many = self._too_many or bool(flags & socket.MSG_CTRUNC)
         return data
 
     def take_one(self) -> int:
         """The one descriptor that came, from now on the caller's. Raises BadRequest where it is not one."""
-        if self._too_many or len(self._fds) != 1:
+        if len(self._fds) != 1:
             raise BadRequest("exactly one descriptor, of a folder, has to come with this request")
         return self._fds.pop()
 
     def close(self) -> None:
         """A request is over, or the connection."""
-        fds, self._fds, self._too_many = self._fds, [], False
+        fds, self._fds = self._fds, []
         for fd in fds:
             os.close(fd)
 

@@ -6,6 +6,7 @@ import argparse
 import atexit
 import gc
 import os
+import resource
 import signal
 import sys
 import threading
@@ -32,6 +33,8 @@ from dicomwatchd.uploads.handed import HandedFolders
 #: With --once: how often to look whether all is done, which costs little, and to see to everything else.
 LOOK_SECONDS = 0.05
 PULSE_SECONDS = 0.5
+#: 256 workers with a handful of files each, and connections, and to spare.
+MOST_OPEN_FILES = 65536
 
 DONE, NOT_DONE, USAGE, ARCHIVE, STATE = 0, 1, 2, 3, 4
 
@@ -73,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     journal = open_journal(sys.stderr, level=config.log_level, never=_never_logged(config))
     redirect_foreign_logging(journal, config.log_level)
     keep_no_large_blocks()
+    _allow_many_files()
     process = Process(options, config, journal, SystemClock())
     status = process.run()
     if process.left_behind:  # threads that wait for an inbox, perhaps for ever; the state is closed
@@ -121,7 +125,7 @@ class Process:
     # -- one configuration after the other --------------------------------------------------------------------------
 
     def _begin(self, config: Config) -> Supervisor:
-        pulse = Pulse()
+        pulse = Pulse(self._service.extend)
         return self._start(config, open_archive(config, pulse), pulse)
 
     def _start(self, config: Config, archive: Archive, pulse: Pulse) -> Supervisor:
@@ -147,7 +151,7 @@ class Process:
         old = self._config
         try:
             config = load(self._options.config, folders=True)
-            pulse = Pulse()
+            pulse = Pulse(self._service.extend)
             archive = open_archive(config, pulse)
         except DicomwatchdError as error:
             self._say_refused(error)
@@ -252,6 +256,14 @@ class Process:
         if error.code == ConfigError.code:
             return USAGE
         return STATE if error.code.startswith("state") else ARCHIVE
+
+
+def _allow_many_files() -> None:
+    """Every worker holds a handful of files open until the store was asked for all of them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _never_logged(config: Config) -> list[str]:

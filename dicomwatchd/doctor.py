@@ -9,7 +9,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ from dicomwatchd.localfiles import (
 from dicomwatchd.pipeline import private
 from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.ports import DiskUsage
+from dicomwatchd.queue.roots import Pin
 
 _CAP_LEASE = 1 << 28  # capabilities(7)
 #: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.
@@ -54,6 +55,12 @@ class Finding:
     outcome: str
     detail: str
 
+
+#: Before the inbox's name.
+EXCHANGED = (
+    "is another folder than it was: it is archived, and nothing there is deleted. Look what it is; if it is meant:"
+    " dicomwatchctl inbox confirm "
+)
 
 #: How long an inbox's file system is waited for, and how long all that is tried out there may take.
 ANSWER_SECONDS, INBOX_SECONDS = 5.0, 120.0
@@ -95,6 +102,11 @@ def _inboxes(config: Config, silent: Mapping[str, float]) -> Iterator[Finding]:
 
 def _of_inbox(config: Config, box: Inbox) -> list[Finding]:
     return [*_disk(config, box.name, box.path), *_inbox(box)]
+
+
+def exchanged(pins: Iterable[Pin]) -> list[Finding]:
+    """Of each inbox in whose place another folder stands."""
+    return [Finding(f"inbox {pin.name}", "bad", EXCHANGED + pin.name) for pin in pins if pin.exchanged_at is not None]
 
 
 def audit_chain(prover: Prover) -> Finding:

@@ -47,6 +47,13 @@ _SHARED = frozenset(
         0x73757245,  # Coda
     }
 )
+#: Where the owner of a file is not what the file system keeps but what it is mounted with, or another machine's.
+_OWNERS_NOT_KEPT = _SHARED | {
+    0x4D44,  # FAT
+    0x2011BAB0,  # exFAT
+    0x5346544E,  # NTFS
+    0x7366746E,  # NTFS3
+}
 _RENAME_NOREPLACE = 1
 _AT_EMPTY_PATH, _STATX_BTIME = 0x1000, 0x800
 _FS_IOC_GETVERSION = 0x80087601
@@ -129,9 +136,13 @@ class KeptOpen:
         return self._open[1]
 
     def forget(self) -> None:
-        if self._open is not None:
-            (_, fd), self._open = self._open, None
+        for fd in self._taken():
             os.close(fd)
+
+    def _taken(self) -> list[int]:
+        """What is open, if anything is, for the caller to close."""
+        taken, self._open = self._open, None
+        return [] if taken is None else [taken[1]]
 
 
 def make_directory(parent_fd: int, name: bytes, mode: int) -> int:
@@ -296,6 +307,14 @@ def _generation(fd: int) -> int:
 def lease_held(fd: int) -> bool:
     """Whether the read lease on ``fd`` is still whole: nobody has begun to open the file for writing."""
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+
+
+def is_private_to_us(directory_fd: int, found: os.stat_result) -> bool:
+    """Whether nobody but this process's user can have put anything into a directory, ``found``, that is in or is the
+    open directory: its owner, and that others may not write. True where the file system does not tell."""
+    if found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+        return True
+    return _file_system(directory_fd) in _OWNERS_NOT_KEPT
 
 
 def printable(path: bytes) -> str:

@@ -37,9 +37,11 @@ STOP_ANSWER_SECONDS = 5.0
 
 
 class Pulse:
-    """Asked in the middle of long work whether to stop; whoever asks shows a sign of life."""
+    """Asked in the middle of long work whether to stop; whoever asks shows a sign of life. ``starting`` is called while
+    the start goes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, starting: Callable[[], None] = lambda: None) -> None:
+        self.starting = starting
         self.heartbeats = Heartbeats()
         self.stopping = threading.Event()
 
@@ -95,6 +97,7 @@ class Supervisor:
             attend=self._attend,
             announce=self._teller.changed,
             on_shipped=self._shipped,
+            starting=pulse.starting,
             alive=pulse.beat,
             sign=pulse,
             inboxes=self._answering,
@@ -308,6 +311,7 @@ class Supervisor:
                 self._silent(),
                 allowed=os.environ.get(addresses.VARIABLE),
             ),
+            *doctor.exchanged(self._parts.queue.roots.pins()),
             doctor.audit_chain(self._parts.prover),
         ]
 

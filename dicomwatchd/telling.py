@@ -150,6 +150,16 @@ class Teller:
                 if intake.own_trees
             ]
             + [
+                f"inbox {pin.name} {doctor.EXCHANGED}{pin.name}"
+                for pin in queue.roots.pins()
+                if pin.exchanged_at is not None and pin.name in looks
+            ]
+            + [
+                f"inbox {look.source.name} is not searched whole yet for files that a crash has left set aside"
+                for look in looks.values()
+                if look.unsearched
+            ]
+            + [
                 f"in the folder of {name}, which is no inbox any more, files may lie aside: let the daemon reach it,"
                 " and reload"
                 for name in queue.reports.former_places()

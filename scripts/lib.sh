@@ -45,12 +45,20 @@ find_service_python() {
   return 1
 }
 
-# Makes a virtual environment with the package in it, or brings it up to date when pyproject.toml has changed.
-#   bootstrap [NAME [REQUIREMENT]]   by default .venv, with the development tools
+# Installs what requirements/$2.txt lists, and no other file than those with the SHA-256 that stands there. What is built
+# here (see the file's top) is built by what is in requirements/build.txt.
+#   install_locked PYTHON NAME
+install_locked() {
+  local pip=("$1" -m pip install --disable-pip-version-check --no-warn-script-location -q --no-deps --no-build-isolation)
+  "${pip[@]}" -r "$root/requirements/build.txt" && "${pip[@]}" -r "$root/requirements/$2.txt"
+}
+
+# Makes a virtual environment with the package in it, or brings it up to date when what it is made of has changed.
+#   bootstrap [NAME [LIST]]   by default .venv, with the development tools (requirements/dev.txt)
 bootstrap() {
-  local name=${1:-.venv} requirement=${2:-.[dev]} python venv stamp wanted
+  local name=${1:-.venv} list=${2:-dev} python venv stamp wanted
   venv=$root/$name stamp=$root/$name/.dicomwatchd-stamp
-  wanted=$(sha256sum <"$root/pyproject.toml")
+  wanted=$(cat "$root/pyproject.toml" "$root/requirements/build.txt" "$root/requirements/$list.txt" | sha256sum)
   if [ -x "$venv/bin/python" ] && [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
     return
   fi
@@ -67,8 +75,9 @@ bootstrap() {
     say "making the virtual environment $name with $python"
     "$python" -m venv --clear "$venv"
   fi
-  say "installing $requirement into $name (once, and when pyproject.toml has changed)"
+  say "installing requirements/$list.txt into $name (once, and when it or pyproject.toml has changed)"
   rm -f "$stamp"
-  (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check -q -e "$requirement")
+  install_locked "$venv/bin/python" "$list" || die "pip failed; what it said stands above"
+  (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .)
   echo "$wanted" >"$stamp"
 }

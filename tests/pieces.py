@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive import lineage
@@ -24,6 +24,7 @@ from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.intake.sizes import Sizes
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.pool import InlineWorkers
+from dicomwatchd.pipeline.proof import Deleting
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling
 from dicomwatchd.ports import Sign, unwatched
 from dicomwatchd.queue import Queue
@@ -238,6 +239,16 @@ def left_aside(inbox: Path) -> list[Path]:
         for path in (private.rglob("*") if private.is_dir() else [private])
         if path.is_file() and path.name != ".dicomwatchd-lock"
     ]
+
+
+def ended(deleting: Deleting) -> str | None:
+    """A deletion taken to its end, as if the store had been asked where it stops."""
+    try:
+        next(deleting)
+        next(deleting)
+    except StopIteration as end:
+        return cast("str | None", end.value)
+    raise AssertionError("it has stopped twice")
 
 
 @contextmanager

@@ -114,7 +114,7 @@ class DirectoryStore:
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         folder, own_name = _split(key)
         with self._archive() as root_fd, _at_work("stat"), _if_there(root_fd, folder) as folder_fd:
-            seen = None if folder_fd is None else _stat(folder_fd, own_name)
+            seen = None if folder_fd is None else _opened(folder_fd, own_name)
         if seen is None:
             return Standing.MISSING
         if (seen.st_dev, seen.st_ino) == (found.st_dev, found.st_ino):
@@ -125,7 +125,7 @@ class DirectoryStore:
             return Standing.ITSELF
         return Standing.APART
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         """One folder's names are in memory at a time, for each level. Links are not followed, and not listed."""
         folder, _, _ = prefix.rpartition("/")
         if folder:
@@ -137,7 +137,8 @@ class DirectoryStore:
             _if_there(root_fd, folder.encode("ascii")) as folder_fd,
         ):
             if folder_fd is not None:
-                yield from self._walk(folder_fd, f"{folder}/" if folder else "", prefix)
+                found = self._walk(folder_fd, f"{folder}/" if folder else "", prefix)
+                yield from (one for one in found if one.key > after)
 
     def read(
         self,
@@ -339,6 +340,20 @@ def _stat(folder_fd: int, name: bytes) -> os.stat_result | None:
         return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     except FileNotFoundError:
         return None
+
+
+def _opened(folder_fd: int, name: bytes) -> os.stat_result | None:
+    """As `_stat`, by opening it: where shares are slow, what stands under a name is remembered for a while, and only
+    opening it asks the server."""
+    try:
+        with localfiles.regular_file(folder_fd, name) as fd:
+            return os.fstat(fd)
+    except localfiles.NotRegular:
+        return None  # whatever it is, an object it is not
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return None
+        raise
 
 
 def _stored(key: str, seen: os.stat_result) -> StoredObject:

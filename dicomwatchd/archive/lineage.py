@@ -19,7 +19,7 @@ from dicomwatchd.archive.manifest import BAD, NEWER, Content, Manifest, Manifest
 from dicomwatchd.archive.manifests import Listed
 from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES
 from dicomwatchd.archive.store import ObjectStore, StoredObject
-from dicomwatchd.errors import Permanent, Transient
+from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 
@@ -40,6 +40,8 @@ _AT_ONCE = 8
 _Tag = TypeVar("_Tag", bound=str)
 
 _LIMIT = "read-limit"
+#: Of an answer that says no, of one object or of all.
+_WITHHELD = frozenset({"archive-refused", "credentials", "encryption-key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,13 @@ class Disregarded:
 @dataclass(frozen=True, slots=True)
 class Refused:
     """A revision that cannot be used at all. ``code`` is "bad-manifest", "newer-manifest", "foreign-manifest", that of
-    the store's answer, or "read-limit"."""
+    the store's answer, or "read-limit". ``error`` is what the store said, where it does not give this one to us."""
 
     key: str
     revision: int
     code: str
     reason: str
+    error: ArchiveRefused | Transient | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,11 @@ def _load(store: ObjectStore, revision: int, found: StoredObject, *, lenient: bo
         if error.code not in (BAD, NEWER) and not lenient:
             raise
         return Refused(found.key, revision, error.code, error.message)
+    except (ArchiveRefused, Transient) as error:
+        if error.code not in _WITHHELD:
+            raise
+        # An object of somebody else's, perhaps, which he lets nobody read: it must not stop the whole archive.
+        return Refused(found.key, revision, error.code, "the store does not let us read it", error)
 
 
 def _lost() -> Transient:

@@ -135,10 +135,10 @@ class S3Store:
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:  # noqa: ARG002  no files here
         return Standing.APART
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         if self._wire is None:
-            return self._bucket.listing(prefix)
-        return self._bucket.listing(prefix, partial(s3_wire.list_objects, self._wire))
+            return self._bucket.listing(prefix, after)
+        return self._bucket.listing(prefix, after, partial(s3_wire.list_objects, self._wire))
 
     def read(
         self,

@@ -43,6 +43,13 @@ class ListedPage(NamedTuple):
     token: str | None
 
 
+class Paging(NamedTuple):
+    """Where a page begins: where the one before has ended, or behind this full key."""
+
+    token: str | None = None
+    after: str | None = None
+
+
 @dataclass(slots=True)
 class _Start:
     """When, by the service's own clock, it was first seen to encrypt as asked; None: not yet, or it does not say."""
@@ -210,15 +217,15 @@ class S3Bucket:
             raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
 
     def listing(
-        self, prefix: str, short: Callable[[str, str | None], ListedPage | None] = lambda *_: None
+        self, prefix: str, after: str = "", short: Callable[[str, Paging], ListedPage | None] = lambda *_: None
     ) -> Iterator[StoredObject]:
         """ListObjectsV2, page by page. Strongly consistent on Amazon S3 and Ceph. ``short`` is asked first for each
-        page: (full prefix, continuation token) to the page, or None where botocore is to be asked."""
+        page: (full prefix, where it begins) to the page, or None where botocore is to be asked."""
         start = self.prefix + prefix
-        token: str | None = None
-        last = ""
+        last = self.prefix + after if after else ""
+        paging = Paging(after=last or None)
         while True:
-            page = short(start, token) or self._page(start, token)
+            page = short(start, paging) or self._page(start, paging)
             for full, size_bytes, etag, modified_at in page.objects:
                 if full <= last or not full.startswith(start):
                     raise Transient(
@@ -226,12 +233,14 @@ class S3Bucket:
                     )
                 last = full
                 yield StoredObject(full.removeprefix(self.prefix), size_bytes, etag, modified_at=modified_at)
-            token = page.token
-            if not token:
+            if not page.token:
                 return
+            paging = Paging(token=page.token)
 
-    def _page(self, start: str, token: str | None) -> ListedPage:
-        arguments: Any = {"ContinuationToken": token} if token else {}
+    def _page(self, start: str, paging: Paging) -> ListedPage:
+        arguments: Any = {"ContinuationToken": paging.token} if paging.token else {}
+        if paging.after:
+            arguments["StartAfter"] = paging.after
         with self.translated("ListObjectsV2"):
             page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
         found = [

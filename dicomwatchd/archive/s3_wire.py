@@ -18,7 +18,7 @@ from botocore.utils import get_environ_proxies
 
 from dicomwatchd import __version__
 from dicomwatchd.archive import aws
-from dicomwatchd.archive.s3_bucket import ListedObject, ListedPage
+from dicomwatchd.archive.s3_bucket import ListedObject, ListedPage, Paging
 from dicomwatchd.archive.signing import Credentials
 from dicomwatchd.archive.wire import Address, Wire
 from dicomwatchd.config import S3Settings
@@ -113,12 +113,14 @@ def about_its_end(headers: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def list_objects(wire: Wire, prefix: str, token: str | None) -> ListedPage | None:
+def list_objects(wire: Wire, prefix: str, paging: Paging) -> ListedPage | None:
     """A page of ListObjectsV2 for the full ``prefix``; None where the short way did not lead to an answer that can be
     read."""
     query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
-    if token:
-        query["continuation-token"] = token
+    if paging.token:
+        query["continuation-token"] = paging.token
+    if paging.after:
+        query["start-after"] = paging.after
     answer = wire.listing(query)
     try:
         return None if answer is None else _page(ElementTree.fromstring(answer))  # noqa: S314  botocore's own parser

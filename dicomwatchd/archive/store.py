@@ -67,6 +67,8 @@ class Receipt:
     expected_checksum: str | None = None
     version_id: str | None = None
     encryption: str | None = None
+    #: The ETag that the object had when its bytes were proven, where an ETag alone proves nothing.
+    seen_etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +196,8 @@ class ObjectStore(Protocol):
         capability ``objects_are_files`` is not there."""
         ...
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
-        """All objects whose key starts with ``prefix``, in key order, streamed."""
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+        """All objects whose key starts with ``prefix`` and sorts behind ``after``, in key order, streamed."""
         ...
 
     def read(

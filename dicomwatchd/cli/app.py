@@ -26,6 +26,7 @@ COMMANDS = {
     "quarantine": Lazy(f"{_CLI}.daemon", "quarantine", "List the files that cannot be archived."),
     "retry": Lazy(f"{_CLI}.daemon", "retry", "Try a parked study again."),
     "stats": Lazy(f"{_CLI}.daemon", "stats", "Show what was archived, by day and inbox."),
+    "inbox": Lazy(f"{_CLI}.inbox", "inbox", "See to the folders that are inboxes."),
     "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is no inbox."),
     "fetch": Lazy(f"{_CLI}.fetch", "fetch", "Get a study back, every file verified."),
     "verify": Lazy(f"{_CLI}.verify", "verify", "Check that the archive holds a study."),

@@ -81,6 +81,8 @@ def look_up(
     found = lineage.trace(store, listed, _vouched_for(store, record, listed), below=below, map=map)
     if found.current is not None and record is not None and found.current.revision > record.revision:
         note("the catalogue is behind the store; the store's newest manifest is used")
+    if found.whole is None and (refusal := next((one.error for one in found.refused if one.error), None)):
+        raise refusal
     if doubts is None and not found.holds:
         code = found.refused[0].code if found.refused else "manifests-disagree"
         raise Permanent(f"the manifests of study {study_uid} are not in order", code=code, hint=_REPAIR_HINT)

@@ -25,7 +25,7 @@ from dicomwatchd.intake.presence import Presence
 from dicomwatchd.intake.scan import Globs, Listing, join, look, walk
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.sizes import SIZES, SPARSE, TOO_LARGE, Sizes
-from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, Folder, Gone, take
+from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, NOT_OURS, Folder, Gone, take
 from dicomwatchd.intake.unreadable import (
     NOT_TO_BE_LISTED,
     NOT_TO_BE_READ,
@@ -81,17 +81,23 @@ class InboxIntake:
         random: Random,
         log: Log,
         on_news: Callable[[], None],
-        mend: Callable[[], None] = lambda: None,
+        mend: Callable[[set[bytes] | None], bool] = lambda _: True,
         mended_root: tuple[int, int] | None = None,
         inboxes: Inboxes | None = None,
         sizes: Sizes = SIZES,
+        *,
+        unsearched: bool = False,
+        on_root: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """``mend`` puts back what lies aside in the inbox; it is called when the inbox comes back, or another folder
-        stands in its place, before anything is looked at; ``mended_root`` is the folder that needs it no more, as
-        (device, inode)."""
+        """``mend`` puts back what lies aside in the inbox, or in these directories of it, and says whether it has come
+        to the end of that; it is called when the inbox comes back, or another folder stands in its place, before
+        anything is looked at; ``mended_root`` is the folder that needs it no more, as (device, inode). Where it, or the
+        start (``unsearched``), has not come to its end, whole looks find the rest. ``on_root`` gets the open folder at
+        the begin of each whole look."""
         self.source = source
         self._settings = settings
         self._sizes = sizes
+        self._on_root = on_root
         self._arrivals = arrivals
         self._clock = clock
         self._random = random
@@ -120,7 +126,8 @@ class InboxIntake:
         self._mounts = Mounts(source.source_id, arrivals.remounts)
         self._unreadable = Unreadable(source.name, log)
         self._own_trees = OwnTrees(source.name, log)
-        self._leftovers = Leftovers()
+        self._leftovers = Leftovers(eager=unsearched)
+        self._left_in: set[bytes] = set()
         self._removed_at: float | None = None
         self.scans = 0
         self.last_scan_seconds: float | None = None
@@ -192,6 +199,11 @@ class InboxIntake:
     def unreadable(self) -> int:
         """How many folders and entries of folders cannot be read, as far as the last looks went."""
         return len(self._unreadable)
+
+    @property
+    def unsearched(self) -> bool:
+        """Whether files may lie aside in parts of the inbox that nobody has looked into since a crash."""
+        return self._leftovers.eager or bool(self._left_in)
 
     @property
     def own_trees(self) -> int:
@@ -266,7 +278,12 @@ class InboxIntake:
     def _work(self, root_fd: int, beat: Callable[[], None]) -> None:
         if self._presence.here(root_fd) or self._mend_soon:
             self._mend_soon = False
-            self._mend()
+            self._left_in.clear()
+            self._leftovers.eager = not self._mend(None)
+            self._next_scan = 0.0
+        elif self._left_in:
+            these, self._left_in = self._left_in, set()
+            self._leftovers.eager = not self._mend(these)
             self._next_scan = 0.0
         self._look_at_the_disk(root_fd)
         if self._clock.monotonic() >= self._next_scan:
@@ -294,6 +311,7 @@ class InboxIntake:
         self._next_scan = began + self._settings.scan_interval_seconds * self._random.uniform(0.9, 1.1)
         self._mounts.begin_look()
         self._mounts.see(root_fd)
+        self._on_root(root_fd)
         seen: set[bytes] = set()
         failed: dict[bytes, int | None] = {}
 
@@ -314,7 +332,7 @@ class InboxIntake:
             beat()
             self._follow_hints(root_fd, beat)  # what arrives now must not wait for the end of a long scan
         self._own_trees.end_look()
-        self._mend_soon = self._leftovers.end_look() or self._mend_soon
+        self._left_in = self._leftovers.end_look()
         self._flush()
         for parent in self._arrivals.known_directories(self.source.source_id):
             if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):
@@ -412,7 +430,8 @@ class InboxIntake:
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
         is_watched = self._settling.watches(parent)
         barred_names = self._unreadable.names_in(parent, listing)
-        is_at_rest = not (is_watched or listing.strange or barred_names or listing.error or listing.marks)
+        odd = listing.strange or listing.marks or listing.foreign
+        is_at_rest = not (is_watched or odd or barred_names or listing.error)
         if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, AGAIN):
             return
         now, monotonic = self._clock.now(), self._clock.monotonic()
@@ -429,6 +448,10 @@ class InboxIntake:
             if name not in known or known[name].identity != found:
                 identity = identity_of(found)
                 self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
+        for name, found in listing.foreign.items():
+            if name not in known or known[name].identity != found:
+                identity = identity_of(found)
+                self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code="not-ours", reason=NOT_OURS))
         for own_tree in arrivals(parent, listing, known):
             self._take(own_tree)
         with Folder(root_fd, parent) as folder:
@@ -460,7 +483,8 @@ class InboxIntake:
         missing = {
             name: k
             for name, k in known.items()
-            if not (name in listing.files or name in listing.strange or name in listing.marks or name in barred_names)
+            if not (name in listing.files or name in listing.strange or name in listing.marks)
+            and not (name in listing.foreign or name in barred_names)
             and k.state is not FileState.ASIDE
         }
         elsewhere = self._mounts.elsewhere(root_fd, parent, missing)

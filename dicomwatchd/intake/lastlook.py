@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from dicomwatchd import markers
 from dicomwatchd.errors import Transient
 from dicomwatchd.intake import own_trees
-from dicomwatchd.intake.mounts import root_of
+from dicomwatchd.intake.mounts import is_mounted_here, root_of
 from dicomwatchd.intake.scan import MAX_DEPTH, join
 from dicomwatchd.localfiles import ASIDE, Judge, directory, open_root, path_of
 from dicomwatchd.model import FileIdentity, FileState
@@ -144,6 +144,8 @@ class LastLook:
         if path_of(root_fd) != self._path:
             findings.name(b"", MOVED, news=True)
             return
+        if not is_mounted_here(root_fd):
+            return  # whoever waits for the end looks where the path leads for him
         try:
             there_fd = open_root(self._path)
         except OSError:

@@ -13,7 +13,11 @@ PATIENCE = 10
 
 
 class Leftovers:
-    def __init__(self) -> None:
+    """``eager``: whoever searched the inbox for what lies aside has not come to its end, so the next whole look is as
+    good as the second."""
+
+    def __init__(self, *, eager: bool = False) -> None:
+        self.eager = eager
         self._met: set[tuple[bytes, bytes]] = set()
         self._before: set[tuple[bytes, bytes]] = set()
         self._tried: set[tuple[bytes, bytes]] = set()
@@ -25,14 +29,15 @@ class Leftovers:
     def see(self, parent: bytes, listing: Listing) -> None:
         self._met.update((parent, name) for name in listing.private)
 
-    def end_look(self) -> bool:
-        """A whole look has ended. Whether something lies aside that did so at the last look too, and is to be brought
-        back unless somebody is still at it."""
-        stayed, self._before = self._met & self._before, self._met
+    def end_look(self) -> set[bytes]:
+        """A whole look has ended. The directories in which something lies aside that did so at the last look too, and
+        is to be brought back unless somebody is still at it."""
+        stayed, self._before = self._met if self.eager else self._met & self._before, self._met
+        self.eager = False
         self._looks_since += 1
         if self._looks_since >= PATIENCE:
             self._tried = set()
         if not stayed - self._tried:
-            return False
+            return set()
         self._tried, self._looks_since = stayed, 0
-        return True
+        return {parent for parent, _ in stayed}

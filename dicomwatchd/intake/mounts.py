@@ -106,7 +106,22 @@ class Mounts:
 def root_of(fd: int) -> Root:
     """Which folder this is, for as long as there is one. Raises OSError."""
     found = os.fstat(fd)
-    return Root(found.st_dev, found.st_ino, file_system_id(fd) or "", birth(fd))
+    return Root(found.st_dev, found.st_ino, _medium_of(fd, found.st_dev), birth(fd))
+
+
+def is_mounted_here(fd: int) -> bool:
+    """Whether what is open stands on a mount of this process's own namespace: otherwise its path leads elsewhere
+    here."""
+    return _mount_of(fd) != ("", "")
+
+
+def _medium_of(fd: int, device: int) -> str:
+    """As `file_system_id`, but the same from whatever namespace the descriptor comes, wherever that can be; "" where
+    nothing tells."""
+    for how, known in (("uuid", _uuid(fd)), ("udev", _uuid_by_udev(device))):
+        if known:
+            return _digest(how, known)
+    return file_system_id(fd) or ""
 
 
 def file_system_id(fd: int) -> str | None:

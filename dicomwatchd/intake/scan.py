@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from dicomwatchd import markers
-from dicomwatchd.localfiles import ASIDE, RESTORED, Judge, directory
+from dicomwatchd.localfiles import ASIDE, RESTORED, Judge, directory, is_private_to_us
 
 #: Deeper trees than this are not walked; what lies below is reported, never touched.
 MAX_DEPTH = 256
@@ -30,7 +30,7 @@ class Listing:
     ``unreadable`` what stands there and does not say what it is. ``error`` is what the listing broke off with: then
     there may be more, and what is not in it may be there all the same. ``marks`` is what says that the directory is an
     archive's or a state's own (see markers): of those nothing else is listed. ``private`` are names of our own under
-    which files may lie aside."""
+    which files may lie aside, ``foreign`` directories that are called so and are somebody else's."""
 
     files: dict[bytes, str] = field(default_factory=dict)
     directories: list[bytes] = field(default_factory=list)
@@ -39,6 +39,7 @@ class Listing:
     error: OSError | None = None
     marks: dict[bytes, str] = field(default_factory=dict)
     private: list[bytes] = field(default_factory=list)
+    foreign: dict[bytes, str] = field(default_factory=dict)
 
 
 class Globs:
@@ -75,7 +76,7 @@ def look(directory_fd: int, parent: bytes, globs: Globs, alive: Callable[[], Non
                 signs.append(name)
             if name.startswith(markers.OWN):
                 if name.startswith(ASIDE):
-                    listing.private.append(name)
+                    _see_private(directory_fd, entry, name, listing)
                 continue  # our own: see pipeline.aside, and markers
             try:
                 if entry.is_dir(follow_symlinks=False):
@@ -98,6 +99,18 @@ def look(directory_fd: int, parent: bytes, globs: Globs, alive: Callable[[], Non
         own = os.fstat(directory_fd)
         return Listing(marks={mark: f"{own.st_dev}:{own.st_ino}:0:0:0"})
     return listing
+
+
+def _see_private(directory_fd: int, entry: os.DirEntry[str], name: bytes, listing: Listing) -> None:
+    try:
+        if not entry.is_dir(follow_symlinks=False) or is_private_to_us(directory_fd, entry.stat(follow_symlinks=False)):
+            listing.private.append(name)
+        else:
+            # What it is, and not when somebody last put something into it: it is told once.
+            found = entry.stat(follow_symlinks=False)
+            listing.foreign[name] = f"{found.st_dev}:{found.st_ino}:0:0:0"
+    except OSError:
+        listing.private.append(name)  # whoever would bring back what lies there meets it too
 
 
 def _as_far_as_it_goes(

@@ -100,20 +100,26 @@ class Staging:
 
 
 class Places(KeptOpen):
-    """Where the files of one folder after the other are set aside. The place of the last one stays open; to be left as
-    a context. Without a ``staging`` it has one of its own."""
+    """Where the files of one folder after the other are set aside. Every place stays open until the end, for files may
+    lie in it: the number of one that was closed could be another directory's by the time they go. To be left as a
+    context. Without a ``staging`` it has one of its own."""
 
     def __init__(self, staging: Staging | None = None) -> None:
         super().__init__()
         self._own = None if staging is not None else Staging()
         self._staging = staging or self._own or Staging()
         self._beside: dict[tuple[Source, bytes], Private] = {}
+        self._given_up: list[Private] = []
+        self._left: list[int] = []
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
-        for private in self._beside.values():
+        left, self._left = self._left, []
+        for fd in (*left, *self._taken()):
+            os.close(fd)
+        for private in (*self._beside.values(), *self._given_up):
             private.release()
-        self._beside = {}
+        self._beside, self._given_up = {}, []
         if self._own is not None:
             self._own.close()
 
@@ -128,11 +134,14 @@ class Places(KeptOpen):
             self._beside[source, parent] = make(directory_fd)
         return self._beside[source, parent].fd
 
+    def forget(self) -> None:
+        self._left += self._taken()
+
     def give_up(self, source: Source, parent: bytes) -> None:
         self.forget()
         self._staging.give_up(source)
         if (private := self._beside.pop((source, parent), None)) is not None:
-            private.release()
+            self._given_up.append(private)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dicomwatchd.intake.scan import MAX_DEPTH
-from dicomwatchd.localfiles import ASIDE, directory
+from dicomwatchd.localfiles import ASIDE, directory, is_private_to_us
 
 MODE = 0o700
 #: Before the random digits of a private directory's name. The first release had one directory, named `ASIDE`.
@@ -69,6 +69,9 @@ def _owned(parent_fd: int, name: bytes) -> Private | None:
     try:
         fds.append(os.dup(parent_fd))
         fds.append(os.open(name, _DIRECTORY, dir_fd=parent_fd))
+        if not is_ours(fds[1]):  # somebody has been quick, and put his own in its place
+            _close(fds)
+            return None
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fds.append(os.open(LOCK, flags, 0o600, dir_fd=fds[1]))
         held = _lock(fds[2])
@@ -137,6 +140,12 @@ def try_locks(directory_fd: int) -> bool:
 def is_private(name: bytes) -> bool:
     """Whether a directory of this name is a private one, of this release or of the first."""
     return name == ASIDE or name.startswith(PREFIX)
+
+
+def is_ours(fd: int) -> bool:
+    """Whether an open private directory is the daemon's own. Another's is left alone: what lies in it was not set aside
+    by us, however it is called, and however much it is."""
+    return is_private_to_us(fd, os.fstat(fd))
 
 
 def remove_empty(parent_fd: int, name: bytes, fd: int) -> None:

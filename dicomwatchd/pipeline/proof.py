@@ -1,16 +1,17 @@
 """DeletionProof, and the one place where a patient's file is unlinked.
 
-A file goes through four steps, each of which can fail without loss: a proof is made from a fresh read of the archive;
+A file goes through five steps, each of which can fail without loss: a proof is made from a fresh read of the archive;
 it is put on record; the file is set aside by a rename into a private directory on its own file system; there it is
-compared once more, byte for byte, with what the archive holds, and only then unlinked. Where leases are to be had, one
-is held from before the comparison until after the unlink, so no program has the file open for writing.
+compared once more, byte for byte, with what the archive holds; the store is asked whether the object is still there,
+now that the file is not where it was; and only then it is unlinked. Where leases are to be had, one is held from before
+the comparison until after the unlink, so no program has the file open for writing.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,10 @@ from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 #: A proof is used within this time or not at all.
 LIFETIME_SECONDS = 900.0
 
+#: A deletion under way. It stops once, where the file is set aside and compared, and says what that is to its object;
+#: going on is the unlink. Its value is None when the file is gone, otherwise why it is still there.
+Deleting = Generator[Standing, None, str | None]
+
 _MAKER = object()
 
 
@@ -42,6 +47,14 @@ class NoRight(Exception):
 
 class Itself(Exception):
     """The file is the archive's object: it stays as it is."""
+
+
+class Exchanged(Exception):
+    """The inbox is another folder than was confirmed: nothing in it goes."""
+
+
+class PutBack(Exception):
+    """Thrown into a deletion that is not to go on: the file stands under its name again."""
 
 
 class NoProof(Permanent):
@@ -207,8 +220,9 @@ def delete_on_proof(
     still_wanted: Callable[[], None] = lambda: None,
     alive: Callable[[], None] = lambda: None,
     still_proven: Callable[[], None] = lambda: None,
-) -> str | None:
-    """Set the file aside, compare it once more, unlink it. None when it is gone; otherwise why it is still there.
+) -> Deleting:
+    """Set the file aside, compare it once more, stop; then unlink it. None when it is gone; otherwise why it is still
+    there. Where it stops somebody asks the store whether the object is there: see `handful`.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was
     taken meanwhile). ``standing`` says what it is to the object, where objects are files too. ``still_wanted`` is a
@@ -236,7 +250,7 @@ def delete_on_proof(
                 if source.asker is not None and not source.asker.may_remove(directory_fd, os.fstat(fd)):
                     raise NoRight
                 with set_aside(places, source, file.dir, file.name, directory_fd) as aside:
-                    why_kept = _unlink_if_same(
+                    why_kept = yield from _unlink_if_same(
                         fd, aside, directory_fd, file.name, proof, leased, standing, still_wanted, still_proven
                     )
                 if why_kept is not None:
@@ -272,12 +286,17 @@ def _unlink_if_same(
     standing: Callable[[os.stat_result], Standing] | None,
     still_wanted: Callable[[], None],
     still_proven: Callable[[], None],
-) -> str | None:
+) -> Deleting:
     """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
     try:
-        if standing is not None and standing(os.fstat(fd)) is not Standing.APART:
+        stands = Standing.APART if standing is None else standing(os.fstat(fd))
+        if stands is Standing.ITSELF:
             raise Itself
         why_kept = _differs(fd, aside, proof, leased, still_wanted)
+        if why_kept is None:
+            compared = identity(fd)
+            yield stands
+            why_kept = _disturbed(fd, aside, compared, leased)
         if why_kept is None:
             still_proven()
             still_wanted()
@@ -313,6 +332,18 @@ def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool, alive: C
         return "changed while it was compared"
     if leased and not lease_held(fd):
         return "a program has begun to open it for writing"
+    return None
+
+
+def _disturbed(fd: int, aside: Aside, compared: FileIdentity, leased: bool) -> str | None:
+    """Whether somebody came to the file since it was compared, while the store was asked."""
+    if identity(fd) != compared:
+        return "changed while the archive was asked"
+    found = os.stat(aside.name, dir_fd=aside.fd, follow_symlinks=False)
+    if (found.st_dev, found.st_ino) != (compared.dev, compared.inode):
+        return "replaced while the archive was asked"
+    if leased and not lease_held(fd):
+        return "a program has begun to open it while the archive was asked"
     return None
 
 

@@ -11,14 +11,26 @@ from functools import partial
 from itertools import chain, groupby
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
+from dicomwatchd.archive.store import Receipt
 from dicomwatchd.errors import InboxSilent, SourceChanged, Stopping, Transient, Unarchivable
 from dicomwatchd.localfiles import directory
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.aside import LeftAside, Places
+from dicomwatchd.pipeline.handful import Handful, Result, Sight
 from dicomwatchd.pipeline.leases import lease_on
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.own import Stands, in_own_tree
-from dicomwatchd.pipeline.proof import DeletionProof, Itself, LeaseRefused, NoRight, delete_on_proof, prove
+from dicomwatchd.pipeline.proof import (
+    Deleting,
+    DeletionProof,
+    Exchanged,
+    Itself,
+    LeaseRefused,
+    NoRight,
+    PutBack,
+    delete_on_proof,
+    prove,
+)
 from dicomwatchd.ports import Clock, Map, Sign, asking, unwatched
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
@@ -37,7 +49,8 @@ class Outcome:
     """``kept`` are files that turned out to be other ones than was proven, with the reason: they are taken up anew.
     ``untouched`` are as they were, but for the ctime of one that was set aside and put back; ``unleased``, too: they
     may go under a read lease only, and none was to be had. So are ``own``: they are the archive's objects; and
-    ``not_theirs``: whoever has asked for the deletion may not delete them."""
+    ``not_theirs``: whoever has asked for the deletion may not delete them. ``exchanged`` stand in an inbox that is
+    another folder by now."""
 
     deleted: list[LocalFile]
     kept: list[tuple[LocalFile, str]]
@@ -45,10 +58,7 @@ class Outcome:
     unleased: list[LocalFile]
     own: list[LocalFile] = field(default_factory=list)
     not_theirs: list[LocalFile] = field(default_factory=list)
-
-
-class TakenBack(Exception):
-    """The file is to stay after all. Nothing was done to it."""
+    exchanged: list[LocalFile] = field(default_factory=list)
 
 
 def delete(
@@ -57,12 +67,15 @@ def delete(
     run: Map,
     *,
     prove: Callable[[LocalFile], DeletionProof],
+    receipt: Callable[[LocalFile], Receipt],
+    sight: Sight,
     source: Callable[[LocalFile], Source],
     deletions: Deletions,
     clock: Clock,
     left_aside: Callable[[int], None] = lambda _: None,
     needs_lease: Callable[[LocalFile], bool] = lambda _: False,
     standing: Stands | None = None,
+    pinned: Callable[[Source], Source] = lambda source: source,
     alive: Callable[[], None] = lambda: None,
     may_go: Callable[[LocalFile], bool] = lambda _: True,
     inboxes: Inboxes | None = None,
@@ -71,14 +84,17 @@ def delete(
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
     and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
-    file set aside could not be put back. A file that ``needs_lease`` is left out where none is to be had. ``standing``
-    says what a local file is to its object, where objects are files as well (see ObjectStore.standing). ``alive`` is
-    called by whoever works, before each file: saving what was written too late may take minutes. ``may_go`` is asked
-    once more right before a file is touched: whoever asked for its deletion may have taken that back. How the
-    deletions ended that were given up because their inbox does not answer is left open: the disk tells, when it can be
-    asked. ``sign`` is asked while a file is compared, and nothing of it is done yet. ``prove_again`` asks the archive
-    anew, in the thread that calls it, for a file whose comparison has taken longer than its proof holds. Raises
-    NoProof, Transient, ClaimLost, InboxSilent, Stopping."""
+    file set aside could not be put back. Once files are aside ``sight`` asks the store whether the object of each, by
+    its ``receipt``, is there all the same; where one is not, all are put back and no more are deleted. A file that
+    ``needs_lease`` is left out where none is to be had. ``standing`` says what a local file is to its object, where
+    objects are files as well (see ObjectStore.standing). ``pinned`` is a source that opens as the confirmed folder
+    alone (raises Exchanged). ``alive`` is called by whoever works, before each file: saving
+    what was written too late may take minutes. ``may_go`` is asked right before a file is touched, and before it goes:
+    whoever asked for its deletion may have taken that back. How the deletions ended that were given up because their
+    inbox does not answer is left open: the disk tells, when it can be asked. ``sign`` is asked while a file is
+    compared, and nothing of it is done yet. ``prove_again`` asks the archive anew, in the thread that calls it, for a
+    file whose comparison has taken longer than its proof holds. Raises NoProof, Transient (Vanished is one), ClaimLost,
+    InboxSilent, Stopping."""
     inboxes = inboxes or AlwaysAnswering()
     outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease, inboxes))
     outcome.not_theirs.extend(_without_right(files, run, source, inboxes))
@@ -102,40 +118,33 @@ def delete(
                 return
             raise Transient("the archive holds it as something else by now", code="stale-evidence")
 
-    def one(
-        folders: Folders, places: Places, file: LocalFile, proof: DeletionProof
-    ) -> tuple[LocalFile, str | Exception | None]:
-        alive()
-        inboxes.beat()
-        try:
-            still_wanted()
-            if not may_go(file):
-                return file, TakenBack()
-            return file, delete_on_proof(
-                folders,
-                places,
-                source(file),
-                file,
-                proof,
-                now=clock.now(),
-                needs_lease=needs_lease(file),
-                standing=None if standing is None else partial(standing, file),
-                still_wanted=still_wanted,
-                alive=alive,
-                still_proven=partial(still_proven, file, proof),
-            )
-        except InboxSilent:
-            raise
-        except Exception as error:  # noqa: BLE001  an outcome like another: how the others ended must not be forgotten
-            return file, error
+    def require_wanted(file: LocalFile) -> None:
+        still_wanted()
+        if not may_go(file):
+            raise PutBack
 
-    def some(handful: list[tuple[LocalFile, DeletionProof]]) -> list[tuple[LocalFile, str | Exception | None]]:
+    def begin(folders: Folders, places: Places, file: LocalFile, proof: DeletionProof) -> Deleting:
+        return delete_on_proof(
+            folders,
+            places,
+            pinned(source(file)),
+            file,
+            proof,
+            now=clock.now(),
+            needs_lease=needs_lease(file),
+            standing=None if standing is None else partial(standing, file),
+            still_wanted=still_wanted,
+            alive=alive,
+            still_proven=partial(still_proven, file, proof),
+        )
+
+    def some(handful: list[tuple[LocalFile, DeletionProof]]) -> list[tuple[LocalFile, Result]]:
         first, _ = handful[0]
         with inboxes.at(first.source_id):
             if in_own_tree(source(first), first.dir):
                 return [(file, Itself()) for file, _ in handful]
-            with Folders(inboxes) as folders, Places() as places:
-                return [one(folders, places, file, proof) for file, proof in handful]
+        left = partial(left_aside, first.source_id)
+        return Handful(handful, begin, require_wanted, receipt, sight, inboxes, left).delete()
 
     def as_it_is_now(file: LocalFile) -> LocalFile:
         try:
@@ -147,6 +156,7 @@ def delete(
     unfinished = {file.file_id for file, _ in proofs}
     refused: list[LocalFile] = []  # by a lease that was to be had a moment before
     denied: list[LocalFile] = []  # by a right that was there a moment before
+    elsewhere: list[LocalFile] = []
     try:
         for file, result in chain.from_iterable(run(some, _handfuls(proofs))):
             unfinished.discard(file.file_id)
@@ -158,10 +168,12 @@ def delete(
                 refused.append(file)
             elif isinstance(result, NoRight):
                 denied.append(file)
+            elif isinstance(result, Exchanged):
+                elsewhere.append(file)
             elif isinstance(result, Itself):
                 outcome.own.append(as_it_is_now(file))
-            elif isinstance(result, TakenBack):
-                outcome.untouched.append(file)
+            elif isinstance(result, PutBack):
+                outcome.untouched.append(as_it_is_now(file))
             else:
                 first_error = first_error or result
                 if isinstance(result, LeftAside):
@@ -177,10 +189,11 @@ def delete(
         outcome.untouched.extend(file for file, _ in proofs if file.file_id in unfinished)  # the daemon is stopping
         # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
         _tidy_after(outcome, source, inboxes)
-        stay = [*outcome.untouched, *refused, *denied, *outcome.own]
+        stay = [*outcome.untouched, *refused, *denied, *elsewhere, *outcome.own]
         deletions.purged(claim.study_uid, outcome.deleted, outcome.kept, stay)
         outcome.unleased.extend(refused)
         outcome.not_theirs.extend(denied)
+        outcome.exchanged.extend(elsewhere)
     if first_error is not None:
         raise first_error
     return outcome

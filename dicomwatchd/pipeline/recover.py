@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from types import MappingProxyType
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import InboxSilent
 from dicomwatchd.intake.scan import MAX_DEPTH
-from dicomwatchd.localfiles import directory, make_directories
+from dicomwatchd.localfiles import directory, is_private_to_us, make_directories
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline import private
 from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, name_before, put_back
@@ -23,21 +24,28 @@ from dicomwatchd.ports import Log
 from dicomwatchd.queue.deletions import Deletions, PendingDeletion
 from dicomwatchd.queue.rows import Source, identity_of
 
+#: How long one search may take: nothing else begins before those of the start are over.
+SEARCH_SECONDS = 10.0
+#: Of what fails in one search, so many are told.
+MOST_TOLD = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """``left`` could not be brought back, or not be looked into; ``owned`` private directories somebody is still at.
-    ``root`` is (device, inode) of the folder that was looked through; None if it could not be opened."""
+    ``root`` is (device, inode) of the folder that was looked through; None if it could not be opened. ``is_searched``:
+    the search has come to its end in time."""
 
     restored: int
     left: int
     owned: int = 0
     root: tuple[int, int] | None = None
+    is_searched: bool = True
 
     @property
     def is_through(self) -> bool:
         """Nothing lies aside there any more."""
-        return self.root is not None and not self.left and not self.owned
+        return self.root is not None and self.is_searched and not self.left and not self.owned
 
 
 def bring_back(
@@ -45,11 +53,15 @@ def bring_back(
     log: Log,
     alive: Callable[[], None] = lambda: None,
     is_at_it: Callable[[FileIdentity], bool] = lambda _: False,
+    only: Iterable[bytes] | None = None,
 ) -> Recovered:
-    """Put everything that lies aside in this source back to where it came from.
+    """Put everything that lies aside in this source, or in these directories of it, back to where it came from.
 
     Goes by what lies on the disk alone, so it works with a lost state database too. Nothing is overwritten. ``alive``
-    is called before each folder. ``is_at_it``: this daemon itself is at such a file now, and no lock need tell so.
+    is called before each folder. ``is_at_it``: this daemon itself is at such a file now, and no lock need tell so. It
+    takes SEARCH_SECONDS at most: an inbox may hold more folders than anybody can wait for, and whoever may write to it
+    can make as many. The private directories at its top come first, and what else there is the intake's whole looks
+    find.
     """
     try:
         root_fd = source.open()
@@ -59,9 +71,15 @@ def bring_back(
     search = _Search(log, source.name, alive, is_at_it)
     try:
         found = os.fstat(root_fd)
-        search.below(root_fd)
+        search.through(root_fd, only)
     finally:
         os.close(root_fd)
+    if not search.is_searched:
+        log.warning(
+            "recover-unfinished",
+            "the inbox is too large to be searched at once for files set aside; that goes on beside the work",
+            inbox=source.name,
+        )
     if search.restored:
         log.warning(
             "recover-restored",
@@ -69,7 +87,8 @@ def bring_back(
             inbox=source.name,
             files=search.restored,
         )
-    return Recovered(search.restored, search.left, search.owned, (found.st_dev, found.st_ino))
+    root = (found.st_dev, found.st_ino)
+    return Recovered(search.restored, search.left, search.owned, root, search.is_searched)
 
 
 def conclude(
@@ -85,11 +104,17 @@ def conclude(
     return [*left, *(one for one in pending if one.source_id in unavailable)]
 
 
-def mend(source: Source, deletions: Deletions, log: Log, inboxes: Inboxes | None = None) -> Recovered:
+def mend(
+    source: Source,
+    deletions: Deletions,
+    log: Log,
+    inboxes: Inboxes | None = None,
+    only: Iterable[bytes] | None = None,
+) -> Recovered:
     """An inbox has come back, or something lies aside in it: bring that back, and write down how the deletions ended
     that nobody is at any more."""
     inboxes = inboxes or AlwaysAnswering()
-    recovered = bring_back(source, log, inboxes.beat, partial(deletions.is_at, source.source_id))
+    recovered = bring_back(source, log, inboxes.beat, partial(deletions.is_at, source.source_id), only)
     if recovered.root is not None:
         pending = deletions.asides(unclaimed_of=source.source_id)
         conclude_these(deletions, pending, sources={source.source_id: source})
@@ -166,12 +191,20 @@ def _look(source: Source, parent: bytes, alive: Callable[[], None]) -> _Place | 
 
 
 def _private_in(root_fd: int, parent: bytes) -> list[bytes]:
-    """The names of the private directories in a directory; none if that is not there. Raises OSError."""
+    """The names of our own private directories in a directory; none if that is not there. Raises OSError."""
     try:
         with directory(root_fd, parent) as fd:
-            return [name for name, is_directory in private.entries(fd) if is_directory and private.is_private(name)]
+            found = [name for name, is_directory in private.entries(fd) if is_directory and private.is_private(name)]
+            return [name for name in found if _is_ours(fd, name)]
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _is_ours(fd: int, name: bytes) -> bool:
+    try:
+        return is_private_to_us(fd, os.stat(name, dir_fd=fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _ending(one: PendingDeletion, place: _Place, known_root: int | None) -> tuple[str, str]:
@@ -210,47 +243,76 @@ def _files(root_fd: int, parent: bytes, alive: Callable[[], None]) -> dict[int, 
     return found
 
 
+class _OutOfTime(Exception):
+    """The search has taken as long as it may."""
+
+
 class _Search:
     """Looks through an inbox for what lies aside. What fails is counted and told; the rest goes on. Whoever may write
-    to the inbox may have built anything here, so nothing is recursive, and nothing deeper than a scan goes is touched.
+    to the inbox may have built anything here, so nothing is recursive, nothing deeper than a scan goes is touched,
+    another user's private directory is none, and it ends in time.
     """
 
     def __init__(
         self, log: Log, inbox: str, alive: Callable[[], None], is_at_it: Callable[[FileIdentity], bool]
     ) -> None:
-        self._log, self._inbox, self._alive, self._is_at_it = log, inbox, alive, is_at_it
+        self._log, self._inbox, self._shows_life, self._is_at_it = log, inbox, alive, is_at_it
+        self._until = time.monotonic() + SEARCH_SECONDS
         self.restored = self.left = self.owned = 0
+        self.is_searched = True
 
-    def below(self, root_fd: int) -> None:
-        todo = [b""]
-        while todo:
-            parent = todo.pop()
-            self._alive()
-            with self._telling(), directory(root_fd, parent) as fd:
-                for name, is_directory in private.entries(fd, self._failed):
-                    if is_directory and private.is_private(name):
-                        with self._telling():
-                            self._empty_out(fd, name)
-                    elif is_directory:
-                        if parent.count(b"/") < MAX_DEPTH:
-                            todo.append(parent + b"/" + name if parent else name)
-                    elif name.startswith(ASIDE_NAME):
-                        self._put_back(Aside(fd, name), fd, name_before(name))
+    def _alive(self) -> None:
+        self._shows_life()
+        if time.monotonic() > self._until:
+            raise _OutOfTime
+
+    def through(self, root_fd: int, only: Iterable[bytes] | None) -> None:
+        """The whole of it, or these directories."""
+        todo = [b""] if only is None else list(only)
+        try:
+            while todo:
+                deeper = self._in(root_fd, parent := todo.pop())
+                if only is None and parent.count(b"/") < MAX_DEPTH:
+                    todo += [parent + b"/" + name if parent else name for name in deeper]
+        except _OutOfTime:
+            self.is_searched = False
+
+    def _in(self, root_fd: int, parent: bytes) -> list[bytes]:
+        """Bring back what lies aside in one directory; returns the names of the others in it."""
+        self._alive()
+        deeper: list[bytes] = []
+        with self._telling(), directory(root_fd, parent) as fd:
+            for name, is_directory in private.entries(fd, self._failed):
+                if is_directory and private.is_private(name):
+                    with self._telling():
+                        self._empty_out(fd, name)
+                elif is_directory:
+                    deeper.append(name)
+                elif name.startswith(ASIDE_NAME):
+                    self._alive()
+                    self._put_back(Aside(fd, name), fd, name_before(name))
+        return deeper
 
     def _empty_out(self, home_fd: int, name: bytes) -> None:
         """Move the files of a private directory in ``home_fd``, and of those below it, back, unless somebody is at
         them; remove what is empty then."""
+        if not _is_ours(home_fd, name):
+            return
         with directory(home_fd, name) as private_fd, private.left_behind(private_fd) as is_left:
+            if not private.is_ours(private_fd):
+                return  # exchanged this moment
             if not is_left:
                 self.owned += 1
                 return
             owned = self.owned
             found = [b"", *(relative for relative, _ in private.below(private_fd, self._failed))]
             for relative in found:
+                self._alive()
                 with self._telling(), directory(private_fd, relative) as aside_fd:
                     for file, is_directory in private.entries(aside_fd, self._failed):
                         if is_directory or (file == private.LOCK and not relative):
                             continue
+                        self._alive()
                         with self._telling():
                             target_fd = make_directories(home_fd, relative.split(b"/") if relative else (), 0o770)
                             try:
@@ -279,12 +341,13 @@ class _Search:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return  # gone meanwhile, or something else by now
         self.left += 1
-        self._log.error(
-            "recover-failed",
-            "a directory cannot be looked through, or a file set aside not be put back",
-            inbox=self._inbox,
-            errno=error.errno,
-        )
+        if self.left <= MOST_TOLD:
+            self._log.error(
+                "recover-failed",
+                "a directory cannot be looked through, or a file set aside not be put back",
+                inbox=self._inbox,
+                errno=error.errno,
+            )
 
 
 def _device(root_fd: int, parent: bytes) -> int:

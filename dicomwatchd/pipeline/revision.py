@@ -127,7 +127,11 @@ def trace_of(study: Uid, context: Context, map: Map = map, weigh: Callable[[int]
     vouched = lineage.vouched_for(archive.store, listed, record)
     found = lineage.trace(archive.store, listed, vouched, archive_id=archive.archive_id, map=map)
     if vouched is None:
+        if record is None and any(one.error for one in found.refused):
+            record = _recorded(study, context)
         for one in found.refused:
+            if one.error is not None and record is not None and one.revision <= record.revision:
+                raise one.error  # our own, and not given to us: that is the archive's trouble
             if one.code == NEWER:
                 raise Permanent(one.reason, code=NEWER, hint="bring this one up to date")
             if one.code == lineage.FOREIGN:

@@ -11,7 +11,7 @@ from dicomwatchd.archive import evidence
 from dicomwatchd.archive.budget import ByteBudget
 from dicomwatchd.archive.bundle import Span
 from dicomwatchd.archive.catalogue import Catalogue
-from dicomwatchd.archive.evidence import Verdict
+from dicomwatchd.archive.evidence import Method, Verdict
 from dicomwatchd.archive.store import ObjectStore, Receipt
 from dicomwatchd.errors import Transient
 from dicomwatchd.pipeline.turns import Turns
@@ -80,6 +80,10 @@ class Context:
     inboxes: Inboxes = field(default_factory=AlwaysAnswering)
     #: Why no local file may be deleted now, in plain words; None where nothing speaks against it.
     stops_deleting: Callable[[], str | None] = lambda: None
+    #: A source that opens as the folder that was confirmed to be the inbox, and as no other.
+    pinned: Callable[[Source], Source] = lambda source: source
+    #: Whether another folder than that was seen in its place.
+    is_exchanged: Callable[[Source], bool] = lambda _: False
     turns: Turns = field(default_factory=Turns)
 
 
@@ -128,6 +132,8 @@ class Place:
     def to_text(self) -> str:
         """As the queue keeps it."""
         found: dict[str, object] = {name: getattr(self.receipt, name) for name in _RECEIPT}
+        if self.receipt.seen_etag is None:
+            del found["seen_etag"]  # nearly always, and there are many of these
         if self.part is not None:
             found["part"] = asdict(self.part)
         return json.dumps(found, separators=(",", ":"))
@@ -171,10 +177,15 @@ def examined(files: list[LocalFile], shipment: Shipment, context: Context) -> It
 
 def proven(files: Iterable[LocalFile], verdict: Verdict) -> Iterator[Proven]:
     """What a verdict that holds says of these files. The version that the store was seen to serve is the one that their
-    proofs name: it need not be the one that was sent, if somebody has sent the same bytes again."""
+    proofs name: it need not be the one that was sent, if somebody has sent the same bytes again. So is its ETag the one
+    by which the object is known again, where it was proven by something else."""
     version_id = verdict.seen.version_id if verdict.seen is not None else None
+    etag = verdict.seen.etag if verdict.seen is not None and verdict.verified_by != Method.ETAG else None
     for file in files:
         receipt = None
         if version_id is not None and (place := place_of(file)).receipt.version_id != version_id:
             receipt = replace(place, receipt=replace(place.receipt, version_id=version_id)).to_text()
+        if etag is not None and (place := place_of(file)).receipt.seen_etag != etag:
+            seen = replace(place.receipt, version_id=version_id or place.receipt.version_id, seen_etag=etag)
+            receipt = replace(place, receipt=seen).to_text()
         yield Proven(file, verdict.verified_by, verdict.asked_at, receipt)

@@ -27,6 +27,7 @@ from dicomwatchd.model import FileState, StudyEvent
 from dicomwatchd.pipeline import expiring, fresh, leases, own, recover, sending
 from dicomwatchd.pipeline import purge as purging
 from dicomwatchd.pipeline.fresh import Recorded
+from dicomwatchd.pipeline.handful import Sight, Vanished
 from dicomwatchd.pipeline.proof import DeletionProof
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.sending import Outcome, Parcel
@@ -42,7 +43,7 @@ from dicomwatchd.pipeline.shipment import (
     source_of,
 )
 from dicomwatchd.ports import Map
-from dicomwatchd.queue.rows import EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT, Claim, LocalFile, Proven
+from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT, Claim, LocalFile, Proven
 from dicomwatchd.telemetry.metrics import StageClock
 
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
@@ -239,7 +240,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
     now = context.clock.now
     touched: dict[int, set[bytes]] = {}
-    standing = _standing(context)
+    standing, sight = _standing(context), Sight(context.archive.store, context.sign)
     pages = context.shipments.pages(shipment.claim, FileState.STORED, PAGE)
     for files in chain.from_iterable(fresh.verified(page, shipment, context) for page in pages):
         recorded = fresh.recorded(recorded, shipment, context)
@@ -259,29 +260,42 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
         if to_delete and context.stops_deleting() is not None:
             _keep_expiring(to_delete, shipment, context)
             to_delete = []
+        elsewhere = [file for file in to_delete if context.is_exchanged(source_of(file, context))]
+        if elsewhere:
+            _keep_exchanged(elsewhere, shipment, context)
+            to_delete = [file for file in to_delete if file not in elsewhere]
         for due_at, kept in to_keep.items():
             context.deletions.keep(shipment.claim, kept, due_at)
             shipment.kept_files += len(kept)
-        outcome = purging.delete(
-            to_delete,
-            shipment.claim,
-            shipment.run,
-            prove=_prover(shipment, recorded, context),
-            source=lambda file: source_of(file, context),
-            deletions=context.deletions,
-            clock=context.clock,
-            left_aside=context.left_aside,
-            alive=context.alive,
-            sign=context.sign,
-            may_go=lambda file: (due_at := _due_at(file, context)) is not None and due_at <= now(),
-            needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
-            standing=standing,
-            inboxes=context.inboxes,
-            prove_again=_prover_again(shipment, recorded, context),
-        )
+        try:
+            outcome = purging.delete(
+                to_delete,
+                shipment.claim,
+                shipment.run,
+                prove=_prover(shipment, recorded, context),
+                receipt=lambda file: place_of(file).receipt,
+                sight=sight,
+                source=lambda file: source_of(file, context),
+                deletions=context.deletions,
+                clock=context.clock,
+                left_aside=context.left_aside,
+                alive=context.alive,
+                sign=context.sign,
+                may_go=lambda file: (due_at := _due_at(file, context)) is not None and due_at <= now(),
+                needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
+                standing=standing,
+                pinned=context.pinned,
+                inboxes=context.inboxes,
+                prove_again=_prover_again(shipment, recorded, context),
+            )
+        finally:
+            _tell_of_vanished(sight, shipment, context)
         _keep_own(outcome.own, shipment, context)
         _keep_unleased(outcome.unleased, shipment, context)
         _keep_not_theirs(outcome.not_theirs, shipment, context)
+        _keep_exchanged(outcome.exchanged, shipment, context)
+        if sight.stops:
+            raise Vanished("objects went with their local files, and are back with them")
         shipment.deleted_files += len(outcome.deleted)
         for file in (*outcome.deleted, *(f for f, _ in outcome.kept)):
             touched.setdefault(file.source_id, set()).add(file.dir)
@@ -295,6 +309,16 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     for source_id, directories in touched.items():
         for directory in sorted(directories):
             context.look_again(source_id, directory)
+
+
+def _tell_of_vanished(sight: Sight, shipment: Shipment, context: Context) -> None:
+    if sight.stops:
+        context.log.error(
+            "deletion-stopped",
+            "objects were not there when their local files were to go; those are back, and no more are deleted",
+            study_uid=shipment.claim.study_uid,
+            files=sight.vanished,
+        )
 
 
 def _standing(context: Context) -> own.Stands | None:
@@ -361,6 +385,14 @@ def _prover_again(shipment: Shipment, recorded: Recorded, context: Context) -> C
 def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
     """They fall due again as soon as nothing speaks against it: see `expiring`, which also tells of it."""
     _keep(files, EXPIRING, expiring.REASON, shipment, context)
+
+
+def _keep_exchanged(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    """They fall due again when the inbox is the folder that it was, or the other one is confirmed: see `queue.roots`,
+    and `composition`, which tells of it."""
+    if files:
+        reason = "archived; kept because the inbox is another folder than was confirmed: dicomwatchctl inbox confirm"
+        _keep(files, EXCHANGED, reason, shipment, context)
 
 
 def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context) -> None:

@@ -15,6 +15,7 @@ from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.parked import Parked
 from dicomwatchd.queue.pruning import Pruning
 from dicomwatchd.queue.reports import Reports
+from dicomwatchd.queue.roots import Roots
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.segments import Segments
@@ -37,6 +38,7 @@ class Queue:
     reports: Reports
     uploads: Uploads
     binding: Binding
+    roots: Roots
     upgrade: Upgrade
     _database: Database
 
@@ -83,5 +85,6 @@ def _over(database: Database, clock: Clock, announce: Callable[[Transition], Non
         uploads=Uploads(database, clock, announce),
         upgrade=Upgrade(database, clock, announce),
         binding=Binding(database, clock, announce),
+        roots=Roots(database, clock),
         _database=database,
     )

@@ -42,6 +42,7 @@ class Arrivals:
                 self._drop_files(db, [r["file_id"] for r in rows], moved)
                 _leave(db, row, self._clock.now())
                 db.execute("UPDATE sources SET path = ? WHERE source_id = ?", (path, row["source_id"]))
+                db.execute("DELETE FROM roots WHERE source_id = ?", (row["source_id"],))
             if row is None:
                 db.execute(
                     "INSERT INTO sources (name, path, kind, delete_local, created_at) VALUES (?, ?, ?, ?, ?)",

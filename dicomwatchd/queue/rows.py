@@ -21,6 +21,8 @@ EXPIRING = "expiring"
 OWN_OBJECT = "own-object"
 #: ``code`` of a kept file that whoever asked for its deletion may not delete.
 NO_RIGHT = "no-right"
+#: ``code`` of a kept file that stands in an inbox which is another folder than was confirmed.
+EXCHANGED = "exchanged"
 #: ``kind`` of a source that is an inbox's former path, where a crash may have left files aside.
 LEFT = "left"
 #: ``code`` in quarantine of what could not be looked at: an entry, or a folder, and no file that was ever seen.

@@ -301,6 +301,13 @@ CREATE INDEX files_no_right ON files (source_id) WHERE state = 'kept' AND code =
 """
 
 
+#: Which folder each inbox is (device:inode:file system:birth), and which other one was found in its place, if any.
+ROOTS = """
+CREATE TABLE roots (source_id INTEGER PRIMARY KEY, root TEXT NOT NULL, found TEXT, found_at REAL);
+CREATE INDEX files_exchanged ON files (source_id) WHERE state = 'kept' AND code = 'exchanged';
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -315,4 +322,5 @@ STEPS: tuple[Step, ...] = (
     Step("kept while the store would end their objects", EXPIRING),
     Step("sums of old shipments", PRUNING),
     Step("who has handed a folder in", ASKERS),
+    Step("which folder each inbox is", ROOTS),
 )

@@ -5,6 +5,7 @@ systemd's notification protocol is in sd_notify(3); the ping is sent only while 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -13,6 +14,9 @@ import sdnotify
 
 from dicomwatchd.ports import Clock, SystemClock
 from dicomwatchd.telemetry.fields import checked, compose
+
+#: What a start that is at work asks for, each time.
+EXTEND_SECONDS = 30.0
 
 
 class Heartbeats:
@@ -73,6 +77,7 @@ class ServiceManager:
         self.watchdog_seconds = watchdog_seconds
         self._clock = clock or SystemClock()
         self._strict = strict
+        self._next_extension = -math.inf
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> ServiceManager:
@@ -95,6 +100,13 @@ class ServiceManager:
         """The daemon does its work (again): after the start and after each reload, whether it took the new
         configuration or kept the old one."""
         self._send("READY=1")
+
+    def extend(self) -> None:
+        """The start, or a reload, goes on: it may take so much longer from now on. Costs little to call often."""
+        now = self._clock.monotonic()
+        if now >= self._next_extension:
+            self._next_extension = now + EXTEND_SECONDS / 6
+            self._send(f"EXTEND_TIMEOUT_USEC={int(EXTEND_SECONDS * 1e6)}")
 
     def reloading(self) -> None:
         """A reload has begun. Type=notify-reload wants the time in the same datagram, and ready() after it."""

@@ -113,14 +113,13 @@ class UploadDesk:
                 "the daemon stops, or takes another configuration",
                 hint="the upload goes on with its next start; the same command again tells how it went",
             )
-        known = self._queue.uploads.known(name)
+        with self._lock:  # who hears that it has ended may unmount the folder: it is closed by then
+            known, job = self._queue.uploads.known(name), self._jobs.get(name)
         if known is None:
             raise no_such_upload()
         if known.result is not None:
             return known.result
         source_id = known.upload.source.source_id
-        with self._lock:
-            job = self._jobs.get(name)
         return upload_result.of_running(
             known.upload,
             self._queue.uploads.progress(source_id),

@@ -4,7 +4,8 @@
 
 ORDERS is a JSON file, read again when it changes: {"broken": [names whose stat fails with EIO], "broken_folders":
 [names of folders whose listing fails after its first entry], "stuck": [operations that do not come back while they
-are named], "bytes_per_second": how fast files are read}. The whole process is stopped for a share whose server is away.
+are named], "bytes_per_second": how fast files are read,
+"names": {a name here: what it is called in BACKING}}. The whole process is stopped for a share whose server is away.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Passing(mfusepy.Operations):  # type: ignore[misc]
             time.sleep(0.02)
         if path.rpartition("/")[2] in (self._order("broken") or ()):
             raise mfusepy.FuseOSError(errno.EIO)
-        return self._backing + path
+        folder, _, name = path.rpartition("/")
+        return f"{self._backing}{folder}/{(self._order('names') or {}).get(name, name)}"
 
     # -- operations ---------------------------------------------------------------------------------------------------
 
@@ -59,7 +61,8 @@ class Passing(mfusepy.Operations):  # type: ignore[misc]
         names = os.listdir(self._real(path, "readdir"))
         if path.rpartition("/")[2] in (self._order("broken_folders") or ()):
             raise mfusepy.FuseOSError(errno.EIO)
-        return iter([".", "..", *names])
+        shown = {real: name for name, real in (self._order("names") or {}).items()}
+        return iter([".", "..", *(shown.get(name, name) for name in names)])
 
     def statfs(self, path: str) -> dict[str, int]:
         found = os.statvfs(self._real(path, "statfs"))

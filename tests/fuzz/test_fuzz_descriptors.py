@@ -132,7 +132,7 @@ def exchanged(server: Server, messages: list[tuple[bytes, list[str]]]) -> list[d
 def require_none_left(server: Server) -> None:
     """A connection is closed by its own thread, a moment after its client is gone."""
     assert server.is_well()
-    end = time.monotonic() + 20
+    end = time.monotonic() + 10
     while (now := open_descriptors()) > server.idle:
         assert time.monotonic() < end, (server.idle, now)
         time.sleep(0.005)

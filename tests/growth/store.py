@@ -34,8 +34,8 @@ class FileStore(MemoryStore):
         row = self._db.execute("SELECT key, length(data) FROM objects WHERE key = ?", (key,)).fetchone()
         return None if row is None else StoredObject(*row)
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
-        after = prefix
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+        after = max(prefix, after)
         while True:
             rows = self._db.execute(
                 "SELECT key, length(data) FROM objects WHERE key > ? AND key < ? ORDER BY key LIMIT 1000",

@@ -13,7 +13,7 @@ COMPOSITION: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "start: what was kept for want of a lease",
         "composition.py",
-        "                self._around.inboxes.call(source.source_id, partial(self._release_kept, source))\n",
+        "                self._around.inboxes.call(source.source_id, partial(self._at_first, source))\n",
         "                pass\n",
         ("tests/unit/test_without_lease.py",),
     ),

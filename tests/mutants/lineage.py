@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-READ = ("tests/unit/test_forged_manifests.py",)
-ARCHIVING = ("tests/unit/test_forged_while_archiving.py",)
+PROPERTIES = "tests/unit/test_lineage_property.py"
+READ = (PROPERTIES, "tests/unit/test_forged_manifests.py")
+ARCHIVING = (PROPERTIES, "tests/unit/test_forged_while_archiving.py")
+VERIFY = tuple(
+    f"tests/unit/test_forged_manifests.py::test_{name}"
+    for name in (
+        "an_object_that_no_manifest_lists_is_named",
+        "a_bundle_of_copies_is_nothing_to_tell_of",
+        "a_study_on_its_way_here",
+    )
+)
 DAMAGED = ("tests/unit/test_damaged_manifest.py",)
 LINEAGE_FILE = "archive/lineage.py"
 REVISION = "pipeline/revision.py"
@@ -158,7 +167,7 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         DAMAGED,
     ),
     *(
-        (f"verify: {name}", file, old, new, READ)
+        (f"verify: {name}", file, old, new, VERIFY)
         for name, file, old, new in (
             (
                 "objects of no manifest",

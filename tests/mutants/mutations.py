@@ -13,8 +13,11 @@ from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.handed import HANDED_IN
 from tests.mutants.inboxes import INBOXES
+from tests.mutants.last_sight import LAST_SIGHT
 from tests.mutants.limits import LIMITS
 from tests.mutants.lineage import LINEAGE
+from tests.mutants.planted import PLANTED
+from tests.mutants.roots import ROOTS
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -189,8 +192,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     _check("replaced", "    if (found.st_dev, found.st_ino) != (before.dev, before.inode):", "    if False:"),
     _check("its content", "    if sha256_of(fd, proof.size_bytes, alive) != proof.sha256:", "    if False:"),
     _check("changed while compared", "    if identity(fd) != before:", "    if False:"),
-    _check("a writer at the door", "    if leased and not lease_held(fd):", "    if False:"),
-    _check("a difference keeps it", "        if why_kept is None:", "        if True:"),
+    _check(
+        "a writer at the door",
+        '    if leased and not lease_held(fd):\n        return "a program has begun to open it for',
+        '    if False:\n        return "a program has begun to open it for',
+    ),
+    _check(
+        "a difference keeps it",
+        "        if why_kept is None:\n            still",
+        "        if True:\n            still",
+    ),
     _check("an exception puts it back", "        give_back(aside, directory_fd, name)\n        raise", "        raise"),
     _check(
         "a difference puts it back",
@@ -275,9 +286,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "purge: an error hides no ending",
-        "pipeline/purge.py",
-        "        except Exception as error:  # noqa: BLE001",
-        "        except ZeroDivisionError as error:  # noqa: BLE001",
+        "pipeline/handful.py",
+        "        except Exception as error:  # noqa: BLE001  an outcome like another: how",
+        "        except ZeroDivisionError as error:  # noqa: BLE001  an outcome like another: how",
         PURGE,
     ),
     # -- the stages before it
@@ -1155,9 +1166,9 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("an object's path", "archive/directory.py", " or _LIKE_AN_OBJECT.search(path)", ""),
             (
                 "gone while it lay aside",
-                "pipeline/proof.py",
-                "        if standing is not None and standing(os.fstat(fd)) is not Standing.APART:",
-                "        if False:",
+                "pipeline/handful.py",
+                "one.key in gone or one.stands is Standing.MISSING]",
+                "False]",
             ),
             (
                 "a mark while it is shipped",
@@ -1188,6 +1199,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in HANDED_IN),
     *(Mutation(*row) for row in INBOXES),
+    *(Mutation(*row) for row in LAST_SIGHT),
+    *(Mutation(*row) for row in PLANTED),
+    *(Mutation(*row) for row in ROOTS),
     *(Mutation(*row) for row in UPLOADS),
     *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
@@ -1207,22 +1221,22 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "its own looks",
                 "pipeline/recover.py",
-                ", partial(deletions.is_at, source.source_id))",
-                ")",
+                ", partial(deletions.is_at, source.source_id), only)",
+                ", only=only)",
             ),
             ("of the first release", "pipeline/private.py", "    return name == ASIDE or ", "    return "),
             ("a name alone", "pipeline/aside.py", '    return re.sub(rb"\\A~[0-9a-f]{16}~", b"", ', "    return ("),
             (
                 "found by looks",
                 "intake/inbox.py",
-                "        self._mend_soon = self._leftovers.end_look() or self._mend_soon\n",
+                "        self._left_in = self._leftovers.end_look()\n",
                 "",
             ),
             ("a former path is kept", "queue/arrivals.py", "                _leave(db, row, self._clock.now())\n", ""),
             (
                 "a former path until nothing lies there",
                 "pipeline/recover.py",
-                "        return self.root is not None and not self.left and not self.owned",
+                "        return self.root is not None and self.is_searched and not self.left and not self.owned",
                 "        return True",
             ),
             (

@@ -256,8 +256,8 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "taken back",
                 "pipeline/purge.py",
-                "            if not may_go(file):",
-                "            if False:",
+                "        if not may_go(file):",
+                "        if False:",
                 "test_uploads.py::test_cancelled_in_the_midst_of_a_shipment",
             ),
             (

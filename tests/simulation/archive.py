@@ -24,6 +24,7 @@ from dicomwatchd.errors import OutOfReach, Permanent, RevisionConflict, SourceCh
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
 from tests.simulation.chance import Fate, Violation
+from tests.simulation.lifecycle import Lifecycle, Watched
 from tests.unpacking import unpacked
 
 ARCHIVE_ID = "simulated-archive"
@@ -43,7 +44,7 @@ class Shelf:
         self.history: dict[tuple[str, str], bytes] = {}  # every version of every key
         self._numbers = 0
         self.meddled: set[str] = set()  # keys that somebody has deleted or overwritten
-        self.expires: str | None = None  # why it ends objects by itself, if it does
+        self.lifecycle = Lifecycle()
         self.damaged: set[str] = set()  # keys that were given other bytes than were sent
         self.lost: set[str] = set()  # keys whose first object is gone
         self.unseen: set[str] = set()  # keys that nobody has looked at since they were made
@@ -120,9 +121,9 @@ class Shelf:
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         return Standing.APART
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         for key in sorted(self.objects):
-            if key.startswith(prefix) and (seen := self.head(key)) is not None:
+            if key.startswith(prefix) and key > after and (seen := self.head(key)) is not None:
                 yield replace(seen, version_id=None)
 
     def read(
@@ -138,6 +139,9 @@ class Shelf:
         if whole is None:
             raise Permanent("there is no such object", code="no-such-object")
         data = part(whole, offset_bytes, length_bytes)
+        if key.startswith(keys.AUDIT):  # its length is another one in each run
+            yield data
+            return
         for offset in range(0, len(data), 256):
             yield data[offset : offset + 256]
 
@@ -151,7 +155,7 @@ class Shelf:
 
     @property
     def expiry(self) -> Expiry:
-        return Expiry(self.expires)
+        return Expiry(None)
 
     def look_at_expiry(self) -> Expiry:
         return self.expiry
@@ -169,6 +173,7 @@ class SimulatedStore:
         self._fate = fate
         #: (key, SHA-256 of what it held, or of what is in the bundle) to when it was looked at, by this daemon's clock.
         self.asked: dict[tuple[str, str], list[float]] = {}
+        self.watched: Watched | None = None
         self.single_put_bytes = fate.plan.single_put_bytes
 
     @property
@@ -191,6 +196,8 @@ class SimulatedStore:
             self.shelf.unseen.add(key)
         self._fate.at("store.put.done")
         self._trouble("put-answer-lost")
+        if created:
+            self._answered(key)
         return receipt(self.shelf, key, data, created)
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
@@ -199,14 +206,17 @@ class SimulatedStore:
         if self._damage("head-refused"):
             raise Permanent("the object cannot be looked at", code="unreadable")
         self.shelf.unseen.discard(key)
-        return self.shelf.head(key, version_id)
+        found = self.shelf.head(key, version_id)
+        if found is not None and version_id is None:
+            self._answered(key)
+        return found
 
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         return Standing.APART
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         self._call("listing", prefix)
-        for seen in list(self.shelf.listing(prefix)):
+        for seen in list(self.shelf.listing(prefix, after)):
             self._trouble("listing-broken-off")
             self.shelf.unseen.discard(seen.key)
             yield seen
@@ -223,6 +233,8 @@ class SimulatedStore:
         self._call("read", key)
         self._maybe_lose(key)
         self.shelf.unseen.discard(key)
+        if version_id is None and key in self.shelf.objects:
+            self._answered(key)
         for chunk in list(self.shelf.read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes)):
             self._trouble("read-broken-off")
             yield chunk
@@ -238,13 +250,27 @@ class SimulatedStore:
 
     @property
     def expiry(self) -> Expiry:
-        return self.shelf.expiry
+        return self.shelf.expiry if self.watched is None else self.watched.found
 
     def look_at_expiry(self) -> Expiry:
         self._call("expiry", "")
-        return self.expiry
+        return self.expiry if self.watched is None else self.watched.look(lambda key: self.head(key) is not None)
+
+    def opened_anew(self) -> None:
+        """By a daemon that starts: what the last one was told is forgotten, and the rules are looked at, if the store
+        answers."""
+        if self._fate.more.expires:
+            self.watched = Watched(
+                self.shelf.lifecycle, may_read=self._fate.more.may_read_rules, now=self._fate.clock.now
+            )
+            if not self._fate.strikes("rules-at-the-start", self._fate.plan.transient_rate):
+                self.watched.look(lambda key: self.shelf.head(key) is not None)
 
     def close(self) -> None: ...
+
+    def _answered(self, key: str) -> None:
+        if self.watched is not None:
+            self.watched.answered(key)
 
     def _asked(self, prefix: str) -> None:
         """A request is about to be sent that shows what is under these keys."""
@@ -257,7 +283,8 @@ class SimulatedStore:
     def _call(self, name: str, key: str) -> None:
         if name not in ("put", "expiry"):
             self._asked(key)
-        self._fate.at(f"store.{name} {key[-24:]}")
+        # What is in the record of deletions holds inode numbers, which are others in each run.
+        self._fate.at(f"store.{name} {'audit' if key.startswith(keys.AUDIT) else key[-24:]}")
         if self._fate.more.slow_seconds and not self._fate.calm:
             self._fate.clock.advance(self._fate.random.random() * self._fate.more.slow_seconds)
         self._trouble(name)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from dicomwatchd.pipeline.shipment import Bundling
 
@@ -19,7 +19,14 @@ class Killed(BaseException):
 
 
 class Violation(BaseException):
-    """An invariant does not hold. No part of the program may take it for an error of its own, and go on."""
+    """An invariant does not hold. No part of the program may take it for an error of its own, and go on; one in whose
+    place another error has come, in a `finally`, is raised again by the story (see `raised`)."""
+
+    raised: ClassVar[list[Violation]] = []
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.raised.append(self)
 
 
 class VirtualClock:
@@ -120,6 +127,13 @@ class More:
     slow_seconds: float
     #: Time passes by days, for months.
     months: bool
+    #: A rule of the bucket would end objects, now and then; and whether the daemons may read the rules.
+    expires: bool
+    may_read_rules: bool
+    #: The record of deletions is published and sealed, and what is old is pruned.
+    upkeep: bool
+    #: The daemons get on with their work in the midst of it all, and others come in where it hurts most.
+    busy: bool
 
     @classmethod
     def drawn(cls, random: Random, plan: Plan) -> More:
@@ -133,6 +147,11 @@ class More:
             months=random.random() < 0.015,
             hangs=random.random() < 0.15,
             poisoned=random.random() < 0.025,
+            # Where they are asked for: see test_simulation.RARE.
+            expires=False,
+            may_read_rules=random.random() < 0.6,
+            upkeep=False,
+            busy=False,
         )
 
 

@@ -191,9 +191,9 @@ class Folders:
         if self.away:
             self._mount(self._random.choice(list(self.away)))
 
-    def hang(self) -> None:
+    def hang(self, root: Path | None = None) -> None:
         """The server of an inbox is away, or has come back."""
-        name = self._random.choice(self.roots).name
+        name = (root or self._random.choice(self.roots)).name
         if name in self.hung:
             self.hung.discard(name)
         else:

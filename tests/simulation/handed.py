@@ -52,6 +52,13 @@ class HandedIn:
         self._fate.trace.add("handed in", kind[0].__name__)
         kind[0](one)
 
+    def comes_late(self, process: Process) -> None:
+        """A file comes between two last looks, or between the last scan and the look."""
+        late = [one for one in self._all if one.process is process and not one.ended and process.is_looking(one.name)]
+        if late and self._fate.random.random() < 0.5:
+            self._fate.trace.add("comes late")
+            self._grow(self._fate.random.choice(late))
+
     def _hand_in(self, process: Process) -> None:
         if process.parts is None or not process.may_be_asked:
             return

@@ -61,6 +61,11 @@ class Hanging(AlwaysAnswering):
         if self._visits and self._visits[-1].given_up:
             self._waited()
 
+    @property
+    def is_given_up(self) -> bool:
+        """What is done now, the innermost of it."""
+        return bool(self._visits) and self._visits[-1].given_up
+
     def silent(self) -> dict[int, float]:
         return {source_id: _LIMIT_SECONDS for source_id in self._names if self._hangs(source_id)}
 

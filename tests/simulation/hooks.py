@@ -9,16 +9,17 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from unittest.mock import patch
 
 from dicomwatchd import localfiles
+from dicomwatchd.archive.store import Standing
 from dicomwatchd.errors import Transient
 from dicomwatchd.intake import inbox as inboxes
 from dicomwatchd.intake import mounts, presence, scan, take
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline import aside, leases, local, proof, purge, recover
+from dicomwatchd.pipeline import aside, leases, local, own, proof, purge, recover
 from dicomwatchd.pipeline.aside import Places
 from dicomwatchd.queue.rows import LocalFile, Source
 from dicomwatchd.queue.schema import Database
@@ -31,6 +32,10 @@ class Deleting(Protocol):
 
     def deleting(self, proof_of_it: proof.DeletionProof) -> AbstractContextManager[None]:
         """Entered when it is about to delete a file."""
+        ...
+
+    def purging(self) -> None:
+        """It is about to ask whether the archive's objects stay, and then to delete some files."""
         ...
 
     def unlink(self, name: bytes, *, dir_fd: int) -> None:
@@ -135,16 +140,32 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         file: LocalFile,
         proof_of_it: proof.DeletionProof,
         **rest: Any,
-    ) -> str | None:
-        before = folders.aim
+    ) -> proof.Deleting:
+        """As `delete_on_proof`; whenever it is at work, the simulation knows at which file."""
         path = Path(os.fsdecode(b"/".join((source.path, file.dir, file.name))))
-        folders.aim = (path, file.identity.inode)
+        inner = proof.delete_on_proof(opened, places, source, file, proof_of_it, **rest)
+
+        def at_it(step: Callable[[], Standing]) -> Standing:
+            before, folders.aim = folders.aim, (path, file.identity.inode)
+            try:
+                with at_work().deleting(proof_of_it):
+                    fate.at("delete", hot=True)
+                    return step()
+            finally:
+                folders.aim = before
+
         try:
-            with at_work().deleting(proof_of_it):
-                fate.at("delete", hot=True)
-                return proof.delete_on_proof(opened, places, source, file, proof_of_it, **rest)
-        finally:
-            folders.aim = before
+            stands = at_it(inner.__next__)
+            try:
+                yield stands
+            except BaseException as error:  # noqa: BLE001  handed on to the deletion
+                thrown = error
+                at_it(lambda: inner.throw(thrown))
+            else:
+                at_it(inner.__next__)
+        except StopIteration as end:
+            return cast("str | None", end.value)
+        raise AssertionError("a deletion has stopped twice")
 
     def sorted_look(directory_fd: int, parent: bytes, globs: Globs, *more: Any) -> Listing:
         found = real_look(directory_fd, parent, globs, *more)
@@ -160,6 +181,10 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         folders.reads += 1
         return take.take(*arguments)
 
+    def among(*arguments: Any) -> Any:
+        at_work().purging()
+        return real_among(*arguments)
+
     @contextmanager
     def no_lease(fd: int) -> Iterator[bool]:
         yield False
@@ -171,7 +196,8 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         for module in modules:
             stack.enter_context(patch.object(module, name, replacement))
 
-    real_look = scan.look
+    real_look, real_among = scan.look, own.among
+    put((own,), "among", among)
     put((scan, inboxes), "look", sorted_look)
     put((inboxes,), "take", counted)
     put((purge,), "delete_on_proof", aimed)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from dicomwatchd.archive import keys, lineage, manifests
 from dicomwatchd.fetch import Fetcher
 from dicomwatchd.model import FileState, Uid
+from tests.simulation import record
 from tests.simulation.archive import OtherSite, Shelf, SimulatedCatalogue, part
 from tests.simulation.chance import Fate, Violation
 from tests.simulation.folders import Folders
@@ -59,6 +60,10 @@ class Judge:
         if self._unlinked() - shelf.held():
             raise Violation("something was deleted that the store does not hold")
         self.due_times()
+        if self._fate.more.upkeep:
+            for process in self._processes:
+                if process.queue is not None:
+                    record.require_published(process.queue, shelf)
 
     def due_times(self) -> None:
         """When a kept file may go is decided once, whatever mounts and restarts come in between."""
@@ -104,7 +109,7 @@ class Judge:
             if digest not in held:
                 raise Violation("what the other site had archived is gone")
         listed: set[str] = set()
-        for study in sorted({key.split("/")[1] for key in self._shelf.objects}):
+        for study in sorted({key.split("/")[1] for key in self._shelf.objects if key.startswith(keys.STUDIES)}):
             listed |= self._study(Uid(study))
         for digest in {*self._unlinked(), *(digest for _, digest in self._other.shipped)} - listed:
             raise Violation(f"deleted, and in no manifest: {digest[:12]}")
@@ -114,6 +119,8 @@ class Judge:
             if (broken := process.queue.audit.broken_at()) is not None:
                 raise Violation(f"the audit chain is broken at {broken}")
             self._audit(process)
+            if self._fate.more.upkeep:
+                record.require_whole(process.queue, self._shelf)
 
     def _unlinked(self) -> set[str]:
         return {digest for process in self._processes for digest in process.unlinked}
@@ -162,6 +169,8 @@ class Judge:
                     return {item.sha256 for item in manifest.instances}  # and the local file was taken away, too
                 raise Violation("a manifest lists an object that does not hold its bytes")
             if item.version_id not in (None, self._shelf.versions[item.key]):
+                if item.key in self._shelf.meddled and item.sha256 not in self._unlinked():
+                    continue  # it was sent anew, and its local file changed by a person before that was on record
                 raise Violation("a manifest names a version that is not the current one")
         counter = iter(range(1 << 30))
         fetcher = Fetcher(
@@ -187,19 +196,16 @@ class Judge:
         assert process.queue is not None
         authorised: dict[int, str] = {}
         deleted: list[str] = []
-        with process.queue._database.read() as db:
-            studies = [row[0] for row in db.execute("SELECT DISTINCT study_uid FROM audit ORDER BY 1").fetchall()]
-        for study in studies:
-            for entry in process.queue.audit.of_study(study):
-                file, kind = entry.body["file"], entry.body["kind"]
-                if kind == "authorised":
-                    if file in authorised:
-                        raise Violation("a deletion is authorised while an earlier one is open")
-                    authorised[file] = entry.body["sha256"]
-                elif authorised.pop(file, None) != entry.body["sha256"]:
-                    raise Violation(f"{kind}, and was not authorised")
-                elif kind in ("deleted", "gone"):  # gone: after a crash, in a folder that nobody can look into any more
-                    deleted.append(entry.body["sha256"])
+        for entry in record.entries(process.queue, self._shelf):
+            file, kind = entry.body["file"], entry.body["kind"]
+            if kind == "authorised":
+                if file in authorised:
+                    raise Violation("a deletion is authorised while an earlier one is open")
+                authorised[file] = entry.body["sha256"]
+            elif authorised.pop(file, None) != entry.body["sha256"]:
+                raise Violation(f"{kind}, and was not authorised")
+            elif kind in ("deleted", "gone"):  # gone: after a crash, in a folder that nobody can look into any more
+                deleted.append(entry.body["sha256"])
         if authorised:
             raise Violation("it is not on record how a deletion ended")
         for digest in set(process.unlinked):

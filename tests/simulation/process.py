@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from dicomwatchd.ports import Clock
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.schema import open_writer
+from tests.simulation import record
 from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
 from tests.simulation.chance import Fate, Killed, Violation
 from tests.simulation.folders import Folders
@@ -35,6 +37,8 @@ from tests.unit.uploading import hand_in
 UPLOADS = -3
 #: And what one at a time may do with them.
 DESK = -4
+#: Those that look at the bucket's rules, publish the record of deletions, and keep the state small.
+RULES, ANCHORING, UPKEEP = -5, -6, -7
 
 
 class Process:
@@ -54,6 +58,8 @@ class Process:
         self._state, self._folders, self._shelf, self._fate = state, folders, shelf, fate
         self._name = f" {number + 1}" if number else ""
         self._random = Random(f"daemon {seed}{self._name}")
+        self._chain = f"chain {seed}{self._name}"
+        self.hanging: Hanging | None = None
         self._store = SimulatedStore(shelf, fate)
         store: ObjectStore = self._store
         self._archive = Archive(ARCHIVE_ID, store, catalogue, bundling=fate.plan.bundling)
@@ -65,6 +71,7 @@ class Process:
         self.unlinked: list[str] = []  # SHA-256 of what was deleted, in order
         self.parked: dict[str, str] = {}
         self._too_old: list[str] = []
+        self._told: list[int] = []  # of each purge under way: the rule that it was told of before, see Watched.told
         self._busy: set[int] = set()
         self._up = False
 
@@ -87,6 +94,8 @@ class Process:
         self.dead, self.fatal = False, None
         self._fate.trace.add(f"start{self._name}")
         self._busy.clear()
+        self._store.opened_anew()
+        self.hanging = Hanging(self._folders, self._fate) if self._fate.more.hangs else None
         around = Surroundings(
             clock=self._fate.clock,
             random=self._random,
@@ -96,7 +105,7 @@ class Process:
             announce=self._announce,
             on_shipped=self._shipped,
             open_state=self._open_state,
-            inboxes=Hanging(self._folders, self._fate) if self._fate.more.hangs else AlwaysAnswering(),
+            inboxes=self.hanging or AlwaysAnswering(),
         )
         with self._at_work():
             self.parts = Parts(self._plan(), self._archive, around)
@@ -119,7 +128,10 @@ class Process:
         return composition.Plan(self._state, inboxes, active_shipments=4)
 
     def _open_state(self, state: Path, clock: Clock, announce: Callable[[Transition], None]) -> Queue:
-        return queues._over(HookedDatabase(open_writer(state), self._fate), clock, announce)
+        database = open_writer(state)
+        chain_id = hashlib.md5(self._chain.encode(), usedforsecurity=False).hexdigest()  # the same in every run
+        database._connection.execute("UPDATE meta SET value = ? WHERE key = 'audit_chain'", (chain_id,))
+        return queues._over(HookedDatabase(database, self._fate), clock, announce)
 
     def close(self) -> None:
         """Whatever has become of the process, its descriptors are closed by the kernel."""
@@ -174,11 +186,33 @@ class Process:
         if thread is None or parts is None or not self._may_work():
             return
         self._busy.add(thread)
+        self._told.append(0)
         self._fate.trace.add(f"ship{self._name}")
         try:
             with self._at_work():
                 parts.queue.shipments.queue_due()
                 self._fate.trace.add("shipped", parts.dispatcher.work_off())
+        finally:
+            self._told.pop()
+            self._busy.discard(thread)
+
+    def look_at_rules(self) -> None:
+        self._thread(RULES, lambda parts: parts.expiring.step())
+
+    def keep_house(self) -> None:
+        """Publishes the record of deletions when that is due, then seals or prunes one piece."""
+        self._thread(ANCHORING, lambda parts: parts.anchoring.tend())
+        self._thread(UPKEEP, lambda parts: parts.upkeep.step())
+
+    def _thread(self, thread: int, step: Callable[[Parts], object]) -> None:
+        parts = self.parts
+        if parts is None or not self._may_work() or thread in self._busy:
+            return
+        self._busy.add(thread)
+        self._fate.trace.add(f"thread{self._name}", thread)
+        try:
+            with self._at_work():
+                step(parts)
         finally:
             self._busy.discard(thread)
 
@@ -246,6 +280,11 @@ class Process:
             answers.append(True)
         return answers[-1]
 
+    def is_looking(self, name: str) -> bool:
+        """Whether an upload is at its last looks."""
+        job = None if self.parts is None else self.parts.uploads._jobs.get(name)
+        return job is not None and (job.look is not None or job.in_order_at is not None)
+
     def upload_result(self, name: str) -> dict[str, Any] | None:
         """What is known of an upload that has ended."""
         assert self.parts is not None
@@ -286,6 +325,11 @@ class Process:
 
     # -- the deletion -----------------------------------------------------------------------------------------------
 
+    def purging(self) -> None:
+        """It is about to ask whether the archive's objects stay, and then to delete some files."""
+        if self._told and self._store.watched is not None:
+            self._told[-1] = self._store.watched.told
+
     @contextmanager
     def deleting(self, proof_of_it: DeletionProof) -> Iterator[None]:
         """It begins to delete a file, and may think better of it. What the proof rests on has then been asked for no
@@ -301,6 +345,8 @@ class Process:
 
     def unlink(self, name: bytes, *, dir_fd: int) -> None:
         """os.unlink as pipeline.proof sees it: what goes has to be in the store, and its deletion on record."""
+        if self.hanging is not None and self.hanging.is_given_up:
+            raise Violation("a file is deleted by work that was given up")
         # Without a lease nothing can tell of a write between the last look and this call.
         self._fate.at("unlink", actors=self._fate.plan.leases, hot=True)
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=dir_fd)
@@ -314,10 +360,11 @@ class Process:
             raise Violation(f"a file is deleted on evidence that is too old: {self._too_old[-1]}")
         if digest not in self._shelf.held():
             raise Violation("a file is deleted that the store does not hold")
+        if self._store.watched is not None and 0 < self._told[-1] == self._store.watched.told:
+            raise Violation("a file is deleted though the store has said that it ends the archive's objects")
         assert self.queue is not None
-        with self.queue._database.read() as db:
-            rows = db.execute("SELECT entry FROM audit").fetchall()
-        authorised = sum('"kind":"authorised"' in row[0] and digest in row[0] for row in rows)
+        written = (entry.body for entry in record.entries(self.queue, self._shelf))
+        authorised = sum(body["kind"] == "authorised" and body["sha256"] == digest for body in written)
         if authorised <= self.unlinked.count(digest):
             raise Violation("a file is deleted without its deletion being on record")
         self._folders.unlinked(found.st_ino)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from dicomwatchd.archive import keys
 from dicomwatchd.archive.store import Capabilities
 from dicomwatchd.model import FileState, Uid
 from tests.simulation.archive import OtherSite, Shelf, SimulatedCatalogue
@@ -43,6 +44,8 @@ class Result:
     uploads: int
     meddled: int
     remounts: int
+    rules: int
+    sealed: int
 
 
 def simulate(seed: int, trace: Trace | None = None, **forced: Any) -> Result:
@@ -50,6 +53,7 @@ def simulate(seed: int, trace: Trace | None = None, **forced: Any) -> Result:
 
     Raises Violation, or whatever the program lets out that it should not."""
     trace = trace or Trace()
+    Violation.raised.clear()
     root = Path(tempfile.mkdtemp(prefix="dicomwatchd-sim.", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
     try:
         return _Story(seed, root, trace, forced).told()
@@ -97,6 +101,12 @@ class _Story:
             self._kinds.append((5, self._folders.hang))
         if fate.more.remounts:
             self._kinds.append((4, self._remount))
+        if fate.more.expires:
+            self._kinds += [(4, self._change_rules), (6, lambda: self._one().look_at_rules())]
+        if fate.more.upkeep:
+            self._kinds += [(10, lambda: self._one().keep_house()), (2, self._a_day_passes)]
+        if fate.more.busy:
+            self._kinds.append((8, self._a_while))
         fate.act = self._meanwhile
 
     def told(self) -> Result:
@@ -113,6 +123,8 @@ class _Story:
                 self._come_to_an_end()
             if self._fate.more.remounts:
                 self._remount_at_rest()
+            if self._fate.more.upkeep:
+                self._seal_everything()
             self._judge.in_the_end()
             return self._result()
 
@@ -120,6 +132,8 @@ class _Story:
 
     def _step(self, action: Callable[[], None]) -> None:
         action()
+        if Violation.raised:
+            raise Violation.raised[0]
         for process in self._processes:
             process.tend()
         self._judge_uploads()
@@ -144,8 +158,43 @@ class _Story:
 
     def _meanwhile(self) -> None:
         """What others do while the program is inside a call."""
+        if self._fate.more.busy and self._folders.aim is not None and self._fate.random.random() < 0.2:
+            self._where_it_hurts(*self._folders.aim)
+            return
         for _ in range(self._fate.random.randint(1, 2)):
             self._fate.random.choices(self._kinds, [weight for weight, _ in self._kinds])[0][1]()
+
+    def _where_it_hurts(self, path: Path, inode: int) -> None:
+        """A file is about to be deleted: its inbox falls silent, or, once it is out of the way, another file comes to
+        its place, and the other daemon comes so far as to delete that one."""
+        root = next((root for root in self._folders.roots if path.is_relative_to(root)), None)
+        others = [process for process in self._processes if process not in self._fate.at_work]
+        if root is None:
+            return
+        if self._fate.more.hangs and self._fate.random.random() < 0.5:
+            self._folders.hang(root)
+        elif others and path.parent.is_dir() and not path.exists() and root not in self._folders.away:
+            self._folders._write(path, self._folders._make(self._folders._some_instance()))
+            for _ in range(4):
+                self._fate.clock.advance(61)
+                others[0].intake(self._folders.roots.index(root))
+            others[0].ship()
+
+    def _a_while(self) -> None:
+        """Time passes, and everybody gets on with what there is to do."""
+        if self._fate.at_work:
+            return
+        seconds = self._fate.random.choice((1.5, 25.0, 61.0))  # with or without a scan each time
+        for _ in range(self._fate.random.randint(3, 8)):
+            self._fate.clock.advance(seconds)
+            for process in self._processes:
+                for number in range(self._fate.plan.inboxes):
+                    process.intake(number)
+                self._handed.comes_late(process)
+                process.uploads()
+                process.ship()
+            self._judge_uploads()
+            self._start_what_is_down()
 
     def _intake(self) -> None:
         number = self._fate.random.randrange(self._fate.plan.inboxes)
@@ -160,6 +209,14 @@ class _Story:
         if self._fate.more.months and not self._fate.at_work:
             seconds *= 2000.0
         self._fate.clock.advance(seconds)
+
+    def _a_day_passes(self) -> None:
+        if not self._fate.at_work:
+            self._fate.clock.advance(90_000.0)
+
+    def _change_rules(self) -> None:
+        self._shelf.lifecycle.change(self._fate.random)
+        self._fate.trace.add("rule", self._shelf.lifecycle.prefix)
 
     def _jump(self) -> None:
         if self._fate.plan.jumps:
@@ -218,6 +275,7 @@ class _Story:
         self._fate.calm = True
         self._fate.trace.add("calm")
         self._folders.finish()
+        self._shelf.lifecycle.prefix = None
         for number in range(_ROUNDS):
             if number == _ROUNDS // 2:
                 self._fate.clock.jump(10 * 86400.0)  # the clock is put right, and what is kept for a time falls due
@@ -238,6 +296,22 @@ class _Story:
         if self._folders.reads > at_each_look:
             raise Violation("after a remount files are read again")
 
+    def _seal_everything(self) -> None:
+        self._fate.clock.advance(2 * 86400.0)
+        for _ in range(3):
+            self._fate.clock.advance(61)
+            self._step(self._keep_house)
+        for process in self._processes:
+            assert process.parts is not None
+            for problem in (process.parts.anchoring.problem, process.parts.sealing.problem):
+                if problem is not None:
+                    raise Violation(f"in the end there is a problem: {problem}")
+
+    def _keep_house(self) -> None:
+        for process in self._processes:
+            for _ in range(20):
+                process.keep_house()
+
     def _calm_round(self) -> None:
         self._fate.clock.advance(61)
         self._work()
@@ -248,6 +322,10 @@ class _Story:
                 process.intake(number)
             process.uploads()
             process.ship()
+            if self._fate.more.expires:
+                process.look_at_rules()
+            if self._fate.more.upkeep:
+                process.keep_house()
             for study_uid, code in sorted(process.parked.items()):
                 if code not in PARKED_BY_DESIGN:
                     raise Violation(f"a study is parked that needs nobody: {code}")
@@ -276,7 +354,7 @@ class _Story:
         return [tuple(row) for row in (*studies, *files, *timers)]
 
     def _result(self) -> Result:
-        repairs = [key for key in self._shelf.objects if "-" in key.rsplit("/", 1)[-1]]
+        repairs = [key for key in self._shelf.objects if key.startswith(keys.STUDIES) and "-" in key.rsplit("/", 1)[-1]]
         undamaged = 0
         for key in repairs:
             # What was damaged as an object of its own may come again in a bundle, and the other way round.
@@ -296,4 +374,6 @@ class _Story:
             uploads=len(self._handed.done),
             meddled=len(self._shelf.meddled),
             remounts=self._folders.mounts,
+            rules=self._shelf.lifecycle.number,
+            sealed=sum(key.startswith("audit/segments/") for key in self._shelf.objects),
         )

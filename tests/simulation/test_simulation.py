@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +15,20 @@ from typing import Any, cast
 import pytest
 
 from dicomwatchd.archive import evidence
+from dicomwatchd.archive.s3_expiry import ExpiryWatch
 from dicomwatchd.archive.store import ObjectStore, Receipt
+from dicomwatchd.errors import InboxSilent
+from dicomwatchd.intake import lastlook
+from dicomwatchd.intake.lastlook import LastLook
 from dicomwatchd.intake.mounts import Mounts
-from dicomwatchd.pipeline import backoff, proof, stages
+from dicomwatchd.pipeline import backoff, private, proof, purge, stages
+from dicomwatchd.pipeline.anchoring import Anchoring
+from dicomwatchd.pipeline.expiring import Expiring
+from dicomwatchd.pipeline.sealing import Sealing
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.deletions import Deletions
-from dicomwatchd.queue.rows import Claim, Proven
+from dicomwatchd.queue.rows import Claim, Known, LocalFile, Proven
+from dicomwatchd.queue.segments import Segment
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.uploads import handed, job
 from dicomwatchd.uploads.desk import UploadDesk
@@ -34,12 +43,12 @@ MORE_SEEDS = 28_000
 PARTS = 8
 
 
-def run_all(seeds: range, name: str) -> None:
+def run_all(seeds: range, name: str, **world: Any) -> None:
     results: list[Result] = []
     failures: dict[int, str] = {}
     for seed in seeds:
         try:
-            results.append(simulate(seed))
+            results.append(simulate(seed, **world))
         except (Exception, Violation) as error:  # noqa: BLE001  each is told below, with how to see it again
             failures[seed] = f"{type(error).__name__}: {error}"
     lost = sum(
@@ -63,6 +72,8 @@ def run_all(seeds: range, name: str) -> None:
             "uploads": sum(result.uploads for result in results),
             "meddled": sum(result.meddled for result in results),
             "remounts": sum(result.remounts for result in results),
+            "rules": sum(result.rules for result in results),
+            "sealed": sum(result.sealed for result in results),
             "parked_by_design": sum(result.parked for result in results),
         },
     ).write()
@@ -82,6 +93,30 @@ def test_seeds(number: int) -> None:
 @pytest.mark.parametrize("number", range(PARTS))
 def test_more_seeds(number: int) -> None:
     run_all(range(SEEDS, SEEDS + MORE_SEEDS)[number::PARTS], f"simulation-long-{number}")
+
+
+#: What no seed has by itself.
+RARE: dict[str, dict[str, Any]] = {
+    "busy": {"busy": True},
+    "busy-hangs": {"busy": True, "hangs": True},
+    "busy-two": {"busy": True, "daemons": 2},
+    "expires": {"busy": True, "expires": True},
+    "upkeep": {"busy": True, "upkeep": True},
+    "all": {"busy": True, "upkeep": True, "expires": True, "uploads": True, "hangs": True},
+}
+RARE_SEEDS = range(5000, 5010)
+
+
+@pytest.mark.parametrize("world", RARE)
+def test_rare_worlds(world: str) -> None:
+    run_all(RARE_SEEDS, f"simulation-rare-{world}", **RARE[world])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("world", RARE)
+def test_more_rare_worlds(world: str) -> None:
+    run_all(range(6000, 8000), f"simulation-rare-long-{world}", **RARE[world])
 
 
 # -- a seed is a whole story ----------------------------------------------------------------------------------------
@@ -217,9 +252,91 @@ def _an_endpoint_rests_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "ENDPOINT_PAUSE_SECONDS", 900.0)
 
 
+def _strangers_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last look at a folder that was handed in names only what is on record."""
+    real = lastlook._compare
+
+    def compare(findings: lastlook.Findings, path: bytes, identity: str, known: Known | None, *rest: Any) -> None:
+        if known is not None:
+            real(findings, path, identity, known, *rest)
+
+    monkeypatch.setattr(lastlook, "_compare", compare)
+
+
+def _no_look_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last look stays at the top of the folder."""
+    real = LastLook._one_directory
+    monkeypatch.setattr(LastLook, "_one_directory", lambda *arguments: real(*arguments) and [])
+    monkeypatch.setattr(lastlook, "_is_of_a_file", lambda _: False)
+
+
+def _nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever lies aside counts as what another daemon is at, also when that one is dead."""
+
+    @contextlib.contextmanager
+    def left_behind(_: int) -> Iterator[bool]:
+        yield False
+
+    monkeypatch.setattr(private, "left_behind", left_behind)
+
+
+def _given_up_and_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sign of life tells that the inbox fell silent, and that nobody waits any more."""
+    monkeypatch.setattr(purge, "asking", lambda *_: lambda: None)
+
+
+def _given_up_is_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How deletions ended that were given up is written down without a look."""
+    real = purge.delete
+
+    def delete(files: list[LocalFile], claim: Claim, *arguments: Any, **named: Any) -> purge.Outcome:
+        try:
+            return real(files, claim, *arguments, **named)
+        except InboxSilent:
+            named["deletions"].purged(claim.study_uid, [], [], files)
+            raise
+
+    monkeypatch.setattr(purge, "delete", delete)
+
+
+def _deletes_what_will_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the store would end the archive's objects is all the same."""
+    monkeypatch.setattr(Expiring, "stops_deleting", lambda _: None)
+
+
+def _deaf_to_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the answers say of an object's end is not listened to, and the rules are rarely looked at."""
+    monkeypatch.setattr(ExpiryWatch, "noted", lambda *_: None)
+
+
+def _kept_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept because of a rule is not let go when the rule is gone."""
+    monkeypatch.setattr(Deletions, "release_expiring", lambda _: 0)
+
+
+def _sealed_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of the record of deletions counts as archived, and goes here, before the archive has it."""
+
+    def seal(sealing: Sealing, segment: Segment) -> None:
+        sealing._segments.sealed(segment, sha256="0" * 64, size_bytes=1, studies=[])
+
+    monkeypatch.setattr(Sealing, "_seal", seal)
+
+
+def _never_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record's head is taken for published."""
+    monkeypatch.setattr(Anchoring, "tend", lambda _: None)
+
+
 #: Worlds that are full of what a defence is against.
 UPLOADS = {"uploads": True, "steps": 30, "kill_rate": 0.0, "transient_rate": 0.0}
 MEDDLES = {"meddles": True, "versions": True, "keep_seconds": (100.0, 100.0), "steps": 30, "damage_rate": 0.0}
+BUSY = {"busy": True, "keep_seconds": (0.0, 0.0), "quiet_seconds": 0.0, "transient_rate": 0.0, "kill_rate": 0.0}
+LATE = {**BUSY, "uploads": True, "actor_rate": 0.0}
+TWO = {**BUSY, "daemons": 2, "strict_rename": False, "actor_rate": 0.0, "kill_rate": 0.03}
+HANGS = {**BUSY, "hangs": True, "actor_rate": 0.2, "damage_rate": 0.0}
+EXPIRES = {"expires": True, "may_read_rules": False, "keep_seconds": (0.0, 0.0), "kill_rate": 0.0}
+UPKEEP = {"upkeep": True, "keep_seconds": (0.0, 0.0), "steps": 30}
 SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "kill_rate": 0.0}
 
 
@@ -238,6 +355,16 @@ SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "
         (_cancelled_in_vain, "nobody has asked for", UPLOADS),
         (_another_number_another_file, "read again", {"remounts": True}),
         (_an_endpoint_rests_for_long, "a healthy study waits", {"poisoned": True}),
+        (_strangers_are_passed_over, "said to be archived that is not", LATE),
+        (_no_look_below, "said to be archived that is not", LATE),
+        (_nothing_is_left_behind, "a file that is left", TWO),
+        (_given_up_and_it_goes_on, "by work that was given up", HANGS),
+        (_given_up_is_untouched, "on record|authorised", HANGS),
+        (_deletes_what_will_not_stay, "that it ends the archive's objects", EXPIRES),
+        (_deaf_to_answers, "that it ends the archive's objects", EXPIRES),
+        (_kept_for_good, "a file that is left is kept", EXPIRES),
+        (_sealed_unsent, "record of deletions", UPKEEP),
+        (_never_published, "not what was published|never published", UPKEEP),
     ],
     ids=lambda value: value.__name__ if callable(value) else " ",
 )

@@ -140,9 +140,12 @@ def test_a_writer_of_objects_can_add_and_not_hide(place: tuple[Site, Writer]) ->
     for options in ((), ("--no-catalogue",)):
         out = site.root / f"out{len(options)}"
         result = site.ctl("fetch", study, "-o", str(out), "--json", *options, check=False)
+        assert result.stdout, result.stderr
         answer = json.loads(result.stdout)
         assert (result.returncode, answer["complete"], answer["fetched"]) == (1, False, 5)
-        assert answer["disregarded_revisions"] == [HIGHEST, 4, 3] and answer["unreadable_revisions"] == [1500]
+        # In a bucket where an object belongs to who created it the archive may not even read them.
+        amiss = {*answer["disregarded_revisions"], *answer["unreadable_revisions"]}
+        assert amiss == {HIGHEST, 1500, 4, 3} and 1500 in answer["unreadable_revisions"]
         assert {path.name for path in out.rglob("*.dcm")} == {f"{m.sop_instance_uid}.dcm" for m in made}
         result = site.ctl("verify", study, "--deep", "--json", *options, check=False)
         assert result.returncode == 1 and json.loads(result.stdout)["held"] == 5
@@ -151,7 +154,8 @@ def test_a_writer_of_objects_can_add_and_not_hide(place: tuple[Site, Writer]) ->
 
     made += ship(site, maker, 6, 1)
     assert site.events("study-parked") == []
-    assert {entry["revision"] for entry in site.events("manifest-disregarded")} == {3, 4, HIGHEST}
+    told = [*site.events("manifest-disregarded"), *site.events("manifest-unreadable")]
+    assert {entry["revision"] for entry in told} == {3, 4, 1500, HIGHEST}
     shown = site.ctl_json("show", study)["archive"]
     assert (shown["revision"], shown["instances"]) == (5, 6)
     assert shown["patient_id"] != "SOMEBODY-ELSE"

@@ -292,6 +292,10 @@ def _went_away(site: Site, times: int) -> bool:
     return len(site.events("intake-away")) == times
 
 
+def _exchanged(site: Site, times: int) -> bool:
+    return len(site.events("inbox-exchanged")) == times
+
+
 def test_the_inbox_is_removed_and_made_anew_under_a_running_daemon(site: Site) -> None:
     first = small_study(site.inbox / "DOE")
     site.start()
@@ -301,6 +305,11 @@ def test_the_inbox_is_removed_and_made_anew_under_a_running_daemon(site: Site) -
         site.wait_for(partial(_went_away, site, turn + 1), 20, "the loss to be noticed")
         site.inbox.mkdir()
         made = small_study(site.inbox / "ROE", seed=10 + turn)
+        site.wait_for(partial(_exchanged, site, turn + 1), 20, "the other folder to be noticed")
+        assert all(one.path.exists() for one in made)
+        assert site.ctl_json("inbox", "list")["inboxes"][0]["folder"] == "exchanged"
+        assert any("inbox confirm" in problem for problem in site.ctl_json("status")["problems"])
+        site.ctl("inbox", "confirm", site.inbox.name)
         site.wait_until_empty()
         archive_of(site).require_whole(made[0].study_uid, [m.sha256 for m in made])
     assert site.stop() == 0

@@ -52,7 +52,7 @@ RestartSec=0.2
 
 @pytest.fixture(scope="module")
 def wheels() -> Iterator[Path]:
-    """Everything that scripts/install asks pip for, built for the Python that it will choose."""
+    """Every file that scripts/install asks pip for, for the Python that it will choose."""
     skip_unless_available("systemd")
     with tempfile.TemporaryDirectory(prefix="dicomwatchd-wheels.") as name:
         folder = Path(name)
@@ -60,11 +60,15 @@ def wheels() -> Iterator[Path]:
         python = subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout.strip()
         if not python:
             pytest.skip("no Python >= 3.11 outside of home folders; scripts/setup-test-machine installs Debian's")
-        copy_checkout(folder / "source")
         subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
-        pip = [f"{folder}/venv/bin/python", "-m", "pip", "wheel", "-q", "-w", f"{folder}/wheels"]
-        built = subprocess.run([*pip, f"{folder}/source[systemd]", "setuptools>=77"], capture_output=True, text=True)
-        assert built.returncode == 0, built.stderr[-3000:]
+        pip = [f"{folder}/venv/bin/python", "-m", "pip"]
+        lists = [f"--requirement={ROOT}/requirements/{name}.txt" for name in ("build", "runtime")]
+        # What has no wheel is built to be looked at, by what the first list holds and by nothing fetched for it.
+        for action in (["install", lists[0]], ["download", f"--dest={folder}/wheels", *lists]):
+            done = subprocess.run(
+                [*pip, *action, "-q", "--no-deps", "--no-build-isolation"], capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
         yield folder / "wheels"
 
 
@@ -612,7 +616,12 @@ def test_a_stick_below_a_users_own_folder(
             "All 4 files are verified in the archive. The folder was left as it is; the local"
         )
         assert is_archived(service, made)
-        service.sh("umount", place)  # which is busy for as long as anybody has it open
+        wait_until_unmounted(service, place)
+
+
+def wait_until_unmounted(lab: SystemdLab, place: str) -> None:
+    """Busy for as long as anybody has it open, which ends a moment after the upload."""
+    wait_for(lambda: lab.sh("umount", place, check=False).returncode == 0, 10, "the medium's release")
 
 
 def test_a_folder_below_a_home_stays_open_over_a_restart(
@@ -621,7 +630,7 @@ def test_a_folder_below_a_home_stays_open_over_a_restart(
     """By systemd's store of descriptors: nothing else leads there."""
     made = export(service, "/home/anna/export4", 26)
     # Held open, so that the upload does not come to its end before the restart.
-    service.sh("sh", "-c", "sleep 60 >>/home/anna/export4/busy & echo $! >/run/busy.pid")
+    service.sh("sh", "-c", "sleep 60 >>/home/anna/export4/busy 2>/dev/null </dev/null & echo $! >/run/busy.pid")
     service.sh("sh", "-c", "head -c 200 /dev/zero >>/home/anna/export4/busy; chmod 0644 /home/anna/export4/busy")
     service.sh("chown", "anna", "/home/anna/export4/busy")
     before = int(show(service, "NFileDescriptorStore") or 0)

@@ -86,10 +86,10 @@ class MemoryStore:
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         return Standing.APART
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         self._fail()
         for key in sorted(self.versions):
-            if key.startswith(prefix) and (found := self.head(key)) is not None:
+            if key.startswith(prefix) and key > after and (found := self.head(key)) is not None:
                 yield replace(found, version_id=None)
 
     def read(

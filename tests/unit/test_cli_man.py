@@ -63,7 +63,7 @@ ARCHIVE = {"--" + name.replace("_", "-") for name in ArchiveOptions.__dataclass_
 def test_the_page_has_every_command_with_its_options_and_no_other() -> None:
     text = page("dicomwatchctl.1")
     described = {
-        re.split(r" (?=\[|STUDY|FOLDER|ID|--)", heading)[0]: heading + body
+        re.split(r" (?=\[|STUDY|FOLDER|ID|NAME|--)", heading)[0]: heading + body
         for heading, body in sections(sections(text, "SH")["COMMANDS"], "SS").items()
     }
     existing = dict(commands(root))
@@ -88,7 +88,9 @@ def test_options_of_one_command_are_explained_and_not_only_named() -> None:
     described = sections(sections(page("dicomwatchctl.1"), "SH")["COMMANDS"], "SS")
     for name, command in commands(root):
         body = next(
-            body for heading, body in described.items() if re.split(r" (?=\[|STUDY|FOLDER|ID|--)", heading)[0] == name
+            body
+            for heading, body in described.items()
+            if re.split(r" (?=\[|STUDY|FOLDER|ID|NAME|--)", heading)[0] == name
         )
         for option in options_of(command) - ARCHIVE - SHARED:
             assert re.search(rf"^\.B\w* .*{re.escape(option)}\b", body, flags=re.MULTILINE), (name, option)

@@ -102,10 +102,12 @@ def test_deep_reads_every_byte(store: MemoryStore, study: Manifest) -> None:
     assert [files for files, _ in seen] == [1, 2, 3] and seen[-1][1] == found.size_bytes
 
 
-def test_an_object_that_the_listing_left_out_is_asked_for(store: MemoryStore, study: Manifest) -> None:
+def test_an_object_that_the_listing_left_out_is_asked_for(
+    store: MemoryStore, study: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hidden = study.instances[0].key
     listing = store.listing
-    store.listing = lambda prefix: (o for o in listing(prefix) if o.key != hidden)  # type: ignore[method-assign]
+    monkeypatch.setattr(store, "listing", lambda prefix: (o for o in listing(prefix) if o.key != hidden))
     assert verify(store, study).holds
     del store.versions[hidden]
     assert [p.problem for p in verify(store, study).problems] == ["missing"]

@@ -40,9 +40,9 @@ class WatchedStore(MemoryStore):
         self.clock.advance(self.slow("head", key))
         return seen
 
-    def listing(self, prefix: str) -> Iterator[StoredObject]:
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         began = self.clock.now()
-        for seen in list(super().listing(prefix)):
+        for seen in list(super().listing(prefix, after)):
             self.asked[seen.key] = began
             yield seen
         self.clock.advance(self.slow("listing", prefix))
@@ -92,12 +92,12 @@ class Bench:
         self.ages: list[float] = []
         real = proof._unlink_if_same
 
-        def watched(*arguments: object) -> str | None:
+        def watched(*arguments: object) -> proof.Deleting:
             found = arguments[4]
             assert isinstance(found, proof.DeletionProof)
             oldest = min(self.store.asked[found.key], self.store.asked[found.manifest_key], self.catalogue.asked_at)
             self.ages.append(clock.now() - oldest)
-            return real(*arguments)  # type: ignore[arg-type]
+            return (yield from real(*arguments))  # type: ignore[arg-type]
 
         monkeypatch.setattr(proof, "_unlink_if_same", watched)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from dicomwatchd.archive import keys, lineage, manifests
 from dicomwatchd.archive.manifest import Manifest, ManifestInstance
-from dicomwatchd.archive.store import Capabilities
+from dicomwatchd.archive.store import Capabilities, Chunk
+from dicomwatchd.errors import ArchiveRefused, Transient
 from dicomwatchd.fetch import Doubts, Fetcher, look_up, plan
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import fresh
@@ -316,3 +317,67 @@ def test_what_an_honest_study_of_forty_revisions_costs(tmp_path: Path) -> None:
     behind = MemoryCatalogue({OTHER: manifests.load(store, keys.manifest(OTHER, 39)).record()})
     store.reads.clear()
     assert plan(store, behind, OTHER) == newest and len(store.reads) == 2
+
+
+# -- objects of somebody else's that he lets nobody read --------------------------------------------------------------
+
+
+@dataclass
+class Withheld(MemoryStore):
+    """As a bucket where an object belongs to who created it: the archive is answered with 403."""
+
+    withheld: set[str] = field(default_factory=set)
+    refusal: ArchiveRefused | Transient = field(default_factory=lambda: ArchiveRefused("access denied"))
+
+    def read(
+        self,
+        key: str,
+        version_id: str | None = None,
+        *,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
+        room: memoryview | None = None,
+    ) -> Iterator[Chunk]:
+        if key in self.withheld:
+            raise self.refusal
+        return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, room=room)
+
+
+def ended(pieces: Pieces) -> bool:
+    return pieces.fatal is not None
+
+
+@pytest.mark.parametrize(
+    "refusal", [ArchiveRefused("access denied"), Transient("403", code="credentials", endpoint="store")]
+)
+def test_a_manifest_that_nobody_may_read_stops_nothing_but_itself(
+    tmp_path: Path, refusal: ArchiveRefused | Transient
+) -> None:
+    store = Withheld(refusal=refusal)
+    pieces = Pieces(tmp_path, store=store)
+    first, third = keys.manifest(STUDY, 1), keys.manifest(STUDY, 3)
+    store.versions[first] = [b"{}"]  # before the study is there at all
+    store.withheld.add(first)
+    drop(pieces, 0)
+    pieces.run()
+    assert not ended(pieces) and pieces.left() == []
+    assert (recorded(pieces).revision, recorded(pieces).damaged_keys) == (2, (first,))
+    store.versions[third] = [b"{}"]
+    store.withheld.add(third)
+    told: list[int] = []
+    doubts = replace(NOBODY, unreadable=lambda revision, _: told.append(revision))
+    for catalogue in (pieces.catalogue, None):
+        assert contents(plan(store, catalogue, STUDY, doubts=doubts)) == {SHA256[0]}
+    assert told == [3, 3]
+    drop(pieces, 1)
+    pieces.run()
+    assert not ended(pieces) and pieces.left() == [] and recorded(pieces).revision == 4
+    assert contents(plan(store, pieces.catalogue, STUDY)) == set(SHA256[:2])
+    # What the catalogue names is the archive's own, and if that is withheld, something is wrong with the archive.
+    store.withheld.add(keys.manifest(STUDY, 4))
+    drop(pieces, 2)
+    pieces.run(rounds=2)
+    assert ended(pieces) is isinstance(refusal, ArchiveRefused) and pieces.left() != []
+    with pytest.raises(type(refusal)):
+        plan(store, pieces.catalogue, STUDY, doubts=doubts)
+    pieces.close()

@@ -239,6 +239,10 @@ def test_an_archives_own_folder(bench: Bench) -> None:
         (Root(1, 2, ""), Root(1, 3, ""), False),
         (Root(1, 2, "f"), Root(1, 2, ""), True),
         (Root(1, 2, "f"), Root(9, 2, ""), False),
+        (Root(1, 2, "f", "1/5"), Root(9, 2, "f", "1/5"), True),
+        (Root(1, 2, "f", "1/5"), Root(1, 2, "f", "1/6"), False),  # the inode was given again
+        (Root(1, 2, "", "1/5"), Root(1, 2, "", "2/5"), False),
+        (Root(1, 2, "f", "1/5"), Root(1, 2, "f"), True),  # of an older state
     ],
 )
 def test_which_folder_is_the_same(one: Root, other: Root, same: bool) -> None:

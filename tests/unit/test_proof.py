@@ -24,6 +24,7 @@ from dicomwatchd.pipeline.aside import Places
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.proof import LIFETIME_SECONDS, DeletionProof, NoProof, delete_on_proof, prove
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
+from tests.pieces import ended
 
 STUDY, SERIES, SOP = Uid("1.2.1"), Uid("1.2.1.1"), Uid("1.2.1.1.1")
 DATA = b"the bytes of an instance" * 20
@@ -410,7 +411,7 @@ class Place:
 
     def delete(self, now: float = NOW) -> str | None:
         with Folders() as folders, Places() as places:
-            return delete_on_proof(folders, places, self.source, self.file, self.proof, now=now)
+            return ended(delete_on_proof(folders, places, self.source, self.file, self.proof, now=now))
 
     def is_whole(self, data: bytes = DATA) -> bool:
         """The file stands under its name, and nothing is left aside."""

@@ -124,7 +124,7 @@ def test_one_that_fails_does_not_hide_how_the_others_ended(
 ) -> None:
     real = delete_on_proof
 
-    def fail_for_one(folders: Any, places: Any, source: Any, file: Any, proof: Any, **named: Any) -> str | None:
+    def fail_for_one(folders: Any, places: Any, source: Any, file: Any, proof: Any, **named: Any) -> Any:
         if file.name == b"IM3":
             raise error
         return real(folders, places, source, file, proof, **named)

@@ -144,7 +144,7 @@ def test_cancelled_in_the_midst_of_a_shipment(
 
     def cancel() -> None:
         pieces.parts.uploads.cancel(handed.name)
-        left.update(tree(folder))
+        left.update({path.rpartition("A/")[1] + path.rpartition("A/")[2]: data for path, data in tree(folder).items()})
 
     with at(module, function, cancel, when=when):
         result = handed.go()

@@ -15,7 +15,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
 from dicomwatchd.archive import s3_wire, wire
-from dicomwatchd.archive.s3_bucket import ListedObject, ListedPage
+from dicomwatchd.archive.s3_bucket import ListedObject, ListedPage, Paging
 from dicomwatchd.archive.wire import Address, Wire
 
 OK = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'
@@ -339,8 +339,8 @@ def chunked(body: bytes, size: int, trailer: bytes = b"") -> bytes:
 )
 def test_a_listing_is_read_whole(answer: bytes) -> None:
     with talking(answer, answer) as (made, server):
-        assert s3_wire.list_objects(made, "p/", "a+token") == PAGE
-        assert s3_wire.list_objects(made, "p/", None) == PAGE
+        assert s3_wire.list_objects(made, "p/", Paging("a+token")) == PAGE
+        assert s3_wire.list_objects(made, "p/", Paging()) == PAGE
     assert server.connections == 1
     [first, second] = [request.partition(b" HTTP/1.1")[0] for request in server.requests]
     assert first == b"GET /bucket/?continuation-token=a%2Btoken&encoding-type=url&list-type=2&prefix=p%2F"
@@ -361,7 +361,7 @@ def test_a_listing_is_read_whole(answer: bytes) -> None:
 )
 def test_a_listing_that_is_no_plain_answer_is_none(answer: bytes) -> None:
     with talking(answer) as (made, _):
-        assert s3_wire.list_objects(made, "p/", None) is None
+        assert s3_wire.list_objects(made, "p/", Paging()) is None
 
 
 def test_whatever_byte_of_a_listing_is_another_it_is_a_page_or_none() -> None:
@@ -370,7 +370,7 @@ def test_whatever_byte_of_a_listing_is_another_it_is_a_page_or_none() -> None:
     nothing = 0
     with talking(*answers) as (made, _):
         for _ in answers:
-            page = s3_wire.list_objects(made, "p/", None)
+            page = s3_wire.list_objects(made, "p/", Paging())
             nothing += page is None
             assert page is None or all(item.size_bytes >= 0 for item in page.objects)
     assert nothing > len(LISTING), "most of what is no listing is taken for none"

@@ -1,0 +1,51 @@
+"""Mutants of what keeps planted things from stopping the daemon: rows of `mutations.Mutation`."""
+
+from __future__ import annotations
+
+TESTS = ("tests/unit/test_planted.py",)
+
+PLANTED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
+    (f"planted: {name}", file, old, new, TESTS)
+    for name, file, old, new in (
+        ("whose it is", "localfiles.py", "found.st_uid == os.geteuid() and not", "not"),
+        ("who may write to it", "localfiles.py", " and not found.st_mode & 0o022:", ":"),
+        ("where owners are not kept", "localfiles.py", "_file_system(directory_fd) in _OWNERS_NOT_KEPT", "False"),
+        ("exchanged while it is made", "pipeline/private.py", "        if not is_ours(fds[1]):", "        if False:"),
+        (
+            "nothing in it comes back",
+            "pipeline/recover.py",
+            "        if not _is_ours(home_fd, name):\n            return\n",
+            "",
+        ),
+        (
+            "it holds up no ending",
+            "pipeline/recover.py",
+            " for name in found if _is_ours(fd, name)]",
+            " for name in found]",
+        ),
+        ("a search ends", "pipeline/recover.py", "        if time.monotonic() > self._until:", "        if False:"),
+        (
+            "a search that was left is told",
+            "pipeline/recover.py",
+            "            self.is_searched = False\n",
+            "            pass\n",
+        ),
+        (
+            "the start's search goes on",
+            "composition.py",
+            "                self._unsearched.add(source_id)\n",
+            "                pass\n",
+        ),
+        ("one look is enough then", "intake/leftovers.py", "self._met if self.eager else ", ""),
+        ("only where it was met", "pipeline/recover.py", "                if only is None and", "                if"),
+        ("it is named", "intake/scan.py", "            listing.foreign[name] = f", "            _ = f"),
+        (
+            "it is named for as long as it is there",
+            "intake/inbox.py",
+            "            and not (name in listing.foreign or name in barred_names)\n",
+            "            and name not in barred_names\n",
+        ),
+        ("not all is told", "pipeline/recover.py", "        if self.left <= MOST_TOLD:", "        if True:"),
+        ("more time", "telemetry/health.py", "        if now >= self._next_extension:", "        if False:"),
+    )
+)

@@ -1,0 +1,62 @@
+"""Mutants of what keeps an exchanged inbox's files: rows of `mutations.Mutation`."""
+
+from __future__ import annotations
+
+TESTS = ("tests/unit/test_roots.py",)
+
+ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
+    (f"roots: {name}", file, old, new, TESTS)
+    for name, file, old, new in (
+        (
+            "when it falls due",
+            "pipeline/stages.py",
+            "        if elsewhere:\n",
+            "        if elsewhere and context.deletions.keep is None:\n",
+        ),
+        (
+            "right at the deletion",
+            "composition.py",
+            "            if not self.queue.roots.is_pinned(source.source_id, root_of(root_fd)):",
+            "            if False:",
+        ),
+        (
+            "the pinned folder is the one that is opened",
+            "pipeline/purge.py",
+            "            pinned(source(file)),",
+            "            source(file),",
+        ),
+        (
+            "another folder is not the pinned one",
+            "queue/roots.py",
+            '        if row is not None and not _root(row["root"]).is_same(root):',
+            "        if False:",
+        ),
+        (
+            "the folder that it was",
+            "queue/roots.py",
+            "            return Sight.PINNED, self._release(db, source_id)",
+            "            return Sight.PINNED, 0",
+        ),
+        (
+            "what waits for the word",
+            "queue/roots.py",
+            '            return self._release(db, row["source_id"])',
+            "            return 0",
+        ),
+        ("on record", "queue/roots.py", '            audit.append(db, "", [{', "            repr([{"),
+        (
+            "it is told once",
+            "queue/roots.py",
+            "                return Sight.STILL_EXCHANGED, 0\n",
+            "                pass\n",
+        ),
+        (
+            "a new path is a new folder",
+            "queue/arrivals.py",
+            '                db.execute("DELETE FROM roots WHERE source_id = ?", (row["source_id"],))\n',
+            "",
+        ),
+        ("kept for that", "pipeline/stages.py", "        _keep_exchanged(outcome.exchanged, shipment, context)\n", ""),
+        ("looked at by each look", "intake/inbox.py", "        self._on_root(root_fd)\n", ""),
+    )
+)

@@ -1,0 +1,200 @@
+"""What somebody who may write to an inbox can build there stops neither the start nor a deletion: a search for what
+lies aside ends in time and goes on beside the work, and another user's private directory is none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd import localfiles
+from dicomwatchd.intake.leftovers import Leftovers
+from dicomwatchd.intake.scan import Globs, Listing, look
+from dicomwatchd.localfiles import open_root
+from dicomwatchd.pipeline import private, recover
+from dicomwatchd.pipeline.recover import bring_back
+from dicomwatchd.queue.rows import Source
+from dicomwatchd.telemetry.health import EXTEND_SECONDS, ServiceManager
+from tests.pieces import FakeClock, Log, Pieces
+from tests.synthetic import Maker
+
+SOMEBODY = 12345
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to others")
+
+
+def source_of(inbox: Path) -> Source:
+    return Source(1, "ct1", os.fsencode(inbox), "inbox", delete_local=False)
+
+
+def lay_aside(folder: Path, name: str = ".dicomwatchd-aside-0123456789abcdef") -> Path:
+    place = folder / name / "A"
+    place.mkdir(parents=True)
+    (place / "IM1").write_bytes(b"x")
+    return place.parent
+
+
+@as_root
+def test_another_user_s_private_directory_is_left_alone(tmp_path: Path) -> None:
+    theirs, ours = lay_aside(tmp_path, ".dicomwatchd-aside"), lay_aside(tmp_path / "B")
+    os.chown(theirs, SOMEBODY, SOMEBODY)
+    found = bring_back(source_of(tmp_path), Log())
+    assert (found.restored, found.left, found.is_through) == (1, 0, True)
+    assert (theirs / "A" / "IM1").exists() and not ours.exists()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_nor_is_one_that_others_may_write_to(tmp_path: Path, mode: int) -> None:
+    place = lay_aside(tmp_path)
+    place.chmod(mode)
+    assert bring_back(source_of(tmp_path), Log()).restored == 0
+    place.chmod(0o700)
+    assert bring_back(source_of(tmp_path), Log()).restored == 1
+
+
+@as_root
+def test_where_owners_are_not_kept_they_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a share that is mounted with one owner for all, ours looks like everybody's."""
+    os.chown(lay_aside(tmp_path), SOMEBODY, SOMEBODY)
+    monkeypatch.setattr(localfiles, "_file_system", lambda _: 0xFF534D42)
+    assert bring_back(source_of(tmp_path), Log()).restored == 1
+
+
+@as_root
+def test_one_that_is_exchanged_while_it_is_made_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, made = os.mkdir, [0]
+
+    def mkdir(name: bytes, mode: int, *, dir_fd: int) -> None:
+        real(name, mode, dir_fd=dir_fd)
+        made[0] += 1
+        if made[0] == 1:
+            os.chown(tmp_path / os.fsdecode(name), SOMEBODY, SOMEBODY)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    fd = open_root(os.fsencode(tmp_path))
+    one = private.make(fd)
+    assert made[0] == 2 and os.fstat(one.fd).st_uid == os.geteuid()
+    one.release()
+    os.close(fd)
+
+
+@as_root
+def test_it_is_told_of_and_stops_no_deletion(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path)
+    theirs = [lay_aside(pieces.inbox, ".dicomwatchd-aside"), lay_aside(pieces.inbox / "B")]
+    for place in theirs:
+        os.chown(place, SOMEBODY, SOMEBODY)
+    made = Maker(seed=3).ct_series(pieces.inbox / "DOE", slices=2, rows=16, columns=16)
+    pieces.run(3)
+    assert not any(one.path.exists() for one in made)
+    told = {(os.path.relpath(row["path"], pieces.inbox), row["code"]) for row in pieces.queue.reports.quarantine(10)}
+    assert told == {(".dicomwatchd-aside", "not-ours"), ("B/.dicomwatchd-aside-0123456789abcdef", "not-ours")}
+    for place in theirs:
+        assert (place / "A" / "IM1").exists()
+        subprocess.run(["rm", "-r", str(place)], check=True)
+    pieces.scan()
+    assert pieces.queue.reports.quarantine(10) == []
+    pieces.close()
+
+
+@as_root
+def test_it_leaves_no_deletion_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor where the daemon may not even look into it."""
+    theirs = lay_aside(tmp_path)
+    os.chown(theirs, SOMEBODY, SOMEBODY)
+    real = os.open
+
+    def refuse(path: bytes, *arguments: object, **named: object) -> int:
+        if path == os.fsencode(theirs.name):
+            raise PermissionError(13, "not yours")
+        return real(path, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    place = recover._look(source_of(tmp_path), b"A", lambda: None)
+    assert place is not None and place.here == {} and place.aside == {}
+
+
+def test_a_search_that_takes_too_long_is_left_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it did not come to comes back once the intake has looked at the inbox."""
+    pieces = Pieces(tmp_path)
+    lay_aside(pieces.inbox / "B")
+    pieces.close()
+    monkeypatch.setattr(recover, "SEARCH_SECONDS", -1.0)
+    pieces.start()
+    [told] = pieces.log.events("recover-unfinished")
+    assert told == {"inbox": "inbox1"}
+    unsearched = [pieces.intakes[0].unsearched]
+    assert (pieces.inbox / "B").exists()
+    monkeypatch.undo()
+    pieces.scan()
+    pieces.scan()
+    assert (pieces.inbox / "B" / "A" / "IM1").read_bytes() == b"x"
+    assert [*unsearched, pieces.intakes[0].unsearched] == [True, False]
+    pieces.close()
+
+
+def test_what_lies_at_the_top_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_aside(tmp_path)
+    for number in range(50):
+        (tmp_path / f"F{number}").mkdir()
+    calls = [0]
+    monkeypatch.setattr(recover, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr("dicomwatchd.pipeline.recover.time.monotonic", lambda: 0.0 if calls[0] < 5 else 1.0)
+
+    def count() -> None:
+        calls[0] += 1
+
+    found = bring_back(source_of(tmp_path), Log(), count)
+    assert found.restored == 1 and not found.is_searched and not found.is_through
+
+
+def test_only_the_directories_that_were_named(tmp_path: Path) -> None:
+    for name in ("A", "B"):
+        lay_aside(tmp_path / name)
+    assert bring_back(source_of(tmp_path), Log(), only=[b"A"]).restored == 1
+    assert (tmp_path / "A" / "A" / "IM1").exists() and not (tmp_path / "B" / "A").exists()
+
+
+def test_after_a_search_that_was_left_one_look_is_enough() -> None:
+    found = Leftovers(eager=True)
+    found.begin_look()
+    found.see(b"A", Listing(private=[b"x"]))
+    assert found.end_look() == {b"A"} and not found.eager
+
+
+def test_no_more_is_told_than_anybody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = lay_aside(tmp_path)
+    for number in range(100):
+        (place / f"F{number}").write_bytes(b"x")
+
+    def refuse(*_: object) -> bytes:
+        raise OSError(5, "no")
+
+    monkeypatch.setattr(recover, "put_back", refuse)
+    log = Log()
+    assert bring_back(source_of(tmp_path), log).left == 101
+    assert len(log.events("recover-failed")) == recover.MOST_TOLD
+
+
+@as_root
+def test_a_listing_tells_them_apart(tmp_path: Path) -> None:
+    os.chown(lay_aside(tmp_path, ".dicomwatchd-aside"), SOMEBODY, SOMEBODY)
+    lay_aside(tmp_path)
+    fd = open_root(os.fsencode(tmp_path))
+    listing = look(fd, b"", Globs(["*"], []))
+    assert list(listing.foreign) == [b".dicomwatchd-aside"] and len(listing.private) == 1
+    os.close(fd)
+
+
+def test_the_start_asks_for_more_time_while_it_is_at_work() -> None:
+    sent: list[str] = []
+    clock = FakeClock()
+    service = ServiceManager(sent.append, clock=clock)
+    for _ in range(10):
+        service.extend()
+    assert sent == [f"EXTEND_TIMEOUT_USEC={int(EXTEND_SECONDS * 1e6)}"]
+    clock.advance(EXTEND_SECONDS / 6 + 1)
+    service.extend()
+    assert len(sent) == 2

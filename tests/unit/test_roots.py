@@ -1,0 +1,200 @@
+"""An inbox that was exchanged, by whatever means: what is in it is archived, and nothing there goes until somebody has
+said that it is meant, or it is the folder again that it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd.errors import Permanent
+from dicomwatchd.intake.mounts import root_of
+from dicomwatchd.localfiles import open_root
+from dicomwatchd.pipeline import proof as proof_module
+from dicomwatchd.pipeline.shipment import AfterArchive
+from dicomwatchd.queue.roots import Sight
+from dicomwatchd.queue.rows import Root
+from tests.pieces import Pieces, at
+from tests.synthetic import Made, Maker
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Iterator[Pieces]:
+    """One study went through an inbox already."""
+    pieces = Pieces(tmp_path)
+    drop(pieces, 1)
+    pieces.run()
+    assert pieces.left() == []
+    yield pieces
+    pieces.close()
+
+
+def drop(pieces: Pieces, seed: int, count: int = 2) -> list[Made]:
+    return Maker(seed=seed).ct_series(pieces.inbox / f"DOE{seed}", slices=count, rows=16, columns=16)
+
+
+def rename(pieces: Pieces) -> None:
+    pieces.inbox.rename(pieces.root / "away")
+    pieces.inbox.mkdir()
+
+
+def link(pieces: Pieces) -> None:
+    (pieces.root / "other").mkdir()
+    pieces.inbox.rename(pieces.root / "away")
+    pieces.inbox.symlink_to(pieces.root / "other")
+
+
+def remove(pieces: Pieces) -> None:
+    """The inode may be given to the new folder: the file system tells when it was made."""
+    shutil.rmtree(pieces.inbox)
+    pieces.inbox.mkdir()
+
+
+EXCHANGES: list[Callable[[Pieces], None]] = [rename, link, remove]
+
+
+def folders(pieces: Pieces) -> list[bool]:
+    """Of each inbox, whether it was exchanged."""
+    return [pin.exchanged_at is not None for pin in pieces.queue.roots.pins()]
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+def test_nothing_goes_until_it_is_confirmed(pieces: Pieces, exchange: Callable[[Pieces], None]) -> None:
+    exchange(pieces)
+    made = drop(pieces, 2)
+    pieces.run(3)
+    assert all(one.path.exists() for one in made)
+    assert {one.sha256 for one in made} <= pieces.archived(), "to archive it harms nobody"
+    assert set(pieces.states().values()) == {"kept:exchanged"}
+    assert pieces.log.events("inbox-exchanged") == [{"inbox": "inbox1"}] and folders(pieces) == [True]
+    pieces.restart()
+    pieces.run(2)
+    assert all(one.path.exists() for one in made)
+    assert pieces.queue.roots.confirm("inbox1", {"uid": 7}) == 2
+    pieces.run(2)
+    assert pieces.left() == [] and folders(pieces) == [False]
+    with pieces.queue._database.read() as db:
+        entries = [row["entry"] for row in db.execute("SELECT entry FROM audit WHERE study_uid = ''")]
+    assert len(entries) == 1 and '"kind":"inbox-confirmed"' in entries[0] and '"uid":7' in entries[0]
+    assert pieces.queue.audit.broken_at() is None
+    assert str(pieces.inbox) not in entries[0]
+
+
+def test_the_folder_that_it_was_needs_no_word(pieces: Pieces) -> None:
+    rename(pieces)
+    made = drop(pieces, 2)
+    pieces.run(2)
+    assert all(one.path.exists() for one in made) and folders(pieces) == [True]
+    shutil.rmtree(pieces.inbox)
+    (pieces.root / "away").rename(pieces.inbox)
+    drop(pieces, 3)
+    pieces.run(3)
+    assert pieces.left() == [] and folders(pieces) == [False]
+
+
+@pytest.mark.parametrize("moment", ["authorise", "set_aside"])
+def test_exchanged_in_the_midst_of_a_deletion(pieces: Pieces, moment: str) -> None:
+    """After the intake has looked: the descriptor that a deletion starts from is looked at itself."""
+    made = drop(pieces, 2)
+    pieces.settle()
+
+    def exchange() -> None:
+        pieces.inbox.rename(pieces.root / "away")
+        shutil.copytree(pieces.root / "away", pieces.inbox, copy_function=os.link)
+
+    target = type(pieces.queue.deletions) if moment == "authorise" else proof_module
+    with at(target, moment, exchange):
+        pieces.ship()
+    assert all(one.path.exists() for one in made), "a file of another folder is gone"
+    assert set(pieces.states().values()) == {"kept:exchanged"}
+    pieces.run(1)
+    assert folders(pieces) == [True] and all(one.path.exists() for one in made)
+
+
+def test_what_falls_due_stays_too(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False, keep_seconds=1000.0))
+    made = drop(pieces, 2)
+    pieces.run(1)
+    pieces.inbox.rename(tmp_path / "away")
+    shutil.copytree(tmp_path / "away", pieces.inbox)
+    pieces.run(1)
+    pieces.clock.advance(3000)
+    pieces.run(2)
+    assert all(one.path.exists() for one in made)
+    pieces.queue.roots.confirm("inbox1", {})
+    pieces.run(2)
+    assert pieces.left() == []
+    pieces.close()
+
+
+def test_the_first_that_is_seen_is_the_inbox(tmp_path: Path) -> None:
+    """Whenever that is: at the first start of this version, or once it can be opened."""
+    pieces = Pieces(tmp_path)
+    pieces.inbox.rename(tmp_path / "away")
+    with pieces.queue._database.write() as db:
+        db.execute("DELETE FROM roots")
+    pieces.restart()
+    assert [pin.is_seen for pin in pieces.queue.roots.pins()] == [False]
+    (tmp_path / "away").rename(pieces.inbox)
+    made = drop(pieces, 2)
+    pieces.run(3)
+    assert not any(one.path.exists() for one in made) and folders(pieces) == [False]
+    pieces.close()
+
+
+def test_another_path_is_another_inbox(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path)
+    pieces.inboxes[0] = tmp_path / "elsewhere" / "inbox1"
+    pieces.inbox.mkdir(parents=True)
+    pieces.restart()
+    made = drop(pieces, 2)
+    pieces.run(3)
+    assert not any(one.path.exists() for one in made)
+    pieces.close()
+
+
+HERE = Root(10, 2, "fs", "5/6")
+
+
+@pytest.mark.parametrize(
+    ("found", "is_same"),
+    [
+        (Root(11, 2, "fs", "5/6"), True),  # mounted again under another number
+        (Root(11, 2, "fs", ""), True),  # by a kernel that does not tell when it was made
+        (Root(10, 3, "fs", "5/6"), False),
+        (Root(10, 2, "other", "5/6"), False),  # another share, which was given the number
+        (Root(10, 2, "fs", "7/6"), False),  # removed, and made anew with the inode
+        (Root(11, 2, "", "5/6"), False),
+    ],
+)
+def test_what_is_the_same_folder(pieces: Pieces, found: Root, is_same: bool) -> None:
+    roots, source_id = pieces.queue.roots, pieces.sources[0].source_id
+    with pieces.queue._database.write() as db:
+        db.execute("DELETE FROM roots")
+    assert roots.see(source_id, HERE) == (Sight.PINNED, 0)
+    assert roots.see(source_id, found)[0] is (Sight.PINNED if is_same else Sight.EXCHANGED)
+    assert roots.is_pinned(source_id, found) is is_same and roots.is_exchanged(source_id) is not is_same
+    if not is_same:
+        assert roots.see(source_id, found)[0] is Sight.STILL_EXCHANGED
+        assert roots.is_pinned(source_id, HERE)
+    with pytest.raises(Permanent):
+        roots.confirm("no such inbox", {})
+
+
+def test_nothing_to_confirm(pieces: Pieces) -> None:
+    with pytest.raises(Permanent, match="nothing is to be confirmed"):
+        pieces.queue.roots.confirm("inbox1", {})
+
+
+def test_a_folder_made_anew_is_another_one(tmp_path: Path) -> None:
+    seen = []
+    for _ in range(2):
+        (tmp_path / "x").mkdir()
+        fd = open_root(os.fsencode(tmp_path / "x"))
+        seen.append(root_of(fd))
+        os.close(fd)
+        (tmp_path / "x").rmdir()
+    assert not seen[0].is_same(seen[1])
