@@ -10,14 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TypeVar
 
 from dicomwatchd.archive import keys, manifests
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import BAD, NEWER, Content, Manifest, ManifestInstance, Place
 from dicomwatchd.archive.manifests import Listed
-from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES
+from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES, values
 from dicomwatchd.archive.store import ObjectStore, StoredObject
 from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
 from dicomwatchd.model import Uid
@@ -35,7 +34,13 @@ LIMIT_REVISIONS = 4096
 LIMIT_BYTES = 1024**3
 LIMIT_EACH_BYTES = MANIFEST_LIMIT_BYTES
 LIMIT_INSTANCES = 500_000
+#: Values of JSON beside the instances', in all.
+LIMIT_OTHER_VALUES = 8_000_000
+#: So many are read side by side, and of large ones one alone: each takes several times its size of memory.
 _AT_ONCE = 8
+_AT_ONCE_BYTES = 8 * 1024**2
+#: That an instance's line has, and a note or two.
+_VALUES_OF_INSTANCE = 20
 
 _Tag = TypeVar("_Tag", bound=str)
 
@@ -150,10 +155,9 @@ def trace(
     def one(task: tuple[int, StoredObject]) -> Manifest | Refused:
         return _load(store, *task, lenient=lenient or vouched is not None)
 
-    todo = iter(wanted)
     taken_vouched = vouched is None or not below
     number = 0
-    while batch := list(islice(todo, _AT_ONCE)):
+    for batch in _batches(wanted):
         within = []
         for revision, found in batch:
             number += 1
@@ -163,6 +167,7 @@ def trace(
                 or found.size_bytes > LIMIT_EACH_BYTES
                 or left_bytes < 0
                 or judgement.instances > LIMIT_INSTANCES
+                or judgement.other_values > LIMIT_OTHER_VALUES
             ):
                 left_bytes += found.size_bytes
                 judgement.refuse(Refused(found.key, revision, _LIMIT, "it is more than is read of one study"))
@@ -179,6 +184,19 @@ def trace(
     if not taken_vouched and vouched is not None:
         judgement.take(vouched)
     return judgement.result()
+
+
+def _batches(wanted: list[tuple[int, StoredObject]]) -> Iterator[list[tuple[int, StoredObject]]]:
+    batch: list[tuple[int, StoredObject]] = []
+    size_bytes = 0
+    for one in wanted:
+        if batch and (len(batch) == _AT_ONCE or size_bytes + one[1].size_bytes > _AT_ONCE_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(one)
+        size_bytes += one[1].size_bytes
+    if batch:
+        yield batch
 
 
 def _load(store: ObjectStore, revision: int, found: StoredObject, *, lenient: bool) -> Manifest | Refused:
@@ -217,6 +235,7 @@ class _Judgement:
         #: By content, the places that it has, those of revisions that count first.
         self._places: dict[Content, dict[Place, ManifestInstance]] = {}
         self._numbers = sorted(listed.revisions)
+        self.other_values = 0
 
     @property
     def instances(self) -> int:
@@ -230,6 +249,7 @@ class _Judgement:
             reason = "a manifest belongs to another archive"
             self._refused.append(Refused(manifest.key, manifest.revision, FOREIGN, reason))
             return
+        self.other_values += max(0, values(manifest.to_bytes()) - _VALUES_OF_INSTANCE * len(manifest.instances))
         manifest = manifest.shared(self._alike)
         why_not = self._why_not(manifest)
         if why_not is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.manifest import BAD, Manifest
-from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES, at_most
+from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES, at_most, has_too_many_values
 from dicomwatchd.archive.store import Buffer, ObjectStore, StoredObject
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import Uid
@@ -71,7 +71,7 @@ def create(store: ObjectStore, manifest: Manifest) -> bool:
     revision belongs to somebody else. Reads it back, so the answer is the store's own. Raises Transient, also when
     the store has taken it and has it not."""
     content = Buffer.of(manifest.to_bytes())
-    if content.digest.size_bytes > MANIFEST_LIMIT_BYTES:
+    if content.digest.size_bytes > MANIFEST_LIMIT_BYTES or has_too_many_values(content.data):
         raise too_many_instances()
     store.put(manifest.key, content)
     try:
