@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys, manifests, withheld
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import BAD, NEWER, Content, Manifest, ManifestInstance, Place
 from dicomwatchd.archive.manifests import Listed
@@ -45,8 +45,6 @@ _VALUES_OF_INSTANCE = 20
 _Tag = TypeVar("_Tag", bound=str)
 
 _LIMIT = "read-limit"
-#: Of an answer that says no, of one object or of all.
-_WITHHELD = frozenset({"archive-refused", "credentials", "encryption-key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +178,10 @@ def trace(
             if not taken_vouched and vouched is not None and result.revision > vouched.revision:
                 judgement.take(vouched)
                 taken_vouched = True
-            judgement.take(result)
+            if not judgement.take(result):
+                # In the vouched one already, and not kept: a study may have any number of those.
+                number -= 1
+                left_bytes += listed.revisions[result.revision].size_bytes
     if not taken_vouched and vouched is not None:
         judgement.take(vouched)
     return judgement.result()
@@ -209,7 +210,7 @@ def _load(store: ObjectStore, revision: int, found: StoredObject, *, lenient: bo
             raise
         return Refused(found.key, revision, error.code, error.message)
     except (ArchiveRefused, Transient) as error:
-        if error.code not in _WITHHELD:
+        if error.code not in withheld.CODES:
             raise
         # An object of somebody else's, perhaps, which he lets nobody read: it must not stop the whole archive.
         return Refused(found.key, revision, error.code, "the store does not let us read it", error)
@@ -236,6 +237,7 @@ class _Judgement:
         self._places: dict[Content, dict[Place, ManifestInstance]] = {}
         self._numbers = sorted(listed.revisions)
         self.other_values = 0
+        self._in_vouched: frozenset[Content] = frozenset()
 
     @property
     def instances(self) -> int:
@@ -244,21 +246,34 @@ class _Judgement:
     def refuse(self, refused: Refused) -> None:
         self._refused.append(refused)
 
-    def take(self, manifest: Manifest) -> None:
+    def take(self, manifest: Manifest) -> bool:
+        """False where it only says what the vouched one above it says as well."""
         if self._archive_id is not None and manifest.archive_id != self._archive_id:
             reason = "a manifest belongs to another archive"
             self._refused.append(Refused(manifest.key, manifest.revision, FOREIGN, reason))
-            return
-        self.other_values += max(0, values(manifest.to_bytes()) - _VALUES_OF_INSTANCE * len(manifest.instances))
+            return True
+        is_within = self._is_within_vouched(manifest)
+        if not is_within:
+            others = values(manifest.to_bytes()) - _VALUES_OF_INSTANCE * len(manifest.instances)
+            self.other_values += max(0, others)
         manifest = manifest.shared(self._alike)
         why_not = self._why_not(manifest)
         if why_not is None:
             self._counted.append(manifest)
         else:
-            bare = replace(manifest, attributes={}, series={}) if self._counted else manifest
-            self._others.append((bare, why_not))
+            bare = replace(manifest, attributes={}, series={}) if self._counted or is_within else manifest
+            self._others.append((replace(bare, instances=()) if is_within else bare, why_not))
         for item in manifest.instances:
             self._places.setdefault(item.content, {}).setdefault(item.place, item)
+        return not is_within
+
+    def _is_within_vouched(self, manifest: Manifest) -> bool:
+        vouched = self._vouched
+        if vouched is None or manifest.revision >= vouched.revision:
+            return False
+        if not self._in_vouched:
+            self._in_vouched = frozenset(item.content for item in vouched.instances)
+        return all(item.content in self._in_vouched for item in manifest.instances)
 
     def _why_not(self, manifest: Manifest) -> str | None:
         """Why this one does not count; None if it does."""

@@ -117,3 +117,22 @@ def test_values_of_all_revisions_together_are_limited(monkeypatch: pytest.Monkey
     monkeypatch.undo()
     found, _ = traced(store)
     assert found.holds and found.current == current
+
+
+def test_any_number_of_honest_revisions_below_the_vouched_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large study that grew by hundreds of revisions is not accused by `verify`, which reads all of them."""
+    monkeypatch.setattr(lineage, "LIMIT_BYTES", 300_000)
+    monkeypatch.setattr(lineage, "LIMIT_REVISIONS", 50)
+    monkeypatch.setattr(lineage, "LIMIT_OTHER_VALUES", 2_000)
+    store, current = MemoryStore(), empty("archive-1", STUDY)
+    for number in range(1, 61):
+        current = grown(current, [number])
+        store.versions[current.key] = [current.to_bytes()]
+    listed = manifests.listed(store, STUDY)
+    found = lineage.trace(store, listed, current, below=True)
+    assert found.holds and found.current == current == found.whole
+    # One below that lists anything else is still told, though it is the last that is read.
+    other = grown(empty("archive-1", STUDY), [99])
+    store.versions[keys.manifest(STUDY, 59)] = [replace(other, revision=59).to_bytes()]
+    found = lineage.trace(store, manifests.listed(store, STUDY), current, below=True)
+    assert [one.revision for one in found.disregarded] == [59]

@@ -264,3 +264,24 @@ def test_a_study_on_its_way_here(
     monkeypatch.setattr("dicomwatchd.cli.verify.ask", ask)
     on_its_way = state in ("arriving", "parked")
     assert site.json("verify", STUDY, code=0 if on_its_way else 1)["unlisted"] == [planted]
+
+
+# -- credentials that may write records, too --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forge", [one_of_five, the_right_hash])
+def test_a_forged_record_hides_nothing_from_who_does_not_ask_the_catalogue(
+    site: Site, honest: list[Manifest], tmp_path: Path, forge: Forge
+) -> None:
+    """Whoever has a daemon's credentials can have the catalogue vouch for a manifest of his own. `fetch` goes by that; `verify`, `fetch --no-catalogue` and a rebuild go by the store, and the rebuild ends it."""
+    [(key, data)] = forge(honest)
+    plant(site, [(key, data)])
+    site.catalogue().put(Manifest.from_bytes(data).record())
+    answer = site.json("verify", STUDY, code=1)
+    assert answer["instances"] == 5 and answer["disregarded_revisions"]
+    out = tmp_path / "out"
+    site.json("fetch", STUDY, "-o", str(out), "--no-catalogue", code=1)
+    assert fetched(out) == EXPECTED
+    assert site.json("catalogue", "rebuild", code=1)["problems"]
+    answer = site.json("fetch", STUDY, "-o", str(tmp_path / "again"), code=1)
+    assert fetched(tmp_path / "again") == EXPECTED and answer["disregarded_revisions"]
