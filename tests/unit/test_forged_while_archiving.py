@@ -433,3 +433,57 @@ def test_a_manifest_that_nobody_may_read_stops_nothing_but_itself(
     with pytest.raises(type(refusal)):
         plan(store, pieces.catalogue, STUDY, doubts=doubts)
     pieces.close()
+
+
+@pytest.mark.parametrize(
+    "refusal", [ArchiveRefused("access denied"), Transient("403", code="credentials", endpoint="store")]
+)
+@pytest.mark.parametrize("of_bundle", [False, True])
+def test_an_object_that_nobody_may_read_holds_up_its_study_alone(
+    tmp_path: Path, refusal: ArchiveRefused | Transient, of_bundle: bool
+) -> None:
+    """What junk in a manifest's place has it look for. Left out it would be so for good, so the study waits, and says
+    so; the daemon goes on, and nothing is taken for trouble with the archive."""
+    store = Withheld(refusal=refusal)
+    pieces = Pieces(tmp_path, store=store)
+    drop(pieces, 0)
+    pieces.run()
+    store.versions[keys.manifest(STUDY, 2)] = [b"{}"]
+    planted = keys.bundle(STUDY, "b" * 64) if of_bundle else keys.instance(STUDY, SERIES, Uid("1.2.99"), "b" * 64)
+    store.versions[planted] = [b"mine"]
+    store.withheld.add(planted)
+    drop(pieces, 1)
+    pieces.run(rounds=2)
+    assert not ended(pieces) and pieces.left() != []
+    [*_, told] = pieces.log.events("study-delayed")
+    assert told["code"] == "unreadable-object" and told.get("endpoint") is None
+    store.withheld.clear()
+    del store.versions[planted]
+    pieces.clock.advance(10_000)
+    pieces.run()
+    assert pieces.left() == [] and recorded(pieces).revision == 3
+    pieces.close()
+
+
+@pytest.mark.parametrize(
+    "refusal", [ArchiveRefused("access denied"), Transient("403", code="credentials", endpoint="store")]
+)
+def test_a_place_that_nobody_may_read_stops_nothing(tmp_path: Path, refusal: ArchiveRefused | Transient) -> None:
+    store = Withheld(refusal=refusal)
+    pieces = Pieces(tmp_path, store=store)
+    for number in (0, 1):
+        drop(pieces, number)
+        pieces.run()
+    top = honest(pieces)[1]
+    first = top.instances[0]
+    planted = keys.instance(STUDY, SERIES, first.sop_instance_uid, first.sha256, 9)
+    plant(pieces, [(planted, b"mine"), forged_at(top, 3, instances=(replace(first, key=planted),))])
+    store.withheld.add(planted)
+    assert isinstance(pieces.catalogue, MemoryCatalogue)
+    pieces.catalogue.records.clear()
+    drop(pieces, 2)
+    pieces.run()
+    assert not ended(pieces) and pieces.left() == []
+    assert contents(recorded(pieces)) == set(SHA256[:3])
+    assert all(item.key != planted for item in recorded(pieces).instances)
+    pieces.close()
