@@ -273,7 +273,8 @@ def test_a_study_on_its_way_here(
 def test_a_forged_record_hides_nothing_from_who_does_not_ask_the_catalogue(
     site: Site, honest: list[Manifest], tmp_path: Path, forge: Forge
 ) -> None:
-    """Whoever has a daemon's credentials can have the catalogue vouch for a manifest of his own. `fetch` goes by that; `verify`, `fetch --no-catalogue` and a rebuild go by the store, and the rebuild ends it."""
+    """Whoever has a daemon's credentials can have the catalogue vouch for a manifest of his own. `fetch` goes by that;
+    `verify`, `fetch --no-catalogue` and a rebuild go by the store, and the rebuild ends it."""
     [(key, data)] = forge(honest)
     plant(site, [(key, data)])
     site.catalogue().put(Manifest.from_bytes(data).record())
