@@ -121,12 +121,12 @@ def test_values_of_all_revisions_together_are_limited(monkeypatch: pytest.Monkey
 
 def test_any_number_of_honest_revisions_below_the_vouched_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large study that grew by hundreds of revisions is not accused by `verify`, which reads all of them."""
-    monkeypatch.setattr(lineage, "LIMIT_BYTES", 300_000)
+    monkeypatch.setattr(lineage, "LIMIT_BYTES", 400_000)
     monkeypatch.setattr(lineage, "LIMIT_REVISIONS", 50)
     monkeypatch.setattr(lineage, "LIMIT_OTHER_VALUES", 2_000)
     store, current = MemoryStore(), empty("archive-1", STUDY)
     for number in range(1, 61):
-        current = grown(current, [number])
+        current = grown(current, [number], flags=[str(n) for n in range(500)])
         store.versions[current.key] = [current.to_bytes()]
     listed = manifests.listed(store, STUDY)
     found = lineage.trace(store, listed, current, below=True)

@@ -477,7 +477,9 @@ def test_a_place_that_nobody_may_read_stops_nothing(tmp_path: Path, refusal: Arc
     top = honest(pieces)[1]
     first = top.instances[0]
     planted = keys.instance(STUDY, SERIES, first.sop_instance_uid, first.sha256, 9)
-    plant(pieces, [(planted, b"mine"), forged_at(top, 3, instances=(replace(first, key=planted),))])
+    moved = (replace(first, key=planted), *top.instances[1:])
+    forged, data = forged_at(top, 3, previous_sha256=top.sha256, instances=moved)
+    store.versions |= {planted: [b"mine"], forged: [data]}
     store.withheld.add(planted)
     assert isinstance(pieces.catalogue, MemoryCatalogue)
     pieces.catalogue.records.clear()
