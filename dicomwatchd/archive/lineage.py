@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from dicomwatchd.archive import keys, manifests, withheld
 from dicomwatchd.archive.catalogue import StudyRecord
+from dicomwatchd.archive.documents import LEFT_OUT
 from dicomwatchd.archive.manifest import BAD, NEWER, Content, Manifest, ManifestInstance, Place
 from dicomwatchd.archive.manifests import Listed
 from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES, values
@@ -26,6 +27,8 @@ from dicomwatchd.ports import Map
 #: none of them.
 DISPUTED = "manifests-disagree"
 FOREIGN = "foreign-manifest"
+#: Flags that say something of a record, and stand in no manifest of ours. Taken over from one they would hold for good.
+_OF_RECORDS = frozenset({DISPUTED, LEFT_OUT})
 
 #: So many free numbers may lie between a revision and the one it goes on from: a catalogue was ahead of its store.
 PLAUSIBLE_GAP = 1000
@@ -280,6 +283,8 @@ class _Judgement:
         vouched = self._vouched
         if vouched is not None and manifest.revision <= vouched.revision:
             return None if manifest.revision == vouched.revision else ""
+        if not _OF_RECORDS.isdisjoint(manifest.flags):
+            return "it has a flag that only the catalogue's records have"
         last = self._counted[-1].revision if self._counted else 0
         if self._free_between(last, manifest.revision) > PLAUSIBLE_GAP:
             return "its number is far above that of the others"

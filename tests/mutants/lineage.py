@@ -76,6 +76,7 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "    if not _keeps(manifest.attributes, parent.attributes) or",
                 "    if",
             ),
+            ("flags of records", "not _OF_RECORDS.isdisjoint(manifest.flags)", "False"),
             ("plausible numbers", "manifest.revision) > PLAUSIBLE_GAP:", "manifest.revision) > 10**8:"),
             (
                 "what does not count is told",

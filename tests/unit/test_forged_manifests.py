@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import keys
+from dicomwatchd.archive import keys, lineage
 from dicomwatchd.archive.bundle import Bundle
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.store import Buffer
@@ -67,6 +67,11 @@ def past_the_newest_as_damaged(honest: list[Manifest]) -> list[tuple[str, bytes]
     return [at(honest[0], 3, previous_sha256=honest[0].sha256, damaged_keys=(honest[1].key,))]
 
 
+def with_a_flag_of_the_catalogue(honest: list[Manifest]) -> list[tuple[str, bytes]]:
+    """That a record with it vouches for nothing: taken over, the study would be without the catalogue's word for ever."""
+    return [at(honest[-1], 3, previous_sha256=honest[-1].sha256, flags=(lineage.DISPUTED,))]
+
+
 def an_absurd_revision(honest: list[Manifest]) -> list[tuple[str, bytes]]:
     return [at(honest[-1], keys.HIGHEST_REVISION, previous_sha256=None, instances=honest[-1].instances[:1])]
 
@@ -119,6 +124,7 @@ FORGED: list[Forge] = [
     absurd_junk,
     of_a_newer_program,
     an_image_more,
+    with_a_flag_of_the_catalogue,
 ]
 
 
