@@ -92,6 +92,10 @@ class Lineage:
     def holds(self) -> bool:
         return not self.disregarded and not self.refused
 
+    def of_vouched(self, vouched: Manifest) -> Lineage:
+        """As if there were nothing above the one that the catalogue vouches for but numbers that are taken."""
+        return replace(self, current=vouched, whole=vouched, elsewhere={}, disregarded=(), refused=())
+
     def free_above(self, revision: int) -> int:
         """The lowest number above ``revision`` that no manifest has. Raises Permanent when there is none."""
         number = revision + 1

@@ -13,6 +13,9 @@ from dicomwatchd.archive.store import Buffer, ObjectStore, StoredObject
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import Uid
 
+#: The code of a study that no manifest has room for.
+TOO_LARGE = "manifest-too-large"
+
 
 def load(
     store: ObjectStore, key: str, *, etag: str | None = None, sha256: str | None = None, size_bytes: int | None = None
@@ -86,7 +89,7 @@ def create(store: ObjectStore, manifest: Manifest) -> bool:
 def too_many_instances() -> Permanent:
     return Permanent(
         "the study has more instances than one manifest can list",
-        code="manifest-too-large",
+        code=TOO_LARGE,
         hint="its files stay where they are; is it several studies under one Study Instance UID?",
     )
 

@@ -37,6 +37,13 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("it vouches no more", " and not _hides(vouched, found)", ""),
         )
     ),
+    (
+        "lineage: no room is left for the next",
+        REVISION,
+        "error.code != manifests.TOO_LARGE or vouched",
+        "True or vouched",
+        ("tests/unit/test_forged_while_archiving.py::test_a_manifest_that_leaves_no_room_for_the_next",),
+    ),
     *(
         (f"lineage, withheld: {name}", f"{file}.py", old, "", WITHHELD)
         for name, file, old in (

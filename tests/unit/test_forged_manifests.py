@@ -68,7 +68,7 @@ def past_the_newest_as_damaged(honest: list[Manifest]) -> list[tuple[str, bytes]
 
 
 def with_a_flag_of_the_catalogue(honest: list[Manifest]) -> list[tuple[str, bytes]]:
-    """That a record with it vouches for nothing: taken over, the study would be without the catalogue's word for ever."""
+    """A record with it vouches for nothing: taken over, the study would be without the catalogue's word for ever."""
     return [at(honest[-1], 3, previous_sha256=honest[-1].sha256, flags=(lineage.DISPUTED,))]
 
 

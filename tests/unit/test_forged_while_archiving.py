@@ -489,3 +489,39 @@ def test_a_place_that_nobody_may_read_stops_nothing(tmp_path: Path, refusal: Arc
     assert contents(recorded(pieces)) == set(SHA256[:3])
     assert all(item.key != planted for item in recorded(pieces).instances)
     pieces.close()
+
+
+def bloated(top: Manifest, how: str) -> Manifest:
+    if how == "images":  # that are not there, in a revision that does not count
+        number = {f"1.9.{n}": replace(top.instances[0], sop_instance_uid=Uid(f"1.9.{n}")) for n in range(50)}
+        items = [
+            replace(item, key=keys.instance(STUDY, SERIES, item.sop_instance_uid, item.sha256))
+            for item in number.values()
+        ]
+        return replace(top, revision=3, previous_sha256=None, instances=tuple(items))
+    long = "x" * 20_000
+    changes = {
+        "attributes": {"attributes": {**top.attributes, "00081030": {"vr": "LO", "Value": [long]}}},
+        "flags": {"flags": (long,)},
+        "damaged keys": {"damaged_keys": (long,)},
+    }[how]
+    return replace(top, revision=3, previous_sha256=top.sha256, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["images", "attributes", "flags", "damaged keys"])
+def test_a_manifest_that_leaves_no_room_for_the_next(pieces: Pieces, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """All that it lists and the study's own would be more than one manifest may be. The study goes on from what the
+    catalogue vouches for, and the planted one stays what it is, told by whoever reads it."""
+    planted = bloated(honest(pieces)[1], how)
+    for module, name in ((manifests, "MANIFEST_LIMIT_BYTES"), (lineage, "LIMIT_EACH_BYTES")):
+        monkeypatch.setattr(module, name, len(planted.to_bytes()) + 100)
+    plant(pieces, [(planted.key, planted.to_bytes())])
+    for number in (2, 3):
+        drop(pieces, number)
+        pieces.run()
+        assert pieces.left() == [] and pieces.log.events("study-parked") == []
+    assert recorded(pieces).revision == 5 and contents(recorded(pieces)) == set(SHA256[:4])
+    told: list[int] = []
+    doubts = Doubts(lambda revision, _: told.append(revision), lambda revision, _: told.append(revision))
+    found = look_up(pieces.store, pieces.catalogue, STUDY, doubts=doubts, below=True)
+    assert contents(found.manifest) == set(SHA256[:4]) and (told == [3]) is (how == "images")
