@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from dicomwatchd.archive import keys, manifests, withheld
 from dicomwatchd.archive.catalogue import StudyRecord
-from dicomwatchd.archive.documents import LEFT_OUT
+from dicomwatchd.archive.documents import LEFT_OUT, dumps
 from dicomwatchd.archive.manifest import BAD, NEWER, Content, Manifest, ManifestInstance, Place
 from dicomwatchd.archive.manifests import Listed
 from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES, values
@@ -42,8 +42,6 @@ LIMIT_OTHER_VALUES = 8_000_000
 #: So many are read side by side, and of large ones one alone: each takes several times its size of memory.
 _AT_ONCE = 8
 _AT_ONCE_BYTES = 8 * 1024**2
-#: That an instance's line has, and a note or two.
-_VALUES_OF_INSTANCE = 20
 
 _Tag = TypeVar("_Tag", bound=str)
 
@@ -261,8 +259,7 @@ class _Judgement:
             return True
         is_within = self._is_within_vouched(manifest)
         if not is_within:
-            others = values(manifest.to_bytes()) - _VALUES_OF_INSTANCE * len(manifest.instances)
-            self.other_values += max(0, others)
+            self.other_values += _other_values(manifest)
         manifest = manifest.shared(self._alike)
         why_not = self._why_not(manifest)
         if why_not is None:
@@ -369,6 +366,12 @@ class _Judgement:
         if face is None or (current is not None and len(chosen) == len(current.instances)):
             return current, elsewhere
         return face.listing(chosen.values()), elsewhere
+
+
+def _other_values(manifest: Manifest) -> int:
+    """What it has beside the instances, which revisions share; not told by its text, where paths hold commas, too."""
+    beside = dumps([manifest.attributes, manifest.series, manifest.flags, manifest.damaged_keys])
+    return values(beside.encode()) + sum(len(item.repairs) for item in manifest.instances)
 
 
 def _does_not_extend(manifest: Manifest, parent: Manifest) -> str | None:
