@@ -336,7 +336,7 @@ def test_another_file_in_its_place_aside_does_not_go(tmp_path: Path, monkeypatch
     """On a file system, too, on which a rename leaves no trace on the file itself."""
     store = Counting(capabilities=ETAGS)
     pieces = begin(tmp_path, store)
-    real = proof_module.identity
+    real = localfiles.identity
     monkeypatch.setattr(proof_module, "identity", lambda fd: seen.setdefault(fd, real(fd)))
     seen: dict[int, Any] = {}
 
