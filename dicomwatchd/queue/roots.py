@@ -48,7 +48,11 @@ class Roots:
         first folder that is ever seen there is the inbox: whoever has written the configuration means it."""
         with self._database.read() as db:
             row = db.execute("SELECT * FROM roots WHERE source_id = ?", (source_id,)).fetchone()
-        if row is not None and row["root"] == _text(root) and row["found"] is None:
+            # An exchange that no look has met, and a deletion has.
+            waits = db.execute(
+                f"SELECT 1 FROM files WHERE source_id = ? AND state = 'kept' AND code = '{EXCHANGED}'", (source_id,)
+            ).fetchone()
+        if row is not None and row["root"] == _text(root) and row["found"] is None and waits is None:
             return Sight.PINNED, 0
         if row is not None and not _root(row["root"]).is_same(root):
             if row["found"] is not None and _root(row["found"]).is_same(root):

@@ -179,7 +179,12 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "attributes",
             ),
             ("series of a shipment are told", "queue/shipments.py", "((LIMITED,) if left < 0 else ())", "()"),
-            ("series over revisions", "pipeline/revision.py", "    added = _within_limit(base, added)\n", ""),
+            (
+                "series over revisions",
+                "pipeline/revision.py",
+                "        series[uid] = attributes if left >= 0 or uid",
+                "        series[uid] = attributes if True or uid",
+            ),
             (
                 "instances",
                 "pipeline/revision.py",

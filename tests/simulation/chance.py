@@ -215,9 +215,9 @@ class Fate:
     def at(self, place: str, *, actors: bool = True, hot: bool = False) -> None:
         """Somebody is at this place of the code: time passes, others act, the process may be killed here; more often
         where it is ``hot``."""
-        who = self.at_work[-1]
-        if who.dead:
+        if not self.at_work or self.at_work[-1].dead:  # nobody: what a dead one has left, and is cleared away
             raise Killed(place)
+        who = self.at_work[-1]
         self.hooks += 1
         self.trace.add("at", place)
         self.clock.advance(0.01)

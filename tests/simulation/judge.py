@@ -197,6 +197,8 @@ class Judge:
         authorised: dict[int, str] = {}
         deleted: list[str] = []
         for entry in record.entries(process.queue, self._shelf):
+            if entry.body["kind"] == "inbox-confirmed":
+                continue
             file, kind = entry.body["file"], entry.body["kind"]
             if kind == "authorised":
                 if file in authorised:

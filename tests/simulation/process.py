@@ -228,6 +228,20 @@ class Process:
         with self._at_work():
             self.parts.queue.shipments.retry(study_uid)
 
+    @property
+    def unconfirmed(self) -> list[str]:
+        """The inboxes that are other folders than they were."""
+        assert self.parts is not None
+        return [s.name for s in self.parts.inbox_sources if self.parts.queue.roots.is_exchanged(s.source_id)]
+
+    def confirm_inboxes(self) -> None:
+        """`dicomwatchctl inbox confirm`: a daemon that first saw an empty mount point takes the share for another one,
+        and deletes nothing from it until a person has said that it is meant."""
+        assert self.parts is not None
+        with self._at_work():
+            for name in self.unconfirmed:
+                self.parts.queue.roots.confirm(name, {"by": "somebody"})
+
     def uploads(self) -> None:
         """The threads of the uploads, each one step, and what the supervisor does soon after."""
         parts = self.parts

@@ -314,6 +314,8 @@ class _Story:
 
     def _calm_round(self) -> None:
         self._fate.clock.advance(61)
+        for process in self._processes:
+            process.confirm_inboxes()
         self._work()
 
     def _work(self) -> None:
@@ -336,7 +338,9 @@ class _Story:
         return all(process.at_rest for process in self._processes) and not self._open_ends()
 
     def _open_ends(self) -> list[Any]:
-        return [*self._handed.open, *(end for process in self._processes for end in self._open_ends_of(process))]
+        unconfirmed = [name for process in self._processes for name in process.unconfirmed]
+        ends = [end for process in self._processes for end in self._open_ends_of(process)]
+        return [*self._handed.open, *unconfirmed, *ends]
 
     @staticmethod
     def _open_ends_of(process: Process) -> list[Any]:

@@ -4,21 +4,25 @@ are archived, and what is unusual and whole is taken."""
 from __future__ import annotations
 
 import errno
+import json
 import os
 import struct
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dicomwatchd import model
+from dicomwatchd.archive.manifest import empty
 from dicomwatchd.errors import Unarchivable
 from dicomwatchd.intake import header as header_module
 from dicomwatchd.intake import reading
 from dicomwatchd.intake.header import elements_allowed, inflated_allowed
 from dicomwatchd.intake.sizes import HOLES_FROM_BYTES, PIECES_LIMIT, Sizes
+from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.pipeline import revision, turns
 from dicomwatchd.queue import shipments
 from tests.pieces import Pieces
@@ -353,6 +357,48 @@ def test_crafted_files_do_not_fill_a_manifest(pieces: Pieces, monkeypatch: pytes
     assert len(second.instances) == 2 * count
     assert len(second.to_bytes()) < 50_000 + 2 * count * 1500
     assert not held(pieces)
+
+
+def series_of(number: int, count: int) -> dict[Uid, DicomJson]:
+    one: DicomJson = {
+        "00080060": {"vr": "CS", "Value": ["CT"]},
+        "0008103E": {"vr": "LO", "Value": ["d" * 64]},
+    }
+    return {Uid(f"1.2.3.4.1.{number}.{index}"): one for index in range(1, count + 1)}
+
+
+def test_a_shipment_has_no_more_attributes_in_memory(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All series of a study's files are as many as somebody likes: they are read one after the other."""
+    for number in range(10):
+        data = data_set(SeriesInstanceUID=f"1.2.3.4.1.{number}", SOPInstanceUID=f"1.2.3.4.1.{number}.1")
+        (pieces.inbox / f"IM{number:04}").write_bytes(encode(data))
+    for _ in range(3):
+        pieces.look()
+        pieces.clock.advance(20)
+    pieces.look()
+    claim = pieces.queue.shipments.claim()
+    assert claim is not None
+    assert all(len(series) > 1 for series in pieces.queue.shipments.facts(claim).series.values())
+    assert pieces.queue.shipments.facts(claim).flags == ()
+    monkeypatch.setattr(shipments, "SERIES_ATTRIBUTES_LIMIT_BYTES", 500)
+    facts = pieces.queue.shipments.facts(claim)
+    assert len(facts.series) == 10
+    assert 1 <= sum(len(series) > 1 for series in facts.series.values()) < 10
+    assert "series-attributes-limited" in facts.flags
+
+
+def test_a_revision_adds_no_more_than_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 6000
+    monkeypatch.setattr(revision, "SERIES_ATTRIBUTES_LIMIT_BYTES", limit)
+    there = replace(empty("a" * 36, Uid("1.2.3.4.1")), series=series_of(1, 30))
+    assert revision._within_limit(there, revision._Added({}, series_of(2, 1), (), ())).flags == ()
+    added = revision._within_limit(there, revision._Added({}, {**series_of(1, 30), **series_of(2, 60)}, (), ()))
+    assert added.flags == ("series-attributes-limited",)
+    assert {uid: added.series[uid] for uid in there.series} == there.series, "what is on record stays as it is"
+    full = [uid for uid, series in added.series.items() if len(series) > 1]
+    assert 30 < len(full) < 90
+    assert sum(len(json.dumps(added.series[uid], separators=(",", ":"))) for uid in full) <= limit
+    assert all(series["00080060"]["Value"] == ["CT"] for series in added.series.values())
 
 
 def test_a_study_of_more_instances_than_a_manifest_lists_is_parked_and_nothing_is_deleted(

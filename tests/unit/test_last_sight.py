@@ -150,6 +150,7 @@ def test_an_object_that_goes_with_its_file(
     assert len(list((pieces.inbox / "A").glob("IM*"))) == count, "the archive's only copy is gone"
     assert set(pieces.states().values()) == {"kept:own-object"}
     assert pieces.log.events("deletion-stopped")
+    assert {one["code"] for one in pieces.log.events("study-delayed")} == {"object-vanished"}
     pieces.close()
 
 
@@ -199,6 +200,24 @@ def test_an_object_that_is_lost_in_between(
     pieces.run(4)
     assert pieces.left() == []
     assert {hashlib.sha256(one).hexdigest() for one in before.values()} <= pieces.archived()
+    pieces.close()
+
+
+def test_one_that_is_cut_off_where_no_etag_is_known(tmp_path: Path) -> None:
+    @dataclass
+    class Plain(Counting):
+        def put(self, key: str, content: Content) -> Receipt:
+            return MemoryStore.put(self, key, content)
+
+        def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+            found = super().head(key, version_id)
+            return None if found is None else replace(found, etag=None)
+
+    store = Plain()
+    pieces = begin(tmp_path, store)
+    with when_all_are_aside(pieces, lambda: shorten(store)):
+        pieces.ship()
+    assert len(list((pieces.inbox / "A").glob("IM*"))) == 5
     pieces.close()
 
 
@@ -291,6 +310,7 @@ def test_a_program_that_opens_it_meanwhile_gets_it_back(tmp_path: Path, leases: 
     pieces = begin(tmp_path, store)
     threads: list[threading.Thread] = []
     other = b"x" * 100
+    inode = (pieces.inbox / "A" / "IM1").stat().st_ino
 
     def write(path: Path) -> None:
         fd = os.open(path, os.O_RDWR)
@@ -308,12 +328,17 @@ def test_a_program_that_opens_it_meanwhile_gets_it_back(tmp_path: Path, leases: 
     assert not threads[0].is_alive()
     assert [p.name for p in pieces.left()] == ["IM1"]
     assert pieces.left()[0].read_bytes().startswith(other)
+    assert pieces.left()[0].stat().st_ino == inode, "it was deleted, and what was written saved"
     pieces.close()
 
 
-def test_another_file_in_its_place_aside_does_not_go(tmp_path: Path) -> None:
+def test_another_file_in_its_place_aside_does_not_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a file system, too, on which a rename leaves no trace on the file itself."""
     store = Counting(capabilities=ETAGS)
     pieces = begin(tmp_path, store)
+    real = localfiles.identity
+    monkeypatch.setattr(proof_module, "identity", lambda fd: seen.setdefault(fd, real(fd)))
+    seen: dict[int, Any] = {}
 
     def exchange() -> None:
         path = aside(pieces)

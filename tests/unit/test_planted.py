@@ -91,6 +91,10 @@ def test_it_is_told_of_and_stops_no_deletion(tmp_path: Path) -> None:
     assert not any(one.path.exists() for one in made)
     told = {(os.path.relpath(row["path"], pieces.inbox), row["code"]) for row in pieces.queue.reports.quarantine(10)}
     assert told == {(".dicomwatchd-aside", "not-ours"), ("B/.dicomwatchd-aside-0123456789abcdef", "not-ours")}
+    rows = pieces.queue.reports.quarantine(10)
+    pieces.clock.advance(5)
+    pieces.scan()
+    assert pieces.queue.reports.quarantine(10) == rows, "told anew by each look"
     for place in theirs:
         assert (place / "A" / "IM1").exists()
         subprocess.run(["rm", "-r", str(place)], check=True)
@@ -114,6 +118,7 @@ def test_it_leaves_no_deletion_without_an_end(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "open", refuse)
     place = recover._look(source_of(tmp_path), b"A", lambda: None)
     assert place is not None and place.here == {} and place.aside == {}
+    assert bring_back(source_of(tmp_path), Log()).left == 0
 
 
 def test_a_search_that_takes_too_long_is_left_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,10 +156,11 @@ def test_what_lies_at_the_top_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_only_the_directories_that_were_named(tmp_path: Path) -> None:
-    for name in ("A", "B"):
+    for name in ("A", "B", "A/C"):
         lay_aside(tmp_path / name)
     assert bring_back(source_of(tmp_path), Log(), only=[b"A"]).restored == 1
-    assert (tmp_path / "A" / "A" / "IM1").exists() and not (tmp_path / "B" / "A").exists()
+    assert (tmp_path / "A" / "A" / "IM1").exists()
+    assert not (tmp_path / "B" / "A").exists() and not (tmp_path / "A" / "C" / "A").exists()
 
 
 def test_after_a_search_that_was_left_one_look_is_enough() -> None:

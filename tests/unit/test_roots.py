@@ -69,6 +69,9 @@ def test_nothing_goes_until_it_is_confirmed(pieces: Pieces, exchange: Callable[[
     assert all(one.path.exists() for one in made)
     assert {one.sha256 for one in made} <= pieces.archived(), "to archive it harms nobody"
     assert set(pieces.states().values()) == {"kept:exchanged"}
+    with pieces.queue._database.read() as db:
+        [row] = db.execute("SELECT COUNT(*) FROM audit WHERE entry LIKE '%\"authorised\"%'").fetchall()
+    assert row[0] == 2, "a deletion that is not to be is on record"
     assert pieces.log.events("inbox-exchanged") == [{"inbox": "inbox1"}] and folders(pieces) == [True]
     pieces.restart()
     pieces.run(2)
@@ -112,6 +115,23 @@ def test_exchanged_in_the_midst_of_a_deletion(pieces: Pieces, moment: str) -> No
     assert set(pieces.states().values()) == {"kept:exchanged"}
     pieces.run(1)
     assert folders(pieces) == [True] and all(one.path.exists() for one in made)
+
+
+def test_an_exchange_between_two_looks_keeps_nothing_for_good(pieces: Pieces) -> None:
+    """A deletion alone has met it; nothing of it was put on record as a deletion that was to be."""
+    made = drop(pieces, 2)
+    pieces.settle()
+
+    def exchange() -> None:
+        rename(pieces)
+
+    with at(type(pieces.queue.deletions), "authorise", exchange):
+        pieces.ship()
+    assert set(pieces.states().values()) == {"kept:exchanged"}
+    pieces.inbox.rmdir()
+    (pieces.root / "away").rename(pieces.inbox)
+    pieces.run(3)
+    assert not any(one.path.exists() for one in made) and folders(pieces) == [False]
 
 
 def test_what_falls_due_stays_too(tmp_path: Path) -> None:
