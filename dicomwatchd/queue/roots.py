@@ -18,6 +18,9 @@ from dicomwatchd.queue.rows import EXCHANGED, Root
 from dicomwatchd.queue.schema import Database
 
 
+_EXCHANGED = f"WHERE source_id = ? AND state = 'kept' AND code = '{EXCHANGED}'"
+
+
 class Sight(Enum):
     """What a look at an inbox's folder has found."""
 
@@ -48,7 +51,9 @@ class Roots:
         first folder that is ever seen there is the inbox: whoever has written the configuration means it."""
         with self._database.read() as db:
             row = db.execute("SELECT * FROM roots WHERE source_id = ?", (source_id,)).fetchone()
-        if row is not None and row["root"] == _text(root) and row["found"] is None:
+            # A deletion may have met another folder between two looks, of which none has told.
+            waits = db.execute(f"SELECT 1 FROM files {_EXCHANGED} LIMIT 1", (source_id,)).fetchone() is not None
+        if row is not None and row["root"] == _text(root) and row["found"] is None and not waits:
             return Sight.PINNED, 0
         if row is not None and not _root(row["root"]).is_same(root):
             if row["found"] is not None and _root(row["found"]).is_same(root):
@@ -113,9 +118,7 @@ class Roots:
     def _release(db: sqlite3.Connection, source_id: int) -> int:
         """Each is proven afresh before it goes; its rule and its due time count again."""
         return db.execute(
-            "UPDATE files SET due_at = 0, code = NULL, reason = NULL"
-            f" WHERE source_id = ? AND state = 'kept' AND code = '{EXCHANGED}'",
-            (source_id,),
+            f"UPDATE files SET due_at = 0, code = NULL, reason = NULL {_EXCHANGED}", (source_id,)
         ).rowcount
 
 

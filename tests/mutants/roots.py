@@ -38,6 +38,12 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "            return Sight.PINNED, 0",
         ),
         (
+            "what a deletion alone has met",
+            "queue/roots.py",
+            'row["found"] is None and not waits:',
+            'row["found"] is None:',
+        ),
+        (
             "what waits for the word",
             "queue/roots.py",
             '            return self._release(db, row["source_id"])',

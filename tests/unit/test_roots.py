@@ -198,3 +198,21 @@ def test_a_folder_made_anew_is_another_one(tmp_path: Path) -> None:
         os.close(fd)
         (tmp_path / "x").rmdir()
     assert not seen[0].is_same(seen[1])
+
+
+def test_away_between_two_looks(pieces: Pieces) -> None:
+    """A share that comes and goes: only the deletion has met the bare mount point, so no look tells that it is over."""
+    made = drop(pieces, 2)
+    pieces.settle()
+
+    def unmounted() -> None:
+        pieces.inbox.rename(pieces.root / "away")
+        pieces.inbox.mkdir()
+
+    with at(type(pieces.queue.deletions), "authorise", unmounted):
+        pieces.ship()
+    pieces.inbox.rmdir()
+    (pieces.root / "away").rename(pieces.inbox)
+    assert set(pieces.states().values()) == {"kept:exchanged"} and all(one.path.exists() for one in made)
+    pieces.run(2)
+    assert pieces.left() == [] and folders(pieces) == [False]
