@@ -49,6 +49,36 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             '            return self._release(db, row["source_id"])',
             "            return 0",
         ),
+        (
+            "the surest id decides",
+            "queue/rows.py",
+            "            return mine[kind] == its[kind]",
+            "            return True",
+        ),
+        (
+            "by an id that both kernels tell",
+            "queue/rows.py",
+            "        if kind in mine and kind in its:",
+            "        if False:",
+        ),
+        (
+            "what one kernel does not tell of its making",
+            "queue/rows.py",
+            'mine != its and "0" not in (mine, its)',
+            "mine != its",
+        ),
+        (
+            "an older state's id",
+            "queue/rows.py",
+            "not set(mine.values()).isdisjoint(its.values())",
+            "False",
+        ),
+        (
+            "a UUID of zeros",
+            "intake/mounts.py",
+            '_uuid(fd).strip("0") and _uuid(fd)',
+            "_uuid(fd)",
+        ),
         ("on record", "queue/roots.py", '            audit.append(db, "", [{', "            repr([{"),
         (
             "it is told once",
