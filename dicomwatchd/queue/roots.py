@@ -17,7 +17,6 @@ from dicomwatchd.queue import audit
 from dicomwatchd.queue.rows import EXCHANGED, Root
 from dicomwatchd.queue.schema import Database
 
-
 _EXCHANGED = f"WHERE source_id = ? AND state = 'kept' AND code = '{EXCHANGED}'"
 
 
