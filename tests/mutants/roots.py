@@ -16,8 +16,8 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "right at the deletion",
             "composition.py",
-            "            if not self.queue.roots.is_pinned(source.source_id, root_of(root_fd)):",
-            "            if False:",
+            "                    raise Exchanged\n",
+            "                    pass\n",
         ),
         (
             "the pinned folder is the one that is opened",
@@ -42,6 +42,13 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "queue/roots.py",
             'row["found"] is None and not waits:',
             'row["found"] is None:',
+        ),
+        ("an empty folder is not pinned", "queue/roots.py", " and not holds_something():", " and False:"),
+        (
+            "the first deletion pins",
+            "composition.py",
+            "                self._see_root(source, root_fd)  #",
+            "                #",
         ),
         (
             "what waits for the word",

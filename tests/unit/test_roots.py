@@ -277,3 +277,40 @@ def test_what_an_older_state_knows_of_a_folder(tmp_path: Path, monkeypatch: pyte
     found = told(monkeypatch, tmp_path, UUID, None)
     older = found._replace(file_system=mounts_whole(tmp_path).partition("=")[2], birth="")
     assert found.is_same(older) and not found.is_same(older._replace(file_system="0" * 32))
+
+
+def test_a_bare_mount_point_is_no_inbox(tmp_path: Path) -> None:
+    """At the first start of this version, or of the machine, the share may not be there yet: nothing is in the folder,
+    and whatever is mounted there later needs nobody's word."""
+    pieces = Pieces(tmp_path)
+    pieces.run(1)
+    assert [pin.is_seen for pin in pieces.queue.roots.pins()] == [False]
+    rename(pieces)  # the share is mounted
+    made = drop(pieces, 2)
+    pieces.run(3)
+    assert not any(one.path.exists() for one in made) and folders(pieces) == [False]
+    pieces.inbox.rename(tmp_path / "share")
+    pieces.inbox.mkdir()  # and is away again
+    pieces.run(1)
+    assert folders(pieces) == [False] and not pieces.log.events("inbox-exchanged"), "nobody is to confirm that"
+    made = drop(pieces, 3)
+    pieces.run(3)
+    assert all(one.path.exists() for one in made) and folders(pieces) == [True]
+    pieces.close()
+
+
+def test_the_first_deletion_pins_what_no_look_has(tmp_path: Path) -> None:
+    """What comes into an empty inbox is archived long before the next whole look."""
+    pieces = Pieces(tmp_path)
+    pieces.run(1)
+    made = drop(pieces, 2)
+    with at(type(pieces.queue.deletions), "authorise", lambda: _forget(pieces)):
+        pieces.run(1)
+    assert not any(one.path.exists() for one in made)
+    assert [pin.is_seen for pin in pieces.queue.roots.pins()] == [True]
+    pieces.close()
+
+
+def _forget(pieces: Pieces) -> None:
+    with pieces.queue._database.write() as db:
+        db.execute("DELETE FROM roots")
