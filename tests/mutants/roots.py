@@ -63,10 +63,10 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "            return True",
         ),
         (
-            "by an id that both kernels tell",
+            "the surest id first",
             "queue/rows.py",
-            "        if kind in mine and kind in its:",
-            "        if False:",
+            "    for kind in _IDS:",
+            "    for kind in reversed(_IDS):",
         ),
         (
             "what one kernel does not tell of its making",
