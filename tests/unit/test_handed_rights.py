@@ -14,6 +14,7 @@ import pytest
 
 from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import Permanent
+from dicomwatchd.intake.mounts import file_system_id
 from dicomwatchd.localfiles import birth
 from dicomwatchd.pipeline import proof, purge
 from dicomwatchd.rights import Asker
@@ -215,6 +216,30 @@ def test_what_a_crash_left_aside_comes_back(pieces: Pieces, folder: Path) -> Non
     pieces.restart()
     assert files(folder) == set(FILES), "they are back"
     assert handed.go()["deleted"] == 6
+
+
+def test_what_a_crash_of_an_older_version_left_aside_comes_back(pieces: Pieces, folder: Path) -> None:
+    """Its state knows the folder by one id of the file system, and not who had asked."""
+    handed = By(ANNA, pieces, folder, delete=True)
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object, **__: object) -> None:
+        raise Crash
+
+    with pytest.raises(Crash), at(proof, "_unlink_if_same", crash), at(proof, "give_back", lambda: None):
+        handed.go()
+    fd = os.open(folder, os.O_RDONLY)
+    root = f"{folder.stat().st_dev}:{folder.stat().st_ino}:{file_system_id(fd) or ''}"
+    os.close(fd)
+    with pieces.queue._database.write() as db:
+        db.execute("UPDATE uploads SET asker = NULL, root = ?", (root,))
+    pieces.close()
+    # A new process, to which nobody has handed anything.
+    pieces.start()
+    assert files(folder) == set(FILES), "they are back"
+    assert handed.go()["outcome"] == "cancelled"
 
 
 def test_what_a_crash_left_aside_is_not_looked_for_in_another_folder(pieces: Pieces, folder: Path) -> None:
