@@ -10,14 +10,14 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TypeVar
 
-from dicomwatchd.archive import keys, manifests
+from dicomwatchd.archive import keys, manifests, withheld
 from dicomwatchd.archive.catalogue import StudyRecord
+from dicomwatchd.archive.documents import LEFT_OUT, dumps
 from dicomwatchd.archive.manifest import BAD, NEWER, Content, Manifest, ManifestInstance, Place
 from dicomwatchd.archive.manifests import Listed
-from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES
+from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES, values
 from dicomwatchd.archive.store import ObjectStore, StoredObject
 from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
 from dicomwatchd.model import Uid
@@ -27,6 +27,8 @@ from dicomwatchd.ports import Map
 #: none of them.
 DISPUTED = "manifests-disagree"
 FOREIGN = "foreign-manifest"
+#: Flags that say something of a record, and stand in no manifest of ours. Taken over from one they would hold for good.
+_OF_RECORDS = frozenset({DISPUTED, LEFT_OUT})
 
 #: So many free numbers may lie between a revision and the one it goes on from: a catalogue was ahead of its store.
 PLAUSIBLE_GAP = 1000
@@ -35,13 +37,15 @@ LIMIT_REVISIONS = 4096
 LIMIT_BYTES = 1024**3
 LIMIT_EACH_BYTES = MANIFEST_LIMIT_BYTES
 LIMIT_INSTANCES = 500_000
+#: Values of JSON beside the instances', in all.
+LIMIT_OTHER_VALUES = 8_000_000
+#: So many are read side by side, and of large ones one alone: each takes several times its size of memory.
 _AT_ONCE = 8
+_AT_ONCE_BYTES = 8 * 1024**2
 
 _Tag = TypeVar("_Tag", bound=str)
 
 _LIMIT = "read-limit"
-#: Of an answer that says no, of one object or of all.
-_WITHHELD = frozenset({"archive-refused", "credentials", "encryption-key"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,10 @@ class Lineage:
     @property
     def holds(self) -> bool:
         return not self.disregarded and not self.refused
+
+    def of_vouched(self, vouched: Manifest) -> Lineage:
+        """As if there were nothing above the one that the catalogue vouches for but numbers that are taken."""
+        return replace(self, current=vouched, whole=vouched, elsewhere={}, disregarded=(), refused=())
 
     def free_above(self, revision: int) -> int:
         """The lowest number above ``revision`` that no manifest has. Raises Permanent when there is none."""
@@ -150,10 +158,9 @@ def trace(
     def one(task: tuple[int, StoredObject]) -> Manifest | Refused:
         return _load(store, *task, lenient=lenient or vouched is not None)
 
-    todo = iter(wanted)
     taken_vouched = vouched is None or not below
     number = 0
-    while batch := list(islice(todo, _AT_ONCE)):
+    for batch in _batches(wanted):
         within = []
         for revision, found in batch:
             number += 1
@@ -163,6 +170,7 @@ def trace(
                 or found.size_bytes > LIMIT_EACH_BYTES
                 or left_bytes < 0
                 or judgement.instances > LIMIT_INSTANCES
+                or judgement.other_values > LIMIT_OTHER_VALUES
             ):
                 left_bytes += found.size_bytes
                 judgement.refuse(Refused(found.key, revision, _LIMIT, "it is more than is read of one study"))
@@ -175,10 +183,26 @@ def trace(
             if not taken_vouched and vouched is not None and result.revision > vouched.revision:
                 judgement.take(vouched)
                 taken_vouched = True
-            judgement.take(result)
+            if not judgement.take(result):
+                # In the vouched one already, and not kept: a study may have any number of those.
+                number -= 1
+                left_bytes += listed.revisions[result.revision].size_bytes
     if not taken_vouched and vouched is not None:
         judgement.take(vouched)
     return judgement.result()
+
+
+def _batches(wanted: list[tuple[int, StoredObject]]) -> Iterator[list[tuple[int, StoredObject]]]:
+    batch: list[tuple[int, StoredObject]] = []
+    size_bytes = 0
+    for one in wanted:
+        if batch and (len(batch) == _AT_ONCE or size_bytes + one[1].size_bytes > _AT_ONCE_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(one)
+        size_bytes += one[1].size_bytes
+    if batch:
+        yield batch
 
 
 def _load(store: ObjectStore, revision: int, found: StoredObject, *, lenient: bool) -> Manifest | Refused:
@@ -191,7 +215,7 @@ def _load(store: ObjectStore, revision: int, found: StoredObject, *, lenient: bo
             raise
         return Refused(found.key, revision, error.code, error.message)
     except (ArchiveRefused, Transient) as error:
-        if error.code not in _WITHHELD:
+        if error.code not in withheld.CODES:
             raise
         # An object of somebody else's, perhaps, which he lets nobody read: it must not stop the whole archive.
         return Refused(found.key, revision, error.code, "the store does not let us read it", error)
@@ -217,6 +241,8 @@ class _Judgement:
         #: By content, the places that it has, those of revisions that count first.
         self._places: dict[Content, dict[Place, ManifestInstance]] = {}
         self._numbers = sorted(listed.revisions)
+        self.other_values = 0
+        self._in_vouched: frozenset[Content] = frozenset()
 
     @property
     def instances(self) -> int:
@@ -225,26 +251,41 @@ class _Judgement:
     def refuse(self, refused: Refused) -> None:
         self._refused.append(refused)
 
-    def take(self, manifest: Manifest) -> None:
+    def take(self, manifest: Manifest) -> bool:
+        """False where it only says what the vouched one above it says as well."""
         if self._archive_id is not None and manifest.archive_id != self._archive_id:
             reason = "a manifest belongs to another archive"
             self._refused.append(Refused(manifest.key, manifest.revision, FOREIGN, reason))
-            return
+            return True
+        is_within = self._is_within_vouched(manifest)
+        if not is_within:
+            self.other_values += _other_values(manifest)
         manifest = manifest.shared(self._alike)
         why_not = self._why_not(manifest)
         if why_not is None:
             self._counted.append(manifest)
         else:
-            bare = replace(manifest, attributes={}, series={}) if self._counted else manifest
-            self._others.append((bare, why_not))
+            bare = replace(manifest, attributes={}, series={}) if self._counted or is_within else manifest
+            self._others.append((replace(bare, instances=()) if is_within else bare, why_not))
         for item in manifest.instances:
             self._places.setdefault(item.content, {}).setdefault(item.place, item)
+        return not is_within
+
+    def _is_within_vouched(self, manifest: Manifest) -> bool:
+        vouched = self._vouched
+        if vouched is None or manifest.revision >= vouched.revision:
+            return False
+        if not self._in_vouched:
+            self._in_vouched = frozenset(item.content for item in vouched.instances)
+        return all(item.content in self._in_vouched for item in manifest.instances)
 
     def _why_not(self, manifest: Manifest) -> str | None:
         """Why this one does not count; None if it does."""
         vouched = self._vouched
         if vouched is not None and manifest.revision <= vouched.revision:
             return None if manifest.revision == vouched.revision else ""
+        if not _OF_RECORDS.isdisjoint(manifest.flags):
+            return "it has a flag that only the catalogue's records have"
         last = self._counted[-1].revision if self._counted else 0
         if self._free_between(last, manifest.revision) > PLAUSIBLE_GAP:
             return "its number is far above that of the others"
@@ -325,6 +366,12 @@ class _Judgement:
         if face is None or (current is not None and len(chosen) == len(current.instances)):
             return current, elsewhere
         return face.listing(chosen.values()), elsewhere
+
+
+def _other_values(manifest: Manifest) -> int:
+    """What it has beside the instances, which revisions share; not told by its text, where paths hold commas, too."""
+    beside = dumps([manifest.attributes, manifest.series, manifest.flags, manifest.damaged_keys])
+    return values(beside.encode()) + sum(len(item.repairs) for item in manifest.instances)
 
 
 def _does_not_extend(manifest: Manifest, parent: Manifest) -> str | None:

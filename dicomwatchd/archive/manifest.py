@@ -16,6 +16,7 @@ from typing import Any
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import SeriesRecord, StudyRecord
+from dicomwatchd.archive.reading import has_too_many_values
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import DicomJson, Uid
 
@@ -155,6 +156,8 @@ class Manifest:
         newer program wrote in another format is none of that, and has the code "newer-manifest".
         """
         try:
+            if has_too_many_values(data):
+                raise ValueError("more values than a manifest of this size has")
             raw = json.loads(data, parse_constant=_finite, parse_float=_finite)
             if raw["format"] not in (FORMAT, BUNDLED_FORMAT):
                 if _NEWER.match(raw["format"]):

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.manifest import BAD, Manifest
-from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES, at_most
+from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES, at_most, has_too_many_values
 from dicomwatchd.archive.store import Buffer, ObjectStore, StoredObject
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import Uid
+
+#: The code of a study that no manifest has room for.
+TOO_LARGE = "manifest-too-large"
 
 
 def load(
@@ -71,7 +74,7 @@ def create(store: ObjectStore, manifest: Manifest) -> bool:
     revision belongs to somebody else. Reads it back, so the answer is the store's own. Raises Transient, also when
     the store has taken it and has it not."""
     content = Buffer.of(manifest.to_bytes())
-    if content.digest.size_bytes > MANIFEST_LIMIT_BYTES:
+    if content.digest.size_bytes > MANIFEST_LIMIT_BYTES or has_too_many_values(content.data):
         raise too_many_instances()
     store.put(manifest.key, content)
     try:
@@ -86,7 +89,7 @@ def create(store: ObjectStore, manifest: Manifest) -> bool:
 def too_many_instances() -> Permanent:
     return Permanent(
         "the study has more instances than one manifest can list",
-        code="manifest-too-large",
+        code=TOO_LARGE,
         hint="its files stay where they are; is it several studies under one Study Instance UID?",
     )
 

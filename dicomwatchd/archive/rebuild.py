@@ -12,6 +12,7 @@ from itertools import groupby, islice
 from dicomwatchd.archive import keys, lineage
 from dicomwatchd.archive.catalogue import Catalogue, StudyRecord
 from dicomwatchd.archive.documents import LEFT_OUT
+from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.manifests import Listed
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import NotInitialised, Permanent, RevisionConflict
@@ -57,7 +58,8 @@ def rebuild(
 
     A manifest that is damaged, or another archive's, is reported; the next lower one takes its place. Where manifests
     do not go on from one another, which is reported too, all that they list is recorded, with a flag that says so, and
-    the entry vouches for none of them. The catalogue must be initialised. Raises Transient and Fatal, with what was
+    the entry vouches for none of them. What the catalogue says already is not taken for granted either: all revisions
+    are read. The catalogue must be initialised. Raises Transient and Fatal, with what was
     recorded until then recorded.
     """
     archive_id = catalogue.identity()
@@ -109,7 +111,7 @@ def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, listed: L
         there = None  # an entry that cannot be read is one to write again
     try:
         vouched = lineage.vouched_for(store, listed, there)
-        found = lineage.trace(store, listed, vouched, archive_id=archive_id, lenient=True)
+        found = lineage.trace(store, listed, vouched, archive_id=archive_id, below=vouched is not None, lenient=True)
     except Permanent as error:
         return _Outcome(None, (Problem(listed.study_uid, listed.newest, error.message),))
     amiss = [(one.revision, one.reason) for one in found.refused]
@@ -119,7 +121,7 @@ def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, listed: L
         return _Outcome(None, tuple(problems))
     record = found.whole.record()
     if found.whole is not found.current or found.disregarded:
-        if vouched is not None:
+        if vouched is not None and not _hides(vouched, found):
             return _Outcome(False, tuple(problems))  # it is as good as it can be until a daemon has recorded the study
         record = replace(record, flags=tuple(sorted({*record.flags, lineage.DISPUTED})))
     try:
@@ -127,6 +129,11 @@ def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, listed: L
     except Permanent as error:
         # The manifest is good: an older one would be no better and would hide this.
         return _Outcome(None, (*problems, Problem(listed.study_uid, record.revision, error.message)))
+
+
+def _hides(vouched: Manifest, found: lineage.Lineage) -> bool:
+    """Whether one below lists what the vouched one leaves out: then it was no daemon of ours that had it recorded."""
+    return any(one.revision < vouched.revision for one in found.disregarded)
 
 
 def _put(catalogue: Catalogue, record: StudyRecord, there: StudyRecord | None) -> bool:

@@ -12,6 +12,7 @@ from dicomwatchd.archive.bundle import BUNDLE_LIMIT_BYTES, members_of
 from dicomwatchd.archive.evidence import Method
 from dicomwatchd.archive.manifest import ManifestInstance
 from dicomwatchd.archive.store import ObjectStore, Receipt, StoredObject
+from dicomwatchd.archive.withheld import told_apart
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
@@ -43,6 +44,7 @@ def unlisted(
     Raises Transient when the store does not answer or cannot give an object back: what is left out here is left out
     for good.
     """
+    store = told_apart(store)
     known = {(item.series_uid, item.sop_instance_uid, item.sha256) for item in listed}
     receipts: dict[str, Receipt] = {}
     for seen in store.listing(f"{keys.study_prefix(study)}series/"):

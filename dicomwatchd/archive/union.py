@@ -10,6 +10,7 @@ from dicomwatchd.archive.lineage import Lineage
 from dicomwatchd.archive.manifest import Content, Manifest, ManifestInstance
 from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.archive.verification import read_items
+from dicomwatchd.archive.withheld import told_apart
 from dicomwatchd.ports import Map
 
 #: So many of the places that a content is said to have are read, the newest revision's and then the oldest's first.
@@ -25,6 +26,7 @@ def mended(found: Lineage, current: Manifest, store: ObjectStore, map: Map) -> M
     if whole is None or (found.current is not None and whole is found.current and not doubtful):
         return current
     items = {item.content: item for item in whole.instances}
+    store = told_apart(store)
     _settle(items, doubtful, store, map)
     fitting = _fitting(items.values(), {item.content for item in current.instances}, store, map)
     instances = tuple(sorted(fitting, key=lambda item: item.content))

@@ -38,9 +38,22 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     it lists again what else the store holds of the study. So it is where the catalogue names a manifest that the store
     has no more (``above``). It has the lowest free number: what somebody has put far above makes no room scarce.
     """
-    claim, archive = shipment.claim, context.archive
-    traced = trace_of(claim.study_uid, context, shipment.run, shipment.weigh)
+    traced = trace_of(shipment.claim.study_uid, context, shipment.run, shipment.weigh)
     found, above = traced.lineage, max(above, traced.lost)
+    if not found.holds:
+        _tell(found, shipment, context)
+    try:
+        return _made_from(found, shipment, context, above)
+    except Permanent as error:
+        vouched = found.vouched
+        if error.code != manifests.TOO_LARGE or vouched is None or vouched is found.whole:
+            raise
+        # Somebody has left no room for it. What nobody vouches for stays what it is, and readers are told of it.
+        return _made_from(found.of_vouched(vouched), shipment, context, above)
+
+
+def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int) -> Manifest | None:
+    claim, archive = shipment.claim, context.archive
     current = found.current or empty(archive.archive_id, claim.study_uid)
     base = mended(found, current, archive.store, shipment.run)
     facts = context.shipments.facts(claim)
@@ -48,7 +61,6 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
     instances: Iterable[ManifestInstance] = _as_many_as_fit(_instances(shipment, context, now), shipment.weigh)
     if not found.holds:
-        _tell(found, shipment, context)
         aside = (keys.manifest(claim.study_uid, one.revision) for one in found.disregarded)
         added = replace(added, damaged_keys=(*added.damaged_keys, *aside))
     if found.refused or above:

@@ -15,6 +15,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.bundle import Bundle, Member, Span
 from dicomwatchd.archive.manifest import ManifestInstance
 from dicomwatchd.archive.store import Receipt
+from dicomwatchd.archive.withheld import told_apart
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.local import Folders, content_of
@@ -101,7 +102,10 @@ def packing(study_uid: Uid, context: Context) -> Packing:
     """For the archive's layout. What the study's newest manifest has in bundles is not sent a second time: a bundle's
     key, unlike an instance's, does not tell what is in it. Raises Transient, Permanent."""
     bundling = context.archive.bundling
-    current = trace_of(study_uid, context).lineage.current if bundling is not None else None
+    if bundling is None:
+        return Packing(bundling, at_once=context.at_once)
+    with context.turns.seat() as weigh:
+        current = trace_of(study_uid, context, weigh=weigh).lineage.current
     if current is None:
         return Packing(bundling, at_once=context.at_once)
     found = [
@@ -257,7 +261,7 @@ def _found(
 ) -> Iterator[tuple[LocalFile, Place]]:
     """Those of the files whose bytes are where the manifest says, in a bundle that is what its key says."""
     spans = {file.file_id: Span(item.offset_bytes or 0, item.size_bytes, item.sha256) for file, item in found}
-    read = bundles.read_back(context.archive.store, key, None, spans.values(), context.sign)
+    read = bundles.read_back(told_apart(context.archive.store), key, None, spans.values(), context.sign)
     if read.sha256 != keys.bundle_sha256(key, found[0][0].header.study_uid):
         return
     receipt = Receipt(

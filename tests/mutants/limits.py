@@ -6,8 +6,20 @@ CONTROL = ("tests/unit/test_control_limits.py",)
 
 INTAKE = ("tests/unit/test_intake_limits.py",)
 STORE = ("tests/unit/test_store_limits.py",)
+DENSE = ("tests/unit/test_dense_manifests.py",)
 
 LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    *(
+        (f"limits, dense manifests: {name}", f"archive/{file}", old, new, DENSE)
+        for name, file, old, new in (
+            ("read", "manifest.py", "            if has_too_many_values(data):", "            if False:"),
+            ("written", "manifests.py", " or has_too_many_values(content.data)", ""),
+            ("of text alone", "reading.py", " and _values_outside_of_strings(text) > allowed", ""),
+            ("a string in two pieces", "reading.py", "        inside ^= len(parts) % 2 == 0\n", ""),
+            ("large ones at once", "lineage.py", "size_bytes + one[1].size_bytes > _AT_ONCE_BYTES", "False"),
+            ("all together", "lineage.py", "judgement.other_values > LIMIT_OTHER_VALUES", "False"),
+        )
+    ),
     *(
         (f"limits, control socket: {name}", "control.py", old, new, CONTROL)
         for name, old, new in (

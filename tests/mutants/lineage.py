@@ -17,7 +17,49 @@ DAMAGED = ("tests/unit/test_damaged_manifest.py",)
 LINEAGE_FILE = "archive/lineage.py"
 REVISION = "pipeline/revision.py"
 
+FORGED_RECORD = (
+    "tests/unit/test_forged_manifests.py::test_a_forged_record_hides_nothing_from_who_does_not_ask_the_catalogue",
+)
+WITHHELD = tuple(
+    f"tests/unit/test_forged_while_archiving.py::test_{name}"
+    for name in (
+        "an_object_that_nobody_may_read_holds_up_its_study_alone",
+        "a_place_that_nobody_may_read_stops_nothing",
+    )
+)
+HONEST_BELOW = ("tests/unit/test_dense_manifests.py::test_any_number_of_honest_revisions_below_the_vouched_one",)
+
 LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    *(
+        (f"lineage, forged record: {name}", "archive/rebuild.py", old, new, FORGED_RECORD)
+        for name, old, new in (
+            ("all revisions are read", ", below=vouched is not None", ""),
+            ("it vouches no more", " and not _hides(vouched, found)", ""),
+        )
+    ),
+    (
+        "lineage: no room is left for the next",
+        REVISION,
+        "error.code != manifests.TOO_LARGE or vouched",
+        "True or vouched",
+        ("tests/unit/test_forged_while_archiving.py::test_a_manifest_that_leaves_no_room_for_the_next",),
+    ),
+    *(
+        (f"lineage, withheld: {name}", f"{file}.py", old, "", WITHHELD)
+        for name, file, old in (
+            ("what is found again", "archive/salvage", "    store = told_apart(store)\n"),
+            ("other places", "archive/union", "    store = told_apart(store)\n"),
+        )
+    ),
+    *(
+        (f"lineage, below the vouched: {name}", LINEAGE_FILE, old, new, HONEST_BELOW)
+        for name, old, new in (
+            ("bytes", "                left_bytes += listed.revisions", "                listed.revisions"),
+            ("number", "                number -= 1", "                number -= 0"),
+            ("values", "        if not is_within:", "        if True:"),
+            ("what else it lists", "        return all(item.content in self._in_vouched", "        return any(True"),
+        )
+    ),
     *(
         (f"lineage: {name}", LINEAGE_FILE, old, new, READ)
         for name, old, new in (
@@ -41,6 +83,7 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "    if not _keeps(manifest.attributes, parent.attributes) or",
                 "    if",
             ),
+            ("flags of records", "not _OF_RECORDS.isdisjoint(manifest.flags)", "False"),
             ("plausible numbers", "manifest.revision) > PLAUSIBLE_GAP:", "manifest.revision) > 10**8:"),
             (
                 "what does not count is told",

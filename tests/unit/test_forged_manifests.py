@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import keys
+from dicomwatchd.archive import keys, lineage
 from dicomwatchd.archive.bundle import Bundle
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.store import Buffer
@@ -67,6 +67,11 @@ def past_the_newest_as_damaged(honest: list[Manifest]) -> list[tuple[str, bytes]
     return [at(honest[0], 3, previous_sha256=honest[0].sha256, damaged_keys=(honest[1].key,))]
 
 
+def with_a_flag_of_the_catalogue(honest: list[Manifest]) -> list[tuple[str, bytes]]:
+    """A record with it vouches for nothing: taken over, the study would be without the catalogue's word for ever."""
+    return [at(honest[-1], 3, previous_sha256=honest[-1].sha256, flags=(lineage.DISPUTED,))]
+
+
 def an_absurd_revision(honest: list[Manifest]) -> list[tuple[str, bytes]]:
     return [at(honest[-1], keys.HIGHEST_REVISION, previous_sha256=None, instances=honest[-1].instances[:1])]
 
@@ -119,6 +124,7 @@ FORGED: list[Forge] = [
     absurd_junk,
     of_a_newer_program,
     an_image_more,
+    with_a_flag_of_the_catalogue,
 ]
 
 
@@ -264,3 +270,25 @@ def test_a_study_on_its_way_here(
     monkeypatch.setattr("dicomwatchd.cli.verify.ask", ask)
     on_its_way = state in ("arriving", "parked")
     assert site.json("verify", STUDY, code=0 if on_its_way else 1)["unlisted"] == [planted]
+
+
+# -- credentials that may write records, too --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forge", [one_of_five, the_right_hash])
+def test_a_forged_record_hides_nothing_from_who_does_not_ask_the_catalogue(
+    site: Site, honest: list[Manifest], tmp_path: Path, forge: Forge
+) -> None:
+    """Whoever has a daemon's credentials can have the catalogue vouch for a manifest of his own. `fetch` goes by that;
+    `verify`, `fetch --no-catalogue` and a rebuild go by the store, and the rebuild ends it."""
+    [(key, data)] = forge(honest)
+    plant(site, [(key, data)])
+    site.catalogue().put(Manifest.from_bytes(data).record())
+    answer = site.json("verify", STUDY, code=1)
+    assert answer["instances"] == 5 and answer["disregarded_revisions"]
+    out = tmp_path / "out"
+    site.json("fetch", STUDY, "-o", str(out), "--no-catalogue", code=1)
+    assert fetched(out) == EXPECTED
+    assert site.json("catalogue", "rebuild", code=1)["problems"]
+    answer = site.json("fetch", STUDY, "-o", str(tmp_path / "again"), code=1)
+    assert fetched(tmp_path / "again") == EXPECTED and answer["disregarded_revisions"]

@@ -433,3 +433,95 @@ def test_a_manifest_that_nobody_may_read_stops_nothing_but_itself(
     with pytest.raises(type(refusal)):
         plan(store, pieces.catalogue, STUDY, doubts=doubts)
     pieces.close()
+
+
+@pytest.mark.parametrize(
+    "refusal", [ArchiveRefused("access denied"), Transient("403", code="credentials", endpoint="store")]
+)
+@pytest.mark.parametrize("of_bundle", [False, True])
+def test_an_object_that_nobody_may_read_holds_up_its_study_alone(
+    tmp_path: Path, refusal: ArchiveRefused | Transient, of_bundle: bool
+) -> None:
+    """What junk in a manifest's place has it look for. Left out it would be so for good, so the study waits, and says
+    so; the daemon goes on, and nothing is taken for trouble with the archive."""
+    store = Withheld(refusal=refusal)
+    pieces = Pieces(tmp_path, store=store)
+    drop(pieces, 0)
+    pieces.run()
+    store.versions[keys.manifest(STUDY, 2)] = [b"{}"]
+    planted = keys.bundle(STUDY, "b" * 64) if of_bundle else keys.instance(STUDY, SERIES, Uid("1.2.99"), "b" * 64)
+    store.versions[planted] = [b"mine"]
+    store.withheld.add(planted)
+    drop(pieces, 1)
+    pieces.run(rounds=2)
+    assert not ended(pieces) and pieces.left() != []
+    [*_, told] = pieces.log.events("study-delayed")
+    assert told["code"] == "unreadable-object" and told.get("endpoint") is None
+    store.withheld.clear()
+    del store.versions[planted]
+    pieces.clock.advance(10_000)
+    pieces.run()
+    assert pieces.left() == [] and recorded(pieces).revision == 3
+    pieces.close()
+
+
+@pytest.mark.parametrize(
+    "refusal", [ArchiveRefused("access denied"), Transient("403", code="credentials", endpoint="store")]
+)
+def test_a_place_that_nobody_may_read_stops_nothing(tmp_path: Path, refusal: ArchiveRefused | Transient) -> None:
+    store = Withheld(refusal=refusal)
+    pieces = Pieces(tmp_path, store=store)
+    for number in (0, 1):
+        drop(pieces, number)
+        pieces.run()
+    top = honest(pieces)[1]
+    first = top.instances[0]
+    planted = keys.instance(STUDY, SERIES, first.sop_instance_uid, first.sha256, 9)
+    moved = (replace(first, key=planted), *top.instances[1:])
+    forged, data = forged_at(top, 3, previous_sha256=top.sha256, instances=moved)
+    store.versions |= {planted: [b"mine"], forged: [data]}
+    store.withheld.add(planted)
+    assert isinstance(pieces.catalogue, MemoryCatalogue)
+    pieces.catalogue.records.clear()
+    drop(pieces, 2)
+    pieces.run()
+    assert not ended(pieces) and pieces.left() == []
+    assert contents(recorded(pieces)) == set(SHA256[:3])
+    assert all(item.key != planted for item in recorded(pieces).instances)
+    pieces.close()
+
+
+def bloated(top: Manifest, how: str) -> Manifest:
+    if how == "images":  # that are not there, in a revision that does not count
+        number = {f"1.9.{n}": replace(top.instances[0], sop_instance_uid=Uid(f"1.9.{n}")) for n in range(50)}
+        items = [
+            replace(item, key=keys.instance(STUDY, SERIES, item.sop_instance_uid, item.sha256))
+            for item in number.values()
+        ]
+        return replace(top, revision=3, previous_sha256=None, instances=tuple(items))
+    long = "x" * 20_000
+    changes = {
+        "attributes": {"attributes": {**top.attributes, "00081030": {"vr": "LO", "Value": [long]}}},
+        "flags": {"flags": (long,)},
+        "damaged keys": {"damaged_keys": (long,)},
+    }[how]
+    return replace(top, revision=3, previous_sha256=top.sha256, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["images", "attributes", "flags", "damaged keys"])
+def test_a_manifest_that_leaves_no_room_for_the_next(pieces: Pieces, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """All that it lists and the study's own would be more than one manifest may be. The study goes on from what the
+    catalogue vouches for, and the planted one stays what it is, told by whoever reads it."""
+    planted = bloated(honest(pieces)[1], how)
+    for module, name in ((manifests, "MANIFEST_LIMIT_BYTES"), (lineage, "LIMIT_EACH_BYTES")):
+        monkeypatch.setattr(module, name, len(planted.to_bytes()) + 100)
+    plant(pieces, [(planted.key, planted.to_bytes())])
+    for number in (2, 3):
+        drop(pieces, number)
+        pieces.run()
+        assert pieces.left() == [] and pieces.log.events("study-parked") == []
+    assert recorded(pieces).revision == 5 and contents(recorded(pieces)) == set(SHA256[:4])
+    told: list[int] = []
+    doubts = Doubts(lambda revision, _: told.append(revision), lambda revision, _: told.append(revision))
+    found = look_up(pieces.store, pieces.catalogue, STUDY, doubts=doubts, below=True)
+    assert contents(found.manifest) == set(SHA256[:4]) and (told == [3]) is (how == "images")

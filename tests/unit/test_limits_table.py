@@ -40,6 +40,7 @@ SAID: dict[str, list[float]] = {
     "a value of": [attributes.VALUE_CHARACTERS, attributes.VALUES_LIMIT],
     "attributes of a study": [SERIES_ATTRIBUTES_LIMIT_BYTES // MIB],
     "a manifest": [reading.MANIFEST_LIMIT_BYTES // MIB],
+    "JSON values": [reading.VALUES_ALLOWED, reading.BYTES_PER_VALUE],
     "manifests of more": [1],
     "bytes of an object": [CHUNK_BYTES // MIB],
     "any other answer": [aws_limits.ANSWER_LIMIT_BYTES["s3"] // MIB, aws_limits.ANSWER_LIMIT_BYTES["dynamodb"] // MIB],
