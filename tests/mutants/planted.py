@@ -7,9 +7,13 @@ TESTS = ("tests/unit/test_planted.py",)
 PLANTED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
     (f"planted: {name}", file, old, new, TESTS)
     for name, file, old, new in (
-        ("whose it is", "localfiles.py", "found.st_uid == os.geteuid() and not", "not"),
-        ("who may write to it", "localfiles.py", " and not found.st_mode & 0o022:", ":"),
-        ("where owners are not kept", "localfiles.py", "_file_system(directory_fd) in _OWNERS_NOT_KEPT", "False"),
+        ("whose it is", "localfiles.py", "    return found.st_uid == os.geteuid() or ", "    return True or "),
+        (
+            "where owners are not kept",
+            "localfiles.py",
+            "found.st_uid == os.geteuid() or _file_system(directory_fd) in _OWNERS_NOT_KEPT",
+            "found.st_uid == os.geteuid()",
+        ),
         (
             "exchanged while it is made",
             "pipeline/private.py",

@@ -13,7 +13,7 @@ from dicomwatchd import localfiles
 from dicomwatchd.intake.leftovers import Leftovers
 from dicomwatchd.intake.scan import Globs, Listing, look
 from dicomwatchd.localfiles import open_root
-from dicomwatchd.pipeline import private, recover
+from dicomwatchd.pipeline import aside, private, recover
 from dicomwatchd.pipeline.recover import bring_back
 from dicomwatchd.queue.rows import Source
 from dicomwatchd.telemetry.health import EXTEND_SECONDS, ServiceManager
@@ -66,7 +66,7 @@ def test_it_is_private_again_before_anything_is_done_in_it(tmp_path: Path, monke
     place = lay_aside(tmp_path)
     place.chmod(0o777)
     modes = []
-    real = recover.put_back
+    real = aside.put_back
 
     def noted(*arguments: object) -> bytes:
         modes.append(place.stat().st_mode & 0o777)
