@@ -251,8 +251,8 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "handed in over a restart: another folder of the same inode",
         "queue/rows.py",
-        "        if self.birth and other.birth and self.birth != other.birth:",
-        "        if False:",
+        "        if self.inode != other.inode or _is_another_birth(self.birth, other.birth):",
+        "        if self.inode != other.inode:",
         ("tests/unit/test_last_look_clauses.py",),
     ),
     *(
