@@ -451,7 +451,7 @@ class Parts:
         """Raises OSError, Transient."""
         if source.kind != "inbox":
             return
-        sight, due = self.queue.roots.see(source.source_id, root_of(root_fd))
+        sight, due = self.queue.roots.see(source.source_id, root_of(root_fd), partial(_holds_something, root_fd))
         if sight is Sight.EXCHANGED:
             self._log.error(
                 "inbox-exchanged",
@@ -468,11 +468,14 @@ class Parts:
         return replace(source, opening=partial(self._open_pinned, source))
 
     def _open_pinned(self, source: Source) -> int:
-        """Raises Exchanged, OSError."""
+        """Raises Exchanged, OSError, Transient."""
         root_fd = source.open()
         try:
-            if not self.queue.roots.is_pinned(source.source_id, root_of(root_fd)):
-                raise Exchanged
+            root = root_of(root_fd)
+            if not self.queue.roots.is_pinned(source.source_id, root):
+                self._see_root(source, root_fd)  # nothing was in it, perhaps, whenever it was looked at
+                if not self.queue.roots.is_pinned(source.source_id, root):
+                    raise Exchanged
         except BaseException:
             os.close(root_fd)
             raise
@@ -488,6 +491,15 @@ class Parts:
         self._around.inboxes.know(source.source_id, source.name)
         intake = self._intake(source, settings)
         return intake, self._around.attend(intake)
+
+
+def _holds_something(root_fd: int) -> bool:
+    """Where that cannot be told, something may be in it."""
+    try:
+        with os.scandir(root_fd) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return True
 
 
 def _may_be_touched(source: Source) -> bool:

@@ -97,6 +97,12 @@ class InboxSilent(Transient):
     code = "inbox-silent"
 
 
+class Vanished(Transient):
+    """An object that was proven is not there any more, or is another one. The local file is back."""
+
+    code = "object-vanished"
+
+
 class InvalidUid(Permanent):
     """A value is no DICOM UID (PS3.5 section 9.1). The value itself is not in the message."""
 

@@ -310,11 +310,16 @@ def lease_held(fd: int) -> bool:
 
 
 def is_private_to_us(directory_fd: int, found: os.stat_result) -> bool:
-    """Whether nobody but this process's user can have put anything into a directory, ``found``, that is in or is the
-    open directory: its owner, and that others may not write. True where the file system does not tell."""
-    if found.st_uid == os.geteuid() and not found.st_mode & 0o022:
-        return True
-    return _file_system(directory_fd) in _OWNERS_NOT_KEPT
+    """Whether nobody but this process's user can put anything into a directory, ``found``, that is in or is the open
+    directory: its owner, and that others may not write. True where the file system does not tell."""
+    return is_our_own(directory_fd, found) and (
+        not found.st_mode & 0o022 or _file_system(directory_fd) in _OWNERS_NOT_KEPT
+    )
+
+
+def is_our_own(directory_fd: int, found: os.stat_result) -> bool:
+    """Whether this process's user is the owner. True where the file system does not tell."""
+    return found.st_uid == os.geteuid() or _file_system(directory_fd) in _OWNERS_NOT_KEPT
 
 
 def printable(path: bytes) -> str:

@@ -44,7 +44,7 @@ class Marked(Exception):
 def sign_in(directory_fd: int, names: Iterable[bytes] = SIGNS) -> bytes | None:
     """The name among ``names`` that marks this directory, None if none does. ``directory_fd`` may be one of O_PATH.
     Raises OSError."""
-    for name in names:
+    for name in sorted(names):  # the mark before what an older release had in its place
         if name not in SIGNS:
             continue
         try:

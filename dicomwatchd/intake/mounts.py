@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,7 @@ _FS_IOC_GETFSUUID = 0x80111500
 _FSID_IS_DEVICE = ("xfs", "vfat", "msdos", "iso9660", "udf")
 #: Where udev(7) keeps what it has read of each disk, by the device number: the id of a disc or stick, for one.
 _UDEV = Path("/run/udev/data")
+_IS_UUID = re.compile(r"(?!0*\Z)[0-9a-f]{32}")
 
 
 class Mounts:
@@ -116,12 +118,24 @@ def is_mounted_here(fd: int) -> bool:
 
 
 def _medium_of(fd: int, device: int) -> str:
-    """As `file_system_id`, but the same from whatever namespace the descriptor comes, wherever that can be; "" where
-    nothing tells."""
-    for how, known in (("uuid", _uuid(fd)), ("udev", _uuid_by_udev(device))):
-        if known:
-            return _digest(how, known)
-    return file_system_id(fd) or ""
+    """All that tells this file system from others, each with its kind (see `Root.is_same`); "" where nothing does. Not
+    one of it alone: what a kernel, or udev, tells of a file system is more after the next upgrade, and the folder is
+    the same. UUIDs come first, which are the same from whatever namespace the descriptor comes."""
+    known = {"uuid": _uuid(fd).strip("0") and _uuid(fd)}
+    if medium := _uuid_by_udev(device):
+        plain = medium.partition("=")[2].replace("-", "").lower()
+        kind = "uuid" if _IS_UUID.fullmatch(plain) else "udev"
+        known[kind] = known.get(kind) or plain
+    kind, source = _mount_of(fd)
+    fsid = os.fstatvfs(fd).f_fsid
+    if fsid not in (0, device) and kind not in ("", *_FSID_IS_DEVICE):
+        known["fsid"] = str(fsid)
+    if os.major(device) == 0 and source not in ("", "none", kind):
+        known["from"] = f"{kind} {source}"
+    ids = {how: _digest(how, what) for how, what in known.items() if what}
+    if whole := file_system_id(fd):
+        ids["whole"] = whole
+    return "+".join(f"{how}={what}" for how, what in ids.items())
 
 
 def file_system_id(fd: int) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from dicomwatchd import markers
-from dicomwatchd.localfiles import ASIDE, RESTORED, Judge, directory, is_private_to_us
+from dicomwatchd.localfiles import ASIDE, RESTORED, Judge, directory, is_our_own
 
 #: Deeper trees than this are not walked; what lies below is reported, never touched.
 MAX_DEPTH = 256
@@ -103,7 +103,7 @@ def look(directory_fd: int, parent: bytes, globs: Globs, alive: Callable[[], Non
 
 def _see_private(directory_fd: int, entry: os.DirEntry[str], name: bytes, listing: Listing) -> None:
     try:
-        if not entry.is_dir(follow_symlinks=False) or is_private_to_us(directory_fd, entry.stat(follow_symlinks=False)):
+        if not entry.is_dir(follow_symlinks=False) or is_our_own(directory_fd, entry.stat(follow_symlinks=False)):
             listing.private.append(name)
         else:
             # What it is, and not when somebody last put something into it: it is told once.

@@ -29,7 +29,7 @@ from dicomwatchd.telemetry.fields import error_fields
 NO_ACCESS = "no-access"
 #: The medium, or the file system on it, has lost what stands there: no other attempt a moment later is any better.
 BROKEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EREMOTEIO)
-NOT_OURS = "called like a private directory of dicomwatchd and somebody else's: nothing in it is looked at; remove it"
+NOT_OURS = "called like a private directory of dicomwatchd and somebody else's: nothing in it is looked at"
 NOT_A_FILE = "a symbolic link, FIFO, socket or device; such things are neither followed nor read"
 NOT_FOR_THE_ASKER = "whoever has handed the folder in may not read it, so it is left out"
 NOT_FOR_THE_DAEMON = (

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from dicomwatchd.answering import Inboxes
 from dicomwatchd.archive import still_there
 from dicomwatchd.archive.store import ObjectStore, Receipt, Standing
-from dicomwatchd.errors import DicomwatchdError, InboxSilent, Stopping, Transient
+from dicomwatchd.errors import DicomwatchdError, InboxSilent, Stopping, Vanished
 from dicomwatchd.pipeline.aside import Places
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.proof import Deleting, DeletionProof, Itself, PutBack
@@ -25,12 +25,6 @@ from dicomwatchd.queue.rows import LocalFile
 #: None: it is gone. A text: it turned out to be another file. Otherwise what has kept it.
 Result = str | Exception | None
 _LOOK_SECONDS = 1.0
-
-
-class Vanished(Transient):
-    """An object that was proven is not there any more, or is another one. The local file is back."""
-
-    code = "object-vanished"
 
 
 @dataclass(slots=True)

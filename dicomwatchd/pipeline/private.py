@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dicomwatchd.intake.scan import MAX_DEPTH
-from dicomwatchd.localfiles import ASIDE, directory, is_private_to_us
+from dicomwatchd.localfiles import ASIDE, directory, is_our_own, is_private_to_us
 
 MODE = 0o700
 #: Before the random digits of a private directory's name. The first release had one directory, named `ASIDE`.
@@ -69,7 +69,7 @@ def _owned(parent_fd: int, name: bytes) -> Private | None:
     try:
         fds.append(os.dup(parent_fd))
         fds.append(os.open(name, _DIRECTORY, dir_fd=parent_fd))
-        if not is_ours(fds[1]):  # somebody has been quick, and put his own in its place
+        if not is_taken_back(fds[1]):  # somebody has been quick, and put his own in its place
             _close(fds)
             return None
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -146,6 +146,15 @@ def is_ours(fd: int) -> bool:
     """Whether an open private directory is the daemon's own. Another's is left alone: what lies in it was not set aside
     by us, however it is called, and however much it is."""
     return is_private_to_us(fd, os.fstat(fd))
+
+
+def is_taken_back(fd: int) -> bool:
+    """Whether an open private directory is the daemon's own, and is private again: somebody may have opened all of an
+    inbox to its group since (chmod -R, setfacl -R), and what lies there is not to stay for that."""
+    if is_our_own(fd, found := os.fstat(fd)) and found.st_mode & 0o022:
+        with suppress(OSError):
+            os.fchmod(fd, MODE)
+    return is_ours(fd)
 
 
 def remove_empty(parent_fd: int, name: bytes, fd: int) -> None:

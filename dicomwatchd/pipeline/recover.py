@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from types import MappingProxyType
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import InboxSilent
 from dicomwatchd.intake.scan import MAX_DEPTH
-from dicomwatchd.localfiles import directory, is_private_to_us, make_directories
+from dicomwatchd.localfiles import directory, is_our_own, make_directories
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline import private
 from dicomwatchd.pipeline.aside import ASIDE_NAME, Aside, name_before, put_back
@@ -202,7 +203,7 @@ def _private_in(root_fd: int, parent: bytes) -> list[bytes]:
 
 def _is_ours(fd: int, name: bytes) -> bool:
     try:
-        return is_private_to_us(fd, os.stat(name, dir_fd=fd, follow_symlinks=False))
+        return is_our_own(fd, os.stat(name, dir_fd=fd, follow_symlinks=False))
     except FileNotFoundError:
         return False
 
@@ -299,14 +300,13 @@ class _Search:
         if not _is_ours(home_fd, name):
             return
         with directory(home_fd, name) as private_fd, private.left_behind(private_fd) as is_left:
-            if not private.is_ours(private_fd):
+            if not private.is_taken_back(private_fd):
                 return  # exchanged this moment
             if not is_left:
                 self.owned += 1
                 return
             owned = self.owned
-            found = [b"", *(relative for relative, _ in private.below(private_fd, self._failed))]
-            for relative in found:
+            for relative in chain([b""], (relative for relative, _ in private.below(private_fd, self._failed))):
                 self._alive()
                 with self._telling(), directory(private_fd, relative) as aside_fd:
                     for file, is_directory in private.entries(aside_fd, self._failed):

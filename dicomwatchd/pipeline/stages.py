@@ -22,12 +22,13 @@ from dicomwatchd.errors import (
     SourceChanged,
     Transient,
     Unarchivable,
+    Vanished,
 )
 from dicomwatchd.model import FileState, StudyEvent
 from dicomwatchd.pipeline import expiring, fresh, leases, own, recover, sending
 from dicomwatchd.pipeline import purge as purging
 from dicomwatchd.pipeline.fresh import Recorded
-from dicomwatchd.pipeline.handful import Sight, Vanished
+from dicomwatchd.pipeline.handful import Sight
 from dicomwatchd.pipeline.proof import DeletionProof
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.sending import Outcome, Parcel

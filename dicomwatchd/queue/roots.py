@@ -1,4 +1,5 @@
-"""Which folder each inbox is: pinned when it is first seen, and nothing is deleted from another one in its place.
+"""Which folder each inbox is: pinned when something is first seen in it, and nothing is deleted from another one in
+its place.
 
 Whoever may write to the folder that an inbox is in can exchange it: rename it away and make another, a link, a mount.
 What stands there then is archived like before, which harms nobody, and kept, until it is the folder again that it was,
@@ -8,6 +9,7 @@ or somebody has confirmed that the other one is meant. That is put on record in 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -17,6 +19,8 @@ from dicomwatchd.queue import audit
 from dicomwatchd.queue.rows import EXCHANGED, Root
 from dicomwatchd.queue.schema import Database
 
+_EXCHANGED = f"WHERE source_id = ? AND state = 'kept' AND code = '{EXCHANGED}'"
+
 
 class Sight(Enum):
     """What a look at an inbox's folder has found."""
@@ -25,12 +29,14 @@ class Sight(Enum):
     #: For the first time another one than is pinned.
     EXCHANGED = "exchanged"
     STILL_EXCHANGED = "still-exchanged"
+    #: Nothing is in it: a mount point, perhaps, whose share is not there.
+    BARE = "bare"
 
 
 @dataclass(frozen=True, slots=True)
 class Pin:
     """``exchanged_at`` is when another folder than the pinned one was first seen in its place, in seconds since the
-    epoch; None while it is the one. ``is_seen`` False: it could not be opened yet."""
+    epoch; None while it is the one. ``is_seen`` False: it could not be opened yet, or nothing was ever in it."""
 
     source_id: int
     name: str
@@ -43,17 +49,18 @@ class Roots:
         self._database = database
         self._clock = clock
 
-    def see(self, source_id: int, root: Root) -> tuple[Sight, int]:
+    def see(self, source_id: int, root: Root, holds_something: Callable[[], bool] = lambda: True) -> tuple[Sight, int]:
         """What this is that stands under the inbox's path now; with how many kept files are due because of that. The
-        first folder that is ever seen there is the inbox: whoever has written the configuration means it."""
+        first folder that is ever seen there with something in it is the inbox: whoever has written the configuration
+        means it. An empty one is neither pinned nor an exchange: nothing can be deleted there."""
         with self._database.read() as db:
             row = db.execute("SELECT * FROM roots WHERE source_id = ?", (source_id,)).fetchone()
-            # An exchange that no look has met, and a deletion has.
-            waits = db.execute(
-                f"SELECT 1 FROM files WHERE source_id = ? AND state = 'kept' AND code = '{EXCHANGED}'", (source_id,)
-            ).fetchone()
-        if row is not None and row["root"] == _text(root) and row["found"] is None and waits is None:
+            # A deletion may have met another folder between two looks, of which none has told.
+            waits = db.execute(f"SELECT 1 FROM files {_EXCHANGED} LIMIT 1", (source_id,)).fetchone() is not None
+        if row is not None and row["root"] == _text(root) and row["found"] is None and not waits:
             return Sight.PINNED, 0
+        if (row is None or not _root(row["root"]).is_same(root)) and not holds_something():
+            return Sight.BARE, 0
         if row is not None and not _root(row["root"]).is_same(root):
             if row["found"] is not None and _root(row["found"]).is_same(root):
                 return Sight.STILL_EXCHANGED, 0
@@ -72,7 +79,7 @@ class Roots:
             return Sight.PINNED, self._release(db, source_id)
 
     def is_pinned(self, source_id: int, root: Root) -> bool:
-        """Whether files may be deleted from this folder."""
+        """Whether files may be deleted from this folder. False, too, as long as none is pinned."""
         with self._database.read() as db:
             row = db.execute("SELECT root FROM roots WHERE source_id = ?", (source_id,)).fetchone()
         return row is not None and _root(row["root"]).is_same(root)
@@ -117,9 +124,7 @@ class Roots:
     def _release(db: sqlite3.Connection, source_id: int) -> int:
         """Each is proven afresh before it goes; its rule and its due time count again."""
         return db.execute(
-            "UPDATE files SET due_at = 0, code = NULL, reason = NULL"
-            f" WHERE source_id = ? AND state = 'kept' AND code = '{EXCHANGED}'",
-            (source_id,),
+            f"UPDATE files SET due_at = 0, code = NULL, reason = NULL {_EXCHANGED}", (source_id,)
         ).rowcount
 
 

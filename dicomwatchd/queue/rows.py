@@ -58,7 +58,7 @@ class Source:
 
 class Root(NamedTuple):
     """Which folder it is that stands under a path. ``file_system`` tells the file system under whatever device number
-    it is mounted; it is empty where nothing does."""
+    it is mounted, by one id or several ("kind=id", joined by "+"); it is empty where nothing does."""
 
     device: int
     inode: int
@@ -67,11 +67,36 @@ class Root(NamedTuple):
     birth: str = ""
 
     def is_same(self, other: Root) -> bool:
-        if self.birth and other.birth and self.birth != other.birth:
+        if self.inode != other.inode or _is_another_birth(self.birth, other.birth):
             return False
         if self.file_system and other.file_system:
-            return (self.inode, self.file_system) == (other.inode, other.file_system)
-        return (self.inode, self.device) == (other.inode, other.device)
+            return _is_same_file_system(self.file_system, other.file_system)
+        return self.device == other.device
+
+
+#: What tells file systems apart, the surest first.
+_IDS = ("uuid", "udev", "fsid", "from", "whole")
+
+
+def _is_same_file_system(one: str, other: str) -> bool:
+    """The surest of the kinds that both have decides: another kernel tells more, or less. An older state has one id
+    without a kind."""
+    mine, its = _ids(one), _ids(other)
+    for kind in _IDS:
+        if kind in mine and kind in its:
+            return mine[kind] == its[kind]
+    return ("" in mine or "" in its) and not set(mine.values()).isdisjoint(its.values())
+
+
+def _ids(text: str) -> dict[str, str]:
+    return {kind: known for kind, _, known in (part.rpartition("=") for part in text.split("+"))}
+
+
+def _is_another_birth(one: str, other: str) -> bool:
+    """By what both tell: 0 stands for what a kernel did not."""
+    return any(
+        mine != its and "0" not in (mine, its) for mine, its in zip(one.split("/"), other.split("/"), strict=False)
+    ) and bool(one and other)
 
 
 class Known(NamedTuple):

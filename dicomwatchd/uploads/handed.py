@@ -98,22 +98,34 @@ class HandedFolders:
             os.close(copy)
 
     def _found_again(self, name: str, path: bytes, root: Root) -> int:
-        with self._lock:
-            kept = self._kept.pop(name, None)
-        if kept is not None:
-            try:
-                fd = _if_same(_opened_again(kept), root)
-            except OSError:
-                fd = None
-            finally:
-                os.close(kept)
-            if fd is not None:
-                self.hold(name, fd)
-                return fd
+        if (fd := self._from_the_kept(name, root)) is not None:
+            return fd
         fd = _if_same(open_root(path), root)
         if fd is None:
             raise OSError(errno.ESTALE, "another folder")
+        self.let_go(name)
         self.hold(name, fd)
+        return fd
+
+    def _from_the_kept(self, name: str, root: Root) -> int | None:
+        """What cannot be looked at now is kept on: into a home no other way may lead."""
+        with self._lock:
+            kept = self._kept.get(name)
+            copy = None if kept is None else os.dup(kept)
+        if copy is None:
+            return None
+        try:
+            fd = _if_same(_opened_again(copy), root)
+        except OSError:
+            fd = None
+        finally:
+            os.close(copy)
+        if fd is not None:
+            with self._lock:  # the keeper has its copy: given another one at each start it would soon be full
+                if name in self._kept:
+                    if name in self._held:
+                        os.close(self._held[name])
+                    self._held[name] = self._kept.pop(name)
         return fd
 
 

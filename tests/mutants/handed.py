@@ -174,8 +174,22 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "what the service manager kept is compared",
                 "uploads/handed.py",
-                "                fd = _if_same(_opened_again(kept), root)",
-                "                fd = _opened_again(kept)",
+                "            fd = _if_same(_opened_again(copy), root)",
+                "            fd = _opened_again(copy)",
+                "test_what_the_service_manager_kept_is_compared_with_what_is_on_record",
+            ),
+            (
+                "what the service manager kept is kept on",
+                "uploads/handed.py",
+                "            kept = self._kept.get(name)\n",
+                "            kept = self._kept.pop(name, None)\n",
+                "test_what_the_service_manager_kept_stays_until_it_can_be_looked_at",
+            ),
+            (
+                "what the service manager has is not given to it again",
+                "uploads/handed.py",
+                "        if fd is not None:\n            with self._lock:",
+                "        if fd is not None:\n            self.hold(name, fd)\n            with self._lock:",
                 "test_what_the_service_manager_kept_is_compared_with_what_is_on_record",
             ),
             (
@@ -237,8 +251,8 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "handed in over a restart: another folder of the same inode",
         "queue/rows.py",
-        "        if self.birth and other.birth and self.birth != other.birth:",
-        "        if False:",
+        "        if self.inode != other.inode or _is_another_birth(self.birth, other.birth):",
+        "        if self.inode != other.inode:",
         ("tests/unit/test_last_look_clauses.py",),
     ),
     *(

@@ -76,6 +76,12 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "    for key in () if listing else sorted(gone):",
         ),
         (
+            "asked twice",
+            "archive/still_there.py",
+            "for _ in range(2))",
+            "for _ in range(1))",
+        ),
+        (
             "the listing",
             "archive/still_there.py",
             "        if receipt is not None and is_itself(store, receipt, seen):",

@@ -126,8 +126,8 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "a manifest that is written",
                 "manifests.py",
-                "    if content.digest.size_bytes > MANIFEST_LIMIT_BYTES or",
-                "    if",
+                "content.digest.size_bytes > MANIFEST_LIMIT_BYTES or ",
+                "",
             ),
             (
                 "bundles",

@@ -7,10 +7,19 @@ TESTS = ("tests/unit/test_planted.py",)
 PLANTED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
     (f"planted: {name}", file, old, new, TESTS)
     for name, file, old, new in (
-        ("whose it is", "localfiles.py", "found.st_uid == os.geteuid() and not", "not"),
-        ("who may write to it", "localfiles.py", " and not found.st_mode & 0o022:", ":"),
-        ("where owners are not kept", "localfiles.py", "_file_system(directory_fd) in _OWNERS_NOT_KEPT", "False"),
-        ("exchanged while it is made", "pipeline/private.py", "        if not is_ours(fds[1]):", "        if False:"),
+        ("whose it is", "localfiles.py", "    return found.st_uid == os.geteuid() or ", "    return True or "),
+        (
+            "where owners are not kept",
+            "localfiles.py",
+            "found.st_uid == os.geteuid() or _file_system(directory_fd) in _OWNERS_NOT_KEPT",
+            "found.st_uid == os.geteuid()",
+        ),
+        (
+            "exchanged while it is made",
+            "pipeline/private.py",
+            "        if not is_taken_back(fds[1]):",
+            "        if False:",
+        ),
         (
             "nothing in it comes back",
             "pipeline/recover.py",
@@ -22,6 +31,19 @@ PLANTED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "pipeline/recover.py",
             " for name in found if _is_ours(fd, name)]",
             " for name in found]",
+        ),
+        ("taken back", "pipeline/private.py", "            os.fchmod(fd, MODE)\n", "            pass\n"),
+        (
+            "ours, whoever may write to it",
+            "pipeline/recover.py",
+            "        return is_our_own(fd, os.stat(name, dir_fd=fd, follow_symlinks=False))",
+            "        return private.is_private_to_us(fd, os.stat(name, dir_fd=fd, follow_symlinks=False))",
+        ),
+        (
+            "not all folders first",
+            "pipeline/recover.py",
+            "for relative, _ in private.below(private_fd, self._failed))",
+            "for relative, _ in list(private.below(private_fd, self._failed)))",
         ),
         ("a search ends", "pipeline/recover.py", "        if time.monotonic() > self._until:", "        if False:"),
         (

@@ -16,8 +16,8 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "right at the deletion",
             "composition.py",
-            "            if not self.queue.roots.is_pinned(source.source_id, root_of(root_fd)):",
-            "            if False:",
+            "                    raise Exchanged\n",
+            "                    pass\n",
         ),
         (
             "the pinned folder is the one that is opened",
@@ -38,10 +38,53 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "            return Sight.PINNED, 0",
         ),
         (
+            "what a deletion alone has met",
+            "queue/roots.py",
+            'row["found"] is None and not waits:',
+            'row["found"] is None:',
+        ),
+        ("an empty folder is not pinned", "queue/roots.py", " and not holds_something():", " and False:"),
+        (
+            "the first deletion pins",
+            "composition.py",
+            "                self._see_root(source, root_fd)  #",
+            "                #",
+        ),
+        (
             "what waits for the word",
             "queue/roots.py",
             '            return self._release(db, row["source_id"])',
             "            return 0",
+        ),
+        (
+            "the surest id decides",
+            "queue/rows.py",
+            "            return mine[kind] == its[kind]",
+            "            return True",
+        ),
+        (
+            "the surest id first",
+            "queue/rows.py",
+            "    for kind in _IDS:",
+            "    for kind in reversed(_IDS):",
+        ),
+        (
+            "what one kernel does not tell of its making",
+            "queue/rows.py",
+            'mine != its and "0" not in (mine, its)',
+            "mine != its",
+        ),
+        (
+            "an older state's id",
+            "queue/rows.py",
+            "not set(mine.values()).isdisjoint(its.values())",
+            "False",
+        ),
+        (
+            "a UUID of zeros",
+            "intake/mounts.py",
+            '_uuid(fd).strip("0") and _uuid(fd)',
+            "_uuid(fd)",
         ),
         ("on record", "queue/roots.py", '            audit.append(db, "", [{', "            repr([{"),
         (

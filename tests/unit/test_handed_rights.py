@@ -3,6 +3,7 @@ may not delete stays. The tests run as root, as a daemon would whose own rights 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -13,9 +14,11 @@ import pytest
 
 from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import Permanent
+from dicomwatchd.intake.mounts import file_system_id
 from dicomwatchd.localfiles import birth
 from dicomwatchd.pipeline import proof, purge
 from dicomwatchd.rights import Asker
+from dicomwatchd.uploads import handed as handed_module
 from dicomwatchd.uploads import reception
 from dicomwatchd.uploads.handed import HandedFolders
 from tests.pieces import Pieces, at
@@ -215,6 +218,30 @@ def test_what_a_crash_left_aside_comes_back(pieces: Pieces, folder: Path) -> Non
     assert handed.go()["deleted"] == 6
 
 
+def test_what_a_crash_of_an_older_version_left_aside_comes_back(pieces: Pieces, folder: Path) -> None:
+    """Its state knows the folder by one id of the file system, and not who had asked."""
+    handed = By(ANNA, pieces, folder, delete=True)
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*_: object, **__: object) -> None:
+        raise Crash
+
+    with pytest.raises(Crash), at(proof, "_unlink_if_same", crash), at(proof, "give_back", lambda: None):
+        handed.go()
+    fd = os.open(folder, os.O_RDONLY)
+    root = f"{folder.stat().st_dev}:{folder.stat().st_ino}:{file_system_id(fd) or ''}"
+    os.close(fd)
+    with pieces.queue._database.write() as db:
+        db.execute("UPDATE uploads SET asker = NULL, root = ?", (root,))
+    pieces.close()
+    # A new process, to which nobody has handed anything.
+    pieces.start()
+    assert files(folder) == set(FILES), "they are back"
+    assert handed.go()["outcome"] == "cancelled"
+
+
 def test_what_a_crash_left_aside_is_not_looked_for_in_another_folder(pieces: Pieces, folder: Path) -> None:
     handed = By(ANNA, pieces, folder, delete=True)
 
@@ -321,7 +348,7 @@ def test_what_the_service_manager_kept_is_compared_with_what_is_on_record(pieces
     keeper = Kept()
     again = HandedFolders(keeper, {handed.name: os.open(moved, os.O_RDONLY), "upload-x": os.open("/", os.O_RDONLY)})
     fd = again.attached(known.upload).source.open()
-    assert os.path.samestat(os.fstat(fd), moved.stat()) and list(keeper.names) == [handed.name]
+    assert os.path.samestat(os.fstat(fd), moved.stat()) and not keeper.names, "it has that one, and room for few"
     again.let_go_but({handed.name})
     assert "upload-x" not in again._kept
     again.let_go(handed.name)
@@ -330,6 +357,32 @@ def test_what_the_service_manager_kept_is_compared_with_what_is_on_record(pieces
     wrong = HandedFolders(Kept(), {handed.name: os.open(folder, os.O_RDONLY)})
     with pytest.raises(OSError, match="another folder"):
         wrong.attached(known.upload).source.open()
+    again.let_go(handed.name)
+    wrong.let_go(handed.name)
+
+
+def test_what_the_service_manager_kept_stays_until_it_can_be_looked_at(
+    pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No path leads into a home, and files of it may lie aside."""
+    handed = By(ANNA, pieces, folder)
+    handed.go(lambda now: now["files"] == 6, ship=False)
+    known = pieces.queue.uploads.known(handed.name)
+    assert known is not None
+    moved = folder.rename(folder.with_name("moved"))
+    again = HandedFolders(Kept(), {handed.name: os.open(moved, os.O_RDONLY)})
+
+    def fails(fd: int) -> int:
+        raise OSError(errno.EIO, "now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(handed_module, "opened_again", fails)
+        with pytest.raises(FileNotFoundError):
+            again.attached(known.upload).source.open()
+    fd = again.attached(known.upload).source.open()
+    assert os.path.samestat(os.fstat(fd), moved.stat())
+    os.close(fd)
+    again.let_go(handed.name)
 
 
 def test_no_descriptor_stays_open(pieces: Pieces, tmp_path: Path) -> None:

@@ -203,6 +203,37 @@ def test_an_object_that_is_lost_in_between(
     pieces.close()
 
 
+@pytest.mark.parametrize("instead", [None, 1], ids=["missing", "another size"])
+def test_one_wrong_answer_is_no_evidence(
+    tmp_path: Path, layout: Bundling | None, count: int, instead: int | None
+) -> None:
+    """A single answer that does not bear an object out, while its file is aside, neither keeps the file nor stops
+    anything: it is asked a second time."""
+
+    @dataclass
+    class WrongOnce(Counting):
+        wrong: list[str] = field(default_factory=list)
+
+        def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+            found = super().head(key, version_id)
+            if key not in self.wrong:
+                return found
+            self.wrong.remove(key)
+            return None if instead is None or found is None else replace(found, size_bytes=instead)
+
+        def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+            return (one for one in super().listing(prefix, after) if one.key not in self.wrong)
+
+    store = WrongOnce(capabilities=ETAGS)
+    pieces = begin(tmp_path, store, count, bundling=layout)
+    with when_all_are_aside(pieces, lambda: store.wrong.append(objects(store)[0])):
+        pieces.ship()
+    assert store.wrong == [], "the wrong answer was not given"
+    assert pieces.left() == []
+    assert not pieces.log.events("deletion-stopped")
+    pieces.close()
+
+
 def test_one_that_is_cut_off_where_no_etag_is_known(tmp_path: Path) -> None:
     @dataclass
     class Plain(Counting):

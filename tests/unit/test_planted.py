@@ -13,7 +13,7 @@ from dicomwatchd import localfiles
 from dicomwatchd.intake.leftovers import Leftovers
 from dicomwatchd.intake.scan import Globs, Listing, look
 from dicomwatchd.localfiles import open_root
-from dicomwatchd.pipeline import private, recover
+from dicomwatchd.pipeline import aside, private, recover
 from dicomwatchd.pipeline.recover import bring_back
 from dicomwatchd.queue.rows import Source
 from dicomwatchd.telemetry.health import EXTEND_SECONDS, ServiceManager
@@ -46,12 +46,78 @@ def test_another_user_s_private_directory_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
-def test_nor_is_one_that_others_may_write_to(tmp_path: Path, mode: int) -> None:
-    place = lay_aside(tmp_path)
+def test_ours_is_ours_when_an_inbox_was_opened_to_its_group(tmp_path: Path, mode: int) -> None:
+    """As by chmod -R, or setfacl -R, in the hope to mend something: what lies aside comes back all the same."""
+    pieces = Pieces(tmp_path)
+    pieces.close()
+    for place in (lay_aside(pieces.inbox), lay_aside(pieces.inbox / "B")):
+        place.chmod(mode)
+    pieces.start()
+    assert (pieces.inbox / "A" / "IM1").exists() and (pieces.inbox / "B" / "A" / "IM1").exists()
+    place = lay_aside(pieces.inbox / "C")
     place.chmod(mode)
-    assert bring_back(source_of(tmp_path), Log()).restored == 0
-    place.chmod(0o700)
-    assert bring_back(source_of(tmp_path), Log()).restored == 1
+    for _ in range(3):
+        pieces.scan()
+    assert (pieces.inbox / "C" / "A" / "IM1").exists() and not place.exists()
+    pieces.close()
+
+
+def test_it_is_private_again_before_anything_is_done_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = lay_aside(tmp_path)
+    place.chmod(0o777)
+    modes = []
+    real = aside.put_back
+
+    def noted(*arguments: object) -> bytes:
+        modes.append(place.stat().st_mode & 0o777)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(recover, "put_back", noted)
+    assert bring_back(source_of(tmp_path), Log()).restored == 1 and modes == [0o700]
+
+
+def test_how_a_deletion_ended_is_known_there_too(tmp_path: Path) -> None:
+    """Otherwise what still lies aside would be on record as deleted."""
+    place = lay_aside(tmp_path)
+    place.chmod(0o770)
+    found = recover._look(source_of(tmp_path), b"A", lambda: None)
+    assert found is not None and found.aside.keys() == {(place / "A" / "IM1").stat().st_ino}
+
+
+def test_a_file_system_that_gives_new_folders_another_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By inherited ACLs: deleting goes on, in a private directory that is one."""
+    real = os.mkdir
+
+    def mkdir(name: bytes, mode: int, *, dir_fd: int) -> None:
+        real(name, mode, dir_fd=dir_fd)
+        os.chmod(name, 0o770, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    fd = open_root(os.fsencode(tmp_path))
+    one = private.make(fd)
+    assert os.fstat(one.fd).st_mode & 0o777 == 0o700
+    one.release()
+    os.close(fd)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folders_below_a_planted_one_are_not_all_listed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = lay_aside(tmp_path)
+    for number in range(20):
+        (place / f"F{number}" / "G").mkdir(parents=True)
+    listed = [0]
+    real = private.entries
+
+    def entries(*arguments: object) -> list[tuple[bytes, bool]]:
+        listed[0] += 1
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(private, "entries", entries)
+    monkeypatch.setattr("dicomwatchd.pipeline.recover.time.monotonic", lambda: 100.0 if listed[0] > 4 else 0.0)
+    found = bring_back(source_of(tmp_path), Log())
+    assert not found.is_searched and listed[0] < 10
 
 
 @as_root

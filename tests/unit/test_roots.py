@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.errors import Permanent
+from dicomwatchd.intake import mounts
 from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.localfiles import open_root
 from dicomwatchd.pipeline import proof as proof_module
@@ -188,6 +189,9 @@ HERE = Root(10, 2, "fs", "5/6")
         (Root(10, 2, "other", "5/6"), False),  # another share, which was given the number
         (Root(10, 2, "fs", "7/6"), False),  # removed, and made anew with the inode
         (Root(11, 2, "", "5/6"), False),
+        (Root(11, 2, "fs", "5/0"), True),  # by a kernel that does not tell the generation
+        (Root(11, 2, "fs", "0/6"), True),
+        (Root(11, 2, "fs", "0/7"), False),
     ],
 )
 def test_what_is_the_same_folder(pieces: Pieces, found: Root, is_same: bool) -> None:
@@ -218,3 +222,115 @@ def test_a_folder_made_anew_is_another_one(tmp_path: Path) -> None:
         os.close(fd)
         (tmp_path / "x").rmdir()
     assert not seen[0].is_same(seen[1])
+
+
+def test_away_between_two_looks(pieces: Pieces) -> None:
+    """A share that comes and goes: only the deletion has met the bare mount point, so no look tells that it is over."""
+    made = drop(pieces, 2)
+    pieces.settle()
+
+    def unmounted() -> None:
+        pieces.inbox.rename(pieces.root / "away")
+        pieces.inbox.mkdir()
+
+    with at(type(pieces.queue.deletions), "authorise", unmounted):
+        pieces.ship()
+    pieces.inbox.rmdir()
+    (pieces.root / "away").rename(pieces.inbox)
+    assert set(pieces.states().values()) == {"kept:exchanged"} and all(one.path.exists() for one in made)
+    pieces.run(2)
+    assert pieces.left() == [] and folders(pieces) == [False]
+
+
+UUID, OTHER_UUID = "0f" * 16, "f0" * 16
+BY_UDEV = f"E:ID_FS_UUID={UUID[:8]}-{UUID[8:12]}-{UUID[12:16]}-{UUID[16:20]}-{UUID[20:]}"
+
+
+def told(monkeypatch: pytest.MonkeyPatch, folder: Path, uuid: str, by_udev: str | None, kind: str = "ext4") -> Root:
+    """What is told of a folder by a kernel, and an udev, of this kind."""
+    monkeypatch.setattr(mounts, "_uuid", lambda fd: uuid)
+    monkeypatch.setattr(mounts, "_uuid_by_udev", lambda device: by_udev)
+    monkeypatch.setattr(mounts, "_mount_of", lambda fd: (kind, "/dev/sda1"))
+    fd = open_root(os.fsencode(folder))
+    try:
+        return root_of(fd)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("", BY_UDEV), (UUID, BY_UDEV)),  # ioctl(2) tells the UUID from Linux 6.9 on
+        (("", BY_UDEV), (UUID, None)),
+        ((UUID, None), ("", BY_UDEV)),
+        (("", None), (UUID, None)),
+    ],
+)
+def test_another_kernel_makes_no_other_inbox(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    before: tuple[str, str | None],
+    after: tuple[str, str | None],
+) -> None:
+    first = told(monkeypatch, tmp_path, *before)
+    assert told(monkeypatch, tmp_path, *after).is_same(first)
+
+
+def test_another_file_system_is_another_one_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = told(monkeypatch, tmp_path, UUID, BY_UDEV)
+    assert not told(monkeypatch, tmp_path, OTHER_UUID, None).is_same(first), "though all else is what it was"
+    nameless = told(monkeypatch, tmp_path, "0" * 32, None, "xfs")
+    assert "uuid=" not in nameless.file_system, "a UUID of zeros tells nothing"
+
+
+def mounts_whole(folder: Path) -> str:
+    fd = open_root(os.fsencode(folder))
+    try:
+        return f"whole={mounts.file_system_id(fd)}"
+    finally:
+        os.close(fd)
+
+
+def test_what_an_older_state_knows_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One id without a kind: of the file system as a whole."""
+    found = told(monkeypatch, tmp_path, UUID, None)
+    older = found._replace(file_system=mounts_whole(tmp_path).partition("=")[2], birth="")
+    assert found.is_same(older) and not found.is_same(older._replace(file_system="0" * 32))
+
+
+def test_a_bare_mount_point_is_no_inbox(tmp_path: Path) -> None:
+    """At the first start of this version, or of the machine, the share may not be there yet: nothing is in the folder,
+    and whatever is mounted there later needs nobody's word."""
+    pieces = Pieces(tmp_path)
+    pieces.run(1)
+    assert [pin.is_seen for pin in pieces.queue.roots.pins()] == [False]
+    rename(pieces)  # the share is mounted
+    made = drop(pieces, 2)
+    pieces.run(3)
+    assert not any(one.path.exists() for one in made) and folders(pieces) == [False]
+    pieces.inbox.rename(tmp_path / "share")
+    pieces.inbox.mkdir()  # and is away again
+    pieces.run(1)
+    assert folders(pieces) == [False] and not pieces.log.events("inbox-exchanged"), "nobody is to confirm that"
+    made = drop(pieces, 3)
+    pieces.run(3)
+    assert all(one.path.exists() for one in made) and folders(pieces) == [True]
+    pieces.close()
+
+
+def test_the_first_deletion_pins_what_no_look_has(tmp_path: Path) -> None:
+    """What comes into an empty inbox is archived long before the next whole look."""
+    pieces = Pieces(tmp_path)
+    pieces.run(1)
+    made = drop(pieces, 2)
+    with at(type(pieces.queue.deletions), "authorise", lambda: _forget(pieces)):
+        pieces.run(1)
+    assert not any(one.path.exists() for one in made)
+    assert [pin.is_seen for pin in pieces.queue.roots.pins()] == [True]
+    pieces.close()
+
+
+def _forget(pieces: Pieces) -> None:
+    with pieces.queue._database.write() as db:
+        db.execute("DELETE FROM roots")
