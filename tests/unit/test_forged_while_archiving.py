@@ -525,3 +525,16 @@ def test_a_manifest_that_leaves_no_room_for_the_next(pieces: Pieces, monkeypatch
     doubts = Doubts(lambda revision, _: told.append(revision), lambda revision, _: told.append(revision))
     found = look_up(pieces.store, pieces.catalogue, STUDY, doubts=doubts, below=True)
     assert contents(found.manifest) == set(SHA256[:4]) and (told == [3]) is (how == "images")
+
+
+def test_a_record_of_another_manifest_vouches_for_none(pieces: Pieces) -> None:
+    record = replace(honest(pieces)[1].record(), manifest_sha256="0" * 64)
+    assert lineage.vouched_for(pieces.store, manifests.listed(pieces.store, STUDY), record) is None
+
+
+def test_one_that_was_made_over_damage_counts_when_that_has_healed(pieces: Pieces) -> None:
+    first, second = honest(pieces)
+    later = replace(second, previous_sha256=None, damaged_keys=(first.key,))
+    pieces.memory.versions[second.key] = [later.to_bytes()]
+    found = lineage.trace(pieces.store, manifests.listed(pieces.store, STUDY), None)
+    assert found.holds and found.current is not None and found.current.sha256 == later.sha256
