@@ -155,7 +155,16 @@ def test_more_than_are_listed_count(bench: Bench, monkeypatch: pytest.MonkeyPatc
 
 def test_another_folder_than_the_one_handed_in(bench: Bench) -> None:
     bench.root = Root(bench.root.device, bench.root.inode + 1, bench.root.file_system)
-    assert odd(bench.look()) == [b""]
+    assert odd(findings := bench.look()) == [b""] and findings.archived == 0
+
+
+def test_another_folder_mounted_over_it_in_the_end(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's name of the open folder is as before; where the path leads now is another folder."""
+    (tmp_path / "over").mkdir()
+    monkeypatch.setattr(lastlook, "open_root", lambda path: open_root(os.fsencode(tmp_path / "over")))
+    assert odd(findings := bench.look()) == [b""] and findings.archived == 3 and findings.news
 
 
 def test_another_folder_that_was_there_for_a_moment(bench: Bench, tmp_path: Path) -> None:
