@@ -17,7 +17,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "rgw": ["radosgw", "ceph-mon", "ceph-osd", "ceph-mgr", "ceph-common", "openssl", "util-linux"],
     "dynamodb": ["default-jre-headless", "npm", "openssl", "util-linux"],
     "iam": ["npm"],
-    "systemd": ["systemd", "util-linux"],
+    "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd"],
     "tools": [
         "dcmtk",
         "jq",
