@@ -141,7 +141,8 @@ def test_it_hangs_in_the_midst_of_a_shipment(trial: Trial, operation: str) -> No
         trial.wait_silent()
     for _ in range(2):
         trial.wait_archived(trial.local(), "the other inbox to go on")
-    assert any(made.path.exists() for made in remote)
+    sizes = {made.path.name: made.size_bytes for made in remote}  # at their places, or aside under their names
+    assert any(sizes.get(one.name) == one.stat().st_size for one in share.backing.rglob("*") if one.is_file())
     share.order()
     trial.finish(f"in {operation}")
     assert not site.events("study-parked") and not site.events("stuck")

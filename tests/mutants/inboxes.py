@@ -85,13 +85,6 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "        if True:\n",
         ("tests/unit/test_budget_hung.py",),
     ),
-    (
-        "deletion: still wanted",
-        "pipeline/proof.py",
-        "            still_wanted()\n",
-        "",
-        CLAIMS,
-    ),
     *(
         (f"remount: {name}", "intake/mounts.py", old, new, REMOUNTS)
         for name, old, new in (

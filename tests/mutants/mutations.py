@@ -294,7 +294,6 @@ MUTATIONS: tuple[Mutation, ...] = (
     # -- the stages before it
     _stage("missing and damaged", "        if not missing and not damaged:", "        if True:", EDGES),
     _stage("the verdict", "            if verdict.holds:\n", "            if True:\n", EDGES),
-    _stage("the verdict before the purge", "        if not verdict.holds:\n", "        if False:\n", EDGES, "fresh.py"),
     _stage("evidence grows old", " <= LIFETIME_SECONDS / 2\n", " <= 1e12\n", EDGES, "fresh.py"),
     _stage(
         "evidence before the clock went back",
