@@ -109,10 +109,7 @@ def commands(
         return {"study_uid": study_uid, "state": "queued"}
 
     def inbox_confirm(request: Mapping[str, Any], _progress: Progress) -> Any:
-        by: dict[str, object] = {}
-        if isinstance(request, Request):
-            asker = request.asker()
-            by = {"uid": asker.uid, "login": asker.login}
+        by = request.asker().described() if isinstance(request, Request) else {}
         name = text(request, "name")
         due = queue.roots.confirm(name, by)
         wake()

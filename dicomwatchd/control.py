@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import socketserver
-import struct
 import sys
 import threading
 import time
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomwatchd.control_peer import BadRequest, Descriptors, Request
+from dicomwatchd.control_peer import BadRequest, Descriptors, Request, user_and_group_of
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.ports import Log
 from dicomwatchd.telemetry.fields import error_fields
@@ -35,7 +34,6 @@ _ADDRESS_LIMIT_BYTES = 107  # sizeof(sun_path) - 1, unix(7)
 _TURN_SECONDS = 5.0
 
 
-_UCRED = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
 _PIECE_BYTES = 16 * 1024
 
 
@@ -110,7 +108,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self._seats = Seats(limits)
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        user = _user_of(request)
+        user, _group = user_and_group_of(request)
         try:
             self._seats.take(user)
         except _Crowded as error:
@@ -174,11 +172,6 @@ class Seats:
         with self._lock:
             self._taken[user] -= 1
             self._taken += Counter()  # without those who have none any more
-
-
-def _user_of(connection: socket.socket) -> int:
-    _pid, user, _group = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return int(user)
 
 
 class _Lines:

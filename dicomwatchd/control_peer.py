@@ -13,7 +13,7 @@ from typing import Any
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.rights import Asker
 
-_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: SO_PEERCRED, unix(7)
 _SO_PEERGROUPS = 59  # unix(7); Python has no name for it
 _FD = struct.Struct("i")
 #: Room for one descriptor, which by alignment is room for two: what comes beyond that the kernel closes.
@@ -28,9 +28,15 @@ class BadRequest(DicomwatchdError):
 
 def asker_of(connection: socket.socket) -> Asker:
     """Who has connected, as it was then. Raises OSError."""
+    uid, gid = user_and_group_of(connection)
+    return Asker(uid, gid, _groups_of(connection), _login_of(uid))
+
+
+def user_and_group_of(connection: socket.socket) -> tuple[int, int]:
+    """Raises OSError."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _pid, uid, gid = _CREDENTIALS.unpack(raw)
-    return Asker(uid, gid, _groups_of(connection), _login_of(uid))
+    return uid, gid
 
 
 def _groups_of(connection: socket.socket) -> frozenset[int]:
