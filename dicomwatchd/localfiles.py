@@ -70,7 +70,7 @@ def open_root(path: bytes | str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-#: Gets the descriptor of a directory on the way; raises PermissionError where it may not be entered.
+#: Gets the descriptor of a directory on the way; raises where it may not be entered.
 Judge = Callable[[int], None]
 
 

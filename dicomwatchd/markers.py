@@ -6,13 +6,12 @@ a folder that was moved: all of them change the path, none of them the mark.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from dicomwatchd.localfiles import Judge, regular_file
+from dicomwatchd.localfiles import Judge, directory, regular_file
 
 #: Names of the program's own, in an inbox, in an archive in a folder, in a state directory. None is ever an export.
 OWN = b".dicomwatchd-"
@@ -30,7 +29,6 @@ SIGNS = frozenset((ARCHIVE, STATE, *_OLDER))
 #: Above this number of folders an inbox is not looked at any further up.
 _MOST_ABOVE = 512
 _ABOVE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Marked(Exception):
@@ -100,26 +98,15 @@ def is_below(directory_fd: int) -> bool:
 def unmarked_directory(root_fd: int, relative: bytes, judge: Judge | None = None) -> Iterator[int]:
     """`localfiles.directory`, of a path on which no directory, from ``root_fd`` on to the last one, is marked. Raises
     Marked, OSError."""
-    fd = os.dup(root_fd)
-    try:
-        _require_none(fd, judge)
-        for part in relative.split(b"/") if relative else ():
-            if part in (b"", b".", b".."):
-                raise OSError(errno.EINVAL, "not a plain relative path")
-            deeper = os.open(part, _DIRECTORY, dir_fd=fd)
-            os.close(fd)
-            fd = deeper
-            _require_none(fd, judge)
+
+    def may_be_entered(directory_fd: int) -> None:
+        if judge is not None:
+            judge(directory_fd)
+        if (name := sign_in(directory_fd)) is not None:
+            raise Marked(name)
+
+    with directory(root_fd, relative, may_be_entered) as fd:
         yield fd
-    finally:
-        os.close(fd)
-
-
-def _require_none(directory_fd: int, judge: Judge | None) -> None:
-    if judge is not None:
-        judge(directory_fd)
-    if (name := sign_in(directory_fd)) is not None:
-        raise Marked(name)
 
 
 def write(directory_fd: int, name: bytes, text: bytes) -> bool:

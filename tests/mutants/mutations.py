@@ -1145,8 +1145,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "a mark above a hint",
                 "markers.py",
-                "    if (name := sign_in(directory_fd)) is not None:",
-                "    if False:",
+                "        if (name := sign_in(directory_fd)) is not None:",
+                "        if False:",
             ),
             ("a mark above the inbox", "intake/own_trees.py", "= markers.is_below(root_fd)", "= False"),
             (
