@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from dicomwatchd.localfiles import birth, directory
 from dicomwatchd.model import FileState
@@ -121,19 +122,18 @@ def _medium_of(fd: int, device: int) -> str:
     """All that tells this file system from others, each with its kind (see `Root.is_same`); "" where nothing does. Not
     one of it alone: what a kernel, or udev, tells of a file system is more after the next upgrade, and the folder is
     the same. UUIDs come first, which are the same from whatever namespace the descriptor comes."""
-    known = {"uuid": _uuid(fd).strip("0") and _uuid(fd)}
+    told = _told_of(fd, device)
+    known = {"uuid": told.uuid.strip("0") and told.uuid}
     if medium := _uuid_by_udev(device):
         plain = medium.partition("=")[2].replace("-", "").lower()
         kind = "uuid" if _IS_UUID.fullmatch(plain) else "udev"
         known[kind] = known.get(kind) or plain
-    kind, source = _mount_of(fd)
-    fsid = os.fstatvfs(fd).f_fsid
-    if fsid not in (0, device) and kind not in ("", *_FSID_IS_DEVICE):
-        known["fsid"] = str(fsid)
-    if os.major(device) == 0 and source not in ("", "none", kind):
-        known["from"] = f"{kind} {source}"
+    if told.fsid and told.kind:
+        known["fsid"] = str(told.fsid)
+    if told.has_source and os.major(device) == 0:
+        known["from"] = f"{told.kind} {told.source}"
     ids = {how: _digest(how, what) for how, what in known.items() if what}
-    if whole := file_system_id(fd):
+    if whole := _whole_id(told, device):
         ids["whole"] = whole
     return "+".join(f"{how}={what}" for how, what in ids.items())
 
@@ -143,18 +143,38 @@ def file_system_id(fd: int) -> str | None:
 
     Its UUID or f_fsid; of a share, which has neither, where it comes from. Raises OSError.
     """
+    device = os.fstat(fd).st_dev
+    return _whole_id(_told_of(fd, device), device)
+
+
+class _Told(NamedTuple):
+    """What the kernel tells of the file system that a descriptor is on. ``fsid`` is 0 where it says no more than the
+    device number: the next stick that is put in has the same."""
+
+    kind: str
+    source: str
+    uuid: str
+    fsid: int
+
+    @property
+    def has_source(self) -> bool:
+        """Whether it comes from something that has a name of its own."""
+        return self.source not in ("", "none", self.kind)
+
+
+def _told_of(fd: int, device: int) -> _Told:
     kind, source = _mount_of(fd)
-    device, uuid, fsid = os.fstat(fd).st_dev, _uuid(fd), os.fstatvfs(fd).f_fsid
-    if kind in _FSID_IS_DEVICE or fsid == device:
-        fsid = 0  # the next stick that is put in has the same
-    if not uuid and not fsid:
-        if os.major(device) != 0:
-            medium = _uuid_by_udev(device)
-            return None if medium is None else _digest(kind, medium, "udev")
-        if source in ("", "none", kind):
-            return None  # nothing that has a name of its own
-        return _digest(kind, "from", source)
-    return _digest(kind, uuid, str(fsid))
+    fsid = os.fstatvfs(fd).f_fsid
+    return _Told(kind, source, _uuid(fd), 0 if kind in _FSID_IS_DEVICE or fsid == device else fsid)
+
+
+def _whole_id(told: _Told, device: int) -> str | None:
+    if told.uuid or told.fsid:
+        return _digest(told.kind, told.uuid, str(told.fsid))
+    if os.major(device) != 0:
+        medium = _uuid_by_udev(device)
+        return None if medium is None else _digest(told.kind, medium, "udev")
+    return _digest(told.kind, "from", told.source) if told.has_source else None
 
 
 def _digest(*parts: str) -> str:
