@@ -201,18 +201,24 @@ def test_root_may_all(pieces: Pieces, folder: Path) -> None:
     assert By(Asker(0, 0), pieces, folder, delete=True).go()["deleted"] == 6
 
 
+class Crash(BaseException):
+    pass
+
+
+def crash(*_: object, **__: object) -> None:
+    raise Crash
+
+
+def crash_with_files_aside(handed: By) -> None:
+    with pytest.raises(Crash), at(proof, "_unlink_if_same", crash), at(proof, "give_back", lambda: None):
+        handed.go()
+
+
 def test_what_a_crash_left_aside_comes_back(pieces: Pieces, folder: Path) -> None:
     """And only then goes, on a proof of its own, by the rights of whoever had asked."""
     handed = By(ANNA, pieces, folder, delete=True)
 
-    class Crash(BaseException):
-        pass
-
-    def crash(*_: object, **__: object) -> None:
-        raise Crash
-
-    with pytest.raises(Crash), at(proof, "_unlink_if_same", crash), at(proof, "give_back", lambda: None):
-        handed.go()
+    crash_with_files_aside(handed)
     pieces.restart()
     assert files(folder) == set(FILES), "they are back"
     assert handed.go()["deleted"] == 6
@@ -222,14 +228,7 @@ def test_what_a_crash_of_an_older_version_left_aside_comes_back(pieces: Pieces, 
     """Its state knows the folder by one id of the file system, and not who had asked."""
     handed = By(ANNA, pieces, folder, delete=True)
 
-    class Crash(BaseException):
-        pass
-
-    def crash(*_: object, **__: object) -> None:
-        raise Crash
-
-    with pytest.raises(Crash), at(proof, "_unlink_if_same", crash), at(proof, "give_back", lambda: None):
-        handed.go()
+    crash_with_files_aside(handed)
     fd = os.open(folder, os.O_RDONLY)
     root = f"{folder.stat().st_dev}:{folder.stat().st_ino}:{file_system_id(fd) or ''}"
     os.close(fd)
@@ -244,12 +243,6 @@ def test_what_a_crash_of_an_older_version_left_aside_comes_back(pieces: Pieces, 
 
 def test_what_a_crash_left_aside_is_not_looked_for_in_another_folder(pieces: Pieces, folder: Path) -> None:
     handed = By(ANNA, pieces, folder, delete=True)
-
-    class Crash(BaseException):
-        pass
-
-    def crash(*_: object, **__: object) -> None:
-        raise Crash
 
     with pytest.raises(Crash), at(pieces.queue.deletions, "purged", crash):
         handed.go()
