@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -23,14 +23,13 @@ from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, Fatal, InboxSilent, NotInitialised
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
-from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.intake.sizes import SIZES, Sizes
 from dicomwatchd.pipeline import leases, recover
 from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.expiring import Expiring
+from dicomwatchd.pipeline.pinning import Pinning
 from dicomwatchd.pipeline.pool import Workers
-from dicomwatchd.pipeline.proof import Exchanged
 from dicomwatchd.pipeline.proving import Prover
 from dicomwatchd.pipeline.recover import Recovered
 from dicomwatchd.pipeline.sealing import Sealing
@@ -38,7 +37,6 @@ from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Conte
 from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Clock, Log, Sign, unwatched
 from dicomwatchd.queue import Queue, open_queue
-from dicomwatchd.queue.roots import Sight
 from dicomwatchd.queue.rows import LEFT, Source, Transition
 from dicomwatchd.uploads.desk import UploadDesk
 from dicomwatchd.uploads.handed import HandedFolders
@@ -177,6 +175,7 @@ class Parts:
         except BaseException:
             self.queue.close()
             raise
+        self._pinning = Pinning(self.queue.roots, around.log, lambda: self.dispatcher.wake())
         self.context = Context(
             archive=archive,
             shipments=self.queue.shipments,
@@ -193,8 +192,8 @@ class Parts:
             sends_early=self._sends_early,
             inboxes=around.inboxes,
             stops_deleting=lambda: self.expiring.stops_deleting(),
-            pinned=self._pinned,
-            is_exchanged=lambda source: self.queue.roots.is_exchanged(source.source_id),
+            pinned=self._pinning.pinned,
+            is_exchanged=self._pinning.is_exchanged,
         )
         self.queue.shipments.silent = around.inboxes.silent
         self.dispatcher = Dispatcher(
@@ -420,7 +419,7 @@ class Parts:
         with suppress(OSError):
             root_fd = source.open()
             try:
-                self._see_root(source, root_fd)
+                self._pinning.see(source, root_fd)
             finally:
                 os.close(root_fd)
         self._release_kept(source)
@@ -442,44 +441,8 @@ class Parts:
             self._around.inboxes,
             self.plan.sizes,
             unsearched=source.source_id in self._unsearched,
-            on_root=partial(self._see_root, source),
+            on_root=partial(self._pinning.see, source),
         )
-
-    # -- which folder an inbox is -----------------------------------------------------------------------------------
-
-    def _see_root(self, source: Source, root_fd: int) -> None:
-        """Raises OSError, Transient."""
-        if source.kind != "inbox":
-            return
-        sight, due = self.queue.roots.see(source.source_id, root_of(root_fd), partial(_holds_something, root_fd))
-        if sight is Sight.EXCHANGED:
-            self._log.error(
-                "inbox-exchanged",
-                "another folder stands in the inbox's place; it is archived, and nothing there is deleted until that is"
-                " confirmed",
-                inbox=source.name,
-            )
-        if due:
-            self.dispatcher.wake()
-
-    def _pinned(self, source: Source) -> Source:
-        if source.kind != "inbox":
-            return source
-        return replace(source, opening=partial(self._open_pinned, source))
-
-    def _open_pinned(self, source: Source) -> int:
-        """Raises Exchanged, OSError, Transient."""
-        root_fd = source.open()
-        try:
-            root = root_of(root_fd)
-            if not self.queue.roots.is_pinned(source.source_id, root):
-                self._see_root(source, root_fd)  # nothing was in it, perhaps, whenever it was looked at
-                if not self.queue.roots.is_pinned(source.source_id, root):
-                    raise Exchanged
-        except BaseException:
-            os.close(root_fd)
-            raise
-        return root_fd
 
     def _source_ended(self, source: Source) -> None:
         """An upload is over: what it was looked at by is gone."""
@@ -491,15 +454,6 @@ class Parts:
         self._around.inboxes.know(source.source_id, source.name)
         intake = self._intake(source, settings)
         return intake, self._around.attend(intake)
-
-
-def _holds_something(root_fd: int) -> bool:
-    """Where that cannot be told, something may be in it."""
-    try:
-        with os.scandir(root_fd) as entries:
-            return next(entries, None) is not None
-    except OSError:
-        return True
 
 
 def _may_be_touched(source: Source) -> bool:

@@ -261,10 +261,12 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
         if to_delete and context.stops_deleting() is not None:
             _keep_expiring(to_delete, shipment, context)
             to_delete = []
-        elsewhere = [file for file in to_delete if context.is_exchanged(source_of(file, context))]
+        inboxes = {file.source_id: source_of(file, context) for file in to_delete}
+        exchanged = {source_id for source_id, source in inboxes.items() if context.is_exchanged(source)}
+        elsewhere = [file for file in to_delete if file.source_id in exchanged]
         if elsewhere:
             _keep_exchanged(elsewhere, shipment, context)
-            to_delete = [file for file in to_delete if file not in elsewhere]
+            to_delete = [file for file in to_delete if file.source_id not in exchanged]
         for due_at, kept in to_keep.items():
             context.deletions.keep(shipment.claim, kept, due_at)
             shipment.kept_files += len(kept)

@@ -57,24 +57,24 @@ class Roots:
             row = db.execute("SELECT * FROM roots WHERE source_id = ?", (source_id,)).fetchone()
             # A deletion may have met another folder between two looks, of which none has told.
             waits = db.execute(f"SELECT 1 FROM files {_EXCHANGED} LIMIT 1", (source_id,)).fetchone() is not None
-        if row is not None and row["root"] == _text(root) and row["found"] is None and not waits:
+        if row is not None and row["root"] == root.text and row["found"] is None and not waits:
             return Sight.PINNED, 0
-        if (row is None or not _root(row["root"]).is_same(root)) and not holds_something():
+        if (row is None or not Root.of(row["root"]).is_same(root)) and not holds_something():
             return Sight.BARE, 0
-        if row is not None and not _root(row["root"]).is_same(root):
-            if row["found"] is not None and _root(row["found"]).is_same(root):
+        if row is not None and not Root.of(row["root"]).is_same(root):
+            if row["found"] is not None and Root.of(row["found"]).is_same(root):
                 return Sight.STILL_EXCHANGED, 0
             with self._database.write() as db:
                 db.execute(
                     "UPDATE roots SET found = ?, found_at = ? WHERE source_id = ?",
-                    (_text(root), self._clock.now(), source_id),
+                    (root.text, self._clock.now(), source_id),
                 )
             return Sight.EXCHANGED, 0
         with self._database.write() as db:
             db.execute(
                 "INSERT INTO roots (source_id, root) VALUES (?, ?)"
                 " ON CONFLICT DO UPDATE SET root = excluded.root, found = NULL, found_at = NULL",
-                (source_id, _text(root)),
+                (source_id, root.text),
             )
             return Sight.PINNED, self._release(db, source_id)
 
@@ -82,7 +82,7 @@ class Roots:
         """Whether files may be deleted from this folder. False, too, as long as none is pinned."""
         with self._database.read() as db:
             row = db.execute("SELECT root FROM roots WHERE source_id = ?", (source_id,)).fetchone()
-        return row is not None and _root(row["root"]).is_same(root)
+        return row is not None and Root.of(row["root"]).is_same(root)
 
     def is_exchanged(self, source_id: int) -> bool:
         """Whether another folder was seen in the inbox's place when it was last looked at."""
@@ -126,12 +126,3 @@ class Roots:
         return db.execute(
             f"UPDATE files SET due_at = 0, code = NULL, reason = NULL {_EXCHANGED}", (source_id,)
         ).rowcount
-
-
-def _text(root: Root) -> str:
-    return f"{root.device}:{root.inode}:{root.file_system}:{root.birth}"
-
-
-def _root(text: str) -> Root:
-    device, inode, file_system, birth = text.split(":")
-    return Root(int(device), int(inode), file_system, birth)

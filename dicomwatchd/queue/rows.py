@@ -66,6 +66,17 @@ class Root(NamedTuple):
     #: See `localfiles.birth`: an inode's number is given again.
     birth: str = ""
 
+    @property
+    def text(self) -> str:
+        """For the state."""
+        return f"{self.device}:{self.inode}:{self.file_system}:{self.birth}"
+
+    @classmethod
+    def of(cls, text: str) -> Root:
+        """From its `text`; that of an older state tells no birth."""
+        device, inode, file_system, *birth = text.split(":")
+        return cls(int(device), int(inode), file_system, *birth)
+
     def is_same(self, other: Root) -> bool:
         if self.inode != other.inode or _is_another_birth(self.birth, other.birth):
             return False

@@ -95,7 +95,7 @@ class Uploads:
             db.execute(
                 "INSERT INTO uploads (source_id, name, path, delete_local, root, asker, started_at, stage)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, 'running')",
-                (source_id, name, path, delete, _root_text(root), _asker_text(asker), now),
+                (source_id, name, path, delete, root.text, _asker_text(asker), now),
             )
         return Upload(Source(source_id, name, path, "upload", delete), root, now, "running", asker)
 
@@ -344,10 +344,7 @@ def _has_files_to_ship(db: sqlite3.Connection, study_uid: str) -> bool:
 
 def _upload(row: sqlite3.Row) -> Upload:
     source = Source(row["source_id"], row["name"], row["path"], "upload", bool(row["delete_local"]))
-    root = None
-    if row["root"] is not None:
-        device, inode, file_system, *birth = row["root"].split(":")
-        root = Root(int(device), int(inode), file_system, *birth)
+    root = None if row["root"] is None else Root.of(row["root"])
     return Upload(source, root, row["started_at"], row["stage"], _asker(row["asker"]))
 
 
@@ -358,10 +355,6 @@ def _known(row: sqlite3.Row) -> Known:
 
 def _as_json(named: Iterable[Named]) -> list[tuple[str, str]]:
     return [(os.fsdecode(name), reason) for name, reason in named]
-
-
-def _root_text(root: Root) -> str:
-    return f"{root.device}:{root.inode}:{root.file_system}:{root.birth}"
 
 
 def _asker_text(asker: Asker) -> str:

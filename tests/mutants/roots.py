@@ -15,7 +15,7 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ),
         (
             "right at the deletion",
-            "composition.py",
+            "pipeline/pinning.py",
             "                    raise Exchanged\n",
             "                    pass\n",
         ),
@@ -28,7 +28,7 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "another folder is not the pinned one",
             "queue/roots.py",
-            '        if row is not None and not _root(row["root"]).is_same(root):',
+            '        if row is not None and not Root.of(row["root"]).is_same(root):',
             "        if False:",
         ),
         (
@@ -46,8 +46,8 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ("an empty folder is not pinned", "queue/roots.py", " and not holds_something():", " and False:"),
         (
             "the first deletion pins",
-            "composition.py",
-            "                self._see_root(source, root_fd)  #",
+            "pipeline/pinning.py",
+            "                self.see(source, root_fd)  #",
             "                #",
         ),
         (
@@ -83,8 +83,8 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "a UUID of zeros",
             "intake/mounts.py",
-            '_uuid(fd).strip("0") and _uuid(fd)',
-            "_uuid(fd)",
+            'told.uuid.strip("0") and told.uuid',
+            "told.uuid",
         ),
         ("on record", "queue/roots.py", '            audit.append(db, "", [{', "            repr([{"),
         (
