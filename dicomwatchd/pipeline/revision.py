@@ -136,6 +136,9 @@ def trace_of(study: Uid, context: Context, map: Map = map, weigh: Callable[[int]
     listed = manifests.listed(archive.store, study)
     weigh(max((seen.size_bytes for seen in listed.revisions.values()), default=0))
     record = _recorded(study, context) if len(listed.revisions) > 1 else None
+    if record is not None and record.revision not in listed.revisions:
+        # Another daemon may have recorded it since: what the catalogue names was put into the store before.
+        listed = manifests.listed(archive.store, study)
     vouched = lineage.vouched_for(archive.store, listed, record)
     found = lineage.trace(archive.store, listed, vouched, archive_id=archive.archive_id, map=map)
     if vouched is None:

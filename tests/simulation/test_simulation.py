@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from dicomwatchd.archive import evidence
+from dicomwatchd.archive import evidence, still_there
 from dicomwatchd.archive.s3_expiry import ExpiryWatch
 from dicomwatchd.archive.store import ObjectStore, Receipt
 from dicomwatchd.errors import InboxSilent
@@ -150,12 +150,19 @@ def test_other_seeds_give_other_traces() -> None:
 
 def _no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was set aside is deleted."""
-    monkeypatch.setattr(proof, "_differs", lambda *_: None)
+    for name in ("_differs", "_disturbed"):
+        monkeypatch.setattr(proof, name, lambda *_: None)
     monkeypatch.setattr(proof, "_undisturbed", lambda *_: True)
+
+
+def _no_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is not asked again before files go: the second line behind the evidence, which would hold in its place."""
+    monkeypatch.setattr(still_there, "not_there", lambda *_: set())
 
 
 def _no_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was sent counts as stored."""
+    _no_last_look(monkeypatch)
 
     def by_look(judge: object, receipt: Receipt, seen: object, asked_at: float) -> evidence.Verdict:
         return evidence.Verdict(receipt, True, "nothing", None, "", asked_at)
@@ -201,6 +208,7 @@ def _dated_when_committed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _evidence_of_any_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """The version that was sent is asked for, whatever is current by now."""
+    _no_last_look(monkeypatch)
 
     class Pinned:
         def __init__(self, store: ObjectStore, receipt: Receipt) -> None:

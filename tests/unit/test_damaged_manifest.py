@@ -12,6 +12,7 @@ import pytest
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import Manifest
+from dicomwatchd.archive.manifests import load
 from dicomwatchd.archive.store import Capabilities, Chunk, Content, Receipt
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, RevisionConflict, Transient
 from dicomwatchd.fetch import Doubts, plan
@@ -389,4 +390,48 @@ def test_a_catalogue_ahead_of_the_store_though_no_file_is_left(tmp_path: Path) -
     assert pieces.manifest(STUDY).revision == 6
     assert catalogue.records[STUDY] == pieces.manifest(STUDY).record()
     assert pieces.queue.reports.unfinished()["moving"] == 0
+    pieces.close()
+
+
+class Meanwhile(MemoryCatalogue):
+    """Before it first answers ``then`` happens, once."""
+
+    then: Callable[[], object] | None = None
+
+    def get(self, study_uid: Uid) -> StudyRecord | None:
+        if self.then is not None:
+            then, self.then = self.then, None
+            then()
+        return super().get(study_uid)
+
+
+def test_another_daemon_records_the_study_between_the_listing_and_the_catalogue(tmp_path: Path) -> None:
+    """The catalogue then names a revision that is not in the listing, and all the same is in the store: what comes next
+    goes on from it."""
+    catalogue = Meanwhile()
+    pieces = Pieces(tmp_path, store=Shelf(), catalogue=catalogue)
+    for number in (0, 1):
+        drop(pieces, number)
+        pieces.run()
+
+    def others() -> None:
+        theirs = archive(MemoryStore(), [(Uid(SERIES), f"{SERIES}.4", DATA[3])], study=STUDY)
+        third = pieces.manifest(STUDY).merged(
+            theirs.instances,
+            attributes={},
+            series={},
+            flags=(),
+            damaged_keys=(),
+            created_at="2026-01-01T00:00:00.000Z",
+            created_by="another daemon",
+        )
+        shelf(pieces).versions[third.key] = [third.to_bytes()]
+        catalogue.records[STUDY] = third.record()
+
+    catalogue.then = others
+    drop(pieces, 2)
+    pieces.run()
+    third, fourth = (load(pieces.store, keys.manifest(STUDY, revision)) for revision in (3, 4))
+    assert fourth.previous_sha256 == third.sha256
+    assert not pieces.log.events("catalogue-ahead") and not pieces.log.events("manifest-disregarded")
     pieces.close()
