@@ -3,7 +3,8 @@ through descriptors opened long before and through memory maps; and keeps book o
 
     python -m tests.system.racing_writer FOLDER TEMPLATE BOOK SEED TRIALS
 
-The book has a line for each event, written by one write(2) right after it:
+So many versions at least, and on until its standard input is closed. The book has a line for each event, written by one
+write(2) right after it:
 
     P <sha256>    a version was completed under a name of the folder, or in a file that had one when the writing began
     Q <sha256>    the same, but the file had no name any more right after: the write may have come after the deletion
@@ -22,6 +23,7 @@ import hashlib
 import mmap
 import os
 import random
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +34,10 @@ NAMES = 5
 UNIQUE = b"7777777777"
 _NOREPLACE, _EXCHANGE = 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _is_enough() -> bool:
+    return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
 def versioned(template: bytes, number: int) -> bytes:
@@ -66,7 +72,7 @@ class Writer:
         ]
 
     def run(self, trials: int) -> None:
-        while self._number < trials:
+        while self._number < trials or not _is_enough():
             path = self._folder / f"IM{self._random.randrange(NAMES):04d}"
             act = self._random.choices([a for _, a in self._acts], [w for w, _ in self._acts])[0]
             try:
