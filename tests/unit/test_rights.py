@@ -89,7 +89,8 @@ def test_reading_writing_and_entering(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     kernel = as_user(ASKER, asked)
     judged = [sum(way for way in (READ, WRITE, ENTER) if ASKER.may(fd, way)) for fd in fds]
-    assert judged == kernel
+    # Not the lists themselves: to say how two long ones differ takes longer than a test may.
+    assert not [number for number, (mine, its) in enumerate(zip(judged, kernel, strict=True)) if mine != its][:5]
     assert len(set(kernel)) == 8, "every combination is among them"
     assert has_acl in (0, 300)
     root = Asker(0, 0)

@@ -168,6 +168,9 @@ def test_the_first_that_is_seen_is_the_inbox(tmp_path: Path) -> None:
 
 def test_another_path_is_another_inbox(tmp_path: Path) -> None:
     pieces = Pieces(tmp_path)
+    drop(pieces, 1)
+    pieces.run()
+    assert [pin.is_seen for pin in pieces.queue.roots.pins()] == [True]
     pieces.inboxes[0] = tmp_path / "elsewhere" / "inbox1"
     pieces.inbox.mkdir(parents=True)
     pieces.restart()
