@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
 from tests.simulation.archive import Shelf
 from tests.simulation.chance import Fate, Violation
 from tests.simulation.folders import Folders
@@ -35,6 +37,8 @@ class HandedIn:
         self._all: list[Handed] = []
         self._numbers = 0
         self.done: list[dict[str, Any]] = []
+        #: SHA-256 to when somebody deleted the object that held it, or wrote over it.
+        self._meddled: dict[str, float] = {}
 
     # -- what a person does -----------------------------------------------------------------------------------------
 
@@ -58,6 +62,10 @@ class HandedIn:
         if late and self._fate.random.random() < 0.5:
             self._fate.trace.add("comes late")
             self._grow(self._fate.random.choice(late))
+
+    def meddled(self, digests: Iterable[str]) -> None:
+        """Somebody comes to the store's objects."""
+        self._meddled.update(dict.fromkeys(digests, self._fate.clock.now()))
 
     def _hand_in(self, process: Process) -> None:
         if process.parts is None or not process.may_be_asked:
@@ -140,7 +148,9 @@ class HandedIn:
                 self._require_archived(one)
 
     def _require_archived(self, one: Handed) -> None:
-        held = self._shelf.held()
+        """By evidence that is as old as a deletion's may be: what somebody did to the store since, nobody can know."""
+        since = self._fate.clock.now() - LIFETIME_SECONDS
+        held = self._shelf.held() | {digest for digest, at in self._meddled.items() if at >= since}
         for path in sorted(one.path.rglob("*")):
             if not path.is_file() or one.came.get(path, -1) >= one.process.upload_looks:
                 continue  # it came after the last look had begun

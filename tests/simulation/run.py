@@ -263,6 +263,7 @@ class _Story:
             key = self._fate.random.choice(known)
             deletes = self._fate.random.random() < 0.6
             self._fate.trace.add("meddled", deletes, key[-12:])
+            self._handed.meddled(self._shelf.instances(key, self._shelf.objects[key]))
             self._shelf.cover(key, None if deletes else b"something else")
 
     def _remount(self) -> None:

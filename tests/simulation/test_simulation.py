@@ -156,7 +156,7 @@ def _no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store is not asked again before files go: the second line behind the evidence, which would hold in its place."""
+    """The store is not asked again before files go: that line, behind the evidence, would hold in its place."""
     monkeypatch.setattr(still_there, "not_there", lambda *_: set())
 
 
