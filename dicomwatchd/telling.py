@@ -46,31 +46,34 @@ class Teller:
         )
 
     def shipped(self, shipment: Shipment, audit: Audit) -> None:
-        seconds = shipment.stages.seconds()
-        # What was sent while the study arrived took none of the upload stage's time.
-        moved = {"upload": shipment.sent_bytes, "verify": shipment.bytes, "purge": shipment.bytes}
-        total = self._clock.now() - shipment.started_at
+        early, seconds = shipment.early, shipment.stages.seconds()
+        sent_bytes = early.bytes + shipment.sent_bytes
+        # Of bytes that really went through; a look at the store's own checksum has no speed.
+        moved = {"upload": sent_bytes, "verify": shipment.read_back_bytes, "purge": shipment.deleted_bytes}
+        speeds = {
+            name: size_bytes / 1e6 / seconds[name]
+            for name, size_bytes in moved.items()
+            if size_bytes and seconds.get(name, 0.0) > 0.001
+        }
+        total = self._clock.now() - shipment.started_at + early.seconds
         usage = process_usage()
         cpu, self._usage = usage.cpu_seconds - self._usage.cpu_seconds, usage
         self._journal.info(
             "study-archived",
-            "the study is archived",
+            "study {study_uid} is archived: {files:,} files, {bytes:mb} in {seconds:.1f} s; {deleted:,} deleted here",
             study_uid=shipment.claim.study_uid,
             files=shipment.files,
             bytes=shipment.bytes,
-            sent_files=shipment.early_files + shipment.sent_files,
-            sent_bytes=shipment.early_bytes + shipment.sent_bytes,
+            sent_files=early.files + shipment.sent_files,
+            sent_bytes=sent_bytes,
+            early_files=early.files or None,
             deleted=shipment.deleted_files,
             kept=shipment.kept_files,
             retries=shipment.retries,
             seconds=total,
             process_cpu_seconds=cpu,
             **{f"{name}_seconds": value for name, value in seconds.items()},
-            **{
-                f"{name}_mb_per_second": size_bytes / 1e6 / seconds[name]
-                for name, size_bytes in moved.items()
-                if seconds.get(name, 0.0) > 0.001
-            },
+            **{f"{name}_mb_per_second": speed for name, speed in speeds.items()},
             **_audit_head(audit),
             **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
         )

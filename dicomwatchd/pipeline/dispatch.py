@@ -229,7 +229,7 @@ class Dispatcher:
         lane = self._lane() if slot.kind is Kind.STUDY and not claim.attempts else gently(self._lane())
         try:
             self._early.leave(claim.study_uid)
-            shipment = ship(claim, lane, self._context)
+            shipment = ship(claim, lane, self._context, self._early.sent_of(claim.study_uid))
         except (ClaimLost, SourceChanged):
             return  # the study is arriving again
         except Stopping:
@@ -250,7 +250,7 @@ class Dispatcher:
         else:
             if shipment.files and self.backoff.passed(claim.study_uid):
                 self._endpoints_are_back()
-            shipment.early_files, shipment.early_bytes = self._early.sent_of(claim.study_uid)
+            self._early.shipped(claim.study_uid)
             if shipment.files:
                 self._on_shipped(shipment)
 

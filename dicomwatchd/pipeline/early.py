@@ -17,7 +17,7 @@ from dicomwatchd.errors import DicomwatchdError, Fatal, InboxSilent, SourceChang
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import sending
 from dicomwatchd.pipeline.sending import Packing, Parcel
-from dicomwatchd.pipeline.shipment import Context, Place, source_of
+from dicomwatchd.pipeline.shipment import NOTHING, Context, Place, Sent, source_of
 from dicomwatchd.pipeline.stages import COMMIT_EVERY
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile
@@ -51,7 +51,7 @@ class EarlySender:
         self._study: Uid | None = None
         self._leaving = False
         self._left_alone: set[int] = set()
-        self._sent: dict[Uid, tuple[int, int]] = {}
+        self._sent: dict[Uid, Sent] = {}
 
     def round(self, run: Map) -> int:
         """Send what is there to be sent of all arriving studies; how many files that were. Raises Stopping, Transient
@@ -79,9 +79,12 @@ class EarlySender:
     def at_work(self) -> bool:
         return self._study is not None
 
-    def sent_of(self, study_uid: Uid) -> tuple[int, int]:
-        """How many objects, and bytes, of this study were created early since this was asked last."""
-        return self._sent.pop(study_uid, (0, 0))
+    def sent_of(self, study_uid: Uid) -> Sent:
+        """What of this study was created early since its last shipment came to its end."""
+        return self._sent.get(study_uid, NOTHING)
+
+    def shipped(self, study_uid: Uid) -> None:
+        self._sent.pop(study_uid, None)
 
     def leave(self, study_uid: Uid) -> None:
         """Returns once nothing of this study is being sent early. Called under a claim, so nothing more of it will."""
@@ -113,8 +116,11 @@ class EarlySender:
                     if sending.concerns_all(error):
                         self._failed(study_uid, error)
                     break  # the study's shipment meets it too, and is the judge
+                began = self._context.clock.monotonic()
                 sent, failed = self._send(packing.parcels(wanted, full_only=True), run)
                 total += sent
+                if study_uid in self._sent:
+                    self._sent[study_uid] += Sent(seconds=self._context.clock.monotonic() - began)
                 if failed is not None:
                     self._failed(study_uid, failed)
                     break
@@ -194,8 +200,8 @@ class EarlySender:
         if place.receipt.created:
             if len(self._sent) >= _LEFT_ALONE:
                 self._sent.clear()  # of studies that were taken back; a figure in the log is all that is lost
-            files, size_bytes = self._sent.get(file.header.study_uid, (0, 0))
-            self._sent[file.header.study_uid] = files + 1, size_bytes + place.size_bytes
+            study_uid = file.header.study_uid
+            self._sent[study_uid] = self._sent.get(study_uid, NOTHING) + Sent(1, place.size_bytes)
 
     def _leave_alone(self, file: LocalFile, error: Exception) -> None:
         if sending.concerns_all(error):

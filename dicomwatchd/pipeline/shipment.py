@@ -87,9 +87,25 @@ class Context:
     turns: Turns = field(default_factory=Turns)
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Objects that were created, and how long that took."""
+
+    files: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Sent) -> Sent:
+        return Sent(self.files + other.files, self.bytes + other.bytes, self.seconds + other.seconds)
+
+
+NOTHING = Sent()
+
+
 @dataclass(slots=True)
 class Shipment:
-    """One study on its way, and the figures of its journey."""
+    """One study on its way, and the figures of its journey. ``early`` is what was sent while it arrived, as far as this
+    process has done it; its time is in the stage "upload", too."""
 
     claim: Claim
     run: Map
@@ -99,9 +115,10 @@ class Shipment:
     bytes: int = 0
     sent_files: int = 0
     sent_bytes: int = 0
-    early_files: int = 0
-    early_bytes: int = 0
+    early: Sent = NOTHING
+    read_back_bytes: int = 0
     deleted_files: int = 0
+    deleted_bytes: int = 0
     kept_files: int = 0
     retries: int = 0
     sources: set[str] = field(default_factory=set)

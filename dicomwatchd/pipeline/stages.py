@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from itertools import chain
 
+from dicomwatchd.archive.evidence import Method
 from dicomwatchd.archive.store import Standing
 from dicomwatchd.errors import (
     ClaimLost,
@@ -33,9 +34,11 @@ from dicomwatchd.pipeline.proof import DeletionProof
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.sending import Outcome, Parcel
 from dicomwatchd.pipeline.shipment import (
+    NOTHING,
     PAGE,
     Context,
     Place,
+    Sent,
     Shipment,
     examined,
     path_of,
@@ -56,10 +59,12 @@ MAX_MISMATCHES = 3
 MAX_CONFLICTS = 20
 
 
-def ship(claim: Claim, run: Map, context: Context) -> Shipment:
-    """Bring one claimed study to its end. Raises ClaimLost, SourceChanged (both: the study is arriving again),
-    Transient, Permanent, Fatal, Stopping; whoever called decides what becomes of the study then."""
-    shipment = Shipment(claim, run, StageClock(context.clock), context.clock.now(), retries=claim.attempts)
+def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shipment:
+    """Bring one claimed study to its end; ``early`` was sent of it while it arrived. Raises ClaimLost, SourceChanged
+    (both: the study is arriving again), Transient, Permanent, Fatal, Stopping; whoever called decides what becomes of
+    the study then."""
+    shipment = Shipment(claim, run, StageClock(context.clock), context.clock.now(), retries=claim.attempts, early=early)
+    shipment.stages.add("upload", early.seconds)
     _conclude_the_last_one(claim, context)
     with shipment.stages.stage("upload"):
         upload(shipment, context)
@@ -78,6 +83,7 @@ def ship(claim: Claim, run: Map, context: Context) -> Shipment:
             "started_at": shipment.started_at,
             "files": shipment.files,
             "bytes": shipment.bytes,
+            "sent_bytes": early.bytes + shipment.sent_bytes,
             "retries": shipment.retries,
             "stages": {name: {"seconds": round(s, 3)} for name, s in shipment.stages.seconds().items()},
         },
@@ -188,6 +194,8 @@ def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile],
         held: list[Proven] = []
         for files, verdict in examined(page, shipment, context):
             if verdict.holds:
+                if verdict.verified_by == Method.READ_BACK:
+                    shipment.read_back_bytes += verdict.receipt.size_bytes
                 held += proven(files, verdict)
             elif verdict.problem == "missing":
                 missing += files
@@ -300,6 +308,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
         if sight.stops:
             raise Vanished("objects went with their local files, and are back with them")
         shipment.deleted_files += len(outcome.deleted)
+        shipment.deleted_bytes += sum(file.identity.size_bytes for file in outcome.deleted)
         for file in (*outcome.deleted, *(f for f, _ in outcome.kept)):
             touched.setdefault(file.source_id, set()).add(file.dir)
         if outcome.kept:

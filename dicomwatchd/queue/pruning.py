@@ -127,11 +127,13 @@ def _add_to_day(db: sqlite3.Connection, row: sqlite3.Row) -> None:
     seconds: dict[str, Any] = json.loads(known["seconds"]) if known else {}
     for stage, figures in json.loads(row["stages"]).items():
         seconds[stage] = round(seconds.get(stage, 0.0) + figures["seconds"], 3)
+    sent_bytes, sent_seconds = speed_of(row)
     db.execute(
-        "INSERT INTO shipment_days (day, source, shipments, studies, files, bytes, retries, wall, seconds)"
-        " VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET shipments = shipments + 1,"
+        "INSERT INTO shipment_days (day, source, shipments, studies, files, bytes, retries, wall, seconds, sent_bytes,"
+        " sent_seconds) VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET shipments = shipments + 1,"
         " studies = studies + excluded.studies, files = files + excluded.files, bytes = bytes + excluded.bytes,"
-        " retries = retries + excluded.retries, wall = wall + excluded.wall, seconds = excluded.seconds",
+        " retries = retries + excluded.retries, wall = wall + excluded.wall, seconds = excluded.seconds,"
+        " sent_bytes = sent_bytes + excluded.sent_bytes, sent_seconds = sent_seconds + excluded.sent_seconds",
         (
             row["day"],
             row["source"],
@@ -141,5 +143,14 @@ def _add_to_day(db: sqlite3.Connection, row: sqlite3.Row) -> None:
             row["retries"],
             row["finished_at"] - row["started_at"],
             json.dumps(seconds),
+            sent_bytes,
+            sent_seconds,
         ),
     )
+
+
+def speed_of(shipment: sqlite3.Row) -> tuple[int, float]:
+    """(bytes sent, seconds in all stages) of one that has sent anything; (0, 0.0) of one that says nothing of speed."""
+    if not shipment["sent_bytes"]:
+        return 0, 0.0
+    return shipment["sent_bytes"], sum(figures["seconds"] for figures in json.loads(shipment["stages"]).values())

@@ -12,7 +12,7 @@ from dicomwatchd.localfiles import printable
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.arrivals import WAITING
-from dicomwatchd.queue.pruning import KEEP_SECONDS
+from dicomwatchd.queue.pruning import KEEP_SECONDS, speed_of
 from dicomwatchd.queue.remounts import FORGET_SECONDS
 from dicomwatchd.queue.rows import LEFT, NO_LEASE, OWN_OBJECT
 from dicomwatchd.queue.schema import Database
@@ -267,7 +267,8 @@ def _empty() -> dict[str, Any]:
         "files": 0,
         "bytes": 0,
         "seconds": {},
-        "wall": 0.0,
+        "sent": 0,
+        "sent_seconds": 0.0,
         "retries": 0,
     }
 
@@ -278,7 +279,9 @@ def _add_shipment(group: dict[str, Any], row: Any) -> None:
     group["files"] += row["files"]
     group["bytes"] += row["bytes"]
     group["retries"] += row["retries"]
-    group["wall"] += row["finished_at"] - row["started_at"]
+    sent_bytes, sent_seconds = speed_of(row)
+    group["sent"] += sent_bytes
+    group["sent_seconds"] += sent_seconds
     for stage, figures in json.loads(row["stages"]).items():
         group["seconds"][stage] = round(group["seconds"].get(stage, 0.0) + figures["seconds"], 3)
 
@@ -289,15 +292,17 @@ def _add_sum(group: dict[str, Any], row: Any) -> None:
     group["files"] += row["files"]
     group["bytes"] += row["bytes"]
     group["retries"] += row["retries"]
-    group["wall"] += row["wall"]
+    group["sent"] += row["sent_bytes"]
+    group["sent_seconds"] += row["sent_seconds"]
     for stage, seconds in json.loads(row["seconds"]).items():
         group["seconds"][stage] = round(group["seconds"].get(stage, 0.0) + seconds, 3)
 
 
 def _finished(group: dict[str, Any]) -> dict[str, Any]:
-    wall, more = group.pop("wall"), group.pop("more")
+    """A speed is told of what was really sent; None where nothing was, or nobody has measured it."""
+    sent, seconds, more = group.pop("sent"), group.pop("sent_seconds"), group.pop("more")
     return {
         **group,
         "studies": len(group["studies"]) + more,
-        "megabytes_per_second": round(group["bytes"] / 1e6 / wall, 1) if wall > 0 else None,
+        "megabytes_per_second": round(sent / 1e6 / seconds, 1) if seconds > 0 else None,
     }

@@ -443,7 +443,7 @@ class Shipments:
             if shipment["revision"]:
                 db.execute(
                     "INSERT INTO shipments (study_uid, source, revision, started_at, finished_at, files, bytes,"
-                    " retries, stages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    " sent_bytes, retries, stages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         claim.study_uid,
                         shipment["source"],
@@ -452,6 +452,7 @@ class Shipments:
                         now,
                         shipment["files"],
                         shipment["bytes"],
+                        shipment.get("sent_bytes"),
                         shipment["retries"],
                         json.dumps(shipment["stages"]),
                     ),

@@ -308,6 +308,15 @@ CREATE INDEX files_exchanged ON files (source_id) WHERE state = 'kept' AND code 
 """
 
 
+#: What a shipment has sent, and what days of them have sent in how long: a speed is told of nothing else. Older ones
+#: have written down what they recorded, though it may have been sent while the study arrived, or have been there.
+SPEEDS = """
+ALTER TABLE shipments ADD COLUMN sent_bytes INTEGER;
+ALTER TABLE shipment_days ADD COLUMN sent_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE shipment_days ADD COLUMN sent_seconds REAL NOT NULL DEFAULT 0;
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -323,4 +332,5 @@ STEPS: tuple[Step, ...] = (
     Step("sums of old shipments", PRUNING),
     Step("who has handed a folder in", ASKERS),
     Step("which folder each inbox is", ROOTS),
+    Step("what was sent, and in how long", SPEEDS),
 )

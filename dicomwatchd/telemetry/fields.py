@@ -205,20 +205,27 @@ def checked_event(event: str, *, strict: bool) -> str:
 
 
 def compose(template: str, fields: Mapping[str, FieldValue], *, strict: bool) -> str:
-    """A sentence from a template, its ``{name}`` and ``{name:.1f}`` filled with fields that have passed checked().
+    """A sentence from a template, its ``{name}`` and ``{name:.1f}`` filled with fields that have passed checked();
+    ``{name:mb}`` is a number of bytes as "12.3 MB".
 
     A field that was not given stays as it stands, or raises ValueError when ``strict``.
     """
 
     def fill(match: re.Match[str]) -> str:
         try:
-            return format(fields[match[1]], match[2] or "")
+            value = fields[match[1]]
+            return f"{float(str(value)) / 1e6:,.1f} MB" if match[2] == "mb" else format(value, match[2] or "")
         except (KeyError, ValueError):
             if strict:
                 raise ValueError(f"the message names the field {match[1]}, which was not given, or not so") from None
             return match[0]
 
     return _PLACEHOLDER.sub(fill, template)
+
+
+def named_in(template: str) -> frozenset[str]:
+    """The fields that a template names."""
+    return frozenset(match[1] for match in _PLACEHOLDER.finditer(template))
 
 
 def error_fields(error: BaseException) -> dict[str, object]:

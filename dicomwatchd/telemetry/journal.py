@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TextIO
 
 from dicomwatchd.ports import Clock, SystemClock, timestamp
-from dicomwatchd.telemetry.fields import FieldValue, checked, checked_event, compose
+from dicomwatchd.telemetry.fields import FieldValue, checked, checked_event, compose, named_in
+from dicomwatchd.telemetry.figures import figures
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 IDENTIFIER = "dicomwatchd"
@@ -26,13 +27,15 @@ _PRIORITY: Mapping[Level, int] = {"ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry. ``when`` is a Unix time; every value has passed telemetry.fields.checked()."""
+    """One entry. ``when`` is a Unix time; every value has passed telemetry.fields.checked(). ``figures`` says those of
+    the fields that the message does not, for whoever reads messages alone."""
 
     when: float
     level: Level
     event: str
     message: str
     fields: Mapping[str, FieldValue]
+    figures: str = ""
 
     @property
     def priority(self) -> int:
@@ -77,7 +80,7 @@ class Journald:
     def write(self, entry: Entry) -> None:
         fields = {"EVENT": entry.event, **{name.upper(): value for name, value in entry.fields.items()}}
         self._send(
-            f"MESSAGE={entry.message}",
+            f"MESSAGE={entry.message} {entry.figures}".rstrip(),
             f"PRIORITY={entry.priority}",
             f"SYSLOG_IDENTIFIER={IDENTIFIER}",
             *(f"DICOMWATCHD_{name}={_journald_value(value)}" for name, value in fields.items()),
@@ -192,7 +195,8 @@ class Journal:
                 return
             if same or flood:
                 fields["suppressed"] = max(same, flood)
-            entry = Entry(self._clock.now(), level, event, message, fields)
+            named = named_in(template)
+            entry = Entry(self._clock.now(), level, event, message, fields, figures(fields, named))
             try:
                 self._sink.write(entry)
             except OSError:

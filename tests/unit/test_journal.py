@@ -391,7 +391,7 @@ def test_journald_fields(clock: ManualClock) -> None:
     journal = Journal(Journald(lambda *args: sent.extend(args)), clock=clock, strict=True)
     journal.warning("study-parked", "done", study_uid="1.2", once=True, caused_by=("OSError", "ValueError"))
     assert sent == [
-        "MESSAGE=done",
+        "MESSAGE=done (study 1.2, once yes)",
         "PRIORITY=4",
         "SYSLOG_IDENTIFIER=dicomwatchd",
         "DICOMWATCHD_EVENT=study-parked",

@@ -41,6 +41,7 @@ def archive(bench: Bench, study: str, *, files: int = 1, kept: bool = False) -> 
             "files": files,
             "bytes": 100 * files,
             "retries": 1,
+            "sent_bytes": 100_000 * files,
             "stages": {"upload": {"files": files, "bytes": 100 * files, "seconds": 2.0}},
         },
     )
