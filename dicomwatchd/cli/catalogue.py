@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dicomwatchd.cli import exits, output, progress
+from dicomwatchd.cli import exits, output, progress, tables
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import ArchiveOptions, archive_and_catalogue_options, opened
 
@@ -25,6 +25,7 @@ def catalogue() -> None:
 
 @catalogue.command()
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@tables.wide_option
 @archive_and_catalogue_options
 @click.pass_obj
 def rebuild(invocation: Invocation, as_json: bool, where: ArchiveOptions) -> int:
@@ -62,7 +63,7 @@ def rebuild(invocation: Invocation, as_json: bool, where: ArchiveOptions) -> int
             f"{report.unchanged:,} in the catalogue already, {report.unusable:,} not usable."
         )
         if report.problems:
-            output.table(
+            tables.table(
                 ("STUDY", "REVISION", "MANIFEST NOT USED BECAUSE"),
                 ((item.study_uid, item.revision, item.reason) for item in report.problems),
             )

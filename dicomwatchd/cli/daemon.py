@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dicomwatchd.cli import output
+from dicomwatchd.cli import output, tables
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import UID
 from dicomwatchd.cli.control_access import ask, client, socket_option
@@ -22,6 +22,7 @@ _limit_option = click.option(
 @click.command()
 @socket_option
 @_json_option
+@tables.wide_option
 @click.pass_obj
 def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> None:
     """Say how the daemon is doing.
@@ -41,8 +42,8 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> N
             ("Daemon", f"running, version {said.get('version')}, process {said.get('pid')}"),
             ("Since", said.get("started_at")),
             ("Archive", said.get("archive_id")),
-            ("Store", said.get("store")),
-            ("Catalogue", said.get("catalogue")),
+            ("Store", _place(said.get("store"))),
+            ("Catalogue", _place(said.get("catalogue"))),
             ("Workers", f"{workers.get('busy', 0)} of {workers.get('total', 0)} busy"),
             ("Studies", _counts(said.get("studies"))),
             ("Files", _counts(said.get("files"))),
@@ -53,7 +54,7 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> N
     inboxes = said.get("inboxes") or []
     if inboxes:
         output.say()
-        output.table(
+        tables.table(
             ("INBOX", "STATE", "FILES WAITING", "LAST SCAN", "SCAN TOOK"),
             (
                 (
@@ -65,6 +66,7 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> N
                 )
                 for inbox in inboxes
             ),
+            least=("SCAN TOOK",),
         )
     for endpoint, seconds in (said.get("backoff") or {}).items():
         output.say(output.clean(f"{endpoint}: in trouble; next try in {output.duration(seconds)}"))
@@ -83,6 +85,7 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> N
 @_limit_option
 @socket_option
 @_json_option
+@tables.wide_option
 @click.pass_obj
 def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
     """List the studies that are not archived yet.
@@ -97,7 +100,7 @@ def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json:
     if not studies:
         output.say("Nothing waits.")
         return
-    output.table(
+    tables.table(
         ("STUDY", "STATE", "FILES", "SIZE", "INBOX", "TRIES", "NOT BEFORE", "REASON"),
         (
             (
@@ -112,6 +115,7 @@ def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json:
             )
             for study in studies
         ),
+        least=("TRIES", "INBOX", "SIZE", "FILES"),
     )
 
 
@@ -119,6 +123,7 @@ def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json:
 @_limit_option
 @socket_option
 @_json_option
+@tables.wide_option
 @click.pass_obj
 def quarantine(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
     """List the files that cannot be archived.
@@ -132,7 +137,7 @@ def quarantine(invocation: Invocation, limit: int, socket_path: Path | None, as_
     if not files:
         output.say("Nothing is in quarantine.")
         return
-    output.table(
+    tables.table(
         ("SINCE", "INBOX", "REASON", "PATH"),
         ((file.get("since"), file.get("inbox"), file.get("reason"), file.get("path")) for file in files),
     )
@@ -158,6 +163,7 @@ def retry(invocation: Invocation, study: Uid, socket_path: Path | None) -> None:
 )
 @socket_option
 @_json_option
+@tables.wide_option
 @click.pass_obj
 def stats(invocation: Invocation, days: int, socket_path: Path | None, as_json: bool) -> None:
     """Show what was archived, by day and inbox.
@@ -175,7 +181,7 @@ def stats(invocation: Invocation, days: int, socket_path: Path | None, as_json: 
         return
     rows = [*rows, {"day": "all", "inbox": "", **(said.get("totals") or {})}]
     stages = list(dict.fromkeys(stage for row in rows for stage in row.get("seconds") or {}))
-    output.table(
+    tables.table(
         ("DAY", "INBOX", "SHIPMENTS", "STUDIES", "FILES", "SIZE", "MB/S", *(f"{stage.upper()} S" for stage in stages)),
         (
             (
@@ -190,7 +196,26 @@ def stats(invocation: Invocation, days: int, socket_path: Path | None, as_json: 
             )
             for row in rows
         ),
+        least=("SHIPMENTS", "RECORD S", "VERIFY S", "PURGE S", "UPLOAD S"),
     )
+
+
+def _place(text: str | None) -> str:
+    """ "s3|https://rgw.example|images|ct" -> "bucket images at https://rgw.example, below ct"."""
+    match (text or "").split("|"):
+        case ["s3", endpoint, bucket, prefix]:
+            return f"bucket {bucket} at {_endpoint(endpoint)}" + (f", below {prefix}" if prefix else "")
+        case ["dynamodb", endpoint, table]:
+            return f"table {table} at {_endpoint(endpoint)}"
+        case ["directory", _, *path, _]:
+            return f"folder {'|'.join(path)}"
+        case ["sqlite", *path]:
+            return f"file {'|'.join(path)}"
+    return text or ""
+
+
+def _endpoint(name: str) -> str:
+    return f"Amazon ({name.removeprefix('aws:')})" if name.startswith("aws:") else name
 
 
 def _counts(counts: dict[str, int] | None) -> str:

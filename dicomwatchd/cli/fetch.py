@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dicomwatchd.cli import exits, output, progress
+from dicomwatchd.cli import exits, output, progress, tables
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
 from dicomwatchd.model import Uid
@@ -60,6 +60,7 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     help="Of the files; who may read them may enter the folders.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@tables.wide_option
 @archive_options
 @click.pass_obj
 def fetch(
@@ -169,6 +170,6 @@ def _sentences(report: FetchReport, target: Path) -> None:
 
 def _list(failures: list[FetchFailure] | tuple[FetchFailure, ...]) -> None:
     rows = [(f.series_uid, f.sop_instance_uid, f.reason) for f in failures[:_LISTED_FAILURES]]
-    output.table(("SERIES", "SOP INSTANCE", "REASON"), rows)
+    tables.table(("SERIES", "SOP INSTANCE", "REASON"), rows)
     if len(failures) > _LISTED_FAILURES:
         output.say(f"... and {len(failures) - _LISTED_FAILURES:,} more; --json lists all of them")

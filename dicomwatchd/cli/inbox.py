@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dicomwatchd.cli import output
+from dicomwatchd.cli import output, tables
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
 
@@ -31,7 +31,7 @@ def list_inboxes(invocation: Invocation, socket_path: Path | None, as_json: bool
     if as_json:
         output.document({"inboxes": inboxes})
         return
-    output.table(
+    tables.table(
         ("INBOX", "FOLDER", "SINCE"), ((one["name"], one["folder"], one.get("exchanged_at")) for one in inboxes)
     )
 

@@ -1,11 +1,10 @@
-"""What goes to the terminal: sentences, tables and JSON documents, and never a control character from a file."""
+"""What goes to the terminal: sentences, JSON documents (and `tables`), and never a control character from a file."""
 
 from __future__ import annotations
 
 import json
-import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -13,8 +12,6 @@ import click
 from dicomwatchd.errors import ConfigError, DicomwatchdError
 
 PROGRAM = "dicomwatchctl"
-
-_IN_ONE_PIECE = frozenset({"STUDY", "SERIES", "SOP INSTANCE"})
 
 #: Control characters (escape sequences begin with one); format characters, which turn the direction of text or are not
 #: seen at all; undecodable bytes of names; line and paragraph separators; what this Unicode does not know yet.
@@ -56,28 +53,6 @@ def problem(error: DicomwatchdError) -> None:
         note(f"{where}{error.message}")
     if error.hint:
         click.echo(clean(error.hint), err=True)
-
-
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Rows under headings: ruled on a terminal, tab-separated elsewhere. Cells are cleaned here."""
-    cells = [["" if cell is None else clean(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        for row in [list(columns), *cells]:
-            click.echo("\t".join(row))
-        return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        # A UID in one piece can be copied; whatever else there is may fold.
-        width = max((len(row[index]) for row in cells), default=0) if column in _IN_ONE_PIECE else None
-        shown.add_column(column, overflow="fold", min_width=width)
-    for row in cells:
-        shown.add_row(*(Text(cell) for cell in row))
-    Console(highlight=False, markup=False, emoji=False).print(shown, crop=False)
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dicomwatchd.cli import exits, output
+from dicomwatchd.cli import exits, output, tables
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import UID
 from dicomwatchd.cli.control_access import ask, client, socket_option
@@ -151,7 +151,7 @@ def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> i
     if as_json:
         output.document({"findings": findings})
     else:
-        output.table(
+        tables.table(
             ("", "WHAT", "FINDING"),
             ((f["outcome"], output.clean(f["subject"]), output.clean(f["detail"])) for f in findings),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dicomwatchd.cli import attributes, exits, output
+from dicomwatchd.cli import attributes, exits, output, tables
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import ArchiveOptions, archive_and_catalogue_options, opened
 from dicomwatchd.cli.identifiers import IDENTIFIER
@@ -63,6 +63,7 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
     help="At most so many studies; 0 for all.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@tables.wide_option
 @archive_and_catalogue_options
 @click.pass_obj
 def search(
@@ -95,7 +96,7 @@ def search(
     if not records:
         output.say("No study matches.")
         return exits.OK
-    output.table(
+    tables.table(
         ("DATE", "PATIENT ID", "NAME", "ACCESSION", "MODALITY", "FILES", "SIZE", "STUDY"),
         (
             (
@@ -110,6 +111,7 @@ def search(
             )
             for record in records
         ),
+        least=("ACCESSION", "SIZE", "FILES"),
     )
     if truncated:
         output.note(f"these are the first {limit:,}; --limit shows more")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dicomwatchd.cli import attributes, exits, output
+from dicomwatchd.cli import attributes, exits, output, tables
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
 from dicomwatchd.cli.control_access import ask, socket_option
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.argument("study", metavar="STUDY", type=UID)
 @socket_option
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@tables.wide_option
 @archive_options
 @click.pass_obj
 def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: bool, where: ArchiveOptions) -> int:
@@ -128,7 +129,7 @@ def _print_archived(record: StudyRecord) -> None:
         ]
     )
     output.say()
-    output.table(
+    tables.table(
         ("SERIES", "NO", "MODALITY", "DESCRIPTION", "FILES", "SIZE"),
         (
             (
@@ -141,6 +142,7 @@ def _print_archived(record: StudyRecord) -> None:
             )
             for series in record.series
         ),
+        least=("SIZE", "NO"),
     )
 
 
@@ -170,7 +172,7 @@ def _print_local(local: dict[str, Any]) -> None:
     history = local.get("history") or []
     if history:
         output.say()
-        output.table(
+        tables.table(
             ("AT", "WAS", "EVENT", "IS"),
             ((step.get("at"), step.get("old"), step.get("event"), step.get("new")) for step in history),
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from dicomwatchd.cli import exits, output, progress
+from dicomwatchd.cli import exits, output, progress, tables
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.cli.folders import RealFolder
@@ -131,6 +131,7 @@ def upload() -> None:
 )
 @socket_option
 @_json_option
+@tables.wide_option
 @click.pass_obj
 def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
     """List the folders that were handed in.
@@ -144,7 +145,7 @@ def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, a
     if not uploads:
         output.say("No folder was handed in during the last 30 days.")
         return
-    output.table(
+    tables.table(
         ("ID", "STATE", "FILES", "VERIFIED", "DELETED", "NOT ARCHIVED", "STARTED", "ENDED", "BY", "FOLDER"),
         (
             (
@@ -161,6 +162,7 @@ def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, a
             )
             for one in uploads
         ),
+        least=("STARTED", "BY", "DELETED", "ENDED", "VERIFIED"),
     )
 
 

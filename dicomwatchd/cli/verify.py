@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dicomwatchd.cli import exits, output, progress
+from dicomwatchd.cli import exits, output, progress, tables
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.archive_access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
 from dicomwatchd.cli.control_access import ask
@@ -32,6 +32,7 @@ _ON_ITS_WAY_SECONDS = 86400.0
     "--threads", metavar="N", type=click.IntRange(1, 256), default=16, show_default=True, help="Objects at once."
 )
 @click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@tables.wide_option
 @archive_options
 @click.pass_obj
 def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json: bool, where: ArchiveOptions) -> int:
@@ -127,7 +128,7 @@ def _sentences(found: Verification, stray: list[Unlisted]) -> None:
         output.say(f"The archive holds all {files} of {study}: {how}.")
     else:
         output.say(f"The archive holds {found.held:,} of {files} of {study}. Not held:")
-        output.table(
+        tables.table(
             ("SERIES", "SOP INSTANCE", "PROBLEM"),
             ((p.series_uid, p.sop_instance_uid, p.reason) for p in found.problems[:_LISTED_PROBLEMS]),
         )
@@ -143,6 +144,6 @@ def _sentences(found: Verification, stray: list[Unlisted]) -> None:
             f"{output.count(len(stray), 'object')} of the study that no manifest lists, more than "
             f"{output.duration(_ON_ITS_WAY_SECONDS)} old, and nothing of the study is on its way here:"
         )
-        output.table(("OBJECT",), ((one.key,) for one in stray[:_LISTED_PROBLEMS]))
+        tables.table(("OBJECT",), ((one.key,) for one in stray[:_LISTED_PROBLEMS]))
         if len(stray) > _LISTED_PROBLEMS:
             output.say(f"... and {len(stray) - _LISTED_PROBLEMS:,} more; --json lists all of them")

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from dicomwatchd import config
-from dicomwatchd.cli import exits, output
+from dicomwatchd.cli import exits, output, tables
 from dicomwatchd.cli.app import COMMANDS, DEFAULT_CONFIG, root
 from dicomwatchd.cli.lazy import LazyGroup
 from dicomwatchd.control_client import DaemonRefused, DaemonUnreachable
@@ -199,7 +199,7 @@ def test_a_json_answer_is_printable_ascii(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_tables_are_plain_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    output.table(("A", "B"), [("x\ty", None), (1, "[red]z[/red]")])
+    tables.table(("A", "B"), [("x\ty", None), (1, "[red]z[/red]")])
     assert capsys.readouterr().out == "A\tB\nx\ufffdy\t\n1\t[red]z[/red]\n"
 
 
@@ -207,7 +207,7 @@ def test_tables_on_a_terminal_show_text_as_it_is() -> None:
     """Through a pseudo-terminal, which is what rich takes for one."""
     import pty
 
-    code = "from dicomwatchd.cli import output; output.table(('A','B'), [('[red]z[/red]', 'e\\x1b[31mvil :smile:')])"
+    code = "from dicomwatchd.cli import tables; tables.table(('A','B'), [('[red]z[/red]', 'e\\x1b[31mvil :smile:')])"
     shown = b""
 
     def keep(fd: int) -> bytes:

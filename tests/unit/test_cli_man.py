@@ -21,7 +21,7 @@ from dicomwatchd.config import Config
 
 MAN = Path(__file__).parents[2] / "docs" / "man"
 _OPTION = re.compile(r"(?<![\w-])--?[a-z](?:[a-z0-9-]*[a-z0-9])?(?![\w-])")
-SHARED = {"--json", "--socket", "--limit", "--days"}
+SHARED = {"--json", "--wide", "--socket", "--limit", "--days"}
 
 
 def page(name: str) -> str:
