@@ -330,11 +330,19 @@ def parse(data: Any, *, source: str | None = None, folders: bool = False, silent
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        problems[:0] = [problem(item, data, _PATTERNS) for item in error.errors()]
-        raise ConfigError(problems, source=source) from error
+        problems[:0] = [problem(item, data, _PATTERNS, _every_key()) for item in error.errors()]
+        raise ConfigError(problems, source=source, paths=named) from error
     if problems:
-        raise ConfigError(problems, source=source)
+        raise ConfigError(problems, source=source, paths=named)
     return config
+
+
+def _every_key() -> set[str]:
+    models, waiting = [], [_Model]
+    while waiting:
+        models += (below := waiting.pop().__subclasses__())
+        waiting += below
+    return {name for model in models for name in model.model_fields}
 
 
 def _named_folders(data: dict[Any, Any]) -> Iterator[tuple[str, Path]]:
@@ -367,7 +375,7 @@ def _missing_folders(
         yield "inboxes", "must name at least one inbox"
     for where, path in named.items():
         if where.startswith(("inboxes", "state_directory")) and found[path].is_folder is False:
-            yield where, "is not a folder"
+            yield where, "is not a folder" + ("" if found[path].exists else ": there is nothing under that path")
 
 
 def _cross_checks(data: dict[Any, Any], found: dict[Path, Place]) -> Iterator[tuple[str, str]]:

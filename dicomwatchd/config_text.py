@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def read_yaml(text: str, *, source: str | None = None) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError([(where, "is not valid YAML")], source=source) from error
+        raise ConfigError([(where, _not_yaml(text, error))], source=source) from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         # PyYAML's own stumbles over a value that does not fit its tag: 2026-99-99, !!timestamp x
         raise ConfigError([("", "is not valid YAML")], source=source) from error
@@ -52,19 +53,34 @@ def read_yaml(text: str, *, source: str | None = None) -> Any:
     raise ConfigError(problems, source=source)
 
 
-def problem(item: Any, data: dict[Any, Any], patterns: Mapping[str, str]) -> tuple[str, str]:
+def _not_yaml(text: str, error: yaml.YAMLError) -> str:
+    """In the parser's words where they tell nothing of what is written there."""
+    mark, said = getattr(error, "problem_mark", None), getattr(error, "problem", None) or ""
+    if mark is not None and "\t" in text.splitlines()[mark.line : mark.line + 1][0].partition("#")[0]:
+        return "is not valid YAML: there is a tab in it, and YAML is indented with spaces alone"
+    if mark is None or not said.isascii() or any(character in said for character in "'\"\\"):
+        return "is not valid YAML"
+    return (
+        f"is not valid YAML ({said}); look at the indentation of this line and the one above, and at colons and quotes"
+    )
+
+
+def problem(
+    item: Any, data: dict[Any, Any], patterns: Mapping[str, str], known: Collection[str] = ()
+) -> tuple[str, str]:
     """One of pydantic's errors: where in ``data`` it is, and our words for it (``patterns``: those for a regular
-    expression that did not match)."""
+    expression that did not match; ``known``: every key that there is, for who has mistyped one)."""
     kind, context = item["type"], item.get("ctx", {})
     where = _where(item["loc"], data, ends_in_key=kind in ("missing", "extra_forbidden"))
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         where += ".kind"
     text = "must be text; put it in quotes"
     mapping = "must be a mapping"
+    unknown = "is not a known key" + _meant(item["loc"][-1] if item["loc"] else "", known)
     reasons = {
         "missing": "is missing",
-        "extra_forbidden": "is not a known key",
-        "invalid_key": "is not a known key",
+        "extra_forbidden": unknown,
+        "invalid_key": unknown,
         "greater_than_equal": f"must be >= {context.get('ge', 0):g}",
         "greater_than": f"must be > {context.get('gt', 0):g}",
         "less_than_equal": f"must be <= {context.get('le', 0):g}",
@@ -86,6 +102,11 @@ def problem(item: Any, data: dict[Any, Any], patterns: Mapping[str, str]) -> tup
         "value_error": str(context.get("error")),
     }
     return where, reasons.get(kind, item["msg"])
+
+
+def _meant(key: object, known: Collection[str]) -> str:
+    close = get_close_matches(str(key), known, 1, 0.75)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _where(location: tuple[str | int, ...], data: Any, *, ends_in_key: bool) -> str:

@@ -7,6 +7,8 @@ by the command line tool only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class DicomwatchdError(Exception):
     """Base of all errors raised on purpose.
@@ -64,12 +66,20 @@ class Fatal(DicomwatchdError):
 
 
 class ConfigError(Fatal):
-    """The configuration is bad; ``problems`` holds every problem at once, ``(path in the file, reason)``."""
+    """The configuration is bad; ``problems`` holds every problem at once, ``(place in the file, reason)``. ``paths``
+    are the paths that stand at such places: for whoever asks at a terminal, never for a log."""
 
     code = "config"
 
-    def __init__(self, problems: list[tuple[str, str]], *, source: str | None = None) -> None:
+    def __init__(
+        self,
+        problems: list[tuple[str, str]],
+        *,
+        source: str | None = None,
+        paths: Mapping[str, object] | None = None,
+    ) -> None:
         self.problems = problems
+        self.paths = paths or {}
         super().__init__("; ".join(f"{where}: {why}" if where else why for where, why in problems), path=source)
 
 

@@ -28,7 +28,8 @@ def look(number, path):
         real = os.path.realpath(path)
     except (OSError, ValueError):
         real = path
-    os.write(1, b"%d %d %s\\n" % (number, os.path.isdir(path), base64.b64encode(real)))
+    kind = 2 * os.path.isdir(path) + os.path.lexists(path)
+    os.write(1, b"%d %d %s\\n" % (number, kind, base64.b64encode(real)))
 paths = [base64.b64decode(line) for line in sys.stdin.buffer if line.endswith(b"\\n")]  # a part of one is another path
 threads = [threading.Thread(target=look, args=each, daemon=True) for each in enumerate(paths)]
 for thread in threads:
@@ -41,10 +42,11 @@ for thread in threads:
 @dataclass(frozen=True, slots=True)
 class Place:
     """``real`` is where the path leads, links followed; if there was no answer, what its text says. ``is_folder`` is
-    None then."""
+    None then. ``exists``: something is there, be it a link that leads nowhere."""
 
     real: Path
     is_folder: bool | None
+    exists: bool = False
 
     @property
     def answers(self) -> bool:
@@ -76,8 +78,9 @@ def look(paths: Iterable[Path], seconds: float = ANSWER_SECONDS) -> dict[Path, P
     with suppress(OSError), child.stdin as question:  # what did not reach the child has no answer
         question.writelines(base64.b64encode(os.fsencode(path)) + b"\n" for path in wanted)
     for line in _lines(child.stdout.fileno(), time.monotonic() + seconds):
-        number, is_folder, real = line.split(b" ")
-        found[wanted[int(number)]] = Place(Path(os.fsdecode(base64.b64decode(real))), is_folder == b"1")
+        number, kind, real = line.split(b" ")
+        there = Path(os.fsdecode(base64.b64decode(real)))
+        found[wanted[int(number)]] = Place(there, bool(int(kind) & 2), bool(int(kind) & 1))
     child.stdout.close()
     child.kill()
     with suppress(subprocess.TimeoutExpired):  # a child that waits for a dead file system cannot be ended even so

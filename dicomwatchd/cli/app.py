@@ -60,6 +60,8 @@ class Root(LazyGroup):
             code = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         except click.ClickException as error:
             error.show()
+            if hint := _hint(error):
+                click.echo(hint, err=True)
             code = exits.USAGE
         except click.Abort:
             code = exits.INTERRUPTED
@@ -67,6 +69,15 @@ class Root(LazyGroup):
             output.problem(error)
             code = exits.code_for(error)
         sys.exit(code or exits.OK)
+
+
+def _hint(error: click.ClickException) -> str:
+    """What to do about what the command line lacks, or has in the wrong place."""
+    if isinstance(error, click.NoSuchOption) and error.option_name == "--config":
+        return f"--config stands before the command: {output.PROGRAM} --config FILE COMMAND"
+    if isinstance(error, click.MissingParameter) and error.param is not None and error.param.name == "study":
+        return f"`{output.PROGRAM} search` finds a study's UID"
+    return ""
 
 
 @click.group(

@@ -170,7 +170,11 @@ def settings(
     try:
         parsed = config.parse({"archive": {"store": store, "catalogue": catalogue}}).archive
     except ConfigError as error:
-        raise ConfigError([(_option(place), reason) for place, reason in error.problems]) from error
+        given = [
+            (_option(place), reason.replace("set insecure_http: true", "add --insecure-http"))
+            for place, reason in error.problems
+        ]
+        raise ConfigError(given) from error
     wanted = where.table is not None or where.catalogue_file is not None
     return parsed.store, parsed.catalogue if wanted else None
 

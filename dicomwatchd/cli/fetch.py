@@ -99,14 +99,18 @@ def fetch(
             def show(at: FetchProgress) -> None:
                 update(at.files_done, at.files_total, at.bytes_done, at.bytes_total, "Fetching")
 
-            report = Fetcher(archive.store, threads=threads).fetch(
-                found.manifest,
-                target,
-                series=series or None,
-                mode=mode,
-                elsewhere=found.elsewhere,
-                progress=show,
-            )
+            try:
+                report = Fetcher(archive.store, threads=threads).fetch(
+                    found.manifest,
+                    target,
+                    series=series or None,
+                    mode=mode,
+                    elsewhere=found.elsewhere,
+                    progress=show,
+                )
+            except KeyboardInterrupt:
+                output.note("interrupted; what was fetched stays, and the same command again fetches the rest")
+                raise
     if as_json:
         _document(report, target, amiss, notes)
     else:

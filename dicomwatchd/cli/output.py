@@ -48,7 +48,8 @@ def problem(error: DicomwatchdError) -> None:
         count = len(error.problems)
         note(f"{where}{count} problem{'s' if count > 1 else ''}")
         for place, reason in error.problems:
-            click.echo(clean(f"{place}: {reason}" if place else reason), err=True)
+            named = f" ({error.paths[place]})" if place in error.paths else ""
+            click.echo(clean(f"{place}: {reason}{named}" if place else reason), err=True)
     else:
         note(f"{where}{error.message}")
     if error.hint:

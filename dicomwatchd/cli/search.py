@@ -50,9 +50,20 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@click.option("--patient", metavar="ID", type=IDENTIFIER, help="Patient ID, exactly; - reads it from standard input.")
+@click.option(
+    "--patient",
+    metavar="ID",
+    type=IDENTIFIER,
+    help="Patient ID, exactly, letter case too; - reads it from standard input.",
+)
 @click.option("--accession", metavar="N", type=IDENTIFIER, help="Accession number, exactly; - likewise.")
-@click.option("--date", "dates", metavar="FROM..TO", type=DateRangeType(), help="Study date; either end may be open.")
+@click.option(
+    "--date",
+    "dates",
+    metavar="FROM..TO",
+    type=DateRangeType(),
+    help="Study date, YYYYMMDD or YYYY-MM-DD; either end may be open.",
+)
 @click.option("--modality", metavar="M", help="A modality among the study's series, such as CT.")
 @click.option(
     "--limit",

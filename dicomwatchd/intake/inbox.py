@@ -221,7 +221,7 @@ class InboxIntake:
             except Transient as error:
                 # What was found and could not be put on the queue is found again by the next look.
                 self._log.warning(
-                    "intake-delayed", "the queue cannot be written now", inbox=self.source.name, **error_fields(error)
+                    "intake-delayed", "the state cannot be written now", inbox=self.source.name, **error_fields(error)
                 )
                 self._next_scan = 0.0
                 stopping.wait(TROUBLE_SECONDS)

@@ -149,7 +149,9 @@ def _translated() -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "SQLITE_ERROR") or "SQLITE_ERROR"
         code = "state-" + name.removeprefix("SQLITE_").lower().replace("_", "-")
-        if name.startswith(("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")):
+        if name.startswith("SQLITE_FULL"):
+            raise Transient("the disk of the state is full", code="state-full", endpoint="state") from error
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             raise Transient("the state database cannot be written now", code=code, endpoint="state") from error
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise Fatal(

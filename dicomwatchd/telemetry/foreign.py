@@ -55,7 +55,7 @@ def _level_of(record: logging.LogRecord) -> Level:
         return "ERROR"
     if record.levelno >= logging.WARNING:
         return "WARNING"
-    return "INFO" if record.levelno >= logging.INFO else "DEBUG"
+    return "DEBUG"  # what a library does in good order nobody can follow whom its words are withheld from
 
 
 def _is_dotted(name: str) -> bool:

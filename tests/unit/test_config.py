@@ -81,6 +81,10 @@ ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
     ({"archive": ARCHIVE, "inboxes": ["/srv/dicom"]}, ("inboxes[0]", "must be a mapping")),
     ({"archive": ARCHIVE, "colour": 1}, ("colour", "is not a known key")),
     ({"archive": ARCHIVE, 7: 1}, ("7", "is not a known key")),
+    (
+        {"archive": ARCHIVE, "scan_intervall_seconds": 1},
+        ("scan_intervall_seconds", "is not a known key; did you mean scan_interval_seconds?"),
+    ),
     ({"archive": {**ARCHIVE, "store": None}}, ("archive.store", "must be a mapping")),
     ({"archive": {**ARCHIVE, "store": {"path": "/x"}}}, ("archive.store.kind", "is missing")),
     ({"archive": {**ARCHIVE, "store": {"kind": "ftp"}}}, ("archive.store.kind", "must be s3 or directory")),
@@ -89,7 +93,7 @@ ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
         ("archive.catalogue.kind", "must be dynamodb or sqlite"),
     ),
     ({"archive": {**S3, "store": {"kind": "s3"}}}, ("archive.store.bucket", "is missing")),
-    (with_inbox(quiet_second=1), ("inboxes[0].quiet_second", "is not a known key")),
+    (with_inbox(quite_seconds=1), ("inboxes[0].quite_seconds", "is not a known key; did you mean quiet_seconds?")),
     ({"archive": ARCHIVE, "inboxes": [{"path": "/srv/a"}]}, ("inboxes[0].name", "is missing")),
     # numbers
     (with_inbox(quiet_seconds=-1), ("inboxes[0].quiet_seconds", "must be >= 0")),
@@ -353,9 +357,12 @@ def test_missing_folders(tmp_path: Path) -> None:
         config.parse(data, folders=True)
     assert caught.value.problems == [
         ("inboxes[1].path", "is not a folder"),
-        ("inboxes[2].path", "is not a folder"),
-        ("state_directory", "is not a folder"),
+        ("inboxes[2].path", "is not a folder: there is nothing under that path"),
+        ("state_directory", "is not a folder: there is nothing under that path"),
     ]
+    # For the terminal, and not in the message, which may be logged.
+    assert str(caught.value.paths["inboxes[1].path"]) == str(tmp_path / "file")
+    assert str(tmp_path) not in str(caught.value)
     with pytest.raises(ConfigError, match="at least one inbox"):
         config.parse({"archive": ARCHIVE, "state_directory": str(tmp_path)}, folders=True)
 
@@ -363,19 +370,24 @@ def test_missing_folders(tmp_path: Path) -> None:
 # --- the file
 
 
+LOOK = "look at the indentation of this line and the one above, and at colons and quotes"
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", ("", "must be a mapping with archive: and inboxes:")),
         ("a: [1", ("line 1", "is not valid YAML")),
-        ("a: 1\nb: : 2", ("line 2", "is not valid YAML")),
+        ("a: 1\nb: : 2", ("line 2", f"is not valid YAML (mapping values are not allowed here); {LOOK}")),
+        ("a:\n\tb: 2", ("line 2", "is not valid YAML: there is a tab in it, and YAML is indented with spaces alone")),
+        ("a:\n  b: 1\n   c: 2", ("line 3", f"is not valid YAML (mapping values are not allowed here); {LOOK}")),
         ("a: !!python/object/apply:os.system [true]", ("line 1", "is not valid YAML")),
         ("a: \x07", ("", "is not valid YAML")),
         ("a: 2026-99-99", ("", "is not valid YAML")),
         ("[" * 5000, ("", "is nested too deeply")),
         ("archive: {}\nworkers: 1\nworkers: 2", ("line 3", "names workers a second time")),
         ("inboxes:\n- name: a\n  path: /a\n  name: b", ("line 4", "names name a second time")),
-        ("? [a]\n: 1", ("line 1", "is not valid YAML")),
+        ("? [a]\n: 1", ("line 1", f"is not valid YAML (found unhashable key); {LOOK}")),
         ("a: &x [*x]", ("archive", "is missing")),
     ],
     ids=lambda value: str(value)[:40],
