@@ -20,7 +20,7 @@ from dicomwatchd.queue import Queue
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.telemetry.journal import Journal
-from dicomwatchd.telemetry.metrics import ProcessUsage, process_usage
+from dicomwatchd.telemetry.metrics import ProcessUsage, process_started_at, process_usage
 
 DISK_LOOK_SECONDS = 60.0
 
@@ -30,7 +30,7 @@ class Teller:
 
     def __init__(self, config: Config, archive: Archive, journal: Journal, clock: Clock) -> None:
         self._config, self._archive, self._journal, self._clock = config, archive, journal, clock
-        self._started_at = clock.now()
+        self._started_at = process_started_at()  # of the daemon: a reload makes a new one of these
         self._usage: ProcessUsage = process_usage()
         self._next_disk_look = 0.0
         self._low_disks: dict[str, float] = {}

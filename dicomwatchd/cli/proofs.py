@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ def prove(
     """Show what was deleted of a study, when, and on what evidence.
 
     From the daemon's audit chain. What is here of it is checked entry by entry, and compared with what was published of
-    it in the archive, so that entries cut off its end are missed. Older entries are in the archive, in segments: those
-    that speak of the study are read and checked, and that the others are there. The exit code is 1 when the chain is
-    broken or cut, when a segment is missing or is not what it was, or when nothing was deleted of the study; 3 when
-    all that is well but the archive gives no answer.
+    it in the archive, so that it is noticed when entries were cut off its end. Older entries are in the archive, in
+    segments: those that speak of the study are read and checked, and that the others are there. The exit code is 1 when
+    the chain is broken or cut, when a segment is missing or is not what it was, or when nothing was deleted of the
+    study; 3 when all that is well but the archive gives no answer.
     """
     options: dict[str, Any] = {"whole": True} if whole else {}
     if chain is not None:
@@ -57,10 +58,22 @@ def prove(
     if as_json:
         output.document(said)
         return code
-    if not files:
+    output.say(
+        f"The audit chain of {output.count(said['chain_entries'], 'entry', 'entries')} is whole."
+        if said["chain_holds"]
+        else f"THE AUDIT CHAIN IS BROKEN at entry {said['broken_at']}: the record was changed after it was written."
+    )
+    _say_archived(archived)
+    _say_published(published)
+    if files:
+        ended = Counter(file["outcome"] for file in files)
+        told = ", ".join(f"{number:,} {outcome}" for outcome, number in ended.items())
+        output.say(f"{output.count(len(files), 'file')} of study {study} on record: {told}.")
+    else:
         output.say(f"No deletion of a file of study {study} is on record here.")
     for file in files:
         proof = file["proof"]
+        output.say()
         output.pairs(
             [
                 ("Object", output.clean(proof["key"])),
@@ -78,14 +91,6 @@ def prove(
                 ("Catalogue", f"{output.clean(proof['catalogue'])}, revision {proof['catalogue_revision']}"),
             ]
         )
-        output.say()
-    output.say(
-        f"The audit chain of {output.count(said['chain_entries'], 'entry', 'entries')} is whole."
-        if said["chain_holds"]
-        else f"THE AUDIT CHAIN IS BROKEN at entry {said['broken_at']}: the record was changed after it was written."
-    )
-    _say_archived(archived)
-    _say_published(published)
     return code
 
 
