@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import keys
+from dicomwatchd.archive import keys, probe
+from dicomwatchd.archive.s3_bucket import S3Bucket
 from dicomwatchd.archive.s3_expiry import ExpiryWatch, judge
 from dicomwatchd.archive.store import Buffer, Capabilities
 from dicomwatchd.config import AcceptExpiry, ExpiryAfter, S3Settings
@@ -274,6 +275,20 @@ def test_every_answer_about_an_object_is_listened_to(monkeypatch: pytest.MonkeyP
     said = dict(asked(*EXPIRES))
     assert [name for name, why in said.items() if why] == ["put", "head", "read", "part"]
     assert [name for name, why in asked() if why] == []
+
+
+def test_the_probe_asks_for_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A doctor, too, has an answer then; and the daemon before its first deletion."""
+    rule_of_30_days = (
+        b"<LifecycleConfiguration><Rule><ID>x</ID><Status>Enabled</Status><Filter/><Expiration><Days>30</Days>"
+        b"</Expiration></Rule></LifecycleConfiguration>"
+    )
+    monkeypatch.setattr(probe, "probe", lambda *_: Capabilities())
+    monkeypatch.setattr(S3Bucket, "encrypts", lambda _: None)
+    answers = (answer("200 OK", rule_of_30_days), answer("200 OK", b""))
+    with answering(monkeypatch, False, *answers) as (store, _):
+        store.probe("probe/")
+        assert store.expiry.rules_known and "30 days" in (store.expiry.unaccepted or "")
 
 
 def test_what_the_configuration_says_yes_to() -> None:

@@ -184,6 +184,14 @@ def test_it_is_tried_again_after_pauses_that_grow_also_over_restarts(
     assert pieces.left() == [] and state(pieces)[0] == StudyState.ARCHIVED
 
 
+def test_the_upkeep_looks_for_it(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the daemon nobody else does."""
+    parked(pieces, monkeypatch)
+    pieces.clock.advance(3600)
+    pieces.parts.upkeep.step()
+    assert state(pieces)[0] == StudyState.QUEUED
+
+
 def test_what_is_parked_for_another_reason_waits_for_a_person(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     parked(pieces, monkeypatch)
     with pieces.queue._database.write() as db:

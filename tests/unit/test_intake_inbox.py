@@ -594,6 +594,22 @@ def test_a_queue_that_cannot_be_written_loses_nothing(pieces: Pieces, monkeypatc
     assert pieces.left() == [] and pieces.archived() == {made.sha256}
 
 
+def test_an_inbox_taken_out_of_the_configuration_holds_no_study(two: Pieces) -> None:
+    """A slice that comes elsewhere restarts the study's timers, also that of the inbox at which nobody looks."""
+    maker = Maker(seed=3)
+    made = slices(two.inboxes[0], maker=maker) + slices(two.inboxes[1], first=2, maker=maker)
+    two.scan()
+    two.clock.advance(2.1)
+    two.look()
+    two.inboxes.pop(0)
+    two.restart()
+    made += slices(two.inboxes[0], first=3, maker=maker)
+    two.settle()
+    two.parts.tend()
+    two.ship()
+    assert two.archived() == {m.sha256 for m in made} and two.queue.reports.unfinished()["moving"] == 0
+
+
 def test_an_inbox_that_was_removed_holds_no_study(two: Pieces) -> None:
     maker = Maker(seed=3)
     slices(two.inboxes[0], maker=maker)

@@ -1,0 +1,70 @@
+"""What the doctor finds at an inbox and in a store: each thing that the guarantee hangs on is looked at, and told."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicomwatchd import config, doctor
+from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
+from tests.unit.test_deletion_races import without_strict_rename
+from tests.unit.test_set_aside import without_locks
+
+#: Findings by their subjects, those of the inbox without its name.
+Examine = Callable[..., dict[str, doctor.Finding]]
+
+
+@pytest.fixture
+def examine(tmp_path: Path) -> Examine:
+    (tmp_path / "inbox" / "DOE").mkdir(parents=True)
+    (tmp_path / "state").mkdir()
+    parsed = config.parse(
+        {
+            "state_directory": str(tmp_path / "state"),
+            "archive": {
+                "store": {"kind": "directory", "path": str(tmp_path / "archive")},
+                "catalogue": {"kind": "sqlite", "path": str(tmp_path / "archive" / "catalogue.db")},
+            },
+            "inboxes": [{"name": "ct1", "path": str(tmp_path / "inbox"), "watch": "poll"}],
+        }
+    )
+
+    def found(**store: Any) -> dict[str, doctor.Finding]:
+        findings = doctor.examine(parsed, MemoryStore(**store), MemoryCatalogue())
+        return {finding.subject.removeprefix("inbox ct1: "): finding for finding in findings}
+
+    return found
+
+
+def test_a_folder_that_cannot_be_listed(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert examine()["folders"].outcome == "good"
+    real = os.scandir
+
+    def scandir(path: Any = ".") -> Any:
+        if str(path).endswith("/DOE"):
+            raise PermissionError(errno.EACCES, "not for you")
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    finding = examine()["folders"]
+    assert finding.outcome == "bad" and "1 cannot be listed (EACCES)" in finding.detail
+
+
+def test_a_store_that_ends_objects_by_itself(examine: Examine) -> None:
+    assert examine()["lifecycle"].outcome == "good"
+    finding = examine(expires="a rule ends them")["lifecycle"]
+    assert (finding.outcome, finding.detail) == ("bad", "a rule ends them")
+
+
+def test_what_several_daemons_at_one_inbox_need(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = examine()
+    assert [found[what].outcome for what in ("strict renames", "locks")] == ["good", "good"]
+    without_strict_rename(monkeypatch)
+    without_locks(monkeypatch)
+    found = examine()
+    assert [found[what].outcome for what in ("strict renames", "locks")] == ["note", "note"]

@@ -1,0 +1,59 @@
+"""What the status says of an inbox that is not as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dicomwatchd.telling import Teller
+from tests.pieces import Pieces
+from tests.unit.uploading import unlistable
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Iterator[Pieces]:
+    pieces = Pieces(tmp_path)
+    yield pieces
+    pieces.close()
+
+
+def status(pieces: Pieces, silent: dict[str, float] | None = None) -> tuple[dict[str, Any], list[str]]:
+    """(what it says of the inbox, the problems)"""
+    config: Any = SimpleNamespace(disk_free_warn_share=0.0, state_directory=pieces.state)
+    pool: Any = SimpleNamespace(size=1, busy=0)
+    journal: Any = pieces.log
+    said = Teller(config, pieces.context.archive, journal, pieces.clock).status(
+        [{"name": "inbox1"}],
+        intakes=pieces.intakes,
+        pool=pool,
+        dispatcher=pieces.dispatcher,
+        record=[],
+        queue=pieces.queue,
+        silent=silent or {},
+    )
+    [inbox] = said["inboxes"]
+    return inbox, [problem for problem in said["problems"] if problem.startswith("inbox ")]
+
+
+def test_a_folder_that_cannot_be_listed(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    (pieces.inbox / "DOE").mkdir()
+    with unlistable(monkeypatch, b"DOE"):
+        pieces.scan()
+    inbox, [problem] = status(pieces)
+    assert (inbox["state"], inbox["unreadable"]) == ("open", 1)
+    assert problem.startswith("inbox inbox1: entries that cannot be read, 1;") and "DOE" not in problem
+    pieces.scan()
+    inbox, problems = status(pieces)
+    assert (inbox["unreadable"], problems) == (0, [])
+
+
+def test_an_inbox_that_does_not_answer(pieces: Pieces) -> None:
+    pieces.scan()
+    inbox, [problem] = status(pieces, {"inbox1": 42.0})
+    assert (inbox["state"], inbox["silent_seconds"]) == ("silent", 42.0)
+    assert problem == "inbox inbox1 has not answered for 42 s"
+    assert status(pieces)[0]["state"] == "open"
