@@ -59,8 +59,12 @@ class Listed:
         return max(self.revisions, default=0)
 
 
-def listed(store: ObjectStore, study_uid: Uid) -> Listed:
+def listed(store: ObjectStore, study_uid: Uid, named: int = 0) -> Listed:
+    """``named`` is a revision that somebody has recorded: where the listing does not show it, it is asked for by its
+    key. A listing may be older than what it lists, as that of a folder on a share is, which the kernel remembers."""
     found = {seen.key: seen for seen in store.listing(keys.manifests_prefix(study_uid))}
+    if named and (key := keys.manifest(study_uid, named)) not in found and (seen := store.head(key)) is not None:
+        found[key] = seen
     parsed = {key: keys.parse_manifest(key) for key in found}
     return Listed(
         study_uid,

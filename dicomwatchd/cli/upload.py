@@ -17,7 +17,7 @@ from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.cli.folders import RealFolder
 from dicomwatchd.cli.identifiers import IDENTIFIER
 from dicomwatchd.cli.lazy import DefaultGroup
-from dicomwatchd.cli.upload_text import all_verified, asker, sentences
+from dicomwatchd.cli.upload_text import all_verified, as_of_now, asker, sentences
 from dicomwatchd.control_client import DaemonRefused
 from dicomwatchd.errors import Permanent
 
@@ -138,7 +138,8 @@ def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, a
 
     Those that are being archived, and what came of the others of the last 30 days, the newest first.
     """
-    uploads: list[dict[str, Any]] = ask(invocation, socket_path, "upload-list", limit=limit)
+    found: list[dict[str, Any]] = ask(invocation, socket_path, "upload-list", limit=limit)
+    uploads = [as_of_now(one) for one in found]
     if as_json:
         output.document({"uploads": uploads})
         return
@@ -175,8 +176,9 @@ def show(invocation: Invocation, upload_id: str, socket_path: Path | None, as_js
     """Show how an upload stands, or how it went.
 
     ID is what `upload list` names it by. It says what `upload FOLDER` says at its end, and the exit code is the same.
+    That the local copies may be deleted it says for a quarter of an hour: later, hand the folder in again first.
     """
-    result: dict[str, Any] = ask(invocation, socket_path, "upload-show", upload_id=upload_id)
+    result = as_of_now(ask(invocation, socket_path, "upload-show", upload_id=upload_id))
     if not as_json and (who := asker(result)) is not None:
         output.say(
             f"Handed in by {who} at {result.get('started_at')}{', with --delete' if result.get('delete') else ''}."

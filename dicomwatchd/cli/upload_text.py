@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from typing import Any
 
 from dicomwatchd.cli import output
 
 _LISTED_FAILURES = 20
+#: How long after the end of an upload its word is still told as one of now: what a proof may be old.
+_HOLDS_SECONDS = 900.0
+
+
+def as_of_now(result: dict[str, Any]) -> dict[str, Any]:
+    """A result that is told again later. Nobody has looked since at what has come to the folder, or become of the
+    archive: that the local copies may be deleted was true at its end, and is not said for now."""
+    ended_at = result.get("ended_at")
+    if result.get("deletable") is not True or not isinstance(ended_at, str):
+        return result
+    try:
+        age_seconds = time.time() - datetime.fromisoformat(ended_at).timestamp()
+    except ValueError:
+        return result | {"deletable": False}
+    return result if abs(age_seconds) <= _HOLDS_SECONDS else result | {"deletable": False}
 
 
 def all_verified(result: dict[str, Any]) -> bool:
@@ -102,6 +119,11 @@ def _all_is_there(result: dict[str, Any], files: int, deleted: int, *, delete: b
         fate = "The folder was left as it is; the local copies may now be deleted."
     else:
         fate = "The folder was left as it is."
+        if ended_at := output.clean(result.get("ended_at")):
+            fate += (
+                f" That was at {ended_at}, when the upload ended; what has come or changed since was not looked at."
+                " Before you delete it, hand it in again."
+            )
     lines = [f"{whole} verified in the archive. {fate}"]
     lines += _not_yours(result)
     if result.get("ignored"):

@@ -46,6 +46,10 @@ VANISHED = {
     "verified": "is archived, and vanished from the folder since; nothing of the daemon has taken it away",
     "unknown": "is archived; after a crash nobody can tell whether the local copy was deleted",
 }
+UNASKED = (
+    "was archived, but the archive was last asked for it long ago, and others bring files of its study: once that is"
+    " archived, hand the folder in again"
+)
 OWN_TREE = "is an archive's or the daemon's own folder; nothing in it is looked at, archived or deleted"
 MOVED = "the folder does not stand under this path any more: it was moved, taken out or removed"
 EXCHANGED = "the folder is another one than the one that was handed in"

@@ -134,11 +134,11 @@ def trace_of(study: Uid, context: Context, map: Map = map, weigh: Callable[[int]
     """
     archive = context.archive
     listed = manifests.listed(archive.store, study)
-    weigh(max((seen.size_bytes for seen in listed.revisions.values()), default=0))
     record = _recorded(study, context) if len(listed.revisions) > 1 else None
     if record is not None and record.revision not in listed.revisions:
         # Another daemon may have recorded it since: what the catalogue names was put into the store before.
-        listed = manifests.listed(archive.store, study)
+        listed = manifests.listed(archive.store, study, record.revision)
+    weigh(max((seen.size_bytes for seen in listed.revisions.values()), default=0))
     vouched = lineage.vouched_for(archive.store, listed, record)
     found = lineage.trace(archive.store, listed, vouched, archive_id=archive.archive_id, map=map)
     if vouched is None:
@@ -234,7 +234,7 @@ def revision_nobody_can_read(manifest: Manifest, context: Context) -> int:
     recorded = archive.catalogue.get(manifest.study_uid)
     if recorded is None:
         return 0
-    listed = manifests.listed(archive.store, manifest.study_uid)
+    listed = manifests.listed(archive.store, manifest.study_uid, recorded.revision)
     if recorded.revision != manifest.revision and recorded.revision in listed.revisions:
         return 0
     _tell_ahead(manifest.study_uid, recorded.revision, context)

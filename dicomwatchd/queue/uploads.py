@@ -128,11 +128,19 @@ class Uploads:
         now = self._clock.now()
         with self._database.write() as db:
             return db.execute(
-                "UPDATE files SET due_at = ? WHERE source_id = ? AND state = ? AND code IS NOT ?"
-                " AND receipt IS NOT NULL AND (evidence_at < ? OR evidence_at > ?) AND EXISTS"
+                f"UPDATE files SET due_at = ? WHERE {_ASKED_LONG_AGO} AND EXISTS"
                 " (SELECT 1 FROM studies s WHERE s.study_uid = files.study_uid AND s.state = ?)",
-                (now, source_id, FileState.KEPT, OWN_OBJECT, asked_before, now, StudyState.ARCHIVED),
+                (now, *_asked_long_ago(source_id, asked_before, now), StudyState.ARCHIVED),
             ).rowcount
+
+    def unasked(self, source_id: int, asked_before: float, limit: int) -> tuple[int, list[bytes]]:
+        """What is archived, and the store was last asked for before that time (seconds since the epoch), or by the
+        clock in the future: how many files, and the first ``limit`` by their paths below the folder."""
+        values = _asked_long_ago(source_id, asked_before, self._clock.now())
+        with self._database.read() as db:
+            count = db.execute(f"SELECT COUNT(*) FROM files WHERE {_ASKED_LONG_AGO}", values).fetchone()[0]
+            rows = db.execute(f"SELECT dir, name FROM files WHERE {_ASKED_LONG_AGO} LIMIT ?", (*values, limit))
+            return count, [_path(row) for row in rows]
 
     def end(self, source_id: int, result: dict[str, Any], *, unfinished: bool) -> bool:
         """The upload is over: its ``result`` is kept, its files and its hold on studies are not. Nothing in the folder
@@ -314,10 +322,18 @@ def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
 _OWN_OBJECTS = (
     f"FROM files INDEXED BY files_own_objects WHERE source_id = ? AND state = 'kept' AND code = '{OWN_OBJECT}'"
 )
+#: See _asked_long_ago.
+_ASKED_LONG_AGO = (
+    "source_id = ? AND state = ? AND code IS NOT ? AND receipt IS NOT NULL AND (evidence_at < ? OR evidence_at > ?)"
+)
 _IN_PARKED = (
     "FROM studies s CROSS JOIN files f USING (study_uid)"
     " WHERE s.state != 'archived' AND s.state = ? AND f.state IN (?, ?) AND f.source_id = ?"
 )
+
+
+def _asked_long_ago(source_id: int, asked_before: float, now: float) -> tuple[object, ...]:
+    return (source_id, FileState.KEPT, OWN_OBJECT, asked_before, now)
 
 
 def _failed(db: sqlite3.Connection, source_id: int, limit: int) -> list[Named]:

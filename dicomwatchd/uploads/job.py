@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dicomwatchd import upload_result
 from dicomwatchd.errors import Transient
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
-from dicomwatchd.intake.lastlook import VANISHED, Findings, LastLook
+from dicomwatchd.intake.lastlook import UNASKED, VANISHED, Findings, LastLook
 from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue import Queue
@@ -29,6 +29,8 @@ ROUNDS = 5
 GONE_SECONDS = 600.0
 #: How long the end waits for a file that is being written or held open, and for one that cannot be read.
 UNSETTLED_SECONDS, UNREAD_SECONDS = 600.0, 30.0
+#: How long it waits for studies that are not at rest, whose files the store has to be asked for once more.
+UNASKED_SECONDS = 600.0
 
 
 @dataclass(slots=True)
@@ -43,6 +45,11 @@ class Job:
     rounds: int = 0
     looks_needed: int = LOOKS
     doubts: int = 0
+    #: What the store was asked for before that time (seconds since the epoch) was to be asked for once more.
+    doubted_before: float | None = None
+    #: Since when (seconds since the epoch) the store has to have been asked for each file, as of the newest last look.
+    asked_since: float = 0.0
+    unasked_since: float | None = None
     ending_since: float | None = None
     has_ended: bool = False
 
@@ -146,15 +153,27 @@ class Following:
     def _is_asked_again(self, job: Job) -> bool:
         """What was archived first may have been archived days ago, and the word that lets a person delete is to be no
         older than what a file is deleted on: then the store is asked once more. A store too slow for that is not asked
-        for ever."""
-        if job.doubts >= ROUNDS:
-            return False
+        for ever. A study that is not at rest, because others bring files of it, cannot be asked for: it is waited for,
+        and in the end its files are named."""
+        source_id, uploads = job.upload.source.source_id, self._queue.uploads
         asked_before = self._clock.now() - LIFETIME_SECONDS
-        if not self._queue.uploads.doubt(job.upload.source.source_id, asked_before):
+        if job.doubts < ROUNDS and uploads.doubt(source_id, asked_before):
+            job.doubts, job.doubted_before, job.in_order_at = job.doubts + 1, asked_before, None
+            self._queue.shipments.queue_due()
+            return True
+        job.asked_since = asked_before if job.doubted_before is None else min(asked_before, job.doubted_before)
+        if not uploads.unasked(source_id, job.asked_since, 0)[0]:
+            job.unasked_since = None
             return False
-        job.doubts, job.in_order_at = job.doubts + 1, None
-        self._queue.shipments.queue_due()
-        return True
+        now = self._clock.monotonic()
+        job.unasked_since = now if job.unasked_since is None else job.unasked_since
+        return now - job.unasked_since < UNASKED_SECONDS
+
+    def _name_unasked(self, job: Job, findings: Findings) -> None:
+        count, paths = self._queue.uploads.unasked(job.upload.source.source_id, job.asked_since, LISTED)
+        for path in paths:
+            findings.name(path, UNASKED)
+        findings.odd += count - len(paths)
 
     def _last_look(self, job: Job, intake: InboxIntake) -> LastLook:
         source_id, queue = job.upload.source.source_id, self._queue
@@ -174,6 +193,8 @@ class Following:
             return
         progress = uploads.progress(source.source_id)
         failed = uploads.failed(source.source_id, LISTED)
+        if findings is not None:
+            self._name_unasked(job, findings)
         if outcome == GONE:
             findings = _lost_with_the_folder(uploads, source.source_id)
         result = upload_result.of_ended(

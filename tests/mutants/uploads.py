@@ -130,9 +130,23 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "a slow store is not asked for ever",
                 "uploads/job.py",
-                "        if job.doubts >= ROUNDS:",
-                "        if False:",
+                "        if job.doubts < ROUNDS and uploads.doubt(",
+                "        if uploads.doubt(",
                 "test_uploads.py::test_a_store_too_slow_for_young_evidence_is_not_asked_for_ever",
+            ),
+            (
+                "what could not be asked for again is named",
+                "uploads/job.py",
+                "            self._name_unasked(job, findings)\n",
+                "            pass\n",
+                "test_uploads.py::test_nothing_is_said_of_a_study_that_cannot_be_asked_for_once_more",
+            ),
+            (
+                "a study that is not at rest is waited for, to be asked for again",
+                "uploads/job.py",
+                "        return now - job.unasked_since < UNASKED_SECONDS",
+                "        return False",
+                "test_uploads.py::test_a_study_that_comes_to_rest_meanwhile_is_asked_for_once_more",
             ),
             (
                 "a last look that was broken off is made again",

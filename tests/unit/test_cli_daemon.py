@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dicomwatchd.cli.upload_text import all_verified, sentences
 from dicomwatchd.config import parse
 from dicomwatchd.config_text import named_socket, read_yaml
 from dicomwatchd.control_client import ControlClient, DaemonRefused, DaemonUnreachable
-from dicomwatchd.ports import SystemClock
+from dicomwatchd.ports import SystemClock, timestamp
 from dicomwatchd.queue import open_queue
 from tests.unit.stand_in import StandIn
 
@@ -388,6 +389,23 @@ def test_a_daemon_that_knows_no_descriptors(stand_in: StandIn, ctl: Callable[...
     result = ctl("upload", str(tmp_path))
     assert result.exit_code == 1 and "is older than this dicomwatchctl" in result.stderr
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "holds"), [(0, True), (800, True), (1000, False), (20 * 86400, False), (-1000, False)]
+)
+def test_what_was_deletable_days_ago_is_not_called_so_today(
+    stand_in: StandIn, ctl: Callable[..., Result], seconds: int, holds: bool
+) -> None:
+    """Files may have come to the folder since, and objects may have gone from the archive."""
+    ended_at = timestamp(time.time() - seconds)
+    stand_in.result(outcome(ended_at=ended_at))
+    said = ctl("upload", "show", "upload-1")
+    assert ("may now be deleted" in said.stdout) == holds
+    assert (f"That was at {ended_at}, when the upload ended" in said.stdout) != holds
+    assert json.loads(ctl("upload", "show", "upload-1", "--json").stdout)["deletable"] == holds
+    stand_in.result([outcome(ended_at=ended_at, outcome="finished", state="ended")])
+    assert json.loads(ctl("upload", "list", "--json").stdout)["uploads"][0]["deletable"] == holds
 
 
 def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path: Path) -> None:

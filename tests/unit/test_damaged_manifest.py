@@ -13,7 +13,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogue import StudyRecord
 from dicomwatchd.archive.manifest import Manifest
 from dicomwatchd.archive.manifests import load
-from dicomwatchd.archive.store import Capabilities, Chunk, Content, Receipt
+from dicomwatchd.archive.store import Capabilities, Chunk, Content, Receipt, StoredObject
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, RevisionConflict, Transient
 from dicomwatchd.fetch import Doubts, plan
 from dicomwatchd.model import Uid
@@ -433,5 +433,47 @@ def test_another_daemon_records_the_study_between_the_listing_and_the_catalogue(
     pieces.run()
     third, fourth = (load(pieces.store, keys.manifest(STUDY, revision)) for revision in (3, 4))
     assert fourth.previous_sha256 == third.sha256
+    assert not pieces.log.events("catalogue-ahead") and not pieces.log.events("manifest-disregarded")
+    pieces.close()
+
+
+class Late(Shelf):
+    """Its listings are as old as those of a folder on a share, of which the kernel remembers what was in it; what is
+    asked for by its name the server is asked for."""
+
+    unseen: frozenset[str] = frozenset()
+
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+        return (one for one in super().listing(prefix, after) if one.key not in self.unseen)
+
+
+def test_a_listing_that_does_not_show_yet_what_another_daemon_has_recorded(tmp_path: Path) -> None:
+    """What comes next goes on from it all the same: a revision that left out what that one lists would be the one that
+    the catalogue names, and readers go by."""
+    late = Late()
+    pieces = Pieces(tmp_path, store=late)
+    for number in (0, 1):
+        drop(pieces, number)
+        pieces.run()
+    theirs = archive(MemoryStore(), [(Uid(SERIES), f"{SERIES}.4", DATA[3])], study=STUDY)
+    third = pieces.manifest(STUDY).merged(
+        theirs.instances,
+        attributes={},
+        series={},
+        flags=(),
+        damaged_keys=(),
+        created_at="2026-01-01T00:00:00.000Z",
+        created_by="another daemon",
+    )
+    shelf(pieces).versions[third.key] = [third.to_bytes()]
+    pieces.catalogue.put(third.record())
+    late.unseen = frozenset({third.key, *(one.key for one in theirs.instances)})
+    drop(pieces, 2)
+    pieces.run()
+    late.unseen = frozenset()
+    fourth = load(pieces.store, keys.manifest(STUDY, 4))
+    assert fourth.previous_sha256 == third.sha256
+    assert {one.sha256 for one in fourth.instances} >= {one.sha256 for one in theirs.instances}
+    assert pieces.catalogue.get(STUDY) == fourth.record()
     assert not pieces.log.events("catalogue-ahead") and not pieces.log.events("manifest-disregarded")
     pieces.close()

@@ -13,6 +13,7 @@ import pytest
 
 from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import Permanent, Stopping, Transient
+from dicomwatchd.intake.lastlook import UNASKED
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import proof as proof_module
 from dicomwatchd.pipeline import purge, sending, stages
@@ -522,17 +523,64 @@ def test_what_was_archived_a_moment_ago_is_not_asked_for_again(pieces: Pieces, f
 def test_a_store_too_slow_for_young_evidence_is_not_asked_for_ever(
     pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dicomwatchd.uploads.job.LIFETIME_SECONDS", -60.0)
-    with at(pieces.queue.uploads, "doubt", lambda: None) as asked:
-        assert Handed(pieces, folder).go()["deletable"]
-    assert asked[0] == ROUNDS
+    monkeypatch.setattr("dicomwatchd.uploads.job.LIFETIME_SECONDS", 0.5)
+    doubted: list[int] = []
+    real = pieces.queue.uploads.doubt
+
+    def doubt(source_id: int, asked_before: float) -> int:
+        doubted.append(real(source_id, asked_before))
+        return doubted[-1]
+
+    monkeypatch.setattr(pieces.queue.uploads, "doubt", doubt)
+    assert Handed(pieces, folder).go()["deletable"]
+    assert len([files for files in doubted if files]) == ROUNDS
 
 
-def test_a_study_that_is_not_at_rest_does_not_keep_an_upload_for_ever(pieces: Pieces, folder: Path) -> None:
+def come_late(pieces: Pieces, how: str) -> None:
+    """The study is not at rest: others have brought a file of it, which is not archived yet, or cannot be."""
+    put(pieces.inboxes[0], {"LATE": instance(STUDY, "1.2.1.1", "1.2.1.1.99", 99)})
+    pieces.settle()
+    if how == "parked":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pieces.memory, "put", not_taken)
+            pieces.ship()
+    assert state(pieces) == how
+
+
+def not_taken(*_: object) -> None:
+    raise Permanent("the store does not take it", code="of-no-use")
+
+
+@pytest.mark.parametrize("how", ["queued", "parked"])
+def test_nothing_is_said_of_a_study_that_cannot_be_asked_for_once_more(how: str, pieces: Pieces, folder: Path) -> None:
+    """Its object has gone since; the upload ends all the same, and names what it cannot vouch for."""
     handed = Handed(pieces, folder)
     handed.go(lambda now: now["verified"] == 6)
     pieces.clock.advance(3 * 86400)
-    put(pieces.inboxes[0], {"LATE": instance(STUDY, "1.2.1.1", "1.2.1.1.99", 99)})
-    pieces.settle()
-    assert state(pieces) is not StudyState.ARCHIVED
-    assert handed.go(ship=False)["done"]
+    pieces.memory.mark_deleted(next(key for key in pieces.memory.versions if key.endswith(".dcm")))
+    come_late(pieces, how)
+    result = handed.go(ship=False, seconds=30)
+    assert not result["complete"]
+    assert named(result) == dict.fromkeys(FILES, UNASKED)
+    assert result["failed_files"] == 6
+
+
+def test_a_study_that_comes_to_rest_meanwhile_is_asked_for_once_more(pieces: Pieces, folder: Path) -> None:
+    handed = Handed(pieces, folder)
+    handed.go(lambda now: now["verified"] == 6)
+    pieces.clock.advance(3 * 86400)
+    key = next(key for key in pieces.memory.versions if key.endswith(".dcm"))
+    pieces.memory.mark_deleted(key)
+    come_late(pieces, "queued")
+    for _ in range(5):
+        handed.second(ship=False)
+    assert not handed.now["done"]
+    assert handed.go()["deletable"]
+    assert key not in pieces.memory.hidden
+
+
+def test_evidence_that_grows_old_while_the_folder_is_looked_at_is_young_enough(pieces: Pieces, folder: Path) -> None:
+    handed = Handed(pieces, folder)
+    handed.go(lambda now: now["phase"] == "checking")
+    with at(pieces.queue.uploads, "failed", lambda: pieces.clock.advance(3600)):
+        assert handed.go()["deletable"]
