@@ -53,6 +53,8 @@ from dicomwatchd.telemetry.metrics import StageClock
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
 VERIFY_PAGE = 5000
 COMMIT_EVERY = 64
+#: When a file is tried again that has looked like the archive's own object.
+OWN_AGAIN_SECONDS = 86400.0
 #: How often a shipment sends bytes again that the store turned out not to hold before it gives up.
 MAX_MISMATCHES = 3
 #: How often it tries for the next free revision while others record the same study.
@@ -301,7 +303,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
             )
         finally:
             _tell_of_vanished(sight, shipment, context)
-        _keep_own(outcome.own, shipment, context)
+        _keep_own(outcome.own, shipment, context, looks_like_it=True)
         _keep_unleased(outcome.unleased, shipment, context)
         _keep_not_theirs(outcome.not_theirs, shipment, context)
         _keep_exchanged(outcome.exchanged, shipment, context)
@@ -345,16 +347,26 @@ def _standing(context: Context) -> own.Stands | None:
     return stands
 
 
-def _keep(files: list[LocalFile], code: str, reason: str, shipment: Shipment, context: Context) -> None:
-    """For good, as far as this shipment can tell, and for a reason that is told of each file."""
-    context.deletions.keep(shipment.claim, files, None, code=code, reason=reason)
+def _keep(
+    files: list[LocalFile],
+    code: str,
+    reason: str,
+    shipment: Shipment,
+    context: Context,
+    due_at: float | None = None,
+) -> None:
+    """For good, or until ``due_at``, as far as this shipment can tell, and for a reason that is told of each file."""
+    context.deletions.keep(shipment.claim, files, due_at, code=code, reason=reason)
     shipment.kept_files += len(files)
 
 
-def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context, *, looks_like_it: bool = False) -> None:
+    """``looks_like_it``: the store has shown no object while the file was aside. That may have been a mistake of the
+    store's, and is tried again; inode and device, where objects are files, make none."""
     if not files:
         return
-    _keep(files, OWN_OBJECT, own.REASON, shipment, context)
+    due_at = context.clock.now() + OWN_AGAIN_SECONDS if looks_like_it else None
+    _keep(files, OWN_OBJECT, own.REASON, shipment, context, due_at)
     context.log.error(
         "kept-own-object",
         "local files are the archive's own objects, seen under another path; they stay",

@@ -50,6 +50,12 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "            while False:",
         ),
         (
+            "what looks like the object is tried again",
+            "pipeline/stages.py",
+            "    due_at = context.clock.now() + OWN_AGAIN_SECONDS if looks_like_it else None\n",
+            "    due_at = None\n",
+        ),
+        (
             "it is told",
             "pipeline/stages.py",
             "            _tell_of_vanished(sight, shipment, context)\n",

@@ -63,6 +63,7 @@ class TheInboxItself(Counting):
     there, under its name."""
 
     inbox: Path = Path()
+    is_right: bool = False
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
         found = super().head(key, version_id)
@@ -72,7 +73,7 @@ class TheInboxItself(Counting):
         return (one for one in super().listing(prefix, after) if self._is_there(one.key))
 
     def _is_there(self, key: str) -> bool:
-        if "manifests" in key or not key.startswith("studies/"):
+        if self.is_right or "manifests" in key or not key.startswith("studies/"):
             return True
         data = self.versions[key][-1]
         files = [p for p in self.inbox.rglob("*") if p.is_file() and ".dicomwatchd-" not in str(p)]
@@ -151,6 +152,31 @@ def test_an_object_that_goes_with_its_file(
     assert set(pieces.states().values()) == {"kept:own-object"}
     assert pieces.log.events("deletion-stopped")
     assert {one["code"] for one in pieces.log.events("study-delayed")} == {"object-vanished"}
+    pieces.close()
+
+
+def test_a_store_that_was_wrong_for_a_moment_keeps_no_file_for_good(
+    tmp_path: Path, layout: Bundling | None, count: int
+) -> None:
+    """What was missing for as long as its file was aside, and no longer, looks like the file itself, and may have been
+    the store's mistake: that is found out the day after, and after each day on which it is so again."""
+    store = TheInboxItself(capabilities=ETAGS, inbox=tmp_path / "inbox1")
+    pieces = begin(tmp_path, store, count, bundling=layout)
+    pieces.run(4)
+    for _ in range(3):
+        assert set(pieces.states().values()) == {"kept:own-object"}
+        pieces.clock.advance(86400.0 + 2000)
+        pieces.ship()
+        pieces.clock.advance(2000)
+        pieces.ship()
+    assert len(list((pieces.inbox / "A").glob("IM*"))) == count
+    store.is_right = True
+    pieces.clock.advance(3600)
+    pieces.ship()
+    assert len(pieces.left()) == count, "it is not the next day yet"
+    pieces.clock.advance(86400.0)
+    pieces.ship()
+    assert pieces.left() == []
     pieces.close()
 
 
