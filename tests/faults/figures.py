@@ -14,7 +14,7 @@ REPORT_DIRECTORY = Path(__file__).parents[2] / ".test-report"
 class Figures:
     """``name`` is the file's; ``what`` is the row's text. ``lost`` are byte sequences that are neither in an inbox nor
     in the archive, ``wrong_deletes`` files deleted that the archive did not hold then, ``duplicates`` objects or
-    revisions that should not be there."""
+    revisions that should not be there, ``waiting_for_ever`` files, studies or jobs that come to no end."""
 
     name: str
     what: str
@@ -22,6 +22,7 @@ class Figures:
     lost: int = 0
     wrong_deletes: int = 0
     duplicates: int = 0
+    waiting_for_ever: int = 0
     details: dict[str, Any] = field(default_factory=dict)
 
     def write(self) -> None:

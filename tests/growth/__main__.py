@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.faults.figures import Figures
 from tests.growth.year import Day, Hospital, peak_rss_bytes
 
 
@@ -46,6 +47,9 @@ def main() -> int:
             f", {len(first['files'])} of {given.files} files; problems in the log: {len(hospital.log.entries)};"
             f" peak RSS {peak_rss_bytes() / 1e6:.0f} MB"
         )
+        Figures(
+            "growth", f"simulated days of {given.studies:,} studies with {given.files} files each", tried=len(days)
+        ).write()
         return 0 if broken is None and first["archived"]["holds"] and len(first["files"]) == given.files else 1
     finally:
         hospital.close()

@@ -61,6 +61,7 @@ def run_all(seeds: range, name: str, **world: Any) -> None:
         lost=lost,
         wrong_deletes=sum("deleted" in text for text in failures.values()),
         duplicates=sum(result.duplicates for result in results),
+        waiting_for_ever=sum("come to an end" in text or "left is kept" in text for text in failures.values()),
         details={
             "failed": sorted(failures),
             "calls": sum(result.hooks for result in results),

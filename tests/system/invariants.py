@@ -132,5 +132,5 @@ def require_whole_audit(state: Path, deleted: Iterable[str]) -> Counter[str]:
 
 
 def report(name: str, what: str, *, tried: int, **details: Any) -> None:
-    """Figures of a test in which nothing was lost, or it would not have come this far."""
+    """Figures of a test in which nothing was lost and all came to its end, or it would not have come this far."""
     Figures(name, what, tried=tried, details=details).write()
