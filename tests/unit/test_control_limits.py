@@ -3,10 +3,13 @@ answered meanwhile. The real server over real sockets."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
+import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -204,3 +207,22 @@ def test_who_has_left_is_forgotten() -> None:
         seats.take(me + other)
         seats.leave(me + other)
     assert not seats._taken
+
+
+def test_a_request_without_end_that_brings_descriptors(serve: Callable[[Limits], Served]) -> None:
+    """Before: one client had the daemon hold two descriptors for each byte, until nobody could open anything."""
+    served = serve(LIMITS)
+    with served.connect() as client, open("/dev/null", "rb") as null:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(200):
+            socket.send_fds(client, [b"x"], [null.fileno()] * 2)
+        assert within(5, lambda: unread_bytes(client) == 0)
+        assert len(os.listdir("/proc/self/fd")) - before <= 10
+        assert served.answers()
+        client.sendall(b"\n")
+        assert json.loads(client.makefile("rb").readline())["error"]["code"] == "bad-request"
+
+
+def unread_bytes(client: socket.socket) -> int:
+    """Of what was sent, as the other end has not taken it yet (SIOCOUTQ, unix(7))."""
+    return int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
