@@ -109,9 +109,18 @@ def commands(
         return {"study_uid": study_uid, "state": "queued"}
 
     def inbox_confirm(request: Mapping[str, Any], _progress: Progress) -> Any:
-        by = request.asker().described() if isinstance(request, Request) else {}
+        """As much as to write the inbox's path into the configuration: the daemon deletes there with its own rights."""
         name = text(request, "name")
-        due = queue.roots.confirm(name, by)
+        if not isinstance(request, Request):
+            raise BadRequest("an inbox is confirmed over the control socket")
+        asker = request.asker()
+        if not asker.runs_the_daemon:
+            raise Permanent(
+                "an inbox is confirmed by root or the daemon's own user",
+                code="not-yours",
+                hint=f"sudo dicomwatchctl inbox confirm {name}",
+            )
+        due = queue.roots.confirm(name, asker.described())
         wake()
         return {"inbox": name, "files": due}
 
