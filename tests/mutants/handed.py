@@ -263,6 +263,13 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         )
     ),
     (
+        "handed in: another user's cancellation",
+        "commands.py",
+        " and not _may_end(asker, known.upload):",
+        " and False:",
+        (f"{HANDED}::test_another_users_upload_is_not_cancelled",),
+    ),
+    (
         "descriptors: no more held than tell that it is not one",
         "control_peer.py",
         "                    if len(self._fds) < _MOST_HELD:",
