@@ -17,7 +17,8 @@ from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.proving import Prover, chain_id
 from dicomwatchd.ports import timestamp
 from dicomwatchd.queue import Queue
-from dicomwatchd.queue.uploads import LISTED
+from dicomwatchd.queue.uploads import LISTED, Upload
+from dicomwatchd.rights import Asker
 from dicomwatchd.uploads.desk import UploadDesk, no_such_upload
 
 Progress = Callable[[dict[str, Any]], None]
@@ -26,6 +27,10 @@ Progress = Callable[[dict[str, Any]], None]
 def _study_uid(request: Mapping[str, Any]) -> Uid:
     """Raises BadRequest, InvalidUid."""
     return Uid(text(request, "study_uid"))
+
+
+def _may_end(asker: Asker, upload: Upload) -> bool:
+    return asker.runs_the_daemon or (upload.asker is not None and upload.asker.uid == asker.uid)
 
 
 def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
@@ -109,9 +114,18 @@ def commands(
         return {"study_uid": study_uid, "state": "queued"}
 
     def inbox_confirm(request: Mapping[str, Any], _progress: Progress) -> Any:
-        by = request.asker().described() if isinstance(request, Request) else {}
+        """As much as to write the inbox's path into the configuration: the daemon deletes there with its own rights."""
         name = text(request, "name")
-        due = queue.roots.confirm(name, by)
+        if not isinstance(request, Request):
+            raise BadRequest("an inbox is confirmed over the control socket")
+        asker = request.asker()
+        if not asker.runs_the_daemon:
+            raise Permanent(
+                "an inbox is confirmed by root or the daemon's own user",
+                code="not-yours",
+                hint=f"sudo dicomwatchctl inbox confirm {name}",
+            )
+        due = queue.roots.confirm(name, asker.described())
         wake()
         return {"inbox": name, "files": due}
 
@@ -141,7 +155,17 @@ def commands(
         return uploads.progress(text(request, "upload_id"))
 
     def upload_cancel(request: Mapping[str, Any], _progress: Progress) -> Any:
-        return uploads.cancel(text(request, "upload_id"))
+        name = text(request, "upload_id")
+        if not isinstance(request, Request):
+            raise BadRequest("an upload is cancelled over the control socket")
+        asker, known = request.asker(), queue.uploads.known(name)
+        if known is not None and known.result is None and not _may_end(asker, known.upload):
+            raise Permanent(
+                "the upload is another user's",
+                code="not-yours",
+                hint=f"whoever has handed the folder in may end it, and: sudo dicomwatchctl upload cancel {name}",
+            )
+        return uploads.cancel(name)
 
     def doctor(_request: Mapping[str, Any], _progress: Progress) -> Any:
         return [asdict(finding) for finding in examine()]

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ class Limits:
 
     ``connections`` is for all users but root and the daemon's own, whose ``own_connections`` come on top: whoever fills
     the socket does not keep the administrator out. ``line_bytes`` holds a path of 4,096 bytes with every byte escaped.
-    A request has to be whole after ``idle_seconds``, an answer taken after ``send_seconds``.
+    A request has to be whole after ``idle_seconds``, an answer taken after ``send_seconds``. Lists of more than
+    ``long_lines`` are made and sent one at a time: each line takes 2 KB of memory.
     """
 
     connections: int = 96
@@ -52,6 +53,7 @@ class Limits:
     line_bytes: int = 128 * 1024
     idle_seconds: float = 60.0
     send_seconds: float = 30.0
+    long_lines: int = 1000
 
 
 LIMITS = Limits()
@@ -204,6 +206,8 @@ class _Lines:
 
 
 def _handler(commands: Mapping[str, Command], log: Log, limits: Limits) -> type[socketserver.BaseRequestHandler]:
+    long_list = threading.Lock()
+
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self._descriptors = Descriptors(self.request)
@@ -217,11 +221,20 @@ def _handler(commands: Mapping[str, Command], log: Log, limits: Limits) -> type[
                     self._send(_refusal(error))
 
         def _answer(self, line: bytes) -> None:
+            with ExitStack() as turn:
+                self._answer_in_turn(line, turn)
+
+        def _answer_in_turn(self, line: bytes, turn: ExitStack) -> None:
             try:
                 request = Request(_parsed(line), self.request, self._descriptors)
                 command = commands.get(request.get("command", ""))
                 if command is None:
                     raise BadRequest("no such command")
+                wanted = request.get("limit")
+                if isinstance(wanted, int) and wanted > limits.long_lines:
+                    if not long_list.acquire(timeout=limits.send_seconds):
+                        raise _Crowded("long lists are answered one at a time", hint="try again, or ask for less")
+                    turn.callback(long_list.release)
                 result = command(request, lambda progress: self._send({"progress": progress}))
             except DicomwatchdError as error:
                 self._send(_refusal(error))

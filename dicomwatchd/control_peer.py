@@ -18,6 +18,8 @@ _SO_PEERGROUPS = 59  # unix(7); Python has no name for it
 _FD = struct.Struct("i")
 #: Room for one descriptor, which by alignment is room for two: what comes beyond that the kernel closes.
 _ROOM_BYTES = socket.CMSG_SPACE(_FD.size)
+#: A second one tells that it is not one; what comes beyond that on a connection is closed as it comes.
+_MOST_HELD = 2
 _LOGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}\$?")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -74,7 +76,11 @@ class Descriptors:
         for level, kind, payload in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 whole = len(payload) - len(payload) % _FD.size
-                self._fds += [fd for (fd,) in _FD.iter_unpack(payload[:whole])]
+                for (fd,) in _FD.iter_unpack(payload[:whole]):
+                    if len(self._fds) < _MOST_HELD:
+                        self._fds.append(fd)
+                    else:
+                        os.close(fd)
         return data
 
     def take_one(self) -> int:

@@ -54,6 +54,11 @@ class Asker:
         if not self.may(directory_fd, READ | ENTER):
             raise NotForTheAsker(errno.EACCES, "whoever has asked may not list it")
 
+    @property
+    def runs_the_daemon(self) -> bool:
+        """Root, or the daemon's own user."""
+        return self.uid in (0, os.geteuid())
+
     def described(self) -> dict[str, Any]:
         """For the record of what was asked for: a user of this system, and nothing of a patient."""
         return {"uid": self.uid, "login": self.login}

@@ -297,7 +297,7 @@ def _instance(study: Uid, raw: dict[str, object]) -> ManifestInstance:
     for name in _TEXT_FIELDS:
         _text(getattr(item, name))
     for optional in (item.etag, item.version_id):
-        _text("" if optional is None else optional)
+        _text("" if optional is None else optional).encode()  # no store could be asked for half a surrogate pair
     _number(item.size_bytes, 0, _SIZE_LIMIT_BYTES)
     item = replace(item, series_uid=Uid(item.series_uid), sop_instance_uid=Uid(item.sop_instance_uid))
     if item.offset_bytes is None and item.bundle_bytes is None:

@@ -44,7 +44,8 @@ def confirm(invocation: Invocation, name: str, socket_path: Path | None) -> None
     """Say that the folder which stands in an inbox's place now is meant.
 
     What was kept there because nobody had said so is proven afresh and deleted as the inbox's rule says. Who has said
-    it is put on record in the audit chain. Look first what the folder is: it may be a link, or a mount, of another.
+    it is put on record in the audit chain. For root and the daemon's own user. Look first what the folder is: it may be
+    a link, or a mount, of another.
     """
     said: dict[str, Any] = client(invocation, socket_path).call("inbox-confirm", name=name)
     output.say(f"{output.clean(said['inbox'])} is this folder from now on; {said['files']} kept files are due.")

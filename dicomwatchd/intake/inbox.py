@@ -212,10 +212,16 @@ class InboxIntake:
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The inbox's thread."""
+
+        def alive() -> None:
+            if stopping.is_set():  # in the midst of a look, too: one at a million entries takes minutes
+                raise Stopping("the inbox is not looked at any more")
+            beat()
+
         while not stopping.is_set():
             beat()
             try:
-                pause = self.step(beat)
+                pause = self.step(alive)
             except Stopping:
                 return
             except Transient as error:

@@ -262,4 +262,18 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("closed when a request is over", "        for fd in fds:\n            os.close(fd)", "        pass"),
         )
     ),
+    (
+        "handed in: another user's cancellation",
+        "commands.py",
+        " and not _may_end(asker, known.upload):",
+        " and False:",
+        (f"{HANDED}::test_another_users_upload_is_not_cancelled",),
+    ),
+    (
+        "descriptors: no more held than tell that it is not one",
+        "control_peer.py",
+        "                    if len(self._fds) < _MOST_HELD:",
+        "                    if True:",
+        ("tests/unit/test_control_limits.py::test_a_request_without_end_that_brings_descriptors",),
+    ),
 )

@@ -10,6 +10,13 @@ SCAN = ("tests/unit/test_unreadable.py",)
 CLAIMS = ("tests/unit/test_silent_inbox.py",)
 
 INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    (
+        "intake: a stop ends a look",
+        "intake/inbox.py",
+        "            if stopping.is_set():  # in the midst of a look",
+        "            if False:  # in the midst of a look",
+        ("tests/unit/test_intake_inbox.py::test_a_stop_does_not_wait_for_the_end_of_a_look",),
+    ),
     *(
         (f"answering: {name}", "answering.py", old, new, ANSWERING)
         for name, old, new in (

@@ -27,6 +27,7 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("all users", "full = others >= self._limits.connections or", "full ="),
             ("by user", " or self._taken[user] >= self._limits.by_user", ""),
             ("the administrator's own", "            if user in own:\n", "            if False:\n"),
+            ("long lists one at a time", " and wanted > limits.long_lines:", " and False:"),
             ("seats are left", "            self._seats.leave(client_address[0])\n", "            pass\n"),
             ("seats without a thread", "            self._seats.leave(user)\n            raise", "            raise"),
             ("who has none is forgotten", "            self._taken += Counter()", "            pass"),

@@ -99,6 +99,7 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             '                db.execute("DELETE FROM roots WHERE source_id = ?", (row["source_id"],))\n',
             "",
         ),
+        ("whose word it is", "commands.py", "        if not asker.runs_the_daemon:", "        if False:"),
         ("kept for that", "pipeline/stages.py", "        _keep_exchanged(outcome.exchanged, shipment, context)\n", ""),
         ("looked at by each look", "intake/inbox.py", "        self._on_root(root_fd)\n", ""),
     )

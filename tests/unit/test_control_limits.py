@@ -3,10 +3,13 @@ answered meanwhile. The real server over real sockets."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
+import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.control import LIMITS, ControlServer, Limits, Seats
+from dicomwatchd.control import LIMITS, Command, ControlServer, Limits, Seats
 from dicomwatchd.control_client import ControlClient, DaemonRefused
 from dicomwatchd.errors import DicomwatchdError
 from tests.pieces import Log
@@ -40,9 +43,8 @@ def not_to_be_sent(_request: Mapping[str, Any], _progress: Callable[[dict[str, A
 class Served:
     def __init__(self, path: Path, limits: Limits) -> None:
         self.path, self.log = path, Log()
-        self.control = ControlServer(
-            path, {"ok": ok, "large": large, "not-to-be-sent": not_to_be_sent}, self.log, limits
-        )
+        self.commands: dict[str, Command] = {"ok": ok, "large": large, "not-to-be-sent": not_to_be_sent}
+        self.control = ControlServer(path, self.commands, self.log, limits)
         self.control.start()
 
     def connect(self) -> socket.socket:
@@ -204,3 +206,50 @@ def test_who_has_left_is_forgotten() -> None:
         seats.take(me + other)
         seats.leave(me + other)
     assert not seats._taken
+
+
+def test_a_request_without_end_that_brings_descriptors(serve: Callable[[Limits], Served]) -> None:
+    """Before: one client had the daemon hold two descriptors for each byte, until nobody could open anything."""
+    served = serve(LIMITS)
+    with served.connect() as client, open("/dev/null", "rb") as null:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(200):
+            socket.send_fds(client, [b"x"], [null.fileno()] * 2)
+        assert within(5, lambda: unread_bytes(client) == 0)
+        assert len(os.listdir("/proc/self/fd")) - before <= 10
+        assert served.answers()
+        client.sendall(b"\n")
+        assert json.loads(client.makefile("rb").readline())["error"]["code"] == "bad-request"
+
+
+def test_long_lists_are_answered_one_at_a_time(serve: Callable[[Limits], Served]) -> None:
+    """Before: 24 of them at once, of 40,000 files in quarantine, took 2 GiB."""
+    served, at_work, most = serve(SHORT), [0], [0]
+    go_on = threading.Event()
+
+    def lines(_request: Mapping[str, Any], _progress: Callable[[dict[str, Any]], None]) -> Any:
+        at_work[0] += 1
+        most.append(at_work[0])
+        go_on.wait(0.2)
+        at_work[0] -= 1
+        return []
+
+    served.commands["lines"] = lines
+    for limit, alone in ((1_000_000, True), (100, False)):
+        most.clear()
+        most.append(0)
+        with ExitStack() as stack:
+            clients = [stack.enter_context(served.connect()) for _ in range(6)]
+            for client in clients:
+                client.sendall(json.dumps({"command": "lines", "limit": limit}).encode() + b"\n")
+            answers = [json.loads(client.makefile("rb").readline()) for client in clients]
+        assert (max(most) == 1) == alone
+        refused = [answer for answer in answers if not answer["ok"]]
+        assert all(answer["error"]["code"] == "too-many-connections" for answer in refused)
+        assert bool(refused) == alone, "who waits too long is told so"
+    assert within(5, served.answers)
+
+
+def unread_bytes(client: socket.socket) -> int:
+    """Of what was sent, as the other end has not taken it yet (SIOCOUTQ, unix(7))."""
+    return int.from_bytes(fcntl.ioctl(client, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -160,6 +162,37 @@ def test_a_place_that_is_none(pieces: Pieces, tmp_path: Path) -> None:
     pieces.run()
     assert pieces.left() == []
     assert {item.key for item in recorded(pieces).instances} >= {item.key for item in top.instances}
+
+
+class Asked(MemoryStore):
+    """As S3, which is asked for a version in the URL."""
+
+    def read(self, key: str, version_id: str | None = None, **how: Any) -> Iterator[Chunk]:
+        quote(version_id or "")
+        return super().read(key, version_id, **how)
+
+
+def test_a_place_in_a_version_that_no_request_can_name(tmp_path: Path) -> None:
+    """Before: fetch and verify ended with a fault of the program, at each try."""
+    store = Asked()
+    pieces = Pieces(tmp_path, store=store)
+    for number in (0, 1):
+        drop(pieces, number)
+        pieces.run()
+    top = honest(pieces)[1]
+    moved = tuple(replace(i, key=i.key.replace(".dcm", "-7.dcm"), version_id="\ud800") for i in top.instances)
+    key, data = forged_at(top, 3, previous_sha256=top.sha256, instances=moved)
+    store.versions[key] = [data]
+    told: list[int] = []
+    doubts = replace(NOBODY, unreadable=lambda revision, _: told.append(revision))
+    for catalogue in (pieces.catalogue, None):
+        found = look_up(pieces.store, catalogue, STUDY, doubts=doubts)
+        report = Fetcher(pieces.store).fetch(found.manifest, tmp_path / "out", elsewhere=found.elsewhere)
+        assert report.complete and told.pop() == 3
+    drop(pieces, 2)
+    pieces.run()
+    assert pieces.left() == [] and contents(recorded(pieces)) == set(SHA256[:3])
+    pieces.close()
 
 
 def test_bytes_of_a_bundle_that_two_revisions_divide_otherwise(tmp_path: Path) -> None:

@@ -9,10 +9,14 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dicomwatchd import control_peer
 from dicomwatchd.cli.upload_text import sentences
+from dicomwatchd.commands import commands
+from dicomwatchd.control_peer import Descriptors, Request
 from dicomwatchd.errors import Permanent
 from dicomwatchd.intake.mounts import file_system_id
 from dicomwatchd.localfiles import birth
@@ -264,6 +268,24 @@ def test_the_folder_of_another_users_upload(pieces: Pieces, folder: Path) -> Non
         By(EMIL, pieces, folder)
     assert handed.name in str(refused.value.hint)
     assert By(Asker(0, 0), pieces, folder).name == handed.name == By(ANNA, pieces, folder).name
+
+
+def test_another_users_upload_is_not_cancelled(pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed = By(ANNA, pieces, folder)
+    desk, prover = pieces.parts.uploads, pieces.parts.prover
+    cancel = commands(pieces.queue, lambda _: {}, list, desk, lambda: None, prover)["upload-cancel"]
+
+    def by(asker: Asker) -> Any:
+        monkeypatch.setattr(control_peer, "asker_of", lambda _: asker)
+        with socket.socket(socket.AF_UNIX) as connection:
+            return cancel(Request({"upload_id": handed.name}, connection, Descriptors(connection)), lambda _: None)
+
+    with pytest.raises(Permanent) as refused:
+        by(EMIL)
+    assert refused.value.code == "not-yours" and not handed.now["done"]
+    assert by(ANNA)["outcome"] == "cancelled"
+    handed = By(ANNA, pieces, folder)
+    assert by(Asker(0, 0))["outcome"] == "cancelled" == by(EMIL)["outcome"]
 
 
 def test_so_many_uploads_of_one_user_and_in_all(

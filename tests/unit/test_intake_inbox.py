@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -630,3 +631,22 @@ def test_an_inbox_that_was_removed_holds_no_study(two: Pieces) -> None:
     two.inboxes[0].mkdir()
     two.look()
     assert two.intakes[0].holds
+
+
+def test_a_stop_does_not_wait_for_the_end_of_a_look(pieces: Pieces) -> None:
+    """Whoever may write to an inbox, or hands a folder in (/proc), decides how long one takes."""
+    made = [slices(pieces.inbox / f"{number:03}", first=number)[0] for number in range(1, 61)]
+    stopping, beats = threading.Event(), 0
+
+    def beat() -> None:
+        nonlocal beats
+        beats += 1
+        if beats == 8:
+            stopping.set()
+
+    [intake] = pieces.intakes
+    intake.run(stopping, beat)
+    assert beats == 8 and intake.scans == 0
+    pieces.restart()
+    pieces.run(3)
+    assert {one.sha256 for one in made} <= pieces.archived() and pieces.left() == []

@@ -48,6 +48,7 @@ SAID: dict[str, list[float]] = {
     "connections": [LIMITS.connections, LIMITS.by_user, LIMITS.own_connections],
     "uploads": [reception.MOST_UPLOADS, reception.MOST_OF_ONE],
     "descriptors": [],
+    "lists asked for": [LIMITS.long_lines],
     "a request": [LIMITS.line_bytes, LIMITS.idle_seconds, LIMITS.send_seconds],
     "memory": [int(UNIT.partition("MemoryMax=")[2].partition("G")[0])],
     "threads": [int(UNIT.partition("TasksMax=")[2].partition("\n")[0])],

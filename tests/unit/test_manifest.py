@@ -216,6 +216,8 @@ HOSTILE: dict[str, Callable[[dict[str, Any]], object]] = {
     "a digest cut short": set_in(("instances", 0, "sha256"), "ab"),
     "an ETag that is a number": set_in(("instances", 0, "etag"), 5),
     "a version that is a list": set_in(("instances", 0, "version_id"), []),
+    "a version that no request can name": set_in(("instances", 0, "version_id"), "\ud800"),
+    "an ETag that no request can name": set_in(("instances", 0, "etag"), "\udfff"),
     "a path that is null": set_in(("instances", 0, "original_path"), None),
     "a SOP class that is an object": set_in(("instances", 0, "sop_class_uid"), {}),
     "repairs that are one text": set_in(("instances", 0, "repairs"), "abc"),

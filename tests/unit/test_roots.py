@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dicomwatchd.errors import Permanent
+from dicomwatchd import control_peer
+from dicomwatchd.commands import commands
+from dicomwatchd.control_peer import Descriptors, Request
+from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.intake import mounts
 from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.localfiles import open_root
@@ -18,6 +23,7 @@ from dicomwatchd.pipeline import proof as proof_module
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.roots import Sight
 from dicomwatchd.queue.rows import Root
+from dicomwatchd.rights import Asker
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker
 
@@ -85,6 +91,33 @@ def test_nothing_goes_until_it_is_confirmed(pieces: Pieces, exchange: Callable[[
     assert len(entries) == 1 and '"kind":"inbox-confirmed"' in entries[0] and '"uid":7' in entries[0]
     assert pieces.queue.audit.broken_at() is None
     assert str(pieces.inbox) not in entries[0]
+
+
+def test_it_is_confirmed_by_who_runs_the_daemon_alone(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before: a member of the daemon's group who may rename above an inbox put another user's folder into its place,
+    confirmed it, and had files deleted there that he could not delete himself."""
+    rename(pieces)
+    made = drop(pieces, 2)
+    pieces.run(3)
+    uploads, prover = pieces.parts.uploads, pieces.parts.prover
+    confirm = commands(pieces.queue, lambda _: {}, list, uploads, lambda: None, prover)["inbox-confirm"]
+
+    def by(uid: int) -> Any:
+        monkeypatch.setattr(control_peer, "asker_of", lambda _: Asker(uid, 62001))
+        with socket.socket(socket.AF_UNIX) as connection:
+            request = Request({"name": "inbox1"}, connection, Descriptors(connection))
+            return confirm(request, lambda _: None)
+
+    with pytest.raises(Permanent) as refused:
+        by(61002)
+    assert refused.value.code == "not-yours"
+    with pytest.raises(DicomwatchdError):
+        confirm({"name": "inbox1"}, lambda _: None)
+    pieces.run(2)
+    assert all(one.path.exists() for one in made) and folders(pieces) == [True]
+    assert by(os.geteuid()) == {"inbox": "inbox1", "files": 2}
+    pieces.run(2)
+    assert pieces.left() == [] and folders(pieces) == [False]
 
 
 def test_the_folder_that_it_was_needs_no_word(pieces: Pieces) -> None:
