@@ -6,34 +6,24 @@ import hashlib
 import random
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
-from dicomwatchd.archive import keys
 from dicomwatchd.archive.manifest import Content, Manifest, ManifestInstance
-from dicomwatchd.archive.store import Chunk, ObjectStore
+from dicomwatchd.archive.store import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.fetch.folder import PRIVATE, DiskFull, Occupied, SeriesFolder, TargetFolder, Temporary
 from dicomwatchd.fetch.neighbours import Neighbours
 from dicomwatchd.fetch.plan import file_names, together
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
+from dicomwatchd.fetch.sources import BadObject, MissingObject, Source, chunks, sources
 from dicomwatchd.fetch.workplace import Workplace
 from dicomwatchd.model import Digest, Uid
 
 #: So many files one after the other that the store did not answer for: it is gone, and not one object damaged.
 _GIVE_UP_AFTER = 4
-
-
-class BadObject(Permanent):
-    """The store does not have the bytes that the manifest records under this key."""
-
-    code = "bad-object"
-
-
-class MissingObject(BadObject):
-    """The store has nothing under this key."""
 
 
 class Fetcher:
@@ -153,10 +143,10 @@ class Fetcher:
             run.found(item)
             return
         trouble: BadObject | None = None
-        for at, key, version_id, offset in self._sources_of(run.manifest.study_uid, places):
+        for source in sources(self._store, run.manifest.study_uid, places):
             with target.temporary() as file:
                 try:
-                    self._copy(run, at, key, version_id, offset, file, place.room)
+                    self._copy(run, source, file, place.room)
                 except BadObject as error:
                     trouble = trouble or error
                     continue
@@ -164,9 +154,9 @@ class Fetcher:
                     file.publish(name)
                 except Occupied:
                     # Another fetch into the same folder was quicker: as good, if it brought the right bytes.
-                    if not target.holds(name, Digest(at.sha256, at.size_bytes), run.check):
+                    if not target.holds(name, Digest(source.item.sha256, source.item.size_bytes), run.check):
                         raise
-            run.got(item, _in_words(trouble) if trouble is not None and version_id is not None else trouble)
+            run.got(item, _in_words(trouble) if trouble is not None and source.version_id is not None else trouble)
             return
         raise trouble or BadObject("nothing in the store could be read")
 
@@ -184,52 +174,22 @@ class Fetcher:
             raise occupied
         return False
 
-    def _sources_of(
-        self, study: Uid, places: Iterable[ManifestInstance]
-    ) -> Iterator[tuple[ManifestInstance, str, str | None, int | None]]:
-        return ((at, *source) for at in places for source in self._sources(study, at))
-
-    def _sources(self, study: Uid, item: ManifestInstance) -> Iterator[tuple[str, str | None, int | None]]:
-        """Where the bytes may be: what the key holds now, the recorded version, keys of the same SHA-256; from this
-        offset of a bundle on, or as an object of their own (None)."""
-        yield item.key, None, item.offset_bytes
-        if item.version_id is not None:
-            yield item.key, item.version_id, item.offset_bytes
-        of_bundle = keys.bundle_sha256(item.key, study)
-        own = keys.instance(study, item.series_uid, item.sop_instance_uid, item.sha256)
-        try:
-            if of_bundle is not None:
-                bundles = list(self._store.listing(keys.bundle(study, of_bundle).removesuffix(".tar")))
-                for found in bundles:
-                    if found.key != item.key and keys.bundle_sha256(found.key, study) == of_bundle:
-                        yield found.key, None, item.offset_bytes
-            others = list(self._store.listing(own.rpartition("/")[0] + "/"))
-        except DicomwatchdError:
-            return  # what was wrong with the recorded object is the news
-        for found in others:
-            if found.key != item.key and keys.is_instance(
-                found.key, study, item.series_uid, item.sop_instance_uid, item.sha256
-            ):
-                yield found.key, None, None
-
     def _copy(
         self,
         run: Run,
-        item: ManifestInstance,
-        key: str,
-        version_id: str | None,
-        offset_bytes: int | None,
+        source: Source,
         file: Temporary,
         room: memoryview,
     ) -> None:
         """Fill ``file`` with exactly the recorded bytes. Raises BadObject when the source has others."""
+        item = source.item
         for attempt in range(1, self._attempts + 1):
             run.check()
             file.rewind()
             came_in = 0
             digest = hashlib.sha256()
             try:
-                for chunk in self._chunks(key, version_id, offset_bytes, item.size_bytes, room):
+                for chunk in chunks(self._store, source, room):
                     run.check()
                     came_in += len(chunk)
                     if came_in > item.size_bytes:
@@ -251,22 +211,6 @@ class Fetcher:
                 run.count(-came_in)
                 raise
             self._sleep(attempt * (0.5 + self._jitter()))
-
-    def _chunks(
-        self, key: str, version_id: str | None, offset_bytes: int | None, size_bytes: int, room: memoryview
-    ) -> Iterator[Chunk]:
-        """The store's chunks; what the store says of the object in particular becomes BadObject."""
-        try:
-            if offset_bytes is None:
-                yield from self._store.read(key, version_id, room=room)
-            else:
-                yield from self._store.read(
-                    key, version_id, offset_bytes=offset_bytes, length_bytes=size_bytes, room=room
-                )
-        except Permanent as error:
-            if error.code == "no-such-object":
-                raise MissingObject("the object is missing from the store") from error
-            raise BadObject(error.message) from error
 
 
 def _in_words(trouble: BadObject) -> BadObject:

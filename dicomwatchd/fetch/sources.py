@@ -1,0 +1,77 @@
+"""Where an instance's bytes may be in the store, the likeliest place first, and reading them from there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.manifest import ManifestInstance
+from dicomwatchd.archive.store import Chunk, ObjectStore
+from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.model import Uid
+
+
+class BadObject(Permanent):
+    """The store does not have the bytes that the manifest records under this key."""
+
+    code = "bad-object"
+
+
+class MissingObject(BadObject):
+    """The store has nothing under this key."""
+
+
+class Source(NamedTuple):
+    """``item`` is what a manifest says of the instance. Its bytes begin at ``offset_bytes`` of a bundle; None: they are
+    an object of their own."""
+
+    item: ManifestInstance
+    key: str
+    version_id: str | None
+    offset_bytes: int | None
+
+
+def sources(store: ObjectStore, study: Uid, places: Iterable[ManifestInstance]) -> Iterator[Source]:
+    """What the key holds now, the recorded version, keys of the same SHA-256; of each of these places, one after the
+    other. The store is asked for the last kind only when the others were not enough."""
+    for item in places:
+        yield Source(item, item.key, None, item.offset_bytes)
+        if item.version_id is not None:
+            yield Source(item, item.key, item.version_id, item.offset_bytes)
+        yield from _others(store, study, item)
+
+
+def _others(store: ObjectStore, study: Uid, item: ManifestInstance) -> Iterator[Source]:
+    of_bundle = keys.bundle_sha256(item.key, study)
+    own = keys.instance(study, item.series_uid, item.sop_instance_uid, item.sha256)
+    try:
+        if of_bundle is not None:
+            bundles = list(store.listing(keys.bundle(study, of_bundle).removesuffix(".tar")))
+            for found in bundles:
+                if found.key != item.key and keys.bundle_sha256(found.key, study) == of_bundle:
+                    yield Source(item, found.key, None, item.offset_bytes)
+        others = list(store.listing(own.rpartition("/")[0] + "/"))
+    except DicomwatchdError:
+        return  # what was wrong with the recorded object is the news
+    for found in others:
+        if found.key != item.key and keys.is_instance(
+            found.key, study, item.series_uid, item.sop_instance_uid, item.sha256
+        ):
+            yield Source(item, found.key, None, None)
+
+
+def chunks(store: ObjectStore, source: Source, room: memoryview | None = None) -> Iterator[Chunk]:
+    """The store's chunks; what the store says of the object in particular becomes BadObject. Raises Transient, too."""
+    key, version_id, offset_bytes = source.key, source.version_id, source.offset_bytes
+    try:
+        if offset_bytes is None:
+            yield from store.read(key, version_id, room=room)
+        else:
+            yield from store.read(
+                key, version_id, offset_bytes=offset_bytes, length_bytes=source.item.size_bytes, room=room
+            )
+    except Permanent as error:
+        if error.code == "no-such-object":
+            raise MissingObject("the object is missing from the store") from error
+        raise BadObject(error.message) from error
