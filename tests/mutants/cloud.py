@@ -75,7 +75,13 @@ CLOUD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ),
     ("an identifier of some length", "cli/identifiers.py", "len(line) > _LONGEST_BYTES", "False", NAMED),
     ("an identifier at all", "cli/identifiers.py", "        if not line:\n", "        if False:\n", NAMED),
-    ("a patient from standard input", "cli/search.py", '    metavar="ID",\n    type=IDENTIFIER,\n', '    metavar="ID",\n', NAMED),
+    (
+        "a patient from standard input",
+        "cli/search.py",
+        '    metavar="ID",\n    type=IDENTIFIER,\n',
+        '    metavar="ID",\n',
+        NAMED,
+    ),
     (
         "fetch: a private file",
         "fetch/folder.py",
