@@ -1,4 +1,5 @@
-"""docs/security.md names the test of each attack: those tests are there, and no attack is without one."""
+"""docs/security.md names the test of each attack: those tests are there, and no attack is without one. So are those that
+docs/reliability.md names."""
 
 from __future__ import annotations
 
@@ -57,6 +58,13 @@ def test_each_test_that_it_names_is_there() -> None:
     assert missing(
         "`tests/unit/test_security_page.py::test_of_nothing`, `tests/unit/test_none.py`, `tests/unit/uids.py::x`"
     )
+
+
+def test_each_test_that_the_page_on_reliability_names_is_there() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    assert missing(page) == []
+    files = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(re.findall(r"test_\w+\.py", page)) <= files
 
 
 def test_each_attack_has_what_was_what_is_and_a_test() -> None:
