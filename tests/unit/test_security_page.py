@@ -1,5 +1,5 @@
-"""docs/security.md names the test of each attack: those tests are there, and no attack is without one. So are those that
-docs/reliability.md names."""
+"""docs/security.md names the test of each attack: those tests are there, and no attack is without one. The tests that
+docs/reliability.md names are there, too."""
 
 from __future__ import annotations
 
