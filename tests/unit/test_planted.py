@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd import localfiles
+from dicomwatchd import localfiles, markers
 from dicomwatchd.intake.leftovers import Leftovers
 from dicomwatchd.intake.scan import Globs, Listing, look
 from dicomwatchd.localfiles import open_root
@@ -270,3 +270,22 @@ def test_the_start_asks_for_more_time_while_it_is_at_work() -> None:
     clock.advance(EXTEND_SECONDS / 6 + 1)
     service.extend()
     assert len(sent) == 2
+
+
+def test_a_mark_in_an_inbox_stops_that_inbox_alone(tmp_path: Path) -> None:
+    """Whoever may write to an inbox can put an archive's mark into it. Safety has it that nothing there is looked at; the
+    others go on, it is told, and once the mark is gone all is as before."""
+    pieces = Pieces(tmp_path, inboxes=2)
+    mark = pieces.inboxes[0] / os.fsdecode(markers.ARCHIVE)
+    mark.touch()
+    made = [Maker(seed=number).ct_series(inbox, slices=1)[0] for number, inbox in enumerate(pieces.inboxes)]
+    pieces.run(3)
+    assert made[0].path.exists() and not made[1].path.exists()
+    assert pieces.log.events("intake-own-tree")
+    pieces.restart()
+    pieces.run(2)
+    assert made[0].path.exists()
+    mark.unlink()
+    pieces.run(4)
+    assert not made[0].path.exists()
+    pieces.close()
