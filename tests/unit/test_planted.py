@@ -273,8 +273,8 @@ def test_the_start_asks_for_more_time_while_it_is_at_work() -> None:
 
 
 def test_a_mark_in_an_inbox_stops_that_inbox_alone(tmp_path: Path) -> None:
-    """Whoever may write to an inbox can put an archive's mark into it. Safety has it that nothing there is looked at; the
-    others go on, it is told, and once the mark is gone all is as before."""
+    """Whoever may write to an inbox can put an archive's mark into it. Safety has it that nothing there is looked at;
+    the others go on, it is told, and once the mark is gone all is as before."""
     pieces = Pieces(tmp_path, inboxes=2)
     mark = pieces.inboxes[0] / os.fsdecode(markers.ARCHIVE)
     mark.touch()
