@@ -2,6 +2,6 @@
 
 import sys
 
-from dicomwatchd.daemon import main
+from dicomwatchd.daemon.process import main
 
 sys.exit(main())

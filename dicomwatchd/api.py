@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from dicomwatchd import config as configuration
 from dicomwatchd.archive import factory
-from dicomwatchd.archive.catalogue import Catalogue, Query, SeriesRecord, StudyRecord
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance
-from dicomwatchd.archive.store import ObjectStore
-from dicomwatchd.archive.verification import InstanceProblem, Verification
-from dicomwatchd.archive.verification import verify as _verify
-from dicomwatchd.control_client import ControlClient
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.proof.verification import InstanceProblem, Verification
+from dicomwatchd.archive.proof.verification import verify as _verify
+from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
+from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.control.client import ControlClient
 from dicomwatchd.errors import Permanent
 from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, look_up
 from dicomwatchd.fetch.plan import Found

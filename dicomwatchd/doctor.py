@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dicomwatchd import addresses, answering, keyfiles, places, unit
+from dicomwatchd import answering, places
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.catalogue import Catalogue
+from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.identity import read_identity
-from dicomwatchd.archive.store import Capabilities, ObjectStore
+from dicomwatchd.archive.stores.port import Capabilities, ObjectStore
+from dicomwatchd.audit.proving import Prover
 from dicomwatchd.config import Config, Inbox
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.localfiles import (
@@ -30,10 +31,11 @@ from dicomwatchd.localfiles import (
     rename_noreplace,
     renames_strictly,
 )
-from dicomwatchd.pipeline import private
-from dicomwatchd.pipeline.proving import Prover
+from dicomwatchd.pipeline.deletion import private
 from dicomwatchd.ports import DiskUsage
 from dicomwatchd.queue.roots import Pin
+from dicomwatchd.unit import addresses, keyfiles
+from dicomwatchd.unit import drop_in as unit
 
 _CAP_LEASE = 1 << 28  # capabilities(7)
 #: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.

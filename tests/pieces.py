@@ -14,17 +14,17 @@ from random import Random
 from typing import Any, cast
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
-from dicomwatchd.archive import lineage
-from dicomwatchd.archive.catalogue import Catalogue
-from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import ObjectStore
-from dicomwatchd.composition import InboxPlan, Parts, Plan, Surroundings
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.daemon.composition import InboxPlan, Parts, Plan, Surroundings
 from dicomwatchd.errors import Fatal
+from dicomwatchd.intake.dicom.sizes import Sizes
 from dicomwatchd.intake.inbox import IntakeSettings
-from dicomwatchd.intake.sizes import Sizes
 from dicomwatchd.model import Uid
+from dicomwatchd.pipeline.deletion.proof import Deleting
 from dicomwatchd.pipeline.pool import InlineWorkers
-from dicomwatchd.pipeline.proof import Deleting
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling
 from dicomwatchd.ports import Sign, unwatched
 from dicomwatchd.queue import Queue

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from dicomwatchd.archive.catalogue import Query, SeriesRecord, StudyRecord
+from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import DicomJson, Uid
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dicomwatchd.archive.budget import ByteBudget
-from dicomwatchd.archive.catalogue import Catalogue
-from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.stores.budget import ByteBudget
+from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.config import DirectorySettings, DynamoDBSettings, S3Settings, SqliteSettings
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def aws_session(
     description, and the credentials that it finds, are read and found once."""
     if not isinstance(store, S3Settings) or not isinstance(catalogue, DynamoDBSettings):
         return None
-    from dicomwatchd.archive.aws import new_session
+    from dicomwatchd.archive.aws.clients import new_session
 
     return new_session()
 
@@ -45,10 +45,10 @@ def open_store(
     settings cannot work at all.
     """
     if isinstance(settings, DirectorySettings):
-        from dicomwatchd.archive.directory import DirectoryStore
+        from dicomwatchd.archive.stores.directory.store import DirectoryStore
 
         return DirectoryStore(settings, stopping=stopping)
-    from dicomwatchd.archive.s3 import S3Store
+    from dicomwatchd.archive.stores.s3.store import S3Store
 
     return S3Store(settings, connections=connections, stopping=stopping, budget=budget, session=session)
 
@@ -56,9 +56,9 @@ def open_store(
 def open_catalogue(settings: DynamoDBSettings | SqliteSettings, *, session: Session | None = None) -> Catalogue:
     """The catalogue that the settings name, as above."""
     if isinstance(settings, SqliteSettings):
-        from dicomwatchd.archive.sqlite import SqliteCatalogue
+        from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
 
         return SqliteCatalogue(settings)
-    from dicomwatchd.archive.dynamodb import DynamoDBCatalogue
+    from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 
     return DynamoDBCatalogue(settings, session=session)

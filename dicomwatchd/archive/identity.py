@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.store import Buffer, ObjectStore
+from dicomwatchd.archive.stores.port import Buffer, ObjectStore
 from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
 
 FORMAT = "dicomwatchd-archive/1"

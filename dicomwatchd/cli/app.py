@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 import click
 
 from dicomwatchd import __version__
-from dicomwatchd.cli import exits, output
+from dicomwatchd.cli import exits
 from dicomwatchd.cli.lazy import Lazy, LazyGroup
+from dicomwatchd.cli.terminal import output
 from dicomwatchd.errors import DicomwatchdError
 
 # The same as config.DEFAULT_PATH; importing that module takes longer than all the rest.
@@ -22,18 +23,18 @@ _CLI = "dicomwatchd.cli"
 COMMANDS = {
     "status": Lazy(f"{_CLI}.daemon", "status", "Say how the daemon is doing."),
     "queue": Lazy(f"{_CLI}.daemon", "queue", "List the studies that are not archived yet."),
-    "show": Lazy(f"{_CLI}.show", "show", "Show what is known of a study."),
+    "show": Lazy(f"{_CLI}.studies.show", "show", "Show what is known of a study."),
     "quarantine": Lazy(f"{_CLI}.daemon", "quarantine", "List the files that cannot be archived."),
     "retry": Lazy(f"{_CLI}.daemon", "retry", "Try a parked study again."),
     "stats": Lazy(f"{_CLI}.daemon", "stats", "Show what was archived, by day and inbox."),
     "inbox": Lazy(f"{_CLI}.inbox", "inbox", "See to the folders that are inboxes."),
     "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is no inbox."),
-    "fetch": Lazy(f"{_CLI}.fetch", "fetch", "Get a study back, every file verified."),
-    "verify": Lazy(f"{_CLI}.verify", "verify", "Check that the archive holds a study."),
+    "fetch": Lazy(f"{_CLI}.studies.fetch", "fetch", "Get a study back, every file verified."),
+    "verify": Lazy(f"{_CLI}.studies.verify", "verify", "Check that the archive holds a study."),
     "prove": Lazy(f"{_CLI}.proofs", "prove", "Show what was deleted of a study, when, and on what evidence."),
-    "search": Lazy(f"{_CLI}.search", "search", "Find archived studies."),
-    "catalogue": Lazy(f"{_CLI}.catalogue", "catalogue", "Work on the catalogue of the archive."),
-    "archive": Lazy(f"{_CLI}.archive", "archive", "Set up the archive."),
+    "search": Lazy(f"{_CLI}.studies.search", "search", "Find archived studies."),
+    "catalogue": Lazy(f"{_CLI}.studies.catalogue", "catalogue", "Work on the catalogue of the archive."),
+    "archive": Lazy(f"{_CLI}.studies.archive", "archive", "Set up the archive."),
     "doctor": Lazy(f"{_CLI}.proofs", "doctor", "Try out whether all is as it should be."),
     "config": Lazy(f"{_CLI}.config", "config", "Check and describe the configuration."),
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from dicomwatchd.cli import exits, output
+from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.terminal import output
 from dicomwatchd.errors import ConfigError
 
 

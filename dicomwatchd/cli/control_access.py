@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from dicomwatchd.cli import output
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.control_client import ControlClient, DaemonUnreachable
+from dicomwatchd.cli.terminal import output
+from dicomwatchd.control.client import ControlClient, DaemonUnreachable
 from dicomwatchd.errors import ConfigError, Fatal
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -82,8 +82,8 @@ def _from_the_state(
 ) -> Any:
     from dicomwatchd import config
     from dicomwatchd.archive.factory import open_store
-    from dicomwatchd.commands import reading
-    from dicomwatchd.pipeline.proving import Prover
+    from dicomwatchd.audit.proving import Prover
+    from dicomwatchd.daemon.commands import reading
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.queue import open_queue_to_read
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from dicomwatchd.cli import output, tables
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import UID
 from dicomwatchd.cli.control_access import ask, client, socket_option
+from dicomwatchd.cli.studies.access import UID
+from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.model import Uid
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")

@@ -30,7 +30,7 @@ _ARCHIVE_CODES = frozenset(
 
 
 def code_for(error: DicomwatchdError) -> int:
-    from dicomwatchd.control_client import DaemonRefused, DaemonUnreachable
+    from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
 
     match error:
         case DaemonUnreachable():

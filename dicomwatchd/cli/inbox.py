@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from dicomwatchd.cli import output, tables
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
+from dicomwatchd.cli.terminal import output, tables
 
 
 @click.group()

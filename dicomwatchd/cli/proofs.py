@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from dicomwatchd.cli import exits, output, tables
+from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.archive_access import UID
 from dicomwatchd.cli.control_access import ask, client, socket_option
-from dicomwatchd.cli.identifiers import IDENTIFIER
-from dicomwatchd.control_client import DaemonUnreachable
+from dicomwatchd.cli.studies.access import UID
+from dicomwatchd.cli.terminal import output, tables
+from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
+from dicomwatchd.control.client import DaemonUnreachable
 from dicomwatchd.model import Uid
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
@@ -167,13 +168,14 @@ def _from_here(invocation: Invocation) -> list[dict[str, str]]:
     from contextlib import suppress
     from dataclasses import asdict
 
-    from dicomwatchd import config, unit
+    from dicomwatchd import config
     from dicomwatchd.archive.factory import open_catalogue, open_store
+    from dicomwatchd.audit.proving import Prover
     from dicomwatchd.doctor import audit_chain, examine
     from dicomwatchd.errors import Fatal
-    from dicomwatchd.pipeline.proving import Prover
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.queue import open_queue_to_read
+    from dicomwatchd.unit import drop_in as unit
 
     loaded = config.load(invocation.config_path)
     store = open_store(loaded.archive.store, connections=2)

@@ -11,14 +11,15 @@ from typing import Any
 
 import click
 
-from dicomwatchd.cli import exits, output, progress, tables
+from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.cli.folders import RealFolder
-from dicomwatchd.cli.identifiers import IDENTIFIER
 from dicomwatchd.cli.lazy import DefaultGroup
+from dicomwatchd.cli.terminal import output, progress, tables
+from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
 from dicomwatchd.cli.upload_text import all_verified, as_of_now, asker, sentences
-from dicomwatchd.control_client import DaemonRefused
+from dicomwatchd.control.client import DaemonRefused
 from dicomwatchd.errors import Permanent
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")

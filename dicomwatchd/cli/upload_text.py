@@ -6,7 +6,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-from dicomwatchd.cli import output
+from dicomwatchd.cli.terminal import output
 
 _LISTED_FAILURES = 20
 #: How long after the end of an upload its word is still told as one of now: what a proof may be old.

@@ -11,8 +11,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
-from dicomwatchd.archive.manifest import Content, Manifest, ManifestInstance
-from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance
+from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.fetch.folder import PRIVATE, DiskFull, Occupied, SeriesFolder, TargetFolder, Temporary
 from dicomwatchd.fetch.neighbours import Neighbours

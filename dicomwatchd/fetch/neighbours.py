@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from dicomwatchd.archive.bundle import Span, pieces
-from dicomwatchd.archive.manifest import ManifestInstance
-from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.archive.layout.bundle import Span, pieces
+from dicomwatchd.archive.layout.manifest import ManifestInstance
+from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal
 from dicomwatchd.fetch.report import Run
 from dicomwatchd.fetch.workplace import Workplace

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from dicomwatchd.archive import keys, lineage, manifests
-from dicomwatchd.archive.catalogue import Catalogue, StudyRecord
-from dicomwatchd.archive.lineage import Lineage
-from dicomwatchd.archive.manifest import BAD, Content, Manifest, ManifestInstance
-from dicomwatchd.archive.manifests import Listed
-from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout.lineage import Lineage
+from dicomwatchd.archive.layout.manifest import BAD, Content, Manifest, ManifestInstance
+from dicomwatchd.archive.layout.manifests import Listed
+from dicomwatchd.archive.records import StudyRecord
+from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.manifest import ManifestInstance
-from dicomwatchd.archive.store import Chunk, ObjectStore
+from dicomwatchd.archive.layout.manifest import ManifestInstance
+from dicomwatchd.archive.stores.port import Chunk, ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from contextlib import suppress
 
-from dicomwatchd.archive.store import CHUNK_BYTES
+from dicomwatchd.archive.stores.port import CHUNK_BYTES
 from dicomwatchd.fetch.folder import SeriesFolder, TargetFolder
 from dicomwatchd.model import Uid
 

@@ -18,13 +18,13 @@ from random import Random
 from dicomwatchd import markers
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import SourceChanged, Stopping, Transient
+from dicomwatchd.intake.dicom.sizes import SIZES, SPARSE, TOO_LARGE, Sizes
 from dicomwatchd.intake.leftovers import Leftovers
 from dicomwatchd.intake.mounts import Mounts
 from dicomwatchd.intake.own_trees import OwnTrees, arrivals
 from dicomwatchd.intake.presence import Presence
 from dicomwatchd.intake.scan import Globs, Listing, join, look, walk
 from dicomwatchd.intake.settle import Settling
-from dicomwatchd.intake.sizes import SIZES, SPARSE, TOO_LARGE, Sizes
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, NOT_OURS, Folder, Gone, take
 from dicomwatchd.intake.unreadable import (
     NOT_TO_BE_LISTED,
@@ -37,8 +37,8 @@ from dicomwatchd.localfiles import WriterPresent
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, DiskUsage, Log
 from dicomwatchd.queue.arrivals import Arrivals
+from dicomwatchd.queue.database.upgrade import OLD_FAULT
 from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Source, identity_of
-from dicomwatchd.queue.upgrade import OLD_FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 BATCH = 200

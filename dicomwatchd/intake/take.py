@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
-from dicomwatchd.intake.header import Dicomdir, read_header
-from dicomwatchd.intake.sizes import SIZES, Sizes
+from dicomwatchd.intake.dicom.header import Dicomdir, read_header
+from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
 from dicomwatchd.intake.unreadable import NOT_TO_BE_READ
 from dicomwatchd.localfiles import (
     KeptOpen,
@@ -21,8 +21,8 @@ from dicomwatchd.localfiles import (
 )
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Log
+from dicomwatchd.queue.database.upgrade import FAULT
 from dicomwatchd.queue.rows import UNREADABLE, Arrival
-from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.rights import READ, Asker
 from dicomwatchd.telemetry.fields import error_fields
 

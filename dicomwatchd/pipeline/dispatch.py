@@ -23,15 +23,15 @@ from dicomwatchd.errors import (
 )
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.backoff import Backoff, Verdict, gently, pause_seconds
-from dicomwatchd.pipeline.early import EarlySender
+from dicomwatchd.pipeline.sending.early import EarlySender
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.pipeline.slots import Kind, Slot, Slots
 from dicomwatchd.pipeline.stages import ship
 from dicomwatchd.ports import Map
+from dicomwatchd.queue.database.upgrade import FAULT
 from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS
 from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import First
-from dicomwatchd.queue.upgrade import FAULT
 from dicomwatchd.telemetry.fields import error_fields
 
 #: What another service said, or what nobody expected: believed once the next attempt meets it too. One garbled answer

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from dicomwatchd.archive import evidence
-from dicomwatchd.archive.store import Receipt
+from dicomwatchd.archive.proof import evidence
+from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.errors import Transient
 from dicomwatchd.model import FileState
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, place_of

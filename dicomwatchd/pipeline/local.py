@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
-from dicomwatchd.archive.store import Buffer, Content
+from dicomwatchd.archive.stores.port import Buffer, Content
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import KeptOpen, NotRegular, identity, open_directory, regular_file
 from dicomwatchd.model import Digest, FileIdentity

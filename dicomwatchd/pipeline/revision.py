@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dicomwatchd import __version__
-from dicomwatchd.archive import keys, lineage, manifests, salvage
-from dicomwatchd.archive.catalogue import StudyRecord
+from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import LEFT_OUT, dumps
-from dicomwatchd.archive.lineage import Lineage
-from dicomwatchd.archive.manifest import NEWER, Manifest, ManifestInstance, empty
-from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES
-from dicomwatchd.archive.union import mended
+from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout.lineage import Lineage
+from dicomwatchd.archive.layout.manifest import NEWER, Manifest, ManifestInstance, empty
+from dicomwatchd.archive.records import StudyRecord
+from dicomwatchd.archive.repair import salvage
+from dicomwatchd.archive.repair.union import mended
+from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson, FileState, Uid, least

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
-from dicomwatchd.archive import evidence
-from dicomwatchd.archive.budget import ByteBudget
-from dicomwatchd.archive.bundle import Span
-from dicomwatchd.archive.catalogue import Catalogue
-from dicomwatchd.archive.evidence import Method, Verdict
-from dicomwatchd.archive.store import ObjectStore, Receipt
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.layout.bundle import Span
+from dicomwatchd.archive.proof import evidence
+from dicomwatchd.archive.proof.evidence import Method, Verdict
+from dicomwatchd.archive.stores.budget import ByteBudget
+from dicomwatchd.archive.stores.port import ObjectStore, Receipt
 from dicomwatchd.errors import Transient
 from dicomwatchd.pipeline.turns import Turns
 from dicomwatchd.ports import Clock, Log, Map, Sign, unwatched

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable
 from itertools import chain
 
-from dicomwatchd.archive.evidence import Method
-from dicomwatchd.archive.store import Standing
+from dicomwatchd.archive.proof.evidence import Method
+from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import (
     ClaimLost,
     DicomwatchdError,
@@ -26,13 +26,14 @@ from dicomwatchd.errors import (
     Vanished,
 )
 from dicomwatchd.model import FileState, StudyEvent
-from dicomwatchd.pipeline import expiring, fresh, leases, own, recover, sending
-from dicomwatchd.pipeline import purge as purging
-from dicomwatchd.pipeline.fresh import Recorded
-from dicomwatchd.pipeline.handful import Sight
-from dicomwatchd.pipeline.proof import DeletionProof
+from dicomwatchd.pipeline.deletion import expiring, fresh, leases, own, recover
+from dicomwatchd.pipeline.deletion import purge as purging
+from dicomwatchd.pipeline.deletion.fresh import Recorded
+from dicomwatchd.pipeline.deletion.handful import Sight
+from dicomwatchd.pipeline.deletion.proof import DeletionProof
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
-from dicomwatchd.pipeline.sending import Outcome, Parcel
+from dicomwatchd.pipeline.sending import parcels as sending
+from dicomwatchd.pipeline.sending.parcels import Outcome, Parcel
 from dicomwatchd.pipeline.shipment import (
     NOTHING,
     PAGE,

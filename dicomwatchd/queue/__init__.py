@@ -11,16 +11,16 @@ from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.binding import Binding, bound_archive_id
+from dicomwatchd.queue.database.pruning import Pruning
+from dicomwatchd.queue.database.schema import Database, open_reader, open_writer
+from dicomwatchd.queue.database.upgrade import Upgrade
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.parked import Parked
-from dicomwatchd.queue.pruning import Pruning
 from dicomwatchd.queue.reports import Reports
 from dicomwatchd.queue.roots import Roots
 from dicomwatchd.queue.rows import Transition
-from dicomwatchd.queue.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.segments import Segments
 from dicomwatchd.queue.shipments import Shipments
-from dicomwatchd.queue.upgrade import Upgrade
 from dicomwatchd.queue.uploads import Uploads
 
 

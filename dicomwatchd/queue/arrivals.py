@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.remounts import FORGET_SECONDS, Remounts
 from dicomwatchd.queue.rows import LEFT, UNREADABLE, Arrival, Known, Source, Transition, identity_text
-from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
 #: Clocks are put right by less than this all the time; what lies further ahead was written before one was set back.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dicomwatchd.ports import timestamp
-from dicomwatchd.queue.schema import Database
+from dicomwatchd.queue.database.schema import Database
 
 FIRST = "0" * 64
 _NOT_OF_THE_PROOF = frozenset({"kind", "at", "file", "sequence", "previous", "study_uid", "verified_at"})

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.rows import Transition
-from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
+from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.remounts import Remounts
 from dicomwatchd.queue.rows import (
     EXPIRING,
@@ -27,7 +28,6 @@ from dicomwatchd.queue.rows import (
     identity_text,
     local_file,
 )
-from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import require_claim
 
 _AT_ONCE = 5000

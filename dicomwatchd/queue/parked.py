@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from dicomwatchd.model import StudyEvent, StudyState
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.rows import Transition
-from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
 #: No study waits longer for its next try: what is said to wait for longer met a clock that was set back since.

@@ -7,8 +7,8 @@ when the same content stands under the same name.
 from __future__ import annotations
 
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.rows import LocalFile
-from dicomwatchd.queue.schema import Database
 
 #: A file system that was not seen for this time does not come back: what was on it counts as gone.
 FORGET_SECONDS = 30 * 86400.0

@@ -16,8 +16,8 @@ from enum import Enum
 from dicomwatchd.errors import Permanent
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
+from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.rows import EXCHANGED, Root
-from dicomwatchd.queue.schema import Database
 
 _EXCHANGED = f"WHERE source_id = ? AND state = 'kept' AND code = '{EXCHANGED}'"
 

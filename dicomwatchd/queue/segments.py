@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.audit import FIRST, sealed_end
-from dicomwatchd.queue.schema import Database
+from dicomwatchd.queue.database.schema import Database
 
 _PAGE = 1000
 

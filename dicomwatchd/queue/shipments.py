@@ -27,9 +27,9 @@ from dicomwatchd.model import (
 )
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING
+from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS, NO_PROOF, pause_seconds
 from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Proven, Transition, identity_text, local_file
-from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, require_claim, state_of
 
 #: A study that has failed so often while others passed waits in a line of its own.

@@ -12,8 +12,8 @@ from typing import Any
 from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING, leave_arriving
+from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.rows import NO_RIGHT, OWN_OBJECT, UNREADABLE, Root, Source, Transition
-from dicomwatchd.queue.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 from dicomwatchd.rights import Asker
 

@@ -10,7 +10,7 @@ from dicomwatchd import upload_result
 from dicomwatchd.errors import Transient
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.intake.lastlook import UNASKED, VANISHED, Findings, LastLook
-from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
+from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.uploads import LISTED, Upload, Uploads

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dicomwatchd.archive.directory import DirectoryStore
-from dicomwatchd.archive.s3 import S3Store
-from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.archive.stores.directory.store import DirectoryStore
+from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import DirectorySettings, Encryption, S3Settings
 from tests.servers.ceph import KMS_KEY_ID, CephRgw
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from itertools import islice
 
-from dicomwatchd.archive import audit_heads, keys
-from dicomwatchd.archive.audit_heads import PublishedHead
-from dicomwatchd.archive.store import ObjectStore
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import audit_heads
+from dicomwatchd.archive.layout.audit_heads import PublishedHead
+from dicomwatchd.archive.stores.port import ObjectStore
 
 CHAIN, OTHER = "0a" * 16, "0b" * 16
 AT = "2026-01-31T12:00:00.000Z"

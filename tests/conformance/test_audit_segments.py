@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from dicomwatchd.archive import audit_segments
-from dicomwatchd.archive.audit_segments import BadSegment, Header, SegmentKey
-from dicomwatchd.archive.store import Buffer, ObjectStore
+from dicomwatchd.archive.layout import audit_segments
+from dicomwatchd.archive.layout.audit_segments import BadSegment, Header, SegmentKey
+from dicomwatchd.archive.stores.port import Buffer, ObjectStore
 from tests.conformance.conftest import Place
 
 CHAIN = "0a" * 16

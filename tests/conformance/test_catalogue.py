@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.catalogue import Catalogue, Query, SeriesRecord, StudyRecord
+from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
 from dicomwatchd.archive.documents import LEFT_OUT
-from dicomwatchd.archive.dynamodb import DynamoDBCatalogue
-from dicomwatchd.archive.sqlite import SqliteCatalogue
+from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.config import DynamoDBSettings, SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, NotInitialised, OutOfReach, RevisionConflict
 from dicomwatchd.model import DicomJson, Uid

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dicomwatchd.archive.catalogue import Query
-from dicomwatchd.archive.dynamodb import DynamoDBCatalogue
-from dicomwatchd.archive.dynamodb_setup import INDEXES, definition
-from dicomwatchd.archive.rebuild import RebuildReport, rebuild
-from dicomwatchd.archive.store import Buffer
+from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
+from dicomwatchd.archive.catalogues.dynamodb.setup import INDEXES, definition
+from dicomwatchd.archive.records import Query
+from dicomwatchd.archive.repair.rebuild import RebuildReport, rebuild
+from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.config import DynamoDBSettings
 from dicomwatchd.errors import ArchiveRefused, NotInitialised, OutOfReach, Permanent
 from dicomwatchd.model import Uid

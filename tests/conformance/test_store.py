@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import evidence
 from dicomwatchd.archive.identity import ArchiveIdentity, read_identity, write_identity
-from dicomwatchd.archive.store import Buffer, ObjectStore, Receipt
+from dicomwatchd.archive.proof import evidence
+from dicomwatchd.archive.stores.port import Buffer, ObjectStore, Receipt
 from dicomwatchd.errors import (
     ArchiveRefused,
     DicomwatchdError,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd import localfiles
-from dicomwatchd.archive.store import Buffer, ObjectStore, Receipt
+from dicomwatchd.archive.stores.port import Buffer, ObjectStore, Receipt
 from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, Transient
 from tests.conformance.conftest import FolderPlace
 from tests.conformance.test_store import KEY, MIB, Source, bytes_of

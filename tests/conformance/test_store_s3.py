@@ -14,11 +14,11 @@ from typing import Any, cast
 import botocore.exceptions
 import pytest
 
-from dicomwatchd.archive import evidence
-from dicomwatchd.archive.budget import ByteBudget
-from dicomwatchd.archive.s3 import S3Store
-from dicomwatchd.archive.s3_multipart import part_size
-from dicomwatchd.archive.store import Buffer, Receipt
+from dicomwatchd.archive.proof import evidence
+from dicomwatchd.archive.stores.budget import ByteBudget
+from dicomwatchd.archive.stores.port import Buffer, Receipt
+from dicomwatchd.archive.stores.s3.multipart import part_size
+from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import Encryption
 from dicomwatchd.errors import (
     ArchiveRefused,

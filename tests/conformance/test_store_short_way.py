@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import evidence
-from dicomwatchd.archive.ranges import Wanted
-from dicomwatchd.archive.s3 import S3Store
-from dicomwatchd.archive.store import Buffer, Content
-from dicomwatchd.archive.wire import Answer, Body, Wire
+from dicomwatchd.archive.proof import evidence
+from dicomwatchd.archive.stores.port import Buffer, Content
+from dicomwatchd.archive.stores.ranges import Wanted
+from dicomwatchd.archive.stores.s3.fast_http import Answer, Body, Wire
+from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.errors import ArchiveRefused, Permanent, Stopping, Transient
 from tests.conformance.conftest import PREFIX, BucketPlace
 from tests.conformance.test_store import MIB, Source

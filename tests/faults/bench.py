@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dicomwatchd.archive.dynamodb import DynamoDBCatalogue
+from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 from dicomwatchd.archive.identity import ArchiveIdentity, write_identity
-from dicomwatchd.archive.s3 import S3Store
+from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import DynamoDBSettings, Encryption, S3Settings
 from dicomwatchd.errors import ArchiveRefused
 from dicomwatchd.model import Uid

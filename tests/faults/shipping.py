@@ -13,16 +13,17 @@ from random import Random
 import pytest
 
 from dicomwatchd import errors
-from dicomwatchd.archive import keys, lineage
-from dicomwatchd.archive.catalogue import Catalogue
-from dicomwatchd.archive.store import ObjectStore
-from dicomwatchd.composition import InboxPlan, Parts, Plan, Surroundings
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.daemon.composition import InboxPlan, Parts, Plan, Surroundings
 from dicomwatchd.errors import Fatal
 from dicomwatchd.fetch.fetcher import Fetcher
 from dicomwatchd.fetch.plan import plan
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.expiring import WAITING_LOOK_SECONDS
+from dicomwatchd.pipeline.deletion.expiring import WAITING_LOOK_SECONDS
 from dicomwatchd.pipeline.pool import InlineWorkers, Workers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive
 from dicomwatchd.queue import Queue

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dicomwatchd.commands import commands
-from dicomwatchd.control import ControlServer
-from dicomwatchd.pipeline.proving import Prover
+from dicomwatchd.audit.proving import Prover
+from dicomwatchd.control.server import ControlServer
+from dicomwatchd.daemon.commands import commands
 from dicomwatchd.queue import open_queue
 from dicomwatchd.uploads.desk import UploadDesk
 from tests.pieces import Log

@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.audit_heads import PublishedHead
-from dicomwatchd.archive.manifest import Manifest
+from dicomwatchd.archive.layout.audit_heads import PublishedHead
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.errors import DicomwatchdError, InvalidUid, Permanent, Unarchivable
 from dicomwatchd.fetch import Fetcher, file_names
-from dicomwatchd.intake.header import Header, read_header
+from dicomwatchd.intake.dicom.header import Header, read_header
 from dicomwatchd.intake.scan import Globs
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import UID_MAX_LENGTH, FileIdentity, Uid

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from dicomwatchd.archive.store import Capabilities, Chunk, Content, Receipt, StoredObject
+from dicomwatchd.archive.stores.port import Capabilities, Chunk, Content, Receipt, StoredObject
 from dicomwatchd.errors import Permanent
 from tests.unit.memory_archive import MemoryStore
 

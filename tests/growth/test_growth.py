@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.pipeline import sealing
-from dicomwatchd.queue import pruning
+from dicomwatchd.audit import sealing
+from dicomwatchd.queue.database import pruning
 from tests.faults.figures import Figures
 from tests.growth.year import DAY_SECONDS, Day, Hospital
 

@@ -18,7 +18,7 @@ from random import Random
 import psutil
 
 from dicomwatchd.archive import keys
-from dicomwatchd.composition import Parts, Plan, Surroundings
+from dicomwatchd.daemon.composition import Parts, Plan, Surroundings
 from dicomwatchd.model import FileIdentity, FileState, InstanceHeader, StudyEvent, Uid
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import Archive

@@ -5,21 +5,21 @@ from __future__ import annotations
 COMPOSITION: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "start: what is kept elsewhere is sent again",
-        "composition.py",
+        "daemon/composition.py",
         "        self._send_kept_again(active)\n",
         "",
         ("tests/unit/test_moved_archive.py",),
     ),
     (
         "start: what was kept for want of a lease",
-        "composition.py",
+        "daemon/composition.py",
         "                self._around.inboxes.call(source.source_id, partial(self._at_first, source))\n",
         "                pass\n",
         ("tests/unit/test_without_lease.py",),
     ),
     (
         "start: what another version has stopped",
-        "composition.py",
+        "daemon/composition.py",
         "        retried = self.queue.upgrade.taken_over_by(__version__)\n",
         '        retried = self.queue.upgrade.taken_over_by("")\n',
         ("tests/unit/test_upgrade.py::test_a_file_that_a_fault_has_quarantined",),

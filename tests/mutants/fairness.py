@@ -76,14 +76,14 @@ FAIRNESS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ),
     (
         "early: one that fails is left alone",
-        "pipeline/early.py",
+        "pipeline/sending/early.py",
         "            if self._rests(study_uid):\n                continue\n",
         "",
         EARLY,
     ),
     (
         "early: what is sent speaks for the endpoint",
-        "pipeline/early.py",
+        "pipeline/sending/early.py",
         "            self._on_passed(study_uid, self._failed_on)\n",
         "            pass\n",
         EARLY,

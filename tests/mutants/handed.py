@@ -124,28 +124,28 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "deleting, before it is on record",
-                "pipeline/purge.py",
+                "pipeline/deletion/purge.py",
                 "    outcome.not_theirs.extend(_without_right(files, run, source, inboxes))\n",
                 "",
                 "test_files_that_may_not_be_deleted_stay",
             ),
             (
                 "deleting",
-                "pipeline/proof.py",
+                "pipeline/deletion/proof.py",
                 "                if source.asker is not None and not source.asker.may_remove(",
                 "                if source.asker is None and not source.asker.may_remove(",
                 "test_a_right_that_is_taken_away_after_it_was_put_on_record",
             ),
             (
                 "emptied folders",
-                "pipeline/purge.py",
+                "pipeline/deletion/purge.py",
                 "                if asker is not None and not asker.may_remove(fd, os.stat(",
                 "                if asker is None and not asker.may_remove(fd, os.stat(",
                 "test_an_emptied_folder_stays_where_its_asker_may_not_remove_it",
             ),
             (
                 "who asked is on record",
-                "pipeline/purge.py",
+                "pipeline/deletion/purge.py",
                 "proof.for_audit() | _asked_by(source(file))",
                 "proof.for_audit()",
                 "test_who_asked_is_in_the_audit_chain",
@@ -201,7 +201,7 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "what lies aside is looked for by descriptor",
-                "pipeline/recover.py",
+                "pipeline/deletion/recover.py",
                 "sources.get(one.source_id, one.source)",
                 "one.source",
                 "test_what_a_crash_left_aside_comes_back",
@@ -256,7 +256,7 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         ("tests/unit/test_last_look_clauses.py",),
     ),
     *(
-        (f"descriptors: {name}", "control_peer.py", old, new, FUZZ)
+        (f"descriptors: {name}", "control/peer.py", old, new, FUZZ)
         for name, old, new in (
             ("exactly one", "        if len(self._fds) != 1:", "        if not self._fds:"),
             ("closed when a request is over", "        for fd in fds:\n            os.close(fd)", "        pass"),
@@ -264,14 +264,14 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ),
     (
         "handed in: another user's cancellation",
-        "commands.py",
+        "daemon/commands.py",
         " and not _may_end(asker, known.upload):",
         " and False:",
         (f"{HANDED}::test_another_users_upload_is_not_cancelled",),
     ),
     (
         "descriptors: no more held than tell that it is not one",
-        "control_peer.py",
+        "control/peer.py",
         "                    if len(self._fds) < _MOST_HELD:",
         "                    if True:",
         ("tests/unit/test_control_limits.py::test_a_request_without_end_that_brings_descriptors",),

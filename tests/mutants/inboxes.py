@@ -45,7 +45,7 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ),
     (
         "the state says that it is used",
-        "composition.py",
+        "daemon/composition.py",
         "        self.queue.say_when_used(around.inboxes.elsewhere)\n",
         "",
         ("tests/unit/test_not_the_inbox.py",),
@@ -73,21 +73,21 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ),
     (
         "purge: given up is not untouched",
-        "pipeline/purge.py",
+        "pipeline/deletion/purge.py",
         "        unfinished.clear()\n        raise\n",
         "        raise\n",
         CLAIMS,
     ),
     (
         "memory that is held at a hung inbox",
-        "archive/budget.py",
+        "archive/stores/budget.py",
         "                    self._out -= loan.size_bytes\n            self._changed",
         "                    pass\n            self._changed",
         ("tests/unit/test_budget_hung.py",),
     ),
     (
         "memory that was written off comes back once",
-        "archive/budget.py",
+        "archive/stores/budget.py",
         "        if loan.counts:\n",
         "        if True:\n",
         ("tests/unit/test_budget_hung.py",),

@@ -10,18 +10,28 @@ DENSE = ("tests/unit/test_dense_manifests.py",)
 
 LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
-        (f"limits, dense manifests: {name}", f"archive/{file}", old, new, DENSE)
+        (f"limits, dense manifests: {name}", file, old, new, DENSE)
         for name, file, old, new in (
-            ("read", "manifest.py", "            if has_too_many_values(data):", "            if False:"),
-            ("written", "manifests.py", " or has_too_many_values(content.data)", ""),
-            ("of text alone", "reading.py", " and _values_outside_of_strings(text) > allowed", ""),
-            ("a string in two pieces", "reading.py", "        inside ^= len(parts) % 2 == 0\n", ""),
-            ("large ones at once", "lineage.py", "size_bytes + one[1].size_bytes > _AT_ONCE_BYTES", "False"),
-            ("all together", "lineage.py", "judgement.other_values > LIMIT_OTHER_VALUES", "False"),
+            (
+                "read",
+                "archive/layout/manifest.py",
+                "            if has_too_many_values(data):",
+                "            if False:",
+            ),
+            ("written", "archive/layout/manifests.py", " or has_too_many_values(content.data)", ""),
+            ("of text alone", "archive/stores/reading.py", " and _values_outside_of_strings(text) > allowed", ""),
+            ("a string in two pieces", "archive/stores/reading.py", "        inside ^= len(parts) % 2 == 0\n", ""),
+            (
+                "large ones at once",
+                "archive/layout/lineage.py",
+                "size_bytes + one[1].size_bytes > _AT_ONCE_BYTES",
+                "False",
+            ),
+            ("all together", "archive/layout/lineage.py", "judgement.other_values > LIMIT_OTHER_VALUES", "False"),
         )
     ),
     *(
-        (f"limits, control socket: {name}", "control.py", old, new, CONTROL)
+        (f"limits, control socket: {name}", "control/server.py", old, new, CONTROL)
         for name, old, new in (
             ("own connections", "for one in set(own)) >= self._limits.own_connections", "for one in set(own)) < 0"),
             ("all users", "full = others >= self._limits.connections or", "full ="),
@@ -51,122 +61,167 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         )
     ),
     *(
-        (f"limits, intake: {name}", f"intake/{file}", old, new, INTAKE)
+        (f"limits, intake: {name}", file, old, new, INTAKE)
         for name, file, old, new in (
-            ("elements", "structure.py", "        if self._left < 0:", "        if False:"),
+            ("elements", "intake/dicom/structure.py", "        if self._left < 0:", "        if False:"),
             (
                 "elements of deflated files",
-                "header.py",
+                "intake/dicom/header.py",
                 "    for_one = PACKED_BYTES_FOR_AN_ELEMENT if is_deflated else BYTES_FOR_AN_ELEMENT\n",
                 "    for_one = 1\n",
             ),
             (
                 "the most elements",
-                "header.py",
+                "intake/dicom/header.py",
                 "return min(ELEMENTS_LIMIT, ELEMENTS_FREE +",
                 "return max(0, ELEMENTS_FREE +",
             ),
             (
                 "inflation",
-                "header.py",
+                "intake/dicom/header.py",
                 "min(inflated_limit_bytes, inflated_allowed(source.size_bytes))",
                 "inflated_limit_bytes",
             ),
-            ("the most inflated", "header.py", "return min(INFLATED_LIMIT_BYTES, INFLATED", "return max(0, INFLATED"),
-            ("sizes are asked", "take.py", "            sizes.require(fd)\n", ""),
-            ("largest file", "sizes.py", "        if seen.st_size > self.max_file_bytes:", "        if False:"),
-            ("holes", "sizes.py", "_is_nearly_all_hole(fd, seen):\n", "False:\n"),
-            ("holes may be taken", "sizes.py", "        if not self.takes_sparse and ", "        if "),
-            ("what was reserved", "sizes.py", " or seen.st_blocks * 512 * 100 >= seen.st_size * STORED_PERCENT", ""),
+            (
+                "the most inflated",
+                "intake/dicom/header.py",
+                "return min(INFLATED_LIMIT_BYTES, INFLATED",
+                "return max(0, INFLATED",
+            ),
+            ("sizes are asked", "intake/take.py", "            sizes.require(fd)\n", ""),
+            (
+                "largest file",
+                "intake/dicom/sizes.py",
+                "        if seen.st_size > self.max_file_bytes:",
+                "        if False:",
+            ),
+            ("holes", "intake/dicom/sizes.py", "_is_nearly_all_hole(fd, seen):\n", "False:\n"),
+            ("holes may be taken", "intake/dicom/sizes.py", "        if not self.takes_sparse and ", "        if "),
+            (
+                "what was reserved",
+                "intake/dicom/sizes.py",
+                " or seen.st_blocks * 512 * 100 >= seen.st_size * STORED_PERCENT",
+                "",
+            ),
             (
                 "what compresses",
-                "sizes.py",
+                "intake/dicom/sizes.py",
                 "            if stored * 100 >= seen.st_size * STORED_PERCENT:\n",
                 "            if False:\n",
             ),
             (
                 "holes not told",
-                "sizes.py",
+                "intake/dicom/sizes.py",
                 "        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):",
                 "        if False:",
             ),
             (
                 "very many holes",
-                "sizes.py",
+                "intake/dicom/sizes.py",
                 "                return False\n        return True\n",
                 "                return False\n        return False\n",
             ),
-            ("small files", "sizes.py", "    if seen.st_size < HOLES_FROM_BYTES or ", "    if "),
-            ("the file's position", "sizes.py", "        os.lseek(fd, 0, os.SEEK_SET)\n", "        pass\n"),
-            ("looked at again", "inbox.py", "UNREADABLE, TOO_LARGE, SPARSE)", "UNREADABLE)"),
+            ("small files", "intake/dicom/sizes.py", "    if seen.st_size < HOLES_FROM_BYTES or ", "    if "),
+            (
+                "the file's position",
+                "intake/dicom/sizes.py",
+                "        os.lseek(fd, 0, os.SEEK_SET)\n",
+                "        pass\n",
+            ),
+            ("looked at again", "intake/inbox.py", "UNREADABLE, TOO_LARGE, SPARSE)", "UNREADABLE)"),
             (
                 "sizes of the configuration",
-                "inbox.py",
+                "intake/inbox.py",
                 "self._beat, self._sizes, self.source.asker",
                 "self._beat, asker=self.source.asker",
             ),
         )
     ),
     *(
-        (f"limits, store: {name}", f"archive/{file}", old, new, STORE)
+        (f"limits, store: {name}", file, old, new, STORE)
         for name, file, old, new in (
             (
                 "read back",
-                "evidence.py",
+                "archive/proof/evidence.py",
                 "                if size_bytes > receipt.size_bytes:\n",
                 "                if False:\n",
             ),
-            ("documents", "reading.py", "        if not left:\n", "        if False:\n"),
-            ("a listed manifest", "manifests.py", "    if listed_bytes > MANIFEST_LIMIT_BYTES:\n", "    if False:\n"),
+            ("documents", "archive/stores/reading.py", "        if not left:\n", "        if False:\n"),
+            (
+                "a listed manifest",
+                "archive/layout/manifests.py",
+                "    if listed_bytes > MANIFEST_LIMIT_BYTES:\n",
+                "    if False:\n",
+            ),
             (
                 "a manifest that was read",
-                "manifests.py",
+                "archive/layout/manifests.py",
                 "    if len(data) > MANIFEST_LIMIT_BYTES:\n",
                 "    if False:\n",
             ),
             (
                 "a manifest that is written",
-                "manifests.py",
+                "archive/layout/manifests.py",
                 "content.digest.size_bytes > MANIFEST_LIMIT_BYTES or ",
                 "",
             ),
             (
                 "bundles",
-                "bundle.py",
+                "archive/layout/bundle.py",
                 "        if size_bytes > BUNDLE_LIMIT_BYTES:\n            break",
                 "        if False:\n            break",
             ),
-            ("lengths", "wire.py", '_LENGTH = re.compile(r"[0-9]{1,19}\\Z")', '_LENGTH = re.compile(r"[0-9]+\\Z")'),
+            (
+                "lengths",
+                "archive/stores/s3/fast_http.py",
+                '_LENGTH = re.compile(r"[0-9]{1,19}\\Z")',
+                '_LENGTH = re.compile(r"[0-9]+\\Z")',
+            ),
             (
                 "time of a head",
-                "wire.py",
-                "        self.allow(ANSWER_SECONDS)\n        received",
+                "archive/stores/s3/fast_http.py",
+                "        self.allow(deadlines.ANSWER_SECONDS)\n        received",
                 "        self.allow(1e9)\n        received",
             ),
             (
                 "time of a body",
-                "wire.py",
-                "        connection.allow(body_seconds(self.length))\n",
+                "archive/stores/s3/fast_http.py",
+                "        connection.allow(deadlines.body_seconds(self.length))\n",
                 "        connection.allow(1e9)\n",
             ),
-            ("time of chunks", "wire.py", "connection.allow(body_seconds(_SMALL_BODY_BYTES))", "connection.allow(1e9)"),
+            (
+                "time of chunks",
+                "archive/stores/s3/fast_http.py",
+                "connection.allow(deadlines.body_seconds(_SMALL_BODY_BYTES))",
+                "connection.allow(1e9)",
+            ),
             (
                 "bytes by way of botocore",
-                "aws_limits.py",
+                "archive/aws/limits.py",
                 " or (self._most_bytes is not None and self._most_bytes < 0)",
                 "",
             ),
-            ("time by way of botocore", "aws_limits.py", "if self._seconds < 0 or (", "if ("),
+            ("time by way of botocore", "archive/aws/limits.py", "if self._seconds < 0 or (", "if ("),
         )
     ),
     *(
         (f"limits, record: {name}", file, old, new, INTAKE)
         for name, file, old, new in (
-            ("names", "intake/attributes.py", "{group: text[: _TEXT_CHARACTERS[vr]] for", "{group: text for"),
-            ("text", "intake/attributes.py", "return item[: _TEXT_CHARACTERS[vr]] if", "return item if"),
-            ("numbers are not cut", "intake/attributes.py", " if vr in _TEXT_CHARACTERS else None", ""),
-            ("number of values", "intake/attributes.py", "for item in items[:VALUES_LIMIT]]", "for item in items]"),
-            ("patient ID", "intake/attributes.py", '    return text[: _TEXT_CHARACTERS["LO"]]', "    return text"),
+            ("names", "intake/dicom/attributes.py", "{group: text[: _TEXT_CHARACTERS[vr]] for", "{group: text for"),
+            ("text", "intake/dicom/attributes.py", "return item[: _TEXT_CHARACTERS[vr]] if", "return item if"),
+            ("numbers are not cut", "intake/dicom/attributes.py", " if vr in _TEXT_CHARACTERS else None", ""),
+            (
+                "number of values",
+                "intake/dicom/attributes.py",
+                "for item in items[:VALUES_LIMIT]]",
+                "for item in items]",
+            ),
+            (
+                "patient ID",
+                "intake/dicom/attributes.py",
+                '    return text[: _TEXT_CHARACTERS["LO"]]',
+                "    return text",
+            ),
             (
                 "what was cut is told",
                 "intake/take.py",

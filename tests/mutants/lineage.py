@@ -14,7 +14,7 @@ VERIFY = tuple(
     )
 )
 DAMAGED = ("tests/unit/test_damaged_manifest.py",)
-LINEAGE_FILE = "archive/lineage.py"
+LINEAGE_FILE = "archive/layout/lineage.py"
 REVISION = "pipeline/revision.py"
 
 FORGED_RECORD = (
@@ -31,7 +31,7 @@ HONEST_BELOW = ("tests/unit/test_dense_manifests.py::test_any_number_of_honest_r
 
 LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
-        (f"lineage, forged record: {name}", "archive/rebuild.py", old, new, FORGED_RECORD)
+        (f"lineage, forged record: {name}", "archive/repair/rebuild.py", old, new, FORGED_RECORD)
         for name, old, new in (
             ("all revisions are read", ", below=vouched is not None", ""),
             ("it vouches no more", " and not _hides(vouched, found)", ""),
@@ -45,10 +45,10 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         ("tests/unit/test_forged_while_archiving.py::test_a_manifest_that_leaves_no_room_for_the_next",),
     ),
     *(
-        (f"lineage, withheld: {name}", f"{file}.py", old, "", WITHHELD)
+        (f"lineage, withheld: {name}", file, old, "", WITHHELD)
         for name, file, old in (
-            ("what is found again", "archive/salvage", "    store = told_apart(store)\n"),
-            ("other places", "archive/union", "    store = told_apart(store)\n"),
+            ("what is found again", "archive/repair/salvage.py", "    store = told_apart(store)\n"),
+            ("other places", "archive/repair/union.py", "    store = told_apart(store)\n"),
         )
     ),
     *(
@@ -168,16 +168,21 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "    base = mended(found, current, archive.store, shipment.run)\n",
                 "    base = current\n",
             ),
-            ("the bytes decide on a place", "archive/union.py", "    _settle(items, doubtful, store, map)\n", ""),
+            (
+                "the bytes decide on a place",
+                "archive/repair/union.py",
+                "    _settle(items, doubtful, store, map)\n",
+                "",
+            ),
             (
                 "spans that do not fit",
-                "archive/union.py",
+                "archive/repair/union.py",
                 "        if len(taken) < len(members):",
                 "        if not (taken := members):",
             ),
             (
                 "spans: the bytes decide",
-                "archive/union.py",
+                "archive/repair/union.py",
                 "_disjoint(sorted(members, key=lambda item: item not in held))",
                 "_disjoint(sorted(members, key=lambda item: item in held))",
             ),
@@ -221,43 +226,43 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         for name, file, old, new in (
             (
                 "objects of no manifest",
-                "archive/verification.py",
+                "archive/proof/verification.py",
                 "        yield seen\n\n\ndef _is_a_copy",
                 "        _ = seen\n        yield from ()\n\n\ndef _is_a_copy",
             ),
             (
                 "copies are none",
-                "archive/verification.py",
+                "archive/proof/verification.py",
                 "        if named is not None and named[1:] in contents:",
                 "        if False:",
             ),
             (
                 "a bundle of copies",
-                "archive/verification.py",
+                "archive/proof/verification.py",
                 "    return all((one.series_uid, one.sop_instance_uid, one.digest.sha256) in contents for",
                 "    return all(True for",
             ),
             (
                 "their age",
-                "cli/verify.py",
+                "cli/studies/verify.py",
                 "if one.modified_at is None or one.modified_at < since]",
                 "]",
             ),
             (
                 "a study on its way",
-                "cli/verify.py",
+                "cli/studies/verify.py",
                 "    return [] if old and is_on_its_way() else old",
                 "    return old",
             ),
             (
                 "a study that is archived",
-                "cli/verify.py",
+                "cli/studies/verify.py",
                 '    return found.get("state") != StudyState.ARCHIVED',
                 "    return True",
             ),
             (
                 "the exit code",
-                "cli/verify.py",
+                "cli/studies/verify.py",
                 "found.holds and not amiss and not stray else exits.NO",
                 "found.holds and not amiss else exits.NO",
             ),

@@ -15,13 +15,13 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ),
         (
             "right at the deletion",
-            "pipeline/pinning.py",
+            "pipeline/deletion/pinning.py",
             "                    raise Exchanged\n",
             "                    pass\n",
         ),
         (
             "the pinned folder is the one that is opened",
-            "pipeline/purge.py",
+            "pipeline/deletion/purge.py",
             "            pinned(source(file)),",
             "            source(file),",
         ),
@@ -46,7 +46,7 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ("an empty folder is not pinned", "queue/roots.py", " and not holds_something():", " and False:"),
         (
             "the first deletion pins",
-            "pipeline/pinning.py",
+            "pipeline/deletion/pinning.py",
             "                self.see(source, root_fd)  #",
             "                #",
         ),
@@ -99,7 +99,7 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             '                db.execute("DELETE FROM roots WHERE source_id = ?", (row["source_id"],))\n',
             "",
         ),
-        ("whose word it is", "commands.py", "        if not asker.runs_the_daemon:", "        if False:"),
+        ("whose word it is", "daemon/commands.py", "        if not asker.runs_the_daemon:", "        if False:"),
         ("kept for that", "pipeline/stages.py", "        _keep_exchanged(outcome.exchanged, shipment, context)\n", ""),
         ("looked at by each look", "intake/inbox.py", "        self._on_root(root_fd)\n", ""),
     )

@@ -269,14 +269,14 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "taken back",
-                "pipeline/purge.py",
+                "pipeline/deletion/purge.py",
                 "        if not may_go(file):",
                 "        if False:",
                 "test_uploads.py::test_cancelled_in_the_midst_of_a_shipment",
             ),
             (
                 "left as it is",
-                "composition.py",
+                "daemon/composition.py",
                 '    return source.kind != "upload" or source.delete_local',
                 "    return True",
                 "test_uploads.py::test_a_folder_handed_in_without_delete_is_not_tidied",

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dicomwatchd.archive import keys, lineage, manifests
-from dicomwatchd.archive.catalogue import Query, StudyRecord
-from dicomwatchd.archive.manifest import ManifestInstance, empty
-from dicomwatchd.archive.store import (
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout.manifest import ManifestInstance, empty
+from dicomwatchd.archive.records import Query, StudyRecord
+from dicomwatchd.archive.stores.port import (
     Capabilities,
     Content,
     Destination,

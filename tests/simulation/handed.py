@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
+from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
 from tests.simulation.archive import Shelf
 from tests.simulation.chance import Fate, Violation
 from tests.simulation.folders import Folders

@@ -13,16 +13,17 @@ from typing import Any, Protocol, cast
 from unittest.mock import patch
 
 from dicomwatchd import localfiles
-from dicomwatchd.archive.store import Standing
+from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import Transient
 from dicomwatchd.intake import inbox as inboxes
 from dicomwatchd.intake import mounts, presence, scan, take
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline import aside, leases, local, own, proof, purge, recover
-from dicomwatchd.pipeline.aside import Places
+from dicomwatchd.pipeline import local
+from dicomwatchd.pipeline.deletion import aside, leases, own, proof, purge, recover
+from dicomwatchd.pipeline.deletion.aside import Places
+from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.rows import LocalFile, Source
-from dicomwatchd.queue.schema import Database
 from tests.simulation.chance import Fate
 from tests.simulation.folders import Folders
 

@@ -9,7 +9,8 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dicomwatchd.archive import keys, lineage, manifests
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import lineage, manifests
 from dicomwatchd.fetch import Fetcher
 from dicomwatchd.model import FileState, Uid
 from tests.simulation import record

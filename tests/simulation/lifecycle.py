@@ -10,8 +10,8 @@ from typing import Any
 
 import botocore.exceptions
 
-from dicomwatchd.archive.s3_expiry import ExpiryWatch
-from dicomwatchd.archive.store import Expiry
+from dicomwatchd.archive.stores.port import Expiry
+from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 
 #: Long past: by when the objects are to end is of no account here, none is ended.
 _HEADER = 'expiry-date="Fri, 21 Dec 2012 00:00:00 GMT", rule-id="tidy"'

@@ -10,21 +10,21 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from dicomwatchd import composition
 from dicomwatchd import queue as queues
 from dicomwatchd.answering import AlwaysAnswering
-from dicomwatchd.archive.store import ObjectStore
-from dicomwatchd.composition import InboxPlan, Parts, Surroundings
+from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.daemon import composition
+from dicomwatchd.daemon.composition import InboxPlan, Parts, Surroundings
 from dicomwatchd.errors import DicomwatchdError, Fatal
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import StudyState
+from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS, DeletionProof
 from dicomwatchd.pipeline.pool import InlineWorkers
-from dicomwatchd.pipeline.proof import LIFETIME_SECONDS, DeletionProof
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Shipment
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import Queue
+from dicomwatchd.queue.database.schema import open_writer
 from dicomwatchd.queue.rows import Transition
-from dicomwatchd.queue.schema import open_writer
 from tests.simulation import record
 from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
 from tests.simulation.chance import Fate, Killed, Violation

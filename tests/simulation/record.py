@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dicomwatchd.archive import audit_heads, audit_segments, keys
-from dicomwatchd.archive.audit_segments import BadSegment, SegmentKey
-from dicomwatchd.pipeline import anchoring, proving
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import audit_heads, audit_segments
+from dicomwatchd.archive.layout.audit_segments import BadSegment, SegmentKey
+from dicomwatchd.audit import anchoring, proving
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.audit import AuditEntry, archived_entry
 from tests.simulation.archive import ARCHIVE_ID, Shelf

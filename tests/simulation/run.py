@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.store import Capabilities
+from dicomwatchd.archive.stores.port import Capabilities
 from dicomwatchd.model import FileState, Uid
 from tests.simulation.archive import OtherSite, Shelf, SimulatedCatalogue
 from tests.simulation.chance import Fate, Trace, Violation

@@ -14,17 +14,18 @@ from typing import Any, cast
 
 import pytest
 
-from dicomwatchd.archive import evidence, still_there
-from dicomwatchd.archive.s3_expiry import ExpiryWatch
-from dicomwatchd.archive.store import ObjectStore, Receipt
+from dicomwatchd.archive.proof import evidence, still_there
+from dicomwatchd.archive.stores.port import ObjectStore, Receipt
+from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
+from dicomwatchd.audit.anchoring import Anchoring
+from dicomwatchd.audit.sealing import Sealing
 from dicomwatchd.errors import InboxSilent
 from dicomwatchd.intake import lastlook
 from dicomwatchd.intake.lastlook import LastLook
 from dicomwatchd.intake.mounts import Mounts
-from dicomwatchd.pipeline import backoff, private, proof, purge, stages
-from dicomwatchd.pipeline.anchoring import Anchoring
-from dicomwatchd.pipeline.expiring import Expiring
-from dicomwatchd.pipeline.sealing import Sealing
+from dicomwatchd.pipeline import backoff, stages
+from dicomwatchd.pipeline.deletion import private, proof, purge
+from dicomwatchd.pipeline.deletion.expiring import Expiring
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, Known, LocalFile, Proven
@@ -179,7 +180,7 @@ def _no_record(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies aside after a crash stays there."""
-    from dicomwatchd.pipeline import recover
+    from dicomwatchd.pipeline.deletion import recover
 
     monkeypatch.setattr(recover, "bring_back", lambda *_: recover.Recovered(0, 0))
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomwatchd.archive import lineage
-from dicomwatchd.archive.directory import DirectoryStore
-from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.sqlite import SqliteCatalogue
+from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
+from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.config import DirectorySettings, SqliteSettings
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import SystemClock

@@ -40,7 +40,7 @@ def without(talents: list[str]) -> None:
 if __name__ == "__main__":
     at = sys.argv.index("--")
     without(sys.argv[1:at])
-    from dicomwatchd.daemon import main
+    from dicomwatchd.daemon.process import main
 
     sys.argv = ["dicomwatchd", *sys.argv[at + 1 :]]
     sys.exit(main())

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.manifest import Manifest
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.model import Uid
 from tests.synthetic import Made, Maker, Patient
 from tests.system import invariants

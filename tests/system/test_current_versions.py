@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dicomwatchd.archive import lineage
 from dicomwatchd.archive.identity import ArchiveIdentity, write_identity
-from dicomwatchd.archive.s3 import S3Store
-from dicomwatchd.archive.verification import verify
+from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.proof.verification import verify
+from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import ExpiryAfter, S3Settings
 from dicomwatchd.fetch.fetcher import Fetcher
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
+from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
 from dicomwatchd.pipeline.shipment import Archive
 from tests.faults.shipping import Shipping
 from tests.pieces import at

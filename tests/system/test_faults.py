@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dicomwatchd.archive.evidence import LISTING_PAYS_FROM
+from dicomwatchd.archive.proof.evidence import LISTING_PAYS_FROM
 from dicomwatchd.errors import ArchiveRefused, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.pace import Pace

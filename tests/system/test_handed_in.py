@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.control_client import ControlClient, DaemonRefused
+from dicomwatchd.control.client import ControlClient, DaemonRefused
 from tests.synthetic import Made, Maker
 from tests.system import invariants
 from tests.system.site import Site

@@ -126,7 +126,7 @@ def test_a_medium_with_a_dicomdir(site: Site) -> None:
 #: Everything is imported before the user changes: the other one may not be able to look into the installation.
 _AS_USER = """
 import os, sys, _strptime, encodings.idna
-import dicomwatchd.daemon, dicomwatchd.supervisor
+import dicomwatchd.daemon.process, dicomwatchd.daemon.supervisor
 from pathlib import Path
 from dicomwatchd.queue import open_queue
 from dicomwatchd.ports import SystemClock
@@ -138,7 +138,7 @@ if sys.argv[1] == "retry":
     assert queue.shipments.retry(sys.argv[3])
     queue.close()
 else:
-    sys.exit(dicomwatchd.daemon.main(sys.argv[1:]))
+    sys.exit(dicomwatchd.daemon.process.main(sys.argv[1:]))
 """
 
 
@@ -358,10 +358,10 @@ def test_twenty_thousand_files_at_once_overflow_the_queue_of_events(site: Site) 
 FORCED = {
     "none": "",
     "header": "import dicomwatchd.intake.take as m\nm.read_header = fail",
-    "put": "from dicomwatchd.archive.directory import DirectoryStore as m\nm.put = fail",
-    "read": "from dicomwatchd.archive.directory import DirectoryStore as m\nm.read = fail",
-    "catalogue": "from dicomwatchd.archive.sqlite import SqliteCatalogue as m\nm.put = fail",
-    "delete": "import dicomwatchd.pipeline.purge as m\nm.delete_on_proof = fail",
+    "put": "from dicomwatchd.archive.stores.directory.store import DirectoryStore as m\nm.put = fail",
+    "read": "from dicomwatchd.archive.stores.directory.store import DirectoryStore as m\nm.read = fail",
+    "catalogue": "from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue as m\nm.put = fail",
+    "delete": "import dicomwatchd.pipeline.deletion.purge as m\nm.delete_on_proof = fail",
     "queue": "from dicomwatchd.queue.shipments import Shipments as m\nm.stored = fail",
     "intake": "from dicomwatchd.queue.arrivals import Arrivals as m\nm.add = fail",
     "thread": "from dicomwatchd.intake.inbox import InboxIntake as m\nm._scan = fail",
@@ -381,15 +381,15 @@ def fail(*_, **__):
         raise ValueError(f"cannot work with {{MARKER}}") from error
 def patched():
 {patch}
-import dicomwatchd.daemon
+import dicomwatchd.daemon.process
 if {late!r}:
-    import dicomwatchd.daemon as d
+    import dicomwatchd.daemon.process as d
     real = d.Process.run
     def run(self):
         patched()
         return real(self)
     d.Process.run = run
-sys.exit(d.main(sys.argv[1:]) if {late!r} else dicomwatchd.daemon.main(sys.argv[1:]))
+sys.exit(d.main(sys.argv[1:]) if {late!r} else dicomwatchd.daemon.process.main(sys.argv[1:]))
 """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import still_there
+from dicomwatchd.archive.proof import still_there
 from dicomwatchd.pipeline.shipment import Archive
 from tests.pieces import at
 from tests.servers.ceph import CephRgw

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import lineage
-from dicomwatchd.archive.manifest import Manifest
+from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.config import Encryption
 from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, Transient
 from dicomwatchd.model import Uid

@@ -12,8 +12,8 @@ import pytest
 
 from dicomwatchd import config
 from dicomwatchd.archive.factory import open_store
-from dicomwatchd.pipeline.proving import Prover
-from dicomwatchd.pipeline.sealing import Sealing
+from dicomwatchd.audit.proving import Prover
+from dicomwatchd.audit.sealing import Sealing
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import open_queue
 from tests.pieces import Log

@@ -26,7 +26,7 @@ from random import Random
 
 import pytest
 
-from dicomwatchd.pipeline import aside, proof
+from dicomwatchd.pipeline.deletion import aside, proof
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from tests.pieces import Pieces
 from tests.synthetic import Maker

@@ -314,7 +314,7 @@ archive:
 """
 REACHING = f"""
 import json, os, socket
-from dicomwatchd.archive.aws import new_session
+from dicomwatchd.archive.aws.clients import new_session
 
 def attempt(action):
     try:

@@ -15,8 +15,8 @@ import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.factory import open_catalogue, open_store
-from dicomwatchd.archive.lineage import current
-from dicomwatchd.archive.manifests import load
+from dicomwatchd.archive.layout.lineage import current
+from dicomwatchd.archive.layout.manifests import load
 from dicomwatchd.config import Config, parse
 from dicomwatchd.model import Uid
 from tests.faults.liar import Liar

@@ -83,9 +83,9 @@ class Warm:
 def once(config_file: Path, patience_seconds: float) -> int:
     """What `dicomwatchd --once` does, in one thread: 0 when all is archived, 1 when something is not."""
 
-    from dicomwatchd.composition import Parts, Surroundings, open_archive, plan_of
     from dicomwatchd.config import load
-    from dicomwatchd.daemon import Process
+    from dicomwatchd.daemon.composition import Parts, Surroundings, open_archive, plan_of
+    from dicomwatchd.daemon.process import Process
     from dicomwatchd.errors import DicomwatchdError, Fatal
     from dicomwatchd.pipeline import backoff
     from dicomwatchd.pipeline.pool import InlineWorkers
@@ -139,8 +139,8 @@ _CALL = re.compile(r"(?:\d+ +)?(?:[\d.]+ )?(\w+)\(")
 
 
 def _serve() -> None:
-    import dicomwatchd.cli.archive  # everything a run needs, in memory before the first fork
-    import dicomwatchd.daemon  # noqa: F401
+    import dicomwatchd.cli.studies.archive  # everything a run needs, in memory before the first fork
+    import dicomwatchd.daemon.process  # noqa: F401
 
     for line in sys.stdin:
         print(json.dumps(_run(json.loads(line))), flush=True)

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dicomwatchd.archive import keys
-from dicomwatchd.pipeline import anchoring
-from dicomwatchd.pipeline.anchoring import Anchoring
-from dicomwatchd.pipeline.proving import Prover
-from dicomwatchd.pipeline.sealing import Sealing
+from dicomwatchd.audit import anchoring
+from dicomwatchd.audit.anchoring import Anchoring
+from dicomwatchd.audit.proving import Prover
+from dicomwatchd.audit.sealing import Sealing
 from tests.pieces import Log
 from tests.unit.memory_archive import MemoryStore
 from tests.unit.queues import STUDY, Bench

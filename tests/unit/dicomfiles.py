@@ -17,7 +17,7 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.sequence import Sequence
 from pydicom.uid import UID
 
-from dicomwatchd.intake.header import Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.catalogue import Query, StudyRecord
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
-from dicomwatchd.archive.store import (
+from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.records import Query, StudyRecord
+from dicomwatchd.archive.stores.port import (
     Capabilities,
     Chunk,
     Content,

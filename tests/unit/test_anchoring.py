@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import audit_heads, keys
-from dicomwatchd.archive.store import Content, Receipt
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import audit_heads
+from dicomwatchd.archive.stores.port import Content, Receipt
+from dicomwatchd.audit import anchoring
+from dicomwatchd.audit.anchoring import Anchoring
 from dicomwatchd.errors import OutOfReach, Permanent, Stopping
-from dicomwatchd.pipeline import anchoring
-from dicomwatchd.pipeline.anchoring import Anchoring
 from dicomwatchd.queue import audit, open_queue
 from dicomwatchd.queue.audit import FIRST
-from dicomwatchd.queue.steps import TABLES
+from dicomwatchd.queue.database.steps import TABLES
 from tests.unit.chains import Place
 from tests.unit.queues import STUDY, Bench
 

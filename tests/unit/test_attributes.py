@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomwatchd.errors import Unarchivable
-from dicomwatchd.intake import attributes
-from dicomwatchd.intake.attributes import decode, dicom_json, initial_codec, patient_id
+from dicomwatchd.intake.dicom import attributes
+from dicomwatchd.intake.dicom.attributes import decode, dicom_json, initial_codec, patient_id
 from tests.unit.dicomfiles import data_set, encode, header
 
 _DATA = Path(pydicom.__file__).parent / "data"

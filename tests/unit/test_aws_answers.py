@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import aws
-from dicomwatchd.archive.s3_bucket import S3Bucket
-from dicomwatchd.archive.s3_multipart import MultipartSender
+from dicomwatchd.archive.aws import clients as aws
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.multipart import MultipartSender
 from dicomwatchd.config import Encryption
 from dicomwatchd.errors import DicomwatchdError, Transient
 

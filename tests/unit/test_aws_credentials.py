@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive.aws import build_client
-from dicomwatchd.archive.aws_credentials import RereadCredentials
+from dicomwatchd.archive.aws.clients import build_client
+from dicomwatchd.archive.aws.credentials import RereadCredentials
 
 
 @pytest.fixture

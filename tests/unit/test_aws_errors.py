@@ -10,7 +10,7 @@ import pytest
 import urllib3.exceptions
 from botocore.parsers import ResponseParserError
 
-from dicomwatchd.archive.aws import FOREIGN, error_code, translate, translated
+from dicomwatchd.archive.aws.clients import FOREIGN, error_code, translate, translated
 from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, Permanent, SourceChanged, Transient
 
 CANARY = "Canary^Name"

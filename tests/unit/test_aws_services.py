@@ -10,7 +10,7 @@ import botocore.loaders
 import botocore.session
 import pytest
 
-from dicomwatchd.archive import aws
+from dicomwatchd.archive.aws import clients as aws
 
 
 def built(session: botocore.session.Session) -> object:

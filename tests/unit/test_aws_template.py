@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dicomwatchd.archive import keys, s3_setup
-from dicomwatchd.archive.dynamodb_setup import definition
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.catalogues.dynamodb.setup import definition
+from dicomwatchd.archive.stores.s3 import setup as s3_setup
 from tests import aws_template
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dicomwatchd.archive.budget import ByteBudget
+from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.errors import Stopping
 
 
@@ -180,7 +180,7 @@ def test_one_that_stops_makes_way_for_the_next() -> None:
 
 
 def test_who_waits_shows_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicomwatchd.archive.budget.WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("dicomwatchd.archive.stores.budget.WAIT_SECONDS", 0.01)
     budget, order = ByteBudget(100), list[str]()
     budget.take(100, never)
     first, second = Waiter(budget, 10, order, "first"), Waiter(budget, 10, order, "second")

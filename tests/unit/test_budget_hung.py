@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from dicomwatchd.archive.budget import ByteBudget
+from dicomwatchd.archive.stores.budget import ByteBudget
 from tests.unit.test_budget import full, never
 
 

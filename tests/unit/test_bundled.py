@@ -15,15 +15,17 @@ from typing import Any
 import pytest
 
 from dicomwatchd import localfiles
-from dicomwatchd.archive import keys, lineage
-from dicomwatchd.archive.budget import ByteBudget
-from dicomwatchd.archive.bundle import Bundle
-from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import Content, Receipt
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.layout.bundle import Bundle
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.stores.budget import ByteBudget
+from dicomwatchd.archive.stores.port import Content, Receipt
 from dicomwatchd.errors import OutOfReach
 from dicomwatchd.model import FileState, Uid
-from dicomwatchd.pipeline import local, sending
+from dicomwatchd.pipeline import local
 from dicomwatchd.pipeline.local import Folders
+from dicomwatchd.pipeline.sending import parcels as sending
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling, place_of
 from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import Shipments

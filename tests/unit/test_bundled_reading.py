@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.bundle import Bundle, members_of
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
-from dicomwatchd.archive.verification import verify
+from dicomwatchd.archive.layout.bundle import Bundle, members_of
+from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.proof.verification import verify
 from dicomwatchd.errors import OutOfReach
 from dicomwatchd.fetch import Fetcher
 from dicomwatchd.fetch.report import FetchReport

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from dicomwatchd.archive.catalogue import Catalogue
+from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.factory import open_catalogue, open_store
 from dicomwatchd.archive.identity import read_identity
-from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import Buffer, ObjectStore
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.stores.port import Buffer, ObjectStore
 from dicomwatchd.cli.app import root
 from dicomwatchd.config import DirectorySettings, SqliteSettings
 from dicomwatchd.model import DicomJson, Uid

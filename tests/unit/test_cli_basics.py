@@ -15,10 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from dicomwatchd import config
-from dicomwatchd.cli import exits, output, tables
+from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import COMMANDS, DEFAULT_CONFIG, root
 from dicomwatchd.cli.lazy import LazyGroup
-from dicomwatchd.control_client import DaemonRefused, DaemonUnreachable
+from dicomwatchd.cli.terminal import output, tables
+from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
 from dicomwatchd.errors import (
     ArchiveRefused,
     ConfigError,

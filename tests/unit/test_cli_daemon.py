@@ -17,7 +17,7 @@ from dicomwatchd.cli.app import root
 from dicomwatchd.cli.upload_text import all_verified, sentences
 from dicomwatchd.config import parse
 from dicomwatchd.config_text import named_socket, read_yaml
-from dicomwatchd.control_client import ControlClient, DaemonRefused, DaemonUnreachable
+from dicomwatchd.control.client import ControlClient, DaemonRefused, DaemonUnreachable
 from dicomwatchd.ports import SystemClock, timestamp
 from dicomwatchd.queue import open_queue
 from tests.unit.stand_in import StandIn

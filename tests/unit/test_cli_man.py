@@ -15,8 +15,8 @@ import pytest
 
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import root
-from dicomwatchd.cli.archive_access import ArchiveOptions
 from dicomwatchd.cli.lazy import DefaultGroup
+from dicomwatchd.cli.studies.access import ArchiveOptions
 from dicomwatchd.config import Config
 
 MAN = Path(__file__).parents[2] / "docs" / "man"

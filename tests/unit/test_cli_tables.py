@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from dicomwatchd.cli import tables
 from dicomwatchd.cli.app import root
+from dicomwatchd.cli.terminal import tables
 from tests.unit.stand_in import StandIn
 
 STUDY = "2.25.100968640846110253715033657817116617"

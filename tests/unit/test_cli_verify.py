@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.verification import verify
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.proof.verification import verify
 from dicomwatchd.errors import OutOfReach
 from tests.unit.memory_archive import SERIES, MemoryStore, archive, content
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.control import LIMITS, Command, ControlServer, Limits, Seats
-from dicomwatchd.control_client import ControlClient, DaemonRefused
+from dicomwatchd.control.client import ControlClient, DaemonRefused
+from dicomwatchd.control.server import LIMITS, Command, ControlServer, Limits, Seats
 from dicomwatchd.errors import DicomwatchdError
 from tests.pieces import Log
 

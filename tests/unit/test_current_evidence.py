@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive.catalogue import StudyRecord
-from dicomwatchd.archive.store import Capabilities, Chunk, StoredObject
+from dicomwatchd.archive.records import StudyRecord
+from dicomwatchd.archive.stores.port import Capabilities, Chunk, StoredObject
 from dicomwatchd.model import StudyState, Uid
-from dicomwatchd.pipeline import local, proof, stages
-from dicomwatchd.pipeline.proof import LIFETIME_SECONDS
+from dicomwatchd.pipeline import local, stages
+from dicomwatchd.pipeline.deletion import proof
+from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
 from tests.pieces import FakeClock, Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd import daemon
+from dicomwatchd.daemon import process as daemon
 from dicomwatchd.errors import Transient
 from tests.pieces import FakeClock, Log
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.catalogue import StudyRecord
-from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.manifests import load
-from dicomwatchd.archive.store import Capabilities, Chunk, Content, Receipt, StoredObject
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.layout.manifests import load
+from dicomwatchd.archive.records import StudyRecord
+from dicomwatchd.archive.stores.port import Capabilities, Chunk, Content, Receipt, StoredObject
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, RevisionConflict, Transient
 from dicomwatchd.fetch import Doubts, plan
 from dicomwatchd.model import Uid

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from dicomwatchd import localfiles
 from dicomwatchd.intake import take as take_module
-from dicomwatchd.pipeline import aside as aside_module
-from dicomwatchd.pipeline import leases as leases_module
-from dicomwatchd.pipeline import proof as proof_module
-from dicomwatchd.pipeline import recover
-from dicomwatchd.pipeline.aside import beside
+from dicomwatchd.pipeline.deletion import aside as aside_module
+from dicomwatchd.pipeline.deletion import leases as leases_module
+from dicomwatchd.pipeline.deletion import proof as proof_module
+from dicomwatchd.pipeline.deletion import recover
+from dicomwatchd.pipeline.deletion.aside import beside
 from dicomwatchd.pipeline.local import Folders
 from tests.pieces import Pieces, at, left_aside, set_aside
 from tests.synthetic import Maker

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import keys, lineage, manifests, reading
+from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import dumps
-from dicomwatchd.archive.manifest import BAD, FORMAT, Manifest, empty
-from dicomwatchd.archive.reading import has_too_many_values
+from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout.manifest import BAD, FORMAT, Manifest, empty
+from dicomwatchd.archive.stores import reading
+from dicomwatchd.archive.stores.reading import has_too_many_values
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from tests.unit.memory_archive import PATIENT, SERIES, STUDY, MemoryStore, instance

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from dicomwatchd.archive.store import Content, Receipt
+from dicomwatchd.archive.stores.port import Content, Receipt
 from dicomwatchd.errors import ArchiveRefused, Fatal, OutOfReach
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.dispatch import Dispatcher

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive.store import Receipt
+from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, OutOfReach, Permanent
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.early import EarlySender
+from dicomwatchd.pipeline.sending.early import EarlySender
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.synthetic import Maker
@@ -283,7 +283,7 @@ def test_what_a_study_meets_is_left_to_its_shipment(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("dicomwatchd.pipeline.sending.packing", refuse)
+        patch.setattr("dicomwatchd.pipeline.sending.parcels.packing", refuse)
         assert pieces.dispatcher._early.round(map) == 0
     assert states(pieces) == ["ready"] * 3
     pieces.run()

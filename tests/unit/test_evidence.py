@@ -10,8 +10,8 @@ from typing import TypeVar, cast
 
 import pytest
 
-from dicomwatchd.archive.evidence import GROUP, LISTING_PAYS_FROM, Method, Verdict, examine
-from dicomwatchd.archive.store import Capabilities, ObjectStore, Receipt, StoredObject
+from dicomwatchd.archive.proof.evidence import GROUP, LISTING_PAYS_FROM, Method, Verdict, examine
+from dicomwatchd.archive.stores.port import Capabilities, ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import OutOfReach, Permanent
 
 T = TypeVar("T")

@@ -10,9 +10,9 @@ from typing import cast
 
 import pytest
 
-from dicomwatchd.archive import evidence
-from dicomwatchd.archive.evidence import LISTING_PAYS_FROM, Verdict
-from dicomwatchd.archive.store import Capabilities, ObjectStore, Receipt, StoredObject
+from dicomwatchd.archive.proof import evidence
+from dicomwatchd.archive.proof.evidence import LISTING_PAYS_FROM, Verdict
+from dicomwatchd.archive.stores.port import Capabilities, ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import OutOfReach, Permanent
 
 DATA = b"the bytes that were sent"

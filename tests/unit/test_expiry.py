@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import keys, probe
-from dicomwatchd.archive.s3_bucket import S3Bucket
-from dicomwatchd.archive.s3_expiry import ExpiryWatch, judge
-from dicomwatchd.archive.store import Buffer, Capabilities
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.stores.port import Buffer, Capabilities
+from dicomwatchd.archive.stores.s3 import probe
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch, judge
 from dicomwatchd.config import AcceptExpiry, ExpiryAfter, S3Settings
 from dicomwatchd.model import StudyState, Uid
-from dicomwatchd.pipeline import expiring, purge, stages
-from dicomwatchd.pipeline.expiring import LOOK_SECONDS, WAITING_LOOK_SECONDS
+from dicomwatchd.pipeline import stages
+from dicomwatchd.pipeline.deletion import expiring, purge
+from dicomwatchd.pipeline.deletion.expiring import LOOK_SECONDS, WAITING_LOOK_SECONDS
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.manifest import Manifest
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.errors import ArchiveRefused, Fatal, OutOfReach, Permanent, Transient
 from dicomwatchd.fetch import Fetcher, FetchProgress, file_names, plan
 from dicomwatchd.model import Uid

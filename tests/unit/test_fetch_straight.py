@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import CHUNK_BYTES
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.stores.port import CHUNK_BYTES
 from dicomwatchd.errors import OutOfReach
 from dicomwatchd.fetch import Fetcher
 from dicomwatchd.fetch.report import FetchReport

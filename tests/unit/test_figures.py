@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from dicomwatchd.archive.store import Content, Receipt
+from dicomwatchd.archive.stores.port import Content, Receipt
 from dicomwatchd.config import Config
+from dicomwatchd.daemon.status import Teller
 from dicomwatchd.pipeline.shipment import Archive, Shipment
 from dicomwatchd.telemetry.figures import figures
 from dicomwatchd.telemetry.journal import Entry, Journal, Journald
-from dicomwatchd.telling import Teller
 from tests.pieces import ARCHIVE_ID, Pieces
 from tests.synthetic import Maker
 from tests.unit.memory_archive import MemoryStore

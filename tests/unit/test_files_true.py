@@ -14,8 +14,8 @@ import pytest
 from pydantic import BaseModel
 
 from dicomwatchd import config, config_text
-from dicomwatchd import unit as unit_text
-from dicomwatchd.addresses import LOOPBACK
+from dicomwatchd.unit import drop_in as unit_text
+from dicomwatchd.unit.addresses import LOOPBACK
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "etc" / "config.yaml"

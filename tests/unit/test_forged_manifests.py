@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import keys, lineage
-from dicomwatchd.archive.bundle import Bundle
-from dicomwatchd.archive.manifest import Manifest
-from dicomwatchd.archive.store import Buffer
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.layout.bundle import Bundle
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from tests.unit.memory_archive import PATIENT, SERIES, STUDY, content
@@ -267,7 +268,7 @@ def test_a_study_on_its_way_here(
             raise Permanent("unknown here", code="study-not-found")
         return {"state": state}
 
-    monkeypatch.setattr("dicomwatchd.cli.verify.ask", ask)
+    monkeypatch.setattr("dicomwatchd.cli.studies.verify.ask", ask)
     on_its_way = state in ("arriving", "parked")
     assert site.json("verify", STUDY, code=0 if on_its_way else 1)["unlisted"] == [planted]
 

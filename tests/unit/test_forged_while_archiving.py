@@ -12,14 +12,15 @@ from urllib.parse import quote
 
 import pytest
 
-from dicomwatchd.archive import keys, lineage, manifests
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance
-from dicomwatchd.archive.rebuild import rebuild
-from dicomwatchd.archive.store import Capabilities, Chunk
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.repair.rebuild import rebuild
+from dicomwatchd.archive.stores.port import Capabilities, Chunk
 from dicomwatchd.errors import ArchiveRefused, Transient
 from dicomwatchd.fetch import Doubts, Fetcher, look_up, plan
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline import fresh
+from dicomwatchd.pipeline.deletion import fresh
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore

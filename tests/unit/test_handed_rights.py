@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd import control_peer
 from dicomwatchd.cli.upload_text import sentences
-from dicomwatchd.commands import commands
-from dicomwatchd.control_peer import Descriptors, Request
+from dicomwatchd.control import peer as control_peer
+from dicomwatchd.control.peer import Descriptors, Request
+from dicomwatchd.daemon.commands import commands
 from dicomwatchd.errors import Permanent
 from dicomwatchd.intake.mounts import file_system_id
 from dicomwatchd.localfiles import birth
-from dicomwatchd.pipeline import proof, purge
+from dicomwatchd.pipeline.deletion import proof, purge
 from dicomwatchd.rights import Asker
 from dicomwatchd.uploads import handed as handed_module
 from dicomwatchd.uploads import reception

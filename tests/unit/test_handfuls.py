@@ -12,8 +12,10 @@ import pytest
 
 from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, SourceChanged, Transient
 from dicomwatchd.model import FileIdentity, FileState, Uid
-from dicomwatchd.pipeline import purge, sending, stages
-from dicomwatchd.pipeline.sending import HANDFUL, Packing, Parcel
+from dicomwatchd.pipeline import stages
+from dicomwatchd.pipeline.deletion import purge
+from dicomwatchd.pipeline.sending import parcels as sending
+from dicomwatchd.pipeline.sending.parcels import HANDFUL, Packing, Parcel
 from dicomwatchd.pipeline.shipment import Place
 from dicomwatchd.queue.rows import LocalFile
 from tests.pieces import Pieces

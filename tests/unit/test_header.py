@@ -10,8 +10,8 @@ import pydicom
 import pytest
 
 from dicomwatchd.errors import Unarchivable
-from dicomwatchd.intake.attributes import SERIES_TAGS, STUDY_TAGS
-from dicomwatchd.intake.header import Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom.attributes import SERIES_TAGS, STUDY_TAGS
+from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
 from dicomwatchd.model import InstanceHeader, Uid
 from tests.unit.dicomfiles import (
     BIG_ENDIAN,

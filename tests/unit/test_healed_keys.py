@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.store import Capabilities, Chunk, Content, Receipt
+from dicomwatchd.archive.stores.port import Capabilities, Chunk, Content, Receipt
 from dicomwatchd.model import StudyState, Uid
-from dicomwatchd.pipeline import purge
-from dicomwatchd.pipeline.proof import NoProof
+from dicomwatchd.pipeline.deletion import purge
+from dicomwatchd.pipeline.deletion.proof import NoProof
 from tests.pieces import Pieces
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryStore

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dicomwatchd.cli.app import COMMANDS, root
-from dicomwatchd.cli.identifiers import IDENTIFIER, UID, IdentifierType
+from dicomwatchd.cli.terminal.identifiers import IDENTIFIER, UID, IdentifierType
 
 
 @click.command()

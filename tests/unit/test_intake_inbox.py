@@ -15,13 +15,13 @@ import pytest
 
 from dicomwatchd import localfiles
 from dicomwatchd.errors import Transient
-from dicomwatchd.intake import header as header_module
 from dicomwatchd.intake import scan
 from dicomwatchd.intake import take as take_module
+from dicomwatchd.intake.dicom import header as header_module
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.model import StudyState
 from dicomwatchd.pipeline import local as local_module
-from dicomwatchd.pipeline import proof as proof_module
+from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.arrivals import Arrivals

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd import model
-from dicomwatchd.archive.manifest import empty
+from dicomwatchd.archive.layout.manifest import empty
 from dicomwatchd.errors import Unarchivable
-from dicomwatchd.intake import header as header_module
-from dicomwatchd.intake import reading
-from dicomwatchd.intake.header import elements_allowed, inflated_allowed
-from dicomwatchd.intake.sizes import HOLES_FROM_BYTES, PIECES_LIMIT, Sizes
+from dicomwatchd.intake.dicom import header as header_module
+from dicomwatchd.intake.dicom import reading
+from dicomwatchd.intake.dicom.header import elements_allowed, inflated_allowed
+from dicomwatchd.intake.dicom.sizes import HOLES_FROM_BYTES, PIECES_LIMIT, Sizes
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.pipeline import revision, turns
 from dicomwatchd.queue import shipments

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomwatchd.archive import directory
-from dicomwatchd.archive.aws import endpoint_name
+from dicomwatchd.archive.aws.clients import endpoint_name
+from dicomwatchd.archive.stores.directory import store as directory
 from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.telemetry.fields import OwnText, checked, error_fields

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd import config, keyfiles, unit
+from dicomwatchd import config
+from dicomwatchd.unit import drop_in as unit
+from dicomwatchd.unit import keyfiles
 
 SECRET = "AWS_SECRET_ACCESS_KEY"
 

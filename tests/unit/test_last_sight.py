@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from dicomwatchd import localfiles
-from dicomwatchd.archive.store import Capabilities, Content, Receipt, StoredObject
+from dicomwatchd.archive.stores.port import Capabilities, Content, Receipt, StoredObject
 from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline import aside as aside_module
-from dicomwatchd.pipeline import proof as proof_module
+from dicomwatchd.pipeline.deletion import aside as aside_module
+from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import Bundling

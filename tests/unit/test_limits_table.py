@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import aws_limits, budget, reading, wire
-from dicomwatchd.archive.s3_multipart import SENDING_THREADS
-from dicomwatchd.archive.store import CHUNK_BYTES
-from dicomwatchd.composition import ACTIVE_SHIPMENTS
+from dicomwatchd.archive.aws import deadlines
+from dicomwatchd.archive.aws import limits as aws_limits
+from dicomwatchd.archive.stores import budget, reading
+from dicomwatchd.archive.stores.port import CHUNK_BYTES
+from dicomwatchd.archive.stores.s3.multipart import SENDING_THREADS
 from dicomwatchd.config import MAX_FILE_BYTES, Config
-from dicomwatchd.control import LIMITS
-from dicomwatchd.intake import attributes, header, sizes, structure
-from dicomwatchd.intake.reading import INFLATED_LIMIT_BYTES
+from dicomwatchd.control.server import LIMITS
+from dicomwatchd.daemon.composition import ACTIVE_SHIPMENTS
+from dicomwatchd.intake.dicom import attributes, header, sizes, structure
+from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES
 from dicomwatchd.model import SERIES_ATTRIBUTES_LIMIT_BYTES
 from dicomwatchd.pipeline.slots import Slots
 from dicomwatchd.pipeline.turns import LARGE_BYTES, RETRY_SECONDS
@@ -44,7 +46,7 @@ SAID: dict[str, list[float]] = {
     "manifests of more": [1],
     "bytes of an object": [CHUNK_BYTES // MIB],
     "any other answer": [aws_limits.ANSWER_LIMIT_BYTES["s3"] // MIB, aws_limits.ANSWER_LIMIT_BYTES["dynamodb"] // MIB],
-    "time for an answer": [wire.ANSWER_SECONDS, wire.BODY_BYTES_PER_SECOND],
+    "time for an answer": [deadlines.ANSWER_SECONDS, deadlines.BODY_BYTES_PER_SECOND],
     "connections": [LIMITS.connections, LIMITS.by_user, LIMITS.own_connections],
     "uploads": [reception.MOST_UPLOADS, reception.MOST_OF_ONE],
     "descriptors": [],

@@ -9,9 +9,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from dicomwatchd.archive import keys, lineage, manifests
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
-from dicomwatchd.archive.union import mended
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.repair.union import mended
 from dicomwatchd.fetch import Doubts, look_up
 from dicomwatchd.model import Uid
 from tests.unit.memory_archive import PATIENT, SERIES, STUDY, MemoryCatalogue, MemoryStore, content, instance

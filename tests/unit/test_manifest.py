@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dicomwatchd.archive import keys, lineage, manifests
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
-from dicomwatchd.archive.store import Content, Receipt, StoredObject
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import DicomJson, Uid
 

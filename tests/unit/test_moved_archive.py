@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive.store import Content, Destination, Receipt
+from dicomwatchd.archive.stores.port import Content, Destination, Receipt
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces

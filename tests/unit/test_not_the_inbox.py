@@ -10,8 +10,8 @@ import pytest
 
 from dicomwatchd.answering import PATIENCE, Answering
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.directory import DirectoryStore
-from dicomwatchd.archive.store import Standing
+from dicomwatchd.archive.stores.directory.store import DirectoryStore
+from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.config import DirectorySettings
 from tests.pieces import FakeClock, Log, Pieces
 from tests.synthetic import Maker

@@ -54,7 +54,7 @@ HANDED_ON = frozenset(["unlink", "remove", "rmdir", "rmtree", "rename", "replace
 
 Place = tuple[str, str, str]
 
-THE_DELETION: Place = ("pipeline/proof.py", "_unlink_if_same", "os.unlink")
+THE_DELETION: Place = ("pipeline/deletion/proof.py", "_unlink_if_same", "os.unlink")
 
 #: File, function, call; how often; why it cannot cost anybody a file.
 ALLOWED: dict[Place, tuple[int, str]] = {
@@ -66,45 +66,57 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("localfiles.py", "rename_noreplace", "os.unlink"): (1, "a private name, whose file has just got a second one"),
     ("localfiles.py", "rename_to_private", "_renameat2"): (1, "with RENAME_NOREPLACE"),
     ("localfiles.py", "rename_to_private", "os.rename"): (1, "to a private name that was just seen to be free"),
-    ("pipeline/aside.py", "_moved", "rename_to_private"): (1, "refuses a taken name"),
-    ("pipeline/aside.py", "_moved_into", "rename_to_private"): (1, "refuses a taken name"),
-    ("pipeline/aside.py", "put_back", "rename_noreplace"): (1, "refuses a taken name"),
-    ("pipeline/aside.py", "put_back", "os.rename"): (
+    ("pipeline/deletion/aside.py", "_moved", "rename_to_private"): (1, "refuses a taken name"),
+    ("pipeline/deletion/aside.py", "_moved_into", "rename_to_private"): (1, "refuses a taken name"),
+    ("pipeline/deletion/aside.py", "put_back", "rename_noreplace"): (1, "refuses a taken name"),
+    ("pipeline/deletion/aside.py", "put_back", "os.rename"): (
         1,
         "to a name with 48 random bits, where nothing stricter is known",
     ),
-    ("pipeline/aside.py", "_copy_place", "os.open"): (2, "O_EXCL, a private name"),
+    ("pipeline/deletion/aside.py", "_copy_place", "os.open"): (2, "O_EXCL, a private name"),
     ("localfiles.py", "renames_strictly", "_renameat2"): (
         1,
         "with RENAME_NOREPLACE, the doctor's own file to its own name",
     ),
-    ("pipeline/aside.py", "_copy", "os.ftruncate"): (1, "of the copy that _copy_place has made"),
+    ("pipeline/deletion/aside.py", "_copy", "os.ftruncate"): (1, "of the copy that _copy_place has made"),
     # Directories: rmdir takes empty ones only.
-    ("pipeline/purge.py", "_remove_upwards", "os.rmdir"): (1, "fails for a directory with anything in it"),
-    ("pipeline/private.py", "_owned", "os.open"): (1, "the lock's file: O_EXCL, in a directory that was just made"),
-    ("pipeline/private.py", "_owned", "os.rmdir"): (1, "fails for a directory with anything in it"),
-    ("pipeline/private.py", "left_behind", "os.open"): (1, "the lock's file; no O_TRUNC"),
-    ("pipeline/private.py", "try_locks", "os.open"): (1, "the lock's file; no O_TRUNC"),
-    ("pipeline/private.py", "remove_empty", "os.rmdir"): (2, "fails for a directory with anything in it"),
-    ("pipeline/private.py", "remove_empty", "os.unlink"): (1, "the lock's file, which no inbox's file is called"),
+    ("pipeline/deletion/purge.py", "_remove_upwards", "os.rmdir"): (1, "fails for a directory with anything in it"),
+    ("pipeline/deletion/private.py", "_owned", "os.open"): (
+        1,
+        "the lock's file: O_EXCL, in a directory that was just made",
+    ),
+    ("pipeline/deletion/private.py", "_owned", "os.rmdir"): (1, "fails for a directory with anything in it"),
+    ("pipeline/deletion/private.py", "left_behind", "os.open"): (1, "the lock's file; no O_TRUNC"),
+    ("pipeline/deletion/private.py", "try_locks", "os.open"): (1, "the lock's file; no O_TRUNC"),
+    ("pipeline/deletion/private.py", "remove_empty", "os.rmdir"): (2, "fails for a directory with anything in it"),
+    ("pipeline/deletion/private.py", "remove_empty", "os.unlink"): (
+        1,
+        "the lock's file, which no inbox's file is called",
+    ),
     # The doctor tries out with a file of its own what a purge does.
     ("doctor.py", "_try_aside", "os.open"): (1, "O_EXCL, a random name"),
     ("doctor.py", "_try_aside", "rename_noreplace"): (1, "the file it has made"),
     ("doctor.py", "_try_aside", "os.unlink"): (1, "the file it has made"),
     # The archive in a folder: below the archive's folder, which no inbox overlaps.
-    ("archive/directory_files.py", "temporary", "os.open"): (1, "O_EXCL, a temporary name"),
-    ("archive/directory_files.py", "temporary", "os.unlink"): (1, "the temporary file it has made"),
-    ("archive/directory_files.py", "remove_leftovers", "os.unlink"): (1, "temporary files of the archive"),
-    ("archive/directory_files.py", "publish", "localfiles.rename_noreplace"): (1, "refuses a taken name"),
-    ("archive/directory_files.py", "_publish_by_placeholder", "os.open"): (1, "O_EXCL"),
-    ("archive/directory_files.py", "_publish_by_placeholder", "os.rename"): (1, "onto the empty file it has made"),
-    ("archive/directory_files.py", "refuses_second_name", "os.unlink"): (1, "the file it has made to try it out"),
-    ("archive/sqlite.py", "_create_file", "os.open"): (1, "the catalogue's file; no O_TRUNC"),
+    ("archive/stores/directory/files.py", "temporary", "os.open"): (1, "O_EXCL, a temporary name"),
+    ("archive/stores/directory/files.py", "temporary", "os.unlink"): (1, "the temporary file it has made"),
+    ("archive/stores/directory/files.py", "remove_leftovers", "os.unlink"): (1, "temporary files of the archive"),
+    ("archive/stores/directory/files.py", "publish", "localfiles.rename_noreplace"): (1, "refuses a taken name"),
+    ("archive/stores/directory/files.py", "_publish_by_placeholder", "os.open"): (1, "O_EXCL"),
+    ("archive/stores/directory/files.py", "_publish_by_placeholder", "os.rename"): (
+        1,
+        "onto the empty file it has made",
+    ),
+    ("archive/stores/directory/files.py", "refuses_second_name", "os.unlink"): (
+        1,
+        "the file it has made to try it out",
+    ),
+    ("archive/catalogues/sqlite.py", "_create_file", "os.open"): (1, "the catalogue's file; no O_TRUNC"),
     # The state directory, which no inbox overlaps.
-    ("queue/schema.py", "open_writer", "os.open"): (2, "the lock and the database; no O_TRUNC"),
+    ("queue/database/schema.py", "open_writer", "os.open"): (2, "the lock and the database; no O_TRUNC"),
     ("markers.py", "write", "os.open"): (1, "O_EXCL, a name of our own"),
-    ("control.py", "__init__", "path.unlink"): (1, "the control socket that a killed run has left"),
-    ("control.py", "stop", "self._path.unlink"): (1, "the control socket"),
+    ("control/server.py", "__init__", "path.unlink"): (1, "the control socket that a killed run has left"),
+    ("control/server.py", "stop", "self._path.unlink"): (1, "the control socket"),
     # Asks where paths lead, and nothing else: a program of a few constant lines.
     ("places.py", "look", "subprocess.Popen"): (1, "a child that resolves paths; it opens and changes nothing"),
     # The folder that a person fetches into.

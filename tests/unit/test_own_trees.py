@@ -15,13 +15,13 @@ import pytest
 from dicomwatchd import markers
 from dicomwatchd.answering import AlwaysAnswering
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.directory import DirectoryStore
-from dicomwatchd.archive.store import Buffer, Standing
+from dicomwatchd.archive.stores.directory.store import DirectoryStore
+from dicomwatchd.archive.stores.port import Buffer, Standing
 from dicomwatchd.config import DirectorySettings
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
-from dicomwatchd.pipeline import own as own_module
-from dicomwatchd.pipeline import proof as proof_module
+from dicomwatchd.pipeline.deletion import own as own_module
+from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.rows import LocalFile, Source
 from tests.pieces import Pieces, at

@@ -13,8 +13,8 @@ from dicomwatchd import localfiles, markers
 from dicomwatchd.intake.leftovers import Leftovers
 from dicomwatchd.intake.scan import Globs, Listing, look
 from dicomwatchd.localfiles import open_root
-from dicomwatchd.pipeline import aside, private, recover
-from dicomwatchd.pipeline.recover import bring_back
+from dicomwatchd.pipeline.deletion import aside, private, recover
+from dicomwatchd.pipeline.deletion.recover import bring_back
 from dicomwatchd.queue.rows import Source
 from dicomwatchd.telemetry.health import EXTEND_SECONDS, ServiceManager
 from tests.pieces import FakeClock, Log, Pieces
@@ -115,7 +115,7 @@ def test_the_folders_below_a_planted_one_are_not_all_listed_first(
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(private, "entries", entries)
-    monkeypatch.setattr("dicomwatchd.pipeline.recover.time.monotonic", lambda: 100.0 if listed[0] > 4 else 0.0)
+    monkeypatch.setattr("dicomwatchd.pipeline.deletion.recover.time.monotonic", lambda: 100.0 if listed[0] > 4 else 0.0)
     found = bring_back(source_of(tmp_path), Log())
     assert not found.is_searched and listed[0] < 10
 
@@ -212,7 +212,7 @@ def test_what_lies_at_the_top_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / f"F{number}").mkdir()
     calls = [0]
     monkeypatch.setattr(recover, "SEARCH_SECONDS", 0.0)
-    monkeypatch.setattr("dicomwatchd.pipeline.recover.time.monotonic", lambda: 0.0 if calls[0] < 5 else 1.0)
+    monkeypatch.setattr("dicomwatchd.pipeline.deletion.recover.time.monotonic", lambda: 0.0 if calls[0] < 5 else 1.0)
 
     def count() -> None:
         calls[0] += 1

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive.catalogue import StudyRecord
-from dicomwatchd.archive.store import Content, Receipt, StoredObject
+from dicomwatchd.archive.records import StudyRecord
+from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject
 from dicomwatchd.errors import OutOfReach, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.backoff import ENDPOINT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS

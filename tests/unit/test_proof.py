@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.bundle import Span
-from dicomwatchd.archive.manifest import Manifest, ManifestInstance, empty
-from dicomwatchd.archive.store import Destination, Receipt
+from dicomwatchd.archive.layout.bundle import Span
+from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.stores.port import Destination, Receipt
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import ASIDE
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
-from dicomwatchd.pipeline import proof
-from dicomwatchd.pipeline.aside import Places
+from dicomwatchd.pipeline.deletion import proof
+from dicomwatchd.pipeline.deletion.aside import Places
+from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS, DeletionProof, NoProof, delete_on_proof, prove
 from dicomwatchd.pipeline.local import Folders
-from dicomwatchd.pipeline.proof import LIFETIME_SECONDS, DeletionProof, NoProof, delete_on_proof, prove
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 from tests.pieces import ended
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import audit_heads, audit_segments, keys
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import audit_heads, audit_segments
+from dicomwatchd.audit.proving import chain_id
 from dicomwatchd.doctor import audit_chain
 from dicomwatchd.errors import OutOfReach, Permanent
-from dicomwatchd.pipeline.proving import chain_id
 from tests.unit.chains import Place, in_memory
 from tests.unit.queues import STUDY
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.model import StudyEvent, StudyState
-from dicomwatchd.queue import pruning
-from dicomwatchd.queue.pruning import KEEP_SECONDS, KEEP_STEPS
+from dicomwatchd.queue.database import pruning
+from dicomwatchd.queue.database.pruning import KEEP_SECONDS, KEEP_STEPS
 from dicomwatchd.queue.rows import Proven
 from tests.pieces import Pieces
 from tests.synthetic import Maker

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 
 import pytest
 
-from dicomwatchd.archive.catalogue import StudyRecord
+from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.model import FileState, StudyState, Uid
-from dicomwatchd.pipeline import aside, purge, stages
-from dicomwatchd.pipeline.proof import delete_on_proof
+from dicomwatchd.pipeline import stages
+from dicomwatchd.pipeline.deletion import aside, purge
+from dicomwatchd.pipeline.deletion.proof import delete_on_proof
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.rows import Source
 from tests.pieces import Pieces, at

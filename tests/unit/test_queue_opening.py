@@ -15,8 +15,8 @@ import pytest
 from dicomwatchd.errors import DicomwatchdError, Fatal, Stopping, Transient
 from dicomwatchd.model import StudyState
 from dicomwatchd.queue import known_archive_id, open_queue, open_queue_to_read
-from dicomwatchd.queue.schema import DATABASE, VERSION, Database, open_writer
-from dicomwatchd.queue.steps import STEPS, Step
+from dicomwatchd.queue.database.schema import DATABASE, VERSION, Database, open_writer
+from dicomwatchd.queue.database.steps import STEPS, Step
 from tests.unit.queues import STUDY, Bench, StandingClock
 
 COLOUR = Step("files have a colour", "ALTER TABLE files ADD COLUMN colour TEXT;")
@@ -48,7 +48,7 @@ def test_a_second_daemon_is_refused(bench: Bench) -> None:
 
 def test_a_second_daemon_in_another_process_is_refused(bench: Bench) -> None:
     program = (
-        "import sys; from pathlib import Path; from dicomwatchd.queue.schema import open_writer\n"
+        "import sys; from pathlib import Path; from dicomwatchd.queue.database.schema import open_writer\n"
         "from dicomwatchd.errors import Fatal\n"
         "try: open_writer(Path(sys.argv[1]))\n"
         "except Fatal as error: print(error.code)"

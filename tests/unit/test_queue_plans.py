@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState, Uid
+from dicomwatchd.queue.database.schema import open_writer
+from dicomwatchd.queue.database.steps import STEPS
 from dicomwatchd.queue.rows import Arrival, Root
-from dicomwatchd.queue.schema import open_writer
 from dicomwatchd.queue.shipments import KNOWN_ILL, First
-from dicomwatchd.queue.steps import STEPS
 from dicomwatchd.rights import Asker
 from tests.unit.queues import STUDY, Bench
 

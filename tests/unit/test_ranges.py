@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicomwatchd.archive import ranges
-from dicomwatchd.archive.bundle import Span, pieces
-from dicomwatchd.archive.ranges import Wanted, cut, surplus
-from dicomwatchd.archive.s3 import S3Store
+from dicomwatchd.archive.layout.bundle import Span, pieces
+from dicomwatchd.archive.stores import ranges
+from dicomwatchd.archive.stores.ranges import Wanted, cut, surplus
+from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import Permanent, Transient
 from tests.unit.test_wire import Server

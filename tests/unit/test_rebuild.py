@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.catalogue import StudyRecord
+from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
 from dicomwatchd.archive.documents import LEFT_OUT
-from dicomwatchd.archive.manifest import Manifest, empty
-from dicomwatchd.archive.rebuild import Problem, RebuildReport, rebuild
-from dicomwatchd.archive.sqlite import SqliteCatalogue
-from dicomwatchd.archive.store import Buffer
+from dicomwatchd.archive.layout.manifest import Manifest, empty
+from dicomwatchd.archive.records import StudyRecord
+from dicomwatchd.archive.repair.rebuild import Problem, RebuildReport, rebuild
+from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.config import SqliteSettings
 from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, RevisionConflict
 from dicomwatchd.model import DicomJson, Uid

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive.s3 import S3Store
+from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import NotInitialised, Permanent, Transient
 

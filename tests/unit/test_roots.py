@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd import control_peer
-from dicomwatchd.commands import commands
-from dicomwatchd.control_peer import Descriptors, Request
+from dicomwatchd.control import peer as control_peer
+from dicomwatchd.control.peer import Descriptors, Request
+from dicomwatchd.daemon.commands import commands
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.intake import mounts
 from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.localfiles import open_root
-from dicomwatchd.pipeline import proof as proof_module
+from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.roots import Sight
 from dicomwatchd.queue.rows import Root

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from dicomwatchd.archive.s3_bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.config import Encryption
 from dicomwatchd.errors import ArchiveRefused
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import audit_segments, keys
-from dicomwatchd.archive.audit_segments import SegmentKey
-from dicomwatchd.archive.store import Content, Receipt
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout import audit_segments
+from dicomwatchd.archive.layout.audit_segments import SegmentKey
+from dicomwatchd.archive.stores.port import Content, Receipt
+from dicomwatchd.audit.sealing import REST_STEPS, SEGMENT_SECONDS
 from dicomwatchd.errors import OutOfReach, Permanent, Stopping
-from dicomwatchd.pipeline.sealing import REST_STEPS, SEGMENT_SECONDS
 from dicomwatchd.queue.audit import FIRST
 from tests.pieces import at
 from tests.unit.chains import Place, in_memory
@@ -377,7 +378,7 @@ def test_killed(tmp_path: Path, point: str, when: int, after: bool) -> None:
 
 
 def test_killed_while_entries_go(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dicomwatchd.pipeline.sealing.CLEAR_ENTRIES", 1)
+    monkeypatch.setattr("dicomwatchd.audit.sealing.CLEAR_ENTRIES", 1)
     place.delete(4)
     place.anchoring.step()
     seen = set()

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.directory import DirectoryStore
+from dicomwatchd.archive.stores.directory.store import DirectoryStore
+from dicomwatchd.audit import sealing
 from dicomwatchd.config import DirectorySettings
-from dicomwatchd.pipeline import sealing
 from tests.faults.figures import Figures
 from tests.unit.chains import Place, in_memory
 from tests.unit.queues import STUDY

@@ -19,11 +19,11 @@ from dicomwatchd import localfiles
 from dicomwatchd.intake.leftovers import PATIENCE, Leftovers
 from dicomwatchd.intake.scan import Listing
 from dicomwatchd.localfiles import directory, open_root
-from dicomwatchd.pipeline import aside as aside_module
-from dicomwatchd.pipeline import private
-from dicomwatchd.pipeline import proof as proof_module
-from dicomwatchd.pipeline.aside import Places, Staging, _copy_place, alone, name_before, set_aside
-from dicomwatchd.pipeline.recover import bring_back
+from dicomwatchd.pipeline.deletion import aside as aside_module
+from dicomwatchd.pipeline.deletion import private
+from dicomwatchd.pipeline.deletion import proof as proof_module
+from dicomwatchd.pipeline.deletion.aside import Places, Staging, _copy_place, alone, name_before, set_aside
+from dicomwatchd.pipeline.deletion.recover import bring_back
 from dicomwatchd.queue.remounts import FORGET_SECONDS
 from dicomwatchd.queue.rows import Source
 from tests.pieces import Log, Pieces, at, left_aside

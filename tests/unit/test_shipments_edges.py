@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive import lineage
-from dicomwatchd.archive.catalogue import StudyRecord
-from dicomwatchd.archive.manifest import Manifest, empty
-from dicomwatchd.archive.store import Content, Receipt
+from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.layout.manifest import Manifest, empty
+from dicomwatchd.archive.records import StudyRecord
+from dicomwatchd.archive.stores.port import Content, Receipt
 from dicomwatchd.errors import OutOfReach, Permanent, Unarchivable
 from dicomwatchd.model import StudyState, Uid
-from dicomwatchd.pipeline import fresh, stages
+from dicomwatchd.pipeline import stages
+from dicomwatchd.pipeline.deletion import fresh
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import ARCHIVE_ID, Pieces, at
 from tests.simulation.tiny import instance

@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import bundle as bundles
-from dicomwatchd.archive.store import Content, Receipt
+from dicomwatchd.archive.layout import bundle as bundles
+from dicomwatchd.archive.stores.port import Content, Receipt
+from dicomwatchd.daemon.supervisor import LOOP_SILENCE_SECONDS, WORKER_SILENCE_SECONDS
 from dicomwatchd.errors import SourceChanged, Stopping
 from dicomwatchd.intake import scan
-from dicomwatchd.pipeline import aside, local, proof
+from dicomwatchd.pipeline import local
+from dicomwatchd.pipeline.deletion import aside, proof
 from dicomwatchd.pipeline.shipment import Bundling
 from dicomwatchd.ports import asking, going_on
 from dicomwatchd.queue.rows import Source
-from dicomwatchd.supervisor import LOOP_SILENCE_SECONDS, WORKER_SILENCE_SECONDS
 from tests.pieces import Pieces
 from tests.synthetic import Maker
 from tests.unit.memory_archive import MemoryStore

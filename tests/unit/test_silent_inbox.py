@@ -12,7 +12,7 @@ import pytest
 from dicomwatchd.answering import AlwaysAnswering
 from dicomwatchd.errors import InboxSilent
 from dicomwatchd.model import StudyState
-from dicomwatchd.pipeline import proof
+from dicomwatchd.pipeline.deletion import proof
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker
 

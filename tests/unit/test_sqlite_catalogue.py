@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive.catalogue import Query, StudyRecord
-from dicomwatchd.archive.sqlite import SCHEMA_VERSION, SqliteCatalogue
+from dicomwatchd.archive.catalogues.sqlite import SCHEMA_VERSION, SqliteCatalogue
+from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.config import SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, NotInitialised, OutOfReach, Permanent
 from dicomwatchd.model import Uid
@@ -230,7 +230,7 @@ _FILL = """
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from dicomwatchd.archive.sqlite import SqliteCatalogue
+from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
 from dicomwatchd.config import SqliteSettings
 from dicomwatchd.errors import OutOfReach
 from tests.unit.test_sqlite_catalogue import record
@@ -262,7 +262,7 @@ _SHIP_FOR_EVER = """
 import itertools, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from dicomwatchd.archive.sqlite import SqliteCatalogue
+from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
 from dicomwatchd.config import SqliteSettings
 from tests.unit.test_sqlite_catalogue import record
 catalogue = SqliteCatalogue(SqliteSettings(kind="sqlite", path=Path(sys.argv[1])))

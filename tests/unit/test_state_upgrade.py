@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.model import StudyState
-from dicomwatchd.queue.schema import DATABASE, VERSION, open_writer
-from dicomwatchd.queue.steps import STEPS
+from dicomwatchd.queue.database.schema import DATABASE, VERSION, open_writer
+from dicomwatchd.queue.database.steps import STEPS
 from tests.unit.queues import Bench
 from tests.unit.states import RELEASED, restore
 

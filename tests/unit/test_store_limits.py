@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.archive import keys, manifests, wire
-from dicomwatchd.archive.bundle import BUNDLE_LIMIT_BYTES, read_back
-from dicomwatchd.archive.dynamodb import DynamoDBCatalogue
-from dicomwatchd.archive.evidence import examine
-from dicomwatchd.archive.manifest import BAD, empty
-from dicomwatchd.archive.reading import MANIFEST_LIMIT_BYTES, at_most
-from dicomwatchd.archive.s3 import S3Store
-from dicomwatchd.archive.store import Receipt
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.aws import deadlines
+from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
+from dicomwatchd.archive.layout import manifests
+from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, read_back
+from dicomwatchd.archive.layout.manifest import BAD, empty
+from dicomwatchd.archive.proof.evidence import examine
+from dicomwatchd.archive.stores.port import Receipt
+from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES, at_most
+from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import DynamoDBSettings, S3Settings
 from dicomwatchd.errors import DicomwatchdError, Permanent, Transient
 from dicomwatchd.model import Uid
@@ -212,8 +214,8 @@ def test_items_of_a_table_without_end() -> None:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "ANSWER_SECONDS", 0.6)
-    monkeypatch.setattr(wire, "BODY_BYTES_PER_SECOND", 1 << 40)
+    monkeypatch.setattr(deadlines, "ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(deadlines, "BODY_BYTES_PER_SECOND", 1 << 40)
 
 
 @pytest.mark.parametrize(("part", "short_way"), [("head", True), ("body", True), ("body", False)])
@@ -234,8 +236,8 @@ def test_an_answer_that_drips(part: str, short_way: bool) -> None:
 
 
 def test_chunks_that_drip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "ANSWER_SECONDS", 0.6)
-    monkeypatch.setattr(wire, "BODY_BYTES_PER_SECOND", 1 << 40)
+    monkeypatch.setattr(deadlines, "ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(deadlines, "BODY_BYTES_PER_SECOND", 1 << 40)
     first = head(None, "Transfer-Encoding: chunked")
     with lying(first, short_way=True, body=b"1\r\nx\r\n", pause_seconds=0.02) as (store, _):
         assert store._wire is not None
@@ -246,8 +248,8 @@ def test_chunks_that_drip(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_time_is_that_of_waiting_not_of_whoever_reads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A reader that writes to a slow disk takes its time."""
-    monkeypatch.setattr(wire, "ANSWER_SECONDS", 0.6)
-    monkeypatch.setattr(wire, "BODY_BYTES_PER_SECOND", 1 << 40)
+    monkeypatch.setattr(deadlines, "ANSWER_SECONDS", 0.6)
+    monkeypatch.setattr(deadlines, "BODY_BYTES_PER_SECOND", 1 << 40)
     with lying(head(4 * MIB), short_way=True, most_bytes=4 * MIB) as (store, _):
         came = 0
         for chunk in store.read("a/b"):

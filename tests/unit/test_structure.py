@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicomwatchd.errors import SourceChanged, Unarchivable
-from dicomwatchd.intake import header as header_module
-from dicomwatchd.intake import reading, structure
-from dicomwatchd.intake.header import Dicomdir, Header, read_header
-from dicomwatchd.intake.reading import FileBytes, InflatedBytes
+from dicomwatchd.intake.dicom import header as header_module
+from dicomwatchd.intake.dicom import reading, structure
+from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom.reading import FileBytes, InflatedBytes
 from tests.unit.dicomfiles import (
     DEFLATED,
     EXPLICIT,

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 
 from dicomwatchd.errors import Unarchivable
-from dicomwatchd.intake.header import Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
 from tests.synthetic import Made, Maker, Patient, main
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.telling import Teller
+from dicomwatchd.daemon.status import Teller
 from tests.pieces import Pieces
 from tests.unit.uploading import unlistable
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd import addresses, config, unit
-from dicomwatchd.addresses import Address, Filter
-from dicomwatchd.archive import aws
+from dicomwatchd import config
+from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.errors import OutOfReach
-from dicomwatchd.unit import Reach, Service
+from dicomwatchd.unit import addresses
+from dicomwatchd.unit import drop_in as unit
+from dicomwatchd.unit.addresses import Address, Filter
+from dicomwatchd.unit.drop_in import Reach, Service
 
 ROOT = Path(__file__).parents[2]
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hidden"}

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd import __version__, composition
+from dicomwatchd import __version__
+from dicomwatchd.daemon import composition
 from dicomwatchd.intake import take
 from dicomwatchd.model import StudyState
-from dicomwatchd.queue.schema import DATABASE
+from dicomwatchd.queue.database.schema import DATABASE
 from tests.pieces import Pieces
 from tests.simulation.tiny import instance
 from tests.synthetic import Maker

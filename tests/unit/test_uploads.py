@@ -15,8 +15,10 @@ from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import Permanent, Stopping, Transient
 from dicomwatchd.intake.lastlook import UNASKED
 from dicomwatchd.model import StudyState, Uid
-from dicomwatchd.pipeline import proof as proof_module
-from dicomwatchd.pipeline import purge, sending, stages
+from dicomwatchd.pipeline import stages
+from dicomwatchd.pipeline.deletion import proof as proof_module
+from dicomwatchd.pipeline.deletion import purge
+from dicomwatchd.pipeline.sending import parcels as sending
 from dicomwatchd.queue.uploads import KEPT_SECONDS
 from dicomwatchd.uploads.desk import PRUNE_SECONDS
 from dicomwatchd.uploads.job import GONE_SECONDS, ROUNDS

@@ -15,7 +15,7 @@ import pytest
 
 from dicomwatchd.cli.upload_text import all_verified, sentences
 from dicomwatchd.intake import lastlook, scan
-from dicomwatchd.intake.header import read_header
+from dicomwatchd.intake.dicom.header import read_header
 from dicomwatchd.intake.lastlook import LastLook
 from dicomwatchd.uploads.job import UNREAD_SECONDS, UNSETTLED_SECONDS
 from tests.pieces import Pieces, at

@@ -14,9 +14,10 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
-from dicomwatchd.archive import s3_wire, wire
-from dicomwatchd.archive.s3_bucket import ListedObject, ListedPage, Paging
-from dicomwatchd.archive.wire import Address, Wire
+from dicomwatchd.archive.stores.s3 import fast_http as wire
+from dicomwatchd.archive.stores.s3 import fast_path as s3_wire
+from dicomwatchd.archive.stores.s3.bucket import ListedObject, ListedPage, Paging
+from dicomwatchd.archive.stores.s3.fast_http import Address, Wire
 
 OK = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'
 NOW = 1_700_000_000.0

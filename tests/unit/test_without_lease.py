@@ -14,10 +14,10 @@ import pytest
 from dicomwatchd.errors import Transient
 from dicomwatchd.localfiles import ASIDE, read_lease
 from dicomwatchd.model import FileState, StudyState
-from dicomwatchd.pipeline import leases as leases_module
-from dicomwatchd.pipeline import proof as proof_module
-from dicomwatchd.pipeline import purge as purge_module
 from dicomwatchd.pipeline import stages as stages_module
+from dicomwatchd.pipeline.deletion import leases as leases_module
+from dicomwatchd.pipeline.deletion import proof as proof_module
+from dicomwatchd.pipeline.deletion import purge as purge_module
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces, at

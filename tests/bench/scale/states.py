@@ -18,8 +18,8 @@ from dicomwatchd.pipeline.shipment import PAGE
 from dicomwatchd.pipeline.stages import COMMIT_EVERY, VERIFY_PAGE
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import Queue, open_queue
+from dicomwatchd.queue.database.steps import STEPS
 from dicomwatchd.queue.rows import Arrival, LocalFile, Proven, Source
-from dicomwatchd.queue.steps import STEPS
 
 FILES_A_STUDY = 100
 #: So many studies arrive side by side, a few files of each at a time: as from several modalities.

@@ -1,0 +1,396 @@
+"""The manifest: one revision of one study, self-sufficient, immutable. `manifests` finds them in a store.
+
+`fetch`, `verify` and a rebuild of the catalogue need nothing but manifests and objects.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
+from typing import Any
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.records import SeriesRecord, StudyRecord
+from dicomwatchd.archive.stores.reading import has_too_many_values
+from dicomwatchd.errors import Permanent
+from dicomwatchd.model import DicomJson, Uid
+
+FORMAT = "dicomwatchd-manifest/1"
+#: Of a manifest with instances in bundles: a version that does not know of them must not take it for damaged.
+BUNDLED_FORMAT = "dicomwatchd-manifest/2"
+#: Codes of what cannot be used: damaged, or none of ours; and whole, but not for this version to understand.
+BAD = "bad-manifest"
+NEWER = "newer-manifest"
+
+#: Series, SOP Instance, SHA-256.
+Content = tuple[Uid, Uid, str]
+#: Key, version, size, offset and size of the bundle.
+Place = tuple[str, str | None, int, int | None, int | None]
+
+_NEWER = re.compile(r"dicomwatchd-manifest/[0-9]{1,6}\Z")
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_SIZE_LIMIT_BYTES = 2**50  # far above what any store takes as one object; keeps sums in 64 bits
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestInstance:
+    """One SOP Instance's bytes in the archive.
+
+    ``original_path`` is the path below the inbox it came from; it may name the patient and stays in the manifest.
+    ``verified_by`` says what proved the stored bytes: "etag-md5", "checksum" or "read-back".
+
+    An instance of a bundle has the bundle's ``key``, ``etag`` and ``version_id``, and says where in it its own bytes
+    begin and how large the bundle is; an instance that is an object of its own says neither.
+    """
+
+    series_uid: Uid
+    sop_instance_uid: Uid
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    key: str
+    size_bytes: int
+    sha256: str
+    etag: str | None
+    version_id: str | None
+    original_path: str
+    inbox: str
+    stored_at: str
+    verified_by: str
+    repairs: tuple[str, ...] = ()
+    offset_bytes: int | None = None
+    bundle_bytes: int | None = None
+
+    @property
+    def content(self) -> Content:
+        """What it is, wherever it lies."""
+        return self.series_uid, self.sop_instance_uid, self.sha256
+
+    @property
+    def place(self) -> Place:
+        """Where its bytes are, and how many."""
+        return self.key, self.version_id, self.size_bytes, self.offset_bytes, self.bundle_bytes
+
+
+_INSTANCE_FIELDS = tuple(item.name for item in fields(ManifestInstance))
+_BUNDLED_FIELDS = ("offset_bytes", "bundle_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """``created_at`` and ``stored_at`` are UTC, ISO 8601, with "Z". ``series`` maps series UID to its DICOM JSON
+    attributes (PS3.18 Annex F), ``attributes`` holds those of patient and study. ``flags``, sorted, are plain
+    words: "patient-id-differs", "sop-instance-uid-repeated"."""
+
+    archive_id: str
+    study_uid: Uid
+    revision: int
+    previous_sha256: str | None
+    created_at: str
+    created_by: str
+    flags: tuple[str, ...]
+    attributes: DicomJson
+    series: dict[Uid, DicomJson]
+    instances: tuple[ManifestInstance, ...]
+    damaged_keys: tuple[str, ...] = ()
+    # What was worked out of the rest: the bytes, made or read, their SHA-256, and the instances by their content. No
+    # parameters, so that a copy with other values starts without them.
+    _text: dict[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _sha256: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
+    _by_content: dict[Content, ManifestInstance] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @property
+    def key(self) -> str:
+        return keys.manifest(self.study_uid, self.revision)
+
+    @property
+    def _format(self) -> str:
+        return FORMAT if all(item.offset_bytes is None for item in self.instances) else BUNDLED_FORMAT
+
+    def to_bytes(self) -> bytes:
+        """The manifest as it stands in the store: JSON, UTF-8, sorted keys, one instance a line to be greppable."""
+        if "bytes" not in self._text:
+            head = {
+                "format": self._format,
+                "archive_id": self.archive_id,
+                "study_uid": self.study_uid,
+                "revision": self.revision,
+                "previous_sha256": self.previous_sha256,
+                "created_at": self.created_at,
+                "created_by": self.created_by,
+                "flags": self.flags,
+                "attributes": self.attributes,
+                "series": self.series,
+                "damaged_keys": self.damaged_keys,
+            }
+            lines = ",\n  ".join(
+                _dumps(
+                    {
+                        name: getattr(instance, name)
+                        for name in _INSTANCE_FIELDS
+                        if instance.offset_bytes is not None or name not in _BUNDLED_FIELDS
+                    }
+                )
+                for instance in self.instances
+            )
+            text = _dumps(head)[:-1] + ',\n "instances": [\n  ' + lines + "\n ]}\n"
+            self._text["bytes"] = text.encode("ascii")
+        return self._text["bytes"]
+
+    @property
+    def sha256(self) -> str:
+        if not self._sha256:  # every file's proof names it
+            self._sha256.append(hashlib.sha256(self.to_bytes()).hexdigest())
+        return self._sha256[0]
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """The manifest that ``data``, read from the store, holds; its ``sha256`` is that of ``data`` itself.
+
+        Raises Permanent (code "bad-manifest") for anything that is not a manifest in every part: whoever uses one
+        relies on its types, on its keys lying below its study, and on no instance being there twice. One that a
+        newer program wrote in another format is none of that, and has the code "newer-manifest".
+        """
+        try:
+            if has_too_many_values(data):
+                raise ValueError("more values than a manifest of this size has")
+            raw = json.loads(data, parse_constant=_finite, parse_float=_finite)
+            if raw["format"] not in (FORMAT, BUNDLED_FORMAT):
+                if _NEWER.match(raw["format"]):
+                    raise _newer_format()
+                raise ValueError("another format")
+            study = Uid(raw["study_uid"])
+            manifest = cls(
+                archive_id=_text(raw["archive_id"]),
+                study_uid=study,
+                revision=_number(raw["revision"], 1, keys.HIGHEST_REVISION),
+                previous_sha256=_digest(raw["previous_sha256"]),
+                created_at=_text(raw["created_at"]),
+                created_by=_text(raw["created_by"]),
+                flags=_texts(raw["flags"]),
+                attributes=_attributes(raw["attributes"]),
+                series={Uid(uid): _attributes(attributes) for uid, attributes in raw["series"].items()},
+                instances=tuple(_instance(study, item) for item in _list(raw["instances"])),
+                damaged_keys=_texts(raw.get("damaged_keys", [])),
+            )
+            if len({item.content for item in manifest.instances}) != len(manifest.instances):
+                raise ValueError("an instance is there twice")
+            if raw["format"] != manifest._format:
+                raise ValueError("the format of other instances")
+            _require_disjoint(manifest.instances)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Permanent) as error:
+            if isinstance(error, Permanent) and error.code == NEWER:
+                raise
+            raise Permanent("a manifest in the store cannot be read", code=BAD) from error
+        manifest._text["bytes"] = data
+        return manifest
+
+    def merged(
+        self,
+        instances: Iterable[ManifestInstance],
+        *,
+        attributes: DicomJson,
+        series: dict[Uid, DicomJson],
+        flags: Iterable[str],
+        damaged_keys: Iterable[str],
+        created_at: str,
+        created_by: str,
+        healed_keys: Iterable[str] = (),
+    ) -> Manifest:
+        """The next revision with these instances added; ``self`` itself if there is nothing new in them.
+
+        An instance that is there already, the same SOP Instance with the same SHA-256, stays as it was first
+        recorded, unless the given one, which was verified just now, has another key that is not among the
+        ``damaged_keys``: a repair takes its place; so does the version of its key that is current by now, where the
+        one recorded lies under a newer one or under a delete marker. ``healed_keys`` are damaged no more. Nothing that
+        was archived ever drops out of the list. What was recorded first of the attributes wins, so that a revision
+        adds and never rewrites.
+        """
+        damaged = {*damaged_keys, *self.damaged_keys} - set(healed_keys)
+        known = {item.content: item for item in self.instances}
+        for item in instances:
+            present = known.setdefault(item.content, item)
+            if present.key != item.key and item.key not in damaged:
+                known[item.content] = item
+            elif present.key == item.key and item.version_id not in (None, present.version_id):
+                known[item.content] = replace(present, version_id=item.version_id)
+        combined = tuple(sorted(known.values(), key=lambda item: item.content))
+        next_one = replace(
+            self,
+            flags=tuple(sorted({*self.flags, *flags, *_repeated(combined)})),
+            attributes={**attributes, **self.attributes},
+            series={**series, **self.series},
+            instances=combined,
+            damaged_keys=tuple(sorted(damaged)),
+        )
+        if next_one == self:
+            return self
+        return replace(
+            next_one,
+            revision=self.revision + 1,
+            previous_sha256=self.sha256 if self.revision else None,
+            created_at=created_at,
+            created_by=created_by,
+        )
+
+    def instance_with(self, sop_instance: Uid, series: Uid, sha256: str) -> ManifestInstance | None:
+        if not self._by_content:
+            self._by_content.update((item.content, item) for item in self.instances)
+        return self._by_content.get((series, sop_instance, sha256))
+
+    def shared(self, alike: dict[ManifestInstance, ManifestInstance]) -> Manifest:
+        """The same manifest, without its bytes, and with instances that are in ``alike`` already as they are there."""
+        same = replace(self, instances=tuple(alike.setdefault(item, item) for item in self.instances))
+        same._sha256.append(self.sha256)
+        return same
+
+    def listing(self, instances: Iterable[ManifestInstance]) -> Manifest:
+        """This revision, as the store holds it, with other instances: what all revisions of the study list."""
+        same = replace(self, instances=tuple(sorted(instances, key=lambda item: item.content)))
+        same._sha256.append(self.sha256)
+        return same
+
+    def record(self) -> StudyRecord:
+        """What the catalogue holds of this revision: a function of the manifest alone, so a rebuild is exact."""
+        per_series: dict[Uid, list[ManifestInstance]] = {uid: [] for uid in self.series}
+        for item in self.instances:
+            per_series.setdefault(item.series_uid, []).append(item)
+        series = tuple(
+            SeriesRecord(
+                series_uid=uid,
+                modality=_value(self.series.get(uid, {}), "00080060"),
+                instances=len(items),
+                size_bytes=sum(item.size_bytes for item in items),
+                attributes=self.series.get(uid, {}),
+            )
+            for uid, items in sorted(per_series.items())
+        )
+        return StudyRecord(
+            study_uid=self.study_uid,
+            revision=self.revision,
+            manifest_key=self.key,
+            manifest_sha256=self.sha256,
+            archived_at=self.created_at,
+            instances=len(self.instances),
+            size_bytes=sum(item.size_bytes for item in self.instances),
+            patient_id=_value(self.attributes, "00100020"),
+            accession_number=_value(self.attributes, "00080050"),
+            study_date=_study_date(_value(self.attributes, "00080020")),
+            modalities=tuple(sorted({s.modality for s in series if s.modality})),
+            flags=self.flags,
+            attributes=self.attributes,
+            series=series,
+        )
+
+
+def empty(archive_id: str, study_uid: Uid) -> Manifest:
+    """Revision 0, which is never stored: what the first revision is merged from."""
+    return Manifest(archive_id, study_uid, 0, None, "", "", (), {}, {}, ())
+
+
+def _instance(study: Uid, raw: dict[str, object]) -> ManifestInstance:
+    item = ManifestInstance(**{**raw, "repairs": _texts(raw.get("repairs", []))})  # type: ignore[arg-type]
+    for name in _TEXT_FIELDS:
+        _text(getattr(item, name))
+    for optional in (item.etag, item.version_id):
+        _text("" if optional is None else optional).encode()  # no store could be asked for half a surrogate pair
+    _number(item.size_bytes, 0, _SIZE_LIMIT_BYTES)
+    item = replace(item, series_uid=Uid(item.series_uid), sop_instance_uid=Uid(item.sop_instance_uid))
+    if item.offset_bytes is None and item.bundle_bytes is None:
+        if not keys.is_instance(item.key, study, item.series_uid, item.sop_instance_uid, item.sha256):
+            raise ValueError("a key that does not belong to its instance")
+        return item
+    _digest(item.sha256)
+    if keys.bundle_sha256(item.key, study) is None:
+        raise ValueError("a key that is no bundle's of this study")
+    bundle_bytes = _number(item.bundle_bytes, 1, _SIZE_LIMIT_BYTES)
+    _number(item.size_bytes, 1, bundle_bytes)
+    _number(item.offset_bytes, 0, bundle_bytes - item.size_bytes)
+    return item
+
+
+def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
+    """Raises ValueError where two instances share bytes of a bundle, or give it two sizes."""
+    spans = sorted(
+        (i.key, i.offset_bytes, i.size_bytes, i.bundle_bytes) for i in instances if i.offset_bytes is not None
+    )
+    for (key, offset, size, whole), (next_key, next_offset, _, next_whole) in pairwise(spans):
+        if key == next_key and (offset + size > next_offset or whole != next_whole):
+            raise ValueError("two instances share bytes of a bundle, or give it two sizes")
+
+
+def _newer_format() -> Permanent:
+    return Permanent(
+        "a manifest in the store was written by a newer dicomwatchd", code=NEWER, hint="bring this one up to date"
+    )
+
+
+def _repeated(instances: tuple[ManifestInstance, ...]) -> list[str]:
+    """One SOP Instance UID with several contents, or in several series: kept apart, and said."""
+    seen: dict[Uid, ManifestInstance] = {}
+    return [
+        "sop-instance-uid-repeated" for item in instances if seen.setdefault(item.sop_instance_uid, item) is not item
+    ]
+
+
+def _value(attributes: DicomJson, tag: str) -> str:
+    values = attributes.get(tag, {}).get("Value")
+    value = values[0] if isinstance(values, list) and values else ""
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
+def _study_date(value: str) -> str:
+    return value if len(value) == 8 and value.isascii() and value.isdecimal() else ""
+
+
+_TEXT_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.type in ("str", "Uid"))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("no list")
+    return value
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _list(value))
+
+
+def _number(value: object, lowest: int, highest: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        raise ValueError("no number, or one out of range")
+    return value
+
+
+def _digest(value: object) -> str | None:
+    if value is not None and not _SHA256.match(_text(value)):
+        raise ValueError("no SHA-256")
+    return value if value is None else str(value)
+
+
+def _attributes(value: object) -> DicomJson:
+    if not isinstance(value, dict) or not all(isinstance(element, dict) for element in value.values()):
+        raise TypeError("no DICOM JSON")
+    return value
+
+
+def _finite(text: str) -> float:
+    """JSON knows no NaN and no infinity, and what is read here must be writable again."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("not a finite number")
+    return number
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False, separators=(", ", ": "))

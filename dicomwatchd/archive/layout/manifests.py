@@ -1,0 +1,106 @@
+"""A study's manifests in a store, beside its objects: created, read, and the newest of them found."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout.manifest import BAD, Manifest
+from dicomwatchd.archive.stores.port import Buffer, ObjectStore, StoredObject
+from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES, at_most, has_too_many_values
+from dicomwatchd.errors import Permanent, Transient
+from dicomwatchd.model import Uid
+
+#: The code of a study that no manifest has room for.
+TOO_LARGE = "manifest-too-large"
+
+
+def load(
+    store: ObjectStore, key: str, *, etag: str | None = None, sha256: str | None = None, size_bytes: int | None = None
+) -> Manifest:
+    """Read a manifest and check that it is what its key says. Raises Permanent, Transient.
+
+    The next revision is made from what is read here, so a bit that changed on the way would stay for good: it is read
+    twice, unless the ETag that the store lists, or the SHA-256 that the catalogue records, vouches for the first. And
+    what has another size than the listing's ``size_bytes`` is not what the store holds.
+    """
+    listed_bytes = MANIFEST_LIMIT_BYTES if size_bytes is None else size_bytes
+    if listed_bytes > MANIFEST_LIMIT_BYTES:
+        raise _too_large()
+    data = at_most(store, key, listed_bytes)
+    by_etag = etag is not None and store.capabilities.etag_is_content and _md5(data) == etag
+    by_sha256 = sha256 is not None and hashlib.sha256(data).hexdigest() == sha256
+    if not by_etag and not by_sha256 and at_most(store, key, listed_bytes) != data:
+        raise Transient("two readings of a manifest differ", code="damaged-on-the-way")
+    if size_bytes is not None and len(data) != size_bytes:
+        raise Transient("a manifest comes with another size than it is listed with", code="damaged-on-the-way")
+    if len(data) > MANIFEST_LIMIT_BYTES:
+        raise _too_large()
+    manifest = Manifest.from_bytes(data)
+    if manifest.key != key:
+        raise Permanent("a manifest in the store is not the one its key names", code=BAD)
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the store lists of a study's manifests, by revision. ``strangers`` are keys among them that are no
+    manifest's."""
+
+    study_uid: Uid
+    revisions: Mapping[int, StoredObject]
+    strangers: tuple[str, ...] = ()
+
+    @property
+    def newest(self) -> int:
+        """The highest number that is taken; 0 where there is none."""
+        return max(self.revisions, default=0)
+
+
+def listed(store: ObjectStore, study_uid: Uid, named: int = 0) -> Listed:
+    """``named`` is a revision that somebody has recorded: where the listing does not show it, it is asked for by its
+    key. A listing may be older than what it lists, as that of a folder on a share is, which the kernel remembers."""
+    found = {seen.key: seen for seen in store.listing(keys.manifests_prefix(study_uid))}
+    if named and (key := keys.manifest(study_uid, named)) not in found and (seen := store.head(key)) is not None:
+        found[key] = seen
+    parsed = {key: keys.parse_manifest(key) for key in found}
+    return Listed(
+        study_uid,
+        {named[1]: found[key] for key, named in parsed.items() if named is not None},
+        tuple(key for key, named in parsed.items() if named is None),
+    )
+
+
+def create(store: ObjectStore, manifest: Manifest) -> bool:
+    """Create this revision in the store; True when the store holds exactly this one afterwards, False when the
+    revision belongs to somebody else. Reads it back, so the answer is the store's own. Raises Transient, also when
+    the store has taken it and has it not."""
+    content = Buffer.of(manifest.to_bytes())
+    if content.digest.size_bytes > MANIFEST_LIMIT_BYTES or has_too_many_values(content.data):
+        raise too_many_instances()
+    store.put(manifest.key, content)
+    try:
+        stored = at_most(store, manifest.key, content.digest.size_bytes)
+    except Permanent as error:
+        if error.code != "no-such-object":
+            raise
+        raise Transient("the store does not hold the manifest that it was sent", code="manifest-lost") from error
+    return hashlib.sha256(stored).hexdigest() == content.digest.sha256
+
+
+def too_many_instances() -> Permanent:
+    return Permanent(
+        "the study has more instances than one manifest can list",
+        code=TOO_LARGE,
+        hint="its files stay where they are; is it several studies under one Study Instance UID?",
+    )
+
+
+def _too_large() -> Permanent:
+    return Permanent("what stands in a manifest's place is larger than any manifest", code=BAD)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -1,0 +1,214 @@
+"""The judge: does the store hold the very bytes that were sent? Asked afresh, by the cheapest look that proves it.
+
+Evidence is what anybody would be served today: the current version under the key. A version that lies under a delete
+marker, or under a newer one, proves nothing, for a rule of the bucket may end it at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os.path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import Literal
+
+from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
+from dicomwatchd.errors import Permanent
+from dicomwatchd.ports import Map, Sign, going_on, unwatched
+
+GROUP = 2000
+LISTING_PAYS_FROM = 8  # a listing costs about as much as so many HEADs
+_LISTED_AT_LEAST = 1000
+_LISTED_PER_RECEIPT = 50
+
+#: The time of a look of which nobody has told the time: no evidence to delete on.
+UNDATED = 0.0
+
+Problem = Literal["", "missing", "size", "content", "unreadable"]
+
+
+class Method(StrEnum):
+    """What proved an object's content, from the cheapest to the dearest."""
+
+    ETAG = "etag-md5"
+    CHECKSUM = "checksum"
+    READ_BACK = "read-back"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``holds`` is True when, and only when, the store was just seen to hold the receipt's bytes as what is current
+    under its key; ``verified_by`` says how, and is "" otherwise. ``seen`` is the store's own view of the object, None
+    where there is none. ``asked_at`` is when the request (of a listing and a reading: the first one) was about to be
+    sent, in seconds since the epoch: what the store has said is no younger than that."""
+
+    receipt: Receipt
+    holds: bool
+    verified_by: str
+    seen: StoredObject | None
+    problem: Problem = ""
+    asked_at: float = UNDATED
+
+
+def _undated() -> float:
+    return UNDATED
+
+
+def examine(
+    store: ObjectStore,
+    receipts: Iterable[Receipt],
+    *,
+    deep: bool = False,
+    map: Map = map,
+    now: Callable[[], float] = _undated,
+    sign: Sign = unwatched,
+) -> Iterator[Verdict]:
+    """One verdict for each receipt, in no particular order. An object that is missing, damaged or refused is a
+    verdict; Transient (the store does not answer) is raised, for then nothing is known. ``now`` dates the verdicts:
+    seconds since the epoch. ``sign`` is asked between the pieces of what is read back.
+
+    Only what the probe has found proves content (`Capabilities`): an ETag or a checksum that equals the one
+    computed from the bytes sent. A differing one proves nothing yet (the object may have been cut into other
+    parts), so the bytes are read back and hashed then, as they are where the store backs nothing, and for all
+    objects when ``deep``. Works in groups, so memory does not grow with the number of receipts.
+    """
+    iterator = iter(receipts)
+    while group := list(islice(iterator, GROUP)):
+        yield from _examine_group(_Judge(store, now, sign), group, deep, map)
+
+
+def _examine_group(judge: _Judge, group: list[Receipt], deep: bool, map: Map) -> Iterator[Verdict]:
+    if deep:
+        yield from map(judge.read_back, group)
+        return
+    doubtful: list[tuple[Receipt, StoredObject | None]] = []
+    unlisted: list[Receipt] = []
+    for batch in _by_series(group):
+        if not judge.listing_pays(batch):
+            unlisted += batch
+            continue
+        asked_at, listed = judge.listed(batch)
+        for receipt in batch:
+            verdict = judge.by_look(receipt, listed.get(receipt.key), asked_at)
+            if verdict is not None and verdict.holds:
+                yield verdict
+            else:
+                # Absent, or different: a listing is not the last word on an object.
+                unlisted.append(receipt)
+    backed = [receipt for receipt in unlisted if judge.can_tell(receipt)]
+    for receipt, seen, verdict in map(judge.by_head, backed):
+        if verdict is not None:
+            yield verdict
+        else:
+            doubtful.append((receipt, seen))
+    yield from map(judge.read_back, [receipt for receipt in unlisted if not judge.can_tell(receipt)])
+    yield from map(judge.read_back_seen, doubtful)
+
+
+class _Judge:
+    def __init__(self, store: ObjectStore, now: Callable[[], float], sign: Sign) -> None:
+        self._store = store
+        self._sign = sign
+        self._now = now
+        self._backs = store.capabilities
+
+    def can_tell(self, receipt: Receipt) -> bool:
+        """Whether a look at the object without its bytes can prove them."""
+        return self._tells_by_etag(receipt) or (self._backs.checksum_on_head and receipt.expected_checksum is not None)
+
+    def listing_pays(self, batch: list[Receipt]) -> bool:
+        # A listing does not tell the version, which the proof names where there is one.
+        return len(batch) >= LISTING_PAYS_FROM and all(
+            self._tells_by_etag(receipt) and receipt.version_id is None for receipt in batch
+        )
+
+    def listed(self, batch: list[Receipt]) -> tuple[float, dict[str, StoredObject]]:
+        """What one listing, begun at the time given, says of these objects: of what is current under their keys. It
+        breaks off where far more others are in the way."""
+        asked_at = self._now()
+        wanted = {receipt.key for receipt in batch}
+        last = max(wanted)
+        found: dict[str, StoredObject] = {}
+        limit = _LISTED_AT_LEAST + _LISTED_PER_RECEIPT * len(batch)
+        prefix = os.path.commonprefix(sorted(wanted))  # noqa: RUF071  of keys, which are no paths
+        for seen in going_on(self._sign, islice(self._store.listing(prefix), limit)):
+            if seen.key in wanted:
+                found[seen.key] = seen
+            if seen.key >= last:
+                break
+        return asked_at, found
+
+    def by_look(self, receipt: Receipt, seen: StoredObject | None, asked_at: float) -> Verdict | None:
+        """What the store's view of an object proves; None if it proves nothing: what differs may be the view."""
+        if seen is None:
+            return Verdict(receipt, False, "", None, "missing", asked_at)
+        if seen.size_bytes != receipt.size_bytes:
+            return None
+        if self._tells_by_etag(receipt) and seen.etag == receipt.expected_etag:
+            return Verdict(receipt, True, Method.ETAG, seen, "", asked_at)
+        if (
+            self._backs.checksum_on_head
+            and receipt.expected_checksum is not None
+            and seen.checksum == receipt.expected_checksum
+        ):
+            return Verdict(receipt, True, Method.CHECKSUM, seen, "", asked_at)
+        return None
+
+    def by_head(self, receipt: Receipt) -> tuple[Receipt, StoredObject | None, Verdict | None]:
+        asked_at = self._now()
+        try:
+            seen = self._store.head(receipt.key)
+        except Permanent:
+            return receipt, None, Verdict(receipt, False, "", None, "unreadable", asked_at)
+        return receipt, seen, self.by_look(receipt, seen, asked_at)
+
+    def read_back(self, receipt: Receipt) -> Verdict:
+        seen = None
+        if receipt.version_id is not None:  # what is read does not tell its version; the proof names it
+            asked_at = self._now()
+            try:
+                seen = self._store.head(receipt.key)
+            except Permanent:
+                return Verdict(receipt, False, "", None, "unreadable", asked_at)
+        return self.read_back_seen((receipt, seen))
+
+    def read_back_seen(self, doubtful: tuple[Receipt, StoredObject | None]) -> Verdict:
+        """Read every byte out of the store and hash it. Wrong bytes are read once more before they are called so: a
+        good object that was damaged on its way here must not be called damaged for ever."""
+        verdict = self._read_back_once(*doubtful)
+        return self._read_back_once(*doubtful) if verdict.problem in ("size", "content") else verdict
+
+    def _read_back_once(self, receipt: Receipt, seen: StoredObject | None) -> Verdict:
+        sha256 = hashlib.sha256()
+        size_bytes = 0
+        asked_at = self._now()
+        try:
+            for chunk in going_on(self._sign, self._store.read(receipt.key)):
+                sha256.update(chunk)
+                size_bytes += len(chunk)
+                if size_bytes > receipt.size_bytes:
+                    break  # it is another object, however long it goes on
+        except Permanent as error:
+            missing = error.code == "no-such-object"
+            problem: Problem = "missing" if missing else "unreadable"
+            return Verdict(receipt, False, "", None if missing else seen, problem, asked_at)
+        if seen is None:
+            seen = StoredObject(receipt.key, size_bytes)
+        if size_bytes != receipt.size_bytes:
+            return Verdict(receipt, False, "", seen, "size", asked_at)
+        if sha256.hexdigest() != receipt.sha256:
+            return Verdict(receipt, False, "", seen, "content", asked_at)
+        return Verdict(receipt, True, Method.READ_BACK, seen, "", asked_at)
+
+    def _tells_by_etag(self, receipt: Receipt) -> bool:
+        return self._backs.etag_is_content and receipt.expected_etag is not None
+
+
+def _by_series(group: list[Receipt]) -> list[list[Receipt]]:
+    """Receipts whose keys lie in one series, two levels up from the object (see `keys`)."""
+    batches: dict[str, list[Receipt]] = {}
+    for receipt in group:
+        batches.setdefault(receipt.key.rsplit("/", 2)[0], []).append(receipt)
+    return list(batches.values())

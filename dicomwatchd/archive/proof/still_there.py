@@ -1,0 +1,71 @@
+"""Whether objects that were proven a moment ago are still there, as themselves: the look that comes last before local
+files go. Many are looked up by one listing; their bytes were proven before, and are not proven again here."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Mapping
+from itertools import islice
+
+from dicomwatchd.archive.proof.evidence import LISTING_PAYS_FROM
+from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
+from dicomwatchd.errors import Permanent, Transient
+from dicomwatchd.ports import Sign, going_on, unwatched
+
+_LISTED_AT_LEAST = 1000
+_LISTED_PER_RECEIPT = 50
+
+
+def not_there(store: ObjectStore, wanted: Mapping[str, Receipt], sign: Sign = unwatched) -> set[str]:
+    """The keys, of these, whose objects the store does not show any more, or shows as other ones than were proven.
+
+    Only what a listing does not bear out is asked for one by one; as soon as one of those turns out to be gone the
+    others are taken at the listing's word: no file goes then in any case. Raises Transient, Stopping.
+    """
+    gone = set(wanted)
+    listing = len(wanted) >= LISTING_PAYS_FROM and not store.capabilities.objects_are_files
+    if listing:
+        gone -= _listed(store, wanted, sign)
+    for key in going_on(sign, sorted(gone)):
+        if _is_there(store, wanted[key]):
+            gone.discard(key)
+        elif listing:
+            break
+    return gone
+
+
+def is_itself(store: ObjectStore, receipt: Receipt, seen: StoredObject) -> bool:
+    """Whether this is the object that was proven, by its size, and by its ETag where that is known: the one that proves
+    the content, or the one that the object had when it was proven."""
+    known = {receipt.seen_etag, receipt.expected_etag if store.capabilities.etag_is_content else None} - {None}
+    return seen.size_bytes == receipt.size_bytes and (not known or seen.etag in known)
+
+
+def _listed(store: ObjectStore, wanted: Mapping[str, Receipt], sign: Sign) -> set[str]:
+    keys = sorted(wanted)
+    prefix = os.path.commonprefix(keys)  # noqa: RUF071  of keys, which are no paths
+    # What sorts before the first of them and after nearly everything else: a listing begins right behind it.
+    after = max(prefix, keys[0][:-1])
+    limit = _LISTED_AT_LEAST + _LISTED_PER_RECEIPT * len(keys)
+    found: set[str] = set()
+    for seen in going_on(sign, islice(store.listing(prefix, after), limit)):
+        receipt = wanted.get(seen.key)
+        if receipt is not None and is_itself(store, receipt, seen):
+            found.add(seen.key)
+        if seen.key >= keys[-1]:
+            break
+    return found
+
+
+def _is_there(store: ObjectStore, receipt: Receipt) -> bool:
+    """One answer that does not bear it out is no evidence: it is asked a second time, with the file aside all the
+    while. What went with its file is missing both times."""
+    return any(_is_shown(store, receipt) for _ in range(2))
+
+
+def _is_shown(store: ObjectStore, receipt: Receipt) -> bool:
+    try:
+        seen = store.head(receipt.key)
+    except Permanent as error:
+        raise Transient("the store cannot show what it holds", code="unreadable-object") from error
+    return seen is not None and is_itself(store, receipt, seen)

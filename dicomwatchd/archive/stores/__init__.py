@@ -1,0 +1,1 @@
+"""Where objects lie: the port that every store keeps, and what they share."""

@@ -1,0 +1,313 @@
+"""What all of our requests to one S3 bucket have in common: full keys, encryption asked for, errors, answers."""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import botocore.exceptions
+
+from dicomwatchd.archive.aws import clients as aws
+from dicomwatchd.archive.stores.port import StoredObject
+from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
+from dicomwatchd.config import Encryption
+from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_KEY = re.compile(r"[A-Za-z0-9!_.*'()/-]{1,500}\Z")
+
+
+class ListedObject(NamedTuple):
+    """``full_key`` with the prefix of the archive; ``etag`` without quotes; ``modified_at`` in seconds since the
+    epoch."""
+
+    full_key: str
+    size_bytes: int
+    etag: str | None
+    modified_at: float | None = None
+
+
+class ListedPage(NamedTuple):
+    """``token`` leads to the next page, None on the last."""
+
+    objects: list[ListedObject]
+    token: str | None
+
+
+class Paging(NamedTuple):
+    """Where a page begins: where the one before has ended, or behind this full key."""
+
+    token: str | None = None
+    after: str | None = None
+
+
+@dataclass(slots=True)
+class _Start:
+    """When, by the service's own clock, it was first seen to encrypt as asked; None: not yet, or it does not say."""
+
+    at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class S3Bucket:
+    """One bucket, the prefix of the archive in it, and the encryption asked for.
+
+    Safe to use from many threads. ``endpoint`` names the service in errors (`aws.endpoint_name`).
+    """
+
+    client: S3Client
+    name: str
+    prefix: str
+    endpoint: str
+    encryption: Encryption
+    expiry: ExpiryWatch = field(default_factory=lambda: ExpiryWatch("", False, time.time), compare=False, repr=False)
+    _start: _Start = field(default_factory=_Start, init=False, compare=False, repr=False)
+
+    def full_key(self, key: str) -> str:
+        """Raises Permanent for a key that is no plain path of the characters that every store takes."""
+        if not _KEY.match(key) or not {"", ".", ".."}.isdisjoint(key.split("/")):
+            raise Permanent("an object key is no plain path, or holds unusual characters", code="bad-key")
+        return self.prefix + key
+
+    def address(self, key: str) -> Any:
+        """The arguments that name an object. Any: a TypedDict spread into differing operations."""
+        return {"Bucket": self.name, "Key": self.full_key(key)}
+
+    def creation(self, key: str) -> Any:
+        """The arguments of PutObject and CreateMultipartUpload that say how the object is to be kept."""
+        arguments = {}
+        if self.encryption.mode != "store-default":
+            arguments["ServerSideEncryption"] = str(self.encryption.mode)
+        if self.encryption.key_id is not None:
+            arguments["SSEKMSKeyId"] = self.encryption.key_id
+        if key.endswith(".dcm"):
+            arguments["ContentType"] = "application/dicom"
+        elif key.endswith(".json"):
+            arguments["ContentType"] = "application/json"
+        elif key.endswith(".tar"):
+            arguments["ContentType"] = "application/x-tar"
+        return arguments
+
+    def translated(self, operation: str) -> AbstractContextManager[None]:
+        return aws.translated(operation, self.endpoint)
+
+    def check_encryption(self, answer: Mapping[str, Any]) -> None:
+        """Raises ArchiveRefused unless the answer says that the object is encrypted as asked.
+
+        The mode is compared literally, a key only with a key of the same kind: Amazon answers an alias with the
+        key's ARN, other stores answer what was asked.
+        """
+        asked = self.encryption
+        if asked.mode == "store-default":
+            return
+        if answer.get("ServerSideEncryption") != asked.mode:
+            raise ArchiveRefused(
+                f"the store does not confirm the encryption asked for ({asked.mode})",
+                hint="see archive.store.encryption in the configuration, and whether the store can do it",
+            )
+        if asked.key_id is not None and not _same_key(asked.key_id, answer.get("SSEKMSKeyId")):
+            raise ArchiveRefused(
+                "the store does not confirm the encryption key asked for", hint="see encryption.key_id"
+            )
+
+    def confirm_encryption(self, key: str, answer: Mapping[str, Any]) -> None:
+        """As `check_encryption`, for answers that not every store mentions encryption in: a HEAD decides then."""
+        if self.encryption.mode != "store-default" and not answer.get("ServerSideEncryption"):
+            try:
+                with self.translated("HeadObject"):
+                    answer = self.client.head_object(**self.address(key))
+            except Permanent as error:
+                raise Transient("the store does not find what it has just confirmed", code="strange-answer") from error
+        self.check_encryption(answer)
+
+    def encrypts(self) -> None:
+        """The probe has just seen that it encrypts as asked: from now on `existing` expects it of what is new."""
+        with self.translated("look at the bucket"):
+            answer = self.look()
+        with suppress(KeyError, ValueError):
+            at = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+            self._start.at = self._start.at or at
+
+    def look(self) -> Mapping[str, Any]:
+        """The bucket's answer to the least that may be asked. Raises what botocore raises.
+
+        Below a prefix that is a listing of it: HeadBucket takes the right to list everything, which a policy for one of
+        several archives in a bucket does not give.
+        """
+        if self.prefix:
+            return self.client.list_objects_v2(Bucket=self.name, Prefix=self.prefix, MaxKeys=1)
+        return self.client.head_bucket(Bucket=self.name)
+
+    def absent(self, full_key: str) -> bool:
+        """Whether a refused look at an object means that there is none.
+
+        Where the right to list ends at the prefix a store may refuse to say 404, for it asks for the right to list
+        everything first. The listing of that one key is allowed, and tells.
+        """
+        try:
+            page = self.client.list_objects_v2(Bucket=self.name, Prefix=full_key, MaxKeys=1)
+        except aws.FOREIGN:
+            return False  # then the refusal is the answer
+        return all(item.get("Key") != full_key for item in page.get("Contents", []))
+
+    def existing(self, key: str) -> StoredObject | None:
+        """As `head`, for an object that was to be created and is there already.
+
+        What is older than the start was stored under another setting, perhaps: it is taken as it is, for nothing here
+        is ever overwritten or deleted. What was created since, by a request of ours whose answer was lost or by
+        another program, has to be encrypted as asked: raises ArchiveRefused if it is not, and the probe of the next
+        start tells whether it is the store that encrypts no more.
+        """
+        answer = self._head(self.address(key))
+        if answer is None:
+            return None
+        self.note_expiry(key, answer)
+        start, created = self._start.at, answer.get("LastModified")
+        if start is not None and created is not None and created >= start:
+            try:
+                self.check_encryption(answer)
+            except ArchiveRefused as error:
+                raise ArchiveRefused(
+                    "an object that was created since the start is not encrypted as asked",
+                    hint="is the store, or another program that writes to this archive, set up otherwise?",
+                ) from error
+        return _stored(key, answer, answer["ContentLength"])
+
+    def head(self, key: str, version_id: str | None = None, *, checksum: bool = False) -> StoredObject | None:
+        """HeadObject; ``checksum`` asks for the stored checksum too (on Amazon that takes rights on the key)."""
+        arguments = self.address(key)
+        if version_id is not None:
+            arguments["VersionId"] = version_id
+        if checksum:
+            arguments["ChecksumMode"] = "ENABLED"
+        answer = self._head(arguments)
+        if answer is None:
+            return None
+        if version_id is None:
+            self.note_expiry(key, answer)
+        return _stored(key, answer, answer["ContentLength"])
+
+    def note_expiry(self, key: str, answer: Mapping[str, Any]) -> None:
+        """What an answer about the current object says of its end (x-amz-expiration)."""
+        self.expiry.noted(key, answer.get("Expiration"), answer.get("LastModified"))
+
+    def _head(self, arguments: Any) -> Any:
+        """HeadObject's answer, None where there is no such object."""
+        try:
+            return self.client.head_object(**arguments)
+        except botocore.exceptions.ClientError as error:
+            if aws.http_status(error) == 404 and aws.error_code(error) != "NoSuchBucket":
+                self._require_bucket()
+                return None
+            if aws.http_status(error) == 405 and _is_delete_marker(error):
+                return None
+            if aws.http_status(error) == 403 and "VersionId" not in arguments and self.absent(arguments["Key"]):
+                return None
+            raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
+        except aws.FOREIGN as error:
+            raise aws.translate(error, operation="HeadObject", endpoint=self.endpoint) from error
+
+    def listing(
+        self, prefix: str, after: str = "", short: Callable[[str, Paging], ListedPage | None] = lambda *_: None
+    ) -> Iterator[StoredObject]:
+        """ListObjectsV2, page by page. Strongly consistent on Amazon S3 and Ceph. ``short`` is asked first for each
+        page: (full prefix, where it begins) to the page, or None where botocore is to be asked."""
+        start = self.prefix + prefix
+        last = self.prefix + after if after else ""
+        paging = Paging(after=last or None)
+        while True:
+            page = short(start, paging) or self._page(start, paging)
+            for full, size_bytes, etag, modified_at in page.objects:
+                if full <= last or not full.startswith(start):
+                    raise Transient(
+                        "ListObjectsV2 gave keys out of order", code="strange-answer", endpoint=self.endpoint
+                    )
+                last = full
+                yield StoredObject(full.removeprefix(self.prefix), size_bytes, etag, modified_at=modified_at)
+            if not page.token:
+                return
+            paging = Paging(token=page.token)
+
+    def _page(self, start: str, paging: Paging) -> ListedPage:
+        arguments: Any = {"ContinuationToken": paging.token} if paging.token else {}
+        if paging.after:
+            arguments["StartAfter"] = paging.after
+        with self.translated("ListObjectsV2"):
+            page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
+        found = [
+            ListedObject(
+                item["Key"],
+                item["Size"],
+                item.get("ETag", "").strip('"') or None,
+                item["LastModified"].timestamp() if item.get("LastModified") else None,
+            )
+            for item in page.get("Contents", [])
+        ]
+        return ListedPage(found, page.get("NextContinuationToken") if page.get("IsTruncated") else None)
+
+    def _require_bucket(self) -> None:
+        """A HEAD has no body, so a missing object and a missing bucket look alike: absence needs the bucket."""
+        try:
+            self.look()
+        except aws.FOREIGN as error:
+            if aws.http_status(error) == 404:
+                error = _no_such_bucket(error)
+            raise aws.translate(error, operation="look at the bucket", endpoint=self.endpoint) from error
+
+
+def _is_delete_marker(error: botocore.exceptions.ClientError) -> bool:
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers.get("x-amz-delete-marker") == "true"
+
+
+def _no_such_bucket(error: BaseException) -> botocore.exceptions.ClientError:
+    answer: Any = {
+        "Error": {"Code": "NoSuchBucket"},
+        "ResponseMetadata": {"HTTPStatusCode": aws.http_status(error)},
+    }
+    return botocore.exceptions.ClientError(answer, "look")
+
+
+def _stored(key: str, answer: Any, size_bytes: int) -> StoredObject:
+    return StoredObject(
+        key=key,
+        size_bytes=size_bytes,
+        etag=answer["ETag"].strip('"') if answer.get("ETag") else None,
+        version_id=answer.get("VersionId"),
+        checksum=_checksum(answer),
+        encryption=answer.get("ServerSideEncryption"),
+    )
+
+
+def _checksum(answer: Any) -> str | None:
+    """A checksum over the whole object; those composed of the parts' checksums are told by their "-N"."""
+    sha256, crc64 = answer.get("ChecksumSHA256"), answer.get("ChecksumCRC64NVME")
+    if sha256 and "-" not in sha256:
+        with suppress(ValueError):
+            return f"sha256:{base64.b64decode(sha256, validate=True).hex()}"
+    return f"crc64nvme:{crc64}" if crc64 and "-" not in crc64 else None
+
+
+def _same_key(asked: str, answered: str | None) -> bool:
+    if not answered:
+        return False
+    asked_kind, asked_name = _kind_and_name(asked)
+    kind, name = _kind_and_name(answered)
+    return kind != asked_kind or name == asked_name
+
+
+def _kind_and_name(key_id: str) -> tuple[str, str]:
+    """("alias", name) or ("key", id), whether or not the ARN is spelt out."""
+    name = key_id.rsplit(":", 1)[-1] if key_id.startswith("arn:") else key_id
+    if name.startswith("alias/"):
+        return "alias", name
+    return "key", name.removeprefix("key/")

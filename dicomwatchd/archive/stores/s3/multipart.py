@@ -1,0 +1,313 @@
+"""Big objects: multipart uploads that resume, create only, and keep to one memory budget for the whole process."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from dicomwatchd.archive.aws import clients as aws
+from dicomwatchd.archive.stores.budget import ByteBudget
+from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject
+from dicomwatchd.archive.stores.s3 import fast_path as s3_wire
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.fast_http import Wire
+from dicomwatchd.errors import (
+    ArchiveRefused,
+    DicomwatchdError,
+    Permanent,
+    SourceChanged,
+    Stopping,
+    Transient,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+MIB = 1024 * 1024
+PART_BYTES = 16 * MIB
+MAX_PARTS = 10_000  # S3's limits
+MAX_OBJECT_BYTES = 5 * 1024 * 1024 * MIB
+SENDING_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part as it was sent (or found there): its number from 1, the store's ETag, the MD5 of our bytes."""
+
+    number: int
+    etag: str
+    md5: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    size_bytes: int
+    etag: str
+
+
+class MultipartSender:
+    """Sends one big object after the other, or several at once, from any thread.
+
+    Each caller reads its own file in order; the threads that send, and the budget, are shared by all of them.
+    """
+
+    def __init__(
+        self,
+        bucket: S3Bucket,
+        wire: Wire | None,
+        *,
+        executor: ThreadPoolExecutor,
+        budget: ByteBudget,
+        part_bytes: int,
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._bucket = bucket
+        self._wire = wire
+        self._executor = executor
+        self._budget = budget
+        self._part_bytes = part_bytes
+        self._stopping = stopping
+
+    def put(self, key: str, content: Content) -> Receipt:
+        """As `ObjectStore.put`. An upload that failed in a way that heals, or was stopped, is left for the next
+        attempt to go on with; one that cannot succeed is aborted."""
+        size_bytes = content.digest.size_bytes
+        if size_bytes > MAX_OBJECT_BYTES:
+            raise Permanent("larger than the 5 TiB that an S3 object may have", code="too-large")
+        with self._budget.reusing():
+            return self._put(key, content, part_size(size_bytes, self._part_bytes))
+
+    def _put(self, key: str, content: Content, part_bytes: int) -> Receipt:
+        if (there := self._bucket.existing(key)) is not None:
+            md5s = list(self._hash_only(content, part_bytes))
+            return self._receipt(key, content, md5s, created=False, there=there)
+        upload_id, known = self._find_unfinished(key)
+        resumed = upload_id is not None
+        if upload_id is None:
+            upload_id = self._begin(key)
+        try:
+            with self._abandoning(key, upload_id):
+                parts = self._send_parts(key, upload_id, content, part_bytes, known)
+        except ArchiveRefused:
+            # It was begun under another encryption setting, perhaps. It is aborted by now, so this comes to an end.
+            if resumed:
+                return self._put(key, content, part_bytes)
+            raise
+        with self._abandoning(key, upload_id):
+            return self._complete(key, upload_id, content, parts)
+
+    def _begin(self, key: str) -> str:
+        with self._bucket.translated("CreateMultipartUpload"):
+            answer = self._bucket.client.create_multipart_upload(
+                **self._bucket.address(key), **self._bucket.creation(key)
+            )
+        upload_id = answer["UploadId"]
+        with self._abandoning(key, upload_id):
+            self._bucket.check_encryption(answer)
+        return upload_id
+
+    def _find_unfinished(self, key: str) -> tuple[str | None, dict[int, _Known]]:
+        """The newest unfinished upload of this very key and its parts. Going on with one is an economy, so a store
+        that refuses the look gets a new upload."""
+        address = self._bucket.address(key)
+        try:
+            answer = self._bucket.client.list_multipart_uploads(Bucket=self._bucket.name, Prefix=address["Key"])
+            uploads = [u for u in answer.get("Uploads", []) if u.get("Key") == address["Key"]]
+            if not uploads:
+                return None, {}
+            upload_id = max(uploads, key=lambda u: (u["Initiated"].timestamp(), u["UploadId"]))["UploadId"]
+            return upload_id, self._known_parts(key, upload_id)
+        except aws.FOREIGN as error:
+            translated = aws.translate(error, operation="ListMultipartUploads", endpoint=self._bucket.endpoint)
+            if aws.http_status(error) in range(400, 500) or aws.http_status(error) == 501:
+                return None, {}
+            raise translated from error
+
+    def _known_parts(self, key: str, upload_id: str) -> dict[int, _Known]:
+        known: dict[int, _Known] = {}
+        marker = 0
+        while True:
+            answer = self._bucket.client.list_parts(
+                **self._bucket.address(key), UploadId=upload_id, PartNumberMarker=marker
+            )
+            for part in answer.get("Parts", []):
+                known[part["PartNumber"]] = _Known(part["Size"], part["ETag"].strip('"'))
+            following = answer.get("NextPartNumberMarker", 0)
+            if not answer.get("IsTruncated") or following <= marker:
+                return known
+            marker = following
+
+    def _send_parts(
+        self, key: str, upload_id: str, content: Content, part_bytes: int, known: dict[int, _Known]
+    ) -> list[Part]:
+        """Read in order, hash in order, send side by side. Raises SourceChanged when what was read is not what
+        the digest says; nothing is completed then."""
+        size_bytes = content.digest.size_bytes
+        count = math.ceil(size_bytes / part_bytes)
+        parts: list[Part] = []
+        under_way: list[Future[Part]] = []
+        sha256 = hashlib.sha256()
+        try:
+            for number in range(1, count + 1):
+                if self._stopping():
+                    raise Stopping("stopped between two parts of an upload")
+                length = min(part_bytes, size_bytes - (number - 1) * part_bytes)
+                room = self._budget.room(length, self._stopping)
+                try:
+                    content.fill((number - 1) * part_bytes, memoryview(room))
+                    sha256.update(room)
+                    # The last part is always sent: its answer confirms the encryption of an upload found unfinished.
+                    there = known.get(number) if number < count else None
+                    future = self._executor.submit(self._send_part, key, upload_id, number, room, there)
+                except BaseException:
+                    self._budget.give_back_room(room)
+                    raise
+                future.add_done_callback(partial(self._sent, room))
+                under_way.append(future)
+                # What is done is not kept: a future holds on to its room.
+                done = [f for f in under_way if f.done()]
+                under_way = [f for f in under_way if f not in done]
+                parts += [f.result() for f in done]
+                del room, future, done
+            if sha256.hexdigest() != content.digest.sha256:
+                raise SourceChanged("a file's content is not what it was when it was taken up")
+            self._await(under_way)
+            parts += [future.result() for future in under_way]
+            return sorted(parts, key=lambda part: part.number)
+        finally:
+            # Whatever happened, nothing of this object is under way once its caller has the answer.
+            for future in under_way:
+                future.cancel()
+            while wait(under_way, timeout=1.0).not_done:
+                self._stopping()  # only shows that this thread is alive: what is under way has to end
+
+    def _await(self, under_way: list[Future[Part]]) -> None:
+        while wait(under_way, timeout=1.0, return_when=FIRST_EXCEPTION).not_done:
+            self._stopping()  # only shows that this thread is alive: what is under way has to end
+            if any(future.done() and future.exception() is not None for future in under_way):
+                return
+
+    def _sent(self, room: bytearray, _: Future[Part]) -> None:
+        self._budget.give_back_room(room)
+
+    def _send_part(self, key: str, upload_id: str, number: int, data: bytearray, there: _Known | None) -> Part:
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        if there is not None and there.size_bytes == len(data) and there.etag == md5.hex():
+            return Part(number, there.etag, md5)
+        answer = self._upload_part(key, upload_id, number, data, base64.b64encode(md5).decode("ascii"))
+        self._bucket.check_encryption(answer)
+        return Part(number, answer["ETag"].strip('"'), md5)
+
+    def _upload_part(self, key: str, upload_id: str, number: int, data: bytearray, md5: str) -> Mapping[str, Any]:
+        """UploadPart's answer. A part may be sent twice: the last one counts, and they are the same bytes."""
+        if self._wire is not None:
+            full_key = self._bucket.full_key(key)
+            if (answer := s3_wire.upload_part(self._wire, full_key, upload_id, number, data, md5)) is not None:
+                return answer
+        with self._bucket.translated("UploadPart"):
+            return self._bucket.client.upload_part(
+                **self._bucket.address(key),
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=cast(bytes, data),  # botocore takes it as it is
+                ContentMD5=md5,
+            )
+
+    def _complete(self, key: str, upload_id: str, content: Content, parts: list[Part]) -> Receipt:
+        md5s = [part.md5 for part in parts]
+        # Not every store minds If-None-Match here; the look narrows the gap to milliseconds for those.
+        if (there := self._bucket.existing(key)) is not None:
+            self._abort(key, upload_id)
+            return self._receipt(key, content, md5s, created=False, there=there)
+        completed: list[CompletedPartTypeDef] = [{"PartNumber": p.number, "ETag": f'"{p.etag}"'} for p in parts]
+        try:
+            answer = self._bucket.client.complete_multipart_upload(
+                **self._bucket.address(key),
+                UploadId=upload_id,
+                MultipartUpload={"Parts": completed},
+                IfNoneMatch="*",
+            )
+        except aws.FOREIGN as error:
+            # The answer may have been lost and the object be there, by our request or by somebody else's.
+            failure = aws.translate(error, operation="CompleteMultipartUpload", endpoint=self._bucket.endpoint)
+            there = self._bucket.existing(key)
+            if there is not None:
+                if aws.http_status(error) == 412:
+                    self._abort(key, upload_id)
+                return self._receipt(key, content, md5s, created=False, there=there)
+            if aws.http_status(error) in (409, 412):
+                # Amazon wants all parts of such an upload sent again, in a new one.
+                self._abort(key, upload_id)
+                failure = Transient("CompleteMultipartUpload met another writer", code="conflict")
+            raise failure from error
+        self._bucket.note_expiry(key, answer)
+        self._bucket.confirm_encryption(key, answer)
+        return self._receipt(key, content, md5s, created=True, version_id=answer.get("VersionId"))
+
+    def _receipt(
+        self,
+        key: str,
+        content: Content,
+        md5s: list[bytes],
+        *,
+        created: bool,
+        there: StoredObject | None = None,
+        version_id: str | None = None,
+    ) -> Receipt:
+        composite = hashlib.md5(b"".join(md5s), usedforsecurity=False).hexdigest()
+        mode = self._bucket.encryption.mode
+        return Receipt(
+            key=key,
+            size_bytes=content.digest.size_bytes,
+            sha256=content.digest.sha256,
+            created=created,
+            expected_etag=f"{composite}-{len(md5s)}",
+            version_id=there.version_id if there is not None else version_id,
+            encryption=there.encryption if there is not None else (mode if mode != "store-default" else None),
+        )
+
+    def _hash_only(self, content: Content, part_bytes: int) -> Iterator[bytes]:
+        """The MD5 of each part of content that the store has already. Raises SourceChanged, Stopping."""
+        sha256 = hashlib.sha256()
+        for start in range(0, content.digest.size_bytes, part_bytes):
+            if self._stopping():
+                raise Stopping("stopped while a file was compared")
+            length = min(part_bytes, content.digest.size_bytes - start)
+            room = self._budget.room(length, self._stopping)
+            try:
+                content.fill(start, memoryview(room))
+                sha256.update(room)
+                yield hashlib.md5(room, usedforsecurity=False).digest()
+            finally:
+                self._budget.give_back_room(room)
+        if sha256.hexdigest() != content.digest.sha256:
+            raise SourceChanged("a file's content is not what it was when it was taken up")
+
+    @contextmanager
+    def _abandoning(self, key: str, upload_id: str) -> Iterator[None]:
+        """Aborts the upload when it fails in a way that the next attempt would not get over."""
+        try:
+            yield
+        except (Transient, Stopping):
+            raise
+        except DicomwatchdError:
+            self._abort(key, upload_id)
+            raise
+
+    def _abort(self, key: str, upload_id: str) -> None:
+        """As far as it goes: what is left over is for the bucket's lifecycle rule."""
+        with suppress(*aws.FOREIGN):
+            self._bucket.client.abort_multipart_upload(**self._bucket.address(key), UploadId=upload_id)
+
+
+def part_size(size_bytes: int, at_least: int) -> int:
+    """The part size for an object: a function of its size alone, so that a resumed upload cuts where the first
+    attempt did. Whole MiB, at most 10,000 parts."""
+    return max(at_least, math.ceil(size_bytes / MAX_PARTS / MIB) * MIB)

@@ -1,0 +1,241 @@
+"""The probe: finds out what an S3 store really enforces, by trying; what it promises proves nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from dicomwatchd.archive.aws import clients as aws
+from dicomwatchd.archive.stores.port import Capabilities
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
+
+#: Error codes by which a store says that the bytes are not those announced, a part is none it knows, the key is taken.
+_DIGEST = re.compile(r"(?i)digest|checksum|sha256|md5|signature")
+_PART = re.compile(r"InvalidPart")
+_EXISTS = re.compile(r"PreconditionFailed|^412$")
+
+_REFUSED = "refused"
+_ACCEPTED = "accepted"
+
+
+def probe(bucket: S3Bucket, scratch_key: str) -> Capabilities:
+    """Try it on a few tiny objects below ``scratch_key`` (relative to the prefix, unused so far, ending in "/").
+
+    The objects stay: nothing of ours may delete. The lifecycle rule of `archive init` lets them expire.
+    What is proven, and what for:
+    - ``etag_is_content``: an object sent with no MD5 beside it has the MD5 as its ETag in the answer, on HEAD and
+      in the listing, so the store worked it out itself and does not repeat what it was told; a wrong Content-MD5 is
+      refused, so it looks at what arrives. The same holds for a part, a completed upload's ETag is composed of its
+      parts', and a part's ETag that is not the stored part's is refused. All of it under the encryption configured.
+    - ``checksum_on_head``: HEAD gives the SHA-256 of an object, and an object with a wrong one was refused.
+    - ``creates_only``: a second creation of a key is refused and the first content stays. This is about objects sent
+      in one piece, as manifests are; Ceph 18 lets a second completion in parts through, and a second creation of any
+      kind in a bucket with versioning.
+
+    Raises ArchiveRefused when encryption that was asked for is not confirmed, Transient when the store is out of
+    reach, and (with no ``endpoint``) when an answer was lost, so that this place is used up.
+    """
+    return _Probe(bucket, scratch_key).run()
+
+
+class _Probe:
+    def __init__(self, bucket: S3Bucket, scratch_key: str) -> None:
+        self._bucket = bucket
+        self._client = bucket.client
+        self._scratch = scratch_key
+        self._details: dict[str, str] = {}
+
+    def run(self) -> Capabilities:
+        etag = self._etag_of_plain_put()  # first: a store that takes no objects at all is asked nothing else
+        self._refused("body altered after signing", self._put_altered, _DIGEST, "altered")  # alters what others send
+        # Twenty requests one after the other are seconds on a far store.
+        with ThreadPoolExecutor(3, thread_name_prefix="probe") as threads:
+            of_parts = threads.submit(self._multipart_etag)
+            of_second = threads.submit(self._second_put_refused)
+            of_digests = threads.submit(self._wrong_digests_refused)
+        multipart_etag, creates_only, (md5, checksum) = of_parts.result(), of_second.result(), of_digests.result()
+        return Capabilities(
+            etag_is_content=etag and md5 and multipart_etag,
+            checksum_on_head=checksum,
+            creates_only=creates_only,
+            details=dict(self._details),
+        )
+
+    def _wrong_digests_refused(self) -> tuple[bool, bool]:
+        """Of MD5, and of SHA-256 together with what HEAD gives."""
+        md5 = self._refused("wrong Content-MD5", self._put_with_wrong_md5, _DIGEST, "wrong-md5")
+        sha256 = self._refused("wrong SHA-256 checksum", self._put_with_wrong_sha256, _DIGEST, "wrong-sha256")
+        return md5, self._checksum_on_head() and sha256
+
+    def _put(self, name: str, data: bytes, **arguments: Any) -> Any:
+        key = self._scratch + name
+        return self._client.put_object(
+            **self._bucket.address(key), **self._bucket.creation(key), Body=data, IfNoneMatch="*", **arguments
+        )
+
+    def _refused(
+        self, what: str, attempt: Callable[[], object], because: re.Pattern[str], object_name: str = ""
+    ) -> bool:
+        """Whether the store turns the attempt down for the right reason and keeps nothing of it under ``object_name``.
+        Trouble (an answer that got lost, an expired token) is no refusal: to take it for one would be to trust a
+        store that checks nothing. It is raised, and so nothing is known; a refusal for another reason proves nothing.
+        """
+        refused = False
+        try:
+            attempt()
+        except aws.FOREIGN as error:
+            code = aws.error_code(error)
+            trouble = aws.translate(error, operation="probe", endpoint=self._bucket.endpoint)
+            if not because.search(code) and isinstance(trouble, Transient):
+                raise trouble from error
+            refused = because.search(code) is not None
+            if refused and object_name:
+                refused = self._bucket.head(self._scratch + object_name) is None
+        self._details[what] = _REFUSED if refused else _ACCEPTED
+        return refused
+
+    def _note(self, what: str, holds: bool) -> bool:
+        self._details[what] = "yes" if holds else "no"
+        return holds
+
+    def _etag_of_plain_put(self) -> bool:
+        data = self._data("plain")
+        try:
+            with self._bucket.translated("PutObject"):
+                answer = self._put("plain", data)
+        except Permanent as error:
+            # Asked for encryption it does not have, or for create-only it does not know: no object would get in.
+            raise ArchiveRefused(
+                f"the store does not take objects as they would be sent: {error.message}",
+                hint="see archive.store.encryption in the configuration, and whether the store can do it",
+            ) from error
+        self._bucket.check_encryption(answer)
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        seen = self._bucket.head(self._scratch + "plain")
+        listed = {item.key: item for item in self._bucket.listing(self._scratch)}.get(self._scratch + "plain")
+        if not self._note("read after write", seen is not None and seen.size_bytes == len(data)):
+            return False
+        self._note("listed after write", listed is not None)
+        assert seen is not None  # noqa: S101  noted above
+        asked = self._bucket.encryption.mode
+        self._details["encryption"] = seen.encryption or "none reported"
+        if asked != "store-default" and seen.encryption != asked:
+            raise ArchiveRefused(
+                f"the store confirms the encryption asked for ({asked}) and does not keep it",
+                hint="see archive.store.encryption in the configuration, and whether the store can do it",
+            )
+        etags = [answer.get("ETag", "").strip('"'), seen.etag, listed.etag if listed else None]
+        return self._note("ETag is the MD5", etags == [md5] * 3)
+
+    def _second_put_refused(self) -> bool:
+        what = "second conditional put"
+        # Asked twice: much hangs on it, and one answer may have come from something else on the way.
+        refused = all(self._refused(what, lambda: self._put("plain", self._data("other")), _EXISTS) for _ in range(2))
+        self._details[what] = _REFUSED if refused else _ACCEPTED
+        with self._bucket.translated("GetObject"):
+            kept = self._client.get_object(**self._bucket.address(self._scratch + "plain"))["Body"].read()
+        return self._note("first content kept", kept == self._data("plain")) and refused
+
+    def _put_with_wrong_md5(self) -> object:
+        wrong = hashlib.md5(b"wrong", usedforsecurity=False).digest()
+        return self._put("wrong-md5", self._data("wrong-md5"), ContentMD5=base64.b64encode(wrong).decode("ascii"))
+
+    def _put_with_wrong_sha256(self) -> object:
+        wrong = base64.b64encode(hashlib.sha256(b"wrong").digest()).decode("ascii")
+        return self._put("wrong-sha256", self._data("wrong-sha256"), ChecksumSHA256=wrong)
+
+    def _put_altered(self) -> object:
+        """Signed with one body, sent with another of the same length."""
+        signed = self._data("altered")
+
+        def alter(request: Any, **_: object) -> None:
+            if request.body.read() == signed:
+                request.body = io.BytesIO(signed[::-1])
+            else:
+                request.body.seek(0)
+
+        self._client.meta.events.register("before-send.s3.PutObject", alter)
+        try:
+            return self._put("altered", signed)
+        finally:
+            self._client.meta.events.unregister("before-send.s3.PutObject", alter)
+
+    def _checksum_on_head(self) -> bool:
+        data = self._data("sha256")
+        digest = hashlib.sha256(data)
+        with self._bucket.translated("PutObject"):
+            self._put("sha256", data, ChecksumSHA256=base64.b64encode(digest.digest()).decode("ascii"))
+        seen = self._bucket.head(self._scratch + "sha256", checksum=True)
+        holds = seen is not None and seen.checksum == f"sha256:{digest.hexdigest()}"
+        return self._note("HEAD gives the SHA-256", holds)
+
+    def _multipart_etag(self) -> bool:
+        data = self._data("parts")
+        md5 = hashlib.md5(data, usedforsecurity=False)
+        upload_id = self._begin_upload()
+        wrong = base64.b64encode(hashlib.md5(b"wrong", usedforsecurity=False).digest()).decode("ascii")
+        wrong_md5 = self._refused(
+            "wrong Content-MD5 of a part", lambda: self._upload(upload_id, data, ContentMD5=wrong), _DIGEST
+        )
+        with self._bucket.translated("UploadPart"):
+            part_etag = self._upload(upload_id, data)
+        wrong_etag = self._refused(
+            "wrong ETag of a part",
+            lambda: self._complete(upload_id, hashlib.md5(b"wrong", usedforsecurity=False).hexdigest()),
+            _PART,
+            "parts",
+        )
+        if wrong_etag:
+            with self._bucket.translated("CompleteMultipartUpload"):
+                self._complete(upload_id, part_etag)
+        seen = self._bucket.head(self._scratch + "parts")
+        composite = f"{hashlib.md5(md5.digest(), usedforsecurity=False).hexdigest()}-1"
+        right = self._note(
+            "ETag of parts is composed of MD5s",
+            part_etag == md5.hexdigest() and seen is not None and seen.etag == composite,
+        )
+        self._second_multipart()
+        return right and wrong_md5 and wrong_etag
+
+    def _second_multipart(self) -> None:
+        upload_id = self._begin_upload()
+        with self._bucket.translated("UploadPart"):
+            etag = self._upload(upload_id, self._data("other"))
+        if self._refused("second conditional multipart", lambda: self._complete(upload_id, etag), _EXISTS):
+            with self._bucket.translated("AbortMultipartUpload"):
+                self._client.abort_multipart_upload(**self._bucket.address(self._scratch + "parts"), UploadId=upload_id)
+
+    def _begin_upload(self) -> str:
+        key = self._scratch + "parts"
+        with self._bucket.translated("CreateMultipartUpload"):
+            answer = self._client.create_multipart_upload(**self._bucket.address(key), **self._bucket.creation(key))
+        self._bucket.check_encryption(answer)
+        return answer["UploadId"]
+
+    def _upload(self, upload_id: str, data: bytes, **arguments: Any) -> str:
+        answer = self._client.upload_part(
+            **self._bucket.address(self._scratch + "parts"),
+            UploadId=upload_id,
+            PartNumber=1,
+            Body=data,
+            **arguments,
+        )
+        return answer["ETag"].strip('"')
+
+    def _complete(self, upload_id: str, etag: str) -> object:
+        return self._client.complete_multipart_upload(
+            **self._bucket.address(self._scratch + "parts"),
+            UploadId=upload_id,
+            MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": f'"{etag}"'}]},
+            IfNoneMatch="*",
+        )
+
+    def _data(self, name: str) -> bytes:
+        """Differs from probe to probe, so that no store can know it beforehand."""
+        return f"dicomwatchd probe {self._scratch} {name}\n".encode("ascii")

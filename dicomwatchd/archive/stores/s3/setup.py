@@ -1,0 +1,276 @@
+"""Making the bucket of an archive: what is missing is added, what others have set there is left alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import botocore.exceptions
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.aws import clients as aws
+from dicomwatchd.archive.stores.port import InitStep
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.config import S3Settings
+
+ABORT_DAYS = 7
+PROBE_DAYS = 1
+TLS_SID = "DicomwatchdTlsOnly"
+
+_ABSENT = frozenset(
+    (
+        "NoSuchBucketPolicy",
+        "NoSuchLifecycleConfiguration",
+        "NoSuchLifecycle",
+        "ServerSideEncryptionConfigurationNotFoundError",
+        "NoSuchEncryptionConfiguration",
+        "404",
+    )
+)
+
+
+class _NotSupported(Exception):
+    """The store cannot do a step; the reason is our own words and the store's error code."""
+
+
+def initialise(bucket: S3Bucket, settings: S3Settings, random_name: Callable[[], str]) -> list[InitStep]:
+    """Create the bucket and set what protects it, as far as the store can: each step says what came of it.
+
+    A second run finds everything present and changes nothing. Raises OutOfReach and Transient when the store cannot
+    be talked to; a step that the store refuses is reported as "not supported", with its error code.
+    """
+    steps = [_make_bucket(bucket, settings)]
+    setup = _Setup(bucket, random_name, amazon=settings.endpoint_url is None)
+    steps.append(setup.step("versioning", setup.versioning))
+    if not settings.insecure_http:
+        steps.append(setup.step("TLS-only policy", setup.tls_only_policy))
+    steps.append(setup.step("lifecycle of unfinished uploads and probe objects", setup.lifecycle))
+    if settings.encryption.mode != "store-default":
+        steps.append(setup.step("default encryption", setup.default_encryption))
+    return steps
+
+
+def _make_bucket(bucket: S3Bucket, settings: S3Settings) -> InitStep:
+    client, what = bucket.client, "bucket"
+    try:
+        client.head_bucket(Bucket=bucket.name)
+        return InitStep(what, "present")
+    except botocore.exceptions.ClientError as error:
+        if aws.http_status(error) != 404:
+            raise aws.translate(error, operation="HeadBucket", endpoint=bucket.endpoint) from error
+    except aws.FOREIGN as error:
+        raise aws.translate(error, operation="HeadBucket", endpoint=bucket.endpoint) from error
+    region = client.meta.region_name
+    arguments: Any = {}
+    if settings.endpoint_url is None and region != "us-east-1":  # Amazon refuses the name of its default region here
+        arguments["CreateBucketConfiguration"] = {"LocationConstraint": region}
+    try:
+        client.create_bucket(Bucket=bucket.name, **arguments)
+    except botocore.exceptions.ClientError as error:
+        if aws.error_code(error) == "BucketAlreadyOwnedByYou":
+            return InitStep(what, "present")
+        raise aws.translate(error, operation="CreateBucket", endpoint=bucket.endpoint) from error
+    except aws.FOREIGN as error:
+        raise aws.translate(error, operation="CreateBucket", endpoint=bucket.endpoint) from error
+    return InitStep(what, "created")
+
+
+class _Setup:
+    """The settings of one bucket. Each method returns an outcome and a detail, or raises _NotSupported."""
+
+    def __init__(self, bucket: S3Bucket, random_name: Callable[[], str], *, amazon: bool) -> None:
+        self._amazon = amazon
+        self._random_name = random_name
+        self._bucket = bucket
+        self._client = bucket.client
+        self._name: Any = {"Bucket": bucket.name}
+        self._arn = f"arn:{bucket.client.meta.partition}:s3:::{bucket.name}"
+
+    def step(self, what: str, work: Callable[[], InitStep]) -> InitStep:
+        try:
+            return work()
+        except _NotSupported as error:
+            return InitStep(what, "not supported", str(error))
+        except botocore.exceptions.ClientError as error:
+            # Stores answer what they do not know in many ways (501, 405, 400, 500): the code is all there is to say.
+            code, status = aws.error_code(error), aws.http_status(error)
+            return InitStep(what, "not supported", f"the store answered {code} ({status})")
+        except aws.FOREIGN as error:
+            raise aws.translate(error, operation=what, endpoint=self._bucket.endpoint) from error
+
+    def versioning(self) -> InitStep:
+        what = "versioning"
+        status = self._versioning()
+        if status == "Suspended":
+            raise _NotSupported("it was switched off in this bucket earlier, and left so")
+        # Ceph 18 forgets about If-None-Match in a versioned bucket. That a revision is created once, whoever else
+        # writes, matters more to us than versions of objects that nobody overwrites; and what has been switched on
+        # once cannot be taken back, so it is tried elsewhere first. Amazon documents that both go together.
+        safe = self._amazon or self._create_only_goes_with_versions()
+        if status == "Enabled":
+            return InitStep(what, "present", "" if safe else "with versions, this store lets objects be overwritten")
+        if not safe:
+            raise _NotSupported("with versions, this store would let objects be overwritten")
+        self._client.put_bucket_versioning(**self._name, VersioningConfiguration={"Status": "Enabled"})
+        if self._versioning() != "Enabled":
+            raise _NotSupported("the store took it and does not keep it")
+        return InitStep(what, "set")
+
+    def tls_only_policy(self) -> InitStep:
+        what = "TLS-only policy"
+        policy = self._policy()
+        wanted = {
+            "Sid": TLS_SID,
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [self._arn, f"{self._arn}/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }
+        statements: Any = policy.get("Statement", [])
+        if isinstance(statements, dict):
+            statements = [statements]
+        if any(_denies_plain(statement, self._arn) for statement in statements):
+            return InitStep(what, "present")
+        policy = {
+            "Version": "2012-10-17",
+            **policy,
+            "Statement": [*(s for s in statements if s.get("Sid") != TLS_SID), wanted],
+        }
+        self._client.put_bucket_policy(**self._name, Policy=json.dumps(policy))
+        if not any(_denies_plain(statement, self._arn) for statement in self._policy().get("Statement", [])):
+            raise _NotSupported("the store took it and does not keep it")
+        return InitStep(what, "set", "a store may keep this policy and yet not enforce it")
+
+    def lifecycle(self) -> InitStep:
+        what = "lifecycle of unfinished uploads and probe objects"
+        present, extra = self._lifecycle()
+        wanted = self._wanted_rules()
+        missing = [rule for rule in wanted if not any(_same_rule(rule, other) for other in present)]
+        if not missing:
+            return InitStep(what, "present")
+        replaced = {rule["ID"] for rule in missing}
+        rules = [rule for rule in present if rule.get("ID") not in replaced] + missing
+        self._client.put_bucket_lifecycle_configuration(**self._name, LifecycleConfiguration={"Rules": rules}, **extra)
+        kept, _ = self._lifecycle()
+        if not all(any(_same_rule(rule, other) for other in kept) for rule in wanted):
+            raise _NotSupported("the store took it and does not keep it")
+        return InitStep(what, "set", f"aborted after {ABORT_DAYS} days, expired after {PROBE_DAYS}")
+
+    def default_encryption(self) -> InitStep:
+        what = "default encryption"
+        asked = self._bucket.encryption
+        wanted: dict[str, str] = {"SSEAlgorithm": str(asked.mode)}
+        if asked.key_id is not None:
+            wanted["KMSMasterKeyID"] = asked.key_id
+        current = self._default_encryption()
+        if current == wanted:
+            return InitStep(what, "present")
+        if current and current.get("SSEAlgorithm") != "AES256":
+            detail = "another default is set and was left; every object is sent with the encryption configured"
+            return InitStep(what, "present", detail)
+        rule: Any = {"ApplyServerSideEncryptionByDefault": wanted}
+        if asked.mode == "aws:kms":
+            rule["BucketKeyEnabled"] = True  # fewer calls of the key service, and their cost
+        self._client.put_bucket_encryption(**self._name, ServerSideEncryptionConfiguration={"Rules": [rule]})
+        if self._default_encryption() != wanted:
+            raise _NotSupported("the store took it and does not keep it")
+        return InitStep(what, "set")
+
+    def _versioning(self) -> str:
+        return self._client.get_bucket_versioning(**self._name).get("Status", "")
+
+    def _create_only_goes_with_versions(self) -> bool:
+        """Tried in a bucket of its own, which is removed again."""
+        trial: Any = {"Bucket": f"{self._bucket.name[:40].rstrip('-.')}-init-{self._random_name()[:12]}"}
+        self._client.create_bucket(**trial)
+        try:
+            self._client.put_bucket_versioning(**trial, VersioningConfiguration={"Status": "Enabled"})
+            self._client.put_object(**trial, Key="trial", Body=b"first", IfNoneMatch="*")
+            try:
+                self._client.put_object(**trial, Key="trial", Body=b"second", IfNoneMatch="*")
+            except botocore.exceptions.ClientError as error:
+                return aws.http_status(error) == 412
+            return False
+        finally:
+            with suppress(botocore.exceptions.ClientError):
+                for version in self._client.list_object_versions(**trial).get("Versions", []):
+                    self._client.delete_object(**trial, Key=version["Key"], VersionId=version["VersionId"])
+                self._client.delete_bucket(**trial)
+
+    def _policy(self) -> dict[str, Any]:
+        text = _unless_absent(lambda: self._client.get_bucket_policy(**self._name)["Policy"], "")
+        if not text:
+            return {}
+        try:
+            policy = json.loads(text)
+        except ValueError as error:
+            raise _NotSupported("the bucket's policy cannot be read and was left") from error
+        if not isinstance(policy, dict):
+            raise _NotSupported("the bucket's policy cannot be read and was left")
+        return policy
+
+    def _lifecycle(self) -> tuple[list[Any], Any]:
+        answer: Any = _unless_absent(lambda: self._client.get_bucket_lifecycle_configuration(**self._name), {})
+        minimum = answer.get("TransitionDefaultMinimumObjectSize")
+        extra = {"TransitionDefaultMinimumObjectSize": minimum} if minimum else {}
+        return list(answer.get("Rules", [])), extra
+
+    def _wanted_rules(self) -> list[dict[str, Any]]:
+        prefix = self._bucket.prefix
+        return [
+            {
+                "ID": f"dicomwatchd-abort-multipart {prefix}".strip(),
+                "Status": "Enabled",
+                "Filter": {"Prefix": prefix},
+                "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": ABORT_DAYS},
+            },
+            {
+                "ID": f"dicomwatchd-probe-expiry {prefix}".strip(),
+                "Status": "Enabled",
+                "Filter": {"Prefix": prefix + keys.PROBE},
+                "Expiration": {"Days": PROBE_DAYS},
+                "NoncurrentVersionExpiration": {"NoncurrentDays": PROBE_DAYS},
+            },
+        ]
+
+    def _default_encryption(self) -> dict[str, Any]:
+        answer: Any = _unless_absent(lambda: self._client.get_bucket_encryption(**self._name), {})
+        rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
+        return dict(rules[0].get("ApplyServerSideEncryptionByDefault", {})) if rules else {}
+
+
+def _unless_absent(look: Callable[[], Any], default: Any) -> Any:
+    try:
+        return look()
+    except botocore.exceptions.ClientError as error:
+        if aws.error_code(error) in _ABSENT:
+            return default
+        raise
+
+
+def _denies_plain(statement: Any, arn: str) -> bool:
+    """Whether a statement, ours or somebody else's, denies everybody everything in the bucket without TLS."""
+    if not isinstance(statement, dict) or statement.get("Effect") != "Deny":
+        return False
+    condition = statement.get("Condition", {}).get("Bool", {}).get("aws:SecureTransport")
+    everything = statement.get("Action") in ("s3:*", "*", ["s3:*"], ["*"])
+    everybody = statement.get("Principal") in ("*", {"AWS": "*"}, {"AWS": ["*"]})
+    resources = statement.get("Resource")
+    everywhere = resources == "*" or (isinstance(resources, list) and {arn, f"{arn}/*"} <= set(resources))
+    return everything and everybody and everywhere and str(condition).lower() in ("false", "['false']")
+
+
+def _same_rule(wanted: dict[str, Any], other: Any) -> bool:
+    """Whether ``other`` does what is wanted; stores give the prefix back in one of two places."""
+    return (
+        other.get("Status") == "Enabled"
+        and (other.get("Filter") or {}).get("Prefix", other.get("Prefix", "")) == wanted["Filter"]["Prefix"]
+        and all(
+            other.get(action) == wanted[action]
+            for action in ("AbortIncompleteMultipartUpload", "Expiration", "NoncurrentVersionExpiration")
+            if action in wanted
+        )
+    )

@@ -1,0 +1,344 @@
+"""The S3 store: the store port on Amazon S3 and on what speaks its protocol."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import botocore.exceptions
+
+from dicomwatchd.archive.aws import clients as aws
+from dicomwatchd.archive.stores import ranges
+from dicomwatchd.archive.stores.budget import ByteBudget
+from dicomwatchd.archive.stores.port import (
+    CHUNK_BYTES,
+    Buffer,
+    Capabilities,
+    Chunk,
+    Content,
+    Destination,
+    Expiry,
+    InitStep,
+    Receipt,
+    Standing,
+    StoredObject,
+)
+from dicomwatchd.archive.stores.s3 import fast_path as s3_wire
+from dicomwatchd.archive.stores.s3 import probe
+from dicomwatchd.archive.stores.s3 import setup as s3_setup
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
+from dicomwatchd.archive.stores.s3.fast_http import Body
+from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
+from dicomwatchd.config import S3Settings
+from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, SourceChanged, Transient
+
+if TYPE_CHECKING:
+    from botocore.session import Session
+
+SINGLE_PUT_BYTES = 16 * 1024 * 1024
+PROBE_ATTEMPTS = 3
+
+
+def _never() -> bool:
+    return False
+
+
+class S3Store:
+    """Implements ObjectStore. ``connections`` is how many threads may use it at once without waiting for each
+    other; the threads that send parts of big objects come on top. ``stopping`` is asked between two parts.
+    ``budget`` is shared by all stores of a process. ``short_way`` False: every request is botocore's.
+    """
+
+    def __init__(
+        self,
+        settings: S3Settings,
+        *,
+        connections: int,
+        stopping: Callable[[], bool] = _never,
+        budget: ByteBudget | None = None,
+        single_put_bytes: int = SINGLE_PUT_BYTES,
+        part_bytes: int = PART_BYTES,
+        random_name: Callable[[], str] = secrets.token_hex,
+        short_way: bool = True,
+        session: Session | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._random_name = random_name
+        session = session or aws.new_session()
+        client = aws.build_client(
+            "s3",
+            session=session,
+            region=settings.region,
+            endpoint_url=settings.endpoint_url,
+            ca_file=settings.ca_file,
+            max_connections=connections + SENDING_THREADS,
+            # A private endpoint seldom has a name for each bucket.
+            s3={"addressing_style": "path"} if settings.endpoint_url else None,
+        )
+        for operation in ("PutObject", "UploadPart"):
+            client.meta.events.register(f"before-sign.s3.{operation}", _no_expect)
+        region = client.meta.region_name
+        self._settings = settings
+        self._single_put_bytes = single_put_bytes
+        self._capabilities = Capabilities()
+        self._destination = Destination(
+            kind="s3",
+            endpoint=settings.endpoint_url.rstrip("/") if settings.endpoint_url else f"aws:{region}",
+            container=settings.bucket,
+            prefix=settings.prefix,
+        )
+        self._bucket = S3Bucket(
+            client=client,
+            name=settings.bucket,
+            prefix=settings.prefix,
+            endpoint=aws.endpoint_name("s3", region, settings.endpoint_url),
+            encryption=settings.encryption,
+            expiry=ExpiryWatch(settings.prefix, settings.accept_expiry, now),
+        )
+        self._wire = s3_wire.connect(client, session, settings) if short_way else None
+        self._executor = ThreadPoolExecutor(SENDING_THREADS, thread_name_prefix="s3-part")
+        self._multipart = MultipartSender(
+            self._bucket,
+            self._wire,
+            executor=self._executor,
+            budget=budget or ByteBudget(),
+            part_bytes=part_bytes,
+            stopping=stopping,
+        )
+
+    @property
+    def destination(self) -> Destination:
+        return self._destination
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    @property
+    def single_put_bytes(self) -> int:
+        return self._single_put_bytes
+
+    def put(self, key: str, content: Content) -> Receipt:
+        # What is in memory already goes in one piece: a manifest of any size is created in one atomic step.
+        if content.digest.size_bytes > self._single_put_bytes and not isinstance(content, Buffer):
+            return self._multipart.put(key, content)
+        return self._put_single(key, content)
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        return self._bucket.head(key, version_id, checksum=self._capabilities.checksum_on_head)
+
+    def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:  # noqa: ARG002  no files here
+        return Standing.APART
+
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+        if self._wire is None:
+            return self._bucket.listing(prefix, after)
+        return self._bucket.listing(prefix, after, partial(s3_wire.list_objects, self._wire))
+
+    def read(
+        self,
+        key: str,
+        version_id: str | None = None,
+        *,
+        offset_bytes: int = 0,
+        length_bytes: int | None = None,
+        room: memoryview | None = None,
+    ) -> Iterator[Chunk]:
+        """GetObject, with Range for a part. A body that ends early raises OutOfReach."""
+        wanted = ranges.Wanted(offset_bytes, length_bytes) if length_bytes is not None else None
+        found = None
+        if self._wire is not None:
+            query = {"versionId": version_id} if version_id is not None else {}
+            found = self._wire.get(self._bucket.full_key(key), query, wanted)
+        if found is not None:
+            if version_id is None:
+                self._bucket.note_expiry(key, s3_wire.about_its_end(found.headers))
+            chunks, surplus_bytes = self._chunks(found, room), found.surplus_bytes
+        elif (answered := self._asked(key, version_id, wanted)) is not None:
+            chunks, surplus_bytes = answered
+        else:
+            return
+        with closing(chunks):
+            yield from ranges.cut(chunks, surplus_bytes, length_bytes)
+
+    def _asked(
+        self, key: str, version_id: str | None, wanted: ranges.Wanted | None
+    ) -> tuple[Generator[Chunk, None, None], int] | None:
+        """The chunks of botocore's answer, and how many bytes of them come before what is wanted; None where the
+        object ends before."""
+        arguments: Any = {"VersionId": version_id} if version_id is not None else {}
+        if wanted is not None:
+            arguments["Range"] = wanted.header
+        try:
+            answer = self._bucket.client.get_object(**self._bucket.address(key), **arguments)
+        except aws.FOREIGN as error:
+            if wanted is not None and aws.http_status(error) == 416:
+                return None
+            if aws.http_status(error) == 403 and version_id is None and self._bucket.absent(self._bucket.full_key(key)):
+                raise Permanent("GetObject failed: no such object (403)", code="no-such-object") from error
+            raise aws.translate(error, operation="GetObject", endpoint=self._bucket.endpoint) from error
+        if version_id is None:
+            self._bucket.note_expiry(key, answer)
+        body, size_bytes = answer["Body"], answer["ContentLength"]
+        surplus_bytes = ranges.surplus(wanted, answer.get("ContentRange"), size_bytes)
+        if surplus_bytes is None:
+            body.close()
+            raise OutOfReach("GetObject answered with another part", endpoint=self._bucket.endpoint)
+        return self._read(body, size_bytes), surplus_bytes
+
+    def _read(self, body: Any, left: int) -> Generator[Chunk, None, None]:
+        try:
+            while True:
+                with self._bucket.translated("GetObject"):
+                    chunk = body.read(CHUNK_BYTES)
+                if not chunk:
+                    break
+                left -= len(chunk)
+                if left < 0:
+                    break
+                yield chunk
+            if left:
+                raise OutOfReach("GetObject ended early", endpoint=self._bucket.endpoint)
+        finally:
+            body.close()
+
+    def _chunks(self, found: Body, room: memoryview | None) -> Generator[Chunk, None, None]:
+        with closing(found.chunks(CHUNK_BYTES) if room is None else found.views(room)) as chunks:
+            while True:
+                with self._bucket.translated("GetObject"):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
+
+    def check(self) -> None:
+        try:
+            with self._bucket.translated("look at the bucket"):
+                self._bucket.look()
+        except (Permanent, OutOfReach) as error:
+            if error.code in ("no-such-object", "not-there"):
+                raise NotInitialised(
+                    "the bucket of the archive is not there", hint="dicomwatchctl archive init makes it"
+                ) from error
+            if isinstance(error, OutOfReach):
+                raise
+            raise OutOfReach(error.message, endpoint=self._bucket.endpoint) from error
+        except Transient as error:
+            raise OutOfReach(error.message, code=error.code, hint=error.hint, endpoint=self._bucket.endpoint) from error
+
+    def initialise(self) -> list[InitStep]:
+        return s3_setup.initialise(self._bucket, self._settings, self._random_name)
+
+    def probe(self, scratch_key: str) -> Capabilities:
+        for attempt in range(1, PROBE_ATTEMPTS + 1):
+            try:
+                self._capabilities = probe.probe(self._bucket, f"{scratch_key}{self._random_name()}/")
+                self._bucket.encrypts()
+                break
+            except Transient as error:
+                # An answer that got lost looks like another writer to the second attempt: on a fresh place, once more.
+                if error.endpoint is not None or attempt == PROBE_ATTEMPTS:
+                    raise
+        with suppress(Transient, Permanent):
+            self.look_at_expiry()  # until there was an answer, nothing is deleted; it is looked at again
+        return self._capabilities
+
+    @property
+    def expiry(self) -> Expiry:
+        return self._bucket.expiry.found
+
+    def look_at_expiry(self) -> Expiry:
+        """GetBucketLifecycleConfiguration, and HeadObject of the archive's identity and of what was said to expire."""
+        with self._bucket.translated("GetBucketLifecycleConfiguration"):
+            self._bucket.expiry.look(self._bucket.client, self._bucket.name, lambda key: self.head(key) is not None)
+        return self.expiry
+
+    def close(self) -> None:
+        self._executor.shutdown(cancel_futures=True)
+        if self._wire is not None:
+            self._wire.close()
+        self._bucket.client.close()
+
+    def _put_single(self, key: str, content: Content) -> Receipt:
+        digest = content.digest
+        data = content.read(0, digest.size_bytes)
+        if not isinstance(content, Buffer) and hashlib.sha256(data).hexdigest() != digest.sha256:
+            raise SourceChanged("a file's content is not what it was when it was taken up")
+        md5 = hashlib.md5(data, usedforsecurity=False)
+        if not self._capabilities.creates_only and (there := self._bucket.existing(key)) is not None:
+            return _receipt(key, content, md5.hexdigest(), created=False, there=there)
+        arguments = {
+            **self._bucket.creation(key),
+            "ContentMD5": base64.b64encode(md5.digest()).decode("ascii"),
+            "ChecksumSHA256": base64.b64encode(bytes.fromhex(digest.sha256)).decode("ascii"),
+            "IfNoneMatch": "*",
+        }
+        answer = self._create(key, data, digest.sha256, arguments)
+        if isinstance(answer, StoredObject):
+            return _receipt(key, content, md5.hexdigest(), created=False, there=answer)
+        self._bucket.note_expiry(key, answer)
+        self._bucket.check_encryption(answer)
+        return _receipt(
+            key,
+            content,
+            md5.hexdigest(),
+            created=True,
+            version_id=answer.get("VersionId"),
+            encryption=answer.get("ServerSideEncryption"),
+        )
+
+    def _create(self, key: str, data: bytes, sha256: str, arguments: Any) -> Mapping[str, Any] | StoredObject:
+        """PutObject's answer, or the object that was there. The short way is for what goes well; botocore, with its
+        retries, for everything else."""
+        if self._wire is not None:
+            short = s3_wire.put_object(self._wire, self._bucket.full_key(key), data, sha256, arguments)
+            if short is not None and (answer := short or self._bucket.existing(key)):
+                return answer
+        try:
+            return self._bucket.client.put_object(**self._bucket.address(key), **arguments, Body=data)
+        except botocore.exceptions.ClientError as error:
+            # 412: the key was there, perhaps by a request of ours whose answer was lost. 409: a race just now.
+            if aws.http_status(error) in (409, 412) and (there := self._bucket.existing(key)) is not None:
+                return there
+            if aws.http_status(error) == 412:
+                raise Transient("PutObject met another writer", code="conflict") from error
+            raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
+        except aws.FOREIGN as error:
+            raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
+
+
+def _receipt(
+    key: str,
+    content: Content,
+    md5: str,
+    *,
+    created: bool,
+    there: StoredObject | None = None,
+    version_id: str | None = None,
+    encryption: str | None = None,
+) -> Receipt:
+    return Receipt(
+        key=key,
+        size_bytes=content.digest.size_bytes,
+        sha256=content.digest.sha256,
+        created=created,
+        expected_etag=md5,
+        expected_checksum=f"sha256:{content.digest.sha256}",
+        version_id=there.version_id if there is not None else version_id,
+        encryption=there.encryption if there is not None else encryption,
+    )
+
+
+def _no_expect(request: Any, **_: object) -> None:
+    """Without "Expect: 100-continue", which botocore adds: it costs a round trip for each object."""
+    if "Expect" in request.headers:
+        del request.headers["Expect"]

@@ -1,0 +1,71 @@
+"""`dicomwatchctl catalogue`: work on the catalogue of the archive."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from dicomwatchd.cli import exits
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.studies.access import ArchiveOptions, archive_and_catalogue_options, opened
+from dicomwatchd.cli.terminal import output, progress, tables
+
+if TYPE_CHECKING:
+    from dicomwatchd.archive.repair.rebuild import RebuildReport
+
+_THREADS = 8
+
+
+@click.group()
+def catalogue() -> None:
+    """Work on the catalogue of the archive."""
+
+
+@catalogue.command()
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@tables.wide_option
+@archive_and_catalogue_options
+@click.pass_obj
+def rebuild(invocation: Invocation, as_json: bool, where: ArchiveOptions) -> int:
+    """Record every study of the store in the catalogue again.
+
+    The manifests in the store hold all that the catalogue knows. Nothing in the catalogue is deleted, newer
+    entries stay; the daemon may be running; a run that was stopped can be repeated. The exit code is 1 if a
+    manifest could not be used.
+    """
+    from dicomwatchd.archive.repair.rebuild import rebuild as run
+
+    with (
+        opened(invocation, where, connections=_THREADS) as archive,
+        ThreadPoolExecutor(_THREADS) as pool,
+        progress.bar(wanted=not as_json) as update,
+    ):
+
+        def show(report: RebuildReport) -> None:
+            update(report.studies, report.studies, 0, 0, "Studies recorded")
+
+        report = run(archive.store, archive.needed_catalogue(), progress=show, map=pool.map)
+    if as_json:
+        output.document(
+            {
+                "studies": report.studies,
+                "recorded": report.recorded,
+                "unchanged": report.unchanged,
+                "unusable": report.unusable,
+                "problems": [asdict(item) for item in report.problems],
+            }
+        )
+    else:
+        output.say(
+            f"{output.count(report.studies, 'study', 'studies')} in the store: {report.recorded:,} recorded, "
+            f"{report.unchanged:,} in the catalogue already, {report.unusable:,} not usable."
+        )
+        if report.problems:
+            tables.table(
+                ("STUDY", "REVISION", "MANIFEST NOT USED BECAUSE"),
+                ((item.study_uid, item.revision, item.reason) for item in report.problems),
+            )
+    return exits.NO if report.problems else exits.OK

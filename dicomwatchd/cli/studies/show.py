@@ -1,0 +1,180 @@
+"""`dicomwatchctl show`: what archive and daemon know of one study. Prints patient attributes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dicomwatchd.cli import exits
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.control_access import ask, socket_option
+from dicomwatchd.cli.studies import attributes
+from dicomwatchd.cli.studies.access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.studies.search import summary
+from dicomwatchd.cli.terminal import output, tables
+from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
+from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.model import Uid
+
+if TYPE_CHECKING:
+    from dicomwatchd.archive.records import StudyRecord
+
+
+@click.command()
+@click.argument("study", metavar="STUDY", type=UID)
+@socket_option
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@tables.wide_option
+@archive_options
+@click.pass_obj
+def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: bool, where: ArchiveOptions) -> int:
+    """Show what is known of a study.
+
+    STUDY is a Study Instance UID. What the archive holds of it, with patient, study and series attributes; and, if
+    the daemon runs on this machine, what of it is here and where it stands. The exit code is 1 if neither knows it, or
+    if the archive's manifests of it are not in order.
+    """
+    notes: list[str] = []
+    note = noting(notes, quiet=as_json)
+    trouble: DicomwatchdError | None = None
+    record = None
+    amiss = Amiss(note)
+    try:
+        record = _archived(invocation, study, where, notes, amiss)
+    except Permanent as error:
+        if error.code != "study-not-found":
+            raise
+    except DicomwatchdError as error:
+        trouble = error
+    local = _local(invocation, study, socket_path, where, note)
+    if record is None and local is None:
+        raise trouble or Permanent(f"study {study} is not known here", code="study-not-found")
+    if trouble is not None:
+        note(f"the archive gives no answer: {trouble.message}")
+    if as_json:
+        archived = record and {**_document(record), **amiss.document()}
+        output.document({"study_uid": study, "archive": archived, "local": local, "notes": notes})
+        return exits.NO if amiss else exits.OK
+    if record is None:
+        output.pairs([("Study", study), ("Archive", "unknown" if trouble else "does not hold it yet")])
+    else:
+        _print_archived(record)
+    if local is not None:
+        output.say()
+        _print_local(local)
+    return exits.NO if amiss else exits.OK
+
+
+def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss) -> StudyRecord:
+    from dicomwatchd.fetch import plan
+
+    with opened(invocation, where) as archive:
+        return plan(archive.store, archive.catalogue, study, note=notes.append, doubts=amiss.doubts()).record()
+
+
+def _local(
+    invocation: Invocation, study: Uid, socket_path: Path | None, where: ArchiveOptions, note: Any
+) -> dict[str, Any] | None:
+    if where.given and socket_path is None:
+        return None  # a workstation that reads the archive alone
+    try:
+        found: dict[str, Any] | None = ask(invocation, socket_path, "show", note, study_uid=study)
+    except DaemonUnreachable as error:
+        note(f"{error.message}; what is here of the study is unknown")
+        return None
+    except DaemonRefused as error:
+        if error.code != "study-not-found":
+            note(f"the daemon says: {error.message}")
+        return None
+    return found
+
+
+def _document(record: StudyRecord) -> dict[str, Any]:
+    return {
+        **summary(record),
+        "manifest_key": record.manifest_key,
+        "manifest_sha256": record.manifest_sha256,
+        "attributes": record.attributes,
+        "series": [
+            {
+                "series_uid": series.series_uid,
+                "modality": series.modality,
+                "instances": series.instances,
+                "bytes": series.size_bytes,
+                "attributes": series.attributes,
+            }
+            for series in record.series
+        ],
+    }
+
+
+def _print_archived(record: StudyRecord) -> None:
+    def value(tag: str) -> str:
+        return attributes.text(record.attributes, tag)
+
+    output.pairs(
+        [
+            ("Study", record.study_uid),
+            ("Patient", value(attributes.PATIENT_NAME)),
+            ("Patient ID", record.patient_id),
+            ("Born", attributes.date(value(attributes.BIRTH_DATE))),
+            ("Sex", value(attributes.SEX)),
+            ("Study date", attributes.date(record.study_date)),
+            ("Accession", record.accession_number),
+            ("Description", value(attributes.STUDY_DESCRIPTION)),
+            ("Modality", " ".join(record.modalities)),
+            ("Archived", f"revision {record.revision}, {record.archived_at}"),
+            ("Files", f"{record.instances:,}, {output.size(record.size_bytes)}"),
+            ("Flags", ", ".join(record.flags)),
+        ]
+    )
+    output.say()
+    tables.table(
+        ("SERIES", "NO", "MODALITY", "DESCRIPTION", "FILES", "SIZE"),
+        (
+            (
+                series.series_uid,
+                attributes.text(series.attributes, attributes.SERIES_NUMBER),
+                series.modality,
+                attributes.text(series.attributes, attributes.SERIES_DESCRIPTION),
+                series.instances,
+                output.size(series.size_bytes),
+            )
+            for series in record.series
+        ),
+        least=("SIZE", "NO"),
+    )
+
+
+def _older(local: dict[str, Any]) -> str | None:
+    """What is said where nothing is kept of how the study went its way."""
+    if local.get("history") or not local.get("archived_at"):
+        return None
+    return f"none is kept of before {local.get('history_since')}; its deletions: dicomwatchctl prove"
+
+
+def _print_local(local: dict[str, Any]) -> None:
+    shipment = local.get("last_shipment") or {}
+    output.pairs(
+        [
+            ("Here", local.get("state")),
+            ("Reason", local.get("reason")),
+            ("Files here", ", ".join(f"{n:,} {state}" for state, n in (local.get("files") or {}).items())),
+            *(("Kept here", f"{kept.get('files'):,}: {kept.get('reason')}") for kept in local.get("kept") or []),
+            *(
+                ("Unreadable beside", f"{one.get('name')}: {one.get('reason')}")
+                for one in local.get("unreadable") or []
+            ),
+            ("Last shipment", shipment.get("finished_at") or local.get("archived_at")),
+            ("History", _older(local)),
+        ]
+    )
+    history = local.get("history") or []
+    if history:
+        output.say()
+        tables.table(
+            ("AT", "WAS", "EVENT", "IS"),
+            ((step.get("at"), step.get("old"), step.get("event"), step.get("new")) for step in history),
+        )

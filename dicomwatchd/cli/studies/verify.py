@@ -1,0 +1,150 @@
+"""`dicomwatchctl verify`: does the archive hold a study?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dicomwatchd.cli import exits
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.control_access import ask
+from dicomwatchd.cli.studies.access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.terminal import output, progress, tables
+from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.model import StudyState, Uid
+
+if TYPE_CHECKING:
+    from dicomwatchd.archive.proof.verification import Unlisted, Verification
+
+_LISTED_PROBLEMS = 50
+#: What is sent early, or by a shipment, is in a manifest by then, unless the daemon says that its study still waits.
+_ON_ITS_WAY_SECONDS = 86400.0
+
+
+@click.command()
+@click.argument("study", metavar="STUDY", type=UID)
+@click.option("--deep", is_flag=True, help="Read every byte back and compare its SHA-256.")
+@click.option(
+    "--threads", metavar="N", type=click.IntRange(1, 256), default=16, show_default=True, help="Objects at once."
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@tables.wide_option
+@archive_options
+@click.pass_obj
+def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json: bool, where: ArchiveOptions) -> int:
+    """Check that the archive holds a study.
+
+    STUDY is a Study Instance UID. Each file of the study's manifest must be in the store's listing, with the
+    recorded size and, where the store has one, ETag; what differs is read back before it is called a problem.
+    What counts is what anybody is served: a file under a delete marker, or overwritten, is not held, though its
+    version may still be there for fetch.
+    Each revision has to go on from the one below it, and what the study has in the store beside has to be in one of
+    them: an object that no manifest lists is named if it is more than a day old and no shipment of the study is on its
+    way on this machine.
+    The exit code is 0 only if all files are there, all manifests are in order, and no such object is found.
+    """
+    from dicomwatchd.archive.proof.verification import verify as look
+    from dicomwatchd.fetch import look_up
+
+    notes: list[str] = []
+    note = noting(notes, quiet=as_json)
+    amiss = Amiss(note)
+    with opened(invocation, where, connections=threads) as archive, ThreadPoolExecutor(threads) as pool:
+        planned = look_up(
+            archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), below=True, map=pool.map
+        )
+        manifest = planned.manifest
+        files, size_bytes = len(manifest.instances), sum(item.size_bytes for item in manifest.instances)
+        with progress.bar(wanted=not as_json) as update:
+            found = look(
+                archive.store,
+                manifest,
+                deep=deep,
+                elsewhere=planned.elsewhere,
+                map=pool.map,
+                progress=lambda done, done_bytes: update(done, files, done_bytes, size_bytes, "Verifying"),
+            )
+    stray = _stray(found, lambda: _is_on_its_way(invocation, study, where))
+    if as_json:
+        _document(found, deep, amiss, stray, notes)
+    else:
+        _sentences(found, stray)
+    return exits.OK if found.holds and not amiss and not stray else exits.NO
+
+
+def _stray(found: Verification, is_on_its_way: Callable[[], bool]) -> list[Unlisted]:
+    """What no manifest lists though no shipment of it can be on its way: it was put there long ago, and the daemon of
+    this machine, if there is one, is not at the study."""
+    since = time.time() - _ON_ITS_WAY_SECONDS
+    old = [one for one in found.unlisted if one.modified_at is None or one.modified_at < since]
+    return [] if old and is_on_its_way() else old
+
+
+def _is_on_its_way(invocation: Invocation, study: Uid, where: ArchiveOptions) -> bool:
+    if where.given:
+        return False  # a machine that reads the archive alone
+    try:
+        found: dict[str, Any] = ask(invocation, None, "show", lambda _text: None, study_uid=study)
+    except DicomwatchdError:
+        return False
+    return found.get("state") != StudyState.ARCHIVED
+
+
+def _document(found: Verification, deep: bool, amiss: Amiss, stray: list[Unlisted], notes: list[str]) -> None:
+    output.document(
+        {
+            "study_uid": found.study_uid,
+            "revision": found.revision,
+            "holds": found.holds and not amiss and not stray,
+            **amiss.document(),
+            "deep": deep,
+            "instances": found.instances,
+            "bytes": found.size_bytes,
+            "held": found.held,
+            "read_back": found.read_back,
+            "problems": [asdict(problem) for problem in found.problems],
+            "overwritten": list(found.overwritten),
+            "unrecorded": found.unrecorded,
+            "unlisted": [one.key for one in found.unlisted],
+            "stray": [one.key for one in stray],
+            "notes": notes,
+        }
+    )
+
+
+def _sentences(found: Verification, stray: list[Unlisted]) -> None:
+    files = output.count(found.instances, "file")
+    study = f"study {found.study_uid}, revision {found.revision}, {output.size(found.size_bytes)}"
+    if found.holds:
+        how = (
+            "every byte was read back and its SHA-256 is right"
+            if found.read_back == found.instances
+            else f"listing and manifest agree; {found.read_back:,} were read back"
+        )
+        output.say(f"The archive holds all {files} of {study}: {how}.")
+    else:
+        output.say(f"The archive holds {found.held:,} of {files} of {study}. Not held:")
+        tables.table(
+            ("SERIES", "SOP INSTANCE", "PROBLEM"),
+            ((p.series_uid, p.sop_instance_uid, p.reason) for p in found.problems[:_LISTED_PROBLEMS]),
+        )
+        if len(found.problems) > _LISTED_PROBLEMS:
+            output.say(f"... and {len(found.problems) - _LISTED_PROBLEMS:,} more; --json lists all of them")
+    if found.unrecorded:
+        output.note(
+            f"the store also has {output.count(found.unrecorded, 'object')} that this revision does not list: on "
+            "their way into the next one, or damaged and replaced"
+        )
+    if stray:
+        output.say(
+            f"{output.count(len(stray), 'object')} of the study that no manifest lists, more than "
+            f"{output.duration(_ON_ITS_WAY_SECONDS)} old, and nothing of the study is on its way here:"
+        )
+        tables.table(("OBJECT",), ((one.key,) for one in stray[:_LISTED_PROBLEMS]))
+        if len(stray) > _LISTED_PROBLEMS:
+            output.say(f"... and {len(stray) - _LISTED_PROBLEMS:,} more; --json lists all of them")

@@ -1,0 +1,1 @@
+"""What goes to a terminal, and identifiers that come from one."""

@@ -1,0 +1,1 @@
+"""The daemon as a process: its parts put together, supervised, asked and told of."""

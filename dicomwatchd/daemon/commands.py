@@ -1,0 +1,183 @@
+"""What the daemon answers at its control socket."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from dicomwatchd import upload_result
+from dicomwatchd.audit.proving import Prover, chain_id
+from dicomwatchd.control.peer import BadRequest, Request
+from dicomwatchd.control.server import Command, text, whole
+from dicomwatchd.doctor import Finding
+from dicomwatchd.errors import Permanent
+from dicomwatchd.model import Uid
+from dicomwatchd.ports import timestamp
+from dicomwatchd.queue import Queue
+from dicomwatchd.queue.uploads import LISTED, Upload
+from dicomwatchd.rights import Asker
+from dicomwatchd.uploads.desk import UploadDesk, no_such_upload
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def _study_uid(request: Mapping[str, Any]) -> Uid:
+    """Raises BadRequest, InvalidUid."""
+    return Uid(text(request, "study_uid"))
+
+
+def _may_end(asker: Asker, upload: Upload) -> bool:
+    return asker.runs_the_daemon or (upload.asker is not None and upload.asker.uid == asker.uid)
+
+
+def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
+    """What can be answered whether the daemon runs or not."""
+
+    def list_queue(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return queue.reports.queue(whole(request, "limit", 100))
+
+    def quarantine(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return queue.reports.quarantine(whole(request, "limit", 100))
+
+    def show(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return queue.reports.show(_study_uid(request))
+
+    def stats(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return queue.reports.stats(whole(request, "days", 7))
+
+    def prove(request: Mapping[str, Any], _progress: Progress) -> Any:
+        study_uid = _study_uid(request)
+        if "chain" in request:
+            return prover.prove_by_archive(study_uid, chain_id(text(request, "chain")))
+        return prover.prove(study_uid, whole=request.get("whole") is True)
+
+    def upload_list(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return [
+            upload_result.summary(known, None if known.result else queue.uploads.progress(known.source_id))
+            for known in queue.uploads.all(whole(request, "limit", 100))
+        ]
+
+    def upload_show(request: Mapping[str, Any], _progress: Progress) -> Any:
+        known = queue.uploads.known(text(request, "upload_id"))
+        if known is None:
+            raise no_such_upload()
+        if known.result is not None:
+            return known.result
+        progress, failed = queue.uploads.progress(known.source_id), queue.uploads.failed(known.source_id, LISTED)
+        return upload_result.of_running(known.upload, progress, failed, "waiting for the daemon")
+
+    def inbox_list(_request: Mapping[str, Any], _progress: Progress) -> Any:
+        return [
+            {
+                "name": pin.name,
+                "folder": "not seen yet" if not pin.is_seen else "exchanged" if pin.exchanged_at else "confirmed",
+                "exchanged_at": None if pin.exchanged_at is None else timestamp(pin.exchanged_at),
+            }
+            for pin in queue.roots.pins()
+        ]
+
+    return {
+        "inbox-list": inbox_list,
+        "queue": list_queue,
+        "quarantine": quarantine,
+        "show": show,
+        "stats": stats,
+        "prove": prove,
+        "upload-list": upload_list,
+        "upload-show": upload_show,
+    }
+
+
+def commands(
+    queue: Queue,
+    live_status: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    examine: Callable[[], list[Finding]],
+    uploads: UploadDesk,
+    wake: Callable[[], None],
+    prover: Prover,
+) -> dict[str, Command]:
+    """``live_status`` adds to what the queue says of the inboxes what only the running daemon knows, ``examine`` is
+    what its doctor finds; the rest comes from the queue."""
+
+    def status(_request: Mapping[str, Any], _progress: Progress) -> Any:
+        reported = queue.reports.status()
+        return {**reported, **live_status(reported["inboxes"])}
+
+    def retry(request: Mapping[str, Any], _progress: Progress) -> Any:
+        study_uid = _study_uid(request)
+        if not queue.shipments.retry(study_uid):
+            raise Permanent("the study is neither parked nor waiting", code="nothing-to-retry")
+        wake()
+        return {"study_uid": study_uid, "state": "queued"}
+
+    def inbox_confirm(request: Mapping[str, Any], _progress: Progress) -> Any:
+        """As much as to write the inbox's path into the configuration: the daemon deletes there with its own rights."""
+        name = text(request, "name")
+        if not isinstance(request, Request):
+            raise BadRequest("an inbox is confirmed over the control socket")
+        asker = request.asker()
+        if not asker.runs_the_daemon:
+            raise Permanent(
+                "an inbox is confirmed by root or the daemon's own user",
+                code="not-yours",
+                hint=f"sudo dicomwatchctl inbox confirm {name}",
+            )
+        due = queue.roots.confirm(name, asker.described())
+        wake()
+        return {"inbox": name, "files": due}
+
+    def upload(_request: Mapping[str, Any], _progress: Progress) -> Any:
+        raise Permanent(
+            "this dicomwatchctl is older than the running daemon, which takes no folder by its name any more",
+            code="client-too-old",
+            hint="use the dicomwatchctl that was installed with the daemon",
+        )
+
+    def upload_folder(request: Mapping[str, Any], progress: Progress) -> Any:
+        if not isinstance(request, Request):
+            raise BadRequest("a folder is handed in over the control socket")
+        folder_fd = request.take_descriptor()
+        try:
+            name = uploads.start(folder_fd, request.asker(), delete=request.get("delete") is True)
+        finally:
+            os.close(folder_fd)
+        if request.get("wait") is not True:
+            return uploads.progress(name)
+        while not (now := uploads.progress(name))["done"]:
+            progress(now)
+            time.sleep(0.3)
+        return now
+
+    def upload_show(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return uploads.progress(text(request, "upload_id"))
+
+    def upload_cancel(request: Mapping[str, Any], _progress: Progress) -> Any:
+        name = text(request, "upload_id")
+        if not isinstance(request, Request):
+            raise BadRequest("an upload is cancelled over the control socket")
+        asker, known = request.asker(), queue.uploads.known(name)
+        if known is not None and known.result is None and not _may_end(asker, known.upload):
+            raise Permanent(
+                "the upload is another user's",
+                code="not-yours",
+                hint=f"whoever has handed the folder in may end it, and: sudo dicomwatchctl upload cancel {name}",
+            )
+        return uploads.cancel(name)
+
+    def doctor(_request: Mapping[str, Any], _progress: Progress) -> Any:
+        return [asdict(finding) for finding in examine()]
+
+    return {
+        **reading(queue, prover),
+        "status": status,
+        "retry": retry,
+        "inbox-confirm": inbox_confirm,
+        "upload": upload,
+        "upload-folder": upload_folder,
+        "upload-show": upload_show,
+        "upload-cancel": upload_cancel,
+        "doctor": doctor,
+    }

@@ -1,0 +1,331 @@
+"""One configuration at work: the threads that run its parts, their signs of life, and what they answer; start, stop."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Any
+
+from dicomwatchd import doctor
+from dicomwatchd.answering import Answering
+from dicomwatchd.config import Config
+from dicomwatchd.control.server import ControlServer
+from dicomwatchd.daemon.commands import commands
+from dicomwatchd.daemon.composition import Parts, Surroundings, plan_of
+from dicomwatchd.daemon.status import Teller
+from dicomwatchd.doctor import Finding
+from dicomwatchd.errors import ConfigError, Fatal, InboxSilent, Stopping
+from dicomwatchd.intake.inbox import InboxIntake
+from dicomwatchd.intake.watch import Watcher
+from dicomwatchd.pipeline.pace import Pace
+from dicomwatchd.pipeline.pool import Pool
+from dicomwatchd.pipeline.shipment import Archive, Shipment
+from dicomwatchd.ports import Clock
+from dicomwatchd.queue import Queue
+from dicomwatchd.telemetry.health import Heartbeats
+from dicomwatchd.telemetry.journal import Journal
+from dicomwatchd.unit import addresses
+from dicomwatchd.uploads.handed import HandedFolders
+
+#: A worker that has neither finished an item nor come round in a long one for this time is stuck.
+WORKER_SILENCE_SECONDS = 900.0
+LOOP_SILENCE_SECONDS = 300.0
+#: How long an inbox is waited for when the daemon stops.
+STOP_ANSWER_SECONDS = 5.0
+
+
+class Pulse:
+    """Asked in the middle of long work whether to stop; whoever asks shows a sign of life. ``starting`` is called while
+    the start goes on."""
+
+    def __init__(self, starting: Callable[[], None] = lambda: None) -> None:
+        self.starting = starting
+        self.heartbeats = Heartbeats()
+        self.stopping = threading.Event()
+
+    def __call__(self) -> bool:
+        self.beat()
+        return self.stopping.is_set()
+
+    def beat(self) -> None:
+        """A sign of life of the thread that calls it."""
+        self.heartbeats.beat(threading.current_thread().name)
+
+
+class Supervisor:
+    """Given a configuration and an archive that was opened for it; `start`, then `tend` every second, then `stop`."""
+
+    def __init__(
+        self,
+        config: Config,
+        archive: Archive,
+        pulse: Pulse,
+        journal: Journal,
+        clock: Clock,
+        random: Random,
+        handed: HandedFolders | None = None,
+    ) -> None:
+        """Raises Fatal, Transient, ArchiveRefused; the archive is then still the caller's to close."""
+        self._config, self._archive, self._journal = config, archive, journal
+        self._teller = Teller(config, archive, journal, clock)
+        self.fatal: Fatal | None = None
+        self.heartbeats = pulse.heartbeats
+        self._stopping = pulse.stopping
+        self._intake_stopping = threading.Event()
+        self._stopped = False
+        self._threads: list[threading.Thread] = []
+        self._watching: list[threading.Thread] = []
+        self._closed = False
+        self._plan = plan_of(config)
+        self._answering = Answering(clock, journal, self._plan.answer_seconds, lambda: self._parts.dispatcher.wake())
+        self.heartbeats.excused = self._answering.inside
+        self._control: ControlServer | None = None
+        self._pool = Pool(
+            Pace(config.workers, clock),
+            began=lambda name: self.heartbeats.register(name, WORKER_SILENCE_SECONDS),
+            beat=self.heartbeats.beat,
+            ended=self._answering.returned,
+        )
+        around = Surroundings(
+            clock=clock,
+            random=random,
+            log=journal,
+            workers=self._pool,
+            on_fatal=self._on_fatal,
+            attend=self._attend,
+            announce=self._teller.changed,
+            on_shipped=self._shipped,
+            starting=pulse.starting,
+            alive=pulse.beat,
+            sign=pulse,
+            inboxes=self._answering,
+            handed=handed or HandedFolders(),
+        )
+        self._parts = Parts(self._plan, archive, around)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def start(self, *, watch: bool) -> None:
+        """Begin. ``watch`` False: no events, only looks; for a run that ends when all is done."""
+        parts = self._parts
+        self._control = self._control_server()
+        self._thread("dispatcher", parts.dispatcher.run, self._stopping)
+        self._thread("anchoring", parts.anchoring.run, self._stopping, WORKER_SILENCE_SECONDS)
+        self._thread("expiring", parts.expiring.run, self._stopping, WORKER_SILENCE_SECONDS)
+        self._thread("upkeep", parts.upkeep.run, self._stopping, WORKER_SILENCE_SECONDS)
+        parts.begin()
+        for intake in list(parts.intakes.values()):
+            self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
+        for intake in parts.watched_intakes() if watch else ():
+            self._watch(intake)
+        self._control.start()
+
+    def tend(self) -> None:
+        """To be called every second or so: what nobody else looks after."""
+        self._pool.tend()
+        self._parts.tend()
+        self._tend_inboxes()
+        intakes = self._parts.intakes.values()
+        self._teller.look_at_disks({intake.source.name: intake.disk for intake in intakes if intake.disk is not None})
+
+    def _tend_inboxes(self) -> None:
+        for name in self._answering.tend():
+            error = InboxSilent("an inbox does not answer")
+            self._pool.give_up(name, error, partial(self._answering.gave_up, name))
+            self._archive.memory.write_off(name)
+
+    def stop(self) -> None:
+        """Drain: begin nothing new, bring what is under way to a point from which a restart goes on. A second call does
+        nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._parts.anchoring.step()
+        self._intake_stopping.set()
+        self._stopping.set()
+        self._pool.drain()
+        self._parts.dispatcher.wake()
+        self._parts.uploads.close()
+        if self._control is not None:
+            self._control.stop()
+        for intake in self._parts.every_intake():
+            intake.wake()
+        self._answering.hurry(STOP_ANSWER_SECONDS)
+        for thread in self._threads:
+            while thread.is_alive() and not self._is_left_behind(thread):
+                self._tend_inboxes()
+                thread.join(0.1)
+        for watching in self._watching:
+            watching.join(STOP_ANSWER_SECONDS)
+        self._pool.close()
+        self._closed = True
+        self._parts.close()
+
+    def _is_left_behind(self, thread: threading.Thread) -> bool:
+        """It waits for an inbox that does not answer, and nobody waits for it. What it wakes up to, it drops."""
+        silent = self._answering.silent()
+        return any(
+            thread.name == f"intake-{intake.source.source_id}" and intake.source.source_id in silent
+            for intake in self._parts.every_intake()
+        )
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether threads are left that wait for an inbox: then the process ends without waiting for them."""
+        return bool(self._answering.inside()) or any(watching.is_alive() for watching in self._watching)
+
+    @property
+    def queue(self) -> Queue:
+        return self._parts.queue
+
+    @property
+    def at_rest(self) -> bool:
+        """Every inbox was looked at whole, and nothing in them is still settling."""
+        return self._parts.at_rest
+
+    @property
+    def shipping(self) -> bool:
+        """Whether a shipment is under way. Costs nothing to ask."""
+        return self._parts.dispatcher.busy
+
+    @property
+    def saw_everything(self) -> bool:
+        """No inbox has a directory that the daemon could not read."""
+        return self._parts.saw_everything
+
+    # -- threads ----------------------------------------------------------------------------------------------------
+
+    def _watch(self, intake: InboxIntake) -> None:
+        """Watch an inbox, by a thread that nobody waits for: to add a watch is to ask the inbox's file system."""
+        watcher = Watcher([intake], self._journal)
+
+        def run() -> None:
+            watcher.start()
+            while not self._intake_stopping.wait(1.0):
+                watcher.tend()
+            watcher.stop()
+
+        thread = threading.Thread(target=run, name=f"watch-{intake.source.source_id}", daemon=True)
+        self._watching.append(thread)
+        thread.start()
+
+    def _attend(self, intake: InboxIntake) -> Callable[[], None]:
+        """A thread for the intake of an upload; returns what ends it."""
+        ended = threading.Event()
+        self._threads = [thread for thread in self._threads if thread.is_alive()]  # not those of uploads that are over
+        name = f"intake-{intake.source.source_id}"
+        self._thread(name, lambda _, beat: intake.run(_Either(ended, self._intake_stopping), beat), ended)
+
+        def end() -> None:
+            ended.set()
+            self.heartbeats.unregister(name)
+
+        return end
+
+    def _thread(
+        self,
+        name: str,
+        run: Callable[[threading.Event, Callable[[], None]], None],
+        stopping: threading.Event,
+        silence_seconds: float = LOOP_SILENCE_SECONDS,
+    ) -> None:
+        self.heartbeats.register(name, silence_seconds)
+        thread = threading.Thread(
+            target=self._guarded, args=(run, stopping, partial(self._beat, name)), name=name, daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def _beat(self, name: str) -> None:
+        """Raises Stopping in a thread that was left behind: the state is closed, and another daemon may have it."""
+        if self._closed:
+            raise Stopping("the daemon has stopped")
+        self.heartbeats.beat(name)
+
+    def _guarded(
+        self,
+        run: Callable[[threading.Event, Callable[[], None]], None],
+        stopping: threading.Event,
+        beat: Callable[[], None],
+    ) -> None:
+        """The top of a thread: what ends it ends the daemon, which systemd starts again."""
+        try:
+            run(stopping, beat)
+        except Fatal as error:
+            self._on_fatal(error)
+        except Stopping:
+            return
+        except Exception as error:
+            self._on_fatal(Fatal("a part of the daemon has failed", code="unexpected"))
+            raise error
+
+    def _on_fatal(self, error: Fatal) -> None:
+        self.fatal = self.fatal or error
+        self._pool.drain()  # the other shipments send nothing more either
+
+    # -- what it tells ----------------------------------------------------------------------------------------------
+
+    def _control_server(self) -> ControlServer:
+        parts = self._parts
+        answers = commands(
+            parts.queue,
+            self._status,
+            self._examine,
+            parts.uploads,
+            parts.dispatcher.wake,
+            parts.prover,
+        )
+        try:
+            return ControlServer(self._config.socket_path, answers, self._journal)
+        except OSError as error:
+            why = f"cannot be made there ({os.strerror(error.errno or 0)})"
+            raise ConfigError([("control_socket", why)]) from error
+
+    def _shipped(self, shipment: Shipment) -> None:
+        self._teller.shipped(shipment, self._parts.queue.audit)
+
+    def _status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
+        parts = self._parts
+        return self._teller.status(
+            inboxes,
+            intakes=parts.intakes.values(),
+            pool=self._pool,
+            dispatcher=parts.dispatcher,
+            record=[parts.anchoring.problem, parts.sealing.problem],
+            queue=parts.queue,
+            silent=self._silent(),
+        )
+
+    def _silent(self) -> dict[str, float]:
+        """By an inbox's name, for how many seconds it has not answered."""
+        return {self._answering.name(source_id): seconds for source_id, seconds in self._answering.silent().items()}
+
+    def _examine(self) -> list[Finding]:
+        return [
+            *doctor.examine(
+                self._config,
+                self._archive.store,
+                self._archive.catalogue,
+                self._silent(),
+                allowed=os.environ.get(addresses.VARIABLE),
+            ),
+            *doctor.exchanged(self._parts.queue.roots.pins()),
+            doctor.audit_chain(self._parts.prover),
+        ]
+
+
+class _Either(threading.Event):
+    """Set when one of two events is: the end of one upload, or of all intake."""
+
+    def __init__(self, first: threading.Event, second: threading.Event) -> None:
+        super().__init__()
+        self._events = (first, second)
+
+    def is_set(self) -> bool:
+        return any(event.is_set() for event in self._events)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._events[1].wait(timeout)

@@ -1,0 +1,282 @@
+"""Walks a data set's declared lengths to the end of the file (PS3.5 section 7) and picks chosen values on the way.
+
+pydicom reads a truncated file without a word, so a walk of our own is needed to know that a file is whole. Since
+it passes every element anyway, it also takes the few values the archive goes by: one parser, no second opinion,
+and none of the values in a library's warnings. Values are jumped over, never loaded.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from dicomwatchd.errors import Unarchivable
+from dicomwatchd.intake.dicom.reading import ByteSource
+
+PIXEL_DATA = 0x7FE00010
+FLOAT_PIXEL_DATA = 0x7FE00008
+DOUBLE_PIXEL_DATA = 0x7FE00009
+_PIXELS = frozenset({PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA})
+
+_ITEM = 0xFFFEE000
+_ITEM_END = 0xFFFEE00D
+_SEQUENCE_END = 0xFFFEE0DD
+_DELIMITERS_GROUP = 0xFFFE
+_UNDEFINED = 0xFFFFFFFF
+_GROUPS_BEHIND_PIXELS = frozenset({0x7FE0, 0xFFFA, 0xFFFC, 0xFFFE})  # signatures, trailing padding
+
+_SHORT_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
+)  # PS3.5 table 7.1-2: 16-bit length
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # PS3.5 table 7.1-1: 32-bit length
+
+#: A chosen value is kept up to this length; what is longer is noted in `DataSet.overlong`.
+VALUE_LIMIT_BYTES = 4096
+_DEPTH_LIMIT = 100
+#: What may follow a data set that is shorter than this.
+TAIL_LIMIT_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How elements are written: explicit or implicit VR, little or big endian."""
+
+    explicit: bool
+    big_endian: bool = False
+
+
+EXPLICIT_LITTLE = Encoding(explicit=True)
+
+
+@dataclass(slots=True)
+class DataSet:
+    """What a walk has found.
+
+    ``values`` are the raw values of the chosen tags, ``overlong`` those too long to be kept, ``contradictory``
+    those given twice with different values; ``present`` are the landmarks seen and not empty. ``pixel_tag`` is the
+    pixel data element, ``pixel_bytes`` its declared length, or None when it is encapsulated in ``fragments`` items
+    after the offset table. ``end`` is where the walk ended.
+    """
+
+    encoding: Encoding
+    values: dict[int, bytes] = field(default_factory=dict)
+    overlong: set[int] = field(default_factory=set)
+    present: set[int] = field(default_factory=set)
+    contradictory: set[int] = field(default_factory=set)
+    pixel_tag: int | None = None
+    pixel_bytes: int | None = None
+    fragments: int = 0
+    end: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def short(self, tag: int) -> int | None:
+        """The value of a US element, or None when it is not there or not one."""
+        value = self.values.get(tag, b"")
+        return int.from_bytes(value, "big" if self.encoding.big_endian else "little") if len(value) == 2 else None
+
+
+def truncated(message: str) -> Unarchivable:
+    return Unarchivable(message, code="truncated", hint="send the file again from its source")
+
+
+def encoding_at(source: ByteSource, offset: int, declared: Encoding | None) -> Encoding:
+    """How the data set at ``offset`` is really written, judged by its first element; a data set starts in group
+    0008. What cannot be told is taken from ``declared``, or is implicit VR little endian, the default of PS3.5."""
+    head = source.read(offset, 6)
+    if len(head) < 6:
+        return declared or Encoding(explicit=False)
+    explicit = _explicit_at(source, offset)
+    if head[:2] == b"\0\x08":
+        return Encoding(explicit, big_endian=True)
+    if head[:2] == b"\x08\0" or declared is None:
+        return Encoding(explicit)
+    return Encoding(explicit, declared.big_endian)
+
+
+def walk(
+    source: ByteSource,
+    start: int,
+    encoding: Encoding,
+    *,
+    chosen: AbstractSet[int],
+    landmarks: AbstractSet[int],
+    only_group: int | None = None,
+    elements_limit: int,
+) -> DataSet:
+    """Walk the elements from ``start`` to the end of the data, or to the end of ``only_group``.
+
+    Sequences and items of defined length are jumped over as a whole, those of undefined length are walked down to
+    their delimiters, encapsulated pixel data fragment by fragment (PS3.5 A.4). Raises Unarchivable: "truncated"
+    when less is there than is declared, or zeros are where an element should be; "unreadable" when the bytes are
+    no data elements; "too-many-elements" above ``elements_limit``.
+
+    Bytes after the pixel data that are no further elements do no harm to a study: zeros or anything else there is
+    noted and accepted, unless it is far more than the data set itself ("tail"). Without pixel data nothing tells
+    padding from a tail that was never written: "truncated".
+    """
+    found = DataSet(encoding)
+    elements = _Elements(source, encoding, elements_limit)
+    pos = start
+    window, base = b"", start  # what is in memory, and where it begins
+    while True:
+        index = pos - base
+        if index + 12 > len(window):
+            window, index = source.window(pos, 12)
+            base = pos - index
+            if len(window) - index < 8:
+                _end(found, window[index:])
+                break
+        tag, length, header_bytes = elements.parse(window, index, encoding.explicit)
+        if only_group is not None and tag >> 16 != only_group:
+            break
+        if found.pixel_tag is not None and _foreign(tag, found.pixel_tag):
+            found.notes.append(_what_follows(source, pos))
+            break
+        if tag == 0:
+            raise truncated("zeros are where the data set should go on")
+        pos += header_bytes
+        if length and tag in landmarks:
+            found.present.add(tag)
+        if length == _UNDEFINED:
+            pos, items = elements.skip_items(pos, explicit=encoding.explicit, fragments=tag in _PIXELS)
+            if tag in _PIXELS:
+                found.pixel_tag, found.pixel_bytes, found.fragments = tag, None, max(0, items - 1)
+            continue
+        if tag in chosen:
+            first, kept = index + header_bytes, min(length, VALUE_LIMIT_BYTES)
+            value = window[first : first + kept] if first + kept <= len(window) else source.read(pos, kept)
+            _take(found, tag, value, length)
+        pos += length
+        if not source.holds(pos):
+            raise truncated("the file ends inside an element's value")
+        if length and tag in _PIXELS:
+            found.pixel_tag, found.pixel_bytes = tag, length
+    found.end = pos
+    return found
+
+
+def _foreign(tag: int, pixel_tag: int) -> bool:
+    """Whether nothing of a data set can start with this tag behind the pixel data."""
+    group = tag >> 16
+    return tag <= pixel_tag or (group % 2 == 0 and group not in _GROUPS_BEHIND_PIXELS)
+
+
+def _take(found: DataSet, tag: int, value: bytes, length: int) -> None:
+    if length > VALUE_LIMIT_BYTES:
+        found.overlong.add(tag)
+    if found.values.setdefault(tag, value) != value:
+        found.contradictory.add(tag)
+
+
+def _end(found: DataSet, rest: bytes) -> None:
+    """Judge the fewer than 8 bytes that are left."""
+    if not rest:
+        return
+    if found.pixel_tag is None or any(rest):
+        raise truncated("the file ends inside an element's header")
+    found.notes.append("zero padding after the data set")
+
+
+def _what_follows(source: ByteSource, end: int) -> str:
+    """A note on what comes after a data set that ends at ``end``. Raises Unarchivable when that is far more than the
+    data set: sparse files have been seen that are a slice and a hole of a terabyte."""
+    limit = end + max(end, TAIL_LIMIT_BYTES)
+    step = 1024 * 1024
+    pos = end
+    zeros = True
+    while piece := source.read(pos, step):
+        pos += len(piece)
+        zeros = zeros and piece.count(0) == len(piece)
+        if pos > limit:
+            raise Unarchivable("far more bytes follow the data set than it has", code="tail")
+    return "zero padding after the data set" if zeros else "bytes after the data set are no part of it"
+
+
+class _Elements:
+    """Parses elements' headers and jumps over values of undefined length, counting against the limit."""
+
+    def __init__(self, source: ByteSource, encoding: Encoding, limit: int) -> None:
+        self._source = source
+        order = ">" if encoding.big_endian else "<"
+        self._explicit = struct.Struct(order + "HH2sH").unpack_from
+        self._implicit = struct.Struct(order + "HHL").unpack_from
+        self._long = struct.Struct(order + "L").unpack_from
+        self._left = limit
+
+    def parse(self, data: bytes, at: int, explicit: bool) -> tuple[int, int, int]:
+        """(tag, length of the value, length of the header) from 12 bytes, or 8 at the end of the data."""
+        self._left -= 1
+        if self._left < 0:
+            raise Unarchivable(
+                "it has more data elements than a file of its size is read for", code="too-many-elements"
+            )
+        if explicit:
+            group, element, vr, short = self._explicit(data, at)
+            tag: int = group << 16 | element
+            if vr in _SHORT_VRS and group != _DELIMITERS_GROUP:
+                return tag, short, 8
+            if group != _DELIMITERS_GROUP and (vr in _LONG_VRS or _is_vr(vr)):
+                # A VR of the future has 32 bits for its length, behind two zero bytes (PS3.5 section 7.1.2).
+                if short and vr not in _LONG_VRS:
+                    return tag, short, 8
+                if len(data) - at < 12:
+                    raise truncated("the file ends inside an element's header")
+                return tag, self._long(data, at + 8)[0], 12
+            # A delimiter; or an element written with implicit VR amid explicit ones: some writers do that.
+        group, element, length = self._implicit(data, at)
+        return group << 16 | element, length, 8
+
+    def skip_items(self, pos: int, *, explicit: bool, fragments: bool) -> tuple[int, int]:
+        """Walk the items of a value of undefined length (PS3.5 7.5.2, A.4) that starts at ``pos``.
+
+        Gives the position after its sequence delimiter and the number of its own items. A length that leads beyond
+        the end shows in the next header, which is not there. An iteration with a stack of its own, because the
+        depth is the file's choice.
+        """
+        source = self._source
+        outer: list[bool] = []  # for every open item, whether the elements around it are explicit
+        in_item = False
+        items = 0
+        while True:
+            head = source.read(pos, 12)
+            if len(head) < 8:
+                raise truncated("the file ends inside a sequence or encapsulated pixel data")
+            tag, length, header_bytes = self.parse(head, 0, explicit)
+            pos += header_bytes
+            if tag == 0:
+                raise truncated("zeros are where a sequence or encapsulated pixel data should go on")
+            if in_item and tag == _ITEM_END:
+                explicit = outer.pop()
+                in_item = False
+            elif in_item and length == _UNDEFINED:
+                in_item = False
+            elif in_item:
+                pos += length
+            elif tag == _SEQUENCE_END:
+                if not outer:
+                    return pos, items
+                in_item = True
+            elif tag != _ITEM or (fragments and length == _UNDEFINED):
+                raise Unarchivable("a sequence or encapsulated pixel data is malformed", code="unreadable")
+            else:
+                items += not outer
+                if length != _UNDEFINED:
+                    pos += length
+                    continue
+                if len(outer) >= _DEPTH_LIMIT:
+                    raise Unarchivable("sequences are nested too deep", code="unreadable")
+                outer.append(explicit)
+                # An item of a sequence written as UN is implicit amid explicit ones (PS3.5 6.2.2 note 2).
+                explicit = explicit and _explicit_at(source, pos)
+                in_item = True
+
+
+def _explicit_at(source: ByteSource, pos: int) -> bool:
+    return _is_vr(source.read(pos, 6)[4:6])
+
+
+def _is_vr(field: bytes) -> bool:
+    """Whether two bytes are a VR, known or not: as the low half of an implicit length they would mean 16 KB and
+    more in the very first element."""
+    return field.isalpha() and field.isupper()

@@ -1,0 +1,108 @@
+"""Deleting waits while the store would end the archive's objects by itself, and nobody has said that this is meant.
+
+What is archived meanwhile is kept, with this reason; it falls due, and is proven afresh, once nothing ends the objects
+any more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.errors import DicomwatchdError, Transient
+from dicomwatchd.ports import Clock, Log
+from dicomwatchd.queue.deletions import Deletions
+from dicomwatchd.telemetry.fields import error_fields
+
+#: Between two looks at the store's rules; and while deletion waits for them.
+LOOK_SECONDS = 900.0
+WAITING_LOOK_SECONDS = 60.0
+
+REASON = "archived; kept because the store would end the archived object by itself"
+
+
+class Expiring:
+    """`step` may be called from several threads, by nobody often enough to matter."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        deletions: Deletions,
+        clock: Clock,
+        log: Log,
+        *,
+        due: Callable[[], None] = lambda: None,
+        in_trouble: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``due`` hears of kept files that may go by now; ``in_trouble`` tells that the store does not answer at the
+        moment, so that it is left alone."""
+        self._store, self._deletions, self._clock, self._log = store, deletions, clock, log
+        self._due, self._in_trouble = due, in_trouble
+        self._lock = threading.Lock()
+        self._told = False
+        #: Whether files may be kept that need not be: at the start, and when deleting goes on.
+        self._holds = True
+        self._next_look = clock.monotonic() + LOOK_SECONDS
+
+    @property
+    def problem(self) -> str | None:
+        """Why no local file may be deleted now, in plain words; None where nothing speaks against it."""
+        return self._store.expiry.unaccepted
+
+    def stops_deleting(self) -> str | None:
+        """As `problem`, for a shipment, which keeps its files then."""
+        why = self.problem
+        if why is not None:
+            self._holds = True
+        return why
+
+    def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
+        """The thread, until it is told to stop."""
+        while not stopping.is_set():
+            beat()
+            self.step()
+            stopping.wait(1.0)
+
+    def step(self) -> None:
+        """Look at the store's rules if that is due; tell of what has changed, and let go what was kept for it."""
+        with self._lock:
+            now = self._clock.monotonic()
+            waits = self.problem is not None
+            if waits:
+                self._next_look = min(self._next_look, now + WAITING_LOOK_SECONDS)
+            if now >= self._next_look and not self._in_trouble():
+                self._look()
+                self._next_look = now + (WAITING_LOOK_SECONDS if self.problem is not None else LOOK_SECONDS)
+            self._tell()
+
+    def _look(self) -> None:
+        try:
+            self._store.look_at_expiry()
+        except DicomwatchdError as error:
+            self._log.warning(
+                "expiry-unknown", "the rules by which the store ends objects cannot be read now", **error_fields(error)
+            )
+
+    def _tell(self) -> None:
+        if self.problem is not None:
+            if not self._told:
+                self._log.error(
+                    "archive-expires",
+                    "the store would end objects of the archive by itself; local files are archived and kept",
+                )
+            self._told = self._holds = True
+        elif self._holds:
+            self._holds = False
+            try:
+                released = self._deletions.release_expiring()
+            except Transient:
+                self._holds = True  # whoever writes next to the full disk says so
+                return
+            if self._told:
+                self._log.info(
+                    "archive-stays", "nothing ends objects of the archive any more; deleting goes on", files=released
+                )
+            self._told = False
+            if released:
+                self._due()
