@@ -177,7 +177,7 @@ def test_the_error_says_that_the_filter_drops_what_goes_there() -> None:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
         endpoint = f"s3 at http://127.0.0.1:{taken.getsockname()[1]}"
         program = (
-            "from dicomwatchd.archive import aws\n"
+            "from dicomwatchd.archive.aws import clients as aws\n"
             "import botocore.exceptions as e\n"
             f"error = e.ConnectTimeoutError(endpoint_url='x')\n"
             f"print(aws.translate(error, operation='list', endpoint={endpoint!r}).hint)\n"
