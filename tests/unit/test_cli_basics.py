@@ -208,7 +208,10 @@ def test_tables_on_a_terminal_show_text_as_it_is() -> None:
     """Through a pseudo-terminal, which is what rich takes for one."""
     import pty
 
-    code = "from dicomwatchd.cli.terminal import tables; tables.table(('A','B'), [('[red]z[/red]', 'e\\x1b[31mvil :smile:')])"
+    code = (
+        "from dicomwatchd.cli.terminal import tables;"
+        "tables.table(('A','B'), [('[red]z[/red]', 'e\\x1b[31mvil :smile:')])"
+    )
     shown = b""
 
     def keep(fd: int) -> bytes:
