@@ -7,12 +7,13 @@ it is named here.
 
 from __future__ import annotations
 
-import os
 import re
 from importlib import import_module
 from typing import Any
 
 import pytest
+
+from tests.workers import worker
 
 #: What is shared by several files: the figures of all that hypothesis has tried, and systemd.
 _TOGETHER = {
@@ -56,12 +57,6 @@ def group_of(nodeid: str) -> str:
 def rank(nodeid: str) -> int:
     group = group_of(nodeid)
     return next((number for number, beginning in enumerate(_FIRST) if group.startswith(beginning)), len(_FIRST))
-
-
-def worker() -> tuple[int, int]:
-    """The number of this worker among how many; (0, 1) where one process runs everything."""
-    name = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    return int(name.removeprefix("gw")), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tests.mutants.mutations import MUTATIONS, Mutation
-from tests.side_by_side import worker
+from tests.workers import worker
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "dicomwatchd"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.side_by_side import worker
+from tests.workers import worker
 
 MARKER: Final = ".dicomwatchd-test-server"
 """Lies in every directory that a test server made for itself; a directory without it is never removed."""

@@ -204,3 +204,10 @@ def test_slow_readme_commands_are_run_when_asked_for(tmp_path: Path) -> None:
 def test_the_licence_is_apache_2() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
+
+
+def test_the_benchmarks_need_nothing_of_the_tests() -> None:
+    """They are run in an environment of their own (requirements/bench.txt)."""
+    code = "import sys; sys.modules |= dict.fromkeys(('pytest', 'hypothesis', 'xdist')); import tests.bench.__main__"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
