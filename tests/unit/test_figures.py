@@ -96,14 +96,15 @@ def test_what_is_sent_while_a_study_arrives_has_its_time(pieces: Pieces) -> None
     pieces.look()
     assert pieces.ship() == 0 and len(pieces.archived()) == 3
     shipment, line = shipped(pieces)
-    seconds = shipment.early.seconds
-    assert 3 * PUT_SECONDS <= seconds < 3 * PUT_SECONDS + 2
+    assert 3 * PUT_SECONDS <= shipment.early.seconds < 3 * PUT_SECONDS + 20  # the clock goes on by itself, too
+    seconds = shipment.stages.seconds()["upload"]
+    assert seconds >= shipment.early.seconds
     assert (shipment.early.files, shipment.sent_files) == (3, 0)
     assert line.startswith(f"study {shipment.claim.study_uid} is archived: 3 files, 1.6 MB in ")
     assert f"; 3 deleted here (3 sent files, sent 1.6 MB, 3 early files, upload {seconds:.1f} s at 0." in line
     assert "3 early files" in line
     [day] = pieces.queue.reports.stats(7)["days"]
-    assert day["seconds"]["upload"] == pytest.approx(seconds, abs=0.1)
+    assert day["seconds"]["upload"] == pytest.approx(seconds, abs=0.01)
     assert 0 < day["megabytes_per_second"] < shipment.early.bytes / 1e6 / seconds
 
 
