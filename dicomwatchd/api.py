@@ -26,10 +26,11 @@ from dicomwatchd.archive.proof.verification import InstanceProblem, Verification
 from dicomwatchd.archive.proof.verification import verify as _verify
 from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY
 from dicomwatchd.control.client import ControlClient
 from dicomwatchd.errors import Permanent
 from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, look_up
-from dicomwatchd.fetch.plan import Found
+from dicomwatchd.fetch.plan import Found, of_series
 from dicomwatchd.fetch.sources import BadObject, chunks, sources
 from dicomwatchd.model import Uid
 
@@ -52,9 +53,6 @@ __all__ = [
     "prove",
 ]
 
-#: Of a store that is read alone: a configuration always has a catalogue, and this one is never opened.
-_NO_CATALOGUE = {"kind": "sqlite", "path": "/unused"}
-
 
 @contextmanager
 def open_archive(
@@ -71,29 +69,15 @@ def open_archive(
     Raises ConfigError (with every problem), NotInitialised, ArchiveRefused, OutOfReach.
     """
     if isinstance(archive, Mapping):
-        given = {"catalogue": _NO_CATALOGUE, **archive}
-        settings = configuration.parse({"archive": given}).archive
-        catalogue_settings = settings.catalogue if "catalogue" in archive else None
+        settings = configuration.parse_archive(archive)
     else:
-        settings = configuration.load(Path(archive)).archive
-        catalogue_settings = settings.catalogue
-    session = factory.aws_session(settings.store, catalogue_settings)
-    store = factory.open_store(settings.store, connections=connections, session=session)
-    try:
-        store.check()
-        catalogue = None
-        if catalogue_settings is not None:
-            catalogue = factory.open_catalogue(catalogue_settings, session=session)
-        try:
-            yield Archive(store, catalogue, connections)
-        finally:
-            if catalogue is not None:
-                catalogue.close()
-    finally:
-        store.close()
+        loaded = configuration.load(Path(archive)).archive
+        settings = loaded.store, loaded.catalogue
+    with factory.opened(*settings, connections=connections) as (store, catalogue):
+        yield Archive(store, catalogue, connections)
 
 
-def prove(study_uid: str, socket: str | PathLike[str] = "/var/lib/dicomwatchd/control.sock") -> dict[str, Any]:
+def prove(study_uid: str, socket: str | PathLike[str] = STATE_DIRECTORY / SOCKET_NAME) -> dict[str, Any]:
     """What the running daemon's record of deletions says of a study, checked entry by entry, as
     ``dicomwatchctl prove --json`` gives it. Raises DaemonUnreachable, DaemonRefused, Permanent (no UID)."""
     found: dict[str, Any] = ControlClient(Path(socket)).call("prove", answer_seconds=300, study_uid=Uid(study_uid))
@@ -190,24 +174,19 @@ class Archive:
         """Every instance of a study, or of these series, by series and SOP Instance UID; nothing is read yet. Raises as
         `manifest`, and Permanent (code "series-not-found")."""
         found = self._found(study_uid)
-        wanted = {Uid(one) for one in series}
-        unknown = wanted - {item.series_uid for item in found.manifest.instances}
-        if unknown:
-            raise Permanent(f"the study has no series {min(unknown)}", code="series-not-found")
-        for item in found.manifest.instances:
-            if not wanted or item.series_uid in wanted:
-                yield Instance(
-                    found.manifest.study_uid,
-                    item.series_uid,
-                    item.sop_instance_uid,
-                    item.sop_class_uid,
-                    item.transfer_syntax_uid,
-                    item.size_bytes,
-                    item.sha256,
-                    item.original_path,
-                    self._store,
-                    (item, *found.elsewhere.get(item.content, ())),
-                )
+        for item in of_series(found.manifest, {Uid(one) for one in series} or None):
+            yield Instance(
+                found.manifest.study_uid,
+                item.series_uid,
+                item.sop_instance_uid,
+                item.sop_class_uid,
+                item.transfer_syntax_uid,
+                item.size_bytes,
+                item.sha256,
+                item.original_path,
+                self._store,
+                (item, *found.elsewhere.get(item.content, ())),
+            )
 
     def verify(self, study_uid: str, *, deep: bool = False) -> Verification:
         """Whether the store holds every instance of the study, by its listing, or, ``deep``, by reading every byte

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -335,6 +335,17 @@ def parse(data: Any, *, source: str | None = None, folders: bool = False, silent
     if problems:
         raise ConfigError(problems, source=source, paths=named)
     return config
+
+
+def parse_archive(
+    archive: Mapping[str, Any],
+) -> tuple[S3Settings | DirectorySettings, DynamoDBSettings | SqliteSettings | None]:
+    """What stands in ``archive:``, by itself, for whoever only reads; ``catalogue`` may be left out. Raises ConfigError
+    with all problems."""
+    # A configuration always has a catalogue; where none is asked for this one is checked and not used.
+    unused = {"kind": "sqlite", "path": "/unused"}
+    found = parse({"archive": {"catalogue": unused, **archive}}).archive
+    return found.store, found.catalogue if "catalogue" in archive else None
 
 
 def _every_key() -> set[str]:

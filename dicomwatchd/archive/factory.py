@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from dicomwatchd.archive.catalogues.port import Catalogue
@@ -62,3 +63,23 @@ def open_catalogue(settings: DynamoDBSettings | SqliteSettings, *, session: Sess
     from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 
     return DynamoDBCatalogue(settings, session=session)
+
+
+@contextmanager
+def opened(
+    store: S3Settings | DirectorySettings, catalogue: DynamoDBSettings | SqliteSettings | None, *, connections: int
+) -> Iterator[tuple[ObjectStore, Catalogue | None]]:
+    """Both for as long as they are read. The store is there and usable, the catalogue may not be.
+
+    Raises Fatal, NotInitialised, ArchiveRefused, OutOfReach.
+    """
+    session = aws_session(store, catalogue)
+    with ExitStack() as stack:
+        opened_store = open_store(store, connections=connections, session=session)
+        stack.callback(opened_store.close)
+        opened_store.check()
+        opened_catalogue = None
+        if catalogue is not None:
+            opened_catalogue = open_catalogue(catalogue, session=session)
+            stack.callback(opened_catalogue.close)
+        yield opened_store, opened_catalogue

@@ -16,7 +16,7 @@ from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.fetch.folder import PRIVATE, DiskFull, Occupied, SeriesFolder, TargetFolder, Temporary
 from dicomwatchd.fetch.neighbours import Neighbours
-from dicomwatchd.fetch.plan import file_names, together
+from dicomwatchd.fetch.plan import file_names, of_series, together
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
 from dicomwatchd.fetch.sources import BadObject, MissingObject, Source, chunks, sources
 from dicomwatchd.fetch.workplace import Workplace
@@ -79,10 +79,7 @@ class Fetcher:
         Raises Permanent (code "series-not-found"; the folder cannot be used) and Fatal.
         """
         begun = self._monotonic()
-        unknown = set(series or ()) - {item.series_uid for item in manifest.instances}
-        if unknown:
-            raise Permanent(f"the study has no series {min(unknown)}", code="series-not-found")
-        named = file_names(i for i in manifest.instances if series is None or i.series_uid in series)
+        named = file_names(of_series(manifest, series))
         groups = together(named)
         run = Run(manifest, groups, progress, elsewhere)
         with TargetFolder.opened(directory, self._token, mode) as folder:

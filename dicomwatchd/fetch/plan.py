@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
@@ -157,6 +157,16 @@ def _read(store: ObjectStore, key: str, sha256: str | None) -> Manifest:
             hint="--no-catalogue goes by the store alone; `dicomwatchctl verify --deep` examines the study",
         )
     return manifest
+
+
+def of_series(manifest: Manifest, series: Collection[Uid] | None) -> list[ManifestInstance]:
+    """The instances of these series; None: of all. Raises Permanent (code "series-not-found")."""
+    if series is None:
+        return list(manifest.instances)
+    unknown = set(series) - {item.series_uid for item in manifest.instances}
+    if unknown:
+        raise Permanent(f"the study has no series {min(unknown)}", code="series-not-found")
+    return [item for item in manifest.instances if item.series_uid in series]
 
 
 def together(named: Iterable[tuple[ManifestInstance, str]]) -> list[list[tuple[ManifestInstance, str]]]:

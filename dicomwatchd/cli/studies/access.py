@@ -111,20 +111,8 @@ def opened(invocation: Invocation, where: ArchiveOptions, *, connections: int = 
     store_settings, catalogue_settings = settings(invocation, where)
     if where.no_catalogue:
         catalogue_settings = None
-    session = factory.aws_session(store_settings, catalogue_settings)
-    store = factory.open_store(store_settings, connections=connections, session=session)
-    try:
-        store.check()
-        catalogue = None
-        if catalogue_settings is not None:
-            catalogue = factory.open_catalogue(catalogue_settings, session=session)
-        try:
-            yield Archive(store, catalogue)
-        finally:
-            if catalogue is not None:
-                catalogue.close()
-    finally:
-        store.close()
+    with factory.opened(store_settings, catalogue_settings, connections=connections) as (store, catalogue):
+        yield Archive(store, catalogue)
 
 
 def settings(
@@ -161,22 +149,20 @@ def settings(
     else:
         assert where.directory is not None  # noqa: S101  one of the two is given
         store = {"kind": "directory", "path": where.directory.absolute()}
-    catalogue: dict[str, Any]
+    given: dict[str, Any] = {"store": store}
     if where.table is not None:
-        catalogue = {"kind": "dynamodb", "table": where.table, "endpoint_url": where.table_endpoint_url, **service}
-    else:
-        # A configuration always has a catalogue; where none is asked for this one is checked and not used.
-        catalogue = {"kind": "sqlite", "path": (where.catalogue_file or Path("/unused")).absolute()}
+        place = {"table": where.table, "endpoint_url": where.table_endpoint_url}
+        given["catalogue"] = {"kind": "dynamodb", **place, **service}
+    elif where.catalogue_file is not None:
+        given["catalogue"] = {"kind": "sqlite", "path": where.catalogue_file.absolute()}
     try:
-        parsed = config.parse({"archive": {"store": store, "catalogue": catalogue}}).archive
+        return config.parse_archive(given)
     except ConfigError as error:
-        given = [
+        problems = [
             (_option(place), reason.replace("set insecure_http: true", "add --insecure-http"))
             for place, reason in error.problems
         ]
-        raise ConfigError(given) from error
-    wanted = where.table is not None or where.catalogue_file is not None
-    return parsed.store, parsed.catalogue if wanted else None
+        raise ConfigError(problems) from error
 
 
 def _option(place: str) -> str:
