@@ -405,6 +405,23 @@ class Meanwhile(MemoryCatalogue):
         return super().get(study_uid)
 
 
+def recorded_by_another(pieces: Pieces) -> tuple[Manifest, Manifest]:
+    """Another daemon puts the next revision, with an instance more, into store and catalogue; (it, the instance)."""
+    theirs = archive(MemoryStore(), [(Uid(SERIES), f"{SERIES}.4", DATA[3])], study=STUDY)
+    found = pieces.manifest(STUDY).merged(
+        theirs.instances,
+        attributes={},
+        series={},
+        flags=(),
+        damaged_keys=(),
+        created_at="2026-01-01T00:00:00.000Z",
+        created_by="another daemon",
+    )
+    shelf(pieces).versions[found.key] = [found.to_bytes()]
+    pieces.catalogue.put(found.record())
+    return found, theirs
+
+
 def test_another_daemon_records_the_study_between_the_listing_and_the_catalogue(tmp_path: Path) -> None:
     """The catalogue then names a revision that is not in the listing, and all the same is in the store: what comes next
     goes on from it."""
@@ -414,21 +431,7 @@ def test_another_daemon_records_the_study_between_the_listing_and_the_catalogue(
         drop(pieces, number)
         pieces.run()
 
-    def others() -> None:
-        theirs = archive(MemoryStore(), [(Uid(SERIES), f"{SERIES}.4", DATA[3])], study=STUDY)
-        third = pieces.manifest(STUDY).merged(
-            theirs.instances,
-            attributes={},
-            series={},
-            flags=(),
-            damaged_keys=(),
-            created_at="2026-01-01T00:00:00.000Z",
-            created_by="another daemon",
-        )
-        shelf(pieces).versions[third.key] = [third.to_bytes()]
-        catalogue.records[STUDY] = third.record()
-
-    catalogue.then = others
+    catalogue.then = lambda: recorded_by_another(pieces)
     drop(pieces, 2)
     pieces.run()
     third, fourth = (load(pieces.store, keys.manifest(STUDY, revision)) for revision in (3, 4))
@@ -455,18 +458,7 @@ def test_a_listing_that_does_not_show_yet_what_another_daemon_has_recorded(tmp_p
     for number in (0, 1):
         drop(pieces, number)
         pieces.run()
-    theirs = archive(MemoryStore(), [(Uid(SERIES), f"{SERIES}.4", DATA[3])], study=STUDY)
-    third = pieces.manifest(STUDY).merged(
-        theirs.instances,
-        attributes={},
-        series={},
-        flags=(),
-        damaged_keys=(),
-        created_at="2026-01-01T00:00:00.000Z",
-        created_by="another daemon",
-    )
-    shelf(pieces).versions[third.key] = [third.to_bytes()]
-    pieces.catalogue.put(third.record())
+    third, theirs = recorded_by_another(pieces)
     late.unseen = frozenset({third.key, *(one.key for one in theirs.instances)})
     drop(pieces, 2)
     pieces.run()
