@@ -89,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class Process:
     def __init__(self, options: argparse.Namespace, config: Config, journal: Journal, clock: Clock) -> None:
         self._options, self._config, self._journal, self._clock = options, config, journal, clock
+        self._started_at = clock.now()
         self._service = ServiceManager.from_environment()
         self._handed = HandedFolders(DescriptorStore.from_environment(), left_before())
         self._stop = threading.Event()
@@ -131,7 +132,9 @@ class Process:
     def _start(self, config: Config, archive: Archive, pulse: Pulse) -> Supervisor:
         try:
             random = Random()  # noqa: S311  jitter, no secret
-            running = Supervisor(config, archive, pulse, self._journal, self._clock, random, self._handed)
+            running = Supervisor(
+                config, archive, pulse, self._journal, self._clock, random, self._handed, self._started_at
+            )
         except BaseException:
             self.left_behind = self.left_behind or bool(pulse.heartbeats.excused())
             archive.store.close()

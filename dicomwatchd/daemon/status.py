@@ -20,7 +20,7 @@ from dicomwatchd.queue import Queue
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.telemetry.journal import Journal
-from dicomwatchd.telemetry.metrics import ProcessUsage, process_started_at, process_usage
+from dicomwatchd.telemetry.metrics import ProcessUsage, process_usage
 
 DISK_LOOK_SECONDS = 60.0
 
@@ -28,9 +28,13 @@ DISK_LOOK_SECONDS = 60.0
 class Teller:
     """Says no patient attribute, and no path of a file."""
 
-    def __init__(self, config: Config, archive: Archive, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, archive: Archive, journal: Journal, clock: Clock, started_at: float | None = None
+    ) -> None:
+        """``started_at`` is when the daemon was started (seconds since the epoch), whatever was reloaded since; None:
+        now."""
         self._config, self._archive, self._journal, self._clock = config, archive, journal, clock
-        self._started_at = process_started_at()  # of the daemon: a reload makes a new one of these
+        self._started_at = clock.now() if started_at is None else started_at
         self._usage: ProcessUsage = process_usage()
         self._next_disk_look = 0.0
         self._low_disks: dict[str, float] = {}
@@ -50,11 +54,6 @@ class Teller:
         sent_bytes = early.bytes + shipment.sent_bytes
         # Of bytes that really went through; a look at the store's own checksum has no speed.
         moved = {"upload": sent_bytes, "verify": shipment.read_back_bytes, "purge": shipment.deleted_bytes}
-        speeds = {
-            name: size_bytes / 1e6 / seconds[name]
-            for name, size_bytes in moved.items()
-            if size_bytes and seconds.get(name, 0.0) > 0.001
-        }
         total = self._clock.now() - shipment.started_at + early.seconds
         usage = process_usage()
         cpu, self._usage = usage.cpu_seconds - self._usage.cpu_seconds, usage
@@ -73,7 +72,11 @@ class Teller:
             seconds=total,
             process_cpu_seconds=cpu,
             **{f"{name}_seconds": value for name, value in seconds.items()},
-            **{f"{name}_mb_per_second": speed for name, speed in speeds.items()},
+            **{
+                f"{name}_mb_per_second": size_bytes / 1e6 / seconds[name]
+                for name, size_bytes in moved.items()
+                if size_bytes and seconds.get(name, 0.0) > 0.001
+            },
             **_audit_head(audit),
             **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
         )

@@ -67,10 +67,12 @@ class Supervisor:
         clock: Clock,
         random: Random,
         handed: HandedFolders | None = None,
+        started_at: float | None = None,
     ) -> None:
-        """Raises Fatal, Transient, ArchiveRefused; the archive is then still the caller's to close."""
+        """``started_at``: see `Teller`. Raises Fatal, Transient, ArchiveRefused; the archive is then still the caller's
+        to close."""
         self._config, self._archive, self._journal = config, archive, journal
-        self._teller = Teller(config, archive, journal, clock)
+        self._teller = Teller(config, archive, journal, clock, started_at)
         self.fatal: Fatal | None = None
         self.heartbeats = pulse.heartbeats
         self._stopping = pulse.stopping

@@ -27,15 +27,15 @@ _PRIORITY: Mapping[Level, int] = {"ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry. ``when`` is a Unix time; every value has passed telemetry.fields.checked(). ``figures`` says those of
-    the fields that the message does not, for whoever reads messages alone."""
+    """One entry. ``when`` is a Unix time; every value has passed telemetry.fields.checked(). ``named`` are the fields
+    that the message says."""
 
     when: float
     level: Level
     event: str
     message: str
     fields: Mapping[str, FieldValue]
-    figures: str = ""
+    named: frozenset[str] = frozenset()
 
     @property
     def priority(self) -> int:
@@ -80,7 +80,7 @@ class Journald:
     def write(self, entry: Entry) -> None:
         fields = {"EVENT": entry.event, **{name.upper(): value for name, value in entry.fields.items()}}
         self._send(
-            f"MESSAGE={entry.message} {entry.figures}".rstrip(),
+            f"MESSAGE={entry.message} {figures(entry.fields, entry.named)}".rstrip(),
             f"PRIORITY={entry.priority}",
             f"SYSLOG_IDENTIFIER={IDENTIFIER}",
             *(f"DICOMWATCHD_{name}={_journald_value(value)}" for name, value in fields.items()),
@@ -195,8 +195,7 @@ class Journal:
                 return
             if same or flood:
                 fields["suppressed"] = max(same, flood)
-            named = named_in(template)
-            entry = Entry(self._clock.now(), level, event, message, fields, figures(fields, named))
+            entry = Entry(self._clock.now(), level, event, message, fields, named_in(template))
             try:
                 self._sink.write(entry)
             except OSError:

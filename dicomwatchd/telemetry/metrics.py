@@ -34,11 +34,6 @@ def process_usage() -> ProcessUsage:
         return ProcessUsage(usage.ru_utime + usage.ru_stime, None)
 
 
-def process_started_at() -> float:
-    """When this process began, in seconds since the epoch."""
-    return psutil.Process().create_time()
-
-
 class StageClock:
     """Wall time by stage. A stage may be entered again, and by several threads: it all adds up."""
 
