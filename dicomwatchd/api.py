@@ -63,8 +63,8 @@ def open_archive(
         {"store": {"kind": "s3", "bucket": "images", "region": "eu-central-1"},
          "catalogue": {"kind": "dynamodb", "table": "images", "region": "eu-central-1"}}
 
-    Without ``catalogue`` the store alone is read: all but `Archive.find` works. ``connections`` is how many threads it
-    may be used from at once. Credentials are found as the AWS command line finds them.
+    Without ``catalogue`` the store alone is read: all but `Archive.find` and `Archive.study` works. ``connections`` is
+    how many threads it may be used from at once. Credentials are found as the AWS command line finds them.
 
     Raises ConfigError (with every problem), NotInitialised, ArchiveRefused, OutOfReach.
     """

@@ -349,8 +349,10 @@ def test_sighup_takes_a_good_configuration_and_keeps_the_old_one_over_a_bad_one(
     second.mkdir()
     site.config["inboxes"].append({**site.config["inboxes"][0], "name": "inbox2", "path": str(second)})
     site.write_config()
+    since = site.ctl_json("status")["started_at"]
     os.kill(site.daemon.pid, 1)
     site.wait_for(lambda: bool(site.events("reloaded")), 20, "the reload")
+    assert site.ctl_json("status")["started_at"] == since
     site.inboxes.append(second)
     Maker(seed=14).mr_study(second, series=1, slices=2)
     site.wait_until_empty(20)
