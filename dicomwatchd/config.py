@@ -22,10 +22,10 @@ from pydantic import (
     field_validator,
 )
 
-from dicomwatchd import places
+from dicomwatchd import resolved_paths
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_yaml
 from dicomwatchd.errors import ConfigError
-from dicomwatchd.places import Place
+from dicomwatchd.resolved_paths import ResolvedPath
 
 #: Above what any modality makes: whole slides and long films reach tens of GB.
 MAX_FILE_BYTES = 64 * 1024**3
@@ -323,7 +323,7 @@ def parse(data: Any, *, source: str | None = None, folders: bool = False, silent
         raise ConfigError([("", "must be a mapping with archive: and inboxes:")], source=source)
     # Not on the finished model: there is none when anything is wrong, and all problems are wanted at once.
     named = dict(_named_folders(data))
-    found = places.look(named.values()) if folders else {}
+    found = resolved_paths.resolve(named.values()) if folders else {}
     problems = [*_cross_checks(data, found), *(_missing_folders(data, named, found) if folders else ())]
     if silent is not None:
         silent += [where for where, path in named.items() if folders and not found[path].answers]
@@ -379,7 +379,7 @@ def _named_folders(data: dict[Any, Any]) -> Iterator[tuple[str, Path]]:
 
 
 def _missing_folders(
-    data: dict[Any, Any], named: dict[str, Path], found: dict[Path, Place]
+    data: dict[Any, Any], named: dict[str, Path], found: dict[Path, ResolvedPath]
 ) -> Iterator[tuple[str, str]]:
     """What the daemon needs on disk and is not there."""
     if not data.get("inboxes"):
@@ -389,13 +389,14 @@ def _missing_folders(
             yield where, "is not a folder" + ("" if found[path].exists else ": there is nothing under that path")
 
 
-def _cross_checks(data: dict[Any, Any], found: dict[Path, Place]) -> Iterator[tuple[str, str]]:
+def _cross_checks(data: dict[Any, Any], found: dict[Path, ResolvedPath]) -> Iterator[tuple[str, str]]:
     """What no field can see by itself. ``data`` may be anything; what is wrong in itself is passed over. ``found`` says
     where paths lead, as far as the file systems were asked."""
     inboxes = data.get("inboxes")
     boxes = [box if isinstance(box, dict) else {} for box in inboxes] if isinstance(inboxes, list | tuple) else []
     leading = {
-        where: found[path].real if path in found else places.by_text(path) for where, path in _named_folders(data)
+        where: found[path].real if path in found else resolved_paths.by_text(path)
+        for where, path in _named_folders(data)
     }
     of_inboxes = [(where, path) for where, path in leading.items() if where.startswith("inboxes")]
     for index, (where, path) in enumerate(of_inboxes):

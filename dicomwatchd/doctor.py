@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dicomwatchd import answering, places
+from dicomwatchd import answering, resolved_paths
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.identity import read_identity
@@ -34,8 +34,7 @@ from dicomwatchd.localfiles import (
 from dicomwatchd.pipeline.deletion import private
 from dicomwatchd.ports import DiskUsage
 from dicomwatchd.queue.roots import Pin
-from dicomwatchd.unit import addresses, keyfiles
-from dicomwatchd.unit import drop_in as unit
+from dicomwatchd.unit import addresses, drop_in, keyfiles
 
 _CAP_LEASE = 1 << 28  # capabilities(7)
 #: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.
@@ -89,7 +88,7 @@ def examine(
 
 
 def _inboxes(config: Config, silent: Mapping[str, float]) -> Iterator[Finding]:
-    found = places.look((box.path for box in config.inboxes if box.name not in silent), ANSWER_SECONDS)
+    found = resolved_paths.resolve((box.path for box in config.inboxes if box.name not in silent), ANSWER_SECONDS)
     for box in config.inboxes:
         subject = f"inbox {box.name}"
         if box.name in silent:
@@ -179,8 +178,8 @@ def _addresses(config: Config, allowed: str | None) -> Iterator[Finding]:
     """Whether what the daemon has to reach still has the addresses that the unit's filter lets through."""
     if allowed is None:
         return
-    service = unit.Service(environment=os.environ, name_servers=addresses.name_servers())
-    changed = unit.changed_addresses(config, service, allowed)
+    service = drop_in.Service(environment=os.environ, name_servers=addresses.name_servers())
+    changed = drop_in.changed_addresses(config, service, allowed)
     if changed:
         detail = f"{', '.join(changed)}: not among the addresses that the unit lets the service talk to"
         yield Finding("addresses", "bad", f"{detail}; {addresses.MEND}")
@@ -192,7 +191,7 @@ def _expiry(store: ObjectStore) -> Iterator[Finding]:
     """Whether the store ends the archive's objects by itself."""
     subject = "lifecycle"
     try:
-        found = store.look_at_expiry()
+        found = store.refresh_expiry()
     except DicomwatchdError as error:
         yield Finding(subject, "note", f"cannot be asked for now: {error}")
         return
@@ -228,7 +227,7 @@ def _inbox(inbox: Inbox) -> Iterator[Finding]:
         yield Finding(subject, "bad", f"cannot be opened ({_name(error)})")
         return
     try:
-        yield from _try_aside(subject, root_fd, _FOR_WANT_OF_A_LEASE[inbox.without_lease])
+        yield from _try_staging(subject, root_fd, _FOR_WANT_OF_A_LEASE[inbox.without_lease])
         yield _lease_of_others(subject, root_fd, _FOR_WANT_OF_A_LEASE[inbox.without_lease])
         yield _listable(subject, inbox.path)
         if inbox.watch == "events":
@@ -237,7 +236,7 @@ def _inbox(inbox: Inbox) -> Iterator[Finding]:
         os.close(root_fd)
 
 
-def _try_aside(subject: str, root_fd: int, otherwise: str) -> Iterator[Finding]:
+def _try_staging(subject: str, root_fd: int, otherwise: str) -> Iterator[Finding]:
     """Do with a file of ours what a purge does: rename it into the private directory, lease it, take it away."""
     name = b"doctor-" + secrets.token_hex(8).encode()
     try:
@@ -245,24 +244,24 @@ def _try_aside(subject: str, root_fd: int, otherwise: str) -> Iterator[Finding]:
     except OSError as error:
         yield Finding(subject, "bad", f"the daemon may not write here ({_name(error)}): nothing can be deleted")
         return
-    aside_fd = own.fd
+    staged_fd = own.fd
     try:
-        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=aside_fd))
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=staged_fd))
         try:
-            rename_noreplace(aside_fd, name, aside_fd, name + b"-2")
+            rename_noreplace(staged_fd, name, staged_fd, name + b"-2")
             name += b"-2"
-            yield Finding(subject, "good", "files can be set aside and deleted")
+            yield Finding(subject, "good", "files can be staged and deleted")
             yield from _for_several_daemons(subject, own, name)
-            with regular_file(aside_fd, name) as fd, read_lease(fd) as leased:
+            with regular_file(staged_fd, name) as fd, read_lease(fd) as leased:
                 yield Finding(
                     f"{subject}: read leases",
                     "good" if leased else "note",
                     "an open writer is noticed" if leased else f"not to be had on this file system: {otherwise}",
                 )
         finally:
-            os.unlink(name, dir_fd=aside_fd)  # the doctor's own file
+            os.unlink(name, dir_fd=staged_fd)  # the doctor's own file
     except OSError as error:
-        yield Finding(subject, "bad", f"files cannot be set aside here ({_name(error)})")
+        yield Finding(subject, "bad", f"files cannot be staged here ({_name(error)})")
     finally:
         own.release()
 

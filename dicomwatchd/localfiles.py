@@ -25,7 +25,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: The private directory a file is renamed into before its last comparison; never part of an inbox's content.
 ASIDE = b".dicomwatchd-aside"
 
-#: What `beside` puts into a name that is taken (pipeline.aside); globs are matched as if it were not there.
+#: What `beside` puts into a name that is taken (pipeline.deletion.staging); globs are matched as if it were not there.
 RESTORED = rb"\.restored-[0-9]+(?=(?:\.[^.]{0,16})?\Z)"
 
 #: File systems whose leases speak of this machine alone, or not at all: NFS and CIFS answer "somebody writes" where
@@ -71,7 +71,7 @@ def open_root(path: bytes | str) -> int:
 
 
 #: Gets the descriptor of a directory on the way; raises where it may not be entered.
-Judge = Callable[[int], None]
+FolderGuard = Callable[[int], None]
 
 
 def opened_again(fd: int) -> int:
@@ -84,21 +84,21 @@ def path_of(fd: int) -> bytes:
     return os.readlink(b"/proc/self/fd/%d" % fd)
 
 
-def open_directory(root_fd: int, relative: bytes, judge: Judge | None = None) -> int:
-    """A descriptor of the directory ``relative`` below ``root_fd`` (b"" is the root itself). ``judge`` is asked of
+def open_directory(root_fd: int, relative: bytes, guard: FolderGuard | None = None) -> int:
+    """A descriptor of the directory ``relative`` below ``root_fd`` (b"" is the root itself). ``guard`` is asked of
     every directory from the root on. Raises OSError."""
     fd = os.dup(root_fd)
     try:
-        if judge is not None:
-            judge(fd)
+        if guard is not None:
+            guard(fd)
         for part in relative.split(b"/") if relative else ():
             if part in (b"", b".", b".."):
                 raise OSError(errno.EINVAL, "not a plain relative path")
             deeper = os.open(part, _DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd = deeper
-            if judge is not None:
-                judge(fd)
+            if guard is not None:
+                guard(fd)
     except BaseException:  # nobody else knows of the descriptor
         os.close(fd)
         raise
@@ -106,9 +106,9 @@ def open_directory(root_fd: int, relative: bytes, judge: Judge | None = None) ->
 
 
 @contextmanager
-def directory(root_fd: int, relative: bytes, judge: Judge | None = None) -> Iterator[int]:
+def directory(root_fd: int, relative: bytes, guard: FolderGuard | None = None) -> Iterator[int]:
     """`open_directory`, closed in the end."""
-    fd = open_directory(root_fd, relative, judge)
+    fd = open_directory(root_fd, relative, guard)
     try:
         yield fd
     finally:

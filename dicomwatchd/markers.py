@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from dicomwatchd.localfiles import Judge, directory, regular_file
+from dicomwatchd.localfiles import FolderGuard, directory, regular_file
 
 #: Names of the program's own, in an inbox, in an archive in a folder, in a state directory. None is ever an export.
 OWN = b".dicomwatchd-"
@@ -95,13 +95,13 @@ def is_below(directory_fd: int) -> bool:
 
 
 @contextmanager
-def unmarked_directory(root_fd: int, relative: bytes, judge: Judge | None = None) -> Iterator[int]:
+def unmarked_directory(root_fd: int, relative: bytes, guard: FolderGuard | None = None) -> Iterator[int]:
     """`localfiles.directory`, of a path on which no directory, from ``root_fd`` on to the last one, is marked. Raises
     Marked, OSError."""
 
     def may_be_entered(directory_fd: int) -> None:
-        if judge is not None:
-            judge(directory_fd)
+        if guard is not None:
+            guard(directory_fd)
         if (name := sign_in(directory_fd)) is not None:
             raise Marked(name)
 

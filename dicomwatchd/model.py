@@ -126,7 +126,7 @@ class StudyEvent(StrEnum):
 class FileState(StrEnum):
     READY = "ready"  # settled, header read, waits for a shipment of its study
     STORED = "stored"  # sent; digest and receipt are known; not yet proven
-    ASIDE = "aside"  # deletion authorised and on record; may be set aside or gone
+    DELETING = "deleting"  # deletion authorised and on record; may be staged, or gone
     KEPT = "kept"  # archived, and stays here (for good, or until it is due)
     QUARANTINED = "quarantined"  # cannot be archived; stays where it is
     IGNORED = "ignored"  # known for what it is and left: a DICOMDIR

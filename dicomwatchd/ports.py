@@ -46,33 +46,33 @@ class Map(Protocol):
     def __call__(self, function: Callable[[_T], _R], items: Iterable[_T], /) -> Iterator[_R]: ...
 
 
-class Sign(Protocol):
+class Cancellation(Protocol):
     """Asked between two pieces of long work, by the thread that does it: shows that it is alive, and says whether the
     work is to be left. What takes long are bytes on a slow share as well as very many entries."""
 
     def __call__(self) -> bool: ...
 
 
-def unwatched() -> bool:
-    """The sign of work that nobody watches and nobody stops."""
+def never_cancelled() -> bool:
+    """For work that nobody watches and nobody stops."""
     return False
 
 
-def going_on(sign: Sign, pieces: Iterable[_T]) -> Iterator[_T]:
-    """The pieces of long work, with a sign before each. Raises Stopping."""
+def until_cancelled(cancelled: Cancellation, pieces: Iterable[_T]) -> Iterator[_T]:
+    """The pieces of long work, asked before each. Raises Stopping."""
     for piece in pieces:
-        if sign():
+        if cancelled():
             raise Stopping("stopped in the middle of long work")
         yield piece
 
 
-def asking(sign: Sign, *alive: Callable[[], None]) -> Callable[[], None]:
+def stop_check(cancelled: Cancellation, *heartbeat: Callable[[], None]) -> Callable[[], None]:
     """To be called between two pieces: asks all of these. Raises Stopping."""
 
     def ask() -> None:
-        for one in alive:
+        for one in heartbeat:
             one()
-        if sign():
+        if cancelled():
             raise Stopping("stopped in the middle of long work")
 
     return ask

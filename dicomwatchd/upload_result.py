@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from dicomwatchd.intake.lastlook import Findings
+from dicomwatchd.intake.final_scan import Findings
 from dicomwatchd.localfiles import printable
 from dicomwatchd.ports import timestamp
-from dicomwatchd.queue.uploads import LISTED, Known, Named, Upload, UploadProgress
+from dicomwatchd.queue.uploads import LISTED, Named, Upload, UploadProgress, UploadRecord
 
 #: How an upload ends.
 FINISHED, CANCELLED, GONE = "finished", "cancelled", "vanished"
@@ -56,7 +56,7 @@ def of_ended(
     }
 
 
-def summary(known: Known, progress: UploadProgress | None) -> dict[str, Any]:
+def summary(known: UploadRecord, progress: UploadProgress | None) -> dict[str, Any]:
     """A line of the list. ``progress`` is that of an upload that has not ended."""
     upload = known.upload
     if known.result is not None:

@@ -26,7 +26,7 @@ from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.deletion.proof import Deleting
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling
-from dicomwatchd.ports import Sign, unwatched
+from dicomwatchd.ports import Cancellation, never_cancelled
 from dicomwatchd.queue import Queue
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unpacking import unpacked
@@ -103,7 +103,7 @@ class Pieces:
         self.answering = answering or AlwaysAnswering()
         self.fatal: Fatal | None = None
         #: What long work asks: see ports.Sign.
-        self.sign: Sign = unwatched
+        self.cancelled: Cancellation = never_cancelled
         self.queue: Queue
         self.start()
 
@@ -119,8 +119,8 @@ class Pieces:
                 self.log,
                 InlineWorkers(),
                 self._on_fatal,
-                alive=self._alive,
-                sign=lambda: self.sign(),
+                heartbeat=self._heartbeat,
+                cancelled=lambda: self.cancelled(),
                 inboxes=self.answering,
             ),
         )
@@ -129,8 +129,8 @@ class Pieces:
         self.parts.begin()
         self.sources, self.intakes = self.parts.inbox_sources, list(self.parts.intakes.values())
 
-    def _alive(self) -> None:
-        self.sign()
+    def _heartbeat(self) -> None:
+        self.cancelled()
 
     def _plan(self) -> Plan:
         inboxes = (InboxPlan(path.name, path, self.settings, self._after_archive) for path in self.inboxes)
@@ -225,13 +225,13 @@ class Pieces:
             assert content in here or hashlib.sha256(content).hexdigest() in kept, "a content is nowhere"
 
 
-def set_aside(inbox: Path, relative: str | Path) -> Path:
-    """Where a file of this inbox lies aside: in one of its private directories, or where it would be if in none."""
+def stage_file(inbox: Path, relative: str | Path) -> Path:
+    """Where a file of this inbox is staged: in one of its private directories, or where it would be if in none."""
     found = [private / relative for private in inbox.glob(".dicomwatchd-aside*") if private.is_dir()]
     return next((path for path in found if path.exists()), inbox / ".dicomwatchd-aside" / relative)
 
 
-def left_aside(inbox: Path) -> list[Path]:
+def left_staged(inbox: Path) -> list[Path]:
     """Files in any private directory of this inbox; that of the lock is none of them."""
     return [
         path

@@ -5,7 +5,7 @@
     studies/<StudyUID>/manifests/<revision, 8 digits>.json
     archive.json
     audit/chains/<chain>.json                       an audit chain of a daemon, and when it was first seen
-    audit/heads/<chain>/<8 digits>/<12 digits>.json its head at some time; the newest comes first (see audit_head)
+    audit/heads/<chain>/<8 digits>/<12 digits>.json its head at some time; the newest comes first (see audit_checkpoint)
     audit/segments/<chain>/<first>-<last>-<sha256 of its text>.jsonl.gz  entries of it (see audit_segments)
 
 All keys are relative to the store's prefix. UIDs come in as Uid, so nothing unchecked becomes part of a key.
@@ -33,7 +33,7 @@ _BUNDLE = re.compile(r"([0-9a-f]{64})(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.tar\Z")
 _INSTANCE = re.compile(r"studies/([0-9.]+)/series/([0-9.]+)/([0-9.]+)/([0-9a-f]{64})(?:-[0-9]{1,6})?\.dcm\Z")
 _CHAIN = re.compile(r"[0-9a-f]{32}\Z")
 _AUDIT_CHAIN = re.compile(r"audit/chains/([0-9a-f]{32})\.json\Z")
-_AUDIT_HEAD = re.compile(r"audit/heads/[0-9a-f]{32}/([0-9]{8})/(\1[0-9]{4})\.json\Z")
+_AUDIT_CHECKPOINT = re.compile(r"audit/heads/[0-9a-f]{32}/([0-9]{8})/(\1[0-9]{4})\.json\Z")
 _AUDIT_SEGMENT = re.compile(
     r"audit/segments/([0-9a-f]{32})/([0-9]{12})-([0-9]{12})-([0-9a-f]{64})(?:-([2-9]|[1-9][0-9]))?\.jsonl\.gz\Z"
 )
@@ -128,21 +128,22 @@ def parse_audit_chain(key: str) -> str | None:
     return match and match[1]
 
 
-def audit_heads_prefix(chain_id: str) -> str:
+def audit_checkpoints_prefix(chain_id: str) -> str:
     return f"{AUDIT}heads/{_checked_chain(chain_id)}/"
 
 
-def audit_head(chain_id: str, sequence: int) -> str:
-    """The key of a published head. It counts down, so that the newest head of a chain is the first that is listed."""
+def audit_checkpoint(chain_id: str, sequence: int) -> str:
+    """The key of an audit checkpoint. It counts down, so that the newest head of a chain is the first that is
+    listed."""
     if not 1 <= sequence <= HIGHEST_SEQUENCE:
         raise ValueError("the entries of an audit chain are numbered from 1 to 999999999999")
     left = f"{HIGHEST_SEQUENCE - sequence:012d}"
-    return f"{audit_heads_prefix(chain_id)}{left[:8]}/{left}.json"
+    return f"{audit_checkpoints_prefix(chain_id)}{left[:8]}/{left}.json"
 
 
-def parse_audit_head(key: str) -> int | None:
-    """The sequence number in the key of a published head, or None if the key is none's."""
-    match = _AUDIT_HEAD.match(key)
+def parse_audit_checkpoint(key: str) -> int | None:
+    """The sequence number in the key of an audit checkpoint, or None if the key is none's."""
+    match = _AUDIT_CHECKPOINT.match(key)
     sequence = HIGHEST_SEQUENCE - int(match[2]) if match else 0
     return sequence or None
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from dicomwatchd.archive.layout import audit_heads, audit_segments
+from dicomwatchd.archive.layout import audit_checkpoints, audit_segments
 from dicomwatchd.archive.layout.audit_segments import BadSegment, Header, SegmentKey
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.audit import anchoring
+from dicomwatchd.audit import checkpoints
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.queue.audit import FIRST, Audit, AuditEntry, archived_entry, deletions
 from dicomwatchd.queue.segments import Segment, Segments
@@ -208,9 +208,9 @@ class Prover:
         """As `Audit.check`."""
         return self._audit.check()
 
-    def compare(self) -> anchoring.Comparison:
+    def compare(self) -> checkpoints.Comparison:
         """Whether the chain holds what was published of it."""
-        return anchoring.compare(self._audit, self._store)
+        return checkpoints.compare(self._audit, self._store)
 
     def archived(self, *, whole: bool = False) -> Archived:
         """Whether the archive holds its segments; see `archived`."""
@@ -229,7 +229,7 @@ class Prover:
                 break  # else a segment was sealed meanwhile, and its entries are no longer here
         return {
             **said,
-            "published": anchoring.report(self._audit, self._store),
+            "published": checkpoints.report(self._audit, self._store),
             "archived": found.as_dict(),
         }
 
@@ -255,7 +255,7 @@ class Prover:
         """The same of a chain whose state is not here, another daemon's or one that was lost, by its segments in the
         archive alone, each of which is read. Raises Transient, Permanent when the archive does not answer."""
         found, walk, entries = Archived(), _Chain(), []
-        newest = audit_heads.newest(self._store, chain_id)
+        newest = audit_checkpoints.newest(self._store, chain_id)
         published, of_study = newest.sequence if newest else 0, _of(study_uid)
 
         def wanted(text: str) -> bool:
@@ -276,7 +276,7 @@ class Prover:
                 ):
                     found.problems.append(f"entry {published} is another one than was published")
         if published < walk.end:  # no daemon seals what it has not published: it may have done both meanwhile
-            newest = audit_heads.newest(self._store, chain_id)
+            newest = audit_checkpoints.newest(self._store, chain_id)
             published = newest.sequence if newest else 0
         if 0 < published < walk.end:
             found.problems.append(f"entries {published + 1} to {walk.end} were never published")

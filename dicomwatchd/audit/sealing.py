@@ -5,9 +5,8 @@ under a key that names its content; it is read back from the store, every byte, 
 the last segment's head to its own; that is written down; and only then its entries are deleted here, a few at a time.
 The record of deletions is evidence: there is no moment at which the archive is not known to hold what is not here.
 
-Nothing newer than the newest published head is sealed (see pipeline.anchoring), so that the chain is always known here
-at the number that the head names.
-"""
+Nothing newer than the newest audit checkpoint is sealed (see audit.checkpoints), so that the chain is always known
+here at the number that the head names."""
 
 from __future__ import annotations
 

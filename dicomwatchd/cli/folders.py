@@ -16,10 +16,10 @@ class RealFolder(click.ParamType):  # type: ignore[type-arg]  # generic in newer
     name = "folder"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from dicomwatchd import places
+        from dicomwatchd import resolved_paths
 
         path = Path.cwd() / value
-        place = places.look([path])[path]
+        place = resolved_paths.resolve([path])[path]
         if not place.answers:
             raise Transient("the folder's file system does not answer", code="folder-silent", path=value)
         if not place.is_folder:

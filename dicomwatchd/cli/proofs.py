@@ -175,14 +175,14 @@ def _from_here(invocation: Invocation) -> list[dict[str, str]]:
     from dicomwatchd.errors import Fatal
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.queue import open_queue_to_read
-    from dicomwatchd.unit import drop_in as unit
+    from dicomwatchd.unit import drop_in
 
     loaded = config.load(invocation.config_path)
     store = open_store(loaded.archive.store, connections=2)
     try:
         catalogue = open_catalogue(loaded.archive.catalogue)
         try:
-            findings = examine(loaded, store, catalogue, allowed=unit.allowed_here(invocation.config_path))
+            findings = examine(loaded, store, catalogue, allowed=drop_in.allowed_here(invocation.config_path))
             with suppress(OSError, Fatal):  # the state may be the daemon's alone to read
                 if (queue := open_queue_to_read(loaded.state_directory, SystemClock())) is not None:
                     archive_id = queue.binding.archive_id() or ""

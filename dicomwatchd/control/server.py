@@ -215,16 +215,16 @@ def _handler(commands: Mapping[str, Command], log: Log, limits: Limits) -> type[
             with suppress(_Unread, OSError), closing(self._descriptors):
                 try:
                     while line := lines.next():
-                        self._answer(line)
+                        self._respond(line)
                         self._descriptors.close()
                 except BadRequest as error:
                     self._send(_refusal(error))
 
-        def _answer(self, line: bytes) -> None:
+        def _respond(self, line: bytes) -> None:
             with ExitStack() as turn:
-                self._answer_in_turn(line, turn)
+                self._respond_in_turn(line, turn)
 
-        def _answer_in_turn(self, line: bytes, turn: ExitStack) -> None:
+        def _respond_in_turn(self, line: bytes, turn: ExitStack) -> None:
             try:
                 request = Request(_parsed(line), self.request, self._descriptors)
                 command = commands.get(request.get("command", ""))

@@ -19,7 +19,7 @@ from dicomwatchd.ports import timestamp
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.uploads import LISTED, Upload
 from dicomwatchd.rights import Asker
-from dicomwatchd.uploads.desk import UploadDesk, no_such_upload
+from dicomwatchd.uploads.jobs import UploadJobs, no_such_upload
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -95,7 +95,7 @@ def commands(
     queue: Queue,
     live_status: Callable[[list[dict[str, Any]]], dict[str, Any]],
     examine: Callable[[], list[Finding]],
-    uploads: UploadDesk,
+    uploads: UploadJobs,
     wake: Callable[[], None],
     prover: Prover,
 ) -> dict[str, Command]:

@@ -14,20 +14,20 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from dicomwatchd import __version__, places
+from dicomwatchd import __version__, resolved_paths
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.archive.stores.budget import ByteBudget
-from dicomwatchd.audit.anchoring import Anchoring
+from dicomwatchd.audit.checkpoints import Checkpoints
 from dicomwatchd.audit.proving import Prover
 from dicomwatchd.audit.sealing import Sealing
 from dicomwatchd.config import BundledLayout, Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, Fatal, InboxSilent, NotInitialised
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
-from dicomwatchd.pipeline.deletion import leases, recover
+from dicomwatchd.pipeline.deletion import recover, unleased
 from dicomwatchd.pipeline.deletion.expiring import Expiring
 from dicomwatchd.pipeline.deletion.pinning import Pinning
 from dicomwatchd.pipeline.deletion.recover import Recovered
@@ -35,11 +35,11 @@ from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Workers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling, Context, Shipment
 from dicomwatchd.pipeline.upkeep import Upkeep
-from dicomwatchd.ports import Clock, Log, Sign, unwatched
+from dicomwatchd.ports import Cancellation, Clock, Log, never_cancelled
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import LEFT, Source, Transition
-from dicomwatchd.uploads.desk import UploadDesk
 from dicomwatchd.uploads.handed import HandedFolders
+from dicomwatchd.uploads.jobs import UploadJobs
 
 INIT = "dicomwatchctl archive init"
 ACTIVE_SHIPMENTS = 8
@@ -81,7 +81,7 @@ def plan_of(config: Config) -> Plan:
         if isinstance(part, DirectorySettings | SqliteSettings):
             folders.append(part.path)
     inboxes = tuple(_inbox_plan(inbox, config) for inbox in config.inboxes)
-    leading = places.look(folders)
+    leading = resolved_paths.resolve(folders)
     return Plan(
         config.state_directory,
         inboxes,
@@ -144,9 +144,9 @@ class Surroundings:
     #: The start goes on, and takes its time.
     starting: Callable[[], None] = lambda: None
     #: A sign of life of the thread that calls it.
-    alive: Callable[[], None] = lambda: None
+    heartbeat: Callable[[], None] = lambda: None
     #: The same in the midst of long work, and whether that is to be left.
-    sign: Sign = unwatched
+    cancelled: Cancellation = never_cancelled
     open_state: Callable[[Path, Clock, Callable[[Transition], None]], Queue] = open_queue
     #: Who may touch the inboxes' folders without anybody's waiting for one that does not answer.
     inboxes: Inboxes = field(default_factory=AlwaysAnswering)
@@ -156,10 +156,11 @@ class Surroundings:
 
 class Parts:
     """One plan, built over an archive that was opened for it. Nothing moves before `begin`; after it, whoever has the
-    parts steps or runs `dispatcher`, `anchoring`, `upkeep` and the intakes, and `close` is the end."""
+    parts steps or runs `dispatcher`, `checkpoints`, `upkeep` and the intakes, and `close` is the end."""
 
     def __init__(self, plan: Plan, archive: Archive, around: Surroundings) -> None:
-        """Opens the state, and brings back what a crash has left aside. Raises Fatal, Transient, ArchiveRefused."""
+        """Opens the state, and brings back files that a crash has left staged. Raises Fatal, Transient,
+        ArchiveRefused."""
         self.plan, self.archive = plan, archive
         self._around, self._log = around, around.log
         self.intakes: dict[int, InboxIntake] = {}
@@ -182,12 +183,12 @@ class Parts:
             deletions=self.queue.deletions,
             sources=lambda: self.sources,
             after_archive=self.after_archive,
-            look_again=self._look_again,
+            rescan=self._rescan,
             clock=around.clock,
             log=around.log,
-            left_aside=self._left_aside,
-            alive=around.alive,
-            sign=around.sign,
+            left_staged=self._left_staged,
+            heartbeat=around.heartbeat,
+            cancelled=around.cancelled,
             at_once=lambda: around.workers.size,
             sends_early=self._sends_early,
             inboxes=around.inboxes,
@@ -205,7 +206,7 @@ class Parts:
             around.on_fatal,
             around.workers.ease,
         )
-        self.anchoring = Anchoring(
+        self.checkpoints = Checkpoints(
             self.queue.audit,
             archive.store,
             around.clock,
@@ -225,14 +226,14 @@ class Parts:
             self.queue.audit,
             self.queue.segments,
             archive.store,
-            lambda: self.anchoring.covered,
+            lambda: self.checkpoints.covered,
             self.prover.archived,
             around.log,
             # Nor does the record of deletions go where the store would end it by itself.
             lambda: self.dispatcher.backoff.is_to_be_left_alone or self.expiring.problem is not None,
         )
         self.upkeep = Upkeep([self.queue.parked.step, self.sealing.step, self.queue.pruning.step])
-        self.uploads = UploadDesk(
+        self.uploads = UploadJobs(
             self.queue,
             self._start_upload_intake,
             plan.forbidden,
@@ -273,13 +274,13 @@ class Parts:
         for source in self.sources.values():
             inboxes.know(source.source_id, source.name)
 
-        def alive() -> None:
+        def heartbeat() -> None:
             inboxes.beat()
             self._around.starting()
 
         # All at once: each one that does not answer takes its time.
         asked = {
-            source.source_id: inboxes.begin(source.source_id, partial(recover.bring_back, source, self._log, alive))
+            source.source_id: inboxes.begin(source.source_id, partial(recover.bring_back, source, self._log, heartbeat))
             for source in self.sources.values()
             if _may_be_touched(source)
         }
@@ -308,7 +309,7 @@ class Parts:
             )
 
     def _dismiss(self, looked_through: set[int], unavailable: set[int]) -> None:
-        """Of an inbox that has another path by now, the former one is of no more interest once nothing lies aside, or
+        """Of an inbox that has another path by now, the former one is of no more interest once nothing is staged, or
         once nobody has seen it for long: most often it is not there any more because it was moved."""
         for source_id in looked_through | unavailable:
             if self.sources[source_id].kind == LEFT and self.queue.arrivals.dismiss(
@@ -335,9 +336,9 @@ class Parts:
         self.queue.arrivals.retire(active)
         self.queue.arrivals.release_unheld()
 
-    def tend(self) -> None:
+    def tick(self) -> None:
         """To be called every second or so: what nobody else looks after. Raises Transient, Fatal."""
-        self.uploads.tend()
+        self.uploads.tick()
         self.queue.arrivals.retire(intake.source.source_id for intake in self.every_intake() if intake.holds)
 
     def _send_kept_again(self, active: list[int]) -> None:
@@ -352,8 +353,8 @@ class Parts:
 
     def close(self) -> None:
         """Once nothing steps or runs any part any more."""
-        if self.anchoring.problem is None:  # else a store that does not answer would be waited for twice
-            self.anchoring.step()  # what the last shipments have deleted; not every store takes anything any more
+        if self.checkpoints.problem is None:  # else a store that does not answer would be waited for twice
+            self.checkpoints.step()  # what the last shipments have deleted; not every store takes anything any more
         self.queue.close()
         self.archive.store.close()
         self.archive.catalogue.close()
@@ -396,20 +397,20 @@ class Parts:
     def _intake_of(self, source_id: int) -> InboxIntake | None:
         return self.intakes.get(source_id) or self.uploads.intake_of(source_id)
 
-    def _look_again(self, source_id: int, directory: bytes) -> None:
+    def _rescan(self, source_id: int, directory: bytes) -> None:
         if intake := self._intake_of(source_id):
             intake.hint(directory, alone=True)
 
-    def _left_aside(self, source_id: int) -> None:
+    def _left_staged(self, source_id: int) -> None:
         if intake := self._intake_of(source_id):
-            intake.mend_soon()
+            intake.recover_soon()
 
-    def _mend(self, source: Source, only: set[bytes] | None) -> bool:
-        """An inbox has come back, or something lies aside in these directories: bring that back, and conclude what
+    def _recover_inbox(self, source: Source, only: set[bytes] | None) -> bool:
+        """An inbox has come back, or something is staged in these directories: bring that back, and conclude what
         waited for it. Whether all of it was searched."""
         if not _may_be_touched(source):
             return True
-        recovered = recover.mend(source, self.queue.deletions, self._log, self._around.inboxes, only)
+        recovered = recover.recover_inbox(source, self.queue.deletions, self._log, self._around.inboxes, only)
         if source.source_id in self._unreleased:
             self._unreleased.discard(source.source_id)
             self._release_kept(source)
@@ -425,7 +426,7 @@ class Parts:
         self._release_kept(source)
 
     def _release_kept(self, source: Source) -> None:
-        leases.release_kept(self.queue.deletions, source, self.after_archive(source))
+        unleased.release_kept(self.queue.deletions, source, self.after_archive(source))
 
     def _intake(self, source: Source, settings: IntakeSettings) -> InboxIntake:
         return InboxIntake(
@@ -436,7 +437,7 @@ class Parts:
             self._around.random,
             self._log,
             self.dispatcher.arrived,
-            partial(self._mend, source),
+            partial(self._recover_inbox, source),
             self._roots.get(source.source_id),
             self._around.inboxes,
             self.plan.sizes,

@@ -19,7 +19,7 @@ from dicomwatchd import __version__
 from dicomwatchd.archive.stores.budget import keep_no_large_blocks
 from dicomwatchd.config import DEFAULT_PATH, Config, load
 from dicomwatchd.daemon.composition import open_archive
-from dicomwatchd.daemon.supervisor import Pulse, Supervisor
+from dicomwatchd.daemon.supervisor import StopSignal, Supervisor
 from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised
 from dicomwatchd.pipeline.shipment import Archive
 from dicomwatchd.ports import Clock, SystemClock
@@ -33,7 +33,7 @@ from dicomwatchd.uploads.handed import HandedFolders
 #: With --once: how often to look whether all is done, which costs little, and to see to everything else.
 LOOK_SECONDS = 0.05
 PULSE_SECONDS = 0.5
-#: 256 workers with a handful of files each, and connections, and to spare.
+#: 256 workers with a batch of files each, and connections, and to spare.
 MOST_OPEN_FILES = 65536
 
 DONE, NOT_DONE, USAGE, ARCHIVE, STATE = 0, 1, 2, 3, 4
@@ -126,17 +126,17 @@ class Process:
     # -- one configuration after the other --------------------------------------------------------------------------
 
     def _begin(self, config: Config) -> Supervisor:
-        pulse = Pulse(self._service.extend)
-        return self._start(config, open_archive(config, pulse), pulse)
+        stop_signal = StopSignal(self._service.extend)
+        return self._start(config, open_archive(config, stop_signal), stop_signal)
 
-    def _start(self, config: Config, archive: Archive, pulse: Pulse) -> Supervisor:
+    def _start(self, config: Config, archive: Archive, stop_signal: StopSignal) -> Supervisor:
         try:
             random = Random()  # noqa: S311  jitter, no secret
             running = Supervisor(
-                config, archive, pulse, self._journal, self._clock, random, self._handed, self._started_at
+                config, archive, stop_signal, self._journal, self._clock, random, self._handed, self._started_at
             )
         except BaseException:
-            self.left_behind = self.left_behind or bool(pulse.heartbeats.excused())
+            self.left_behind = self.left_behind or bool(stop_signal.heartbeats.excused())
             archive.store.close()
             archive.catalogue.close()
             raise
@@ -154,15 +154,15 @@ class Process:
         old = self._config
         try:
             config = load(self._options.config, folders=True)
-            pulse = Pulse(self._service.extend)
-            archive = open_archive(config, pulse)
+            stop_signal = StopSignal(self._service.extend)
+            archive = open_archive(config, stop_signal)
         except DicomwatchdError as error:
             self._say_refused(error)
         else:
             self._end(running)
             try:
                 self._use(config)
-                running = self._start(config, archive, pulse)
+                running = self._start(config, archive, stop_signal)
                 gc.unfreeze()  # what served the old configuration may go
             except DicomwatchdError as error:
                 self._say_refused(error)
@@ -192,7 +192,7 @@ class Process:
     def _serve(self, running: Supervisor) -> int | None:
         """Until a signal: the exit status, or None for a reload."""
         while True:
-            self._pulse(running)
+            self._show_life(running)
             if self._stop.is_set():
                 return DONE
             if self._reload.is_set():
@@ -206,7 +206,7 @@ class Process:
         next_pulse = since
         while True:
             if self._clock.monotonic() >= next_pulse:
-                self._pulse(running)
+                self._show_life(running)
                 next_pulse = self._clock.monotonic() + PULSE_SECONDS
                 if (progress := running.queue.reports.progress()) != last:
                     last, since = progress, self._clock.monotonic()
@@ -225,8 +225,8 @@ class Process:
                 return NOT_DONE
             self._wait(LOOK_SECONDS)
 
-    def _pulse(self, running: Supervisor) -> None:
-        running.tend()
+    def _show_life(self, running: Supervisor) -> None:
+        running.tick()
         stale = self._service.ping(running.heartbeats)
         if stale:
             self._journal.error("stuck", "a thread shows no sign of life", thread=stale[0])
@@ -262,7 +262,7 @@ class Process:
 
 
 def _allow_many_files() -> None:
-    """Every worker holds a handful of files open until the store was asked for all of them."""
+    """Every worker holds a batch of files open until the store was asked for all of them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -25,7 +25,7 @@ from dicomwatchd.telemetry.metrics import ProcessUsage, process_usage
 DISK_LOOK_SECONDS = 60.0
 
 
-class Teller:
+class StatusReporter:
     """Says no patient attribute, and no path of a file."""
 
     def __init__(
@@ -81,7 +81,7 @@ class Teller:
             **({"rss_bytes": usage.rss_bytes} if usage.rss_bytes is not None else {}),
         )
 
-    def look_at_disks(self, of_inboxes: Mapping[str, DiskUsage]) -> None:
+    def check_disks(self, of_inboxes: Mapping[str, DiskUsage]) -> None:
         """Say early when a disk fills. Nothing is ever deleted to make room. ``of_inboxes`` is what each inbox's own
         thread has last seen."""
         if self._clock.monotonic() < self._next_disk_look:
@@ -161,12 +161,12 @@ class Teller:
                 if pin.exchanged_at is not None and pin.name in looks
             ]
             + [
-                f"inbox {look.source.name} is not searched whole yet for files that a crash has left set aside"
+                f"inbox {look.source.name} is not searched whole yet for files that a crash has left staged"
                 for look in looks.values()
                 if look.unsearched
             ]
             + [
-                f"in the folder of {name}, which is no inbox any more, files may lie aside: let the daemon reach it,"
+                f"in the folder of {name}, which is no inbox any more, files may be staged: let the daemon reach it,"
                 " and reload"
                 for name in queue.reports.former_places()
                 if name not in looks

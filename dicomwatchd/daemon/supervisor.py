@@ -15,7 +15,7 @@ from dicomwatchd.config import Config
 from dicomwatchd.control.server import ControlServer
 from dicomwatchd.daemon.commands import commands
 from dicomwatchd.daemon.composition import Parts, Surroundings, plan_of
-from dicomwatchd.daemon.status import Teller
+from dicomwatchd.daemon.status import StatusReporter
 from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import ConfigError, Fatal, InboxSilent, Stopping
 from dicomwatchd.intake.inbox import InboxIntake
@@ -37,7 +37,7 @@ LOOP_SILENCE_SECONDS = 300.0
 STOP_ANSWER_SECONDS = 5.0
 
 
-class Pulse:
+class StopSignal:
     """Asked in the middle of long work whether to stop; whoever asks shows a sign of life. ``starting`` is called while
     the start goes on."""
 
@@ -56,26 +56,26 @@ class Pulse:
 
 
 class Supervisor:
-    """Given a configuration and an archive that was opened for it; `start`, then `tend` every second, then `stop`."""
+    """Given a configuration and an archive that was opened for it; `start`, then `tick` every second, then `stop`."""
 
     def __init__(
         self,
         config: Config,
         archive: Archive,
-        pulse: Pulse,
+        stop_signal: StopSignal,
         journal: Journal,
         clock: Clock,
         random: Random,
         handed: HandedFolders | None = None,
         started_at: float | None = None,
     ) -> None:
-        """``started_at``: see `Teller`. Raises Fatal, Transient, ArchiveRefused; the archive is then still the caller's
-        to close."""
+        """``started_at``: see `StatusReporter`. Raises Fatal, Transient, ArchiveRefused; the archive is then still the
+        caller's to close."""
         self._config, self._archive, self._journal = config, archive, journal
-        self._teller = Teller(config, archive, journal, clock, started_at)
+        self._reporter = StatusReporter(config, archive, journal, clock, started_at)
         self.fatal: Fatal | None = None
-        self.heartbeats = pulse.heartbeats
-        self._stopping = pulse.stopping
+        self.heartbeats = stop_signal.heartbeats
+        self._stopping = stop_signal.stopping
         self._intake_stopping = threading.Event()
         self._stopped = False
         self._threads: list[threading.Thread] = []
@@ -98,11 +98,11 @@ class Supervisor:
             workers=self._pool,
             on_fatal=self._on_fatal,
             attend=self._attend,
-            announce=self._teller.changed,
+            announce=self._reporter.changed,
             on_shipped=self._shipped,
-            starting=pulse.starting,
-            alive=pulse.beat,
-            sign=pulse,
+            starting=stop_signal.starting,
+            heartbeat=stop_signal.beat,
+            cancelled=stop_signal,
             inboxes=self._answering,
             handed=handed or HandedFolders(),
         )
@@ -115,7 +115,7 @@ class Supervisor:
         parts = self._parts
         self._control = self._control_server()
         self._thread("dispatcher", parts.dispatcher.run, self._stopping)
-        self._thread("anchoring", parts.anchoring.run, self._stopping, WORKER_SILENCE_SECONDS)
+        self._thread("checkpoints", parts.checkpoints.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("expiring", parts.expiring.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("upkeep", parts.upkeep.run, self._stopping, WORKER_SILENCE_SECONDS)
         parts.begin()
@@ -125,16 +125,16 @@ class Supervisor:
             self._watch(intake)
         self._control.start()
 
-    def tend(self) -> None:
+    def tick(self) -> None:
         """To be called every second or so: what nobody else looks after."""
-        self._pool.tend()
-        self._parts.tend()
-        self._tend_inboxes()
+        self._pool.tick()
+        self._parts.tick()
+        self._tick_inboxes()
         intakes = self._parts.intakes.values()
-        self._teller.look_at_disks({intake.source.name: intake.disk for intake in intakes if intake.disk is not None})
+        self._reporter.check_disks({intake.source.name: intake.disk for intake in intakes if intake.disk is not None})
 
-    def _tend_inboxes(self) -> None:
-        for name in self._answering.tend():
+    def _tick_inboxes(self) -> None:
+        for name in self._answering.tick():
             error = InboxSilent("an inbox does not answer")
             self._pool.give_up(name, error, partial(self._answering.gave_up, name))
             self._archive.memory.write_off(name)
@@ -145,7 +145,7 @@ class Supervisor:
         if self._stopped:
             return
         self._stopped = True
-        self._parts.anchoring.step()
+        self._parts.checkpoints.step()
         self._intake_stopping.set()
         self._stopping.set()
         self._pool.drain()
@@ -158,7 +158,7 @@ class Supervisor:
         self._answering.hurry(STOP_ANSWER_SECONDS)
         for thread in self._threads:
             while thread.is_alive() and not self._is_left_behind(thread):
-                self._tend_inboxes()
+                self._tick_inboxes()
                 thread.join(0.1)
         for watching in self._watching:
             watching.join(STOP_ANSWER_SECONDS)
@@ -207,7 +207,7 @@ class Supervisor:
         def run() -> None:
             watcher.start()
             while not self._intake_stopping.wait(1.0):
-                watcher.tend()
+                watcher.tick()
             watcher.stop()
 
         thread = threading.Thread(target=run, name=f"watch-{intake.source.source_id}", daemon=True)
@@ -287,16 +287,16 @@ class Supervisor:
             raise ConfigError([("control_socket", why)]) from error
 
     def _shipped(self, shipment: Shipment) -> None:
-        self._teller.shipped(shipment, self._parts.queue.audit)
+        self._reporter.shipped(shipment, self._parts.queue.audit)
 
     def _status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
         parts = self._parts
-        return self._teller.status(
+        return self._reporter.status(
             inboxes,
             intakes=parts.intakes.values(),
             pool=self._pool,
             dispatcher=parts.dispatcher,
-            record=[parts.anchoring.problem, parts.sealing.problem],
+            record=[parts.checkpoints.problem, parts.sealing.problem],
             queue=parts.queue,
             silent=self._silent(),
         )

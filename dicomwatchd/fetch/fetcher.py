@@ -14,8 +14,8 @@ from types import MappingProxyType
 from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
+from dicomwatchd.fetch.coalesced import CoalescedReads
 from dicomwatchd.fetch.folder import PRIVATE, DiskFull, Occupied, SeriesFolder, TargetFolder, Temporary
-from dicomwatchd.fetch.neighbours import Neighbours
 from dicomwatchd.fetch.plan import file_names, of_series, together
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
 from dicomwatchd.fetch.sources import BadObject, MissingObject, Source, chunks, sources
@@ -49,7 +49,7 @@ class Fetcher:
         executor: Callable[[int], Executor] = ThreadPoolExecutor,
     ) -> None:
         self._store = store
-        self._neighbours = Neighbours(store)
+        self._coalesced = CoalescedReads(store)
         self._threads = threads
         self._attempts = attempts
         self._sleep = sleep
@@ -112,7 +112,7 @@ class Fetcher:
         with Workplace(folder) as place:
             for group in run.todo():
                 try:
-                    brought = self._neighbours.bring(run, place, group) if len(group) > 1 else set()
+                    brought = self._coalesced.bring(run, place, group) if len(group) > 1 else set()
                 except Fatal as error:
                     run.stop(error)
                     raise
@@ -143,7 +143,7 @@ class Fetcher:
         for source in sources(self._store, run.manifest.study_uid, places):
             with target.temporary() as file:
                 try:
-                    self._copy(run, source, file, place.room)
+                    self._copy(run, source, file, place.buffer)
                 except BadObject as error:
                     trouble = trouble or error
                     continue
@@ -176,7 +176,7 @@ class Fetcher:
         run: Run,
         source: Source,
         file: Temporary,
-        room: memoryview,
+        buffer: memoryview,
     ) -> None:
         """Fill ``file`` with exactly the recorded bytes. Raises BadObject when the source has others."""
         item = source.item
@@ -186,7 +186,7 @@ class Fetcher:
             came_in = 0
             digest = hashlib.sha256()
             try:
-                for chunk in chunks(self._store, source, room):
+                for chunk in chunks(self._store, source, buffer):
                     run.check()
                     came_in += len(chunk)
                     if came_in > item.size_bytes:

@@ -61,15 +61,15 @@ def _others(store: ObjectStore, study: Uid, item: ManifestInstance) -> Iterator[
             yield Source(item, found.key, None, None)
 
 
-def chunks(store: ObjectStore, source: Source, room: memoryview | None = None) -> Iterator[Chunk]:
+def chunks(store: ObjectStore, source: Source, buffer: memoryview | None = None) -> Iterator[Chunk]:
     """The store's chunks; what the store says of the object in particular becomes BadObject. Raises Transient, too."""
     key, version_id, offset_bytes = source.key, source.version_id, source.offset_bytes
     try:
         if offset_bytes is None:
-            yield from store.read(key, version_id, room=room)
+            yield from store.read(key, version_id, buffer=buffer)
         else:
             yield from store.read(
-                key, version_id, offset_bytes=offset_bytes, length_bytes=source.item.size_bytes, room=room
+                key, version_id, offset_bytes=offset_bytes, length_bytes=source.item.size_bytes, buffer=buffer
             )
     except Permanent as error:
         if error.code == "no-such-object":

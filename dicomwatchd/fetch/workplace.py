@@ -11,23 +11,23 @@ from dicomwatchd.model import Uid
 
 
 class Workplace:
-    """For one thread. ``room`` is where the store reads to, ``gathering`` where pieces become a whole file; both are
+    """For one thread. ``buffer`` is where the store reads to, ``scratch`` where pieces become a whole file; both are
     pages of memory, from which a file system can write straight to the disk."""
 
     def __init__(self, folder: TargetFolder) -> None:
         self._folder = folder
         self._open: tuple[Uid, SeriesFolder] | None = None
         self._memory = mmap.mmap(-1, 2 * CHUNK_BYTES)
-        self.room = memoryview(self._memory)[:CHUNK_BYTES]
-        self.gathering = memoryview(self._memory)[CHUNK_BYTES:]
+        self.buffer = memoryview(self._memory)[:CHUNK_BYTES]
+        self.scratch = memoryview(self._memory)[CHUNK_BYTES:]
 
     def __enter__(self) -> Workplace:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._leave()
-        self.room.release()
-        self.gathering.release()
+        self.buffer.release()
+        self.scratch.release()
         with suppress(BufferError):  # a traceback holds a view of it, and it goes with that
             self._memory.close()
 

@@ -23,14 +23,14 @@ from dicomwatchd.intake.leftovers import Leftovers
 from dicomwatchd.intake.mounts import Mounts
 from dicomwatchd.intake.own_trees import OwnTrees, arrivals
 from dicomwatchd.intake.presence import Presence
-from dicomwatchd.intake.scan import Globs, Listing, join, look, walk
+from dicomwatchd.intake.scan import Globs, Listing, join, scan_directory, walk
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, NOT_OURS, Folder, Gone, take
 from dicomwatchd.intake.unreadable import (
     NOT_TO_BE_LISTED,
     NOT_TO_BE_READ,
     Unreadable,
-    place_of,
+    parent_and_name,
     unreadable,
 )
 from dicomwatchd.localfiles import WriterPresent
@@ -38,7 +38,7 @@ from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, DiskUsage, Log
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.database.upgrade import OLD_FAULT
-from dicomwatchd.queue.rows import UNREADABLE, Arrival, Known, Source, identity_of
+from dicomwatchd.queue.rows import UNREADABLE, Arrival, Source, TrackedFile, identity_of
 from dicomwatchd.telemetry.fields import error_fields
 
 BATCH = 200
@@ -82,18 +82,18 @@ class InboxIntake:
         log: Log,
         on_news: Callable[[], None],
         mend: Callable[[set[bytes] | None], bool] = lambda _: True,
-        mended_root: tuple[int, int] | None = None,
+        recovered_root: tuple[int, int] | None = None,
         inboxes: Inboxes | None = None,
         sizes: Sizes = SIZES,
         *,
         unsearched: bool = False,
         on_root: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """``mend`` puts back what lies aside in the inbox, or in these directories of it, and says whether it has come
+        """``mend`` puts back what is staged in the inbox, or in these directories of it, and says whether it has come
         to the end of that; it is called when the inbox comes back, or another folder stands in its place, before
-        anything is looked at; ``mended_root`` is the folder that needs it no more, as (device, inode). Where it, or the
-        start (``unsearched``), has not come to its end, whole looks find the rest. ``on_root`` gets the open folder at
-        the begin of each whole look."""
+        anything is looked at; ``recovered_root`` is the folder that needs it no more, as (device, inode). Where it, or
+        the start (``unsearched``), has not come to its end, whole looks find the rest. ``on_root`` gets the open folder
+        at the begin of each whole look."""
         self.source = source
         self._settings = settings
         self._sizes = sizes
@@ -104,7 +104,7 @@ class InboxIntake:
         self._log = log
         self._on_news = on_news
         self._mend = mend
-        self._mend_soon = False
+        self._recover_soon = False
         self._beat: Callable[[], None] = lambda: None
         self._inboxes: Inboxes = inboxes or AlwaysAnswering()
         self._next_disk_look = 0.0
@@ -115,12 +115,12 @@ class InboxIntake:
         self._hints_lock = threading.Lock()
         self._hints: dict[bytes, bool] = {}
         self._wake = threading.Event()
-        self._swarm = False
+        self._burst = False
         self._batch: list[Arrival] = []
         self._series_in_batch: set[tuple[Uid, Uid]] = set()
         self._next_scan = 0.0
         self._retry_soon = False
-        self._presence = Presence(source.name, log, mended_root)
+        self._presence = Presence(source.name, log, recovered_root)
         self._asked: deque[Work] = deque()
         self._unread: dict[bytes, int] = {}
         self._mounts = Mounts(source.source_id, arrivals.remounts)
@@ -140,16 +140,16 @@ class InboxIntake:
         of a swarm of events, which are better looked into together."""
         with self._hints_lock:
             self._hints[parent] = self._hints.get(parent, False) or deep
-        self._swarm = self._swarm or not alone
+        self._burst = self._burst or not alone
         self._wake.set()
 
     def scan_soon(self) -> None:
         self._next_scan = 0.0
         self._wake.set()
 
-    def mend_soon(self) -> None:
-        """Something lies aside that belongs into the inbox."""
-        self._mend_soon = True
+    def recover_soon(self) -> None:
+        """Something is staged that belongs into the inbox."""
+        self._recover_soon = True
         self.scan_soon()
 
     def ask(self, work: Work) -> None:
@@ -174,7 +174,7 @@ class InboxIntake:
 
     @property
     def was_open(self) -> bool:
-        """Whether the inbox could be opened since the start, and what lay aside in it is back."""
+        """Whether the inbox could be opened since the start, and what was staged in it is back."""
         return self._presence.was_seen
 
     @property
@@ -202,7 +202,7 @@ class InboxIntake:
 
     @property
     def unsearched(self) -> bool:
-        """Whether files may lie aside in parts of the inbox that nobody has looked into since a crash."""
+        """Whether files may be staged in parts of the inbox that nobody has looked into since a crash."""
         return self._leftovers.eager or bool(self._left_in)
 
     @property
@@ -213,7 +213,7 @@ class InboxIntake:
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The inbox's thread."""
 
-        def alive() -> None:
+        def heartbeat() -> None:
             if stopping.is_set():  # in the midst of a look, too: one at a million entries takes minutes
                 raise Stopping("the inbox is not looked at any more")
             beat()
@@ -221,7 +221,7 @@ class InboxIntake:
         while not stopping.is_set():
             beat()
             try:
-                pause = self.step(alive)
+                pause = self.step(heartbeat)
             except Stopping:
                 return
             except Transient as error:
@@ -235,8 +235,8 @@ class InboxIntake:
             self._wake.wait(min(pause, 1.0))
             if self._wake.is_set() and not stopping.is_set():
                 self._wake.clear()
-                if self._swarm:
-                    self._swarm = False
+                if self._burst:
+                    self._burst = False
                     stopping.wait(0.2)  # let it gather
 
     def wake(self) -> None:
@@ -247,13 +247,13 @@ class InboxIntake:
     def step(self, beat: Callable[[], None] = lambda: None) -> float:
         """Do everything that is due; returns the seconds until something may be due again."""
 
-        def alive() -> None:
+        def heartbeat() -> None:
             beat()
             self._inboxes.beat()
 
-        self._beat = alive
+        self._beat = heartbeat
         with self._inboxes.of_its_own(self.source.source_id):
-            return self._step(alive)
+            return self._step(heartbeat)
 
     def _step(self, beat: Callable[[], None]) -> float:
         try:
@@ -282,8 +282,8 @@ class InboxIntake:
         return self._pause()
 
     def _work(self, root_fd: int, beat: Callable[[], None]) -> None:
-        if self._presence.here(root_fd) or self._mend_soon:
-            self._mend_soon = False
+        if self._presence.here(root_fd) or self._recover_soon:
+            self._recover_soon = False
             self._left_in.clear()
             self._leftovers.eager = not self._mend(None)
             self._next_scan = 0.0
@@ -291,7 +291,7 @@ class InboxIntake:
             these, self._left_in = self._left_in, set()
             self._leftovers.eager = not self._mend(these)
             self._next_scan = 0.0
-        self._look_at_the_disk(root_fd)
+        self._measure_the_disk(root_fd)
         if self._clock.monotonic() >= self._next_scan:
             self._scan(root_fd, beat)
         self._follow_hints(root_fd, beat)
@@ -299,7 +299,7 @@ class InboxIntake:
         while self._asked:
             self._asked.popleft()(root_fd, beat)
 
-    def _look_at_the_disk(self, root_fd: int) -> None:
+    def _measure_the_disk(self, root_fd: int) -> None:
         if self._clock.monotonic() < self._next_disk_look:
             return
         self._next_disk_look = self._clock.monotonic() + DISK_LOOK_SECONDS
@@ -312,10 +312,10 @@ class InboxIntake:
         self._last_scan_began = self._clock.now()
         self._retry_soon = False
         self._unread.clear()
-        self._settling.begin_look()
+        self._settling.begin_scan()
         # Jitter, so that many inboxes and many daemons do not look at one file server in step.
         self._next_scan = began + self._settings.scan_interval_seconds * self._random.uniform(0.9, 1.1)
-        self._mounts.begin_look()
+        self._mounts.begin_scan()
         self._mounts.see(root_fd)
         self._on_root(root_fd)
         seen: set[bytes] = set()
@@ -326,10 +326,10 @@ class InboxIntake:
                 failed[parent] = error.errno
                 self._unreadable.add_folder(parent)
 
-        found_instead = self._own_trees.begin_look(root_fd)
-        self._leftovers.begin_look()
+        found_instead = self._own_trees.begin_scan(root_fd)
+        self._leftovers.begin_scan()
         for parent, listing in found_instead or walk(
-            root_fd, self._globs, on_error, alive=beat, judge=self.source.judge
+            root_fd, self._globs, on_error, heartbeat=beat, guard=self.source.guard
         ):
             seen.add(parent)
             self._compare(root_fd, parent, listing, beat)
@@ -337,15 +337,15 @@ class InboxIntake:
             self._leftovers.see(parent, listing)
             beat()
             self._follow_hints(root_fd, beat)  # what arrives now must not wait for the end of a long scan
-        self._own_trees.end_look()
-        self._left_in = self._leftovers.end_look()
+        self._own_trees.end_scan()
+        self._left_in = self._leftovers.end_scan()
         self._flush()
         for parent in self._arrivals.known_directories(self.source.source_id):
             if parent not in seen and not any(parent == f or parent.startswith(f + b"/") for f in failed):
-                self._look_again(root_fd, parent, beat)
-        healed = self._unreadable.end_look(seen, failed)
+                self._rescan(root_fd, parent, beat)
+        healed = self._unreadable.end_scan(seen, failed)
         for path in (*failed, *healed):
-            parent, name = place_of(path)
+            parent, name = parent_and_name(path)
             known = self._arrivals.known(self.source.source_id, parent).get(name)
             if path in failed and known is None:
                 self._take(unreadable(parent, name, NOT_TO_BE_LISTED))
@@ -365,10 +365,10 @@ class InboxIntake:
             hints.setdefault(parent, False)
         for parent, deep in hints.items():
             if deep and self._may_enter(root_fd, parent, beat):
-                for below, listing in walk(root_fd, self._globs, lambda *_: None, parent, beat, self.source.judge):
+                for below, listing in walk(root_fd, self._globs, lambda *_: None, parent, beat, self.source.guard):
                     self._compare(root_fd, below, listing, beat)
             elif not deep:
-                self._look_again(root_fd, parent, beat)
+                self._rescan(root_fd, parent, beat)
             beat()
         if hints:
             self._flush()
@@ -384,7 +384,7 @@ class InboxIntake:
             began = self._last_scan_began
         else:
             for parent in sorted({d for directories in nearly.values() for d in directories}):
-                self._look_again(root_fd, parent, beat)
+                self._rescan(root_fd, parent, beat)
                 beat()
             self._flush()
         held = [
@@ -400,7 +400,7 @@ class InboxIntake:
 
     def _may_enter(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> bool:
         try:
-            with markers.unmarked_directory(root_fd, parent, self.source.judge):
+            with markers.unmarked_directory(root_fd, parent, self.source.guard):
                 return not self._own_trees.inside
         except markers.Marked:
             self._left_alone(root_fd, parent, beat)
@@ -410,12 +410,12 @@ class InboxIntake:
 
     # -- one directory ------------------------------------------------------------------------------------------
 
-    def _look_again(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
+    def _rescan(self, root_fd: int, parent: bytes, beat: Callable[[], None]) -> None:
         try:
-            with markers.unmarked_directory(root_fd, parent, self.source.judge) as fd:
+            with markers.unmarked_directory(root_fd, parent, self.source.guard) as fd:
                 if self._own_trees.inside:
                     raise markers.Marked(b"")
-                listing = look(fd, parent, self._globs, beat)
+                listing = scan_directory(fd, parent, self._globs, beat)
         except markers.Marked:
             self._left_alone(root_fd, parent, beat)
             return
@@ -436,7 +436,7 @@ class InboxIntake:
     def _compare(self, root_fd: int, parent: bytes, listing: Listing, beat: Callable[[], None]) -> None:
         is_watched = self._settling.watches(parent)
         barred_names = self._unreadable.names_in(parent, listing)
-        odd = listing.strange or listing.marks or listing.foreign
+        odd = listing.special or listing.marks or listing.foreign
         is_at_rest = not (is_watched or odd or barred_names or listing.error)
         if is_at_rest and self._arrivals.is_known(self.source.source_id, parent, listing.files, AGAIN):
             return
@@ -450,7 +450,7 @@ class InboxIntake:
         self._forget_the_gone(root_fd, parent, listing, known, barred_names)
         if is_watched:
             self._settling.retain(parent, listing.files)
-        for name, found in listing.strange.items():
+        for name, found in listing.special.items():
             if name not in known or known[name].identity != found:
                 identity = identity_of(found)
                 self._take(Arrival(parent, name, identity, FileState.QUARANTINED, code="not-a-file", reason=NOT_A_FILE))
@@ -463,7 +463,7 @@ class InboxIntake:
         with Folder(root_fd, parent) as folder:
             for name, found in listing.files.items():
                 old = known.get(name)
-                unchanged = old is not None and (old.identity == found or old.state is FileState.ASIDE)
+                unchanged = old is not None and (old.identity == found or old.state is FileState.DELETING)
                 # Whether the daemon may read a file also hangs on folders, groups and the daemon, and what another
                 # version of it could not take may be taken by this one.
                 barred = old.code if old is not None and old.code in AGAIN else None
@@ -471,7 +471,7 @@ class InboxIntake:
                     if is_watched:
                         self._settling.done((parent, name))
                     continue
-                if self._settling.ripe((parent, name), found, now=now, monotonic=monotonic) and (
+                if self._settling.settled((parent, name), found, now=now, monotonic=monotonic) and (
                     arrival := self._read(folder, name, found)
                 ):
                     self._settling.done((parent, name))
@@ -480,7 +480,7 @@ class InboxIntake:
                     beat()
 
     def _forget_the_gone(
-        self, root_fd: int, parent: bytes, listing: Listing, known: dict[bytes, Known], barred_names: set[bytes]
+        self, root_fd: int, parent: bytes, listing: Listing, known: dict[bytes, TrackedFile], barred_names: set[bytes]
     ) -> None:
         """What is known and does not stand there. A listing that broke off, and another file system than the one that
         a kept file is on, say nothing of it."""
@@ -489,9 +489,9 @@ class InboxIntake:
         missing = {
             name: k
             for name, k in known.items()
-            if not (name in listing.files or name in listing.strange or name in listing.marks)
+            if not (name in listing.files or name in listing.special or name in listing.marks)
             and not (name in listing.foreign or name in barred_names)
-            and k.state is not FileState.ASIDE
+            and k.state is not FileState.DELETING
         }
         elsewhere = self._mounts.elsewhere(root_fd, parent, missing)
         if gone := [k.file_id for name, k in missing.items() if name not in elsewhere]:
@@ -544,8 +544,8 @@ class InboxIntake:
         """Seconds until the next scan, the next ripe file, or the end of the next quiet time."""
         now, monotonic = self._clock.now(), self._clock.monotonic()
         dues = [self._next_scan - monotonic]
-        if (ripe := self._settling.next_due()) is not None:
-            dues.append(ripe - monotonic)
+        if (settled := self._settling.next_due()) is not None:
+            dues.append(settled - monotonic)
         if (quiet := self._arrivals.next_quiet_at(self.source.source_id)) is not None:
             dues.append(quiet - now)
         return max(0.02, min(dues))

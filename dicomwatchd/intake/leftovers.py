@@ -1,7 +1,7 @@
-"""What lies aside in an inbox for longer than a purge takes: somebody who was at it is so no more.
+"""What is staged in an inbox for longer than a purge takes: somebody who was at it is so no more.
 
 At its start the daemon brings back what nobody owns. A daemon that shares the inbox may die later, for good, and what
-it had set aside then is nobody's: the names of such directories show at every look.
+it had staged then is nobody's: the names of such directories show at every look.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ PATIENCE = 10
 
 
 class Leftovers:
-    """``eager``: whoever searched the inbox for what lies aside has not come to its end, so the next whole look is as
+    """``eager``: whoever searched the inbox for what is staged has not come to its end, so the next whole look is as
     good as the second."""
 
     def __init__(self, *, eager: bool = False) -> None:
@@ -23,14 +23,14 @@ class Leftovers:
         self._tried: set[tuple[bytes, bytes]] = set()
         self._looks_since = 0
 
-    def begin_look(self) -> None:
+    def begin_scan(self) -> None:
         self._met = set()
 
     def see(self, parent: bytes, listing: Listing) -> None:
         self._met.update((parent, name) for name in listing.private)
 
-    def end_look(self) -> set[bytes]:
-        """A whole look has ended. The directories in which something lies aside that did so at the last look too, and
+    def end_scan(self) -> set[bytes]:
+        """A whole look has ended. The directories in which something is staged that did so at the last look too, and
         is to be brought back unless somebody is still at it."""
         stayed, self._before = self._met if self.eager else self._met & self._before, self._met
         self.eager = False

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from dicomwatchd.localfiles import birth, directory
 from dicomwatchd.model import FileState
 from dicomwatchd.queue.remounts import Remounts
-from dicomwatchd.queue.rows import Known, Root
+from dicomwatchd.queue.rows import Root, TrackedFile
 
 #: ioctl(2) of Linux 6.9 and later: struct fsuuid2, a length and up to 16 bytes.
 _FS_IOC_GETFSUUID = 0x80111500
@@ -39,7 +39,7 @@ class Mounts:
         self._remounts = remounts
         self._seen: dict[int, str | None] = {}
 
-    def begin_look(self) -> None:
+    def begin_scan(self) -> None:
         """From here on what is mounted may be another one."""
         self._seen.clear()
 
@@ -53,7 +53,7 @@ class Mounts:
         return device
 
     def known_again(
-        self, root_fd: int, parent: bytes, known: Mapping[bytes, Known], files: Mapping[bytes, str]
+        self, root_fd: int, parent: bytes, known: Mapping[bytes, TrackedFile], files: Mapping[bytes, str]
     ) -> bool:
         """Whether files that are known in this directory stand there under another device number, on the file system
         that they were on: then the queue knows them by that one now. Raises Transient."""
@@ -77,7 +77,7 @@ class Mounts:
             self._remounts.rebase(self._source_id, parent, old, device)
         return bool(same)
 
-    def elsewhere(self, root_fd: int, parent: bytes, known: Mapping[bytes, Known]) -> set[bytes]:
+    def elsewhere(self, root_fd: int, parent: bytes, known: Mapping[bytes, TrackedFile]) -> set[bytes]:
         """Names of kept files that are not there because their file system is not: what stands in its place says
         nothing of them."""
         kept = {name: _device(old.identity) for name, old in known.items() if old.state is FileState.KEPT}

@@ -9,7 +9,7 @@ from dicomwatchd import markers
 from dicomwatchd.intake.scan import Listing
 from dicomwatchd.model import FileState
 from dicomwatchd.ports import Log
-from dicomwatchd.queue.rows import Arrival, Known, identity_of
+from dicomwatchd.queue.rows import Arrival, TrackedFile, identity_of
 
 #: The code of the one entry in quarantine that stands for such a tree.
 OWN_TREE = "own-tree"
@@ -31,7 +31,7 @@ class OwnTrees:
     def __len__(self) -> int:
         return len(self._marked)
 
-    def begin_look(self, root_fd: int) -> list[tuple[bytes, Listing]]:
+    def begin_scan(self, root_fd: int) -> list[tuple[bytes, Listing]]:
         """A whole look begins. What it finds, in place of everything else, where the inbox itself is inside of such a
         tree. Raises OSError."""
         self._met = set()
@@ -45,7 +45,7 @@ class OwnTrees:
         if listing.marks:
             self._met.add(parent)
 
-    def end_look(self) -> None:
+    def end_scan(self) -> None:
         """Which they are, the quarantine tells; the log only how many."""
         if self._met - self._marked:
             self._log.error(
@@ -64,7 +64,7 @@ class OwnTrees:
         return any(not mark or parent == mark or parent.startswith(mark + b"/") for mark in self._marked)
 
 
-def arrivals(parent: bytes, listing: Listing, known: Mapping[bytes, Known]) -> Iterator[Arrival]:
+def arrivals(parent: bytes, listing: Listing, known: Mapping[bytes, TrackedFile]) -> Iterator[Arrival]:
     """What goes to quarantine for the marks of a directory, as far as it is not there yet."""
     for name, found in listing.marks.items():
         if name not in known or known[name].identity != found or known[name].code != OWN_TREE:

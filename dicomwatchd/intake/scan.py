@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from dicomwatchd import markers
-from dicomwatchd.localfiles import ASIDE, RESTORED, Judge, directory, is_our_own
+from dicomwatchd.localfiles import ASIDE, RESTORED, FolderGuard, directory, is_our_own
 
 #: Deeper trees than this are not walked; what lies below is reported, never touched.
 MAX_DEPTH = 256
@@ -26,15 +26,15 @@ def _unwatched() -> None: ...
 @dataclass(slots=True)
 class Listing:
     """What stands directly in one directory, name by name with its identity, which is the text that the queue keeps:
-    to compare it costs less than to take it apart. ``strange`` are symbolic links, FIFOs, sockets and devices,
+    to compare it costs less than to take it apart. ``special`` are symbolic links, FIFOs, sockets and devices,
     ``unreadable`` what stands there and does not say what it is. ``error`` is what the listing broke off with: then
     there may be more, and what is not in it may be there all the same. ``marks`` is what says that the directory is an
     archive's or a state's own (see markers): of those nothing else is listed. ``private`` are names of our own under
-    which files may lie aside, ``foreign`` directories that are called so and are somebody else's."""
+    which files may be staged, ``foreign`` directories that are called so and are somebody else's."""
 
     files: dict[bytes, str] = field(default_factory=dict)
     directories: list[bytes] = field(default_factory=list)
-    strange: dict[bytes, str] = field(default_factory=dict)
+    special: dict[bytes, str] = field(default_factory=dict)
     unreadable: list[bytes] = field(default_factory=list)
     error: OSError | None = None
     marks: dict[bytes, str] = field(default_factory=dict)
@@ -63,21 +63,23 @@ class Globs:
         return not (self._exclude.match(text) or self._exclude.match(path))
 
 
-def look(directory_fd: int, parent: bytes, globs: Globs, alive: Callable[[], None] = _unwatched) -> Listing:
+def scan_directory(
+    directory_fd: int, parent: bytes, globs: Globs, heartbeat: Callable[[], None] = _unwatched
+) -> Listing:
     """List one open directory. One entry that cannot be looked at costs that entry. Raises OSError where there is no
-    listing at all. ``alive`` shows that a long look goes on."""
+    listing at all. ``heartbeat`` shows that a long look goes on."""
     listing = Listing()
     files, is_regular, encoded, admits_all = listing.files, stat.S_ISREG, os.fsencode, globs.all
     signs: list[bytes] = []
     with os.scandir(directory_fd) as entries:
-        for entry in _as_far_as_it_goes(entries, listing, alive):
+        for entry in _as_far_as_it_goes(entries, listing, heartbeat):
             name = encoded(entry.name)
             if name in markers.SIGNS:
                 signs.append(name)
             if name.startswith(markers.OWN):
                 if name.startswith(ASIDE):
                     _see_private(directory_fd, entry, name, listing)
-                continue  # our own: see pipeline.aside, and markers
+                continue  # our own: see pipeline.deletion.staging, and markers
             try:
                 if entry.is_dir(follow_symlinks=False):
                     listing.directories.append(name)
@@ -90,7 +92,7 @@ def look(directory_fd: int, parent: bytes, globs: Globs, alive: Callable[[], Non
                     continue  # gone between the listing and the look
                 listing.unreadable.append(name)
                 continue
-            kind = files if is_regular(found.st_mode) else listing.strange
+            kind = files if is_regular(found.st_mode) else listing.special
             # rows.identity_text, spelt out for what is done to every file of every look.
             kind[name] = f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
     if listing.error is not None:
@@ -114,11 +116,11 @@ def _see_private(directory_fd: int, entry: os.DirEntry[str], name: bytes, listin
 
 
 def _as_far_as_it_goes(
-    entries: Iterator[os.DirEntry[str]], listing: Listing, alive: Callable[[], None]
+    entries: Iterator[os.DirEntry[str]], listing: Listing, heartbeat: Callable[[], None]
 ) -> Iterator[os.DirEntry[str]]:
     for number in count():
         if number % SIGN_EVERY == 0:
-            alive()
+            heartbeat()
         try:
             entry = next(entries)
         except StopIteration:
@@ -134,19 +136,19 @@ def walk(
     globs: Globs,
     on_error: Callable[[bytes, OSError], None],
     start: bytes = b"",
-    alive: Callable[[], None] = _unwatched,
-    judge: Judge | None = None,
+    heartbeat: Callable[[], None] = _unwatched,
+    guard: FolderGuard | None = None,
 ) -> Iterator[tuple[bytes, Listing]]:
     """Every directory from ``start`` down, parents first, each with its listing. A directory that cannot be read, or
-    that ``judge`` does not let pass, is handed to ``on_error`` and passed over; one whose listing breaks off is handed
+    that ``guard`` does not let pass, is handed to ``on_error`` and passed over; one whose listing breaks off is handed
     to it, and what was listed counts.
     """
     todo = [start]
     while todo:
         parent = todo.pop()
         try:
-            with directory(root_fd, parent, judge) as fd:
-                listing = look(fd, parent, globs, alive)
+            with directory(root_fd, parent, guard) as fd:
+                listing = scan_directory(fd, parent, globs, heartbeat)
             if listing.directories and parent.count(b"/") >= MAX_DEPTH:
                 raise OSError(errno.ENAMETOOLONG, "too deep")
         except OSError as error:

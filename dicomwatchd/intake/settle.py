@@ -36,11 +36,11 @@ class Settling:
         #: More files are changing than are remembered: another look has to find the rest.
         self.overflowed = False
 
-    def begin_look(self) -> None:
+    def begin_scan(self) -> None:
         """From here on everything is looked at."""
         self.overflowed = False
 
-    def ripe(self, path: Path, identity: str, *, now: float, monotonic: float) -> bool:
+    def settled(self, path: Path, identity: str, *, now: float, monotonic: float) -> bool:
         """Whether the file is complete as far as looking can tell. Both clocks in seconds."""
         if self._settle_seconds == 0:
             return True

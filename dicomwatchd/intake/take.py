@@ -65,7 +65,7 @@ def take(
     found: FileIdentity,
     knows_series: Callable[[Uid, Uid], bool],
     log: Log,
-    alive: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
     sizes: Sizes = SIZES,
     asker: Asker | None = None,
 ) -> Arrival:
@@ -85,7 +85,7 @@ def take(
                 )
             sizes.require(fd)
             with read_lease(fd):
-                header = read_header(fd, found.size_bytes, alive=alive)
+                header = read_header(fd, found.size_bytes, heartbeat=heartbeat)
         if isinstance(header, Dicomdir):
             return Arrival(folder.relative, name, found, FileState.IGNORED, code="dicomdir", reason=_DICOMDIR)
         # Working the attributes out costs more than all the rest; once for each series is enough.

@@ -40,9 +40,9 @@ class Unreadable:
             self._entries.pop(parent, None)
         if not (self._folders or listing.unreadable):
             return set()
-        return {*listing.unreadable, *(name for above, name in map(place_of, self._folders) if above == parent)}
+        return {*listing.unreadable, *(name for above, name in map(parent_and_name, self._folders) if above == parent)}
 
-    def end_look(self, seen: Iterable[bytes], failed: Mapping[bytes, int | None]) -> set[bytes]:
+    def end_scan(self, seen: Iterable[bytes], failed: Mapping[bytes, int | None]) -> set[bytes]:
         """A whole look has ended: it went through the folders ``seen``, and ``failed`` (folder to errno) at these.
         Returns the folders that can be listed by now."""
         healed, self._folders = self._folders - set(failed), set(failed)
@@ -66,7 +66,7 @@ def unreadable(parent: bytes, name: bytes, reason: str) -> Arrival:
     return Arrival(parent, name, _NO_IDENTITY, FileState.QUARANTINED, code=UNREADABLE, reason=reason)
 
 
-def place_of(path: bytes) -> tuple[bytes, bytes]:
+def parent_and_name(path: bytes) -> tuple[bytes, bytes]:
     """(folder, name) of a folder below the inbox; the inbox itself is "." in itself."""
     parent, _, name = path.rpartition(b"/")
     return parent, name or b"."

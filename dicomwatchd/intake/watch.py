@@ -39,7 +39,7 @@ _EVENTS: list[type[FileSystemEvent]] = [
 
 
 class Watcher:
-    """Turns events into hints for the inboxes given to it. `tend` mends what has died."""
+    """Turns events into hints for the inboxes given to it. `tick` mends what has died."""
 
     def __init__(self, intakes: list[InboxIntake], log: Log) -> None:
         self._log = log
@@ -49,19 +49,19 @@ class Watcher:
         self._failing: set[int] = set()
 
     def start(self) -> None:
-        self.tend()
+        self.tick()
 
     def stop(self) -> None:
         if self._observer is not None:
             self._observer.stop()
             self._observer.join(5)
 
-    def tend(self) -> None:
+    def tick(self) -> None:
         """Watch what is not watched: at start, after an inbox has come back or another folder has taken its place,
         after an emitter has died (watchdog's observer says it is alive all the same), or the observer itself."""
         for index, intake in enumerate(self._intakes):
             try:
-                self._tend(index, intake)
+                self._tick(index, intake)
             except OSError as error:
                 if index not in self._failing:
                     self._failing.add(index)
@@ -72,7 +72,7 @@ class Watcher:
                         errno=error.errno,
                     )
 
-    def _tend(self, index: int, intake: InboxIntake) -> None:
+    def _tick(self, index: int, intake: InboxIntake) -> None:
         observer = self._observer
         if observer is None or not observer.is_alive():
             self._watches.clear()

@@ -36,7 +36,7 @@ from dicomwatchd.telemetry.fields import error_fields
 
 #: What another service said, or what nobody expected: believed once the next attempt meets it too. One garbled answer
 #: must not park a study.
-HEARSAY = frozenset(
+CONFIRM_BEFORE_PARKING = frozenset(
     (
         "refused",
         "invalid-request",
@@ -122,7 +122,7 @@ class Dispatcher:
         if self._early.at_work:
             return 0  # in the middle of it: a thread of its own would have to wait here
         count = 0
-        self._give_back_the_rest()
+        self._release_the_rest()
         if self._may_send_early():
             self._send_early()
         while (found := self._next()) is not None:
@@ -132,7 +132,7 @@ class Dispatcher:
 
     def _start_what_can_be(self) -> None:
         self._reap()
-        self._give_back_the_rest()
+        self._release_the_rest()
         self._context.shipments.queue_due()
         while (found := self._next()) is not None:
             future = self._executor.submit(self._ship, *found)
@@ -146,7 +146,7 @@ class Dispatcher:
     def _next(self) -> tuple[Claim, Slot] | None:
         """The study that may begin now, and its slot. While an endpoint is ill one study finds out whether it is back,
         and the others wait for its word."""
-        if self._context.sign() or not self._may_claim():
+        if self._context.cancelled() or not self._may_claim():
             return None
         kinds = (Kind.TRIAL,) if self.backoff.in_trouble else (Kind.STUDY, Kind.ILL)
         for kind in kinds:
@@ -222,7 +222,7 @@ class Dispatcher:
         try:
             self._bring_to_its_end(claim, slot)
         finally:
-            self._slots.give_back(slot)
+            self._slots.release(slot)
 
     def _bring_to_its_end(self, claim: Claim, slot: Slot) -> None:
         # What has failed before, or finds out whether a service is back, begins with one request.
@@ -233,20 +233,20 @@ class Dispatcher:
         except (ClaimLost, SourceChanged):
             return  # the study is arriving again
         except Stopping:
-            self._give_back(claim, not_before=0.0, attempts=claim.attempts, code="stopping", reason="")
+            self._release(claim, not_before=0.0, attempts=claim.attempts, code="stopping", reason="")
         except InboxSilent as error:
             # It is claimed again when its inbox answers, and not before.
-            self._give_back(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
+            self._release(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
         except Transient as error:
             self._try_later(claim, error, slot.began)
         except Permanent as error:
-            self._believe(claim, error, error.code, str(error))
+            self._park_once_confirmed(claim, error, error.code, str(error))
         except Fatal as error:
             self._ended.set()  # nothing more is sent to an archive that is refused
-            self._give_back(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
+            self._release(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
             self._on_fatal(error)
         except Exception as error:  # noqa: BLE001  a fault of ours that one study meets must not stop the others
-            self._believe(claim, error, FAULT, "a fault of the program; see the log")
+            self._park_once_confirmed(claim, error, FAULT, "a fault of the program; see the log")
         else:
             if shipment.files and self.backoff.passed(claim.study_uid):
                 self._endpoints_are_back()
@@ -285,8 +285,8 @@ class Dispatcher:
             self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
         self._wake.set()
 
-    def _believe(self, claim: Claim, error: Exception, code: str, reason: str) -> None:
-        if code in HEARSAY and claim.last_code != code:
+    def _park_once_confirmed(self, claim: Claim, error: Exception, code: str, reason: str) -> None:
+        if code in CONFIRM_BEFORE_PARKING and claim.last_code != code:
             pause = pause_seconds(claim.attempts, self._random)
             self._delay(claim, error, pause, pause, code, reason)
         else:
@@ -314,7 +314,7 @@ class Dispatcher:
             **error_fields(error),
         )
         not_before = self._context.clock.now() + min(own_pause, LONGEST_WAIT_SECONDS) if own_pause else 0.0
-        self._give_back(
+        self._release(
             claim,
             not_before=not_before,
             attempts=claim.attempts + 1,
@@ -335,7 +335,7 @@ class Dispatcher:
         except DicomwatchdError as failure:
             self._keep_for_later(claim, failure)
 
-    def _give_back(
+    def _release(
         self,
         claim: Claim,
         *,
@@ -368,7 +368,7 @@ class Dispatcher:
             "study-unreleased", "the state cannot be written", study_uid=claim.study_uid, **error_fields(error)
         )
 
-    def _give_back_the_rest(self) -> None:
+    def _release_the_rest(self) -> None:
         """Raises Transient while the state still cannot be written."""
         while self._unreleased:
             claim = self._unreleased.popleft()

@@ -11,7 +11,7 @@ from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.errors import Transient
 from dicomwatchd.model import FileState
-from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, place_of
+from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, location_of
 from dicomwatchd.queue.rows import LocalFile
 
 READINGS = 2
@@ -28,7 +28,7 @@ def healed(damaged: Collection[str], shipment: Shipment, context: Context) -> fr
     for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
         suspects: dict[str, tuple[Receipt, list[LocalFile]]] = {}
         for file in page:
-            receipt = place_of(file).receipt
+            receipt = location_of(file).receipt
             if receipt.key in damaged and receipt.key not in found:
                 suspects.setdefault(receipt.key, (receipt, []))[1].append(file)
         for _ in range(READINGS):

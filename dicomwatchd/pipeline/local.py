@@ -14,7 +14,7 @@ from dicomwatchd.archive.stores.port import Buffer, Content
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import KeptOpen, NotRegular, identity, open_directory, regular_file
 from dicomwatchd.model import Digest, FileIdentity
-from dicomwatchd.ports import Sign, asking, unwatched
+from dicomwatchd.ports import Cancellation, never_cancelled, stop_check
 from dicomwatchd.queue.rows import LocalFile, Source
 
 #: Small enough to be in the processor's cache still when it is hashed.
@@ -30,7 +30,7 @@ def require(fd: int, expected: FileIdentity) -> None:
 
 @contextmanager
 def content_of(
-    folders: Folders, source: Source, file: LocalFile, in_memory_up_to: int, sign: Sign = unwatched
+    folders: Folders, source: Source, file: LocalFile, in_memory_up_to: int, cancelled: Cancellation = never_cancelled
 ) -> Iterator[Content]:
     """The file's content with its digest; on leaving, the file is still what it was, or SourceChanged is raised.
 
@@ -38,19 +38,19 @@ def content_of(
     it is sent; the store compares the digest of what it sends with this one. Raises Stopping as well.
     """
     inboxes = folders.inboxes
-    alive = asking(sign, inboxes.beat)
+    heartbeat = stop_check(cancelled, inboxes.beat)
     with folders.opened(source, file) as (_, fd):
         size = file.identity.size_bytes
         if size <= in_memory_up_to:
             with inboxes.at(source.source_id), _translated():
-                data = read_exactly(fd, 0, size, alive)
+                data = read_exactly(fd, 0, size, heartbeat)
                 require(fd, file.identity)
             yield Buffer.of(data)
         else:
             with inboxes.at(source.source_id), _translated():
-                digest = Digest(sha256_of(fd, size, alive), size)
+                digest = Digest(sha256_of(fd, size, heartbeat), size)
                 require(fd, file.identity)
-            yield _OpenFile(fd, digest, source.source_id, inboxes, alive)
+            yield _OpenFile(fd, digest, source.source_id, inboxes, heartbeat)
         with inboxes.at(source.source_id):
             require(fd, file.identity)
 
@@ -81,17 +81,19 @@ class Folders(KeptOpen):
             with self.inboxes.at(source.source_id, leaving=True):  # to close a file is a question, too
                 stack.close()
 
-    def read(self, source: Source, file: LocalFile, room: memoryview, sign: Sign = unwatched) -> None:
-        """Fill ``room``, which is as long as the file, from the descriptor that was checked before and after."""
+    def read(
+        self, source: Source, file: LocalFile, buffer: memoryview, cancelled: Cancellation = never_cancelled
+    ) -> None:
+        """Fill ``buffer``, which is as long as the file, from the descriptor that was checked before and after."""
         with (
             self.inboxes.at(source.source_id),
             _translated(),
             regular_file(self._directory(source, file), file.name) as fd,
         ):
             require(fd, file.identity)
-            alive = asking(sign, self.inboxes.beat)
-            fill(fd, 0, room, alive)
-            alive()
+            heartbeat = stop_check(cancelled, self.inboxes.beat)
+            fill(fd, 0, buffer, heartbeat)
+            heartbeat()
             require(fd, file.identity)
 
     def require_unchanged(self, source: Source, file: LocalFile) -> None:
@@ -107,7 +109,7 @@ class Folders(KeptOpen):
         def opening() -> int:
             root_fd = source.open()
             try:
-                return open_directory(root_fd, file.dir, source.judge)
+                return open_directory(root_fd, file.dir, source.guard)
             finally:
                 os.close(root_fd)
 
@@ -120,29 +122,29 @@ class _OpenFile:
     digest: Digest
     source_id: int
     inboxes: Inboxes
-    alive: Callable[[], None]
+    heartbeat: Callable[[], None]
 
     def read(self, offset: int, length: int) -> bytes:
         with self.inboxes.at(self.source_id), _translated():
-            return read_exactly(self.fd, offset, length, self.alive)
+            return read_exactly(self.fd, offset, length, self.heartbeat)
 
-    def fill(self, offset: int, room: memoryview) -> None:
+    def fill(self, offset: int, buffer: memoryview) -> None:
         with self.inboxes.at(self.source_id), _translated():
-            fill(self.fd, offset, room, self.alive)
-            self.alive()
+            fill(self.fd, offset, buffer, self.heartbeat)
+            self.heartbeat()
 
 
 def _nothing() -> None: ...
 
 
-def read_exactly(fd: int, offset: int, length: int, alive: Callable[[], None] = _nothing) -> bytes:
-    """``alive`` is called after each piece."""
+def read_exactly(fd: int, offset: int, length: int, heartbeat: Callable[[], None] = _nothing) -> bytes:
+    """``heartbeat`` is called after each piece."""
     first = os.pread(fd, min(length, PIECE_BYTES), offset)
     if len(first) == length:
         return first
     parts, have = [first], len(first)
     while have < length:
-        alive()
+        heartbeat()
         part = os.pread(fd, min(length - have, PIECE_BYTES), offset + have)
         if not part:
             raise SourceChanged("the file has become shorter while it was read")
@@ -151,28 +153,28 @@ def read_exactly(fd: int, offset: int, length: int, alive: Callable[[], None] = 
     return b"".join(parts)
 
 
-def fill(fd: int, offset: int, room: memoryview, alive: Callable[[], None] = _nothing) -> None:
+def fill(fd: int, offset: int, buffer: memoryview, heartbeat: Callable[[], None] = _nothing) -> None:
     """As `read_exactly`, into memory that is there: fresh memory costs the kernel more than the reading does."""
     filled = 0
-    while filled < len(room):
+    while filled < len(buffer):
         if filled:
-            alive()
-        count = os.preadv(fd, [room[filled : filled + PIECE_BYTES]], offset + filled)
+            heartbeat()
+        count = os.preadv(fd, [buffer[filled : filled + PIECE_BYTES]], offset + filled)
         if not count:
             raise SourceChanged("the file has become shorter while it was read")
         filled += count
 
 
-def sha256_of(fd: int, size_bytes: int, alive: Callable[[], None] = _nothing) -> str:
-    """SHA-256 of an open file's first ``size_bytes``, in lower-case hex, in flat memory. ``alive`` is called after each
-    piece."""
+def sha256_of(fd: int, size_bytes: int, heartbeat: Callable[[], None] = _nothing) -> str:
+    """SHA-256 of an open file's first ``size_bytes``, in lower-case hex, in flat memory. ``heartbeat`` is called after
+    each piece."""
     digest = hashlib.sha256()
-    room = memoryview(bytearray(min(CHUNK_BYTES, size_bytes)))
+    buffer = memoryview(bytearray(min(CHUNK_BYTES, size_bytes)))
     for offset in range(0, size_bytes, CHUNK_BYTES):
-        chunk = room[: size_bytes - offset]
+        chunk = buffer[: size_bytes - offset]
         fill(fd, offset, chunk)
         digest.update(chunk)
-        alive()
+        heartbeat()
     return digest.hexdigest()
 
 

@@ -84,7 +84,7 @@ class Pool:
         """A service asks for fewer requests at once."""
         self._pace.ease()
 
-    def tend(self) -> None:
+    def tick(self) -> None:
         """To be called about every second, or oftener."""
         if self._pace.look():
             with self._condition:

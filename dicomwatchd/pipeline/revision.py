@@ -21,7 +21,7 @@ from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson, FileState, Uid, least
 from dicomwatchd.pipeline.healed import healed
-from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, place_of, source_of
+from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, location_of, source_of
 from dicomwatchd.ports import Map, timestamp
 
 #: Of what is amiss with a study's manifests so many are told one by one.
@@ -63,8 +63,8 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
     added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
     instances: Iterable[ManifestInstance] = _as_many_as_fit(_instances(shipment, context, now), shipment.weigh)
     if not found.holds:
-        aside = (keys.manifest(claim.study_uid, one.revision) for one in found.disregarded)
-        added = replace(added, damaged_keys=(*added.damaged_keys, *aside))
+        passed_over = (keys.manifest(claim.study_uid, one.revision) for one in found.disregarded)
+        added = replace(added, damaged_keys=(*added.damaged_keys, *passed_over))
     if found.refused or above:
         instances = list(instances)
         added, again = _from_elsewhere(shipment, context, found, added, [*base.instances, *instances], now)
@@ -256,7 +256,7 @@ def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[Manif
     shipment.files = shipment.bytes = 0
     for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
         for file in page:
-            source, place, header = source_of(file, context), place_of(file), file.header
+            source, place, header = source_of(file, context), location_of(file), file.header
             shipment.files += 1
             shipment.bytes += place.size_bytes
             shipment.sources.add("upload" if source.kind == "upload" else source.name)

@@ -15,7 +15,7 @@ from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt
 from dicomwatchd.errors import Transient
 from dicomwatchd.pipeline.turns import Turns
-from dicomwatchd.ports import Clock, Log, Map, Sign, unwatched
+from dicomwatchd.ports import Cancellation, Clock, Log, Map, never_cancelled
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
 from dicomwatchd.queue.shipments import Shipments
@@ -56,22 +56,22 @@ class Archive:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What all shipments share. ``look_again`` tells the intake where a name may stand for something new."""
+    """What all shipments share. ``rescan`` tells the intake where a name may stand for something new."""
 
     archive: Archive
     shipments: Shipments
     deletions: Deletions
     sources: Callable[[], Mapping[int, Source]]
     after_archive: Callable[[Source], AfterArchive]
-    look_again: Callable[[int, bytes], None]
+    rescan: Callable[[int, bytes], None]
     clock: Clock
     log: Log
-    #: A file that was set aside in this source could not be put back: to be mended soon.
-    left_aside: Callable[[int], None] = lambda _: None
+    #: A file that was staged in this source could not be put back: to be recovered soon.
+    left_staged: Callable[[int], None] = lambda _: None
     #: A sign of life of the thread that calls it, in the midst of long work.
-    alive: Callable[[], None] = lambda: None
+    heartbeat: Callable[[], None] = lambda: None
     #: The same, and whether the work is to be left.
-    sign: Sign = unwatched
+    cancelled: Cancellation = never_cancelled
     #: How many workers there are, as things are.
     at_once: Callable[[], int] = lambda: 1
     #: Whether files of this source are sent while their study still arrives.
@@ -130,7 +130,7 @@ _RECEIPT = tuple(item.name for item in fields(Receipt))
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ObjectLocation:
     """Where a file's bytes are: all of this receipt's object, or the ``part`` of a bundle that is theirs. The part then
     has the digest of the file, the receipt that of the bundle."""
 
@@ -156,13 +156,13 @@ class Place:
         return json.dumps(found, separators=(",", ":"))
 
 
-def place_of(file: LocalFile) -> Place:
+def location_of(file: LocalFile) -> ObjectLocation:
     """Where the file's row says that it was sent to."""
     if file.receipt is None:
         raise LookupError("the file was not sent")
     found = json.loads(file.receipt)
     part = found.pop("part", None)
-    return Place(Receipt(**found), None if part is None else Span(**part))
+    return ObjectLocation(Receipt(**found), None if part is None else Span(**part))
 
 
 def path_of(file: LocalFile) -> bytes:
@@ -184,11 +184,11 @@ def examined(files: list[LocalFile], shipment: Shipment, context: Context) -> It
     by_key: dict[str, list[LocalFile]] = {}
     receipts: dict[str, Receipt] = {}
     for file in files:
-        receipt = place_of(file).receipt
+        receipt = location_of(file).receipt
         by_key.setdefault(receipt.key, []).append(file)
         receipts.setdefault(receipt.key, receipt)
     store, now = context.archive.store, context.clock.now
-    for verdict in evidence.examine(store, receipts.values(), map=shipment.run, now=now, sign=context.sign):
+    for verdict in evidence.examine(store, receipts.values(), map=shipment.run, now=now, cancelled=context.cancelled):
         yield by_key[verdict.receipt.key], verdict
 
 
@@ -200,9 +200,9 @@ def proven(files: Iterable[LocalFile], verdict: Verdict) -> Iterator[Proven]:
     etag = verdict.seen.etag if verdict.seen is not None and verdict.verified_by != Method.ETAG else None
     for file in files:
         receipt = None
-        if version_id is not None and (place := place_of(file)).receipt.version_id != version_id:
-            receipt = replace(place, receipt=replace(place.receipt, version_id=version_id)).to_text()
-        if etag is not None and (place := place_of(file)).receipt.seen_etag != etag:
-            seen = replace(place.receipt, version_id=version_id or place.receipt.version_id, seen_etag=etag)
-            receipt = replace(place, receipt=seen).to_text()
+        if version_id is not None and (location := location_of(file)).receipt.version_id != version_id:
+            receipt = replace(location, receipt=replace(location.receipt, version_id=version_id)).to_text()
+        if etag is not None and (location := location_of(file)).receipt.seen_etag != etag:
+            seen = replace(location.receipt, version_id=version_id or location.receipt.version_id, seen_etag=etag)
+            receipt = replace(location, receipt=seen).to_text()
         yield Proven(file, verdict.verified_by, verdict.asked_at, receipt)

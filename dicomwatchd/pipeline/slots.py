@@ -52,7 +52,7 @@ class Slots:
             self._taken.add(slot)
             return slot
 
-    def give_back(self, slot: Slot) -> None:
+    def release(self, slot: Slot) -> None:
         with self._lock:
             self._taken.discard(slot)
 

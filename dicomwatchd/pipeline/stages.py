@@ -26,24 +26,24 @@ from dicomwatchd.errors import (
     Vanished,
 )
 from dicomwatchd.model import FileState, StudyEvent
-from dicomwatchd.pipeline.deletion import expiring, fresh, leases, own, recover
+from dicomwatchd.pipeline.deletion import expiring, fresh, own, recover, unleased
 from dicomwatchd.pipeline.deletion import purge as purging
+from dicomwatchd.pipeline.deletion.batch import FinalCheck
 from dicomwatchd.pipeline.deletion.fresh import Recorded
-from dicomwatchd.pipeline.deletion.handful import Sight
 from dicomwatchd.pipeline.deletion.proof import DeletionProof
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
-from dicomwatchd.pipeline.sending import parcels as sending
-from dicomwatchd.pipeline.sending.parcels import Outcome, Parcel
+from dicomwatchd.pipeline.sending import batches as sending
+from dicomwatchd.pipeline.sending.batches import Outcome, UploadBatch
 from dicomwatchd.pipeline.shipment import (
     NOTHING,
     PAGE,
     Context,
-    Place,
+    ObjectLocation,
     Sent,
     Shipment,
     examined,
+    location_of,
     path_of,
-    place_of,
     proven,
     source_of,
 )
@@ -97,12 +97,12 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
 def _conclude_the_last_one(claim: Claim, context: Context) -> None:
     """How the deletions of an earlier shipment ended may not have got on record, if the state could not be written:
     the disk still tells. Nobody else is at these files, since nobody else has the claim."""
-    if pending := context.deletions.asides(claim.study_uid):
+    if pending := context.deletions.pending(claim.study_uid):
         left = recover.conclude_these(context.deletions, pending, context.inboxes, context.sources())
         if left:
             raise InboxSilent("an inbox does not answer")
         for one in pending:
-            context.look_again(one.source_id, one.dir)
+            context.rescan(one.source_id, one.dir)
 
 
 # -- upload ---------------------------------------------------------------------------------------------------------
@@ -122,22 +122,22 @@ def _send_all(shipment: Shipment, context: Context) -> None:
     first_error: DicomwatchdError | None = None
     hopeless: list[DicomwatchdError] = []  # what all the others would meet too, from the moment a worker has met it
 
-    def send(parcel: Parcel) -> list[Outcome]:
+    def send(batch: UploadBatch) -> list[Outcome]:
         if hopeless:
-            return [(file, hopeless[0]) for file in parcel.files]
-        outcomes = sending.send(parcel, context)
+            return [(file, hopeless[0]) for file in batch.files]
+        outcomes = sending.send(batch, context)
         hopeless.extend(
             error for _, error in outcomes if isinstance(error, DicomwatchdError) and sending.concerns_all(error)
         )
         return outcomes
 
-    packing = sending.packing(claim.study_uid, context)
+    plan = sending.plan(claim.study_uid, context)
     for page in shipments.pages(claim, FileState.READY, sending.SENDING_PAGE):
         sent: list[tuple[LocalFile, str, str]] = []
         try:
-            for file, outcome in chain.from_iterable(shipment.run(send, packing.parcels(page))):
+            for file, outcome in chain.from_iterable(shipment.run(send, plan.batches(page))):
                 match outcome:
-                    case Place():
+                    case ObjectLocation():
                         sent.append((file, outcome.sha256, outcome.to_text()))
                         shipment.sent_files += outcome.receipt.created
                         shipment.sent_bytes += outcome.size_bytes if outcome.receipt.created else 0
@@ -158,9 +158,9 @@ def _send_all(shipment: Shipment, context: Context) -> None:
     if changed:
         shipments.forget(claim, changed)
         for file in changed:
-            context.look_again(file.source_id, file.dir)
+            context.rescan(file.source_id, file.dir)
         raise ClaimLost("files of the study have changed; it is arriving again")
-    shipments.share_places(claim)
+    shipments.share_locations(claim)
 
 
 # -- verify ---------------------------------------------------------------------------------------------------------
@@ -252,7 +252,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
     now = context.clock.now
     touched: dict[int, set[bytes]] = {}
-    standing, sight = _standing(context), Sight(context.archive.store, context.sign)
+    standing, final_check = _standing(context), FinalCheck(context.archive.store, context.cancelled)
     pages = context.shipments.pages(shipment.claim, FileState.STORED, PAGE)
     for files in chain.from_iterable(fresh.verified(page, shipment, context) for page in pages):
         recorded = fresh.recorded(recorded, shipment, context)
@@ -287,14 +287,14 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
                 shipment.claim,
                 shipment.run,
                 prove=_prover(shipment, recorded, context),
-                receipt=lambda file: place_of(file).receipt,
-                sight=sight,
+                receipt=lambda file: location_of(file).receipt,
+                final_check=final_check,
                 source=lambda file: source_of(file, context),
                 deletions=context.deletions,
                 clock=context.clock,
-                left_aside=context.left_aside,
-                alive=context.alive,
-                sign=context.sign,
+                left_staged=context.left_staged,
+                heartbeat=context.heartbeat,
+                cancelled=context.cancelled,
                 may_go=lambda file: (due_at := _due_at(file, context)) is not None and due_at <= now(),
                 needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
                 standing=standing,
@@ -303,12 +303,12 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
                 prove_again=_prover_again(shipment, recorded, context),
             )
         finally:
-            _tell_of_vanished(sight, shipment, context)
+            _log_vanished(final_check, shipment, context)
         _keep_own(outcome.own, shipment, context, looks_like_it=True)
         _keep_unleased(outcome.unleased, shipment, context)
         _keep_not_theirs(outcome.not_theirs, shipment, context)
         _keep_exchanged(outcome.exchanged, shipment, context)
-        if sight.stops:
+        if final_check.stops:
             raise Vanished("objects went with their local files, and are back with them")
         shipment.deleted_files += len(outcome.deleted)
         shipment.deleted_bytes += sum(file.identity.size_bytes for file in outcome.deleted)
@@ -323,16 +323,16 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
             )
     for source_id, directories in touched.items():
         for directory in sorted(directories):
-            context.look_again(source_id, directory)
+            context.rescan(source_id, directory)
 
 
-def _tell_of_vanished(sight: Sight, shipment: Shipment, context: Context) -> None:
-    if sight.stops:
+def _log_vanished(final_check: FinalCheck, shipment: Shipment, context: Context) -> None:
+    if final_check.stops:
         context.log.error(
             "deletion-stopped",
             "objects were not there when their local files were to go; those are back, and no more are deleted",
             study_uid=shipment.claim.study_uid,
-            files=sight.vanished,
+            files=final_check.vanished,
         )
 
 
@@ -343,7 +343,7 @@ def _standing(context: Context) -> own.Stands | None:
 
     def stands(file: LocalFile, found: os.stat_result) -> Standing:
         with context.inboxes.elsewhere():  # it is the archive that may hang
-            return store.standing(place_of(file).receipt.key, path_of(file), found)
+            return store.standing(location_of(file).receipt.key, path_of(file), found)
 
     return stands
 
@@ -362,7 +362,7 @@ def _keep(
 
 
 def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context, *, looks_like_it: bool = False) -> None:
-    """``looks_like_it``: the store has shown no object while the file was aside. That may have been a mistake of the
+    """``looks_like_it``: the store has shown no object while the file was staged. That may have been a mistake of the
     store's, and is tried again; inode and device, where objects are files, make none."""
     if not files:
         return
@@ -381,11 +381,11 @@ def _prover(shipment: Shipment, recorded: Recorded, context: Context) -> Callabl
     destination = archive.store.destination
 
     def prove(file: LocalFile) -> DeletionProof:
-        place = place_of(file)
+        location = location_of(file)
         return purging.prove(
             file,
-            place.receipt,
-            place.part,
+            location.receipt,
+            location.part,
             claim=shipment.claim,
             destination=destination,
             archive_id=archive.archive_id,
@@ -423,7 +423,7 @@ def _keep_exchanged(files: list[LocalFile], shipment: Shipment, context: Context
 def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
     if not files:
         return
-    _keep(files, NO_LEASE, leases.REASON, shipment, context)
+    _keep(files, NO_LEASE, unleased.REASON, shipment, context)
     context.log.warning(
         "kept-without-lease",
         "no read lease is to be had on local files; they are archived and stay",

@@ -11,7 +11,7 @@ from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.remounts import FORGET_SECONDS, Remounts
-from dicomwatchd.queue.rows import LEFT, UNREADABLE, Arrival, Known, Source, Transition, identity_text
+from dicomwatchd.queue.rows import LEFT, UNREADABLE, Arrival, Source, TrackedFile, Transition, identity_text
 from dicomwatchd.queue.transitions import move, state_of
 
 #: Clocks are put right by less than this all the time; what lies further ahead was written before one was set back.
@@ -33,7 +33,7 @@ class Arrivals:
     def add_source(self, name: str, path: bytes, kind: str, *, delete_local: bool = False) -> Source:
         """Register a folder, or find it again by its name. One that has moved to another path starts anew: what was
         known of its files holds no longer. The old path stays as a source of its own, of the kind "left", until nothing
-        lies aside there any more (see `dismiss`)."""
+        is staged there any more (see `dismiss`)."""
         with self._database.write() as db:
             moved: list[Transition] = []
             row = db.execute("SELECT * FROM sources WHERE name = ?", (name,)).fetchone()
@@ -53,7 +53,7 @@ class Arrivals:
         return _source(row)
 
     def dismiss(self, source_id: int, *, unseen: bool = False) -> bool:
-        """A source of the kind "left" was looked through, and nothing lies aside there: it is forgotten, unless it is
+        """A source of the kind "left" was looked through, and nothing is staged there: it is forgotten, unless it is
         still open how a deletion in it has ended. One that could not be seen (``unseen``) is, too, as a file system
         that stays away is. Whether it is."""
         before = self._clock.now() - FORGET_SECONDS if unseen else math.inf
@@ -116,14 +116,16 @@ class Arrivals:
             ).fetchall()
         return dict(map(tuple, rows)) == files
 
-    def known(self, source_id: int, directory: bytes) -> dict[bytes, Known]:
+    def known(self, source_id: int, directory: bytes) -> dict[bytes, TrackedFile]:
         """What is known of the files directly in a directory, by name."""
         with self._database.read() as db:
             rows = db.execute(
                 "SELECT name, file_id, identity, state, code FROM files WHERE source_id = ? AND dir = ?",
                 (source_id, directory),
             ).fetchall()
-        return {name: Known(file_id, identity, _STATES[state], code) for name, file_id, identity, state, code in rows}
+        return {
+            name: TrackedFile(file_id, identity, _STATES[state], code) for name, file_id, identity, state, code in rows
+        }
 
     def known_directories(self, source_id: int) -> list[bytes]:
         with self._database.read() as db:
@@ -166,7 +168,7 @@ class Arrivals:
                     (source_id, arrival.dir, arrival.name),
                 ).fetchone()
                 if old is not None:
-                    if old["state"] == FileState.ASIDE:
+                    if old["state"] == FileState.DELETING:
                         continue
                     db.execute("DELETE FROM files WHERE file_id = ?", (old["file_id"],))
                     if old["study_uid"] and old["state"] in WAITING:
@@ -194,7 +196,7 @@ class Arrivals:
         for file_id in file_ids:
             row = db.execute(
                 "DELETE FROM files WHERE file_id = ? AND state != ? RETURNING study_uid, state, source_id",
-                (file_id, FileState.ASIDE),
+                (file_id, FileState.DELETING),
             ).fetchone()
             if row is not None and row["study_uid"] and row["state"] in WAITING:
                 touched[row["study_uid"]] = row["source_id"]
@@ -212,7 +214,7 @@ class Arrivals:
         looked at once more before the study counts as quiet."""
         now = self._clock.now()
         with self._database.write() as db:
-            _mend_timers(db, now)
+            _repair_timers(db, now)
             rows = db.execute(
                 "SELECT a.study_uid, f.dir FROM arrivals a LEFT JOIN files f ON f.study_uid = a.study_uid AND"
                 " f.source_id = a.source_id AND f.state IN (?, ?) WHERE a.source_id = ? AND a.quiet = 0 AND"
@@ -244,7 +246,7 @@ class Arrivals:
         """A file beside these studies' own is still being written and may belong to one of them."""
         now = self._clock.now()
         with self._database.write() as db:
-            _mend_timers(db, now)
+            _repair_timers(db, now)
             db.executemany(
                 "UPDATE arrivals SET set_at = ?, quiet_at = MAX(quiet_at, ?)"
                 " WHERE source_id = ? AND study_uid = ? AND quiet = 0",
@@ -313,7 +315,7 @@ class Arrivals:
 
 
 def _leave(db: sqlite3.Connection, source: sqlite3.Row, now: float) -> None:
-    """The source goes to another path; what a crash may have left aside under the old one goes to a source of its
+    """The source goes to another path; what a crash may have left staged under the old one goes to a source of its
     own, named after it."""
     left = db.execute(
         "INSERT INTO sources (name, path, kind, delete_local, created_at)"
@@ -322,7 +324,7 @@ def _leave(db: sqlite3.Connection, source: sqlite3.Row, now: float) -> None:
     ).fetchone()
     db.execute(
         "UPDATE files SET source_id = ? WHERE source_id = ? AND state = ?",
-        (left["source_id"], source["source_id"], FileState.ASIDE),
+        (left["source_id"], source["source_id"], FileState.DELETING),
     )
 
 
@@ -389,7 +391,7 @@ def _owe_an_account(db: sqlite3.Connection, source_id: int, arrivals: Iterable[A
 def _has_waiting_files(db: sqlite3.Connection, study_uid: str) -> bool:
     """Files to ship, or whose deletion a shipment has left for the next one to conclude."""
     found = db.execute(
-        "SELECT 1 FROM files WHERE study_uid = ? AND state IN (?, ?, ?)", (study_uid, *WAITING, FileState.ASIDE)
+        "SELECT 1 FROM files WHERE study_uid = ? AND state IN (?, ?, ?)", (study_uid, *WAITING, FileState.DELETING)
     ).fetchone()
     return found is not None
 
@@ -411,7 +413,7 @@ def _restart_quiet_timer(
 ) -> None:
     """A change at one source restarts the study's timers at all of them."""
     quiet_at = now + quiet_seconds
-    _mend_timers(db, now)
+    _repair_timers(db, now)
     db.execute(
         "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (study_uid, source_id, now, quiet_at),
@@ -422,7 +424,7 @@ def _restart_quiet_timer(
     )
 
 
-def _mend_timers(db: sqlite3.Connection, now: float) -> None:
+def _repair_timers(db: sqlite3.Connection, now: float) -> None:
     """A clock that was set back must not hold a study for as long as it was wrong: each timer runs its length anew."""
     db.execute(
         "UPDATE arrivals SET quiet_at = ? + MAX(quiet_at - set_at, 0), set_at = ? WHERE set_at > ?",

@@ -2,10 +2,10 @@
 
 An entry is canonical JSON (sorted keys, no spaces, ASCII). Its hash is the SHA-256 of exactly those bytes, so the
 chain can be checked with nothing but the entries. Kinds: "authorised" (durable before the unlink, with the whole
-proof), "deleted", "restored" (found changed after it was set aside; nothing was deleted).
+proof), "deleted", "restored" (found changed after it was staged; nothing was deleted).
 
 What a chain cannot tell by itself is that its newest entries were cut off. So its head, which stands for all before it,
-is published outside (see pipeline.anchoring).
+is published outside (see audit.checkpoints).
 
 Old entries are not here but in the archive, as finished segments (see queue.segments). What is here goes on from the
 last of those.

@@ -122,7 +122,7 @@ class Deletions:
             for file, proof in proofs:
                 changed = db.execute(
                     "UPDATE files SET state = ? WHERE file_id = ? AND identity = ? AND state = ?",
-                    (FileState.ASIDE, file.file_id, identity_text(file.identity), FileState.STORED),
+                    (FileState.DELETING, file.file_id, identity_text(file.identity), FileState.STORED),
                 ).rowcount
                 if changed:
                     authorised.append((file, proof))
@@ -158,7 +158,7 @@ class Deletions:
             )
             _forget_dues(db, deleted)
 
-    def asides(self, study_uid: Uid | None = None, *, unclaimed_of: int | None = None) -> list[PendingDeletion]:
+    def pending(self, study_uid: Uid | None = None, *, unclaimed_of: int | None = None) -> list[PendingDeletion]:
         """Files, of one study or all, whose deletion was authorised and not concluded: at start, the ones a crash has
         left; under a fresh claim, the ones whose end could not be written down. ``unclaimed_of`` a source: those of it
         whose study no shipment has now."""
@@ -172,7 +172,7 @@ class Deletions:
         with self._database.read() as db:
             rows = db.execute(
                 "SELECT f.*, s.path, s.kind, s.name AS inbox, s.delete_local FROM files f"
-                f" JOIN sources s USING (source_id) WHERE f.state = 'aside'{which}",
+                f" JOIN sources s USING (source_id) WHERE f.state = 'deleting'{which}",
                 values,
             ).fetchall()
         return [
@@ -183,11 +183,11 @@ class Deletions:
         ]
 
     def is_at(self, source_id: int, found: FileIdentity) -> bool:
-        """Whether a shipment is at the deletion of this file now. To set a file aside, and to put it back, changes
+        """Whether a shipment is at the deletion of this file now. To stages a file, and to put it back, changes
         nothing of it but its name and ctime."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT identity FROM files f JOIN studies s USING (study_uid) WHERE f.state = 'aside'"
+                "SELECT identity FROM files f JOIN studies s USING (study_uid) WHERE f.state = 'deleting'"
                 " AND f.source_id = ? AND s.claimed = 1",
                 (source_id,),
             ).fetchall()
@@ -208,31 +208,32 @@ class Deletions:
             row = db.execute("SELECT value FROM meta WHERE key = ?", (f"root-{source_id}",)).fetchone()
         return None if row is None else int(row["value"])
 
-    def concluded(self, aside: PendingDeletion, kind: str, why: str) -> None:
+    def concluded(self, deleting: PendingDeletion, kind: str, why: str) -> None:
         """After a crash: ``kind`` "deleted" (the unlink had happened), "restored" (the file is back), or "gone" (nobody
         can tell). An end that is written down already stays as it is."""
         with self._database.write() as db:
             row = db.execute(
-                "SELECT sha256, source_id FROM files WHERE file_id = ? AND state = ?", (aside.file_id, FileState.ASIDE)
+                "SELECT sha256, source_id FROM files WHERE file_id = ? AND state = ?",
+                (deleting.file_id, FileState.DELETING),
             ).fetchone()
             if row is None:
                 return
             body = {
                 "kind": kind,
                 "at": self._clock.now(),
-                "file": aside.file_id,
+                "file": deleting.file_id,
                 "sha256": row["sha256"],
                 "why": why,
             }
-            audit.append(db, aside.study_uid, [body])
-            db.execute("DELETE FROM files WHERE file_id = ?", (aside.file_id,))
+            audit.append(db, deleting.study_uid, [body])
+            db.execute("DELETE FROM files WHERE file_id = ?", (deleting.file_id,))
             if kind == "deleted":
-                _forget_dues(db, [aside])
-                upload_deleted(db, row["source_id"], aside.dir, aside.name)
+                _forget_dues(db, [deleting])
+                upload_deleted(db, row["source_id"], deleting.dir, deleting.name)
             elif kind == "gone":
                 db.execute(
                     "UPDATE upload_results SET outcome = 'unknown' WHERE source_id = ? AND dir = ? AND name = ?",
-                    (row["source_id"], aside.dir, aside.name),
+                    (row["source_id"], deleting.dir, deleting.name),
                 )
 
     @contextmanager

@@ -55,7 +55,7 @@ class Remounts:
         with self._database.write() as db:
             db.execute(
                 "UPDATE files SET identity = ? || substr(identity, ?) WHERE source_id = ? AND dir = ?"
-                " AND state != 'aside' AND substr(identity, 1, ?) = ?",
+                " AND state != 'deleting' AND substr(identity, 1, ?) = ?",
                 (f"{new_device}:", len(prefix) + 1, source_id, directory, len(prefix), prefix),
             )
 

@@ -67,14 +67,14 @@ class Reports:
         return {row["name"]: row["n"] for row in rows}
 
     def former_places(self) -> list[str]:
-        """The names of sources in which files may lie aside, and which are no inbox's folder any more: their path was
+        """The names of sources in which files may be staged, and which are no inbox's folder any more: their path was
         changed, or the inbox was taken out of the configuration. A former path that nobody has seen for long, and where
         no deletion is open, is told of no more."""
         with self._database.read() as db:
             rows = db.execute(
                 "SELECT name FROM sources WHERE kind = ? AND created_at > ?"
                 " UNION SELECT s.name FROM files f CROSS JOIN sources s USING (source_id)"
-                " WHERE f.state = 'aside' AND s.kind IN ('inbox', ?) ORDER BY name",
+                " WHERE f.state = 'deleting' AND s.kind IN ('inbox', ?) ORDER BY name",
                 (LEFT, self._clock.now() - FORGET_SECONDS, LEFT),
             ).fetchall()
         return [row["name"] for row in rows]
@@ -136,7 +136,7 @@ class Reports:
                 files = db.execute(
                     "SELECT COUNT(*) AS n, SUM(size_bytes) AS bytes, GROUP_CONCAT(DISTINCT so.name) AS inboxes"
                     " FROM files f JOIN sources so USING (source_id) WHERE f.study_uid = ? AND f.state IN (?, ?, ?)",
-                    (row["study_uid"], *WAITING, FileState.ASIDE),
+                    (row["study_uid"], *WAITING, FileState.DELETING),
                 ).fetchone()
                 found.append(
                     {

@@ -22,7 +22,7 @@ from dicomwatchd.queue.rows import EXCHANGED, Root
 _EXCHANGED = f"WHERE source_id = ? AND state = 'kept' AND code = '{EXCHANGED}'"
 
 
-class Sight(Enum):
+class RootObservation(Enum):
     """What a look at an inbox's folder has found."""
 
     PINNED = "pinned"
@@ -49,7 +49,9 @@ class Roots:
         self._database = database
         self._clock = clock
 
-    def see(self, source_id: int, root: Root, holds_something: Callable[[], bool] = lambda: True) -> tuple[Sight, int]:
+    def see(
+        self, source_id: int, root: Root, holds_something: Callable[[], bool] = lambda: True
+    ) -> tuple[RootObservation, int]:
         """What this is that stands under the inbox's path now; with how many kept files are due because of that. The
         first folder that is ever seen there with something in it is the inbox: whoever has written the configuration
         means it. An empty one is neither pinned nor an exchange: nothing can be deleted there."""
@@ -58,25 +60,25 @@ class Roots:
             # A deletion may have met another folder between two looks, of which none has told.
             waits = db.execute(f"SELECT 1 FROM files {_EXCHANGED} LIMIT 1", (source_id,)).fetchone() is not None
         if row is not None and row["root"] == root.text and row["found"] is None and not waits:
-            return Sight.PINNED, 0
+            return RootObservation.PINNED, 0
         if (row is None or not Root.of(row["root"]).is_same(root)) and not holds_something():
-            return Sight.BARE, 0
+            return RootObservation.BARE, 0
         if row is not None and not Root.of(row["root"]).is_same(root):
             if row["found"] is not None and Root.of(row["found"]).is_same(root):
-                return Sight.STILL_EXCHANGED, 0
+                return RootObservation.STILL_EXCHANGED, 0
             with self._database.write() as db:
                 db.execute(
                     "UPDATE roots SET found = ?, found_at = ? WHERE source_id = ?",
                     (root.text, self._clock.now(), source_id),
                 )
-            return Sight.EXCHANGED, 0
+            return RootObservation.EXCHANGED, 0
         with self._database.write() as db:
             db.execute(
                 "INSERT INTO roots (source_id, root) VALUES (?, ?)"
                 " ON CONFLICT DO UPDATE SET root = excluded.root, found = NULL, found_at = NULL",
                 (source_id, root.text),
             )
-            return Sight.PINNED, self._release(db, source_id)
+            return RootObservation.PINNED, self._release(db, source_id)
 
     def is_pinned(self, source_id: int, root: Root) -> bool:
         """Whether files may be deleted from this folder. False, too, as long as none is pinned."""

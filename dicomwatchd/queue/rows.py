@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dicomwatchd.localfiles import Judge, open_root
+from dicomwatchd.localfiles import FolderGuard, open_root
 from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader, StudyEvent, StudyState, Uid
 from dicomwatchd.rights import Asker
 
@@ -23,7 +23,7 @@ OWN_OBJECT = "own-object"
 NO_RIGHT = "no-right"
 #: ``code`` of a kept file that stands in an inbox which is another folder than was confirmed.
 EXCHANGED = "exchanged"
-#: ``kind`` of a source that is an inbox's former path, where a crash may have left files aside.
+#: ``kind`` of a source that is an inbox's former path, where a crash may have left files staged.
 LEFT = "left"
 #: ``code`` in quarantine of what could not be looked at: an entry, or a folder, and no file that was ever seen.
 UNREADABLE = "unreadable"
@@ -51,7 +51,7 @@ class Source:
         return open_root(self.path)
 
     @property
-    def judge(self) -> Judge | None:
+    def guard(self) -> FolderGuard | None:
         """What tells of the folders below whether they may be entered on behalf of whoever asked."""
         return None if self.asker is None else self.asker.require_entered
 
@@ -110,7 +110,7 @@ def _is_another_birth(one: str, other: str) -> bool:
     ) and bool(one and other)
 
 
-class Known(NamedTuple):
+class TrackedFile(NamedTuple):
     """What a look at a directory is compared with. ``identity`` is `identity_text`."""
 
     file_id: int

@@ -115,7 +115,8 @@ class Shipments:
             return ""
         return (
             " AND NOT EXISTS (SELECT 1 FROM files f WHERE f.study_uid = studies.study_uid"
-            f" AND f.state IN ('ready', 'stored', 'aside') AND f.source_id IN ({','.join(map(str, map(int, silent)))}))"
+            " AND f.state IN ('ready', 'stored', 'deleting')"
+            f" AND f.source_id IN ({','.join(map(str, map(int, silent)))}))"
         )
 
     def next_try_at(self, *lines: bool) -> float | None:
@@ -349,7 +350,7 @@ class Shipments:
                 ],
             )
 
-    def share_places(self, claim: Claim) -> None:
+    def share_locations(self, claim: Claim) -> None:
         """Files of one content that were sent to several places are all in the first of them from now on: a manifest
         lists each content once."""
         with self._database.read() as db:

@@ -57,13 +57,13 @@ class UploadProgress:
     waiting: int
     failed: int
     #: Of ``waiting``, those whose deletion is on record and not concluded.
-    aside: int
+    deleting: int
     #: Of ``verified``, those that stay because whoever has asked may not delete them.
     no_right: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class UploadRecord:
     """An upload as it stands in the state; ``result`` is there once it has ended."""
 
     upload: Upload
@@ -149,7 +149,7 @@ class Uploads:
         moved: list[Transition] = []
         with self._database.write() as db:
             counted = _counted(db, source_id)
-            if counted.aside or (counted.waiting and not unfinished):
+            if counted.deleting or (counted.waiting and not unfinished):
                 return False
             self._let_go(db, source_id, moved)
             db.execute("DELETE FROM upload_results WHERE source_id = ?", (source_id,))
@@ -221,25 +221,25 @@ class Uploads:
             ).fetchall()
         return count, [(_path(row), row["outcome"]) for row in rows]
 
-    def asides(self, source_id: int) -> int:
+    def deleting_files(self, source_id: int) -> int:
         """How many deletions of its files are under way, or were cut off and are not concluded."""
         with self._database.read() as db:
-            return _counted(db, source_id).aside
+            return _counted(db, source_id).deleting
 
-    def known(self, name: str) -> Known | None:
+    def known(self, name: str) -> UploadRecord | None:
         """An upload of this id, whether it runs or has ended; None for one that is not known, or no more."""
         with self._database.read() as db:
             row = db.execute("SELECT * FROM uploads WHERE name = ?", (name,)).fetchone()
-        return None if row is None else _known(row)
+        return None if row is None else _record(row)
 
-    def all(self, limit: int) -> list[Known]:
+    def all(self, limit: int) -> list[UploadRecord]:
         """Every upload that is known, those that have not ended first, then the newest."""
         with self._database.read() as db:
             rows = db.execute("SELECT * FROM uploads WHERE stage != 'ended' ORDER BY source_id DESC").fetchall()
             rows += db.execute(
                 "SELECT * FROM uploads WHERE stage = 'ended' ORDER BY ended_at DESC LIMIT ?", (limit,)
             ).fetchall()
-        return [_known(row) for row in rows[:limit]]
+        return [_record(row) for row in rows[:limit]]
 
     # -- details ----------------------------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Uploads:
         held = {
             row["study_uid"] for row in db.execute("SELECT study_uid FROM arrivals WHERE source_id = ?", (source_id,))
         }
-        db.execute("DELETE FROM files WHERE source_id = ? AND state != ?", (source_id, FileState.ASIDE))
+        db.execute("DELETE FROM files WHERE source_id = ? AND state != ?", (source_id, FileState.DELETING))
         db.execute("DELETE FROM arrivals WHERE source_id = ?", (source_id,))
         for study_uid in sorted(waiting | held):
             state = state_of(db, study_uid)
@@ -301,9 +301,9 @@ def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
     ).fetchone()[0]
     parked = db.execute(f"SELECT COUNT(*) {_IN_PARKED}", (StudyState.PARKED, *WAITING, source_id)).fetchone()[0]
     files = sum(number for number, _ in counts.values()) - unread
-    ignored, kept, quarantined, aside = (
+    ignored, kept, quarantined, deleting = (
         counts.get(state, (0, 0))
-        for state in (FileState.IGNORED, FileState.KEPT, FileState.QUARANTINED, FileState.ASIDE)
+        for state in (FileState.IGNORED, FileState.KEPT, FileState.QUARANTINED, FileState.DELETING)
     )
     return UploadProgress(
         files=files + deleted_files,
@@ -314,7 +314,7 @@ def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
         ignored=ignored[0],
         waiting=files - ignored[0] - kept[0] - (quarantined[0] - unread) - parked,
         failed=quarantined[0] - unread + parked + own,
-        aside=aside[0],
+        deleting=deleting[0],
         no_right=no_right,
     )
 
@@ -364,9 +364,9 @@ def _upload(row: sqlite3.Row) -> Upload:
     return Upload(source, root, row["started_at"], row["stage"], _asker(row["asker"]))
 
 
-def _known(row: sqlite3.Row) -> Known:
+def _record(row: sqlite3.Row) -> UploadRecord:
     ended = row["stage"] == "ended"
-    return Known(_upload(row), row["ended_at"], json.loads(row["result"]) if ended else None)
+    return UploadRecord(_upload(row), row["ended_at"], json.loads(row["result"]) if ended else None)
 
 
 def _as_json(named: Iterable[Named]) -> list[tuple[str, str]]:

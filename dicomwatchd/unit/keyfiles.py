@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dicomwatchd.config import Config, DynamoDBSettings, S3Settings
-from dicomwatchd.unit import drop_in as unit
+from dicomwatchd.unit import drop_in
 
 #: (subject, outcome, detail), as the doctor's findings.
 Found = tuple[str, str, str]
@@ -20,7 +20,7 @@ _CA_FILE_MAX_BYTES = 4 << 20
 def findings(config: Config, environment: Mapping[str, str]) -> Iterator[Found]:
     """Of every file with keys that this machine's service or this process would use, and of the CA's certificates.
     What may not be looked at from here is nobody's finding: then others may not either."""
-    if not any(True for _ in unit.endpoints(config)):
+    if not any(True for _ in drop_in.endpoints(config)):
         return  # an archive in a folder needs no keys
     for path in _key_files(environment):
         yield from _secret(path)
@@ -34,11 +34,11 @@ def findings(config: Config, environment: Mapping[str, str]) -> Iterator[Found]:
 
 
 def _key_files(environment: Mapping[str, str]) -> list[Path]:
-    home = Path(environment.get("HOME", unit.HOME))
+    home = Path(environment.get("HOME", drop_in.HOME))
     handed_over = environment.get("CREDENTIALS_DIRECTORY")
     named = [
-        unit.CREDENTIALS,
-        unit.ENVIRONMENT_FILE,
+        drop_in.CREDENTIALS,
+        drop_in.ENVIRONMENT_FILE,
         Path(environment.get("AWS_SHARED_CREDENTIALS_FILE", home / ".aws/credentials")),
         Path(environment.get("AWS_CONFIG_FILE", home / ".aws/config")),
     ]
@@ -67,8 +67,8 @@ def _secret(path: Path) -> Iterator[Found]:
             "note",
             f"the group {found.st_gid} may read them: chmod 600 unless all its members are to have them",
         )
-    elif path == unit.ENVIRONMENT_FILE and _names_keys(path):
-        yield subject, "note", f"become part of the environment; better in {unit.CREDENTIALS} (LoadCredential=)"
+    elif path == drop_in.ENVIRONMENT_FILE and _names_keys(path):
+        yield subject, "note", f"become part of the environment; better in {drop_in.CREDENTIALS} (LoadCredential=)"
     else:
         yield subject, "good", "nobody else may read them"
 
@@ -85,10 +85,10 @@ def _in_the_environment(environment: Mapping[str, str]) -> Iterator[Found]:
         yield (
             "keys in the environment",
             "note",
-            f"whoever may look at the process (/proc) or its memory dump has them; better in {unit.CREDENTIALS},"
+            f"whoever may look at the process (/proc) or its memory dump has them; better in {drop_in.CREDENTIALS},"
             " by LoadCredential=: see docs/operations.md",
         )
-    elif "INVOCATION_ID" in environment and os.access(unit.CREDENTIALS, os.F_OK):
+    elif "INVOCATION_ID" in environment and os.access(drop_in.CREDENTIALS, os.F_OK):
         handed_over = os.path.join(environment.get("CREDENTIALS_DIRECTORY", "/nowhere"), "aws")
         if not os.access(handed_over, os.R_OK):
             yield _not_handed_over()
@@ -96,7 +96,7 @@ def _in_the_environment(environment: Mapping[str, str]) -> Iterator[Found]:
 
 def _not_handed_over() -> Found:
     return (
-        f"keys in {unit.CREDENTIALS}",
+        f"keys in {drop_in.CREDENTIALS}",
         "bad",
         "the service does not have them: run dicomwatchd-folders as root, then restart the service",
     )

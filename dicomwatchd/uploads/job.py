@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from dicomwatchd import upload_result
 from dicomwatchd.errors import Transient
+from dicomwatchd.intake.final_scan import UNASKED, VANISHED, FinalScan, Findings
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
-from dicomwatchd.intake.lastlook import UNASKED, VANISHED, Findings, LastLook
 from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue import Queue
@@ -40,7 +40,7 @@ class Job:
     stop: Callable[[], None]
     away_since: float | None = None
     restless: tuple[object, float] | None = None
-    look: LastLook | None = None
+    look: FinalScan | None = None
     in_order_at: float | None = None
     rounds: int = 0
     looks_needed: int = LOOKS
@@ -72,7 +72,7 @@ class Following:
         self._expires = expires
         self._ended = ended
 
-    def tend(self, job: Job) -> None:
+    def tick(self, job: Job) -> None:
         """`conclude`, or say why not."""
         try:
             self.conclude(job)
@@ -132,7 +132,7 @@ class Following:
             if job.in_order_at is None or now - job.in_order_at >= SECOND_LOOK_SECONDS:
                 if self._is_asked_again(job):
                     return
-                job.look = self._last_look(job, intake)
+                job.look = self._final_scan(job, intake)
                 intake.ask(job.look)
             return
         if job.look.failed:
@@ -175,16 +175,16 @@ class Following:
             findings.name(path, UNASKED)
         findings.odd += count - len(paths)
 
-    def _last_look(self, job: Job, intake: InboxIntake) -> LastLook:
+    def _final_scan(self, job: Job, intake: InboxIntake) -> FinalScan:
         source_id, queue = job.upload.source.source_id, self._queue
-        return LastLook(
+        return FinalScan(
             job.upload.source.path,
             job.upload.root,
             known=lambda parent: queue.arrivals.known(source_id, parent),
             directories=lambda: queue.arrivals.known_directories(source_id),
             vanished=lambda limit: queue.uploads.vanished(source_id, limit),
             unread=intake.unread,
-            judge=job.upload.source.judge,
+            guard=job.upload.source.guard,
         )
 
     def _end(self, job: Job, outcome: str, findings: Findings | None) -> None:
@@ -221,15 +221,15 @@ class Following:
         """Whether no deletion of a file of it is under way. One that was cut off, in a folder that is away for good, is
         left unknown in the end; one that a shipment is at is waited for, however long it takes."""
         source_id = job.upload.source.source_id
-        if not self._queue.uploads.asides(source_id):
+        if not self._queue.uploads.deleting_files(source_id):
             return True
         now = self._clock.monotonic()
         job.ending_since = now if job.ending_since is None else job.ending_since
         if now - job.ending_since < GONE_SECONDS:
             return False
-        for one in self._queue.deletions.asides(unclaimed_of=source_id):
+        for one in self._queue.deletions.pending(unclaimed_of=source_id):
             self._queue.deletions.concluded(one, "gone", "its upload is over, and its folder cannot be looked at")
-        return not self._queue.uploads.asides(source_id)
+        return not self._queue.uploads.deleting_files(source_id)
 
 
 def phase_of(job: Job) -> str:

@@ -205,7 +205,7 @@ class Ferry(_Peer):
     """One unit for each folder, complete at once, deleted in the same pass."""
 
     name = "ferry run"
-    knows = "HEAD with size and ETag, set aside, SHA-256 again"
+    knows = "HEAD with size and ETag, staged, SHA-256 again"
 
     def version(self) -> str:
         return _said(str(PROGRAMS / "ferry"), "--version").split()[-1]

@@ -17,7 +17,7 @@ import pytest
 
 from tests import aws_template
 from tests.conftest import skip_unless_available
-from tests.servers.iam import Answer, Asked, simulate
+from tests.servers.iam import Asked, Response, simulate
 
 ROLES = {
     name: f"arn:aws:iam::{aws_template.ACCOUNT}:role/{name}" for name in ("ct1", "mr2", "desk", "care", "glass", "it")
@@ -337,7 +337,7 @@ def asked(case: Case, resources: Mapping[str, Any]) -> Asked:
     return Asked(ROLES[case.role], case.action, case.resource, context, policy, document, aws_template.ACCOUNT)
 
 
-def wrong(case: Case, answer: Answer) -> bool:
+def wrong(case: Case, answer: Response) -> bool:
     if case.denied is None:
         return not answer.allowed
     return answer.allowed or case.denied not in answer.by

@@ -46,11 +46,11 @@ class Source:
     def read(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
 
-    def fill(self, offset: int, room: memoryview) -> None:
-        data = self.read(offset, len(room))
-        if len(data) != len(room):
+    def fill(self, offset: int, buffer: memoryview) -> None:
+        data = self.read(offset, len(buffer))
+        if len(data) != len(buffer):
             raise SourceChanged("shorter")
-        room[:] = data
+        buffer[:] = data
 
 
 def bytes_of(store: ObjectStore, key: str) -> bytes:

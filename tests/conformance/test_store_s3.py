@@ -65,7 +65,7 @@ class Switch:
 
 
 def test_a_big_file_goes_in_parts_and_its_etag_is_foretold(s3: BucketPlace) -> None:
-    store = s3.open(**PARTS, short_way=False)
+    store = s3.open(**PARTS, with_fast_path=False)
     assert store.probe("probe/x/").etag_is_content
     data = os.urandom(40 * MIB + 7)
     with counted(store) as sent:
@@ -92,7 +92,7 @@ def test_a_stopped_upload_goes_on_at_the_part_it_had_reached(s3: BucketPlace) ->
     [upload] = s3.client.list_multipart_uploads(Bucket=s3.bucket)["Uploads"]
     arrived = s3.client.list_parts(Bucket=s3.bucket, Key=PREFIX + KEY, UploadId=upload["UploadId"])["Parts"]
     assert 1 <= len(arrived) <= 3
-    resumed = s3.open(**PARTS, short_way=False)
+    resumed = s3.open(**PARTS, with_fast_path=False)
     with counted(resumed) as sent:
         receipt = resumed.put(KEY, Source(data))
     assert receipt.created
@@ -197,15 +197,15 @@ def test_several_big_files_share_one_budget(s3: BucketPlace) -> None:
             return super().read(offset, length)
 
     class Counting(ByteBudget):
-        def give_back(self, size_bytes: int) -> None:
+        def release(self, size_bytes: int) -> None:
             with lock:
                 store_sent[0] += size_bytes
-            super().give_back(size_bytes)
+            super().release(size_bytes)
 
-        def give_back_room(self, room: bytearray) -> None:
+        def release_buffer(self, buffer: bytearray) -> None:
             with lock:
-                store_sent[0] += len(room)
-            super().give_back_room(room)
+                store_sent[0] += len(buffer)
+            super().release_buffer(buffer)
 
     store_sent = [0]
     store = s3.open(**PARTS, budget=Counting(12 * MIB))
@@ -222,18 +222,18 @@ def test_several_big_files_share_one_budget(s3: BucketPlace) -> None:
     assert 0 < most[0] <= 12 * MIB
 
 
-@pytest.mark.parametrize("short_way", [False, True])
-def test_two_rooms_are_enough_for_any_number_of_parts(s3: BucketPlace, short_way: bool) -> None:
+@pytest.mark.parametrize("with_fast_path", [False, True])
+def test_two_rooms_are_enough_for_any_number_of_parts(s3: BucketPlace, with_fast_path: bool) -> None:
     """Each room is filled several times: only once its part was sent."""
     rooms: dict[int, bytearray] = {}
 
     class Counting(ByteBudget):
-        def room(self, size_bytes: int, stopping: Callable[[], bool]) -> bytearray:
-            room = super().room(size_bytes, stopping)
-            rooms[id(room)] = room
-            return room
+        def buffer(self, size_bytes: int, stopping: Callable[[], bool]) -> bytearray:
+            buffer = super().buffer(size_bytes, stopping)
+            rooms[id(buffer)] = buffer
+            return buffer
 
-    store = s3.open(**PARTS, budget=Counting(10 * MIB), short_way=short_way)
+    store = s3.open(**PARTS, budget=Counting(10 * MIB), with_fast_path=with_fast_path)
     store.probe("probe/x/")
     data = os.urandom(41 * MIB)
     receipt = store.put(KEY, Source(data))
@@ -277,7 +277,7 @@ def test_parts_keep_to_the_limits_of_s3() -> None:
 
 
 def test_a_small_file_takes_one_request_and_leaves_no_transfer_coding(s3: BucketPlace) -> None:
-    store = s3.open(short_way=False)
+    store = s3.open(with_fast_path=False)
     store.probe("probe/x/")
     headers: list[Any] = []
     store._bucket.client.meta.events.register(
@@ -298,7 +298,7 @@ def test_a_small_file_takes_one_request_and_leaves_no_transfer_coding(s3: Bucket
 
 
 def test_what_is_in_memory_goes_in_one_piece_whatever_its_size(s3: BucketPlace) -> None:
-    store = s3.open(**PARTS, short_way=False)
+    store = s3.open(**PARTS, with_fast_path=False)
     store.probe("probe/x/")
     with counted(store) as sent:
         assert store.put("studies/1/manifests/00000001.json", Buffer.of(b"x" * (9 * MIB))).created
@@ -307,7 +307,7 @@ def test_what_is_in_memory_goes_in_one_piece_whatever_its_size(s3: BucketPlace) 
 
 def test_a_body_that_ends_early_is_no_content(s3: BucketPlace) -> None:
     """The server is made to promise more than it sends: the answer's length is raised on the way in."""
-    store = s3.open(short_way=False)
+    store = s3.open(with_fast_path=False)
     store.put(KEY, Buffer.of(b"x" * 1000))
 
     def promise_more(parsed: Any, **_: object) -> None:
@@ -332,7 +332,7 @@ def answer_lost(store: S3Store, operation: str) -> Iterator[None]:
 
 
 def test_a_lost_answer_to_a_small_file_is_no_loss(s3: BucketPlace) -> None:
-    store = s3.open(short_way=False)
+    store = s3.open(with_fast_path=False)
     store.probe("probe/x/")
     with answer_lost(store, "PutObject"), pytest.raises(OutOfReach):
         store.put(KEY, Buffer.of(b"content"))
@@ -376,7 +376,7 @@ def test_an_answer_without_the_encryption_asked_for_is_refused(
     """The gateway's own answer to CompleteMultipartUpload has none: there HEAD has the say."""
     place = rgw_place(True)
     place.open().initialise()
-    store = place.open(**PARTS, short_way=False)
+    store = place.open(**PARTS, with_fast_path=False)
 
     def forget(parsed: Any, **_: object) -> None:
         parsed.pop("ServerSideEncryption", None)
@@ -412,10 +412,10 @@ def test_a_store_that_cannot_encrypt_as_asked_is_refused_at_the_start(
         store.probe("probe/x/")
 
 
-@pytest.mark.parametrize("short_way", [False, True])
+@pytest.mark.parametrize("with_fast_path", [False, True])
 @pytest.mark.parametrize("size_bytes", [10, 9 * MIB])
 def test_what_is_there_from_before_the_encryption_was_asked_for_is_taken_as_it_is(
-    rgw_place: Callable[[bool], BucketPlace], size_bytes: int, short_way: bool
+    rgw_place: Callable[[bool], BucketPlace], size_bytes: int, with_fast_path: bool
 ) -> None:
     """The setting was changed later: nothing that is archived can be encrypted anew, and all of it is still proven."""
     place = rgw_place(True)
@@ -425,7 +425,7 @@ def test_what_is_there_from_before_the_encryption_was_asked_for_is_taken_as_it_i
     data = os.urandom(size_bytes)
     assert before.put(KEY, Source(data)).created
     time.sleep(1.1)
-    store = place.open(**PARTS, short_way=short_way)
+    store = place.open(**PARTS, with_fast_path=with_fast_path)
     store.probe("probe/y/")
     receipt = store.put(KEY, Source(data))
     assert (receipt.created, receipt.encryption) == (False, None)
@@ -433,15 +433,15 @@ def test_what_is_there_from_before_the_encryption_was_asked_for_is_taken_as_it_i
     assert verdict.holds
 
 
-@pytest.mark.parametrize("short_way", [False, True])
+@pytest.mark.parametrize("with_fast_path", [False, True])
 @pytest.mark.parametrize("size_bytes", [10, 9 * MIB])
 def test_what_was_put_there_unencrypted_since_the_start_is_refused(
-    rgw_place: Callable[[bool], BucketPlace], size_bytes: int, short_way: bool
+    rgw_place: Callable[[bool], BucketPlace], size_bytes: int, with_fast_path: bool
 ) -> None:
     """A store that stops to encrypt, and whose answer gets lost, has the object when it is sent once more."""
     place = rgw_place(True)
     place.open().initialise()
-    store = place.open(**PARTS, short_way=short_way)
+    store = place.open(**PARTS, with_fast_path=with_fast_path)
     store.probe("probe/x/")
     place.client.delete_bucket_encryption(Bucket=place.bucket)
     careless = place.open(settings=place.settings.model_copy(update={"encryption": Encryption()}), **PARTS)
@@ -646,10 +646,10 @@ def test_a_key_of_another_archive_in_the_bucket_is_not_ours(s3: BucketPlace) -> 
         list(store.read("archive.json"))
 
 
-@pytest.mark.parametrize("short_way", [True, False])
-def test_a_part_is_of_the_version_that_is_named(s3: BucketPlace, short_way: bool) -> None:
+@pytest.mark.parametrize("with_fast_path", [True, False])
+def test_a_part_is_of_the_version_that_is_named(s3: BucketPlace, with_fast_path: bool) -> None:
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
-    store = s3.open(short_way=short_way)
+    store = s3.open(with_fast_path=with_fast_path)
     receipt = store.put(KEY, Buffer.of(b"the first content"))
     assert receipt.version_id is not None
     s3.overwrite(KEY, b"another content here")

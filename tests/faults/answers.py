@@ -39,17 +39,17 @@ _DYNAMODB_ERRORS: dict[Fault, tuple[int, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     status: int
     reason: str
     headers: list[tuple[str, str]]
     body: bytes
 
-    def without(self, *prefixes: str) -> Answer:
+    def without(self, *prefixes: str) -> Response:
         kept = [(name, value) for name, value in self.headers if not name.lower().startswith(prefixes)]
         return replace(self, headers=kept)
 
-    def with_header(self, name: str, value: str) -> Answer:
+    def with_header(self, name: str, value: str) -> Response:
         others = [(n, v) for n, v in self.headers if n.lower() != name.lower()]
         return replace(self, headers=[*others, (name, value)])
 
@@ -57,7 +57,7 @@ class Answer:
         return any(n.lower() == name.lower() for n, _ in self.headers)
 
 
-def error_answer(status: int, code: str, request: Request) -> Answer:
+def error_answer(status: int, code: str, request: Request) -> Response:
     """An error as S3 words it; a HEAD gets no body."""
     if request.target:
         common = code.startswith(("Expired", "InvalidSig", "Unrecognized"))
@@ -65,16 +65,16 @@ def error_answer(status: int, code: str, request: Request) -> Answer:
         body = json.dumps({"__type": f"{origin}#{code}", "message": "made up"}).encode()
         headers = [("Content-Type", "application/x-amz-json-1.0"), ("x-amzn-RequestId", "MADEUP")]
         headers.append(("x-amz-crc32", str(zlib.crc32(body))))
-        return Answer(status, "Made Up", headers, body)
+        return Response(status, "Made Up", headers, body)
     body = (
         f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>made up</Message>'
         "<RequestId>MADEUP</RequestId></Error>"
     ).encode()
     headers = [("Content-Type", "application/xml"), ("x-amz-request-id", "MADEUP")]
-    return Answer(status, "Made Up", headers, b"" if request.method == "HEAD" else body)
+    return Response(status, "Made Up", headers, b"" if request.method == "HEAD" else body)
 
 
-def made_up(fault: Fault, request: Request) -> Answer:
+def made_up(fault: Fault, request: Request) -> Response:
     if request.target:
         status, code = _DYNAMODB_ERRORS.get(fault, (400, "ProvisionedThroughputExceededException"))
     else:
@@ -93,7 +93,7 @@ def spoilt(data: bytes, rng: random.Random) -> bytes:
     return data[:at] + bytes([data[at] ^ (1 << rng.randrange(7))]) + data[at + 1 :]
 
 
-def falsified(answer: Answer, fault: Fault, request: Request, rng: random.Random) -> Answer:
+def falsified(answer: Response, fault: Fault, request: Request, rng: random.Random) -> Response:
     """The answer as a fault leaves it; the same one when the fault has nothing to change in it."""
     if fault is Fault.CORRUPT_RESPONSE:
         return replace(answer, body=spoilt(answer.body, rng))
@@ -126,5 +126,5 @@ def _one_more(found: re.Match[bytes]) -> bytes:
     return b"<Size>%d</Size>" % (int(found[1]) + 1)
 
 
-def _with_body(answer: Answer, body: bytes) -> Answer:
+def _with_body(answer: Response, body: bytes) -> Response:
     return replace(answer.with_header("Content-Length", str(len(body))), body=body)

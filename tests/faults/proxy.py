@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from tests.faults.answers import Answer, falsified, made_up, spoilt
+from tests.faults.answers import Response, falsified, made_up, spoilt
 from tests.faults.liar import Liar
 from tests.faults.rules import Fault, Request, Rule, parse_target, study_of
 from tests.faults.strict import StrictStore
@@ -271,7 +271,7 @@ class _Exchange(BaseHTTPRequestHandler):
         except _Gone:
             self._break()
 
-    def _answer(self, request: Request, rule: Rule | None, body: bytes) -> Answer:
+    def _answer(self, request: Request, rule: Rule | None, body: bytes) -> Response:
         proxy, fault = self.server.proxy, rule.fault if rule else None
         if fault is Fault.DELAY and rule is not None:
             proxy.hold(rule)
@@ -296,7 +296,7 @@ class _Exchange(BaseHTTPRequestHandler):
             raise _Gone
         return falsified(answer, fault, request, rule.random()) if rule is not None and fault is not None else answer
 
-    def _forward(self, request: Request, body: bytes, *, cut: bool) -> Answer:
+    def _forward(self, request: Request, body: bytes, *, cut: bool) -> Response:
         # A kept connection may have been closed by the server meanwhile; then nothing was done on it.
         for fresh in (False, True):
             if fresh or self._upstream is None:
@@ -324,7 +324,7 @@ class _Exchange(BaseHTTPRequestHandler):
                 connection.close()
                 self._upstream = None
             request.server_status = response.status
-            return Answer(response.status, response.reason, response.getheaders(), data)
+            return Response(response.status, response.reason, response.getheaders(), data)
         raise _Gone
 
     def _headers_to_send(self) -> list[tuple[str, str]]:
@@ -336,7 +336,7 @@ class _Exchange(BaseHTTPRequestHandler):
         host = [("Host", proxy.target.removeprefix("http://"))]
         return [*host, *proxy.liar.rewritten(self.command, proxy.target + self.path, kept), *length]
 
-    def _send(self, request: Request, answer: Answer, rule: Rule | None) -> None:
+    def _send(self, request: Request, answer: Response, rule: Rule | None) -> None:
         self.send_response_only(answer.status, answer.reason)
         length_given = False
         for name, value in answer.headers:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from email.message import Message
 
-from tests.faults.answers import Answer, error_answer
+from tests.faults.answers import Response, error_answer
 from tests.faults.rules import Request
 
 _CRC64NVME = 0x9A6C9329AC4BC9B5  # AD93D23594C93659 reflected
@@ -51,7 +51,7 @@ class StrictStore:
         self._lock = threading.Lock()
         self._kept: dict[str, dict[str, str]] = {}
 
-    def refusal(self, request: Request, headers: Message, body: bytes) -> Answer | None:
+    def refusal(self, request: Request, headers: Message, body: bytes) -> Response | None:
         """BadDigest when a checksum given with a PUT is not that of the body."""
         if request.method != "PUT":
             return None
@@ -61,7 +61,7 @@ class StrictStore:
                 return error_answer(400, "BadDigest", request)
         return None
 
-    def completed(self, request: Request, headers: Message, answer: Answer) -> Answer:
+    def completed(self, request: Request, headers: Message, answer: Response) -> Response:
         if answer.status != 200 or request.target:
             return answer
         if request.method == "PUT" and not request.query:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd import places
+from dicomwatchd import resolved_paths
 from tests.fuse.mounted import Mounted
 from tests.system.site import Site
 
@@ -57,7 +57,7 @@ def test_where_paths_lead_and_what_does_not_say(share: Mounted, tmp_path: Path) 
     (tmp_path / "file").touch()
     share.hang()
     names = ["link/../folder", "file", "none", "share/DOE^JOHN/../x"]
-    found = places.look([tmp_path / name for name in names], 1.0)
+    found = resolved_paths.resolve([tmp_path / name for name in names], 1.0)
     assert [(place.real.name, place.is_folder) for place in found.values()] == [
         ("folder", True),
         ("file", False),
@@ -75,5 +75,5 @@ def test_no_path_is_on_a_command_line(share: Mounted, tmp_path: Path, monkeypatc
         return real(command, **named)  # type: ignore[call-overload]
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    places.look([tmp_path / "DOE^JOHN"])
+    resolved_paths.resolve([tmp_path / "DOE^JOHN"])
     assert started and "DOE" not in str(started)

@@ -1,5 +1,5 @@
 """The archive seen through another file system, under other numbers and other names: that its objects are no exports is
-told by nothing but that they are gone when these files are set aside."""
+told by nothing but that they are gone when these files are staged."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from dicomwatchd.audit.proving import Prover
 from dicomwatchd.control.server import ControlServer
 from dicomwatchd.daemon.commands import commands
 from dicomwatchd.queue import open_queue
-from dicomwatchd.uploads.desk import UploadDesk
+from dicomwatchd.uploads.jobs import UploadJobs
 from tests.pieces import Log
 from tests.unit.memory_archive import MemoryStore
 from tests.unit.queues import StandingClock
@@ -86,10 +86,10 @@ def server() -> Iterator[Server]:
         def no_intake(*_: object) -> Any:
             raise AssertionError("no folder was to be taken in")
 
-        desk = UploadDesk(queue, no_intake, [Path("/")], log, StandingClock())
+        jobs = UploadJobs(queue, no_intake, [Path("/")], log, StandingClock())
         path = Path(place) / "c.sock"
         prover = Prover(queue.audit, queue.segments, MemoryStore(), "")
-        control = ControlServer(path, commands(queue, lambda _inboxes: {}, list, desk, lambda: None, prover), log)
+        control = ControlServer(path, commands(queue, lambda _inboxes: {}, list, jobs, lambda: None, prover), log)
         control.start()
         yield Server(path, log)
         control.stop()

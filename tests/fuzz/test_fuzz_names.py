@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout.audit_heads import PublishedHead
+from dicomwatchd.archive.layout.audit_checkpoints import AuditCheckpoint
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.errors import DicomwatchdError, InvalidUid, Permanent, Unarchivable
 from dicomwatchd.fetch import Fetcher, file_names
@@ -198,9 +198,9 @@ def test_a_manifest_with_any_value_in_any_place(data: st.DataObject) -> None:
 @example("audit/heads/" + "0a" * 16 + "/99999999/999999999998.json\n")
 @settings(max_examples=500, deadline=None)
 def test_only_a_published_heads_key_is_one(text: str) -> None:
-    found = keys.parse_audit_head(text)
+    found = keys.parse_audit_checkpoint(text)
     if found is not None:
-        assert keys.audit_head(text.split("/")[2], found) == text
+        assert keys.audit_checkpoint(text.split("/")[2], found) == text
     if keys.parse_audit_chain(text) is not None:
         assert is_plain_name(text.removeprefix(keys.AUDIT_CHAINS))
 
@@ -209,7 +209,7 @@ def test_only_a_published_heads_key_is_one(text: str) -> None:
 @settings(max_examples=300, deadline=None)
 def test_a_published_head_with_any_value_in_any_place(data: st.DataObject) -> None:
     """It is refused in our words, or it is a head in every part."""
-    good = PublishedHead("0a" * 16, 7, "0b" * 32, "2026-01-31T12:00:00.000Z")
+    good = AuditCheckpoint("0a" * 16, 7, "0b" * 32, "2026-01-31T12:00:00.000Z")
     raw = json.loads(good.to_bytes())
     place = data.draw(st.sampled_from([*_places(raw), ("more",)]))
     value = data.draw(
@@ -224,19 +224,19 @@ def test_a_published_head_with_any_value_in_any_place(data: st.DataObject) -> No
     )
     _put(raw, place, value)
     try:
-        head = PublishedHead.from_bytes(json.dumps(raw).encode("utf-8", "surrogatepass"))
+        head = AuditCheckpoint.from_bytes(json.dumps(raw).encode("utf-8", "surrogatepass"))
     except Permanent as error:
         assert error.code == "bad-audit-head"  # noqa: PT017
         return
-    assert keys.parse_audit_head(head.key) == head.sequence
+    assert keys.parse_audit_checkpoint(head.key) == head.sequence
     assert all(is_plain_name(part) for part in head.key.split("/"))
-    assert PublishedHead.from_bytes(head.to_bytes()) == head
+    assert AuditCheckpoint.from_bytes(head.to_bytes()) == head
 
 
 @given(st.binary(max_size=200))
 def test_a_published_head_of_any_bytes(data: bytes) -> None:
     with pytest.raises(Permanent):
-        PublishedHead.from_bytes(data)
+        AuditCheckpoint.from_bytes(data)
 
 
 def _places(value: object, here: tuple[object, ...] = ()) -> list[tuple[object, ...]]:

@@ -53,7 +53,7 @@ class FileStore(MemoryStore):
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
         row = self._db.execute("SELECT data FROM objects WHERE key = ?", (key,)).fetchone()
         if row is None:

@@ -114,7 +114,7 @@ class Hospital:
 
     def beside(self) -> None:
         """What the daemon's own threads do meanwhile."""
-        self.parts.anchoring.tend()
+        self.parts.checkpoints.tick()
         while self.parts.upkeep.step():
             pass
 

@@ -97,14 +97,14 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "folders below",
                 "intake/scan.py",
-                "directory(root_fd, parent, judge) as fd:",
+                "directory(root_fd, parent, guard) as fd:",
                 "directory(root_fd, parent) as fd:",
                 "test_a_folder_below_that_may_not_be_listed",
             ),
             (
                 "what the last look names",
-                "intake/lastlook.py",
-                "directory(root_fd, parent, self._judge) as fd",
+                "intake/final_scan.py",
+                "directory(root_fd, parent, self._guard) as fd",
                 "directory(root_fd, parent) as fd",
                 "test_a_folder_below_that_may_not_be_listed",
             ),
@@ -118,7 +118,7 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "folders on the way to a file",
                 "pipeline/local.py",
-                "open_directory(root_fd, file.dir, source.judge)",
+                "open_directory(root_fd, file.dir, source.guard)",
                 "open_directory(root_fd, file.dir)",
                 "test_a_folder_that_is_closed_to_its_asker_meanwhile",
             ),
@@ -152,21 +152,21 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "another user's upload",
-                "uploads/desk.py",
+                "uploads/jobs.py",
                 "    if running.asker is not None and asker.uid not in (0, running.asker.uid):",
                 "    if False:",
                 "test_the_folder_of_another_users_upload",
             ),
             (
                 "so many in all",
-                "uploads/desk.py",
+                "uploads/jobs.py",
                 "        if len(jobs) >= reception.MOST_UPLOADS or ",
                 "        if ",
                 "test_so_many_uploads_of_one_user_and_in_all",
             ),
             (
                 "so many of one user",
-                "uploads/desk.py",
+                "uploads/jobs.py",
                 " or (asker.uid != 0 and own >= reception.MOST_OF_ONE):",
                 ":",
                 "test_so_many_uploads_of_one_user_and_in_all",
@@ -194,17 +194,17 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "a descriptor is closed in the end",
-                "uploads/desk.py",
+                "uploads/jobs.py",
                 "        self._handed.let_go(source.name)\n        self._source_ended",
                 "        self._source_ended",
                 "test_no_descriptor_stays_open",
             ),
             (
-                "what lies aside is looked for by descriptor",
+                "what is staged is looked for by descriptor",
                 "pipeline/deletion/recover.py",
                 "sources.get(one.source_id, one.source)",
                 "one.source",
-                "test_what_a_crash_left_aside_comes_back",
+                "test_what_a_crash_left_staged_comes_back",
             ),
         )
     ),
@@ -234,14 +234,14 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "nobody knows who asked",
-                "uploads/desk.py",
+                "uploads/jobs.py",
                 "(upload.asker is None or upload.root is None)",
                 "upload.root is None",
                 "test_an_upload_of_an_older_state_is_broken_off",
             ),
             (
                 "it was moved",
-                "intake/lastlook.py",
+                "intake/final_scan.py",
                 '            findings.name(b"", MOVED, news=True)\n            return\n',
                 "            pass\n",
                 "test_a_folder_that_is_moved_while_it_is_archived_is_still_the_one",
@@ -253,7 +253,7 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "queue/rows.py",
         "        if self.inode != other.inode or _is_another_birth(self.birth, other.birth):",
         "        if self.inode != other.inode:",
-        ("tests/unit/test_last_look_clauses.py",),
+        ("tests/unit/test_final_scan_clauses.py",),
     ),
     *(
         (f"descriptors: {name}", "control/peer.py", old, new, FUZZ)

@@ -159,7 +159,7 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "what is disregarded is named",
                 REVISION,
-                "damaged_keys=(*added.damaged_keys, *aside))",
+                "damaged_keys=(*added.damaged_keys, *passed_over))",
                 "damaged_keys=added.damaged_keys)",
             ),
             (

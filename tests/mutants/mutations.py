@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from tests.mutants.cloud import CLOUD
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
+from tests.mutants.final_check import LAST_SIGHT
 from tests.mutants.handed import HANDED_IN
 from tests.mutants.inboxes import INBOXES
-from tests.mutants.last_sight import LAST_SIGHT
 from tests.mutants.limits import LIMITS
 from tests.mutants.lineage import LINEAGE
 from tests.mutants.planted import PLANTED
@@ -29,7 +29,7 @@ CURRENT = ("tests/unit/test_current_evidence.py",)
 RACES = ("tests/unit/test_deletion_races.py",)
 LEASES = ("tests/unit/test_without_lease.py",)
 OPENING = ("tests/unit/test_queue_opening.py",)
-ANCHORS = ("tests/unit/test_anchoring.py",)
+ANCHORS = ("tests/unit/test_audit_checkpoints.py",)
 AUDIT = ("tests/unit/test_queue_audit.py",)
 SEALING = ("tests/unit/test_sealing.py",)
 PRUNED = ("tests/unit/test_pruning.py",)
@@ -45,9 +45,9 @@ BUNDLES_READ = ("tests/unit/test_bundled_reading.py",)
 BUNDLED_MANIFEST = ("tests/unit/test_manifest_bundled.py",)
 RANGES = ("tests/unit/test_ranges.py",)
 OWN = ("tests/unit/test_own_trees.py",)
-ASIDES = (
+STAGING = (
     *(
-        f"tests/unit/test_set_aside.py::test_{name}"
+        f"tests/unit/test_staging.py::test_{name}"
         for name in (
             "what_somebody_is_at_is_left_alone",
             "private_names_are_never_the_same",
@@ -60,8 +60,8 @@ ASIDES = (
             "a_folder_that_was_moved_with_its_inbox_is_not_told_of_for_ever",
             "a_deletion_of_an_inbox_that_is_away_stays_open",
             "its_own_looks_leave_alone_what_it_is_at",
-            "killed_at_each_step_and_brought_back_by_the_other[all-when it was set aside]",
-            "killed_at_each_step_and_brought_back_by_the_other[nothing-when it was set aside]",
+            "killed_at_each_step_and_brought_back_by_the_other[all-when it was staged]",
+            "killed_at_each_step_and_brought_back_by_the_other[nothing-when it was staged]",
         )
     ),
     "tests/unit/test_recover_ending.py",
@@ -188,9 +188,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _check("its own proof", "    if file.identity != proof.identity:", "    if False:"),
     _check("changed before", "                if identity(fd) != proof.identity:", "                if False:"),
-    _check("changed while set aside", "    if not before.same_but_ctime(proof.identity):", "    if False:"),
+    _check("changed while staged", "    if not before.same_but_ctime(proof.identity):", "    if False:"),
     _check("replaced", "    if (found.st_dev, found.st_ino) != (before.dev, before.inode):", "    if False:"),
-    _check("its content", "    if sha256_of(fd, proof.size_bytes, alive) != proof.sha256:", "    if False:"),
+    _check("its content", "    if sha256_of(fd, proof.size_bytes, heartbeat) != proof.sha256:", "    if False:"),
     _check("changed while compared", "    if identity(fd) != before:", "    if False:"),
     _check(
         "a writer at the door",
@@ -202,10 +202,10 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if why_kept is None:\n            still",
         "        if True:\n            still",
     ),
-    _check("an exception puts it back", "        give_back(aside, directory_fd, name)\n        raise", "        raise"),
+    _check("an exception puts it back", "        restore(staged, directory_fd, name)\n        raise", "        raise"),
     _check(
         "a difference puts it back",
-        "    give_back(aside, directory_fd, name)\n    return why_kept",
+        "    restore(staged, directory_fd, name)\n    return why_kept",
         "    return why_kept",
     ),
     _check(
@@ -232,7 +232,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         RACES,
     ),
     Mutation(
-        "deletion: set aside onto nothing",
+        "deletion: staged onto nothing",
         "localfiles.py",
         "ctypes.c_char_p(new), _RENAME_NOREPLACE)",
         "ctypes.c_char_p(new), 0)",
@@ -240,8 +240,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "deletion: a place that was tidied away is made anew",
-        "pipeline/deletion/aside.py",
-        "            places.give_up(source, parent)\n",
+        "pipeline/deletion/staging.py",
+        "            staging.give_up(source, parent)\n",
         "",
         RACES,
     ),
@@ -286,7 +286,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "purge: an error hides no ending",
-        "pipeline/deletion/handful.py",
+        "pipeline/deletion/batch.py",
         "        except Exception as error:  # noqa: BLE001  an outcome like another: how",
         "        except ZeroDivisionError as error:  # noqa: BLE001  an outcome like another: how",
         PURGE,
@@ -329,11 +329,17 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        manifest = next_manifest(shipment, context, above)\n        asked_at = context.clock.now()\n",
         CURRENT,
     ),
-    _stage("dated at all", ", now=now, sign=context.sign)", ", sign=context.sign)", CURRENT, "pipeline/shipment.py"),
+    _stage(
+        "dated at all",
+        ", now=now, cancelled=context.cancelled)",
+        ", cancelled=context.cancelled)",
+        CURRENT,
+        "pipeline/shipment.py",
+    ),
     _stage(
         "the version that is current",
-        "(place := place_of(file)).receipt.version_id != version_id",
-        "(place := place_of(file)).receipt.version_id == '?'",
+        "(location := location_of(file)).receipt.version_id != version_id",
+        "(location := location_of(file)).receipt.version_id == '?'",
         CURRENT,
         "pipeline/shipment.py",
     ),
@@ -370,25 +376,25 @@ MUTATIONS: tuple[Mutation, ...] = (
     _expiry("answers count too", " or seen, judged", ", judged"),
     _expiry(
         "a creation's answer",
-        "        self._bucket.note_expiry(key, answer)\n        self._bucket.check",
+        "        self._bucket.note_expiry(key, response)\n        self._bucket.check",
         "        self._bucket.check",
         "archive/stores/s3/store.py",
     ),
     _expiry(
         "a reading's answer",
-        "        if version_id is None:\n            self._bucket.note_expiry(key, answer)\n",
+        "        if version_id is None:\n            self._bucket.note_expiry(key, response)\n",
         "",
         "archive/stores/s3/store.py",
     ),
     _expiry(
         "a reading's short answer",
-        "self._bucket.note_expiry(key, s3_wire.about_its_end(found.headers))",
+        "self._bucket.note_expiry(key, fast_path.about_its_end(found.headers))",
         "pass",
         "archive/stores/s3/store.py",
     ),
     _expiry(
         "a look's answer",
-        "        if version_id is None:\n            self.note_expiry(key, answer)\n",
+        "        if version_id is None:\n            self.note_expiry(key, response)\n",
         "",
         "archive/stores/s3/bucket.py",
     ),
@@ -589,15 +595,16 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "the member is what was taken up",
                 "pipeline/local.py",
-                "            require(fd, file.identity)\n            alive = asking(sign, self.inboxes.beat)",
-                "            alive = asking(sign, self.inboxes.beat)",
+                "            require(fd, file.identity)\n"
+                "            heartbeat = stop_check(cancelled, self.inboxes.beat)",
+                "            heartbeat = stop_check(cancelled, self.inboxes.beat)",
                 FOLDERS,
             ),
             (
                 "unchanged once it was read",
                 "pipeline/local.py",
-                "            alive()\n            require(fd, file.identity)",
-                "            alive()",
+                "            heartbeat()\n            require(fd, file.identity)",
+                "            heartbeat()",
                 FOLDERS,
             ),
             (
@@ -609,21 +616,21 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             (
                 "sent again under the next key",
-                "pipeline/sending/parcels.py",
+                "pipeline/sending/batches.py",
                 "max(file.key_attempt for file, _ in members)",
                 "1",
                 BUNDLED,
             ),
             (
                 "what is there is what its key says",
-                "pipeline/sending/parcels.py",
+                "pipeline/sending/batches.py",
                 "    if read.sha256 != keys.bundle_sha256(key, found[0][0].header.study_uid):",
                 "    if False:",
                 BUNDLED,
             ),
             (
                 "what is there is where the manifest says",
-                "pipeline/sending/parcels.py",
+                "pipeline/sending/batches.py",
                 "        if span in read.held and read.size_bytes == item.bundle_bytes:",
                 "        if True:",
                 BUNDLED,
@@ -631,7 +638,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "one place for one content",
                 "pipeline/stages.py",
-                "    shipments.share_places(claim)\n",
+                "    shipments.share_locations(claim)\n",
                 "",
                 BUNDLED,
             ),
@@ -644,7 +651,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             (
                 "a member's bytes, fetched",
-                "fetch/neighbours.py",
+                "fetch/coalesced.py",
                 "came_in == item.size_bytes and digest.hexdigest() == item.sha256",
                 "came_in == item.size_bytes",
                 BUNDLES_READ,
@@ -755,8 +762,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _evidence(
         "a look is as old as its request",
-        "return receipt, seen, self.by_look(receipt, seen, asked_at)",
-        "return receipt, seen, self.by_look(receipt, seen, self._now())",
+        "return receipt, seen, self.by_listing(receipt, seen, asked_at)",
+        "return receipt, seen, self.by_listing(receipt, seen, self._now())",
     ),
     _evidence(
         "a reading is as old as its beginning",
@@ -782,7 +789,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _queue(
         "a deletion under way",
         "queue/arrivals.py",
-        '                    if old["state"] == FileState.ASIDE:\n                        continue\n',
+        '                    if old["state"] == FileState.DELETING:\n                        continue\n',
         "",
         CLAIMS,
     ),
@@ -899,23 +906,33 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(
         Mutation(f"anchor: {name}", file, old, new, ANCHORS)
         for name, file, old, new in (
-            ("a chain that ends too early", "audit/anchoring.py", "    if found is None:", "    if False:"),
+            ("a chain that ends too early", "audit/checkpoints.py", "    if found is None:", "    if False:"),
             (
                 "the hash of the entry",
-                "audit/anchoring.py",
+                "audit/checkpoints.py",
                 '"fits" if found == published.sha256 else "differs"',
                 '"fits"',
             ),
-            ("no newer head over it", "audit/anchoring.py", "        if self.is_bad or head", "        if head"),
-            ("bad for good", "audit/anchoring.py", "        if self.is_bad:\n            return\n", ""),
+            ("no newer head over it", "audit/checkpoints.py", "        if self.is_bad or head", "        if head"),
+            ("bad for good", "audit/checkpoints.py", "        if self.is_bad:\n            return\n", ""),
             (
                 "what the store holds",
-                "archive/layout/audit_heads.py",
+                "archive/layout/audit_checkpoints.py",
                 "    return _load(store, head.key)\n",
                 "    return head\n",
             ),
-            ("the head its key names", "archive/layout/audit_heads.py", "    if head.key != key:", "    if False:"),
-            ("read twice", "archive/layout/audit_heads.py", "    if _read_once(store, key) != first:", "    if False:"),
+            (
+                "the head its key names",
+                "archive/layout/audit_checkpoints.py",
+                "    if head.key != key:",
+                "    if False:",
+            ),
+            (
+                "read twice",
+                "archive/layout/audit_checkpoints.py",
+                "    if _read_once(store, key) != first:",
+                "    if False:",
+            ),
             ("the newest first", "archive/keys.py", "HIGHEST_SEQUENCE - sequence:012d", "sequence:012d"),
         )
     ),
@@ -953,14 +970,14 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("a broken chain", "audit/sealing.py", "        if broken_at is not None:", "        if False:", SEALING),
             (
                 "only what is published",
-                "audit/anchoring.py",
+                "audit/checkpoints.py",
                 "return self._audit.head().sequence if self.is_bad else self.published",
                 "return self._audit.head().sequence",
                 SEALING,
             ),
             (
                 "a chain that was cut goes on",
-                "audit/anchoring.py",
+                "audit/checkpoints.py",
                 "return self._audit.head().sequence if self.is_bad else self.published",
                 "return self.published",
                 SEALING,
@@ -1199,8 +1216,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             ("an object's path", "archive/stores/directory/store.py", " or _LIKE_AN_OBJECT.search(path)", ""),
             (
-                "gone while it lay aside",
-                "pipeline/deletion/handful.py",
+                "gone while it was staged",
+                "pipeline/deletion/batch.py",
                 "one.key in gone or one.stands is Standing.MISSING]",
                 "False]",
             ),
@@ -1246,7 +1263,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in LIMITS),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
-        Mutation(f"aside: {name}", file, old, new, ASIDES)
+        Mutation(f"staging: {name}", file, old, new, STAGING)
         for name, file, old, new in (
             ("a name of its own", "pipeline/deletion/private.py", 'secrets.token_hex(8).encode("ascii")', 'b"same"'),
             ("its owner lives", "pipeline/deletion/recover.py", "            if not is_left:", "            if False:"),
@@ -1271,14 +1288,14 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("of the first release", "pipeline/deletion/private.py", "    return name == ASIDE or ", "    return "),
             (
                 "a name alone",
-                "pipeline/deletion/aside.py",
+                "pipeline/deletion/staging.py",
                 '    return re.sub(rb"\\A~[0-9a-f]{16}~", b"", ',
                 "    return (",
             ),
             (
                 "found by looks",
                 "intake/inbox.py",
-                "        self._left_in = self._leftovers.end_look()\n",
+                "        self._left_in = self._leftovers.end_scan()\n",
                 "",
             ),
             ("a former path is kept", "queue/arrivals.py", "                _leave(db, row, self._clock.now())\n", ""),
@@ -1308,9 +1325,9 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             (
                 "closed once",
-                "pipeline/deletion/aside.py",
-                "            place_fd = source.open()\n            stack",
-                "            os.close(place_fd)\n            place_fd = source.open()\n            stack",
+                "pipeline/deletion/staging.py",
+                "            copy_fd = source.open()\n            stack",
+                "            os.close(copy_fd)\n            copy_fd = source.open()\n            stack",
             ),
         )
     ),

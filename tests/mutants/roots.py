@@ -34,8 +34,8 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "the folder that it was",
             "queue/roots.py",
-            "            return Sight.PINNED, self._release(db, source_id)",
-            "            return Sight.PINNED, 0",
+            "            return RootObservation.PINNED, self._release(db, source_id)",
+            "            return RootObservation.PINNED, 0",
         ),
         (
             "what a deletion alone has met",
@@ -90,7 +90,7 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "it is told once",
             "queue/roots.py",
-            "                return Sight.STILL_EXCHANGED, 0\n",
+            "                return RootObservation.STILL_EXCHANGED, 0\n",
             "                pass\n",
         ),
         (

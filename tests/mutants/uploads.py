@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-CLAUSES = ("tests/unit/test_last_look_clauses.py",)
+CLAUSES = ("tests/unit/test_final_scan_clauses.py",)
 SAID = ("tests/unit/test_cli_daemon.py::test_only_a_wholly_verified_folder_is_called_deletable",)
 
 UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "upload: who is at a file is waited for",
         "uploads/job.py",
-        "asides(unclaimed_of=source_id)",
-        "asides()",
+        "pending(unclaimed_of=source_id)",
+        "pending()",
         ("tests/unit/test_uploads.py::test_a_comparison_that_takes_long_is_not_cut_off_by_a_cancellation",),
     ),
     *(
-        (f"last look: {name}", "intake/lastlook.py", old, new, CLAUSES)
+        (f"last look: {name}", "intake/final_scan.py", old, new, CLAUSES)
         for name, old, new in (
             ("oddities count", "        return not self.odd and not self.barred", "        return not self.barred"),
             ("quarantine counts", "        return not self.odd and not self.barred", "        return not self.odd"),
@@ -104,21 +104,21 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "uploads/job.py",
                 "        if findings.accounted_for and job.in_order_at is None:",
                 "        if False:",
-                "test_uploads_last_look.py::test_what_comes_between_the_two_last_looks_is_archived_too",
+                "test_uploads_final_scan.py::test_what_comes_between_the_two_last_looks_is_archived_too",
             ),
             (
                 "late things go round again",
                 "uploads/job.py",
                 "        elif findings.news and job.rounds < ROUNDS:",
                 "        elif False:",
-                "test_uploads_last_look.py::test_what_comes_late_is_archived_too",
+                "test_uploads_final_scan.py::test_what_comes_late_is_archived_too",
             ),
             (
                 "it goes round so often",
                 "uploads/job.py",
                 "findings.news and job.rounds < ROUNDS:",
                 "findings.news:",
-                "test_uploads_last_look.py::test_a_folder_that_grows_at_every_last_look_ends_and_the_last_one_is_named",
+                "test_uploads_final_scan.py::test_a_folder_that_grows_at_every_last_look_ends_and_the_last_one_is_named",
             ),
             (
                 "what was archived long ago is asked for again",
@@ -150,10 +150,10 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "a last look that was broken off is made again",
-                "intake/lastlook.py",
+                "intake/final_scan.py",
                 "        except (Transient, OSError):",
                 "        except Transient:",
-                "test_uploads_last_look.py::test_a_last_look_that_the_folder_breaks_off_is_not_waited_for",
+                "test_uploads_final_scan.py::test_a_last_look_that_the_folder_breaks_off_is_not_waited_for",
             ),
             (
                 "a folder that is gone ends it",
@@ -167,25 +167,25 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "uploads/job.py",
                 "        return now - job.restless[1] >= patience",
                 "        return False",
-                "test_uploads_last_look.py::test_a_file_that_is_written_on_and_on_is_named_in_the_end",
+                "test_uploads_final_scan.py::test_a_file_that_is_written_on_and_on_is_named_in_the_end",
             ),
             (
                 "no patience",
                 "uploads/job.py",
                 "        return now - job.restless[1] >= patience",
                 "        return True",
-                "test_uploads_last_look.py::test_a_file_that_is_written_on_and_on_is_named_in_the_end",
+                "test_uploads_final_scan.py::test_a_file_that_is_written_on_and_on_is_named_in_the_end",
             ),
             (
                 "a cancelled one deletes nothing",
-                "uploads/desk.py",
+                "uploads/jobs.py",
                 '            return job.upload.stage == "running"\n        known',
                 "            return True\n        known",
                 "test_uploads.py::test_cancelled_in_the_midst_of_a_shipment",
             ),
             (
                 "with and without --delete",
-                "uploads/desk.py",
+                "uploads/jobs.py",
                 "    if running.source.delete_local != delete:",
                 "    if False:",
                 "test_uploads.py::test_the_same_folder_without_delete_is_not_taken_for_the_one_with",
@@ -193,14 +193,14 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "a file without an end",
                 "queue/uploads.py",
-                "            if counted.aside or (counted.waiting and not unfinished):",
-                "            if counted.aside:",
+                "            if counted.deleting or (counted.waiting and not unfinished):",
+                "            if counted.deleting:",
                 "test_queue_uploads.py",
             ),
             (
                 "a deletion under way",
                 "queue/uploads.py",
-                "            if counted.aside or (counted.waiting and not unfinished):",
+                "            if counted.deleting or (counted.waiting and not unfinished):",
                 "            if counted.waiting and not unfinished:",
                 "test_queue_uploads.py",
             ),
@@ -263,7 +263,7 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "a deletion on record after a crash",
                 "queue/deletions.py",
-                '                upload_deleted(db, row["source_id"], aside.dir, aside.name)\n',
+                '                upload_deleted(db, row["source_id"], deleting.dir, deleting.name)\n',
                 "",
                 "test_queue_uploads.py",
             ),

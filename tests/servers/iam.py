@@ -39,14 +39,14 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """``by`` are the Sids of the statements that deny it, or "Implicit" where nothing allows it."""
 
     allowed: bool
     by: tuple[str, ...]
 
 
-def simulate(asked: Iterable[Asked]) -> list[Answer]:
+def simulate(asked: Iterable[Asked]) -> list[Response]:
     """Raises ServerError for what is no policy or request, also for a condition key that the action does not have."""
     simulations = [_simulation(one) for one in asked]
     try:
@@ -66,7 +66,7 @@ def simulate(asked: Iterable[Asked]) -> list[Answer]:
     for simulation, (result, by, ignored) in zip(simulations, json.loads(done.stdout), strict=True):
         if result not in ("Allowed", "ImplicitlyDenied", "ExplicitlyDenied") or ignored:
             raise ServerError(f"{simulation['request']}: {result} {by} {ignored}")
-        answers.append(Answer(result == "Allowed", tuple(by)))
+        answers.append(Response(result == "Allowed", tuple(by)))
     return answers
 
 

@@ -134,7 +134,7 @@ class Shelf:
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[bytes]:
         whole = self.objects.get(key) if version_id is None else self.history.get((key, version_id))
         if whole is None:
@@ -158,7 +158,7 @@ class Shelf:
     def expiry(self) -> Expiry:
         return Expiry(None)
 
-    def look_at_expiry(self) -> Expiry:
+    def refresh_expiry(self) -> Expiry:
         return self.expiry
 
     def close(self) -> None: ...
@@ -229,7 +229,7 @@ class SimulatedStore:
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[bytes]:
         self._call("read", key)
         self._maybe_lose(key)
@@ -253,7 +253,7 @@ class SimulatedStore:
     def expiry(self) -> Expiry:
         return self.shelf.expiry if self.watched is None else self.watched.found
 
-    def look_at_expiry(self) -> Expiry:
+    def refresh_expiry(self) -> Expiry:
         self._call("expiry", "")
         return self.expiry if self.watched is None else self.watched.look(lambda key: self.head(key) is not None)
 

@@ -348,7 +348,7 @@ def _is_regular(path: Path) -> bool:
 
 
 def _below(path: str) -> list[os.DirEntry[str]]:
-    """Everything below a folder that is no folder and not set aside, in an order that depends on names alone."""
+    """Everything below a folder that is no folder and not staged, in an order that depends on names alone."""
     with os.scandir(path) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     found = []

@@ -20,8 +20,8 @@ from dicomwatchd.intake import mounts, presence, scan, take
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline import local
-from dicomwatchd.pipeline.deletion import aside, leases, own, proof, purge, recover
-from dicomwatchd.pipeline.deletion.aside import Places
+from dicomwatchd.pipeline.deletion import own, proof, purge, recover, staging, unleased
+from dicomwatchd.pipeline.deletion.staging import StagingFolders
 from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.rows import LocalFile, Source
 from tests.simulation.chance import Fate
@@ -102,14 +102,14 @@ class _Device:
         return of
 
     def renumber(self, listing: Listing) -> None:
-        for part in (listing.files, listing.strange):
+        for part in (listing.files, listing.special):
             for name, identity in part.items():
                 device, _, rest = identity.partition(":")
                 part[name] = f"{self.now(int(device))}:{rest}"
 
 
 class _VirtualTime:
-    """`time` as pipeline.aside sees it."""
+    """`time` as pipeline.deletion.staging sees it."""
 
     def __init__(self, fate: Fate) -> None:
         self.monotonic, self.sleep = fate.clock.monotonic, fate.clock.advance
@@ -136,7 +136,7 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
 
     def aimed(
         opened: local.Folders,
-        places: Places,
+        places: StagingFolders,
         source: Source,
         file: LocalFile,
         proof_of_it: proof.DeletionProof,
@@ -168,8 +168,8 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
             return cast("str | None", end.value)
         raise AssertionError("a deletion has stopped twice")
 
-    def sorted_look(directory_fd: int, parent: bytes, globs: Globs, *more: Any) -> Listing:
-        found = real_look(directory_fd, parent, globs, *more)
+    def sorted_scan(directory_fd: int, parent: bytes, globs: Globs, *more: Any) -> Listing:
+        found = real_scan(directory_fd, parent, globs, *more)
         if fate.more.remounts:
             device.renumber(found)
         for part in fields(found):
@@ -197,9 +197,9 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         for module in modules:
             stack.enter_context(patch.object(module, name, replacement))
 
-    real_look, real_among = scan.look, own.among
+    real_scan, real_among = scan.scan_directory, own.among
     put((own,), "among", among)
-    put((scan, inboxes), "look", sorted_look)
+    put((scan, inboxes), "scan_directory", sorted_scan)
     put((inboxes,), "take", counted)
     put((purge,), "delete_on_proof", aimed)
     numbered: dict[str, Callable[..., Any]] = {}
@@ -210,11 +210,11 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         put((FileIdentity,), "of", device.of_identity(FileIdentity.of))
     put((proof,), "os", _HookedOs(unlink=lambda name, *, dir_fd: at_work().unlink(name, dir_fd=dir_fd), **numbered))
     put((proof,), "sha256_of", hooked("compare", local.sha256_of))
-    put((aside,), "rename_to_private", hooked("set-aside", localfiles.rename_to_private))
-    put((aside,), "rename_noreplace", hooked("put-back", localfiles.rename_noreplace))
-    put((aside,), "time", _VirtualTime(fate))
+    put((staging,), "rename_to_private", hooked("set-aside", localfiles.rename_to_private))
+    put((staging,), "rename_noreplace", hooked("put-back", localfiles.rename_noreplace))
+    put((staging,), "time", _VirtualTime(fate))
     if not fate.plan.leases:
-        put((proof, aside, take, leases), "read_lease", no_lease)
+        put((proof, staging, take, unleased), "read_lease", no_lease)
     if not fate.more.strict_rename:
         put((localfiles,), "_renameat2", no_strict_rename)
         put((localfiles,), "os", _HookedOs(rename=hooked_named("rename", os.rename)))

@@ -81,7 +81,7 @@ class Judge:
                     raise Violation("the due time of a kept file has moved")
 
     def _contents(self, *, handed: bool) -> dict[int, bytes]:
-        """By inode, everything in the inboxes, set aside or not; and in the folders that were handed in, if asked."""
+        """By inode, everything in the inboxes, staged or not; and in the folders that were handed in, if asked."""
         found: dict[int, bytes] = {}
         todo = [os.fspath(self._folders.away.get(root, root)) for root in self._folders.roots]
         if handed:

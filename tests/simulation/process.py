@@ -38,7 +38,7 @@ UPLOADS = -3
 #: And what one at a time may do with them.
 DESK = -4
 #: Those that look at the bucket's rules, publish the record of deletions, and keep the state small.
-RULES, ANCHORING, UPKEEP = -5, -6, -7
+RULES, CHECKPOINTS, UPKEEP = -5, -6, -7
 
 
 class Process:
@@ -201,7 +201,7 @@ class Process:
 
     def keep_house(self) -> None:
         """Publishes the record of deletions when that is due, then seals or prunes one piece."""
-        self._thread(ANCHORING, lambda parts: parts.anchoring.tend())
+        self._thread(CHECKPOINTS, lambda parts: parts.checkpoints.tick())
         self._thread(UPKEEP, lambda parts: parts.upkeep.step())
 
     def _thread(self, thread: int, step: Callable[[Parts], object]) -> None:
@@ -216,11 +216,11 @@ class Process:
         finally:
             self._busy.discard(thread)
 
-    def tend(self) -> None:
+    def tick(self) -> None:
         """What the supervisor does every second."""
         if self.parts is not None and self.may_be_asked:
             with self._at_the_desk():
-                self.parts.tend()
+                self.parts.tick()
 
     def retry(self, study_uid: str) -> None:
         """A person asks for a study again."""
@@ -257,7 +257,7 @@ class Process:
                         intake.step()
         finally:
             self._busy.discard(UPLOADS)
-        self.tend()
+        self.tick()
 
     @contextmanager
     def _at_the_desk(self) -> Iterator[None]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout import audit_heads, audit_segments
+from dicomwatchd.archive.layout import audit_checkpoints, audit_segments
 from dicomwatchd.archive.layout.audit_segments import BadSegment, SegmentKey
-from dicomwatchd.audit import anchoring, proving
+from dicomwatchd.audit import checkpoints, proving
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.audit import AuditEntry, archived_entry
 from tests.simulation.archive import ARCHIVE_ID, Shelf
@@ -34,7 +34,7 @@ def _sealed(queue: Queue, shelf: Shelf) -> list[AuditEntry]:
 
 
 def require_published(queue: Queue, shelf: Shelf) -> None:
-    """Nothing is sealed that no published head covers."""
+    """Nothing is sealed that no audit checkpoint covers."""
     sealed = max((segment.last for segment in queue.segments.all()), default=0)
     if sealed and sealed > _published(queue, shelf):
         raise Violation("a part of the record of deletions was sealed that was never published")
@@ -45,7 +45,7 @@ def require_whole(queue: Queue, shelf: Shelf) -> None:
     found = proving.archived(queue.audit, queue.segments, shelf, ARCHIVE_ID, whole=True)
     if found.outcome != "whole":
         raise Violation(f"the record of deletions in the archive is not whole: {found.text}")
-    compared = anchoring.compare(queue.audit, shelf)
+    compared = checkpoints.compare(queue.audit, shelf)
     if compared.outcome != ("fits" if queue.audit.head().sequence else "none"):
         raise Violation(f"the record of deletions is not what was published: {compared.text}")
     if queue.audit.head().sequence != _published(queue, shelf):
@@ -53,6 +53,6 @@ def require_whole(queue: Queue, shelf: Shelf) -> None:
 
 
 def _published(queue: Queue, shelf: Shelf) -> int:
-    prefix = keys.audit_heads_prefix(queue.audit.head().chain_id)
+    prefix = keys.audit_checkpoints_prefix(queue.audit.head().chain_id)
     newest = next((key for key in sorted(shelf.objects) if key.startswith(prefix)), None)
-    return 0 if newest is None else audit_heads._load(shelf, newest).sequence
+    return 0 if newest is None else audit_checkpoints._load(shelf, newest).sequence

@@ -135,7 +135,7 @@ class _Story:
         if Violation.raised:
             raise Violation.raised[0]
         for process in self._processes:
-            process.tend()
+            process.tick()
         self._judge_uploads()
         self._start_what_is_down()
         self._judge.after_a_step()
@@ -304,7 +304,7 @@ class _Story:
             self._step(self._keep_house)
         for process in self._processes:
             assert process.parts is not None
-            for problem in (process.parts.anchoring.problem, process.parts.sealing.problem):
+            for problem in (process.parts.checkpoints.problem, process.parts.sealing.problem):
                 if problem is not None:
                     raise Violation(f"in the end there is a problem: {problem}")
 

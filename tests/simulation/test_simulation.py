@@ -14,25 +14,25 @@ from typing import Any, cast
 
 import pytest
 
-from dicomwatchd.archive.proof import evidence, still_there
+from dicomwatchd.archive.proof import evidence, final_check
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
-from dicomwatchd.audit.anchoring import Anchoring
+from dicomwatchd.audit.checkpoints import Checkpoints
 from dicomwatchd.audit.sealing import Sealing
 from dicomwatchd.errors import InboxSilent
-from dicomwatchd.intake import lastlook
-from dicomwatchd.intake.lastlook import LastLook
+from dicomwatchd.intake import final_scan
+from dicomwatchd.intake.final_scan import FinalScan
 from dicomwatchd.intake.mounts import Mounts
 from dicomwatchd.pipeline import backoff, stages
 from dicomwatchd.pipeline.deletion import private, proof, purge
 from dicomwatchd.pipeline.deletion.expiring import Expiring
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.deletions import Deletions
-from dicomwatchd.queue.rows import Claim, Known, LocalFile, Proven
+from dicomwatchd.queue.rows import Claim, LocalFile, Proven, TrackedFile
 from dicomwatchd.queue.segments import Segment
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.uploads import handed, job
-from dicomwatchd.uploads.desk import UploadDesk
+from dicomwatchd.uploads.jobs import UploadJobs
 from tests.faults.figures import Figures
 from tests.simulation.chance import Trace, Violation
 from tests.simulation.run import Result, simulate
@@ -151,26 +151,26 @@ def test_other_seeds_give_other_traces() -> None:
 
 
 def _no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever was set aside is deleted."""
+    """Whatever was staged is deleted."""
     for name in ("_differs", "_disturbed"):
         monkeypatch.setattr(proof, name, lambda *_: None)
     monkeypatch.setattr(proof, "_undisturbed", lambda *_: True)
 
 
-def _no_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_final_scan(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store is not asked again before files go: that line, behind the evidence, would hold in its place."""
-    monkeypatch.setattr(still_there, "not_there", lambda *_: set())
+    monkeypatch.setattr(final_check, "missing", lambda *_: set())
 
 
 def _no_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was sent counts as stored."""
-    _no_last_look(monkeypatch)
+    _no_final_scan(monkeypatch)
 
     def by_look(judge: object, receipt: Receipt, seen: object, asked_at: float) -> evidence.Verdict:
         return evidence.Verdict(receipt, True, "nothing", None, "", asked_at)
 
-    monkeypatch.setattr(evidence._Judge, "by_look", by_look)
-    monkeypatch.setattr(evidence._Judge, "can_tell", lambda *_: True)
+    monkeypatch.setattr(evidence._Verifier, "by_look", by_look)
+    monkeypatch.setattr(evidence._Verifier, "can_tell", lambda *_: True)
 
 
 def _no_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def _no_record(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies aside after a crash stays there."""
+    """What is staged after a crash stays there."""
     from dicomwatchd.pipeline.deletion import recover
 
     monkeypatch.setattr(recover, "bring_back", lambda *_: recover.Recovered(0, 0))
@@ -210,7 +210,7 @@ def _dated_when_committed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _evidence_of_any_version(monkeypatch: pytest.MonkeyPatch) -> None:
     """The version that was sent is asked for, whatever is current by now."""
-    _no_last_look(monkeypatch)
+    _no_final_scan(monkeypatch)
 
     class Pinned:
         def __init__(self, store: ObjectStore, receipt: Receipt) -> None:
@@ -220,9 +220,9 @@ def _evidence_of_any_version(monkeypatch: pytest.MonkeyPatch) -> None:
             return lambda key: getattr(self._store, name)(key, self._receipt.version_id)
 
     def pinned(name: str) -> None:
-        real = getattr(evidence._Judge, name)
+        real = getattr(evidence._Verifier, name)
 
-        def call(judge: evidence._Judge, first: Any, *rest: Any) -> Any:
+        def call(judge: evidence._Verifier, first: Any, *rest: Any) -> Any:
             store, receipt = judge._store, first[0] if isinstance(first, tuple) else first
             judge._store = cast(ObjectStore, Pinned(store, receipt) if receipt.version_id else store)
             try:
@@ -230,7 +230,7 @@ def _evidence_of_any_version(monkeypatch: pytest.MonkeyPatch) -> None:
             finally:
                 judge._store = store
 
-        monkeypatch.setattr(evidence._Judge, name, call)
+        monkeypatch.setattr(evidence._Verifier, name, call)
 
     pinned("by_head")
     pinned("_read_back_once")
@@ -249,7 +249,7 @@ def _no_end_for_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _cancelled_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cancelled upload is not let go of."""
-    monkeypatch.setattr(UploadDesk, "cancel", lambda *_: {})
+    monkeypatch.setattr(UploadJobs, "cancel", lambda *_: {})
 
 
 def _another_number_another_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,24 +264,26 @@ def _an_endpoint_rests_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _strangers_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last look at a folder that was handed in names only what is on record."""
-    real = lastlook._compare
+    real = final_scan._compare
 
-    def compare(findings: lastlook.Findings, path: bytes, identity: str, known: Known | None, *rest: Any) -> None:
+    def compare(
+        findings: final_scan.Findings, path: bytes, identity: str, known: TrackedFile | None, *rest: Any
+    ) -> None:
         if known is not None:
             real(findings, path, identity, known, *rest)
 
-    monkeypatch.setattr(lastlook, "_compare", compare)
+    monkeypatch.setattr(final_scan, "_compare", compare)
 
 
 def _no_look_below(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last look stays at the top of the folder."""
-    real = LastLook._one_directory
-    monkeypatch.setattr(LastLook, "_one_directory", lambda *arguments: real(*arguments) and [])
-    monkeypatch.setattr(lastlook, "_is_of_a_file", lambda _: False)
+    real = FinalScan._one_directory
+    monkeypatch.setattr(FinalScan, "_one_directory", lambda *arguments: real(*arguments) and [])
+    monkeypatch.setattr(final_scan, "_is_of_a_file", lambda _: False)
 
 
 def _nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever lies aside counts as what another daemon is at, also when that one is dead."""
+    """Whatever is staged counts as what another daemon is at, also when that one is dead."""
 
     @contextlib.contextmanager
     def left_behind(_: int) -> Iterator[bool]:
@@ -292,7 +294,7 @@ def _nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _given_up_and_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sign of life tells that the inbox fell silent, and that nobody waits any more."""
-    monkeypatch.setattr(purge, "asking", lambda *_: lambda: None)
+    monkeypatch.setattr(purge, "stop_check", lambda *_: lambda: None)
 
 
 def _given_up_is_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +337,7 @@ def _sealed_unsent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _never_published(monkeypatch: pytest.MonkeyPatch) -> None:
     """The record's head is taken for published."""
-    monkeypatch.setattr(Anchoring, "tend", lambda _: None)
+    monkeypatch.setattr(Checkpoints, "tick", lambda _: None)
 
 
 #: Worlds that are full of what a defence is against.

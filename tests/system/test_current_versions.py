@@ -86,7 +86,7 @@ def opened(
     for variable, value in rgw.env().items():
         patch.setenv(variable, value)
     name, archive_id = f"test-{uuid.uuid4().hex}", str(uuid.uuid4())
-    short_way = settings.pop("short_way", True)
+    with_fast_path = settings.pop("with_fast_path", True)
     store = S3Store(
         S3Settings(
             kind="s3",
@@ -98,7 +98,7 @@ def opened(
             **settings,
         ),
         connections=4,
-        short_way=short_way,
+        with_fast_path=with_fast_path,
     )
     bucket = Bucket(rgw, name)
     try:
@@ -127,11 +127,11 @@ def proofs(shipping: Shipping) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("attack", ["hide", "overwrite", "overwrite_alike"])
 @pytest.mark.parametrize("stage", ["verify", "record", "purge"])
-@pytest.mark.parametrize("short_way", [True, False], ids=["short", "long"])
+@pytest.mark.parametrize("with_fast_path", [True, False], ids=["short", "long"])
 def test_only_what_is_served_is_deleted_here(
-    rgw: CephRgw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str, stage: str, short_way: bool
+    rgw: CephRgw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str, stage: str, with_fast_path: bool
 ) -> None:
-    with opened(rgw, tmp_path, monkeypatch, short_way=short_way) as (bucket, archive, shipping):
+    with opened(rgw, tmp_path, monkeypatch, with_fast_path=with_fast_path) as (bucket, archive, shipping):
         made = drop(shipping, 4)
 
         def act() -> None:
@@ -203,7 +203,7 @@ def test_a_rule_that_ends_objects_stops_deleting_until_it_is_gone(
 
         def put() -> None:
             bucket.rules(*HARMLESS, rule)
-            archive.store.look_at_expiry()  # as the daemon does at its start, and in the background
+            archive.store.refresh_expiry()  # as the daemon does at its start, and in the background
 
         if when == "before":
             put()
@@ -222,7 +222,7 @@ def test_a_rule_that_ends_objects_stops_deleting_until_it_is_gone(
 
 def settled(rules: Callable[[], None], archive: Archive) -> str | None:
     rules()
-    return archive.store.look_at_expiry().unaccepted
+    return archive.store.refresh_expiry().unaccepted
 
 
 def test_what_somebody_has_said_yes_to(rgw: CephRgw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

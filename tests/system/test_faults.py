@@ -171,7 +171,7 @@ def test_parts_that_have_arrived_are_not_sent_again(bench: Bench) -> None:
     last = Match(query={"partNumber": "2"}, path=big.study_uid)
     bench.archive.store._multipart._part_bytes, kept = 5 * 1024 * 1024, bench.archive.store._multipart._part_bytes  # type: ignore[attr-defined]
     try:
-        # One more than botocore makes: the first is the short way's.
+        # One more than botocore makes: the first is the fast path's.
         with bench.store_proxy.during(Rule(Fault.ERROR_500, last, times=ATTEMPTS + 1)):
             shipping.run()
     finally:

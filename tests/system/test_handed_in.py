@@ -210,7 +210,7 @@ def test_deleting_takes_the_right_to_delete(site: Site) -> None:
     assert site.stop() == 0
 
 
-def test_what_a_kill_left_aside_comes_back_and_goes_by_its_own_proof(site: Site) -> None:
+def test_what_a_kill_left_staged_comes_back_and_goes_by_its_own_proof(site: Site) -> None:
     folder, made = export(site, "export", ANNA, 0o700, slices=150)
     start(site)
     as_user(ANNA, lambda: hand_in(site, folder, delete=True, wait=False))

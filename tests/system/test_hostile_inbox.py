@@ -86,10 +86,10 @@ def test_everything_at_once(site: Site) -> None:
     os.mkfifo(inbox / "fifo")
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(inbox / "socket"))
-    strange = {b"link", b"linked-folder", b"fifo", b"socket"}
+    special = {b"link", b"linked-folder", b"fifo", b"socket"}
     if os.geteuid() == 0:
         os.mknod(inbox / "zero", 0o644 | stat.S_IFCHR, os.makedev(1, 5))
-        strange.add(b"zero")
+        special.add(b"zero")
     # Sparse files of a terabyte: nothing but a hole, a cut-off header, a whole instance with a hole behind it.
     sparse = {b"hole": b"", b"cut": secret.path.read_bytes()[:1500], b"tail": secret.path.read_bytes()}
     for name, start in sparse.items():
@@ -99,16 +99,16 @@ def test_everything_at_once(site: Site) -> None:
     began = time.monotonic()
     assert site.once() == 1
     seconds = time.monotonic() - began
-    assert left_names(site) == strange | sparse.keys()
+    assert left_names(site) == special | sparse.keys()
     assert seconds < 60, "a terabyte was read"
     archive_of(site).require_whole(made[0].study_uid, content)
     assert secret.sha256 not in invariants.objects(site.root / "archive").values()
     assert secret.path.exists() and (outside / "hard-link").stat().st_nlink == 1
     quarantine = {Path(q["path"]).name: q["code"] for q in site.ctl_json("quarantine")["files"]}
-    assert quarantine.keys() == {os.fsdecode(name) for name in strange | sparse.keys()}
+    assert quarantine.keys() == {os.fsdecode(name) for name in special | sparse.keys()}
     assert {quarantine[name] for name in ("link", "linked-folder", "fifo", "socket")} == {"not-a-file"}
     server.close()
-    tried = len(strange | sparse.keys())
+    tried = len(special | sparse.keys())
     invariants.report("hostile-inbox", "kinds of things in an inbox that are no study", tried=tried)
 
 

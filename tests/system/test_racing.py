@@ -3,7 +3,7 @@
 What counts as a loss. A version is the content that a file has when its writer has completed it. The writer may destroy
 versions of its own, by writing over them; it keeps book of that (see racing_writer). The daemon may destroy none that
 the archive does not hold. So in the end every version that was completed and that the writer has not destroyed itself
-is in the inbox, what lies aside included, or in the archive under its SHA-256.
+is in the inbox, what is staged included, or in the archive under its SHA-256.
 
 Without leases one thing cannot be told from the outside: a program that opened a file long before and writes to it only
 after its last name is gone writes into nothing, as it would after any rm. Such versions are counted apart; with leases
@@ -26,7 +26,7 @@ from random import Random
 
 import pytest
 
-from dicomwatchd.pipeline.deletion import aside, proof
+from dicomwatchd.pipeline.deletion import proof, staging
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from tests.pieces import Pieces
 from tests.synthetic import Maker
@@ -148,10 +148,10 @@ def _hold_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(target, name, slowed)
 
-    for name in ("set_aside", "identity", "sha256_of", "lease_held", "give_back", "_undisturbed"):
+    for name in ("stage_file", "identity", "sha256_of", "lease_held", "restore", "_undisturbed"):
         slow(proof, name)
     for name in ("rename_to_private", "rename_noreplace", "_copy"):
-        slow(aside, name)
+        slow(staging, name)
     slow(os, "unlink")
 
 
@@ -169,10 +169,10 @@ def _judge(pieces: Pieces, book: Path, shipments: int, leases: str, place: Path,
     here = {invariants.digest(path) for path in pieces.left()}
     missing = complete - destroyed - here - pieces.archived()
     lost = missing - maybe_too_late
-    left_aside = [p for p in pieces.left() if p.relative_to(pieces.inbox).parts[0].startswith(".dicomwatchd")]
+    left_staged = [p for p in pieces.left() if p.relative_to(pieces.inbox).parts[0].startswith(".dicomwatchd")]
     kept = sum(int(str(fields["files"])) for fields in pieces.log.events("study-kept"))
     assert not lost, f"{len(lost)} of {len(complete)} versions are nowhere"
-    assert not left_aside
+    assert not left_staged
     quarantined = set(pieces.states().values())
     allowed = "quarantined:|kept:no-lease" if leases == "no-leases-kept" else "quarantined:"
     assert all(re.match(allowed, state) for state in quarantined), quarantined

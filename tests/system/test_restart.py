@@ -96,7 +96,7 @@ def test_sigterm_in_the_middle(after: int | str, site: Site, traced: Traced) -> 
     here = {invariants.digest(path) for path in site.left()}
     assert {m.sha256 for m in made} <= here | set(invariants.objects(site.root / "archive").values())
     stopped_with = objects(site)
-    assert not [p for p in site.left() if ".dicomwatchd-aside" in p.parts], "a file was left aside"
+    assert not [p for p in site.left() if ".dicomwatchd-aside" in p.parts], "a file was left staged"
     process = traced.start()
     site.wait_until_empty()
     _daemon_under(process.pid).send_signal(signal.SIGTERM)

@@ -182,10 +182,10 @@ def test_up_leaves_servers_running_and_down_ends_exactly_those(short_directory: 
         assert len(pids) == 6
     finally:
         subprocess.run([*module, "down", str(directory)], cwd=PROJECT, check=True)
-        still_there = bystander.poll() is None
+        final_check = bystander.poll() is None
         bystander.kill()
         bystander.wait()
-    assert still_there
+    assert final_check
     assert not any(is_alive(pid) for pid in pids)
     assert not directory.exists()
 

@@ -144,10 +144,10 @@ def test_the_installation_is_what_it_says_and_starts_nothing(lab: SystemdLab) ->
     assert lab.sh("stat", "-c", "%U %a", "/var/lib/dicomwatchd").stdout == "dicomwatchd 750\n"
     assert lab.sh("getent", "passwd", "dicomwatchd").stdout.strip().endswith(":/var/lib/dicomwatchd:/usr/sbin/nologin")
     # what the service runs belongs to root, and everybody may read it
-    strange = lab.sh(
+    special = lab.sh(
         "find", "/opt/dicomwatchd", "(", "!", "-user", "root", "-o", "-perm", "/022", ")", "!", "-type", "l"
     )
-    assert strange.stdout == ""
+    assert special.stdout == ""
     lab.sh("runuser", "-u", "dicomwatchd", "--", "/opt/dicomwatchd/bin/python", "-c", "import systemd.journal, boto3")
     assert 'ReadWritePaths="-/srv/dicom/ct1"' in lab.sh("systemctl", "cat", "dicomwatchd").stdout
 

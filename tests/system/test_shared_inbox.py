@@ -1,5 +1,5 @@
 """Two daemons at one folder, as on a share that two machines mount: both list, ship and delete the same files, are
-killed at any moment, and start again. Nothing is lost, and nothing lies aside in the end."""
+killed at any moment, and start again. Nothing is lost, and nothing is staged in the end."""
 
 from __future__ import annotations
 

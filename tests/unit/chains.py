@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dicomwatchd.archive import keys
-from dicomwatchd.audit import anchoring
-from dicomwatchd.audit.anchoring import Anchoring
+from dicomwatchd.audit import checkpoints
+from dicomwatchd.audit.checkpoints import Checkpoints
 from dicomwatchd.audit.proving import Prover
 from dicomwatchd.audit.sealing import Sealing
 from tests.pieces import Log
@@ -42,13 +42,13 @@ class Place:
 
     def begin(self) -> None:
         queue = self.bench.queue
-        self.anchoring = Anchoring(queue.audit, self.store, self.bench.clock, self.log)
+        self.checkpoints = Checkpoints(queue.audit, self.store, self.bench.clock, self.log)
         self.prover = Prover(queue.audit, queue.segments, self.store, "")
         self.sealing = Sealing(
             queue.audit,
             queue.segments,
             self.store,
-            lambda: self.anchoring.covered,
+            lambda: self.checkpoints.covered,
             self.prover.archived,
             self.log,
             entries=self.entries,
@@ -67,7 +67,7 @@ class Place:
 
     def seal(self) -> None:
         """Publish, seal and clear what there is."""
-        self.anchoring.step()
+        self.checkpoints.step()
         while self.sealing.step():
             pass
 
@@ -83,10 +83,10 @@ class Place:
 
     def outcome(self) -> str:
         """As somebody with the state and the archive sees it."""
-        return anchoring.compare(self.bench.queue.audit, self.store).outcome
+        return checkpoints.compare(self.bench.queue.audit, self.store).outcome
 
     def heads(self) -> list[int]:
-        found = [keys.parse_audit_head(key) for key in self.store.versions]
+        found = [keys.parse_audit_checkpoint(key) for key in self.store.versions]
         return sorted(number for number in found if number)
 
     def told(self) -> list[dict[str, object]]:

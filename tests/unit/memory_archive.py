@@ -37,12 +37,12 @@ PATIENT: DicomJson = {
 
 @dataclass
 class MemoryStore:
-    """``versions`` holds every version of a key, newest last; ``wire`` may change, cut or break what is read. Keys in
-    ``hidden`` are under a delete marker. ``versioned``: answers name the version, as those of S3 do."""
+    """``versions`` holds every version of a key, newest last; ``tampering`` may change, cut or break what is read. Keys
+    in ``hidden`` are under a delete marker. ``versioned``: answers name the version, as those of S3 do."""
 
     versions: dict[str, list[bytes]] = field(default_factory=dict)
     chunk_bytes: int = 1000
-    wire: Callable[[str, int, Iterator[bytes]], Iterator[bytes]] | None = None
+    tampering: Callable[[str, int, Iterator[bytes]], Iterator[bytes]] | None = None
     reads: list[str] = field(default_factory=list)
     destination: Destination = field(default_factory=lambda: Destination("memory", "memory", "tests", ""))
     capabilities: Capabilities = field(default_factory=Capabilities)
@@ -99,7 +99,7 @@ class MemoryStore:
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
         self._fail()
         self.reads.append(key)
@@ -111,11 +111,11 @@ class MemoryStore:
             raise Permanent("no such object", code="no-such-object") from None
         data = data[offset_bytes : None if length_bytes is None else offset_bytes + length_bytes]
         chunks = (data[at : at + self.chunk_bytes] for at in range(0, len(data), self.chunk_bytes))
-        for chunk in chunks if self.wire is None else self.wire(key, self.reads.count(key), chunks):
-            if room is None or len(chunk) > len(room):
+        for chunk in chunks if self.tampering is None else self.tampering(key, self.reads.count(key), chunks):
+            if buffer is None or len(chunk) > len(buffer):
                 yield chunk
                 continue
-            view = room[: len(chunk)]
+            view = buffer[: len(chunk)]
             view[:] = chunk
             yield view
             view[:] = bytes(len(view))  # of use until the next is asked for, and no longer
@@ -135,7 +135,7 @@ class MemoryStore:
     def expiry(self) -> Expiry:
         return Expiry(self.expires)
 
-    def look_at_expiry(self) -> Expiry:
+    def refresh_expiry(self) -> Expiry:
         self._fail()
         return self.expiry
 

@@ -77,7 +77,7 @@ class Bench:
 
     def pass_time(self, seconds: float) -> list[str]:
         self.clock.seconds += seconds
-        return self.inboxes.tend()
+        return self.inboxes.tick()
 
     def release(self) -> None:
         self.released.set()
@@ -193,7 +193,7 @@ def test_signs_of_life_keep_long_work_going(bench: Bench) -> None:
         for _ in range(3 * PATIENCE):
             bench.clock.seconds += LIMIT - 1
             bench.inboxes.beat()
-            assert bench.inboxes.tend() == []
+            assert bench.inboxes.tick() == []
 
 
 def test_an_inbox_s_own_thread_is_never_given_up_but_tells(bench: Bench) -> None:

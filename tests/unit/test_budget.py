@@ -22,71 +22,71 @@ def full(budget: ByteBudget, size_bytes: int) -> bool:
         budget.take(size_bytes, lambda: True)
     except Stopping:
         return True
-    budget.give_back(size_bytes)
+    budget.release(size_bytes)
     return False
 
 
 def test_what_is_out_is_bounded_and_one_that_is_too_large_goes_alone() -> None:
     budget = ByteBudget(100)
-    room = budget.room(60, never)
+    buffer = budget.buffer(60, never)
     assert not full(budget, 40) and full(budget, 41)
-    budget.give_back_room(room)
+    budget.release_buffer(buffer)
     assert not full(budget, 1000)
-    large = budget.room(1000, never)
+    large = budget.buffer(1000, never)
     assert len(large) == 1000 and full(budget, 1)
 
 
 def test_a_room_is_used_again_only_while_somebody_says_so() -> None:
     budget = ByteBudget(100)
     with budget.reusing():
-        first = budget.room(50, never)
+        first = budget.buffer(50, never)
         with budget.reusing():
-            second = budget.room(50, never)
+            second = budget.buffer(50, never)
             assert second is not first
-            budget.give_back_room(second)
-        assert budget.room(50, never) is second
-        budget.give_back_room(second)
-        budget.give_back_room(first)
-        assert {id(budget.room(50, never)) for _ in range(2)} == {id(first), id(second)}
-        budget.give_back_room(first)
-        budget.give_back_room(second)
+            budget.release_buffer(second)
+        assert budget.buffer(50, never) is second
+        budget.release_buffer(second)
+        budget.release_buffer(first)
+        assert {id(budget.buffer(50, never)) for _ in range(2)} == {id(first), id(second)}
+        budget.release_buffer(first)
+        budget.release_buffer(second)
     assert budget._spare == []
-    budget.give_back_room(budget.room(50, never))
+    budget.release_buffer(budget.buffer(50, never))
     assert budget._spare == []
 
 
 def test_a_room_of_another_size_is_another_room() -> None:
     budget = ByteBudget(100)
     with budget.reusing():
-        room = budget.room(50, never)
-        budget.give_back_room(room)
-        assert len(budget.room(20, never)) == 20
-        assert budget.room(50, never) is room
+        buffer = budget.buffer(50, never)
+        budget.release_buffer(buffer)
+        assert len(budget.buffer(20, never)) == 20
+        assert budget.buffer(50, never) is buffer
 
 
 def test_spare_rooms_count_and_give_way_to_whoever_needs_the_budget() -> None:
     budget = ByteBudget(100)
     with budget.reusing():
-        rooms = [budget.room(25, never) for _ in range(4)]
-        for room in rooms:
-            budget.give_back_room(room)
+        rooms = [budget.buffer(25, never) for _ in range(4)]
+        for buffer in rooms:
+            budget.release_buffer(buffer)
         assert len(budget._spare) == 4
         with budget.held(30):
             assert len(budget._spare) == 2
-        larger = budget.room(60, never)
+        larger = budget.buffer(60, never)
         assert len(budget._spare) == 1
-        budget.give_back_room(larger)
+        budget.release_buffer(larger)
         assert budget._out + sum(map(len, budget._spare)) <= 100
-        large = budget.room(500, never)
+        large = budget.buffer(500, never)
         assert budget._spare == []
-        budget.give_back_room(large)
+        budget.release_buffer(large)
         assert budget._spare == []
 
 
 def test_a_room_that_cannot_be_had_takes_nothing() -> None:
     budget = ByteBudget(1 << 62)
     with pytest.raises(MemoryError):
-        budget.room(1 << 60, never)
+        budget.buffer(1 << 60, never)
     assert budget._out == 0
 
 
@@ -94,12 +94,12 @@ def test_whoever_waits_for_a_room_gets_it_when_one_comes_back() -> None:
     budget = ByteBudget(100)
     got: list[bytearray] = []
     with budget.reusing():
-        room = budget.room(100, never)
-        waiting = threading.Thread(target=lambda: got.append(budget.room(100, never)))
+        buffer = budget.buffer(100, never)
+        waiting = threading.Thread(target=lambda: got.append(budget.buffer(100, never)))
         waiting.start()
-        budget.give_back_room(room)
+        budget.release_buffer(buffer)
         waiting.join(10)
-    assert got == [room] and got[0] is room
+    assert got == [buffer] and got[0] is buffer
 
 
 # -- first come, first served -----------------------------------------------------------------------------------------
@@ -144,11 +144,11 @@ def test_a_large_request_is_not_passed_by_small_ones() -> None:
     large = Waiter(budget, 90, order, "large")
     small = [Waiter(budget, 10, order, f"small {number}") for number in range(3)]
     assert order == [], "there is room for the small ones, but they came later"
-    budget.give_back(50)
+    budget.release(50)
     until(lambda: len(order) >= 2)
     assert order[0] == "large" and order[1].startswith("small"), "and ten bytes are left for one of the others"
     assert budget._out == 100 and len(order) == 2
-    budget.give_back(90)
+    budget.release(90)
     until(lambda: len(order) == 4)
     assert order == ["large", "small 0", "small 1", "small 2"]
     for waiter in (large, *small):
@@ -160,7 +160,7 @@ def test_those_that_wait_are_served_in_their_order() -> None:
     budget.take(10, never)
     waiters = [Waiter(budget, 10, order, str(number)) for number in range(6)]
     for number in range(6):
-        budget.give_back(10)
+        budget.release(10)
         until(lambda number=number: len(order) == number + 1)  # type: ignore[misc]
     assert order == [str(number) for number in range(6)]
     for waiter in waiters:
@@ -185,7 +185,7 @@ def test_who_waits_shows_life(monkeypatch: pytest.MonkeyPatch) -> None:
     budget.take(100, never)
     first, second = Waiter(budget, 10, order, "first"), Waiter(budget, 10, order, "second")
     until(lambda: first.asked > 3 and second.asked > 3)
-    budget.give_back(100)
+    budget.release(100)
     first.thread.join(60)
     second.thread.join(60)
     assert order == ["first", "second"]
@@ -196,10 +196,10 @@ def test_one_above_the_whole_budget_goes_alone_when_its_turn_comes() -> None:
     budget.take(40, never)
     large = Waiter(budget, 500, order, "large")
     small = Waiter(budget, 10, order, "small")
-    budget.give_back(40)
+    budget.release(40)
     large.thread.join(60)
     assert order == ["large"]
-    budget.give_back(500)
+    budget.release(500)
     small.thread.join(60)
     assert order == ["large", "small"]
 

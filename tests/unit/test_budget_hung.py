@@ -16,10 +16,10 @@ def test_memory_that_is_held_at_a_hung_inbox_is_waited_for_by_nobody() -> None:
 
     def work() -> None:
         with budget.held(60):
-            rooms.append(budget.room(40, never))
+            rooms.append(budget.buffer(40, never))
             hung.set()
             goes_on.wait(30)
-            budget.give_back_room(rooms[0])
+            budget.release_buffer(rooms[0])
 
     thread = threading.Thread(target=work, name="worker-7")
     thread.start()

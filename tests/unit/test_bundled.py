@@ -25,8 +25,8 @@ from dicomwatchd.errors import OutOfReach
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.pipeline import local
 from dicomwatchd.pipeline.local import Folders
-from dicomwatchd.pipeline.sending import parcels as sending
-from dicomwatchd.pipeline.shipment import AfterArchive, Bundling, place_of
+from dicomwatchd.pipeline.sending import batches as sending
+from dicomwatchd.pipeline.shipment import AfterArchive, Bundling, location_of
 from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import Shipments
 from tests.pieces import Pieces, at
@@ -221,7 +221,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "gone": Path.unlink,
 }
 MOMENTS = {
-    "before it is read": (Bundle, "room", 3, True),
+    "before it is read": (Bundle, "buffer", 3, True),
     "once it is opened": (local, "require", 5, True),
     "once it is read": (Bundle, "add", 3, False),
     "while the bundle is sent": (MemoryStore, "put", 1, False),
@@ -537,7 +537,7 @@ def test_the_layout_changes_while_a_shipment_is_under_way(tmp_path: Path, second
     def stop() -> None:
         raise OutOfReach("no answer", endpoint="store")
 
-    with at(Shipments, "share_places", stop):
+    with at(Shipments, "share_locations", stop):
         pieces.ship()
     (pieces.inbox / "copy").mkdir()
     (pieces.inbox / "copy" / "IM").write_bytes(made(2))
@@ -578,7 +578,7 @@ def test_what_was_stored_is_not_sent_again_after_a_restart(tmp_path: Path) -> No
     def die() -> None:
         raise KeyboardInterrupt
 
-    with at(Shipments, "share_places", die), pytest.raises(KeyboardInterrupt):
+    with at(Shipments, "share_locations", die), pytest.raises(KeyboardInterrupt):
         pieces.ship()
     sent = list(store.puts)
     pieces.restart()
@@ -623,8 +623,8 @@ def test_a_row_of_an_object_of_its_own_says_nothing_of_parts(tmp_path: Path) -> 
     pieces.run(rounds=2)
     [[file]] = pieces.queue.shipments.pages(Claim(STUDY, 0, 0, 0), FileState.KEPT, 10)
     assert file.receipt is not None and "part" not in json.loads(file.receipt)
-    assert place_of(file).part is None
-    assert place_of(replace(file, receipt=place_of(file).to_text())) == place_of(file)
+    assert location_of(file).part is None
+    assert location_of(replace(file, receipt=location_of(file).to_text())) == location_of(file)
     pieces.close()
 
 

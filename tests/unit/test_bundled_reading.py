@@ -29,7 +29,7 @@ def packed(store: MemoryStore, items: list[ManifestInstance], files: list[bytes]
     bundle = Bundle([len(data) for data in files])
     members = []
     for item, data in zip(items, files, strict=True):
-        bundle.room(len(data))[:] = data
+        bundle.buffer(len(data))[:] = data
         members.append(bundle.add(item.series_uid, item.sop_instance_uid))
     whole = bytes(bundle.finish().data)
     key = keys.bundle(STUDY, hashlib.sha256(whole).hexdigest())
@@ -157,14 +157,14 @@ def test_a_read_that_breaks_off_is_gone_on_with(built: Build, tmp_path: Path, at
     store, manifest, files = built
     broken: list[str] = []
 
-    def wire(key: str, count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def tampering(key: str, count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for number, chunk in enumerate(chunks):
             if number == at and count == 1:
                 broken.append(key)
                 raise OutOfReach("broke off", endpoint="store")
             yield chunk
 
-    store.wire = wire
+    store.tampering = tampering
     report = fetch(store, manifest, tmp_path)
     assert report.complete and broken
     assert there(tmp_path) == sorted(files)
@@ -178,11 +178,11 @@ def test_whatever_comes_in_nothing_wrong_gets_a_name(
 ) -> None:
     store, manifest, files = built
 
-    def wire(_key: str, count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def tampering(_key: str, count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for number, chunk in enumerate(chunks):
             yield change(chunk) if number == count % 3 else chunk
 
-    store.wire = wire
+    store.tampering = tampering
     fetch(store, manifest, tmp_path)
     assert all(data in files for data in there(tmp_path))
 
@@ -258,10 +258,10 @@ def test_verify_counts_bundles_of_no_manifest(built: Build) -> None:
 def test_a_bundle_damaged_on_the_way_is_read_twice(built: Build) -> None:
     store, manifest, _ = built
 
-    def wire(_key: str, count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def tampering(_key: str, count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
         return (bytes(len(chunk)) if count == 1 else chunk for chunk in chunks)
 
-    store.wire = wire
+    store.tampering = tampering
     assert verify(store, manifest, deep=True).holds
 
 
@@ -297,12 +297,12 @@ def test_a_manifest_with_bundles_is_not_for_a_version_that_knows_none(built: Bui
     _, manifest, _ = built
     assert manifest.to_bytes().startswith(b'{"archive_id": "archive-1"')
     assert b'"format": "dicomwatchd-manifest/2"' in manifest.to_bytes()
-    alone = replace(manifest, instances=manifest.instances[10:])
-    assert b'"format": "dicomwatchd-manifest/1"' in alone.to_bytes()
-    assert b"offset_bytes" not in alone.to_bytes()
+    private_name = replace(manifest, instances=manifest.instances[10:])
+    assert b'"format": "dicomwatchd-manifest/1"' in private_name.to_bytes()
+    assert b"offset_bytes" not in private_name.to_bytes()
     for text, old, new in (
         (manifest.to_bytes(), b"manifest/2", b"manifest/1"),
-        (alone.to_bytes(), b"manifest/1", b"manifest/2"),
+        (private_name.to_bytes(), b"manifest/1", b"manifest/2"),
     ):
         with pytest.raises(Exception, match="cannot be read"):
             Manifest.from_bytes(text.replace(old, new))

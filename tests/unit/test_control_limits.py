@@ -235,7 +235,7 @@ def test_long_lists_are_answered_one_at_a_time(serve: Callable[[Limits], Served]
         return []
 
     served.commands["lines"] = lines
-    for limit, alone in ((1_000_000, True), (100, False)):
+    for limit, private_name in ((1_000_000, True), (100, False)):
         most.clear()
         most.append(0)
         with ExitStack() as stack:
@@ -243,10 +243,10 @@ def test_long_lists_are_answered_one_at_a_time(serve: Callable[[Limits], Served]
             for client in clients:
                 client.sendall(json.dumps({"command": "lines", "limit": limit}).encode() + b"\n")
             answers = [json.loads(client.makefile("rb").readline()) for client in clients]
-        assert (max(most) == 1) == alone
+        assert (max(most) == 1) == private_name
         refused = [answer for answer in answers if not answer["ok"]]
         assert all(answer["error"]["code"] == "too-many-connections" for answer in refused)
-        assert bool(refused) == alone, "who waits too long is told so"
+        assert bool(refused) == private_name, "who waits too long is told so"
     assert within(5, served.answers)
 
 

@@ -55,10 +55,10 @@ class WatchedStore(MemoryStore):
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
         self._look("read", key)
-        yield from super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, room=room)
+        yield from super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer)
         self.clock.advance(self.slow("read", key))
 
     def _look(self, operation: str, key: str) -> None:

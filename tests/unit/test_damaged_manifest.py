@@ -42,11 +42,11 @@ class Shelf(MemoryStore):
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
         if self.refusal is not None and key == SECOND:
             raise self.refusal
-        return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, room=room)
+        return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer)
 
 
 @pytest.fixture
@@ -98,13 +98,13 @@ def empty_at_first(key: str, count: int, chunks: Iterator[bytes]) -> Iterator[by
     return iter([]) if key == SECOND and count % 2 else chunks
 
 
-@pytest.mark.parametrize("wire", [cut, cut_alike, empty_at_first])
+@pytest.mark.parametrize("tampering", [cut, cut_alike, empty_at_first])
 def test_what_is_damaged_on_the_way_is_not_damaged(
-    pieces: Pieces, wire: Callable[[str, int, Iterator[bytes]], Iterator[bytes]]
+    pieces: Pieces, tampering: Callable[[str, int, Iterator[bytes]], Iterator[bytes]]
 ) -> None:
     store = shelf(pieces)
     store.reads.clear()
-    store.wire = wire
+    store.tampering = tampering
     drop(pieces, 2)
     pieces.settle()
     pieces.ship()
@@ -114,7 +114,7 @@ def test_what_is_damaged_on_the_way_is_not_damaged(
     store.reads.clear()
     with pytest.raises(Transient):
         plan(store, None, STUDY, doubts=NOBODY)
-    store.wire = None
+    store.tampering = None
     pieces.run()
     assert listed(pieces) == set(SHA256[:3])
     assert pieces.manifest(STUDY).damaged_keys == ()
@@ -273,13 +273,13 @@ def test_what_cannot_be_read_back_is_waited_for(pieces: Pieces) -> None:
             raise Permanent("the store has lost a block", code="refused")
         return chunks
 
-    store.wire = broken
+    store.tampering = broken
     drop(pieces, 2)
     pieces.settle()
     pieces.ship()
     assert keys.manifest(STUDY, 3) not in store.versions
     assert pieces.log.events("study-parked") == []
-    store.wire = None
+    store.tampering = None
     pieces.run()
     assert listed(pieces) == set(SHA256[:3])
 

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 
 from dicomwatchd import localfiles
 from dicomwatchd.intake import take as take_module
-from dicomwatchd.pipeline.deletion import aside as aside_module
-from dicomwatchd.pipeline.deletion import leases as leases_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.deletion import recover
-from dicomwatchd.pipeline.deletion.aside import beside
+from dicomwatchd.pipeline.deletion import staging as staging_module
+from dicomwatchd.pipeline.deletion import unleased as unleased_module
+from dicomwatchd.pipeline.deletion.staging import beside
 from dicomwatchd.pipeline.local import Folders
-from tests.pieces import Pieces, at, left_aside, set_aside
+from tests.pieces import Pieces, at, left_staged, stage_file
 from tests.synthetic import Maker
 
 
@@ -71,8 +71,8 @@ def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
         yield False
 
     monkeypatch.setattr(proof_module, "read_lease", none)
-    monkeypatch.setattr(leases_module, "read_lease", none)
-    monkeypatch.setattr(aside_module, "read_lease", none)
+    monkeypatch.setattr(unleased_module, "read_lease", none)
+    monkeypatch.setattr(staging_module, "read_lease", none)
     monkeypatch.setattr(take_module, "read_lease", none)
 
 
@@ -81,8 +81,8 @@ def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 MOMENTS: dict[str, tuple[object, str, bool]] = {
     "before it is opened": (Folders, "opened", False),
     "before it is compared": (proof_module, "identity", False),
-    "before it is set aside": (proof_module, "set_aside", False),
-    "when it was set aside": (proof_module, "_differs", False),
+    "before it is staged": (proof_module, "stage_file", False),
+    "when it was staged": (proof_module, "_differs", False),
     "before it is hashed": (proof_module, "sha256_of", False),
     "when it was hashed": (proof_module, "sha256_of", True),
     "when the lease was looked at": (proof_module, "lease_held", True),
@@ -123,7 +123,7 @@ class Meddler:
     def _do(self) -> None:
         new = other_version(self.old)
         # Wherever its inode stands now, as a program does that had looked the name up just before.
-        there = self._path if self._path.exists() else set_aside(self._inbox, f"DOE^JANE/{self._path.name}")
+        there = self._path if self._path.exists() else stage_file(self._inbox, f"DOE^JANE/{self._path.name}")
         match self._change:
             case "replaced":
                 replace(self._path, new)
@@ -174,7 +174,7 @@ def test_changed_at_every_step(
     assert calls[0] >= when, "the moment did not come"
     assert len(meddler.written) == 1 or moment == "when it was unlinked"
     pieces.require_nothing_lost(*meddler.written)
-    assert not left_aside(pieces.inbox), "a file was left aside"
+    assert not left_staged(pieces.inbox), "a file was left staged"
     pieces.run()
     if change != "truncated":
         assert pieces.left() == []
@@ -243,7 +243,7 @@ def test_put_back_without_a_strict_rename(links: bool, pieces: Pieces, monkeypat
     pieces.settle()
 
     def meddle() -> None:
-        rewrite(aside_of(pieces, path), old[:-1] + b"x")
+        rewrite(staged_of(pieces, path), old[:-1] + b"x")
         path.write_bytes(new)
 
     with at(proof_module, "_differs", meddle):
@@ -255,8 +255,8 @@ def test_put_back_without_a_strict_rename(links: bool, pieces: Pieces, monkeypat
     assert pieces.left() == []
 
 
-def aside_of(pieces: Pieces, path: Path) -> Path:
-    return set_aside(pieces.inbox, path.relative_to(pieces.inbox))
+def staged_of(pieces: Pieces, path: Path) -> Path:
+    return stage_file(pieces.inbox, path.relative_to(pieces.inbox))
 
 
 def test_a_full_disk_takes_no_directory_and_still_gets_emptied(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,7 +266,7 @@ def test_a_full_disk_takes_no_directory_and_still_gets_emptied(pieces: Pieces, m
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(aside_module, "make_directories", full)
+    monkeypatch.setattr(staging_module, "make_directories", full)
     pieces.ship()
     assert pieces.left() == []
 
@@ -279,12 +279,12 @@ def test_a_crash_on_a_full_disk_is_put_right(pieces: Pieces, monkeypatch: pytest
         raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(aside_module, "make_directories", full)
+        patch.setattr(staging_module, "make_directories", full)
         crash(pieces)
     [private] = [p.name for p in pieces.left()]
     assert re.fullmatch(r"\.dicomwatchd-aside-~[0-9a-f]{16}~IM0001", private)
     pieces.scan()
-    assert pieces.states() == {"IM0001": "aside"}, "what lies aside is nothing to take up"
+    assert pieces.states() == {"IM0001": "deleting"}, "what is staged is nothing to take up"
     pieces.restart()
     assert path.read_bytes() == old
     pieces.run()
@@ -292,13 +292,13 @@ def test_a_crash_on_a_full_disk_is_put_right(pieces: Pieces, monkeypatch: pytest
 
 
 def crash(pieces: Pieces) -> None:
-    """End a shipment right after a file was set aside, as SIGKILL does: nothing is put back or written down."""
+    """End a shipment right after a file was staged, as SIGKILL does: nothing is put back or written down."""
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proof_module, "give_back", die)
+        patch.setattr(proof_module, "restore", die)
         patch.setattr(type(pieces.queue.deletions), "purged", die)
         with pytest.raises(KeyboardInterrupt), at(proof_module, "_differs", die):
             pieces.ship()
@@ -314,19 +314,19 @@ def test_tidied_away_by_another_shipment_meanwhile(pieces: Pieces) -> None:
         (private / ".dicomwatchd-lock").unlink()
         private.rmdir()
 
-    with at(aside_module, "rename_to_private", tidy):
+    with at(staging_module, "rename_to_private", tidy):
         pieces.ship()
     assert pieces.left() == []
     assert pieces.log.events("study-delayed") == []
 
 
-# -- a handful of one folder -----------------------------------------------------------------------------------------
+# -- a batch of one folder -----------------------------------------------------------------------------------------
 
 #: Before the second of three files in one folder is deleted: (target, function, its how-many-th call).
 MIDST = {
     "before it is opened": (Folders, "opened", 5),  # three for sending before
-    "before it is set aside": (proof_module, "set_aside", 2),
-    "when it was set aside": (proof_module, "_differs", 2),
+    "before it is staged": (proof_module, "stage_file", 2),
+    "when it was staged": (proof_module, "_differs", 2),
     "before it is unlinked": (os, "unlink", 2),
 }
 
@@ -335,7 +335,7 @@ MIDST = {
 @pytest.mark.parametrize(
     "what", ["moved", "exchanged for another", "exchanged for a link", "removed with all files", "tidied aside", "file"]
 )
-def test_the_folder_changes_in_the_midst_of_a_handful(what: str, moment: str, pieces: Pieces) -> None:
+def test_the_folder_changes_in_the_midst_of_a_batch(what: str, moment: str, pieces: Pieces) -> None:
     """The folder that stays open between two files is not looked up again: whatever it is meanwhile, what is deleted is
     in the archive, and what stands in its place is not touched."""
     folder, moved = pieces.inbox / "DOE", pieces.root / "moved"
@@ -382,7 +382,7 @@ def test_the_folder_changes_in_the_midst_of_a_handful(what: str, moment: str, pi
     if what == "file":
         other = others[made[1].path.name]
         assert other in everywhere or hashlib.sha256(other).hexdigest() in archived
-    assert not left_aside(pieces.inbox), "a file was left aside"
+    assert not left_staged(pieces.inbox), "a file was left staged"
     if what == "tidied aside":
         assert pieces.left() == [] and pieces.log.events("study-delayed") == []
     pieces.run(2)
@@ -394,7 +394,7 @@ def test_the_folder_changes_in_the_midst_of_a_handful(what: str, moment: str, pi
 # -- what cannot be put back ------------------------------------------------------------------------------------------
 
 
-def test_left_aside_is_mended_without_a_restart(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_left_staged_is_mended_without_a_restart(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     path, old = one_file(pieces)
     new = other_version(old)
     pieces.settle()
@@ -404,10 +404,10 @@ def test_left_aside_is_mended_without_a_restart(pieces: Pieces, monkeypatch: pyt
 
     no_leases(monkeypatch)
     with monkeypatch.context() as patch:
-        patch.setattr(aside_module, "put_back", broken)
-        with at(proof_module, "_differs", lambda: rewrite(aside_of(pieces, path), new)):
+        patch.setattr(staging_module, "move_back", broken)
+        with at(proof_module, "_differs", lambda: rewrite(staged_of(pieces, path), new)):
             pieces.ship()
-        assert aside_of(pieces, path).read_bytes() == new
+        assert staged_of(pieces, path).read_bytes() == new
     pieces.run()
     pieces.require_nothing_lost(old, new)
     assert pieces.left() == []
@@ -456,7 +456,7 @@ def test_an_inbox_that_is_not_mounted_is_no_evidence_of_deletion(pieces: Pieces,
 def test_a_file_system_that_renames_and_does_not_unlink(
     number: int, pieces: Pieces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Setting a file aside and putting it back moves its ctime. That is no change of anybody's: the study must not
+    """Staging a file and putting it back moves its ctime. That is no change of anybody's: the study must not
     arrive anew for it, and be tried without a pause, for good."""
     path, old = one_file(pieces)
     real = os.unlink
@@ -531,7 +531,7 @@ def test_a_255_byte_name_is_put_back_beside_its_own(pieces: Pieces, monkeypatch:
     pieces.settle()
 
     def meddle() -> None:
-        rewrite(aside_of(pieces, path), old[:-1] + b"x")
+        rewrite(staged_of(pieces, path), old[:-1] + b"x")
         path.write_bytes(new)
 
     no_leases(monkeypatch)

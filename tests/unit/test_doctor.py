@@ -13,7 +13,7 @@ import pytest
 from dicomwatchd import config, doctor
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unit.test_deletion_races import without_strict_rename
-from tests.unit.test_set_aside import without_locks
+from tests.unit.test_staging import without_locks
 
 #: Findings by their subjects, those of the inbox without its name.
 Examine = Callable[..., dict[str, doctor.Finding]]

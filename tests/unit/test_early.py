@@ -283,7 +283,7 @@ def test_what_a_study_meets_is_left_to_its_shipment(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("dicomwatchd.pipeline.sending.parcels.packing", refuse)
+        patch.setattr("dicomwatchd.pipeline.sending.batches.plan", refuse)
         assert pieces.dispatcher._early.round(map) == 0
     assert states(pieces) == ["ready"] * 3
     pieces.run()

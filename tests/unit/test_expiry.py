@@ -258,7 +258,7 @@ EXPIRES = (f"x-amz-expiration: {HEADER}", "Last-Modified: Thu, 01 Jan 2026 00:00
 
 
 @both_ways
-def test_every_answer_about_an_object_is_listened_to(monkeypatch: pytest.MonkeyPatch, short_way: bool) -> None:
+def test_every_answer_about_an_object_is_listened_to(monkeypatch: pytest.MonkeyPatch, with_fast_path: bool) -> None:
     def asked(*headers: str) -> Iterator[tuple[str, str | None]]:
         for name, ask in (
             ("put", lambda store: store.put(KEY, Buffer.of(b"x"))),
@@ -268,7 +268,7 @@ def test_every_answer_about_an_object_is_listened_to(monkeypatch: pytest.MonkeyP
             ("version", lambda store: list(store.read(KEY, "v1"))),
         ):
             body = b"" if name in ("head", "put") else b"x"
-            with answering(monkeypatch, short_way, answer("200 OK", body, *headers)) as (store, _):
+            with answering(monkeypatch, with_fast_path, answer("200 OK", body, *headers)) as (store, _):
                 store._capabilities = Capabilities(creates_only=True)
                 store._bucket.expiry._asked = True
                 ask(store)
@@ -435,9 +435,9 @@ def test_the_store_is_asked_at_intervals_and_left_alone_while_it_does_not_answer
     looks: list[float] = []
 
     class Asked(MemoryStore):
-        def look_at_expiry(self) -> Any:
+        def refresh_expiry(self) -> Any:
             looks.append(pieces.clock.now())
-            return super().look_at_expiry()
+            return super().refresh_expiry()
 
     monkeypatch.setattr(pieces.memory, "__class__", Asked)
     started = pieces.clock.now()
@@ -471,7 +471,7 @@ def test_the_record_of_deletions_does_not_go_where_it_would_end(pieces: Pieces) 
     pieces.run()
     assert pieces.left() == []
     pieces.clock.advance(2 * 86400)
-    pieces.parts.anchoring.step()
+    pieces.parts.checkpoints.step()
     pieces.memory.expires = WHY
     look(pieces)
     while pieces.parts.sealing.step():

@@ -236,7 +236,7 @@ def test_an_endless_object_is_given_up_when_it_is_too_long(store: MemoryStore, s
         while key == study.instances[0].key:
             yield bytes(1000)
 
-    store.wire = endless
+    store.tampering = endless
     report = fetcher(store).fetch(study, tmp_path)
     assert report.fetched == 4 and len(report.failed) == 1
 
@@ -281,7 +281,7 @@ def test_a_read_that_breaks_off_is_begun_again(store: MemoryStore, study: Manife
             raise Transient("the connection broke")
         yield from chunks
 
-    store.wire = breaking
+    store.tampering = breaking
     seen: list[FetchProgress] = []
     report = fetcher(store).fetch(study, tmp_path, progress=seen.append)
     assert report.complete
@@ -316,7 +316,7 @@ def test_a_read_that_always_breaks_off_fails_that_file_alone(
             raise Transient("the connection broke")
         yield from chunks
 
-    store.wire = breaking
+    store.tampering = breaking
     report = fetcher(store).fetch(study, tmp_path)
     assert report.fetched == 4 and report.stopped is None
     assert report.failed[0].reason == "the connection broke"
@@ -330,12 +330,12 @@ def test_a_store_out_of_reach_ends_the_fetch(store: MemoryStore, tmp_path: Path)
             raise OutOfReach("the store does not answer", endpoint="s3")
         yield from chunks
 
-    store.wire = gone
+    store.tampering = gone
     report = fetcher(store, threads=1).fetch(study, tmp_path)
     assert isinstance(report.stopped, OutOfReach)
     assert report.fetched == 1 and [f.code for f in report.failed] == 4 * ["out-of-reach"] + 5 * ["stopped"]
     assert len(store.reads) == 1 + 4 * 3, "the store is not asked again for each of the others"
-    store.wire = None
+    store.tampering = None
     assert fetcher(store).fetch(study, tmp_path).complete
 
 
@@ -348,7 +348,7 @@ def test_many_broken_objects_are_no_outage_as_long_as_others_come(store: MemoryS
             raise OutOfReach("the answer ended early", endpoint="s3")
         yield from chunks
 
-    store.wire = breaking
+    store.tampering = breaking
     report = fetcher(store, threads=1).fetch(study, tmp_path)
     assert report.stopped is None and report.fetched == 10 and len(report.failed) == 10
 
@@ -363,7 +363,7 @@ def test_one_object_that_the_store_cannot_read_is_not_taken_for_an_outage(
             raise OutOfReach("the answer ended early", endpoint="s3")
         yield from chunks
 
-    store.wire = breaking
+    store.tampering = breaking
     report = fetcher(store, threads=1).fetch(study, tmp_path)
     assert report.stopped is None and report.fetched == 4 and len(report.failed) == 1
 
@@ -428,7 +428,7 @@ def test_a_name_that_appears_meanwhile_is_not_overwritten(store: MemoryStore, st
         if key == study.instances[0].key:
             (tmp_path / SERIES / "1.2.0.dcm").write_bytes(b"somebody else's")
 
-    store.wire = intrude
+    store.tampering = intrude
     report = fetcher(store).fetch(study, tmp_path)
     assert [f.code for f in report.failed] == ["target-occupied"]
     assert (tmp_path / SERIES / "1.2.0.dcm").read_bytes() == b"somebody else's"
@@ -450,7 +450,7 @@ def test_no_name_before_the_bytes_are_known_to_be_right(store: MemoryStore, stud
             names.update(p.name for p in (tmp_path / SERIES).iterdir())
             yield chunk
 
-    store.wire = look
+    store.tampering = look
     assert fetcher(store, threads=1).fetch(study, tmp_path, series={SERIES}).complete
     temporary = {name for name in names if name.startswith(".dicomwatchctl-fetch-")}
     assert len(temporary) == 3 and names - temporary == {"1.2.0.dcm", "1.2.1.dcm"}
@@ -482,7 +482,7 @@ def test_two_fetches_at_once_do_not_take_each_others_files_for_leftovers(
         assert go_on.wait(20)
         yield from chunks
 
-    slow.wire = pause
+    slow.tampering = pause
     reports = []
     other = threading.Thread(target=lambda: reports.append(fetcher(slow, threads=1).fetch(study, tmp_path)))
     other.start()
@@ -540,7 +540,7 @@ def test_ctrl_c_in_the_main_thread_stops_the_others(
     def interrupt(*_args: object) -> None:
         raise KeyboardInterrupt
 
-    store.wire = slow
+    store.tampering = slow
     with pytest.raises(KeyboardInterrupt):
         fetcher(store, threads=3, executor=Pool).fetch(study, tmp_path)
     assert len(store.reads) <= 3 and files_below(tmp_path) == {}
@@ -560,7 +560,7 @@ def stuck(key, count, chunks):
         if next(numbers) > 23:
             os.write(1, b"stuck\\n")
             time.sleep(60)
-store.wire = stuck
+store.tampering = stuck
 Fetcher(store, threads=3).fetch(manifest, Path(sys.argv[1]))
 """
 
@@ -653,7 +653,7 @@ manifest = replace(manifest, instances=tuple(
     replace(i, sha256=sha, size_bytes=pieces << 20, key=i.key) for i in manifest.instances))
 def big(key, count, chunks):
     for _ in range(pieces): yield bytes(1 << 20)
-store.wire = big
+store.tampering = big
 tracemalloc.start()
 report = Fetcher(store, threads=4).fetch(manifest, Path(sys.argv[1]))
 assert report.complete, report

@@ -144,7 +144,7 @@ def test_a_read_that_breaks_off_behind_the_last_byte(store: MemoryStore, tmp_pat
             raise OutOfReach("broke off", endpoint="memory")
 
     manifest = archive(store, [(SERIES, "1.2.1", content(1, SIZE))])
-    store.wire = broken
+    store.tampering = broken
     assert fetch(store, manifest, tmp_path).complete
     assert fetched(tmp_path) == [content(1, SIZE)]
     assert straight == [SIZE - SIZE % 4096] * 2

@@ -10,7 +10,7 @@ import pytest
 
 from dicomwatchd.archive.stores.port import Content, Receipt
 from dicomwatchd.config import Config
-from dicomwatchd.daemon.status import Teller
+from dicomwatchd.daemon.status import StatusReporter
 from dicomwatchd.pipeline.shipment import Archive, Shipment
 from dicomwatchd.telemetry.figures import figures
 from dicomwatchd.telemetry.journal import Entry, Journal, Journald
@@ -55,8 +55,8 @@ def shipped(pieces: Pieces) -> tuple[Shipment, str]:
     pieces.run()
     [shipment] = found
     sink, archive = Kept(), Archive(ARCHIVE_ID, pieces.store, pieces.catalogue)
-    teller = Teller(cast(Config, None), archive, Journal(sink, strict=True), pieces.clock)
-    teller.shipped(shipment, pieces.queue.audit)
+    reporter = StatusReporter(cast(Config, None), archive, Journal(sink, strict=True), pieces.clock)
+    reporter.shipped(shipment, pieces.queue.audit)
     return shipment, sink.lines[-1]
 
 

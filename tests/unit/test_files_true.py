@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from dicomwatchd import config, config_text
-from dicomwatchd.unit import drop_in as unit_text
+from dicomwatchd.unit import drop_in as unit_drop_in
 from dicomwatchd.unit.addresses import LOOPBACK
 
 ROOT = Path(__file__).parents[2]
@@ -126,7 +126,7 @@ def test_the_exposure_of_the_service(unit: Path) -> None:
     drop_in.parent.mkdir()
     sample = config.load(SAMPLE)
     for allowed, at_most in (((*LOOPBACK, "10.1.2.3", "fd12::3"), EXPOSURE_AT_MOST), (None, EXPOSURE_AT_AMAZON)):
-        drop_in.write_text(unit_text.drop_in(sample, SAMPLE, unit_text.Reach(allowed, "-"), credential=True))
+        drop_in.write_text(unit_drop_in.drop_in(sample, SAMPLE, unit_drop_in.Reach(allowed, "-"), credential=True))
         code, found = exposed(unit, at_most)
         assert (code, found <= at_most) == (0, True), found
     assert exposed(unit, EXPOSURE_AT_MOST)[0] != 0, "this test would not notice"

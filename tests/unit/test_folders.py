@@ -37,10 +37,10 @@ def found(tmp_path: Path) -> tuple[Source, LocalFile, Path]:
 
 
 def read(source: Source, file: LocalFile) -> bytes:
-    room = bytearray(file.identity.size_bytes)
+    buffer = bytearray(file.identity.size_bytes)
     with Folders() as folders:
-        folders.read(source, file, memoryview(room))
-    return bytes(room)
+        folders.read(source, file, memoryview(buffer))
+    return bytes(buffer)
 
 
 def test_what_is_read_is_the_file(found: tuple[Source, LocalFile, Path]) -> None:

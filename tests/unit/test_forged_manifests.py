@@ -219,11 +219,11 @@ def test_an_object_that_no_manifest_lists_is_named(site: Site, honest: list[Mani
     planted = listed(SERIES, "1.2.77", b"planted").key
     bundle = keys.bundle(STUDY, "b" * 64)
     copy = honest[0].instances[0].key.replace(".dcm", "-2.dcm")
-    strange = keys.manifests_prefix(STUDY) + "latest.json"
-    plant(site, [(planted, b"planted"), (bundle, b"no bundle"), (copy, b"copy"), (strange, b"{}")])
+    special = keys.manifests_prefix(STUDY) + "latest.json"
+    plant(site, [(planted, b"planted"), (bundle, b"no bundle"), (copy, b"copy"), (special, b"{}")])
     answer = site.json("verify", STUDY)
-    assert answer["unlisted"] == [bundle, strange, planted] and answer["stray"] == [] and answer["unrecorded"] == 4
-    for key in (planted, bundle, copy, strange):
+    assert answer["unlisted"] == [bundle, special, planted] and answer["stray"] == [] and answer["unrecorded"] == 4
+    for key in (planted, bundle, copy, special):
         aged(site, key, 23)
     assert site.json("verify", STUDY)["stray"] == []
     for key in (planted, copy):
@@ -249,7 +249,7 @@ def test_a_bundle_of_copies_is_nothing_to_tell_of(site: Site, honest: list[Manif
 def packed(files: dict[str, bytes]) -> tuple[str, bytes]:
     made = Bundle(map(len, files.values()))
     for uid, data in files.items():
-        made.room(len(data))[:] = data
+        made.buffer(len(data))[:] = data
         made.add(SERIES, Uid(uid))
     buffer = made.finish()
     return keys.bundle(STUDY, buffer.digest.sha256), bytes(buffer.data)

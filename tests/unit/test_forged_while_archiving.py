@@ -422,11 +422,11 @@ class Withheld(MemoryStore):
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
         if key in self.withheld:
             raise self.refusal
-        return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, room=room)
+        return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer)
 
 
 def ended(pieces: Pieces) -> bool:

@@ -213,26 +213,26 @@ def crash(*_: object, **__: object) -> None:
     raise Crash
 
 
-def crash_with_files_aside(handed: By) -> None:
-    with pytest.raises(Crash), at(proof, "_unlink_if_same", crash), at(proof, "give_back", lambda: None):
+def crash_with_staged_files(handed: By) -> None:
+    with pytest.raises(Crash), at(proof, "_unlink_if_same", crash), at(proof, "restore", lambda: None):
         handed.go()
 
 
-def test_what_a_crash_left_aside_comes_back(pieces: Pieces, folder: Path) -> None:
+def test_what_a_crash_left_staged_comes_back(pieces: Pieces, folder: Path) -> None:
     """And only then goes, on a proof of its own, by the rights of whoever had asked."""
     handed = By(ANNA, pieces, folder, delete=True)
 
-    crash_with_files_aside(handed)
+    crash_with_staged_files(handed)
     pieces.restart()
     assert files(folder) == set(FILES), "they are back"
     assert handed.go()["deleted"] == 6
 
 
-def test_what_a_crash_of_an_older_version_left_aside_comes_back(pieces: Pieces, folder: Path) -> None:
+def test_what_a_crash_of_an_older_version_left_staged_comes_back(pieces: Pieces, folder: Path) -> None:
     """Its state knows the folder by one id of the file system, and not who had asked."""
     handed = By(ANNA, pieces, folder, delete=True)
 
-    crash_with_files_aside(handed)
+    crash_with_staged_files(handed)
     fd = os.open(folder, os.O_RDONLY)
     root = f"{folder.stat().st_dev}:{folder.stat().st_ino}:{file_system_id(fd) or ''}"
     os.close(fd)
@@ -245,7 +245,7 @@ def test_what_a_crash_of_an_older_version_left_aside_comes_back(pieces: Pieces, 
     assert handed.go()["outcome"] == "cancelled"
 
 
-def test_what_a_crash_left_aside_is_not_looked_for_in_another_folder(pieces: Pieces, folder: Path) -> None:
+def test_what_a_crash_left_staged_is_not_looked_for_in_another_folder(pieces: Pieces, folder: Path) -> None:
     handed = By(ANNA, pieces, folder, delete=True)
 
     with pytest.raises(Crash), at(pieces.queue.deletions, "purged", crash):
@@ -272,8 +272,8 @@ def test_the_folder_of_another_users_upload(pieces: Pieces, folder: Path) -> Non
 
 def test_another_users_upload_is_not_cancelled(pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handed = By(ANNA, pieces, folder)
-    desk, prover = pieces.parts.uploads, pieces.parts.prover
-    cancel = commands(pieces.queue, lambda _: {}, list, desk, lambda: None, prover)["upload-cancel"]
+    jobs, prover = pieces.parts.uploads, pieces.parts.prover
+    cancel = commands(pieces.queue, lambda _: {}, list, jobs, lambda: None, prover)["upload-cancel"]
 
     def by(asker: Asker) -> Any:
         monkeypatch.setattr(control_peer, "asker_of", lambda _: asker)
@@ -379,7 +379,7 @@ def test_what_the_service_manager_kept_is_compared_with_what_is_on_record(pieces
 def test_what_the_service_manager_kept_stays_until_it_can_be_looked_at(
     pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No path leads into a home, and files of it may lie aside."""
+    """No path leads into a home, and files of it may be staged."""
     handed = By(ANNA, pieces, folder)
     handed.go(lambda now: now["files"] == 6, ship=False)
     known = pieces.queue.uploads.known(handed.name)

@@ -40,9 +40,9 @@ class WaveringStore(MemoryStore):
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
-        chunks = super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, room=room)
+        chunks = super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer)
         if key in self.wavers:
             self.wavers[key] -= 1
             if self.wavers[key] < 0:

@@ -394,8 +394,8 @@ MOMENTS_OF_A_SHIPMENT = {
     "before it is sent": (Folders, "opened", 1),
     "while it is sent": (local_module, "read_exactly", 1),
     "before it is deleted": (Folders, "opened", 2),
-    "before it is set aside": (proof_module, "set_aside", 1),
-    "after it was set aside": (proof_module, "_differs", 1),
+    "before it is staged": (proof_module, "stage_file", 1),
+    "after it was staged": (proof_module, "_differs", 1),
 }
 
 
@@ -549,7 +549,7 @@ def test_at_rest_is_said_only_when_everything_was_seen(pieces: Pieces, monkeypat
     pieces.scan()
     assert (intake.at_rest, intake.saw_everything) == (True, True)
     slices(pieces.inbox / "A")
-    real = scan.look
+    real = scan.scan_directory
 
     def refuse(fd: int, parent: bytes, globs: scan.Globs, *more: Any) -> scan.Listing:
         if parent == b"A":
@@ -557,7 +557,7 @@ def test_at_rest_is_said_only_when_everything_was_seen(pieces: Pieces, monkeypat
         return real(fd, parent, globs, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scan, "look", refuse)
+        patch.setattr(scan, "scan_directory", refuse)
         pieces.scan()
         assert (intake.at_rest, intake.saw_everything) == (True, False)
     pieces.scan()
@@ -606,7 +606,7 @@ def test_an_inbox_taken_out_of_the_configuration_holds_no_study(two: Pieces) -> 
     two.restart()
     made += slices(two.inboxes[0], first=3, maker=maker)
     two.settle()
-    two.parts.tend()
+    two.parts.tick()
     two.ship()
     assert two.archived() == {m.sha256 for m in made} and two.queue.reports.unfinished()["moving"] == 0
 
@@ -624,7 +624,7 @@ def test_an_inbox_that_was_removed_holds_no_study(two: Pieces) -> None:
     for _ in range(3):
         two.clock.advance(10.1)
         two.look()
-        two.parts.tend()
+        two.parts.tick()
         two.ship()
     assert [intake.holds for intake in two.intakes] == [False, True]
     assert two.archived() == {m.sha256 for m in made} and two.queue.reports.unfinished()["moving"] == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.intake import scan
-from dicomwatchd.intake.scan import MAX_DEPTH, Globs, Listing, look, walk
+from dicomwatchd.intake.scan import MAX_DEPTH, Globs, Listing, scan_directory, walk
 from dicomwatchd.localfiles import ASIDE, NotRegular, directory, open_root, regular_file
 from tests.pieces import at
 
@@ -39,17 +39,17 @@ def test_what_is_no_file_is_told_apart(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))
-    strange = {b"link", b"link-to-folder", b"dangling", b"loop", b"fifo", b"socket"}
+    special = {b"link", b"link-to-folder", b"dangling", b"loop", b"fifo", b"socket"}
     if os.geteuid() == 0:
         os.mknod(tmp_path / "device", 0o600 | stat.S_IFCHR, os.makedev(1, 5))
         os.mknod(tmp_path / "disk", 0o600 | stat.S_IFBLK, os.makedev(7, 99))
-        strange |= {b"device", b"disk"}
+        special |= {b"device", b"disk"}
     found = listed(tmp_path)
     assert set(found) == {b"", b"folder"}
     assert set(found[b""].files) == {b"file"}
-    assert set(found[b""].strange) == strange
+    assert set(found[b""].special) == special
     fd = open_root(os.fsencode(tmp_path))
-    for name in strange:
+    for name in special:
         with pytest.raises(NotRegular), regular_file(fd, name):
             pass
     os.close(fd)
@@ -134,7 +134,7 @@ def test_a_directory_swapped_for_a_link_in_the_middle_of_a_walk(tmp_path: Path) 
 
     errors: list[tuple[bytes, int | None]] = []
     fd = open_root(os.fsencode(inbox))
-    with at(scan, "look", swap, after=True):
+    with at(scan, "scan_directory", swap, after=True):
         found = dict(walk(fd, ALL, lambda parent, error: errors.append((parent, error.errno))))
     os.close(fd)
     assert set(found) == {b""}
@@ -151,7 +151,7 @@ def test_a_file_that_goes_while_it_is_looked_at(tmp_path: Path) -> None:
             (tmp_path / "B").unlink(missing_ok=True)
             return super().admits(parent, name)
 
-    assert set(look(fd, b"", Vanishing(("?",), ())).files) == {b"A"}
+    assert set(scan_directory(fd, b"", Vanishing(("?",), ())).files) == {b"A"}
     os.close(fd)
 
 

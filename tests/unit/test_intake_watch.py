@@ -112,7 +112,7 @@ def test_an_emitter_that_died_is_made_anew(pieces: Pieces, told: Told, watcher: 
     [emitter] = watcher._observer.emitters
     emitter.stop()
     emitter.join(5)
-    watcher.tend()
+    watcher.tick()
     assert told.scans == 2, "what happened meanwhile"
     sees(pieces, told, "IM2")
 
@@ -121,7 +121,7 @@ def test_a_dispatcher_of_events_that_died_is_made_anew(pieces: Pieces, told: Tol
     assert watcher._observer is not None
     watcher._observer.stop()
     watcher._observer.join(5)
-    watcher.tend()
+    watcher.tick()
     assert told.scans == 2
     sees(pieces, told, "IM2")
 
@@ -132,12 +132,12 @@ def test_the_inbox_goes_and_is_made_anew(pieces: Pieces, told: Told, watcher: Wa
     observer = watcher._observer
     assert observer is not None
     wait(lambda: not any(e.is_alive() for e in observer.emitters))
-    watcher.tend()
-    watcher.tend()
+    watcher.tick()
+    watcher.tick()
     assert len(pieces.log.events("intake-unwatched")) == 1, "said once"
     pieces.inbox.mkdir()
     pieces.look()
-    watcher.tend()
+    watcher.tick()
     sees(pieces, told, "IM1")
 
 
@@ -146,7 +146,7 @@ def test_another_folder_stands_in_the_inbox_s_place(pieces: Pieces, told: Told, 
     pieces.inbox.rename(pieces.root / "old")
     pieces.inbox.mkdir()
     pieces.look()
-    watcher.tend()
+    watcher.tick()
     sees(pieces, told, "IM1")
     told.forget()
     (pieces.root / "old" / "IM1").touch()
@@ -164,10 +164,10 @@ def test_no_watches_left(pieces: Pieces, told: Told, monkeypatch: pytest.MonkeyP
         patch.setattr(BaseObserver, "schedule", full)
         watcher.start()
         for _ in range(3):
-            watcher.tend()
+            watcher.tick()
     log: Log = pieces.log
     assert [e["errno"] for e in log.events("intake-unwatched")] == [errno.ENOSPC]
-    watcher.tend()
+    watcher.tick()
     assert told.scans == 1
     sees(pieces, told, "IM1")
     watcher.stop()
@@ -183,6 +183,6 @@ def test_no_inotify_at_all(pieces: Pieces, told: Told, monkeypatch: pytest.Monke
     monkeypatch.setattr(InotifyFD, "_create_inotify_fd", none_left)
     watcher = Watcher(pieces.intakes, pieces.log)
     watcher.start()
-    watcher.tend()
+    watcher.tick()
     assert [e["errno"] for e in pieces.log.events("intake-unwatched")] == [errno.EMFILE]
     watcher.stop()

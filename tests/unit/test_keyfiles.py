@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd import config
-from dicomwatchd.unit import drop_in as unit
-from dicomwatchd.unit import keyfiles
+from dicomwatchd.unit import drop_in, keyfiles
 
 SECRET = "AWS_SECRET_ACCESS_KEY"
 
@@ -19,8 +18,8 @@ def etc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder where a service's keys are."""
     folder = tmp_path / "etc"
     folder.mkdir(mode=0o755)
-    monkeypatch.setattr(unit, "CREDENTIALS", folder / "aws.credentials")
-    monkeypatch.setattr(unit, "ENVIRONMENT_FILE", folder / "aws.env")
+    monkeypatch.setattr(drop_in, "CREDENTIALS", folder / "aws.credentials")
+    monkeypatch.setattr(drop_in, "ENVIRONMENT_FILE", folder / "aws.env")
     return folder
 
 

@@ -126,10 +126,10 @@ def test_the_next_revision_puts_all_in_order(world: World) -> None:
     found = lineage.trace(store, listed, vouched, archive_id=ARCHIVE_ID)
     current = found.current or empty(ARCHIVE_ID, STUDY)
     base = mended(found, current, store, map)
-    aside = [keys.manifest(STUDY, one.revision) for one in found.disregarded]
-    aside += [one.key for one in found.refused]
+    staged = [keys.manifest(STUDY, one.revision) for one in found.disregarded]
+    staged += [one.key for one in found.refused]
     made = replace(
-        grown(base, [item_of(50)], damaged_keys=aside),
+        grown(base, [item_of(50)], damaged_keys=staged),
         revision=found.free_above(max(current.revision, record.revision if record else 0)),
         previous_sha256=current.sha256 if current.revision else None,
     )

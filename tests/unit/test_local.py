@@ -42,9 +42,9 @@ def test_the_digest_is_that_of_the_bytes(place: Place, in_memory: int) -> None:
         assert content.digest.size_bytes == len(DATA)
         assert content.read(0, len(DATA)) == DATA
         assert content.read(100, 50) == DATA[100:150]
-        room = bytearray(b"?" * 60)
-        content.fill(100, memoryview(room)[5:55])
-        assert room == b"?" * 5 + DATA[100:150] + b"?" * 5
+        buffer = bytearray(b"?" * 60)
+        content.fill(100, memoryview(buffer)[5:55])
+        assert buffer == b"?" * 5 + DATA[100:150] + b"?" * 5
 
 
 def test_reading_and_hashing_go_on_where_the_kernel_gives_less_than_asked(
@@ -57,9 +57,9 @@ def test_reading_and_hashing_go_on_where_the_kernel_gives_less_than_asked(
     with Folders() as folders, folders.opened(source, file) as (_, fd):
         for length in (0, 1, 7, 999, 1000, 1001, len(DATA)):
             assert local.sha256_of(fd, length) == hashlib.sha256(DATA[:length]).hexdigest()
-        room = bytearray(500)
-        local.fill(fd, 1234, memoryview(room))
-        assert room == DATA[1234:1734]
+        buffer = bytearray(500)
+        local.fill(fd, 1234, memoryview(buffer))
+        assert buffer == DATA[1234:1734]
 
 
 def test_a_file_that_ends_before_the_room_is_full_has_changed(place: Place) -> None:

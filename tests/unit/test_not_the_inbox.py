@@ -28,14 +28,14 @@ class Site:
         self.pieces = Pieces(root, clock=self.clock, answering=self.inboxes, store=store)
         self.threads: list[threading.Thread] = []
 
-    def aside(self, work: Callable[[], object]) -> None:
+    def staged(self, work: Callable[[], object]) -> None:
         thread = threading.Thread(target=work, daemon=True)
         self.threads.append(thread)
         thread.start()
 
     def silent_after(self, seconds: float) -> dict[int, float]:
         self.clock.advance(seconds)
-        self.inboxes.tend()
+        self.inboxes.tick()
         return self.inboxes.silent()
 
     def join(self) -> None:
@@ -66,7 +66,7 @@ def test_a_state_that_is_busy(site: Site, writes: bool) -> None:
                 queue.reports.status()
 
     with queue._database.write():
-        site.aside(looks)
+        site.staged(looks)
         assert entered.wait(60)
         while not site.inboxes._visits or not all(visit.elsewhere for visit in site.inboxes._visits.values()):
             assert site.threads[0].is_alive()
@@ -92,7 +92,7 @@ def test_an_archive_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     Maker(seed=3).ct_series(site.pieces.inbox / "DOE^JANE", slices=2, rows=16, columns=16)
     site.pieces.settle()
     monkeypatch.setattr(DirectoryStore, "standing", hangs)
-    site.aside(site.pieces.ship)
+    site.staged(site.pieces.ship)
     assert entered.wait(60)
     assert site.silent_after(PATIENCE * LIMIT + 1) == {}
     released.set()

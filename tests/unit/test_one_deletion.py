@@ -58,7 +58,7 @@ THE_DELETION: Place = ("pipeline/deletion/proof.py", "_unlink_if_same", "os.unli
 
 #: File, function, call; how often; why it cannot cost anybody a file.
 ALLOWED: dict[Place, tuple[int, str]] = {
-    THE_DELETION: (1, "the one deletion of a patient's file: set aside, and compared with what the archive holds"),
+    THE_DELETION: (1, "the one deletion of a patient's file: staged, and compared with what the archive holds"),
     # Moving a file out of the way and back, never onto another one.
     ("localfiles.py", "_renameat2", "_libc.renameat2"): (1, "with RENAME_NOREPLACE"),
     ("localfiles.py", "rename_noreplace", "_renameat2"): (1, "with RENAME_NOREPLACE"),
@@ -66,19 +66,19 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("localfiles.py", "rename_noreplace", "os.unlink"): (1, "a private name, whose file has just got a second one"),
     ("localfiles.py", "rename_to_private", "_renameat2"): (1, "with RENAME_NOREPLACE"),
     ("localfiles.py", "rename_to_private", "os.rename"): (1, "to a private name that was just seen to be free"),
-    ("pipeline/deletion/aside.py", "_moved", "rename_to_private"): (1, "refuses a taken name"),
-    ("pipeline/deletion/aside.py", "_moved_into", "rename_to_private"): (1, "refuses a taken name"),
-    ("pipeline/deletion/aside.py", "put_back", "rename_noreplace"): (1, "refuses a taken name"),
-    ("pipeline/deletion/aside.py", "put_back", "os.rename"): (
+    ("pipeline/deletion/staging.py", "_moved", "rename_to_private"): (1, "refuses a taken name"),
+    ("pipeline/deletion/staging.py", "_moved_into", "rename_to_private"): (1, "refuses a taken name"),
+    ("pipeline/deletion/staging.py", "move_back", "rename_noreplace"): (1, "refuses a taken name"),
+    ("pipeline/deletion/staging.py", "move_back", "os.rename"): (
         1,
         "to a name with 48 random bits, where nothing stricter is known",
     ),
-    ("pipeline/deletion/aside.py", "_copy_place", "os.open"): (2, "O_EXCL, a private name"),
+    ("pipeline/deletion/staging.py", "_new_copy", "os.open"): (2, "O_EXCL, a private name"),
     ("localfiles.py", "renames_strictly", "_renameat2"): (
         1,
         "with RENAME_NOREPLACE, the doctor's own file to its own name",
     ),
-    ("pipeline/deletion/aside.py", "_copy", "os.ftruncate"): (1, "of the copy that _copy_place has made"),
+    ("pipeline/deletion/staging.py", "_copy", "os.ftruncate"): (1, "of the copy that _new_copy has made"),
     # Directories: rmdir takes empty ones only.
     ("pipeline/deletion/purge.py", "_remove_upwards", "os.rmdir"): (1, "fails for a directory with anything in it"),
     ("pipeline/deletion/private.py", "_owned", "os.open"): (
@@ -94,9 +94,9 @@ ALLOWED: dict[Place, tuple[int, str]] = {
         "the lock's file, which no inbox's file is called",
     ),
     # The doctor tries out with a file of its own what a purge does.
-    ("doctor.py", "_try_aside", "os.open"): (1, "O_EXCL, a random name"),
-    ("doctor.py", "_try_aside", "rename_noreplace"): (1, "the file it has made"),
-    ("doctor.py", "_try_aside", "os.unlink"): (1, "the file it has made"),
+    ("doctor.py", "_try_staging", "os.open"): (1, "O_EXCL, a random name"),
+    ("doctor.py", "_try_staging", "rename_noreplace"): (1, "the file it has made"),
+    ("doctor.py", "_try_staging", "os.unlink"): (1, "the file it has made"),
     # The archive in a folder: below the archive's folder, which no inbox overlaps.
     ("archive/stores/directory/files.py", "temporary", "os.open"): (1, "O_EXCL, a temporary name"),
     ("archive/stores/directory/files.py", "temporary", "os.unlink"): (1, "the temporary file it has made"),
@@ -118,7 +118,7 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("control/server.py", "__init__", "path.unlink"): (1, "the control socket that a killed run has left"),
     ("control/server.py", "stop", "self._path.unlink"): (1, "the control socket"),
     # Asks where paths lead, and nothing else: a program of a few constant lines.
-    ("places.py", "look", "subprocess.Popen"): (1, "a child that resolves paths; it opens and changes nothing"),
+    ("resolved_paths.py", "resolve", "subprocess.Popen"): (1, "a child that resolves paths; it changes nothing"),
     # The folder that a person fetches into.
     ("fetch/folder.py", "_create", "os.open"): (1, "O_EXCL, a temporary name"),
     ("fetch/folder.py", "rewind", "os.ftruncate"): (1, "the temporary file it has made"),

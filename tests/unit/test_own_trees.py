@@ -340,7 +340,7 @@ def test_what_is_handed_in_and_is_the_archive_counts_as_no_copy(plain: House) ->
             intake.step()
         plain.pieces.ship()
         plain.pieces.clock.advance(3)
-        uploads.tend()
+        uploads.tick()
     result = uploads.progress(name)
     assert result["done"] and not result["deletable"]
     assert len(result["failed"]) == 3 and result["verified"] == 0
@@ -365,7 +365,7 @@ def _sha256(path: Path) -> str:
 MOMENTS: dict[str, Callable[[House], tuple[object, str]]] = {
     "before anything is looked at": lambda _: (own_module, "among"),
     "before it is put on record": lambda house: (type(house.pieces.queue.deletions), "authorise"),
-    "before it is set aside": lambda _: (proof_module, "set_aside"),
+    "before it is staged": lambda _: (proof_module, "stage_file"),
     "before it is compared": lambda _: (proof_module, "_differs"),
 }
 
@@ -391,7 +391,7 @@ def test_becomes_the_object_in_the_midst_of_it(plain: House, moment: str) -> Non
     assert plain.objects() == held
 
 
-@pytest.mark.parametrize("when", ["among", "set aside"])
+@pytest.mark.parametrize("when", ["among", "staged"])
 def test_the_archive_comes_below_the_inbox_while_a_study_is_shipped(
     plain: House, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,5 @@
 """What somebody who may write to an inbox can build there stops neither the start nor a deletion: a search for what
-lies aside ends in time and goes on beside the work, and another user's private directory is none."""
+is staged ends in time and goes on beside the work, and another user's private directory is none."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from dicomwatchd import localfiles, markers
 from dicomwatchd.intake.leftovers import Leftovers
-from dicomwatchd.intake.scan import Globs, Listing, look
+from dicomwatchd.intake.scan import Globs, Listing, scan_directory
 from dicomwatchd.localfiles import open_root
-from dicomwatchd.pipeline.deletion import aside, private, recover
+from dicomwatchd.pipeline.deletion import private, recover, staging
 from dicomwatchd.pipeline.deletion.recover import bring_back
 from dicomwatchd.queue.rows import Source
 from dicomwatchd.telemetry.health import EXTEND_SECONDS, ServiceManager
@@ -29,7 +29,7 @@ def source_of(inbox: Path) -> Source:
     return Source(1, "ct1", os.fsencode(inbox), "inbox", delete_local=False)
 
 
-def lay_aside(folder: Path, name: str = ".dicomwatchd-aside-0123456789abcdef") -> Path:
+def plant_staged(folder: Path, name: str = ".dicomwatchd-aside-0123456789abcdef") -> Path:
     place = folder / name / "A"
     place.mkdir(parents=True)
     (place / "IM1").write_bytes(b"x")
@@ -38,7 +38,7 @@ def lay_aside(folder: Path, name: str = ".dicomwatchd-aside-0123456789abcdef") -
 
 @as_root
 def test_another_user_s_private_directory_is_left_alone(tmp_path: Path) -> None:
-    theirs, ours = lay_aside(tmp_path, ".dicomwatchd-aside"), lay_aside(tmp_path / "B")
+    theirs, ours = plant_staged(tmp_path, ".dicomwatchd-aside"), plant_staged(tmp_path / "B")
     os.chown(theirs, SOMEBODY, SOMEBODY)
     found = bring_back(source_of(tmp_path), Log())
     assert (found.restored, found.left, found.is_through) == (1, 0, True)
@@ -47,14 +47,14 @@ def test_another_user_s_private_directory_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
 def test_ours_is_ours_when_an_inbox_was_opened_to_its_group(tmp_path: Path, mode: int) -> None:
-    """As by chmod -R, or setfacl -R, in the hope to mend something: what lies aside comes back all the same."""
+    """As by chmod -R, or setfacl -R, in the hope to mend something: what is staged comes back all the same."""
     pieces = Pieces(tmp_path)
     pieces.close()
-    for place in (lay_aside(pieces.inbox), lay_aside(pieces.inbox / "B")):
+    for place in (plant_staged(pieces.inbox), plant_staged(pieces.inbox / "B")):
         place.chmod(mode)
     pieces.start()
     assert (pieces.inbox / "A" / "IM1").exists() and (pieces.inbox / "B" / "A" / "IM1").exists()
-    place = lay_aside(pieces.inbox / "C")
+    place = plant_staged(pieces.inbox / "C")
     place.chmod(mode)
     for _ in range(3):
         pieces.scan()
@@ -63,25 +63,25 @@ def test_ours_is_ours_when_an_inbox_was_opened_to_its_group(tmp_path: Path, mode
 
 
 def test_it_is_private_again_before_anything_is_done_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = lay_aside(tmp_path)
+    place = plant_staged(tmp_path)
     place.chmod(0o777)
     modes = []
-    real = aside.put_back
+    real = staging.move_back
 
     def noted(*arguments: object) -> bytes:
         modes.append(place.stat().st_mode & 0o777)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(recover, "put_back", noted)
+    monkeypatch.setattr(recover, "move_back", noted)
     assert bring_back(source_of(tmp_path), Log()).restored == 1 and modes == [0o700]
 
 
 def test_how_a_deletion_ended_is_known_there_too(tmp_path: Path) -> None:
-    """Otherwise what still lies aside would be on record as deleted."""
-    place = lay_aside(tmp_path)
+    """Otherwise what still is staged would be on record as deleted."""
+    place = plant_staged(tmp_path)
     place.chmod(0o770)
     found = recover._look(source_of(tmp_path), b"A", lambda: None)
-    assert found is not None and found.aside.keys() == {(place / "A" / "IM1").stat().st_ino}
+    assert found is not None and found.staged.keys() == {(place / "A" / "IM1").stat().st_ino}
 
 
 def test_a_file_system_that_gives_new_folders_another_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_a_file_system_that_gives_new_folders_another_mode(tmp_path: Path, monke
 def test_the_folders_below_a_planted_one_are_not_all_listed_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = lay_aside(tmp_path)
+    place = plant_staged(tmp_path)
     for number in range(20):
         (place / f"F{number}" / "G").mkdir(parents=True)
     listed = [0]
@@ -123,7 +123,7 @@ def test_the_folders_below_a_planted_one_are_not_all_listed_first(
 @as_root
 def test_where_owners_are_not_kept_they_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a share that is mounted with one owner for all, ours looks like everybody's."""
-    os.chown(lay_aside(tmp_path), SOMEBODY, SOMEBODY)
+    os.chown(plant_staged(tmp_path), SOMEBODY, SOMEBODY)
     monkeypatch.setattr(localfiles, "_file_system", lambda _: 0xFF534D42)
     assert bring_back(source_of(tmp_path), Log()).restored == 1
 
@@ -149,7 +149,7 @@ def test_one_that_is_exchanged_while_it_is_made_is_not_used(tmp_path: Path, monk
 @as_root
 def test_it_is_told_of_and_stops_no_deletion(tmp_path: Path) -> None:
     pieces = Pieces(tmp_path)
-    theirs = [lay_aside(pieces.inbox, ".dicomwatchd-aside"), lay_aside(pieces.inbox / "B")]
+    theirs = [plant_staged(pieces.inbox, ".dicomwatchd-aside"), plant_staged(pieces.inbox / "B")]
     for place in theirs:
         os.chown(place, SOMEBODY, SOMEBODY)
     made = Maker(seed=3).ct_series(pieces.inbox / "DOE", slices=2, rows=16, columns=16)
@@ -172,7 +172,7 @@ def test_it_is_told_of_and_stops_no_deletion(tmp_path: Path) -> None:
 @as_root
 def test_it_leaves_no_deletion_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor where the daemon may not even look into it."""
-    theirs = lay_aside(tmp_path)
+    theirs = plant_staged(tmp_path)
     os.chown(theirs, SOMEBODY, SOMEBODY)
     real = os.open
 
@@ -183,14 +183,14 @@ def test_it_leaves_no_deletion_without_an_end(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(os, "open", refuse)
     place = recover._look(source_of(tmp_path), b"A", lambda: None)
-    assert place is not None and place.here == {} and place.aside == {}
+    assert place is not None and place.here == {} and place.staged == {}
     assert bring_back(source_of(tmp_path), Log()).left == 0
 
 
 def test_a_search_that_takes_too_long_is_left_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it did not come to comes back once the intake has looked at the inbox."""
     pieces = Pieces(tmp_path)
-    lay_aside(pieces.inbox / "B")
+    plant_staged(pieces.inbox / "B")
     pieces.close()
     monkeypatch.setattr(recover, "SEARCH_SECONDS", -1.0)
     pieces.start()
@@ -207,7 +207,7 @@ def test_a_search_that_takes_too_long_is_left_and_told(tmp_path: Path, monkeypat
 
 
 def test_what_lies_at_the_top_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lay_aside(tmp_path)
+    plant_staged(tmp_path)
     for number in range(50):
         (tmp_path / f"F{number}").mkdir()
     calls = [0]
@@ -223,7 +223,7 @@ def test_what_lies_at_the_top_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_only_the_directories_that_were_named(tmp_path: Path) -> None:
     for name in ("A", "B", "A/C"):
-        lay_aside(tmp_path / name)
+        plant_staged(tmp_path / name)
     assert bring_back(source_of(tmp_path), Log(), only=[b"A"]).restored == 1
     assert (tmp_path / "A" / "A" / "IM1").exists()
     assert not (tmp_path / "B" / "A").exists() and not (tmp_path / "A" / "C" / "A").exists()
@@ -231,20 +231,20 @@ def test_only_the_directories_that_were_named(tmp_path: Path) -> None:
 
 def test_after_a_search_that_was_left_one_look_is_enough() -> None:
     found = Leftovers(eager=True)
-    found.begin_look()
+    found.begin_scan()
     found.see(b"A", Listing(private=[b"x"]))
-    assert found.end_look() == {b"A"} and not found.eager
+    assert found.end_scan() == {b"A"} and not found.eager
 
 
 def test_no_more_is_told_than_anybody_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = lay_aside(tmp_path)
+    place = plant_staged(tmp_path)
     for number in range(100):
         (place / f"F{number}").write_bytes(b"x")
 
     def refuse(*_: object) -> bytes:
         raise OSError(5, "no")
 
-    monkeypatch.setattr(recover, "put_back", refuse)
+    monkeypatch.setattr(recover, "move_back", refuse)
     log = Log()
     assert bring_back(source_of(tmp_path), log).left == 101
     assert len(log.events("recover-failed")) == recover.MOST_TOLD
@@ -252,10 +252,10 @@ def test_no_more_is_told_than_anybody_reads(tmp_path: Path, monkeypatch: pytest.
 
 @as_root
 def test_a_listing_tells_them_apart(tmp_path: Path) -> None:
-    os.chown(lay_aside(tmp_path, ".dicomwatchd-aside"), SOMEBODY, SOMEBODY)
-    lay_aside(tmp_path)
+    os.chown(plant_staged(tmp_path, ".dicomwatchd-aside"), SOMEBODY, SOMEBODY)
+    plant_staged(tmp_path)
     fd = open_root(os.fsencode(tmp_path))
-    listing = look(fd, b"", Globs(["*"], []))
+    listing = scan_directory(fd, b"", Globs(["*"], []))
     assert list(listing.foreign) == [b".dicomwatchd-aside"] and len(listing.private) == 1
     os.close(fd)
 

@@ -1,4 +1,4 @@
-"""When an inbox is mended: what a crash has left aside must not wait for the next start of the daemon."""
+"""When an inbox is mended: what a crash has left staged must not wait for the next start of the daemon."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ def test_what_lies_aside_comes_back_with_its_inbox(
 ) -> None:
     pieces = Pieces(tmp_path)
     pieces.close()
-    aside = pieces.inbox / os.fsdecode(ASIDE) / "A"
-    aside.mkdir(parents=True)
-    (aside / "IM1").write_bytes(b"set aside before the crash")
+    staged = pieces.inbox / os.fsdecode(ASIDE) / "A"
+    staged.mkdir(parents=True)
+    (staged / "IM1").write_bytes(b"staged before the crash")
     come_back = leave(pieces)
     pieces.start()
     if looked_at_meanwhile:
         pieces.look()
     come_back()
     pieces.look()
-    assert (pieces.inbox / "A" / "IM1").read_bytes() == b"set aside before the crash"
+    assert (pieces.inbox / "A" / "IM1").read_bytes() == b"staged before the crash"
     pieces.close()

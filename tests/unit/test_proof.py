@@ -20,8 +20,8 @@ from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import ASIDE
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
 from dicomwatchd.pipeline.deletion import proof
-from dicomwatchd.pipeline.deletion.aside import Places
 from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS, DeletionProof, NoProof, delete_on_proof, prove
+from dicomwatchd.pipeline.deletion.staging import StagingFolders
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 from tests.pieces import ended
@@ -410,11 +410,11 @@ class Place:
     proof: DeletionProof
 
     def delete(self, now: float = NOW) -> str | None:
-        with Folders() as folders, Places() as places:
+        with Folders() as folders, StagingFolders() as places:
             return ended(delete_on_proof(folders, places, self.source, self.file, self.proof, now=now))
 
     def is_whole(self, data: bytes = DATA) -> bool:
-        """The file stands under its name, and nothing is left aside."""
+        """The file stands under its name, and nothing is left staged."""
         return self.path.read_bytes() == data and not list(
             self.path.parent.parent.rglob(os.fsdecode(ASIDE) + "*/**/IM1")
         )
@@ -445,10 +445,10 @@ def leases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 def never_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody comes to a file after it is gone in these tests; waiting for him would only hide that."""
 
-    def save(*_: object) -> bool:
+    def save_late_writes(*_: object) -> bool:
         raise AssertionError("somebody was seen at a file that is gone")
 
-    monkeypatch.setattr(proof, "save", save)
+    monkeypatch.setattr(proof, "save_late_writes", save_late_writes)
 
 
 def without_leases(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -536,28 +536,28 @@ def test_written_to_while_it_is_compared(place: Place, monkeypatch: pytest.Monke
     os.close(fd)
 
 
-def test_written_to_while_it_is_set_aside(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_written_to_while_it_is_staged(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other size: told without reading."""
     without_leases(monkeypatch)
     fd = os.open(place.path, os.O_RDWR)
-    at(monkeypatch, proof, "set_aside", lambda: os.pwrite(fd, b"more", len(DATA)), after=False)
-    assert place.delete() == "changed while it was set aside"
+    at(monkeypatch, proof, "stage_file", lambda: os.pwrite(fd, b"more", len(DATA)), after=False)
+    assert place.delete() == "changed while it was staged"
     assert place.is_whole(DATA + b"more")
     os.close(fd)
 
 
 @pytest.mark.usefixtures("leases")
-def test_replaced_while_it_is_set_aside(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another file of the same bytes took its name: what was set aside is not the file that was proven."""
+def test_replaced_while_it_is_staged(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another file of the same bytes took its name: what was staged is not the file that was proven."""
     other = place.path.with_name("other")
     other.write_bytes(DATA)
-    at(monkeypatch, proof, "set_aside", lambda: other.rename(place.path), after=False)
-    assert place.delete() == "replaced while it was set aside"
+    at(monkeypatch, proof, "stage_file", lambda: other.rename(place.path), after=False)
+    assert place.delete() == "replaced while it was staged"
     assert place.is_whole()
 
 
 def test_a_program_begins_to_open_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It looked the name up before the file was set aside, and waits for the lease."""
+    """It looked the name up before the file was staged, and waits for the lease."""
     held = os.open(place.path, os.O_RDONLY)
 
     def begin() -> None:
@@ -578,19 +578,19 @@ def test_a_program_has_it_open(place: Place) -> None:
 
 
 @pytest.mark.usefixtures("leases")
-def test_touched_before_it_is_set_aside(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_touched_before_it_is_staged(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its bytes are the same; that somebody was at it is enough."""
     at(monkeypatch, proof, "read_lease", lambda: place.path.chmod(0o600), after=False)
-    assert place.delete() == "changed before it was set aside"
+    assert place.delete() == "changed before it was staged"
     assert place.is_whole()
 
 
-def test_what_an_earlier_run_has_left_aside_is_not_overwritten(place: Place) -> None:
-    aside = place.path.parent.parent / os.fsdecode(ASIDE) / "A"
-    aside.mkdir(parents=True)
-    (aside / "IM1").write_bytes(b"left")
+def test_what_an_earlier_run_has_left_staged_is_not_overwritten(place: Place) -> None:
+    staged = place.path.parent.parent / os.fsdecode(ASIDE) / "A"
+    staged.mkdir(parents=True)
+    (staged / "IM1").write_bytes(b"left")
     assert place.delete() is None
-    assert (aside / "IM1").read_bytes() == b"left"
+    assert (staged / "IM1").read_bytes() == b"left"
     assert not place.path.exists()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout import audit_heads, audit_segments
+from dicomwatchd.archive.layout import audit_checkpoints, audit_segments
 from dicomwatchd.audit.proving import chain_id
 from dicomwatchd.doctor import audit_chain
 from dicomwatchd.errors import OutOfReach, Permanent
@@ -49,7 +49,7 @@ def problems(place: Place, study: str = STUDY, *, whole: bool = False) -> str:
     if not whole and study == "1.2.9":
         assert (audit_chain(place.prover).outcome == "bad") == bad
         place.restart()
-        place.anchoring.step()
+        place.checkpoints.step()
         place.sealing.step()
         assert bool(place.log.events("audit-segments")) == bad
         assert (place.sealing.problem is not None) == bad
@@ -356,12 +356,14 @@ def test_two_segments_of_the_same_entries(place: Place, lost: tuple[Place, str])
 
 def test_the_published_head_contradicts(place: Place, lost: tuple[Place, str]) -> None:
     for key in list(place.store.versions):
-        if key.startswith(keys.audit_heads_prefix(lost[1])):
+        if key.startswith(keys.audit_checkpoints_prefix(lost[1])):
             del place.store.versions[key]
     said = by_archive(lost)
     assert not said["chain_holds"] and not said["published"]["holds"], "what is sealed was published before"
     assert "no head is published of it, though 12 entries were sealed" in str(said)
-    audit_heads.publish(place.store, audit_heads.PublishedHead(lost[1], 12, "0" * 64, "2026-01-31T12:00:00.000Z"))
+    audit_checkpoints.publish(
+        place.store, audit_checkpoints.AuditCheckpoint(lost[1], 12, "0" * 64, "2026-01-31T12:00:00.000Z")
+    )
     said = by_archive(lost)
     assert not said["chain_holds"] and "entry 12 is another one" in str(said)
 
@@ -370,18 +372,22 @@ def test_a_head_within_a_segment_contradicts_too(place: Place, lost: tuple[Place
     """A chain that was cut behind its state's back goes on, and is sealed beyond the newest head: that names another
     entry than the chain has there by now."""
     for key in list(place.store.versions):
-        if key.startswith(keys.audit_heads_prefix(lost[1])):
+        if key.startswith(keys.audit_checkpoints_prefix(lost[1])):
             del place.store.versions[key]
     lines = text_of(place, [lost[1] in key for key in place.segment_keys()].index(True) + 1)
     right = hashlib.sha256(lines[2].encode()).hexdigest()
-    audit_heads.publish(place.store, audit_heads.PublishedHead(lost[1], 6, right, "2026-01-31T12:00:00.000Z"))
+    audit_checkpoints.publish(
+        place.store, audit_checkpoints.AuditCheckpoint(lost[1], 6, right, "2026-01-31T12:00:00.000Z")
+    )
     said = by_archive(lost)
     assert not said["chain_holds"] and "entries 7 to 12 were never published" in str(said)
     assert "another one" not in str(said)
     for key in list(place.store.versions):
-        if key.startswith(keys.audit_heads_prefix(lost[1])):
+        if key.startswith(keys.audit_checkpoints_prefix(lost[1])):
             del place.store.versions[key]
-    audit_heads.publish(place.store, audit_heads.PublishedHead(lost[1], 6, "0" * 64, "2026-01-31T12:00:00.000Z"))
+    audit_checkpoints.publish(
+        place.store, audit_checkpoints.AuditCheckpoint(lost[1], 6, "0" * 64, "2026-01-31T12:00:00.000Z")
+    )
     said = by_archive(lost)
     assert not said["chain_holds"] and "entry 6 is another one than was published" in str(said)
 

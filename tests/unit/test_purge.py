@@ -1,4 +1,4 @@
-"""The order of a deletion: proven, on record, set aside, compared, gone, written down; and what becomes of it when one
+"""The order of a deletion: proven, on record, staged, compared, gone, written down; and what becomes of it when one
 of these steps fails."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.model import FileState, StudyState, Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.deletion import aside, purge
+from dicomwatchd.pipeline.deletion import purge, staging
 from dicomwatchd.pipeline.deletion.proof import delete_on_proof
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.rows import Source
@@ -59,7 +59,7 @@ def test_all_are_on_record_before_the_first_is_touched(pieces: Pieces) -> None:
         with pieces.queue._database.read() as db:
             assert not db.in_transaction
         seen.append(kinds(pieces))
-        assert set(pieces.states().values()) == {FileState.ASIDE}
+        assert set(pieces.states().values()) == {FileState.DELETING}
 
     with at(purge, "delete_on_proof", look):
         pieces.ship()
@@ -142,7 +142,7 @@ def test_one_that_fails_does_not_hide_how_the_others_ended(
 
 def test_a_stop_half_way(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not begun is as it was; what is done is on record."""
-    monkeypatch.setattr(purge, "HANDFUL", 1)
+    monkeypatch.setattr(purge, "BATCH_FILES", 1)
 
     def two(function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
         for number, item in enumerate(items):
@@ -293,17 +293,17 @@ def test_tidy_of_an_inbox_that_is_away(tmp_path: Path) -> None:
     purge.tidy(Source(1, "inbox1", os.fsencode(tmp_path / "nowhere"), "inbox", False), [b"A"])
 
 
-def test_a_handful_that_breaks_off_hides_no_deletion(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_breaks_off_hides_no_deletion(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its files are gone, and then the private directory does not close: what became of them is told by the disk, and
     never that they were left as they were."""
 
-    def fail(self: aside.Places, *error: object) -> None:
+    def fail(self: staging.StagingFolders, *error: object) -> None:
         real(self, *error)
         raise OSError(5, "no")
 
-    real = aside.Places.__exit__
+    real = staging.StagingFolders.__exit__
     with monkeypatch.context() as context:
-        context.setattr(aside.Places, "__exit__", fail)
+        context.setattr(staging.StagingFolders, "__exit__", fail)
         pieces.ship()
     assert pieces.left() == []
     assert "untouched" not in kinds(pieces)

@@ -401,7 +401,7 @@ def test_a_file_that_came_during_the_purge_makes_the_next_shipment(bench: Bench)
 def test_how_authorised_deletions_end(bench: Bench) -> None:
     claim = bench.claimed("IM1", "IM2", "IM3")
     deleted, restored, untouched = bench.authorise(claim)
-    assert {row[0] for row in bench.rows("SELECT state FROM files")} == {FileState.ASIDE}
+    assert {row[0] for row in bench.rows("SELECT state FROM files")} == {FileState.DELETING}
     bench.queue.deletions.purged(STUDY, [deleted], [(restored, "changed")], [untouched])
     assert [tuple(row) for row in bench.rows("SELECT name, state FROM files")] == [(b"IM3", FileState.STORED)]
     kinds = [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)]
@@ -415,7 +415,7 @@ def test_a_file_that_changed_before_its_deletion_was_authorised_is_not_on_record
     proofs = [(changed, {"sha256": "1"}), (same, {"sha256": "2"})]
     assert bench.queue.deletions.authorise(claim, proofs) == {same.file_id}
     assert [entry.body["file"] for entry in bench.queue.audit.of_study(STUDY)] == [same.file_id]
-    assert [one.file_id for one in bench.queue.deletions.asides()] == [same.file_id]
+    assert [one.file_id for one in bench.queue.deletions.pending()] == [same.file_id]
 
 
 def test_nothing_is_authorised_twice(bench: Bench) -> None:
@@ -428,13 +428,13 @@ def test_nothing_is_authorised_twice(bench: Bench) -> None:
 def test_asides_of_one_study_and_of_all(bench: Bench) -> None:
     for study in ("1.2.1", "1.2.2"):
         bench.authorise(bench.claimed("IM" + study, study=study))
-    assert [one.study_uid for one in bench.queue.deletions.asides()] == ["1.2.1", "1.2.2"]
-    assert [one.study_uid for one in bench.queue.deletions.asides(Uid("1.2.2"))] == ["1.2.2"]
+    assert [one.study_uid for one in bench.queue.deletions.pending()] == ["1.2.1", "1.2.2"]
+    assert [one.study_uid for one in bench.queue.deletions.pending(Uid("1.2.2"))] == ["1.2.2"]
 
 
 def test_an_end_is_written_down_once(bench: Bench) -> None:
     bench.authorise(bench.claimed())
-    (one,) = bench.queue.deletions.asides()
+    (one,) = bench.queue.deletions.pending()
     bench.queue.deletions.concluded(one, "deleted", "a crash came after the unlink")
     bench.queue.deletions.concluded(one, "restored", "somebody looked twice")
     assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "deleted"]
@@ -445,4 +445,6 @@ def test_the_intake_leaves_a_deletion_under_way_alone(bench: Bench) -> None:
     (file,) = bench.authorise(claim)
     bench.queue.arrivals.forget([file.file_id])
     bench.add("IM1")
-    assert [tuple(row) for row in bench.rows("SELECT file_id, state FROM files")] == [(file.file_id, FileState.ASIDE)]
+    assert [tuple(row) for row in bench.rows("SELECT file_id, state FROM files")] == [
+        (file.file_id, FileState.DELETING)
+    ]

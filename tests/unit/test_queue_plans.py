@@ -24,7 +24,7 @@ LARGE = frozenset(
     {"files", "studies", "series", "arrivals", "transitions", "shipments", "audit", "upload_results", "uploads"}
 )
 #: Indexes of what is in a certain state: walked whole, they hold only what is asked for.
-SMALL = frozenset({"files_aside", "files_quarantined", "studies_by_turn", "studies_ill", "arrivals_quiet"})
+SMALL = frozenset({"files_deleting", "files_quarantined", "studies_by_turn", "studies_ill", "arrivals_quiet"})
 
 
 class Recording:
@@ -106,12 +106,12 @@ def shipping(bench: Bench) -> None:
     shipments.queue_due()
     claim = bench.claim()
     shipments.next_try_at()
-    deletions.asides(claim.study_uid)
+    deletions.pending(claim.study_uid)
     files = bench.record(claim)
     shipments.facts(claim)
     deletions.keep(claim, files[:1], None)
     deletions.authorise(claim, [(file, {"sha256": file.sha256}) for file in files[1:]])
-    deletions.asides()
+    deletions.pending()
     deletions.purged(claim.study_uid, files[1:2], [], files[2:])
     bench.finish(claim)
 

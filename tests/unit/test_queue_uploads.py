@@ -52,7 +52,7 @@ def test_it_does_not_end_with_a_deletion_under_way(bench: Bench, source: Source)
     bench.authorise(bench.claim())
     assert not end(bench, source, unfinished=True)
     bench.queue.uploads.cancel(source.source_id)
-    assert not end(bench, source, unfinished=True) and bench.queue.uploads.asides(source.source_id) == 1
+    assert not end(bench, source, unfinished=True) and bench.queue.uploads.deleting_files(source.source_id) == 1
 
 
 def test_a_study_that_another_source_holds_waits_for_that_one(bench: Bench, source: Source) -> None:
@@ -119,8 +119,8 @@ def test_a_deletion_that_a_crash_cut_off(
     bench.add("IM1", source=source)
     bench.wait_until_quiet(STUDY, source)
     bench.authorise(bench.claim())
-    [aside] = bench.queue.deletions.asides()
-    bench.queue.deletions.concluded(aside, kind, "a crash")
+    [staged] = bench.queue.deletions.pending()
+    bench.queue.deletions.concluded(staged, kind, "a crash")
     progress = bench.queue.uploads.progress(source.source_id)
     assert (progress.deleted, progress.verified, progress.files) == (deleted, deleted, deleted)
     assert bench.queue.uploads.vanished(source.source_id, 10)[1] == gone

@@ -15,7 +15,7 @@ from dicomwatchd.archive.stores.ranges import Wanted, cut, surplus
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import Permanent, Transient
-from tests.unit.test_wire import Server
+from tests.unit.test_fast_http import Server
 
 DATA = bytes(range(100))
 
@@ -31,7 +31,9 @@ def partial(first: int, last: int, total: object, body: bytes | None = None) -> 
 
 
 @contextmanager
-def answering(monkeypatch: pytest.MonkeyPatch, short_way: bool, *answers: bytes) -> Iterator[tuple[S3Store, Server]]:
+def answering(
+    monkeypatch: pytest.MonkeyPatch, with_fast_path: bool, *answers: bytes
+) -> Iterator[tuple[S3Store, Server]]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     server = Server(list(answers))
@@ -46,7 +48,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, short_way: bool, *answers: bytes)
             insecure_http=True,
         ),
         connections=1,
-        short_way=short_way,
+        with_fast_path=with_fast_path,
     )
     yield store, server
     store.close()
@@ -57,21 +59,21 @@ def part(store: S3Store, offset: int, length: int) -> bytes:
     return b"".join(store.read("a/x.tar", offset_bytes=offset, length_bytes=length))
 
 
-both_ways = pytest.mark.parametrize("short_way", [True, False], ids=["short", "long"])
+both_ways = pytest.mark.parametrize("with_fast_path", [True, False], ids=["short", "long"])
 
 
 @both_ways
-def test_a_part_as_it_was_asked_for(monkeypatch: pytest.MonkeyPatch, short_way: bool) -> None:
-    with answering(monkeypatch, short_way, partial(10, 19, 100)) as (store, server):
+def test_a_part_as_it_was_asked_for(monkeypatch: pytest.MonkeyPatch, with_fast_path: bool) -> None:
+    with answering(monkeypatch, with_fast_path, partial(10, 19, 100)) as (store, server):
         assert part(store, 10, 10) == DATA[10:20]
         assert b"\r\nrange: bytes=10-19\r\n" in server.requests[0].lower()
 
 
 @both_ways
-def test_a_store_that_ignores_range(monkeypatch: pytest.MonkeyPatch, short_way: bool) -> None:
+def test_a_store_that_ignores_range(monkeypatch: pytest.MonkeyPatch, with_fast_path: bool) -> None:
     """It answers with everything, which is right; the part is cut out of it here."""
     whole = answer("200 OK", DATA)
-    with answering(monkeypatch, short_way, whole, whole, whole) as (store, _):
+    with answering(monkeypatch, with_fast_path, whole, whole, whole) as (store, _):
         assert part(store, 10, 10) == DATA[10:20]
         assert part(store, 95, 10) == DATA[95:]
         assert part(store, 200, 10) == b""
@@ -91,23 +93,23 @@ WRONG = {
 
 @both_ways
 @pytest.mark.parametrize("wrong", WRONG)
-def test_another_part_is_no_answer(monkeypatch: pytest.MonkeyPatch, short_way: bool, wrong: str) -> None:
-    with answering(monkeypatch, short_way, *[WRONG[wrong]] * 8) as (store, _), pytest.raises(Transient):
+def test_another_part_is_no_answer(monkeypatch: pytest.MonkeyPatch, with_fast_path: bool, wrong: str) -> None:
+    with answering(monkeypatch, with_fast_path, *[WRONG[wrong]] * 8) as (store, _), pytest.raises(Transient):
         part(store, 10, 10)
 
 
 @both_ways
-def test_what_ends_before_is_what_there_is(monkeypatch: pytest.MonkeyPatch, short_way: bool) -> None:
+def test_what_ends_before_is_what_there_is(monkeypatch: pytest.MonkeyPatch, with_fast_path: bool) -> None:
     refused = answer("416 Range Not Satisfiable", b"<Error><Code>InvalidRange</Code></Error>")
-    with answering(monkeypatch, short_way, partial(95, 99, 100), refused, refused) as (store, _):
+    with answering(monkeypatch, with_fast_path, partial(95, 99, 100), refused, refused) as (store, _):
         assert part(store, 95, 10) == DATA[95:]
         assert part(store, 100, 10) == b""
 
 
 @both_ways
-def test_an_object_that_is_not_there(monkeypatch: pytest.MonkeyPatch, short_way: bool) -> None:
+def test_an_object_that_is_not_there(monkeypatch: pytest.MonkeyPatch, with_fast_path: bool) -> None:
     missing = answer("404 Not Found", b"<Error><Code>NoSuchKey</Code></Error>")
-    with answering(monkeypatch, short_way, missing, missing) as (store, _), pytest.raises(Permanent):
+    with answering(monkeypatch, with_fast_path, missing, missing) as (store, _), pytest.raises(Permanent):
         part(store, 100, 10)
 
 

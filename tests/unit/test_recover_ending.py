@@ -67,7 +67,7 @@ def _root_moved(file: Path) -> None:
         (_folder_gone, "deleted"),  # tidied away: nothing tells that from a folder that was moved away
         (_root_moved, "gone"),
     ],
-    ids=["there", "touched", "unlinked", "replaced", "aside", "beside", "written-to", "folder-gone", "root-moved"],
+    ids=["there", "touched", "unlinked", "replaced", "staged", "beside", "written-to", "folder-gone", "root-moved"],
 )
 def test_how_it_ended(tmp_path: Path, change: Change, kind: str) -> None:
     bench, file = authorised(tmp_path)
@@ -75,7 +75,7 @@ def test_how_it_ended(tmp_path: Path, change: Change, kind: str) -> None:
     assert recover.conclude(bench.queue.deletions, set()) == []
     entries = [entry.body for entry in bench.queue.audit.of_study(STUDY)]
     assert [entry["kind"] for entry in entries] == ["authorised", kind]
-    assert bench.queue.deletions.asides() == []
+    assert bench.queue.deletions.pending() == []
     assert bench.rows("SELECT * FROM files") == []  # found again by the next look, if it is there
     bench.queue.close()
 
@@ -93,7 +93,7 @@ def test_another_file_system_in_its_place(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_inbox_that_is_not_there_waits(tmp_path: Path) -> None:
     bench, file = authorised(tmp_path)
     (pending,) = recover.conclude(bench.queue.deletions, {bench.source.source_id})
-    assert len(bench.queue.deletions.asides()) == 1
+    assert len(bench.queue.deletions.pending()) == 1
     file.unlink()
     recover.conclude_these(bench.queue.deletions, [pending])
     assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "deleted"]
@@ -137,7 +137,7 @@ def test_what_a_shipment_is_at(tmp_path: Path) -> None:
     assert not deletions.is_at(source_id, replace(found, inode=found.inode + 1))
     assert not deletions.is_at(source_id, replace(found, size_bytes=1)), "written to: it is another one"
     bench.queue.shipments.recover()
-    assert deletions.asides() and not deletions.is_at(source_id, found), "after a restart nobody is at it"
+    assert deletions.pending() and not deletions.is_at(source_id, found), "after a restart nobody is at it"
     bench.queue.close()
 
 
@@ -150,7 +150,7 @@ def authorised(tmp_path: Path) -> tuple[Bench, Path]:
     file.write_bytes(b"the bytes")
     bench = Bench(state)
     bench.source = bench.queue.arrivals.add_source("ct2", os.fsencode(inbox), "inbox")
-    recover.mend(bench.source, bench.queue.deletions, Log())
+    recover.recover_inbox(bench.source, bench.queue.deletions, Log())
     arrival = bench.arrival("IM1")
     assert arrival.header is not None
     there = Arrival(

@@ -21,7 +21,7 @@ from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.localfiles import open_root
 from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.shipment import AfterArchive
-from dicomwatchd.queue.roots import Sight
+from dicomwatchd.queue.roots import RootObservation
 from dicomwatchd.queue.rows import Root
 from dicomwatchd.rights import Asker
 from tests.pieces import Pieces, at
@@ -132,7 +132,7 @@ def test_the_folder_that_it_was_needs_no_word(pieces: Pieces) -> None:
     assert pieces.left() == [] and folders(pieces) == [False]
 
 
-@pytest.mark.parametrize("moment", ["authorise", "set_aside"])
+@pytest.mark.parametrize("moment", ["authorise", "stage_file"])
 def test_exchanged_in_the_midst_of_a_deletion(pieces: Pieces, moment: str) -> None:
     """After the intake has looked: the descriptor that a deletion starts from is looked at itself."""
     made = drop(pieces, 2)
@@ -234,11 +234,11 @@ def test_what_is_the_same_folder(pieces: Pieces, found: Root, is_same: bool) -> 
     roots, source_id = pieces.queue.roots, pieces.sources[0].source_id
     with pieces.queue._database.write() as db:
         db.execute("DELETE FROM roots")
-    assert roots.see(source_id, HERE) == (Sight.PINNED, 0)
-    assert roots.see(source_id, found)[0] is (Sight.PINNED if is_same else Sight.EXCHANGED)
+    assert roots.see(source_id, HERE) == (RootObservation.PINNED, 0)
+    assert roots.see(source_id, found)[0] is (RootObservation.PINNED if is_same else RootObservation.EXCHANGED)
     assert roots.is_pinned(source_id, found) is is_same and roots.is_exchanged(source_id) is not is_same
     if not is_same:
-        assert roots.see(source_id, found)[0] is Sight.STILL_EXCHANGED
+        assert roots.see(source_id, found)[0] is RootObservation.STILL_EXCHANGED
         assert roots.is_pinned(source_id, HERE)
     with pytest.raises(Permanent):
         roots.confirm("no such inbox", {})

@@ -77,7 +77,7 @@ def test_the_chain_goes_on_from_what_is_sealed_when_nothing_is_left_here(place: 
     [entry] = place.bench.rows("SELECT entry FROM audit WHERE sequence = 5")
     assert json.loads(entry["entry"])["previous"] == before.sha256
     assert place.bench.queue.audit.broken_at() is None
-    place.anchoring.step()
+    place.checkpoints.step()
     assert place.outcome() == "fits" and place.told() == []
 
 
@@ -118,11 +118,11 @@ def test_nothing_is_sealed_that_was_not_published(place: Place) -> None:
     while place.sealing.step():
         pass
     assert place.segment_keys() == []
-    place.anchoring.step()
+    place.checkpoints.step()
     place.delete(4)
     while place.sealing.step():
         pass
-    assert place.here() == list(range(9, 17)), "what came after the published head is here"
+    assert place.here() == list(range(9, 17)), "what came after the audit checkpoint is here"
 
 
 def test_a_deletion_whose_end_is_in_the_next_segment(place: Place) -> None:
@@ -179,12 +179,12 @@ def test_a_segment_that_reads_back_otherwise_is_not_sealed(place: Place, change:
         return found
 
     place.delete(2)
-    place.anchoring.step()
+    place.checkpoints.step()
     place.store.put = put  # type: ignore[method-assign]
     for _ in range(3):
         place.sealing.step()
         place.restart()
-        place.anchoring.step()
+        place.checkpoints.step()
     assert place.here() == [1, 2, 3, 4]
     assert proven(place)[0] == ["deleted"] * 2
     assert place.log.events("audit-unsealed")
@@ -206,7 +206,7 @@ def test_a_store_that_damages_everything_is_not_filled(place: Place) -> None:
         return found
 
     place.delete(2)
-    place.anchoring.step()
+    place.checkpoints.step()
     place.store.put = put  # type: ignore[method-assign]
     for _ in range(20 * REST_STEPS):
         place.sealing.step()
@@ -216,7 +216,7 @@ def test_a_store_that_damages_everything_is_not_filled(place: Place) -> None:
 
 def test_a_store_that_forgets_what_it_took(place: Place) -> None:
     place.delete(2)
-    place.anchoring.step()
+    place.checkpoints.step()
     place.store.put = lambda key, content: Receipt(key, 1, content.digest.sha256, created=True)  # type: ignore[method-assign]
     place.sealing.step()
     assert place.here() == [1, 2, 3, 4] and place.bench.queue.audit.check() == (None, 4)
@@ -225,8 +225,8 @@ def test_a_store_that_forgets_what_it_took(place: Place) -> None:
 
 def test_a_bit_that_changed_on_the_way_is_no_damage(place: Place) -> None:
     place.delete(2)
-    place.anchoring.step()
-    place.store.wire = lambda name, time, chunks: (
+    place.checkpoints.step()
+    place.store.tampering = lambda name, time, chunks: (
         iter([damaged(b"".join(chunks))]) if "segments" in name and time == 1 else chunks
     )
     while place.sealing.step():
@@ -237,7 +237,7 @@ def test_a_bit_that_changed_on_the_way_is_no_damage(place: Place) -> None:
 def test_somebody_else_has_put_something_under_the_key(place: Place) -> None:
     """The key is known only from the content; whoever knows the content can be first."""
     place.delete(2)
-    place.anchoring.step()
+    place.checkpoints.step()
     segment = place.bench.queue.segments.begin(4, entries=4, seconds=1e9)
     assert segment is not None
     header = audit_segments.Header(
@@ -261,7 +261,7 @@ def test_somebody_else_has_put_something_under_the_key(place: Place) -> None:
 )
 def test_a_store_that_does_not_take_it(place: Place, error: Exception) -> None:
     place.delete(2)
-    place.anchoring.step()
+    place.checkpoints.step()
     with pytest.MonkeyPatch.context() as context:
 
         def refuse(_key: str, _content: Content) -> Receipt:
@@ -293,7 +293,7 @@ def test_a_store_that_does_not_take_it(place: Place, error: Exception) -> None:
 def test_a_broken_chain_is_not_sealed(place: Place, change: str) -> None:
     """What is left of it is the evidence of what was done to it."""
     place.delete(4)
-    place.anchoring.step()
+    place.checkpoints.step()
     place.bench.run(change)
     place.seal()
     left = [number for number in range(1, 9) if number != 3 or "DELETE" not in change]
@@ -306,7 +306,7 @@ def test_a_broken_chain_is_not_sealed(place: Place, change: str) -> None:
 
 def test_a_head_exchanged_while_its_segment_is_under_way(place: Place) -> None:
     place.delete(2)
-    place.anchoring.step()
+    place.checkpoints.step()
     assert place.bench.queue.segments.begin(4, entries=4, seconds=1e9) is not None
     place.bench.run("UPDATE audit_segments SET head = replace(head, 'a', 'b')")
     place.seal()
@@ -316,7 +316,7 @@ def test_a_head_exchanged_while_its_segment_is_under_way(place: Place) -> None:
 def test_a_chain_that_was_cut_goes_on_and_stays_cut(place: Place) -> None:
     """Archiving does not stand still, so what it writes must not grow for ever."""
     place.delete(4)
-    place.anchoring.step()
+    place.checkpoints.step()
     place.cut_to(2)
     place.delete(3)
     for _ in range(3):
@@ -360,7 +360,7 @@ def test_killed(tmp_path: Path, point: str, when: int, after: bool) -> None:
     """At each call, before and after it; each time the chain is whole, wherever its parts are, and it goes on."""
     place = Place(tmp_path)
     place.delete(5)
-    place.anchoring.step()
+    place.checkpoints.step()
     target, name = killable(place)[point]
     try:
         with at(target, name, die, when=when, after=after):
@@ -380,7 +380,7 @@ def test_killed(tmp_path: Path, point: str, when: int, after: bool) -> None:
 def test_killed_while_entries_go(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dicomwatchd.audit.sealing.CLEAR_ENTRIES", 1)
     place.delete(4)
-    place.anchoring.step()
+    place.checkpoints.step()
     seen = set()
     for _ in range(20):
         place.sealing.step()
@@ -388,13 +388,13 @@ def test_killed_while_entries_go(place: Place, monkeypatch: pytest.MonkeyPatch) 
         place.restart()
         assert place.bench.queue.audit.check() == (None, 8)
         assert proven(place) == (["deleted"] * 4, True)
-        place.anchoring.step()
+        place.checkpoints.step()
     assert place.here() == [] and len(seen) == 9, "one by one"
 
 
 def test_what_is_sealed_and_still_here_is_told_once(place: Place) -> None:
     place.delete(2)
-    place.anchoring.step()
+    place.checkpoints.step()
     place.sealing.step()
     assert place.here() == [1, 2, 3, 4] and len(place.segment_keys()) == 1
     assert place.bench.queue.audit.of_study(STUDY) == []
@@ -406,7 +406,7 @@ def test_what_is_sealed_and_still_here_is_told_once(place: Place) -> None:
 def test_a_crash_and_new_entries_make_the_same_object(place: Place) -> None:
     """The bounds are written down first: what came meanwhile does not make another object of the same entries."""
     place.delete(2)
-    place.anchoring.step()
+    place.checkpoints.step()
     with pytest.raises(Killed), at(place.store, "head", die):
         place.sealing.step()
     place.restart()
@@ -424,7 +424,7 @@ def test_a_released_state_is_sealed_bit_by_bit(tmp_path: Path) -> None:
     place.prover = type(place.prover)(place.bench.queue.audit, place.bench.queue.segments, place.store, "archive-1")
     before = place.prover.prove("1.2.1")["files"]
     [chain] = place.bench.rows("SELECT value FROM meta WHERE key = 'audit_chain'")
-    place.anchoring.step()
+    place.checkpoints.step()
     steps = 0
     while place.sealing.step():
         steps += 1

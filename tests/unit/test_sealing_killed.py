@@ -25,14 +25,14 @@ DELETIONS = 6
 
 @pytest.fixture
 def ground(tmp_path: Path) -> Iterator[Path]:
-    """A state with 12 entries, of which a published head speaks, and its archive; to be copied for each trial."""
+    """A state with 12 entries, of which an audit checkpoint speaks, and its archive; to be copied for each trial."""
     with in_memory(tmp_path) as root:
         (root / "ground" / "state").mkdir(parents=True)
         (root / "ground" / "archive").mkdir()
         (root / "ground" / "archive" / keys.IDENTITY).write_text("{}")  # that it is one
         place = opened(root / "ground")
         place.delete(DELETIONS)
-        place.anchoring.step()
+        place.checkpoints.step()
         place.bench.queue.close()
         yield root
 
@@ -72,7 +72,7 @@ def killed_before(root: Path, number: int) -> bool:
             database = place.bench.queue._database
             database._connection = Deadly(database._connection, counter)  # type: ignore[assignment]
             place.sealing._store = Deadly(place.store, counter)
-            place.anchoring.step()
+            place.checkpoints.step()
             while place.sealing.step():
                 pass
             os._exit(0)

@@ -21,9 +21,9 @@ from dicomwatchd.daemon.supervisor import LOOP_SILENCE_SECONDS, WORKER_SILENCE_S
 from dicomwatchd.errors import SourceChanged, Stopping
 from dicomwatchd.intake import scan
 from dicomwatchd.pipeline import local
-from dicomwatchd.pipeline.deletion import aside, proof
+from dicomwatchd.pipeline.deletion import proof, staging
 from dicomwatchd.pipeline.shipment import Bundling
-from dicomwatchd.ports import asking, going_on
+from dicomwatchd.ports import stop_check, until_cancelled
 from dicomwatchd.queue.rows import Source
 from tests.pieces import Pieces
 from tests.synthetic import Maker
@@ -104,7 +104,7 @@ def shipping(root: Path, share: Share, **how: Any) -> tuple[Pieces, list[Path]]:
     made = Maker(seed=5).us_multiframe(pieces.inbox, frames=60, compressed=False, rows=240, columns=320)
     assert made[0].size_bytes / BYTES_A_SECOND > WORKER_SILENCE_SECONDS
     pieces.settle()
-    pieces.sign = share
+    pieces.cancelled = share
     share.last = share.seconds
     return pieces, [one.path for one in made]
 
@@ -134,7 +134,7 @@ def test_small_files_in_a_bundle(tmp_path: Path, share: Share) -> None:
     pieces = Pieces(tmp_path, store=store, bundling=Bundling(1 << 20, 4 << 20))
     Maker(seed=3).ct_series(pieces.inbox, slices=30, rows=256, columns=256)
     pieces.settle()
-    pieces.sign = share
+    pieces.cancelled = share
     share.last = share.seconds
     pieces.ship()
     assert pieces.left() == []
@@ -164,20 +164,20 @@ def test_stopping_is_obeyed_soon_wherever_it_is(tmp_path: Path, share: Share, sh
 
 
 def test_hashing_asks_between_two_pieces(share: Share, large: int) -> None:
-    assert local.sha256_of(large, LARGE_BYTES, asking(share)) == hashlib.sha256(bytes(LARGE_BYTES)).hexdigest()
+    assert local.sha256_of(large, LARGE_BYTES, stop_check(share)) == hashlib.sha256(bytes(LARGE_BYTES)).hexdigest()
     assert share.longest <= local.CHUNK_BYTES / BYTES_A_SECOND
     share.stop_at = share.seconds + 100
     with pytest.raises(Stopping):
-        local.sha256_of(large, LARGE_BYTES, asking(share))
+        local.sha256_of(large, LARGE_BYTES, stop_check(share))
     assert share.seconds - share.stop_at <= local.CHUNK_BYTES / BYTES_A_SECOND
 
 
 def test_reading_into_memory_asks_as_well(share: Share, large: int) -> None:
-    local.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), asking(share))
+    local.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), stop_check(share))
     assert share.longest <= local.PIECE_BYTES / BYTES_A_SECOND
     share.stop_at = share.seconds
     with pytest.raises(Stopping):
-        local.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), asking(share))
+        local.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), stop_check(share))
     with pytest.raises(SourceChanged):
         local.fill(large, 0, memoryview(bytearray(LARGE_BYTES + 1)))
 
@@ -186,10 +186,10 @@ def test_a_read_that_comes_in_crumbs_asks_between_them(large: int, monkeypatch: 
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, length, offset: real(fd, min(length, 1000), offset))
     signs: list[int] = []
-    assert local.read_exactly(large, 0, 10_000, asking(Counted(signs))) == bytes(10_000)
+    assert local.read_exactly(large, 0, 10_000, stop_check(Counted(signs))) == bytes(10_000)
     assert len(signs) == 9
     with pytest.raises(Stopping):
-        local.read_exactly(large, 0, 10_000, asking(lambda: True))
+        local.read_exactly(large, 0, 10_000, stop_check(lambda: True))
 
 
 def test_what_is_copied_back_shows_life_and_is_not_left(tmp_path: Path, share: Share, large: int) -> None:
@@ -197,7 +197,7 @@ def test_what_is_copied_back_shows_life_and_is_not_left(tmp_path: Path, share: S
     folder = os.open(tmp_path, os.O_RDONLY)
     os.unlink("large", dir_fd=folder)
     share.stop_at = 0.0
-    assert aside.save(
+    assert staging.save_late_writes(
         large,
         "0" * 64,
         Source(1, "inbox1", os.fsencode(tmp_path), "inbox", False),
@@ -223,14 +223,14 @@ def test_a_bundle_that_is_read_back(share: Share) -> None:
 
 def test_the_pieces_of_long_work() -> None:
     signs: list[int] = []
-    assert list(going_on(Counted(signs), range(5))) == list(range(5))
+    assert list(until_cancelled(Counted(signs), range(5))) == list(range(5))
     assert len(signs) == 5
     taken: list[int] = []
     with pytest.raises(Stopping):
-        taken.extend(going_on(lambda: len(taken) >= 0, range(5)))
+        taken.extend(until_cancelled(lambda: len(taken) >= 0, range(5)))
     assert taken == []
     asked: list[int] = []
-    ask = asking(lambda: True, lambda: asked.append(1), lambda: asked.append(2))
+    ask = stop_check(lambda: True, lambda: asked.append(1), lambda: asked.append(2))
     with pytest.raises(Stopping):
         ask()
     assert asked == [1, 2]
@@ -244,10 +244,10 @@ def test_a_look_at_very_many_entries(tmp_path: Path) -> None:
         (tmp_path / str(number)).touch()
     signs: list[int] = []
     fd = os.open(tmp_path, os.O_RDONLY)
-    scan.look(fd, b"", scan.Globs(("*",), ()), lambda: signs.append(1))
+    scan.scan_directory(fd, b"", scan.Globs(("*",), ()), lambda: signs.append(1))
     assert len(signs) == 4
     signs.clear()
-    list(scan.walk(fd, scan.Globs(("*",), ()), lambda *_: None, alive=lambda: signs.append(1)))
+    list(scan.walk(fd, scan.Globs(("*",), ()), lambda *_: None, heartbeat=lambda: signs.append(1)))
     assert len(signs) == 4
     os.close(fd)
 
@@ -288,5 +288,5 @@ def without_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_lease(_: int) -> Iterator[bool]:
         yield False
 
-    for module in (proof, aside):
+    for module in (proof, staging):
         monkeypatch.setattr(module, "read_lease", no_lease)

@@ -97,7 +97,7 @@ def test_nobody_waits_any_more_right_before_the_unlink(
     monkeypatch.setattr(proof, "_differs", differs)
     pieces.ship()
     assert pieces.left() == sorted(m.path for m in made), "put back under its name"
-    assert set(pieces.states().values()) == {"aside"}, "how it ended is for the disk to say"
+    assert set(pieces.states().values()) == {"deleting"}, "how it ended is for the disk to say"
     with pieces.queue._database.read() as db:
         entries = [row["entry"] for row in db.execute("SELECT entry FROM audit")]
     assert not any('"untouched"' in entry or '"deleted"' in entry for entry in entries)

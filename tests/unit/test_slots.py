@@ -23,9 +23,9 @@ def test_so_many_at_once_and_a_place_for_each_that_ends(clock: Clock) -> None:
     slots = Slots(3, clock)
     taken = [slots.take(Kind.STUDY) for _ in range(3)]
     assert slots.wait(Kind.STUDY) == LONG_SECONDS
-    slots.give_back(taken[1])
+    slots.release(taken[1])
     assert slots.wait(Kind.STUDY) == 0
-    slots.give_back(taken[1])
+    slots.release(taken[1])
     slots.take(Kind.STUDY)
     assert slots.wait(Kind.STUDY) == LONG_SECONDS
 
@@ -50,7 +50,7 @@ def test_and_yet_there_is_an_end_to_it(clock: Clock) -> None:
         taken.append(slots.take(Kind.STUDY))
         clock.seconds += LONG_SECONDS
     assert slots.wait(Kind.STUDY) is None
-    slots.give_back(taken[0])
+    slots.release(taken[0])
     assert slots.wait(Kind.STUDY) == 0
 
 

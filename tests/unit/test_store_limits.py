@@ -75,16 +75,16 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def lying(head: bytes, *, short_way: bool, **how: Any) -> Iterator[tuple[S3Store, Endless]]:
+def lying(head: bytes, *, with_fast_path: bool, **how: Any) -> Iterator[tuple[S3Store, Endless]]:
     with ExitStack() as stack:
         server = stack.enter_context(closing(Endless(head, **how)))
         settings = S3Settings.model_validate(
             {"kind": "s3", "bucket": "bucket", "region": "x", "endpoint_url": server.url, "insecure_http": True}
         )
-        yield stack.enter_context(closing(S3Store(settings, connections=2, short_way=short_way))), server
+        yield stack.enter_context(closing(S3Store(settings, connections=2, with_fast_path=with_fast_path))), server
 
 
-WAYS = pytest.mark.parametrize("short_way", [True, False], ids=["short way", "botocore"])
+WAYS = pytest.mark.parametrize("with_fast_path", [True, False], ids=["fast path", "botocore"])
 
 
 def head(length: object, *more: str, status: str = "200 OK") -> bytes:
@@ -96,9 +96,9 @@ def head(length: object, *more: str, status: str = "200 OK") -> bytes:
 
 
 @WAYS
-def test_read_back_stops_behind_the_receipt_s_size(short_way: bool) -> None:
+def test_read_back_stops_behind_the_receipt_s_size(with_fast_path: bool) -> None:
     """Before: 16 GB were read for a receipt of 1,000 bytes."""
-    with lying(head(16 << 30), short_way=short_way) as (store, server):
+    with lying(head(16 << 30), with_fast_path=with_fast_path) as (store, server):
         [verdict] = examine(store, [Receipt("a/b/c", 1000, "0" * 64, created=True)])
         assert not verdict.holds
         assert verdict.problem == "size"
@@ -106,8 +106,8 @@ def test_read_back_stops_behind_the_receipt_s_size(short_way: bool) -> None:
 
 
 @WAYS
-def test_a_document_is_read_up_to_its_limit(short_way: bool) -> None:
-    with lying(head(40 << 30), short_way=short_way) as (store, server):
+def test_a_document_is_read_up_to_its_limit(with_fast_path: bool) -> None:
+    with lying(head(40 << 30), with_fast_path=with_fast_path) as (store, server):
         assert len(at_most(store, "a/b", 3 * MIB)) == 3 * MIB + 1
         assert server.sent_bytes < 40 * MIB
 
@@ -162,16 +162,16 @@ def test_the_most_of_a_manifest_is_enough_for_a_study_of_100_000_instances() -> 
 
 @WAYS
 @pytest.mark.parametrize("length", ["9" * 5000, "-5", "1e9", "0x10", "٣"], ids=["digits", "minus", "e", "x", "arab"])
-def test_a_length_that_is_none(length: str, short_way: bool) -> None:
+def test_a_length_that_is_none(length: str, with_fast_path: bool) -> None:
     """Before: a ValueError out of the reading thread."""
     raw = head("LENGTH").replace(b"LENGTH", length.encode("utf-8"))
-    with lying(raw, short_way=short_way, most_bytes=0) as (store, _), pytest.raises(DicomwatchdError):
+    with lying(raw, with_fast_path=with_fast_path, most_bytes=0) as (store, _), pytest.raises(DicomwatchdError):
         at_most(store, "a/b", 1000)
 
 
 @WAYS
-def test_a_head_without_end(short_way: bool) -> None:
-    with lying(b"HTTP/1.1 200 OK\r\n", short_way=short_way, body=b"X-Filler: " + b"x" * 60_000 + b"\r\n") as (
+def test_a_head_without_end(with_fast_path: bool) -> None:
+    with lying(b"HTTP/1.1 200 OK\r\n", with_fast_path=with_fast_path, body=b"X-Filler: " + b"x" * 60_000 + b"\r\n") as (
         store,
         server,
     ):
@@ -182,11 +182,11 @@ def test_a_head_without_end(short_way: bool) -> None:
 
 @WAYS
 @pytest.mark.parametrize("chunked", [True, False])
-def test_a_listing_without_end(short_way: bool, chunked: bool) -> None:
+def test_a_listing_without_end(with_fast_path: bool, chunked: bool) -> None:
     """Before, by way of botocore: as much memory as the answer has."""
     first = head(None, "Transfer-Encoding: chunked") if chunked else head(16 << 30)
     body = b"10000\r\n" + ZEROS + b"\r\n" if chunked else ZEROS
-    with lying(first, short_way=short_way, body=body) as (store, server):
+    with lying(first, with_fast_path=with_fast_path, body=body) as (store, server):
         with pytest.raises(DicomwatchdError):
             list(store.listing("a/"))
         assert server.sent_bytes < 200 * MIB, "three attempts"
@@ -218,17 +218,17 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadlines, "BODY_BYTES_PER_SECOND", 1 << 40)
 
 
-@pytest.mark.parametrize(("part", "short_way"), [("head", True), ("body", True), ("body", False)])
+@pytest.mark.parametrize(("part", "with_fast_path"), [("head", True), ("body", True), ("body", False)])
 @pytest.mark.usefixtures("hasty")
-def test_an_answer_that_drips(part: str, short_way: bool) -> None:
+def test_an_answer_that_drips(part: str, with_fast_path: bool) -> None:
     """Before: each byte was in time, so it held its thread for ever. The head of an answer to botocore is its own, up
     to a hundred lines of 64 KiB."""
     first = head(1000) if part == "body" else b"HTTP/1.1 200 OK\r\nX: "
-    with lying(first, short_way=short_way, body=b"x", pause_seconds=0.02) as (store, _):
+    with lying(first, with_fast_path=with_fast_path, body=b"x", pause_seconds=0.02) as (store, _):
         began = time.monotonic()
         if part == "head":
-            assert store._wire is not None
-            assert store._wire.get("a/b", {}) is None
+            assert store._data_plane is not None
+            assert store._data_plane.get("a/b", {}) is None
         else:
             with pytest.raises(Transient):
                 at_most(store, "a/b", 1000)
@@ -239,10 +239,10 @@ def test_chunks_that_drip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadlines, "ANSWER_SECONDS", 0.6)
     monkeypatch.setattr(deadlines, "BODY_BYTES_PER_SECOND", 1 << 40)
     first = head(None, "Transfer-Encoding: chunked")
-    with lying(first, short_way=True, body=b"1\r\nx\r\n", pause_seconds=0.02) as (store, _):
-        assert store._wire is not None
+    with lying(first, with_fast_path=True, body=b"1\r\nx\r\n", pause_seconds=0.02) as (store, _):
+        assert store._data_plane is not None
         began = time.monotonic()
-        assert store._wire.listing({}) is None
+        assert store._data_plane.listing({}) is None
         assert time.monotonic() - began < 10
 
 
@@ -250,7 +250,7 @@ def test_time_is_that_of_waiting_not_of_whoever_reads(monkeypatch: pytest.Monkey
     """A reader that writes to a slow disk takes its time."""
     monkeypatch.setattr(deadlines, "ANSWER_SECONDS", 0.6)
     monkeypatch.setattr(deadlines, "BODY_BYTES_PER_SECOND", 1 << 40)
-    with lying(head(4 * MIB), short_way=True, most_bytes=4 * MIB) as (store, _):
+    with lying(head(4 * MIB), with_fast_path=True, most_bytes=4 * MIB) as (store, _):
         came = 0
         for chunk in store.read("a/b"):
             came += len(chunk)

@@ -13,8 +13,7 @@ import pytest
 from dicomwatchd import config
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.errors import OutOfReach
-from dicomwatchd.unit import addresses
-from dicomwatchd.unit import drop_in as unit
+from dicomwatchd.unit import addresses, drop_in
 from dicomwatchd.unit.addresses import Address, Filter
 from dicomwatchd.unit.drop_in import Reach, Service
 
@@ -55,18 +54,18 @@ def service(environment: dict[str, str] | None = None, *profiles: str) -> Servic
 
 
 def test_the_list_holds_what_the_daemon_talks_to_and_nothing_else() -> None:
-    found = unit.reach(settings(), service())
+    found = drop_in.reach(settings(), service())
     assert found.allowed == ("127.0.0.0/8", "::1/128", "10.0.0.53", "10.1.2.3", "10.1.2.4", "fd12::3")
 
 
 def test_an_archive_in_a_folder_needs_no_network() -> None:
-    assert unit.reach(settings(None, None), service()).allowed == ("127.0.0.0/8", "::1/128")
+    assert drop_in.reach(settings(None, None), service()).allowed == ("127.0.0.0/8", "::1/128")
 
 
 def test_a_role_s_keys_are_to_be_had_where_there_are_no_others() -> None:
-    assert set(unit.reach(settings(), service({})).allowed or ()) >= {"169.254.169.254", "fd00:ec2::254"}
-    by_file = unit.reach(settings(), service({}, "[default]\naws_access_key_id = AKIA\n"))
-    assert by_file.allowed == unit.reach(settings(), service()).allowed
+    assert set(drop_in.reach(settings(), service({})).allowed or ()) >= {"169.254.169.254", "fd00:ec2::254"}
+    by_file = drop_in.reach(settings(), service({}, "[default]\naws_access_key_id = AKIA\n"))
+    assert by_file.allowed == drop_in.reach(settings(), service()).allowed
 
 
 @pytest.mark.parametrize(
@@ -82,51 +81,51 @@ def test_a_role_s_keys_are_to_be_had_where_there_are_no_others() -> None:
     ],
 )
 def test_no_list_where_none_can_be_kept(store: str, environment: dict[str, str], profile: str, why: str) -> None:
-    found = unit.reach(settings(store), service(environment, profile))
+    found = drop_in.reach(settings(store), service(environment, profile))
     assert (found.allowed, why in found.why) == (None, True), found.why
 
 
 def test_no_list_for_a_name_whose_addresses_change() -> None:
     turns = iter([["10.1.2.3"], ["10.1.2.3"], ["10.1.2.8"]])
     changing = Service(KEYS, lookup=lambda _: frozenset(map(ip_address, next(turns))), between_looks_seconds=0)
-    found = unit.reach(settings(GATEWAY, None), changing)
+    found = drop_in.reach(settings(GATEWAY, None), changing)
     assert (found.allowed, "from one look to the next" in found.why) == (None, True)
 
 
 def test_a_private_endpoint_of_amazon_s_has_a_list() -> None:
-    found = unit.reach(settings("https://vpce-1.s3.eu-central-1.vpce.amazonaws.com", None), service())
+    found = drop_in.reach(settings("https://vpce-1.s3.eu-central-1.vpce.amazonaws.com", None), service())
     assert "10.7.0.1" in (found.allowed or ())
 
 
 def test_through_a_proxy_the_proxy_is_all_that_has_to_be_known() -> None:
     proxied = {**KEYS, "https_proxy": "http://proxy.hospital.test:3128", "NO_PROXY": "localhost,169.254.169.254"}
-    assert unit.reach(settings("", ""), service(proxied)).allowed == (*addresses.LOOPBACK, "10.0.0.53", "10.9.9.9")
+    assert drop_in.reach(settings("", ""), service(proxied)).allowed == (*addresses.LOOPBACK, "10.0.0.53", "10.9.9.9")
     # The name behind it is the proxy's to resolve.
-    assert unit.reach(settings("https://gone.test", None), service(proxied)).allowed is not None
-    past = unit.reach(settings(), service({**proxied, "NO_PROXY": ".hospital.test"}))
-    assert past.allowed == unit.reach(settings(), service()).allowed
+    assert drop_in.reach(settings("https://gone.test", None), service(proxied)).allowed is not None
+    past = drop_in.reach(settings(), service({**proxied, "NO_PROXY": ".hospital.test"}))
+    assert past.allowed == drop_in.reach(settings(), service()).allowed
 
 
 def test_the_drop_in_and_what_is_read_back_from_it() -> None:
     source = Path("/etc/dicomwatchd/config.yaml")
-    reached = unit.reach(settings(), service())
-    text = unit.drop_in(settings(), source, reached, credential=True)
+    reached = drop_in.reach(settings(), service())
+    text = drop_in.drop_in(settings(), source, reached, credential=True)
     lines = text.splitlines()
     assert 'ReadWritePaths="-/srv/dicom/ct 1 100%%"' in lines
     assert "IPAddressDeny=any" in lines
     assert "IPAddressAllow=127.0.0.0/8 ::1/128 10.0.0.53 10.1.2.3 10.1.2.4 fd12::3" in lines
-    assert f"LoadCredential=aws:{unit.CREDENTIALS}" in lines
+    assert f"LoadCredential=aws:{drop_in.CREDENTIALS}" in lines
     assert "Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws" in lines
-    assert unit.allowed_by(text, source) == " ".join(reached.allowed or ())
-    assert unit.allowed_by(text, Path("/home/other.yaml")) is None
-    assert unit.asked_before(text) == "known"
+    assert drop_in.allowed_by(text, source) == " ".join(reached.allowed or ())
+    assert drop_in.allowed_by(text, Path("/home/other.yaml")) is None
+    assert drop_in.asked_before(text) == "known"
 
-    without = unit.drop_in(settings(), source, Reach(None, "asked for"), asked="any", credential=False)
+    without = drop_in.drop_in(settings(), source, Reach(None, "asked for"), asked="any", credential=False)
     assert not [line for line in without.splitlines() if line.startswith(("IPAddress", "Environment", "LoadCred"))]
-    assert unit.allowed_by(without, source) is None
-    assert unit.asked_before(without) == "any"
+    assert drop_in.allowed_by(without, source) is None
+    assert drop_in.asked_before(without) == "any"
     # As the version before wrote it: nothing was asked for.
-    assert unit.asked_before("# Written by dicomwatchd-folders from the configuration.\n[Service]\n") == "known"
+    assert drop_in.asked_before("# Written by dicomwatchd-folders from the configuration.\n[Service]\n") == "known"
 
 
 def test_the_command_shows_the_drop_in(tmp_path: Path) -> None:
@@ -138,7 +137,7 @@ def test_the_command_shows_the_drop_in(tmp_path: Path) -> None:
     command: list[str | Path] = [sys.executable, ROOT / "scripts/dicomwatchd-folders", "--config", file, "--print"]
     shown = subprocess.run(command, capture_output=True, text=True)
     assert (shown.returncode, "IPAddressAllow=127.0.0.0/8 ::1/128\n" in shown.stdout) == (0, True), shown.stderr
-    assert unit.allowed_by(shown.stdout, file) == "127.0.0.0/8 ::1/128"
+    assert drop_in.allowed_by(shown.stdout, file) == "127.0.0.0/8 ::1/128"
     anywhere = subprocess.run([*command, "--addresses", "any"], capture_output=True, text=True)
     assert (anywhere.returncode, "IPAddress" in anywhere.stdout) == (0, False)
     file.write_text("inboxes: 7\n")
@@ -150,14 +149,14 @@ def test_the_command_shows_the_drop_in(tmp_path: Path) -> None:
 
 
 def test_what_has_moved_is_named() -> None:
-    allowed = " ".join(unit.reach(settings(), service()).allowed or ())
-    assert unit.changed_addresses(settings(), service(), allowed) == []
+    allowed = " ".join(drop_in.reach(settings(), service()).allowed or ())
+    assert drop_in.changed_addresses(settings(), service(), allowed) == []
     moved = Service(
         KEYS,
         lookup=lambda host: frozenset([ip_address("10.1.2.99")]) if host.startswith("rgw") else resolved(host),
         name_servers=frozenset([ip_address("10.0.0.54"), ip_address("127.0.0.53")]),
     )
-    assert unit.changed_addresses(settings(), moved, allowed) == [
+    assert drop_in.changed_addresses(settings(), moved, allowed) == [
         "rgw.hospital.test at 10.1.2.99",
         "the name server 10.0.0.54",
     ]

@@ -13,15 +13,15 @@ import pytest
 
 from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import Permanent, Stopping, Transient
-from dicomwatchd.intake.lastlook import UNASKED
+from dicomwatchd.intake.final_scan import UNASKED
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.deletion import purge
-from dicomwatchd.pipeline.sending import parcels as sending
+from dicomwatchd.pipeline.sending import batches as sending
 from dicomwatchd.queue.uploads import KEPT_SECONDS
-from dicomwatchd.uploads.desk import PRUNE_SECONDS
 from dicomwatchd.uploads.job import GONE_SECONDS, ROUNDS
+from dicomwatchd.uploads.jobs import PRUNE_SECONDS
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.uploading import FILES, STUDY, Handed, named, put
@@ -352,7 +352,7 @@ def test_a_comparison_that_takes_long_is_not_cut_off_by_a_cancellation(pieces: P
         pieces.parts.uploads.cancel(handed.name)
         for _ in range(4):
             pieces.clock.advance(GONE_SECONDS / 2)
-            pieces.parts.uploads.tend()
+            pieces.parts.uploads.tick()
 
     with at(proof_module, "_differs", cancel):
         result = handed.go()
@@ -396,11 +396,11 @@ def test_results_are_kept_for_thirty_days(pieces: Pieces, folder: Path) -> None:
     result = handed.go()
     pieces.clock.advance(KEPT_SECONDS - 100)
     pieces.restart()
-    pieces.parts.uploads.tend()
+    pieces.parts.uploads.tick()
     assert handed.now == result
     assert [known.result for known in pieces.queue.uploads.all(10)] == [result]
     pieces.clock.advance(PRUNE_SECONDS + 200)
-    pieces.parts.uploads.tend()
+    pieces.parts.uploads.tick()
     with pytest.raises(Permanent, match="no such upload"):
         _ = handed.now
     assert pieces.queue.uploads.all(10) == []
@@ -435,15 +435,15 @@ def test_whoever_waits_is_told_that_the_daemon_stops(pieces: Pieces, folder: Pat
 
 
 def test_a_folder_handed_in_without_delete_is_not_tidied(pieces: Pieces, folder: Path) -> None:
-    """What a daemon has left aside in it, years ago and elsewhere perhaps, is not moved about."""
-    aside = folder / ".dicomwatchd-aside"
-    aside.mkdir()
-    (aside / "IM9").write_bytes(b"x")
+    """What a daemon has left staged in it, years ago and elsewhere perhaps, is not moved about."""
+    staged = folder / ".dicomwatchd-aside"
+    staged.mkdir()
+    (staged / "IM9").write_bytes(b"x")
     handed = Handed(pieces, folder)
     handed.go(lambda now: now["files"] == 6)
     pieces.restart()
     handed.go()
-    assert (aside / "IM9").exists()
+    assert (staged / "IM9").exists()
 
 
 def test_a_state_that_cannot_be_written_delays_the_end(

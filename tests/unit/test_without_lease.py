@@ -15,9 +15,9 @@ from dicomwatchd.errors import Transient
 from dicomwatchd.localfiles import ASIDE, read_lease
 from dicomwatchd.model import FileState, StudyState
 from dicomwatchd.pipeline import stages as stages_module
-from dicomwatchd.pipeline.deletion import leases as leases_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.deletion import purge as purge_module
+from dicomwatchd.pipeline.deletion import unleased as unleased_module
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces, at
@@ -96,7 +96,7 @@ def test_a_writer_at_every_step(
     fd = os.open(path, os.O_RDWR)
     no_leases(monkeypatch)
     if refused != "always":
-        monkeypatch.setattr(leases_module, "read_lease", leased)
+        monkeypatch.setattr(unleased_module, "read_lease", leased)
     new = other_version(old)
     # It is opened to be sent, to see whether a lease is to be had, and to be deleted.
     when = 1 if name != "opened" else 2 if refused == "always" else 3
@@ -119,7 +119,7 @@ def leased(_fd: int) -> Iterator[bool]:
 def test_a_lease_that_was_to_be_had_a_moment_before(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     """The look before the record says yes; what counts is the lease at the deletion itself."""
     no_leases(monkeypatch)
-    monkeypatch.setattr(leases_module, "read_lease", leased)
+    monkeypatch.setattr(unleased_module, "read_lease", leased)
     path, _ = one_file(pieces)
     pieces.run()
     assert pieces.states() == {path.name: KEPT} and path.exists()
@@ -140,7 +140,7 @@ def test_files_with_a_lease_go_and_the_others_stay(pieces: Pieces, monkeypatch: 
         with real(fd) as held:
             yield held
 
-    for module in (leases_module, proof_module):
+    for module in (unleased_module, proof_module):
         monkeypatch.setattr(module, "read_lease", some)
     pieces.run()
     assert [path.name for path in pieces.left()] == sorted(m.path.name for m in (made[1], made[4]))
@@ -157,13 +157,13 @@ def test_one_that_cannot_be_deleted_does_not_hide_the_others(pieces: Pieces, mon
     def some(fd: int) -> Iterator[bool]:
         yield os.fstat(fd).st_ino not in theirs
 
-    for module in (leases_module, proof_module):
+    for module in (unleased_module, proof_module):
         monkeypatch.setattr(module, "read_lease", some)
     monkeypatch.setattr(proof_module, "lease_held", lambda _fd: True)
     pieces.settle()
 
     def fail() -> None:
-        raise Transient("a file cannot be set aside (eio)", code="local-eio")
+        raise Transient("a file cannot be staged (eio)", code="local-eio")
 
     with at(purge_module, "delete_on_proof", fail):
         pieces.ship()
@@ -194,7 +194,7 @@ def test_nothing_is_tried_again_by_itself(pieces: Pieces, monkeypatch: pytest.Mo
 
 def test_a_sample_is_looked_at_and_no_more(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     no_leases(monkeypatch)
-    monkeypatch.setattr(leases_module, "SAMPLE", 3)
+    monkeypatch.setattr(unleased_module, "SAMPLE", 3)
     Maker(seed=5).ct_series(pieces.inbox / "CT", slices=6, rows=8, columns=8)
     pieces.run()
     with at(Folders, "opened", lambda: None) as calls:
@@ -305,7 +305,7 @@ def test_it_is_told(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pieces.queue.reports.status()["kept_without_lease"] == {"inbox1": 1}
     shown = pieces.queue.reports.show(study_of(pieces))
     assert shown is not None and shown["state"] == StudyState.ARCHIVED
-    assert shown["kept"] == [{"code": "no-lease", "reason": leases_module.REASON, "files": 1}]
+    assert shown["kept"] == [{"code": "no-lease", "reason": unleased_module.REASON, "files": 1}]
     assert [fields["files"] for fields in pieces.log.events("kept-without-lease")] == [1]
     assert pieces.queue.reports.quarantine(10) == []
     assert pieces.queue.reports.unfinished()["quarantined"] == 0

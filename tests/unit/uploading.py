@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from dicomwatchd import markers
-from dicomwatchd.intake import lastlook, scan
+from dicomwatchd.intake import final_scan, scan
 from dicomwatchd.rights import Asker
-from dicomwatchd.uploads.desk import UploadDesk
+from dicomwatchd.uploads.jobs import UploadJobs
 from tests.pieces import Pieces
 from tests.simulation.tiny import instance
 
@@ -35,10 +35,10 @@ def put(folder: Path, files: Mapping[str, bytes] = FILES, *, age_seconds: float 
 SELF = Asker(os.geteuid(), os.getegid(), frozenset(os.getgroups()))
 
 
-def hand_in(desk: UploadDesk, folder: Path, *, delete: bool = False, asker: Asker = SELF) -> str:
+def hand_in(jobs: UploadJobs, folder: Path, *, delete: bool = False, asker: Asker = SELF) -> str:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return desk.start(fd, asker, delete=delete)
+        return jobs.start(fd, asker, delete=delete)
     finally:
         os.close(fd)
 
@@ -55,7 +55,7 @@ class Handed:
             intake.step()
         if ship:
             self.pieces.ship()
-        self.pieces.parts.uploads.tend()
+        self.pieces.parts.uploads.tick()
         self.pieces.clock.advance(seconds)
 
     def go(
@@ -91,7 +91,7 @@ def named(result: dict[str, Any]) -> dict[str, str]:
 def unlistable(monkeypatch: pytest.MonkeyPatch, relative: bytes, number: int = errno.EACCES) -> Iterator[None]:
     """One directory that gives an error to whoever opens it, as its mode or a scratched disc does."""
     with monkeypatch.context() as patch:
-        for module, name in ((scan, "directory"), (markers, "unmarked_directory"), (lastlook, "directory")):
+        for module, name in ((scan, "directory"), (markers, "unmarked_directory"), (final_scan, "directory")):
             real = getattr(module, name)
 
             @contextmanager

@@ -21,7 +21,7 @@ from botocore.utils import get_environ_proxies
 
 from dicomwatchd import __version__
 from dicomwatchd.archive.aws import limits as aws_limits
-from dicomwatchd.archive.aws import responses as aws_answers
+from dicomwatchd.archive.aws import responses as aws_responses
 from dicomwatchd.archive.aws.credentials import Chain
 from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, Permanent, Transient
 from dicomwatchd.unit import addresses
@@ -122,7 +122,7 @@ def new_session() -> botocore.session.Session:
     """With the standard chain of credentials, as we look them up (see `Chain`)."""
     session = botocore.session.Session()
     session.register_component("credential_provider", Chain(session))
-    session.register_component("response_parser_factory", aws_answers.Parsers())
+    session.register_component("response_parser_factory", aws_responses.Parsers())
     return session
 
 
@@ -208,7 +208,7 @@ def build_client(
                 s3=s3,
             ),
         )
-        aws_answers.watch(client)
+        aws_responses.watch(client)
         aws_limits.limit(client)
         return client
 

@@ -74,14 +74,14 @@ def limit(client: Any) -> None:
     def send(request: Any, **_: Any) -> Any:
         is_object, request.stream_output = request.stream_output, True
         try:
-            answer = endpoint.http_session.send(request)
-            answer.raw = LimitedBody(answer.raw, None if is_object and answer.status_code < 300 else limit_bytes)
+            response = endpoint.http_session.send(request)
+            response.raw = LimitedBody(response.raw, None if is_object and response.status_code < 300 else limit_bytes)
             if not is_object:
-                _ = answer.content
+                _ = response.content
         except urllib3.exceptions.HTTPError as error:
             raise botocore.exceptions.HTTPClientError(error=error) from error
         else:
-            return answer
+            return response
         finally:
             request.stream_output = is_object
 

@@ -19,7 +19,7 @@ from typing import cast
 from dicomwatchd.archive.stores.port import Buffer, Chunk, ObjectStore
 from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Digest, Uid
-from dicomwatchd.ports import Sign, going_on, unwatched
+from dicomwatchd.ports import Cancellation, never_cancelled, until_cancelled
 
 BLOCK_BYTES = 512
 #: Two empty blocks end the archive (POSIX.1-1988, ustar interchange format).
@@ -47,7 +47,7 @@ def member_bytes(size_bytes: int) -> int:
 class Bundle:
     """A bundle that is being put together in one buffer, for files of the given sizes at most, in this order.
 
-    Read a file into `room`, then `add` it; what was read and is not added is overwritten by the next. `finish` once.
+    Read a file into `buffer`, then `add` it; what was read and is not added is overwritten by the next. `finish` once.
     """
 
     def __init__(self, sizes_bytes: Iterable[int]) -> None:
@@ -56,7 +56,7 @@ class Bundle:
         self._room = memoryview(b"")
         self._members: dict[tuple[Uid, Uid, str], Member] = {}
 
-    def room(self, size_bytes: int) -> memoryview:
+    def buffer(self, size_bytes: int) -> memoryview:
         """Where the next file's bytes belong; of use until the next call."""
         self._room.release()
         start = self._end + BLOCK_BYTES
@@ -195,7 +195,11 @@ def pieces(
 
 
 def read_back(
-    store: ObjectStore, key: str, version_id: str | None, spans: Iterable[Span], sign: Sign = unwatched
+    store: ObjectStore,
+    key: str,
+    version_id: str | None,
+    spans: Iterable[Span],
+    cancelled: Cancellation = never_cancelled,
 ) -> Reading:
     """Read a whole object out of the store, hash it, and each of these spans of it. Raises as `ObjectStore.read`, and
     Stopping."""
@@ -203,7 +207,7 @@ def read_back(
     in_order = sorted(set(spans), key=lambda span: span.offset_bytes)
     of_span = {span: hashlib.sha256() for span in in_order}
     came_in = dict.fromkeys(in_order, 0)
-    for span, piece in pieces(going_on(sign, store.read(key, version_id)), 0, in_order):
+    for span, piece in pieces(until_cancelled(cancelled, store.read(key, version_id)), 0, in_order):
         whole.update(piece)
         md5.update(piece)
         size_bytes += len(piece)

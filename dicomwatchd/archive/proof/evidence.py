@@ -16,7 +16,7 @@ from typing import Literal
 
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import Permanent
-from dicomwatchd.ports import Map, Sign, going_on, unwatched
+from dicomwatchd.ports import Cancellation, Map, never_cancelled, until_cancelled
 
 GROUP = 2000
 LISTING_PAYS_FROM = 8  # a listing costs about as much as so many HEADs
@@ -63,11 +63,11 @@ def examine(
     deep: bool = False,
     map: Map = map,
     now: Callable[[], float] = _undated,
-    sign: Sign = unwatched,
+    cancelled: Cancellation = never_cancelled,
 ) -> Iterator[Verdict]:
     """One verdict for each receipt, in no particular order. An object that is missing, damaged or refused is a
     verdict; Transient (the store does not answer) is raised, for then nothing is known. ``now`` dates the verdicts:
-    seconds since the epoch. ``sign`` is asked between the pieces of what is read back.
+    seconds since the epoch. ``cancelled`` is asked between the pieces of what is read back.
 
     Only what the probe has found proves content (`Capabilities`): an ETag or a checksum that equals the one
     computed from the bytes sent. A differing one proves nothing yet (the object may have been cut into other
@@ -76,41 +76,41 @@ def examine(
     """
     iterator = iter(receipts)
     while group := list(islice(iterator, GROUP)):
-        yield from _examine_group(_Judge(store, now, sign), group, deep, map)
+        yield from _examine_group(_Verifier(store, now, cancelled), group, deep, map)
 
 
-def _examine_group(judge: _Judge, group: list[Receipt], deep: bool, map: Map) -> Iterator[Verdict]:
+def _examine_group(verifier: _Verifier, group: list[Receipt], deep: bool, map: Map) -> Iterator[Verdict]:
     if deep:
-        yield from map(judge.read_back, group)
+        yield from map(verifier.read_back, group)
         return
     doubtful: list[tuple[Receipt, StoredObject | None]] = []
     unlisted: list[Receipt] = []
     for batch in _by_series(group):
-        if not judge.listing_pays(batch):
+        if not verifier.listing_pays(batch):
             unlisted += batch
             continue
-        asked_at, listed = judge.listed(batch)
+        asked_at, listed = verifier.listed(batch)
         for receipt in batch:
-            verdict = judge.by_look(receipt, listed.get(receipt.key), asked_at)
+            verdict = verifier.by_listing(receipt, listed.get(receipt.key), asked_at)
             if verdict is not None and verdict.holds:
                 yield verdict
             else:
                 # Absent, or different: a listing is not the last word on an object.
                 unlisted.append(receipt)
-    backed = [receipt for receipt in unlisted if judge.can_tell(receipt)]
-    for receipt, seen, verdict in map(judge.by_head, backed):
+    backed = [receipt for receipt in unlisted if verifier.can_tell(receipt)]
+    for receipt, seen, verdict in map(verifier.by_head, backed):
         if verdict is not None:
             yield verdict
         else:
             doubtful.append((receipt, seen))
-    yield from map(judge.read_back, [receipt for receipt in unlisted if not judge.can_tell(receipt)])
-    yield from map(judge.read_back_seen, doubtful)
+    yield from map(verifier.read_back, [receipt for receipt in unlisted if not verifier.can_tell(receipt)])
+    yield from map(verifier.read_back_seen, doubtful)
 
 
-class _Judge:
-    def __init__(self, store: ObjectStore, now: Callable[[], float], sign: Sign) -> None:
+class _Verifier:
+    def __init__(self, store: ObjectStore, now: Callable[[], float], cancelled: Cancellation) -> None:
         self._store = store
-        self._sign = sign
+        self._cancelled = cancelled
         self._now = now
         self._backs = store.capabilities
 
@@ -133,14 +133,14 @@ class _Judge:
         found: dict[str, StoredObject] = {}
         limit = _LISTED_AT_LEAST + _LISTED_PER_RECEIPT * len(batch)
         prefix = os.path.commonprefix(sorted(wanted))  # noqa: RUF071  of keys, which are no paths
-        for seen in going_on(self._sign, islice(self._store.listing(prefix), limit)):
+        for seen in until_cancelled(self._cancelled, islice(self._store.listing(prefix), limit)):
             if seen.key in wanted:
                 found[seen.key] = seen
             if seen.key >= last:
                 break
         return asked_at, found
 
-    def by_look(self, receipt: Receipt, seen: StoredObject | None, asked_at: float) -> Verdict | None:
+    def by_listing(self, receipt: Receipt, seen: StoredObject | None, asked_at: float) -> Verdict | None:
         """What the store's view of an object proves; None if it proves nothing: what differs may be the view."""
         if seen is None:
             return Verdict(receipt, False, "", None, "missing", asked_at)
@@ -162,7 +162,7 @@ class _Judge:
             seen = self._store.head(receipt.key)
         except Permanent:
             return receipt, None, Verdict(receipt, False, "", None, "unreadable", asked_at)
-        return receipt, seen, self.by_look(receipt, seen, asked_at)
+        return receipt, seen, self.by_listing(receipt, seen, asked_at)
 
     def read_back(self, receipt: Receipt) -> Verdict:
         seen = None
@@ -185,7 +185,7 @@ class _Judge:
         size_bytes = 0
         asked_at = self._now()
         try:
-            for chunk in going_on(self._sign, self._store.read(receipt.key)):
+            for chunk in until_cancelled(self._cancelled, self._store.read(receipt.key)):
                 sha256.update(chunk)
                 size_bytes += len(chunk)
                 if size_bytes > receipt.size_bytes:

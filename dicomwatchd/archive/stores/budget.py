@@ -36,7 +36,7 @@ class ByteBudget:
     is let through when nothing else is out, so it cannot wait for ever. Whoever waits asks ``stopping`` all the while,
     which is also how it shows that it is alive.
 
-    A `room` comes with its memory. Fresh memory costs the kernel more time than it takes to read a file into it, so
+    A `buffer` comes with its memory. Fresh memory costs the kernel more time than it takes to read a file into it, so
     while somebody is `reusing` rooms, those given back are kept for the next, as far as nobody needs what they take.
     """
 
@@ -64,9 +64,9 @@ class ByteBudget:
         try:
             yield
         finally:
-            self.give_back(size_bytes)
+            self.release(size_bytes)
 
-    def give_back(self, size_bytes: int) -> None:
+    def release(self, size_bytes: int) -> None:
         with self._changed:
             me = threading.current_thread().name
             fitting = [loan for loan in self._lent if loan.size_bytes == size_bytes]
@@ -88,30 +88,30 @@ class ByteBudget:
             self._out -= loan.size_bytes
         self._changed.notify_all()
 
-    def room(self, size_bytes: int, stopping: Callable[[], bool]) -> bytearray:
-        """As `take`, with the memory, in which anything may stand. It goes back by `give_back_room`, once nobody reads
+    def buffer(self, size_bytes: int, stopping: Callable[[], bool]) -> bytearray:
+        """As `take`, with the memory, in which anything may stand. It goes back by `release_buffer`, once nobody reads
         or writes it any more."""
         with self._changed:
             self._wait_for(size_bytes, stopping)
             fitting = [number for number, spare in enumerate(self._spare) if len(spare) == size_bytes]
-            room = self._spare.pop(fitting[-1]) if fitting else None
+            buffer = self._spare.pop(fitting[-1]) if fitting else None
             self._keep_within()
         loan = _Loan(threading.current_thread().name, size_bytes)
         try:
-            room = bytearray(size_bytes) if room is None else room
+            buffer = bytearray(size_bytes) if buffer is None else buffer
         except MemoryError:
             with self._changed:
                 self._end(loan)
             raise
         with self._changed:
-            self._rooms[id(room)] = loan  # while it is out nothing else has this id
-        return room
+            self._rooms[id(buffer)] = loan  # while it is out nothing else has this id
+        return buffer
 
-    def give_back_room(self, room: bytearray) -> None:
+    def release_buffer(self, buffer: bytearray) -> None:
         with self._changed:
-            self._end(self._rooms.pop(id(room)))
+            self._end(self._rooms.pop(id(buffer)))
             if self._reusing:
-                self._spare.append(room)
+                self._spare.append(buffer)
                 self._keep_within()
 
     @contextmanager

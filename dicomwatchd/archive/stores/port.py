@@ -112,13 +112,13 @@ class Standing(Enum):
 
 class Content(Protocol):
     """Bytes to send. ``read`` gives exactly ``length`` bytes from ``offset`` or raises SourceChanged; ``fill`` puts as
-    many as ``room`` has into it, or raises the same."""
+    many as ``buffer`` has into it, or raises the same."""
 
     @property
     def digest(self) -> Digest: ...
 
     def read(self, offset: int, length: int) -> bytes: ...
-    def fill(self, offset: int, room: memoryview) -> None: ...
+    def fill(self, offset: int, buffer: memoryview) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +141,8 @@ class Buffer:
             return self.data
         return self.data[offset : offset + length]
 
-    def fill(self, offset: int, room: memoryview) -> None:
-        room[:] = memoryview(self.data)[offset : offset + len(room)]
+    def fill(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = memoryview(self.data)[offset : offset + len(buffer)]
 
 
 #: A part of an object as it is read.
@@ -191,7 +191,7 @@ class ObjectStore(Protocol):
 
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         """Whether the object is there and would be if the local file ``found``, at ``path`` below its inbox, were not.
-        Asked right before a file is set aside, and once more while it lies aside: an object that went with it was the
+        Asked right before a file is staged, and once more while it is staged: an object that went with it was the
         file itself, whatever mounts and links make of the two paths. Always APART, and not worth asking, where the
         capability ``objects_are_files`` is not there."""
         ...
@@ -207,12 +207,12 @@ class ObjectStore(Protocol):
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
         """The object's bytes in chunks of at most 1 MiB, from the store itself. Raises Permanent (code
         "no-such-object") when it is not there.
 
-        Chunks may be views of ``room`` (CHUNK_BYTES long) where that is given, and are of use until the next is asked
+        Chunks may be views of ``buffer`` (CHUNK_BYTES long) where that is given, and are of use until the next is asked
         for: nothing is allocated for each of them. Without it they are bytes, to be kept.
 
         With ``length_bytes`` (1 or more) the bytes from ``offset_bytes`` on, as many of them as the object has:
@@ -238,7 +238,7 @@ class ObjectStore(Protocol):
         """What is known by now, from the last look and from all answers since."""
         ...
 
-    def look_at_expiry(self) -> Expiry:
+    def refresh_expiry(self) -> Expiry:
         """Ask afresh whether the store ends objects by itself. Raises Transient, Permanent."""
         ...
 

@@ -115,12 +115,12 @@ def read_header(
     size_bytes: int,
     *,
     inflated_limit_bytes: int = INFLATED_LIMIT_BYTES,
-    alive: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
 ) -> Header | Dicomdir:
     """Read the header of an open regular file of ``size_bytes``, and check that all of its data set is there.
 
     The descriptor's position is not moved and it is not closed. Pixel data is jumped over, so memory does not grow
-    with the file; ``alive`` is called before each read, of which a large file takes many. Raises
+    with the file; ``heartbeat`` is called before each read, of which a large file takes many. Raises
 
     - Unarchivable when the file cannot be archived as it stands, with one of the codes "empty", "not-dicom",
       "truncated" (less is there than the file declares), "no-uid" and "bad-uid" (Study, Series or SOP Instance
@@ -135,7 +135,7 @@ def read_header(
         raise SourceChanged("a file has another size than when it was seen")
     if size_bytes == 0:
         raise Unarchivable("the file is empty", code="empty")
-    source = FileBytes(fd, size_bytes, alive)
+    source = FileBytes(fd, size_bytes, heartbeat)
     meta = _meta(source)
     if _plain_uid(meta.sop_class) == DICOMDIR_SOP_CLASS:
         return Dicomdir()

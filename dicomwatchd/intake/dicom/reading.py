@@ -40,9 +40,9 @@ class FileBytes:
     does, when it cannot be read.
     """
 
-    def __init__(self, fd: int, size_bytes: int, alive: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, fd: int, size_bytes: int, heartbeat: Callable[[], None] = lambda: None) -> None:
         self._fd = fd
-        self._alive = alive
+        self._heartbeat = heartbeat
         self.size_bytes = size_bytes
         self._at = 0
         self._window = self._pread(0, min(_FIRST_WINDOW_BYTES, size_bytes))
@@ -72,7 +72,7 @@ class FileBytes:
     def _pread(self, offset: int, length: int) -> bytes:
         pieces = []
         while length > 0:
-            self._alive()
+            self._heartbeat()
             piece = os.pread(self._fd, length, offset)
             if not piece:
                 raise SourceChanged("a file became shorter while its header was read")

@@ -78,7 +78,7 @@ class Expiring:
 
     def _look(self) -> None:
         try:
-            self._store.look_at_expiry()
+            self._store.refresh_expiry()
         except DicomwatchdError as error:
             self._log.warning(
                 "expiry-unknown", "the rules by which the store ends objects cannot be read now", **error_fields(error)

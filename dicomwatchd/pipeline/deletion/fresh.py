@@ -71,9 +71,12 @@ def recorded(last: Recorded, shipment: Shipment, context: Context) -> Recorded:
 def asked_again(file: LocalFile, shipment: Shipment, context: Context) -> LocalFile:
     """One file with what the store says of its object now, by the calling thread, which is a worker itself and must not
     wait for others; nothing is written down. Raises Transient when the object is not what it was."""
-    alone = replace(shipment, run=map)
+    one_shipment = replace(shipment, run=map)
     held = [
-        one for files, verdict in examined([file], alone, context) if verdict.holds for one in proven(files, verdict)
+        one
+        for files, verdict in examined([file], one_shipment, context)
+        if verdict.holds
+        for one in proven(files, verdict)
     ]
     if not held:
         raise Transient("an object is not what it was when it was verified", code="object-lost")

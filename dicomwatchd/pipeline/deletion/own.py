@@ -44,8 +44,8 @@ def among(
     return [file for found in run(look, groups) for file in found]
 
 
-def _is_object(source: Source, file: LocalFile, standing: Stands, alive: Callable[[], None]) -> bool:
-    alive()  # to open a page of files takes a slow share longer than an inbox may be silent
+def _is_object(source: Source, file: LocalFile, standing: Stands, heartbeat: Callable[[], None]) -> bool:
+    heartbeat()  # to open a page of files takes a slow share longer than an inbox may be silent
     try:
         with Folders() as folders, folders.opened(source, file) as (_, fd):
             return standing(file, os.fstat(fd)) is Standing.ITSELF

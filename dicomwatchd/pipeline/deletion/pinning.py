@@ -10,7 +10,7 @@ from functools import partial
 from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.pipeline.deletion.proof import Exchanged
 from dicomwatchd.ports import Log
-from dicomwatchd.queue.roots import Roots, Sight
+from dicomwatchd.queue.roots import RootObservation, Roots
 from dicomwatchd.queue.rows import Source
 
 
@@ -26,8 +26,8 @@ class Pinning:
         """The folder of this source was opened. Raises OSError, Transient."""
         if source.kind != "inbox":
             return
-        sight, due = self._roots.see(source.source_id, root_of(root_fd), partial(_holds_something, root_fd))
-        if sight is Sight.EXCHANGED:
+        observation, due = self._roots.see(source.source_id, root_of(root_fd), partial(_holds_something, root_fd))
+        if observation is RootObservation.EXCHANGED:
             self._log.error(
                 "inbox-exchanged",
                 "another folder stands in the inbox's place; it is archived, and nothing there is deleted until that is"

@@ -1,9 +1,9 @@
-"""The private directories of an inbox: where files are set aside, out of everybody's way, until all is decided.
+"""The private directories of an inbox: where files are staged, out of everybody's way, until all is decided.
 
 Each belongs to one purge: its name is random, so that no other daemon on the same share ever chooses it, whatever the
 file system knows of strict renames; and its owner holds a lock on a file in it for as long as it lives, so that others
 leave alone what is under way and bring back what a crash has left. Where locks are not to be had every directory counts
-as left: to bring back a file that its owner is still at is a disturbance, and no loss (see `aside`).
+as left: to bring back a file that its owner is still at is a disturbance, and no loss (see `staging`).
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def is_private(name: bytes) -> bool:
 
 
 def is_ours(fd: int) -> bool:
-    """Whether an open private directory is the daemon's own. Another's is left alone: what lies in it was not set aside
+    """Whether an open private directory is the daemon's own. Another's is left alone: what lies in it was not staged
     by us, however it is called, and however much it is."""
     return is_private_to_us(fd, os.fstat(fd))
 

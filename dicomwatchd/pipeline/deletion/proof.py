@@ -1,7 +1,7 @@
 """DeletionProof, and the one place where a patient's file is unlinked.
 
 A file goes through five steps, each of which can fail without loss: a proof is made from a fresh read of the archive;
-it is put on record; the file is set aside by a rename into a private directory on its own file system; there it is
+it is put on record; the file is staged by a rename into a private directory on its own file system; there it is
 compared once more, byte for byte, with what the archive holds; the store is asked whether the object is still there,
 now that the file is not where it was; and only then it is unlinked. Where leases are to be had, one is held from before
 the comparison until after the unlink, so no program has the file open for writing.
@@ -22,7 +22,7 @@ from dicomwatchd.archive.stores.port import Destination, Receipt, Standing
 from dicomwatchd.errors import Permanent, SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lease
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.deletion.aside import Aside, Places, give_back, save, set_aside
+from dicomwatchd.pipeline.deletion.staging import StagedFile, StagingFolders, restore, save_late_writes, stage_file
 from dicomwatchd.pipeline.local import Folders, sha256_of
 from dicomwatchd.queue.parked import NO_PROOF
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
@@ -30,7 +30,7 @@ from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 #: A proof is used within this time or not at all.
 LIFETIME_SECONDS = 900.0
 
-#: A deletion under way. It stops once, where the file is set aside and compared, and says what that is to its object;
+#: A deletion under way. It stops once, where the file is staged and compared, and says what that is to its object;
 #: going on is the unlink. Its value is None when the file is gone, otherwise why it is still there.
 Deleting = Generator[Standing, None, str | None]
 
@@ -53,7 +53,7 @@ class Exchanged(Exception):
     """The inbox is another folder than was confirmed: nothing in it goes."""
 
 
-class PutBack(Exception):
+class Restored(Exception):
     """Thrown into a deletion that is not to go on: the file stands under its name again."""
 
 
@@ -209,7 +209,7 @@ def _is_fresh(asked_at: float | None, now: float) -> bool:
 
 def delete_on_proof(
     folders: Folders,
-    places: Places,
+    staging: StagingFolders,
     source: Source,
     file: LocalFile,
     proof: DeletionProof,
@@ -218,20 +218,20 @@ def delete_on_proof(
     needs_lease: bool = False,
     standing: Callable[[os.stat_result], Standing] | None = None,
     still_wanted: Callable[[], None] = lambda: None,
-    alive: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
     still_proven: Callable[[], None] = lambda: None,
 ) -> Deleting:
     """Set the file aside, compare it once more, stop; then unlink it. None when it is gone; otherwise why it is still
-    there. Where it stops somebody asks the store whether the object is there: see `handful`.
+    there. Where it stops somebody asks the store whether the object is there: see `batch`.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was
     taken meanwhile). ``standing`` says what it is to the object, where objects are files too. ``still_wanted`` is a
     sign of life, and raises where nobody waits for this any more, as after hours at a share that did not answer, or
     when the daemon is to stop; it is asked last before the unlink. ``still_proven`` is asked right before: to compare a
     large file on a slow share may take longer than a proof holds; it raises where the archive does not prove the file
-    any more. After the unlink ``alive`` only shows that the work goes on. Raises LeaseRefused, before anything is
+    any more. After the unlink ``heartbeat`` only shows that the work goes on. Raises LeaseRefused, before anything is
     touched, where ``needs_lease`` and none is to be had; Itself when the file is the very object; NoRight where whoever
-    has asked may not delete it; Permanent (code "cannot-delete") when the daemon may not delete here, LeftAside when a
+    has asked may not delete it; Permanent (code "cannot-delete") when the daemon may not delete here, LeftStaged when a
     file cannot be put back now, Transient when the file system fails otherwise, or when the proof has grown too old:
     the file is as it was, and is proven anew.
     """
@@ -245,18 +245,18 @@ def delete_on_proof(
                 if needs_lease and not leased:
                     raise LeaseRefused
                 if identity(fd) != proof.identity:
-                    return "changed before it was set aside"
+                    return "changed before it was staged"
                 _require_apart(fd, standing)
                 if source.asker is not None and not source.asker.may_remove(directory_fd, os.fstat(fd)):
                     raise NoRight
-                with set_aside(places, source, file.dir, file.name, directory_fd) as aside:
+                with stage_file(staging, source, file.dir, file.name, directory_fd) as staged:
                     why_kept = yield from _unlink_if_same(
-                        fd, aside, directory_fd, file.name, proof, leased, standing, still_wanted, still_proven
+                        fd, staged, directory_fd, file.name, proof, leased, standing, still_wanted, still_proven
                     )
                 if why_kept is not None:
                     return why_kept
-                undisturbed = _undisturbed(fd, proof, leased, alive)
-            if undisturbed or not save(fd, proof.sha256, source, directory_fd, file.name, alive):
+                undisturbed = _undisturbed(fd, proof, leased, heartbeat)
+            if undisturbed or not save_late_writes(fd, proof.sha256, source, directory_fd, file.name, heartbeat):
                 return None
             return "it was written to while it was deleted; what was written is back"
     except (SourceChanged, Unarchivable) as error:
@@ -273,12 +273,12 @@ def delete_on_proof(
                 code="cannot-delete",
                 hint="check the owner and mode of the folders, then retry the study",
             ) from error
-        raise Transient(f"a file cannot be set aside ({name})", code=f"local-{name}") from error
+        raise Transient(f"a file cannot be staged ({name})", code=f"local-{name}") from error
 
 
 def _unlink_if_same(
     fd: int,
-    aside: Aside,
+    staged: StagedFile,
     directory_fd: int,
     name: bytes,
     proof: DeletionProof,
@@ -287,25 +287,25 @@ def _unlink_if_same(
     still_wanted: Callable[[], None],
     still_proven: Callable[[], None],
 ) -> Deleting:
-    """Unlink what was set aside if it is what the archive holds; otherwise put it back, and say why."""
+    """Unlink what was staged if it is what the archive holds; otherwise put it back, and say why."""
     try:
         stands = Standing.APART if standing is None else standing(os.fstat(fd))
         if stands is Standing.ITSELF:
             raise Itself
-        why_kept = _differs(fd, aside, proof, leased, still_wanted)
+        why_kept = _differs(fd, staged, proof, leased, still_wanted)
         if why_kept is None:
             compared = identity(fd)
             yield stands
-            why_kept = _disturbed(fd, aside, compared, leased)
+            why_kept = _disturbed(fd, staged, compared, leased)
         if why_kept is None:
             still_proven()
             still_wanted()
-            os.unlink(aside.name, dir_fd=aside.fd)  # the one deletion of a patient's file
+            os.unlink(staged.name, dir_fd=staged.fd)  # the one deletion of a patient's file
             return None
     except BaseException:
-        give_back(aside, directory_fd, name)
+        restore(staged, directory_fd, name)
         raise
-    give_back(aside, directory_fd, name)
+    restore(staged, directory_fd, name)
     return why_kept
 
 
@@ -318,15 +318,17 @@ def _require_apart(fd: int, standing: Callable[[os.stat_result], Standing] | Non
             raise Transient("an object is not there any more", code="object-lost")
 
 
-def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool, alive: Callable[[], None]) -> str | None:
-    """Why what was set aside is not what the archive holds, or None if it is, byte for byte."""
+def _differs(
+    fd: int, staged: StagedFile, proof: DeletionProof, leased: bool, heartbeat: Callable[[], None]
+) -> str | None:
+    """Why what was staged is not what the archive holds, or None if it is, byte for byte."""
     before = identity(fd)
     if not before.same_but_ctime(proof.identity):
-        return "changed while it was set aside"
-    found = os.stat(aside.name, dir_fd=aside.fd, follow_symlinks=False)
+        return "changed while it was staged"
+    found = os.stat(staged.name, dir_fd=staged.fd, follow_symlinks=False)
     if (found.st_dev, found.st_ino) != (before.dev, before.inode):
-        return "replaced while it was set aside"
-    if sha256_of(fd, proof.size_bytes, alive) != proof.sha256:
+        return "replaced while it was staged"
+    if sha256_of(fd, proof.size_bytes, heartbeat) != proof.sha256:
         return "its content is not what was archived"
     if identity(fd) != before:
         return "changed while it was compared"
@@ -335,11 +337,11 @@ def _differs(fd: int, aside: Aside, proof: DeletionProof, leased: bool, alive: C
     return None
 
 
-def _disturbed(fd: int, aside: Aside, compared: FileIdentity, leased: bool) -> str | None:
+def _disturbed(fd: int, staged: StagedFile, compared: FileIdentity, leased: bool) -> str | None:
     """Whether somebody came to the file since it was compared, while the store was asked."""
     if identity(fd) != compared:
         return "changed while the archive was asked"
-    found = os.stat(aside.name, dir_fd=aside.fd, follow_symlinks=False)
+    found = os.stat(staged.name, dir_fd=staged.fd, follow_symlinks=False)
     if (found.st_dev, found.st_ino) != (compared.dev, compared.inode):
         return "replaced while the archive was asked"
     if leased and not lease_held(fd):
@@ -347,12 +349,12 @@ def _disturbed(fd: int, aside: Aside, compared: FileIdentity, leased: bool) -> s
     return None
 
 
-def _undisturbed(fd: int, proof: DeletionProof, leased: bool, alive: Callable[[], None]) -> bool:
+def _undisturbed(fd: int, proof: DeletionProof, leased: bool, heartbeat: Callable[[], None]) -> bool:
     """Whether nobody came to the file between the last comparison and the unlink, looked at right after the unlink.
 
-    A program that looked the name up before the file was set aside may be about to open it, which the lease tells; one
+    A program that looked the name up before the file was staged may be about to open it, which the lease tells; one
     that holds it open from before may have written to it, which, without a lease, the content tells.
     """
     if leased:
         return lease_held(fd)
-    return os.fstat(fd).st_size == proof.size_bytes and sha256_of(fd, proof.size_bytes, alive) == proof.sha256
+    return os.fstat(fd).st_size == proof.size_bytes and sha256_of(fd, proof.size_bytes, heartbeat) == proof.sha256

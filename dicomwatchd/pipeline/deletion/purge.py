@@ -1,4 +1,4 @@
-"""Deleting a shipment's local files: prove, put on record, set aside and unlink, write down how it ended."""
+"""Deleting a shipment's local files: prove, put on record, stage and unlink, write down how it ended."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.errors import InboxSilent, SourceChanged, Stopping, Transient, Unarchivable
 from dicomwatchd.localfiles import directory
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.deletion.aside import LeftAside, Places
-from dicomwatchd.pipeline.deletion.handful import Handful, Result, Sight
-from dicomwatchd.pipeline.deletion.leases import lease_on
+from dicomwatchd.pipeline.deletion.batch import DeletionBatch, FinalCheck, Result
 from dicomwatchd.pipeline.deletion.own import Stands, in_own_tree
 from dicomwatchd.pipeline.deletion.proof import (
     Deleting,
@@ -26,12 +24,14 @@ from dicomwatchd.pipeline.deletion.proof import (
     Itself,
     LeaseRefused,
     NoRight,
-    PutBack,
+    Restored,
     delete_on_proof,
     prove,
 )
+from dicomwatchd.pipeline.deletion.staging import LeftStaged, StagingFolders
+from dicomwatchd.pipeline.deletion.unleased import lease_on
 from dicomwatchd.pipeline.local import Folders
-from dicomwatchd.ports import Clock, Map, Sign, asking, unwatched
+from dicomwatchd.ports import Cancellation, Clock, Map, never_cancelled, stop_check
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
 from dicomwatchd.rights import Asker
@@ -40,14 +40,14 @@ __all__ = ["Outcome", "delete", "prove", "tidy"]
 
 
 #: Files of a folder that one worker deletes one after the other, and how large they may be together.
-HANDFUL = 64
-HANDFUL_BYTES = 4 * 1024 * 1024
+BATCH_FILES = 64
+BATCH_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """``kept`` are files that turned out to be other ones than was proven, with the reason: they are taken up anew.
-    ``untouched`` are as they were, but for the ctime of one that was set aside and put back; ``unleased``, too: they
+    ``untouched`` are as they were, but for the ctime of one that was staged and put back; ``unleased``, too: they
     may go under a read lease only, and none was to be had. So are ``own``: they are the archive's objects; and
     ``not_theirs``: whoever has asked for the deletion may not delete them. ``exchanged`` stand in an inbox that is
     another folder by now."""
@@ -68,33 +68,32 @@ def delete(
     *,
     prove: Callable[[LocalFile], DeletionProof],
     receipt: Callable[[LocalFile], Receipt],
-    sight: Sight,
+    final_check: FinalCheck,
     source: Callable[[LocalFile], Source],
     deletions: Deletions,
     clock: Clock,
-    left_aside: Callable[[int], None] = lambda _: None,
+    left_staged: Callable[[int], None] = lambda _: None,
     needs_lease: Callable[[LocalFile], bool] = lambda _: False,
     standing: Stands | None = None,
     pinned: Callable[[Source], Source] = lambda source: source,
-    alive: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
     may_go: Callable[[LocalFile], bool] = lambda _: True,
     inboxes: Inboxes | None = None,
-    sign: Sign = unwatched,
+    cancelled: Cancellation = never_cancelled,
     prove_again: Callable[[LocalFile], DeletionProof] | None = None,
 ) -> Outcome:
     """Delete these files, each on its own proof. The record of all of them is durable before the first is touched,
-    and how each ended is written down even when one of them fails. ``left_aside`` gets the id of a source in which a
-    file set aside could not be put back. Once files are aside ``sight`` asks the store whether the object of each, by
-    its ``receipt``, is there all the same; where one is not, all are put back and no more are deleted. A file that
+    and how each ended is written down even when one of them fails. ``left_staged`` gets the id of a source in which a
+    staged file could not be put back. Once files are staged ``final_check`` asks the store whether the object of each,
+    by its ``receipt``, is there all the same; where one is not, all are put back and no more are deleted. A file that
     ``needs_lease`` is left out where none is to be had. ``standing`` says what a local file is to its object, where
     objects are files as well (see ObjectStore.standing). ``pinned`` is a source that opens as the confirmed folder
-    alone (raises Exchanged). ``alive`` is called by whoever works, before each file: saving
-    what was written too late may take minutes. ``may_go`` is asked right before a file is touched, and before it goes:
-    whoever asked for its deletion may have taken that back. How the deletions ended that were given up because their
-    inbox does not answer is left open: the disk tells, when it can be asked. ``sign`` is asked while a file is
-    compared, and nothing of it is done yet. ``prove_again`` asks the archive anew, in the thread that calls it, for a
-    file whose comparison has taken longer than its proof holds. Raises NoProof, Transient (Vanished is one), ClaimLost,
-    InboxSilent, Stopping."""
+    alone (raises Exchanged). ``heartbeat`` is called by whoever works, before each file: saving what was written too
+    late may take minutes. ``may_go`` is asked right before a file is touched, and before it goes: whoever asked for its
+    deletion may have taken that back. How the deletions ended that were given up because their inbox does not answer is
+    left open: the disk tells, when it can be asked. ``cancelled`` is asked while a file is compared, and nothing of it
+    is done yet. ``prove_again`` asks the archive anew, in the thread that calls it, for a file whose comparison has
+    taken longer than its proof holds. Raises NoProof, Transient (Vanished is one), ClaimLost, InboxSilent, Stopping."""
     inboxes = inboxes or AlwaysAnswering()
     outcome = Outcome([], [], [], _without_lease(files, run, source, needs_lease, inboxes))
     outcome.not_theirs.extend(_without_right(files, run, source, inboxes))
@@ -108,7 +107,7 @@ def delete(
     authorised = deletions.authorise(claim, on_record)
     proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]
 
-    still_wanted = asking(sign, alive, inboxes.beat)
+    still_wanted = stop_check(cancelled, heartbeat, inboxes.beat)
 
     def still_proven(file: LocalFile, proof: DeletionProof) -> None:
         if not proof.is_fresh(clock.now()):
@@ -121,12 +120,12 @@ def delete(
     def require_wanted(file: LocalFile) -> None:
         still_wanted()
         if not may_go(file):
-            raise PutBack
+            raise Restored
 
-    def begin(folders: Folders, places: Places, file: LocalFile, proof: DeletionProof) -> Deleting:
+    def begin(folders: Folders, staging: StagingFolders, file: LocalFile, proof: DeletionProof) -> Deleting:
         return delete_on_proof(
             folders,
-            places,
+            staging,
             pinned(source(file)),
             file,
             proof,
@@ -134,17 +133,17 @@ def delete(
             needs_lease=needs_lease(file),
             standing=None if standing is None else partial(standing, file),
             still_wanted=still_wanted,
-            alive=alive,
+            heartbeat=heartbeat,
             still_proven=partial(still_proven, file, proof),
         )
 
-    def some(handful: list[tuple[LocalFile, DeletionProof]]) -> list[tuple[LocalFile, Result]]:
-        first, _ = handful[0]
+    def some(batch: list[tuple[LocalFile, DeletionProof]]) -> list[tuple[LocalFile, Result]]:
+        first, _ = batch[0]
         with inboxes.at(first.source_id):
             if in_own_tree(source(first), first.dir):
-                return [(file, Itself()) for file, _ in handful]
-        left = partial(left_aside, first.source_id)
-        return Handful(handful, begin, require_wanted, receipt, sight, inboxes, left).delete()
+                return [(file, Itself()) for file, _ in batch]
+        left = partial(left_staged, first.source_id)
+        return DeletionBatch(batch, begin, require_wanted, receipt, final_check, inboxes, left).delete()
 
     def as_it_is_now(file: LocalFile) -> LocalFile:
         try:
@@ -158,7 +157,7 @@ def delete(
     denied: list[LocalFile] = []  # by a right that was there a moment before
     elsewhere: list[LocalFile] = []
     try:
-        for file, result in chain.from_iterable(run(some, _handfuls(proofs))):
+        for file, result in chain.from_iterable(run(some, _batches(proofs))):
             unfinished.discard(file.file_id)
             if result is None:
                 outcome.deleted.append(file)
@@ -172,17 +171,17 @@ def delete(
                 elsewhere.append(file)
             elif isinstance(result, Itself):
                 outcome.own.append(as_it_is_now(file))
-            elif isinstance(result, PutBack):
+            elif isinstance(result, Restored):
                 outcome.untouched.append(as_it_is_now(file))
             else:
                 first_error = first_error or result
-                if isinstance(result, LeftAside):
-                    left_aside(file.source_id)
+                if isinstance(result, LeftStaged):
+                    left_staged(file.source_id)
                 outcome.untouched.append(as_it_is_now(file))
     except Stopping:
         raise
     except BaseException:
-        # An inbox that does not answer, or an error that has ended a handful half-way: nobody knows yet how they ended.
+        # An inbox that does not answer, or an error that has ended a batch half-way: nobody knows yet how they ended.
         unfinished.clear()
         raise
     finally:
@@ -199,21 +198,21 @@ def delete(
     return outcome
 
 
-def _handfuls(
+def _batches(
     proofs: list[tuple[LocalFile, DeletionProof]],
 ) -> Iterator[list[tuple[LocalFile, DeletionProof]]]:
-    """Neighbours, to be deleted one after the other: opening their folders, and handing work to a thread, costs as much
-    as deleting a small file."""
+    """Neighbours, to be deleted one after the other: opening their folders, and handing work to a thread, costs as
+    much as deleting a small file."""
     for _, group in groupby(proofs, key=lambda item: (item[0].source_id, item[0].dir)):
-        handful: list[tuple[LocalFile, DeletionProof]] = []
+        batch: list[tuple[LocalFile, DeletionProof]] = []
         size_bytes = 0
         for file, proof in group:
-            if handful and (len(handful) >= HANDFUL or size_bytes + file.identity.size_bytes > HANDFUL_BYTES):
-                yield handful
-                handful, size_bytes = [], 0
-            handful.append((file, proof))
+            if batch and (len(batch) >= BATCH_FILES or size_bytes + file.identity.size_bytes > BATCH_BYTES):
+                yield batch
+                batch, size_bytes = [], 0
+            batch.append((file, proof))
             size_bytes += file.identity.size_bytes
-        yield handful
+        yield batch
 
 
 def _without_lease(
@@ -286,16 +285,16 @@ def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source], inboxes
             inboxes.call(found.source_id, partial(tidy, found, directories, inboxes.beat))
 
 
-def tidy(source: Source, directories: Iterable[bytes], alive: Callable[[], None] = lambda: None) -> None:
+def tidy(source: Source, directories: Iterable[bytes], heartbeat: Callable[[], None] = lambda: None) -> None:
     """Remove the directories that a purge has left empty, upwards, never the source itself. A directory that is
-    not empty, not ours to remove, or not that of whoever asked, stays. ``alive`` is called before each."""
+    not empty, not ours to remove, or not that of whoever asked, stays. ``heartbeat`` is called before each."""
     try:
         root_fd = source.open()
     except OSError:
         return
     try:
         for start in sorted(directories, key=lambda d: (d.count(b"/"), d), reverse=True):
-            alive()
+            heartbeat()
             _remove_upwards(root_fd, start, source.asker)
     finally:
         os.close(root_fd)

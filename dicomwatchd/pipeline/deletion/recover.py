@@ -1,4 +1,4 @@
-"""After a crash: bring back every file that was set aside and not deleted. Runs before anything else at start, and
+"""After a crash: bring back every file that was staged and not deleted. Runs before anything else at start, and
 when an inbox comes back."""
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dicomwatchd.intake.scan import MAX_DEPTH
 from dicomwatchd.localfiles import directory, is_our_own, make_directories
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.deletion import private
-from dicomwatchd.pipeline.deletion.aside import ASIDE_NAME, Aside, name_before, put_back
 from dicomwatchd.pipeline.deletion.purge import tidy
+from dicomwatchd.pipeline.deletion.staging import STAGED_PREFIX, StagedFile, move_back, original_name
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.deletions import Deletions, PendingDeletion
 from dicomwatchd.queue.rows import Source, identity_of
@@ -45,31 +45,30 @@ class Recovered:
 
     @property
     def is_through(self) -> bool:
-        """Nothing lies aside there any more."""
+        """Nothing is staged there any more."""
         return self.root is not None and self.is_searched and not self.left and not self.owned
 
 
 def bring_back(
     source: Source,
     log: Log,
-    alive: Callable[[], None] = lambda: None,
+    heartbeat: Callable[[], None] = lambda: None,
     is_at_it: Callable[[FileIdentity], bool] = lambda _: False,
     only: Iterable[bytes] | None = None,
 ) -> Recovered:
-    """Put everything that lies aside in this source, or in these directories of it, back to where it came from.
+    """Put everything that is staged in this source, or in these directories of it, back to where it came from.
 
-    Goes by what lies on the disk alone, so it works with a lost state database too. Nothing is overwritten. ``alive``
-    is called before each folder. ``is_at_it``: this daemon itself is at such a file now, and no lock need tell so. It
-    takes SEARCH_SECONDS at most: an inbox may hold more folders than anybody can wait for, and whoever may write to it
-    can make as many. The private directories at its top come first, and what else there is the intake's whole looks
-    find.
-    """
+    Goes by what lies on the disk alone, so it works with a lost state database too. Nothing is overwritten.
+    ``heartbeat`` is called before each folder. ``is_at_it``: this daemon itself is at such a file now, and no lock need
+    tell so. It takes SEARCH_SECONDS at most: an inbox may hold more folders than anybody can wait for, and whoever may
+    write to it can make as many. The private directories at its top come first, and what else there is the intake's
+    whole looks find."""
     try:
         root_fd = source.open()
     except OSError as error:
         log.warning("recover-away", "the inbox cannot be opened", inbox=source.name, errno=error.errno)
         return Recovered(0, 0)
-    search = _Search(log, source.name, alive, is_at_it)
+    search = _Search(log, source.name, heartbeat, is_at_it)
     try:
         found = os.fstat(root_fd)
         search.through(root_fd, only)
@@ -78,13 +77,13 @@ def bring_back(
     if not search.is_searched:
         log.warning(
             "recover-unfinished",
-            "the inbox is too large to be searched at once for files set aside; that goes on beside the work",
+            "the inbox is too large to be searched at once for staged files; that goes on beside the work",
             inbox=source.name,
         )
     if search.restored:
         log.warning(
             "recover-restored",
-            "files set aside before a crash are back in their inbox",
+            "files staged before a crash are back in their inbox",
             inbox=source.name,
             files=search.restored,
         )
@@ -100,24 +99,24 @@ def conclude(
 ) -> list[PendingDeletion]:
     """After `bring_back`: write down how each authorised deletion ended that a crash has left open. Those of sources
     that cannot be opened, or do not answer, are returned: they wait for their inbox."""
-    pending = deletions.asides()
+    pending = deletions.pending()
     left = conclude_these(deletions, [one for one in pending if one.source_id not in unavailable], inboxes, sources)
     return [*left, *(one for one in pending if one.source_id in unavailable)]
 
 
-def mend(
+def recover_inbox(
     source: Source,
     deletions: Deletions,
     log: Log,
     inboxes: Inboxes | None = None,
     only: Iterable[bytes] | None = None,
 ) -> Recovered:
-    """An inbox has come back, or something lies aside in it: bring that back, and write down how the deletions ended
+    """An inbox has come back, or something is staged in it: bring that back, and write down how the deletions ended
     that nobody is at any more."""
     inboxes = inboxes or AlwaysAnswering()
     recovered = bring_back(source, log, inboxes.beat, partial(deletions.is_at, source.source_id), only)
     if recovered.root is not None:
-        pending = deletions.asides(unclaimed_of=source.source_id)
+        pending = deletions.pending(unclaimed_of=source.source_id)
         conclude_these(deletions, pending, sources={source.source_id: source})
         know_root(deletions, source, recovered)
     return recovered
@@ -139,10 +138,10 @@ def conclude_these(
     looked at stay open; of them, those of inboxes that do not answer are returned: nobody can tell yet."""
     inboxes = inboxes or AlwaysAnswering()
     left: list[PendingDeletion] = []
-    places: dict[tuple[Source, bytes], list[PendingDeletion]] = {}
+    by_folder: dict[tuple[Source, bytes], list[PendingDeletion]] = {}
     for one in pending:
-        places.setdefault((sources.get(one.source_id, one.source), one.dir), []).append(one)
-    for (source, parent), these in places.items():
+        by_folder.setdefault((sources.get(one.source_id, one.source), one.dir), []).append(one)
+    for (source, parent), these in by_folder.items():
         try:
             place = inboxes.call(source.source_id, partial(_look, source, parent, inboxes.beat))
         except InboxSilent:
@@ -153,38 +152,38 @@ def conclude_these(
         known_root = deletions.known_root(source.source_id)
         for one in these:
             deletions.concluded(one, *_ending(one, place, known_root))
-    for source in dict.fromkeys(source for source, _ in places):
+    for source in dict.fromkeys(source for source, _ in by_folder):
         with suppress(InboxSilent):
-            directories = {d for other, d in places if other == source}
+            directories = {d for other, d in by_folder if other == source}
             inboxes.call(source.source_id, partial(tidy, source, directories, inboxes.beat))
     return left
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """What was found where a file was, and where it may lie aside, by inode; ``device`` is that of the directory, or of
-    the nearest one above it that is still there; ``root`` is the inode of the source's own folder."""
+class _Found:
+    """What was found where a file was, and where it may be staged, by inode; ``device`` is that of the directory, or
+    of the nearest one above it that is still there; ``root`` is the inode of the source's own folder."""
 
     root: int
     device: int
     here: dict[int, FileIdentity]
-    aside: dict[int, FileIdentity]
+    staged: dict[int, FileIdentity]
 
 
-def _look(source: Source, parent: bytes, alive: Callable[[], None]) -> _Place | None:
+def _look(source: Source, parent: bytes, heartbeat: Callable[[], None]) -> _Found | None:
     """None where it cannot be looked at."""
     try:
         root_fd = source.open()
     except OSError:
         return None
     try:
-        aside: dict[int, FileIdentity] = {}
+        staged: dict[int, FileIdentity] = {}
         for private in _private_in(root_fd, b""):
-            aside |= _files(root_fd, private + b"/" + parent if parent else private, alive)
+            staged |= _files(root_fd, private + b"/" + parent if parent else private, heartbeat)
         for private in _private_in(root_fd, parent) if parent else ():
-            aside |= _files(root_fd, parent + b"/" + private, alive)
-        here = _files(root_fd, parent, alive)
-        return _Place(os.fstat(root_fd).st_ino, _device(root_fd, parent), here, aside)
+            staged |= _files(root_fd, parent + b"/" + private, heartbeat)
+        here = _files(root_fd, parent, heartbeat)
+        return _Found(os.fstat(root_fd).st_ino, _device(root_fd, parent), here, staged)
     except OSError:
         return None
     finally:
@@ -208,14 +207,14 @@ def _is_ours(fd: int, name: bytes) -> bool:
         return False
 
 
-def _ending(one: PendingDeletion, place: _Place, known_root: int | None) -> tuple[str, str]:
+def _ending(one: PendingDeletion, place: _Found, known_root: int | None) -> tuple[str, str]:
     """(kind of the audit entry, why). A file is known again by its inode: under its name another one may stand by now,
     and itself it may stand beside it. That it is nowhere tells of its deletion only in the folder where it was: that
     may have been moved away with it."""
     was = identity_of(one.identity)
-    found = place.here.get(was.inode) or place.aside.get(was.inode)
+    found = place.here.get(was.inode) or place.staged.get(was.inode)
     if found is not None and found.same_but_ctime(was):
-        where = "" if was.inode in place.here else "; it still lies aside"
+        where = "" if was.inode in place.here else "; it is still staged"
         return "restored", "a crash came before the unlink" + where
     if found is not None and found.dev == was.dev:
         # Written to since, or another file that was given the inode of the one that was deleted.
@@ -228,13 +227,13 @@ def _ending(one: PendingDeletion, place: _Place, known_root: int | None) -> tupl
     return "gone", "after a crash it is not there, and neither is its file system"
 
 
-def _files(root_fd: int, parent: bytes, alive: Callable[[], None]) -> dict[int, FileIdentity]:
+def _files(root_fd: int, parent: bytes, heartbeat: Callable[[], None]) -> dict[int, FileIdentity]:
     """The regular files directly in a directory, by inode; none if there is no such directory. Raises OSError."""
     found: dict[int, FileIdentity] = {}
     try:
         with directory(root_fd, parent) as fd, os.scandir(fd) as entries:
             for entry in entries:
-                alive()
+                heartbeat()
                 if entry.is_file(follow_symlinks=False):
                     with suppress(FileNotFoundError):
                         identity = FileIdentity.of(entry.stat(follow_symlinks=False))
@@ -249,20 +248,20 @@ class _OutOfTime(Exception):
 
 
 class _Search:
-    """Looks through an inbox for what lies aside. What fails is counted and told; the rest goes on. Whoever may write
+    """Looks through an inbox for what is staged. What fails is counted and told; the rest goes on. Whoever may write
     to the inbox may have built anything here, so nothing is recursive, nothing deeper than a scan goes is touched,
     another user's private directory is none, and it ends in time.
     """
 
     def __init__(
-        self, log: Log, inbox: str, alive: Callable[[], None], is_at_it: Callable[[FileIdentity], bool]
+        self, log: Log, inbox: str, heartbeat: Callable[[], None], is_at_it: Callable[[FileIdentity], bool]
     ) -> None:
-        self._log, self._inbox, self._shows_life, self._is_at_it = log, inbox, alive, is_at_it
+        self._log, self._inbox, self._shows_life, self._is_at_it = log, inbox, heartbeat, is_at_it
         self._until = time.monotonic() + SEARCH_SECONDS
         self.restored = self.left = self.owned = 0
         self.is_searched = True
 
-    def _alive(self) -> None:
+    def _heartbeat(self) -> None:
         self._shows_life()
         if time.monotonic() > self._until:
             raise _OutOfTime
@@ -279,19 +278,19 @@ class _Search:
             self.is_searched = False
 
     def _in(self, root_fd: int, parent: bytes) -> list[bytes]:
-        """Bring back what lies aside in one directory; returns the names of the others in it."""
-        self._alive()
+        """Bring back what is staged in one directory; returns the names of the others in it."""
+        self._heartbeat()
         deeper: list[bytes] = []
-        with self._telling(), directory(root_fd, parent) as fd:
+        with self._reporting_failures(), directory(root_fd, parent) as fd:
             for name, is_directory in private.entries(fd, self._failed):
                 if is_directory and private.is_private(name):
-                    with self._telling():
+                    with self._reporting_failures():
                         self._empty_out(fd, name)
                 elif is_directory:
                     deeper.append(name)
-                elif name.startswith(ASIDE_NAME):
-                    self._alive()
-                    self._put_back(Aside(fd, name), fd, name_before(name))
+                elif name.startswith(STAGED_PREFIX):
+                    self._heartbeat()
+                    self._move_back(StagedFile(fd, name), fd, original_name(name))
         return deeper
 
     def _empty_out(self, home_fd: int, name: bytes) -> None:
@@ -307,31 +306,31 @@ class _Search:
                 return
             owned = self.owned
             for relative in chain([b""], (relative for relative, _ in private.below(private_fd, self._failed))):
-                self._alive()
-                with self._telling(), directory(private_fd, relative) as aside_fd:
-                    for file, is_directory in private.entries(aside_fd, self._failed):
+                self._heartbeat()
+                with self._reporting_failures(), directory(private_fd, relative) as staged_fd:
+                    for file, is_directory in private.entries(staged_fd, self._failed):
                         if is_directory or (file == private.LOCK and not relative):
                             continue
-                        self._alive()
-                        with self._telling():
+                        self._heartbeat()
+                        with self._reporting_failures():
                             target_fd = make_directories(home_fd, relative.split(b"/") if relative else (), 0o770)
                             try:
-                                self._put_back(Aside(aside_fd, file), target_fd, file)
+                                self._move_back(StagedFile(staged_fd, file), target_fd, file)
                             finally:
                                 os.close(target_fd)
             if self.owned == owned:
                 private.remove_empty(home_fd, name, private_fd)
 
-    def _put_back(self, aside: Aside, directory_fd: int, name: bytes) -> None:
-        with self._telling():
-            if self._is_at_it(FileIdentity.of(os.stat(aside.name, dir_fd=aside.fd, follow_symlinks=False))):
+    def _move_back(self, staged: StagedFile, directory_fd: int, name: bytes) -> None:
+        with self._reporting_failures():
+            if self._is_at_it(FileIdentity.of(os.stat(staged.name, dir_fd=staged.fd, follow_symlinks=False))):
                 self.owned += 1
                 return
-            put_back(aside, directory_fd, name)
+            move_back(staged, directory_fd, name)
             self.restored += 1
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _reporting_failures(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -344,7 +343,7 @@ class _Search:
         if self.left <= MOST_TOLD:
             self._log.error(
                 "recover-failed",
-                "a directory cannot be looked through, or a file set aside not be put back",
+                "a directory cannot be looked through, or a staged file cannot be put back",
                 inbox=self._inbox,
                 errno=error.errno,
             )

@@ -1,1 +1,1 @@
-"""From files to objects: in parcels, and early, while their study still arrives."""
+"""From files to objects: in batches, and early, while their study still arrives."""

@@ -15,9 +15,9 @@ from itertools import chain
 
 from dicomwatchd.errors import DicomwatchdError, Fatal, InboxSilent, SourceChanged, Stopping, Transient
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.sending import parcels as sending
-from dicomwatchd.pipeline.sending.parcels import Packing, Parcel
-from dicomwatchd.pipeline.shipment import NOTHING, Context, Place, Sent, source_of
+from dicomwatchd.pipeline.sending import batches as sending
+from dicomwatchd.pipeline.sending.batches import BatchPlan, UploadBatch
+from dicomwatchd.pipeline.shipment import NOTHING, Context, ObjectLocation, Sent, source_of
 from dicomwatchd.pipeline.stages import COMMIT_EVERY
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile
@@ -109,15 +109,15 @@ class EarlySender:
             after = page[-1].file_id
             wanted = [file for file in page if self._wanted(file)]
             # What the archive has of the study is asked only once there is something to send.
-            if next(Packing(bundling).parcels(wanted, full_only=True), None) is not None:
+            if next(BatchPlan(bundling).batches(wanted, full_only=True), None) is not None:
                 try:
-                    packing = sending.packing(study_uid, self._context)
+                    plan = sending.plan(study_uid, self._context)
                 except DicomwatchdError as error:
                     if sending.concerns_all(error):
                         self._failed(study_uid, error)
                     break  # the study's shipment meets it too, and is the judge
                 began = self._context.clock.monotonic()
-                sent, failed = self._send(packing.parcels(wanted, full_only=True), run)
+                sent, failed = self._send(plan.batches(wanted, full_only=True), run)
                 total += sent
                 if study_uid in self._sent:
                     self._sent[study_uid] += Sent(seconds=self._context.clock.monotonic() - began)
@@ -155,14 +155,14 @@ class EarlySender:
     def _goes_on(self) -> bool:
         return not self._leaving and self._may_go_on()
 
-    def _send(self, parcels: Iterable[Parcel], run: Map) -> tuple[int, DicomwatchdError | None]:
+    def _send(self, batches: Iterable[UploadBatch], run: Map) -> tuple[int, DicomwatchdError | None]:
         """How many files were sent, and what all others would meet as well."""
 
-        def send(parcel: Parcel) -> Sequence[tuple[LocalFile, Place | Exception | None]]:
+        def send(batch: UploadBatch) -> Sequence[tuple[LocalFile, ObjectLocation | Exception | None]]:
             if failed or not self._goes_on():
-                return [(file, None) for file in parcel.files]
+                return [(file, None) for file in batch.files]
             try:
-                outcomes = sending.send(parcel, self._context)
+                outcomes = sending.send(batch, self._context)
                 for _, outcome in outcomes:
                     if isinstance(outcome, DicomwatchdError) and sending.concerns_all(outcome):
                         failed.append(outcome)  # at once: what is next must not meet it too
@@ -170,15 +170,15 @@ class EarlySender:
             except InboxSilent:
                 raise
             except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
-                return [(file, error) for file in parcel.files]
+                return [(file, error) for file in batch.files]
 
         failed: list[DicomwatchdError] = []
         sent: list[tuple[LocalFile, str, str]] = []
         total = 0
         try:
-            for file, outcome in chain.from_iterable(run(send, parcels)):
+            for file, outcome in chain.from_iterable(run(send, batches)):
                 match outcome:
-                    case Place():
+                    case ObjectLocation():
                         sent.append((file, outcome.sha256, outcome.to_text()))
                         self._count(file, outcome)
                         total += 1
@@ -186,7 +186,7 @@ class EarlySender:
                             self._context.shipments.sent_early(sent)
                             sent = []
                     case SourceChanged():
-                        self._context.look_again(file.source_id, file.dir)
+                        self._context.rescan(file.source_id, file.dir)
                     case Stopping() | InboxSilent() | None:
                         pass
                     case error:
@@ -196,12 +196,12 @@ class EarlySender:
                 self._context.shipments.sent_early(sent)
         return total, next((error for error in failed if isinstance(error, Fatal)), failed[0] if failed else None)
 
-    def _count(self, file: LocalFile, place: Place) -> None:
-        if place.receipt.created:
+    def _count(self, file: LocalFile, location: ObjectLocation) -> None:
+        if location.receipt.created:
             if len(self._sent) >= _LEFT_ALONE:
                 self._sent.clear()  # of studies that were taken back; a figure in the log is all that is lost
             study_uid = file.header.study_uid
-            self._sent[study_uid] = self._sent.get(study_uid, NOTHING) + Sent(1, place.size_bytes)
+            self._sent[study_uid] = self._sent.get(study_uid, NOTHING) + Sent(1, location.size_bytes)
 
     def _leave_alone(self, file: LocalFile, error: Exception) -> None:
         if sending.concerns_all(error):

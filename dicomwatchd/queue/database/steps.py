@@ -317,6 +317,15 @@ ALTER TABLE shipment_days ADD COLUMN sent_seconds REAL NOT NULL DEFAULT 0;
 """
 
 
+#: One word for what happens to a file whose deletion is authorised: state, module and documents call it so.
+DELETING = """
+DROP INDEX files_aside;
+UPDATE files SET state = 'deleting' WHERE state = 'aside';
+DELETE FROM file_counts WHERE state = 'aside';
+CREATE INDEX files_deleting ON files (study_uid) WHERE state = 'deleting';
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -333,4 +342,5 @@ STEPS: tuple[Step, ...] = (
     Step("who has handed a folder in", ASKERS),
     Step("which folder each inbox is", ROOTS),
     Step("what was sent, and in how long", SPEEDS),
+    Step("a file whose deletion is authorised is called so", DELETING),
 )

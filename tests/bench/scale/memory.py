@@ -27,7 +27,7 @@ def measure_memory(folder: Path, work: Path, times: int) -> list[Row]:
         _peak_mb(work, f"memory-{count}", inbox_of(folder, count // FILES_A_STUDY, FILES_A_STUDY))
         for count in (FEW, files)
     )
-    alone = _peak_mb(work, "memory-alone", _one_study(work, files))
+    private_name = _peak_mb(work, "memory-alone", _one_study(work, files))
     return [
         Row(f"{files:,} files in {files // FILES_A_STUDY:,} studies", "peak RSS", many, "MB", RSS_GOAL_MB),
         Row(
@@ -36,7 +36,7 @@ def measure_memory(folder: Path, work: Path, times: int) -> list[Row]:
             many / few,
             "times",
             TIMES_GOAL,
-            {f"MB with {FEW:,} files": few, f"MB with {files:,} files in one study": alone},
+            {f"MB with {FEW:,} files": few, f"MB with {files:,} files in one study": private_name},
         ),
     ]
 

@@ -118,7 +118,7 @@ class State:
             claim = shipments.claim()
             assert claim is not None
             shipments.next_try_at()
-            deletions.asides(claim.study_uid)
+            deletions.pending(claim.study_uid)
         with costs.of("stored"):
             ready = [file for page in shipments.pages(claim, FileState.READY, PAGE) for file in page]
         sent = [(file, *_sent(file)) for file in ready]

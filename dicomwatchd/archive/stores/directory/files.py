@@ -198,9 +198,9 @@ def remove_leftovers(root_fd: int, older_than: Callable[[float], bool]) -> int:
     return removed
 
 
-def read_at(fd: int, offset_bytes: int, length_bytes: int, room: memoryview | None) -> Chunk:
-    """As pread(2), into ``room`` where that is given. Raises OSError."""
-    if room is None:
+def read_at(fd: int, offset_bytes: int, length_bytes: int, buffer: memoryview | None) -> Chunk:
+    """As pread(2), into ``buffer`` where that is given. Raises OSError."""
+    if buffer is None:
         return os.pread(fd, length_bytes, offset_bytes)
-    view = room[:length_bytes]
+    view = buffer[:length_bytes]
     return view[: os.preadv(fd, [view], offset_bytes)]

@@ -147,7 +147,7 @@ class DirectoryStore:
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
         """Out of the device, as far as the kernel can be told to forget what it has in memory."""
         folder, name = _split(key)
@@ -159,7 +159,7 @@ class DirectoryStore:
                 ):
                     os.posix_fadvise(fd, offset_bytes, length_bytes or 0, os.POSIX_FADV_DONTNEED)
                     left = sys.maxsize if length_bytes is None else length_bytes
-                    while chunk := files.read_at(fd, offset_bytes, min(left, CHUNK_BYTES), room):
+                    while chunk := files.read_at(fd, offset_bytes, min(left, CHUNK_BYTES), buffer):
                         offset_bytes += len(chunk)
                         left -= len(chunk)
                         yield chunk
@@ -222,7 +222,7 @@ class DirectoryStore:
     def expiry(self) -> Expiry:
         return Expiry()  # a folder has no such rules
 
-    def look_at_expiry(self) -> Expiry:
+    def refresh_expiry(self) -> Expiry:
         return self.expiry
 
     def close(self) -> None:

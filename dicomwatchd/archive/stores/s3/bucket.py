@@ -100,7 +100,7 @@ class S3Bucket:
     def translated(self, operation: str) -> AbstractContextManager[None]:
         return aws.translated(operation, self.endpoint)
 
-    def check_encryption(self, answer: Mapping[str, Any]) -> None:
+    def check_encryption(self, response: Mapping[str, Any]) -> None:
         """Raises ArchiveRefused unless the answer says that the object is encrypted as asked.
 
         The mode is compared literally, a key only with a key of the same kind: Amazon answers an alias with the
@@ -109,32 +109,32 @@ class S3Bucket:
         asked = self.encryption
         if asked.mode == "store-default":
             return
-        if answer.get("ServerSideEncryption") != asked.mode:
+        if response.get("ServerSideEncryption") != asked.mode:
             raise ArchiveRefused(
                 f"the store does not confirm the encryption asked for ({asked.mode})",
                 hint="see archive.store.encryption in the configuration, and whether the store can do it",
             )
-        if asked.key_id is not None and not _same_key(asked.key_id, answer.get("SSEKMSKeyId")):
+        if asked.key_id is not None and not _same_key(asked.key_id, response.get("SSEKMSKeyId")):
             raise ArchiveRefused(
                 "the store does not confirm the encryption key asked for", hint="see encryption.key_id"
             )
 
-    def confirm_encryption(self, key: str, answer: Mapping[str, Any]) -> None:
+    def confirm_encryption(self, key: str, response: Mapping[str, Any]) -> None:
         """As `check_encryption`, for answers that not every store mentions encryption in: a HEAD decides then."""
-        if self.encryption.mode != "store-default" and not answer.get("ServerSideEncryption"):
+        if self.encryption.mode != "store-default" and not response.get("ServerSideEncryption"):
             try:
                 with self.translated("HeadObject"):
-                    answer = self.client.head_object(**self.address(key))
+                    response = self.client.head_object(**self.address(key))
             except Permanent as error:
                 raise Transient("the store does not find what it has just confirmed", code="strange-answer") from error
-        self.check_encryption(answer)
+        self.check_encryption(response)
 
     def encrypts(self) -> None:
         """The probe has just seen that it encrypts as asked: from now on `existing` expects it of what is new."""
         with self.translated("look at the bucket"):
-            answer = self.look()
+            response = self.look()
         with suppress(KeyError, ValueError):
-            at = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+            at = parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
             self._start.at = self._start.at or at
 
     def look(self) -> Mapping[str, Any]:
@@ -167,20 +167,20 @@ class S3Bucket:
         another program, has to be encrypted as asked: raises ArchiveRefused if it is not, and the probe of the next
         start tells whether it is the store that encrypts no more.
         """
-        answer = self._head(self.address(key))
-        if answer is None:
+        response = self._head(self.address(key))
+        if response is None:
             return None
-        self.note_expiry(key, answer)
-        start, created = self._start.at, answer.get("LastModified")
+        self.note_expiry(key, response)
+        start, created = self._start.at, response.get("LastModified")
         if start is not None and created is not None and created >= start:
             try:
-                self.check_encryption(answer)
+                self.check_encryption(response)
             except ArchiveRefused as error:
                 raise ArchiveRefused(
                     "an object that was created since the start is not encrypted as asked",
                     hint="is the store, or another program that writes to this archive, set up otherwise?",
                 ) from error
-        return _stored(key, answer, answer["ContentLength"])
+        return _stored(key, response, response["ContentLength"])
 
     def head(self, key: str, version_id: str | None = None, *, checksum: bool = False) -> StoredObject | None:
         """HeadObject; ``checksum`` asks for the stored checksum too (on Amazon that takes rights on the key)."""
@@ -189,16 +189,16 @@ class S3Bucket:
             arguments["VersionId"] = version_id
         if checksum:
             arguments["ChecksumMode"] = "ENABLED"
-        answer = self._head(arguments)
-        if answer is None:
+        response = self._head(arguments)
+        if response is None:
             return None
         if version_id is None:
-            self.note_expiry(key, answer)
-        return _stored(key, answer, answer["ContentLength"])
+            self.note_expiry(key, response)
+        return _stored(key, response, response["ContentLength"])
 
-    def note_expiry(self, key: str, answer: Mapping[str, Any]) -> None:
+    def note_expiry(self, key: str, response: Mapping[str, Any]) -> None:
         """What an answer about the current object says of its end (x-amz-expiration)."""
-        self.expiry.noted(key, answer.get("Expiration"), answer.get("LastModified"))
+        self.expiry.noted(key, response.get("Expiration"), response.get("LastModified"))
 
     def _head(self, arguments: Any) -> Any:
         """HeadObject's answer, None where there is no such object."""
@@ -270,38 +270,38 @@ def _is_delete_marker(error: botocore.exceptions.ClientError) -> bool:
 
 
 def _no_such_bucket(error: BaseException) -> botocore.exceptions.ClientError:
-    answer: Any = {
+    response: Any = {
         "Error": {"Code": "NoSuchBucket"},
         "ResponseMetadata": {"HTTPStatusCode": aws.http_status(error)},
     }
-    return botocore.exceptions.ClientError(answer, "look")
+    return botocore.exceptions.ClientError(response, "look")
 
 
-def _stored(key: str, answer: Any, size_bytes: int) -> StoredObject:
+def _stored(key: str, response: Any, size_bytes: int) -> StoredObject:
     return StoredObject(
         key=key,
         size_bytes=size_bytes,
-        etag=answer["ETag"].strip('"') if answer.get("ETag") else None,
-        version_id=answer.get("VersionId"),
-        checksum=_checksum(answer),
-        encryption=answer.get("ServerSideEncryption"),
+        etag=response["ETag"].strip('"') if response.get("ETag") else None,
+        version_id=response.get("VersionId"),
+        checksum=_checksum(response),
+        encryption=response.get("ServerSideEncryption"),
     )
 
 
-def _checksum(answer: Any) -> str | None:
+def _checksum(response: Any) -> str | None:
     """A checksum over the whole object; those composed of the parts' checksums are told by their "-N"."""
-    sha256, crc64 = answer.get("ChecksumSHA256"), answer.get("ChecksumCRC64NVME")
+    sha256, crc64 = response.get("ChecksumSHA256"), response.get("ChecksumCRC64NVME")
     if sha256 and "-" not in sha256:
         with suppress(ValueError):
             return f"sha256:{base64.b64decode(sha256, validate=True).hex()}"
     return f"crc64nvme:{crc64}" if crc64 and "-" not in crc64 else None
 
 
-def _same_key(asked: str, answered: str | None) -> bool:
-    if not answered:
+def _same_key(asked: str, responded: str | None) -> bool:
+    if not responded:
         return False
     asked_kind, asked_name = _kind_and_name(asked)
-    kind, name = _kind_and_name(answered)
+    kind, name = _kind_and_name(responded)
     return kind != asked_kind or name == asked_name
 
 

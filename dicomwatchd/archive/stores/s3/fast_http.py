@@ -1,4 +1,4 @@
-"""The short way to an S3 endpoint: kept connections on which an object or a part of one is sent, or an object is read,
+"""The fast path to an S3 endpoint: kept connections on which an object or a part of one is sent, or an object is read,
 or some are listed.
 
 A botocore call costs more processor time than the hashing and sending of a small object. Here the same request is
@@ -28,7 +28,7 @@ from dicomwatchd.archive.stores.ranges import Wanted, surplus
 from dicomwatchd.archive.stores.s3.signing import Credentials, Signer
 
 CONNECT_SECONDS = 5.0
-#: After so many refusals and failures in a row the short way rests: the store is down, or it does not fit this one.
+#: After so many refusals and failures in a row the fast path rests: the store is down, or it does not fit this one.
 GIVE_UP_AFTER = 8
 REST_SECONDS = 60.0
 _HEAD_LIMIT_BYTES = 64 * 1024
@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """``headers`` by their lower-case names."""
 
     status: int
@@ -71,7 +71,7 @@ class Address:
         return name if self.port == (443 if self.tls else 80) else f"{name}:{self.port}"
 
 
-class Wire:
+class S3DataPlane:
     """Safe to use from many threads; keeps as many connections as there are threads that send at once.
 
     ``credentials`` is asked for each request, so that keys that were renewed are used. ``tls`` is None for plain http.
@@ -99,14 +99,14 @@ class Wire:
         self._failures = 0
         self._rests_until = 0.0
 
-    def put(self, key: str, data: bytes, *, sha256: str, headers: Mapping[str, str]) -> Answer | None:
+    def put(self, key: str, data: bytes, *, sha256: str, headers: Mapping[str, str]) -> Response | None:
         """PutObject of the full ``key``. ``headers`` have lower-case names. Returns the answer if it is a success or
         says that the key is taken (409, 412), and None otherwise."""
         return self._put(key, {}, data, sha256, headers, (200, 409, 412))
 
     def put_part(
         self, key: str, query: Mapping[str, str], data: bytearray, headers: Mapping[str, str]
-    ) -> Answer | None:
+    ) -> Response | None:
         """UploadPart of the full ``key``, by the part's number and the upload in ``query``. Any answer but a success is
         None. Its SHA-256 is worked out here, and only where it is signed."""
         return self._put(key, query, data, None, headers, (200,))
@@ -119,23 +119,23 @@ class Wire:
         sha256: str | None,
         headers: Mapping[str, str],
         understood: tuple[int, ...],
-    ) -> Answer | None:
+    ) -> Response | None:
         began = self._begin("PUT", quote(key, safe=_SAFE), query, sha256, headers, data)
         if began is None:
             return None
-        connection, answer = began
+        connection, response = began
         try:
-            body = Body(connection, answer, self._idle.append)
+            body = Body(connection, response, self._idle.append)
             if body.length > _SMALL_BODY_BYTES:
-                raise _OddAnswer
+                raise _OddResponse
             for _ in body.chunks(_SMALL_BODY_BYTES):
                 pass
             if connection.surplus:
-                raise _OddAnswer
-        except (OSError, _OddAnswer):
+                raise _OddResponse
+        except (OSError, _OddResponse):
             connection.close()
             return self._noted(None)
-        return self._noted(answer if answer.status in understood else None)
+        return self._noted(response if response.status in understood else None)
 
     def get(self, key: str, query: Mapping[str, str], wanted: Wanted | None = None) -> Body | None:
         """GetObject of the full ``key``, or of the part that is ``wanted``. A body that has begun and breaks off raises
@@ -144,12 +144,12 @@ class Wire:
         began = self._begin("GET", quote(key, safe=_SAFE), query, _EMPTY_SHA256, headers, b"")
         if began is None:
             return None
-        connection, answer = began
+        connection, response = began
         try:
-            if answer.status not in (200, 206):
-                raise _OddAnswer
-            body = Body(connection, answer, self._idle.append, wanted)
-        except _OddAnswer:
+            if response.status not in (200, 206):
+                raise _OddResponse
+            body = Body(connection, response, self._idle.append, wanted)
+        except _OddResponse:
             connection.close()
             return self._noted(None)
         return self._noted(body)
@@ -159,23 +159,23 @@ class Wire:
         began = self._begin("GET", "", query, _EMPTY_SHA256, {}, b"")
         if began is None:
             return None
-        connection, answer = began
+        connection, response = began
         try:
-            if answer.status != 200 or "content-encoding" in answer.headers:
-                raise _OddAnswer
-            if answer.headers.get("transfer-encoding") == "chunked":
+            if response.status != 200 or "content-encoding" in response.headers:
+                raise _OddResponse
+            if response.headers.get("transfer-encoding") == "chunked":
                 connection.allow(deadlines.body_seconds(_SMALL_BODY_BYTES))
                 found = connection.read_chunked(_LISTING_BYTES)
-                if connection.surplus or answer.headers.get("connection", "").lower() == "close":
+                if connection.surplus or response.headers.get("connection", "").lower() == "close":
                     connection.close()
                 else:
                     self._idle.append(connection)
             else:
-                body = Body(connection, answer, self._idle.append)
+                body = Body(connection, response, self._idle.append)
                 if body.length > _LISTING_BYTES:
-                    raise _OddAnswer
+                    raise _OddResponse
                 found = b"".join(body.chunks(_LISTING_BYTES))
-        except (OSError, _OddAnswer):
+        except (OSError, _OddResponse):
             connection.close()
             return self._noted(None)
         return self._noted(found)
@@ -188,7 +188,7 @@ class Wire:
         sha256: str | None,
         headers: Mapping[str, str],
         data: bytes | bytearray,
-    ) -> tuple[_Connection, Answer] | None:
+    ) -> tuple[_Connection, Response] | None:
         """Sends the request; the head of its answer, and the connection from which the body is still to be read."""
         if self._monotonic() < self._rests_until:
             return None
@@ -207,7 +207,7 @@ class Wire:
         try:
             connection = self._connection()
             return connection, connection.exchange(head, data)
-        except (OSError, _OddAnswer):
+        except (OSError, _OddResponse):
             if connection is not None:
                 connection.close()
             self._noted(None)
@@ -243,7 +243,7 @@ def _plain(value: str) -> bool:
     return value.isascii() and value.isprintable() and "  " not in value and value == value.strip()
 
 
-class _OddAnswer(Exception):
+class _OddResponse(Exception):
     """Not an answer that is understood here."""
 
 
@@ -276,8 +276,8 @@ class _Connection:
     def close(self) -> None:
         self._socket.close()
 
-    def exchange(self, head: bytes, data: bytes | bytearray) -> Answer:
-        """Send a request and read its answer's head. Raises OSError, _OddAnswer; the connection is of no use then."""
+    def exchange(self, head: bytes, data: bytes | bytearray) -> Response:
+        """Send a request and read its answer's head. Raises OSError, _OddResponse; the connection is of no use then."""
         self._socket.settimeout(deadlines.ANSWER_SECONDS)
         if len(data) <= _TOGETHER_BYTES:
             self._socket.sendall(head + data)
@@ -291,10 +291,10 @@ class _Connection:
         received = b""
         while (end := received.find(b"\r\n\r\n")) < 0:
             if len(received) > _HEAD_LIMIT_BYTES:
-                raise _OddAnswer
+                raise _OddResponse
             received += self._more()
         self.surplus = received[end + 4 :]
-        return Answer(*_parsed(received[:end]))
+        return Response(*_parsed(received[:end]))
 
     def allow(self, seconds: float) -> None:
         """From here on so long may be waited for what comes, in all: each piece alone would be in time for ever."""
@@ -323,14 +323,14 @@ class _Connection:
         return count
 
     def read_chunked(self, limit_bytes: int) -> bytes:
-        """A body in chunks (RFC 9112, 7.1), whole. Raises OSError, _OddAnswer."""
+        """A body in chunks (RFC 9112, 7.1), whole. Raises OSError, _OddResponse."""
         body = bytearray()
         while size := self._chunk_bytes():
             if len(body) + size > limit_bytes:
-                raise _OddAnswer
+                raise _OddResponse
             body += self._exactly(size)
             if self._exactly(2) != b"\r\n":
-                raise _OddAnswer
+                raise _OddResponse
         while self._line():
             pass  # fields that come after the body say nothing of it
         return bytes(body)
@@ -338,13 +338,13 @@ class _Connection:
     def _chunk_bytes(self) -> int:
         digits = self._line().partition(b";")[0].strip()
         if not _HEXADECIMAL.match(digits):
-            raise _OddAnswer
+            raise _OddResponse
         return int(digits, 16)
 
     def _line(self) -> bytes:
         while (end := self.surplus.find(b"\r\n")) < 0:
             if len(self.surplus) > _HEAD_LIMIT_BYTES:
-                raise _OddAnswer
+                raise _OddResponse
             self.surplus += self._more()
         line, self.surplus = self.surplus[:end], self.surplus[end + 2 :]
         return line
@@ -369,40 +369,44 @@ class Body:
     def __init__(
         self,
         connection: _Connection,
-        answer: Answer,
-        give_back: Callable[[_Connection], None],
+        response: Response,
+        release: Callable[[_Connection], None],
         wanted: Wanted | None = None,
     ) -> None:
-        """``surplus_bytes`` come before what is ``wanted``. Raises _OddAnswer where the length is not known, or this
+        """``surplus_bytes`` come before what is ``wanted``. Raises _OddResponse where the length is not known, or this
         is another part of the object."""
-        length = answer.headers.get("content-length", "")
-        if "transfer-encoding" in answer.headers or "content-encoding" in answer.headers or not _LENGTH.match(length):
-            raise _OddAnswer
+        length = response.headers.get("content-length", "")
+        if (
+            "transfer-encoding" in response.headers
+            or "content-encoding" in response.headers
+            or not _LENGTH.match(length)
+        ):
+            raise _OddResponse
         self.length = int(length)
-        content_range = answer.headers.get("content-range")
+        content_range = response.headers.get("content-range")
         surplus_bytes = surplus(wanted, content_range, self.length)
-        if surplus_bytes is None or (answer.status == 206) != (content_range is not None):
-            raise _OddAnswer
+        if surplus_bytes is None or (response.status == 206) != (content_range is not None):
+            raise _OddResponse
         self.surplus_bytes = surplus_bytes
-        self.headers = answer.headers
+        self.headers = response.headers
         connection.allow(deadlines.body_seconds(self.length))
         self._connection = connection
-        self._give_back = give_back
-        self._closes = answer.headers.get("connection", "").lower() == "close"
+        self._give_back = release
+        self._closes = response.headers.get("connection", "").lower() == "close"
 
     def chunks(self, limit_bytes: int) -> Generator[bytes, None, None]:
         """All of it. Raises OSError where it breaks off."""
-        room = memoryview(bytearray(min(self.length, limit_bytes)))
-        with closing(self.views(room)) as views:
+        buffer = memoryview(bytearray(min(self.length, limit_bytes)))
+        with closing(self.views(buffer)) as views:
             for view in views:
                 yield bytes(view)
 
-    def views(self, room: memoryview) -> Generator[memoryview, None, None]:
-        """As `chunks`, each in the same ``room``, over the one before it."""
+    def views(self, buffer: memoryview) -> Generator[memoryview, None, None]:
+        """As `chunks`, each in the same ``buffer``, over the one before it."""
         left = self.length
         try:
             while left:
-                chunk = room[:left]
+                chunk = buffer[:left]
                 filled = 0
                 while filled < len(chunk):
                     filled += self._connection.read_into(chunk[filled:])
@@ -416,15 +420,15 @@ class Body:
 
 
 def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
-    """Status and headers of an HTTP/1.1 answer. Raises _OddAnswer."""
+    """Status and headers of an HTTP/1.1 answer. Raises _OddResponse."""
     first, *lines = head.decode("iso-8859-1").split("\r\n")
     protocol, _, rest = first.partition(" ")
     if protocol != "HTTP/1.1" or not rest[:3].isdecimal():
-        raise _OddAnswer
+        raise _OddResponse
     headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         name = name.lower()
         if not colon or not name or name[0].isspace() or headers.setdefault(name, value.strip()) != value.strip():
-            raise _OddAnswer
+            raise _OddResponse
     return int(rest[:3]), headers

@@ -1,5 +1,5 @@
-"""PutObject, UploadPart, GetObject and ListObjectsV2 by the short way (`wire`): from boto3's arguments to headers, and
-back to its answers."""
+"""PutObject, UploadPart, GetObject and ListObjectsV2 by the fast path (`data_plane`): from boto3's arguments to
+headers, and back to its answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from botocore.utils import get_environ_proxies
 from dicomwatchd import __version__
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.s3.bucket import ListedObject, ListedPage, Paging
-from dicomwatchd.archive.stores.s3.fast_http import Address, Wire
+from dicomwatchd.archive.stores.s3.fast_http import Address, S3DataPlane
 from dicomwatchd.archive.stores.s3.signing import Credentials
 from dicomwatchd.config import S3Settings
 
@@ -43,8 +43,8 @@ _ANSWER_HEADERS = {
 }
 
 
-def connect(client: S3Client, session: botocore.session.Session, settings: S3Settings) -> Wire | None:
-    """The short way to the bucket that ``client`` reaches, with the same credentials and the same trust; None where
+def connect(client: S3Client, session: botocore.session.Session, settings: S3Settings) -> S3DataPlane | None:
+    """The fast path to the bucket that ``client`` reaches, with the same credentials and the same trust; None where
     there is none: through a proxy, and at Amazon, whose many kinds of addresses are for botocore to know."""
     url = settings.endpoint_url
     if url is None or get_environ_proxies(url):
@@ -59,7 +59,7 @@ def connect(client: S3Client, session: botocore.session.Session, settings: S3Set
     credentials = session.get_credentials()
     if credentials is None or parts.hostname is None:
         return None
-    return Wire(
+    return S3DataPlane(
         Address(parts.hostname, parts.port or (443 if tls else 80), tls is not None, f"/{settings.bucket}"),
         region=client.meta.region_name,
         credentials=lambda: _frozen(credentials),
@@ -76,27 +76,29 @@ def _frozen(credentials: Any) -> Credentials | None:
 
 
 def put_object(
-    wire: Wire, full_key: str, data: bytes, sha256: str, arguments: Mapping[str, str]
+    data_plane: S3DataPlane, full_key: str, data: bytes, sha256: str, arguments: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """As boto3's put_object where it answers with success; {} where the key is taken; None where the short way did
+    """As boto3's put_object where it answers with success; {} where the key is taken; None where the fast path did
     not lead to an answer."""
     headers = {_REQUEST_HEADERS[name]: value for name, value in arguments.items()}
-    answer = wire.put(full_key, data, sha256=sha256, headers=headers)
-    if answer is None:
+    response = data_plane.put(full_key, data, sha256=sha256, headers=headers)
+    if response is None:
         return None
-    if answer.status != 200:
+    if response.status != 200:
         return {}
-    return _known(answer.headers)
+    return _known(response.headers)
 
 
 def upload_part(
-    wire: Wire, full_key: str, upload_id: str, number: int, data: bytearray, md5: str
+    data_plane: S3DataPlane, full_key: str, upload_id: str, number: int, data: bytearray, md5: str
 ) -> dict[str, str] | None:
-    """As boto3's upload_part where it answers with success; None where the short way did not lead to such an answer."""
-    answer = wire.put_part(full_key, {"partNumber": str(number), "uploadId": upload_id}, data, {"content-md5": md5})
-    if answer is None or not answer.headers.get("etag"):
+    """As boto3's upload_part where it answers with success; None where the fast path did not lead to such an answer."""
+    response = data_plane.put_part(
+        full_key, {"partNumber": str(number), "uploadId": upload_id}, data, {"content-md5": md5}
+    )
+    if response is None or not response.headers.get("etag"):
         return None
-    return _known(answer.headers)
+    return _known(response.headers)
 
 
 def _known(headers: Mapping[str, str]) -> dict[str, str]:
@@ -113,17 +115,17 @@ def about_its_end(headers: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
-def list_objects(wire: Wire, prefix: str, paging: Paging) -> ListedPage | None:
-    """A page of ListObjectsV2 for the full ``prefix``; None where the short way did not lead to an answer that can be
+def list_objects(data_plane: S3DataPlane, prefix: str, paging: Paging) -> ListedPage | None:
+    """A page of ListObjectsV2 for the full ``prefix``; None where the fast path did not lead to an answer that can be
     read."""
     query = {"list-type": "2", "prefix": prefix, "encoding-type": "url"}
     if paging.token:
         query["continuation-token"] = paging.token
     if paging.after:
         query["start-after"] = paging.after
-    answer = wire.listing(query)
+    response = data_plane.listing(query)
     try:
-        return None if answer is None else _page(ElementTree.fromstring(answer))  # noqa: S314  botocore's own parser
+        return None if response is None else _page(ElementTree.fromstring(response))  # noqa: S314  botocore's own parser
     except (ElementTree.ParseError, ValueError):
         return None
 

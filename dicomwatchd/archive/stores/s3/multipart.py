@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject
-from dicomwatchd.archive.stores.s3 import fast_path as s3_wire
+from dicomwatchd.archive.stores.s3 import fast_path
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
-from dicomwatchd.archive.stores.s3.fast_http import Wire
+from dicomwatchd.archive.stores.s3.fast_http import S3DataPlane
 from dicomwatchd.errors import (
     ArchiveRefused,
     DicomwatchdError,
@@ -61,7 +61,7 @@ class MultipartSender:
     def __init__(
         self,
         bucket: S3Bucket,
-        wire: Wire | None,
+        data_plane: S3DataPlane | None,
         *,
         executor: ThreadPoolExecutor,
         budget: ByteBudget,
@@ -69,7 +69,7 @@ class MultipartSender:
         stopping: Callable[[], bool],
     ) -> None:
         self._bucket = bucket
-        self._wire = wire
+        self._data_plane = data_plane
         self._executor = executor
         self._budget = budget
         self._part_bytes = part_bytes
@@ -105,12 +105,12 @@ class MultipartSender:
 
     def _begin(self, key: str) -> str:
         with self._bucket.translated("CreateMultipartUpload"):
-            answer = self._bucket.client.create_multipart_upload(
+            response = self._bucket.client.create_multipart_upload(
                 **self._bucket.address(key), **self._bucket.creation(key)
             )
-        upload_id = answer["UploadId"]
+        upload_id = response["UploadId"]
         with self._abandoning(key, upload_id):
-            self._bucket.check_encryption(answer)
+            self._bucket.check_encryption(response)
         return upload_id
 
     def _find_unfinished(self, key: str) -> tuple[str | None, dict[int, _Known]]:
@@ -118,8 +118,8 @@ class MultipartSender:
         that refuses the look gets a new upload."""
         address = self._bucket.address(key)
         try:
-            answer = self._bucket.client.list_multipart_uploads(Bucket=self._bucket.name, Prefix=address["Key"])
-            uploads = [u for u in answer.get("Uploads", []) if u.get("Key") == address["Key"]]
+            response = self._bucket.client.list_multipart_uploads(Bucket=self._bucket.name, Prefix=address["Key"])
+            uploads = [u for u in response.get("Uploads", []) if u.get("Key") == address["Key"]]
             if not uploads:
                 return None, {}
             upload_id = max(uploads, key=lambda u: (u["Initiated"].timestamp(), u["UploadId"]))["UploadId"]
@@ -134,13 +134,13 @@ class MultipartSender:
         known: dict[int, _Known] = {}
         marker = 0
         while True:
-            answer = self._bucket.client.list_parts(
+            response = self._bucket.client.list_parts(
                 **self._bucket.address(key), UploadId=upload_id, PartNumberMarker=marker
             )
-            for part in answer.get("Parts", []):
+            for part in response.get("Parts", []):
                 known[part["PartNumber"]] = _Known(part["Size"], part["ETag"].strip('"'))
-            following = answer.get("NextPartNumberMarker", 0)
-            if not answer.get("IsTruncated") or following <= marker:
+            following = response.get("NextPartNumberMarker", 0)
+            if not response.get("IsTruncated") or following <= marker:
                 return known
             marker = following
 
@@ -159,23 +159,23 @@ class MultipartSender:
                 if self._stopping():
                     raise Stopping("stopped between two parts of an upload")
                 length = min(part_bytes, size_bytes - (number - 1) * part_bytes)
-                room = self._budget.room(length, self._stopping)
+                buffer = self._budget.buffer(length, self._stopping)
                 try:
-                    content.fill((number - 1) * part_bytes, memoryview(room))
-                    sha256.update(room)
+                    content.fill((number - 1) * part_bytes, memoryview(buffer))
+                    sha256.update(buffer)
                     # The last part is always sent: its answer confirms the encryption of an upload found unfinished.
                     there = known.get(number) if number < count else None
-                    future = self._executor.submit(self._send_part, key, upload_id, number, room, there)
+                    future = self._executor.submit(self._send_part, key, upload_id, number, buffer, there)
                 except BaseException:
-                    self._budget.give_back_room(room)
+                    self._budget.release_buffer(buffer)
                     raise
-                future.add_done_callback(partial(self._sent, room))
+                future.add_done_callback(partial(self._sent, buffer))
                 under_way.append(future)
                 # What is done is not kept: a future holds on to its room.
                 done = [f for f in under_way if f.done()]
                 under_way = [f for f in under_way if f not in done]
                 parts += [f.result() for f in done]
-                del room, future, done
+                del buffer, future, done
             if sha256.hexdigest() != content.digest.sha256:
                 raise SourceChanged("a file's content is not what it was when it was taken up")
             self._await(under_way)
@@ -194,23 +194,25 @@ class MultipartSender:
             if any(future.done() and future.exception() is not None for future in under_way):
                 return
 
-    def _sent(self, room: bytearray, _: Future[Part]) -> None:
-        self._budget.give_back_room(room)
+    def _sent(self, buffer: bytearray, _: Future[Part]) -> None:
+        self._budget.release_buffer(buffer)
 
     def _send_part(self, key: str, upload_id: str, number: int, data: bytearray, there: _Known | None) -> Part:
         md5 = hashlib.md5(data, usedforsecurity=False).digest()
         if there is not None and there.size_bytes == len(data) and there.etag == md5.hex():
             return Part(number, there.etag, md5)
-        answer = self._upload_part(key, upload_id, number, data, base64.b64encode(md5).decode("ascii"))
-        self._bucket.check_encryption(answer)
-        return Part(number, answer["ETag"].strip('"'), md5)
+        response = self._upload_part(key, upload_id, number, data, base64.b64encode(md5).decode("ascii"))
+        self._bucket.check_encryption(response)
+        return Part(number, response["ETag"].strip('"'), md5)
 
     def _upload_part(self, key: str, upload_id: str, number: int, data: bytearray, md5: str) -> Mapping[str, Any]:
         """UploadPart's answer. A part may be sent twice: the last one counts, and they are the same bytes."""
-        if self._wire is not None:
+        if self._data_plane is not None:
             full_key = self._bucket.full_key(key)
-            if (answer := s3_wire.upload_part(self._wire, full_key, upload_id, number, data, md5)) is not None:
-                return answer
+            if (
+                response := fast_path.upload_part(self._data_plane, full_key, upload_id, number, data, md5)
+            ) is not None:
+                return response
         with self._bucket.translated("UploadPart"):
             return self._bucket.client.upload_part(
                 **self._bucket.address(key),
@@ -228,7 +230,7 @@ class MultipartSender:
             return self._receipt(key, content, md5s, created=False, there=there)
         completed: list[CompletedPartTypeDef] = [{"PartNumber": p.number, "ETag": f'"{p.etag}"'} for p in parts]
         try:
-            answer = self._bucket.client.complete_multipart_upload(
+            response = self._bucket.client.complete_multipart_upload(
                 **self._bucket.address(key),
                 UploadId=upload_id,
                 MultipartUpload={"Parts": completed},
@@ -247,9 +249,9 @@ class MultipartSender:
                 self._abort(key, upload_id)
                 failure = Transient("CompleteMultipartUpload met another writer", code="conflict")
             raise failure from error
-        self._bucket.note_expiry(key, answer)
-        self._bucket.confirm_encryption(key, answer)
-        return self._receipt(key, content, md5s, created=True, version_id=answer.get("VersionId"))
+        self._bucket.note_expiry(key, response)
+        self._bucket.confirm_encryption(key, response)
+        return self._receipt(key, content, md5s, created=True, version_id=response.get("VersionId"))
 
     def _receipt(
         self,
@@ -280,13 +282,13 @@ class MultipartSender:
             if self._stopping():
                 raise Stopping("stopped while a file was compared")
             length = min(part_bytes, content.digest.size_bytes - start)
-            room = self._budget.room(length, self._stopping)
+            buffer = self._budget.buffer(length, self._stopping)
             try:
-                content.fill(start, memoryview(room))
-                sha256.update(room)
-                yield hashlib.md5(room, usedforsecurity=False).digest()
+                content.fill(start, memoryview(buffer))
+                sha256.update(buffer)
+                yield hashlib.md5(buffer, usedforsecurity=False).digest()
             finally:
-                self._budget.give_back_room(room)
+                self._budget.release_buffer(buffer)
         if sha256.hexdigest() != content.digest.sha256:
             raise SourceChanged("a file's content is not what it was when it was taken up")
 

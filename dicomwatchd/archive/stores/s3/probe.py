@@ -108,14 +108,14 @@ class _Probe:
         data = self._data("plain")
         try:
             with self._bucket.translated("PutObject"):
-                answer = self._put("plain", data)
+                response = self._put("plain", data)
         except Permanent as error:
             # Asked for encryption it does not have, or for create-only it does not know: no object would get in.
             raise ArchiveRefused(
                 f"the store does not take objects as they would be sent: {error.message}",
                 hint="see archive.store.encryption in the configuration, and whether the store can do it",
             ) from error
-        self._bucket.check_encryption(answer)
+        self._bucket.check_encryption(response)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         seen = self._bucket.head(self._scratch + "plain")
         listed = {item.key: item for item in self._bucket.listing(self._scratch)}.get(self._scratch + "plain")
@@ -130,7 +130,7 @@ class _Probe:
                 f"the store confirms the encryption asked for ({asked}) and does not keep it",
                 hint="see archive.store.encryption in the configuration, and whether the store can do it",
             )
-        etags = [answer.get("ETag", "").strip('"'), seen.etag, listed.etag if listed else None]
+        etags = [response.get("ETag", "").strip('"'), seen.etag, listed.etag if listed else None]
         return self._note("ETag is the MD5", etags == [md5] * 3)
 
     def _second_put_refused(self) -> bool:
@@ -214,19 +214,19 @@ class _Probe:
     def _begin_upload(self) -> str:
         key = self._scratch + "parts"
         with self._bucket.translated("CreateMultipartUpload"):
-            answer = self._client.create_multipart_upload(**self._bucket.address(key), **self._bucket.creation(key))
-        self._bucket.check_encryption(answer)
-        return answer["UploadId"]
+            response = self._client.create_multipart_upload(**self._bucket.address(key), **self._bucket.creation(key))
+        self._bucket.check_encryption(response)
+        return response["UploadId"]
 
     def _upload(self, upload_id: str, data: bytes, **arguments: Any) -> str:
-        answer = self._client.upload_part(
+        response = self._client.upload_part(
             **self._bucket.address(self._scratch + "parts"),
             UploadId=upload_id,
             PartNumber=1,
             Body=data,
             **arguments,
         )
-        return answer["ETag"].strip('"')
+        return response["ETag"].strip('"')
 
     def _complete(self, upload_id: str, etag: str) -> object:
         return self._client.complete_multipart_upload(

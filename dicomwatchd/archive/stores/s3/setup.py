@@ -213,10 +213,10 @@ class _Setup:
         return policy
 
     def _lifecycle(self) -> tuple[list[Any], Any]:
-        answer: Any = _unless_absent(lambda: self._client.get_bucket_lifecycle_configuration(**self._name), {})
-        minimum = answer.get("TransitionDefaultMinimumObjectSize")
+        response: Any = _unless_absent(lambda: self._client.get_bucket_lifecycle_configuration(**self._name), {})
+        minimum = response.get("TransitionDefaultMinimumObjectSize")
         extra = {"TransitionDefaultMinimumObjectSize": minimum} if minimum else {}
-        return list(answer.get("Rules", [])), extra
+        return list(response.get("Rules", [])), extra
 
     def _wanted_rules(self) -> list[dict[str, Any]]:
         prefix = self._bucket.prefix
@@ -237,8 +237,8 @@ class _Setup:
         ]
 
     def _default_encryption(self) -> dict[str, Any]:
-        answer: Any = _unless_absent(lambda: self._client.get_bucket_encryption(**self._name), {})
-        rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
+        response: Any = _unless_absent(lambda: self._client.get_bucket_encryption(**self._name), {})
+        rules = response.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
         return dict(rules[0].get("ApplyServerSideEncryptionByDefault", {})) if rules else {}
 
 

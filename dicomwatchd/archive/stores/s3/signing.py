@@ -1,4 +1,4 @@
-"""Requests to S3 as they are signed: AWS Signature Version 4, for the short way (`wire`)."""
+"""Requests to S3 as they are signed: AWS Signature Version 4, for the fast path (`data_plane`)."""
 
 from __future__ import annotations
 

@@ -31,8 +31,7 @@ from dicomwatchd.archive.stores.port import (
     Standing,
     StoredObject,
 )
-from dicomwatchd.archive.stores.s3 import fast_path as s3_wire
-from dicomwatchd.archive.stores.s3 import probe
+from dicomwatchd.archive.stores.s3 import fast_path, probe
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
@@ -55,7 +54,7 @@ def _never() -> bool:
 class S3Store:
     """Implements ObjectStore. ``connections`` is how many threads may use it at once without waiting for each
     other; the threads that send parts of big objects come on top. ``stopping`` is asked between two parts.
-    ``budget`` is shared by all stores of a process. ``short_way`` False: every request is botocore's.
+    ``budget`` is shared by all stores of a process. ``with_fast_path`` False: every request is botocore's.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class S3Store:
         single_put_bytes: int = SINGLE_PUT_BYTES,
         part_bytes: int = PART_BYTES,
         random_name: Callable[[], str] = secrets.token_hex,
-        short_way: bool = True,
+        with_fast_path: bool = True,
         session: Session | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -104,11 +103,11 @@ class S3Store:
             encryption=settings.encryption,
             expiry=ExpiryWatch(settings.prefix, settings.accept_expiry, now),
         )
-        self._wire = s3_wire.connect(client, session, settings) if short_way else None
+        self._data_plane = fast_path.connect(client, session, settings) if with_fast_path else None
         self._executor = ThreadPoolExecutor(SENDING_THREADS, thread_name_prefix="s3-part")
         self._multipart = MultipartSender(
             self._bucket,
-            self._wire,
+            self._data_plane,
             executor=self._executor,
             budget=budget or ByteBudget(),
             part_bytes=part_bytes,
@@ -140,9 +139,9 @@ class S3Store:
         return Standing.APART
 
     def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
-        if self._wire is None:
+        if self._data_plane is None:
             return self._bucket.listing(prefix, after)
-        return self._bucket.listing(prefix, after, partial(s3_wire.list_objects, self._wire))
+        return self._bucket.listing(prefix, after, partial(fast_path.list_objects, self._data_plane))
 
     def read(
         self,
@@ -151,20 +150,20 @@ class S3Store:
         *,
         offset_bytes: int = 0,
         length_bytes: int | None = None,
-        room: memoryview | None = None,
+        buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
         """GetObject, with Range for a part. A body that ends early raises OutOfReach."""
         wanted = ranges.Wanted(offset_bytes, length_bytes) if length_bytes is not None else None
         found = None
-        if self._wire is not None:
+        if self._data_plane is not None:
             query = {"versionId": version_id} if version_id is not None else {}
-            found = self._wire.get(self._bucket.full_key(key), query, wanted)
+            found = self._data_plane.get(self._bucket.full_key(key), query, wanted)
         if found is not None:
             if version_id is None:
-                self._bucket.note_expiry(key, s3_wire.about_its_end(found.headers))
-            chunks, surplus_bytes = self._chunks(found, room), found.surplus_bytes
-        elif (answered := self._asked(key, version_id, wanted)) is not None:
-            chunks, surplus_bytes = answered
+                self._bucket.note_expiry(key, fast_path.about_its_end(found.headers))
+            chunks, surplus_bytes = self._chunks(found, buffer), found.surplus_bytes
+        elif (responded := self._asked(key, version_id, wanted)) is not None:
+            chunks, surplus_bytes = responded
         else:
             return
         with closing(chunks):
@@ -179,7 +178,7 @@ class S3Store:
         if wanted is not None:
             arguments["Range"] = wanted.header
         try:
-            answer = self._bucket.client.get_object(**self._bucket.address(key), **arguments)
+            response = self._bucket.client.get_object(**self._bucket.address(key), **arguments)
         except aws.FOREIGN as error:
             if wanted is not None and aws.http_status(error) == 416:
                 return None
@@ -187,9 +186,9 @@ class S3Store:
                 raise Permanent("GetObject failed: no such object (403)", code="no-such-object") from error
             raise aws.translate(error, operation="GetObject", endpoint=self._bucket.endpoint) from error
         if version_id is None:
-            self._bucket.note_expiry(key, answer)
-        body, size_bytes = answer["Body"], answer["ContentLength"]
-        surplus_bytes = ranges.surplus(wanted, answer.get("ContentRange"), size_bytes)
+            self._bucket.note_expiry(key, response)
+        body, size_bytes = response["Body"], response["ContentLength"]
+        surplus_bytes = ranges.surplus(wanted, response.get("ContentRange"), size_bytes)
         if surplus_bytes is None:
             body.close()
             raise OutOfReach("GetObject answered with another part", endpoint=self._bucket.endpoint)
@@ -211,8 +210,8 @@ class S3Store:
         finally:
             body.close()
 
-    def _chunks(self, found: Body, room: memoryview | None) -> Generator[Chunk, None, None]:
-        with closing(found.chunks(CHUNK_BYTES) if room is None else found.views(room)) as chunks:
+    def _chunks(self, found: Body, buffer: memoryview | None) -> Generator[Chunk, None, None]:
+        with closing(found.chunks(CHUNK_BYTES) if buffer is None else found.views(buffer)) as chunks:
             while True:
                 with self._bucket.translated("GetObject"):
                     chunk = next(chunks, None)
@@ -249,14 +248,14 @@ class S3Store:
                 if error.endpoint is not None or attempt == PROBE_ATTEMPTS:
                     raise
         with suppress(Transient, Permanent):
-            self.look_at_expiry()  # until there was an answer, nothing is deleted; it is looked at again
+            self.refresh_expiry()  # until there was an answer, nothing is deleted; it is looked at again
         return self._capabilities
 
     @property
     def expiry(self) -> Expiry:
         return self._bucket.expiry.found
 
-    def look_at_expiry(self) -> Expiry:
+    def refresh_expiry(self) -> Expiry:
         """GetBucketLifecycleConfiguration, and HeadObject of the archive's identity and of what was said to expire."""
         with self._bucket.translated("GetBucketLifecycleConfiguration"):
             self._bucket.expiry.look(self._bucket.client, self._bucket.name, lambda key: self.head(key) is not None)
@@ -264,8 +263,8 @@ class S3Store:
 
     def close(self) -> None:
         self._executor.shutdown(cancel_futures=True)
-        if self._wire is not None:
-            self._wire.close()
+        if self._data_plane is not None:
+            self._data_plane.close()
         self._bucket.client.close()
 
     def _put_single(self, key: str, content: Content) -> Receipt:
@@ -282,27 +281,27 @@ class S3Store:
             "ChecksumSHA256": base64.b64encode(bytes.fromhex(digest.sha256)).decode("ascii"),
             "IfNoneMatch": "*",
         }
-        answer = self._create(key, data, digest.sha256, arguments)
-        if isinstance(answer, StoredObject):
-            return _receipt(key, content, md5.hexdigest(), created=False, there=answer)
-        self._bucket.note_expiry(key, answer)
-        self._bucket.check_encryption(answer)
+        response = self._create(key, data, digest.sha256, arguments)
+        if isinstance(response, StoredObject):
+            return _receipt(key, content, md5.hexdigest(), created=False, there=response)
+        self._bucket.note_expiry(key, response)
+        self._bucket.check_encryption(response)
         return _receipt(
             key,
             content,
             md5.hexdigest(),
             created=True,
-            version_id=answer.get("VersionId"),
-            encryption=answer.get("ServerSideEncryption"),
+            version_id=response.get("VersionId"),
+            encryption=response.get("ServerSideEncryption"),
         )
 
     def _create(self, key: str, data: bytes, sha256: str, arguments: Any) -> Mapping[str, Any] | StoredObject:
-        """PutObject's answer, or the object that was there. The short way is for what goes well; botocore, with its
+        """PutObject's answer, or the object that was there. The fast path is for what goes well; botocore, with its
         retries, for everything else."""
-        if self._wire is not None:
-            short = s3_wire.put_object(self._wire, self._bucket.full_key(key), data, sha256, arguments)
-            if short is not None and (answer := short or self._bucket.existing(key)):
-                return answer
+        if self._data_plane is not None:
+            short = fast_path.put_object(self._data_plane, self._bucket.full_key(key), data, sha256, arguments)
+            if short is not None and (response := short or self._bucket.existing(key)):
+                return response
         try:
             return self._bucket.client.put_object(**self._bucket.address(key), **arguments, Body=data)
         except botocore.exceptions.ClientError as error:

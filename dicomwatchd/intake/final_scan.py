@@ -19,9 +19,9 @@ from dicomwatchd.errors import Transient
 from dicomwatchd.intake import own_trees
 from dicomwatchd.intake.mounts import is_mounted_here, root_of
 from dicomwatchd.intake.scan import MAX_DEPTH, join
-from dicomwatchd.localfiles import ASIDE, Judge, directory, open_root, path_of
+from dicomwatchd.localfiles import ASIDE, FolderGuard, directory, open_root, path_of
 from dicomwatchd.model import FileIdentity, FileState
-from dicomwatchd.queue.rows import UNREADABLE, Known, Root, identity_text
+from dicomwatchd.queue.rows import UNREADABLE, Root, TrackedFile, identity_text
 from dicomwatchd.queue.uploads import LISTED, Named
 from dicomwatchd.rights import NotForTheAsker
 
@@ -79,9 +79,9 @@ class Findings:
         return not self.odd and not self.barred
 
 
-class LastLook:
+class FinalScan:
     """Run once, on the thread of the folder's intake; then ``findings`` is there, or ``failed`` says that the state, or
-    the folder itself, did not answer. The folder ``root`` was handed in as ``path``; ``judge`` says which folders
+    the folder itself, did not answer. The folder ``root`` was handed in as ``path``; ``guard`` says which folders
     whoever did so may enter. ``known`` tells what is on record of the files directly in a directory, ``directories``
     where files are known, ``vanished`` what was seen once and is known no more, ``unread`` the errno of what could not
     be read."""
@@ -90,13 +90,13 @@ class LastLook:
         self,
         path: bytes,
         root: Root | None,
-        known: Callable[[bytes], Mapping[bytes, Known]],
+        known: Callable[[bytes], Mapping[bytes, TrackedFile]],
         directories: Callable[[], list[bytes]],
         vanished: Callable[[int], tuple[int, list[tuple[bytes, str]]]],
         unread: Callable[[], Mapping[bytes, int]],
-        judge: Judge | None = None,
+        guard: FolderGuard | None = None,
     ) -> None:
-        self._path, self._root, self._judge = path, root, judge
+        self._path, self._root, self._guard = path, root, guard
         self._known, self._directories, self._vanished, self._unread = known, directories, vanished, unread
         self.findings: Findings | None = None
         self.failed = False
@@ -170,7 +170,7 @@ class LastLook:
         below: list[bytes] = []
         here: dict[bytes, str] = {}
         try:
-            with directory(root_fd, parent, self._judge) as fd, os.scandir(fd) as entries:
+            with directory(root_fd, parent, self._guard) as fd, os.scandir(fd) as entries:
                 if markers.sign_in(fd) is not None:
                     self._own_tree(parent, findings)
                     return []
@@ -209,7 +209,7 @@ class LastLook:
             findings.name(parent, OWN_TREE, news=True)
 
     def _private(self, root_fd: int, path: bytes, is_directory: bool, findings: Findings) -> None:
-        """What lies aside is nobody's archived file; a private folder with nothing in it but its empty lock is nothing:
+        """What is staged is nobody's archived file; a private folder with nothing in it but its empty lock is nothing:
         another daemon, which shares the folder, has it or has left it."""
         if path.endswith(_LOCK) and _is_empty(root_fd, path):
             return
@@ -239,10 +239,12 @@ def _is_empty(root_fd: int, path: bytes) -> bool:
     return stat.S_ISREG(found.st_mode) and not found.st_size and parent.rpartition(b"/")[2].startswith(ASIDE)
 
 
-def _compare(findings: Findings, path: bytes, identity: str, known: Known | None, unread: Mapping[bytes, int]) -> None:
+def _compare(
+    findings: Findings, path: bytes, identity: str, known: TrackedFile | None, unread: Mapping[bytes, int]
+) -> None:
     if known is not None and known.code == UNREADABLE:
         findings.name(path, BROKEN.format(errno="the medium reports an error"))
-    elif known is None or known.state is FileState.ASIDE:
+    elif known is None or known.state is FileState.DELETING:
         if (number := unread.get(path)) is not None:
             findings.name(path, BROKEN.format(errno=errno.errorcode.get(number, number)))
         else:
@@ -267,10 +269,10 @@ def _trouble(findings: Findings, path: bytes, error: OSError, why: str) -> None:
     findings.name(path, why.format(errno=errno.errorcode.get(error.errno or 0, str(error.errno))))
 
 
-def _is_of_a_file(one: Known) -> bool:
+def _is_of_a_file(one: TrackedFile) -> bool:
     """Not of one that is on its way out, nor of what could not be looked at."""
-    return one.state is not FileState.ASIDE and one.code != UNREADABLE
+    return one.state is not FileState.DELETING and one.code != UNREADABLE
 
 
-def _how_far(one: Known) -> str:
+def _how_far(one: TrackedFile) -> str:
     return "verified" if one.state is FileState.KEPT else "seen"

@@ -1,4 +1,4 @@
-"""The short way on its own: its signature beside botocore's, and what it makes of odd servers."""
+"""The fast path on its own: its signature beside botocore's, and what it makes of odd servers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
-from dicomwatchd.archive.stores.s3 import fast_http as wire
-from dicomwatchd.archive.stores.s3 import fast_path as s3_wire
+from dicomwatchd.archive.stores.s3 import fast_http, fast_path
 from dicomwatchd.archive.stores.s3.bucket import ListedObject, ListedPage, Paging
-from dicomwatchd.archive.stores.s3.fast_http import Address, Wire
+from dicomwatchd.archive.stores.s3.fast_http import Address, S3DataPlane
 
 OK = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'
 NOW = 1_700_000_000.0
@@ -64,9 +63,9 @@ class Server:
 
 
 @contextmanager
-def talking(*answers: bytes, token: str | None = None) -> Iterator[tuple[Wire, Server]]:
+def talking(*answers: bytes, token: str | None = None) -> Iterator[tuple[S3DataPlane, Server]]:
     server = Server(list(answers))
-    made = Wire(
+    made = S3DataPlane(
         Address("127.0.0.1", server.port, False, "/bucket"),
         region="eu-central-1",
         credentials=lambda: ReadOnlyCredentials("AKID", "secret", token),  # type: ignore[arg-type,return-value]
@@ -80,7 +79,7 @@ def talking(*answers: bytes, token: str | None = None) -> Iterator[tuple[Wire, S
     server.close()
 
 
-def put(made: Wire, data: bytes = b"content", **headers: str) -> wire.Answer | None:
+def put(made: S3DataPlane, data: bytes = b"content", **headers: str) -> fast_http.Response | None:
     return made.put(
         "a/b!c.dcm",
         data,
@@ -168,7 +167,7 @@ def test_no_server_at_all_is_none() -> None:
         assert put(made) is None
 
 
-def put_part(made: Wire, data: bytes = b"content", **headers: str) -> wire.Answer | None:
+def put_part(made: S3DataPlane, data: bytes = b"content", **headers: str) -> fast_http.Response | None:
     return made.put_part(
         "a/b!c.dcm",
         {"uploadId": "2~x/+ =", "partNumber": "12"},
@@ -218,13 +217,13 @@ def test_for_a_part_no_other_status_is_an_answer(status: bytes) -> None:
 @pytest.mark.parametrize("etag", [b"", b"ETag: \r\n"], ids=["none", "empty"])
 def test_a_part_without_an_etag_is_none(etag: bytes) -> None:
     with talking(b"HTTP/1.1 200 OK\r\n" + etag + b"Content-Length: 0\r\n\r\n") as (made, _):
-        assert s3_wire.upload_part(made, "key", "upload", 1, bytearray(b"x"), "abc=") is None
+        assert fast_path.upload_part(made, "key", "upload", 1, bytearray(b"x"), "abc=") is None
 
 
 def test_of_a_part_the_answers_encryption_is_handed_on() -> None:
     headers = b"x-amz-server-side-encryption: aws:kms\r\nx-amz-server-side-encryption-aws-kms-key-id: k\r\n\r\n"
     with talking(OK[:-2] + headers) as (made, _):
-        assert s3_wire.upload_part(made, "key", "upload", 1, bytearray(b"x"), "abc=") == {
+        assert fast_path.upload_part(made, "key", "upload", 1, bytearray(b"x"), "abc=") == {
             "ETag": '"x"',
             "ServerSideEncryption": "aws:kms",
             "SSEKMSKeyId": "k",
@@ -239,7 +238,7 @@ def test_a_header_that_would_not_be_sent_as_it_is_signed_is_not_sent(value: str)
 
 
 def test_a_name_that_is_not_resolved_is_none_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And it is not asked for at every file: after some failures the short way rests, as for any other trouble."""
+    """And it is not asked for at every file: after some failures the fast path rests, as for any other trouble."""
     asked = []
 
     def unresolved(*_: object, **__: object) -> None:
@@ -249,23 +248,23 @@ def test_a_name_that_is_not_resolved_is_none_until_it_is(monkeypatch: pytest.Mon
     with talking(OK) as (made, server):
         with monkeypatch.context() as patch:
             patch.setattr(socket, "getaddrinfo", unresolved)
-            for _ in range(3 * wire.GIVE_UP_AFTER):
+            for _ in range(3 * fast_http.GIVE_UP_AFTER):
                 assert put(made) is None
                 assert made.get("key", {}) is None
-        assert len(asked) == wire.GIVE_UP_AFTER
+        assert len(asked) == fast_http.GIVE_UP_AFTER
         assert server.requests == []
-        made._monotonic = lambda: wire.REST_SECONDS + 1
+        made._monotonic = lambda: fast_http.REST_SECONDS + 1
         assert put(made) is not None
 
 
 def test_after_failures_in_a_row_it_rests() -> None:
-    refusals = [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"] * wire.GIVE_UP_AFTER
+    refusals = [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"] * fast_http.GIVE_UP_AFTER
     with talking(*refusals, OK) as (made, server):
         for _ in refusals:
             assert put(made) is None
         assert put(made) is None
         assert len(server.requests) == len(refusals)
-        made._monotonic = lambda: wire.REST_SECONDS + 1
+        made._monotonic = lambda: fast_http.REST_SECONDS + 1
         assert put(made) is not None
 
 
@@ -340,8 +339,8 @@ def chunked(body: bytes, size: int, trailer: bytes = b"") -> bytes:
 )
 def test_a_listing_is_read_whole(answer: bytes) -> None:
     with talking(answer, answer) as (made, server):
-        assert s3_wire.list_objects(made, "p/", Paging("a+token")) == PAGE
-        assert s3_wire.list_objects(made, "p/", Paging()) == PAGE
+        assert fast_path.list_objects(made, "p/", Paging("a+token")) == PAGE
+        assert fast_path.list_objects(made, "p/", Paging()) == PAGE
     assert server.connections == 1
     [first, second] = [request.partition(b" HTTP/1.1")[0] for request in server.requests]
     assert first == b"GET /bucket/?continuation-token=a%2Btoken&encoding-type=url&list-type=2&prefix=p%2F"
@@ -362,7 +361,7 @@ def test_a_listing_is_read_whole(answer: bytes) -> None:
 )
 def test_a_listing_that_is_no_plain_answer_is_none(answer: bytes) -> None:
     with talking(answer) as (made, _):
-        assert s3_wire.list_objects(made, "p/", Paging()) is None
+        assert fast_path.list_objects(made, "p/", Paging()) is None
 
 
 def test_whatever_byte_of_a_listing_is_another_it_is_a_page_or_none() -> None:
@@ -371,7 +370,7 @@ def test_whatever_byte_of_a_listing_is_another_it_is_a_page_or_none() -> None:
     nothing = 0
     with talking(*answers) as (made, _):
         for _ in answers:
-            page = s3_wire.list_objects(made, "p/", Paging())
+            page = fast_path.list_objects(made, "p/", Paging())
             nothing += page is None
             assert page is None or all(item.size_bytes >= 0 for item in page.objects)
     assert nothing > len(LISTING), "most of what is no listing is taken for none"

@@ -1,5 +1,5 @@
 """Several daemons at one inbox, and what a crash of one of them leaves aside: whatever the file system knows of strict
-renames and of locks, no file is lost, none takes another's place, and none stays set aside for ever."""
+renames and of locks, no file is lost, none takes another's place, and none stays staged for ever."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ from dicomwatchd import localfiles
 from dicomwatchd.intake.leftovers import PATIENCE, Leftovers
 from dicomwatchd.intake.scan import Listing
 from dicomwatchd.localfiles import directory, open_root
-from dicomwatchd.pipeline.deletion import aside as aside_module
 from dicomwatchd.pipeline.deletion import private
 from dicomwatchd.pipeline.deletion import proof as proof_module
-from dicomwatchd.pipeline.deletion.aside import Places, Staging, _copy_place, alone, name_before, set_aside
+from dicomwatchd.pipeline.deletion import staging as staging_module
 from dicomwatchd.pipeline.deletion.recover import bring_back
+from dicomwatchd.pipeline.deletion.staging import (
+    StagingArea,
+    StagingFolders,
+    _new_copy,
+    original_name,
+    private_name,
+    stage_file,
+)
 from dicomwatchd.queue.remounts import FORGET_SECONDS
 from dicomwatchd.queue.rows import Source
-from tests.pieces import Log, Pieces, at, left_aside
+from tests.pieces import Log, Pieces, at, left_staged
 from tests.synthetic import Made, Maker
 from tests.unit.test_deletion_races import crash, other_version, without_links, without_strict_rename
 
@@ -112,8 +119,8 @@ STEPS: dict[str, tuple[object, str, bool]] = {
     "before the private directory is made": (private, "make", False),
     "when the private directory was made": (private, "make", True),
     "before it is locked": (private, "_lock", False),
-    "before it is set aside": (aside_module, "rename_to_private", False),
-    "when it was set aside": (aside_module, "rename_to_private", True),
+    "before it is staged": (staging_module, "rename_to_private", False),
+    "when it was staged": (staging_module, "rename_to_private", True),
     "before it is compared": (proof_module, "_differs", False),
     "when it was compared": (proof_module, "_differs", True),
     "when it was unlinked": (os, "unlink", True),
@@ -151,7 +158,7 @@ def test_the_other_comes_in_between(two: Two, talents: str, step: str, what: Cal
     two.other.settle()
     target, name, after = STEPS[step]
     if step.endswith(("is made", "was made")):
-        target = aside_module
+        target = staging_module
     done: list[bool] = []
 
     def meanwhile() -> None:
@@ -165,21 +172,21 @@ def test_the_other_comes_in_between(two: Two, talents: str, step: str, what: Cal
     assert done, "the moment did not come"
     two.require_nothing_lost(*contents)
     two.run()
-    assert not left_aside(two.inbox), "set aside for ever"
+    assert not left_staged(two.inbox), "staged for ever"
     assert [p for p in two.inbox.rglob("*") if p.is_file()] == []
     assert {hashlib.sha256(content).hexdigest() for content in contents} <= two.one.archived()
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_name_is_given_anew_meanwhile(two: Two, talents: str, step: str) -> None:
-    """The modality writes another file under the name of the one that lies aside, and the other ships it."""
+    """The modality writes another file under the name of the one that is staged, and the other ships it."""
     made = drop(two, slices=1)
     old = made[0].path.read_bytes()
     new = other_version(old)
     two.one.settle()
     target, name, after = STEPS[step]
     if step.endswith(("is made", "was made")):
-        target = aside_module
+        target = staging_module
 
     def meanwhile() -> None:
         made[0].path.parent.mkdir(exist_ok=True)
@@ -204,14 +211,14 @@ def test_killed_at_each_step_and_brought_back_by_the_other(two: Two, talents: st
     two.one.settle()
     target, name, after = STEPS[step]
     if step.endswith("is made"):
-        target = aside_module
+        target = staging_module
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
     with ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(proof_module, "give_back", die)
+        patch.setattr(proof_module, "restore", die)
         patch.setattr(type(two.one.queue.deletions), "purged", die)
         patch.setattr(private.Private, "release", lambda self: os.close(self.lock_fd))  # as the kernel does
         stack.enter_context(at(target, name, die, after=after))
@@ -219,11 +226,11 @@ def test_killed_at_each_step_and_brought_back_by_the_other(two: Two, talents: st
         two.one.ship()
     two.require_nothing_lost(*contents)
     two.one.close()
-    # The other has been running all the time; it finds what lies aside by its looks alone.
+    # The other has been running all the time; it finds what is staged by its looks alone.
     for _ in range(4):
         two.other.clock.advance(1000)
         two.other.run(2)
-    assert not left_aside(two.inbox), "set aside for ever"
+    assert not left_staged(two.inbox), "staged for ever"
     assert [p for p in two.inbox.rglob("*") if p.is_file()] == []
     two.one.start()
 
@@ -239,10 +246,14 @@ def test_what_somebody_is_at_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "A").mkdir()
     (tmp_path / "A" / "IM1").write_bytes(b"x")
     root_fd = open_root(os.fsencode(tmp_path))
-    with Places() as places, directory(root_fd, b"A") as fd, set_aside(places, source_of(tmp_path), b"A", b"IM1", fd):
+    with (
+        StagingFolders() as places,
+        directory(root_fd, b"A") as fd,
+        stage_file(places, source_of(tmp_path), b"A", b"IM1", fd),
+    ):
         found = bring_back(source_of(tmp_path), Log())
         assert (found.restored, found.left, found.owned) == (0, 0, 1) and not found.is_through
-        assert len(left_aside(tmp_path)) == 1
+        assert len(left_staged(tmp_path)) == 1
     found = bring_back(source_of(tmp_path), Log())
     assert (found.restored, found.owned) == (1, 0) and found.is_through
     assert (tmp_path / "A" / "IM1").read_bytes() == b"x"
@@ -286,9 +297,9 @@ def test_what_the_first_release_has_left_is_brought_back(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", [b"IM1", b"N" * 255, "ä".encode() * 120, b"-", b"~0123456789abcdef~x"])
 def test_the_name_of_what_lies_alone(name: bytes) -> None:
-    made = alone(name)
-    assert len(made) <= 255 and made != alone(name)
-    assert name.endswith(name_before(made)) and (len(name) > 200 or name_before(made) == name)
+    made = private_name(name)
+    assert len(made) <= 255 and made != private_name(name)
+    assert name.endswith(original_name(made)) and (len(name) > 200 or original_name(made) == name)
 
 
 def test_what_share_clients_leave_of_files_that_were_open_is_not_deleted(tmp_path: Path) -> None:
@@ -360,16 +371,16 @@ def test_a_directory_that_is_taken_away_before_it_is_locked(tmp_path: Path, monk
     os.close(fd)
 
 
-# -- looks find what lies aside for long ------------------------------------------------------------------------------
+# -- looks find what is staged for long ------------------------------------------------------------------------------
 
 
 def test_what_lies_aside_at_two_looks_is_brought_back() -> None:
     found = Leftovers()
 
     def look(*names: bytes) -> bool:
-        found.begin_look()
+        found.begin_scan()
         found.see(b"A", Listing(private=list(names)))
-        met = found.end_look()
+        met = found.end_scan()
         assert met <= {b"A"}
         return bool(met)
 
@@ -403,7 +414,7 @@ def test_no_descriptor_is_closed_twice(tmp_path: Path, monkeypatch: pytest.Monke
 
     before = open_fds()
     monkeypatch.setattr(os, "close", close)
-    with pytest.raises(FileNotFoundError), _copy_place(source_of(inbox), fd, b"IM1"):
+    with pytest.raises(FileNotFoundError), _new_copy(source_of(inbox), fd, b"IM1"):
         pass
     monkeypatch.undo()
     assert len(closed) == len(set(closed)) == 1 and open_fds() == before
@@ -414,10 +425,10 @@ def test_a_staging_leaves_no_descriptor_open(tmp_path: Path) -> None:
     (tmp_path / "A").mkdir()
     (tmp_path / "A" / "IM1").write_bytes(b"x")
     before = open_fds()
-    staging = Staging()
+    staging = StagingArea()
     fd = os.open(tmp_path / "A", os.O_RDONLY)
-    with Places(staging) as places, set_aside(places, source_of(tmp_path), b"A", b"IM1", fd) as aside:
-        os.unlink(aside.name, dir_fd=aside.fd)
+    with StagingFolders(staging) as places, stage_file(places, source_of(tmp_path), b"A", b"IM1", fd) as staged:
+        os.unlink(staged.name, dir_fd=staged.fd)
         places.give_up(source_of(tmp_path), b"A")
     staging.close()
     os.close(fd)
@@ -425,7 +436,7 @@ def test_a_staging_leaves_no_descriptor_open(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "A"]
 
 
-@pytest.mark.parametrize("where", ["_copy_place", "_copy"])
+@pytest.mark.parametrize("where", ["_new_copy", "_copy"])
 def test_what_is_written_late_is_saved_once_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -434,7 +445,7 @@ def test_what_is_written_late_is_saved_once_there_is_room(
     fd = os.open(path, os.O_RDONLY)
     directory_fd = open_root(os.fsencode(tmp_path))
     path.unlink()
-    real, tries = getattr(aside_module, where), []
+    real, tries = getattr(staging_module, where), []
 
     def full(*arguments: object) -> object:
         tries.append(1)
@@ -442,9 +453,9 @@ def test_what_is_written_late_is_saved_once_there_is_room(
             raise OSError(errno.ENOSPC, "full")
         return real(*arguments)
 
-    monkeypatch.setattr(aside_module, where, full)
-    monkeypatch.setattr(aside_module, "_SAVE_PAUSE_SECONDS", 0.01)
-    assert aside_module.save(fd, "another digest", source_of(tmp_path), directory_fd, b"IM1")
+    monkeypatch.setattr(staging_module, where, full)
+    monkeypatch.setattr(staging_module, "_SAVE_PAUSE_SECONDS", 0.01)
+    assert staging_module.save_late_writes(fd, "another digest", source_of(tmp_path), directory_fd, b"IM1")
     assert path.read_bytes() == b"written late" and len(tries) == 4
     assert [p.name for p in tmp_path.iterdir()] == ["IM1"]
     os.close(fd)
@@ -455,7 +466,7 @@ def test_what_is_written_late_is_saved_once_there_is_room(
 
 
 def moved_after_a_crash(pieces: Pieces) -> tuple[Path, Path, bytes]:
-    """A file lies aside; then the inbox has another path in the configuration. (old folder, file, content)"""
+    """A file is staged; then the inbox has another path in the configuration. (old folder, file, content)"""
     [made] = Maker(seed=3).ct_series(pieces.inbox / "DOE", slices=1, rows=16, columns=16)
     data = made.path.read_bytes()
     pieces.settle()
@@ -606,7 +617,7 @@ def test_its_own_looks_leave_alone_what_it_is_at(tmp_path: Path, monkeypatch: py
     if why == "no locks":
         without_locks(monkeypatch)
     else:
-        monkeypatch.setattr(aside_module, "make", _full)
+        monkeypatch.setattr(staging_module, "make", _full)
     pieces = Pieces(tmp_path)
     made = Maker(seed=3).ct_series(pieces.inbox / "DOE^JANE", slices=2, rows=16, columns=16)
     pieces.settle()

@@ -1,4 +1,4 @@
-"""The last look at the store, once files are set aside: an object that is not there then, or is another one, costs no
+"""The last look at the store, once files are staged: an object that is not there then, or is another one, costs no
 file; a page's look is one request for all of them."""
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from dicomwatchd import localfiles
 from dicomwatchd.archive.stores.port import Capabilities, Content, Receipt, StoredObject
 from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.deletion import aside as aside_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
+from dicomwatchd.pipeline.deletion import staging as staging_module
 from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import Bundling
@@ -108,7 +108,7 @@ def objects(store: MemoryStore) -> list[str]:
 
 
 @contextmanager
-def when_all_are_aside(pieces: Pieces, action: Callable[[], object]) -> Iterator[None]:
+def when_all_are_staged(pieces: Pieces, action: Callable[[], object]) -> Iterator[None]:
     """Right before the store is asked the last time."""
     done: list[bool] = []
 
@@ -158,7 +158,7 @@ def test_an_object_that_goes_with_its_file(
 def test_a_store_that_was_wrong_for_a_moment_keeps_no_file_for_good(
     tmp_path: Path, layout: Bundling | None, count: int
 ) -> None:
-    """What was missing for as long as its file was aside, and no longer, looks like the file itself, and may have been
+    """What was missing for as long as its file was staged, and no longer, looks like the file itself, and may have been
     the store's mistake: that is found out the day after, and after each day on which it is so again."""
     store = TheInboxItself(capabilities=ETAGS, inbox=tmp_path / "inbox1")
     pieces = begin(tmp_path, store, count, bundling=layout)
@@ -216,7 +216,7 @@ def test_an_object_that_is_lost_in_between(
     store = Counting(capabilities=capabilities, versioned=versioned)
     pieces = begin(tmp_path, store, count, bundling=layout)
     before = {p.name: p.read_bytes() for p in (pieces.inbox / "A").glob("IM*")}
-    with when_all_are_aside(pieces, lambda: attack(store)):
+    with when_all_are_staged(pieces, lambda: attack(store)):
         pieces.ship()
     assert {p.name: p.read_bytes() for p in (pieces.inbox / "A").glob("IM*")} == before
     [told] = pieces.log.events("deletion-stopped")
@@ -233,7 +233,7 @@ def test_an_object_that_is_lost_in_between(
 def test_one_wrong_answer_is_no_evidence(
     tmp_path: Path, layout: Bundling | None, count: int, instead: int | None
 ) -> None:
-    """A single answer that does not bear an object out, while its file is aside, neither keeps the file nor stops
+    """A single answer that does not bear an object out, while its file is staged, neither keeps the file nor stops
     anything: it is asked a second time."""
 
     @dataclass
@@ -252,7 +252,7 @@ def test_one_wrong_answer_is_no_evidence(
 
     store = WrongOnce(capabilities=ETAGS)
     pieces = begin(tmp_path, store, count, bundling=layout)
-    with when_all_are_aside(pieces, lambda: store.wrong.append(objects(store)[0])):
+    with when_all_are_staged(pieces, lambda: store.wrong.append(objects(store)[0])):
         pieces.ship()
     assert store.wrong == [], "the wrong answer was not given"
     assert pieces.left() == []
@@ -272,7 +272,7 @@ def test_one_that_is_cut_off_where_no_etag_is_known(tmp_path: Path) -> None:
 
     store = Plain()
     pieces = begin(tmp_path, store)
-    with when_all_are_aside(pieces, lambda: shorten(store)):
+    with when_all_are_staged(pieces, lambda: shorten(store)):
         pieces.ship()
     assert len(list((pieces.inbox / "A").glob("IM*"))) == 5
     pieces.close()
@@ -287,7 +287,7 @@ def test_the_same_bytes_sent_again_are_no_other_object(tmp_path: Path) -> None:
         key.append(objects(store)[0])
         store.overwrite(key[0], store.versions[key[0]][-1])
 
-    with when_all_are_aside(pieces, again):
+    with when_all_are_staged(pieces, again):
         pieces.ship()
     assert key and pieces.left() == []
     pieces.close()
@@ -297,7 +297,7 @@ def test_a_store_that_does_not_answer_then_costs_nothing(tmp_path: Path, layout:
     store = Counting(capabilities=ETAGS)
     pieces = begin(tmp_path, store, count, bundling=layout)
     trouble = Transient("the store does not answer", code="unreachable", endpoint="store")
-    with when_all_are_aside(pieces, lambda: setattr(store, "fault", trouble)):
+    with when_all_are_staged(pieces, lambda: setattr(store, "fault", trouble)):
         pieces.ship()
     assert len(list((pieces.inbox / "A").glob("IM*"))) == count
     store.fault = None
@@ -319,7 +319,7 @@ def test_a_listing_is_not_the_last_word(tmp_path: Path) -> None:
 
     store = Forgetful(capabilities=ETAGS)
     pieces = begin(tmp_path, store, 20)
-    with when_all_are_aside(pieces, lambda: setattr(store, "forgets", True)):
+    with when_all_are_staged(pieces, lambda: setattr(store, "forgets", True)):
         pieces.ship()
     assert pieces.left() == [] and pieces.log.events("deletion-stopped") == []
     pieces.close()
@@ -340,10 +340,10 @@ def while_it_is_asked(pieces: Pieces, store: Counting, action: Callable[[], obje
     store.before = before
     yield done
     store.before = lambda: None
-    assert done, "nobody has asked while files lay aside"
+    assert done, "nobody has asked while files was staged"
 
 
-def aside(pieces: Pieces, name: str = "IM1") -> Path:
+def staged(pieces: Pieces, name: str = "IM1") -> Path:
     return next(pieces.inbox.glob(f".dicomwatchd-aside-*/A/{name}"))
 
 
@@ -356,7 +356,7 @@ def leases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
             yield False
 
         monkeypatch.setattr(proof_module, "read_lease", none)
-        monkeypatch.setattr(aside_module, "read_lease", none)
+        monkeypatch.setattr(staging_module, "read_lease", none)
     return bool(request.param)
 
 
@@ -375,7 +375,7 @@ def test_a_program_that_opens_it_meanwhile_gets_it_back(tmp_path: Path, leases: 
         os.close(fd)
 
     def begin_to_write() -> None:
-        threads.append(threading.Thread(target=write, args=[aside(pieces)]))
+        threads.append(threading.Thread(target=write, args=[staged(pieces)]))
         threads[0].start()
         threads[0].join(0.5)
 
@@ -398,7 +398,7 @@ def test_another_file_in_its_place_aside_does_not_go(tmp_path: Path, monkeypatch
     seen: dict[int, Any] = {}
 
     def exchange() -> None:
-        path = aside(pieces)
+        path = staged(pieces)
         path.rename(pieces.root / "mine")
         path.write_bytes(b"another one")
 
@@ -457,7 +457,7 @@ def test_a_private_directory_that_is_taken_meanwhile_costs_no_other_file(tmp_pat
 
     seen: list[int] = []
     with pytest.MonkeyPatch.context() as patch, while_it_is_asked(pieces, store, lambda: seen.append(1)):
-        patch.setattr(aside_module, "rename_to_private", taken)
+        patch.setattr(staging_module, "rename_to_private", taken)
         pieces.ship()
     assert calls[0] == 6 and pieces.left() == []
     assert not list(pieces.inbox.glob(".dicomwatchd-aside*"))
@@ -475,7 +475,7 @@ def test_a_crash_while_the_store_is_asked(tmp_path: Path, layout: Bundling | Non
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, while_it_is_asked(pieces, store, die):
-        patch.setattr(proof_module, "give_back", nothing)
+        patch.setattr(proof_module, "restore", nothing)
         patch.setattr(type(pieces.queue.deletions), "purged", nothing)
         with pytest.raises(KeyboardInterrupt):
             pieces.ship()
@@ -494,7 +494,7 @@ def test_a_crash_while_the_store_is_asked(tmp_path: Path, layout: Bundling | Non
 def test_no_request_for_each_file(tmp_path: Path, bundling: Bundling | None) -> None:
     store = Counting(capabilities=ETAGS)
     pieces = begin(tmp_path, store, 300, bundling=bundling)
-    with at(proof_module, "set_aside", store.asked.clear):
+    with at(proof_module, "stage_file", store.asked.clear):
         pieces.ship()
     assert pieces.left() == []
     asked = [one for one in store.asked if "manifests" not in one[1]]
@@ -510,7 +510,7 @@ def test_workers_share_a_look(tmp_path: Path) -> None:
     threading_lane = pool.lane
     pieces.dispatcher._lane = threading_lane
     store.before = lambda: threading.Event().wait(0.2)
-    with at(proof_module, "set_aside", store.asked.clear):
+    with at(proof_module, "stage_file", store.asked.clear):
         pieces.ship()
     pool.close()
     assert pieces.left() == []

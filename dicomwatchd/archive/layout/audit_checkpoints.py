@@ -23,14 +23,14 @@ _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,16}Z\Z")
 _MOST_BYTES = 65536
 
 
-class BadHead(Permanent):
+class BadCheckpoint(Permanent):
     """What is there is no head of a chain: damaged, or put there by somebody else."""
 
     code = "bad-audit-head"
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedHead:
+class AuditCheckpoint:
     """``sha256`` is the hash of entry ``sequence`` of the chain; ``published_at`` is UTC, ISO 8601, with "Z"."""
 
     chain_id: str
@@ -40,14 +40,14 @@ class PublishedHead:
 
     @property
     def key(self) -> str:
-        return keys.audit_head(self.chain_id, self.sequence)
+        return keys.audit_checkpoint(self.chain_id, self.sequence)
 
     def to_bytes(self) -> bytes:
         return (json.dumps({"format": FORMAT, **asdict(self)}, sort_keys=True) + "\n").encode("ascii")
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> PublishedHead:
-        """Raises BadHead for anything that is not a head in every part."""
+    def from_bytes(cls, data: bytes) -> AuditCheckpoint:
+        """Raises BadCheckpoint for anything that is not a head in every part."""
         try:
             raw: Any = json.loads(data)
             head = cls(raw["chain_id"], raw["sequence"], raw["sha256"], raw["published_at"])
@@ -57,22 +57,22 @@ class PublishedHead:
                 raise TypeError("no number")
             if not _SHA256.match(head.sha256) or not _TIMESTAMP.match(head.published_at):
                 raise ValueError("no SHA-256, or no time")
-            keys.audit_head(head.chain_id, head.sequence)
+            keys.audit_checkpoint(head.chain_id, head.sequence)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BadHead("a published head of an audit chain cannot be read") from error
+            raise BadCheckpoint("an audit checkpoint of an audit chain cannot be read") from error
         return head
 
 
-def newest(store: ObjectStore, chain_id: str) -> PublishedHead | None:
-    """The highest head that was published of this chain: one page of a listing. Raises BadHead, Transient,
+def newest(store: ObjectStore, chain_id: str) -> AuditCheckpoint | None:
+    """The highest head that was published of this chain: one page of a listing. Raises BadCheckpoint, Transient,
     Permanent."""
-    for seen in store.listing(keys.audit_heads_prefix(chain_id)):
-        if keys.parse_audit_head(seen.key) is not None:
+    for seen in store.listing(keys.audit_checkpoints_prefix(chain_id)):
+        if keys.parse_audit_checkpoint(seen.key) is not None:
             return _load(store, seen.key)
     return None
 
 
-def publish(store: ObjectStore, head: PublishedHead) -> PublishedHead:
+def publish(store: ObjectStore, head: AuditCheckpoint) -> AuditCheckpoint:
     """Create this head, and the chain's own object where there is none; returns the head that the store holds under
     that number then, which is another one where somebody else goes on with the same chain. Raises as `newest`."""
     chain = keys.audit_chain(head.chain_id)
@@ -82,21 +82,21 @@ def publish(store: ObjectStore, head: PublishedHead) -> PublishedHead:
     return _load(store, head.key)
 
 
-def chains(store: ObjectStore) -> Iterator[PublishedHead]:
+def chains(store: ObjectStore) -> Iterator[AuditCheckpoint]:
     """The first head of each chain that daemons have published here. Raises as `newest`."""
     for seen in store.listing(keys.AUDIT_CHAINS):
         chain_id = keys.parse_audit_chain(seen.key)
         if chain_id is not None:
-            first = PublishedHead.from_bytes(_read(store, seen.key))
+            first = AuditCheckpoint.from_bytes(_read(store, seen.key))
             if first.chain_id != chain_id:
-                raise BadHead("an audit chain in the store is not the one its key names")
+                raise BadCheckpoint("an audit chain in the store is not the one its key names")
             yield first
 
 
-def _load(store: ObjectStore, key: str) -> PublishedHead:
-    head = PublishedHead.from_bytes(_read(store, key))
+def _load(store: ObjectStore, key: str) -> AuditCheckpoint:
+    head = AuditCheckpoint.from_bytes(_read(store, key))
     if head.key != key:
-        raise BadHead("a published head is not the one its key names")
+        raise BadCheckpoint("an audit checkpoint is not the one its key names")
     return head
 
 
@@ -104,7 +104,7 @@ def _read(store: ObjectStore, key: str) -> bytes:
     """Read twice: a bit that changed on the way must not look like a chain that was tampered with."""
     first = _read_once(store, key)
     if _read_once(store, key) != first:
-        raise Transient("two readings of a published head differ", code="damaged-on-the-way")
+        raise Transient("two readings of an audit checkpoint differ", code="damaged-on-the-way")
     return first
 
 

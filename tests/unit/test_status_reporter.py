@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.daemon.status import Teller
+from dicomwatchd.daemon.status import StatusReporter
 from tests.pieces import Pieces
 from tests.unit.uploading import unlistable
 
@@ -26,7 +26,7 @@ def status(pieces: Pieces, silent: dict[str, float] | None = None) -> tuple[dict
     config: Any = SimpleNamespace(disk_free_warn_share=0.0, state_directory=pieces.state)
     pool: Any = SimpleNamespace(size=1, busy=0)
     journal: Any = pieces.log
-    said = Teller(config, pieces.context.archive, journal, pieces.clock).status(
+    said = StatusReporter(config, pieces.context.archive, journal, pieces.clock).status(
         [{"name": "inbox1"}],
         intakes=pieces.intakes,
         pool=pool,

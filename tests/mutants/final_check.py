@@ -1,52 +1,52 @@
-"""Mutants of the last look at the store once files are set aside: rows of `mutations.Mutation`."""
+"""Mutants of the last look at the store once files are staged: rows of `mutations.Mutation`."""
 
 from __future__ import annotations
 
-SIGHT = ("tests/unit/test_last_sight.py",)
+FINAL_CHECK = ("tests/unit/test_final_check.py",)
 
 LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
-    (f"last sight: {name}", file, old, new, SIGHT)
+    (f"final check: {name}", file, old, new, FINAL_CHECK)
     for name, file, old, new in (
         (
             "it is asked",
-            "pipeline/deletion/handful.py",
-            "            why_not, gone = self._look()\n",
+            "pipeline/deletion/batch.py",
+            "            why_not, gone = self._ask_store()\n",
             "            why_not, gone = None, set[str]()\n",
         ),
         (
             "all of them are put back",
-            "pipeline/deletion/handful.py",
-            "                if why_not is None and self.sight.stops:\n",
+            "pipeline/deletion/batch.py",
+            "                if why_not is None and self.final_check.stops:\n",
             "                if False:\n",
         ),
         (
             "a store that does not answer",
-            "pipeline/deletion/handful.py",
+            "pipeline/deletion/batch.py",
             "            return error, set()\n",
             "            return None, set()\n",
         ),
         (
             "what is taken back meanwhile",
-            "pipeline/deletion/handful.py",
+            "pipeline/deletion/batch.py",
             "                    why_not = error\n            if",
             "                    pass\n            if",
         ),
         (
             "an object that went with its file",
-            "pipeline/deletion/handful.py",
+            "pipeline/deletion/batch.py",
             " if one.key in still_gone else Itself()\n",
             "\n",
         ),
         (
             "an object that is lost is no file of ours",
-            "pipeline/deletion/handful.py",
+            "pipeline/deletion/batch.py",
             " if one.key in still_gone else Itself()\n",
             " if False else Itself()\n",
         ),
         (
             "a look that others wait for",
-            "pipeline/deletion/handful.py",
-            "            while self._is_looking and not look.is_over:",
+            "pipeline/deletion/batch.py",
+            "            while self._is_asking and not check.is_over:",
             "            while False:",
         ),
         (
@@ -58,17 +58,17 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "it is told",
             "pipeline/stages.py",
-            "            _tell_of_vanished(sight, shipment, context)\n",
+            "            _log_vanished(final_check, shipment, context)\n",
             "            pass\n",
         ),
         (
             "the study stops",
             "pipeline/stages.py",
-            "        if sight.stops:\n            raise Vanished",
+            "        if final_check.stops:\n            raise Vanished",
             "        if False:\n            raise Vanished",
         ),
-        ("the size", "archive/proof/still_there.py", "seen.size_bytes == receipt.size_bytes and ", ""),
-        ("the ETag", "archive/proof/still_there.py", "(not known or seen.etag in known)", "True"),
+        ("the size", "archive/proof/final_check.py", "seen.size_bytes == receipt.size_bytes and ", ""),
+        ("the ETag", "archive/proof/final_check.py", "(not known or seen.etag in known)", "True"),
         (
             "the ETag that was seen",
             "pipeline/shipment.py",
@@ -77,25 +77,25 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ),
         (
             "a listing is not the last word",
-            "archive/proof/still_there.py",
-            "    for key in going_on(sign, sorted(gone)):",
+            "archive/proof/final_check.py",
+            "    for key in until_cancelled(cancelled, sorted(gone)):",
             "    for key in () if listing else sorted(gone):",
         ),
         (
             "asked twice",
-            "archive/proof/still_there.py",
+            "archive/proof/final_check.py",
             "for _ in range(2))",
             "for _ in range(1))",
         ),
         (
             "the listing",
-            "archive/proof/still_there.py",
+            "archive/proof/final_check.py",
             "        if receipt is not None and is_itself(store, receipt, seen):",
             "        if receipt is not None:",
         ),
         (
             "no request for each",
-            "archive/proof/still_there.py",
+            "archive/proof/final_check.py",
             "    if listing:\n",
             "    if False:\n",
         ),
@@ -119,7 +119,7 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ),
         (
             "what is given up stays open",
-            "pipeline/deletion/aside.py",
+            "pipeline/deletion/staging.py",
             "        self._left += self._taken()\n",
             "        super().forget()\n",
         ),

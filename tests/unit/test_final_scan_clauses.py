@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.cli.upload_text import all_verified, sentences
-from dicomwatchd.intake import lastlook
-from dicomwatchd.intake.lastlook import Findings, LastLook
+from dicomwatchd.intake import final_scan
+from dicomwatchd.intake.final_scan import FinalScan, Findings
 from dicomwatchd.intake.mounts import root_of
 from dicomwatchd.intake.own_trees import OWN_TREE
 from dicomwatchd.localfiles import open_root
 from dicomwatchd.model import FileIdentity, FileState
-from dicomwatchd.queue.rows import UNREADABLE, Known, Root, Source, identity_text
+from dicomwatchd.queue.rows import UNREADABLE, Root, Source, TrackedFile, identity_text
 from dicomwatchd.queue.uploads import Upload, UploadProgress
 from dicomwatchd.upload_result import CANCELLED, FINISHED, GONE, of_ended
 from tests.unit.uploading import unlistable
@@ -32,7 +32,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.records: dict[bytes, dict[bytes, Known]] = {}
+        self.records: dict[bytes, dict[bytes, TrackedFile]] = {}
         for number, path in enumerate(FILES):
             place = folder / os.fsdecode(path)
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,9 @@ class Bench:
     ) -> None:
         parent, _, name = path.rpartition(b"/")
         found = (self.folder / os.fsdecode(path)).lstat()
-        self.records.setdefault(parent, {})[name] = Known(number, identity_text(FileIdentity.of(found)), state, code)
+        self.records.setdefault(parent, {})[name] = TrackedFile(
+            number, identity_text(FileIdentity.of(found)), state, code
+        )
 
     def look(self, meanwhile: Callable[[], object] = lambda: None, *, through: Path | None = None) -> Findings:
         """``through``: another folder that was opened in place of this one."""
@@ -58,7 +60,7 @@ class Bench:
             meanwhile()
             return sorted(self.records)
 
-        look = LastLook(
+        look = FinalScan(
             os.fsencode(self.folder),
             self.root,
             lambda parent: self.records.get(parent, {}),
@@ -95,7 +97,7 @@ def test_a_file_without_a_record(bench: Bench) -> None:
     assert odd(findings := bench.look()) == [b"A/LATE"] and findings.news
 
 
-@pytest.mark.parametrize("state", [FileState.READY, FileState.STORED, FileState.ASIDE])
+@pytest.mark.parametrize("state", [FileState.READY, FileState.STORED, FileState.DELETING])
 def test_a_file_that_has_come_to_no_end(state: FileState, bench: Bench) -> None:
     bench.record(b"A/IM2", state)
     assert odd(bench.look()) == [b"A/IM2"]
@@ -147,7 +149,7 @@ def test_what_the_queue_knows_to_have_vanished(bench: Bench) -> None:
 
 
 def test_more_than_are_listed_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lastlook, "LISTED", 2)
+    monkeypatch.setattr(final_scan, "LISTED", 2)
     bench.gone = [(b"%d" % number, "seen") for number in range(5)]
     findings = bench.look()
     assert findings.odd == 5 and len(findings.named) == 2
@@ -163,7 +165,7 @@ def test_another_folder_mounted_over_it_in_the_end(
 ) -> None:
     """The kernel's name of the open folder is as before; where the path leads now is another folder."""
     (tmp_path / "over").mkdir()
-    monkeypatch.setattr(lastlook, "open_root", lambda path: open_root(os.fsencode(tmp_path / "over")))
+    monkeypatch.setattr(final_scan, "open_root", lambda path: open_root(os.fsencode(tmp_path / "over")))
     assert odd(findings := bench.look()) == [b""] and findings.archived == 3 and findings.news
 
 
@@ -214,7 +216,7 @@ def test_an_entry_that_cannot_be_looked_at(bench: Bench, monkeypatch: pytest.Mon
 
 
 def test_what_lies_too_deep(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lastlook, "MAX_DEPTH", 1)
+    monkeypatch.setattr(final_scan, "MAX_DEPTH", 1)
     (bench.folder / "A" / "B" / "C").mkdir()
     assert odd(bench.look()) == [b"A/B"]
 
@@ -231,7 +233,7 @@ def test_an_archives_own_folder(bench: Bench) -> None:
     assert odd(findings := bench.look())[0] == b"A" and findings.news
     bench.records = {
         b"": bench.records[b""],
-        b"A": {b".dicomwatchd-archive": Known(7, "1:2:0:0:0", FileState.QUARANTINED, OWN_TREE)},
+        b"A": {b".dicomwatchd-archive": TrackedFile(7, "1:2:0:0:0", FileState.QUARANTINED, OWN_TREE)},
     }
     findings = bench.look()
     assert not findings.accounted_for and (findings.barred, findings.named) == (1, [])
@@ -262,7 +264,7 @@ def test_which_folder_is_the_same(one: Root, other: Root, same: bool) -> None:
 
 UPLOAD = Upload(Source(1, "upload-1", b"/stick", "upload", False), Root(1, 2, ""), 1_800_000_000.0, "running")
 DONE = UploadProgress(
-    files=4, size_bytes=30, verified=3, verified_size_bytes=30, deleted=1, ignored=1, waiting=0, failed=0, aside=0
+    files=4, size_bytes=30, verified=3, verified_size_bytes=30, deleted=1, ignored=1, waiting=0, failed=0, deleting=0
 )
 FOUND = Findings(archived=2, ignored=1)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout import audit_heads
+from dicomwatchd.archive.layout import audit_checkpoints
 from dicomwatchd.archive.stores.port import Content, Receipt
-from dicomwatchd.audit import anchoring
-from dicomwatchd.audit.anchoring import Anchoring
+from dicomwatchd.audit import checkpoints
+from dicomwatchd.audit.checkpoints import Checkpoints
 from dicomwatchd.errors import OutOfReach, Permanent, Stopping
 from dicomwatchd.queue import audit, open_queue
 from dicomwatchd.queue.audit import FIRST
@@ -32,44 +32,44 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def test_nothing_is_published_before_anything_was_deleted(place: Place) -> None:
-    place.anchoring.step()
+    place.checkpoints.step()
     assert place.store.versions == {}
-    assert place.outcome() == "none" and place.anchoring.problem is None
+    assert place.outcome() == "none" and place.checkpoints.problem is None
 
 
 def test_the_head_is_published_when_it_has_moved(place: Place) -> None:
     place.delete()
-    place.anchoring.step()
-    place.anchoring.step()
+    place.checkpoints.step()
+    place.checkpoints.step()
     assert place.heads() == [2]
     place.delete(3)
-    place.anchoring.step()
+    place.checkpoints.step()
     assert place.heads() == [2, 8]
     assert place.outcome() == "fits" and place.told() == []
     head = place.bench.queue.audit.head()
-    found = audit_heads.newest(place.store, head.chain_id)
+    found = audit_checkpoints.newest(place.store, head.chain_id)
     assert found is not None and (found.sequence, found.sha256) == (8, head.sha256)
 
 
-def tended(place: Place, seconds: int) -> None:
+def ticked(place: Place, seconds: int) -> None:
     """The thread's rounds, for so long."""
     for _ in range(seconds):
-        place.anchoring.tend()
+        place.checkpoints.tick()
         place.bench.clock.seconds += 1
 
 
 def test_a_deletion_is_published_within_a_minute_and_a_burst_once(place: Place) -> None:
-    tended(place, 1)
+    ticked(place, 1)
     place.delete(3)
-    tended(place, 59)
+    ticked(place, 59)
     assert place.heads() == []
     place.delete()
-    tended(place, 2)
+    ticked(place, 2)
     assert place.heads() == [8], "all that there was"
-    tended(place, 3600)
+    ticked(place, 3600)
     assert place.heads() == [8], "an hour of nothing costs nothing"
     place.delete()
-    tended(place, 62)
+    ticked(place, 62)
     assert place.heads() == [8, 10]
 
 
@@ -77,44 +77,44 @@ def test_no_more_than_one_a_minute(place: Place) -> None:
     begun = place.bench.clock.seconds
     while place.bench.clock.seconds < begun + 1200:
         place.delete()  # a minute passes
-        tended(place, 5)
+        ticked(place, 5)
     minutes = (place.bench.clock.seconds - begun) / 60
     assert minutes / 3 < len(place.heads()) <= minutes + 1
 
 
 def test_what_could_not_be_published_is_tried_a_minute_later(place: Place) -> None:
-    tended(place, 1)
+    ticked(place, 1)
     place.delete()
     place.store.fault = OutOfReach("the store does not answer", endpoint="s3")
-    tended(place, 70)
+    ticked(place, 70)
     assert place.heads() == []
     place.store.fault = None
-    tended(place, 62)
+    ticked(place, 62)
     assert place.heads() == [2]
 
 
 def test_a_start_compares_at_once(place: Place) -> None:
     place.delete(2)
-    place.anchoring.step()
+    place.checkpoints.step()
     place.cut_to(1)
     place.restart()
-    place.anchoring.tend()
+    place.checkpoints.tick()
     assert len(place.told()) == 1
 
 
 def test_a_restart_goes_on(place: Place) -> None:
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     place.restart()
-    place.anchoring.step()
+    place.checkpoints.step()
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     assert place.heads() == [2, 4] and place.told() == []
 
 
 def test_what_is_published_says_nothing_of_a_patient(place: Place) -> None:
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     for key, versions in place.store.versions.items():
         assert STUDY not in key and STUDY.encode() not in versions[-1]
 
@@ -125,34 +125,34 @@ def test_what_is_published_says_nothing_of_a_patient(place: Place) -> None:
 @pytest.mark.parametrize("left", range(8))
 def test_entries_cut_off_the_end_are_missed(place: Place, left: int) -> None:
     place.delete(4)
-    place.anchoring.step()
+    place.checkpoints.step()
     place.cut_to(left)
     assert place.bench.queue.audit.broken_at() is None, "the chain alone cannot tell"
     assert place.outcome() == "cut"
-    place.anchoring.step()
+    place.checkpoints.step()
     assert [entry["audit_published"] for entry in place.told()] == [8]
-    assert "entry 8" in (place.anchoring.problem or "")
-    place.anchoring.step()
+    assert "entry 8" in (place.checkpoints.problem or "")
+    place.checkpoints.step()
     assert len(place.told()) == 1, "not at each step"
     place.restart()
-    place.anchoring.step()
+    place.checkpoints.step()
     assert len(place.told()) == 2, "told at each start"
 
 
 @pytest.mark.parametrize("running", [True, False])
 def test_a_chain_that_has_grown_again_is_not_the_one_that_was_published(place: Place, running: bool) -> None:
     place.delete(4)
-    place.anchoring.step()
+    place.checkpoints.step()
     place.cut_to(4)
     place.delete(5)
     if not running:
         place.restart()
-    place.anchoring.step()
+    place.checkpoints.step()
     assert place.outcome() == "differs"
     assert place.heads() == [8], "a newer head would cover what is missing"
     place.delete(5)
     for _ in range(3):
-        place.anchoring.step()
+        place.checkpoints.step()
         place.restart()
     assert place.heads() == [8] and place.outcome() == "differs"
 
@@ -160,7 +160,7 @@ def test_a_chain_that_has_grown_again_is_not_the_one_that_was_published(place: P
 def test_the_newest_entry_exchanged(place: Place) -> None:
     """The chain alone cannot tell that either."""
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     place.cut_to(1)
     with place.bench.queue._database.write() as db:
         audit.append(db, STUDY, [{"kind": "restored", "file": 1, "at": 0.0}])
@@ -171,7 +171,7 @@ def test_the_newest_entry_exchanged(place: Place) -> None:
 def test_what_came_after_the_newest_head_is_not_missed(place: Place) -> None:
     """As the documentation says."""
     place.delete(2)
-    place.anchoring.step()
+    place.checkpoints.step()
     place.delete()
     place.cut_to(4)
     assert place.outcome() == "fits"
@@ -183,12 +183,12 @@ def test_a_restored_backup_is_a_chain_that_was_cut(place: Place, tmp_path: Path)
         place.bench.queue._database._connection.backup(backup)
     backup.close()
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     other = tmp_path / "restored"
     other.mkdir()
     (tmp_path / "backup.db").rename(other / "state.db")
     queue = open_queue(other, place.bench.clock, lambda _: None)
-    assert anchoring.compare(queue.audit, place.store).outcome == "cut"
+    assert checkpoints.compare(queue.audit, place.store).outcome == "cut"
     queue.close()
 
 
@@ -197,21 +197,21 @@ def test_a_restored_backup_is_a_chain_that_was_cut(place: Place, tmp_path: Path)
 
 def test_a_lost_state_is_no_alarm_and_is_seen(place: Place, tmp_path: Path) -> None:
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     old = place.bench.queue.audit.head().chain_id
     place.bench.queue.close()
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     place.bench = Bench(fresh)
     place.begin()
-    place.anchoring.step()
-    assert place.told() == [] and place.anchoring.problem is None
-    said = anchoring.report(place.bench.queue.audit, place.store)
+    place.checkpoints.step()
+    assert place.told() == [] and place.checkpoints.problem is None
+    said = checkpoints.report(place.bench.queue.audit, place.store)
     assert said["outcome"] == "none" and said["holds"] and said["first_published_at"] is None
     assert [chain["chain_id"] for chain in said["other_chains"]] == [old]
     place.delete()
-    place.anchoring.step()
-    said = anchoring.report(place.bench.queue.audit, place.store)
+    place.checkpoints.step()
+    said = checkpoints.report(place.bench.queue.audit, place.store)
     assert said["outcome"] == "fits" and said["first_published_at"] is not None
     assert said["chain_id"] != old and len(said["other_chains"]) == 1
 
@@ -223,7 +223,7 @@ def test_two_daemons_do_not_mind_each_other(place: Place, tmp_path: Path) -> Non
     other.begin()
     for here in (place, other, place, other):
         here.delete()
-        here.anchoring.step()
+        here.checkpoints.step()
     assert place.outcome() == other.outcome() == "fits"
     assert place.told() == other.told() == []
     place.cut_to(1)
@@ -234,7 +234,7 @@ def test_two_daemons_do_not_mind_each_other(place: Place, tmp_path: Path) -> Non
 def test_a_state_that_two_machines_run_on_is_told(place: Place, tmp_path: Path) -> None:
     """A copy goes on with the same chain: two heads of one number, of which the store keeps the first."""
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     copy = tmp_path / "copy"
     copy.mkdir()
     with sqlite3.connect(copy / "state.db") as to:
@@ -243,12 +243,12 @@ def test_a_state_that_two_machines_run_on_is_told(place: Place, tmp_path: Path) 
     other = Place(copy)
     other.store = place.store
     other.begin()
-    other.anchoring.step()
+    other.checkpoints.step()
     place.delete()
     other.bench.clock.seconds += 5
     other.delete()
-    place.anchoring.step()
-    other.anchoring.step()
+    place.checkpoints.step()
+    other.checkpoints.step()
     assert place.told() == [] and len(other.told()) == 1
     other.bench.queue.close()
 
@@ -258,26 +258,26 @@ def test_a_state_that_two_machines_run_on_is_told(place: Place, tmp_path: Path) 
 
 def test_an_archive_out_of_reach_is_no_alarm(place: Place) -> None:
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     place.store.fault = OutOfReach("the store does not answer", endpoint="s3")
     assert place.outcome() == "unknown"
-    said = anchoring.report(place.bench.queue.audit, place.store)
+    said = checkpoints.report(place.bench.queue.audit, place.store)
     assert (said["outcome"], said["holds"], "does not answer" in said["text"]) == ("unknown", True, True)
     place.restart()
     for _ in range(3):
-        place.anchoring.step()
+        place.checkpoints.step()
     assert len(place.log.events("audit-unpublished")) == 1, "once, not at each step"
-    assert "cannot be published" in (place.anchoring.problem or "")
+    assert "cannot be published" in (place.checkpoints.problem or "")
     place.store.fault = None
     place.delete()
-    place.anchoring.step()
-    assert place.anchoring.problem is None and place.heads() == [2, 4] and place.told() == []
+    place.checkpoints.step()
+    assert place.checkpoints.problem is None and place.heads() == [2, 4] and place.told() == []
 
 
 def test_nothing_is_tried_while_the_archive_is_in_trouble(place: Place) -> None:
     place.delete()
-    place.anchoring = Anchoring(place.bench.queue.audit, place.store, place.bench.clock, place.log, lambda: True)
-    place.anchoring.step()
+    place.checkpoints = Checkpoints(place.bench.queue.audit, place.store, place.bench.clock, place.log, lambda: True)
+    place.checkpoints.step()
     assert place.store.versions == {}
 
 
@@ -291,39 +291,39 @@ def test_a_store_that_takes_no_head(place: Place, error: Exception, monkeypatch:
     place.delete()
     with monkeypatch.context() as context:
         context.setattr(place.store, "put", refuse)
-        place.anchoring.step()
-    assert (place.anchoring.problem is None) == isinstance(error, Stopping)
-    place.anchoring.step()
-    assert place.heads() == [2] and place.anchoring.problem is None
+        place.checkpoints.step()
+    assert (place.checkpoints.problem is None) == isinstance(error, Stopping)
+    place.checkpoints.step()
+    assert place.heads() == [2] and place.checkpoints.problem is None
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"null", b"\xff", b'{"format": "dicomwatchd-audit-head/1"}'])
 def test_a_head_that_is_none_is_bad(place: Place, data: bytes) -> None:
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     chain_id = place.bench.queue.audit.head().chain_id
-    place.store.versions[keys.audit_head(chain_id, 2)] = [data]
+    place.store.versions[keys.audit_checkpoint(chain_id, 2)] = [data]
     assert place.outcome() == "unreadable"
     place.restart()
-    place.anchoring.step()
+    place.checkpoints.step()
     assert len(place.told()) == 1
 
 
 def test_a_head_under_another_number(place: Place) -> None:
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     chain_id = place.bench.queue.audit.head().chain_id
-    head = place.store.versions.pop(keys.audit_head(chain_id, 2))
-    place.store.versions[keys.audit_head(chain_id, 9)] = head
+    head = place.store.versions.pop(keys.audit_checkpoint(chain_id, 2))
+    place.store.versions[keys.audit_checkpoint(chain_id, 9)] = head
     assert place.outcome() == "unreadable"
 
 
 def test_a_bit_that_changed_on_the_way_is_no_alarm(place: Place) -> None:
     place.delete()
-    place.anchoring.step()
-    key = keys.audit_head(place.bench.queue.audit.head().chain_id, 2)
+    place.checkpoints.step()
+    key = keys.audit_checkpoint(place.bench.queue.audit.head().chain_id, 2)
     before = place.store.reads.count(key)
-    place.store.wire = lambda name, time, chunks: (
+    place.store.tampering = lambda name, time, chunks: (
         iter([b"".join(chunks).replace(b"a", b"b")]) if (name, time) == (key, before + 1) else chunks
     )
     assert place.outcome() == "unknown"
@@ -332,12 +332,12 @@ def test_a_bit_that_changed_on_the_way_is_no_alarm(place: Place) -> None:
 
 def test_other_things_below_the_heads_are_passed_over(place: Place) -> None:
     place.delete()
-    place.anchoring.step()
-    prefix = keys.audit_heads_prefix(place.bench.queue.audit.head().chain_id)
+    place.checkpoints.step()
+    prefix = keys.audit_checkpoints_prefix(place.bench.queue.audit.head().chain_id)
     for name in ("0", "00000000/x.json", "00000000/000000000000", "00000000/999999999997.json"):
         place.store.versions[prefix + name] = [b"x"]
     place.store.versions["audit/chains/x"] = [b"x"]
-    assert anchoring.report(place.bench.queue.audit, place.store)["outcome"] == "fits"
+    assert checkpoints.report(place.bench.queue.audit, place.store)["outcome"] == "fits"
 
 
 # -- the chain's id -------------------------------------------------------------------------------------------------
@@ -361,7 +361,7 @@ def test_a_state_from_before_gets_one(tmp_path: Path) -> None:
     old.close()
     place = Place(tmp_path)
     place.delete()
-    place.anchoring.step()
+    place.checkpoints.step()
     assert place.outcome() == "fits"
     place.bench.queue.close()
 
@@ -369,12 +369,12 @@ def test_a_state_from_before_gets_one(tmp_path: Path) -> None:
 def test_the_newest_head_is_the_first_that_is_listed() -> None:
     chain = "0123456789abcdef" * 2
     numbers = [1, 2, 9, 10, 99, 9999, 10_000, 10_001, 123_456_789, keys.HIGHEST_SEQUENCE - 1]
-    made = [keys.audit_head(chain, number) for number in numbers]
+    made = [keys.audit_checkpoint(chain, number) for number in numbers]
     assert sorted(made, reverse=True) == made
-    assert [keys.parse_audit_head(key) for key in made] == numbers
+    assert [keys.parse_audit_checkpoint(key) for key in made] == numbers
     for bad in ("../x", "0123", chain.upper(), chain + "0"):
         with pytest.raises(ValueError, match="named by"):
-            keys.audit_head(bad, 1)
+            keys.audit_checkpoint(bad, 1)
     for number in (0, -1, keys.HIGHEST_SEQUENCE + 1):
         with pytest.raises(ValueError, match="numbered"):
-            keys.audit_head(chain, number)
+            keys.audit_checkpoint(chain, number)

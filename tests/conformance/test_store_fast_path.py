@@ -1,4 +1,4 @@
-"""The S3 store's short way to a PutObject or an UploadPart: as strict as the long one, and never the last word on a
+"""The S3 store's fast path to a PutObject or an UploadPart: as strict as the long one, and never the last word on a
 failure."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.stores.port import Buffer, Content
 from dicomwatchd.archive.stores.ranges import Wanted
-from dicomwatchd.archive.stores.s3.fast_http import Answer, Body, Wire
+from dicomwatchd.archive.stores.s3.fast_http import Body, Response, S3DataPlane
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.errors import ArchiveRefused, Permanent, Stopping, Transient
 from tests.conformance.conftest import PREFIX, BucketPlace
@@ -31,48 +31,48 @@ def probed(place: BucketPlace, **options: Any) -> S3Store:
 
 
 class Altered:
-    """The store's wire, with what it sends or answers changed by a test. Counts what came back."""
+    """The store's data_plane, with what it sends or answers changed by a test. Counts what came back."""
 
     def __init__(
         self,
         store: S3Store,
         *,
         request: Callable[[dict[str, Any]], None] = lambda _: None,
-        answer: Callable[[Answer | None], Answer | None] = lambda a: a,
+        answer: Callable[[Response | None], Response | None] = lambda a: a,
     ) -> None:
         self._request, self._answer = request, answer
-        assert store._wire is not None
-        self._wire: Wire = store._wire
-        self.answers: list[Answer | None] = []
-        store._wire = store._multipart._wire = self  # type: ignore[assignment]
+        assert store._data_plane is not None
+        self._data_plane: S3DataPlane = store._data_plane
+        self.responses: list[Response | None] = []
+        store._data_plane = store._multipart._data_plane = self  # type: ignore[assignment]
 
-    def put(self, key: str, data: bytes, *, sha256: str, headers: dict[str, str]) -> Answer | None:
+    def put(self, key: str, data: bytes, *, sha256: str, headers: dict[str, str]) -> Response | None:
         call: dict[str, Any] = {"data": data, "sha256": sha256, "headers": headers}
         self._request(call)
-        self.answers.append(self._wire.put(key, **call))
-        return self._answer(self.answers[-1])
+        self.responses.append(self._data_plane.put(key, **call))
+        return self._answer(self.responses[-1])
 
-    def put_part(self, key: str, query: dict[str, str], data: bytearray, headers: dict[str, str]) -> Answer | None:
+    def put_part(self, key: str, query: dict[str, str], data: bytearray, headers: dict[str, str]) -> Response | None:
         call: dict[str, Any] = {"query": query, "data": data, "headers": headers}
         self._request(call)
-        self.answers.append(self._wire.put_part(key, **call))
-        return self._answer(self.answers[-1])
+        self.responses.append(self._data_plane.put_part(key, **call))
+        return self._answer(self.responses[-1])
 
     def get(self, key: str, query: dict[str, str], wanted: Wanted | None = None) -> Body | None:
-        return self._wire.get(key, query, wanted)
+        return self._data_plane.get(key, query, wanted)
 
     def listing(self, query: dict[str, str]) -> bytes | None:
-        return self._wire.listing(query)
+        return self._data_plane.listing(query)
 
     def close(self) -> None:
-        self._wire.close()
+        self._data_plane.close()
 
 
 def test_the_short_way_is_taken_and_leaves_the_same_object(s3: BucketPlace) -> None:
     store = probed(s3)
-    wire = Altered(store)
+    data_plane = Altered(store)
     receipt = store.put(KEY, Buffer.of(b"content"))
-    assert [answer and answer.status for answer in wire.answers] == [200]
+    assert [answer and answer.status for answer in data_plane.responses] == [200]
     assert receipt.created
     kept = s3.client.head_object(Bucket=s3.bucket, Key=PREFIX + KEY)
     assert (kept["ETag"], kept["ContentType"]) == (f'"{receipt.expected_etag}"', "application/dicom")
@@ -88,9 +88,9 @@ def test_the_short_way_is_taken_and_leaves_the_same_object(s3: BucketPlace) -> N
 def test_a_key_that_is_taken_is_left_as_it_is(s3: BucketPlace) -> None:
     store = probed(s3)
     assert store.put(KEY, Buffer.of(b"first")).created
-    wire = Altered(store)
+    data_plane = Altered(store)
     assert not store.put(KEY, Buffer.of(b"second")).created
-    assert [answer and answer.status for answer in wire.answers] == [412]
+    assert [answer and answer.status for answer in data_plane.responses] == [412]
     assert b"".join(store.read(KEY)) == b"first"
 
 
@@ -98,19 +98,19 @@ def test_a_key_that_is_taken_is_left_as_it_is(s3: BucketPlace) -> None:
 def test_sizes(s3: BucketPlace, size: int) -> None:
     store = probed(s3)
     data = bytes(range(256)) * (size // 256 + 1)
-    wire = Altered(store)
+    data_plane = Altered(store)
     store.put(KEY, Buffer.of(data[:size]))
-    assert [answer and answer.status for answer in wire.answers] == [200]
+    assert [answer and answer.status for answer in data_plane.responses] == [200]
     assert b"".join(store.read(KEY)) == data[:size]
 
 
 def test_every_character_that_a_key_may_have_is_signed_right(s3: BucketPlace) -> None:
     store = probed(s3)
-    wire = Altered(store)
+    data_plane = Altered(store)
     for key in ("aZ09!_.*'()-/x.json", "a!/b*/c'/d(/e)/f-/g_/h.dcm"):
         store.put(key, Buffer.of(b"content"))
         assert b"".join(store.read(key)) == b"content"
-    assert [answer and answer.status for answer in wire.answers] == [200, 200]
+    assert [answer and answer.status for answer in data_plane.responses] == [200, 200]
 
 
 def test_bytes_damaged_on_the_short_way_are_refused_there_and_sent_again(s3: BucketPlace) -> None:
@@ -119,9 +119,9 @@ def test_bytes_damaged_on_the_short_way_are_refused_there_and_sent_again(s3: Buc
     def damage(call: dict[str, Any]) -> None:
         call["data"] = call["data"][:-1] + b"?"
 
-    wire = Altered(store, request=damage)
+    data_plane = Altered(store, request=damage)
     receipt = store.put(KEY, Buffer.of(b"content"))
-    assert wire.answers == [None]
+    assert data_plane.responses == [None]
     assert receipt.created
     assert b"".join(store.read(KEY)) == b"content"
 
@@ -129,18 +129,18 @@ def test_bytes_damaged_on_the_short_way_are_refused_there_and_sent_again(s3: Buc
 def test_a_lost_answer_is_found_to_be_no_loss(s3: BucketPlace) -> None:
     """The object is there, the answer is not: the long way meets it, and the verification has the say."""
     store = probed(s3)
-    wire = Altered(store, answer=lambda _: None)
+    data_plane = Altered(store, answer=lambda _: None)
     receipt = store.put(KEY, Buffer.of(b"content"))
-    assert [answer and answer.status for answer in wire.answers] == [200]
+    assert [answer and answer.status for answer in data_plane.responses] == [200]
     assert not receipt.created
     [verdict] = evidence.examine(store, [receipt])
     assert verdict.holds
 
 
-def without(name: str) -> Callable[[Answer | None], Answer]:
-    def forget(answer: Answer | None) -> Answer:
+def without(name: str) -> Callable[[Response | None], Response]:
+    def forget(answer: Response | None) -> Response:
         assert answer is not None
-        return Answer(answer.status, {k: v for k, v in answer.headers.items() if name not in k})
+        return Response(answer.status, {k: v for k, v in answer.headers.items() if name not in k})
 
     return forget
 
@@ -161,10 +161,10 @@ def test_an_answer_without_the_encryption_asked_for_is_refused(
 def test_parts_take_the_short_way_and_leave_the_same_object(s3: BucketPlace) -> None:
     store = probed(s3, **PARTS)
     data = os.urandom(21 * MIB)
-    wire = Altered(store)
+    data_plane = Altered(store)
     with counted(store) as sent:
         receipt = store.put(KEY, Source(data))
-    assert [answer and answer.status for answer in wire.answers] == [200] * 5
+    assert [answer and answer.status for answer in data_plane.responses] == [200] * 5
     assert "CreateMultipartUpload" in sent and "UploadPart" not in sent
     kept = s3.client.head_object(Bucket=s3.bucket, Key=PREFIX + KEY)
     assert (kept["ETag"], kept["ContentType"]) == (f'"{receipt.expected_etag}"', "application/dicom")
@@ -184,9 +184,9 @@ def test_a_stopped_upload_goes_on_by_the_short_way(s3: BucketPlace) -> None:
     arrived = s3.client.list_parts(Bucket=s3.bucket, Key=PREFIX + KEY, UploadId=upload["UploadId"])["Parts"]
     assert 1 <= len(arrived) <= 3
     store = probed(s3, **PARTS)
-    wire = Altered(store)
+    data_plane = Altered(store)
     receipt = store.put(KEY, Source(data))
-    assert [answer and answer.status for answer in wire.answers] == [200] * (8 - len(arrived))
+    assert [answer and answer.status for answer in data_plane.responses] == [200] * (8 - len(arrived))
     [verdict] = evidence.examine(store, [receipt])
     assert verdict.holds
     assert s3.unfinished() == []
@@ -200,10 +200,10 @@ def test_a_part_damaged_on_the_short_way_is_refused_there_and_sent_again(s3: Buc
             call["data"] = call["data"][:-1] + b"?"
 
     data = b"x" * (13 * MIB)
-    wire = Altered(store, request=damage)
+    data_plane = Altered(store, request=damage)
     with counted(store) as sent:
         receipt = store.put(KEY, Source(data))
-    assert sorted(answer.status if answer else 0 for answer in wire.answers) == [0, 200, 200]
+    assert sorted(answer.status if answer else 0 for answer in data_plane.responses) == [0, 200, 200]
     assert sent.count("UploadPart") == 1
     assert b"".join(store.read(KEY)) == data
     [verdict] = evidence.examine(store, [receipt])
@@ -212,14 +212,14 @@ def test_a_part_damaged_on_the_short_way_is_refused_there_and_sent_again(s3: Buc
 
 @pytest.mark.parametrize("answer", [lambda _: None, without("etag")], ids=["lost", "without an ETag"])
 def test_a_part_whose_answer_says_nothing_is_sent_again(
-    s3: BucketPlace, answer: Callable[[Answer | None], Answer | None]
+    s3: BucketPlace, answer: Callable[[Response | None], Response | None]
 ) -> None:
     store = probed(s3, **PARTS)
     data = os.urandom(9 * MIB)
-    wire = Altered(store, answer=answer)
+    data_plane = Altered(store, answer=answer)
     with counted(store) as sent:
         receipt = store.put(KEY, Source(data))
-    assert [kept and kept.status for kept in wire.answers] == [200, 200]
+    assert [kept and kept.status for kept in data_plane.responses] == [200, 200]
     assert sent.count("UploadPart") == 2
     assert b"".join(store.read(KEY)) == data
     [verdict] = evidence.examine(store, [receipt])
@@ -233,10 +233,10 @@ def test_an_upload_that_was_aborted_meanwhile_is_for_the_long_way_to_say(s3: Buc
         with suppress(s3.client.exceptions.ClientError):
             s3.client.abort_multipart_upload(Bucket=s3.bucket, Key=PREFIX + KEY, UploadId=call["query"]["uploadId"])
 
-    wire = Altered(store, request=abort)
+    data_plane = Altered(store, request=abort)
     with pytest.raises(Transient):
         store.put(KEY, Source(b"x" * (9 * MIB)))
-    assert set(wire.answers) == {None}
+    assert set(data_plane.responses) == {None}
     assert store.head(KEY) is None
 
 
@@ -248,8 +248,8 @@ def test_a_certificate_that_is_not_trusted_gets_nothing(
     monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
     place.settings = place.settings.model_copy(update={"ca_file": None})
     store = place.open()
-    assert store._wire is not None
-    assert store._wire.put("radiology/x", b"content", sha256="0" * 64, headers={}) is None
+    assert store._data_plane is not None
+    assert store._data_plane.put("radiology/x", b"content", sha256="0" * 64, headers={}) is None
 
 
 def test_reading_takes_the_short_way_and_uses_its_connection_again(s3: BucketPlace) -> None:
@@ -258,12 +258,12 @@ def test_reading_takes_the_short_way_and_uses_its_connection_again(s3: BucketPla
     store.put(KEY, Buffer.of(data))
     asked: list[str] = []
     store._bucket.client.meta.events.register("before-call.s3.GetObject", lambda **_: asked.append("botocore"))
-    assert store._wire is not None
+    assert store._data_plane is not None
     for _ in range(3):
         chunks = list(store.read(KEY))
         assert b"".join(chunks) == data
         assert max(map(len, chunks)) <= 1 << 20
-        assert len(store._wire._idle) == 1
+        assert len(store._data_plane._idle) == 1
     assert asked == []
 
 
@@ -274,8 +274,8 @@ def test_a_reading_that_is_given_up_leaves_no_connection_out_of_step(s3: BucketP
     reading = store.read(KEY)
     next(reading)
     reading.close()  # type: ignore[attr-defined]
-    assert store._wire is not None
-    assert len(store._wire._idle) == 0
+    assert store._data_plane is not None
+    assert len(store._data_plane._idle) == 0
     assert b"".join(store.read(KEY)) == data
 
 
@@ -285,10 +285,10 @@ def test_a_part_takes_the_short_way_and_uses_its_connection_again(s3: BucketPlac
     store.put(KEY, Buffer.of(data))
     asked: list[str] = []
     store._bucket.client.meta.events.register("before-call.s3.GetObject", lambda **_: asked.append("botocore"))
-    assert store._wire is not None
+    assert store._data_plane is not None
     for offset, length in ((0, 1), (17, 2_000_000), (len(data) - 5, 5), (len(data) - 5, 50)):
         assert b"".join(store.read(KEY, offset_bytes=offset, length_bytes=length)) == data[offset : offset + length]
-        assert len(store._wire._idle) == 1
+        assert len(store._data_plane._idle) == 1
     assert asked == []
 
 
@@ -307,4 +307,4 @@ def test_a_listing_by_the_short_way_is_the_long_ones(s3: BucketPlace) -> None:
     store._bucket.client.meta.events.register("before-sign.s3", lambda operation_name, **_: sent.append(operation_name))
     short = list(store.listing("studies/"))
     assert (len(short), sent) == (3, [])
-    assert short == list(s3.open(short_way=False).listing("studies/"))
+    assert short == list(s3.open(with_fast_path=False).listing("studies/"))

@@ -1,7 +1,7 @@
 """How files are sent: one as an object of its own, small ones together in a bundle, or not at all when they are there.
 
-In the bundled layout a study's small files go in parcels; each parcel becomes one bundle, one PUT, and one error of a
-file is an outcome like another: the rest of the parcel goes on without it.
+In the bundled layout a study's small files go in batches; each batch becomes one bundle, one PUT, and one error of a
+file is an outcome like another: the rest of the batch goes on without it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.local import Folders, content_of
 from dicomwatchd.pipeline.revision import trace_of
-from dicomwatchd.pipeline.shipment import Bundling, Context, Place, source_of
+from dicomwatchd.pipeline.shipment import Bundling, Context, ObjectLocation, source_of
 from dicomwatchd.queue.rows import LocalFile
 
 #: A file with its place, or with what went wrong with it.
-Outcome: TypeAlias = tuple[LocalFile, Place | DicomwatchdError]
+Outcome: TypeAlias = tuple[LocalFile, ObjectLocation | DicomwatchdError]
 
 #: Files of one page: at its end the workers wait for the last of them, and the last bundle is a small one.
 SENDING_PAGE = 4000
 #: Files that one worker sends one after the other, at most.
-HANDFUL = 4
+BATCH_FILES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Bundled:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class UploadBatch:
     """Files that one worker sends: in one bundle, or one after the other, each as an object of its own, unless it is
     among what is ``there`` already."""
 
@@ -52,40 +52,40 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True)
-class Packing:
-    """How a shipment's files are put into parcels, and how many of them are looked at together."""
+class BatchPlan:
+    """How a shipment's files are put into batches, and how many of them are looked at together."""
 
     bundling: Bundling | None = None
     there: Bundled = field(default_factory=Bundled)
     at_once: Callable[[], int] = lambda: 1
 
-    def parcels(self, files: Iterable[LocalFile], *, full_only: bool = False) -> Iterator[Parcel]:
+    def batches(self, files: Iterable[LocalFile], *, full_only: bool = False) -> Iterator[UploadBatch]:
         """``full_only`` leaves out what more files may still be added to, and what may be there already."""
         if self.bundling is None:
-            yield from _handfuls(list(files), self.at_once)
+            yield from _batches(list(files), self.at_once)
             return
         limit = self.bundling.size_bytes - bundles.END_BYTES
         there: dict[str, list[LocalFile]] = {}
         together: list[LocalFile] = []
-        room = limit
+        remaining_bytes = limit
         # By UID: neighbours of a series are fetched together, and the same files make the same bundles.
         for file in sorted(files, key=_by_uid):
             needed = bundles.member_bytes(file.identity.size_bytes)
             if (key := self._there(file)) is not None:
                 there.setdefault(key, []).append(file)
             elif file.identity.size_bytes >= self.bundling.below_bytes or needed > limit:
-                yield Parcel([file])
+                yield UploadBatch([file])
             else:
-                if needed > room:
-                    yield Parcel(together, is_bundle=True)
-                    together, room = [], limit
+                if needed > remaining_bytes:
+                    yield UploadBatch(together, is_bundle=True)
+                    together, remaining_bytes = [], limit
                 together.append(file)
-                room -= needed
+                remaining_bytes -= needed
         if full_only:
             return
         if together:
-            yield Parcel(together, is_bundle=True)
-        yield from (Parcel(files, self.there) for files in there.values())
+            yield UploadBatch(together, is_bundle=True)
+        yield from (UploadBatch(files, self.there) for files in there.values())
 
     def _there(self, file: LocalFile) -> str | None:
         """The bundle in the archive that the file may be in. A file that was damaged in the store is sent again."""
@@ -98,20 +98,20 @@ def _by_uid(file: LocalFile) -> tuple[str, str, int]:
     return file.header.series_uid, file.header.sop_instance_uid, file.file_id
 
 
-def packing(study_uid: Uid, context: Context) -> Packing:
+def plan(study_uid: Uid, context: Context) -> BatchPlan:
     """For the archive's layout. What the study's newest manifest has in bundles is not sent a second time: a bundle's
     key, unlike an instance's, does not tell what is in it. Raises Transient, Permanent."""
     bundling = context.archive.bundling
     if bundling is None:
-        return Packing(bundling, at_once=context.at_once)
+        return BatchPlan(bundling, at_once=context.at_once)
     with context.turns.seat() as weigh:
         current = trace_of(study_uid, context, weigh=weigh).lineage.current
     if current is None:
-        return Packing(bundling, at_once=context.at_once)
+        return BatchPlan(bundling, at_once=context.at_once)
     found = [
         item for item in current.instances if item.offset_bytes is not None and item.key not in current.damaged_keys
     ]
-    return Packing(
+    return BatchPlan(
         bundling,
         Bundled(
             {(item.series_uid, item.sop_instance_uid, item.sha256): item for item in found},
@@ -121,23 +121,23 @@ def packing(study_uid: Uid, context: Context) -> Packing:
     )
 
 
-def send(parcel: Parcel, context: Context) -> list[Outcome]:
-    """Send a parcel; an outcome for each of its files. An error is an outcome like another here: the other files of the
+def send(batch: UploadBatch, context: Context) -> list[Outcome]:
+    """Send a batch; an outcome for each of its files. An error is an outcome like another here: the other files of the
     page go on, and what they have reached is committed."""
-    if parcel.there is not None:
-        return _take_over(parcel.files, parcel.there, context)
-    if parcel.is_bundle and len(parcel.files) > 1:
-        return _bundle(parcel.files, context)
-    return _each(parcel.files, context)
+    if batch.there is not None:
+        return _take_over(batch.files, batch.there, context)
+    if batch.is_bundle and len(batch.files) > 1:
+        return _bundle(batch.files, context)
+    return _each(batch.files, context)
 
 
-def _handfuls(files: list[LocalFile], at_once: Callable[[], int]) -> Iterator[Parcel]:
+def _batches(files: list[LocalFile], at_once: Callable[[], int]) -> Iterator[UploadBatch]:
     """Several files for a worker at once, while there is enough for all workers twice: to open a folder, and to hand
     work to a thread, cost as much as to send a small file."""
     start = 0
     while start < len(files):
-        some = max(1, min(HANDFUL, (len(files) - start) // (2 * at_once())))
-        yield Parcel(files[start : start + some])
+        some = max(1, min(BATCH_FILES, (len(files) - start) // (2 * at_once())))
+        yield UploadBatch(files[start : start + some])
         start += some
 
 
@@ -160,8 +160,8 @@ def _one(folders: Folders, file: LocalFile, context: Context) -> Outcome:
     in_memory = file.identity.size_bytes if file.identity.size_bytes <= store.single_put_bytes else 0
     try:
         with (
-            context.archive.memory.held(in_memory, context.sign),
-            content_of(folders, source_of(file, context), file, store.single_put_bytes, context.sign) as content,
+            context.archive.memory.held(in_memory, context.cancelled),
+            content_of(folders, source_of(file, context), file, store.single_put_bytes, context.cancelled) as content,
         ):
             key = keys.instance(
                 header.study_uid,
@@ -170,7 +170,7 @@ def _one(folders: Folders, file: LocalFile, context: Context) -> Outcome:
                 content.digest.sha256,
                 file.key_attempt,
             )
-            return file, Place(store.put(key, content))
+            return file, ObjectLocation(store.put(key, content))
     except DicomwatchdError as error:
         return file, error
 
@@ -179,17 +179,17 @@ def _bundle(files: list[LocalFile], context: Context) -> list[Outcome]:
     """Read each file once into the bundle's buffer, hash it there, and send that buffer. A file that cannot be read, or
     is not what it was, is left out; one that changes while the bundle is sent has no place in it."""
     sizes = [file.identity.size_bytes for file in files]
-    outcomes: dict[int, Place | DicomwatchdError] = {}
+    outcomes: dict[int, ObjectLocation | DicomwatchdError] = {}
     members: list[tuple[LocalFile, Member]] = []
     together = sum(map(bundles.member_bytes, sizes)) + bundles.END_BYTES
     with (
-        context.archive.memory.held(together, context.sign),
+        context.archive.memory.held(together, context.cancelled),
         Folders(context.inboxes) as folders,
     ):
         bundle = Bundle(sizes)
         for file in files:
             try:
-                folders.read(source_of(file, context), file, bundle.room(file.identity.size_bytes), context.sign)
+                folders.read(source_of(file, context), file, bundle.buffer(file.identity.size_bytes), context.cancelled)
             except DicomwatchdError as error:
                 outcomes[file.file_id] = error
             else:
@@ -208,7 +208,7 @@ def _bundle(files: list[LocalFile], context: Context) -> list[Outcome]:
                 outcomes[file.file_id] = error
             else:
                 span = Span(member.offset_bytes, member.digest.size_bytes, member.digest.sha256)
-                outcomes[file.file_id] = Place(receipt, span)
+                outcomes[file.file_id] = ObjectLocation(receipt, span)
     return [(file, outcomes[file.file_id]) for file in files]
 
 
@@ -237,8 +237,8 @@ def _take_over(files: list[LocalFile], there: Bundled, context: Context) -> list
                 of_bundle.setdefault(item.key, []).append((file, item))
     for key, found in of_bundle.items():
         try:
-            for file, place in _found(key, found, context):
-                outcomes[file.file_id] = file, place
+            for file, location in _found(key, found, context):
+                outcomes[file.file_id] = file, location
         except Permanent:
             continue  # the bundle is not there, or cannot be read: what was in it is sent again
         except DicomwatchdError as error:
@@ -250,18 +250,18 @@ def _take_over(files: list[LocalFile], there: Bundled, context: Context) -> list
 def _content(folders: Folders, file: LocalFile, context: Context) -> tuple[Uid, Uid, str]:
     store = context.archive.store
     with (
-        context.archive.memory.held(min(file.identity.size_bytes, store.single_put_bytes), context.sign),
-        content_of(folders, source_of(file, context), file, store.single_put_bytes, context.sign) as content,
+        context.archive.memory.held(min(file.identity.size_bytes, store.single_put_bytes), context.cancelled),
+        content_of(folders, source_of(file, context), file, store.single_put_bytes, context.cancelled) as content,
     ):
         return file.header.series_uid, file.header.sop_instance_uid, content.digest.sha256
 
 
 def _found(
     key: str, found: list[tuple[LocalFile, ManifestInstance]], context: Context
-) -> Iterator[tuple[LocalFile, Place]]:
+) -> Iterator[tuple[LocalFile, ObjectLocation]]:
     """Those of the files whose bytes are where the manifest says, in a bundle that is what its key says."""
     spans = {file.file_id: Span(item.offset_bytes or 0, item.size_bytes, item.sha256) for file, item in found}
-    read = bundles.read_back(told_apart(context.archive.store), key, None, spans.values(), context.sign)
+    read = bundles.read_back(told_apart(context.archive.store), key, None, spans.values(), context.cancelled)
     if read.sha256 != keys.bundle_sha256(key, found[0][0].header.study_uid):
         return
     receipt = Receipt(
@@ -276,7 +276,7 @@ def _found(
     for file, item in found:
         span = spans[file.file_id]
         if span in read.held and read.size_bytes == item.bundle_bytes:
-            yield file, Place(receipt, span)
+            yield file, ObjectLocation(receipt, span)
 
 
 def concerns_all(error: Exception) -> bool:

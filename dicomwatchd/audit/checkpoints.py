@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from dicomwatchd.archive.layout import audit_heads
-from dicomwatchd.archive.layout.audit_heads import BadHead, PublishedHead
+from dicomwatchd.archive.layout import audit_checkpoints
+from dicomwatchd.archive.layout.audit_checkpoints import AuditCheckpoint, BadCheckpoint
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Stopping
 from dicomwatchd.ports import Clock, Log, timestamp
@@ -36,7 +36,7 @@ class Comparison:
     not answer (``reason``)."""
 
     outcome: Outcome
-    published: PublishedHead | None = None
+    published: AuditCheckpoint | None = None
     reason: str | None = None
 
     @property
@@ -61,14 +61,14 @@ class Comparison:
 def compare(audit: Audit, store: ObjectStore) -> Comparison:
     """Whether the chain holds what was published of it. Raises nothing of its own: what fails is "unknown"."""
     try:
-        return _compared(audit, audit_heads.newest(store, audit.head().chain_id))
-    except BadHead as error:
+        return _compared(audit, audit_checkpoints.newest(store, audit.head().chain_id))
+    except BadCheckpoint as error:
         return Comparison("unreadable", reason=error.message)
     except DicomwatchdError as error:
         return Comparison("unknown", reason=error.message)
 
 
-def _compared(audit: Audit, published: PublishedHead | None) -> Comparison:
+def _compared(audit: Audit, published: AuditCheckpoint | None) -> Comparison:
     if published is None:
         return Comparison("none")
     found = audit.hash_at(published.sequence)
@@ -85,12 +85,12 @@ def report(audit: Audit, store: ObjectStore) -> dict[str, Any]:
     others: list[dict[str, str]] = []
     if compared.outcome != "unknown":
         try:
-            for chain in audit_heads.chains(store):
+            for chain in audit_checkpoints.chains(store):
                 if chain.chain_id == mine.chain_id:
                     first = chain.published_at
                 elif len(others) < _MOST_CHAINS:
                     others.append({"chain_id": chain.chain_id, "first_published_at": chain.published_at})
-        except BadHead as error:
+        except BadCheckpoint as error:
             compared = Comparison("unreadable", compared.published, error.message)
         except DicomwatchdError as error:
             compared = Comparison("unknown", compared.published, error.message)
@@ -105,7 +105,7 @@ def report(audit: Audit, store: ObjectStore) -> dict[str, Any]:
     }
 
 
-class Anchoring:
+class Checkpoints:
     """Compares at the start and before each publication; publishes the head every now and then. `step` may be called
     from several threads."""
 
@@ -122,7 +122,7 @@ class Anchoring:
         self._looked = False
         self._due_at: float | None = None
         self._try_at = clock.monotonic()
-        self._published: PublishedHead | None = None
+        self._published: AuditCheckpoint | None = None
         self._failing = ""
         self.finding: Comparison | None = None
 
@@ -150,10 +150,10 @@ class Anchoring:
         """The thread, until it is told to stop."""
         while not stopping.is_set():
             beat()
-            self.tend()
+            self.tick()
             stopping.wait(1.0)
 
-    def tend(self) -> None:
+    def tick(self) -> None:
         """To be called every second or so: a step at once, and then one whenever the chain's newest deletion is not
         published after its time. So an hour without a deletion costs no head, and a burst of them costs one."""
         now = self._clock.monotonic()
@@ -174,7 +174,7 @@ class Anchoring:
                 self._failing = ""
             except Stopping:
                 pass  # the next run publishes it
-            except BadHead as error:
+            except BadCheckpoint as error:
                 self._found(Comparison("unreadable", reason=error.message))
             except DicomwatchdError as error:
                 if self._failing != error.message:
@@ -188,14 +188,14 @@ class Anchoring:
     def _step(self) -> None:
         head = self._audit.head()
         if not self._looked:
-            self._published = audit_heads.newest(self._store, head.chain_id)
+            self._published = audit_checkpoints.newest(self._store, head.chain_id)
             self._looked = True
         self._found(_compared(self._audit, self._published))
         # A chain that was cut is not covered by a newer head of what is left of it.
         if self.is_bad or head.sequence <= self.published:
             return
-        wanted = PublishedHead(head.chain_id, head.sequence, head.sha256, timestamp(self._clock.now()))
-        self._published = audit_heads.publish(self._store, wanted)
+        wanted = AuditCheckpoint(head.chain_id, head.sequence, head.sha256, timestamp(self._clock.now()))
+        self._published = audit_checkpoints.publish(self._store, wanted)
         self._found(_compared(self._audit, self._published))
 
     @property

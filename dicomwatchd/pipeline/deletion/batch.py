@@ -1,9 +1,9 @@
-"""A handful of files of one folder on their last way: all are set aside, then the store is asked whether their objects
+"""A batch of files of one folder on their last way: all are staged, then the store is asked whether their objects
 are there all the same, and only then they go, one after the other.
 
 That look is the last line against everything by which a local file can turn out to be the archive's own: whatever
 mounts, links and gateways stand between the two paths, an object that went with its file is not there any more. Then
-the files of the handful stand under their names again, and no other of the purge goes.
+the files of the batch stand under their names again, and no other of the purge goes.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dicomwatchd.answering import Inboxes
-from dicomwatchd.archive.proof import still_there
+from dicomwatchd.archive.proof import final_check
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, Standing
 from dicomwatchd.errors import DicomwatchdError, InboxSilent, Stopping, Vanished
-from dicomwatchd.pipeline.deletion.aside import Places
-from dicomwatchd.pipeline.deletion.proof import Deleting, DeletionProof, Itself, PutBack
+from dicomwatchd.pipeline.deletion.proof import Deleting, DeletionProof, Itself, Restored
+from dicomwatchd.pipeline.deletion.staging import StagingFolders
 from dicomwatchd.pipeline.local import Folders
-from dicomwatchd.ports import Sign, unwatched
+from dicomwatchd.ports import Cancellation, never_cancelled
 from dicomwatchd.queue.rows import LocalFile
 
 #: None: it is gone. A text: it turned out to be another file. Otherwise what has kept it.
 Result = str | Exception | None
-_LOOK_SECONDS = 1.0
+_WAIT_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class _Look:
+class _Round:
     wanted: dict[str, Receipt] = field(default_factory=dict)
     is_over: bool = False
     gone: set[str] = field(default_factory=set)
     error: BaseException | None = None
 
 
-class Sight:
-    """The last looks of one purge. One look serves all who have set their files aside before it has begun: who comes
+class FinalCheck:
+    """The last looks of one purge. One check serves all who have staged their files before it has begun: who comes
     while one is under way waits for its end, and the next is for all who came meanwhile. So a page costs a request or
     two, however many work on it."""
 
-    def __init__(self, store: ObjectStore, sign: Sign = unwatched) -> None:
+    def __init__(self, store: ObjectStore, cancelled: Cancellation = never_cancelled) -> None:
         self._store = store
-        self._sign = sign
+        self._cancelled = cancelled
         self._condition = threading.Condition()
-        self._gathering = _Look()
-        self._is_looking = False
+        self._next = _Round()
+        self._is_asking = False
         #: Of how many files the object was not there: nothing more goes.
         self.vanished = 0
 
@@ -56,28 +56,28 @@ class Sight:
     def gone(self, wanted: Mapping[str, Receipt]) -> set[str]:
         """Those of these keys whose objects the store does not show as what they were. Raises Transient, Stopping."""
         with self._condition:
-            look = self._gathering
-            look.wanted.update(wanted)
-            while self._is_looking and not look.is_over:
-                self._condition.wait(_LOOK_SECONDS)
-                if self._sign():
+            check = self._next
+            check.wanted.update(wanted)
+            while self._is_asking and not check.is_over:
+                self._condition.wait(_WAIT_SECONDS)
+                if self._cancelled():
                     raise Stopping("stopped while the store was asked")
-            if not look.is_over:
-                self._is_looking, self._gathering = True, _Look()
-        if not look.is_over:
-            self._ask(look)
-        if look.error is not None:
-            raise look.error
-        return look.gone & wanted.keys()
+            if not check.is_over:
+                self._is_asking, self._next = True, _Round()
+        if not check.is_over:
+            self._ask(check)
+        if check.error is not None:
+            raise check.error
+        return check.gone & wanted.keys()
 
-    def _ask(self, look: _Look) -> None:
+    def _ask(self, check: _Round) -> None:
         try:
-            look.gone = still_there.not_there(self._store, look.wanted, self._sign)
-        except BaseException as error:  # noqa: BLE001  all who wait for this look raise it
-            look.error = error
+            check.gone = final_check.missing(self._store, check.wanted, self._cancelled)
+        except BaseException as error:  # noqa: BLE001  all who wait for this check raise it
+            check.error = error
         finally:
             with self._condition:
-                look.is_over, self._is_looking = True, False
+                check.is_over, self._is_asking = True, False
                 self._condition.notify_all()
 
     def note(self, files: int) -> None:
@@ -94,52 +94,52 @@ class _Staged:
 
 
 @dataclass(slots=True)
-class Handful:
+class DeletionBatch:
     """Files of one folder, each with its proof. ``begin`` begins a deletion; ``receipt`` is of the object that its
     proof names. ``may_go`` is asked again once the store was: it raises where a file is to stay after all.
-    ``left_aside`` hears where a file could not be put back."""
+    ``left_staged`` hears where a file could not be put back."""
 
     items: list[tuple[LocalFile, DeletionProof]]
-    begin: Callable[[Folders, Places, LocalFile, DeletionProof], Deleting]
+    begin: Callable[[Folders, StagingFolders, LocalFile, DeletionProof], Deleting]
     may_go: Callable[[LocalFile], None]
     receipt: Callable[[LocalFile], Receipt]
-    sight: Sight
+    final_check: FinalCheck
     inboxes: Inboxes
-    left_aside: Callable[[], None] = lambda: None
+    left_staged: Callable[[], None] = lambda: None
     _ended: list[tuple[LocalFile, Result]] = field(default_factory=list)
     _staged: list[_Staged] = field(default_factory=list)
 
     def delete(self) -> list[tuple[LocalFile, Result]]:
         """How each has ended. Raises InboxSilent."""
         source_id = self.items[0][0].source_id
-        folders, places = Folders(self.inboxes), Places()
+        folders, staging = Folders(self.inboxes), StagingFolders()
         try:
             with self.inboxes.at(source_id):
                 for file, proof in self.items:
-                    self._set_aside(folders, places, file, proof)
+                    self._stage(folders, staging, file, proof)
             # Not at the inbox: it need not show a sign of life while the store is asked.
-            why_not, gone = self._look()
+            why_not, gone = self._ask_store()
             with self.inboxes.at(source_id):
                 missing = [one for one in self._staged if one.key in gone or one.stands is Standing.MISSING]
                 if missing:
-                    self.sight.note(len(missing))
-                if why_not is None and self.sight.stops:
-                    why_not = PutBack()
+                    self.final_check.note(len(missing))
+                if why_not is None and self.final_check.stops:
+                    why_not = Restored()
                 for one in list(self._staged):
                     self._go_on(one, why_not)
             if missing:
-                self._tell_apart(missing)
+                self._tell_vanished_from_own(missing)
         finally:
             with self.inboxes.at(source_id, leaving=True):
-                self._leave(folders, places)
+                self._leave(folders, staging)
         return self._ended
 
-    def _set_aside(self, folders: Folders, places: Places, file: LocalFile, proof: DeletionProof) -> None:
+    def _stage(self, folders: Folders, staging: StagingFolders, file: LocalFile, proof: DeletionProof) -> None:
         try:
-            if self.sight.stops:
-                raise PutBack
+            if self.final_check.stops:
+                raise Restored
             self.may_go(file)
-            deleting = self.begin(folders, places, file, proof)
+            deleting = self.begin(folders, staging, file, proof)
             stands = next(deleting)
         except StopIteration as end:
             self._ended.append((file, end.value))
@@ -150,12 +150,12 @@ class Handful:
         else:
             self._staged.append(_Staged(file, proof.key, deleting, stands))
 
-    def _look(self) -> tuple[Exception | None, set[str]]:
+    def _ask_store(self) -> tuple[Exception | None, set[str]]:
         """(why none may go, the keys of objects that are gone)."""
         if not self._staged:
             return None, set()
         try:
-            return None, self.sight.gone({one.key: self.receipt(one.file) for one in self._staged})
+            return None, self.final_check.gone({one.key: self.receipt(one.file) for one in self._staged})
         except Exception as error:  # noqa: BLE001  the outcome of each of them
             return error, set()
 
@@ -184,11 +184,11 @@ class Handful:
         self._staged = [other for other in self._staged if other is not one]
         self._ended.append((one.file, result))
 
-    def _tell_apart(self, missing: list[_Staged]) -> None:
+    def _tell_vanished_from_own(self, missing: list[_Staged]) -> None:
         """Now that they stand under their names again: an object that is back went with its file, and is the file."""
         why_not, still_gone = None, set[str]()
         try:
-            still_gone = self.sight.gone({one.key: self.receipt(one.file) for one in missing})
+            still_gone = self.final_check.gone({one.key: self.receipt(one.file) for one in missing})
         except Exception as error:  # noqa: BLE001  the outcome of each of them
             why_not = error
         results = {
@@ -199,20 +199,20 @@ class Handful:
             for one in missing
         }
         self._ended = [
-            (file, results.get(file.file_id, result) if isinstance(result, PutBack) else result)
+            (file, results.get(file.file_id, result) if isinstance(result, Restored) else result)
             for file, result in self._ended
         ]
 
-    def _leave(self, folders: Folders, places: Places) -> None:
-        """Whatever is still aside is put back."""
+    def _leave(self, folders: Folders, staging: StagingFolders) -> None:
+        """Whatever is still staged is put back."""
         try:
             for one in self._staged:
                 try:
                     one.deleting.close()
                 except DicomwatchdError:
-                    self.left_aside()
+                    self.left_staged()
         finally:
             try:
-                places.__exit__(None, None, None)
+                staging.__exit__(None, None, None)
             finally:
                 folders.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""Small files by the handful: how many go together, and that each has its own end."""
+"""Small files by the batch: how many go together, and that each has its own end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, SourceChange
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.deletion import purge
-from dicomwatchd.pipeline.sending import parcels as sending
-from dicomwatchd.pipeline.sending.parcels import HANDFUL, Packing, Parcel
-from dicomwatchd.pipeline.shipment import Place
+from dicomwatchd.pipeline.sending import batches as sending
+from dicomwatchd.pipeline.sending.batches import BATCH_FILES, BatchPlan, UploadBatch
+from dicomwatchd.pipeline.shipment import ObjectLocation
 from dicomwatchd.queue.rows import LocalFile
 from tests.pieces import Pieces
 from tests.simulation.tiny import instance
@@ -56,15 +56,15 @@ def claimed(pieces: Pieces) -> list[LocalFile]:
         (100, 4, [4] * 18 + [3, 3, 2, 2, 2, 2] + [1] * 14),
     ],
 )
-def test_a_handful_is_as_large_as_leaves_enough_for_all(
+def test_a_batch_is_as_large_as_leaves_enough_for_all(
     files: int, at_once: int, sizes: list[int], pieces: Pieces
 ) -> None:
     some = claimed(pieces)
     many = [replace(some[number % 8], file_id=number) for number in range(files)]
-    parcels = list(Packing(at_once=lambda: at_once).parcels(many))
-    assert [len(parcel.files) for parcel in parcels] == sizes
-    assert max(sizes, default=0) <= HANDFUL
-    assert [file.file_id for parcel in parcels for file in parcel.files] == list(range(files))
+    batches = list(BatchPlan(at_once=lambda: at_once).batches(many))
+    assert [len(batch.files) for batch in batches] == sizes
+    assert max(sizes, default=0) <= BATCH_FILES
+    assert [file.file_id for batch in batches for file in batch.files] == list(range(files))
 
 
 @pytest.mark.parametrize(
@@ -83,35 +83,35 @@ def test_what_all_would_meet_is_met_once(
         return real(*arguments)
 
     monkeypatch.setattr(pieces.memory, "put", put)
-    outcomes = sending.send(Parcel(files), pieces.context)
+    outcomes = sending.send(UploadBatch(files), pieces.context)
     assert [file for file, _ in outcomes] == files
     hopeless = sending.concerns_all(error)
     assert hopeless is (isinstance(error, Fatal) or error.__class__ is OutOfReach)
     assert calls[0] == (2 if hopeless else 4)
-    kinds = [Place, type(error), *([type(error)] * 2 if hopeless else [Place] * 2)]
+    kinds = [ObjectLocation, type(error), *([type(error)] * 2 if hopeless else [ObjectLocation] * 2)]
     assert [type(outcome) for _, outcome in outcomes] == kinds
 
 
-def test_each_file_of_a_handful_has_the_receipt_of_its_own_bytes(pieces: Pieces) -> None:
+def test_each_file_of_a_batch_has_the_receipt_of_its_own_bytes(pieces: Pieces) -> None:
     files = claimed(pieces)
-    for file, outcome in sending.send(Parcel(files), pieces.context):
-        assert isinstance(outcome, Place)
+    for file, outcome in sending.send(UploadBatch(files), pieces.context):
+        assert isinstance(outcome, ObjectLocation)
         data = (pieces.inbox / file.dir.decode() / file.name.decode()).read_bytes()
         assert outcome.sha256 == outcome.receipt.sha256 == hashlib.sha256(data).hexdigest()
         assert file.header.sop_instance_uid in outcome.receipt.key
 
 
-def test_a_handful_to_be_deleted_is_of_one_folder_and_not_too_large(pieces: Pieces) -> None:
+def test_a_batch_to_be_deleted_is_of_one_folder_and_not_too_large(pieces: Pieces) -> None:
     def sized(number: int, folder: bytes, size_bytes: int) -> tuple[LocalFile, Any]:
         identity = FileIdentity(1, number, size_bytes, 1, 1)
         return replace(some, file_id=number, dir=folder, identity=identity), None
 
     some = claimed(pieces)[0]
-    small, large = 1000, purge.HANDFUL_BYTES
-    proofs = [sized(number, b"A", small) for number in range(purge.HANDFUL + 1)]
+    small, large = 1000, purge.BATCH_BYTES
+    proofs = [sized(number, b"A", small) for number in range(purge.BATCH_FILES + 1)]
     proofs += [sized(number, b"B", size) for number, size in enumerate((small, large, small, small), start=1000)]
-    handfuls = [[file.file_id for file, _ in handful] for handful in purge._handfuls(proofs)]
-    assert handfuls == [list(range(purge.HANDFUL)), [purge.HANDFUL], [1000], [1001], [1002, 1003]]
+    batches = [[file.file_id for file, _ in batch] for batch in purge._batches(proofs)]
+    assert batches == [list(range(purge.BATCH_FILES)), [purge.BATCH_FILES], [1000], [1001], [1002, 1003]]
 
 
 def test_all_of_it(pieces: Pieces) -> None:
@@ -119,10 +119,10 @@ def test_all_of_it(pieces: Pieces) -> None:
     assert pieces.left() == [] and len(pieces.archived()) == 8
 
 
-def test_whoever_deletes_a_handful_shows_that_he_is_alive(pieces: Pieces) -> None:
+def test_whoever_deletes_a_batch_shows_that_he_is_alive(pieces: Pieces) -> None:
     claim = pieces.queue.shipments.claim()
     assert claim is not None
     signs: list[int] = []
-    context = replace(pieces.context, alive=lambda: signs.append(len(pieces.left())))
+    context = replace(pieces.context, heartbeat=lambda: signs.append(len(pieces.left())))
     stages.ship(claim, map, context)
     assert [*dict.fromkeys(signs)][:8] == [8, 7, 6, 5, 4, 3, 2, 1], "before each file"

@@ -1,4 +1,4 @@
-"""The last look at a real gateway, once files are set aside: what is deleted, hidden or overwritten there in between
+"""The last look at a real gateway, once files are staged: what is deleted, hidden or overwritten there in between
 costs no file, and the look is no request for each file."""
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive.proof import still_there
+from dicomwatchd.archive.proof import final_check
 from dicomwatchd.pipeline.shipment import Archive
 from tests.pieces import at
 from tests.servers.ceph import CephRgw
@@ -30,15 +30,15 @@ def overwrite(bucket: Bucket, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("attack", "slices", "short_way"),
+    ("attack", "slices", "with_fast_path"),
     [(erase, 10, True), (hide, 10, False), (hide, 4, True), (overwrite, 10, True)],
     ids=["erased", "hidden", "hidden, by HEAD", "overwritten"],
 )
 def test_an_object_is_lost_in_between(
-    rgw: CephRgw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: object, slices: int, short_way: bool
+    rgw: CephRgw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: object, slices: int, with_fast_path: bool
 ) -> None:
     assert callable(attack)
-    with opened(rgw, tmp_path, monkeypatch, short_way=short_way) as (bucket, archive, shipping):
+    with opened(rgw, tmp_path, monkeypatch, with_fast_path=with_fast_path) as (bucket, archive, shipping):
         made = drop(shipping, slices)
         seen: list[int] = []
 
@@ -51,9 +51,9 @@ def test_an_object_is_lost_in_between(
             here = {hashlib.sha256(path.read_bytes()).hexdigest() for path in shipping.left()}
             assert {one.sha256 for one in made} <= here | set(bucket.served().values())
 
-        with at(still_there, "not_there", act):
+        with at(final_check, "missing", act):
             shipping.run(nothing_lost)
-        assert seen == [slices], "not all of them were set aside when the store was asked"
+        assert seen == [slices], "not all of them were staged when the store was asked"
         assert (shipping.left(), shipping.parked()) == ([], []), shipping.why()
         assert {one.sha256 for one in made} <= set(bucket.served().values())
         assert_listed_from_within(archive, bucket)
@@ -72,7 +72,7 @@ def test_nothing_is_asked_for_each_file(rgw: CephRgw, tmp_path: Path, monkeypatc
         asked: list[str] = []
         for name in ("head", "listing"):
             _count(monkeypatch, archive, name, asked)
-        with at(still_there, "not_there", asked.clear):
+        with at(final_check, "missing", asked.clear):
             shipping.run(lambda: None)
         assert shipping.left() == [] and len(made) == 60
         assert asked.count("listing") >= 1 and len([one for one in asked if one == "head"]) <= 3, asked

@@ -40,7 +40,7 @@ for thread in threads:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ResolvedPath:
     """``real`` is where the path leads, links followed; if there was no answer, what its text says. ``is_folder`` is
     None then. ``exists``: something is there, be it a link that leads nowhere."""
 
@@ -58,10 +58,10 @@ def by_text(path: Path) -> Path:
     return Path(os.path.normpath(path))
 
 
-def look(paths: Iterable[Path], seconds: float = ANSWER_SECONDS) -> dict[Path, Place]:
+def resolve(paths: Iterable[Path], seconds: float = ANSWER_SECONDS) -> dict[Path, ResolvedPath]:
     """Each path with what its file system says within so many seconds, all of them asked at once."""
     wanted = list(dict.fromkeys(paths))
-    found = {path: Place(by_text(path), None) for path in wanted}
+    found = {path: ResolvedPath(by_text(path), None) for path in wanted}
     if not wanted:
         return found
     try:
@@ -80,7 +80,7 @@ def look(paths: Iterable[Path], seconds: float = ANSWER_SECONDS) -> dict[Path, P
     for line in _lines(child.stdout.fileno(), time.monotonic() + seconds):
         number, kind, real = line.split(b" ")
         there = Path(os.fsdecode(base64.b64decode(real)))
-        found[wanted[int(number)]] = Place(there, bool(int(kind) & 2), bool(int(kind) & 1))
+        found[wanted[int(number)]] = ResolvedPath(there, bool(int(kind) & 2), bool(int(kind) & 1))
     child.stdout.close()
     child.kill()
     with suppress(subprocess.TimeoutExpired):  # a child that waits for a dead file system cannot be ended even so

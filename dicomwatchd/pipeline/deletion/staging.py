@@ -1,6 +1,6 @@
-"""Setting a file aside before it may be deleted, putting it back, and saving what was written to it too late.
+"""Staging a file before it may be deleted, putting it back, and saving what was written to it too late.
 
-A file that is set aside keeps its content and its file system and loses nothing but its name, which stays legible from
+A file that is staged keeps its content and its file system and loses nothing but its name, which stays legible from
 where it lies: below a private directory at the top of the inbox, which mirrors the inbox's folders, or, where that
 cannot be, beside its old place. So a crash at any moment is put right by looking at the disk alone (see recover).
 
@@ -38,8 +38,8 @@ from dicomwatchd.pipeline.deletion.private import MODE, Private, make
 from dicomwatchd.pipeline.local import CHUNK_BYTES, read_exactly, sha256_of
 from dicomwatchd.queue.rows import Source
 
-#: A file set aside without a directory of its own: this before its name.
-ASIDE_NAME = ASIDE + b"-"
+#: A file staged without a directory of its own: this before its name.
+STAGED_PREFIX = ASIDE + b"-"
 NAME_BYTES = 255
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -48,22 +48,22 @@ _SAVE_SECONDS = 300.0
 _SAVE_PAUSE_SECONDS = 0.1
 
 
-class LeftAside(Transient):
-    """A file that was set aside cannot be put back now. It is whole, and is put back when its inbox is next mended."""
+class LeftStaged(Transient):
+    """A file that was staged cannot be put back now. It is whole, and is put back when its inbox is next recovered."""
 
-    code = "left-aside"
+    code = "left-staged"
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
-    """Where a file that was set aside lies: ``name`` in the open directory ``fd``."""
+class StagedFile:
+    """Where a file that was staged lies: ``name`` in the open directory ``fd``."""
 
     fd: int
     name: bytes
 
 
-class Staging:
-    """The private directories of one purge, one at the top of each inbox, made when the first file is set aside and
+class StagingArea:
+    """The private directories of one purge, one at the top of each inbox, made when the first file is staged and
     shared by all who work on it. To be closed once nobody does."""
 
     def __init__(self) -> None:
@@ -99,15 +99,15 @@ class Staging:
                 self._given_up.append(private)
 
 
-class Places(KeptOpen):
-    """Where the files of one folder after the other are set aside. Every place stays open until the end, for files may
+class StagingFolders(KeptOpen):
+    """Where the files of one folder after the other are staged. Every place stays open until the end, for files may
     lie in it: the number of one that was closed could be another directory's by the time they go. To be left as a
     context. Without a ``staging`` it has one of its own."""
 
-    def __init__(self, staging: Staging | None = None) -> None:
+    def __init__(self, staging: StagingArea | None = None) -> None:
         super().__init__()
-        self._own = None if staging is not None else Staging()
-        self._staging = staging or self._own or Staging()
+        self._own = None if staging is not None else StagingArea()
+        self._staging = staging or self._own or StagingArea()
         self._beside: dict[tuple[Source, bytes], Private] = {}
         self._given_up: list[Private] = []
         self._left: list[int] = []
@@ -145,57 +145,59 @@ class Places(KeptOpen):
 
 
 @contextmanager
-def set_aside(places: Places, source: Source, parent: bytes, name: bytes, directory_fd: int) -> Iterator[Aside]:
+def stage_file(
+    staging: StagingFolders, source: Source, parent: bytes, name: bytes, directory_fd: int
+) -> Iterator[StagedFile]:
     """Rename ``name`` in the open directory ``directory_fd``, which is ``parent`` below ``source``, out of everybody's
     way. Whatever stands under the name at that moment is what is moved.
 
     Raises SourceChanged when nothing does, FileExistsError when its place aside is taken, OSError.
     """
-    yield _moved(places, source, parent, name, directory_fd)
+    yield _moved(staging, source, parent, name, directory_fd)
 
 
-def _moved(places: Places, source: Source, parent: bytes, name: bytes, directory_fd: int) -> Aside:
+def _moved(staging: StagingFolders, source: Source, parent: bytes, name: bytes, directory_fd: int) -> StagedFile:
     for _ in range(_TRIES):
         try:
             try:
-                return _moved_into(places.private(source, parent), name, directory_fd)
+                return _moved_into(staging.private(source, parent), name, directory_fd)
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
                 # Another file system is mounted at or above the file's directory.
-                return _moved_into(places.beside(source, parent, directory_fd), name, directory_fd)
+                return _moved_into(staging.beside(source, parent, directory_fd), name, directory_fd)
         except (FileNotFoundError, NotADirectoryError):
             # Either the file is gone, or somebody has taken the private directory for one that a crash has left.
-            places.give_up(source, parent)
-            if not _is_there(directory_fd, name):
+            staging.give_up(source, parent)
+            if not _exists(directory_fd, name):
                 raise SourceChanged("the file is not where it was") from None
         except OSError as error:
             if error.errno not in _FULL:
                 raise
             # A full disk takes no directory, and only deleting makes room. A new name in the old one it takes.
-            private = alone(name)
+            private = private_name(name)
             rename_to_private(directory_fd, name, directory_fd, private)
-            return Aside(directory_fd, private)
+            return StagedFile(directory_fd, private)
     raise Transient("the private directory does not stay", code="local-enoent")
 
 
-def _moved_into(private_fd: int, name: bytes, directory_fd: int) -> Aside:
+def _moved_into(private_fd: int, name: bytes, directory_fd: int) -> StagedFile:
     rename_to_private(directory_fd, name, private_fd, name)
-    return Aside(private_fd, name)
+    return StagedFile(private_fd, name)
 
 
-def alone(name: bytes) -> bytes:
-    """A name for a file that is set aside without a directory of its own, which nobody else can have thought of."""
-    prefix = ASIDE_NAME + b"~" + secrets.token_hex(8).encode("ascii") + b"~"
+def private_name(name: bytes) -> bytes:
+    """A name for a file that is staged without a directory of its own, which nobody else can have thought of."""
+    prefix = STAGED_PREFIX + b"~" + secrets.token_hex(8).encode("ascii") + b"~"
     return prefix + name[-(NAME_BYTES - len(prefix)) :]
 
 
-def name_before(private: bytes) -> bytes:
-    """What a file set aside so was called; of the first release, too, which had no random digits."""
-    return re.sub(rb"\A~[0-9a-f]{16}~", b"", private.removeprefix(ASIDE_NAME))
+def original_name(private: bytes) -> bytes:
+    """What a file staged so was called; of the first release, too, which had no random digits."""
+    return re.sub(rb"\A~[0-9a-f]{16}~", b"", private.removeprefix(STAGED_PREFIX))
 
 
-def _is_there(directory_fd: int, name: bytes) -> bool:
+def _exists(directory_fd: int, name: bytes) -> bool:
     try:
         os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
     except FileNotFoundError:
@@ -206,36 +208,36 @@ def _is_there(directory_fd: int, name: bytes) -> bool:
 # -- back -----------------------------------------------------------------------------------------------------------
 
 
-def give_back(aside: Aside, directory_fd: int, name: bytes) -> None:
-    """`put_back`, tried again where it fails. Nothing is done where nothing lies aside. Raises LeftAside."""
+def restore(staged: StagedFile, directory_fd: int, name: bytes) -> None:
+    """`move_back`, tried again where it fails. Nothing is done where nothing is staged. Raises LeftStaged."""
     for attempt in range(_TRIES):
         try:
-            put_back(aside, directory_fd, name)
+            move_back(staged, directory_fd, name)
         except FileNotFoundError:
-            if not _is_there(aside.fd, aside.name):
+            if not _exists(staged.fd, staged.name):
                 return
         except OSError:
             pass
         else:
             return
         time.sleep(0.01 * 2**attempt)
-    raise LeftAside("a file that was set aside cannot be put back")
+    raise LeftStaged("a file that was staged cannot be put back")
 
 
-def put_back(aside: Aside, directory_fd: int, name: bytes) -> bytes:
-    """Move what lies aside to ``name``, or beside it where that name is taken; returns the name it has now.
+def move_back(staged: StagedFile, directory_fd: int, name: bytes) -> bytes:
+    """Move what is staged to ``name``, or beside it where that name is taken; returns the name it has now.
     Overwrites nothing. Raises OSError."""
     number = 0
     while True:
         candidate = beside(name, number) if number else name
         try:
-            rename_noreplace(aside.fd, aside.name, directory_fd, candidate)
+            rename_noreplace(staged.fd, staged.name, directory_fd, candidate)
         except FileExistsError:
             number += 1
         except NoStrictRename:
             # Neither a strict rename nor hard links are known here: a name that nobody else can have thought of.
             candidate = beside(name, secrets.randbits(48))
-            os.rename(aside.name, candidate, src_dir_fd=aside.fd, dst_dir_fd=directory_fd)
+            os.rename(staged.name, candidate, src_dir_fd=staged.fd, dst_dir_fd=directory_fd)
             return candidate
         else:
             return candidate
@@ -258,36 +260,36 @@ def beside(name: bytes, number: int) -> bytes:
 # -- too late -------------------------------------------------------------------------------------------------------
 
 
-def save(
-    fd: int, sha256: str, source: Source, directory_fd: int, name: bytes, alive: Callable[[], None] = lambda: None
+def save_late_writes(
+    fd: int, sha256: str, source: Source, directory_fd: int, name: bytes, heartbeat: Callable[[], None] = lambda: None
 ) -> bool:
     """A program was found at the file ``fd`` right after it had lost its last name: wait for that program, then put
     what it has written under the old name, as a new file. False when it has written nothing: the content is still
-    that of ``sha256``. Raises OSError, LeftAside. ``alive`` shows that the work goes on.
+    that of ``sha256``. Raises OSError, LeftStaged. ``heartbeat`` shows that the work goes on.
     """
     end = time.monotonic() + _SAVE_SECONDS
     with ExitStack() as stack:
-        copy: tuple[int, Aside] | None = None
+        copy: tuple[int, StagedFile] | None = None
         seen = None
         while True:
-            alive()
+            heartbeat()
             late = time.monotonic() > end
             with _lease_or_none(fd) as leased:
                 before = identity(fd)
                 # Without a lease, quiet for a moment is all that can be known.
                 if leased or late or (leased is not None and before == seen):
-                    if sha256_of(fd, before.size_bytes, alive) == sha256:
+                    if sha256_of(fd, before.size_bytes, heartbeat) == sha256:
                         return False
                     try:
-                        copy = copy or stack.enter_context(_copy_place(source, directory_fd, name))
-                        _copy(fd, before, copy[0], alive)
+                        copy = copy or stack.enter_context(_new_copy(source, directory_fd, name))
+                        _copy(fd, before, copy[0], heartbeat)
                     except OSError as error:
                         # A full disk: what is deleted beside this file, by this program or another, makes room.
                         if late or error.errno not in _FULL:
                             raise
                     else:
                         if late or identity(fd) == before:
-                            give_back(copy[1], copy[1].fd, name)
+                            restore(copy[1], copy[1].fd, name)
                             return True
                 seen = before
             time.sleep(_SAVE_PAUSE_SECONDS)
@@ -305,27 +307,27 @@ def _lease_or_none(fd: int) -> Iterator[bool | None]:
 
 
 @contextmanager
-def _copy_place(source: Source, directory_fd: int, name: bytes) -> Iterator[tuple[int, Aside]]:
+def _new_copy(source: Source, directory_fd: int, name: bytes) -> Iterator[tuple[int, StagedFile]]:
     """A new file with a private name beside the old one's place, or at the top of the inbox if that place is gone."""
-    private = alone(name)
+    private = private_name(name)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with ExitStack() as stack:
-        place_fd = os.dup(directory_fd)
-        stack.callback(os.close, place_fd)
+        copy_fd = os.dup(directory_fd)
+        stack.callback(os.close, copy_fd)
         try:
-            fd = os.open(private, flags, 0o600, dir_fd=place_fd)
+            fd = os.open(private, flags, 0o600, dir_fd=copy_fd)
         except FileNotFoundError:
-            place_fd = source.open()
-            stack.callback(os.close, place_fd)
-            fd = os.open(private, flags, 0o600, dir_fd=place_fd)
+            copy_fd = source.open()
+            stack.callback(os.close, copy_fd)
+            fd = os.open(private, flags, 0o600, dir_fd=copy_fd)
         stack.callback(os.close, fd)
-        yield fd, Aside(place_fd, private)
+        yield fd, StagedFile(copy_fd, private)
 
 
-def _copy(fd: int, source: FileIdentity, to_fd: int, alive: Callable[[], None]) -> None:
+def _copy(fd: int, source: FileIdentity, to_fd: int, heartbeat: Callable[[], None]) -> None:
     os.ftruncate(to_fd, 0)
     for start in range(0, source.size_bytes, CHUNK_BYTES):
-        alive()
+        heartbeat()
         data, offset = read_exactly(fd, start, min(CHUNK_BYTES, source.size_bytes - start)), start
         while data:
             written = os.pwrite(to_fd, data, offset)

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from dicomwatchd.cli.upload_text import all_verified, sentences
-from dicomwatchd.intake import lastlook, scan
+from dicomwatchd.intake import final_scan, scan
 from dicomwatchd.intake.dicom.header import read_header
-from dicomwatchd.intake.lastlook import LastLook
+from dicomwatchd.intake.final_scan import FinalScan
 from dicomwatchd.uploads.job import UNREAD_SECONDS, UNSETTLED_SECONDS
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
@@ -157,28 +157,28 @@ def test_a_file_that_is_written_on_and_on_is_named_in_the_end(pieces: Pieces, fo
 
 def test_what_comes_late_is_archived_too(pieces: Pieces, folder: Path) -> None:
     handed = Handed(pieces, folder)
-    with at(LastLook, "_look", lambda: put(folder, MORE)):
+    with at(FinalScan, "_look", lambda: put(folder, MORE)):
         result = handed.go()
     assert result["verified"] == 12 and result["deletable"]
 
 
 def test_what_comes_between_the_two_last_looks_is_archived_too(pieces: Pieces, folder: Path) -> None:
     handed = Handed(pieces, folder)
-    with at(LastLook, "_look", lambda: put(folder, MORE), after=True):
+    with at(FinalScan, "_look", lambda: put(folder, MORE), after=True):
         result = handed.go()
     assert result["verified"] == 12 and result["deletable"]
 
 
 @contextmanager
-def before_every_last_look(action: Callable[[], None]) -> Iterator[None]:
-    real = LastLook._look
+def before_every_final_scan(action: Callable[[], None]) -> Iterator[None]:
+    real = FinalScan._look
 
-    def look(self: LastLook, *rest: Any) -> Any:
+    def look(self: FinalScan, *rest: Any) -> Any:
         action()
         return real(self, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LastLook, "_look", look)
+        patch.setattr(FinalScan, "_look", look)
         yield
 
 
@@ -189,7 +189,7 @@ def test_a_folder_that_grows_at_every_last_look_ends_and_the_last_one_is_named(p
     def grow() -> None:
         put(folder, {f"A/IM{(n := next(numbers))}": instance(STUDY, "1.2.1.1", f"1.2.1.1.{n}", n)})
 
-    with before_every_last_look(grow):
+    with before_every_final_scan(grow):
         names = require_not_deletable(handed.go())
     assert len(names) == 1 and "came late" in names[next(iter(names))]
 
@@ -206,7 +206,7 @@ def test_a_file_that_is_replaced_by_another_of_its_size(pieces: Pieces, folder: 
         target.write_bytes(bytes(other))
         os.utime(target, ns=(old.st_atime_ns, old.st_mtime_ns))
 
-    with at(LastLook, "_look", replace, when=2):
+    with at(FinalScan, "_look", replace, when=2):
         result = handed.go()
     assert len(pieces.archived()) == 7 and result["deletable"] and result["verified"] == 6
 
@@ -217,7 +217,7 @@ def test_a_file_that_is_replaced_each_time_is_named(pieces: Pieces, folder: Path
     def write() -> None:
         (folder / "A" / "IM3").write_bytes(FILES["A/IM3"])
 
-    with before_every_last_look(write):
+    with before_every_final_scan(write):
         names = require_not_deletable(handed.go())
     assert "has changed" in names["A/IM3"] and len(names) == 1
 
@@ -313,7 +313,7 @@ def test_private_names_are_named(pieces: Pieces, folder: Path) -> None:
 
 def test_what_lies_too_deep_is_named(pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "MAX_DEPTH", 3)
-    monkeypatch.setattr(lastlook, "MAX_DEPTH", 3)
+    monkeypatch.setattr(final_scan, "MAX_DEPTH", 3)
     put(folder, {"1/2/3/4/5/IM1": FILES["A/IM1"]})
     assert list(require_not_deletable(Handed(pieces, folder).go())) == ["1/2/3/4"]
 
@@ -373,7 +373,7 @@ def test_a_restart_in_the_middle(when: str, delete: bool, pieces: Pieces, folder
     assert handed.now == result
 
 
-def test_a_state_that_does_not_answer_delays_the_last_look(
+def test_a_state_that_does_not_answer_delays_the_final_scan(
     pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dicomwatchd.errors import Transient
@@ -397,7 +397,7 @@ def test_a_state_that_does_not_answer_delays_the_last_look(
 def test_many_files_are_counted_and_some_are_named(
     pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lastlook, "LISTED", 5)
+    monkeypatch.setattr(final_scan, "LISTED", 5)
     put(folder, {f"junk/J{number}": b"junk" for number in range(1200)})
     result = Handed(pieces, folder).go()
     assert result["failed_files"] == 1200 and len(result["failed"]) == 1000
@@ -419,7 +419,7 @@ def test_a_last_look_that_the_folder_breaks_off_is_not_waited_for(
         raise OSError(errno.EIO, "I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lastlook, "root_of", broken)
+        patch.setattr(final_scan, "root_of", broken)
         handed.go(lambda now: now["phase"] == "checking")
         assert not is_there_after_a_step()
     assert is_there_after_a_step()

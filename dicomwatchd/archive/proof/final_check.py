@@ -10,13 +10,13 @@ from itertools import islice
 from dicomwatchd.archive.proof.evidence import LISTING_PAYS_FROM
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import Permanent, Transient
-from dicomwatchd.ports import Sign, going_on, unwatched
+from dicomwatchd.ports import Cancellation, never_cancelled, until_cancelled
 
 _LISTED_AT_LEAST = 1000
 _LISTED_PER_RECEIPT = 50
 
 
-def not_there(store: ObjectStore, wanted: Mapping[str, Receipt], sign: Sign = unwatched) -> set[str]:
+def missing(store: ObjectStore, wanted: Mapping[str, Receipt], cancelled: Cancellation = never_cancelled) -> set[str]:
     """The keys, of these, whose objects the store does not show any more, or shows as other ones than were proven.
 
     Only what a listing does not bear out is asked for one by one; as soon as one of those turns out to be gone the
@@ -25,8 +25,8 @@ def not_there(store: ObjectStore, wanted: Mapping[str, Receipt], sign: Sign = un
     gone = set(wanted)
     listing = len(wanted) >= LISTING_PAYS_FROM and not store.capabilities.objects_are_files
     if listing:
-        gone -= _listed(store, wanted, sign)
-    for key in going_on(sign, sorted(gone)):
+        gone -= _listed(store, wanted, cancelled)
+    for key in until_cancelled(cancelled, sorted(gone)):
         if _is_there(store, wanted[key]):
             gone.discard(key)
         elif listing:
@@ -41,14 +41,14 @@ def is_itself(store: ObjectStore, receipt: Receipt, seen: StoredObject) -> bool:
     return seen.size_bytes == receipt.size_bytes and (not known or seen.etag in known)
 
 
-def _listed(store: ObjectStore, wanted: Mapping[str, Receipt], sign: Sign) -> set[str]:
+def _listed(store: ObjectStore, wanted: Mapping[str, Receipt], cancelled: Cancellation) -> set[str]:
     keys = sorted(wanted)
     prefix = os.path.commonprefix(keys)  # noqa: RUF071  of keys, which are no paths
     # What sorts before the first of them and after nearly everything else: a listing begins right behind it.
     after = max(prefix, keys[0][:-1])
     limit = _LISTED_AT_LEAST + _LISTED_PER_RECEIPT * len(keys)
     found: set[str] = set()
-    for seen in going_on(sign, islice(store.listing(prefix, after), limit)):
+    for seen in until_cancelled(cancelled, islice(store.listing(prefix, after), limit)):
         receipt = wanted.get(seen.key)
         if receipt is not None and is_itself(store, receipt, seen):
             found.add(seen.key)

@@ -20,8 +20,8 @@ _GAP_BYTES = 256 * 1024
 Named = tuple[ManifestInstance, str]
 
 
-class Neighbours:
-    """The short way: what does not come back right on it is not reported, but left to whoever fetches one by one."""
+class CoalescedReads:
+    """The fast path: what does not come back right on it is not reported, but left to whoever fetches one by one."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -32,8 +32,8 @@ class Neighbours:
         done: set[ManifestInstance] = set()
         try:
             wanted = [named for named in group if not self._is_there(run, place, named, done)]
-            for stretch in _stretches(wanted):
-                self._copy(run, place, stretch, done)
+            for nearby in _nearby(wanted):
+                self._copy(run, place, nearby, done)
         except Fatal:
             raise
         except DicomwatchdError:
@@ -49,14 +49,14 @@ class Neighbours:
             done.add(item)
         return there
 
-    def _copy(self, run: Run, place: Workplace, stretch: list[Named], done: set[ManifestInstance]) -> None:
-        first, last = _span(stretch[0][0]), _span(stretch[-1][0])
-        of_span = {_span(item): (item, name) for item, name in stretch}
+    def _copy(self, run: Run, place: Workplace, nearby: list[Named], done: set[ManifestInstance]) -> None:
+        first, last = _span(nearby[0][0]), _span(nearby[-1][0])
+        of_span = {_span(item): (item, name) for item, name in nearby}
         chunks = self._store.read(
-            stretch[0][0].key,
+            nearby[0][0].key,
             offset_bytes=first.offset_bytes,
             length_bytes=last.end_bytes - first.offset_bytes,
-            room=place.room,
+            buffer=place.buffer,
         )
         for span, its_pieces in groupby(pieces(chunks, first.offset_bytes, list(of_span)), key=lambda piece: piece[0]):
             if span is not None:
@@ -68,21 +68,21 @@ class Neighbours:
     @staticmethod
     def _write(run: Run, place: Workplace, item: ManifestInstance, name: str, its_pieces: Iterable[memoryview]) -> bool:
         came_in, digest, whole = 0, hashlib.sha256(), False
-        gathering = place.gathering[: item.size_bytes] if item.size_bytes <= len(place.gathering) else None
+        scratch = place.scratch[: item.size_bytes] if item.size_bytes <= len(place.scratch) else None
         try:
             with place.series(item.series_uid).temporary() as file:
                 for piece in its_pieces:
                     run.check()
-                    if gathering is not None:
-                        gathering[came_in : came_in + len(piece)] = piece
+                    if scratch is not None:
+                        scratch[came_in : came_in + len(piece)] = piece
                     else:
                         digest.update(piece)
                         file.write(piece)
                     came_in += len(piece)
                     run.count(len(piece))
-                if gathering is not None and came_in == item.size_bytes:
-                    digest.update(gathering)
-                    file.write(gathering, whole=True)
+                if scratch is not None and came_in == item.size_bytes:
+                    digest.update(scratch)
+                    file.write(scratch, whole=True)
                 if came_in == item.size_bytes and digest.hexdigest() == item.sha256:
                     file.publish(name)
                     whole = True
@@ -96,12 +96,12 @@ def _span(item: ManifestInstance) -> Span:
     return Span(item.offset_bytes or 0, item.size_bytes, item.sha256)
 
 
-def _stretches(wanted: Iterable[Named]) -> Iterator[list[Named]]:
-    stretch: list[Named] = []
+def _nearby(wanted: Iterable[Named]) -> Iterator[list[Named]]:
+    nearby: list[Named] = []
     for item, name in wanted:
-        if stretch and _span(item).offset_bytes - _span(stretch[-1][0]).end_bytes > _GAP_BYTES:
-            yield stretch
-            stretch = []
-        stretch.append((item, name))
-    if stretch:
-        yield stretch
+        if nearby and _span(item).offset_bytes - _span(nearby[-1][0]).end_bytes > _GAP_BYTES:
+            yield nearby
+            nearby = []
+        nearby.append((item, name))
+    if nearby:
+        yield nearby

@@ -29,11 +29,11 @@ PREFIX = "upload-"
 PRUNE_SECONDS = 3600.0
 
 
-class UploadDesk:
+class UploadJobs:
     """Takes folders in, follows them to their end. ``start_intake`` gives an intake a thread of its own and returns
     it with what ends it; ``ended`` hears of a source that is no more; ``expires`` tells why no local file may be
     deleted now, if so; ``forbidden`` are the folders that no upload may overlap, links followed; ``handed`` has the
-    folders open. `tend` is called again and again and waits for nothing: it touches no folder."""
+    folders open. `tick` is called again and again and waits for nothing: it touches no folder."""
 
     def __init__(
         self,
@@ -151,13 +151,13 @@ class UploadDesk:
         known = self._queue.uploads.known(source.name)  # at the start, before it was resumed
         return known is not None and known.upload.stage == "running"
 
-    def tend(self) -> None:
+    def tick(self) -> None:
         """Conclude the uploads that have come to their end. To be called every second or so."""
         with self._lock:
             jobs = list(self._jobs.values())
         for job in jobs:
             with self._lock:
-                self._following.tend(job)
+                self._following.tick(job)
         self._prune()
 
     # -- details ----------------------------------------------------------------------------------------------------
