@@ -22,8 +22,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for a writer. It means nothing to a regular file.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-#: The private directory a file is renamed into before its last comparison; never part of an inbox's content.
-ASIDE = b".dicomwatchd-aside"
+#: The private directory a file is renamed into before its last comparison; never part of an inbox's content. What it is
+#: called on the disk stays: a daemon of another version at the same inbox must know it for what it is.
+STAGING_NAME = b".dicomwatchd-aside"
 
 #: What `beside` puts into a name that is taken (pipeline.deletion.staging); globs are matched as if it were not there.
 RESTORED = rb"\.restored-[0-9]+(?=(?:\.[^.]{0,16})?\Z)"

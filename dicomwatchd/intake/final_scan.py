@@ -19,7 +19,7 @@ from dicomwatchd.errors import Transient
 from dicomwatchd.intake import own_trees
 from dicomwatchd.intake.mounts import is_mounted_here, root_of
 from dicomwatchd.intake.scan import MAX_DEPTH, join
-from dicomwatchd.localfiles import ASIDE, FolderGuard, directory, open_root, path_of
+from dicomwatchd.localfiles import STAGING_NAME, FolderGuard, directory, open_root, path_of
 from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.queue.rows import UNREADABLE, Root, TrackedFile, identity_text
 from dicomwatchd.queue.uploads import LISTED, Named
@@ -236,7 +236,7 @@ def _is_empty(root_fd: int, path: bytes) -> bool:
             found = os.stat(name, dir_fd=fd, follow_symlinks=False)
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and not found.st_size and parent.rpartition(b"/")[2].startswith(ASIDE)
+    return stat.S_ISREG(found.st_mode) and not found.st_size and parent.rpartition(b"/")[2].startswith(STAGING_NAME)
 
 
 def _compare(

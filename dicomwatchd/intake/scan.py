@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from dicomwatchd import markers
-from dicomwatchd.localfiles import ASIDE, RESTORED, FolderGuard, directory, is_our_own
+from dicomwatchd.localfiles import RESTORED, STAGING_NAME, FolderGuard, directory, is_our_own
 
 #: Deeper trees than this are not walked; what lies below is reported, never touched.
 MAX_DEPTH = 256
@@ -77,7 +77,7 @@ def scan_directory(
             if name in markers.SIGNS:
                 signs.append(name)
             if name.startswith(markers.OWN):
-                if name.startswith(ASIDE):
+                if name.startswith(STAGING_NAME):
                     _see_private(directory_fd, entry, name, listing)
                 continue  # our own: see pipeline.deletion.staging, and markers
             try:

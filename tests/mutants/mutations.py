@@ -1238,7 +1238,7 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "own names",
                 "intake/scan.py",
                 "            if name.startswith(markers.OWN):",
-                "            if name.startswith(ASIDE):",
+                "            if name.startswith(STAGING_NAME):",
             ),
             (
                 "a released archive is marked",
@@ -1285,7 +1285,12 @@ MUTATIONS: tuple[Mutation, ...] = (
                 ", partial(deletions.is_at, source.source_id), only)",
                 ", only=only)",
             ),
-            ("of the first release", "pipeline/deletion/private.py", "    return name == ASIDE or ", "    return "),
+            (
+                "of the first release",
+                "pipeline/deletion/private.py",
+                "    return name == STAGING_NAME or ",
+                "    return ",
+            ),
             (
                 "a name alone",
                 "pipeline/deletion/staging.py",

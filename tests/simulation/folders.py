@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicomwatchd.localfiles import ASIDE
+from dicomwatchd.localfiles import STAGING_NAME
 from tests.simulation import tiny
 from tests.simulation.chance import Fate, Violation
 
@@ -353,7 +353,7 @@ def _below(path: str) -> list[os.DirEntry[str]]:
         ordered = sorted(entries, key=lambda entry: entry.name)
     found = []
     for entry in ordered:
-        if entry.name.startswith(os.fsdecode(ASIDE)):
+        if entry.name.startswith(os.fsdecode(STAGING_NAME)):
             continue
         if entry.is_dir(follow_symlinks=False):
             found += _below(entry.path)

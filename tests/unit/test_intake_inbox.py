@@ -429,7 +429,7 @@ def test_links_swapped_in_mid_flight(what: str, moment: str, pieces: Pieces) -> 
     assert victim.path.exists() and victim.sha256 not in pieces.archived()
     here = [p.read_bytes() for p in [*pieces.left(), moved, *moved.rglob("*")] if p.is_file() and not p.is_symlink()]
     assert data in here or made.sha256 in pieces.archived()
-    assert not list((pieces.inbox / os.fsdecode(localfiles.ASIDE)).rglob("IM*"))
+    assert not list((pieces.inbox / os.fsdecode(localfiles.STAGING_NAME)).rglob("IM*"))
     assert pieces.queue.reports.unfinished()["parked"] == 0
 
 

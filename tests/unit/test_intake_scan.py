@@ -12,7 +12,7 @@ import pytest
 
 from dicomwatchd.intake import scan
 from dicomwatchd.intake.scan import MAX_DEPTH, Globs, Listing, scan_directory, walk
-from dicomwatchd.localfiles import ASIDE, NotRegular, directory, open_root, regular_file
+from dicomwatchd.localfiles import STAGING_NAME, NotRegular, directory, open_root, regular_file
 from tests.pieces import at
 
 ALL = Globs(("*",), ())
@@ -64,7 +64,7 @@ def test_names_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_our_own_private_names_are_no_content(tmp_path: Path) -> None:
-    private = tmp_path / os.fsdecode(ASIDE)
+    private = tmp_path / os.fsdecode(STAGING_NAME)
     private.mkdir()
     (private / "IM1").touch()
     (tmp_path / (private.name + "-IM1")).touch()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.intake.presence import Presence
-from dicomwatchd.localfiles import ASIDE
+from dicomwatchd.localfiles import STAGING_NAME
 from tests.pieces import Log, Pieces
 
 
@@ -82,7 +82,7 @@ def test_what_lies_aside_comes_back_with_its_inbox(
 ) -> None:
     pieces = Pieces(tmp_path)
     pieces.close()
-    staged = pieces.inbox / os.fsdecode(ASIDE) / "A"
+    staged = pieces.inbox / os.fsdecode(STAGING_NAME) / "A"
     staged.mkdir(parents=True)
     (staged / "IM1").write_bytes(b"staged before the crash")
     come_back = leave(pieces)

@@ -17,7 +17,7 @@ from dicomwatchd.archive.layout.bundle import Span
 from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.stores.port import Destination, Receipt
 from dicomwatchd.errors import Permanent, Transient
-from dicomwatchd.localfiles import ASIDE
+from dicomwatchd.localfiles import STAGING_NAME
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
 from dicomwatchd.pipeline.deletion import proof
 from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS, DeletionProof, NoProof, delete_on_proof, prove
@@ -416,7 +416,7 @@ class Place:
     def is_whole(self, data: bytes = DATA) -> bool:
         """The file stands under its name, and nothing is left staged."""
         return self.path.read_bytes() == data and not list(
-            self.path.parent.parent.rglob(os.fsdecode(ASIDE) + "*/**/IM1")
+            self.path.parent.parent.rglob(os.fsdecode(STAGING_NAME) + "*/**/IM1")
         )
 
 
@@ -586,7 +586,7 @@ def test_touched_before_it_is_staged(place: Place, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_an_earlier_run_has_left_staged_is_not_overwritten(place: Place) -> None:
-    staged = place.path.parent.parent / os.fsdecode(ASIDE) / "A"
+    staged = place.path.parent.parent / os.fsdecode(STAGING_NAME) / "A"
     staged.mkdir(parents=True)
     (staged / "IM1").write_bytes(b"left")
     assert place.delete() is None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.localfiles import ASIDE
+from dicomwatchd.localfiles import STAGING_NAME
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.deletion import recover
 from dicomwatchd.queue.rows import Arrival
@@ -28,7 +28,7 @@ def _replaced(file: Path) -> None:
 
 
 def _aside(file: Path) -> None:
-    place = file.parent.parent / os.fsdecode(ASIDE) / "A"
+    place = file.parent.parent / os.fsdecode(STAGING_NAME) / "A"
     place.mkdir(parents=True)
     file.rename(place / file.name)
 

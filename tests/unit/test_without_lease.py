@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.errors import Transient
-from dicomwatchd.localfiles import ASIDE, read_lease
+from dicomwatchd.localfiles import STAGING_NAME, read_lease
 from dicomwatchd.model import FileState, StudyState
 from dicomwatchd.pipeline import stages as stages_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
@@ -105,7 +105,7 @@ def test_a_writer_at_every_step(
     os.pwrite(fd, new, 0)
     os.close(fd)
     assert path.read_bytes() == new
-    assert not [p for p in (pieces.inbox / os.fsdecode(ASIDE)).rglob("*") if p.is_file()]
+    assert not [p for p in (pieces.inbox / os.fsdecode(STAGING_NAME)).rglob("*") if p.is_file()]
     pieces.run()
     assert path.read_bytes() == new and sha256(new) in pieces.archived()
     assert "deleted" not in kinds(pieces)

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from dicomwatchd.intake.scan import MAX_DEPTH
-from dicomwatchd.localfiles import ASIDE, directory, is_our_own, is_private_to_us
+from dicomwatchd.localfiles import STAGING_NAME, directory, is_our_own, is_private_to_us
 
 MODE = 0o700
-#: Before the random digits of a private directory's name. The first release had one directory, named `ASIDE`.
-PREFIX = ASIDE + b"-"
+#: Before the random digits of a private directory's name. The first release had one directory, named `STAGING_NAME`.
+PREFIX = STAGING_NAME + b"-"
 LOCK = b".dicomwatchd-lock"
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -139,7 +139,7 @@ def try_locks(directory_fd: int) -> bool:
 
 def is_private(name: bytes) -> bool:
     """Whether a directory of this name is a private one, of this release or of the first."""
-    return name == ASIDE or name.startswith(PREFIX)
+    return name == STAGING_NAME or name.startswith(PREFIX)
 
 
 def is_ours(fd: int) -> bool:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 from dicomwatchd.errors import SourceChanged, Transient
 from dicomwatchd.localfiles import (
-    ASIDE,
     RESTORED,
+    STAGING_NAME,
     KeptOpen,
     NoStrictRename,
     WriterPresent,
@@ -39,7 +39,7 @@ from dicomwatchd.pipeline.local import CHUNK_BYTES, read_exactly, sha256_of
 from dicomwatchd.queue.rows import Source
 
 #: A file staged without a directory of its own: this before its name.
-STAGED_PREFIX = ASIDE + b"-"
+STAGED_PREFIX = STAGING_NAME + b"-"
 NAME_BYTES = 255
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
