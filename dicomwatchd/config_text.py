@@ -56,7 +56,9 @@ def read_yaml(text: str, *, source: str | None = None) -> Any:
 def _not_yaml(text: str, error: yaml.YAMLError) -> str:
     """In the parser's words where they tell nothing of what is written there."""
     mark, said = getattr(error, "problem_mark", None), getattr(error, "problem", None) or ""
-    if mark is not None and "\t" in text.splitlines()[mark.line : mark.line + 1][0].partition("#")[0]:
+    # At the end of the text the mark is a line behind the last.
+    line = "".join(text.splitlines()[mark.line : mark.line + 1]) if mark is not None else ""
+    if "\t" in line.partition("#")[0]:
         return "is not valid YAML: there is a tab in it, and YAML is indented with spaces alone"
     if mark is None or not said.isascii() or any(character in said for character in "'\"\\"):
         return "is not valid YAML"
