@@ -19,8 +19,10 @@ from dicomwatchd.model import Digest
 class Destination:
     """Which store this is; a DeletionProof is worthless for any other one.
 
-    ``kind`` "s3" or "directory"; ``endpoint`` the URL of the S3 service ("aws:<region>" for Amazon's own) or
-    "file"; ``container`` the bucket, or the folder's path; ``prefix`` as configured.
+    ``kind`` as in the configuration ("s3", "directory"); ``endpoint`` the URL of the S3 service ("aws:<region>" for
+    Amazon's own) or "file"; ``container`` the bucket, or the folder's path; ``prefix`` as configured, "" for none.
+    The same place has the same destination at each start, another place another one, and none holds a secret: its
+    text is in the state, in proofs and in `status`.
     """
 
     kind: str
@@ -29,6 +31,7 @@ class Destination:
     prefix: str
 
     def __str__(self) -> str:
+        """Kind, endpoint, container and prefix, with "|" between them."""
         return f"{self.kind}|{self.endpoint}|{self.container}|{self.prefix}"
 
 
@@ -36,7 +39,9 @@ class Destination:
 class StoredObject:
     """The store's own view of one object, as freshly read (S3 HeadObject, ListObjectsV2; stat).
 
-    ``key`` is relative to the store's prefix. ``etag`` is without quotes. ``checksum`` is "sha256:<hex>" or
+    ``key`` is relative to the store's prefix, ``size_bytes`` 0 or more. ``etag`` is without quotes; one that proves no
+    content tells at least whether an object is still the one that was read back (`Receipt.seen_etag`).
+    ``encryption`` is as the store names it ("aws:kms", "AES256"). ``checksum`` is "sha256:<hex>" or
     "crc64nvme:<base64>" where the store keeps one over the full object. ``modified_at`` is when it was put there, by
     the store's clock, in seconds since the epoch, where it comes from a listing. None: the store does not say.
     """
@@ -57,6 +62,10 @@ class Receipt:
     ``expected_etag`` and ``expected_checksum`` are computed here, from the bytes in the buffer that was sent,
     never copied from an answer. ``created`` is False where the key existed already; whether the bytes under it
     are the right ones is for the verification to say, as it is for those just sent.
+
+    ``sha256`` is 64 lower-case hexadecimal digits. ``expected_etag`` is the MD5 in such digits, with "-<parts>" behind
+    it for an object sent in parts; ``expected_checksum`` is written as in `StoredObject`. Either is
+    None where nothing is to be compared with it.
     """
 
     key: str
@@ -78,7 +87,8 @@ class Capabilities:
     ``etag_is_content``: the ETag is the MD5 of the bytes the store received (composite for multipart), so an ETag
     equal to the one computed here proves the content. ``checksum_on_head``: HEAD returns a full-object checksum
     the store computed itself. ``creates_only``: If-None-Match: * is honoured. ``objects_are_files``: they can be seen
-    under other paths too, an inbox's among them.
+    under other paths too, an inbox's among them. ``details``: what was tried and what came of it, as `doctor` shows
+    it; no key and no path.
     """
 
     etag_is_content: bool = False
@@ -111,14 +121,22 @@ class Standing(Enum):
 
 
 class Content(Protocol):
-    """Bytes to send. ``read`` gives exactly ``length`` bytes from ``offset`` or raises SourceChanged; ``fill`` puts as
-    many as ``buffer`` has into it, or raises the same."""
+    """Bytes to send. Reading them raises errors of our own: SourceChanged; Transient or Unarchivable, of a local file
+    that cannot be read; InboxSilent, Stopping. A store lets these through as they are: they say nothing of the store.
+    """
 
     @property
-    def digest(self) -> Digest: ...
+    def digest(self) -> Digest:
+        """What the content was when it was taken up. Whoever sends it hashes what is sent, and compares."""
+        ...
 
-    def read(self, offset: int, length: int) -> bytes: ...
-    def fill(self, offset: int, buffer: memoryview) -> None: ...
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly ``length`` bytes from ``offset`` on, both in bytes; raises SourceChanged where there are fewer."""
+        ...
+
+    def fill(self, offset: int, buffer: memoryview) -> None:
+        """Puts as many bytes as ``buffer`` has into it, from ``offset`` on; raises as `read`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,25 +152,30 @@ class Buffer:
 
     @classmethod
     def of(cls, data: bytes) -> Buffer:
+        """The same as ``Buffer(data)``."""
         return cls(data)
 
     def read(self, offset: int, length: int) -> bytes:
+        """As `Content.read`; the whole is not copied."""
         if offset == 0 and length == len(self.data):
             return self.data
         return self.data[offset : offset + length]
 
     def fill(self, offset: int, buffer: memoryview) -> None:
+        """As `Content.fill`."""
         buffer[:] = memoryview(self.data)[offset : offset + len(buffer)]
 
 
 #: A part of an object as it is read.
 Chunk = bytes | memoryview
+#: The longest chunk that `ObjectStore.read` gives.
 CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class InitStep:
-    """One line of what `archive init` did: ``outcome`` is "created", "present", "set" or "not supported"."""
+    """One line of what `archive init` did: ``outcome`` is "created", "present", "set" or "not supported". ``detail``
+    says more in plain words, with no path and no key."""
 
     what: str
     outcome: str
@@ -162,19 +185,31 @@ class InitStep:
 class ObjectStore(Protocol):
     """A place that keeps objects under keys. Safe to use from many threads.
 
-    Keys are relative to the store's prefix, "/"-separated, ASCII. All methods raise Transient (OutOfReach with
-    ``endpoint`` set when the whole store is in trouble), Permanent, or Fatal; never a foreign exception.
+    Keys are relative to the store's prefix, "/"-separated, ASCII: at most 500 characters of ``A-Za-z0-9!_.*'()-`` and
+    "/", no part of them empty, "." or "..", none longer than 255. Other characters and other parts are Permanent (code
+    "bad-key"), and so is what is longer than the store takes.
+
+    All methods raise Transient (OutOfReach with ``endpoint`` set when the whole store is in trouble), Permanent, or
+    Fatal; never a foreign exception. A place that is not there, or holds no archive, is OutOfReach (code "not-there"):
+    it neither takes nor misses an object. A request over a network ends in time, in an answer or in OutOfReach, however
+    slow the other side is: a thread that shows no sign of life for 15 minutes ends the daemon. No message holds a key,
+    or the words of the other side.
     """
 
     @property
-    def destination(self) -> Destination: ...
+    def destination(self) -> Destination:
+        """Which store this is. Known without asking it; raises nothing."""
+        ...
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """What the last `probe` has found; before that no more than the adapter knows of itself. Raises nothing."""
+        ...
 
     @property
     def single_put_bytes(self) -> int:
-        """Up to this size an object is sent in one piece, from one buffer."""
+        """Up to this size an object is sent in one piece, from one buffer. The caller has taken the memory for that out
+        of the budget (`budget.ByteBudget`) when he calls `put`; what a larger object takes is the store's matter."""
         ...
 
     def put(self, key: str, content: Content) -> Receipt:
@@ -182,22 +217,38 @@ class ObjectStore(Protocol):
 
         Asked-for encryption that the store does not echo raises ArchiveRefused. Content whose bytes no longer
         match their digest while they are sent raises SourceChanged and leaves no object behind.
+
+        Nobody ever sees a part of an object under its key. Of several at once one creates it. A Buffer is created in
+        one step whatever its size: a manifest is one. After the return the object survives a power cut, as far as the
+        store can see to that; one that was there already, too. Between two pieces of a large object the store asks
+        ``stopping``, with which it was opened and which is the thread's sign of life: raises Stopping.
+
+        S3: PutObject, or CreateMultipartUpload, UploadPart and CompleteMultipartUpload, with If-None-Match
+        (RFC 9110 section 13.1.2).
         """
         ...
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
-        """A fresh look at one object; None when the store says that there is none."""
+        """A fresh look at one object; None when the store says that there is none, or that what is current under the
+        key is a delete marker. ``version_id``: at that version instead, where there are versions. S3: HeadObject."""
         ...
 
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         """Whether the object is there and would be if the local file ``found``, at ``path`` below its inbox, were not.
         Asked right before a file is staged, and once more while it is staged: an object that went with it was the
         file itself, whatever mounts and links make of the two paths. Always APART, and not worth asking, where the
-        capability ``objects_are_files`` is not there."""
+        capability ``objects_are_files`` is not there. ``path`` is as the file system has it, ``found`` a stat of the
+        open file. Raises OutOfReach."""
         ...
 
     def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
-        """All objects whose key starts with ``prefix`` and sorts behind ``after``, in key order, streamed."""
+        """All objects whose key starts with ``prefix`` and sorts behind ``after``, in key order, streamed.
+
+        Any prefix will do, also one that ends within a name; "" is all. ``after`` need not be a key that is there. The
+        order is that of the keys' ASCII characters, "/" among them. What was put before the listing began is in it;
+        an empty one is no error. A caller may leave off at any time.
+        S3: ListObjectsV2, with Prefix and StartAfter.
+        """
         ...
 
     def read(
@@ -217,29 +268,45 @@ class ObjectStore(Protocol):
 
         With ``length_bytes`` (1 or more) the bytes from ``offset_bytes`` on, as many of them as the object has:
         fewer, or none, where it ends before. Without it ``offset_bytes`` is 0.
+
+        An answer that ends early is OutOfReach, never a shorter object. S3: GetObject, with Range (RFC 9110
+        section 14.2).
         """
         ...
 
     def check(self) -> None:
-        """Whether the store is there and usable at all. Raises NotInitialised, ArchiveRefused or OutOfReach."""
+        """Whether the store is there and usable at all. Raises NotInitialised where `initialise` would help,
+        ArchiveRefused or OutOfReach. S3: HeadBucket, or ListObjectsV2 below a prefix."""
         ...
 
     def initialise(self) -> list[InitStep]:
-        """Create what is missing of bucket or folder; a second run changes nothing. Raises as `check`."""
+        """Create what is missing of bucket or folder; a second run changes nothing. Raises as `check`.
+
+        Each step is named each time, with what came of it. What lies around the archive is not made: NotInitialised.
+        S3: CreateBucket, PutBucketVersioning, PutBucketPolicy, PutBucketLifecycleConfiguration, PutBucketEncryption.
+        """
         ...
 
     def probe(self, scratch_key: str) -> Capabilities:
         """Find out, by trying, what the store enforces, with small objects below ``scratch_key``, and use it from
-        now on (see `capabilities`). Raises ArchiveRefused when it must not be used."""
+        now on (see `capabilities`). Raises ArchiveRefused when it must not be used.
+
+        ``scratch_key`` ends in "/" and may have objects below it from earlier probes. Trouble on the way is raised: it
+        must not be taken for a refusal that proves something.
+        """
         ...
 
     @property
     def expiry(self) -> Expiry:
-        """What is known by now, from the last look and from all answers since."""
+        """What is known by now, from the last look and from all answers since. A store that could end objects has
+        ``unaccepted`` set until the first look has ended. Raises nothing."""
         ...
 
     def refresh_expiry(self) -> Expiry:
-        """Ask afresh whether the store ends objects by itself. Raises Transient, Permanent."""
+        """Ask afresh whether the store ends objects by itself. Raises Transient, Permanent.
+        S3: GetBucketLifecycleConfiguration, and the header x-amz-expiration of HeadObject."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back connections and threads; the store is not used any more. Raises nothing."""
+        ...
