@@ -22,41 +22,58 @@ class Catalogue(Protocol):
 
     @property
     def name(self) -> str:
-        """Which catalogue this is, for proofs and messages: kind, endpoint and table, or the file."""
+        """Which catalogue this is, for proofs and messages: kind, endpoint and table, or kind and file, with "|"
+        between them. Known without asking it; raises nothing."""
         ...
 
     def get(self, study_uid: Uid) -> StudyRecord | None:
-        """A strongly consistent read of one study with all of its series."""
+        """A strongly consistent read of one study with all of its series; None where it has no such study.
+        ``study_uid`` is the Study Instance UID (0020,000D). DynamoDB: GetItem and BatchGetItem, ConsistentRead."""
         ...
 
     def put(self, record: StudyRecord) -> None:
         """Record a revision, if it is newer than what is there, or the very same one (idempotent).
 
         A reader sees either the old or the new revision of the study item. Raises RevisionConflict when a newer
-        revision, or another manifest of the same revision, is recorded already.
+        revision, or another manifest of the same revision, is recorded already. Attributes that are too much for the
+        catalogue are left out, which the record's flags say from then on; everything else is exact. DynamoDB: PutItem
+        of each series, then of the study with a ConditionExpression.
         """
         ...
 
     def search(self, query: Query) -> Iterator[StudyRecord]:
         """Matching studies, newest study date first, without their series' attributes being complete: ``series``
-        may be empty. An empty query gives all studies."""
+        may be empty. An empty query gives all studies.
+
+        Texts match as a whole, dates as ranges (PS3.4 C.2.2.2.1 and C.2.2.2.5); a study without a date is in no range.
+        A study that was put a moment ago may be missing. Memory holds pages, not the answer. DynamoDB: Query of
+        indexes.
+        """
         ...
 
     def study_uids(self) -> Iterator[Uid]:
-        """Every study's UID, in no order."""
+        """Every study's UID (0020,000D), once, in no order, streamed. DynamoDB: Scan, ConsistentRead."""
         ...
 
     def identity(self) -> str | None:
-        """The archive id this catalogue belongs to; None when none was written yet."""
+        """The archive id (`archive.identity`) this catalogue belongs to; None when none was written yet. Raises
+        NotInitialised when there is no table or file. DynamoDB: GetItem, ConsistentRead."""
         ...
 
     def check(self) -> None:
-        """Whether it is there and usable. Raises NotInitialised, ArchiveRefused or OutOfReach."""
+        """Whether it is there and usable. Raises NotInitialised where `initialise` would help, ArchiveRefused or
+        OutOfReach. DynamoDB: DescribeTable and GetItem."""
         ...
 
     def initialise(self, archive_id: str) -> list[InitStep]:
         """Create what is missing, write the identity once; a second run changes nothing. Raises ArchiveRefused
-        when the catalogue belongs to another archive already."""
+        when the catalogue belongs to another archive already.
+
+        Each step is named each time, with what came of it. DynamoDB: CreateTable, UpdateTable (indexes, deletion
+        protection), UpdateContinuousBackups (point-in-time recovery), PutItem.
+        """
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back connections; the catalogue is not used any more. Raises nothing."""
+        ...
