@@ -14,7 +14,7 @@ import pytest
 
 from dicomwatchd.archive.identity import ArchiveIdentity, read_identity, write_identity
 from dicomwatchd.archive.proof import evidence
-from dicomwatchd.archive.stores.port import Buffer, ObjectStore, Receipt
+from dicomwatchd.archive.stores.port import CHUNK_BYTES, Buffer, ObjectStore, Receipt
 from dicomwatchd.errors import (
     ArchiveRefused,
     DicomwatchdError,
@@ -141,6 +141,29 @@ def test_a_part_is_those_bytes_and_no_others(store: ObjectStore, offset: int, le
     assert all(0 < len(chunk) <= MIB for chunk in chunks)
 
 
+@pytest.mark.parametrize(("offset", "length"), [(0, None), (0, SIZE), (MIB - 1, MIB + 2), (SIZE - 3, 10)])
+def test_bytes_read_into_memory_of_the_callers_are_the_same(
+    store: ObjectStore, offset: int, length: int | None
+) -> None:
+    """A chunk counts until the next one is asked for."""
+    data = os.urandom(SIZE)
+    store.put(KEY, Buffer.of(data))
+    lent = memoryview(bytearray(CHUNK_BYTES))
+    found = b""
+    for chunk in store.read(KEY, offset_bytes=offset, length_bytes=length, room=lent):
+        assert 0 < len(chunk) <= CHUNK_BYTES
+        found += bytes(chunk)
+    assert found == data[offset:][:length]
+
+
+def test_what_is_in_memory_is_created_whatever_its_size(store: ObjectStore) -> None:
+    data = os.urandom(store.single_put_bytes + 1)
+    assert store.put(KEY, Buffer.of(data)).created
+    again = store.put(KEY, Buffer.of(data))
+    assert not again.created
+    assert verdicts(store, [again])[KEY].holds
+
+
 @pytest.mark.parametrize("offset", [3, 4, 10_000_000])
 def test_a_part_beyond_the_end_is_empty(store: ObjectStore, offset: int) -> None:
     store.put(KEY, Buffer.of(b"abc"))
@@ -263,6 +286,15 @@ def test_a_listing_of_more_than_a_page_is_whole_and_in_key_order(store: ObjectSt
     assert [item.key for item in store.listing("l/a/")] == sorted(n for n in names if n.startswith("l/a/"))
     assert list(store.listing("l/nothing")) == []
     assert list(store.listing("nowhere/at/all/")) == []
+
+
+def test_a_listing_begins_behind_the_key_that_is_named(store: ObjectStore) -> None:
+    """The key need not be there; "/" sorts as the character that it is."""
+    names = ["l/a-b", "l/a/b", "l/a0", "l/b/c/d", "m/x"]
+    for name in names:
+        store.put(name, Buffer.of(b"x"))
+    for after in ["", "a", *names, "l/a", "l/a/", "l/a.", "l/b/c", "l/zzz", "z"]:
+        assert [item.key for item in store.listing("l/", after)] == [n for n in names if n[:2] == "l/" and n > after]
 
 
 # -- evidence -------------------------------------------------------------------------------------------------------
