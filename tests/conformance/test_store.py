@@ -150,7 +150,7 @@ def test_bytes_read_into_memory_of_the_callers_are_the_same(
     store.put(KEY, Buffer.of(data))
     lent = memoryview(bytearray(CHUNK_BYTES))
     found = b""
-    for chunk in store.read(KEY, offset_bytes=offset, length_bytes=length, room=lent):
+    for chunk in store.read(KEY, offset_bytes=offset, length_bytes=length, buffer=lent):
         assert 0 < len(chunk) <= CHUNK_BYTES
         found += bytes(chunk)
     assert found == data[offset:][:length]
