@@ -14,15 +14,10 @@ from itertools import chain
 from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import (
-    ClaimLost,
-    DicomwatchdError,
-    Fatal,
     InboxSilent,
     Permanent,
     RevisionConflict,
-    SourceChanged,
     Transient,
-    Unarchivable,
     Vanished,
 )
 from dicomwatchd.model import FileState, StudyEvent
@@ -32,13 +27,11 @@ from dicomwatchd.pipeline.deletion.batch import FinalCheck
 from dicomwatchd.pipeline.deletion.fresh import Recorded
 from dicomwatchd.pipeline.deletion.proof import DeletionProof
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
-from dicomwatchd.pipeline.sending import batches as sending
-from dicomwatchd.pipeline.sending.batches import Outcome, UploadBatch
+from dicomwatchd.pipeline.sending import quiet
 from dicomwatchd.pipeline.shipment import (
     NOTHING,
     PAGE,
     Context,
-    ObjectLocation,
     Sent,
     Shipment,
     examined,
@@ -53,7 +46,6 @@ from dicomwatchd.telemetry.metrics import StageClock
 
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
 VERIFY_PAGE = 5000
-COMMIT_EVERY = 64
 #: When a file is tried again that has looked like the archive's own object.
 OWN_AGAIN_SECONDS = 86400.0
 #: How often a shipment sends bytes again that the store turned out not to hold before it gives up.
@@ -112,55 +104,8 @@ def upload(shipment: Shipment, context: Context) -> None:
     """Send every file that was not sent yet: read once, hash that buffer, create the object under the key that its
     hash names; or several small ones as one object, where the layout is the bundled one. What is there already is not
     sent again."""
-    _send_all(shipment, context)
+    quiet.send_all(shipment, context)
     context.shipments.advance(shipment.claim, StudyEvent.STORED)
-
-
-def _send_all(shipment: Shipment, context: Context) -> None:
-    claim, shipments = shipment.claim, context.shipments
-    changed: list[LocalFile] = []
-    first_error: DicomwatchdError | None = None
-    hopeless: list[DicomwatchdError] = []  # what all the others would meet too, from the moment a worker has met it
-
-    def send(batch: UploadBatch) -> list[Outcome]:
-        if hopeless:
-            return [(file, hopeless[0]) for file in batch.files]
-        outcomes = sending.send(batch, context)
-        hopeless.extend(
-            error for _, error in outcomes if isinstance(error, DicomwatchdError) and sending.concerns_all(error)
-        )
-        return outcomes
-
-    plan = sending.plan(claim.study_uid, context)
-    for page in shipments.pages(claim, FileState.READY, sending.SENDING_PAGE):
-        sent: list[tuple[LocalFile, str, str]] = []
-        try:
-            for file, outcome in chain.from_iterable(shipment.run(send, plan.batches(page))):
-                match outcome:
-                    case ObjectLocation():
-                        sent.append((file, outcome.sha256, outcome.to_text()))
-                        shipment.sent_files += outcome.receipt.created
-                        shipment.sent_bytes += outcome.size_bytes if outcome.receipt.created else 0
-                        if len(sent) >= COMMIT_EVERY:
-                            shipments.stored(claim, sent)
-                            sent = []
-                    case SourceChanged():
-                        changed.append(file)
-                    case Unarchivable():
-                        shipments.quarantine(claim, file, code=outcome.code, reason=outcome.message)
-                    case error:
-                        first_error = first_error or error
-        finally:
-            if sent:
-                shipments.stored(claim, sent)
-        if first_error is not None:
-            raise next((error for error in hopeless if isinstance(error, Fatal)), first_error)
-    if changed:
-        shipments.forget(claim, changed)
-        for file in changed:
-            context.rescan(file.source_id, file.dir)
-        raise ClaimLost("files of the study have changed; it is arriving again")
-    shipments.share_locations(claim)
 
 
 # -- verify ---------------------------------------------------------------------------------------------------------

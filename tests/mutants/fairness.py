@@ -6,6 +6,7 @@ BACKOFF = ("tests/unit/test_backoff.py",)
 SLOTS = ("tests/unit/test_slots.py",)
 TURNS = ("tests/unit/test_queue_turns.py",)
 POISONED = ("tests/unit/test_poisoned.py",)
+LOOP = ("tests/unit/test_upload_loop.py",)
 EARLY = ("tests/unit/test_early.py",)
 
 FAIRNESS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
@@ -73,6 +74,27 @@ FAIRNESS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         "return First.UNTRIED if self._begun[kind] % 2 else First.NEWEST",
         "return First.UNTRIED",
         POISONED,
+    ),
+    (
+        "loop: nothing more is sent once all would meet the same",
+        "pipeline/sending/loop.py",
+        "        if met or not goes_on():",
+        "        if not goes_on():",
+        LOOP,
+    ),
+    (
+        "loop: what was stored is committed whatever is raised",
+        "pipeline/sending/loop.py",
+        "    finally:\n        if uncommitted:",
+        "    finally:\n        if False:",
+        LOOP,
+    ),
+    (
+        "loop: a fatal error goes before others",
+        "pipeline/sending/loop.py",
+        "next((error for error in met if isinstance(error, Fatal)), met[0] if met else None)",
+        "met[0] if met else None",
+        LOOP,
     ),
     (
         "early: one that fails is left alone",

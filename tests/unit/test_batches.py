@@ -14,8 +14,9 @@ from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, SourceChange
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.deletion import purge
-from dicomwatchd.pipeline.sending import batches as sending
+from dicomwatchd.pipeline.sending import loop
 from dicomwatchd.pipeline.sending.batches import BATCH_FILES, BatchPlan, UploadBatch
+from dicomwatchd.pipeline.sending.instances import concerns_all
 from dicomwatchd.pipeline.shipment import ObjectLocation
 from dicomwatchd.queue.rows import LocalFile
 from tests.pieces import Pieces
@@ -83,9 +84,9 @@ def test_what_all_would_meet_is_met_once(
         return real(*arguments)
 
     monkeypatch.setattr(pieces.memory, "put", put)
-    outcomes = sending.send(UploadBatch(files), pieces.context)
+    outcomes = loop.send(UploadBatch(files), pieces.context)
     assert [file for file, _ in outcomes] == files
-    hopeless = sending.concerns_all(error)
+    hopeless = concerns_all(error)
     assert hopeless is (isinstance(error, Fatal) or error.__class__ is OutOfReach)
     assert calls[0] == (2 if hopeless else 4)
     kinds = [ObjectLocation, type(error), *([type(error)] * 2 if hopeless else [ObjectLocation] * 2)]
@@ -94,7 +95,7 @@ def test_what_all_would_meet_is_met_once(
 
 def test_each_file_of_a_batch_has_the_receipt_of_its_own_bytes(pieces: Pieces) -> None:
     files = claimed(pieces)
-    for file, outcome in sending.send(UploadBatch(files), pieces.context):
+    for file, outcome in loop.send(UploadBatch(files), pieces.context):
         assert isinstance(outcome, ObjectLocation)
         data = (pieces.inbox / file.dir.decode() / file.name.decode()).read_bytes()
         assert outcome.sha256 == outcome.receipt.sha256 == hashlib.sha256(data).hexdigest()

@@ -18,7 +18,7 @@ from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.deletion import purge
-from dicomwatchd.pipeline.sending import batches as sending
+from dicomwatchd.pipeline.sending import loop
 from dicomwatchd.queue.uploads import KEPT_SECONDS
 from dicomwatchd.uploads.job import GONE_SECONDS, ROUNDS
 from dicomwatchd.uploads.jobs import PRUNE_SECONDS
@@ -131,7 +131,7 @@ def tree(folder: Path) -> dict[str, bytes]:
         *(
             (*place, delete)
             for delete in (False, True)
-            for place in ((sending, "send", 1), (stages, "verify", 1), (stages, "record", 1), (stages, "purge", 1))
+            for place in ((loop, "send", 1), (stages, "verify", 1), (stages, "record", 1), (stages, "purge", 1))
         ),
         (purge, "prove", 1, True),
         (purge, "delete_on_proof", 1, True),

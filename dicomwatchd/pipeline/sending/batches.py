@@ -1,30 +1,17 @@
-"""How files are sent: one as an object of its own, small ones together in a bundle, or not at all when they are there.
-
-In the bundled layout a study's small files go in batches; each batch becomes one bundle, one PUT, and one error of a
-file is an outcome like another: the rest of the batch goes on without it.
-"""
+"""How a study's files are put together for sending: several small ones for a worker at once, or as one bundle, and what
+the archive has in bundles already apart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
-from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import bundle as bundles
-from dicomwatchd.archive.layout.bundle import Bundle, Member, Span
 from dicomwatchd.archive.layout.manifest import ManifestInstance
-from dicomwatchd.archive.stores.port import Receipt
-from dicomwatchd.archive.stores.withheld import told_apart
-from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.local import Folders, content_of
 from dicomwatchd.pipeline.revision import trace_of
-from dicomwatchd.pipeline.shipment import Bundling, Context, ObjectLocation, source_of
+from dicomwatchd.pipeline.shipment import Bundling, Context
 from dicomwatchd.queue.rows import LocalFile
-
-#: A file with its place, or with what went wrong with it.
-Outcome: TypeAlias = tuple[LocalFile, ObjectLocation | DicomwatchdError]
 
 #: Files of one page: at its end the workers wait for the last of them, and the last bundle is a small one.
 SENDING_PAGE = 4000
@@ -121,16 +108,6 @@ def plan(study_uid: Uid, context: Context) -> BatchPlan:
     )
 
 
-def send(batch: UploadBatch, context: Context) -> list[Outcome]:
-    """Send a batch; an outcome for each of its files. An error is an outcome like another here: the other files of the
-    page go on, and what they have reached is committed."""
-    if batch.there is not None:
-        return _take_over(batch.files, batch.there, context)
-    if batch.is_bundle and len(batch.files) > 1:
-        return _bundle(batch.files, context)
-    return _each(batch.files, context)
-
-
 def _batches(files: list[LocalFile], at_once: Callable[[], int]) -> Iterator[UploadBatch]:
     """Several files for a worker at once, while there is enough for all workers twice: to open a folder, and to hand
     work to a thread, cost as much as to send a small file."""
@@ -139,146 +116,3 @@ def _batches(files: list[LocalFile], at_once: Callable[[], int]) -> Iterator[Upl
         some = max(1, min(BATCH_FILES, (len(files) - start) // (2 * at_once())))
         yield UploadBatch(files[start : start + some])
         start += some
-
-
-def _each(files: list[LocalFile], context: Context) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    with Folders(context.inboxes) as folders:
-        for file in files:
-            last = outcomes[-1][1] if outcomes else None
-            if isinstance(last, DicomwatchdError) and concerns_all(last):
-                outcomes.append((file, last))
-            else:
-                outcomes.append(_one(folders, file, context))
-    return outcomes
-
-
-def _one(folders: Folders, file: LocalFile, context: Context) -> Outcome:
-    """Send a file as an object of its own."""
-    header, store = file.header, context.archive.store
-    # A file in one piece is held in memory; the store itself takes room for the parts of a larger one.
-    in_memory = file.identity.size_bytes if file.identity.size_bytes <= store.single_put_bytes else 0
-    try:
-        with (
-            context.archive.memory.held(in_memory, context.cancelled),
-            content_of(folders, source_of(file, context), file, store.single_put_bytes, context.cancelled) as content,
-        ):
-            key = keys.instance(
-                header.study_uid,
-                header.series_uid,
-                header.sop_instance_uid,
-                content.digest.sha256,
-                file.key_attempt,
-            )
-            return file, ObjectLocation(store.put(key, content))
-    except DicomwatchdError as error:
-        return file, error
-
-
-def _bundle(files: list[LocalFile], context: Context) -> list[Outcome]:
-    """Read each file once into the bundle's buffer, hash it there, and send that buffer. A file that cannot be read, or
-    is not what it was, is left out; one that changes while the bundle is sent has no place in it."""
-    sizes = [file.identity.size_bytes for file in files]
-    outcomes: dict[int, ObjectLocation | DicomwatchdError] = {}
-    members: list[tuple[LocalFile, Member]] = []
-    together = sum(map(bundles.member_bytes, sizes)) + bundles.END_BYTES
-    with (
-        context.archive.memory.held(together, context.cancelled),
-        Folders(context.inboxes) as folders,
-    ):
-        bundle = Bundle(sizes)
-        for file in files:
-            try:
-                folders.read(source_of(file, context), file, bundle.buffer(file.identity.size_bytes), context.cancelled)
-            except DicomwatchdError as error:
-                outcomes[file.file_id] = error
-            else:
-                members.append((file, bundle.add(file.header.series_uid, file.header.sop_instance_uid)))
-        try:
-            receipt = _put(bundle, members, context) if members else None
-        except DicomwatchdError as error:
-            outcomes |= {file.file_id: error for file, _ in members}
-            receipt = None
-        for file, member in members:
-            if receipt is None:
-                break
-            try:
-                folders.require_unchanged(source_of(file, context), file)
-            except DicomwatchdError as error:
-                outcomes[file.file_id] = error
-            else:
-                span = Span(member.offset_bytes, member.digest.size_bytes, member.digest.sha256)
-                outcomes[file.file_id] = ObjectLocation(receipt, span)
-    return [(file, outcomes[file.file_id]) for file in files]
-
-
-def _put(bundle: Bundle, members: list[tuple[LocalFile, Member]], context: Context) -> Receipt:
-    content = bundle.finish()
-    # Of files that were in a damaged bundle before, the one that was sent most often counts.
-    attempt = max(file.key_attempt for file, _ in members)
-    return context.archive.store.put(
-        keys.bundle(members[0][0].header.study_uid, content.digest.sha256, attempt), content
-    )
-
-
-def _take_over(files: list[LocalFile], there: Bundled, context: Context) -> list[Outcome]:
-    """Files that bundles in the archive hold already, as a reading of the whole bundle shows; what it does not show is
-    sent. The receipt is computed from the bytes that were read, as it is from those that are sent otherwise."""
-    outcomes: dict[int, Outcome] = {}
-    of_bundle: dict[str, list[tuple[LocalFile, ManifestInstance]]] = {}
-    with Folders(context.inboxes) as folders:
-        for file in files:
-            try:
-                item = there.instances.get(_content(folders, file, context))
-            except DicomwatchdError as error:
-                outcomes[file.file_id] = file, error
-                continue
-            if item is not None:
-                of_bundle.setdefault(item.key, []).append((file, item))
-    for key, found in of_bundle.items():
-        try:
-            for file, location in _found(key, found, context):
-                outcomes[file.file_id] = file, location
-        except Permanent:
-            continue  # the bundle is not there, or cannot be read: what was in it is sent again
-        except DicomwatchdError as error:
-            outcomes |= {file.file_id: (file, error) for file, _ in found}
-    with Folders(context.inboxes) as folders:
-        return [outcomes.get(file.file_id) or _one(folders, file, context) for file in files]
-
-
-def _content(folders: Folders, file: LocalFile, context: Context) -> tuple[Uid, Uid, str]:
-    store = context.archive.store
-    with (
-        context.archive.memory.held(min(file.identity.size_bytes, store.single_put_bytes), context.cancelled),
-        content_of(folders, source_of(file, context), file, store.single_put_bytes, context.cancelled) as content,
-    ):
-        return file.header.series_uid, file.header.sop_instance_uid, content.digest.sha256
-
-
-def _found(
-    key: str, found: list[tuple[LocalFile, ManifestInstance]], context: Context
-) -> Iterator[tuple[LocalFile, ObjectLocation]]:
-    """Those of the files whose bytes are where the manifest says, in a bundle that is what its key says."""
-    spans = {file.file_id: Span(item.offset_bytes or 0, item.size_bytes, item.sha256) for file, item in found}
-    read = bundles.read_back(told_apart(context.archive.store), key, None, spans.values(), context.cancelled)
-    if read.sha256 != keys.bundle_sha256(key, found[0][0].header.study_uid):
-        return
-    receipt = Receipt(
-        key=key,
-        size_bytes=read.size_bytes,
-        sha256=read.sha256,
-        created=False,
-        expected_etag=read.md5,
-        expected_checksum=f"sha256:{read.sha256}",
-        version_id=found[0][1].version_id,  # as recorded; the verification sees which one is current
-    )
-    for file, item in found:
-        span = spans[file.file_id]
-        if span in read.held and read.size_bytes == item.bundle_bytes:
-            yield file, ObjectLocation(receipt, span)
-
-
-def concerns_all(error: Exception) -> bool:
-    """Whether other files would meet the same: the archive refused, or a whole service in trouble."""
-    return isinstance(error, Fatal) or (isinstance(error, Transient) and error.endpoint is not None)

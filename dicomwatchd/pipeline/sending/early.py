@@ -10,20 +10,54 @@ reads; a file that was sent early and has changed since is sent again under its 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 
-from dicomwatchd.errors import DicomwatchdError, Fatal, InboxSilent, SourceChanged, Stopping, Transient
+from dicomwatchd.errors import DicomwatchdError, InboxSilent, SourceChanged, Stopping, Transient
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.sending import batches as sending
+from dicomwatchd.pipeline.sending import batches, loop
 from dicomwatchd.pipeline.sending.batches import BatchPlan, UploadBatch
+from dicomwatchd.pipeline.sending.instances import concerns_all
+from dicomwatchd.pipeline.sending.loop import Stored
 from dicomwatchd.pipeline.shipment import NOTHING, Context, ObjectLocation, Sent, source_of
-from dicomwatchd.pipeline.stages import COMMIT_EVERY
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile
 
 #: Files that could not be sent early are left to their shipment, which is the one to judge. So many are remembered.
 _LEFT_ALONE = 10_000
+
+
+class _Results:
+    """What became of files that were to be sent early, over all rounds."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.files = 0
+        #: What was created of each study since its last shipment came to its end.
+        self.sent: dict[Uid, Sent] = {}
+        #: Files that could not be sent early.
+        self.left_alone: set[int] = set()
+
+    def stored(self, file: LocalFile, location: ObjectLocation) -> None:
+        self.files += 1
+        if location.receipt.created:
+            if len(self.sent) >= _LEFT_ALONE:
+                self.sent.clear()  # of studies that were taken back; a figure in the log is all that is lost
+            study_uid = file.header.study_uid
+            self.sent[study_uid] = self.sent.get(study_uid, NOTHING) + Sent(1, location.size_bytes)
+
+    def commit(self, files: Sequence[Stored]) -> None:
+        self._context.shipments.sent_early(files)
+
+    def failed(self, file: LocalFile, error: Exception) -> None:
+        match error:
+            case SourceChanged():
+                self._context.rescan(file.source_id, file.dir)
+            case Stopping() | InboxSilent():
+                pass
+            case _ if not concerns_all(error):
+                if len(self.left_alone) >= _LEFT_ALONE:
+                    self.left_alone.clear()
+                self.left_alone.add(file.file_id)
 
 
 class EarlySender:
@@ -50,8 +84,7 @@ class EarlySender:
         self._condition = threading.Condition()
         self._study: Uid | None = None
         self._leaving = False
-        self._left_alone: set[int] = set()
-        self._sent: dict[Uid, Sent] = {}
+        self._results = _Results(context)
 
     def round(self, run: Map) -> int:
         """Send what is there to be sent of all arriving studies; how many files that were. Raises Stopping, Transient
@@ -81,10 +114,10 @@ class EarlySender:
 
     def sent_of(self, study_uid: Uid) -> Sent:
         """What of this study was created early since its last shipment came to its end."""
-        return self._sent.get(study_uid, NOTHING)
+        return self._results.sent.get(study_uid, NOTHING)
 
     def shipped(self, study_uid: Uid) -> None:
-        self._sent.pop(study_uid, None)
+        self._results.sent.pop(study_uid, None)
 
     def leave(self, study_uid: Uid) -> None:
         """Returns once nothing of this study is being sent early. Called under a claim, so nothing more of it will."""
@@ -100,8 +133,9 @@ class EarlySender:
             if total < bundling.size_bytes and largest < bundling.below_bytes:
                 return 0
         after = total = 0
+        results = self._results
         while self._goes_on():
-            page = self._context.shipments.ready_while_arriving(study_uid, after, sending.SENDING_PAGE)
+            page = self._context.shipments.ready_while_arriving(study_uid, after, batches.SENDING_PAGE)
             if not page:
                 if total:
                     self._passed(study_uid)
@@ -111,18 +145,19 @@ class EarlySender:
             # What the archive has of the study is asked only once there is something to send.
             if next(BatchPlan(bundling).batches(wanted, full_only=True), None) is not None:
                 try:
-                    plan = sending.plan(study_uid, self._context)
+                    plan = batches.plan(study_uid, self._context)
                 except DicomwatchdError as error:
-                    if sending.concerns_all(error):
+                    if concerns_all(error):
                         self._failed(study_uid, error)
                     break  # the study's shipment meets it too, and is the judge
-                began = self._context.clock.monotonic()
-                sent, failed = self._send(plan.batches(wanted, full_only=True), run)
-                total += sent
-                if study_uid in self._sent:
-                    self._sent[study_uid] += Sent(seconds=self._context.clock.monotonic() - began)
-                if failed is not None:
-                    self._failed(study_uid, failed)
+                began, before = self._context.clock.monotonic(), results.files
+                wanted_batches = plan.batches(wanted, full_only=True)
+                met = loop.upload(wanted_batches, run, results, self._send_batch, self._goes_on)
+                total += results.files - before
+                if study_uid in results.sent:
+                    results.sent[study_uid] += Sent(seconds=self._context.clock.monotonic() - began)
+                if met is not None:
+                    self._failed(study_uid, met)
                     break
         return total
 
@@ -147,7 +182,7 @@ class EarlySender:
 
     def _wanted(self, file: LocalFile) -> bool:
         return (
-            file.file_id not in self._left_alone
+            file.file_id not in self._results.left_alone
             and file.source_id not in self._context.inboxes.silent()
             and self._context.sends_early(source_of(file, self._context))
         )
@@ -155,57 +190,10 @@ class EarlySender:
     def _goes_on(self) -> bool:
         return not self._leaving and self._may_go_on()
 
-    def _send(self, batches: Iterable[UploadBatch], run: Map) -> tuple[int, DicomwatchdError | None]:
-        """How many files were sent, and what all others would meet as well."""
-
-        def send(batch: UploadBatch) -> Sequence[tuple[LocalFile, ObjectLocation | Exception | None]]:
-            if failed or not self._goes_on():
-                return [(file, None) for file in batch.files]
-            try:
-                outcomes = sending.send(batch, self._context)
-                for _, outcome in outcomes:
-                    if isinstance(outcome, DicomwatchdError) and sending.concerns_all(outcome):
-                        failed.append(outcome)  # at once: what is next must not meet it too
-                return outcomes
-            except InboxSilent:
-                raise
-            except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
-                return [(file, error) for file in batch.files]
-
-        failed: list[DicomwatchdError] = []
-        sent: list[tuple[LocalFile, str, str]] = []
-        total = 0
+    def _send_batch(self, batch: UploadBatch) -> Sequence[tuple[LocalFile, ObjectLocation | Exception]]:
         try:
-            for file, outcome in chain.from_iterable(run(send, batches)):
-                match outcome:
-                    case ObjectLocation():
-                        sent.append((file, outcome.sha256, outcome.to_text()))
-                        self._count(file, outcome)
-                        total += 1
-                        if len(sent) >= COMMIT_EVERY:
-                            self._context.shipments.sent_early(sent)
-                            sent = []
-                    case SourceChanged():
-                        self._context.rescan(file.source_id, file.dir)
-                    case Stopping() | InboxSilent() | None:
-                        pass
-                    case error:
-                        self._leave_alone(file, error)
-        finally:
-            if sent:
-                self._context.shipments.sent_early(sent)
-        return total, next((error for error in failed if isinstance(error, Fatal)), failed[0] if failed else None)
-
-    def _count(self, file: LocalFile, location: ObjectLocation) -> None:
-        if location.receipt.created:
-            if len(self._sent) >= _LEFT_ALONE:
-                self._sent.clear()  # of studies that were taken back; a figure in the log is all that is lost
-            study_uid = file.header.study_uid
-            self._sent[study_uid] = self._sent.get(study_uid, NOTHING) + Sent(1, location.size_bytes)
-
-    def _leave_alone(self, file: LocalFile, error: Exception) -> None:
-        if sending.concerns_all(error):
-            return
-        if len(self._left_alone) >= _LEFT_ALONE:
-            self._left_alone.clear()
-        self._left_alone.add(file.file_id)
+            return loop.send(batch, self._context)
+        except InboxSilent:
+            raise
+        except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
+            return [(file, error) for file in batch.files]

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dicomwatchd.model import FileIdentity, FileState, InstanceHeader, StudyEvent, Uid
+from dicomwatchd.pipeline.sending.loop import COMMIT_EVERY
 from dicomwatchd.pipeline.shipment import PAGE
-from dicomwatchd.pipeline.stages import COMMIT_EVERY, VERIFY_PAGE
+from dicomwatchd.pipeline.stages import VERIFY_PAGE
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.database.steps import STEPS
