@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -235,6 +235,11 @@ class SqliteSettings(_Model):
     path: AbsolutePath
 
 
+#: What `archive.factory` opens a store, or a catalogue, by.
+StoreSettings: TypeAlias = S3Settings | DirectorySettings
+CatalogueSettings: TypeAlias = DynamoDBSettings | SqliteSettings
+
+
 class InstanceLayout(_Model):
     """Each instance is an object of its own."""
 
@@ -259,8 +264,8 @@ class BundledLayout(_Model):
 
 
 class Archive(_Model):
-    store: Annotated[S3Settings | DirectorySettings, Field(discriminator="kind")]
-    catalogue: Annotated[DynamoDBSettings | SqliteSettings, Field(discriminator="kind")]
+    store: Annotated[StoreSettings, Field(discriminator="kind")]
+    catalogue: Annotated[CatalogueSettings, Field(discriminator="kind")]
     layout: Annotated[InstanceLayout | BundledLayout, Field(discriminator="kind")] = InstanceLayout()
 
 
@@ -339,7 +344,7 @@ def parse(data: Any, *, source: str | None = None, folders: bool = False, silent
 
 def parse_archive(
     archive: Mapping[str, Any],
-) -> tuple[S3Settings | DirectorySettings, DynamoDBSettings | SqliteSettings | None]:
+) -> tuple[StoreSettings, CatalogueSettings | None]:
     """What stands in ``archive:``, by itself, for whoever only reads; ``catalogue`` may be left out. Raises ConfigError
     with all problems."""
     # A configuration always has a catalogue; where none is asked for this one is checked and not used.

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.config import DirectorySettings, DynamoDBSettings, S3Settings, SqliteSettings
+from dicomwatchd.config import (
+    CatalogueSettings,
+    DirectorySettings,
+    DynamoDBSettings,
+    S3Settings,
+    SqliteSettings,
+    StoreSettings,
+)
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -19,9 +26,7 @@ def _never() -> bool:
     return False
 
 
-def aws_session(
-    store: S3Settings | DirectorySettings, catalogue: DynamoDBSettings | SqliteSettings | None
-) -> Session | None:
+def aws_session(store: StoreSettings, catalogue: CatalogueSettings | None) -> Session | None:
     """A session that both may be opened with, one after the other, if both are AWS's: what it reads of the service's
     description, and the credentials that it finds, are read and found once."""
     if not isinstance(store, S3Settings) or not isinstance(catalogue, DynamoDBSettings):
@@ -32,7 +37,7 @@ def aws_session(
 
 
 def open_store(
-    settings: S3Settings | DirectorySettings,
+    settings: StoreSettings,
     *,
     connections: int,
     stopping: Callable[[], bool] = _never,
@@ -45,29 +50,35 @@ def open_store(
     which then raise Stopping; ``budget`` is how much of files may be in memory at once. Raises Fatal where the
     settings cannot work at all.
     """
-    if isinstance(settings, DirectorySettings):
-        from dicomwatchd.archive.stores.directory.store import DirectoryStore
+    match settings:
+        case DirectorySettings():
+            from dicomwatchd.archive.stores.directory.store import DirectoryStore
 
-        return DirectoryStore(settings, stopping=stopping)
-    from dicomwatchd.archive.stores.s3.store import S3Store
+            return DirectoryStore(settings, stopping=stopping)
+        case S3Settings():
+            from dicomwatchd.archive.stores.s3.store import S3Store
 
-    return S3Store(settings, connections=connections, stopping=stopping, budget=budget, session=session)
+            return S3Store(settings, connections=connections, stopping=stopping, budget=budget, session=session)
+    assert_never(settings)
 
 
-def open_catalogue(settings: DynamoDBSettings | SqliteSettings, *, session: Session | None = None) -> Catalogue:
+def open_catalogue(settings: CatalogueSettings, *, session: Session | None = None) -> Catalogue:
     """The catalogue that the settings name, as above."""
-    if isinstance(settings, SqliteSettings):
-        from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
+    match settings:
+        case SqliteSettings():
+            from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
 
-        return SqliteCatalogue(settings)
-    from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
+            return SqliteCatalogue(settings)
+        case DynamoDBSettings():
+            from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 
-    return DynamoDBCatalogue(settings, session=session)
+            return DynamoDBCatalogue(settings, session=session)
+    assert_never(settings)
 
 
 @contextmanager
 def opened(
-    store: S3Settings | DirectorySettings, catalogue: DynamoDBSettings | SqliteSettings | None, *, connections: int
+    store: StoreSettings, catalogue: CatalogueSettings | None, *, connections: int
 ) -> Iterator[tuple[ObjectStore, Catalogue | None]]:
     """Both for as long as they are read. The store is there and usable, the catalogue may not be.
 

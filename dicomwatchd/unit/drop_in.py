@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import assert_never
 from urllib.parse import urlsplit
 
 from dicomwatchd import config
@@ -129,12 +130,23 @@ def reach(settings: config.Config, service: Service) -> Reach:
 
 
 def endpoints(settings: config.Config) -> Iterator[tuple[str, bool]]:
-    """The URLs that the daemon talks to, and whether each is Amazon's own by its region."""
+    """The URLs that the daemon talks to, and whether each is Amazon's own by its region. Every kind is named here: one
+    that was forgotten would pass for a folder, and the unit's filter let nothing through to it."""
     store, catalogue = settings.archive.store, settings.archive.catalogue
-    if isinstance(store, config.S3Settings):
-        yield _endpoint(store, f"{store.bucket}.s3")
-    if isinstance(catalogue, config.DynamoDBSettings):
-        yield _endpoint(catalogue, "dynamodb")
+    match store:
+        case config.S3Settings():
+            yield _endpoint(store, f"{store.bucket}.s3")
+        case config.DirectorySettings():
+            pass
+        case _:
+            assert_never(store)
+    match catalogue:
+        case config.DynamoDBSettings():
+            yield _endpoint(catalogue, "dynamodb")
+        case config.SqliteSettings():
+            pass
+        case _:
+            assert_never(catalogue)
 
 
 def _endpoint(settings: config.S3Settings | config.DynamoDBSettings, name: str) -> tuple[str, bool]:

@@ -117,10 +117,7 @@ def opened(invocation: Invocation, where: ArchiveOptions, *, connections: int = 
 
 def settings(
     invocation: Invocation, where: ArchiveOptions
-) -> tuple[
-    config.S3Settings | config.DirectorySettings,
-    config.DynamoDBSettings | config.SqliteSettings | None,
-]:
+) -> tuple[config.StoreSettings, config.CatalogueSettings | None]:
     """Store and catalogue as options or configuration say. Raises click.UsageError, ConfigError."""
     from dicomwatchd import config
 
