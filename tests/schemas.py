@@ -1,4 +1,4 @@
-"""The JSON Schemas of what `dicomwatchctl` prints with --json (docs/schema), and the check of an output against its own.
+"""The JSON Schemas of what `dicomwatchctl` prints with --json (docs/schema), and the check of an output against it.
 
 Whoever runs a command with --json in a test has its output checked here, so that a key, a type or a value which its
 schema does not have fails that test.
@@ -19,8 +19,8 @@ from dicomwatchd.cli.app import root
 from dicomwatchd.cli.lazy import DefaultGroup
 
 FOLDER = Path(__file__).parents[1] / "docs" / "schema"
-#: Which schemas an output was checked against, in this process.
-checked: set[str] = set()
+#: Which schemas an output was checked against in this process, and the keys that had a value in it, not null.
+checked: dict[str, set[str]] = {}
 
 
 def commands(group: click.Group = root, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
@@ -62,7 +62,7 @@ def check(name: str, document: Any) -> None:
     errors = Draft202012Validator(schema(name)).iter_errors(document)
     found = [f"{error.json_path}: {error.message}" for error in errors]
     assert not found, f"docs/schema/{name}.json does not describe this answer:\n" + "\n".join(found)
-    checked.add(name)
+    checked.setdefault(name, set()).update(_with_values(document))
 
 
 def check_output(arguments: Sequence[str], stdout: str, code: int) -> None:
@@ -72,3 +72,32 @@ def check_output(arguments: Sequence[str], stdout: str, code: int) -> None:
         check(name_of(arguments), json.loads(stdout))
     else:
         assert code, f"{arguments} has succeeded without an answer"
+
+
+def keys(name: str) -> set[str]:
+    """Every key that a schema describes, as "studies.state": in an object, in its list of studies."""
+    whole = schema(name)
+
+    def below(part: dict[str, Any], path: str) -> Iterator[str]:
+        if "$ref" in part:
+            yield from below(whole["$defs"][part["$ref"].removeprefix("#/$defs/")], path)
+        for one in part.get("anyOf", []):
+            yield from below(one, path)
+        if "items" in part:
+            yield from below(part["items"], path)
+        for key, described in part.get("properties", {}).items():
+            yield path + key
+            yield from below(described, f"{path}{key}.")
+
+    return set(below(whole, ""))
+
+
+def _with_values(document: Any, path: str = "") -> Iterator[str]:
+    if isinstance(document, list):
+        for one in document:
+            yield from _with_values(one, path)
+    elif isinstance(document, dict):
+        for key, value in document.items():
+            if value is not None:
+                yield path + key
+                yield from _with_values(value, f"{path}{key}.")

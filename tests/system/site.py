@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from tests import schemas
+
 PYTHON = sys.executable
 CTL = str(Path(PYTHON).with_name("dicomwatchctl"))
 
@@ -89,6 +91,7 @@ class Site:
         self.ctl("archive", "init")
 
     def ctl(self, *arguments: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """An answer in JSON is checked against its schema (docs/schema)."""
         result = subprocess.run(
             [*self.launcher, CTL, "--config", str(self.config_file), *arguments],
             env=self.environment,
@@ -96,6 +99,8 @@ class Site:
             text=True,
             timeout=timeout,
         )
+        if "--json" in arguments:
+            schemas.check_output(arguments, result.stdout, result.returncode)
         if check and result.returncode:
             raise AssertionError(f"dicomwatchctl {arguments} gave {result.returncode}:\n{result.stdout}{result.stderr}")
         return result

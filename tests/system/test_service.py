@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests import schemas
 from tests.conftest import skip_unless_available
 from tests.servers.systemd import SystemdLab
 from tests.synthetic import Made, Maker, Patient
@@ -384,6 +385,13 @@ def analysed(lab: SystemdLab) -> float:
     return float(found[1])
 
 
+def findings_of(lab: SystemdLab) -> dict[str, dict[str, str]]:
+    """What the doctor finds, by subject."""
+    answer = json.loads(lab.sh(CTL, "doctor", "--json", check=False).stdout)
+    schemas.check("doctor", answer)
+    return {one["subject"]: one for one in answer["findings"]}
+
+
 def test_a_store_that_has_moved_is_told_apart_from_one_that_is_dead(hospital: SystemdLab) -> None:
     mend = "run dicomwatchd-folders as root, then restart the service"
     hospital.sh(FOLDERS)
@@ -394,8 +402,7 @@ def test_a_store_that_has_moved_is_told_apart_from_one_that_is_dead(hospital: Sy
     refused = entries(hospital, "refused")[before]
     assert (refused["DICOMWATCHD_CODE"], mend in refused["MESSAGE"]) == ("out-of-reach", True)
 
-    looked = hospital.sh(CTL, "doctor", "--json", check=False)
-    findings = {one["subject"]: one for one in json.loads(looked.stdout)["findings"]}
+    findings = findings_of(hospital)
     assert findings["addresses"]["outcome"] == "bad"
     assert f"{STORE} at {LATER}: not among the addresses" in findings["addresses"]["detail"]
     assert mend in findings["addresses"]["detail"]
@@ -406,8 +413,7 @@ def test_a_store_that_has_moved_is_told_apart_from_one_that_is_dead(hospital: Sy
     hospital.sh("systemctl", "start", "dicomwatchd", check=False)
     hospital.sh("systemctl", "stop", "dicomwatchd")
     assert entries(hospital, "refused")[before]["DICOMWATCHD_CODE"] != "out-of-reach", "it is reached now"
-    looked = hospital.sh(CTL, "doctor", "--json", check=False)
-    findings = {one["subject"]: one for one in json.loads(looked.stdout)["findings"]}
+    findings = findings_of(hospital)
     assert findings["addresses"]["outcome"] == "good"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import schemas
 from tests.synthetic import Maker
 from tests.system.site import CTL, Site
 
@@ -105,7 +106,9 @@ def test_an_upload_is_cancelled_and_its_files_stay(site: Site) -> None:
     said = json.loads(site.ctl("upload", "cancel", upload_id, "--json", check=False).stdout)
     assert said["done"]
     left = {path for path in folder.rglob("*") if path.is_file()}
-    assert json.loads(waiting.communicate(timeout=90)[0]) == said
+    answer = json.loads(waiting.communicate(timeout=90)[0])
+    schemas.check("upload", answer)
+    assert answer == said
     assert waiting.returncode == (0 if said["complete"] else 1)
     if said["outcome"] == "cancelled":  # else the machine was quicker than this test
         assert said["deleted"] == len(made) - len(left)

@@ -22,6 +22,7 @@ from dicomwatchd.config import DirectorySettings, SqliteSettings
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import known_archive_id, open_queue
+from tests import schemas
 from tests.unit.memory_archive import OTHER_SERIES, PATIENT, SERIES, STUDY, MemoryStore, archive, content
 
 HOSTILE_NAME = "Doe^\x1b[2JJane\n"
@@ -56,7 +57,10 @@ class Site:
         return open_catalogue(SqliteSettings(kind="sqlite", path=self.catalogue_file))
 
     def ctl(self, *arguments: str) -> Result:
-        return CliRunner().invoke(root, ["--config", str(self.config), *arguments])
+        result = CliRunner().invoke(root, ["--config", str(self.config), *arguments])
+        if "--json" in arguments:
+            schemas.check_output(arguments, result.stdout, result.exit_code)
+        return result
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         result = self.ctl(*arguments, "--json")

@@ -29,6 +29,7 @@ from dicomwatchd.errors import (
     OutOfReach,
     Permanent,
 )
+from tests import schemas
 
 PROGRAM = Path(sys.executable).with_name("dicomwatchctl")
 
@@ -292,6 +293,7 @@ def test_config_check_names_every_problem_on_its_own_line(config_file: Path, tmp
     as_json = CliRunner().invoke(root, ["--config", str(config_file), "config", "check", "--json"])
     assert as_json.exit_code == 2 and as_json.stderr == ""
     found = json.loads(as_json.stdout)
+    schemas.check("config-check", found)
     assert found["ok"] is False
     assert {"where": "inboxes[0].quiet_seconds", "reason": "must be >= 0"} in found["problems"]
 

@@ -20,6 +20,7 @@ from dicomwatchd.config_text import named_socket, read_yaml
 from dicomwatchd.control.client import ControlClient, DaemonRefused, DaemonUnreachable
 from dicomwatchd.ports import SystemClock, timestamp
 from dicomwatchd.queue import open_queue
+from tests import schemas
 from tests.unit.stand_in import StandIn
 
 STUDY = "1.2.840.99999.1"
@@ -145,6 +146,7 @@ archive:
     if command[0] == "show":
         assert answered.exit_code == 3, "neither state nor archive know the study, and the archive is not there"
     else:
+        schemas.check_output(command, answered.stdout, answered.exit_code)
         assert answered.exit_code == 0 and json.loads(answered.stdout)[key] == []
         assert "the daemon is not running; this is the state it left" in answered.stderr
     assert CliRunner().invoke(root, ["--config", str(config), "status"]).exit_code == 4

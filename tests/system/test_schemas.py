@@ -1,0 +1,238 @@
+"""Every command that has --json, run on a real daemon, in good days and bad: each answer is as docs/schema has it,
+and each key that is described there is printed. `Site.ctl` checks the answers of all system tests in the same way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import schemas
+from tests.synthetic import Maker
+from tests.system.site import Site
+
+#: Keys that no run here gives a value to, and why.
+_NOT_HERE = {
+    "status": {
+        "inboxes.silent_seconds": "an inbox that hangs: tests/fuse/test_hung.py",
+        **{
+            f"capabilities.{key}": "S3 alone"
+            for key in (
+                *("ETag is the MD5", "ETag of parts is composed of MD5s", "HEAD gives the SHA-256", "encryption"),
+                *("body altered after signing", "first content kept", "listed after write", "read after write"),
+                *("second conditional multipart", "second conditional put", "wrong Content-MD5"),
+                *("wrong Content-MD5 of a part", "wrong ETag of a part", "wrong SHA-256 checksum"),
+            )
+        },
+        **{f"studies.{state}": "over too soon" for state in ("uploading", "verifying", "recording", "purging")},
+        **{f"files.{state}": "over too soon" for state in ("stored", "aside")},
+    },
+    "show": {
+        **{f"local.files.{state}": "over too soon" for state in ("stored", "aside")},
+        **{f"local.files.{state}": "no file of a study" for state in ("quarantined", "ignored")},
+        **{f"local.unreadable.{key}": "a damaged disk: tests/fuse/test_entries.py" for key in ("name", "reason")},
+    },
+    "fetch": {
+        "stopped": "a disk that fills up, or a store that goes away meanwhile",
+        **{f"bad_objects.{key}": "S3 with versions" for key in ("sop_instance_uid", "series_uid", "reason", "code")},
+    },
+    "prove": {"files.proof.version_id": "S3 with versions", "files.why": "a file that changes while it is deleted"},
+    **{name: {"expires": "a rule of S3"} for name in ("upload", "upload-show", "upload-cancel")},
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path, inboxes=2)
+    yield site
+    site.close()
+
+
+def answers(site: Site, *command: str, code: int = 0) -> None:
+    """Run it; the site checks what it prints."""
+    result = site.ctl(*command, "--json", check=False)
+    assert result.returncode == code, (command, result.returncode, result.stdout, result.stderr)
+
+
+def test_every_command_answers_as_its_schema_says_and_no_key_is_never_printed(site: Site) -> None:
+    schemas.checked.clear()
+    _before_the_archive_is_there(site)
+    study = _archive_one(site)
+    _read_the_archive(site, study)
+    _hand_folders_in(site)
+    _exchange_an_inbox(site)
+    _take_the_archive_away(site)
+    _damage_the_archive(site, study)
+    _change_the_record(site, study)
+    assert set(schemas.checked) == schemas.with_json(), "commands whose answer was never checked"
+    for name, seen in schemas.checked.items():
+        elsewhere = set(_NOT_HERE.get(name, {}))
+        assert elsewhere <= schemas.keys(name), f"{name}: keys that there are not"
+        assert schemas.keys(name) - seen <= elsewhere, f"{name}: keys that were never printed with a value"
+
+
+def _before_the_archive_is_there(site: Site) -> None:
+    """A command that fails prints no answer, which the site checks too."""
+    right = site.config_file.read_text()
+    site.config_file.write_text(right + "surprise: 1\n")
+    answers(site, "config", "check", code=2)
+    answers(site, "search", code=2)
+    site.config_file.write_text(right)
+    answers(site, "config", "check")
+    for command, code in (
+        (("status",), 4),
+        (("queue",), 4),
+        (("doctor",), 1),
+        (("search",), 3),
+        (("fetch", "1.2.3"), 3),
+        (("show", "1.2.3"), 3),
+        (("show", "1.2.x"), 2),
+    ):
+        answers(site, *command, code=code)
+    answers(site, "archive", "init")
+    answers(site, "archive", "init")
+
+
+def _archive_one(site: Site) -> str:
+    """In the bundled layout, so that objects of both kinds are there: the second revision is of one file alone."""
+    site.config["archive"]["layout"] = {"kind": "bundled"}
+    site.config["inboxes"][1] |= {"quiet_seconds": 3600}
+    site.write_config()
+    maker = Maker(seed=41)
+    (site.inbox / "readme").write_text("no DICOM")
+    made = maker.ct_series(site.inbox / "ct", slices=5, rows=16, columns=16, series=1, study=0)
+    maker.media(site.inbox / "cd", maker.ct_series(site.inbox / "cd", slices=1, rows=16, columns=16))
+    maker.ct_series(site.inboxes[1] / "slow", slices=2, rows=16, columns=16)
+    site.start()
+    site.wait_for(lambda: not any(one.path.exists() for one in made), 90, "the study to be archived")
+    maker.ct_series(site.inbox / "ct", slices=1, first=6, rows=16, columns=16, series=1, study=0)
+    site.wait_for(lambda: site.ctl_json("status")["studies"].get("archived") == 2, 90, "its second revision")
+    for command in (("status",), ("queue",), ("quarantine",), ("stats",), ("inbox", "list"), ("doctor",)):
+        answers(site, *command)
+    return made[0].study_uid
+
+
+def _read_the_archive(site: Site, study: str) -> None:
+    answers(site, "search")
+    answers(site, "search", "--limit", "1")
+    answers(site, "search", "--patient", "nobody")
+    answers(site, "show", study)
+    answers(site, "show", "1.2.3", code=1)
+    answers(site, "verify", study)
+    answers(site, "verify", study, "--deep")
+    answers(site, "verify", "1.2.3", code=1)
+    answers(site, "fetch", study, "-o", str(site.root / "out"))
+    answers(site, "fetch", study, "-o", str(site.root / "out"))
+    answers(site, "fetch", study, "--series", "1.2.3", code=1)
+    answers(site, "prove", study)
+    answers(site, "prove", study, "--whole")
+    answers(site, "prove", "1.2.3", code=1)
+    answers(site, "prove", study, "--chain", "x", code=1)
+    answers(site, "catalogue", "rebuild")
+
+
+def _hand_folders_in(site: Site) -> None:
+    maker = Maker(seed=42)
+    made = maker.ct_series(site.root / "stick", slices=2, rows=16, columns=16)
+    maker.media(site.root / "stick", made)
+    (site.root / "stick" / "odd").symlink_to("/nowhere")
+    answers(site, "upload", "list")
+    ended = site.ctl_json("upload", str(site.root / "stick"), "--delete", check=False)["upload_id"]
+    answers(site, "upload", "show", ended, code=1)
+    answers(site, "upload", "cancel", ended, code=1)
+    answers(site, "prove", made[0].study_uid)
+    answers(site, "upload", str(site.root / "none"), code=2)
+    maker.ct_series(site.root / "large", slices=300, rows=16, columns=16)
+    handed = site.ctl_json("upload", str(site.root / "large"), "--no-wait", check=False)
+    answers(site, "upload", "list")
+    answers(site, "upload", "show", handed["upload_id"], code=1)
+    site.ctl("upload", "cancel", handed["upload_id"], "--json", check=False)
+    answers(site, "upload", "list")
+    answers(site, "upload", "show", "upload-0", code=1)
+    answers(site, "upload", "cancel", "upload-0", code=1)
+
+
+def _exchange_an_inbox(site: Site) -> None:
+    site.inbox.rename(site.root / "was-inbox")
+    site.inbox.mkdir()
+    [made] = Maker(seed=43).ct_series(site.inbox / "new", slices=1, rows=16, columns=16)
+
+    def is_kept() -> bool:
+        if not site.events("inbox-exchanged"):
+            return False
+        found = site.ctl("show", made.study_uid, "--json", check=False)
+        return bool(found.stdout and ((json.loads(found.stdout)["local"] or {}).get("kept")))
+
+    site.wait_for(is_kept, 90, "the new folder's file to be archived and kept")
+    answers(site, "inbox", "list")
+    answers(site, "status")
+
+
+def _take_the_archive_away(site: Site) -> None:
+    """What waits for it has a time, and a reason."""
+    (site.root / "archive").rename(site.root / "archive-away")
+    made = Maker(seed=44).ct_series(site.inbox / "waits", slices=1, rows=16, columns=16)
+    study = made[0].study_uid
+    site.wait_for(
+        lambda: any(one["not_before"] for one in site.ctl_json("queue")["studies"]), 90, "the study to wait for its try"
+    )
+    answers(site, "status")
+    answers(site, "show", study)
+    answers(site, "search", code=3)
+    answers(site, "verify", study, code=3)
+    answers(site, "prove", study, code=3)
+    answers(site, "doctor", code=1)
+    (site.root / "archive-away").rename(site.root / "archive")
+    site.wait_for(lambda: site.ctl_json("show", study)["archive"] is not None, 120, "it to be archived after all")
+    # Something that is no folder stands where its objects would go.
+    bad = Maker(seed=45).ct_series(site.root / "parked", slices=1, rows=16, columns=16)
+    (site.root / "archive" / "studies" / bad[0].study_uid).write_text("in the way")
+    shutil.copytree(site.root / "parked", site.inbox / "parked")
+    site.wait_for(
+        lambda: "parked" in {one["state"] for one in site.ctl_json("queue")["studies"]}, 90, "a study to be parked"
+    )
+    answers(site, "status")
+    answers(site, "show", bad[0].study_uid, code=1)
+    assert site.stop() == 0
+
+
+def _damage_the_archive(site: Site, study: str) -> None:
+    folder = site.root / "archive" / "studies" / study
+    objects = [path for path in folder.rglob("*") if path.is_file() and "manifests" not in path.parts]
+    away = site.root / "away"
+    stray = objects[0].with_name("stray")
+    stray.write_bytes(b"of no manifest")
+    os.utime(stray, (0, 0))
+    answers(site, "verify", study, code=1)
+    objects[0].rename(away)
+    answers(site, "verify", study, code=1)
+    answers(site, "fetch", study, "-o", str(site.root / "some"), code=1)
+    away.rename(objects[0])
+    manifest = max((folder / "manifests").iterdir())
+    manifest.write_bytes(manifest.read_bytes()[:-9])
+    for command in (("verify", study), ("show", study), ("fetch", study, "-o", str(site.root / "less"))):
+        answers(site, *command, code=1)
+    answers(site, "catalogue", "rebuild", code=1)
+
+
+def _change_the_record(site: Site, study: str) -> None:
+    """An entry is changed; then the archive knows two chains, for the state is another one."""
+    with sqlite3.connect(site.state / "state.db") as db:
+        db.execute("UPDATE audit SET hash = ? WHERE sequence = 2", ("0" * 64,))
+    db.close()
+    answers(site, "prove", study, code=1)
+    answers(site, "doctor", code=1)
+    for name in ("new-state", "new-inbox"):
+        (site.root / name).mkdir()
+    site.config["state_directory"] = str(site.root / "new-state")
+    site.config["inboxes"] = [{**site.config["inboxes"][0], "path": str(site.root / "new-inbox")}]
+    site.write_config()
+    [made] = Maker(seed=46).ct_series(site.root / "new-inbox", slices=1, rows=16, columns=16)
+    assert site.once() == 0
+    answers(site, "prove", made.study_uid)
+    answers(site, "archive", "init")
