@@ -13,22 +13,31 @@ from pathlib import Path
 import pytest
 
 from tests import schemas
+from tests.servers.ceph import CephRgw
+from tests.servers.dynamodb import DynamoDBLocal
 from tests.synthetic import Maker
 from tests.system.site import Site
+from tests.system.test_damaged_manifest import Shelf
+from tests.system.test_journey_s3 import archive_of
 
+#: Keys that only an archive on S3, with versions, gives a value to.
+_ON_S3 = {
+    "status": {
+        f"capabilities.{key}"
+        for key in (
+            *("ETag is the MD5", "ETag of parts is composed of MD5s", "HEAD gives the SHA-256", "encryption"),
+            *("body altered after signing", "first content kept", "listed after write", "read after write"),
+            *("second conditional multipart", "second conditional put", "wrong Content-MD5"),
+            *("wrong Content-MD5 of a part", "wrong ETag of a part", "wrong SHA-256 checksum"),
+        )
+    },
+    "fetch": {f"bad_objects.{key}" for key in ("sop_instance_uid", "series_uid", "reason", "code")},
+    "prove": {"files.proof.version_id"},
+}
 #: Keys that no run here gives a value to, and why.
 _NOT_HERE = {
     "status": {
         "inboxes.silent_seconds": "an inbox that hangs: tests/fuse/test_hung.py",
-        **{
-            f"capabilities.{key}": "S3 alone"
-            for key in (
-                *("ETag is the MD5", "ETag of parts is composed of MD5s", "HEAD gives the SHA-256", "encryption"),
-                *("body altered after signing", "first content kept", "listed after write", "read after write"),
-                *("second conditional multipart", "second conditional put", "wrong Content-MD5"),
-                *("wrong Content-MD5 of a part", "wrong ETag of a part", "wrong SHA-256 checksum"),
-            )
-        },
         **{f"studies.{state}": "over too soon" for state in ("uploading", "verifying", "recording", "purging")},
         **{f"files.{state}": "over too soon" for state in ("stored", "aside")},
     },
@@ -37,11 +46,8 @@ _NOT_HERE = {
         **{f"local.files.{state}": "no file of a study" for state in ("quarantined", "ignored")},
         **{f"local.unreadable.{key}": "a damaged disk: tests/fuse/test_entries.py" for key in ("name", "reason")},
     },
-    "fetch": {
-        "stopped": "a disk that fills up, or a store that goes away meanwhile",
-        **{f"bad_objects.{key}": "S3 with versions" for key in ("sop_instance_uid", "series_uid", "reason", "code")},
-    },
-    "prove": {"files.proof.version_id": "S3 with versions", "files.why": "a file that changes while it is deleted"},
+    "fetch": {"stopped": "a disk that fills up, or a store that goes away meanwhile"},
+    "prove": {"files.why": "a file that changes while it is deleted"},
     **{name: {"expires": "a rule of S3"} for name in ("upload", "upload-show", "upload-cancel")},
 }
 
@@ -71,7 +77,7 @@ def test_every_command_answers_as_its_schema_says_and_no_key_is_never_printed(si
     _change_the_record(site, study)
     assert set(schemas.checked) == schemas.with_json(), "commands whose answer was never checked"
     for name, seen in schemas.checked.items():
-        elsewhere = set(_NOT_HERE.get(name, {}))
+        elsewhere = {*_NOT_HERE.get(name, {}), *_ON_S3.get(name, ())}
         assert elsewhere <= schemas.keys(name), f"{name}: keys that there are not"
         assert schemas.keys(name) - seen <= elsewhere, f"{name}: keys that were never printed with a value"
 
@@ -236,3 +242,32 @@ def _change_the_record(site: Site, study: str) -> None:
     assert site.once() == 0
     answers(site, "prove", made.study_uid)
     answers(site, "archive", "init")
+
+
+def test_what_an_archive_on_s3_has_more_is_described_too(
+    tmp_path: Path, rgw: CephRgw, dynamodb: DynamoDBLocal, bucket: str, table_name: str
+) -> None:
+    site = Site(tmp_path, archive_of(rgw, dynamodb, bucket, table_name), environment=rgw.env())
+    site.environment.pop("AWS_CA_BUNDLE", None)
+    schemas.checked.clear()
+    answers(site, "archive", "init")
+    # Which `archive init` leaves off where they do not go together with create-only; the doctor says so of them.
+    rgw.client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    shelf = Shelf(site, rgw, bucket)
+    [made] = Maker(seed=47).ct_series(site.inbox, slices=1, rows=16, columns=16)
+    site.start()
+    try:
+        site.wait_until_empty()
+        answers(site, "doctor", code=1)
+        for command in ("status",), ("stats",), ("search",), ("catalogue", "rebuild"):
+            answers(site, *command)
+        for command in ("show",), ("verify",), ("prove",):
+            answers(site, *command, made.study_uid)
+        shelf.damage(site.ctl_json("prove", made.study_uid)["files"][0]["proof"]["key"], b"other bytes")
+        answers(site, "verify", made.study_uid, code=1)
+        answers(site, "fetch", made.study_uid, "-o", str(site.root / "out"))
+        assert site.stop() == 0
+    finally:
+        site.close()
+    for name, keys in _ON_S3.items():
+        assert keys <= schemas.checked[name], name
