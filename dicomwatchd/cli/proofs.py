@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def prove(
     else:
         output.say(f"No deletion of a file of study {study} is on record here.")
     for file in files:
-        proof = file["proof"]
+        proof = defaultdict(str, file["proof"])  # an entry that somebody has changed may lack any of it
         output.say()
         output.pairs(
             [

@@ -24,6 +24,7 @@ from dicomwatchd.ports import timestamp
 from dicomwatchd.queue.database.schema import Database
 
 FIRST = "0" * 64
+_END_OF_TIME = 253_402_300_800  # the year 10000, which no timestamp can name
 _NOT_OF_THE_PROOF = frozenset({"kind", "at", "file", "sequence", "previous", "study_uid", "verified_at"})
 
 
@@ -165,13 +166,15 @@ class Audit:
 
 
 def deletions(entries: Iterable[AuditEntry]) -> list[dict[str, Any]]:
-    """Each authorised deletion that is told of, with its proof and how it ended."""
+    """Each authorised deletion on record, with its proof and how it ended. An entry that was changed so that it cannot
+    be understood is passed over: the check of the chain says so."""
     files: dict[tuple[int, int], dict[str, Any]] = {}
     last: dict[int, tuple[int, int]] = {}
     for entry in entries:
         body, file = entry.body, entry.body.get("file")
-        if file is None:
-            continue  # damaged; the check of the chain says so
+        times = [body.get(name) for name in ("at", "verified_at") if name == "at" or body.get("kind") == "authorised"]
+        if type(file) is not int or type(body.get("kind")) is not str or not all(map(_is_time, times)):
+            continue
         if body["kind"] == "authorised":
             last[file] = (file, entry.sequence)
             files[last[file]] = {
@@ -190,6 +193,11 @@ def deletions(entries: Iterable[AuditEntry]) -> list[dict[str, Any]]:
                 "why": body.get("why"),
             }
     return list(files.values())
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is seconds since the epoch that a date can be told of."""
+    return type(value) in (int, float) and 0 <= value < _END_OF_TIME  # type: ignore[operator]
 
 
 def archived_entry(text: str) -> AuditEntry:

@@ -56,6 +56,22 @@ def test_prove_notices_a_record_that_was_changed(site: Site) -> None:
     assert broken.returncode == 1 and "BROKEN at entry 5" in broken.stdout
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"kind"', '"kin"'), ('"sha256":"', '"manifest_key":"'), ('"at":1', '"at":1e999'), ('"file":', '"files":')],
+)
+def test_prove_says_so_of_an_entry_that_cannot_be_understood(site: Site, old: str, new: str) -> None:
+    made = Maker(seed=22).mr_study(site.inbox, series=1, slices=3)
+    assert site.once() == 0
+    with sqlite3.connect(site.state / "state.db") as state:
+        state.execute("UPDATE audit SET entry = replace(entry, ?, ?) WHERE sequence = 1", (old, new))
+    state.close()
+    for options in ((), ("--json",)):
+        broken = site.ctl("prove", made[0].study_uid, *options, check=False)
+        assert broken.returncode == 1 and "Traceback" not in broken.stderr, broken.stderr
+        assert "BROKEN at entry 1" in broken.stdout or '"broken_at": 1' in broken.stdout
+
+
 @pytest.mark.parametrize("left", [0, 3, 5])
 def test_prove_misses_entries_that_were_cut_off(site: Site, left: int) -> None:
     made = Maker(seed=22).mr_study(site.inbox, series=1, slices=3)
