@@ -140,6 +140,25 @@ def bundled(case: Case) -> Case:
     return case
 
 
+#: What an audit entry says of an object of its own, in this order.
+AUDITED = [
+    "archive_id",
+    "destination",
+    "key",
+    "version_id",
+    "sha256",
+    "size_bytes",
+    "identity",
+    "verified_by",
+    "verified_at",
+    "manifest_key",
+    "manifest_sha256",
+    "manifest_revision",
+    "catalogue",
+    "catalogue_revision",
+]
+
+
 # -- what a proof says ----------------------------------------------------------------------------------------------
 
 
@@ -161,11 +180,13 @@ def test_it_is_bound_to_all_that_it_speaks_of(case: Case) -> None:
         "catalogue": "table",
         "catalogue_revision": 2,
     }
+    assert [*found.for_audit()] == AUDITED
     assert (found.identity, found.token) == (case.file.identity, 5)
 
 
 def test_of_a_bundle_it_says_which_part(case: Case, bundled: Case) -> None:
     found = bundled.proof().for_audit()
+    assert [*found] == [*AUDITED, "offset_bytes", "bundle_bytes", "bundle_sha256"]
     assert (found["key"], found["version_id"]) == (BUNDLE, "v1")
     assert (found["sha256"], found["size_bytes"]) == (SHA256, len(DATA))
     of_bundle = ("offset_bytes", "bundle_bytes", "bundle_sha256")
