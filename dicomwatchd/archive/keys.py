@@ -29,7 +29,7 @@ HIGHEST_SEQUENCE = 999_999_999_999
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _REPAIR = re.compile(r"(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.dcm\Z")
-_BUNDLE = re.compile(r"([0-9a-f]{64})(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.tar\Z")
+_BUNDLE = re.compile(r"studies/([0-9.]+)/bundles/([0-9a-f]{64})(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.tar\Z")
 _INSTANCE = re.compile(r"studies/([0-9.]+)/series/([0-9.]+)/([0-9.]+)/([0-9a-f]{64})(?:-[0-9]{1,6})?\.dcm\Z")
 _CHAIN = re.compile(r"[0-9a-f]{32}\Z")
 _AUDIT_CHAIN = re.compile(r"audit/chains/([0-9a-f]{32})\.json\Z")
@@ -96,9 +96,13 @@ def bundle(study: Uid, sha256: str, attempt: int = 1) -> str:
 
 def bundle_sha256(key: str, study: Uid) -> str | None:
     """The SHA-256 that ``key`` names, whatever the attempt, or None if it is no key of a bundle of this study."""
-    prefix = bundles_prefix(study)
-    match = _BUNDLE.match(key, len(prefix)) if key.startswith(prefix) else None
-    return match[1] if match is not None else None
+    match = _BUNDLE.match(key)
+    return match[2] if match is not None and match[1] == study else None
+
+
+def is_bundle(key: str) -> bool:
+    """Whether ``key`` is a bundle's, of whatever study."""
+    return _BUNDLE.match(key) is not None
 
 
 def manifest(study: Uid, revision: int) -> str:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from dicomwatchd.archive.layout.bundle import Span, pieces
+from dicomwatchd.archive.layout.bundle import pieces
 from dicomwatchd.archive.layout.manifest import ManifestInstance
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal
@@ -50,8 +50,8 @@ class CoalescedReads:
         return there
 
     def _copy(self, run: Run, place: Workplace, nearby: list[Named], done: set[ManifestInstance]) -> None:
-        first, last = _span(nearby[0][0]), _span(nearby[-1][0])
-        of_span = {_span(item): (item, name) for item, name in nearby}
+        first, last = nearby[0][0].span, nearby[-1][0].span
+        of_span = {item.span: (item, name) for item, name in nearby}
         chunks = self._store.read(
             nearby[0][0].key,
             offset_bytes=first.offset_bytes,
@@ -92,14 +92,10 @@ class CoalescedReads:
         return whole
 
 
-def _span(item: ManifestInstance) -> Span:
-    return Span(item.offset_bytes or 0, item.size_bytes, item.sha256)
-
-
 def _nearby(wanted: Iterable[Named]) -> Iterator[list[Named]]:
     nearby: list[Named] = []
     for item, name in wanted:
-        if nearby and _span(item).offset_bytes - _span(nearby[-1][0]).end_bytes > _GAP_BYTES:
+        if nearby and item.offset_bytes - nearby[-1][0].span.end_bytes > _GAP_BYTES:
             yield nearby
             nearby = []
         nearby.append((item, name))

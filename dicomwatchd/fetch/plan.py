@@ -175,12 +175,12 @@ def together(named: Iterable[tuple[ManifestInstance, str]]) -> list[list[tuple[M
     groups: list[list[tuple[ManifestInstance, str]]] = []
     in_bundles: dict[str, list[tuple[ManifestInstance, str]]] = {}
     for item, name in named:
-        if item.offset_bytes is None:
-            groups.append([(item, name)])
-        else:
+        if item.is_in_bundle:
             in_bundles.setdefault(item.key, []).append((item, name))
+        else:
+            groups.append([(item, name)])
     for members in in_bundles.values():
-        members.sort(key=lambda member: member[0].offset_bytes or 0)
+        members.sort(key=lambda member: member[0].offset_bytes)
         groups += [members[at : at + _TOGETHER] for at in range(0, len(members), _TOGETHER)]
     return groups
 

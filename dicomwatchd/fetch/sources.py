@@ -23,13 +23,13 @@ class MissingObject(BadObject):
 
 
 class Source(NamedTuple):
-    """``item`` is what a manifest says of the instance. Its bytes begin at ``offset_bytes`` of a bundle; None: they are
-    an object of their own."""
+    """``item`` is what a manifest says of the instance. Its bytes begin at ``offset_bytes`` of the object under
+    ``key``."""
 
     item: ManifestInstance
     key: str
     version_id: str | None
-    offset_bytes: int | None
+    offset_bytes: int
 
 
 def sources(store: ObjectStore, study: Uid, places: Iterable[ManifestInstance]) -> Iterator[Source]:
@@ -58,19 +58,21 @@ def _others(store: ObjectStore, study: Uid, item: ManifestInstance) -> Iterator[
         if found.key != item.key and keys.is_instance(
             found.key, study, item.series_uid, item.sop_instance_uid, item.sha256
         ):
-            yield Source(item, found.key, None, None)
+            yield Source(item, found.key, None, 0)
 
 
 def chunks(store: ObjectStore, source: Source, buffer: memoryview | None = None) -> Iterator[Chunk]:
     """The store's chunks; what the store says of the object in particular becomes BadObject. Raises Transient, too."""
-    key, version_id, offset_bytes = source.key, source.version_id, source.offset_bytes
+    # All that an object of its own has is read: it may be longer than the instance.
+    length_bytes = source.item.size_bytes if keys.is_bundle(source.key) else None
     try:
-        if offset_bytes is None:
-            yield from store.read(key, version_id, buffer=buffer)
-        else:
-            yield from store.read(
-                key, version_id, offset_bytes=offset_bytes, length_bytes=source.item.size_bytes, buffer=buffer
-            )
+        yield from store.read(
+            source.key,
+            source.version_id,
+            offset_bytes=source.offset_bytes,
+            length_bytes=length_bytes,
+            buffer=buffer,
+        )
     except Permanent as error:
         if error.code == "no-such-object":
             raise MissingObject("the object is missing from the store") from error

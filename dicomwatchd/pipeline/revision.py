@@ -269,6 +269,7 @@ def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[Manif
                 transfer_syntax_uid=header.transfer_syntax_uid,
                 key=place.receipt.key,
                 size_bytes=place.size_bytes,
+                object_bytes=place.receipt.size_bytes,
                 sha256=place.sha256,
                 etag=place.receipt.expected_etag,
                 version_id=place.receipt.version_id,
@@ -277,8 +278,7 @@ def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[Manif
                 stored_at=now,
                 verified_by=file.verified_by,
                 repairs=header.repairs,
-                offset_bytes=place.part.offset_bytes if place.part is not None else None,
-                bundle_bytes=place.receipt.size_bytes if place.part is not None else None,
+                offset_bytes=place.span.offset_bytes,
             )
 
 

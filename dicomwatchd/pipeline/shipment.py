@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
+from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.layout.bundle import Span
 from dicomwatchd.archive.proof import evidence
@@ -131,28 +132,37 @@ _RECEIPT = tuple(item.name for item in fields(Receipt))
 
 @dataclass(frozen=True, slots=True)
 class ObjectLocation:
-    """Where a file's bytes are: all of this receipt's object, or the ``part`` of a bundle that is theirs. The part then
-    has the digest of the file, the receipt that of the bundle."""
+    """Where a file's bytes are: the ``span`` of this receipt's object that is theirs. In a bundle the span has the
+    digest of the file, the receipt that of the bundle; otherwise it is all of the object."""
 
     receipt: Receipt
-    part: Span | None = None
+    span: Span
+
+    @classmethod
+    def whole(cls, receipt: Receipt) -> ObjectLocation:
+        """Of a file that is an object of its own."""
+        return cls(receipt, Span(0, receipt.size_bytes, receipt.sha256))
+
+    @property
+    def is_in_bundle(self) -> bool:
+        return keys.is_bundle(self.receipt.key)
 
     @property
     def sha256(self) -> str:
         """Of the file's own bytes."""
-        return self.receipt.sha256 if self.part is None else self.part.sha256
+        return self.span.sha256
 
     @property
     def size_bytes(self) -> int:
-        return self.receipt.size_bytes if self.part is None else self.part.size_bytes
+        return self.span.size_bytes
 
     def to_text(self) -> str:
-        """As the queue keeps it."""
+        """As the queue keeps it: a bundle's receipt with the file's part of it."""
         found: dict[str, object] = {name: getattr(self.receipt, name) for name in _RECEIPT}
         if self.receipt.seen_etag is None:
             del found["seen_etag"]  # nearly always, and there are many of these
-        if self.part is not None:
-            found["part"] = asdict(self.part)
+        if self.is_in_bundle:
+            found["part"] = asdict(self.span)
         return json.dumps(found, separators=(",", ":"))
 
 
@@ -162,7 +172,8 @@ def location_of(file: LocalFile) -> ObjectLocation:
         raise LookupError("the file was not sent")
     found = json.loads(file.receipt)
     part = found.pop("part", None)
-    return ObjectLocation(Receipt(**found), None if part is None else Span(**part))
+    receipt = Receipt(**found)
+    return ObjectLocation.whole(receipt) if part is None else ObjectLocation(receipt, Span(**part))
 
 
 def path_of(file: LocalFile) -> bytes:

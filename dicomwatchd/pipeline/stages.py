@@ -330,7 +330,7 @@ def _prover(shipment: Shipment, recorded: Recorded, context: Context) -> Callabl
         return purging.prove(
             file,
             location.receipt,
-            location.part,
+            location.span,
             claim=shipment.claim,
             destination=destination,
             archive_id=archive.archive_id,

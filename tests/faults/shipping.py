@@ -194,7 +194,7 @@ def disagreement(archive: Archive, study: Uid, made: list[Made], listed: Mapping
     wanted = {(m.series_uid, m.sop_instance_uid, m.sha256, m.size_bytes) for m in made}
     if {(i.series_uid, i.sop_instance_uid, i.sha256, i.size_bytes) for i in latest.instances} != wanted:
         return "the manifest lists something else than what was in the inbox"
-    expected = {i.key: i.size_bytes if i.bundle_bytes is None else i.bundle_bytes for i in latest.instances}
+    expected = {i.key: i.object_bytes for i in latest.instances}
     if expected != {key: listed.get(key) for key in expected}:
         return "the store lists other sizes than the manifest"
     if archive.bundling is None:

@@ -401,6 +401,7 @@ class OtherSite:
             transfer_syntax_uid="1.2.840.10008.1.2.1",
             key=key,
             size_bytes=len(data),
+            object_bytes=len(data),
             sha256=_sha256(data),
             etag=None,
             version_id=None,

@@ -163,7 +163,7 @@ class Judge:
             raise Violation("the catalogue is not what the latest manifest says")
         for item in manifest.instances:
             data = self._shelf.objects.get(item.key, b"")
-            if item.offset_bytes is not None:
+            if item.is_in_bundle:
                 data = part(data, item.offset_bytes, item.size_bytes)
             if _sha256(data) != item.sha256:
                 if item.key in self._shelf.meddled:

@@ -93,7 +93,7 @@ class Embedded:
         content: Counter[str] = Counter()
         for item in manifest.instances:
             data = (self.path / item.key).read_bytes()
-            if item.offset_bytes is not None:
+            if item.is_in_bundle:
                 data = data[item.offset_bytes : item.offset_bytes + item.size_bytes]
             stored = hashlib.sha256(data).hexdigest()
             assert stored == item.sha256, "the manifest names an object that holds other bytes"

@@ -215,6 +215,7 @@ def instance(
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         key=keys.instance(study, series, uid, sha256),
         size_bytes=len(data),
+        object_bytes=len(data),
         sha256=sha256,
         etag=hashlib.md5(data, usedforsecurity=False).hexdigest(),
         version_id=version_id,

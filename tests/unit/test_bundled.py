@@ -70,8 +70,8 @@ def check(pieces: Pieces, files: list[bytes]) -> Manifest:
     found = []
     for item in manifest.instances:
         data = pieces.memory.versions[item.key][-1]
-        if item.offset_bytes is not None:
-            assert item.bundle_bytes == len(data)
+        assert item.object_bytes == len(data)
+        if item.is_in_bundle:
             assert keys.bundle_sha256(item.key, STUDY) == hashlib.sha256(data).hexdigest()
             data = data[item.offset_bytes : item.offset_bytes + item.size_bytes]
         assert hashlib.sha256(data).hexdigest() == item.sha256
@@ -142,7 +142,7 @@ def test_the_audit_and_the_rows_say_which_part(tmp_path: Path) -> None:
     for body in said:
         item = next(i for i in manifest.instances if i.sha256 == body["sha256"])
         assert (body["key"], body["size_bytes"]) == (item.key, item.size_bytes)
-        assert (body["offset_bytes"], body["bundle_bytes"]) == (item.offset_bytes, item.bundle_bytes)
+        assert (body["offset_bytes"], body["bundle_bytes"]) == (item.offset_bytes, item.object_bytes)
         assert body["bundle_sha256"] == keys.bundle_sha256(item.key, STUDY)
     pieces.close()
 
@@ -523,7 +523,7 @@ def test_the_layout_changes_between_two_revisions(
     pieces.run()
     manifest = check(pieces, files)
     assert manifest.revision == 2
-    assert len({item.offset_bytes is None for item in manifest.instances}) == 2
+    assert len({item.is_in_bundle for item in manifest.instances}) == 2
     pieces.close()
 
 
@@ -623,7 +623,7 @@ def test_a_row_of_an_object_of_its_own_says_nothing_of_parts(tmp_path: Path) -> 
     pieces.run(rounds=2)
     [[file]] = pieces.queue.shipments.pages(Claim(STUDY, 0, 0, 0), FileState.KEPT, 10)
     assert file.receipt is not None and "part" not in json.loads(file.receipt)
-    assert location_of(file).part is None
+    assert not location_of(file).is_in_bundle
     assert location_of(replace(file, receipt=location_of(file).to_text())) == location_of(file)
     pieces.close()
 
@@ -666,7 +666,7 @@ def test_what_a_damaged_manifest_had_in_bundles_is_found_again(tmp_path: Path) -
     pieces.run()
     manifest = check(pieces, files)
     assert manifest.revision == 2
-    assert {item.key for item in manifest.instances if item.offset_bytes is not None} == {key}
+    assert {item.key for item in manifest.instances if item.is_in_bundle} == {key}
     assert all(item.repairs for item in manifest.instances if item.key == key)
     pieces.close()
 

@@ -36,7 +36,7 @@ def packed(store: MemoryStore, items: list[ManifestInstance], files: list[bytes]
     store.versions[key] = [whole]
     etag = hashlib.md5(whole, usedforsecurity=False).hexdigest()
     return [
-        replace(item, key=key, etag=etag, offset_bytes=member.offset_bytes, bundle_bytes=len(whole))
+        replace(item, key=key, etag=etag, offset_bytes=member.offset_bytes, object_bytes=len(whole))
         for item, member in zip(items, members, strict=True)
     ]
 
@@ -73,7 +73,7 @@ def bundle_of(manifest: Manifest, number: int) -> str:
 
 
 def flip(store: MemoryStore, item: ManifestInstance) -> None:
-    at = (item.offset_bytes or 0) + 7
+    at = item.offset_bytes + 7
     data = store.versions[item.key][0]
     store.versions[item.key] = [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]]
 
@@ -130,7 +130,7 @@ def _repaired_bundle(store: MemoryStore, item: ManifestInstance, whole: bytes) -
 
 
 def _own_object(store: MemoryStore, item: ManifestInstance, whole: bytes) -> None:
-    assert item.offset_bytes is not None
+    assert item.is_in_bundle
     data = whole[item.offset_bytes : item.offset_bytes + item.size_bytes]
     store.versions[keys.instance(STUDY, item.series_uid, item.sop_instance_uid, item.sha256)] = [data]
 
@@ -231,7 +231,7 @@ def test_verify_names_the_member_that_is_damaged(built: Build, deep: bool) -> No
 def test_verify_of_a_bundle_that_is_cut_off_or_gone(built: Build, deep: bool) -> None:
     store, manifest, _ = built
     whole = store.versions[bundle_of(manifest, 0)][0]
-    cut = (manifest.instances[3].offset_bytes or 0) + 5
+    cut = manifest.instances[3].offset_bytes + 5
     store.versions[bundle_of(manifest, 0)] = [whole[:cut]]
     found = verify(store, manifest, deep=deep)
     assert [p.problem for p in found.problems] == ["size"] * 3 and found.held == 9
@@ -243,7 +243,7 @@ def test_verify_of_a_bundle_that_is_cut_off_or_gone(built: Build, deep: bool) ->
 def test_verify_deep_looks_at_places_too(built: Build) -> None:
     """The bundle is whole; the manifest says that a member is where another is."""
     store, manifest, _ = built
-    wrong = replace(manifest.instances[0], offset_bytes=(manifest.instances[0].offset_bytes or 0) + 1)
+    wrong = replace(manifest.instances[0], offset_bytes=manifest.instances[0].offset_bytes + 1)
     lying = replace(manifest, instances=(wrong, *manifest.instances[1:]))
     assert [p.problem for p in verify(store, lying, deep=True).problems] == ["content"]
 

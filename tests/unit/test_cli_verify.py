@@ -64,7 +64,7 @@ def test_what_lies_under_a_marker_or_a_newer_version_is_not_held(
         key = keys.bundle(study.study_uid, hashlib.sha256(tar).hexdigest())
         store.versions[key] = [tar]
         etag = hashlib.md5(tar, usedforsecurity=False).hexdigest()
-        of_bundle: dict[str, Any] = {"key": key, "bundle_bytes": len(tar), "etag": etag}
+        of_bundle: dict[str, Any] = {"key": key, "object_bytes": len(tar), "etag": etag}
         items = (
             replace(items[0], offset_bytes=0, **of_bundle),
             replace(items[1], offset_bytes=items[0].size_bytes, **of_bundle),

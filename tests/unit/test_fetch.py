@@ -650,7 +650,7 @@ digest = hashlib.sha256()
 for _ in range(pieces): digest.update(piece)
 sha = digest.hexdigest()
 manifest = replace(manifest, instances=tuple(
-    replace(i, sha256=sha, size_bytes=pieces << 20, key=i.key) for i in manifest.instances))
+    replace(i, sha256=sha, size_bytes=pieces << 20, object_bytes=pieces << 20) for i in manifest.instances))
 def big(key, count, chunks):
     for _ in range(pieces): yield bytes(1 << 20)
 store.tampering = big

@@ -87,7 +87,7 @@ def another_patient(honest: list[Manifest]) -> list[tuple[str, bytes]]:
 
 def another_size(honest: list[Manifest]) -> list[tuple[str, bytes]]:
     first, *others = honest[-1].instances
-    wrong = (replace(first, size_bytes=first.size_bytes + 1), *others)
+    wrong = (replace(first, size_bytes=first.size_bytes + 1, object_bytes=first.size_bytes + 1), *others)
     return [at(honest[-1], 3, previous_sha256=honest[-1].sha256, instances=wrong)]
 
 

@@ -205,9 +205,9 @@ def test_bytes_of_a_bundle_that_two_revisions_divide_otherwise(tmp_path: Path) -
         drop(pieces, number)
     pieces.run()
     first = pieces.manifest(STUDY)
-    assert all(item.offset_bytes is not None for item in first.instances)
+    assert all(item.is_in_bundle for item in first.instances)
     victim = first.instances[0]
-    false = replace(victim, sop_instance_uid=Uid("1.2.9"), sha256="a" * 64, offset_bytes=(victim.offset_bytes or 0) + 8)
+    false = replace(victim, sop_instance_uid=Uid("1.2.9"), sha256="a" * 64, offset_bytes=victim.offset_bytes + 8)
     plant(pieces, [forged_at(first, 2, previous_sha256=None, instances=(false,))])
     told: list[int] = []
     planned = plan(pieces.store, None, STUDY, doubts=replace(NOBODY, disregarded=lambda n, _: told.append(n)))

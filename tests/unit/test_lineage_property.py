@@ -74,7 +74,7 @@ def worlds(draw: some.DrawFn) -> World:
                 replace(item, key=keys.instance(STUDY, SERIES, item.sop_instance_uid, item.sha256, 9)) for item in kept
             ]
         if draw(some.integers(0, 3)) == 0:
-            kept = [replace(item, size_bytes=item.size_bytes + 1) for item in kept]
+            kept = [replace(item, size_bytes=item.size_bytes + 1, object_bytes=item.size_bytes + 1) for item in kept]
         kept += [item_of(number) for number in draw(some.lists(some.integers(20, 23), unique=True, max_size=2))]
         named = draw(some.lists(some.sampled_from(NUMBERS), unique=True, max_size=3))
         one = replace(

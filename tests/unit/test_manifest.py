@@ -55,6 +55,7 @@ def instance(
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         key=keys.instance(STUDY, series, uid, digest, attempt),
         size_bytes=size_bytes,
+        object_bytes=size_bytes,
         sha256=digest,
         etag="0" * 32,
         version_id=None,

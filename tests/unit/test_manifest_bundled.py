@@ -21,11 +21,11 @@ BUNDLE = keys.bundle(STUDY, sha("the bundle"))
 
 
 def member(number: int, offset: int, *, size: int = 100, whole: int = 4096, key: str = BUNDLE) -> ManifestInstance:
-    return replace(instance(number, size_bytes=size), key=key, offset_bytes=offset, bundle_bytes=whole)
+    return replace(instance(number, size_bytes=size), key=key, offset_bytes=offset, object_bytes=whole)
 
 
 MIXED = add(FIRST, member(11, 512), member(12, 1536), member(13, 2560, size=1000), instance(14))
-MEMBERS = [number for number, item in enumerate(MIXED.instances) if item.offset_bytes is not None]
+MEMBERS = [number for number, item in enumerate(MIXED.instances) if item.is_in_bundle]
 A, B, C = MEMBERS
 
 
@@ -62,6 +62,8 @@ HOSTILE = {
     "a bundle's size alone": changed((A, "offset_bytes", None)),
     "neither, in a bundle": changed((A, "offset_bytes", None), (A, "bundle_bytes", None)),
     "both, in an object of its own": changed((0, "offset_bytes", 0), (0, "bundle_bytes", 100)),
+    "an object's size by another name": changed((0, "object_bytes", 100)),
+    "a bundle's size by another name": changed((A, "object_bytes", 4096)),
     "an empty member": changed((A, "size_bytes", 0)),
     "a bundle of nothing": changed((A, "bundle_bytes", 0)),
     "a bundle beyond any store": changed((A, "bundle_bytes", 10**30)),
@@ -128,12 +130,12 @@ def _all_holds(data: bytes) -> bool:
         return False
     taken: dict[str, set[int]] = {}
     for item in read.instances:
-        if item.offset_bytes is None:
+        if not item.is_in_bundle:
             assert item.key.startswith(keys.series_prefix(read.study_uid, item.series_uid))
+            assert (item.offset_bytes, item.object_bytes) == (0, item.size_bytes)
             continue
-        assert item.bundle_bytes is not None
         assert keys.bundle_sha256(item.key, read.study_uid) is not None
-        assert 0 <= item.offset_bytes < item.offset_bytes + item.size_bytes <= item.bundle_bytes
+        assert 0 <= item.offset_bytes < item.offset_bytes + item.size_bytes <= item.object_bytes
         mine = set(range(item.offset_bytes, item.offset_bytes + item.size_bytes))
         assert not mine & taken.setdefault(item.key, set())
         taken[item.key] |= mine

@@ -52,7 +52,7 @@ class Case:
         return prove(
             self.file,
             self.receipt,
-            self.part,
+            self.part or Span(0, self.receipt.size_bytes, self.receipt.sha256),
             claim=self.claim,
             destination=self.destination,
             archive_id=self.archive_id,
@@ -80,7 +80,8 @@ def item(**changes: object) -> ManifestInstance:
         "stored_at": "2026-01-31T12:00:00.000Z",
         "verified_by": "read-back",
     }
-    return ManifestInstance(**{**given, **changes})  # type: ignore[arg-type]
+    made = {**given, **changes}
+    return ManifestInstance(**{"object_bytes": made["size_bytes"], **made})  # type: ignore[arg-type]
 
 
 def manifest(
@@ -128,7 +129,7 @@ BUNDLE_BYTES = 2048 + len(DATA)
 
 
 def bundled_item(**changes: object) -> ManifestInstance:
-    return item(**{"key": BUNDLE, "offset_bytes": 512, "bundle_bytes": BUNDLE_BYTES, **changes})
+    return item(**{"key": BUNDLE, "offset_bytes": 512, "object_bytes": BUNDLE_BYTES, **changes})
 
 
 @pytest.fixture
@@ -338,7 +339,7 @@ BUNDLED_BREAKS: dict[str, tuple[Break, str]] = {
     "listed in another bundle": (_listed(key=keys.bundle(STUDY, OTHER_SHA256)), "another key"),
     "listed in the repair of the bundle": (_listed(key=keys.bundle(STUDY, BUNDLE_SHA256, 2)), "another key"),
     "listed as an object of its own": (_manifest(lambda: manifest(item())), "another key"),
-    "listed as all of the bundle": (_listed(offset_bytes=None, bundle_bytes=None), "another place"),
+    "listed as all of the bundle": (_listed(offset_bytes=0, size_bytes=len(DATA)), "another place"),
     "listed at another place": (_listed(offset_bytes=1024), "another place"),
     "sent at another place": (_part(offset_bytes=1024), "another place"),
     "listed with another size": (_listed(size_bytes=_LONGER), "another size"),
@@ -372,7 +373,7 @@ def test_no_proof_of_a_part(bundled: Case, name: str) -> None:
 
 def test_an_object_of_its_own_is_no_part(case: Case) -> None:
     """The manifest says that it is a part of the object, the receipt that it is all of it."""
-    case.manifest = manifest(item(offset_bytes=0, bundle_bytes=len(DATA)))
+    case.manifest = manifest(item(offset_bytes=1, object_bytes=1 + len(DATA)))
     with pytest.raises(NoProof, match="another place"):
         case.proof()
 

@@ -27,7 +27,7 @@ def file_of(number: int) -> LocalFile:
 
 
 def location(number: int) -> ObjectLocation:
-    return ObjectLocation(Receipt(f"key/{number}", 10, "ab" * 32, True))
+    return ObjectLocation.whole(Receipt(f"key/{number}", 10, "ab" * 32, True))
 
 
 class Kept:

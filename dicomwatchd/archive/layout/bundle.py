@@ -153,7 +153,8 @@ def members_of(data: bytes) -> list[Member]:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A member as its reader knows it: where it is, and what its bytes hash to."""
+    """An instance's bytes in an object, a member's in a bundle or all of its own: where they are, and what they hash
+    to."""
 
     offset_bytes: int
     size_bytes: int

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.layout.bundle import Span
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.reading import has_too_many_values
 from dicomwatchd.errors import Permanent
@@ -29,8 +30,8 @@ NEWER = "newer-manifest"
 
 #: Series, SOP Instance, SHA-256.
 Content = tuple[Uid, Uid, str]
-#: Key, version, size, offset and size of the bundle.
-Place = tuple[str, str | None, int, int | None, int | None]
+#: Key, version, size, offset in the object and size of the object.
+Place = tuple[str, str | None, int, int, int]
 
 _NEWER = re.compile(r"dicomwatchd-manifest/[0-9]{1,6}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -44,8 +45,8 @@ class ManifestInstance:
     ``original_path`` is the path below the inbox it came from; it may name the patient and stays in the manifest.
     ``verified_by`` says what proved the stored bytes: "etag-md5", "checksum" or "read-back".
 
-    An instance of a bundle has the bundle's ``key``, ``etag`` and ``version_id``, and says where in it its own bytes
-    begin and how large the bundle is; an instance that is an object of its own says neither.
+    It is a span of the object under ``key``, whose ``etag`` and ``version_id`` these are: its own bytes begin at
+    ``offset_bytes`` of the object's ``object_bytes``. One that is not in a bundle is all of its object.
     """
 
     series_uid: Uid
@@ -54,6 +55,7 @@ class ManifestInstance:
     transfer_syntax_uid: str
     key: str
     size_bytes: int
+    object_bytes: int
     sha256: str
     etag: str | None
     version_id: str | None
@@ -62,8 +64,16 @@ class ManifestInstance:
     stored_at: str
     verified_by: str
     repairs: tuple[str, ...] = ()
-    offset_bytes: int | None = None
-    bundle_bytes: int | None = None
+    offset_bytes: int = 0
+
+    @property
+    def is_in_bundle(self) -> bool:
+        return keys.is_bundle(self.key)
+
+    @property
+    def span(self) -> Span:
+        """Its own bytes in the object."""
+        return Span(self.offset_bytes, self.size_bytes, self.sha256)
 
     @property
     def content(self) -> Content:
@@ -73,11 +83,11 @@ class ManifestInstance:
     @property
     def place(self) -> Place:
         """Where its bytes are, and how many."""
-        return self.key, self.version_id, self.size_bytes, self.offset_bytes, self.bundle_bytes
+        return self.key, self.version_id, self.size_bytes, self.offset_bytes, self.object_bytes
 
 
-_INSTANCE_FIELDS = tuple(item.name for item in fields(ManifestInstance))
-_BUNDLED_FIELDS = ("offset_bytes", "bundle_bytes")
+#: Written of every instance; where it is in its object, only of one in a bundle.
+_INSTANCE_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.name not in ("offset_bytes", "object_bytes"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +119,7 @@ class Manifest:
 
     @property
     def _format(self) -> str:
-        return FORMAT if all(item.offset_bytes is None for item in self.instances) else BUNDLED_FORMAT
+        return BUNDLED_FORMAT if any(item.is_in_bundle for item in self.instances) else FORMAT
 
     def to_bytes(self) -> bytes:
         """The manifest as it stands in the store: JSON, UTF-8, sorted keys, one instance a line to be greppable."""
@@ -127,16 +137,7 @@ class Manifest:
                 "series": self.series,
                 "damaged_keys": self.damaged_keys,
             }
-            lines = ",\n  ".join(
-                _dumps(
-                    {
-                        name: getattr(instance, name)
-                        for name in _INSTANCE_FIELDS
-                        if instance.offset_bytes is not None or name not in _BUNDLED_FIELDS
-                    }
-                )
-                for instance in self.instances
-            )
+            lines = ",\n  ".join(_dumps(_raw(instance)) for instance in self.instances)
             text = _dumps(head)[:-1] + ',\n "instances": [\n  ' + lines + "\n ]}\n"
             self._text["bytes"] = text.encode("ascii")
         return self._text["bytes"]
@@ -292,32 +293,41 @@ def empty(archive_id: str, study_uid: Uid) -> Manifest:
     return Manifest(archive_id, study_uid, 0, None, "", "", (), {}, {}, ())
 
 
-def _instance(study: Uid, raw: dict[str, object]) -> ManifestInstance:
-    item = ManifestInstance(**{**raw, "repairs": _texts(raw.get("repairs", []))})  # type: ignore[arg-type]
+def _raw(item: ManifestInstance) -> dict[str, object]:
+    """As the format has it: where in the object it is, and how large that is, of an instance in a bundle alone."""
+    raw = {name: getattr(item, name) for name in _INSTANCE_FIELDS}
+    return {**raw, "offset_bytes": item.offset_bytes, "bundle_bytes": item.object_bytes} if item.is_in_bundle else raw
+
+
+def _instance(study: Uid, raw: dict[str, Any]) -> ManifestInstance:
+    given = {**raw, "repairs": _texts(raw.get("repairs", []))}
+    within = given.pop("offset_bytes", None), given.pop("bundle_bytes", None)
+    is_whole = within == (None, None)
+    offset_bytes, object_bytes = (0, raw["size_bytes"]) if is_whole else within
+    item = ManifestInstance(**given, offset_bytes=offset_bytes, object_bytes=object_bytes)
     for name in _TEXT_FIELDS:
         _text(getattr(item, name))
     for optional in (item.etag, item.version_id):
         _text("" if optional is None else optional).encode()  # no store could be asked for half a surrogate pair
     _number(item.size_bytes, 0, _SIZE_LIMIT_BYTES)
     item = replace(item, series_uid=Uid(item.series_uid), sop_instance_uid=Uid(item.sop_instance_uid))
-    if item.offset_bytes is None and item.bundle_bytes is None:
+    if is_whole:
         if not keys.is_instance(item.key, study, item.series_uid, item.sop_instance_uid, item.sha256):
             raise ValueError("a key that does not belong to its instance")
         return item
     _digest(item.sha256)
     if keys.bundle_sha256(item.key, study) is None:
         raise ValueError("a key that is no bundle's of this study")
-    bundle_bytes = _number(item.bundle_bytes, 1, _SIZE_LIMIT_BYTES)
-    _number(item.size_bytes, 1, bundle_bytes)
-    _number(item.offset_bytes, 0, bundle_bytes - item.size_bytes)
+    _number(item.object_bytes, 1, _SIZE_LIMIT_BYTES)
+    _number(item.size_bytes, 1, item.object_bytes)
+    _number(item.offset_bytes, 0, item.object_bytes - item.size_bytes)
     return item
 
 
 def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
-    """Raises ValueError where two instances share bytes of a bundle, or give it two sizes."""
-    spans = sorted(
-        (i.key, i.offset_bytes, i.size_bytes, i.bundle_bytes) for i in instances if i.offset_bytes is not None
-    )
+    """Raises ValueError where two instances share bytes of a bundle, or give it two sizes. Others share no object: the
+    key of each names its content."""
+    spans = sorted((i.key, i.offset_bytes, i.size_bytes, i.object_bytes) for i in instances if i.is_in_bundle)
     for (key, offset, size, whole), (next_key, next_offset, _, next_whole) in pairwise(spans):
         if key == next_key and (offset + size > next_offset or whole != next_whole):
             raise ValueError("two instances share bytes of a bundle, or give it two sizes")

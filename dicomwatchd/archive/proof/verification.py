@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, Span, members_of, read_back
+from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, members_of, read_back
 from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import Problem
@@ -123,15 +123,11 @@ def verify(
 
 def _version_is_there(store: ObjectStore, item: ManifestInstance) -> bool:
     """Whether the recorded version has the instance's bytes, whatever is current."""
-    of_bundle = item.offset_bytes is not None
+    # All that an object of its own has is read: it may be longer than the instance.
+    length_bytes = item.size_bytes if item.is_in_bundle else None
     sha256, size_bytes = hashlib.sha256(), 0
     try:
-        for chunk in store.read(
-            item.key,
-            item.version_id,
-            offset_bytes=item.offset_bytes or 0,
-            length_bytes=item.size_bytes if of_bundle else None,
-        ):
+        for chunk in store.read(item.key, item.version_id, offset_bytes=item.offset_bytes, length_bytes=length_bytes):
             sha256.update(chunk)
             size_bytes += len(chunk)
             if size_bytes > item.size_bytes:
@@ -148,10 +144,10 @@ def read_items(
     by_key: dict[str, ManifestInstance] = {}
     bundles: dict[str, list[ManifestInstance]] = {}
     for item in items:
-        if item.offset_bytes is None:
-            by_key[item.key] = item
-        else:
+        if item.is_in_bundle:
             bundles.setdefault(item.key, []).append(item)
+        else:
+            by_key[item.key] = item
     receipts = (Receipt(i.key, i.size_bytes, i.sha256, created=False) for i in by_key.values())
     for verdict in evidence.examine(store, receipts, deep=True, map=map):
         yield by_key[verdict.receipt.key], verdict.problem
@@ -164,9 +160,9 @@ def _side_by_side(members: list[ManifestInstance]) -> list[list[ManifestInstance
     """In as many parts as it takes for no two of a part to share bytes: one, but for what manifests that disagree say
     of a bundle."""
     layers: list[list[ManifestInstance]] = []
-    for item in sorted(members, key=lambda item: item.offset_bytes or 0):
+    for item in sorted(members, key=lambda item: item.offset_bytes):
         for layer in layers:
-            if (layer[-1].offset_bytes or 0) + layer[-1].size_bytes <= (item.offset_bytes or 0):
+            if layer[-1].span.end_bytes <= item.offset_bytes:
                 layer.append(item)
                 break
         else:
@@ -181,7 +177,7 @@ def _read_bundle(store: ObjectStore, members: list[ManifestInstance]) -> list[tu
 
 
 def _read_bundle_once(store: ObjectStore, members: list[ManifestInstance]) -> list[tuple[ManifestInstance, Problem]]:
-    spans = {item: Span(item.offset_bytes or 0, item.size_bytes, item.sha256) for item in members}
+    spans = {item: item.span for item in members}
     try:
         read = read_back(store, members[0].key, None, spans.values())
     except Permanent as error:
@@ -195,8 +191,7 @@ def _read_bundle_once(store: ObjectStore, members: list[ManifestInstance]) -> li
 
 def _agrees(item: ManifestInstance, seen: StoredObject) -> bool:
     etag_differs = item.etag is not None and seen.etag is not None and item.etag != seen.etag
-    size_bytes = item.size_bytes if item.bundle_bytes is None else item.bundle_bytes
-    return seen.size_bytes == size_bytes and not etag_differs
+    return seen.size_bytes == item.object_bytes and not etag_differs
 
 
 @dataclass(slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, members_of
+from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, Span, members_of
 from dicomwatchd.archive.layout.manifest import ManifestInstance
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import Method
@@ -65,7 +65,8 @@ def unlisted(
         named = keys.parse_instance(verdict.receipt.key)
         assert named is not None  # noqa: S101  only receipts of such keys are made
         _, series, sop_instance, sha256 = named
-        item = _instance(series, sop_instance, sha256, verdict.receipt.key, verdict.receipt.size_bytes, now)
+        span = Span(0, verdict.receipt.size_bytes, sha256)
+        item = _instance(series, sop_instance, span, verdict.receipt.key, verdict.receipt.size_bytes, now)
         found.setdefault((series, sop_instance, sha256), item)
     of_listed = {item.key for item in listed}
     for seen in store.listing(keys.bundles_prefix(study)):
@@ -96,19 +97,20 @@ def _in_bundle(store: ObjectStore, seen: StoredObject, sha256: str, now: str) ->
             raise ValueError("a bundle with other bytes than its key names")
     for member in members_of(data):
         digest = member.digest
-        item = _instance(member.series_uid, member.sop_instance_uid, digest.sha256, seen.key, digest.size_bytes, now)
-        yield replace(item, offset_bytes=member.offset_bytes, bundle_bytes=len(data))
+        span = Span(member.offset_bytes, digest.size_bytes, digest.sha256)
+        yield _instance(member.series_uid, member.sop_instance_uid, span, seen.key, len(data), now)
 
 
-def _instance(series: Uid, sop_instance: Uid, sha256: str, key: str, size_bytes: int, now: str) -> ManifestInstance:
+def _instance(series: Uid, sop_instance: Uid, span: Span, key: str, object_bytes: int, now: str) -> ManifestInstance:
     return ManifestInstance(
         series_uid=series,
         sop_instance_uid=sop_instance,
         sop_class_uid="",
         transfer_syntax_uid="",
         key=key,
-        size_bytes=size_bytes,
-        sha256=sha256,
+        size_bytes=span.size_bytes,
+        object_bytes=object_bytes,
+        sha256=span.sha256,
         etag=None,
         version_id=None,
         original_path="",
@@ -116,4 +118,5 @@ def _instance(series: Uid, sop_instance: Uid, sha256: str, key: str, size_bytes:
         stored_at=now,
         verified_by=Method.READ_BACK,
         repairs=(FOUND_AGAIN,),
+        offset_bytes=span.offset_bytes,
     )

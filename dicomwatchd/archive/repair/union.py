@@ -58,13 +58,10 @@ def _fitting(
     """Those that can stand in one manifest: no two share bytes of a bundle, or give it two sizes. Where they would, the
     bytes tell which go first."""
     fitting = []
-    bundles: dict[str, list[ManifestInstance]] = {}
+    of_object: dict[str, list[ManifestInstance]] = {}
     for item in items:
-        if item.offset_bytes is None:
-            fitting.append(item)
-        else:
-            bundles.setdefault(item.key, []).append(item)
-    for members in bundles.values():
+        of_object.setdefault(item.key, []).append(item)
+    for members in of_object.values():
         members.sort(key=lambda item: item.content not in own)
         taken = _disjoint(members)
         if len(taken) < len(members):
@@ -79,11 +76,10 @@ def _disjoint(members: list[ManifestInstance]) -> list[ManifestInstance]:
     taken: list[ManifestInstance] = []
     spans: list[tuple[int, int]] = []
     for item in members:
-        begin = item.offset_bytes or 0
-        end = begin + item.size_bytes
+        begin, end = item.offset_bytes, item.span.end_bytes
         at = bisect_left(spans, (begin, end))
         clear = (at == 0 or spans[at - 1][1] <= begin) and (at == len(spans) or end <= spans[at][0])
-        if clear and (not taken or taken[0].bundle_bytes == item.bundle_bytes):
+        if clear and (not taken or taken[0].object_bytes == item.object_bytes):
             spans.insert(at, (begin, end))
             taken.append(item)
     return taken

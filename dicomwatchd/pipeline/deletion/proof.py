@@ -87,10 +87,10 @@ class DeletionProof:
     catalogue_revision: int
     token: int
     _maker: object
-    #: Of an instance in a bundle, whose key and version these are: where its bytes begin, and what the bundle is.
-    offset_bytes: int | None = None
-    bundle_bytes: int | None = None
-    bundle_sha256: str | None = None
+    #: Where in the object its bytes begin, and what the object is.
+    offset_bytes: int
+    object_bytes: int
+    object_sha256: str
 
     def __post_init__(self) -> None:
         if self._maker is not _MAKER:
@@ -111,8 +111,8 @@ class DeletionProof:
         """The proof as the audit chain keeps it: no path, no patient attribute."""
         of_bundle = {
             "offset_bytes": self.offset_bytes,
-            "bundle_bytes": self.bundle_bytes,
-            "bundle_sha256": self.bundle_sha256,
+            "bundle_bytes": self.object_bytes,
+            "bundle_sha256": self.object_sha256,
         }
         return {
             "archive_id": self.archive_id,
@@ -129,14 +129,14 @@ class DeletionProof:
             "manifest_revision": self.manifest_revision,
             "catalogue": self.catalogue,
             "catalogue_revision": self.catalogue_revision,
-            **({} if self.offset_bytes is None else of_bundle),
+            **(of_bundle if keys.is_bundle(self.key) else {}),
         }
 
 
 def prove(
     file: LocalFile,
     receipt: Receipt,
-    part: Span | None,
+    span: Span,
     *,
     claim: Claim,
     destination: Destination,
@@ -147,30 +147,28 @@ def prove(
     recorded_at: float,
     now: float,
 ) -> DeletionProof:
-    """Put together what proves that ``file`` is in the archive: as the object of this receipt, or as a ``part`` of it.
+    """Put together what proves that ``file`` is in the archive: as this ``span`` of the receipt's object.
     ``recorded_at`` is when the manifest and the catalogue were asked for. Raises NoProof, naming the clause that fails;
     Transient when the evidence is only too old by the clock, which may have been set since: it is to be looked for
     again."""
-    header, own = file.header, receipt if part is None else part
-    listed = manifest.instance_with(header.sop_instance_uid, header.series_uid, own.sha256)
+    header = file.header
+    listed = manifest.instance_with(header.sop_instance_uid, header.series_uid, span.sha256)
+    if keys.is_bundle(receipt.key):
+        fits_key = keys.bundle_sha256(receipt.key, header.study_uid) == receipt.sha256
+    else:  # under any other key an instance is all of the object
+        fits_key = span == Span(0, receipt.size_bytes, receipt.sha256)
     clauses = (
         (file.verified_by is not None and file.verified_at is not None, "it was not verified under this claim"),
-        (file.sha256 == own.sha256, "the digest is not the receipt's"),
-        (file.identity.size_bytes == own.size_bytes, "the size is not the receipt's"),
+        (file.sha256 == span.sha256, "the digest is not the receipt's"),
+        (file.identity.size_bytes == span.size_bytes, "the size is not the receipt's"),
         (header.study_uid == manifest.study_uid == claim.study_uid, "the manifest is another study's"),
         (manifest.archive_id == archive_id, "the manifest is another archive's"),
         (listed is not None, "the manifest does not list it"),
         (listed is not None and listed.key == receipt.key, "the manifest lists it under another key"),
-        (listed is not None and listed.size_bytes == own.size_bytes, "the manifest lists another size"),
-        (
-            listed is not None and listed.offset_bytes == (None if part is None else part.offset_bytes),
-            "the manifest lists it at another place",
-        ),
-        (part is None or 0 <= part.offset_bytes <= receipt.size_bytes - part.size_bytes, "the bundle ends before it"),
-        (
-            part is None or keys.bundle_sha256(receipt.key, header.study_uid) == receipt.sha256,
-            "the bundle's key names another digest",
-        ),
+        (listed is not None and listed.size_bytes == span.size_bytes, "the manifest lists another size"),
+        (listed is not None and listed.offset_bytes == span.offset_bytes, "the manifest lists it at another place"),
+        (0 <= span.offset_bytes <= receipt.size_bytes - span.size_bytes, "the bundle ends before it"),
+        (fits_key, "the bundle's key names another digest"),
         (catalogue_revision >= manifest.revision, "the catalogue is behind the manifest"),
     )
     for holds, why_not in clauses:
@@ -184,8 +182,8 @@ def prove(
         destination=str(destination),
         key=receipt.key,
         version_id=receipt.version_id,
-        sha256=own.sha256,
-        size_bytes=own.size_bytes,
+        sha256=span.sha256,
+        size_bytes=span.size_bytes,
         identity=file.identity,
         verified_by=file.verified_by or "",
         verified_at=verified_at,
@@ -196,9 +194,9 @@ def prove(
         catalogue_revision=catalogue_revision,
         token=claim.token,
         _maker=_MAKER,
-        offset_bytes=part.offset_bytes if part is not None else None,
-        bundle_bytes=receipt.size_bytes if part is not None else None,
-        bundle_sha256=receipt.sha256 if part is not None else None,
+        offset_bytes=span.offset_bytes,
+        object_bytes=receipt.size_bytes,
+        object_sha256=receipt.sha256,
     )
 
 

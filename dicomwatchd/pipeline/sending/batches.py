@@ -95,9 +95,7 @@ def plan(study_uid: Uid, context: Context) -> BatchPlan:
         current = trace_of(study_uid, context, weigh=weigh).lineage.current
     if current is None:
         return BatchPlan(bundling, at_once=context.at_once)
-    found = [
-        item for item in current.instances if item.offset_bytes is not None and item.key not in current.damaged_keys
-    ]
+    found = [item for item in current.instances if item.is_in_bundle and item.key not in current.damaged_keys]
     return BatchPlan(
         bundling,
         Bundled(

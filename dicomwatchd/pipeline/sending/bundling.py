@@ -108,7 +108,7 @@ def _found(
     key: str, found: list[tuple[LocalFile, ManifestInstance]], context: Context
 ) -> Iterator[tuple[LocalFile, ObjectLocation]]:
     """Those of the files whose bytes are where the manifest says, in a bundle that is what its key says."""
-    spans = {file.file_id: Span(item.offset_bytes or 0, item.size_bytes, item.sha256) for file, item in found}
+    spans = {file.file_id: item.span for file, item in found}
     read = bundles.read_back(told_apart(context.archive.store), key, None, spans.values(), context.cancelled)
     if read.sha256 != keys.bundle_sha256(key, found[0][0].header.study_uid):
         return
@@ -123,5 +123,5 @@ def _found(
     )
     for file, item in found:
         span = spans[file.file_id]
-        if span in read.held and read.size_bytes == item.bundle_bytes:
+        if span in read.held and read.size_bytes == item.object_bytes:
             yield file, ObjectLocation(receipt, span)

@@ -44,7 +44,7 @@ def send_one(folders: Folders, file: LocalFile, context: Context) -> Outcome:
                 content.digest.sha256,
                 file.key_attempt,
             )
-            return file, ObjectLocation(store.put(key, content))
+            return file, ObjectLocation.whole(store.put(key, content))
     except DicomwatchdError as error:
         return file, error
 
