@@ -18,6 +18,8 @@ class Leftovers:
 
     def __init__(self, *, eager: bool = False) -> None:
         self.eager = eager
+        #: What the last whole look has called for, until somebody has tried it: see `end_scan`.
+        self.to_bring_back: set[bytes] = set()
         self._met: set[tuple[bytes, bytes]] = set()
         self._before: set[tuple[bytes, bytes]] = set()
         self._tried: set[tuple[bytes, bytes]] = set()
@@ -32,6 +34,10 @@ class Leftovers:
     def end_scan(self) -> set[bytes]:
         """A whole look has ended. The directories in which something is staged that did so at the last look too, and
         is to be brought back unless somebody is still at it."""
+        self.to_bring_back = self._that_stayed()
+        return self.to_bring_back
+
+    def _that_stayed(self) -> set[bytes]:
         stayed, self._before = self._met if self.eager else self._met & self._before, self._met
         self.eager = False
         self._looks_since += 1

@@ -21,6 +21,20 @@ class Presence:
         self.is_away = False
         #: There is no such folder any more, as opposed to one that cannot be opened.
         self.is_removed = False
+        #: Since when, monotonic; None if it is there, or may be.
+        self.removed_at: float | None = None
+
+    def not_opened(self, error: OSError, monotonic: float) -> None:
+        """There is nothing to be opened at the inbox's path, or it cannot be."""
+        self.away(error)
+        if not self.is_removed:
+            self.removed_at = None
+        elif self.removed_at is None:
+            self.removed_at = monotonic
+
+    def opened(self) -> None:
+        """Something was opened there; which folder it is, `here` tells."""
+        self.removed_at = None
 
     def away(self, error: OSError) -> None:
         """The inbox cannot be opened."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.intake import inbox as inbox_module
+from dicomwatchd.intake import comparison
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.fuse.mounted import Mounted
 from tests.pieces import Pieces, at
@@ -79,7 +79,7 @@ def test_a_remount_changes_no_due_time_and_reads_no_file_again(share: Mounted, t
     try:
         share.mount()
         assert os.stat(share.path).st_dev != device
-        with at(inbox_module, "take", lambda: None) as reads:
+        with at(comparison, "take", lambda: None) as reads:
             pieces.restart()
             pieces.settle()
             pieces.scan()

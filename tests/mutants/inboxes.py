@@ -134,11 +134,11 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "a listing that broke off",
-                "intake/inbox.py",
+                "intake/comparison.py",
                 "        if listing.error is not None:\n",
                 "        if False:\n",
             ),
-            ("is not gone", "intake/inbox.py", " or name in barred_names)", ")"),
+            ("is not gone", "intake/comparison.py", " or name in barred_names)", ")"),
         )
     ),
 )

@@ -128,12 +128,12 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "        os.lseek(fd, 0, os.SEEK_SET)\n",
                 "        pass\n",
             ),
-            ("looked at again", "intake/inbox.py", "UNREADABLE, TOO_LARGE, SPARSE)", "UNREADABLE)"),
+            ("looked at again", "intake/comparison.py", "UNREADABLE, TOO_LARGE, SPARSE)", "UNREADABLE)"),
             (
                 "sizes of the configuration",
-                "intake/inbox.py",
-                "self._beat, self._sizes, self.source.asker",
-                "self._beat, asker=self.source.asker",
+                "intake/comparison.py",
+                "beat, self._sizes, self._source.asker",
+                "beat, asker=self._source.asker",
             ),
         )
     ),

@@ -1293,8 +1293,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             (
                 "found by looks",
-                "intake/inbox.py",
-                "        self._left_in = self._leftovers.end_scan()\n",
+                "intake/traversal.py",
+                "        self._leftovers.end_scan()\n",
                 "",
             ),
             ("a former path is kept", "queue/arrivals.py", "                _leave(db, row, self._clock.now())\n", ""),

@@ -73,7 +73,7 @@ PLANTED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ("it is named", "intake/scan.py", "            listing.foreign[name] = f", "            _ = f"),
         (
             "it is named for as long as it is there",
-            "intake/inbox.py",
+            "intake/comparison.py",
             "            and not (name in listing.foreign or name in barred_names)\n",
             "            and name not in barred_names\n",
         ),

@@ -15,8 +15,7 @@ from unittest.mock import patch
 from dicomwatchd import localfiles
 from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import Transient
-from dicomwatchd.intake import inbox as inboxes
-from dicomwatchd.intake import mounts, presence, scan, take
+from dicomwatchd.intake import comparison, mounts, presence, scan, take, traversal
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline import local
@@ -199,8 +198,8 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
 
     real_scan, real_among = scan.scan_directory, own.among
     put((own,), "among", among)
-    put((scan, inboxes), "scan_directory", sorted_scan)
-    put((inboxes,), "take", counted)
+    put((scan, traversal), "scan_directory", sorted_scan)
+    put((comparison,), "take", counted)
     put((purge,), "delete_on_proof", aimed)
     numbered: dict[str, Callable[..., Any]] = {}
     if fate.more.remounts:

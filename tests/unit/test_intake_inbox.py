@@ -18,7 +18,6 @@ from dicomwatchd.errors import Transient
 from dicomwatchd.intake import scan
 from dicomwatchd.intake import take as take_module
 from dicomwatchd.intake.dicom import header as header_module
-from dicomwatchd.intake.settle import Settling
 from dicomwatchd.model import StudyState
 from dicomwatchd.pipeline import local as local_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
@@ -566,7 +565,7 @@ def test_at_rest_is_said_only_when_everything_was_seen(pieces: Pieces, monkeypat
 
 def test_more_changing_files_than_are_remembered(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     intake = pieces.intakes[0]
-    monkeypatch.setattr(intake, "_settling", Settling(2.0, trust_ctime=True, limit=2))
+    monkeypatch.setattr(intake._settling, "_limit", 2)
     for number in range(4):
         slices(pieces.inbox / f"{number}", first=number + 1)
     pieces.scan()

@@ -169,7 +169,7 @@ def test_a_mount_that_comes_while_the_daemon_runs_is_met_by_a_hint_too(plain: Ho
     [intake] = plain.pieces.intakes
     deep = os.fsencode(next(there.rglob("*.dcm")).parent.relative_to(plain.pieces.inbox))
     for is_deep in (False, True):
-        intake._next_scan = plain.pieces.clock.monotonic() + 1000
+        intake._schedule.next_scan = plain.pieces.clock.monotonic() + 1000
         intake.hint(deep, deep=is_deep)
         intake.step()
         plain.pieces.clock.advance(10)

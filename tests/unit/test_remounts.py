@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.intake import inbox as inbox_module
-from dicomwatchd.intake import mounts
+from dicomwatchd.intake import comparison, mounts
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.remounts import FORGET_SECONDS, Remounts
@@ -61,7 +60,7 @@ def rows(pieces: Pieces) -> list[tuple[str, float]]:
 
 def reads_of(pieces: Pieces) -> int:
     pieces.clock.advance(70)
-    with at(inbox_module, "take", lambda: None) as reads:
+    with at(comparison, "take", lambda: None) as reads:
         pieces.settle()
         pieces.scan()
     return reads[0]
