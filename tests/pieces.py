@@ -18,7 +18,8 @@ from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.daemon.composition import InboxPlan, Parts, Plan, Surroundings
+from dicomwatchd.daemon.composition import Parts, Surroundings
+from dicomwatchd.daemon.plan import InboxPlan, Plan
 from dicomwatchd.errors import Fatal
 from dicomwatchd.intake.dicom.sizes import Sizes
 from dicomwatchd.intake.inbox import IntakeSettings
@@ -127,7 +128,7 @@ class Pieces:
         self.queue = self.parts.queue
         self.context, self.dispatcher = self.parts.context, self.parts.dispatcher
         self.parts.begin()
-        self.sources, self.intakes = self.parts.inbox_sources, list(self.parts.intakes.values())
+        self.sources, self.intakes = self.parts.sources.inboxes, list(self.parts.sources.intakes.values())
 
     def _heartbeat(self) -> None:
         self.cancelled()
@@ -144,7 +145,7 @@ class Pieces:
     @after_archive.setter
     def after_archive(self, rule: AfterArchive) -> None:
         self._after_archive = rule
-        self.parts.plan = self._plan()
+        self.parts.sources.plan = self._plan()
 
     def _on_fatal(self, error: Fatal) -> None:
         self.fatal = self.fatal or error

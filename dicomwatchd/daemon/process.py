@@ -18,7 +18,7 @@ from types import FrameType
 from dicomwatchd import __version__
 from dicomwatchd.archive.stores.budget import keep_no_large_blocks
 from dicomwatchd.config import DEFAULT_PATH, Config, load
-from dicomwatchd.daemon.composition import open_archive
+from dicomwatchd.daemon.opening import open_archive
 from dicomwatchd.daemon.supervisor import StopSignal, Supervisor
 from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised
 from dicomwatchd.pipeline.shipment import Archive

@@ -14,7 +14,8 @@ from dicomwatchd.answering import Answering
 from dicomwatchd.config import Config
 from dicomwatchd.control.server import ControlServer
 from dicomwatchd.daemon.commands import commands
-from dicomwatchd.daemon.composition import Parts, Surroundings, plan_of
+from dicomwatchd.daemon.composition import Parts, Surroundings
+from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.daemon.status import StatusReporter
 from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import ConfigError, Fatal, InboxSilent, Stopping
@@ -119,9 +120,9 @@ class Supervisor:
         self._thread("expiring", parts.expiring.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("upkeep", parts.upkeep.run, self._stopping, WORKER_SILENCE_SECONDS)
         parts.begin()
-        for intake in list(parts.intakes.values()):
+        for intake in list(parts.sources.intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
-        for intake in parts.watched_intakes() if watch else ():
+        for intake in parts.sources.watched_intakes() if watch else ():
             self._watch(intake)
         self._control.start()
 
@@ -130,7 +131,7 @@ class Supervisor:
         self._pool.tick()
         self._parts.tick()
         self._tick_inboxes()
-        intakes = self._parts.intakes.values()
+        intakes = self._parts.sources.intakes.values()
         self._reporter.check_disks({intake.source.name: intake.disk for intake in intakes if intake.disk is not None})
 
     def _tick_inboxes(self) -> None:
@@ -153,7 +154,7 @@ class Supervisor:
         self._parts.uploads.close()
         if self._control is not None:
             self._control.stop()
-        for intake in self._parts.every_intake():
+        for intake in self._parts.sources.every_intake():
             intake.wake()
         self._answering.hurry(STOP_ANSWER_SECONDS)
         for thread in self._threads:
@@ -171,7 +172,7 @@ class Supervisor:
         silent = self._answering.silent()
         return any(
             thread.name == f"intake-{intake.source.source_id}" and intake.source.source_id in silent
-            for intake in self._parts.every_intake()
+            for intake in self._parts.sources.every_intake()
         )
 
     @property
@@ -186,7 +187,7 @@ class Supervisor:
     @property
     def at_rest(self) -> bool:
         """Every inbox was looked at whole, and nothing in them is still settling."""
-        return self._parts.at_rest
+        return self._parts.sources.at_rest
 
     @property
     def shipping(self) -> bool:
@@ -196,7 +197,7 @@ class Supervisor:
     @property
     def saw_everything(self) -> bool:
         """No inbox has a directory that the daemon could not read."""
-        return self._parts.saw_everything
+        return self._parts.sources.saw_everything
 
     # -- threads ----------------------------------------------------------------------------------------------------
 
@@ -293,7 +294,7 @@ class Supervisor:
         parts = self._parts
         return self._reporter.status(
             inboxes,
-            intakes=parts.intakes.values(),
+            intakes=parts.sources.intakes.values(),
             pool=self._pool,
             dispatcher=parts.dispatcher,
             record=[parts.checkpoints.problem, parts.sealing.problem],

@@ -17,7 +17,8 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.daemon.composition import InboxPlan, Parts, Plan, Surroundings
+from dicomwatchd.daemon.composition import Parts, Surroundings
+from dicomwatchd.daemon.plan import InboxPlan, Plan
 from dicomwatchd.errors import Fatal
 from dicomwatchd.fetch.fetcher import Fetcher
 from dicomwatchd.fetch.plan import plan
@@ -102,7 +103,7 @@ class Shipping:
         self._parts = Parts(plan_of_one, self.archive, around)
         self.queue, self._dispatcher = self._parts.queue, self._parts.dispatcher
         self._parts.begin()
-        (self._intake,) = self._parts.intakes.values()
+        (self._intake,) = self._parts.sources.intakes.values()
 
     def _on_fatal(self, error: Fatal) -> None:
         self.fatal = self.fatal or error

@@ -18,7 +18,8 @@ from random import Random
 import psutil
 
 from dicomwatchd.archive import keys
-from dicomwatchd.daemon.composition import Parts, Plan, Surroundings
+from dicomwatchd.daemon.composition import Parts, Surroundings
+from dicomwatchd.daemon.plan import Plan
 from dicomwatchd.model import FileIdentity, FileState, InstanceHeader, StudyEvent, Uid
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import Archive

@@ -6,22 +6,22 @@ COMPOSITION: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "start: what is kept elsewhere is sent again",
         "daemon/composition.py",
-        "        self._send_kept_again(active)\n",
+        "        self._startup.send_kept_again(active)\n",
         "",
         ("tests/unit/test_moved_archive.py",),
     ),
     (
         "start: what was kept for want of a lease",
-        "daemon/composition.py",
-        "                self._around.inboxes.call(source.source_id, partial(self._at_first, source))\n",
+        "daemon/startup.py",
+        "                self._inboxes.call(source.source_id, partial(self._release_first, source, see))\n",
         "                pass\n",
         ("tests/unit/test_without_lease.py",),
     ),
     (
         "start: what another version has stopped",
-        "daemon/composition.py",
-        "        retried = self.queue.upgrade.taken_over_by(__version__)\n",
-        '        retried = self.queue.upgrade.taken_over_by("")\n',
+        "daemon/startup.py",
+        "        retried = self._queue.upgrade.taken_over_by(__version__)\n",
+        '        retried = self._queue.upgrade.taken_over_by("")\n',
         ("tests/unit/test_upgrade.py::test_a_file_that_a_fault_has_quarantined",),
     ),
 )

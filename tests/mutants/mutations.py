@@ -1171,8 +1171,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             (
                 "the folder is known before the crash",
-                "daemon/composition.py",
-                "            recover.know_root(self.queue.deletions, self.sources[source_id], recovered)\n",
+                "daemon/startup.py",
+                "            recover.know_root(self._queue.deletions, self._sources.by_id[source_id], recovered)\n",
                 "            pass\n",
             ),
             ("nobody is at it after a restart", "queue/deletions.py", " AND s.claimed = 1", ""),

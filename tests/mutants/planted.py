@@ -59,8 +59,8 @@ PLANTED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ),
         (
             "the start's search goes on",
-            "daemon/composition.py",
-            "                self._unsearched.add(source_id)\n",
+            "daemon/startup.py",
+            "                self.unsearched.add(source_id)\n",
             "                pass\n",
         ),
         ("one look is enough then", "intake/leftovers.py", "self._met if self.eager else ", ""),

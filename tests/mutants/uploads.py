@@ -276,7 +276,7 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "left as it is",
-                "daemon/composition.py",
+                "daemon/startup.py",
                 '    return source.kind != "upload" or source.delete_local',
                 "    return True",
                 "test_uploads.py::test_a_folder_handed_in_without_delete_is_not_tidied",

@@ -13,8 +13,8 @@ from typing import Any
 from dicomwatchd import queue as queues
 from dicomwatchd.answering import AlwaysAnswering
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.daemon import composition
-from dicomwatchd.daemon.composition import InboxPlan, Parts, Surroundings
+from dicomwatchd.daemon.composition import Parts, Surroundings
+from dicomwatchd.daemon.plan import InboxPlan, Plan
 from dicomwatchd.errors import DicomwatchdError, Fatal
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import StudyState
@@ -112,7 +112,7 @@ class Process:
             self.parts.begin()
             self._up = True
 
-    def _plan(self) -> composition.Plan:
+    def _plan(self) -> Plan:
         plan = self._fate.plan
         settings = IntakeSettings(
             settle_seconds=plan.settle_seconds,
@@ -125,7 +125,7 @@ class Process:
             InboxPlan(f"inbox{number + 1}", path, settings, AfterArchive(keep == 0.0, keep), plan.sends_early)
             for number, (path, keep) in enumerate(zip(self._folders.roots, plan.keep_seconds, strict=False))
         )
-        return composition.Plan(self._state, inboxes, active_shipments=4)
+        return Plan(self._state, inboxes, active_shipments=4)
 
     def _open_state(self, state: Path, clock: Clock, announce: Callable[[Transition], None]) -> Queue:
         database = open_writer(state)
@@ -163,21 +163,21 @@ class Process:
 
     def intake(self, number: int) -> None:
         parts = self.parts
-        if parts is None or not self._may_work() or (source_id := sorted(parts.intakes)[number]) in self._busy:
+        if parts is None or not self._may_work() or (source_id := sorted(parts.sources.intakes)[number]) in self._busy:
             return
-        if parts.intakes[source_id].source.name in self._folders.hung:
+        if parts.sources.intakes[source_id].source.name in self._folders.hung:
             return  # its thread waits for the file system
         self._busy.add(source_id)
         self._fate.trace.add(f"intake{self._name}", number)
         try:
             with self._at_work():
-                parts.intakes[source_id].step()
+                parts.sources.intakes[source_id].step()
         finally:
             self._busy.discard(source_id)
 
     def hint(self, number: int, folder: bytes) -> None:
         if self._up and self.parts is not None:
-            self.parts.intakes[sorted(self.parts.intakes)[number]].hint(folder)
+            self.parts.sources.intakes[sorted(self.parts.sources.intakes)[number]].hint(folder)
 
     def ship(self) -> None:
         """At most two shipments at once: the second one inside a call of the first."""
@@ -232,7 +232,7 @@ class Process:
     def unconfirmed(self) -> list[str]:
         """The inboxes that are other folders than they were."""
         assert self.parts is not None
-        return [s.name for s in self.parts.inbox_sources if self.parts.queue.roots.is_exchanged(s.source_id)]
+        return [s.name for s in self.parts.sources.inboxes if self.parts.queue.roots.is_exchanged(s.source_id)]
 
     def confirm_inboxes(self) -> None:
         """`dicomwatchctl inbox confirm`: a daemon that first saw an empty mount point takes the share for another one,
@@ -251,8 +251,8 @@ class Process:
         self.upload_looks += 1
         try:
             with self._at_work():
-                for intake in parts.every_intake():
-                    if intake.source.source_id not in parts.intakes:
+                for intake in parts.sources.every_intake():
+                    if intake.source.source_id not in parts.sources.intakes:
                         self._fate.trace.add("upload")
                         intake.step()
         finally:
@@ -309,7 +309,7 @@ class Process:
 
     @property
     def at_rest(self) -> bool:
-        return self.parts is not None and self.parts.at_rest
+        return self.parts is not None and self.parts.sources.at_rest
 
     # -- what the parts ask for -------------------------------------------------------------------------------------
 

@@ -84,7 +84,9 @@ def once(config_file: Path, patience_seconds: float) -> int:
     """What `dicomwatchd --once` does, in one thread: 0 when all is archived, 1 when something is not."""
 
     from dicomwatchd.config import load
-    from dicomwatchd.daemon.composition import Parts, Surroundings, open_archive, plan_of
+    from dicomwatchd.daemon.composition import Parts, Surroundings
+    from dicomwatchd.daemon.opening import open_archive
+    from dicomwatchd.daemon.plan import plan_of
     from dicomwatchd.daemon.process import Process
     from dicomwatchd.errors import DicomwatchdError, Fatal
     from dicomwatchd.pipeline import backoff
@@ -109,13 +111,13 @@ def once(config_file: Path, patience_seconds: float) -> int:
     try:
         last, since = -1, clock.monotonic()
         while True:
-            pause = min([intake.step() for intake in parts.every_intake()], default=0.05)
+            pause = min([intake.step() for intake in parts.sources.every_intake()], default=0.05)
             parts.queue.shipments.queue_due()
             worked = parts.dispatcher.work_off()
             if fatal:
                 return Process._failed(_Bare(journal), fatal[0])  # type: ignore[arg-type]
             ends = parts.queue.reports.unfinished()
-            if parts.at_rest and not ends["moving"]:
+            if parts.sources.at_rest and not ends["moving"]:
                 return 1 if ends["parked"] or ends["quarantined"] else 0
             if (progress := parts.queue.reports.progress()) != last:
                 last, since = progress, clock.monotonic()

@@ -14,7 +14,7 @@ from dicomwatchd.archive.stores.port import CHUNK_BYTES
 from dicomwatchd.archive.stores.s3.multipart import SENDING_THREADS
 from dicomwatchd.config import MAX_FILE_BYTES, Config
 from dicomwatchd.control.server import LIMITS
-from dicomwatchd.daemon.composition import ACTIVE_SHIPMENTS
+from dicomwatchd.daemon.plan import ACTIVE_SHIPMENTS
 from dicomwatchd.intake.dicom import attributes, header, sizes, structure
 from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES
 from dicomwatchd.model import SERIES_ATTRIBUTES_LIMIT_BYTES

@@ -335,7 +335,7 @@ def test_what_is_handed_in_and_is_the_archive_counts_as_no_copy(plain: House) ->
     uploads = plain.pieces.parts.uploads
     name = hand_in(uploads, folder)
     for _ in range(40):
-        for intake in plain.pieces.parts.every_intake():
+        for intake in plain.pieces.parts.sources.every_intake():
             intake.scan_soon()
             intake.step()
         plain.pieces.ship()

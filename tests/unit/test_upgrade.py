@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd import __version__
-from dicomwatchd.daemon import composition
+from dicomwatchd.daemon import startup
 from dicomwatchd.intake import take
 from dicomwatchd.model import StudyState
 from dicomwatchd.queue.database.schema import DATABASE
@@ -87,7 +87,7 @@ def faulty(*_: object, **__: object) -> object:
 
 def upgraded(pieces: Pieces, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next start is that of another version of the program."""
-    monkeypatch.setattr(composition, "__version__", version)
+    monkeypatch.setattr(startup, "__version__", version)
     pieces.restart()
 
 

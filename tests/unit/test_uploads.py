@@ -53,10 +53,10 @@ def require_no_trace(pieces: Pieces, handed: Handed) -> None:
             rows = db.execute(f"SELECT COUNT(*) FROM {table} WHERE source_id = ?", (handed.source_id,)).fetchone()
             assert rows[0] == 0, table
         assert not db.execute("SELECT 1 FROM arrivals").fetchone()
-    assert handed.source_id not in pieces.parts.sources
+    assert handed.source_id not in pieces.parts.sources.by_id
     assert handed.source_id not in pieces.parts.uploads.sources()
     assert [one["name"] for one in pieces.queue.reports.status()["inboxes"]] == ["inbox1"]
-    assert len(pieces.parts.every_intake()) == 1
+    assert len(pieces.parts.sources.every_intake()) == 1
     assert not pieces.parts.uploads._jobs
 
 

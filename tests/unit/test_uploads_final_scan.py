@@ -409,7 +409,7 @@ def test_a_last_look_that_the_folder_breaks_off_is_not_waited_for(
 ) -> None:
     """The folder may be there again before anybody has seen that it was away."""
     handed = Handed(pieces, folder)
-    [intake] = [intake for intake in pieces.parts.every_intake() if intake.source.kind == "upload"]
+    [intake] = [intake for intake in pieces.parts.sources.every_intake() if intake.source.kind == "upload"]
 
     def is_there_after_a_step() -> bool:
         intake.step()

@@ -51,7 +51,7 @@ class Handed:
         self.name = hand_in(pieces.parts.uploads, folder, delete=delete)
 
     def second(self, *, ship: bool = True, seconds: float = 1.1) -> None:
-        for intake in self.pieces.parts.every_intake():
+        for intake in self.pieces.parts.sources.every_intake():
             intake.step()
         if ship:
             self.pieces.ship()

@@ -1,0 +1,87 @@
+"""What is to be built, worked out of a configuration, or put together by a test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicomwatchd import resolved_paths
+from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
+from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
+from dicomwatchd.intake.inbox import IntakeSettings
+from dicomwatchd.pipeline.shipment import AfterArchive
+
+ACTIVE_SHIPMENTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class InboxPlan:
+    """One inbox: where it is, how it is looked at, and what becomes of its files."""
+
+    name: str
+    path: Path
+    settings: IntakeSettings
+    after_archive: AfterArchive
+    #: Whether files are sent while their study still arrives.
+    sends_early: bool = True
+    #: Whether file events say where to look first; otherwise there are only looks.
+    by_events: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be built. ``forbidden`` are the folders that no upload may overlap."""
+
+    state_directory: Path
+    inboxes: tuple[InboxPlan, ...]
+    active_shipments: int = ACTIVE_SHIPMENTS
+    forbidden: tuple[Path, ...] = ()
+    #: An inbox that has shown no sign of life for so long is left alone until it does.
+    answer_seconds: float = 30.0
+    sizes: Sizes = SIZES
+
+    def inbox(self, name: str) -> InboxPlan | None:
+        return next((inbox for inbox in self.inboxes if inbox.name == name), None)
+
+
+def plan_of(config: Config) -> Plan:
+    folders = [config.state_directory, *(inbox.path for inbox in config.inboxes)]
+    for part in (config.archive.store, config.archive.catalogue):
+        if isinstance(part, DirectorySettings | SqliteSettings):
+            folders.append(part.path)
+    inboxes = tuple(_inbox_plan(inbox, config) for inbox in config.inboxes)
+    leading = resolved_paths.resolve(folders)
+    return Plan(
+        config.state_directory,
+        inboxes,
+        forbidden=tuple(leading[folder].real for folder in folders),
+        answer_seconds=config.inbox_answer_seconds,
+        sizes=Sizes(config.max_file_bytes, takes_sparse=config.sparse_files == "take"),
+    )
+
+
+def _inbox_plan(inbox: Inbox, config: Config) -> InboxPlan:
+    poll = inbox.watch == "poll"
+    return InboxPlan(
+        name=inbox.name,
+        path=inbox.path,
+        settings=IntakeSettings(
+            settle_seconds=inbox.settle_seconds,
+            quiet_seconds=inbox.quiet_seconds,
+            scan_interval_seconds=config.scan_interval_seconds,
+            include=inbox.include,
+            exclude=inbox.exclude,
+            full_look_before_quiet=poll,
+            trust_ctime=not poll,
+        ),
+        after_archive=_after_archive(inbox),
+        sends_early=inbox.send_while_arriving,
+        by_events=inbox.watch == "events",
+    )
+
+
+def _after_archive(inbox: Inbox) -> AfterArchive:
+    needs_lease = inbox.without_lease == "keep"
+    if isinstance(inbox.after_archive, DeleteAfter):
+        return AfterArchive(delete=False, keep_seconds=inbox.after_archive.seconds, needs_lease=needs_lease)
+    return AfterArchive(delete=inbox.after_archive == "delete", needs_lease=needs_lease)
