@@ -28,7 +28,7 @@ from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY
 from dicomwatchd.control.client import ControlClient
-from dicomwatchd.errors import Permanent
+from dicomwatchd.errors import Permanent, StudyNotFound
 from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, look_up
 from dicomwatchd.fetch.plan import Found, of_series
 from dicomwatchd.fetch.sources import BadObject, chunks, sources
@@ -159,7 +159,7 @@ class Archive:
         "no-catalogue"), Transient."""
         found = self._needed_catalogue().get(Uid(study_uid))
         if found is None:
-            raise Permanent(f"study {study_uid} is not in the catalogue", code="study-not-found")
+            raise StudyNotFound(f"study {study_uid} is not in the catalogue")
         return found
 
     def manifest(self, study_uid: str) -> Manifest:

@@ -1,4 +1,7 @@
-"""The three kinds of failure, and the few named ones: what raised them decides nothing, the pipeline does.
+"""The three kinds of failure, and those that code tells apart: what raised them decides nothing, the pipeline does.
+
+A failure that somebody branches on is a class here, and is told apart by it. ``code`` is for people, logs and JSON; a
+failure that only they tell apart has no class, but a kind and a ``code`` of its own.
 
 Every message of these classes may be logged: it never holds a path of an inbox, a patient attribute or a
 foreign exception's text. A path that the person at the terminal needs travels in ``path`` and is printed
@@ -65,11 +68,18 @@ class Fatal(DicomwatchdError):
     code = "fatal"
 
 
-class ConfigError(Fatal):
-    """The configuration is bad; ``problems`` holds every problem at once, ``(place in the file, reason)``. ``paths``
-    are the paths that stand at such places: for whoever asks at a terminal, never for a log."""
+# -- configuration and state ------------------------------------------------------------------------------------------
+
+
+class Misconfigured(Fatal):
+    """What the configuration or the environment says cannot be used."""
 
     code = "config"
+
+
+class ConfigError(Misconfigured):
+    """The configuration is bad; ``problems`` holds every problem at once, ``(place in the file, reason)``. ``paths``
+    are the paths that stand at such places: for whoever asks at a terminal, never for a log."""
 
     def __init__(
         self,
@@ -81,6 +91,21 @@ class ConfigError(Fatal):
         self.problems = problems
         self.paths = paths or {}
         super().__init__("; ".join(f"{where}: {why}" if where else why for where, why in problems), path=source)
+
+
+class StateFailed(Fatal):
+    """The state directory or its database cannot be used. Each raises it with a code "state-..." of its own."""
+
+    code = "state"
+
+
+class StateUnavailable(Transient):
+    """The state cannot be written now: its disk is full, or its database locked. The code is "state-...", too."""
+
+    code = "state"
+
+
+# -- archive: the store and the catalogue -----------------------------------------------------------------------------
 
 
 class NotInitialised(Fatal):
@@ -99,6 +124,108 @@ class OutOfReach(Transient):
     """The store or the catalogue does not answer."""
 
     code = "out-of-reach"
+
+
+class NotThere(OutOfReach):
+    """The place itself, folder, bucket, table or file, is not there: never made, not mounted, or removed."""
+
+    code = "not-there"
+
+
+class Throttled(Transient):
+    """The service asks for fewer requests."""
+
+    code = "throttled"
+
+
+class CredentialsRefused(Transient):
+    """The service does not take the credentials, or their rights do not suffice; or there are none."""
+
+    code = "credentials"
+
+
+class EncryptionKeyUnusable(Transient):
+    """The service cannot use the encryption key."""
+
+    code = "encryption-key"
+
+
+class NoSuchObject(Permanent):
+    """The store has no object under this key, or no such version of it."""
+
+    code = "no-such-object"
+
+
+class RequestRefused(Permanent):
+    """The service refused a request, and with words that we do not know."""
+
+    code = "refused"
+
+
+class InvalidRequest(Permanent):
+    """The request does not even leave: its parameters are not what the service takes."""
+
+    code = "invalid-request"
+
+
+class NotSupported(Permanent):
+    """The service does not know this operation."""
+
+    code = "not-supported"
+
+
+class StoreUnreliable(Permanent):
+    """The store does not hold what it is sent, however often."""
+
+    code = "store-unreliable"
+
+
+class CatalogueEntryDamaged(Permanent):
+    """A study's entry in the catalogue cannot be read."""
+
+    code = "catalogue-damaged"
+
+
+class StudyNotFound(Permanent):
+    """Nobody who was asked knows the study."""
+
+    code = "study-not-found"
+
+
+# -- manifests --------------------------------------------------------------------------------------------------------
+
+
+class BadManifest(Permanent):
+    """What the store holds in a manifest's place is none, or not the one its key names."""
+
+    code = "bad-manifest"
+
+
+class NewerManifest(Permanent):
+    """A manifest that a newer program wrote, in a format that this one does not know."""
+
+    code = "newer-manifest"
+
+
+class ForeignManifest(Permanent):
+    """A manifest that belongs to another archive."""
+
+    code = "foreign-manifest"
+
+
+class ManifestTooLarge(Permanent):
+    """The study has more than one manifest can list."""
+
+    code = "manifest-too-large"
+
+
+class BeyondReadLimit(Permanent):
+    """A manifest that is not read, for the study has more of them than is read of one."""
+
+    code = "read-limit"
+
+
+# -- local files, and a study on its way ------------------------------------------------------------------------------
 
 
 class InboxSilent(Transient):

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 
 from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
-from dicomwatchd.errors import Permanent
+from dicomwatchd.errors import CatalogueEntryDamaged, Permanent
 from dicomwatchd.model import DicomJson, Uid
 
 REBUILD_HINT = "dicomwatchctl catalogue rebuild"
@@ -50,8 +50,8 @@ def read_study(document: str, series_documents: Iterable[str]) -> StudyRecord:
         raise damaged() from error
 
 
-def damaged() -> Permanent:
-    return Permanent("a study's entry in the catalogue is damaged", code="catalogue-damaged", hint=REBUILD_HINT)
+def damaged() -> CatalogueEntryDamaged:
+    return CatalogueEntryDamaged("a study's entry in the catalogue is damaged", hint=REBUILD_HINT)
 
 
 def index_text(value: str, characters: int = 256) -> str:

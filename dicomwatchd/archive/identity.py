@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore
-from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
+from dicomwatchd.errors import ArchiveRefused, NoSuchObject, Transient
 
 FORMAT = "dicomwatchd-archive/1"
 
@@ -37,10 +37,8 @@ def read_identity(store: ObjectStore) -> ArchiveIdentity | None:
             data += chunk
             if len(data) > _MOST_BYTES:
                 break
-    except Permanent as error:
-        if error.code == "no-such-object":
-            return None
-        raise
+    except NoSuchObject:
+        return None
     try:
         raw = json.loads(data)
         identity = ArchiveIdentity(raw["archive_id"], raw["created_at"])

@@ -10,7 +10,7 @@ import click
 
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.terminal import output
-from dicomwatchd.control.client import ControlClient, DaemonUnreachable
+from dicomwatchd.control.client import ControlClient, DaemonNotRunning
 from dicomwatchd.errors import ConfigError, Fatal
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -69,8 +69,8 @@ def ask(
     connection = client(invocation, socket_path)
     try:
         return connection.call(command, answer_seconds=answer_seconds, **arguments)
-    except DaemonUnreachable as unreachable:
-        if socket_path is not None or unreachable.code != "daemon-not-running":
+    except DaemonNotRunning as unreachable:
+        if socket_path is not None:
             raise
         answer = _from_the_state(invocation, command, arguments, unreachable)
         note("the daemon is not running; this is the state it left")
@@ -78,7 +78,7 @@ def ask(
 
 
 def _from_the_state(
-    invocation: Invocation, command: str, arguments: dict[str, Any], unreachable: DaemonUnreachable
+    invocation: Invocation, command: str, arguments: dict[str, Any], unreachable: DaemonNotRunning
 ) -> Any:
     from dicomwatchd import config
     from dicomwatchd.archive.factory import open_store

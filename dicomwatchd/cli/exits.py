@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from dicomwatchd.errors import ConfigError, DicomwatchdError, Fatal, Transient
+from dicomwatchd.errors import (
+    ArchiveRefused,
+    CredentialsRefused,
+    DicomwatchdError,
+    Fatal,
+    Misconfigured,
+    NotInitialised,
+    OutOfReach,
+    Throttled,
+    Transient,
+)
 
 OK = 0
 NO = 1
@@ -23,9 +33,9 @@ MEANING = {
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4}{meaning}" for code, meaning in MEANING.items())
 
 
-#: Codes of the daemon's answers that speak of its archive.
+#: Of the daemon's answers, which come as text: the codes that speak of its archive.
 _ARCHIVE_CODES = frozenset(
-    {"transient", "out-of-reach", "throttled", "fatal", "not-initialised", "archive-refused", "credentials"}
+    kind.code for kind in (Transient, OutOfReach, Throttled, Fatal, NotInitialised, ArchiveRefused, CredentialsRefused)
 )
 
 
@@ -37,7 +47,7 @@ def code_for(error: DicomwatchdError) -> int:
             return DAEMON
         case DaemonRefused():
             return ARCHIVE if error.code in _ARCHIVE_CODES else NO
-        case ConfigError() | Fatal(code="config"):
+        case Misconfigured():
             return USAGE
         case Fatal() | Transient():
             return ARCHIVE

@@ -14,7 +14,7 @@ from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.cli.studies.access import UID
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
-from dicomwatchd.control.client import DaemonUnreachable
+from dicomwatchd.control.client import DaemonNotRunning
 from dicomwatchd.model import Uid
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
@@ -149,8 +149,8 @@ def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> i
     connection = client(invocation, socket_path)
     try:
         findings: list[dict[str, str]] = connection.call("doctor", answer_seconds=300)
-    except DaemonUnreachable as error:
-        if socket_path is not None or error.code != "daemon-not-running":
+    except DaemonNotRunning:
+        if socket_path is not None:
             raise
         output.note("the daemon is not running; this is seen from here, with your rights")
         findings = _from_here(invocation)

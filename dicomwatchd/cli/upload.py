@@ -83,7 +83,9 @@ def hand_in(
                 on_progress=show,
             )
         except DaemonRefused as error:
-            if (error.code, error.message) == ("bad-request", "no such command"):
+            from dicomwatchd.control.peer import NO_SUCH_COMMAND, BadRequest
+
+            if (error.code, error.message) == (BadRequest.code, NO_SUCH_COMMAND):
                 raise DaemonRefused(
                     "the running daemon is older than this dicomwatchctl",
                     code="daemon-too-old",

@@ -22,10 +22,16 @@ _LINE_LIMIT_BYTES = 256 << 20
 
 
 class DaemonUnreachable(DicomwatchdError):
-    """Nobody answers at the control socket: not running ("daemon-not-running"), no permission ("daemon-closed"), or
+    """Nobody answers at the control socket: not running (DaemonNotRunning), no permission (code "daemon-closed"), or
     there and silent or in trouble ("daemon-silent")."""
 
     code = "daemon-silent"
+
+
+class DaemonNotRunning(DaemonUnreachable):
+    """Nobody listens there."""
+
+    code = "daemon-not-running"
 
 
 class DaemonRefused(DicomwatchdError):
@@ -79,9 +85,8 @@ class ControlClient:
             try:
                 self._connect(connection)
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
-                raise DaemonUnreachable(
+                raise DaemonNotRunning(
                     "the daemon is not running",
-                    code="daemon-not-running",
                     hint="nobody listens at its control socket; as a service: systemctl start dicomwatchd",
                     path=str(self._path),
                 ) from error

@@ -28,6 +28,10 @@ class BadRequest(DicomwatchdError):
     code = "bad-request"
 
 
+#: The message of the BadRequest that an older daemon, too, answers a command with that it does not know.
+NO_SUCH_COMMAND = "no such command"
+
+
 def asker_of(connection: socket.socket) -> Asker:
     """Who has connected, as it was then. Raises OSError."""
     uid, gid = user_and_group_of(connection)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dicomwatchd.control.peer import BadRequest, Descriptors, Request, user_and_group_of
+from dicomwatchd.control.peer import NO_SUCH_COMMAND, BadRequest, Descriptors, Request, user_and_group_of
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.ports import Log
 from dicomwatchd.telemetry.fields import error_fields
@@ -229,7 +229,7 @@ def _handler(commands: Mapping[str, Command], log: Log, limits: Limits) -> type[
                 request = Request(_parsed(line), self.request, self._descriptors)
                 command = commands.get(request.get("command", ""))
                 if command is None:
-                    raise BadRequest("no such command")
+                    raise BadRequest(NO_SUCH_COMMAND)
                 wanted = request.get("limit")
                 if isinstance(wanted, int) and wanted > limits.long_lines:
                     if not long_list.acquire(timeout=limits.send_seconds):

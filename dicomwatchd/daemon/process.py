@@ -20,7 +20,16 @@ from dicomwatchd.archive.stores.budget import keep_no_large_blocks
 from dicomwatchd.config import DEFAULT_PATH, Config, load
 from dicomwatchd.daemon.opening import open_archive
 from dicomwatchd.daemon.supervisor import StopSignal, Supervisor
-from dicomwatchd.errors import ArchiveRefused, ConfigError, DicomwatchdError, Fatal, NotInitialised
+from dicomwatchd.errors import (
+    ArchiveRefused,
+    ConfigError,
+    DicomwatchdError,
+    Fatal,
+    Misconfigured,
+    NotInitialised,
+    StateFailed,
+    StateUnavailable,
+)
 from dicomwatchd.pipeline.shipment import Archive
 from dicomwatchd.ports import Clock, SystemClock
 from dicomwatchd.telemetry.descriptors import DescriptorStore, left_before
@@ -256,9 +265,13 @@ class Process:
         self._journal.error("refused", "the daemon does not start", **error_fields(error))
         if sys.stderr.isatty():
             sys.stderr.write(f"dicomwatchd: {error}\n")
-        if error.code == ConfigError.code:
-            return USAGE
-        return STATE if error.code.startswith("state") else ARCHIVE
+        match error:
+            case Misconfigured():
+                return USAGE
+            case StateFailed() | StateUnavailable():
+                return STATE
+            case _:
+                return ARCHIVE
 
 
 def _allow_many_files() -> None:

@@ -10,11 +10,11 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.layout import lineage, manifests
 from dicomwatchd.archive.layout.lineage import Lineage
-from dicomwatchd.archive.layout.manifest import BAD, Content, Manifest, ManifestInstance
+from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance
 from dicomwatchd.archive.layout.manifests import Listed
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.errors import BadManifest, DicomwatchdError, NoSuchObject, Permanent, StudyNotFound
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 
@@ -79,17 +79,19 @@ def look_up(
     record = _recorded(catalogue, study_uid, note)
     listed = manifests.listed(store, study_uid)
     if record is None and not listed.revisions:
-        raise Permanent(f"study {study_uid} is not in the archive", code="study-not-found")
+        raise StudyNotFound(f"study {study_uid} is not in the archive")
     found = lineage.trace(store, listed, _vouched_for(store, record, listed), below=below, map=map)
     if found.current is not None and record is not None and found.current.revision > record.revision:
         note("the catalogue is behind the store; the store's newest manifest is used")
     if found.whole is None and (refusal := next((one.error for one in found.refused if one.error), None)):
         raise refusal
     if doubts is None and not found.holds:
-        code = found.refused[0].code if found.refused else "manifests-disagree"
-        raise Permanent(f"the manifests of study {study_uid} are not in order", code=code, hint=_REPAIR_HINT)
+        what = f"the manifests of study {study_uid} are not in order"
+        if found.refused:
+            raise found.refused[0].kind(what, code=found.refused[0].code, hint=_REPAIR_HINT)
+        raise Permanent(what, code="manifests-disagree", hint=_REPAIR_HINT)
     if found.whole is None:
-        raise Permanent(f"no manifest of study {study_uid} in the store can be read", code=BAD, hint=_REPAIR_HINT)
+        raise BadManifest(f"no manifest of study {study_uid} in the store can be read", hint=_REPAIR_HINT)
     if doubts is not None:
         _tell(found, found.whole, doubts)
     return Found(found.whole, found.elsewhere, listed)
@@ -97,7 +99,7 @@ def look_up(
 
 def _tell(found: Lineage, used: Manifest, doubts: Doubts) -> None:
     for refused in found.refused:
-        why = "is damaged in the store" if refused.code == BAD else f"cannot be used ({refused.reason})"
+        why = "is damaged in the store" if refused.kind is BadManifest else f"cannot be used ({refused.reason})"
         doubts.unreadable(
             refused.revision,
             f"the manifest of revision {refused.revision} {why}; revision {used.revision} is used, "
@@ -119,11 +121,9 @@ def _vouched_for(store: ObjectStore, record: StudyRecord | None, listed: Listed)
         return lineage.vouched_for(store, listed, record)
     try:
         return _read(store, keys.manifest(listed.study_uid, record.revision), record.manifest_sha256)
-    except Permanent as error:
-        if error.code == BAD:
-            return None
-        if error.code != "no-such-object":
-            raise
+    except BadManifest:
+        return None
+    except NoSuchObject as error:
         raise Permanent(
             f"the catalogue records revision {record.revision} of study {listed.study_uid}, but the store does not "
             "hold its manifest",

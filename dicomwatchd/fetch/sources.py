@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.manifest import ManifestInstance
 from dicomwatchd.archive.stores.port import Chunk, ObjectStore
-from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.errors import DicomwatchdError, NoSuchObject, Permanent
 from dicomwatchd.model import Uid
 
 
@@ -73,7 +73,7 @@ def chunks(store: ObjectStore, source: Source, buffer: memoryview | None = None)
             length_bytes=length_bytes,
             buffer=buffer,
         )
+    except NoSuchObject as error:
+        raise MissingObject("the object is missing from the store") from error
     except Permanent as error:
-        if error.code == "no-such-object":
-            raise MissingObject("the object is missing from the store") from error
         raise BadObject(error.message) from error

@@ -14,7 +14,7 @@ from itertools import islice
 from random import Random
 from typing import TypeVar
 
-from dicomwatchd.errors import Transient
+from dicomwatchd.errors import Throttled, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.shipments import KNOWN_ILL
@@ -91,7 +91,7 @@ class Backoff:
             others_pass = max(self._passed_at, endpoint.passed_at) > self._failed_at.get(study_uid, began)
             self._remember(study_uid, now)
             known_ill = blamed >= KNOWN_ILL  # what it meets says nothing of the endpoint
-            throttled = error.code == "throttled"  # a service says so of itself
+            throttled = isinstance(error, Throttled)  # a service says so of itself
             if not known_ill:
                 endpoint.failing.add(study_uid)
                 endpoint.failed_at = now

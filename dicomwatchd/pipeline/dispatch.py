@@ -12,13 +12,22 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from random import Random
 
 from dicomwatchd.errors import (
+    BadManifest,
+    CatalogueEntryDamaged,
     ClaimLost,
     DicomwatchdError,
     Fatal,
+    ForeignManifest,
     InboxSilent,
+    InvalidRequest,
+    NoSuchObject,
+    NotSupported,
     Permanent,
+    RequestRefused,
     SourceChanged,
     Stopping,
+    StoreUnreliable,
+    Throttled,
     Transient,
 )
 from dicomwatchd.model import Uid
@@ -34,20 +43,16 @@ from dicomwatchd.queue.rows import Claim
 from dicomwatchd.queue.shipments import First
 from dicomwatchd.telemetry.fields import error_fields
 
-#: What another service said, or what nobody expected: believed once the next attempt meets it too. One garbled answer
-#: must not park a study.
-CONFIRM_BEFORE_PARKING = frozenset(
-    (
-        "refused",
-        "invalid-request",
-        "no-such-object",
-        "not-supported",
-        "bad-manifest",
-        "foreign-manifest",
-        "catalogue-damaged",
-        "store-unreliable",
-        FAULT,
-    )
+#: What another service said: believed once the next attempt meets it too. One garbled answer must not park a study.
+CONFIRM_BEFORE_PARKING = (
+    RequestRefused,
+    InvalidRequest,
+    NoSuchObject,
+    NotSupported,
+    BadManifest,
+    ForeignManifest,
+    CatalogueEntryDamaged,
+    StoreUnreliable,
 )
 #: One in so many goes to a study that has failed before, if one may be tried, however many new ones there are.
 TRIED_EVERY = 4
@@ -272,7 +277,7 @@ class Dispatcher:
         )
 
     def _judge(self, error: Transient, study_uid: Uid, began: float, claim: Claim | None = None) -> Verdict:
-        if error.code == "throttled":
+        if isinstance(error, Throttled):
             self._on_throttled()
         attempts, blamed = (claim.attempts, claim.blamed) if claim is not None else (0, 0)
         return self.backoff.failed(error, study_uid, began=began, attempts=attempts, blamed=blamed)
@@ -286,7 +291,9 @@ class Dispatcher:
         self._wake.set()
 
     def _park_once_confirmed(self, claim: Claim, error: Exception, code: str, reason: str) -> None:
-        if code in CONFIRM_BEFORE_PARKING and claim.last_code != code:
+        # What is not Permanent is a fault that nobody expected.
+        is_doubtful = isinstance(error, CONFIRM_BEFORE_PARKING) or not isinstance(error, Permanent)
+        if is_doubtful and claim.last_code != code:
             pause = pause_seconds(claim.attempts, self._random)
             self._delay(claim, error, pause, pause, code, reason)
         else:

@@ -12,12 +12,12 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import LEFT_OUT, dumps
 from dicomwatchd.archive.layout import lineage, manifests
 from dicomwatchd.archive.layout.lineage import Lineage
-from dicomwatchd.archive.layout.manifest import NEWER, Manifest, ManifestInstance, empty
+from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.repair import salvage
 from dicomwatchd.archive.repair.union import mended
 from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES
-from dicomwatchd.errors import Permanent, Transient
+from dicomwatchd.errors import ForeignManifest, ManifestTooLarge, NewerManifest, Permanent, Transient
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson, FileState, Uid, least
 from dicomwatchd.pipeline.healed import healed
@@ -46,9 +46,9 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
         _tell(found, shipment, context)
     try:
         return _made_from(found, shipment, context, above)
-    except Permanent as error:
+    except ManifestTooLarge:
         vouched = found.vouched
-        if error.code != manifests.TOO_LARGE or vouched is None or vouched is found.whole:
+        if vouched is None or vouched is found.whole:
             raise
         # Somebody has left no room for it. What nobody vouches for stays what it is, and readers are told of it.
         return _made_from(found.of_vouched(vouched), shipment, context, above)
@@ -131,8 +131,7 @@ def trace_of(study: Uid, context: Context, map: Map = map, weigh: Callable[[int]
     """What the store's manifests of a study say. ``weigh`` is told how large the largest is before any is read. Where
     there are several, the catalogue's word is asked for: what it vouches for need not be read down to the first.
 
-    Raises Permanent where a manifest that nobody vouches against was written by a newer program (code
-    "newer-manifest"), or belongs to another archive ("foreign-manifest").
+    Raises NewerManifest, ForeignManifest where one that nobody vouches against is such.
     """
     archive = context.archive
     listed = manifests.listed(archive.store, study)
@@ -149,10 +148,10 @@ def trace_of(study: Uid, context: Context, map: Map = map, weigh: Callable[[int]
         for one in found.refused:
             if one.error is not None and record is not None and one.revision <= record.revision:
                 raise one.error  # our own, and not given to us: that is the archive's trouble
-            if one.code == NEWER:
-                raise Permanent(one.reason, code=NEWER, hint="bring this one up to date")
-            if one.code == lineage.FOREIGN:
-                raise Permanent("the study's manifest in the store belongs to another archive", code=one.code)
+            if one.kind is NewerManifest:
+                raise NewerManifest(one.reason, hint="bring this one up to date")
+            if one.kind is ForeignManifest:
+                raise ForeignManifest("the study's manifest in the store belongs to another archive")
     if record is None or vouched is not None or lineage.DISPUTED in record.flags:
         return Traced(found, record.revision if record is not None and vouched is None else 0)
     if record.revision not in listed.revisions:

@@ -15,8 +15,8 @@ from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import (
     InboxSilent,
-    Permanent,
     RevisionConflict,
+    StoreUnreliable,
     Transient,
     Vanished,
 )
@@ -130,7 +130,7 @@ def verify(shipment: Shipment, context: Context) -> None:
         shipment.retries += 1
         shipments.send_again(claim, missing, damaged)
         upload(shipment, context)
-    raise Permanent("the store does not hold what it is sent, however often", code="store-unreliable")
+    raise StoreUnreliable("the store does not hold what it is sent, however often")
 
 
 def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile], dict[LocalFile, str]]:

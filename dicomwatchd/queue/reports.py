@@ -15,7 +15,7 @@ from dicomwatchd.queue.arrivals import WAITING
 from dicomwatchd.queue.database.pruning import KEEP_SECONDS, speed_of
 from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.remounts import FORGET_SECONDS
-from dicomwatchd.queue.rows import LEFT, NO_LEASE, OWN_OBJECT
+from dicomwatchd.queue.rows import LEFT, NO_LEASE, OWN_OBJECT, UNREADABLE
 
 
 class Reports:
@@ -188,7 +188,7 @@ class Reports:
             ).fetchall()
             beside = db.execute(
                 "SELECT DISTINCT f.dir, f.name, f.reason FROM files s JOIN files f USING (source_id, dir)"
-                " WHERE s.study_uid = ? AND f.state = 'quarantined' AND f.code = 'unreadable' LIMIT 100",
+                f" WHERE s.study_uid = ? AND f.state = 'quarantined' AND f.code = '{UNREADABLE}' LIMIT 100",
                 (study_uid,),
             ).fetchall()
             history = db.execute(

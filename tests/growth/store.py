@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dicomwatchd.archive.stores.port import Capabilities, Chunk, Content, Receipt, StoredObject
-from dicomwatchd.errors import Permanent
+from dicomwatchd.errors import NoSuchObject
 from tests.unit.memory_archive import MemoryStore
 
 _CHUNK_BYTES = 1 << 20
@@ -57,7 +57,7 @@ class FileStore(MemoryStore):
     ) -> Iterator[Chunk]:
         row = self._db.execute("SELECT data FROM objects WHERE key = ?", (key,)).fetchone()
         if row is None:
-            raise Permanent("no such object", code="no-such-object")
+            raise NoSuchObject("no such object")
         data: bytes = row[0][offset_bytes : None if length_bytes is None else offset_bytes + length_bytes]
         for at in range(0, len(data), _CHUNK_BYTES):
             yield data[at : at + _CHUNK_BYTES]

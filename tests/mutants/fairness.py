@@ -27,7 +27,7 @@ FAIRNESS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("the pause of those under way", "endpoint.until > now or began < endpoint", "began < endpoint"),
             ("an endpoint's longest pause", "now + min(asked, ENDPOINT_PAUSE_SECONDS)", "now + asked"),
             ("a growing pause", "        endpoint.pauses += 1\n", ""),
-            ("a service that throttles", 'error.code == "throttled"', "False"),
+            ("a service that throttles", "isinstance(error, Throttled)", "False"),
             ("no blame for it", "if throttled and others_pass and not known_ill:", "if False:"),
             ("one endpoint's pass", "[n for n in endpoints if n in self._endpoints]", "list(self._endpoints)"),
             ("one item first", "        some = 1\n", "        some = 8\n"),

@@ -40,8 +40,8 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "lineage: no room is left for the next",
         REVISION,
-        "error.code != manifests.TOO_LARGE or vouched",
-        "True or vouched",
+        "if vouched is None or vouched is found.whole:",
+        "if True:",
         ("tests/unit/test_forged_while_archiving.py::test_a_manifest_that_leaves_no_room_for_the_next",),
     ),
     *(
@@ -128,7 +128,11 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("so many of one study", "                number > LIMIT_REVISIONS\n", "                False\n"),
             ("so large a manifest", "or found.size_bytes > LIMIT_EACH_BYTES", "or False"),
             ("so many bytes of one study", "or left_bytes < 0", "or False"),
-            ("damage below", "        if any(one.code in (BAD, NEWER) for one in self._refused):", "        if False:"),
+            (
+                "damage below",
+                "        if any(one.kind in (BadManifest, NewerManifest) for one in self._refused):",
+                "        if False:",
+            ),
             (
                 "damage that has healed",
                 "        return {one.key for one in below} <=",
@@ -140,16 +144,16 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "lineage: one that the store refuses to give",
         LINEAGE_FILE,
-        "        if error.code not in (BAD, NEWER) and not lenient:",
+        "        if not isinstance(error, BadManifest | NewerManifest) and not lenient:",
         "        if False:",
         DAMAGED,
     ),
     (
         "lineage: one that is listed and not there",
         LINEAGE_FILE,
-        '        if error.code == "no-such-object":\n'
-        "            raise _lost() from error\n        if error.code not in",
-        "        if error.code not in",
+        "    except NoSuchObject as error:\n        raise _lost() from error\n"
+        "    except Permanent as error:\n        if not",
+        "    except Permanent as error:\n        if not",
         DAMAGED,
     ),
     *(
@@ -203,14 +207,14 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "lineage: a newer program's in place of the catalogue's",
         REVISION,
-        "            if one.code == NEWER:",
+        "            if one.kind is NewerManifest:",
         "            if False:",
         ARCHIVING,
     ),
     (
         "lineage: another archive's in place of the catalogue's",
         REVISION,
-        "            if one.code == lineage.FOREIGN:",
+        "            if one.kind is ForeignManifest:",
         "            if False:",
         DAMAGED,
     ),

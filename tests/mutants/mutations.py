@@ -563,8 +563,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "manifest: a lost one is sent again",
         "archive/layout/manifests.py",
-        '        if error.code != "no-such-object":',
-        "        if True:",
+        '    except NoSuchObject as error:\n        raise Transient("the store does not hold',
+        '    except NoSuchObject as error:\n        raise\n        raise Transient("the store does not hold',
         EDGES,
     ),
     *(

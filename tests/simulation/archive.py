@@ -21,7 +21,7 @@ from dicomwatchd.archive.stores.port import (
     Standing,
     StoredObject,
 )
-from dicomwatchd.errors import OutOfReach, Permanent, RevisionConflict, SourceChanged, Transient
+from dicomwatchd.errors import NoSuchObject, OutOfReach, Permanent, RevisionConflict, SourceChanged, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
 from tests.simulation.chance import Fate, Violation
@@ -138,7 +138,7 @@ class Shelf:
     ) -> Iterator[bytes]:
         whole = self.objects.get(key) if version_id is None else self.history.get((key, version_id))
         if whole is None:
-            raise Permanent("there is no such object", code="no-such-object")
+            raise NoSuchObject("there is no such object")
         data = part(whole, offset_bytes, length_bytes)
         if key.startswith(keys.AUDIT):  # its length is another one in each run
             yield data

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from dicomwatchd import localfiles
 from dicomwatchd.archive.stores.port import Standing
-from dicomwatchd.errors import Transient
+from dicomwatchd.errors import StateUnavailable
 from dicomwatchd.intake import comparison, mounts, presence, scan, take, traversal
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import FileIdentity
@@ -55,7 +55,7 @@ class HookedDatabase(Database):
     def write(self) -> Iterator[Any]:
         self._fate.at("db")
         if self._fate.strikes("db-full", self._fate.plan.transient_rate / 8):
-            raise Transient("the state database cannot be written now", code="state-full", endpoint="state")
+            raise StateUnavailable("the state database cannot be written now", code="state-full", endpoint="state")
         with super().write() as connection:
             yield connection
             self._fate.at("db.commit", actors=False)

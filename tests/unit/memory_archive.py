@@ -21,7 +21,7 @@ from dicomwatchd.archive.stores.port import (
     Standing,
     StoredObject,
 )
-from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.errors import DicomwatchdError, NoSuchObject
 from dicomwatchd.model import DicomJson, Uid
 
 STUDY = Uid("1.2.840.99999.1")
@@ -108,7 +108,7 @@ class MemoryStore:
                 raise KeyError(key)
             data = self.versions[key][-1 if version_id is None else int(version_id)]
         except (KeyError, IndexError):
-            raise Permanent("no such object", code="no-such-object") from None
+            raise NoSuchObject("no such object") from None
         data = data[offset_bytes : None if length_bytes is None else offset_bytes + length_bytes]
         chunks = (data[at : at + self.chunk_bytes] for at in range(0, len(data), self.chunk_bytes))
         for chunk in chunks if self.tampering is None else self.tampering(key, self.reads.count(key), chunks):

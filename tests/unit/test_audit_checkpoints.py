@@ -13,7 +13,7 @@ from dicomwatchd.archive.layout import audit_checkpoints
 from dicomwatchd.archive.stores.port import Content, Receipt
 from dicomwatchd.audit import checkpoints
 from dicomwatchd.audit.checkpoints import Checkpoints
-from dicomwatchd.errors import OutOfReach, Permanent, Stopping
+from dicomwatchd.errors import OutOfReach, RequestRefused, Stopping
 from dicomwatchd.queue import audit, open_queue
 from dicomwatchd.queue.audit import FIRST
 from dicomwatchd.queue.database.steps import TABLES
@@ -281,7 +281,7 @@ def test_nothing_is_tried_while_the_archive_is_in_trouble(place: Place) -> None:
     assert place.store.versions == {}
 
 
-@pytest.mark.parametrize("error", [Permanent("no right to create it", code="refused"), Stopping("draining")])
+@pytest.mark.parametrize("error", [RequestRefused("no right to create it"), Stopping("draining")])
 def test_a_store_that_takes_no_head(place: Place, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the right to create objects there, say: told, and archiving goes on."""
 

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from dicomwatchd.errors import OutOfReach, Transient
+from dicomwatchd.errors import OutOfReach, Throttled, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.backoff import (
     ENDPOINT_PAUSE_SECONDS,
@@ -42,10 +42,10 @@ class Case:
         began: float | None = None,
         attempts: int = 0,
         blamed: int = 0,
-        code: str = "out-of-reach",
+        kind: type[Transient] = OutOfReach,
         retry_after: float | None = None,
     ) -> Verdict:
-        error = Transient("down", code=code, endpoint=endpoint, retry_after_seconds=retry_after)
+        error = kind("down", endpoint=endpoint, retry_after_seconds=retry_after)
         at = self.seconds if began is None else began
         return self.backoff.failed(error, study, began=at, attempts=attempts, blamed=blamed)
 
@@ -173,7 +173,7 @@ def test_a_pass_on_one_endpoint_says_nothing_of_another(case: Case) -> None:
 
 
 def test_a_service_that_throttles_says_so_of_itself(case: Case) -> None:
-    verdict = case.failed(A, code="throttled", retry_after=7)
+    verdict = case.failed(A, kind=Throttled, retry_after=7)
     assert case.backoff.in_trouble and verdict.own_pause_seconds == 0
     assert case.backoff.pause() == pytest.approx(7)
 
@@ -182,14 +182,14 @@ def test_and_nobody_is_blamed_for_it(case: Case) -> None:
     for attempts in range(10):
         began = case.seconds
         case.passed(B)
-        verdict = case.failed(A, code="throttled", attempts=attempts, began=began)
+        verdict = case.failed(A, kind=Throttled, attempts=attempts, began=began)
         assert verdict.blamed == 0 and not verdict.shared
         assert 0 < verdict.own_pause_seconds <= ENDPOINT_PAUSE_SECONDS, "and yet it lets the others go first"
         assert 0 < case.backoff.pause() <= FIRST_PAUSE_SECONDS
 
 
 def test_nobody_makes_all_wait_for_longer_than_an_endpoint_does(case: Case) -> None:
-    case.failed(A, code="throttled", retry_after=3600)
+    case.failed(A, kind=Throttled, retry_after=3600)
     assert case.backoff.pause() == ENDPOINT_PAUSE_SECONDS
     assert case.failed(B, endpoint=CATALOGUE, retry_after=3600).own_pause_seconds == ENDPOINT_PAUSE_SECONDS
 

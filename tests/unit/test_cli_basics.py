@@ -24,10 +24,10 @@ from dicomwatchd.errors import (
     ArchiveRefused,
     ConfigError,
     DicomwatchdError,
-    Fatal,
+    Misconfigured,
     NotInitialised,
     OutOfReach,
-    Permanent,
+    StudyNotFound,
 )
 from tests import schemas
 
@@ -120,14 +120,14 @@ def test_an_option_is_named_and_not_a_place_in_a_file_that_is_not_there() -> Non
     ("error", "code"),
     [
         (ConfigError([("inboxes", "is missing")]), 2),
-        (Fatal("no region", code="config"), 2),
+        (Misconfigured("no region"), 2),
         (NotInitialised("no bucket"), 3),
         (ArchiveRefused("another archive"), 3),
         (OutOfReach("down"), 3),
         (DaemonUnreachable("not running"), 4),
         (DaemonRefused("unknown", code="study-not-found"), 1),
         (DaemonRefused("down", code="out-of-reach"), 3),
-        (Permanent("no such study", code="study-not-found"), 1),
+        (StudyNotFound("no such study"), 1),
         (KeyboardInterrupt(), 130),
     ],
 )

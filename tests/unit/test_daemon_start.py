@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.daemon import process as daemon
-from dicomwatchd.errors import Transient
+from dicomwatchd.errors import StateUnavailable, Transient
 from tests.pieces import FakeClock, Log
 
 
@@ -24,7 +24,7 @@ class _Hung:
         self.stops = 0
 
     def start(self, *, watch: bool) -> None:
-        raise Transient("the state is full", code="state-full")
+        raise StateUnavailable("the state is full", code="state-full")
 
     def stop(self) -> None:
         self.stops += 1
@@ -33,7 +33,7 @@ class _Hung:
 
 class _Refusing:
     def __init__(self, *_: object) -> None:
-        raise Transient("the state is full", code="state-full")
+        raise StateUnavailable("the state is full", code="state-full")
 
 
 @pytest.mark.parametrize("hung", [set(), {"inbox-1"}])

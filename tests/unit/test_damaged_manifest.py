@@ -14,7 +14,15 @@ from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.layout.manifests import load
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import Capabilities, Chunk, Content, Receipt, StoredObject
-from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, RevisionConflict, Transient
+from dicomwatchd.errors import (
+    DicomwatchdError,
+    NoSuchObject,
+    OutOfReach,
+    Permanent,
+    RequestRefused,
+    RevisionConflict,
+    Transient,
+)
 from dicomwatchd.fetch import Doubts, plan
 from dicomwatchd.model import Uid
 from tests.pieces import ARCHIVE_ID, Pieces
@@ -125,7 +133,7 @@ def test_what_is_damaged_on_the_way_is_not_damaged(
     [
         (OutOfReach("down", endpoint="x"), False),
         (Transient("a hiccup"), False),
-        (Permanent("gone since the listing", code="no-such-object"), False),
+        (NoSuchObject("gone since the listing"), False),
         (Permanent("in cold storage", code="cold-storage"), True),
     ],
 )
@@ -136,7 +144,7 @@ def test_what_the_store_does_not_give_is_not_damaged(pieces: Pieces, refusal: Di
     assert pieces.left() != []
     assert pieces.log.events("manifest-unreadable") == []
     assert bool(pieces.log.events("study-parked")) is parks
-    with pytest.raises(Transient if refusal.code == "no-such-object" else type(refusal)):
+    with pytest.raises(Transient if isinstance(refusal, NoSuchObject) else type(refusal)):
         plan(shelf(pieces), None, STUDY, doubts=NOBODY)
     shelf(pieces).refusal = None
     pieces.queue.shipments.retry(STUDY)
@@ -270,7 +278,7 @@ def test_what_cannot_be_read_back_is_waited_for(pieces: Pieces) -> None:
 
     def broken(read: str, _count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
         if read == key:
-            raise Permanent("the store has lost a block", code="refused")
+            raise RequestRefused("the store has lost a block")
         return chunks
 
     store.tampering = broken

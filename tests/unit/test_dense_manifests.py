@@ -14,10 +14,10 @@ import pytest
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import dumps
 from dicomwatchd.archive.layout import lineage, manifests
-from dicomwatchd.archive.layout.manifest import BAD, FORMAT, Manifest, empty
+from dicomwatchd.archive.layout.manifest import FORMAT, Manifest, empty
 from dicomwatchd.archive.stores import reading
 from dicomwatchd.archive.stores.reading import has_too_many_values
-from dicomwatchd.errors import Permanent
+from dicomwatchd.errors import BadManifest, Permanent
 from dicomwatchd.model import Uid
 from tests.unit.memory_archive import PATIENT, SERIES, STUDY, MemoryStore, instance
 
@@ -39,7 +39,7 @@ def test_small_values_without_end_are_not_read(value: str, monkeypatch: pytest.M
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert caught.value.code == BAD
+    assert caught.value.code == BadManifest.code
     assert peak < len(data) // 2
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive.stores.port import Receipt
-from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, OutOfReach, Permanent
+from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, ForeignManifest, OutOfReach, RequestRefused
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.sending.early import EarlySender
 from tests.pieces import Pieces, at
@@ -201,7 +201,7 @@ def test_a_refused_archive_ends_the_daemon_early_too(pieces: Pieces) -> None:
     assert states(pieces) == ["ready"] * 3
 
 
-@pytest.mark.parametrize("error", [Permanent("refused", code="refused"), RuntimeError("a fault")])
+@pytest.mark.parametrize("error", [RequestRefused("refused"), RuntimeError("a fault")])
 def test_what_one_file_meets_is_left_to_its_shipment(pieces: Pieces, error: Exception) -> None:
     arriving(pieces)
     tried: list[str] = []
@@ -273,7 +273,7 @@ def test_the_daemons_thread_sends_early_when_files_arrive(pieces: Pieces) -> Non
     assert states(pieces) == ["stored"] * 3
 
 
-@pytest.mark.parametrize("error", [Permanent("no manifest of ours", code="foreign-manifest"), OutOfReach("gone")])
+@pytest.mark.parametrize("error", [ForeignManifest("no manifest of ours"), OutOfReach("gone")])
 def test_what_a_study_meets_is_left_to_its_shipment(
     pieces: Pieces, error: DicomwatchdError, monkeypatch: pytest.MonkeyPatch
 ) -> None:

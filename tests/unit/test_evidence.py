@@ -12,7 +12,7 @@ import pytest
 
 from dicomwatchd.archive.proof.evidence import GROUP, LISTING_PAYS_FROM, Method, Verdict, examine
 from dicomwatchd.archive.stores.port import Capabilities, ObjectStore, Receipt, StoredObject
-from dicomwatchd.errors import OutOfReach, Permanent
+from dicomwatchd.errors import NoSuchObject, OutOfReach, Permanent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -59,7 +59,7 @@ class Store:
     def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
         self._ask(f"read {version_id}" if version_id else "read", key)
         if key not in self.held or (key in self.hidden and not version_id):
-            raise Permanent("not there", code="no-such-object")
+            raise NoSuchObject("not there")
         yield self.held[key]
 
     def _ask(self, what: str, *keys: str) -> None:

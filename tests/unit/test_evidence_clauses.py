@@ -13,7 +13,7 @@ import pytest
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import LISTING_PAYS_FROM, Verdict
 from dicomwatchd.archive.stores.port import Capabilities, ObjectStore, Receipt, StoredObject
-from dicomwatchd.errors import OutOfReach, Permanent
+from dicomwatchd.errors import NoSuchObject, OutOfReach
 
 DATA = b"the bytes that were sent"
 BACKINGS = [Capabilities(etag_is_content=e, checksum_on_head=c) for e, c in product((False, True), repeat=2)]
@@ -58,7 +58,7 @@ class OneObjectStore:
     def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
         self.calls.append(("read", version_id))
         if self.data is None:
-            raise Permanent("no such object", code="no-such-object")
+            raise NoSuchObject("no such object")
         yield from (self.data[:5], self.data[5:])
 
 

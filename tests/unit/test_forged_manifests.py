@@ -16,7 +16,7 @@ from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.layout.bundle import Bundle
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import Buffer
-from dicomwatchd.errors import Permanent
+from dicomwatchd.errors import StudyNotFound
 from dicomwatchd.model import Uid
 from tests.unit.memory_archive import PATIENT, SERIES, STUDY, content
 from tests.unit.memory_archive import instance as listed
@@ -265,7 +265,7 @@ def test_a_study_on_its_way_here(
 
     def ask(*_: object, **__: object) -> dict[str, object]:
         if state is None:
-            raise Permanent("unknown here", code="study-not-found")
+            raise StudyNotFound("unknown here")
         return {"state": state}
 
     monkeypatch.setattr("dicomwatchd.cli.studies.verify.ask", ask)

@@ -17,7 +17,7 @@ from dicomwatchd.archive.layout import lineage, manifests
 from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance
 from dicomwatchd.archive.repair.rebuild import rebuild
 from dicomwatchd.archive.stores.port import Capabilities, Chunk
-from dicomwatchd.errors import ArchiveRefused, Transient
+from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, Transient
 from dicomwatchd.fetch import Doubts, Fetcher, look_up, plan
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.deletion import fresh
@@ -433,9 +433,7 @@ def ended(pieces: Pieces) -> bool:
     return pieces.fatal is not None
 
 
-@pytest.mark.parametrize(
-    "refusal", [ArchiveRefused("access denied"), Transient("403", code="credentials", endpoint="store")]
-)
+@pytest.mark.parametrize("refusal", [ArchiveRefused("access denied"), CredentialsRefused("403", endpoint="store")])
 def test_a_manifest_that_nobody_may_read_stops_nothing_but_itself(
     tmp_path: Path, refusal: ArchiveRefused | Transient
 ) -> None:
@@ -469,9 +467,7 @@ def test_a_manifest_that_nobody_may_read_stops_nothing_but_itself(
     pieces.close()
 
 
-@pytest.mark.parametrize(
-    "refusal", [ArchiveRefused("access denied"), Transient("403", code="credentials", endpoint="store")]
-)
+@pytest.mark.parametrize("refusal", [ArchiveRefused("access denied"), CredentialsRefused("403", endpoint="store")])
 @pytest.mark.parametrize("of_bundle", [False, True])
 def test_an_object_that_nobody_may_read_holds_up_its_study_alone(
     tmp_path: Path, refusal: ArchiveRefused | Transient, of_bundle: bool
@@ -499,9 +495,7 @@ def test_an_object_that_nobody_may_read_holds_up_its_study_alone(
     pieces.close()
 
 
-@pytest.mark.parametrize(
-    "refusal", [ArchiveRefused("access denied"), Transient("403", code="credentials", endpoint="store")]
-)
+@pytest.mark.parametrize("refusal", [ArchiveRefused("access denied"), CredentialsRefused("403", endpoint="store")])
 def test_a_place_that_nobody_may_read_stops_nothing(tmp_path: Path, refusal: ArchiveRefused | Transient) -> None:
     store = Withheld(refusal=refusal)
     pieces = Pieces(tmp_path, store=store)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd import localfiles
-from dicomwatchd.errors import Transient
+from dicomwatchd.errors import StateUnavailable, Transient
 from dicomwatchd.intake import scan
 from dicomwatchd.intake import take as take_module
 from dicomwatchd.intake.dicom import header as header_module
@@ -583,7 +583,7 @@ def test_a_queue_that_cannot_be_written_loses_nothing(pieces: Pieces, monkeypatc
     pieces.clock.advance(10)
 
     def full(*_: object, **__: object) -> None:
-        raise Transient("full", code="state-full")
+        raise StateUnavailable("full", code="state-full")
 
     with monkeypatch.context() as patch:
         patch.setattr(Arrivals, "add", full)

@@ -13,7 +13,7 @@ import pytest
 
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject
-from dicomwatchd.errors import OutOfReach, Transient
+from dicomwatchd.errors import CredentialsRefused, EncryptionKeyUnusable, OutOfReach, Throttled, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.backoff import ENDPOINT_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from tests.pieces import Pieces
@@ -23,10 +23,10 @@ from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 STORE, CATALOGUE = "s3 at test", "dynamodb at test"
 ERRORS: dict[str, Callable[[str], Transient]] = {
     "500": lambda where: Transient("failed", code="server-error", endpoint=where),
-    "403": lambda where: Transient("failed", code="credentials", endpoint=where),
-    "kms": lambda where: Transient("failed", code="encryption-key", endpoint=where),
+    "403": lambda where: CredentialsRefused("failed", endpoint=where),
+    "kms": lambda where: EncryptionKeyUnusable("failed", endpoint=where),
     "timeout": lambda where: OutOfReach("failed", endpoint=where),
-    "throttled": lambda where: Transient("failed", code="throttled", endpoint=where, retry_after_seconds=600),
+    "throttled": lambda where: Throttled("failed", endpoint=where, retry_after_seconds=600),
 }
 STAGES = ("put", "verify", "manifest", "catalogue")
 #: While all others fail, the next is tried when the endpoint's pause is over: of both ends of the line in turn.

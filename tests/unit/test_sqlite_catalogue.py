@@ -17,7 +17,7 @@ import pytest
 from dicomwatchd.archive.catalogues.sqlite import SCHEMA_VERSION, SqliteCatalogue
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.config import SqliteSettings
-from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, NotInitialised, OutOfReach, Permanent
+from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, NotInitialised, NotThere, OutOfReach, Permanent
 from dicomwatchd.model import Uid
 
 STUDY = Uid("1.2.840.1")
@@ -85,10 +85,10 @@ def refusals(catalogue: SqliteCatalogue, *, but: tuple[str, ...] = ()) -> set[ty
 
 
 def test_an_absent_file_is_never_made_by_using_it(catalogue: SqliteCatalogue, path: Path) -> None:
-    assert refusals(catalogue) == {NotInitialised, OutOfReach}
+    assert refusals(catalogue) == {NotInitialised, NotThere}
     assert not path.parent.exists()
     path.parent.mkdir()
-    assert refusals(catalogue) == {NotInitialised, OutOfReach}
+    assert refusals(catalogue) == {NotInitialised, NotThere}
     assert list(path.parent.iterdir()) == []
 
 

@@ -19,13 +19,13 @@ from dicomwatchd.archive.aws import deadlines
 from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 from dicomwatchd.archive.layout import manifests
 from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, read_back
-from dicomwatchd.archive.layout.manifest import BAD, empty
+from dicomwatchd.archive.layout.manifest import empty
 from dicomwatchd.archive.proof.evidence import examine
 from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES, at_most
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import DynamoDBSettings, S3Settings
-from dicomwatchd.errors import DicomwatchdError, Permanent, Transient
+from dicomwatchd.errors import BadManifest, DicomwatchdError, Permanent, Transient
 from dicomwatchd.model import Uid
 from tests.unit.memory_archive import MemoryStore
 
@@ -130,11 +130,11 @@ def test_a_manifest_without_end() -> None:
     key = keys.manifest(STUDY, 1)
     with pytest.raises(Permanent, match="larger than any manifest") as refused:
         manifests.load(Large(), key)
-    assert refused.value.code == BAD
+    assert refused.value.code == BadManifest.code
     store = Large()
     with pytest.raises(Permanent) as refused:
         manifests.load(store, key, size_bytes=40 << 30)
-    assert refused.value.code == BAD
+    assert refused.value.code == BadManifest.code
     assert store.read_bytes == 0, "its listing says enough"
     with pytest.raises(Transient):
         manifests.load(store, key, size_bytes=1000)

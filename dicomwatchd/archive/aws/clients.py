@@ -23,7 +23,21 @@ from dicomwatchd import __version__
 from dicomwatchd.archive.aws import limits as aws_limits
 from dicomwatchd.archive.aws import responses as aws_responses
 from dicomwatchd.archive.aws.credentials import Chain
-from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, Permanent, Transient
+from dicomwatchd.errors import (
+    CredentialsRefused,
+    DicomwatchdError,
+    EncryptionKeyUnusable,
+    InvalidRequest,
+    Misconfigured,
+    NoSuchObject,
+    NotSupported,
+    NotThere,
+    OutOfReach,
+    Permanent,
+    RequestRefused,
+    Throttled,
+    Transient,
+)
 from dicomwatchd.unit import addresses
 
 if TYPE_CHECKING:
@@ -85,6 +99,8 @@ _SERVICE_WIDE = tuple(
         ),
     )
 )
+#: Those of these kinds that have a class of their own.
+_BRANCHED_ON = {kind.code: kind for kind in (Throttled, EncryptionKeyUnusable, CredentialsRefused)}
 _GONE = re.compile(r"(?:NoSuchBucket|ResourceNotFoundException|TableNotFoundException)\Z")
 _CONFLICT = re.compile(
     r"(?:OperationAborted|ConditionalRequestConflict|TransactionConflictException|TransactionInProgressException"
@@ -177,12 +193,12 @@ def build_client(
     out of the environment: what the configuration refused (plain http) must not come back through a variable.
     ``attempts`` is the total for one request; waiting longer than that is the queue's business.
     ``s3`` is a dict of botocore's S3 settings (addressing_style, payload_signing_enabled).
-    Raises Fatal (code "config") for a region or a CA file that is missing, Transient as `translate` does.
+    Raises Misconfigured for a region or a CA file that is missing, Transient as `translate` does.
     """
     where = endpoint_name(service, region, endpoint_url)
     # Not Path.is_file(), which raises where a folder above may not be entered.
     if ca_file is not None and not os.path.isfile(ca_file):  # noqa: PTH113
-        raise Fatal("ca_file is not there, or is no file", code="config", path=str(ca_file))
+        raise Misconfigured("ca_file is not there, or is no file", path=str(ca_file))
     with translated("build the client", where):
         session = session or new_session()
         _list_services_at_a_glance(session)
@@ -276,15 +292,15 @@ def translate(error: BaseException, *, operation: str, endpoint: str) -> Dicomwa
         return OutOfReach(what, hint=hint, endpoint=endpoint)
     if isinstance(error, _LOCAL_CREDENTIALS):
         hint = "no usable credentials in the AWS chain (environment, profile, instance role)"
-        return Transient(what, code="credentials", hint=hint, endpoint=endpoint)
+        return CredentialsRefused(what, hint=hint, endpoint=endpoint)
     if isinstance(error, aws.NoRegionError):
-        return Fatal("no AWS region is known", code="config", hint="set region in the configuration")
+        return Misconfigured("no AWS region is known", hint="set region in the configuration")
     if isinstance(error, aws.FlexibleChecksumError | aws.ChecksumError):
         return Transient(what, code="damaged-on-the-way")
     if isinstance(error, aws.ParamValidationError):
-        return Permanent(what, code="invalid-request")
+        return InvalidRequest(what)
     if isinstance(error, aws.InvalidConfigError | aws.InvalidRegionError | ValueError):
-        return Fatal(what, code="config", hint="see the AWS settings of the environment and profile")
+        return Misconfigured(what, hint="see the AWS settings of the environment and profile")
     if isinstance(error, _CONNECTION):
         hint = "no connection, or it broke off: see endpoint_url, the network and the service"
         if _is_dropped(endpoint):
@@ -299,7 +315,8 @@ def _from_service(error: aws.ClientError, operation: str, endpoint: str) -> Dico
     what = f"{operation} failed: {code}" + (f" ({status})" if code != str(status) else "")
 
     def trouble(kind: str, hint: str) -> Transient:
-        return Transient(what, code=kind, hint=hint, endpoint=endpoint, retry_after_seconds=_retry_after_seconds(error))
+        raised = _BRANCHED_ON.get(kind, Transient)
+        return raised(what, code=kind, hint=hint, endpoint=endpoint, retry_after_seconds=_retry_after_seconds(error))
 
     if code == "InvalidObjectState":
         hint = "the object is in cold storage: it must be restored there first"
@@ -309,15 +326,15 @@ def _from_service(error: aws.ClientError, operation: str, endpoint: str) -> Dico
             return trouble(kind, hint)
     if _GONE.match(code):
         hint = "if it has never been made: dicomwatchctl archive init"
-        return OutOfReach(what, code="not-there", hint=hint, endpoint=endpoint)
+        return NotThere(what, hint=hint, endpoint=endpoint)
     if _CONFLICT.match(code):
         return Transient(what, code="conflict")
     if _DAMAGED.match(code):
         return Transient(what, code="damaged-on-the-way")
     if code in ("NoSuchKey", "NoSuchVersion", "404"):
-        return Permanent(what, code="no-such-object")
+        return NoSuchObject(what)
     if code == "NotImplemented" or status == 501:
-        return Permanent(what, code="not-supported")
+        return NotSupported(what)
     return _from_status(status, what, trouble, bodiless=code == str(status))
 
 
@@ -340,7 +357,7 @@ def _from_status(
         return Transient(what, code="server-error")
     if status in (409, 412):
         return Transient(what, code="conflict")
-    return Permanent(what, code="refused")
+    return RequestRefused(what)
 
 
 def _retry_after_seconds(error: aws.ClientError) -> float | None:

@@ -27,6 +27,7 @@ from dicomwatchd.errors import (
     ArchiveRefused,
     DicomwatchdError,
     NotInitialised,
+    NotThere,
     OutOfReach,
     RevisionConflict,
     Transient,
@@ -278,10 +279,9 @@ def _not_initialised() -> NotInitialised:
     return NotInitialised("the catalogue has not been made yet", hint=INIT_HINT)
 
 
-def _gone() -> OutOfReach:
-    return OutOfReach(
+def _gone() -> NotThere:
+    return NotThere(
         "the catalogue file is not there",
-        code="not-there",
         hint=f"is its share mounted? If it has never been made: {INIT_HINT}",
         endpoint="catalogue file",
     )

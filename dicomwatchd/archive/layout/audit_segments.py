@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import Permanent, Transient
+from dicomwatchd.errors import NoSuchObject, Permanent, Transient
 
 FORMAT = "dicomwatchd-audit-segment/1"
 FIRST = "0" * 64
@@ -221,10 +221,8 @@ def _text_of(store: ObjectStore, name: SegmentKey, seen: Callable[[bytes], None]
             raise BadSegment(f"the segment of {name.text} is cut off")
     except zlib.error as error:
         raise BadSegment(f"the segment of {name.text} is damaged") from error
-    except Permanent as error:
-        if error.code == "no-such-object":
-            raise BadSegment(f"the segment of {name.text} is missing") from error
-        raise
+    except NoSuchObject as error:
+        raise BadSegment(f"the segment of {name.text} is missing") from error
 
 
 def listed(store: ObjectStore, chain_id: str) -> Iterator[tuple[SegmentKey, int]]:

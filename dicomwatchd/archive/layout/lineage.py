@@ -15,20 +15,28 @@ from typing import TypeVar
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import LEFT_OUT, dumps
 from dicomwatchd.archive.layout import manifests
-from dicomwatchd.archive.layout.manifest import BAD, NEWER, Content, Manifest, ManifestInstance, Place
+from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance, Place
 from dicomwatchd.archive.layout.manifests import Listed
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores import withheld
 from dicomwatchd.archive.stores.port import ObjectStore, StoredObject
 from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES, values
-from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
+from dicomwatchd.errors import (
+    ArchiveRefused,
+    BadManifest,
+    BeyondReadLimit,
+    ForeignManifest,
+    NewerManifest,
+    NoSuchObject,
+    Permanent,
+    Transient,
+)
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 
 #: The flag of a catalogue's record that was rebuilt from manifests that do not go on from one another: it vouches for
 #: none of them.
 DISPUTED = "manifests-disagree"
-FOREIGN = "foreign-manifest"
 #: Flags that say something of a record, and stand in no manifest of ours. Taken over from one they would hold for good.
 _OF_RECORDS = frozenset({DISPUTED, LEFT_OUT})
 
@@ -47,8 +55,6 @@ _AT_ONCE_BYTES = 8 * 1024**2
 
 _Tag = TypeVar("_Tag", bound=str)
 
-_LIMIT = "read-limit"
-
 
 @dataclass(frozen=True, slots=True)
 class Disregarded:
@@ -60,11 +66,13 @@ class Disregarded:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A revision that cannot be used at all. ``code`` is "bad-manifest", "newer-manifest", "foreign-manifest", that of
-    the store's answer, or "read-limit". ``error`` is what the store said, where it does not give this one to us."""
+    """A revision that cannot be used at all. ``kind`` is BadManifest, NewerManifest, ForeignManifest, BeyondReadLimit,
+    or whatever else the store answered, with its ``code``. ``error`` is what the store said, where it does not give
+    this one to us; ``kind`` is Permanent then."""
 
     key: str
     revision: int
+    kind: type[Permanent]
     code: str
     reason: str
     error: ArchiveRefused | Transient | None = None
@@ -112,12 +120,10 @@ def vouched_for(store: ObjectStore, listed: Listed, record: StudyRecord | None) 
         return None
     try:
         found = manifests.load(store, keys.manifest(listed.study_uid, record.revision), sha256=record.manifest_sha256)
-    except Permanent as error:
-        if error.code == BAD:
-            return None
-        if error.code == "no-such-object":
-            raise _lost() from error
-        raise
+    except BadManifest:
+        return None
+    except NoSuchObject as error:
+        raise _lost() from error
     return found if found.sha256 == record.manifest_sha256 else None
 
 
@@ -175,7 +181,7 @@ def trace(
                 or judgement.other_values > LIMIT_OTHER_VALUES
             ):
                 left_bytes += found.size_bytes
-                judgement.refuse(Refused(found.key, revision, _LIMIT, "it is more than is read of one study"))
+                judgement.refuse(_refused(found.key, revision, BeyondReadLimit, "it is more than is read of one study"))
             else:
                 within.append((revision, found))
         for result in map(one, within):
@@ -210,17 +216,19 @@ def _batches(wanted: list[tuple[int, StoredObject]]) -> Iterator[list[tuple[int,
 def _load(store: ObjectStore, revision: int, found: StoredObject, *, lenient: bool) -> Manifest | Refused:
     try:
         return manifests.load(store, found.key, etag=found.etag, size_bytes=found.size_bytes)
+    except NoSuchObject as error:
+        raise _lost() from error
     except Permanent as error:
-        if error.code == "no-such-object":
-            raise _lost() from error
-        if error.code not in (BAD, NEWER) and not lenient:
+        if not isinstance(error, BadManifest | NewerManifest) and not lenient:
             raise
-        return Refused(found.key, revision, error.code, error.message)
-    except (ArchiveRefused, Transient) as error:
-        if error.code not in withheld.CODES:
-            raise
+        return Refused(found.key, revision, type(error), error.code, error.message)
+    except withheld.REFUSALS as error:
         # An object of somebody else's, perhaps, which he lets nobody read: it must not stop the whole archive.
-        return Refused(found.key, revision, error.code, "the store does not let us read it", error)
+        return Refused(found.key, revision, Permanent, error.code, "the store does not let us read it", error)
+
+
+def _refused(key: str, revision: int, kind: type[Permanent], reason: str) -> Refused:
+    return Refused(key, revision, kind, kind.code, reason)
 
 
 def _lost() -> Transient:
@@ -257,7 +265,7 @@ class _Judgement:
         """False where it only says what the vouched one above it says as well."""
         if self._archive_id is not None and manifest.archive_id != self._archive_id:
             reason = "a manifest belongs to another archive"
-            self._refused.append(Refused(manifest.key, manifest.revision, FOREIGN, reason))
+            self._refused.append(_refused(manifest.key, manifest.revision, ForeignManifest, reason))
             return True
         is_within = self._is_within_vouched(manifest)
         if not is_within:
@@ -304,7 +312,7 @@ class _Judgement:
     def _accounts_for_damage(self, manifest: Manifest) -> bool:
         """The one below it may be damaged, or have been: its hash cannot be compared then, and all that can be read
         has to be in it."""
-        if any(one.code in (BAD, NEWER) for one in self._refused):
+        if any(one.kind in (BadManifest, NewerManifest) for one in self._refused):
             return True
         below = [*self._counted, *(other for other, _ in self._others)]
         return {one.key for one in below} <= set(manifest.damaged_keys)
@@ -318,7 +326,9 @@ class _Judgement:
         highest = current.revision if current is not None else 0
         named = frozenset(current.damaged_keys) if current is not None else frozenset()
         refused = [
-            one for one in self._refused if one.code == _LIMIT or (one.revision > highest and one.key not in named)
+            one
+            for one in self._refused
+            if one.kind is BeyondReadLimit or (one.revision > highest and one.key not in named)
         ]
         whole, elsewhere = self._union(current)
         return Lineage(

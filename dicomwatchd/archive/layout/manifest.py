@@ -18,15 +18,13 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import Span
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.reading import has_too_many_values
-from dicomwatchd.errors import Permanent
+from dicomwatchd.errors import BadManifest, NewerManifest, Permanent
 from dicomwatchd.model import DicomJson, Uid
 
 FORMAT = "dicomwatchd-manifest/1"
 #: Of a manifest with instances in bundles: a version that does not know of them must not take it for damaged.
 BUNDLED_FORMAT = "dicomwatchd-manifest/2"
 #: Codes of what cannot be used: damaged, or none of ours; and whole, but not for this version to understand.
-BAD = "bad-manifest"
-NEWER = "newer-manifest"
 
 #: Series, SOP Instance, SHA-256.
 Content = tuple[Uid, Uid, str]
@@ -152,9 +150,9 @@ class Manifest:
     def from_bytes(cls, data: bytes) -> Manifest:
         """The manifest that ``data``, read from the store, holds; its ``sha256`` is that of ``data`` itself.
 
-        Raises Permanent (code "bad-manifest") for anything that is not a manifest in every part: whoever uses one
-        relies on its types, on its keys lying below its study, and on no instance being there twice. One that a
-        newer program wrote in another format is none of that, and has the code "newer-manifest".
+        Raises BadManifest for anything that is not a manifest in every part: whoever uses one relies on its types, on
+        its keys lying below its study, and on no instance being there twice. For one that a newer program wrote in
+        another format, which is none of that, NewerManifest.
         """
         try:
             if has_too_many_values(data):
@@ -183,10 +181,10 @@ class Manifest:
             if raw["format"] != manifest._format:
                 raise ValueError("the format of other instances")
             _require_disjoint(manifest.instances)
+        except NewerManifest:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Permanent) as error:
-            if isinstance(error, Permanent) and error.code == NEWER:
-                raise
-            raise Permanent("a manifest in the store cannot be read", code=BAD) from error
+            raise BadManifest("a manifest in the store cannot be read") from error
         manifest._text["bytes"] = data
         return manifest
 
@@ -333,10 +331,8 @@ def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
             raise ValueError("two instances share bytes of a bundle, or give it two sizes")
 
 
-def _newer_format() -> Permanent:
-    return Permanent(
-        "a manifest in the store was written by a newer dicomwatchd", code=NEWER, hint="bring this one up to date"
-    )
+def _newer_format() -> NewerManifest:
+    return NewerManifest("a manifest in the store was written by a newer dicomwatchd", hint="bring this one up to date")
 
 
 def _repeated(instances: tuple[ManifestInstance, ...]) -> list[str]:

@@ -7,14 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout.manifest import BAD, Manifest
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore, StoredObject
 from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES, at_most, has_too_many_values
-from dicomwatchd.errors import Permanent, Transient
+from dicomwatchd.errors import BadManifest, ManifestTooLarge, NoSuchObject, Transient
 from dicomwatchd.model import Uid
-
-#: The code of a study that no manifest has room for.
-TOO_LARGE = "manifest-too-large"
 
 
 def load(
@@ -40,7 +37,7 @@ def load(
         raise _too_large()
     manifest = Manifest.from_bytes(data)
     if manifest.key != key:
-        raise Permanent("a manifest in the store is not the one its key names", code=BAD)
+        raise BadManifest("a manifest in the store is not the one its key names")
     return manifest
 
 
@@ -83,23 +80,20 @@ def create(store: ObjectStore, manifest: Manifest) -> bool:
     store.put(manifest.key, content)
     try:
         stored = at_most(store, manifest.key, content.digest.size_bytes)
-    except Permanent as error:
-        if error.code != "no-such-object":
-            raise
+    except NoSuchObject as error:
         raise Transient("the store does not hold the manifest that it was sent", code="manifest-lost") from error
     return hashlib.sha256(stored).hexdigest() == content.digest.sha256
 
 
-def too_many_instances() -> Permanent:
-    return Permanent(
+def too_many_instances() -> ManifestTooLarge:
+    return ManifestTooLarge(
         "the study has more instances than one manifest can list",
-        code=TOO_LARGE,
         hint="its files stay where they are; is it several studies under one Study Instance UID?",
     )
 
 
-def _too_large() -> Permanent:
-    return Permanent("what stands in a manifest's place is larger than any manifest", code=BAD)
+def _too_large() -> BadManifest:
+    return BadManifest("what stands in a manifest's place is larger than any manifest")
 
 
 def _md5(data: bytes) -> str:

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Literal
 
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
-from dicomwatchd.errors import Permanent
+from dicomwatchd.errors import NoSuchObject, Permanent
 from dicomwatchd.ports import Cancellation, Map, never_cancelled, until_cancelled
 
 GROUP = 2000
@@ -191,7 +191,7 @@ class _Verifier:
                 if size_bytes > receipt.size_bytes:
                     break  # it is another object, however long it goes on
         except Permanent as error:
-            missing = error.code == "no-such-object"
+            missing = isinstance(error, NoSuchObject)
             problem: Problem = "missing" if missing else "unreadable"
             return Verdict(receipt, False, "", None if missing else seen, problem, asked_at)
         if seen is None:

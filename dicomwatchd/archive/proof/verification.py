@@ -13,7 +13,7 @@ from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInsta
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import Problem
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
-from dicomwatchd.errors import Permanent
+from dicomwatchd.errors import NoSuchObject, Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 
@@ -181,7 +181,7 @@ def _read_bundle_once(store: ObjectStore, members: list[ManifestInstance]) -> li
     try:
         read = read_back(store, members[0].key, None, spans.values())
     except Permanent as error:
-        problem: Problem = "missing" if error.code == "no-such-object" else "unreadable"
+        problem: Problem = "missing" if isinstance(error, NoSuchObject) else "unreadable"
         return [(item, problem) for item in members]
     return [
         (item, "" if span in read.held else "size" if read.size_bytes < span.end_bytes else "content")

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from dicomwatchd.archive.stores.port import Chunk, ObjectStore
-from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
+from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, EncryptionKeyUnusable, Permanent
 
-#: Of an answer that says no, of one object or of all.
-CODES = frozenset({"archive-refused", "credentials", "encryption-key"})
+#: An answer that says no, of one object or of all.
+REFUSALS = (ArchiveRefused, CredentialsRefused, EncryptionKeyUnusable)
 
 
 def told_apart(store: ObjectStore) -> ObjectStore:
@@ -28,7 +28,5 @@ class _ToldApart:
     def read(self, *what: Any, **how: Any) -> Iterator[Chunk]:
         try:
             yield from self._store.read(*what, **how)
-        except (ArchiveRefused, Transient) as error:
-            if error.code not in CODES:
-                raise
+        except REFUSALS as error:
             raise Permanent("the store does not let us read it", code="withheld") from error

@@ -158,9 +158,11 @@ def _sentences(report: FetchReport, target: Path) -> None:
             f"in {place}: {done}; every SHA-256 is right."
         )
     else:
+        from dicomwatchd.fetch.report import Stopped
+
         output.say(f"{there:,} of {output.count(report.files, 'file')} in {place}: {done}. Not fetched:")
-        _list([failure for failure in report.failed if failure.code != "stopped"])
-        stopped = sum(failure.code == "stopped" for failure in report.failed)
+        _list([failure for failure in report.failed if failure.code != Stopped.code])
+        stopped = sum(failure.code == Stopped.code for failure in report.failed)
         if report.stopped is not None:
             output.problem(report.stopped)
             if stopped:

@@ -15,7 +15,7 @@ from dicomwatchd.cli.studies.access import UID, Amiss, ArchiveOptions, archive_o
 from dicomwatchd.cli.studies.search import summary
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
-from dicomwatchd.errors import DicomwatchdError, Permanent
+from dicomwatchd.errors import DicomwatchdError, Permanent, StudyNotFound
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
@@ -43,14 +43,15 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     amiss = Amiss(note)
     try:
         record = _archived(invocation, study, where, notes, amiss)
-    except Permanent as error:
-        if error.code != "study-not-found":
-            raise
+    except StudyNotFound:
+        pass  # the daemon may know it
+    except Permanent:
+        raise
     except DicomwatchdError as error:
         trouble = error
     local = _local(invocation, study, socket_path, where, note)
     if record is None and local is None:
-        raise trouble or Permanent(f"study {study} is not known here", code="study-not-found")
+        raise trouble or StudyNotFound(f"study {study} is not known here")
     if trouble is not None:
         note(f"the archive gives no answer: {trouble.message}")
     if as_json:
@@ -85,7 +86,7 @@ def _local(
         note(f"{error.message}; what is here of the study is unknown")
         return None
     except DaemonRefused as error:
-        if error.code != "study-not-found":
+        if error.code != StudyNotFound.code:
             note(f"the daemon says: {error.message}")
         return None
     return found

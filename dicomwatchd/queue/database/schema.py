@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 
 from dicomwatchd import markers
-from dicomwatchd.errors import Fatal, Stopping, Transient
+from dicomwatchd.errors import StateFailed, StateUnavailable, Stopping
 from dicomwatchd.localfiles import open_root
 from dicomwatchd.queue.database.steps import STEPS, Step
 
@@ -79,13 +79,13 @@ def open_writer(state_directory: Path, steps: Sequence[Step] = STEPS) -> Databas
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Fatal("another dicomwatchd is running on this state directory", code="state-locked") from error
+            raise StateFailed("another dicomwatchd is running on this state directory", code="state-locked") from error
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = _connect(f"file:{_quoted(path)}?mode=rw")
         stack.callback(connection.close)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > len(steps):
-            raise Fatal("the state database was written by a newer dicomwatchd", code="state-newer")
+            raise StateFailed("the state database was written by a newer dicomwatchd", code="state-newer")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -120,7 +120,7 @@ def open_reader(state_directory: Path) -> Database | None:
         if version == 0:
             return None
         if version != VERSION:
-            raise Fatal("the state database belongs to another version of dicomwatchd", code="state-version")
+            raise StateFailed("the state database belongs to another version of dicomwatchd", code="state-version")
         stack.pop_all()
     return Database(connection, None)
 
@@ -142,21 +142,21 @@ def _translated() -> Iterator[None]:
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "unknown").lower()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Transient("the disk of the state is full", code="state-full", endpoint="state") from error
-        raise Fatal(
+            raise StateUnavailable("the disk of the state is full", code="state-full", endpoint="state") from error
+        raise StateFailed(
             f"the state directory cannot be used ({name})", code="state-directory", hint="check its owner and mode"
         ) from error
     except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "SQLITE_ERROR") or "SQLITE_ERROR"
         code = "state-" + name.removeprefix("SQLITE_").lower().replace("_", "-")
         if name.startswith("SQLITE_FULL"):
-            raise Transient("the disk of the state is full", code="state-full", endpoint="state") from error
+            raise StateUnavailable("the disk of the state is full", code="state-full", endpoint="state") from error
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise Transient("the state database cannot be written now", code=code, endpoint="state") from error
+            raise StateUnavailable("the state database cannot be written now", code=code, endpoint="state") from error
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            raise Fatal(
+            raise StateFailed(
                 "the state database is damaged",
                 code=code,
                 hint="move state.db* away; the state is rebuilt from inboxes and archive at the next start",
             ) from error
-        raise Fatal("the state database failed", code=code) from error
+        raise StateFailed("the state database failed", code=code) from error

@@ -24,7 +24,7 @@ from dicomwatchd.archive.documents import damaged, index_text, matches
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.stores.port import InitStep
 from dicomwatchd.config import DynamoDBSettings
-from dicomwatchd.errors import RevisionConflict, Transient
+from dicomwatchd.errors import RevisionConflict, Throttled
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class DynamoDBCatalogue:
             yield from found
             rest = answer["UnprocessedKeys"].get(self._table, {}).get("Keys", [])
             if rest and not found:
-                raise Transient("read the series failed: throttled", code="throttled", endpoint=self._endpoint)
+                raise Throttled("read the series failed: throttled", endpoint=self._endpoint)
             keys = rest
 
     def _newest_first(self, index: str, key: str, value: str, query: Query) -> Iterator[Item]:

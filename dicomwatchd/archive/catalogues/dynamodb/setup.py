@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from dicomwatchd.archive.aws.clients import error_code, translated
 from dicomwatchd.archive.catalogues.dynamodb.items import IDENTITY_KEY
 from dicomwatchd.archive.stores.port import InitStep
-from dicomwatchd.errors import ArchiveRefused, NotInitialised, OutOfReach
+from dicomwatchd.errors import ArchiveRefused, NotInitialised, NotThere, OutOfReach
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -214,7 +214,7 @@ class TableSetup:
     def _expect(self) -> Any:
         description = self._describe()
         if description is None:
-            raise OutOfReach("the catalogue's table went away", code="not-there", endpoint=self._endpoint)
+            raise NotThere("the catalogue's table went away", endpoint=self._endpoint)
         return description
 
     def _wait_for_table(self) -> None:

@@ -29,7 +29,9 @@ from dicomwatchd.archive.stores.port import (
 )
 from dicomwatchd.config import DirectorySettings
 from dicomwatchd.errors import (
+    NoSuchObject,
     NotInitialised,
+    NotThere,
     OutOfReach,
     Permanent,
     SourceChanged,
@@ -164,16 +166,14 @@ class DirectoryStore:
                         left -= len(chunk)
                         yield chunk
             except FileNotFoundError as error:
-                raise Permanent("the object is not in the archive", code="no-such-object") from error
+                raise NoSuchObject("the object is not in the archive") from error
 
     def check(self) -> None:
         try:
             with self._archive():
                 pass
-        except OutOfReach as error:
-            if error.code == "not-there":
-                raise NotInitialised("the archive's folder is not there", hint=_INIT_HINT) from error
-            raise
+        except NotThere as error:
+            raise NotInitialised("the archive's folder is not there", hint=_INIT_HINT) from error
 
     def initialise(self) -> list[InitStep]:
         """Makes the folder itself but not the one it is in: that would be the place a share was to be mounted at."""
@@ -230,22 +230,18 @@ class DirectoryStore:
 
     @contextmanager
     def _archive(self) -> Iterator[int]:
-        """A descriptor of the root. Raises OutOfReach (code "not-there") when it is not there or not the archive's."""
+        """A descriptor of the root. Raises NotThere when it is not there or not the archive's."""
         try:
             root_fd = localfiles.open_root(os.fspath(self._root))
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise files.translate(error, "open the folder", _ENDPOINT) from error
-            raise OutOfReach(
-                "the archive's folder is not there", code="not-there", hint=_INIT_HINT, endpoint=_ENDPOINT
-            ) from error
+            raise NotThere("the archive's folder is not there", hint=_INIT_HINT, endpoint=_ENDPOINT) from error
         try:
             with _at_work("look for the marker"):
                 known = any(_stat(root_fd, name) for name in (_MARKER, keys.IDENTITY.encode("ascii")))
             if not known:
-                raise OutOfReach(
-                    "the archive's folder holds no archive", code="not-there", hint=_INIT_HINT, endpoint=_ENDPOINT
-                )
+                raise NotThere("the archive's folder holds no archive", hint=_INIT_HINT, endpoint=_ENDPOINT)
             yield root_fd
         finally:
             os.close(root_fd)

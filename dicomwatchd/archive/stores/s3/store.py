@@ -38,7 +38,7 @@ from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.archive.stores.s3.fast_http import Body
 from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
 from dicomwatchd.config import S3Settings
-from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, SourceChanged, Transient
+from dicomwatchd.errors import NoSuchObject, NotInitialised, NotThere, OutOfReach, Permanent, SourceChanged, Transient
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -183,7 +183,7 @@ class S3Store:
             if wanted is not None and aws.http_status(error) == 416:
                 return None
             if aws.http_status(error) == 403 and version_id is None and self._bucket.absent(self._bucket.full_key(key)):
-                raise Permanent("GetObject failed: no such object (403)", code="no-such-object") from error
+                raise NoSuchObject("GetObject failed: no such object (403)") from error
             raise aws.translate(error, operation="GetObject", endpoint=self._bucket.endpoint) from error
         if version_id is None:
             self._bucket.note_expiry(key, response)
@@ -223,13 +223,13 @@ class S3Store:
         try:
             with self._bucket.translated("look at the bucket"):
                 self._bucket.look()
-        except (Permanent, OutOfReach) as error:
-            if error.code in ("no-such-object", "not-there"):
-                raise NotInitialised(
-                    "the bucket of the archive is not there", hint="dicomwatchctl archive init makes it"
-                ) from error
-            if isinstance(error, OutOfReach):
-                raise
+        except (NoSuchObject, NotThere) as error:
+            raise NotInitialised(
+                "the bucket of the archive is not there", hint="dicomwatchctl archive init makes it"
+            ) from error
+        except OutOfReach:
+            raise
+        except Permanent as error:
             raise OutOfReach(error.message, endpoint=self._bucket.endpoint) from error
         except Transient as error:
             raise OutOfReach(error.message, code=error.code, hint=error.hint, endpoint=self._bucket.endpoint) from error
