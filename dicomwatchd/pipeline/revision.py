@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson,
 from dicomwatchd.pipeline.healed import healed
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, location_of, source_of
 from dicomwatchd.ports import Map, timestamp
+from dicomwatchd.queue.rows import LocalFile, Source
 
 #: Of what is amiss with a study's manifests so many are told one by one.
 _TOLD = 20
@@ -61,12 +62,14 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
     facts = context.shipments.facts(claim)
     now = timestamp(context.clock.now())
     added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
-    instances: Iterable[ManifestInstance] = _as_many_as_fit(_instances(shipment, context, now), shipment.weigh)
+    content = _content(shipment, context, base, now)
+    shipment.files, shipment.bytes = content.files, content.size_bytes
+    shipment.sources |= content.sources
+    instances = content.instances
     if not found.holds:
         passed_over = (keys.manifest(claim.study_uid, one.revision) for one in found.disregarded)
         added = replace(added, damaged_keys=(*added.damaged_keys, *passed_over))
     if found.refused or above:
-        instances = list(instances)
         added, again = _from_elsewhere(shipment, context, found, added, [*base.instances, *instances], now)
         instances += again
     added = _within_limit(base, added)
@@ -82,7 +85,7 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )
-    if not shipment.files and not ((not found.holds or above) and merged.instances):
+    if not content.files and not ((not found.holds or above) and merged.instances):
         return current  # its files are gone; but the catalogue may not know yet what an earlier shipment has recorded
     if merged is current and current.revision > above:
         return current
@@ -95,17 +98,6 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
         created_by=f"dicomwatchd {__version__}",
     )
     return merged if manifests.create(archive.store, merged) else None
-
-
-def _as_many_as_fit(instances: Iterable[ManifestInstance], weigh: Callable[[int], None]) -> Iterator[ManifestInstance]:
-    """Before there are more in memory than any manifest lists. Raises Permanent, and as ``weigh``."""
-    left = MANIFEST_LIMIT_BYTES
-    for item in instances:
-        left -= _LEAST_INSTANCE_BYTES + len(json.dumps([item.original_path, item.repairs]))
-        if left < 0:
-            raise manifests.too_many_instances()
-        weigh(MANIFEST_LIMIT_BYTES - left)
-        yield item
 
 
 def _within_limit(current: Manifest, added: _Added) -> _Added:
@@ -251,34 +243,72 @@ def _tell_ahead(study: Uid, revision: int, context: Context) -> None:
     )
 
 
-def _instances(shipment: Shipment, context: Context, now: str) -> Iterator[ManifestInstance]:
-    shipment.files = shipment.bytes = 0
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a shipment consists of. ``instances`` are those that the manifest does not list yet where they are; the
+    other figures are of all its files."""
+
+    instances: tuple[ManifestInstance, ...]
+    files: int
+    size_bytes: int
+    sources: frozenset[str]
+
+
+def _content(shipment: Shipment, context: Context, base: Manifest, now: str) -> _Content:
+    """Read from the queue, page by page. What ``base``, or another file of the shipment, says already is left out: a
+    study that comes once more takes no more memory than it did.
+
+    Raises ManifestTooLarge before there are more instances than any manifest lists; Transient, and as ``weigh``.
+    """
+    latest = {item.content: item for item in base.instances}
+    instances: list[ManifestInstance] = []
+    sources: set[str] = set()
+    files = size_bytes = 0
+    left_bytes = MANIFEST_LIMIT_BYTES
     for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
         for file in page:
-            source, place, header = source_of(file, context), location_of(file), file.header
-            shipment.files += 1
-            shipment.bytes += place.size_bytes
-            shipment.sources.add("upload" if source.kind == "upload" else source.name)
-            if file.verified_by is None:
-                raise Transient("a file of the shipment was not verified under this claim", code="unverified-file")
-            yield ManifestInstance(
-                series_uid=header.series_uid,
-                sop_instance_uid=header.sop_instance_uid,
-                sop_class_uid=header.sop_class_uid,
-                transfer_syntax_uid=header.transfer_syntax_uid,
-                key=place.receipt.key,
-                size_bytes=place.size_bytes,
-                object_bytes=place.receipt.size_bytes,
-                sha256=place.sha256,
-                etag=place.receipt.expected_etag,
-                version_id=place.receipt.version_id,
-                original_path=printable(b"/".join(part for part in (file.dir, file.name) if part)),
-                inbox="upload" if source.kind == "upload" else source.name,
-                stored_at=now,
-                verified_by=file.verified_by,
-                repairs=header.repairs,
-                offset_bytes=place.span.offset_bytes,
-            )
+            source = _source_name(source_of(file, context))
+            item = _instance(file, source, now)
+            left_bytes -= _LEAST_INSTANCE_BYTES + len(json.dumps([item.original_path, item.repairs]))
+            if left_bytes < 0:
+                raise manifests.too_many_instances()
+            shipment.weigh(MANIFEST_LIMIT_BYTES - left_bytes)
+            files += 1
+            size_bytes += item.size_bytes
+            sources.add(source)
+            if item.content not in latest or not item.is_located_as(latest[item.content]):
+                latest[item.content] = item
+                instances.append(item)
+    return _Content(tuple(instances), files, size_bytes, frozenset(sources))
+
+
+def _source_name(source: Source) -> str:
+    return "upload" if source.kind == "upload" else source.name
+
+
+def _instance(file: LocalFile, source: str, now: str) -> ManifestInstance:
+    """Raises Transient."""
+    if file.verified_by is None:
+        raise Transient("a file of the shipment was not verified under this claim", code="unverified-file")
+    location, header = location_of(file), file.header
+    return ManifestInstance(
+        series_uid=header.series_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        transfer_syntax_uid=header.transfer_syntax_uid,
+        key=location.receipt.key,
+        size_bytes=location.size_bytes,
+        object_bytes=location.receipt.size_bytes,
+        sha256=location.sha256,
+        etag=location.receipt.expected_etag,
+        version_id=location.receipt.version_id,
+        original_path=printable(b"/".join(part for part in (file.dir, file.name) if part)),
+        inbox=source,
+        stored_at=now,
+        verified_by=file.verified_by,
+        repairs=header.repairs,
+        offset_bytes=location.span.offset_bytes,
+    )
 
 
 def _flags(current: Manifest, flags: tuple[str, ...], attributes: Mapping[str, Any]) -> tuple[str, ...]:

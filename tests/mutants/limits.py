@@ -244,8 +244,8 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "instances",
                 "pipeline/revision.py",
-                "        if left < 0:\n            raise",
-                "        if False:\n            raise",
+                "            if left_bytes < 0:\n                raise",
+                "            if False:\n                raise",
             ),
             ("turns", "pipeline/turns.py", "        if has_turn or size_bytes < LARGE_BYTES:", "        if True:"),
             (
@@ -260,7 +260,12 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "    weigh(max((seen.size_bytes for seen in listed.revisions.values()), default=0))\n",
                 "",
             ),
-            ("instances are weighed", "pipeline/revision.py", "        weigh(MANIFEST_LIMIT_BYTES - left)\n", ""),
+            (
+                "instances are weighed",
+                "pipeline/revision.py",
+                "            shipment.weigh(MANIFEST_LIMIT_BYTES - left_bytes)\n",
+                "",
+            ),
             ("modality is kept", "model.py", ' if tag == "00080060"}', " if not tag}"),
         )
     ),

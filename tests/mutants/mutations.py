@@ -469,14 +469,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "manifest: the version that is current",
         "archive/layout/manifest.py",
-        "item.version_id not in (None, present.version_id)",
-        "False",
+        "self.version_id in (None, recorded.version_id)",
+        "True",
         CURRENT,
     ),
     _stage(
         "evidence before the manifest",
-        "            if file.verified_by is None:\n",
-        "            if False:\n",
+        "    if file.verified_by is None:\n",
+        "    if False:\n",
         EDGES,
         "pipeline/revision.py",
     ),
@@ -550,9 +550,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "if False:",
         ("tests/unit/test_upgrade.py",),
     ),
-    _stage(
-        "nothing left to record", "    if not shipment.files and", "    if False and", EDGES, "pipeline/revision.py"
-    ),
+    _stage("nothing left to record", "    if not content.files and", "    if False and", EDGES, "pipeline/revision.py"),
     Mutation(
         "manifest: read back",
         "archive/layout/manifests.py",

@@ -83,6 +83,10 @@ class ManifestInstance:
         """Where its bytes are, and how many."""
         return self.key, self.version_id, self.size_bytes, self.offset_bytes, self.object_bytes
 
+    def is_located_as(self, recorded: ManifestInstance) -> bool:
+        """Whether ``recorded``, of the same content, names its key, and its version if one is known."""
+        return self.key == recorded.key and self.version_id in (None, recorded.version_id)
+
 
 #: Written of every instance; where it is in its object, only of one in a bundle.
 _INSTANCE_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.name not in ("offset_bytes", "object_bytes"))
@@ -213,10 +217,12 @@ class Manifest:
         known = {item.content: item for item in self.instances}
         for item in instances:
             present = known.setdefault(item.content, item)
-            if present.key != item.key and item.key not in damaged:
-                known[item.content] = item
-            elif present.key == item.key and item.version_id not in (None, present.version_id):
+            if item.is_located_as(present):
+                continue
+            if present.key == item.key:
                 known[item.content] = replace(present, version_id=item.version_id)
+            elif item.key not in damaged:
+                known[item.content] = item
         combined = tuple(sorted(known.values(), key=lambda item: item.content))
         next_one = replace(
             self,
