@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import botocore.exceptions as aws
-import botocore.loaders
 import botocore.session
 import urllib3.exceptions
 from botocore.config import Config
@@ -201,7 +200,6 @@ def build_client(
         raise Misconfigured("ca_file is not there, or is no file", path=str(ca_file))
     with translated("build the client", where):
         session = session or new_session()
-        _list_services_at_a_glance(session)
         if region is None and endpoint_url is not None:
             region = session.get_config_variable("region") or _DEFAULT_REGION
         client = session.create_client(
@@ -227,20 +225,6 @@ def build_client(
         aws_responses.watch(client)
         aws_limits.limit(client)
         return client
-
-
-class _Services(botocore.loaders.Loader):
-    def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
-        return [name for path in map(Path, self.search_paths) if path.is_dir() for name in os.listdir(path)]  # noqa: PTH208
-
-
-def _list_services_at_a_glance(session: botocore.session.Session) -> None:
-    """To see that it knows S3, botocore looks into the folders of all 400 services, a quarter of the time that a client
-    takes; the folders' names say as much. A service that is not there is still found out, one step later."""
-    loader = session.get_component("data_loader")
-    if not isinstance(loader, _Services):
-        quick = _Services(extra_search_paths=loader.search_paths, include_default_search_paths=False)
-        session.register_component("data_loader", quick)
 
 
 def endpoint_name(service: str, region: str | None, endpoint_url: str | None) -> str:
