@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -23,7 +22,7 @@ from pydantic import (
 )
 
 from dicomwatchd import resolved_paths
-from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_yaml
+from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.resolved_paths import ResolvedPath
 
@@ -313,13 +312,7 @@ def load(path: Path, *, folders: bool = False, silent: list[str] | None = None) 
 
     Raises ConfigError with all problems.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError([("", f"cannot be read: {os.strerror(error.errno or 0)}")], source=str(path)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError([("", "is not UTF-8 text")], source=str(path)) from error
-    return parse(read_yaml(text, source=str(path)), source=str(path), folders=folders, silent=silent)
+    return parse(read_file(path), source=str(path), folders=folders, silent=silent)
 
 
 def parse(data: Any, *, source: str | None = None, folders: bool = False, silent: list[str] | None = None) -> Config:

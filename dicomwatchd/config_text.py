@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,6 +26,17 @@ def named_socket(data: Any) -> Path | None:
     if socket is None and isinstance(state, str) and state:
         socket = f"{state}/{SOCKET_NAME}"
     return Path(socket) if isinstance(socket, str) and socket.startswith("/") else None
+
+
+def read_file(path: Path) -> Any:
+    """Plain data from a YAML file. Raises ConfigError."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError([("", f"cannot be read: {os.strerror(error.errno or 0)}")], source=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([("", "is not UTF-8 text")], source=str(path)) from error
+    return read_yaml(text, source=str(path))
 
 
 def read_yaml(text: str, *, source: str | None = None) -> Any:

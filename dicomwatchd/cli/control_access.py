@@ -28,29 +28,32 @@ def socket_option(function: _Function) -> _Function:
 
 def client(invocation: Invocation, socket_path: Path | None) -> ControlClient:
     """Raises ConfigError when the configuration is needed and cannot be used."""
-    if socket_path is None:
-        socket_path = _seen_socket(invocation.config_path)
-    if socket_path is not None:
-        return ControlClient(socket_path)
-    from dicomwatchd import config
-
     try:
-        return ControlClient(config.load(invocation.config_path).socket_path)
+        return ControlClient(socket_path or _configured_socket(invocation.config_path))
     except ConfigError as error:
         error.hint = "--config FILE names another one; --socket FILE does without"
         raise
 
 
-def _seen_socket(config_path: Path) -> Path | None:
-    """The socket that the configuration names, if there is one. Whatever is wrong is for a proper reading to say, which
-    takes longer than all the rest of a command that asks the daemon."""
-    from dicomwatchd.config_text import named_socket, read_yaml
+def _configured_socket(config_path: Path) -> Path:
+    """The socket that the configuration names. Only where none is there is the configuration checked, which takes
+    longer than all the rest of a command that asks the daemon: it is to say what is wrong. Raises ConfigError."""
+    from dicomwatchd.config_text import named_socket, read_file
 
+    data = read_file(config_path)
+    named = named_socket(data)
+    if named is not None and _is_socket(named):
+        return named
+    from dicomwatchd import config
+
+    return config.parse(data, source=str(config_path)).socket_path
+
+
+def _is_socket(path: Path) -> bool:
     try:
-        found = named_socket(read_yaml(config_path.read_text("utf-8")))
-        return found if found is not None and found.is_socket() else None
-    except (OSError, ValueError, ConfigError):
-        return None
+        return path.is_socket()
+    except OSError:
+        return False  # a folder above may not be entered
 
 
 def ask(

@@ -136,7 +136,6 @@ def test_errors_become_documented_exit_codes(error: BaseException, code: int, mo
         raise error
 
     monkeypatch.setattr(DEFAULT_CONFIG.__class__, "read_text", failing)
-    monkeypatch.setattr(config, "load", failing)
     result = CliRunner().invoke(root, ["status"])
     assert result.exit_code == code and result.stdout == ""
     assert code in exits.MEANING
@@ -149,7 +148,7 @@ def test_a_hint_follows_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_args: object) -> None:
         raise NotInitialised("there is no bucket", hint="dicomwatchctl archive init")
 
-    monkeypatch.setattr(config, "load", failing)
+    monkeypatch.setattr(DEFAULT_CONFIG.__class__, "read_text", failing)
     result = CliRunner().invoke(root, ["status"])
     assert result.stderr == "dicomwatchctl: there is no bucket\ndicomwatchctl archive init\n"
 
@@ -158,7 +157,7 @@ def test_a_bug_is_not_taken_for_an_expected_error(monkeypatch: pytest.MonkeyPatc
     def failing(*_args: object) -> None:
         raise RuntimeError("bug")
 
-    monkeypatch.setattr(config, "load", failing)
+    monkeypatch.setattr(DEFAULT_CONFIG.__class__, "read_text", failing)
     assert isinstance(CliRunner().invoke(root, ["status"]).exception, RuntimeError)
 
 
