@@ -537,6 +537,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     _stage(
+        "what is listed already is left out",
+        "            if item.content not in latest or not item",
+        "            if True or not item",
+        EDGES,
+        "pipeline/revision.py",
+    ),
+    _stage(
         "what a lost manifest listed",
         "if found.refused or above:",
         "if found.refused:",

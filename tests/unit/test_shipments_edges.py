@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dicomwatchd.archive.layout import lineage
-from dicomwatchd.archive.layout.manifest import Manifest, empty
+from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import Content, Receipt
 from dicomwatchd.errors import OutOfReach, Permanent, Unarchivable
@@ -49,6 +51,25 @@ class AbsentCatalogue(MemoryCatalogue):
 def study_state(pieces: Pieces) -> str | None:
     shown = pieces.queue.reports.show(STUDY)
     return None if shown is None else str(shown["state"])
+
+
+def test_what_is_listed_already_is_not_held_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces = Pieces(tmp_path)
+    (pieces.inbox / "IM1").write_bytes(DATA)
+    pieces.run()
+    added: list[int] = []
+    merged = Manifest.merged
+
+    def watched(manifest: Manifest, instances: Iterable[ManifestInstance], **rest: Any) -> Manifest:
+        new = tuple(instances)
+        added.append(len(new))
+        return merged(manifest, new, **rest)
+
+    monkeypatch.setattr(Manifest, "merged", watched)
+    for name in ("IM2", "IM3"):
+        (pieces.inbox / name).write_bytes(DATA)
+    pieces.run()
+    assert added and not any(added) and not list(pieces.inbox.iterdir())
 
 
 def test_a_parked_study_whose_files_are_gone_is_forgotten_on_retry(tmp_path: Path) -> None:
