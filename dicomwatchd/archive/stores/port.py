@@ -190,10 +190,10 @@ class ObjectStore(Protocol):
     "bad-key"), and so is what is longer than the store takes.
 
     All methods raise Transient (OutOfReach with ``endpoint`` set when the whole store is in trouble), Permanent, or
-    Fatal; never a foreign exception. A place that is not there, or holds no archive, is OutOfReach (code "not-there"):
-    it neither takes nor misses an object. A request over a network ends in time, in an answer or in OutOfReach, however
-    slow the other side is: a thread that shows no sign of life for 15 minutes ends the daemon. No message holds a key,
-    or the words of the other side.
+    Fatal; never a foreign exception. A place that is not there, or holds no archive, is NotThere: it neither takes nor
+    misses an object. A request over a network ends in time, in an answer or in OutOfReach, however slow the other side
+    is: a thread that shows no sign of life for 15 minutes ends the daemon. No message holds a key, or the words of the
+    other side.
     """
 
     @property
@@ -260,8 +260,8 @@ class ObjectStore(Protocol):
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
-        """The object's bytes in chunks of at most 1 MiB, from the store itself. Raises Permanent (code
-        "no-such-object") when it is not there.
+        """The object's bytes in chunks of at most 1 MiB, from the store itself. Raises NoSuchObject when it
+        is not there.
 
         Chunks may be views of ``buffer`` (CHUNK_BYTES long) where that is given, and are of use until the next is asked
         for: nothing is allocated for each of them. Without it they are bytes, to be kept.
