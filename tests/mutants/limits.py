@@ -9,6 +9,13 @@ STORE = ("tests/unit/test_store_limits.py",)
 DENSE = ("tests/unit/test_dense_manifests.py",)
 
 LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    (
+        "limits, nested manifests",
+        "archive/layout/manifest.py",
+        "    for _ in range(_DEPTH_LIMIT):",
+        "    for _ in range(1_000_000):",
+        ("tests/unit/test_manifest.py",),
+    ),
     *(
         (f"limits, dense manifests: {name}", file, old, new, DENSE)
         for name, file, old, new in (

@@ -33,6 +33,8 @@ Place = tuple[str, str | None, int, int, int]
 
 _NEWER = re.compile(r"dicomwatchd-manifest/[0-9]{1,6}\Z")
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+#: Of attributes. Those that are written have no sequences in them, hence three levels.
+_DEPTH_LIMIT = 100
 _SIZE_LIMIT_BYTES = 2**50  # far above what any store takes as one object; keeps sums in 64 bits
 
 
@@ -393,7 +395,18 @@ def _digest(value: object) -> str | None:
 def _attributes(value: object) -> DicomJson:
     if not isinstance(value, dict) or not all(isinstance(element, dict) for element in value.values()):
         raise TypeError("no DICOM JSON")
-    return value
+    # How deep a text json.loads() reads depends on Python's version and on the stack: what one machine takes, another
+    # would call damaged.
+    level: list[Any] = list(value.values())
+    for _ in range(_DEPTH_LIMIT):
+        level = [inner for outer in level for inner in _contents(outer)]
+        if not level:
+            return value
+    raise ValueError("nested too deep")
+
+
+def _contents(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _finite(text: str) -> float:
