@@ -81,3 +81,19 @@ bootstrap() {
   (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .)
   echo "$wanted" >"$stamp"
 }
+
+# The virtual environment that the tests run in: .venv or, for another interpreter, one of its own. Its name is in $venv.
+#   test_environment [PYTHON]
+test_environment() {
+  local python=${1:-}
+  venv=.venv
+  if [ -n "$python" ]; then
+    usable_python "$python" || die "$python is no Python >= 3.11 with venv"
+    python=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+    venv=.venv-$("$python" -c 'import platform; print(platform.python_version())')
+    # Of two builds of one version only the last has a place.
+    [ "$(readlink -f "$root/$venv/bin/python")" = "$python" ] || rm -rf "${root:?}/$venv"
+  fi
+  PYTHON=${python:-${PYTHON:-}} bootstrap "$venv" dev
+  say "$("$root/$venv/bin/python" -c 'import os, platform, sys; print("Python", platform.python_version(), "at", os.path.realpath(sys.executable))'), in $venv"
+}

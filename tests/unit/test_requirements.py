@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -166,3 +167,39 @@ def test_the_bill_of_materials_is_the_list(tmp_path: Path) -> None:
     assert found == wanted
     hashes = [component["externalReferences"][0]["hashes"] for component in document["components"]]
     assert all(hashes)
+
+
+# --- with which Python the tests run
+
+
+def environment_of_the_tests(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What test_environment of lib.sh would make, and says. Its virtual environment is one that is there already."""
+    make = 'bootstrap() { echo "${PYTHON:-any} $1 $2"; [ -e "$root/$1" ] || "$real" -m venv --without-pip "$root/$1"; }'
+    program = f'set -euo pipefail; . "{ROOT}/scripts/lib.sh"; root=$1 real=$2; {make}; test_environment "${{@:3}}"'
+    command = ["bash", "-c", program, "test", str(root), sys.executable, *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_another_python_has_an_environment_of_its_own(tmp_path: Path) -> None:
+    python, version = os.path.realpath(sys.executable), platform.python_version()
+    says = f"test: Python {version} at {python}, in"
+    usual = environment_of_the_tests(tmp_path)
+    assert usual.stdout.splitlines() == ["any .venv dev", f"{says} .venv"], usual
+    asked = environment_of_the_tests(tmp_path, sys.executable)
+    name = f".venv-{version}"
+    assert asked.stdout.splitlines() == [f"{python} {name} dev", f"{says} {name}"], asked
+
+    # That of another build of this version is not taken for it.
+    (tmp_path / name / "bin/python").unlink()
+    (tmp_path / name / "bin/python").symlink_to("/bin/true")
+    again = environment_of_the_tests(tmp_path, sys.executable)
+    assert again.stdout == asked.stdout, again
+    assert os.path.realpath(tmp_path / name / "bin/python") == python
+
+
+def test_what_is_no_python_is_refused(tmp_path: Path) -> None:
+    done = environment_of_the_tests(tmp_path, "/bin/true/python")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "test: /bin/true/python is no Python >= 3.11 with venv\n"
+    assert not list(tmp_path.iterdir())
