@@ -145,7 +145,7 @@ def test_nothing_is_installed_but_the_file_that_is_listed(entry: str, said: str,
     assert said in done.stderr
 
 
-@pytest.mark.parametrize("script", ["install", "demo", "test", "check", "bench", "sbom", "lib.sh"])
+@pytest.mark.parametrize("script", ["install", "demo", "test", "coverage", "check", "bench", "sbom", "lib.sh"])
 def test_no_script_installs_by_name(script: str) -> None:
     text = (ROOT / "scripts" / script).read_text()
     assert not re.search(r"install_program.*\[|pip install [^\n]*(?:\[dev\]|\[systemd\]|>=|==)", text)
