@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import missing
 from tests.servers.__main__ import assignments
@@ -24,6 +25,10 @@ from tests.servers.tls import Certificate, make_certificate
 from tests.side_by_side import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
 __all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
+
+# How long an example takes says nothing of it on a machine that does much else.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 _skipped: list[tuple[str, str]] = []
 """Test (or file) and reason, in the order of the run."""
