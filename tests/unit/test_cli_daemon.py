@@ -517,3 +517,39 @@ archive:
     assert "parked" in result.stdout and "2 ready" in result.stdout
     assert "queued\tclaimed\tuploading" in result.stdout
     assert "the archive gives no answer" in result.stderr
+
+
+def test_show_gives_what_is_here_of_a_study_whose_manifests_cannot_be_read(stand_in: StandIn, tmp_path: Path) -> None:
+    """It is parked for that, and here is where it is said."""
+    config = tmp_path / "config.yaml"
+    archive = tmp_path / "archive"
+    config.write_text(
+        f"""
+state_directory: {tmp_path}
+inboxes: []
+archive:
+  store: {{kind: directory, path: {archive}}}
+  catalogue: {{kind: sqlite, path: {tmp_path}/catalogue.db}}
+"""
+    )
+    archive.mkdir()
+    made = CliRunner().invoke(root, ["--config", str(config), "archive", "init"])
+    assert made.exit_code == 0, made.output
+    folder = archive / "studies" / STUDY
+    folder.mkdir(parents=True)
+    (folder / "manifests").write_text("no folder")
+    stand_in.result(
+        {
+            "study_uid": STUDY,
+            "state": "parked",
+            "reason": "why",
+            "revision": 0,
+            "files": {"ready": 2},
+            "history": [],
+            "last_shipment": None,
+        }
+    )
+    result = CliRunner().invoke(root, ["--config", str(config), "show", STUDY])
+    assert result.exit_code == 1, result.output
+    assert "parked" in result.stdout and "why" in result.stdout
+    assert "the archive gives no answer" in result.stderr

@@ -45,19 +45,18 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
         record = _archived(invocation, study, where, notes, amiss)
     except StudyNotFound:
         pass  # the daemon may know it
-    except Permanent:
-        raise
     except DicomwatchdError as error:
-        trouble = error
+        trouble = error  # and what is here may say why
     local = _local(invocation, study, socket_path, where, note)
     if record is None and local is None:
         raise trouble or StudyNotFound(f"study {study} is not known here")
     if trouble is not None:
         note(f"the archive gives no answer: {trouble.message}")
+    code = exits.NO if amiss or isinstance(trouble, Permanent) else exits.OK
     if as_json:
         archived = record and {**_document(record), **amiss.document()}
         output.document({"study_uid": study, "archive": archived, "local": local, "notes": notes})
-        return exits.NO if amiss else exits.OK
+        return code
     if record is None:
         output.pairs([("Study", study), ("Archive", "unknown" if trouble else "does not hold it yet")])
     else:
@@ -65,7 +64,7 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     if local is not None:
         output.say()
         _print_local(local)
-    return exits.NO if amiss else exits.OK
+    return code
 
 
 def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss) -> StudyRecord:
