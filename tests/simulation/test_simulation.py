@@ -169,7 +169,7 @@ def _no_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     def by_look(judge: object, receipt: Receipt, seen: object, asked_at: float) -> evidence.Verdict:
         return evidence.Verdict(receipt, True, "nothing", None, "", asked_at)
 
-    monkeypatch.setattr(evidence._Verifier, "by_look", by_look)
+    monkeypatch.setattr(evidence._Verifier, "by_listing", by_look)
     monkeypatch.setattr(evidence._Verifier, "can_tell", lambda *_: True)
 
 
