@@ -23,7 +23,7 @@ from dicomwatchd.errors import (
 from dicomwatchd.model import FileState, StudyEvent
 from dicomwatchd.pipeline.deletion import expiring, fresh, own, recover, unleased
 from dicomwatchd.pipeline.deletion import purge as purging
-from dicomwatchd.pipeline.deletion.batch import FinalCheck
+from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.fresh import Recorded
 from dicomwatchd.pipeline.deletion.proof import DeletionProof
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read

@@ -45,7 +45,7 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ),
         (
             "a look that others wait for",
-            "pipeline/deletion/batch.py",
+            "pipeline/deletion/final_check.py",
             "            while self._is_asking and not check.is_over:",
             "            while False:",
         ),

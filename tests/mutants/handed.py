@@ -138,7 +138,7 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "emptied folders",
-                "pipeline/deletion/purge.py",
+                "pipeline/deletion/tidying.py",
                 "                if asker is not None and not asker.may_remove(fd, os.stat(",
                 "                if asker is None and not asker.may_remove(fd, os.stat(",
                 "test_an_emptied_folder_stays_where_its_asker_may_not_remove_it",

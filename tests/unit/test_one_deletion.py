@@ -80,7 +80,7 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ),
     ("pipeline/deletion/staging.py", "_copy", "os.ftruncate"): (1, "of the copy that _new_copy has made"),
     # Directories: rmdir takes empty ones only.
-    ("pipeline/deletion/purge.py", "_remove_upwards", "os.rmdir"): (1, "fails for a directory with anything in it"),
+    ("pipeline/deletion/tidying.py", "_remove_upwards", "os.rmdir"): (1, "fails for a directory with anything in it"),
     ("pipeline/deletion/private.py", "_owned", "os.open"): (
         1,
         "the lock's file: O_EXCL, in a directory that was just made",

@@ -15,7 +15,7 @@ from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.errors import StateUnavailable, Stopping, Transient
 from dicomwatchd.model import FileState, StudyState, Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.deletion import purge, staging
+from dicomwatchd.pipeline.deletion import purge, staging, tidying
 from dicomwatchd.pipeline.deletion.proof import delete_on_proof
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.rows import Source
@@ -274,7 +274,7 @@ def test_tidy_removes_what_is_empty_and_nothing_else(tmp_path: Path) -> None:
     for folder in ("A/B/C", "A/D", "E/F"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "A" / "D" / "IM1").write_bytes(b"x")
-    purge.tidy(Source(1, "inbox1", os.fsencode(tmp_path), "inbox", False), [b"A/B/C", b"A/D", b"nowhere", b""])
+    tidying.tidy(Source(1, "inbox1", os.fsencode(tmp_path), "inbox", False), [b"A/B/C", b"A/D", b"nowhere", b""])
     found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
     assert found == ["A", "A/D", "A/D/IM1", "E", "E/F"]
 
@@ -284,13 +284,13 @@ def test_tidy_follows_no_link(tmp_path: Path) -> None:
     inbox.mkdir()
     (elsewhere / "B").mkdir(parents=True)
     (inbox / "A").symlink_to(elsewhere)
-    purge.tidy(Source(1, "inbox1", os.fsencode(inbox), "inbox", False), [b"A/B", b"A"])
+    tidying.tidy(Source(1, "inbox1", os.fsencode(inbox), "inbox", False), [b"A/B", b"A"])
     assert (elsewhere / "B").is_dir()
     assert (inbox / "A").is_symlink()
 
 
 def test_tidy_of_an_inbox_that_is_away(tmp_path: Path) -> None:
-    purge.tidy(Source(1, "inbox1", os.fsencode(tmp_path / "nowhere"), "inbox", False), [b"A"])
+    tidying.tidy(Source(1, "inbox1", os.fsencode(tmp_path / "nowhere"), "inbox", False), [b"A"])
 
 
 def test_a_batch_that_breaks_off_hides_no_deletion(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,81 +8,20 @@ the files of the batch stand under their names again, and no other of the purge 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dicomwatchd.answering import Inboxes
-from dicomwatchd.archive.proof import final_check
-from dicomwatchd.archive.stores.port import ObjectStore, Receipt, Standing
-from dicomwatchd.errors import DicomwatchdError, InboxSilent, Stopping, Vanished
+from dicomwatchd.archive.stores.port import Receipt, Standing
+from dicomwatchd.errors import DicomwatchdError, InboxSilent, Vanished
+from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.proof import Deleting, DeletionProof, Itself, Restored
 from dicomwatchd.pipeline.deletion.staging import StagingFolders
 from dicomwatchd.pipeline.local import Folders
-from dicomwatchd.ports import Cancellation, never_cancelled
 from dicomwatchd.queue.rows import LocalFile
 
 #: None: it is gone. A text: it turned out to be another file. Otherwise what has kept it.
 Result = str | Exception | None
-_WAIT_SECONDS = 1.0
-
-
-@dataclass(slots=True)
-class _Round:
-    wanted: dict[str, Receipt] = field(default_factory=dict)
-    is_over: bool = False
-    gone: set[str] = field(default_factory=set)
-    error: BaseException | None = None
-
-
-class FinalCheck:
-    """The last looks of one purge. One check serves all who have staged their files before it has begun: who comes
-    while one is under way waits for its end, and the next is for all who came meanwhile. So a page costs a request or
-    two, however many work on it."""
-
-    def __init__(self, store: ObjectStore, cancelled: Cancellation = never_cancelled) -> None:
-        self._store = store
-        self._cancelled = cancelled
-        self._condition = threading.Condition()
-        self._next = _Round()
-        self._is_asking = False
-        #: Of how many files the object was not there: nothing more goes.
-        self.vanished = 0
-
-    @property
-    def stops(self) -> bool:
-        return self.vanished > 0
-
-    def gone(self, wanted: Mapping[str, Receipt]) -> set[str]:
-        """Those of these keys whose objects the store does not show as what they were. Raises Transient, Stopping."""
-        with self._condition:
-            check = self._next
-            check.wanted.update(wanted)
-            while self._is_asking and not check.is_over:
-                self._condition.wait(_WAIT_SECONDS)
-                if self._cancelled():
-                    raise Stopping("stopped while the store was asked")
-            if not check.is_over:
-                self._is_asking, self._next = True, _Round()
-        if not check.is_over:
-            self._ask(check)
-        if check.error is not None:
-            raise check.error
-        return check.gone & wanted.keys()
-
-    def _ask(self, check: _Round) -> None:
-        try:
-            check.gone = final_check.missing(self._store, check.wanted, self._cancelled)
-        except BaseException as error:  # noqa: BLE001  all who wait for this check raise it
-            check.error = error
-        finally:
-            with self._condition:
-                check.is_over, self._is_asking = True, False
-                self._condition.notify_all()
-
-    def note(self, files: int) -> None:
-        with self._condition:
-            self.vanished += files
 
 
 @dataclass(slots=True)

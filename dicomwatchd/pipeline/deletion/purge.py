@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +14,8 @@ from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.errors import InboxSilent, SourceChanged, Stopping, Transient, Unarchivable
 from dicomwatchd.localfiles import directory
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.deletion.batch import DeletionBatch, FinalCheck, Result
+from dicomwatchd.pipeline.deletion.batch import DeletionBatch, Result
+from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.own import Stands, in_own_tree
 from dicomwatchd.pipeline.deletion.proof import (
     Deleting,
@@ -29,14 +29,14 @@ from dicomwatchd.pipeline.deletion.proof import (
     prove,
 )
 from dicomwatchd.pipeline.deletion.staging import LeftStaged, StagingFolders
+from dicomwatchd.pipeline.deletion.tidying import tidy
 from dicomwatchd.pipeline.deletion.unleased import lease_on
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.ports import Cancellation, Clock, Map, never_cancelled, stop_check
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
-from dicomwatchd.rights import Asker
 
-__all__ = ["Outcome", "delete", "prove", "tidy"]
+__all__ = ["Outcome", "delete", "prove"]
 
 
 #: Files of a folder that one worker deletes one after the other, and how large they may be together.
@@ -283,34 +283,3 @@ def _tidy_after(outcome: Outcome, source: Callable[[LocalFile], Source], inboxes
     for found, directories in touched.items():
         with suppress(InboxSilent):
             inboxes.call(found.source_id, partial(tidy, found, directories, inboxes.beat))
-
-
-def tidy(source: Source, directories: Iterable[bytes], heartbeat: Callable[[], None] = lambda: None) -> None:
-    """Remove the directories that a purge has left empty, upwards, never the source itself. A directory that is
-    not empty, not ours to remove, or not that of whoever asked, stays. ``heartbeat`` is called before each."""
-    try:
-        root_fd = source.open()
-    except OSError:
-        return
-    try:
-        for start in sorted(directories, key=lambda d: (d.count(b"/"), d), reverse=True):
-            heartbeat()
-            _remove_upwards(root_fd, start, source.asker)
-    finally:
-        os.close(root_fd)
-
-
-def _remove_upwards(root_fd: int, path: bytes, asker: Asker | None) -> None:
-    while path:
-        parent, _, name = path.rpartition(b"/")
-        try:
-            with directory(root_fd, parent) as fd:
-                if asker is not None and not asker.may_remove(fd, os.stat(name, dir_fd=fd, follow_symlinks=False)):
-                    return
-                os.rmdir(name, dir_fd=fd)
-        except OSError as error:
-            if error.errno == errno.ENOENT:
-                path = parent
-                continue
-            return
-        path = parent

@@ -19,8 +19,8 @@ from dicomwatchd.intake.scan import MAX_DEPTH
 from dicomwatchd.localfiles import directory, is_our_own, make_directories
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.deletion import private
-from dicomwatchd.pipeline.deletion.purge import tidy
 from dicomwatchd.pipeline.deletion.staging import STAGED_PREFIX, StagedFile, move_back, original_name
+from dicomwatchd.pipeline.deletion.tidying import tidy
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.deletions import Deletions, PendingDeletion
 from dicomwatchd.queue.rows import Source, identity_of
