@@ -7,12 +7,7 @@ is done already costs little. Nothing is deleted before the last stage, and ther
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from itertools import chain
-
 from dicomwatchd.archive.proof.evidence import Method
-from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import (
     InboxSilent,
     RevisionConflict,
@@ -21,24 +16,21 @@ from dicomwatchd.errors import (
     Vanished,
 )
 from dicomwatchd.model import FileState, StudyEvent
-from dicomwatchd.pipeline.deletion import expiring, fresh, own, recover, unleased
+from dicomwatchd.pipeline.deletion import evidence, expiring, own, recover, unleased, without_right
 from dicomwatchd.pipeline.deletion import purge as purging
 from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.fresh import Recorded
-from dicomwatchd.pipeline.deletion.proof import DeletionProof
+from dicomwatchd.pipeline.deletion.policy import ShipmentPolicy, services_of
+from dicomwatchd.pipeline.deletion.port import is_due
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.sending import quiet
 from dicomwatchd.pipeline.shipment import (
     NOTHING,
-    PAGE,
     Context,
     Sent,
     Shipment,
     examined,
-    location_of,
-    path_of,
     proven,
-    source_of,
 )
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT, Claim, LocalFile, Proven
@@ -195,29 +187,27 @@ def record(shipment: Shipment, context: Context) -> Recorded:
 
 def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
-    now = context.clock.now
+    policy, services = ShipmentPolicy(context), services_of(context)
+    final_check = services.final_check
     touched: dict[int, set[bytes]] = {}
-    standing, final_check = _standing(context), FinalCheck(context.archive.store, context.cancelled)
-    pages = context.shipments.pages(shipment.claim, FileState.STORED, PAGE)
-    for files in chain.from_iterable(fresh.verified(page, shipment, context) for page in pages):
-        recorded = fresh.recorded(recorded, shipment, context)
+    for files, of_these in evidence.pages(shipment, recorded, context):
         to_delete: list[LocalFile] = []
         to_keep: dict[float | None, list[LocalFile]] = {}
-        objects = own.among(files, shipment.run, lambda file: source_of(file, context), standing, context.inboxes)
+        objects = own.among(files, shipment.run, policy, context.inboxes)
         _keep_own(objects, shipment, context)
         left_out = {file.file_id for file in objects}
         for file in files:
             if file.file_id in left_out:
                 continue
-            due_at = _due_at(file, context)
-            if due_at is None or due_at > now():
-                to_keep.setdefault(due_at, []).append(file)
-            else:
+            due_at = policy.due_at(file)
+            if is_due(due_at, context.clock.now()):
                 to_delete.append(file)
+            else:
+                to_keep.setdefault(due_at, []).append(file)
         if to_delete and context.stops_deleting() is not None:
             _keep_expiring(to_delete, shipment, context)
             to_delete = []
-        inboxes = {file.source_id: source_of(file, context) for file in to_delete}
+        inboxes = {file.source_id: policy.source(file) for file in to_delete}
         exchanged = {source_id for source_id, source in inboxes.items() if context.is_exchanged(source)}
         elsewhere = [file for file in to_delete if file.source_id in exchanged]
         if elsewhere:
@@ -227,26 +217,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
             context.deletions.keep(shipment.claim, kept, due_at)
             shipment.kept_files += len(kept)
         try:
-            outcome = purging.delete(
-                to_delete,
-                shipment.claim,
-                shipment.run,
-                prove=_prover(shipment, recorded, context),
-                receipt=lambda file: location_of(file).receipt,
-                final_check=final_check,
-                source=lambda file: source_of(file, context),
-                deletions=context.deletions,
-                clock=context.clock,
-                left_staged=context.left_staged,
-                heartbeat=context.heartbeat,
-                cancelled=context.cancelled,
-                may_go=lambda file: (due_at := _due_at(file, context)) is not None and due_at <= now(),
-                needs_lease=lambda file: context.after_archive(source_of(file, context)).needs_lease,
-                standing=standing,
-                pinned=context.pinned,
-                inboxes=context.inboxes,
-                prove_again=_prover_again(shipment, recorded, context),
-            )
+            outcome = purging.delete(to_delete, shipment.claim, shipment.run, policy, of_these, services)
         finally:
             _log_vanished(final_check, shipment, context)
         _keep_own(outcome.own, shipment, context, looks_like_it=True)
@@ -281,18 +252,6 @@ def _log_vanished(final_check: FinalCheck, shipment: Shipment, context: Context)
         )
 
 
-def _standing(context: Context) -> own.Stands | None:
-    store = context.archive.store
-    if not store.capabilities.objects_are_files:
-        return None
-
-    def stands(file: LocalFile, found: os.stat_result) -> Standing:
-        with context.inboxes.elsewhere():  # it is the archive that may hang
-            return store.standing(location_of(file).receipt.key, path_of(file), found)
-
-    return stands
-
-
 def _keep(
     files: list[LocalFile],
     code: str,
@@ -319,37 +278,6 @@ def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context, *, l
         study_uid=shipment.claim.study_uid,
         files=len(files),
     )
-
-
-def _prover(shipment: Shipment, recorded: Recorded, context: Context) -> Callable[[LocalFile], DeletionProof]:
-    archive = context.archive
-    destination = archive.store.destination
-
-    def prove(file: LocalFile) -> DeletionProof:
-        location = location_of(file)
-        return purging.prove(
-            file,
-            location.receipt,
-            location.span,
-            claim=shipment.claim,
-            destination=destination,
-            archive_id=archive.archive_id,
-            manifest=recorded.manifest,
-            catalogue=archive.catalogue.name,
-            catalogue_revision=recorded.catalogue_revision,
-            recorded_at=recorded.asked_at,
-            now=context.clock.now(),
-        )
-
-    return prove
-
-
-def _prover_again(shipment: Shipment, recorded: Recorded, context: Context) -> Callable[[LocalFile], DeletionProof]:
-    def prove(file: LocalFile) -> DeletionProof:
-        asked = fresh.asked_again(file, shipment, context)
-        return _prover(shipment, fresh.recorded(recorded, shipment, context), context)(asked)
-
-    return prove
 
 
 def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
@@ -380,23 +308,10 @@ def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context)
 def _keep_not_theirs(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
     if not files:
         return
-    reason = "archived; kept because whoever has handed the folder in may not delete it there"
-    _keep(files, NO_RIGHT, reason, shipment, context)
+    _keep(files, NO_RIGHT, without_right.REASON, shipment, context)
     context.log.warning(
         "kept-without-right",
         "whoever has handed a folder in may not delete files of it; they are archived and stay",
         study_uid=shipment.claim.study_uid,
         files=len(files),
     )
-
-
-def _due_at(file: LocalFile, context: Context) -> float | None:
-    """When the local file may go: now or earlier, later, or never (None). The rule of today counts, not the one under
-    which the file was kept: it may say by now that nothing is to be deleted."""
-    rule = context.after_archive(source_of(file, context))
-    if rule.delete:
-        return 0.0
-    if rule.keep_seconds is None:
-        return None
-    due_at = context.deletions.due_before(file) if file.due_at is None else file.due_at
-    return context.clock.now() + rule.keep_seconds if due_at is None else due_at

@@ -16,7 +16,7 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "all of them are put back",
             "pipeline/deletion/batch.py",
-            "                if why_not is None and self.final_check.stops:\n",
+            "                if why_not is None and self.services.final_check.stops:\n",
             "                if False:\n",
         ),
         (

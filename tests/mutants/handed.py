@@ -125,8 +125,8 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "deleting, before it is on record",
                 "pipeline/deletion/purge.py",
-                "    outcome.not_theirs.extend(_without_right(files, run, source, inboxes))\n",
-                "",
+                "    no_right = without_right.among(files, run, policy, services.inboxes)\n",
+                "    no_right: list[LocalFile] = []\n",
                 "test_files_that_may_not_be_deleted_stay",
             ),
             (
@@ -146,7 +146,7 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "who asked is on record",
                 "pipeline/deletion/purge.py",
-                "proof.for_audit() | _asked_by(source(file))",
+                "proof.for_audit() | _asked_by(policy.source(file))",
                 "proof.for_audit()",
                 "test_who_asked_is_in_the_audit_chain",
             ),

@@ -38,9 +38,9 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ),
     (
         "the archive is not the inbox",
-        "pipeline/stages.py",
-        "        with context.inboxes.elsewhere():  # it is",
-        "        if True:  # it is",
+        "pipeline/deletion/policy.py",
+        "            with self.context.inboxes.elsewhere():  # it is",
+        "            if True:  # it is",
         ("tests/unit/test_not_the_inbox.py",),
     ),
     (

@@ -154,16 +154,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     _check("a proof that holds until the unlink", "            still_proven()\n", "", CURRENT),
     Mutation(
         "purge: proven anew after a long comparison",
-        "pipeline/deletion/purge.py",
-        "        if not proof.is_fresh(clock.now()):",
+        "pipeline/deletion/batch.py",
+        "        if not proof.is_fresh(self.services.clock.now()):",
         "        if False:",
         CURRENT,
     ),
     Mutation(
         "purge: on a young look, not on the old one",
-        "pipeline/deletion/purge.py",
-        "(prove_again or prove)(file)",
-        "prove(file)",
+        "pipeline/deletion/batch.py",
+        "self.evidence.prove_again(file)",
+        "self.evidence.prove(file)",
         CURRENT,
     ),
     Mutation(
@@ -207,16 +207,17 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation(
         "purge: left out without a lease",
-        "pipeline/deletion/purge.py",
+        "pipeline/deletion/unleased.py",
         " if leased is False]",
         " if leased is None]",
         LEASES,
     ),
     _stage(
         "kept without a lease",
-        "            needs_lease=lambda file: ",
-        "            needs_lease=lambda file: not ",
+        "        return self.context.after_archive(self.source(file)).needs_lease\n",
+        "        return not self.context.after_archive(self.source(file)).needs_lease\n",
         LEASES,
+        "pipeline/deletion/policy.py",
     ),
     _check("disturbed, with a lease", "        return lease_held(fd)\n", "        return True\n", RACES),
     _check(
@@ -250,17 +251,17 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "purge: on record",
         "pipeline/deletion/purge.py",
-        "    authorised = deletions.authorise(claim, on_record)",
+        "    authorised = services.deletions.authorise(claim, on_record)",
         "    authorised = {file.file_id for file, _ in proofs}",
         PURGE,
     ),
     Mutation(
         "purge: on record before the first is touched",
         "pipeline/deletion/purge.py",
-        "    authorised = deletions.authorise(claim, on_record)\n"
+        "    authorised = services.deletions.authorise(claim, on_record)\n"
         "    proofs = [(file, proof) for file, proof in proofs if file.file_id in authorised]\n",
-        "    run = lambda f, x, run=run: [*run(f, x), deletions.authorise(claim, [(g, p.for_audit()) for g, p in"
-        " proofs])][:-1]\n",
+        "    run = lambda f, x, run=run: [*run(f, x), services.deletions.authorise("
+        "claim, [(g, p.for_audit()) for g, p in proofs])][:-1]\n",
         PURGE,
     ),
     Mutation(
@@ -273,9 +274,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "purge: proven before any goes",
         "pipeline/deletion/purge.py",
-        "    proofs = [(file, prove(file)) for file in files]\n",
-        "    proofs = []\n    for file in files:\n        try:\n            proofs.append((file, prove(file)))\n"
-        "        except Exception:\n            continue\n",
+        "    proofs = [(file, evidence.prove(file)) for file in files if file.file_id not in left_out]\n",
+        "    proofs = []\n    for file in files:\n        try:\n"
+        "            proofs.append((file, evidence.prove(file)))\n        except Exception:\n            continue\n",
         PURGE,
     ),
     Mutation(
@@ -498,8 +499,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if recorded is None:",
         PURGE,
     ),
-    _stage("what is kept", "            if due_at is None or due_at > now():", "            if False:", PURGE),
-    _stage("the rule of today", "    if rule.keep_seconds is None:\n        return None\n", "", EDGES),
+    _stage("what is kept", "            if is_due(due_at, context.clock.now()):", "            if True:", PURGE),
+    _stage(
+        "the rule of today",
+        "        if rule.keep_seconds is None:\n            return None\n",
+        "",
+        EDGES,
+        "pipeline/deletion/policy.py",
+    ),
     Mutation(
         "damaged manifest: one reading is enough",
         "archive/layout/manifests.py",
@@ -1222,9 +1229,9 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             (
                 "a mark while it is shipped",
-                "pipeline/deletion/purge.py",
-                "        if in_own_tree(source(first), first.dir):",
-                "        if False:",
+                "pipeline/deletion/batch.py",
+                "            if in_own_tree(self.policy.source(first), first.dir):",
+                "            if False:",
             ),
             ("before it is decided on", "pipeline/stages.py", "        _keep_own(objects, shipment, context)\n", ""),
             (

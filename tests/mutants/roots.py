@@ -21,9 +21,9 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ),
         (
             "the pinned folder is the one that is opened",
-            "pipeline/deletion/purge.py",
-            "            pinned(source(file)),",
-            "            source(file),",
+            "pipeline/deletion/batch.py",
+            "            self.policy.pinned(file),",
+            "            self.policy.source(file),",
         ),
         (
             "another folder is not the pinned one",

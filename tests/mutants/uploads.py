@@ -269,8 +269,8 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "taken back",
-                "pipeline/deletion/purge.py",
-                "        if not may_go(file):",
+                "pipeline/deletion/batch.py",
+                "        if not is_due(self.policy.due_at(file), self.services.clock.now()):",
                 "        if False:",
                 "test_uploads.py::test_cancelled_in_the_midst_of_a_shipment",
             ),

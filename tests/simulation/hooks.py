@@ -19,7 +19,7 @@ from dicomwatchd.intake import comparison, mounts, presence, scan, take, travers
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline import local
-from dicomwatchd.pipeline.deletion import own, proof, purge, recover, staging, unleased
+from dicomwatchd.pipeline.deletion import batch, own, proof, recover, staging, unleased
 from dicomwatchd.pipeline.deletion.staging import StagingFolders
 from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.rows import LocalFile, Source
@@ -200,7 +200,7 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
     put((own,), "among", among)
     put((scan, traversal), "scan_directory", sorted_scan)
     put((comparison,), "take", counted)
-    put((purge,), "delete_on_proof", aimed)
+    put((batch,), "delete_on_proof", aimed)
     numbered: dict[str, Callable[..., Any]] = {}
     if fate.more.remounts:
         device = _Device(folders)

@@ -24,9 +24,11 @@ from dicomwatchd.intake import final_scan
 from dicomwatchd.intake.final_scan import FinalScan
 from dicomwatchd.intake.mounts import Mounts
 from dicomwatchd.pipeline import backoff, stages
-from dicomwatchd.pipeline.deletion import private, proof, purge
+from dicomwatchd.pipeline.deletion import batch, private, proof, purge
 from dicomwatchd.pipeline.deletion.expiring import Expiring
+from dicomwatchd.pipeline.deletion.port import Evidence, Policy, Services
 from dicomwatchd.pipeline.shipment import Context, Shipment
+from dicomwatchd.ports import Map
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, TrackedFile
 from dicomwatchd.queue.segments import Segment
@@ -294,18 +296,20 @@ def _nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _given_up_and_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """No sign of life tells that the inbox fell silent, and that nobody waits any more."""
-    monkeypatch.setattr(purge, "stop_check", lambda *_: lambda: None)
+    monkeypatch.setattr(batch, "stop_check", lambda *_: lambda: None)
 
 
 def _given_up_is_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     """How deletions ended that were given up is written down without a look."""
     real = purge.delete
 
-    def delete(files: list[LocalFile], claim: Claim, *arguments: Any, **named: Any) -> purge.Outcome:
+    def delete(
+        files: list[LocalFile], claim: Claim, run: Map, policy: Policy, proving: Evidence, services: Services
+    ) -> purge.Outcome:
         try:
-            return real(files, claim, *arguments, **named)
+            return real(files, claim, run, policy, proving, services)
         except InboxSilent:
-            named["deletions"].purged(claim.study_uid, [], [], files)
+            services.deletions.purged(claim.study_uid, [], [], files)
             raise
 
     monkeypatch.setattr(purge, "delete", delete)

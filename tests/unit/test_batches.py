@@ -13,7 +13,7 @@ import pytest
 from dicomwatchd.errors import DicomwatchdError, Fatal, OutOfReach, SourceChanged, Transient
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.deletion import purge
+from dicomwatchd.pipeline.deletion import batch as deleting
 from dicomwatchd.pipeline.sending import loop
 from dicomwatchd.pipeline.sending.batches import BATCH_FILES, BatchPlan, UploadBatch
 from dicomwatchd.pipeline.sending.instances import concerns_all
@@ -108,11 +108,11 @@ def test_a_batch_to_be_deleted_is_of_one_folder_and_not_too_large(pieces: Pieces
         return replace(some, file_id=number, dir=folder, identity=identity), None
 
     some = claimed(pieces)[0]
-    small, large = 1000, purge.BATCH_BYTES
-    proofs = [sized(number, b"A", small) for number in range(purge.BATCH_FILES + 1)]
+    small, large = 1000, deleting.BATCH_BYTES
+    proofs = [sized(number, b"A", small) for number in range(deleting.BATCH_FILES + 1)]
     proofs += [sized(number, b"B", size) for number, size in enumerate((small, large, small, small), start=1000)]
-    batches = [[file.file_id for file, _ in batch] for batch in purge._batches(proofs)]
-    assert batches == [list(range(purge.BATCH_FILES)), [purge.BATCH_FILES], [1000], [1001], [1002, 1003]]
+    batches = [[file.file_id for file, _ in batch] for batch in deleting.batches(proofs)]
+    assert batches == [list(range(deleting.BATCH_FILES)), [deleting.BATCH_FILES], [1000], [1001], [1002, 1003]]
 
 
 def test_all_of_it(pieces: Pieces) -> None:

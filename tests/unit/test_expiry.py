@@ -17,7 +17,7 @@ from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch, judge
 from dicomwatchd.config import AcceptExpiry, ExpiryAfter, S3Settings
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.deletion import expiring, purge
+from dicomwatchd.pipeline.deletion import batch, evidence, expiring
 from dicomwatchd.pipeline.deletion.expiring import LOOK_SECONDS, WAITING_LOOK_SECONDS
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces, at
@@ -395,10 +395,10 @@ def test_a_rule_that_comes_while_a_study_is_on_its_way(pieces: Pieces) -> None:
 def test_a_rule_that_comes_in_the_middle_of_a_purge_stops_the_rest(
     pieces: Pieces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "PAGE", 1)
+    monkeypatch.setattr(evidence, "PAGE", 1)
     drop(pieces)
     pieces.settle()
-    with at(purge, "delete_on_proof", lambda: setattr(pieces.memory, "expires", WHY), after=True):
+    with at(batch, "delete_on_proof", lambda: setattr(pieces.memory, "expires", WHY), after=True):
         pieces.ship()
     assert len(pieces.left()) == len(DATA) - 1
 

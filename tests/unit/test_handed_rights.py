@@ -20,7 +20,7 @@ from dicomwatchd.daemon.commands import commands
 from dicomwatchd.errors import Permanent
 from dicomwatchd.intake.mounts import file_system_id
 from dicomwatchd.localfiles import birth
-from dicomwatchd.pipeline.deletion import proof, purge
+from dicomwatchd.pipeline.deletion import batch, proof
 from dicomwatchd.rights import Asker
 from dicomwatchd.uploads import handed as handed_module
 from dicomwatchd.uploads import reception
@@ -161,7 +161,7 @@ def test_files_that_may_not_be_deleted_stay(how: object, pieces: Pieces, folder:
 def test_a_right_that_is_taken_away_after_it_was_put_on_record(pieces: Pieces, folder: Path) -> None:
     """Between the authorisation and the unlink of the first file."""
     handed = By(ANNA, pieces, folder, delete=True)
-    with at(purge, "delete_on_proof", lambda: read_only(folder / "A")):
+    with at(batch, "delete_on_proof", lambda: read_only(folder / "A")):
         result = handed.go()
     assert result["deleted"] == 0 and result["not_yours"] == 6 and files(folder) == set(FILES)
     kinds = {entry.body["kind"] for entry in pieces.queue.audit.of_study(STUDY)}

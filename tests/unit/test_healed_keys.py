@@ -13,7 +13,7 @@ import pytest
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.port import Capabilities, Chunk, Content, Receipt
 from dicomwatchd.model import StudyState, Uid
-from dicomwatchd.pipeline.deletion import purge
+from dicomwatchd.pipeline.deletion import proof
 from dicomwatchd.pipeline.deletion.proof import NoProof
 from tests.pieces import Pieces
 from tests.simulation.tiny import instance
@@ -154,7 +154,7 @@ def parked(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> list[float]:
         tried.append(pieces.clock.now())
         raise NoProof("the manifest does not list it")
 
-    monkeypatch.setattr(purge, "prove", refuse)
+    monkeypatch.setattr(proof, "prove", refuse)
     drop(pieces, "A")
     pieces.settle()
     pieces.ship()

@@ -22,6 +22,7 @@ from dicomwatchd.errors import Permanent
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
 from dicomwatchd.pipeline.deletion import own as own_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
+from dicomwatchd.pipeline.deletion.port import Stands
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.rows import LocalFile, Source
 from tests.pieces import Pieces, at
@@ -422,6 +423,28 @@ def test_an_object_that_has_gone_is_no_reason_to_keep_a_file_for_good(plain: Hou
     assert plain.pieces.left() == [] and len(plain.objects()) == 3
 
 
+@dataclass
+class Apart:
+    """A policy by which the files of one source may go at once, and are no objects of the archive."""
+
+    of: Source
+
+    def source(self, file: LocalFile) -> Source:
+        return self.of
+
+    def pinned(self, file: LocalFile) -> Source:
+        return self.of
+
+    def due_at(self, file: LocalFile) -> float | None:
+        return 0.0
+
+    def needs_lease(self, file: LocalFile) -> bool:
+        return False
+
+    def standing(self, file: LocalFile) -> Stands | None:
+        return lambda _: Standing.APART
+
+
 def test_a_page_of_files_is_looked_at_with_signs_of_life(tmp_path: Path) -> None:
     """Whether each is the archive's own object: on a slow share that takes longer than an inbox may be silent."""
     header = InstanceHeader(Uid("1.2.1"), Uid("1.2.1.1"), Uid("1.2.1.1.1"), Uid("1.2.2"), Uid("1.2.3"))
@@ -438,5 +461,5 @@ def test_a_page_of_files_is_looked_at_with_signs_of_life(tmp_path: Path) -> None
         def beat(self) -> None:
             signs.append(1)
 
-    found = own_module.among(files, map, lambda _: source, lambda *_: Standing.APART, Watched())
+    found = own_module.among(files, map, Apart(source), Watched())
     assert found == [] and len(signs) >= len(files)

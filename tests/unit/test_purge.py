@@ -15,7 +15,7 @@ from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.errors import StateUnavailable, Stopping, Transient
 from dicomwatchd.model import FileState, StudyState, Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.deletion import purge, staging, tidying
+from dicomwatchd.pipeline.deletion import batch, proof, staging, tidying
 from dicomwatchd.pipeline.deletion.proof import delete_on_proof
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.rows import Source
@@ -61,7 +61,7 @@ def test_all_are_on_record_before_the_first_is_touched(pieces: Pieces) -> None:
         seen.append(kinds(pieces))
         assert set(pieces.states().values()) == {FileState.DELETING}
 
-    with at(purge, "delete_on_proof", look):
+    with at(batch, "delete_on_proof", look):
         pieces.ship()
     assert seen == [["authorised"] * 5]
     assert kinds(pieces) == ["authorised"] * 5 + ["deleted"] * 5
@@ -83,9 +83,9 @@ def test_what_cannot_be_put_on_record_is_not_touched(pieces: Pieces, monkeypatch
     assert pieces.left() == []
 
 
-def test_nothing_goes_when_one_of_them_cannot_be_proven(pieces: Pieces) -> None:
+def test_nothing_goes_when_one_of_them_cannot_be_proven(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
-    real = purge.prove
+    real = proof.prove
 
     def prove(*arguments: Any, **named: Any) -> Any:
         nonlocal calls
@@ -94,11 +94,9 @@ def test_nothing_goes_when_one_of_them_cannot_be_proven(pieces: Pieces) -> None:
             named["catalogue_revision"] = 0
         return real(*arguments, **named)
 
-    purge.prove, before = prove, purge.prove
-    try:
+    with monkeypatch.context() as context:
+        context.setattr(proof, "prove", prove)
         pieces.ship()
-    finally:
-        purge.prove = before
     assert len(pieces.left()) == 5
     assert kinds(pieces) == []
     assert state(pieces) == StudyState.PARKED
@@ -111,7 +109,7 @@ def test_what_the_intake_has_found_changed_is_not_touched(pieces: Pieces) -> Non
         with pieces.queue._database.write() as db:
             db.execute("UPDATE files SET identity = '1:1:1:1:1' WHERE name = ?", (b"IM3",))
 
-    with at(purge, "prove", change):
+    with at(proof, "prove", change):
         pieces.ship()
     assert [path.name for path in pieces.left()] == ["IM3"]
     assert kinds(pieces).count("authorised") == 4
@@ -131,7 +129,7 @@ def test_one_that_fails_does_not_hide_how_the_others_ended(
         return real(folders, places, source, file, proof, **named)
 
     with monkeypatch.context() as context:
-        context.setattr(purge, "delete_on_proof", fail_for_one)
+        context.setattr(batch, "delete_on_proof", fail_for_one)
         pieces.ship()
     assert [path.name for path in pieces.left()] == ["IM3"]
     assert sorted(kinds(pieces)) == ["authorised"] * 5 + ["deleted"] * 4 + ["untouched"]
@@ -142,11 +140,11 @@ def test_one_that_fails_does_not_hide_how_the_others_ended(
 
 def test_a_stop_half_way(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not begun is as it was; what is done is on record."""
-    monkeypatch.setattr(purge, "BATCH_FILES", 1)
+    monkeypatch.setattr(batch, "BATCH_FILES", 1)
 
     def two(function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
         for number, item in enumerate(items):
-            if function.__name__ == "some" and number == 2:
+            if function.__name__ == "delete_batch" and number == 2:
                 raise Stopping("the daemon is stopping")
             yield function(item)
 
@@ -164,7 +162,7 @@ def test_a_stop_half_way(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_kept_file_is_taken_up_as_what_it_now_is(pieces: Pieces) -> None:
     changed = instance(STUDY, "1.2.1.1", "1.2.1.1.1", 99)
     path = pieces.inbox / "A" / "IM1"
-    with at(purge, "delete_on_proof", lambda: path.write_bytes(changed)):
+    with at(batch, "delete_on_proof", lambda: path.write_bytes(changed)):
         pieces.ship()
     assert path.read_bytes() == changed
     assert "restored" in kinds(pieces)

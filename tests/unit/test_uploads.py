@@ -16,8 +16,8 @@ from dicomwatchd.errors import Permanent, Stopping, Transient
 from dicomwatchd.intake.final_scan import UNASKED
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import stages
+from dicomwatchd.pipeline.deletion import batch
 from dicomwatchd.pipeline.deletion import proof as proof_module
-from dicomwatchd.pipeline.deletion import purge
 from dicomwatchd.pipeline.sending import loop
 from dicomwatchd.queue.uploads import KEPT_SECONDS
 from dicomwatchd.uploads.job import GONE_SECONDS, ROUNDS
@@ -133,9 +133,9 @@ def tree(folder: Path) -> dict[str, bytes]:
             for delete in (False, True)
             for place in ((loop, "send", 1), (stages, "verify", 1), (stages, "record", 1), (stages, "purge", 1))
         ),
-        (purge, "prove", 1, True),
-        (purge, "delete_on_proof", 1, True),
-        (purge, "delete_on_proof", 3, True),
+        (proof_module, "prove", 1, True),
+        (batch, "delete_on_proof", 1, True),
+        (batch, "delete_on_proof", 3, True),
     ],
 )
 def test_cancelled_in_the_midst_of_a_shipment(

@@ -15,8 +15,8 @@ from dicomwatchd.errors import Transient
 from dicomwatchd.localfiles import STAGING_NAME, read_lease
 from dicomwatchd.model import FileState, StudyState
 from dicomwatchd.pipeline import stages as stages_module
+from dicomwatchd.pipeline.deletion import batch as batch_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
-from dicomwatchd.pipeline.deletion import purge as purge_module
 from dicomwatchd.pipeline.deletion import unleased as unleased_module
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive
@@ -79,9 +79,9 @@ def test_a_writer_with_a_descriptor_from_before_loses_nothing(pieces: Pieces, mo
     ("module", "name"),
     [
         (stages_module, "_keep_unleased"),
-        (purge_module, "lease_on"),
-        (purge_module, "prove"),
-        (purge_module, "delete_on_proof"),
+        (unleased_module, "lease_on"),
+        (proof_module, "prove"),
+        (batch_module, "delete_on_proof"),
         (Folders, "opened"),
         (proof_module, "read_lease"),
     ],
@@ -165,7 +165,7 @@ def test_one_that_cannot_be_deleted_does_not_hide_the_others(pieces: Pieces, mon
     def fail() -> None:
         raise Transient("a file cannot be staged (eio)", code="local-eio")
 
-    with at(purge_module, "delete_on_proof", fail):
+    with at(batch_module, "delete_on_proof", fail):
         pieces.ship()
     assert set(pieces.states().values()) == {FileState.STORED}
     pieces.run()

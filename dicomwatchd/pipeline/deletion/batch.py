@@ -8,20 +8,43 @@ the files of the batch stand under their names again, and no other of the purge 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 
-from dicomwatchd.answering import Inboxes
-from dicomwatchd.archive.stores.port import Receipt, Standing
-from dicomwatchd.errors import DicomwatchdError, InboxSilent, Vanished
-from dicomwatchd.pipeline.deletion.final_check import FinalCheck
-from dicomwatchd.pipeline.deletion.proof import Deleting, DeletionProof, Itself, Restored
+from dicomwatchd.archive.stores.port import Standing
+from dicomwatchd.errors import DicomwatchdError, InboxSilent, Transient, Vanished
+from dicomwatchd.pipeline.deletion.own import in_own_tree
+from dicomwatchd.pipeline.deletion.port import Evidence, Policy, Services, is_due
+from dicomwatchd.pipeline.deletion.proof import Deleting, DeletionProof, Itself, Restored, delete_on_proof
 from dicomwatchd.pipeline.deletion.staging import StagingFolders
 from dicomwatchd.pipeline.local import Folders
+from dicomwatchd.ports import stop_check
 from dicomwatchd.queue.rows import LocalFile
 
+#: Files of a folder that one worker deletes one after the other, and how large they may be together.
+BATCH_FILES = 64
+BATCH_BYTES = 4 * 1024 * 1024
+
+ProvenFile = tuple[LocalFile, DeletionProof]
 #: None: it is gone. A text: it turned out to be another file. Otherwise what has kept it.
 Result = str | Exception | None
+
+
+def batches(proofs: list[ProvenFile]) -> Iterator[list[ProvenFile]]:
+    """Neighbours, to be deleted one after the other: opening their folders, and handing work to a thread, costs as
+    much as deleting a small file."""
+    for _, group in groupby(proofs, key=lambda item: (item[0].source_id, item[0].dir)):
+        batch: list[ProvenFile] = []
+        size_bytes = 0
+        for file, proof in group:
+            if batch and (len(batch) >= BATCH_FILES or size_bytes + file.identity.size_bytes > BATCH_BYTES):
+                yield batch
+                batch, size_bytes = [], 0
+            batch.append((file, proof))
+            size_bytes += file.identity.size_bytes
+        yield batch
 
 
 @dataclass(slots=True)
@@ -34,51 +57,50 @@ class _Staged:
 
 @dataclass(slots=True)
 class DeletionBatch:
-    """Files of one folder, each with its proof. ``begin`` begins a deletion; ``receipt`` is of the object that its
-    proof names. ``may_go`` is asked again once the store was: it raises where a file is to stay after all.
-    ``left_staged`` hears where a file could not be put back."""
+    """Files of one folder, each with its proof."""
 
-    items: list[tuple[LocalFile, DeletionProof]]
-    begin: Callable[[Folders, StagingFolders, LocalFile, DeletionProof], Deleting]
-    may_go: Callable[[LocalFile], None]
-    receipt: Callable[[LocalFile], Receipt]
-    final_check: FinalCheck
-    inboxes: Inboxes
-    left_staged: Callable[[], None] = lambda: None
+    items: list[ProvenFile]
+    policy: Policy
+    evidence: Evidence
+    services: Services
     _ended: list[tuple[LocalFile, Result]] = field(default_factory=list)
     _staged: list[_Staged] = field(default_factory=list)
 
     def delete(self) -> list[tuple[LocalFile, Result]]:
-        """How each has ended. Raises InboxSilent."""
-        source_id = self.items[0][0].source_id
-        folders, staging = Folders(self.inboxes), StagingFolders()
+        """How each has ended. Raises InboxSilent, Transient."""
+        first, _ = self.items[0]
+        source_id, inboxes = first.source_id, self.services.inboxes
+        with inboxes.at(source_id):
+            if in_own_tree(self.policy.source(first), first.dir):
+                return [(file, Itself()) for file, _ in self.items]
+        folders, staging = Folders(inboxes), StagingFolders()
         try:
-            with self.inboxes.at(source_id):
+            with inboxes.at(source_id):
                 for file, proof in self.items:
                     self._stage(folders, staging, file, proof)
             # Not at the inbox: it need not show a sign of life while the store is asked.
             why_not, gone = self._ask_store()
-            with self.inboxes.at(source_id):
+            with inboxes.at(source_id):
                 missing = [one for one in self._staged if one.key in gone or one.stands is Standing.MISSING]
                 if missing:
-                    self.final_check.note(len(missing))
-                if why_not is None and self.final_check.stops:
+                    self.services.final_check.note(len(missing))
+                if why_not is None and self.services.final_check.stops:
                     why_not = Restored()
                 for one in list(self._staged):
                     self._go_on(one, why_not)
             if missing:
                 self._tell_vanished_from_own(missing)
         finally:
-            with self.inboxes.at(source_id, leaving=True):
+            with inboxes.at(source_id, leaving=True):
                 self._leave(folders, staging)
         return self._ended
 
     def _stage(self, folders: Folders, staging: StagingFolders, file: LocalFile, proof: DeletionProof) -> None:
         try:
-            if self.final_check.stops:
+            if self.services.final_check.stops:
                 raise Restored
-            self.may_go(file)
-            deleting = self.begin(folders, staging, file, proof)
+            self._require_wanted(file)
+            deleting = self._begin(folders, staging, file, proof)
             stands = next(deleting)
         except StopIteration as end:
             self._ended.append((file, end.value))
@@ -89,12 +111,48 @@ class DeletionBatch:
         else:
             self._staged.append(_Staged(file, proof.key, deleting, stands))
 
+    def _begin(self, folders: Folders, staging: StagingFolders, file: LocalFile, proof: DeletionProof) -> Deleting:
+        return delete_on_proof(
+            folders,
+            staging,
+            self.policy.pinned(file),
+            file,
+            proof,
+            now=self.services.clock.now(),
+            needs_lease=self.policy.needs_lease(file),
+            standing=self.policy.standing(file),
+            still_wanted=self._still_wanted,
+            heartbeat=self.services.heartbeat,
+            still_proven=partial(self._require_proven, file, proof),
+        )
+
+    def _still_wanted(self) -> None:
+        """A sign of life. Raises Stopping, InboxSilent."""
+        stop_check(self.services.cancelled, self.services.heartbeat, self.services.inboxes.beat)()
+
+    def _require_wanted(self, file: LocalFile) -> None:
+        """Asked again once the store was: raises where the file is to stay after all."""
+        self._still_wanted()
+        if not is_due(self.policy.due_at(file), self.services.clock.now()):
+            raise Restored
+
+    def _require_proven(self, file: LocalFile, proof: DeletionProof) -> None:
+        if not proof.is_fresh(self.services.clock.now()):
+            again = self.evidence.prove_again(file)
+            self.services.inboxes.beat()
+            if again.same_bytes_as(proof):
+                return
+            raise Transient("the archive holds it as something else by now", code="stale-evidence")
+
+    def _gone(self, staged: list[_Staged]) -> set[str]:
+        return self.services.final_check.gone({one.key: self.evidence.receipt(one.file) for one in staged})
+
     def _ask_store(self) -> tuple[Exception | None, set[str]]:
         """(why none may go, the keys of objects that are gone)."""
         if not self._staged:
             return None, set()
         try:
-            return None, self.final_check.gone({one.key: self.receipt(one.file) for one in self._staged})
+            return None, self._gone(self._staged)
         except Exception as error:  # noqa: BLE001  the outcome of each of them
             return error, set()
 
@@ -104,7 +162,7 @@ class DeletionBatch:
         try:
             if why_not is None:
                 try:
-                    self.may_go(one.file)
+                    self._require_wanted(one.file)
                 except InboxSilent:
                     raise
                 except Exception as error:  # noqa: BLE001  thrown into the deletion, which puts the file back
@@ -127,7 +185,7 @@ class DeletionBatch:
         """Now that they stand under their names again: an object that is back went with its file, and is the file."""
         why_not, still_gone = None, set[str]()
         try:
-            still_gone = self.final_check.gone({one.key: self.receipt(one.file) for one in missing})
+            still_gone = self._gone(missing)
         except Exception as error:  # noqa: BLE001  the outcome of each of them
             why_not = error
         results = {
@@ -149,7 +207,7 @@ class DeletionBatch:
                 try:
                     one.deleting.close()
                 except DicomwatchdError:
-                    self.left_staged()
+                    self.services.left_staged(one.file.source_id)
         finally:
             try:
                 staging.__exit__(None, None, None)

@@ -14,41 +14,36 @@ from dicomwatchd import markers
 from dicomwatchd.answering import Inboxes
 from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
+from dicomwatchd.pipeline.deletion.port import Policy, Stands
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile, Source
 
-#: What a file is to its object, by a fresh look at both.
-Stands = Callable[[LocalFile, os.stat_result], Standing]
 REASON = "it is the archive's own object, seen under another path: a mount, a link, a moved folder; it stays"
 
 
-def among(
-    files: list[LocalFile],
-    run: Map,
-    source: Callable[[LocalFile], Source],
-    standing: Stands | None,
-    inboxes: Inboxes,
-) -> list[LocalFile]:
+def among(files: list[LocalFile], run: Map, policy: Policy, inboxes: Inboxes) -> list[LocalFile]:
     """Those that are no copies of what the archive holds but the archive itself: by the mark of the tree that they lie
     in, or because the object is this very file."""
 
     def look(group: list[LocalFile]) -> list[LocalFile]:
-        first = source(group[0])
+        first = policy.source(group[0])
         with inboxes.at(first.source_id):
             if in_own_tree(first, group[0].dir):
                 return group
-            return [] if standing is None else [f for f in group if _is_object(first, f, standing, inboxes.beat)]
+            return [f for f in group if _is_object(first, f, policy.standing(f), inboxes.beat)]
 
     groups = [list(group) for _, group in groupby(files, key=lambda file: (file.source_id, file.dir))]
     return [file for found in run(look, groups) for file in found]
 
 
-def _is_object(source: Source, file: LocalFile, standing: Stands, heartbeat: Callable[[], None]) -> bool:
+def _is_object(source: Source, file: LocalFile, standing: Stands | None, heartbeat: Callable[[], None]) -> bool:
+    if standing is None:
+        return False
     heartbeat()  # to open a page of files takes a slow share longer than an inbox may be silent
     try:
         with Folders() as folders, folders.opened(source, file) as (_, fd):
-            return standing(file, os.fstat(fd)) is Standing.ITSELF
+            return standing(os.fstat(fd)) is Standing.ITSELF
     except (SourceChanged, Unarchivable, Transient):
         return False  # whatever it is, it is met again before it is touched
 

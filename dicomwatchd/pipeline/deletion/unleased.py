@@ -10,8 +10,10 @@ from __future__ import annotations
 from dicomwatchd.answering import Inboxes
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import WriterPresent, read_lease
+from dicomwatchd.pipeline.deletion.port import Policy
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive
+from dicomwatchd.ports import Map
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import LocalFile, Source
 
@@ -28,6 +30,16 @@ def lease_on(source: Source, file: LocalFile, inboxes: Inboxes | None = None) ->
             return leased
     except (SourceChanged, Unarchivable, Transient, WriterPresent):
         return None
+
+
+def among(files: list[LocalFile], run: Map, policy: Policy, inboxes: Inboxes) -> list[LocalFile]:
+    """Those that need a lease and get none: found before they are put on record, so that a file that is kept for good
+    leaves no trail of deletions that did not happen."""
+
+    def look(file: LocalFile) -> tuple[LocalFile, bool | None]:
+        return file, lease_on(policy.source(file), file, inboxes)
+
+    return [file for file, leased in run(look, [file for file in files if policy.needs_lease(file)]) if leased is False]
 
 
 def release_kept(deletions: Deletions, source: Source, rule: AfterArchive) -> int:
