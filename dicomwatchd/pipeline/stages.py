@@ -16,30 +16,19 @@ from dicomwatchd.errors import (
     Vanished,
 )
 from dicomwatchd.model import FileState, StudyEvent
-from dicomwatchd.pipeline.deletion import evidence, expiring, own, recover, unleased, without_right
+from dicomwatchd.pipeline.deletion import evidence, keeping, recover
 from dicomwatchd.pipeline.deletion import purge as purging
-from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.fresh import Recorded
 from dicomwatchd.pipeline.deletion.policy import ShipmentPolicy, services_of
-from dicomwatchd.pipeline.deletion.port import is_due
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.sending import quiet
-from dicomwatchd.pipeline.shipment import (
-    NOTHING,
-    Context,
-    Sent,
-    Shipment,
-    examined,
-    proven,
-)
+from dicomwatchd.pipeline.shipment import NOTHING, Context, Sent, Shipment, examined, proven
 from dicomwatchd.ports import Map
-from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT, Claim, LocalFile, Proven
+from dicomwatchd.queue.rows import Claim, LocalFile, Proven
 from dicomwatchd.telemetry.metrics import StageClock
 
 #: A page of verification is one listing of its series, which lists the same objects again for the series' next page.
 VERIFY_PAGE = 5000
-#: When a file is tried again that has looked like the archive's own object.
-OWN_AGAIN_SECONDS = 86400.0
 #: How often a shipment sends bytes again that the store turned out not to hold before it gives up.
 MAX_MISMATCHES = 3
 #: How often it tries for the next free revision while others record the same study.
@@ -188,130 +177,21 @@ def record(shipment: Shipment, context: Context) -> Recorded:
 def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
     policy, services = ShipmentPolicy(context), services_of(context)
-    final_check = services.final_check
     touched: dict[int, set[bytes]] = {}
     for files, of_these in evidence.pages(shipment, recorded, context):
-        to_delete: list[LocalFile] = []
-        to_keep: dict[float | None, list[LocalFile]] = {}
-        objects = own.among(files, shipment.run, policy, context.inboxes)
-        _keep_own(objects, shipment, context)
-        left_out = {file.file_id for file in objects}
-        for file in files:
-            if file.file_id in left_out:
-                continue
-            due_at = policy.due_at(file)
-            if is_due(due_at, context.clock.now()):
-                to_delete.append(file)
-            else:
-                to_keep.setdefault(due_at, []).append(file)
-        if to_delete and context.stops_deleting() is not None:
-            _keep_expiring(to_delete, shipment, context)
-            to_delete = []
-        inboxes = {file.source_id: policy.source(file) for file in to_delete}
-        exchanged = {source_id for source_id, source in inboxes.items() if context.is_exchanged(source)}
-        elsewhere = [file for file in to_delete if file.source_id in exchanged]
-        if elsewhere:
-            _keep_exchanged(elsewhere, shipment, context)
-            to_delete = [file for file in to_delete if file.source_id not in exchanged]
-        for due_at, kept in to_keep.items():
-            context.deletions.keep(shipment.claim, kept, due_at)
-            shipment.kept_files += len(kept)
+        to_delete = keeping.keep_what_stays(files, policy, shipment, context)
         try:
             outcome = purging.delete(to_delete, shipment.claim, shipment.run, policy, of_these, services)
         finally:
-            _log_vanished(final_check, shipment, context)
-        _keep_own(outcome.own, shipment, context, looks_like_it=True)
-        _keep_unleased(outcome.unleased, shipment, context)
-        _keep_not_theirs(outcome.not_theirs, shipment, context)
-        _keep_exchanged(outcome.exchanged, shipment, context)
-        if final_check.stops:
+            keeping.log_vanished(services.final_check, shipment, context)
+        keeping.keep_refused(outcome, shipment, context)
+        if services.final_check.stops:
             raise Vanished("objects went with their local files, and are back with them")
         shipment.deleted_files += len(outcome.deleted)
         shipment.deleted_bytes += sum(file.identity.size_bytes for file in outcome.deleted)
         for file in (*outcome.deleted, *(f for f, _ in outcome.kept)):
             touched.setdefault(file.source_id, set()).add(file.dir)
-        if outcome.kept:
-            context.log.warning(
-                "study-kept",
-                "local files have changed after they were archived; they stay and are looked at again",
-                study_uid=shipment.claim.study_uid,
-                files=len(outcome.kept),
-            )
+        keeping.log_changed(outcome, shipment, context)
     for source_id, directories in touched.items():
         for directory in sorted(directories):
             context.rescan(source_id, directory)
-
-
-def _log_vanished(final_check: FinalCheck, shipment: Shipment, context: Context) -> None:
-    if final_check.stops:
-        context.log.error(
-            "deletion-stopped",
-            "objects were not there when their local files were to go; those are back, and no more are deleted",
-            study_uid=shipment.claim.study_uid,
-            files=final_check.vanished,
-        )
-
-
-def _keep(
-    files: list[LocalFile],
-    code: str,
-    reason: str,
-    shipment: Shipment,
-    context: Context,
-    due_at: float | None = None,
-) -> None:
-    """For good, or until ``due_at``, as far as this shipment can tell, and for a reason that is told of each file."""
-    context.deletions.keep(shipment.claim, files, due_at, code=code, reason=reason)
-    shipment.kept_files += len(files)
-
-
-def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context, *, looks_like_it: bool = False) -> None:
-    """``looks_like_it``: the store has shown no object while the file was staged. That may have been a mistake of the
-    store's, and is tried again; inode and device, where objects are files, make none."""
-    if not files:
-        return
-    due_at = context.clock.now() + OWN_AGAIN_SECONDS if looks_like_it else None
-    _keep(files, OWN_OBJECT, own.REASON, shipment, context, due_at)
-    context.log.error(
-        "kept-own-object",
-        "local files are the archive's own objects, seen under another path; they stay",
-        study_uid=shipment.claim.study_uid,
-        files=len(files),
-    )
-
-
-def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
-    """They fall due again as soon as nothing speaks against it: see `expiring`, which also tells of it."""
-    _keep(files, EXPIRING, expiring.REASON, shipment, context)
-
-
-def _keep_exchanged(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
-    """They fall due again when the inbox is the folder that it was, or the other one is confirmed: see `queue.roots`,
-    and `composition`, which tells of it."""
-    if files:
-        reason = "archived; kept because the inbox is another folder than was confirmed: dicomwatchctl inbox confirm"
-        _keep(files, EXCHANGED, reason, shipment, context)
-
-
-def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
-    if not files:
-        return
-    _keep(files, NO_LEASE, unleased.REASON, shipment, context)
-    context.log.warning(
-        "kept-without-lease",
-        "no read lease is to be had on local files; they are archived and stay",
-        study_uid=shipment.claim.study_uid,
-        files=len(files),
-    )
-
-
-def _keep_not_theirs(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
-    if not files:
-        return
-    _keep(files, NO_RIGHT, without_right.REASON, shipment, context)
-    context.log.warning(
-        "kept-without-right",
-        "whoever has handed a folder in may not delete files of it; they are archived and stay",
-        study_uid=shipment.claim.study_uid,
-        files=len(files),
-    )

@@ -51,20 +51,20 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ),
         (
             "what looks like the object is tried again",
-            "pipeline/stages.py",
+            "pipeline/deletion/keeping.py",
             "    due_at = context.clock.now() + OWN_AGAIN_SECONDS if looks_like_it else None\n",
             "    due_at = None\n",
         ),
         (
             "it is told",
             "pipeline/stages.py",
-            "            _log_vanished(final_check, shipment, context)\n",
+            "            keeping.log_vanished(services.final_check, shipment, context)\n",
             "            pass\n",
         ),
         (
             "the study stops",
             "pipeline/stages.py",
-            "        if final_check.stops:\n            raise Vanished",
+            "        if services.final_check.stops:\n            raise Vanished",
             "        if False:\n            raise Vanished",
         ),
         ("the size", "archive/proof/final_check.py", "seen.size_bytes == receipt.size_bytes and ", ""),

@@ -394,13 +394,16 @@ MUTATIONS: tuple[Mutation, ...] = (
         "archive/stores/s3/bucket.py",
     ),
     _expiry(
-        "deleting waits", "if to_delete and context.stops_deleting() is not None:", "if False:", "pipeline/stages.py"
+        "deleting waits",
+        "if to_delete and context.stops_deleting() is not None:",
+        "if False:",
+        "pipeline/deletion/keeping.py",
     ),
     _expiry(
         "kept for that reason",
         "_keep(files, EXPIRING, expiring.REASON,",
         "_keep(files, None, None,",
-        "pipeline/stages.py",
+        "pipeline/deletion/keeping.py",
     ),
     _expiry(
         "what was kept is let go",
@@ -499,7 +502,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        if recorded is None:",
         PURGE,
     ),
-    _stage("what is kept", "            if is_due(due_at, context.clock.now()):", "            if True:", PURGE),
+    _stage(
+        "what is kept",
+        "        if is_due(due_at, context.clock.now()):",
+        "        if True:",
+        PURGE,
+        "pipeline/deletion/keeping.py",
+    ),
     _stage(
         "the rule of today",
         "        if rule.keep_seconds is None:\n            return None\n",
@@ -1233,7 +1242,12 @@ MUTATIONS: tuple[Mutation, ...] = (
                 "            if in_own_tree(self.policy.source(first), first.dir):",
                 "            if False:",
             ),
-            ("before it is decided on", "pipeline/stages.py", "        _keep_own(objects, shipment, context)\n", ""),
+            (
+                "before it is decided on",
+                "pipeline/deletion/keeping.py",
+                "    _keep_own(objects, shipment, context)\n",
+                "",
+            ),
             (
                 "no verified copy",
                 "queue/uploads.py",

@@ -9,9 +9,9 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
     for name, file, old, new in (
         (
             "when it falls due",
-            "pipeline/stages.py",
-            "        if elsewhere:\n",
-            "        if elsewhere and context.deletions.keep is None:\n",
+            "pipeline/deletion/keeping.py",
+            "    if elsewhere:\n",
+            "    if elsewhere and context.deletions.keep is None:\n",
         ),
         (
             "right at the deletion",
@@ -100,7 +100,12 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "",
         ),
         ("whose word it is", "daemon/commands.py", "        if not asker.runs_the_daemon:", "        if False:"),
-        ("kept for that", "pipeline/stages.py", "        _keep_exchanged(outcome.exchanged, shipment, context)\n", ""),
+        (
+            "kept for that",
+            "pipeline/deletion/keeping.py",
+            "    _keep_exchanged(outcome.exchanged, shipment, context)\n",
+            "",
+        ),
         ("looked at by each look", "intake/inbox.py", "        self._on_root(root_fd)\n", ""),
     )
 )

@@ -14,8 +14,8 @@ import pytest
 from dicomwatchd.errors import Transient
 from dicomwatchd.localfiles import STAGING_NAME, read_lease
 from dicomwatchd.model import FileState, StudyState
-from dicomwatchd.pipeline import stages as stages_module
 from dicomwatchd.pipeline.deletion import batch as batch_module
+from dicomwatchd.pipeline.deletion import keeping as keeping_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.deletion import unleased as unleased_module
 from dicomwatchd.pipeline.local import Folders
@@ -78,7 +78,7 @@ def test_a_writer_with_a_descriptor_from_before_loses_nothing(pieces: Pieces, mo
 @pytest.mark.parametrize(
     ("module", "name"),
     [
-        (stages_module, "_keep_unleased"),
+        (keeping_module, "_keep_unleased"),
         (unleased_module, "lease_on"),
         (proof_module, "prove"),
         (batch_module, "delete_on_proof"),

@@ -1,0 +1,137 @@
+"""What stays of a shipment's files, and why: each is kept with its reason, and the log tells of it."""
+
+from __future__ import annotations
+
+from dicomwatchd.pipeline.deletion import expiring, own, unleased, without_right
+from dicomwatchd.pipeline.deletion.final_check import FinalCheck
+from dicomwatchd.pipeline.deletion.port import Policy, is_due
+from dicomwatchd.pipeline.deletion.purge import Outcome
+from dicomwatchd.pipeline.shipment import Context, Shipment
+from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT, LocalFile
+
+#: When a file is tried again that has looked like the archive's own object.
+OWN_AGAIN_SECONDS = 86400.0
+
+
+def keep_what_stays(files: list[LocalFile], policy: Policy, shipment: Shipment, context: Context) -> list[LocalFile]:
+    """What can be told of files before any is proven. Returns the others, which are to be deleted now."""
+    to_delete: list[LocalFile] = []
+    to_keep: dict[float | None, list[LocalFile]] = {}
+    objects = own.among(files, shipment.run, policy, context.inboxes)
+    _keep_own(objects, shipment, context)
+    left_out = {file.file_id for file in objects}
+    for file in files:
+        if file.file_id in left_out:
+            continue
+        due_at = policy.due_at(file)
+        if is_due(due_at, context.clock.now()):
+            to_delete.append(file)
+        else:
+            to_keep.setdefault(due_at, []).append(file)
+    if to_delete and context.stops_deleting() is not None:
+        _keep_expiring(to_delete, shipment, context)
+        to_delete = []
+    inboxes = {file.source_id: policy.source(file) for file in to_delete}
+    exchanged = {source_id for source_id, source in inboxes.items() if context.is_exchanged(source)}
+    elsewhere = [file for file in to_delete if file.source_id in exchanged]
+    if elsewhere:
+        _keep_exchanged(elsewhere, shipment, context)
+        to_delete = [file for file in to_delete if file.source_id not in exchanged]
+    for due_at, kept in to_keep.items():
+        context.deletions.keep(shipment.claim, kept, due_at)
+        shipment.kept_files += len(kept)
+    return to_delete
+
+
+def keep_refused(outcome: Outcome, shipment: Shipment, context: Context) -> None:
+    """What the deletion itself has left where it is."""
+    _keep_own(outcome.own, shipment, context, looks_like_it=True)
+    _keep_unleased(outcome.unleased, shipment, context)
+    _keep_not_theirs(outcome.not_theirs, shipment, context)
+    _keep_exchanged(outcome.exchanged, shipment, context)
+
+
+def log_changed(outcome: Outcome, shipment: Shipment, context: Context) -> None:
+    """Files that are taken up anew as what they are now."""
+    if outcome.kept:
+        context.log.warning(
+            "study-kept",
+            "local files have changed after they were archived; they stay and are looked at again",
+            study_uid=shipment.claim.study_uid,
+            files=len(outcome.kept),
+        )
+
+
+def log_vanished(final_check: FinalCheck, shipment: Shipment, context: Context) -> None:
+    if final_check.stops:
+        context.log.error(
+            "deletion-stopped",
+            "objects were not there when their local files were to go; those are back, and no more are deleted",
+            study_uid=shipment.claim.study_uid,
+            files=final_check.vanished,
+        )
+
+
+def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context, *, looks_like_it: bool = False) -> None:
+    """``looks_like_it``: the store has shown no object while the file was staged. That may have been a mistake of the
+    store's, and is tried again; inode and device, where objects are files, make none."""
+    if not files:
+        return
+    due_at = context.clock.now() + OWN_AGAIN_SECONDS if looks_like_it else None
+    _keep(files, OWN_OBJECT, own.REASON, shipment, context, due_at)
+    context.log.error(
+        "kept-own-object",
+        "local files are the archive's own objects, seen under another path; they stay",
+        study_uid=shipment.claim.study_uid,
+        files=len(files),
+    )
+
+
+def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    """They fall due again as soon as nothing speaks against it: see `expiring`, which also tells of it."""
+    _keep(files, EXPIRING, expiring.REASON, shipment, context)
+
+
+def _keep_exchanged(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    """They fall due again when the inbox is the folder that it was, or the other one is confirmed: see `queue.roots`,
+    and `composition`, which tells of it."""
+    if files:
+        reason = "archived; kept because the inbox is another folder than was confirmed: dicomwatchctl inbox confirm"
+        _keep(files, EXCHANGED, reason, shipment, context)
+
+
+def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    if not files:
+        return
+    _keep(files, NO_LEASE, unleased.REASON, shipment, context)
+    context.log.warning(
+        "kept-without-lease",
+        "no read lease is to be had on local files; they are archived and stay",
+        study_uid=shipment.claim.study_uid,
+        files=len(files),
+    )
+
+
+def _keep_not_theirs(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    if not files:
+        return
+    _keep(files, NO_RIGHT, without_right.REASON, shipment, context)
+    context.log.warning(
+        "kept-without-right",
+        "whoever has handed a folder in may not delete files of it; they are archived and stay",
+        study_uid=shipment.claim.study_uid,
+        files=len(files),
+    )
+
+
+def _keep(
+    files: list[LocalFile],
+    code: str,
+    reason: str,
+    shipment: Shipment,
+    context: Context,
+    due_at: float | None = None,
+) -> None:
+    """For good, or until ``due_at``, as far as this shipment can tell, and for a reason that is told of each file."""
+    context.deletions.keep(shipment.claim, files, due_at, code=code, reason=reason)
+    shipment.kept_files += len(files)
