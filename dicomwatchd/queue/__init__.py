@@ -52,13 +52,13 @@ class Queue:
 
 def open_queue(state_directory: Path, clock: Clock, announce: Callable[[Transition], None]) -> Queue:
     """For the daemon: the state, read and written. Raises Fatal, Transient."""
-    return _over(open_writer(state_directory), clock, announce)
+    return _over(open_writer(state_directory, announce=announce), clock)
 
 
 def open_queue_to_read(state_directory: Path, clock: Clock) -> Queue | None:
     """For a look at the state while no daemon runs; None where there is no state."""
     database = open_reader(state_directory)
-    return None if database is None else _over(database, clock, lambda _: None)
+    return None if database is None else _over(database, clock)
 
 
 def known_archive_id(state_directory: Path) -> str | None:
@@ -72,19 +72,19 @@ def known_archive_id(state_directory: Path) -> str | None:
         database.close()
 
 
-def _over(database: Database, clock: Clock, announce: Callable[[Transition], None]) -> Queue:
+def _over(database: Database, clock: Clock) -> Queue:
     return Queue(
-        arrivals=Arrivals(database, clock, announce),
-        shipments=Shipments(database, clock, announce),
-        parked=Parked(database, clock, announce),
+        arrivals=Arrivals(database, clock),
+        shipments=Shipments(database, clock),
+        parked=Parked(database, clock),
         deletions=Deletions(database, clock),
         audit=Audit(database),
         segments=Segments(database, clock),
         pruning=Pruning(database, clock),
         reports=Reports(database, clock),
-        uploads=Uploads(database, clock, announce),
-        upgrade=Upgrade(database, clock, announce),
-        binding=Binding(database, clock, announce),
+        uploads=Uploads(database, clock),
+        upgrade=Upgrade(database, clock),
+        binding=Binding(database, clock),
         roots=Roots(database, clock),
         _database=database,
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.database.schema import Database
+from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.remounts import FORGET_SECONDS, Remounts
-from dicomwatchd.queue.rows import LEFT, UNREADABLE, Arrival, Source, TrackedFile, Transition, identity_text
+from dicomwatchd.queue.rows import LEFT, UNREADABLE, Arrival, Source, TrackedFile, identity_text
 from dicomwatchd.queue.transitions import move, state_of
 
 #: Clocks are put right by less than this all the time; what lies further ahead was written before one was set back.
@@ -22,10 +22,9 @@ _STATES = {state.value: state for state in FileState}
 
 
 class Arrivals:
-    def __init__(self, database: Database, clock: Clock, announce: Callable[[Transition], None]) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._announce = announce
         self.remounts = Remounts(database, clock)
 
     # -- sources ----------------------------------------------------------------------------------------------
@@ -35,11 +34,10 @@ class Arrivals:
         known of its files holds no longer. The old path stays as a source of its own, of the kind "left", until nothing
         is staged there any more (see `dismiss`)."""
         with self._database.write() as db:
-            moved: list[Transition] = []
             row = db.execute("SELECT * FROM sources WHERE name = ?", (name,)).fetchone()
             if row is not None and row["path"] != path:
                 rows = db.execute("SELECT file_id FROM files WHERE source_id = ?", (row["source_id"],)).fetchall()
-                self._drop_files(db, [r["file_id"] for r in rows], moved)
+                self._drop_files(db, [r["file_id"] for r in rows])
                 _leave(db, row, self._clock.now())
                 db.execute("UPDATE sources SET path = ? WHERE source_id = ?", (path, row["source_id"]))
                 db.execute("DELETE FROM roots WHERE source_id = ?", (row["source_id"],))
@@ -49,7 +47,6 @@ class Arrivals:
                     (name, path, kind, delete_local, self._clock.now()),
                 )
             row = db.execute("SELECT * FROM sources WHERE name = ?", (name,)).fetchone()
-        self._tell(moved)
         return _source(row)
 
     def dismiss(self, source_id: int, *, unseen: bool = False) -> bool:
@@ -86,8 +83,7 @@ class Arrivals:
             return
         with self._database.write() as db:
             db.executemany("UPDATE arrivals SET quiet = 1 WHERE source_id = ?", [(one,) for one in idle])
-            moved = self._queue_quiet(db)
-        self._tell(moved)
+            self._queue_quiet(db)
 
     def release_unheld(self) -> None:
         """At start: a study that arrives, and that no source holds up at all, waits for nobody. Nothing leaves one
@@ -99,8 +95,8 @@ class Arrivals:
                 " (SELECT 1 FROM arrivals a WHERE a.study_uid = s.study_uid)",
                 (StudyState.ARRIVING,),
             ).fetchall()
-            moved = [leave_arriving(db, row["study_uid"], now, now) for row in rows]
-        self._tell(moved)
+            for row in rows:
+                leave_arriving(db, row["study_uid"], now, now)
 
     # -- files ------------------------------------------------------------------------------------------------
 
@@ -154,7 +150,6 @@ class Arrivals:
         the same names, except for a file whose deletion is under way: that one is found again later. From a source
         that has ended, an upload that is over, nothing is taken up any more."""
         now = self._clock.now()
-        moved: list[Transition] = []
         with self._database.write() as db:
             source = db.execute("SELECT kind FROM sources WHERE source_id = ?", (source_id,)).fetchone()
             if source is None:
@@ -178,19 +173,16 @@ class Arrivals:
                     _merge_study(db, arrival, now)
                     touched[arrival.header.study_uid] = None
             for study_uid in touched:
-                moved.append(move(db, study_uid, StudyEvent.CHANGED, now))
+                move(db, study_uid, StudyEvent.CHANGED, now)
                 _restart_quiet_timer(db, study_uid, source_id, now, quiet_seconds)
-        self._tell(moved)
 
     def forget(self, file_ids: Sequence[int]) -> None:
         """These files are no longer under their names. Only what is known of them goes; a deletion that is under
         way is left to its shipment."""
-        moved: list[Transition] = []
         with self._database.write() as db:
-            self._drop_files(db, file_ids, moved)
-        self._tell(moved)
+            self._drop_files(db, file_ids)
 
-    def _drop_files(self, db: sqlite3.Connection, file_ids: Sequence[int], moved: list[Transition]) -> None:
+    def _drop_files(self, db: Transaction, file_ids: Sequence[int]) -> None:
         now = self._clock.now()
         touched: dict[str, int] = {}
         for file_id in file_ids:
@@ -203,7 +195,7 @@ class Arrivals:
         for study_uid, source_id in touched.items():
             if state_of(db, study_uid) is StudyState.PARKED:
                 continue
-            moved.append(move(db, study_uid, StudyEvent.CHANGED, now))
+            move(db, study_uid, StudyEvent.CHANGED, now)
             if not db.execute("SELECT 1 FROM arrivals WHERE study_uid = ?", (study_uid,)).fetchone():
                 _restart_quiet_timer(db, study_uid, source_id, now, 0)
 
@@ -261,12 +253,10 @@ class Arrivals:
                 "UPDATE arrivals SET quiet = 1 WHERE source_id = ? AND study_uid = ? AND quiet_at <= ?",
                 [(source_id, uid, looked_at) for uid in study_uids],
             )
-            moved = self._queue_quiet(db)
-        self._tell(moved)
+            self._queue_quiet(db)
 
-    def _queue_quiet(self, db: sqlite3.Connection) -> list[Transition]:
+    def _queue_quiet(self, db: Transaction) -> None:
         now = self._clock.now()
-        moved = []
         rows = db.execute(
             "SELECT study_uid, MAX(quiet_at) AS quiet_at FROM arrivals WHERE study_uid IN"
             " (SELECT study_uid FROM arrivals WHERE quiet = 1) GROUP BY study_uid HAVING MIN(quiet) = 1"
@@ -278,12 +268,11 @@ class Arrivals:
                 continue  # its new files have to wait for the end of that shipment
             db.execute("DELETE FROM arrivals WHERE study_uid = ?", (study_uid,))
             if state is StudyState.ARRIVING:
-                moved.append(leave_arriving(db, study_uid, row["quiet_at"], now))
-        return moved
+                leave_arriving(db, study_uid, row["quiet_at"], now)
 
     # -- details ----------------------------------------------------------------------------------------------
 
-    def _insert(self, db: sqlite3.Connection, source_id: int, arrival: Arrival, now: float) -> None:
+    def _insert(self, db: Transaction, source_id: int, arrival: Arrival, now: float) -> None:
         header = arrival.header
         db.execute(
             "INSERT INTO files (source_id, dir, name, identity, size_bytes, state, seen_at, study_uid, series_uid,"
@@ -308,13 +297,8 @@ class Arrivals:
             ),
         )
 
-    def _tell(self, moved: Iterable[Transition]) -> None:
-        for transition in moved:
-            if transition.old != transition.new:
-                self._announce(transition)
 
-
-def _leave(db: sqlite3.Connection, source: sqlite3.Row, now: float) -> None:
+def _leave(db: Transaction, source: sqlite3.Row, now: float) -> None:
     """The source goes to another path; what a crash may have left staged under the old one goes to a source of its
     own, named after it."""
     left = db.execute(
@@ -328,7 +312,7 @@ def _leave(db: sqlite3.Connection, source: sqlite3.Row, now: float) -> None:
     )
 
 
-def _merge_study(db: sqlite3.Connection, arrival: Arrival, now: float) -> None:
+def _merge_study(db: Transaction, arrival: Arrival, now: float) -> None:
     """Make the study known, or add to it. What was recorded first wins; a second patient id is said, never merged
     without a word (PS3.3 C.7.1.1: one study belongs to one patient)."""
     header = arrival.header
@@ -367,19 +351,18 @@ def _merge_study(db: sqlite3.Connection, arrival: Arrival, now: float) -> None:
         )
 
 
-def leave_arriving(db: sqlite3.Connection, study_uid: str, queued_at: float, now: float) -> Transition:
+def leave_arriving(db: Transaction, study_uid: str, queued_at: float, now: float) -> None:
     """No source holds this arriving study up any more: it is queued, or is at rest where no file of it waits. Of a
     study that is in no archive and has no files nothing is kept."""
     if not _has_waiting_files(db, study_uid) and not _is_half_recorded(db, study_uid):
-        moved = move(db, study_uid, StudyEvent.EMPTIED, now)
+        move(db, study_uid, StudyEvent.EMPTIED, now)
         db.execute("DELETE FROM studies WHERE study_uid = ? AND revision = 0", (study_uid,))
-        return moved
-    moved = move(db, study_uid, StudyEvent.QUIET, now)
+        return
+    move(db, study_uid, StudyEvent.QUIET, now)
     db.execute("UPDATE studies SET queued_at = ? WHERE study_uid = ?", (queued_at, study_uid))
-    return moved
 
 
-def _owe_an_account(db: sqlite3.Connection, source_id: int, arrivals: Iterable[Arrival]) -> None:
+def _owe_an_account(db: Transaction, source_id: int, arrivals: Iterable[Arrival]) -> None:
     """What was once seen in a folder that was handed in is named at the end, whatever becomes of it meanwhile."""
     db.executemany(
         "INSERT INTO upload_results (source_id, dir, name, outcome) VALUES (?, ?, ?, 'seen')"
@@ -388,7 +371,7 @@ def _owe_an_account(db: sqlite3.Connection, source_id: int, arrivals: Iterable[A
     )
 
 
-def _has_waiting_files(db: sqlite3.Connection, study_uid: str) -> bool:
+def _has_waiting_files(db: Transaction, study_uid: str) -> bool:
     """Files to ship, or whose deletion a shipment has left for the next one to conclude."""
     found = db.execute(
         "SELECT 1 FROM files WHERE study_uid = ? AND state IN (?, ?, ?)", (study_uid, *WAITING, FileState.DELETING)
@@ -396,7 +379,7 @@ def _has_waiting_files(db: sqlite3.Connection, study_uid: str) -> bool:
     return found is not None
 
 
-def _is_half_recorded(db: sqlite3.Connection, study_uid: str) -> bool:
+def _is_half_recorded(db: Transaction, study_uid: str) -> bool:
     """Whether a shipment of the study came to recording and did not get through: then there may be a manifest in the
     store that the catalogue does not know."""
     row = db.execute(
@@ -408,9 +391,7 @@ def _is_half_recorded(db: sqlite3.Connection, study_uid: str) -> bool:
     return bool(row["is_half"])
 
 
-def _restart_quiet_timer(
-    db: sqlite3.Connection, study_uid: str, source_id: int, now: float, quiet_seconds: float
-) -> None:
+def _restart_quiet_timer(db: Transaction, study_uid: str, source_id: int, now: float, quiet_seconds: float) -> None:
     """A change at one source restarts the study's timers at all of them."""
     quiet_at = now + quiet_seconds
     _repair_timers(db, now)
@@ -424,7 +405,7 @@ def _restart_quiet_timer(
     )
 
 
-def _repair_timers(db: sqlite3.Connection, now: float) -> None:
+def _repair_timers(db: Transaction, now: float) -> None:
     """A clock that was set back must not hold a study for as long as it was wrong: each timer runs its length anew."""
     db.execute(
         "UPDATE arrivals SET quiet_at = ? + MAX(quiet_at - set_at, 0), set_at = ? WHERE set_at > ?",

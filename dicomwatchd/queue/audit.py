@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dicomwatchd.ports import timestamp
-from dicomwatchd.queue.database.schema import Database
+from dicomwatchd.queue.database.schema import Database, Readable, Transaction
 
 FIRST = "0" * 64
 _END_OF_TIME = 253_402_300_800  # the year 10000, which no timestamp can name
@@ -46,7 +46,7 @@ class ChainHead:
     sha256: str
 
 
-def append(db: sqlite3.Connection, study_uid: str, bodies: list[dict[str, Any]]) -> None:
+def append(db: Transaction, study_uid: str, bodies: list[dict[str, Any]]) -> None:
     """Add entries inside the caller's transaction."""
     sequence, previous = _end(db)
     for body in bodies:
@@ -59,7 +59,7 @@ def append(db: sqlite3.Connection, study_uid: str, bodies: list[dict[str, Any]])
         )
 
 
-def sealed_end(db: sqlite3.Connection) -> tuple[int, str]:
+def sealed_end(db: Readable) -> tuple[int, str]:
     """(number, hash) of the last entry that is in the archive: what is here goes on from it."""
     row = db.execute(
         "SELECT last, head FROM audit_segments WHERE sealed_at IS NOT NULL ORDER BY last DESC LIMIT 1"
@@ -67,7 +67,7 @@ def sealed_end(db: sqlite3.Connection) -> tuple[int, str]:
     return (row["last"], row["head"]) if row else (0, FIRST)
 
 
-def _end(db: sqlite3.Connection) -> tuple[int, str]:
+def _end(db: Readable) -> tuple[int, str]:
     """(number, hash) of the newest entry, wherever it is."""
     row = db.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
     sealed = sealed_end(db)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database
-from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.transitions import move, state_of
 
 
 class Binding:
-    def __init__(self, database: Database, clock: Clock, announce: Callable[[Transition], None]) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._announce = announce
 
     def archive_id(self) -> str | None:
         return bound_archive_id(self._database)
@@ -46,7 +44,6 @@ class Binding:
         """Kept files that were archived at another place than this one are sent again, from the sources that are looked
         at; those of other sources wait until theirs is one. Returns how many files, of how many studies."""
         now, looked_at = self._clock.now(), set(active)
-        moved: list[Transition] = []
         files = 0
         studies: set[str] = set()
         with self._database.write() as db:
@@ -65,15 +62,12 @@ class Binding:
                     (FileState.READY, study_uid, row["source_id"], FileState.KEPT),
                 )
                 if state_of(db, study_uid) in (StudyState.ARCHIVED, StudyState.ARRIVING):
-                    moved.append(move(db, study_uid, StudyEvent.CHANGED, now))
+                    move(db, study_uid, StudyEvent.CHANGED, now)
                     db.execute(
                         "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?)"
                         " ON CONFLICT DO NOTHING",
                         (study_uid, row["source_id"], now, now),
                     )
-        for transition in moved:
-            if transition.old != transition.new:
-                self._announce(transition)
         return files, len(studies)
 
     def _get(self, key: str) -> str | None:

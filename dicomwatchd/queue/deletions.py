@@ -7,15 +7,14 @@ the audit chain in the same commit as the file's row.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
-from dicomwatchd.queue.database.schema import Database
+from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.remounts import Remounts
 from dicomwatchd.queue.rows import (
     EXPIRING,
@@ -28,7 +27,7 @@ from dicomwatchd.queue.rows import (
     identity_text,
     local_file,
 )
-from dicomwatchd.queue.transitions import require_claim
+from dicomwatchd.queue.transitions import write_under
 
 _AT_ONCE = 5000
 
@@ -66,7 +65,7 @@ class Deletions:
     ) -> None:
         """These files are archived and stay where they are, for good or until ``due_at``; ``code`` and ``reason`` where
         that is not by the rule of their inbox alone."""
-        with self._under(claim) as db:
+        with write_under(self._database, claim) as db:
             db.executemany(
                 "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
                 [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
@@ -118,7 +117,7 @@ class Deletions:
         of those that may be deleted now: a file that the intake has found changed meanwhile is none of them."""
         now = self._clock.now()
         authorised: list[tuple[LocalFile, dict[str, Any]]] = []
-        with self._under(claim) as db:
+        with write_under(self._database, claim) as db:
             for file, proof in proofs:
                 changed = db.execute(
                     "UPDATE files SET state = ? WHERE file_id = ? AND identity = ? AND state = ?",
@@ -236,18 +235,12 @@ class Deletions:
                     (row["source_id"], deleting.dir, deleting.name),
                 )
 
-    @contextmanager
-    def _under(self, claim: Claim) -> Iterator[sqlite3.Connection]:
-        with self._database.write() as db:
-            require_claim(db, claim)
-            yield db
-
 
 def _source(row: sqlite3.Row) -> Source:
     return Source(row["source_id"], row["inbox"], row["path"], row["kind"], bool(row["delete_local"]))
 
 
-def upload_deleted(db: sqlite3.Connection, source_id: int, directory: bytes, name: bytes) -> None:
+def upload_deleted(db: Transaction, source_id: int, directory: bytes, name: bytes) -> None:
     """Of an upload: a file was deleted on proof, and no account of it is owed any more."""
     if db.execute("UPDATE uploads SET deleted_files = deleted_files + 1 WHERE source_id = ?", (source_id,)).rowcount:
         db.execute(
@@ -255,7 +248,7 @@ def upload_deleted(db: sqlite3.Connection, source_id: int, directory: bytes, nam
         )
 
 
-def _uploads_verified(db: sqlite3.Connection, files: Iterable[LocalFile]) -> None:
+def _uploads_verified(db: Transaction, files: Iterable[LocalFile]) -> None:
     """Of uploads: these files are archived and stay. Of another source's files nothing is noted."""
     db.executemany(
         "UPDATE upload_results SET outcome = 'verified' WHERE source_id = ? AND dir = ? AND name = ?"
@@ -264,7 +257,7 @@ def _uploads_verified(db: sqlite3.Connection, files: Iterable[LocalFile]) -> Non
     )
 
 
-def _forget_dues(db: sqlite3.Connection, files: Iterable[LocalFile | PendingDeletion]) -> None:
+def _forget_dues(db: Transaction, files: Iterable[LocalFile | PendingDeletion]) -> None:
     """What is deleted, or kept under a due time of its own, needs none from before."""
     db.executemany(
         "DELETE FROM dues WHERE source_id = ? AND dir = ? AND name = ?", [(f.source_id, f.dir, f.name) for f in files]

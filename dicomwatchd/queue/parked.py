@@ -5,12 +5,9 @@ The archive may have by now what it did not have: a key that was damaged has hea
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from dicomwatchd.model import StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database
-from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.transitions import move, state_of
 
 #: No study waits longer for its next try: what is said to wait for longer met a clock that was set back since.
@@ -26,10 +23,9 @@ def pause_seconds(attempts: int) -> float:
 
 
 class Parked:
-    def __init__(self, database: Database, clock: Clock, announce: Callable[[Transition], None]) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._announce = announce
 
     def step(self) -> bool:
         """Queue those whose pause is over. False: there is no more to do now. Raises Transient."""
@@ -44,11 +40,10 @@ class Parked:
             with self._database.write() as db:
                 if state_of(db, row["study_uid"]) is not StudyState.PARKED:
                     continue
-                moved = move(db, row["study_uid"], StudyEvent.RETRY, now)
+                move(db, row["study_uid"], StudyEvent.RETRY, now)
                 db.execute(
                     "UPDATE studies SET not_before = 0, blamed = 0, turn = 0, endpoint = NULL,"
                     " queued_at = COALESCE(queued_at, ?) WHERE study_uid = ?",
                     (now, row["study_uid"]),
                 )
-            self._announce(moved)
         return False

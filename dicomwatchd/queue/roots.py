@@ -8,7 +8,6 @@ or somebody has confirmed that the other one is meant. That is put on record in 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -16,7 +15,7 @@ from enum import Enum
 from dicomwatchd.errors import Permanent
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
-from dicomwatchd.queue.database.schema import Database
+from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.rows import EXCHANGED, Root
 
 _EXCHANGED = f"WHERE source_id = ? AND state = 'kept' AND code = '{EXCHANGED}'"
@@ -123,7 +122,7 @@ class Roots:
             return self._release(db, row["source_id"])
 
     @staticmethod
-    def _release(db: sqlite3.Connection, source_id: int) -> int:
+    def _release(db: Transaction, source_id: int) -> int:
         """Each is proven afresh before it goes; its rule and its due time count again."""
         return db.execute(
             f"UPDATE files SET due_at = 0, code = NULL, reason = NULL {_EXCHANGED}", (source_id,)

@@ -6,9 +6,7 @@ Every commit names the claim's token; a token that is no longer the study's comp
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -27,10 +25,10 @@ from dicomwatchd.model import (
 )
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING
-from dicomwatchd.queue.database.schema import Database
+from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS, NO_PROOF, pause_seconds
-from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Proven, Transition, identity_text, local_file
-from dicomwatchd.queue.transitions import move, require_claim, state_of
+from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Proven, identity_text, local_file
+from dicomwatchd.queue.transitions import move, state_of, write_under
 
 #: A study that has failed so often while others passed waits in a line of its own.
 KNOWN_ILL = 2
@@ -66,10 +64,9 @@ class StudyFacts:
 
 
 class Shipments:
-    def __init__(self, database: Database, clock: Clock, announce: Callable[[Transition], None]) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._announce = announce
         #: The sources that do not answer: a study with files to be read or deleted there is not claimed. Set by whoever
         #: knows of them.
         self.silent: Callable[[], Collection[int]] = tuple
@@ -83,9 +80,9 @@ class Shipments:
                 f"SELECT study_uid FROM studies WHERE state != 'archived' AND state IN ({_marks(SHIPPING)})",
                 tuple(SHIPPING),
             ).fetchall()
-            moved = [move(db, row["study_uid"], StudyEvent.RELEASED, self._clock.now()) for row in rows]
+            for row in rows:
+                move(db, row["study_uid"], StudyEvent.RELEASED, self._clock.now())
             db.execute("UPDATE studies SET claimed = 0, token = token + 1 WHERE claimed = 1")
-        self._tell(moved)
 
     def claim(self, *, known_ill: bool = False, first: First = First.UNTRIED) -> Claim | None:
         """The study whose turn it is, or None: of those that may be tried now the one that was tried least lately, and
@@ -105,8 +102,7 @@ class Shipments:
                     break
             else:
                 return None
-            moved = move(db, row["study_uid"], StudyEvent.CLAIMED, now)
-        self._tell([moved])
+            move(db, row["study_uid"], StudyEvent.CLAIMED, now)
         return Claim(Uid(row["study_uid"]), row["token"], row["attempts"], row["revision"], row["code"], row["blamed"])
 
     def _answering(self) -> str:
@@ -158,20 +154,18 @@ class Shipments:
                 " AND s.state = 'archived'",
                 (now,),
             ).fetchall()
-            moved = []
             for row in rows:
                 db.execute(
                     "UPDATE files SET state = ? WHERE study_uid = ? AND state = ? AND due_at <= ?"
                     " AND receipt IS NOT NULL",
                     (FileState.STORED, row["study_uid"], FileState.KEPT, now),
                 )
-                moved.append(move(db, row["study_uid"], StudyEvent.DUE, now))
+                move(db, row["study_uid"], StudyEvent.DUE, now)
                 db.execute("UPDATE studies SET queued_at = ? WHERE study_uid = ?", (now, row["study_uid"]))
-        self._tell(moved)
 
     def advance(self, claim: Claim, event: StudyEvent) -> None:
-        with self._under(claim) as (db, moved):
-            moved.append(move(db, claim.study_uid, event, self._clock.now()))
+        with write_under(self._database, claim) as db:
+            move(db, claim.study_uid, event, self._clock.now())
 
     def release(
         self,
@@ -186,8 +180,8 @@ class Shipments:
     ) -> None:
         """Give the study back, to be tried again from ``not_before`` on; behind all others if this attempt counts.
         ``endpoint`` is what it failed on if it is not known to be ill itself: see `endpoints_back`."""
-        with self._under(claim) as (db, moved):
-            moved.append(move(db, claim.study_uid, StudyEvent.RELEASED, self._clock.now()))
+        with write_under(self._database, claim) as db:
+            move(db, claim.study_uid, StudyEvent.RELEASED, self._clock.now())
             if attempts > claim.attempts:
                 last = (
                     db.execute(f"SELECT MAX(turn) AS turn FROM studies WHERE {_WAITING} AND {line}").fetchone()["turn"]
@@ -213,8 +207,8 @@ class Shipments:
     def park(self, claim: Claim, *, code: str, reason: str) -> None:
         """For a person to see to; see `parked` for those that are tried again by themselves."""
         now = self._clock.now()
-        with self._under(claim) as (db, moved):
-            moved.append(move(db, claim.study_uid, StudyEvent.FAILED, now))
+        with write_under(self._database, claim) as db:
+            move(db, claim.study_uid, StudyEvent.FAILED, now)
             db.execute(
                 "UPDATE studies SET claimed = 0, code = ?, reason = ? WHERE study_uid = ?",
                 (code, reason, claim.study_uid),
@@ -239,13 +233,12 @@ class Shipments:
                 )
             if state not in (StudyState.PARKED, StudyState.QUEUED):
                 return False
-            moved = move(db, study_uid, StudyEvent.RETRY, self._clock.now())
+            move(db, study_uid, StudyEvent.RETRY, self._clock.now())
             db.execute(
                 "UPDATE studies SET not_before = 0, attempts = 0, blamed = 0, turn = 0, endpoint = NULL,"
                 " queued_at = COALESCE(queued_at, ?) WHERE study_uid = ?",
                 (self._clock.now(), study_uid),
             )
-        self._tell([moved])
         return True
 
     # -- the files of a shipment ------------------------------------------------------------------------------
@@ -340,7 +333,7 @@ class Shipments:
 
     def stored(self, claim: Claim, sent: Iterable[tuple[LocalFile, str, str]]) -> None:
         """These files were sent: (file, SHA-256, receipt). A file that has changed meanwhile is left out."""
-        with self._under(claim) as (db, _):
+        with write_under(self._database, claim) as db:
             db.executemany(
                 "UPDATE files SET state = ?, sha256 = ?, receipt = ?, evidence = NULL"
                 " WHERE file_id = ? AND identity = ?",
@@ -362,7 +355,7 @@ class Shipments:
             ).fetchall()
         if not rows:
             return
-        with self._under(claim) as (db, _):
+        with write_under(self._database, claim) as db:
             db.executemany(
                 "UPDATE files SET receipt = (SELECT receipt FROM files WHERE file_id = ?), evidence = NULL"
                 " WHERE study_uid = ? AND state = ? AND series_uid = ? AND sop_instance_uid = ? AND sha256 = ?",
@@ -375,7 +368,7 @@ class Shipments:
     def verified(self, claim: Claim, proven: Iterable[Proven]) -> None:
         """Fresh reads of the store have proved these files' objects. What counts is when the store was asked: this
         commit may come long after."""
-        with self._under(claim) as (db, _):
+        with write_under(self._database, claim) as db:
             db.executemany(
                 "UPDATE files SET evidence = ?, evidence_at = ?, evidence_token = ?, receipt = COALESCE(?, receipt)"
                 " WHERE file_id = ?",
@@ -387,30 +380,30 @@ class Shipments:
 
         ``damaged`` maps a file to the key that holds other bytes.
         """
-        with self._under(claim) as (db, moved):
+        with write_under(self._database, claim) as db:
             for file in missing:
                 db.execute("UPDATE files SET state = ? WHERE file_id = ?", (FileState.READY, file.file_id))
             _to_the_next_key(db, claim, damaged)
-            moved.append(move(db, claim.study_uid, StudyEvent.MISMATCH, self._clock.now()))
+            move(db, claim.study_uid, StudyEvent.MISMATCH, self._clock.now())
 
     def doubt(self, claim: Claim, damaged: Mapping[LocalFile, str]) -> None:
         """As `send_again`, at whatever stage the shipment is: it is to be given up, and the next one sends them."""
-        with self._under(claim) as (db, _):
+        with write_under(self._database, claim) as db:
             _to_the_next_key(db, claim, damaged)
 
     def healed(self, claim: Claim, keys: Collection[str]) -> None:
         """These keys of the study, once found damaged, hold the right bytes."""
-        with self._under(claim) as (db, _):
+        with write_under(self._database, claim) as db:
             _know_damaged(db, claim, lambda known: known - set(keys))
 
     def recorded(self, claim: Claim, revision: int) -> None:
-        with self._under(claim) as (db, moved):
+        with write_under(self._database, claim) as db:
             db.execute("UPDATE studies SET revision = ? WHERE study_uid = ?", (revision, claim.study_uid))
-            moved.append(move(db, claim.study_uid, StudyEvent.RECORDED, self._clock.now()))
+            move(db, claim.study_uid, StudyEvent.RECORDED, self._clock.now())
 
     def quarantine(self, claim: Claim, file: LocalFile, *, code: str, reason: str) -> None:
         """This file cannot be archived after all; the rest of its study goes on without it."""
-        with self._under(claim) as (db, _):
+        with write_under(self._database, claim) as db:
             db.execute(
                 "UPDATE files SET state = ?, code = ?, reason = ?, study_uid = NULL WHERE file_id = ?",
                 (FileState.QUARANTINED, code, reason, file.file_id),
@@ -419,7 +412,7 @@ class Shipments:
     def forget(self, claim: Claim, files: Iterable[LocalFile]) -> None:
         """These files are no longer what they were: the next look finds what is there now. The study goes back to
         arriving, so this claim ends."""
-        with self._under(claim) as (db, moved):
+        with write_under(self._database, claim) as db:
             now = self._clock.now()
             for file in files:
                 db.execute("DELETE FROM files WHERE file_id = ?", (file.file_id,))
@@ -428,14 +421,14 @@ class Shipments:
                     " ON CONFLICT DO UPDATE SET quiet = 0",
                     (claim.study_uid, file.source_id, now, now),
                 )
-            moved.append(move(db, claim.study_uid, StudyEvent.CHANGED, now))
+            move(db, claim.study_uid, StudyEvent.CHANGED, now)
 
     def finish(self, claim: Claim, shipment: dict[str, Any]) -> None:
         """The shipment is through. Files that came meanwhile make the next one. Of revision 0 nothing is kept: the
         study is in no archive, and has no files."""
         now = self._clock.now()
-        with self._under(claim) as (db, moved):
-            moved.append(move(db, claim.study_uid, StudyEvent.FINISHED, now))
+        with write_under(self._database, claim) as db:
+            move(db, claim.study_uid, StudyEvent.FINISHED, now)
             db.execute(
                 "UPDATE studies SET claimed = 0, attempts = 0, not_before = 0, code = NULL, reason = NULL,"
                 " turn = 0, blamed = 0, endpoint = NULL, archived_at = ? WHERE study_uid = ?",
@@ -463,7 +456,7 @@ class Shipments:
                 (claim.study_uid, *WAITING),
             ).fetchall()
             if waiting:
-                moved.append(move(db, claim.study_uid, StudyEvent.CHANGED, now))
+                move(db, claim.study_uid, StudyEvent.CHANGED, now)
                 db.executemany(
                     "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?)"
                     " ON CONFLICT DO UPDATE SET quiet = 0",
@@ -472,22 +465,8 @@ class Shipments:
             elif not shipment["revision"]:
                 db.execute("DELETE FROM studies WHERE study_uid = ?", (claim.study_uid,))
 
-    # -- details ----------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _under(self, claim: Claim) -> Iterator[tuple[sqlite3.Connection, list[Transition]]]:
-        moved: list[Transition] = []
-        with self._database.write() as db:
-            require_claim(db, claim)
-            yield db, moved
-        self._tell(moved)
-
-    def _tell(self, moved: Iterable[Transition]) -> None:
-        for transition in moved:
-            self._announce(transition)
-
-
-def _to_the_next_key(db: sqlite3.Connection, claim: Claim, damaged: Mapping[LocalFile, str]) -> None:
+def _to_the_next_key(db: Transaction, claim: Claim, damaged: Mapping[LocalFile, str]) -> None:
     for file in damaged:
         db.execute(
             "UPDATE files SET state = ?, key_attempt = key_attempt + 1 WHERE file_id = ?",
@@ -497,7 +476,7 @@ def _to_the_next_key(db: sqlite3.Connection, claim: Claim, damaged: Mapping[Loca
         _know_damaged(db, claim, lambda known: known | set(damaged.values()))
 
 
-def _know_damaged(db: sqlite3.Connection, claim: Claim, change: Callable[[set[str]], set[str]]) -> None:
+def _know_damaged(db: Transaction, claim: Claim, change: Callable[[set[str]], set[str]]) -> None:
     row = db.execute("SELECT damaged_keys FROM studies WHERE study_uid = ?", (claim.study_uid,)).fetchone()
     known = change(set(json.loads(row["damaged_keys"])))
     db.execute("UPDATE studies SET damaged_keys = ? WHERE study_uid = ?", (json.dumps(sorted(known)), claim.study_uid))

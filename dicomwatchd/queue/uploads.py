@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import WAITING, leave_arriving
-from dicomwatchd.queue.database.schema import Database
-from dicomwatchd.queue.rows import NO_RIGHT, OWN_OBJECT, UNREADABLE, Root, Source, Transition
+from dicomwatchd.queue.database.schema import Database, Readable, Transaction
+from dicomwatchd.queue.rows import NO_RIGHT, OWN_OBJECT, UNREADABLE, Root, Source
 from dicomwatchd.queue.transitions import move, state_of
 from dicomwatchd.rights import Asker
 
@@ -76,10 +76,9 @@ class UploadRecord:
 
 
 class Uploads:
-    def __init__(self, database: Database, clock: Clock, announce: Callable[[Transition], None]) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._announce = announce
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -109,7 +108,6 @@ class Uploads:
         """What is known of the upload's files is dropped, and with it every hold on their studies; nothing in the
         folder is touched. From this commit on no deletion of a file of it is authorised; one that is stays on its way.
         Does nothing to an upload that is being cancelled already, or has ended."""
-        moved: list[Transition] = []
         with self._database.write() as db:
             if not db.execute(
                 "SELECT 1 FROM uploads WHERE source_id = ? AND stage = 'running'", (source_id,)
@@ -119,8 +117,7 @@ class Uploads:
             db.execute(
                 "UPDATE uploads SET stage = 'cancelling', result = ? WHERE source_id = ?", (json.dumps(far), source_id)
             )
-            self._let_go(db, source_id, moved)
-        self._tell(moved)
+            self._let_go(db, source_id)
 
     def doubt(self, source_id: int, asked_before: float) -> int:
         """What the store was last asked for before that time (seconds since the epoch), or by the clock in the future,
@@ -146,19 +143,17 @@ class Uploads:
         """The upload is over: its ``result`` is kept, its files and its hold on studies are not. Nothing in the folder
         is touched. False, with nothing done, while a deletion is under way, or, unless ``unfinished``, while a file
         has come to no end."""
-        moved: list[Transition] = []
         with self._database.write() as db:
             counted = _counted(db, source_id)
             if counted.deleting or (counted.waiting and not unfinished):
                 return False
-            self._let_go(db, source_id, moved)
+            self._let_go(db, source_id)
             db.execute("DELETE FROM upload_results WHERE source_id = ?", (source_id,))
             db.execute(
                 "UPDATE uploads SET stage = 'ended', ended_at = ?, result = ? WHERE source_id = ?",
                 (self._clock.now(), json.dumps(result), source_id),
             )
             db.execute("DELETE FROM sources WHERE source_id = ?", (source_id,))
-        self._tell(moved)
         return True
 
     def prune(self) -> int:
@@ -243,7 +238,7 @@ class Uploads:
 
     # -- details ----------------------------------------------------------------------------------------------------
 
-    def _let_go(self, db: sqlite3.Connection, source_id: int, moved: list[Transition]) -> None:
+    def _let_go(self, db: Transaction, source_id: int) -> None:
         """Forget the source's files, but for those whose deletion is on record, and its hold on every study: a study is
         held by files that are there, or archived, and by nothing else."""
         now = self._clock.now()
@@ -263,7 +258,7 @@ class Uploads:
             if study_uid in waiting and (
                 state in _SHIPPED_FROM or (state is StudyState.PARKED and not _has_files_to_ship(db, study_uid))
             ):
-                moved.append(move(db, study_uid, StudyEvent.CHANGED, now))
+                move(db, study_uid, StudyEvent.CHANGED, now)
                 state = StudyState.ARRIVING
             if state is StudyState.ARRIVING:
                 still = db.execute(
@@ -273,15 +268,10 @@ class Uploads:
                 if still["quiet"] == 0:
                     continue  # another source looks after it
                 db.execute("DELETE FROM arrivals WHERE study_uid = ?", (study_uid,))
-                moved.append(leave_arriving(db, study_uid, still["quiet_at"] or now, now))
-
-    def _tell(self, moved: Iterable[Transition]) -> None:
-        for transition in moved:
-            if transition.old != transition.new:
-                self._announce(transition)
+                leave_arriving(db, study_uid, still["quiet_at"] or now, now)
 
 
-def _counted(db: sqlite3.Connection, source_id: int) -> UploadProgress:
+def _counted(db: Readable, source_id: int) -> UploadProgress:
     counts = {
         row["state"]: (row["files"], row["size_bytes"])
         for row in db.execute("SELECT * FROM file_counts WHERE source_id = ?", (source_id,))
@@ -336,7 +326,7 @@ def _asked_long_ago(source_id: int, asked_before: float, now: float) -> tuple[ob
     return (source_id, FileState.KEPT, OWN_OBJECT, asked_before, now)
 
 
-def _failed(db: sqlite3.Connection, source_id: int, limit: int) -> list[Named]:
+def _failed(db: Readable, source_id: int, limit: int) -> list[Named]:
     rows = db.execute(
         "SELECT dir, name, reason FROM files INDEXED BY files_quarantined"
         f" WHERE state = 'quarantined' AND source_id = ? AND code IS NOT '{UNREADABLE}' LIMIT ?",
@@ -353,7 +343,7 @@ def _failed(db: sqlite3.Connection, source_id: int, limit: int) -> list[Named]:
     return sorted(found)
 
 
-def _has_files_to_ship(db: sqlite3.Connection, study_uid: str) -> bool:
+def _has_files_to_ship(db: Transaction, study_uid: str) -> bool:
     found = db.execute("SELECT 1 FROM files WHERE study_uid = ? AND state IN (?, ?)", (study_uid, *WAITING)).fetchone()
     return found is not None
 

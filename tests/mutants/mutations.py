@@ -792,6 +792,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     # -- the queue
     _queue("the token", "queue/transitions.py", 'row["token"] != claim.token or not', "not", CLAIMS),
+    _queue("announced", "queue/transitions.py", "        db.transitions.append(transition)\n", "", OPENING),
+    _queue(
+        "announced once it is durable",
+        "queue/database/schema.py",
+        "                yield transaction\n",
+        "                yield transaction\n                list(map(self._announce, transaction.transitions))\n"
+        "                transaction.transitions.clear()\n",
+        OPENING,
+    ),
     _queue("claimed at all", "queue/transitions.py", ' or not row["claimed"]:', ":", CLAIMS),
     _queue("evidence of this claim", "queue/rows.py", ' and row["evidence_token"] == token', "", CLAIMS),
     _queue(

@@ -214,8 +214,8 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "no source holds the study",
                 "queue/uploads.py",
-                "                moved.append(leave_arriving(db, study_uid",
-                "                str((db, study_uid",
+                '                leave_arriving(db, study_uid, still["quiet_at"] or now, now)\n',
+                "",
                 "test_queue_uploads.py",
             ),
             (

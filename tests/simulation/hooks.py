@@ -22,7 +22,7 @@ from dicomwatchd.pipeline import local
 from dicomwatchd.pipeline.deletion import batch, own, proof, recover, staging, unleased
 from dicomwatchd.pipeline.deletion.staging import StagingFolders
 from dicomwatchd.queue.database.schema import Database
-from dicomwatchd.queue.rows import LocalFile, Source
+from dicomwatchd.queue.rows import LocalFile, Source, Transition
 from tests.simulation.chance import Fate
 from tests.simulation.folders import Folders
 
@@ -46,8 +46,8 @@ class Deleting(Protocol):
 class HookedDatabase(Database):
     """Every transaction is a place where the process may be killed, before, within and after, or the disk be full."""
 
-    def __init__(self, inner: Database, fate: Fate) -> None:
-        super().__init__(inner._connection, inner._lock_fd)
+    def __init__(self, inner: Database, fate: Fate, announce: Callable[[Transition], None]) -> None:
+        super().__init__(inner._connection, inner._lock_fd, announce)
         self._connection.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
         self._fate = fate
 
@@ -56,8 +56,8 @@ class HookedDatabase(Database):
         self._fate.at("db")
         if self._fate.strikes("db-full", self._fate.plan.transient_rate / 8):
             raise StateUnavailable("the state database cannot be written now", code="state-full", endpoint="state")
-        with super().write() as connection:
-            yield connection
+        with super().write() as transaction:
+            yield transaction
             self._fate.at("db.commit", actors=False)
         self._fate.at("db.done")
 

@@ -131,7 +131,7 @@ class Process:
         database = open_writer(state)
         chain_id = hashlib.md5(self._chain.encode(), usedforsecurity=False).hexdigest()  # the same in every run
         database._connection.execute("UPDATE meta SET value = ? WHERE key = 'audit_chain'", (chain_id,))
-        return queues._over(HookedDatabase(database, self._fate), clock, announce)
+        return queues._over(HookedDatabase(database, self._fate, announce), clock)
 
     def close(self) -> None:
         """Whatever has become of the process, its descriptors are closed by the kernel."""

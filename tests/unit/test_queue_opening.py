@@ -8,15 +8,17 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from dicomwatchd.errors import DicomwatchdError, Fatal, Stopping, Transient
-from dicomwatchd.model import StudyState
+from dicomwatchd.model import StudyEvent, StudyState
 from dicomwatchd.queue import known_archive_id, open_queue, open_queue_to_read
 from dicomwatchd.queue.database.schema import DATABASE, VERSION, Database, open_writer
 from dicomwatchd.queue.database.steps import STEPS, Step
+from dicomwatchd.queue.rows import Root, Transition
 from tests.unit.queues import STUDY, Bench, StandingClock
 
 COLOUR = Step("files have a colour", "ALTER TABLE files ADD COLUMN colour TEXT;")
@@ -298,6 +300,56 @@ def test_a_commit_that_fails_leaves_nothing_open(
     assert bench.rows("SELECT COUNT(*) FROM files")[0][0] == 0
     bench.add("IM2")
     assert bench.rows("SELECT name FROM files")[0][0] == b"IM2"
+
+
+def test_a_transition_is_announced_once_it_is_durable(tmp_path: Path) -> None:
+    """To somebody who may use the state himself."""
+    seen: list[tuple[Transition, str]] = []
+
+    place = Bench(tmp_path)
+
+    def announced(transition: Transition) -> None:
+        with closing(sqlite3.connect(tmp_path / DATABASE)) as other:
+            seen.append((transition, other.execute("SELECT state FROM studies").fetchone()[0]))
+        place.queue.roots.see(place.source.source_id, Root(1, len(seen), ""))
+
+    place.queue.close()
+    place.queue = open_queue(tmp_path, place.clock, announced)
+    place.claimed()
+    place.queue.close()
+    assert [(move.event, move.new, state) for move, state in seen] == [
+        (StudyEvent.QUIET, StudyState.QUEUED, "queued"),
+        (StudyEvent.CLAIMED, StudyState.UPLOADING, "uploading"),
+    ]
+
+
+def test_what_is_taken_back_is_not_announced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.add("IM1")
+    error = sqlite3.OperationalError("no")
+    error.sqlite_errorname = "SQLITE_FULL"
+    database: Database = bench.queue._database
+    monkeypatch.setattr(database, "_connection", commits := _Commits(database._connection, error))
+    commits.armed = False
+    bench.clock.seconds += 60
+    bench.queue.arrivals.nearly_quiet(bench.source.source_id)
+    commits.armed = True
+    with pytest.raises(Transient):
+        bench.queue.arrivals.confirm_quiet(bench.source.source_id, [STUDY], bench.clock.now())
+    assert bench.moves == [] and bench.state() == "arriving"
+    bench.queue.arrivals.confirm_quiet(bench.source.source_id, [STUDY], bench.clock.now())
+    assert [move.event for move in bench.moves] == [StudyEvent.QUIET]
+
+
+def test_a_change_that_leaves_a_study_as_it_is_is_not_announced(bench: Bench) -> None:
+    bench.add("IM1")
+    bench.add("IM2")
+    assert bench.moves == []
+    bench.wait_until_quiet()
+    assert bench.queue.shipments.retry(STUDY), "it is queued, and put first"
+    assert [(move.event, move.new) for move in bench.moves] == [
+        (StudyEvent.QUIET, StudyState.QUEUED),
+        (StudyEvent.RETRY, StudyState.QUEUED),
+    ]
 
 
 def test_an_exception_in_a_transaction_takes_it_back(bench: Bench) -> None:

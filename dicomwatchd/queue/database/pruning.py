@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.database.schema import Database
+from dicomwatchd.queue.database.schema import Database, Transaction
 
 KEEP_SECONDS = 30 * 86400.0
 #: Of a study that is not archived, so many steps are kept however old they are: what `show` tells.
@@ -115,7 +115,7 @@ class Pruning:
         return False
 
 
-def _add_to_day(db: sqlite3.Connection, row: sqlite3.Row) -> None:
+def _add_to_day(db: Transaction, row: sqlite3.Row) -> None:
     """A study counts with the last of its shipments of the day."""
     again = db.execute(
         "SELECT 1 FROM shipments WHERE study_uid = ? AND source = ? AND date(finished_at, 'unixepoch') = ? LIMIT 1",

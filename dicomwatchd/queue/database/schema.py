@@ -15,31 +15,53 @@ from dicomwatchd import markers
 from dicomwatchd.errors import StateFailed, StateUnavailable, Stopping
 from dicomwatchd.localfiles import open_root
 from dicomwatchd.queue.database.steps import STEPS, Step
+from dicomwatchd.queue.rows import Transition
 
 DATABASE = "state.db"
 VERSION = len(STEPS)
 
 
-class Database:
-    """The one connection. Every change runs inside `write()`: BEGIN IMMEDIATE, durable when it returns. Once it is
-    closed both raise Stopping: who comes then was left behind at a stop, and another daemon may have the state."""
+class Transaction:
+    """What is written together, or not at all. ``transitions`` are those of studies in it; `transitions.move` alone
+    adds to them."""
 
-    def __init__(self, connection: sqlite3.Connection, lock_fd: int | None) -> None:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.execute, self.executemany = connection.execute, connection.executemany
+        self.transitions: list[Transition] = []
+
+
+#: For a query that is asked within a transaction and outside of any.
+Readable = sqlite3.Connection | Transaction
+
+
+class Database:
+    """The one connection. Every change runs inside `write()`: BEGIN IMMEDIATE, durable when it returns. ``announce``
+    gets each transition of a study once it is durable. Once the database is closed both raise Stopping: who comes then
+    was left behind at a stop, and another daemon may have the state."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        lock_fd: int | None,
+        announce: Callable[[Transition], None] = lambda _: None,
+    ) -> None:
         self._connection = connection
         self._lock_fd = lock_fd
+        self._announce = announce
         self._mutex = threading.RLock()
         self._is_closed = False
         #: Around every use: whoever is busy with something that others watch says so that he waits for the state now.
         self.around: Callable[[], AbstractContextManager[None]] = nullcontext
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, rolled back on any exception. Not to be nested."""
+    def write(self) -> Iterator[Transaction]:
+        """One transaction, rolled back on any exception, after which nothing is announced. Not to be nested."""
         with self.around(), self._mutex, _translated():
             self._require_open()
+            transaction = Transaction(self._connection)
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                yield self._connection
+                yield transaction
                 self._connection.execute("COMMIT")
             except BaseException:
                 # A full or broken disk may have ended the transaction by itself, or left it open when it could not be
@@ -48,6 +70,9 @@ class Database:
                     with suppress(sqlite3.Error):
                         self._connection.execute("ROLLBACK")
                 raise
+        # Out of the lock and of `_translated`: nobody waits for the state meanwhile, and no error here is the state's.
+        for transition in transaction.transitions:
+            self._announce(transition)
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -68,7 +93,9 @@ class Database:
                 self._lock_fd = None
 
 
-def open_writer(state_directory: Path, steps: Sequence[Step] = STEPS) -> Database:
+def open_writer(
+    state_directory: Path, steps: Sequence[Step] = STEPS, *, announce: Callable[[Transition], None] = lambda _: None
+) -> Database:
     """Open the state for the daemon, making it where there is none and bringing an older one up to date, each step
     whole or not at all. Raises Fatal when another daemon has it, when it is damaged, or when a newer program wrote
     it; Transient when the disk is full."""
@@ -93,7 +120,7 @@ def open_writer(state_directory: Path, steps: Sequence[Step] = STEPS) -> Databas
             connection.executescript(f"BEGIN IMMEDIATE; {step.sql} PRAGMA user_version = {number}; COMMIT;")
         _mark(state_directory)
         stack.pop_all()
-    return Database(connection, lock_fd)
+    return Database(connection, lock_fd, announce)
 
 
 def _mark(state_directory: Path) -> None:

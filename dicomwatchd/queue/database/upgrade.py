@@ -6,13 +6,11 @@ another one by now may have the fault no more, so it tries once by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database
-from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.transitions import move
 
 #: The code of whatever an error that nobody expected has stopped.
@@ -28,10 +26,9 @@ class Retried:
 
 
 class Upgrade:
-    def __init__(self, database: Database, clock: Clock, announce: Callable[[Transition], None]) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._announce = announce
 
     def taken_over_by(self, version: str) -> Retried:
         """At start: from now on the state is used by this version of the program. Where it was another one's, what
@@ -45,7 +42,8 @@ class Upgrade:
             parked = db.execute(
                 "SELECT study_uid FROM studies WHERE state = ? AND code = ?", (StudyState.PARKED, FAULT)
             ).fetchall()
-            moved = [move(db, row["study_uid"], StudyEvent.RETRY, now) for row in parked]
+            for row in parked:
+                move(db, row["study_uid"], StudyEvent.RETRY, now)
             db.executemany(
                 "UPDATE studies SET not_before = 0, attempts = 0, queued_at = COALESCE(queued_at, ?)"
                 " WHERE study_uid = ?",
@@ -58,6 +56,4 @@ class Upgrade:
                 "INSERT INTO meta (key, value) VALUES ('program', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
                 (version,),
             )
-        for transition in moved:
-            self._announce(transition)
         return Retried(len(parked), files)
