@@ -167,13 +167,13 @@ class Parts:
         self.expiring.step()
         self.queue.shipments.queue_due()  # at once: a run that ends when all is done must not end before they are
         self.dispatcher.wake()
-        self.queue.arrivals.retire(active)
-        self.queue.arrivals.release_unheld()
+        self.queue.quiet.retire(active)
+        self.queue.quiet.release_unheld()
 
     def tick(self) -> None:
         """To be called every second or so: what nobody else looks after. Raises Transient, Fatal."""
         self.uploads.tick()
-        self.queue.arrivals.retire(intake.source.source_id for intake in self.sources.every_intake() if intake.holds)
+        self.queue.quiet.retire(intake.source.source_id for intake in self.sources.every_intake() if intake.holds)
 
     def close(self) -> None:
         """Once nothing steps or runs any part any more."""
@@ -190,6 +190,7 @@ class Parts:
             source,
             settings,
             self.queue.arrivals,
+            self.queue.quiet,
             self._around.clock,
             self._around.random,
             self._log,

@@ -28,6 +28,7 @@ from dicomwatchd.intake.traversal import Traversal
 from dicomwatchd.intake.unreadable import Unreadable
 from dicomwatchd.ports import Clock, DiskUsage, Log
 from dicomwatchd.queue.arrivals import Arrivals
+from dicomwatchd.queue.quiet import QuietTimers
 from dicomwatchd.queue.rows import Source
 from dicomwatchd.telemetry.fields import error_fields
 
@@ -59,6 +60,7 @@ class InboxIntake:
         source: Source,
         settings: IntakeSettings,
         arrivals: Arrivals,
+        quiet: QuietTimers,
         clock: Clock,
         random: Random,
         log: Log,
@@ -80,6 +82,7 @@ class InboxIntake:
         self._settings = settings
         self._on_root = on_root
         self._arrivals = arrivals
+        self._quiet_timers = quiet
         self._clock = clock
         self._log = log
         self._on_news = on_news
@@ -121,7 +124,7 @@ class InboxIntake:
         )
         self._quiet = QuietCheck(
             source,
-            arrivals,
+            quiet,
             self._settling,
             self._comparison,
             self._traversal,
@@ -322,6 +325,6 @@ class InboxIntake:
         dues = [self._schedule.next_scan - monotonic]
         if (settled := self._settling.next_due()) is not None:
             dues.append(settled - monotonic)
-        if (quiet := self._arrivals.next_quiet_at(self.source.source_id)) is not None:
+        if (quiet := self._quiet_timers.next_quiet_at(self.source.source_id)) is not None:
             dues.append(quiet - now)
         return max(0.02, min(dues))

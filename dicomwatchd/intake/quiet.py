@@ -9,7 +9,7 @@ from dicomwatchd.intake.comparison import Comparison
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.traversal import Traversal
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.arrivals import Arrivals
+from dicomwatchd.queue.quiet import QuietTimers
 from dicomwatchd.queue.rows import Source
 
 #: How long a file beside a study's own that will not settle can hold the study up.
@@ -23,7 +23,7 @@ class QuietCheck:
     def __init__(
         self,
         source: Source,
-        arrivals: Arrivals,
+        timers: QuietTimers,
         settling: Settling,
         comparison: Comparison,
         traversal: Traversal,
@@ -33,7 +33,7 @@ class QuietCheck:
         by_whole_scans: bool,
     ) -> None:
         self._source = source
-        self._arrivals = arrivals
+        self._timers = timers
         self._settling = settling
         self._comparison = comparison
         self._traversal = traversal
@@ -45,9 +45,9 @@ class QuietCheck:
         """Look at those whose quiet time is over; whether one of them counts as quiet now. ``last_scan_began``: when
         the last whole scan did. Raises Transient, and OSError where the inbox itself fails."""
         began = self._clock.now()
-        if (at := self._arrivals.next_quiet_at(self._source.source_id)) is None or at > began:
+        if (at := self._timers.next_quiet_at(self._source.source_id)) is None or at > began:
             return False
-        nearly = self._arrivals.nearly_quiet(self._source.source_id)
+        nearly = self._timers.nearly_quiet(self._source.source_id)
         if self._by_whole_scans:
             began = last_scan_began
         else:
@@ -61,8 +61,8 @@ class QuietCheck:
             if self._settling.unsettled_in(set(nearly[uid]), self._clock.monotonic(), younger_than_seconds=HOLD_SECONDS)
         ]
         if held:
-            self._arrivals.postpone(self._source.source_id, held, max(self._settle_seconds, 0.5))
+            self._timers.postpone(self._source.source_id, held, max(self._settle_seconds, 0.5))
         confirmed = [uid for uid in nearly if uid not in held]
         if confirmed:
-            self._arrivals.confirm_quiet(self._source.source_id, confirmed, began)
+            self._timers.confirm_quiet(self._source.source_id, confirmed, began)
         return bool(confirmed)

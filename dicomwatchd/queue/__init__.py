@@ -16,6 +16,7 @@ from dicomwatchd.queue.database.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.database.upgrade import Upgrade
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.parked import Parked
+from dicomwatchd.queue.quiet import QuietTimers
 from dicomwatchd.queue.reports import Reports
 from dicomwatchd.queue.roots import Roots
 from dicomwatchd.queue.rows import Transition
@@ -29,6 +30,7 @@ class Queue:
     """The sides of the state, over one database."""
 
     arrivals: Arrivals
+    quiet: QuietTimers
     shipments: Shipments
     parked: Parked
     deletions: Deletions
@@ -75,6 +77,7 @@ def known_archive_id(state_directory: Path) -> str | None:
 def _over(database: Database, clock: Clock) -> Queue:
     return Queue(
         arrivals=Arrivals(database, clock),
+        quiet=QuietTimers(database, clock),
         shipments=Shipments(database, clock),
         parked=Parked(database, clock),
         deletions=Deletions(database, clock),

@@ -23,6 +23,8 @@ OWN_OBJECT = "own-object"
 NO_RIGHT = "no-right"
 #: ``code`` of a kept file that stands in an inbox which is another folder than was confirmed.
 EXCHANGED = "exchanged"
+#: Files that a study still has to ship.
+WAITING = (FileState.READY, FileState.STORED)
 #: ``kind`` of a source that is an inbox's former path, where a crash may have left files staged.
 LEFT = "left"
 #: ``code`` in quarantine of what could not be looked at: an entry, or a folder, and no file that was ever seen.

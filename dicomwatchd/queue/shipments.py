@@ -24,10 +24,10 @@ from dicomwatchd.model import (
     least,
 )
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.arrivals import WAITING
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS, NO_PROOF, pause_seconds
-from dicomwatchd.queue.rows import NO_LEASE, Claim, LocalFile, Proven, identity_text, local_file
+from dicomwatchd.queue.quiet import restart_at
+from dicomwatchd.queue.rows import NO_LEASE, WAITING, Claim, LocalFile, Proven, identity_text, local_file
 from dicomwatchd.queue.transitions import move, state_of, write_under
 
 #: A study that has failed so often while others passed waits in a line of its own.
@@ -416,11 +416,7 @@ class Shipments:
             now = self._clock.now()
             for file in files:
                 db.execute("DELETE FROM files WHERE file_id = ?", (file.file_id,))
-                db.execute(
-                    "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?)"
-                    " ON CONFLICT DO UPDATE SET quiet = 0",
-                    (claim.study_uid, file.source_id, now, now),
-                )
+                restart_at(db, claim.study_uid, [file.source_id], now)
             move(db, claim.study_uid, StudyEvent.CHANGED, now)
 
     def finish(self, claim: Claim, shipment: dict[str, Any]) -> None:
@@ -457,11 +453,7 @@ class Shipments:
             ).fetchall()
             if waiting:
                 move(db, claim.study_uid, StudyEvent.CHANGED, now)
-                db.executemany(
-                    "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?)"
-                    " ON CONFLICT DO UPDATE SET quiet = 0",
-                    [(claim.study_uid, row["source_id"], now, now) for row in waiting],
-                )
+                restart_at(db, claim.study_uid, [row["source_id"] for row in waiting], now)
             elif not shipment["revision"]:
                 db.execute("DELETE FROM studies WHERE study_uid = ?", (claim.study_uid,))
 

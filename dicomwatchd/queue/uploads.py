@@ -11,9 +11,9 @@ from typing import Any
 
 from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.arrivals import WAITING, leave_arriving
 from dicomwatchd.queue.database.schema import Database, Readable, Transaction
-from dicomwatchd.queue.rows import NO_RIGHT, OWN_OBJECT, UNREADABLE, Root, Source
+from dicomwatchd.queue.quiet import leave_arriving
+from dicomwatchd.queue.rows import NO_RIGHT, OWN_OBJECT, UNREADABLE, WAITING, Root, Source
 from dicomwatchd.queue.transitions import move, state_of
 from dicomwatchd.rights import Asker
 

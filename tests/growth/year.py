@@ -125,8 +125,8 @@ class Hospital:
         self._number += 1
         study = Uid(_UID.format(number, 1))
         queue.arrivals.add(self.source.source_id, list(self._arrivals(study, number)), 0.0)
-        queue.arrivals.nearly_quiet(self.source.source_id)
-        queue.arrivals.confirm_quiet(self.source.source_id, [study], self.clock.now())
+        queue.quiet.nearly_quiet(self.source.source_id)
+        queue.quiet.confirm_quiet(self.source.source_id, [study], self.clock.now())
         claim = queue.shipments.claim()
         assert claim is not None and claim.study_uid == study
         for page in queue.shipments.pages(claim, FileState.READY, 500):

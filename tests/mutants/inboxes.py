@@ -111,7 +111,7 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ),
     (
         "retire: again and again",
-        "queue/arrivals.py",
+        "queue/quiet.py",
         '[row["source_id"] for row in rows if row["source_id"] not in keep]',
         "[]",
         ARRIVALS,

@@ -74,8 +74,8 @@ class Bench:
         """Time passes, every source was looked at, and the study is queued."""
         self.clock.seconds += 60
         for source in sources or (self.source,):
-            self.queue.arrivals.nearly_quiet(source.source_id)
-            self.queue.arrivals.confirm_quiet(source.source_id, [study], self.clock.now())
+            self.queue.quiet.nearly_quiet(source.source_id)
+            self.queue.quiet.confirm_quiet(source.source_id, [study], self.clock.now())
 
     # -- on the way out ---------------------------------------------------------------------------------------------
 

@@ -61,7 +61,7 @@ def test_a_state_that_is_busy(site: Site, writes: bool) -> None:
         with site.inboxes.at(source_id):
             entered.set()
             if writes:
-                queue.arrivals.nearly_quiet(source_id)
+                queue.quiet.nearly_quiet(source_id)
             else:
                 queue.reports.status()
 

@@ -25,8 +25,8 @@ def second(bench: Bench) -> Source:
 
 
 def quiet(bench: Bench, source: Source, looked_at: float | None = None) -> list[str]:
-    nearly = list(bench.queue.arrivals.nearly_quiet(source.source_id))
-    bench.queue.arrivals.confirm_quiet(source.source_id, nearly, looked_at or bench.clock.now())
+    nearly = list(bench.queue.quiet.nearly_quiet(source.source_id))
+    bench.queue.quiet.confirm_quiet(source.source_id, nearly, looked_at or bench.clock.now())
     return nearly
 
 
@@ -35,12 +35,12 @@ def quiet(bench: Bench, source: Source, looked_at: float | None = None) -> list[
 
 def test_a_study_is_queued_once_it_was_quiet_for_its_time(bench: Bench) -> None:
     bench.add("IM1", quiet_seconds=60)
-    assert bench.queue.arrivals.next_quiet_at(bench.source.source_id) == bench.clock.now() + 60
+    assert bench.queue.quiet.next_quiet_at(bench.source.source_id) == bench.clock.now() + 60
     bench.clock.seconds += 59
     assert quiet(bench, bench.source) == []
     assert bench.state() is StudyState.ARRIVING
     bench.clock.seconds += 1
-    assert bench.queue.arrivals.nearly_quiet(bench.source.source_id) == {STUDY: [b"A"]}
+    assert bench.queue.quiet.nearly_quiet(bench.source.source_id) == {STUDY: [b"A"]}
     quiet(bench, bench.source)
     assert bench.state() is StudyState.QUEUED
 
@@ -66,7 +66,7 @@ def test_a_late_file_starts_the_time_anew(bench: Bench) -> None:
 def test_postponed(bench: Bench) -> None:
     bench.add("IM1", quiet_seconds=60)
     bench.clock.seconds += 60
-    bench.queue.arrivals.postpone(bench.source.source_id, [STUDY], 10)
+    bench.queue.quiet.postpone(bench.source.source_id, [STUDY], 10)
     assert quiet(bench, bench.source) == []
     bench.clock.seconds += 10
     assert quiet(bench, bench.source) == [STUDY]
@@ -210,7 +210,7 @@ def test_a_source_that_nobody_looks_at_any_more_holds_nothing_up(bench: Bench, s
     bench.add("IM2", source=second)
     bench.clock.seconds += 60
     quiet(bench, bench.source)
-    bench.queue.arrivals.retire([bench.source.source_id])
+    bench.queue.quiet.retire([bench.source.source_id])
     assert bench.state() is StudyState.QUEUED
 
 
@@ -218,12 +218,12 @@ def test_a_source_that_nobody_looks_at_holds_nothing_up_whatever_comes_elsewhere
     """A file in the one inbox restarts the study's timers in both: in the other there is nobody to see them run out."""
     bench.add("IM1")
     bench.add("IM2", source=second)
-    bench.queue.arrivals.retire([bench.source.source_id])
+    bench.queue.quiet.retire([bench.source.source_id])
     bench.add("IM3")
     bench.clock.seconds += 60
     quiet(bench, bench.source)
     assert bench.state() is StudyState.ARRIVING
-    bench.queue.arrivals.retire([bench.source.source_id])
+    bench.queue.quiet.retire([bench.source.source_id])
     assert bench.state() is StudyState.QUEUED
 
 
@@ -243,7 +243,7 @@ def test_a_clock_set_back_makes_the_time_run_anew_and_no_longer(bench: Bench, la
     bench.clock.seconds -= 86400
     if late_file:
         bench.add("IM2", quiet_seconds=60)
-    due = bench.queue.arrivals.next_quiet_at(bench.source.source_id)
+    due = bench.queue.quiet.next_quiet_at(bench.source.source_id)
     assert due is not None
     assert due <= bench.clock.now() + 60
     quiet(bench, bench.source)
@@ -255,16 +255,16 @@ def test_a_clock_set_back_makes_the_time_run_anew_and_no_longer(bench: Bench, la
 
 def test_a_clock_set_back_between_two_postponements(bench: Bench) -> None:
     bench.add("IM1", quiet_seconds=60)
-    bench.queue.arrivals.postpone(bench.source.source_id, [STUDY], 100)
+    bench.queue.quiet.postpone(bench.source.source_id, [STUDY], 100)
     bench.clock.seconds -= 86400
-    bench.queue.arrivals.postpone(bench.source.source_id, [STUDY], 10)
+    bench.queue.quiet.postpone(bench.source.source_id, [STUDY], 10)
     bench.clock.seconds += 101
     assert quiet(bench, bench.source) == [STUDY]
 
 
 def test_a_clock_corrected_by_a_moment_changes_nothing(bench: Bench) -> None:
     bench.add("IM1", quiet_seconds=60)
-    due = bench.queue.arrivals.next_quiet_at(bench.source.source_id)
+    due = bench.queue.quiet.next_quiet_at(bench.source.source_id)
     bench.clock.seconds -= 0.5
-    bench.queue.arrivals.nearly_quiet(bench.source.source_id)
-    assert bench.queue.arrivals.next_quiet_at(bench.source.source_id) == due
+    bench.queue.quiet.nearly_quiet(bench.source.source_id)
+    assert bench.queue.quiet.next_quiet_at(bench.source.source_id) == due

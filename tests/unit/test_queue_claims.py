@@ -393,7 +393,7 @@ def test_a_file_that_came_during_the_purge_makes_the_next_shipment(bench: Bench)
     bench.queue.deletions.purged(STUDY, files, [], [])
     bench.finish(claim)
     assert bench.state() is StudyState.ARRIVING
-    assert bench.queue.arrivals.next_quiet_at(bench.source.source_id) is not None
+    assert bench.queue.quiet.next_quiet_at(bench.source.source_id) is not None
     bench.wait_until_quiet()
     assert [file.name for file in bench.files(bench.claim())] == [b"IM2"]
 

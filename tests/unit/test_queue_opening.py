@@ -331,12 +331,12 @@ def test_what_is_taken_back_is_not_announced(bench: Bench, monkeypatch: pytest.M
     monkeypatch.setattr(database, "_connection", commits := _Commits(database._connection, error))
     commits.armed = False
     bench.clock.seconds += 60
-    bench.queue.arrivals.nearly_quiet(bench.source.source_id)
+    bench.queue.quiet.nearly_quiet(bench.source.source_id)
     commits.armed = True
     with pytest.raises(Transient):
-        bench.queue.arrivals.confirm_quiet(bench.source.source_id, [STUDY], bench.clock.now())
+        bench.queue.quiet.confirm_quiet(bench.source.source_id, [STUDY], bench.clock.now())
     assert bench.moves == [] and bench.state() == "arriving"
-    bench.queue.arrivals.confirm_quiet(bench.source.source_id, [STUDY], bench.clock.now())
+    bench.queue.quiet.confirm_quiet(bench.source.source_id, [STUDY], bench.clock.now())
     assert [move.event for move in bench.moves] == [StudyEvent.QUIET]
 
 

@@ -68,7 +68,7 @@ class Pruning:
                 " studies s WHERE s.study_uid = transitions.study_uid AND s.state != 'archived') OR (SELECT COUNT(*)"
                 " FROM (SELECT 1 FROM transitions n WHERE n.study_uid = transitions.study_uid AND n.transition_id >"
                 " transitions.transition_id LIMIT ?)) = ?"
-                # Whether it was half recorded (see arrivals) is told by the newest step of either kind.
+                # Whether it was half recorded (see quiet) is told by the newest step of either kind.
                 " AND (event NOT IN ('verified', 'recorded') OR EXISTS (SELECT 1 FROM transitions n WHERE"
                 " n.study_uid = transitions.study_uid AND n.event = transitions.event AND n.transition_id >"
                 " transitions.transition_id)))",

@@ -65,7 +65,7 @@ def measure(folder: Path, work: Path, files: int, rounds: int) -> list[Row]:
 
 def know(state: State, inbox: Path, quiet_seconds: float = FOREVER_SECONDS) -> None:
     """Make every file of ``inbox`` known to ``state``, as if it had been taken up; and, quiet at once, queued."""
-    arrivals, source_id = state.queue.arrivals, state.source.source_id
+    arrivals, quiet, source_id = state.queue.arrivals, state.queue.quiet, state.source.source_id
     for study, (parent, _, names) in enumerate(sorted(os.walk(os.fsencode(inbox)))):
         relative = os.path.relpath(parent, os.fsencode(inbox))
         batch = [
@@ -74,7 +74,7 @@ def know(state: State, inbox: Path, quiet_seconds: float = FOREVER_SECONDS) -> N
         ]
         if batch:
             arrivals.add(source_id, batch, quiet_seconds)
-    arrivals.confirm_quiet(source_id, list(arrivals.nearly_quiet(source_id)), time.time())
+    quiet.confirm_quiet(source_id, list(quiet.nearly_quiet(source_id)), time.time())
 
 
 def _first_look(inbox: Path, directory: Path) -> Cost:
@@ -105,7 +105,14 @@ def _taking_up(case: str, inbox: Path, directory: Path) -> Row:
 def _intake(state: State, *, settle_seconds: float = 2.0, trust_ctime: bool = True) -> InboxIntake:
     settings = IntakeSettings(settle_seconds, FOREVER_SECONDS, FOREVER_SECONDS, trust_ctime=trust_ctime)
     return InboxIntake(
-        state.source, settings, state.queue.arrivals, SystemClock(), Random(1), Silent(), on_news=lambda: None
+        state.source,
+        settings,
+        state.queue.arrivals,
+        state.queue.quiet,
+        SystemClock(),
+        Random(1),
+        Silent(),
+        on_news=lambda: None,
     )
 
 

@@ -98,18 +98,18 @@ class State:
 
     def _arrive(self, studies: Sequence[int], costs: Costs) -> None:
         """What the intake asks of the queue: what is known of a directory, adding, the timers, the end of quiet."""
-        arrivals, source_id = self.queue.arrivals, self.source.source_id
+        arrivals, quiet, source_id = self.queue.arrivals, self.queue.quiet, self.source.source_id
         for begin in range(0, FILES_A_STUDY, _AT_A_TIME):
             batch = [arrival(study, number) for study in studies for number in range(begin, begin + _AT_A_TIME)]
             directories = dict.fromkeys(one.dir for one in batch)
             with costs.of("arrivals"):
                 for directory in directories:
                     arrivals.known(source_id, directory)
-                arrivals.next_quiet_at(source_id)
+                quiet.next_quiet_at(source_id)
                 arrivals.add(source_id, batch, 0)
         with costs.of("arrivals"):
-            nearly = arrivals.nearly_quiet(source_id)
-            arrivals.confirm_quiet(source_id, list(nearly), time.time())
+            nearly = quiet.nearly_quiet(source_id)
+            quiet.confirm_quiet(source_id, list(nearly), time.time())
 
     def ship(self, costs: Costs, *, keep: bool = False) -> None:
         """What the dispatcher and a shipment ask of the queue, without the archive between."""
