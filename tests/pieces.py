@@ -175,7 +175,7 @@ class Pieces:
         self.look()
 
     def ship(self) -> int:
-        self.queue.shipments.queue_due()
+        self.queue.claims.queue_due()
         self.queue.parked.step()
         return self.dispatcher.work_off()
 

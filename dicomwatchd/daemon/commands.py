@@ -108,7 +108,7 @@ def commands(
 
     def retry(request: Mapping[str, Any], _progress: Progress) -> Any:
         study_uid = _study_uid(request)
-        if not queue.shipments.retry(study_uid):
+        if not queue.claims.retry(study_uid):
             raise Permanent("the study is neither parked nor waiting", code="nothing-to-retry")
         wake()
         return {"study_uid": study_uid, "state": "queued"}

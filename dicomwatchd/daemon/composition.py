@@ -86,6 +86,7 @@ class Parts:
         self._pinning = Pinning(self.queue.roots, around.log, lambda: self.dispatcher.wake())
         self.context = Context(
             archive=archive,
+            claims=self.queue.claims,
             shipments=self.queue.shipments,
             deletions=self.queue.deletions,
             sources=lambda: self.sources.by_id,
@@ -103,7 +104,7 @@ class Parts:
             pinned=self._pinning.pinned,
             is_exchanged=self._pinning.is_exchanged,
         )
-        self.queue.shipments.silent = around.inboxes.silent
+        self.queue.claims.silent = around.inboxes.silent
         self.dispatcher = Dispatcher(
             self.context,
             around.workers.lane,
@@ -165,7 +166,7 @@ class Parts:
         self._startup.send_kept_again(active)
         self._startup.release_kept(self._pinning.see)
         self.expiring.step()
-        self.queue.shipments.queue_due()  # at once: a run that ends when all is done must not end before they are
+        self.queue.claims.queue_due()  # at once: a run that ends when all is done must not end before they are
         self.dispatcher.wake()
         self.queue.quiet.retire(active)
         self.queue.quiet.release_unheld()

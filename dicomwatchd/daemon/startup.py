@@ -61,7 +61,7 @@ class Startup:
         for source_id, recovered in left.items():
             recover.know_root(self._queue.deletions, self._sources.by_id[source_id], recovered)
         self._dismiss({source_id for source_id, recovered in left.items() if recovered.is_through}, unavailable)
-        self._queue.shipments.recover()
+        self._queue.claims.recover()
         self._retry_after_upgrade()
 
     def _know_sources(self) -> None:

@@ -17,7 +17,7 @@ from typing import TypeVar
 from dicomwatchd.errors import Throttled, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
-from dicomwatchd.queue.shipments import KNOWN_ILL
+from dicomwatchd.queue.claims import KNOWN_ILL
 
 FIRST_PAUSE_SECONDS = 2.0
 #: A study's own pause, at the longest.

@@ -37,10 +37,10 @@ from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.pipeline.slots import Kind, Slot, Slots
 from dicomwatchd.pipeline.stages import ship
 from dicomwatchd.ports import Map
+from dicomwatchd.queue.claims import First
 from dicomwatchd.queue.database.upgrade import FAULT
 from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS
 from dicomwatchd.queue.rows import Claim
-from dicomwatchd.queue.shipments import First
 from dicomwatchd.telemetry.fields import error_fields
 
 #: What another service said: believed once the next attempt meets it too. One garbled answer must not park a study.
@@ -138,7 +138,7 @@ class Dispatcher:
     def _start_what_can_be(self) -> None:
         self._reap()
         self._release_the_rest()
-        self._context.shipments.queue_due()
+        self._context.claims.queue_due()
         while (found := self._next()) is not None:
             future = self._executor.submit(self._ship, *found)
             self._running.add(future)
@@ -158,7 +158,7 @@ class Dispatcher:
             if self._slots.wait(kind) != 0.0:
                 continue
             for line in _LINES[kind]:
-                if (claim := self._context.shipments.claim(known_ill=line, first=self._first(kind))) is not None:
+                if (claim := self._context.claims.claim(known_ill=line, first=self._first(kind))) is not None:
                     self._begun[kind] += 1
                     return claim, self._slots.take(kind)
         return None
@@ -219,7 +219,7 @@ class Dispatcher:
         waits = {kind: self._slots.wait(kind) for kind in kinds}
         free = [line for kind, wait in waits.items() if wait == 0.0 for line in _LINES[kind]]
         pause = min([5.0, *(wait for wait in waits.values() if wait)])
-        if free and (due := self._context.shipments.next_try_at(*free)) is not None:
+        if free and (due := self._context.claims.next_try_at(*free)) is not None:
             pause = min(pause, due - self._context.clock.now())
         return max(pause, 0.05)
 
@@ -285,7 +285,7 @@ class Dispatcher:
     def _endpoints_are_back(self) -> None:
         """Who met the outage waits no longer."""
         try:
-            self._context.shipments.endpoints_back()
+            self._context.claims.endpoints_back()
         except Transient as error:  # then they come in their turn, which is later
             self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
         self._wake.set()
@@ -336,7 +336,7 @@ class Dispatcher:
             "study-parked", "the study needs somebody's help", study_uid=claim.study_uid, **error_fields(error)
         )
         try:
-            self._context.shipments.park(claim, code=code, reason=reason)
+            self._context.claims.park(claim, code=code, reason=reason)
         except ClaimLost:
             return  # a file has changed meanwhile: that may well have been the cure
         except DicomwatchdError as failure:
@@ -354,7 +354,7 @@ class Dispatcher:
         endpoint: str | None = None,
     ) -> None:
         try:
-            self._context.shipments.release(
+            self._context.claims.release(
                 claim,
                 not_before=not_before,
                 attempts=attempts,
@@ -380,7 +380,7 @@ class Dispatcher:
         while self._unreleased:
             claim = self._unreleased.popleft()
             try:
-                self._context.shipments.release(
+                self._context.claims.release(
                     claim,
                     not_before=0.0,
                     attempts=claim.attempts,

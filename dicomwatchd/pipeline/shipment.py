@@ -17,6 +17,7 @@ from dicomwatchd.archive.stores.port import ObjectStore, Receipt
 from dicomwatchd.errors import Transient
 from dicomwatchd.pipeline.turns import Turns
 from dicomwatchd.ports import Cancellation, Clock, Log, Map, never_cancelled
+from dicomwatchd.queue.claims import Claims
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
 from dicomwatchd.queue.shipments import Shipments
@@ -60,6 +61,7 @@ class Context:
     """What all shipments share. ``rescan`` tells the intake where a name may stand for something new."""
 
     archive: Archive
+    claims: Claims
     shipments: Shipments
     deletions: Deletions
     sources: Callable[[], Mapping[int, Source]]

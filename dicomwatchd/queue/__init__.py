@@ -11,6 +11,7 @@ from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.binding import Binding, bound_archive_id
+from dicomwatchd.queue.claims import Claims
 from dicomwatchd.queue.database.pruning import Pruning
 from dicomwatchd.queue.database.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.database.upgrade import Upgrade
@@ -31,6 +32,7 @@ class Queue:
 
     arrivals: Arrivals
     quiet: QuietTimers
+    claims: Claims
     shipments: Shipments
     parked: Parked
     deletions: Deletions
@@ -78,6 +80,7 @@ def _over(database: Database, clock: Clock) -> Queue:
     return Queue(
         arrivals=Arrivals(database, clock),
         quiet=QuietTimers(database, clock),
+        claims=Claims(database, clock),
         shipments=Shipments(database, clock),
         parked=Parked(database, clock),
         deletions=Deletions(database, clock),

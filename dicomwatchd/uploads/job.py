@@ -159,7 +159,7 @@ class Following:
         asked_before = self._clock.now() - LIFETIME_SECONDS
         if job.doubts < ROUNDS and uploads.doubt(source_id, asked_before):
             job.doubts, job.doubted_before, job.in_order_at = job.doubts + 1, asked_before, None
-            self._queue.shipments.queue_due()
+            self._queue.claims.queue_due()
             return True
         job.asked_since = asked_before if job.doubted_before is None else min(asked_before, job.doubted_before)
         if not uploads.unasked(source_id, job.asked_since, 0)[0]:

@@ -121,12 +121,12 @@ class Shipping:
         """Look at the inbox, ship what can be shipped, then jump to when something may happen again."""
         self._intake.step()
         self.tries += 1
-        self.queue.shipments.queue_due()
+        self.queue.claims.queue_due()
         self._dispatcher.work_off()
         self._parts.expiring.step()
         if self._parts.expiring.problem is not None:
             self.clock.jump(WAITING_LOOK_SECONDS)
-        due = self.queue.shipments.next_try_at()
+        due = self.queue.claims.next_try_at()
         wait = max((due or 0.0) - self.clock.now(), self._dispatcher.backoff.pause())
         self.clock.jump(max(1.5, wait + 0.01))
 

@@ -127,7 +127,7 @@ class Hospital:
         queue.arrivals.add(self.source.source_id, list(self._arrivals(study, number)), 0.0)
         queue.quiet.nearly_quiet(self.source.source_id)
         queue.quiet.confirm_quiet(self.source.source_id, [study], self.clock.now())
-        claim = queue.shipments.claim()
+        claim = queue.claims.claim()
         assert claim is not None and claim.study_uid == study
         for page in queue.shipments.pages(claim, FileState.READY, 500):
             queue.shipments.stored(claim, [(file, _sha256(file), _receipt(file)) for file in page])

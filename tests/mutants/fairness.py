@@ -44,7 +44,7 @@ FAIRNESS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         )
     ),
     *(
-        (f"turns: {name}", "queue/shipments.py", old, new, TURNS)
+        (f"turns: {name}", "queue/claims.py", old, new, TURNS)
         for name, old, new in (
             ("behind the others", "            if attempts > claim.attempts:\n", "            if False:\n"),
             ("an attempt that does not count", "            if attempts > claim.attempts:\n", "            if True:\n"),
@@ -64,7 +64,7 @@ FAIRNESS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "dispatch: those that met an outage wait no longer",
         "pipeline/dispatch.py",
-        "            self._context.shipments.endpoints_back()\n",
+        "            self._context.claims.endpoints_back()\n",
         "            pass\n",
         POISONED,
     ),

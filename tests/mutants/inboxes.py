@@ -66,7 +66,7 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ),
     (
         "claim: only where all can be asked",
-        "queue/shipments.py",
+        "queue/claims.py",
         "if not (silent := self.silent()):",
         "if True:",
         CLAIMS,

@@ -847,14 +847,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _queue(
         "an index for what is due",
-        "queue/shipments.py",
+        "queue/claims.py",
         "f.due_at IS NOT NULL AND f.due_at <= ?",
         "f.due_at <= ?",
         PLANS,
     ),
     _queue(
         "what is due of a study at rest",
-        "queue/shipments.py",
+        "queue/claims.py",
         " AND s.state = 'archived' ORDER BY f.due_at LIMIT 1",
         " ORDER BY f.due_at LIMIT 1",
         PLANS,
@@ -883,7 +883,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _queue(
         "a kept file falls due here alone",
-        "queue/shipments.py",
+        "queue/claims.py",
         "f.due_at <= ? AND f.receipt IS NOT NULL",
         "f.due_at <= ?",
         OPENING,

@@ -190,7 +190,7 @@ class Process:
         self._fate.trace.add(f"ship{self._name}")
         try:
             with self._at_work():
-                parts.queue.shipments.queue_due()
+                parts.queue.claims.queue_due()
                 self._fate.trace.add("shipped", parts.dispatcher.work_off())
         finally:
             self._told.pop()
@@ -226,7 +226,7 @@ class Process:
         """A person asks for a study again."""
         assert self.parts is not None
         with self._at_work():
-            self.parts.queue.shipments.retry(study_uid)
+            self.parts.queue.claims.retry(study_uid)
 
     @property
     def unconfirmed(self) -> list[str]:

@@ -208,7 +208,7 @@ def test_a_refusal_is_believed_the_second_time(bench: Bench) -> None:
     assert code == "refused" and len(shipping.left()) == len(made)
     attempts = [fields for event, _, fields in shipping.log.entries if event in ("study-delayed", "study-parked")]
     assert len(attempts) == 2
-    assert shipping.queue.shipments.retry(made[0].study_uid)
+    assert shipping.queue.claims.retry(made[0].study_uid)
     shipping.run()
     assert (shipping.left(), shipping.parked()) == ([], [])
     shipping.close()

@@ -135,7 +135,7 @@ os.setgid({group})
 os.setuid({user})
 if sys.argv[1] == "retry":
     queue = open_queue(Path(sys.argv[2]), SystemClock(), lambda _: None)
-    assert queue.shipments.retry(sys.argv[3])
+    assert queue.claims.retry(sys.argv[3])
     queue.close()
 else:
     sys.exit(dicomwatchd.daemon.process.main(sys.argv[1:]))
@@ -365,7 +365,7 @@ FORCED = {
     "queue": "from dicomwatchd.queue.shipments import Shipments as m\nm.stored = fail",
     "intake": "from dicomwatchd.queue.arrivals import Arrivals as m\nm.add = fail",
     "thread": "from dicomwatchd.intake.inbox import InboxIntake as m\nm._scan = fail",
-    "dispatcher": "from dicomwatchd.queue.shipments import Shipments as m\nm.claim = fail",
+    "dispatcher": "from dicomwatchd.queue.claims import Claims as m\nm.claim = fail",
     "main": "from dicomwatchd.queue.reports import Reports as m\nm.unfinished = fail",
     "warning": "import warnings\nwarnings.warn(MARKER + ' is ill')",
     "logging": "import logging\nlogging.getLogger('botocore').error(MARKER)",
@@ -452,7 +452,7 @@ def test_no_patient_and_no_path_in_anything_that_is_told(tmp_path: Path) -> None
 
 def _retry_if_parked(site: Site, study: str) -> None:
     queue = open_queue(site.state, SystemClock(), lambda _: None)
-    queue.shipments.retry(study)
+    queue.claims.retry(study)
     queue.close()
 
 

@@ -113,7 +113,7 @@ def require_all_well(site: Site, made: list[Made], *, revision: int = 1, tidy: b
 def retry_what_is_parked(site: Site, study: str) -> None:
     """What an operator does once the cause is gone: dicomwatchctl retry STUDY."""
     queue = open_queue(site.state, SystemClock(), lambda _: None)
-    queue.shipments.retry(study)
+    queue.claims.retry(study)
     queue.close()
 
 

@@ -112,7 +112,7 @@ def once(config_file: Path, patience_seconds: float) -> int:
         last, since = -1, clock.monotonic()
         while True:
             pause = min([intake.step() for intake in parts.sources.every_intake()], default=0.05)
-            parts.queue.shipments.queue_due()
+            parts.queue.claims.queue_due()
             worked = parts.dispatcher.work_off()
             if fatal:
                 return Process._failed(_Bare(journal), fatal[0])  # type: ignore[arg-type]

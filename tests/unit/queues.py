@@ -80,7 +80,7 @@ class Bench:
     # -- on the way out ---------------------------------------------------------------------------------------------
 
     def claim(self) -> Claim:
-        found = self.queue.shipments.claim()
+        found = self.queue.claims.claim()
         assert found is not None
         return found
 

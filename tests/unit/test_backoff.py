@@ -20,7 +20,7 @@ from dicomwatchd.pipeline.backoff import (
     gently,
     pause_seconds,
 )
-from dicomwatchd.queue.shipments import KNOWN_ILL
+from dicomwatchd.queue.claims import KNOWN_ILL
 
 STUDIES = [Uid(f"1.2.{number}") for number in range(1, 200)]
 A, B, C, D = STUDIES[:4]

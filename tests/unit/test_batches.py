@@ -39,7 +39,7 @@ def pieces(tmp_path: Path) -> Iterator[Pieces]:
 
 
 def claimed(pieces: Pieces) -> list[LocalFile]:
-    claim = pieces.queue.shipments.claim()
+    claim = pieces.queue.claims.claim()
     assert claim is not None
     [page] = pieces.queue.shipments.pages(claim, FileState.READY, 100)
     return page
@@ -121,7 +121,7 @@ def test_all_of_it(pieces: Pieces) -> None:
 
 
 def test_whoever_deletes_a_batch_shows_that_he_is_alive(pieces: Pieces) -> None:
-    claim = pieces.queue.shipments.claim()
+    claim = pieces.queue.claims.claim()
     assert claim is not None
     signs: list[int] = []
     context = replace(pieces.context, heartbeat=lambda: signs.append(len(pieces.left())))

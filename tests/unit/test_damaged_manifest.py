@@ -147,7 +147,7 @@ def test_what_the_store_does_not_give_is_not_damaged(pieces: Pieces, refusal: Di
     with pytest.raises(Transient if isinstance(refusal, NoSuchObject) else type(refusal)):
         plan(shelf(pieces), None, STUDY, doubts=NOBODY)
     shelf(pieces).refusal = None
-    pieces.queue.shipments.retry(STUDY)
+    pieces.queue.claims.retry(STUDY)
     pieces.run()
     assert listed(pieces) == set(SHA256[:3])
 

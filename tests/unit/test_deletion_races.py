@@ -478,7 +478,7 @@ def test_a_file_system_that_renames_and_does_not_unlink(
         if number == errno.EPERM:
             assert (row["state"], row["code"]) == ("parked", "cannot-delete")
             assert entries == ["authorised", "untouched"]
-            assert pieces.queue.shipments.retry(study)
+            assert pieces.queue.claims.retry(study)
         else:
             assert (row["state"], row["code"]) == ("queued", "local-eio")
             assert row["attempts"] >= 2

@@ -53,13 +53,13 @@ class Looks:
 
     def __init__(self, pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        real = pieces.queue.shipments.next_try_at
+        real = pieces.queue.claims.next_try_at
 
         def counted(*lines: bool) -> float | None:
             self.count += 1
             return real(*lines)
 
-        monkeypatch.setattr(pieces.queue.shipments, "next_try_at", counted)
+        monkeypatch.setattr(pieces.queue.claims, "next_try_at", counted)
 
     def in_a_while(self) -> int:
         before = self.count
@@ -128,19 +128,19 @@ def test_kept_files_of_a_study_that_is_not_to_be_shipped(tmp_path: Path) -> None
     pieces = Pieces(tmp_path, store=store, after_archive=AfterArchive(delete=False, keep_seconds=100.0))
     several(pieces)
     pieces.ship()
-    assert pieces.queue.shipments.next_try_at() is not None
+    assert pieces.queue.claims.next_try_at() is not None
     uid = Uid("1.2.1")
     (pieces.inbox / "IM9").write_bytes(instance(uid, f"{uid}.1", f"{uid}.1.9", 9))
     pieces.settle()
-    claim = pieces.queue.shipments.claim()
+    claim = pieces.queue.claims.claim()
     assert claim is not None and claim.study_uid == uid
-    pieces.queue.shipments.park(claim, code="refused", reason="why")
+    pieces.queue.claims.park(claim, code="refused", reason="why")
     pieces.clock.advance(1000)
     pieces.ship()
     for path in pieces.left():
         path.unlink() if path.name in ("IM2", "IM3") else None
     pieces.scan()
-    assert pieces.queue.shipments.next_try_at() is None
-    assert pieces.queue.shipments.retry(uid)
-    assert pieces.queue.shipments.next_try_at() is not None
+    assert pieces.queue.claims.next_try_at() is None
+    assert pieces.queue.claims.retry(uid)
+    assert pieces.queue.claims.next_try_at() is not None
     pieces.close()

@@ -376,7 +376,7 @@ def test_a_shipment_has_no_more_attributes_in_memory(pieces: Pieces, monkeypatch
         pieces.look()
         pieces.clock.advance(20)
     pieces.look()
-    claim = pieces.queue.shipments.claim()
+    claim = pieces.queue.claims.claim()
     assert claim is not None
     assert all(len(series) > 1 for series in pieces.queue.shipments.facts(claim).series.values())
     assert pieces.queue.shipments.facts(claim).flags == ()

@@ -255,7 +255,7 @@ def test_the_operators_word_forgives(world: World) -> None:
         world.drop(1)
         world.work(40, step=2.0)
     world.poisoned.studies.clear()
-    assert world.pieces.queue.shipments.retry(bad)
+    assert world.pieces.queue.claims.retry(bad)
     assert (world.row(bad)["blamed"], world.row(bad)["turn"]) == (0, 0)
     world.pieces.ship()
     assert world.archived([bad])()

@@ -92,7 +92,7 @@ def test_what_is_here_keeps_all_but_its_old_steps(bench: Bench) -> None:
     """Kept files may have to be sent again, to another archive, with their attributes."""
     archive(bench, STUDY, kept=True)
     claim = bench.claimed("IM9", study="1.2.3")
-    bench.queue.shipments.park(claim, code="x", reason="x")
+    bench.queue.claims.park(claim, code="x", reason="x")
     bench.add("IM8", study="1.2.4")
     attributes = [tuple(row) for row in bench.rows("SELECT study_uid, attributes FROM studies")]
     bench.clock.seconds += 400 * DAY
@@ -109,7 +109,7 @@ def test_the_steps_of_a_study_that_is_tried_for_ever(bench: Bench) -> None:
     bench.wait_until_quiet()
     for number in range(200):
         claim = bench.claim()
-        bench.queue.shipments.release(claim, not_before=0.0, code="x", reason="", attempts=number)
+        bench.queue.claims.release(claim, not_before=0.0, code="x", reason="", attempts=number)
         bench.clock.seconds += DAY
     prune(bench)
     assert count(bench, "transitions") <= KEEP_STEPS + 62
@@ -124,10 +124,10 @@ def test_a_study_that_was_half_recorded_stays_so(bench: Bench) -> None:
     files = bench.send(claim)
     bench.queue.shipments.verified(claim, [Proven(file, "etag-md5", bench.clock.now()) for file in files])
     bench.queue.shipments.advance(claim, StudyEvent.VERIFIED)
-    bench.queue.shipments.release(claim, not_before=0.0, code="x", reason="", attempts=1)
+    bench.queue.claims.release(claim, not_before=0.0, code="x", reason="", attempts=1)
     for number in range(60):
         bench.clock.seconds += DAY
-        bench.queue.shipments.release(bench.claim(), not_before=0.0, code="x", reason="", attempts=number)
+        bench.queue.claims.release(bench.claim(), not_before=0.0, code="x", reason="", attempts=number)
     prune(bench)
     assert count(bench, "transitions") <= KEEP_STEPS + 63
     bench.queue.arrivals.forget([file.file_id for file in files])
@@ -138,10 +138,10 @@ def test_a_study_that_was_half_recorded_stays_so(bench: Bench) -> None:
 def test_a_study_that_was_recorded_is_not_taken_for_half(bench: Bench) -> None:
     archive(bench, STUDY)
     claim = bench.claimed("IM2")
-    bench.queue.shipments.release(claim, not_before=0.0, code="x", reason="", attempts=1)
+    bench.queue.claims.release(claim, not_before=0.0, code="x", reason="", attempts=1)
     for number in range(60):
         bench.clock.seconds += DAY
-        bench.queue.shipments.release(bench.claim(), not_before=0.0, code="x", reason="", attempts=number)
+        bench.queue.claims.release(bench.claim(), not_before=0.0, code="x", reason="", attempts=number)
     prune(bench)
     bench.queue.arrivals.forget([row[0] for row in bench.rows("SELECT file_id FROM files")])
     bench.wait_until_quiet()

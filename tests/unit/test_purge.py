@@ -148,11 +148,11 @@ def test_a_stop_half_way(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> Non
                 raise Stopping("the daemon is stopping")
             yield function(item)
 
-    claim = pieces.queue.shipments.claim()
+    claim = pieces.queue.claims.claim()
     assert claim is not None
     with pytest.raises(Stopping):
         stages.ship(claim, two, pieces.context)
-    pieces.queue.shipments.release(claim, not_before=0, attempts=0, code="stopping", reason="")
+    pieces.queue.claims.release(claim, not_before=0, attempts=0, code="stopping", reason="")
     assert len(pieces.left()) == 3
     assert sorted(kinds(pieces)) == ["authorised"] * 5 + ["deleted"] * 2 + ["untouched"] * 3
     assert set(pieces.states().values()) == {FileState.STORED}
@@ -194,7 +194,7 @@ def test_a_claim_that_cannot_be_given_back_is_given_back_later(pieces: Pieces, m
 
     with monkeypatch.context() as context:
         context.setattr(stages, "upload", fail)
-        context.setattr(type(pieces.queue.shipments), "release", fail)
+        context.setattr(type(pieces.queue.claims), "release", fail)
         pieces.ship()
     assert state(pieces) == StudyState.UPLOADING
     pieces.run()

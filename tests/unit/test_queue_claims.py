@@ -92,8 +92,8 @@ def test_going_back_to_arriving_revokes_the_claim(bench: Bench, state: StudyStat
 Commit = Callable[[Bench, Claim, list[LocalFile]], object]
 COMMITS: dict[str, Commit] = {
     "advance": lambda b, c, f: b.queue.shipments.advance(c, StudyEvent.STORED),
-    "release": lambda b, c, f: b.queue.shipments.release(c, not_before=0, code="x", reason="", attempts=1),
-    "park": lambda b, c, f: b.queue.shipments.park(c, code="x", reason=""),
+    "release": lambda b, c, f: b.queue.claims.release(c, not_before=0, code="x", reason="", attempts=1),
+    "park": lambda b, c, f: b.queue.claims.park(c, code="x", reason=""),
     "stored": lambda b, c, f: b.queue.shipments.stored(c, [(f[0], digest(f[0]), receipt(f[0]))]),
     "verified": lambda b, c, f: b.queue.shipments.verified(c, [Proven(f[0], "etag-md5", 1.0)]),
     "send_again": lambda b, c, f: b.queue.shipments.send_again(c, f, {}),
@@ -142,7 +142,7 @@ def test_a_token_is_worth_nothing_after_a_restart(bench: Bench, name: str) -> No
     stale = bench.claimed()
     files = bench.files(stale)
     bench.reopen()
-    bench.queue.shipments.recover()
+    bench.queue.claims.recover()
     before = everything(bench)
     with pytest.raises(ClaimLost):
         COMMITS[name](bench, stale, files)
@@ -207,20 +207,20 @@ def test_the_study_that_has_been_quiet_for_longest_comes_first(bench: Bench) -> 
         bench.add("IM" + study, study=study)
         bench.wait_until_quiet(study)
     assert [bench.claim().study_uid for _ in range(3)] == ["1.2.3", "1.2.2", "1.2.1"]
-    assert bench.queue.shipments.claim() is None
+    assert bench.queue.claims.claim() is None
 
 
 def test_a_claimed_study_is_not_claimed_twice(bench: Bench) -> None:
     bench.claimed()
-    assert bench.queue.shipments.claim() is None
+    assert bench.queue.claims.claim() is None
 
 
 def test_a_released_study_waits_for_its_time(bench: Bench) -> None:
     claim = bench.claimed()
-    bench.queue.shipments.release(claim, not_before=bench.clock.now() + 30, code="down", reason="it is", attempts=1)
+    bench.queue.claims.release(claim, not_before=bench.clock.now() + 30, code="down", reason="it is", attempts=1)
     assert bench.state() is StudyState.QUEUED
-    assert bench.queue.shipments.claim() is None
-    assert bench.queue.shipments.next_try_at() == bench.clock.now() + 30
+    assert bench.queue.claims.claim() is None
+    assert bench.queue.claims.next_try_at() == bench.clock.now() + 30
     bench.clock.seconds += 30
     again = bench.claim()
     assert again.attempts == 1
@@ -229,47 +229,47 @@ def test_a_released_study_waits_for_its_time(bench: Bench) -> None:
 
 def test_a_clock_set_back_does_not_hold_a_retry(bench: Bench) -> None:
     claim = bench.claimed()
-    bench.queue.shipments.release(claim, not_before=bench.clock.now() + 30, code="down", reason="", attempts=1)
+    bench.queue.claims.release(claim, not_before=bench.clock.now() + 30, code="down", reason="", attempts=1)
     bench.clock.seconds -= 10 * 86400
-    assert (bench.queue.shipments.next_try_at() or 0) <= bench.clock.now()
+    assert (bench.queue.claims.next_try_at() or 0) <= bench.clock.now()
     assert bench.claim()
 
 
 def test_the_longest_wait_is_waited_for(bench: Bench) -> None:
     claim = bench.claimed()
     until = bench.clock.now() + LONGEST_WAIT_SECONDS
-    bench.queue.shipments.release(claim, not_before=until, code="down", reason="", attempts=1)
-    assert bench.queue.shipments.claim() is None
-    assert bench.queue.shipments.next_try_at() == until
+    bench.queue.claims.release(claim, not_before=until, code="down", reason="", attempts=1)
+    assert bench.queue.claims.claim() is None
+    assert bench.queue.claims.next_try_at() == until
 
 
 def test_retry_brings_a_parked_study_back(bench: Bench) -> None:
     claim = bench.claimed()
-    bench.queue.shipments.park(claim, code="broken", reason="it is")
+    bench.queue.claims.park(claim, code="broken", reason="it is")
     assert bench.state() is StudyState.PARKED
-    assert bench.queue.shipments.claim() is None
-    assert bench.queue.shipments.retry(STUDY)
+    assert bench.queue.claims.claim() is None
+    assert bench.queue.claims.retry(STUDY)
     assert bench.claim().attempts == 0
 
 
 def test_retry_does_not_wait(bench: Bench) -> None:
     claim = bench.claimed()
-    bench.queue.shipments.release(claim, not_before=bench.clock.now() + 900, code="down", reason="", attempts=7)
-    assert bench.queue.shipments.retry(STUDY)
+    bench.queue.claims.release(claim, not_before=bench.clock.now() + 900, code="down", reason="", attempts=7)
+    assert bench.queue.claims.retry(STUDY)
     assert bench.claim().attempts == 0
 
 
 @pytest.mark.parametrize("study", [STUDY, "1.2.99"])
 def test_nothing_to_retry(bench: Bench, study: str) -> None:
     bench.claimed()
-    assert not bench.queue.shipments.retry(study)
+    assert not bench.queue.claims.retry(study)
 
 
 def test_recover_takes_every_claim_away_and_keeps_what_was_sent(bench: Bench) -> None:
     claim = bench.claimed("IM1", "IM2")
     bench.send(claim)
     bench.reopen()
-    bench.queue.shipments.recover()
+    bench.queue.claims.recover()
     assert bench.state() is StudyState.QUEUED
     again = bench.claim()
     assert again.token > claim.token
@@ -288,7 +288,7 @@ def test_evidence_is_worth_something_under_its_own_claim_alone(bench: Bench) -> 
     assert (file.verified_by, file.verified_at, file.receipt) == ("read-back", asked_at, files[0].receipt)
     bench.queue.shipments.verified(claim, [Proven(file, "read-back", asked_at, "another version")])
     assert bench.files(claim, FileState.STORED)[0].receipt == "another version"
-    bench.queue.shipments.release(claim, not_before=0, code="x", reason="", attempts=1)
+    bench.queue.claims.release(claim, not_before=0, code="x", reason="", attempts=1)
     (file,) = bench.files(bench.claim(), FileState.STORED)
     assert (file.verified_by, file.verified_at) == (None, None)
 
@@ -358,11 +358,11 @@ def test_a_kept_file_falls_due(bench: Bench) -> None:
     bench.queue.deletions.keep(claim, [first], bench.clock.now() + 100)
     bench.queue.deletions.keep(claim, [second], None)
     bench.finish(claim)
-    assert bench.queue.shipments.next_try_at() == bench.clock.now() + 100
-    bench.queue.shipments.queue_due()
+    assert bench.queue.claims.next_try_at() == bench.clock.now() + 100
+    bench.queue.claims.queue_due()
     assert bench.state() is StudyState.ARCHIVED
     bench.clock.seconds += 100
-    bench.queue.shipments.queue_due()
+    bench.queue.claims.queue_due()
     assert bench.state() is StudyState.QUEUED
     again = bench.claim()
     (file,) = bench.files(again, FileState.STORED)
@@ -376,7 +376,7 @@ def test_a_due_file_waits_while_its_study_arrives(bench: Bench) -> None:
     bench.finish(claim)
     bench.add("IM2")
     bench.clock.seconds += 200
-    bench.queue.shipments.queue_due()
+    bench.queue.claims.queue_due()
     assert bench.state() is StudyState.ARRIVING
 
 

@@ -345,7 +345,7 @@ def test_a_change_that_leaves_a_study_as_it_is_is_not_announced(bench: Bench) ->
     bench.add("IM2")
     assert bench.moves == []
     bench.wait_until_quiet()
-    assert bench.queue.shipments.retry(STUDY), "it is queued, and put first"
+    assert bench.queue.claims.retry(STUDY), "it is queued, and put first"
     assert [(move.event, move.new) for move in bench.moves] == [
         (StudyEvent.QUIET, StudyState.QUEUED),
         (StudyEvent.RETRY, StudyState.QUEUED),
@@ -410,7 +410,7 @@ def test_another_destination_makes_all_receipts_worthless(bench: Bench, changed:
     bench.record(claim)
     bench.reopen()
     assert bench.queue.binding.bind(*changed)
-    bench.queue.shipments.recover()
+    bench.queue.claims.recover()
     again = bench.claim()
     files = bench.files(again)
     assert [file.name for file in files] == [b"IM1", b"IM2"]
@@ -422,7 +422,7 @@ def test_the_same_destination_keeps_what_was_sent(bench: Bench) -> None:
     bench.record(bench.claimed())
     bench.reopen()
     assert not bench.queue.binding.bind("archive-1", "place")
-    bench.queue.shipments.recover()
+    bench.queue.claims.recover()
     assert bench.files(bench.claim()) == []
 
 
@@ -442,7 +442,7 @@ def test_kept_files_are_sent_to_another_destination(bench: Bench, changed: tuple
     assert bench.queue.binding.send_kept_again([bench.source.source_id]) == (0, 0), "they are where they should be"
     bench.reopen()
     bench.queue.binding.bind(*changed)
-    bench.queue.shipments.recover()
+    bench.queue.claims.recover()
     assert bench.queue.binding.send_kept_again([bench.source.source_id]) == (2, 1)
     assert bench.state() is StudyState.ARRIVING
     bench.wait_until_quiet()
@@ -459,10 +459,10 @@ def test_a_kept_file_does_not_fall_due_on_the_old_word(bench: Bench) -> None:
     keep_all(bench, "IM1", due_at=bench.clock.seconds + 100)
     bench.reopen()
     bench.queue.binding.bind("archive-1", "elsewhere")
-    bench.queue.shipments.recover()
+    bench.queue.claims.recover()
     bench.clock.seconds += 1000
-    assert bench.queue.shipments.next_try_at() is None
-    bench.queue.shipments.queue_due()
+    assert bench.queue.claims.next_try_at() is None
+    bench.queue.claims.queue_due()
     assert bench.state() is StudyState.ARCHIVED
     assert bench.queue.binding.send_kept_again([]) == (0, 0)
     assert bench.queue.reports.kept_elsewhere() == {"ct1": 1}
@@ -492,14 +492,14 @@ def test_kept_files_of_a_study_on_its_way_go_with_it(bench: Bench, parked: bool)
     keep_all(bench, "IM1")
     claim = bench.claimed("IM2")
     if parked:
-        bench.queue.shipments.park(claim, code="refused", reason="refused")
+        bench.queue.claims.park(claim, code="refused", reason="refused")
     bench.reopen()
     bench.queue.binding.bind("archive-1", "elsewhere")
-    bench.queue.shipments.recover()
+    bench.queue.claims.recover()
     assert bench.queue.binding.send_kept_again([bench.source.source_id]) == (1, 1)
     if parked:
         assert bench.state() is StudyState.PARKED
-        assert bench.queue.shipments.retry(STUDY)
+        assert bench.queue.claims.retry(STUDY)
     assert [file.name for file in bench.files(bench.claim())] == [b"IM1", b"IM2"]
 
 

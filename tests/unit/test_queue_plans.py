@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState, Uid
+from dicomwatchd.queue.claims import KNOWN_ILL, First
 from dicomwatchd.queue.database.schema import open_writer
 from dicomwatchd.queue.database.steps import STEPS
 from dicomwatchd.queue.rows import Arrival, Root
-from dicomwatchd.queue.shipments import KNOWN_ILL, First
 from dicomwatchd.rights import Asker
 from tests.unit.queues import STUDY, Bench
 
@@ -100,15 +100,15 @@ def arriving(bench: Bench) -> None:
 
 
 def shipping(bench: Bench) -> None:
-    shipments, deletions = bench.queue.shipments, bench.queue.deletions
+    claims, deletions = bench.queue.claims, bench.queue.deletions
     bench.add("IM1", "IM2", "IM3")
     bench.wait_until_quiet()
-    shipments.queue_due()
+    claims.queue_due()
     claim = bench.claim()
-    shipments.next_try_at()
+    claims.next_try_at()
     deletions.pending(claim.study_uid)
     files = bench.record(claim)
-    shipments.facts(claim)
+    bench.queue.shipments.facts(claim)
     deletions.keep(claim, files[:1], None)
     deletions.authorise(claim, [(file, {"sha256": file.sha256}) for file in files[1:]])
     deletions.pending()
@@ -118,19 +118,19 @@ def shipping(bench: Bench) -> None:
 
 def delaying(bench: Bench) -> None:
     claim = bench.claimed("IM1")
-    shipments = bench.queue.shipments
-    shipments.release(claim, not_before=0.0, code="x", reason="x", attempts=1, endpoint="s3")
-    shipments.endpoints_back()
+    claims = bench.queue.claims
+    claims.release(claim, not_before=0.0, code="x", reason="x", attempts=1, endpoint="s3")
+    claims.endpoints_back()
     for first in First:
-        claim = shipments.claim(first=first)  # type: ignore[assignment]
-        shipments.release(claim, not_before=0.0, code="x", reason="x", attempts=1)
-    shipments.release(bench.claim(), not_before=0.0, code="x", reason="x", attempts=2, blamed=KNOWN_ILL)
-    shipments.next_try_at(True)
+        claim = claims.claim(first=first)  # type: ignore[assignment]
+        claims.release(claim, not_before=0.0, code="x", reason="x", attempts=1)
+    claims.release(bench.claim(), not_before=0.0, code="x", reason="x", attempts=2, blamed=KNOWN_ILL)
+    claims.next_try_at(True)
     for first in First:
-        claim = shipments.claim(known_ill=True, first=first)  # type: ignore[assignment]
-        shipments.release(claim, not_before=0.0, code="x", reason="x", attempts=3, blamed=KNOWN_ILL)
-    shipments.park(shipments.claim(known_ill=True), code="x", reason="x")  # type: ignore[arg-type]
-    shipments.retry(STUDY)
+        claim = claims.claim(known_ill=True, first=first)  # type: ignore[assignment]
+        claims.release(claim, not_before=0.0, code="x", reason="x", attempts=3, blamed=KNOWN_ILL)
+    claims.park(claims.claim(known_ill=True), code="x", reason="x")  # type: ignore[arg-type]
+    claims.retry(STUDY)
     bench.claim()
 
 
@@ -254,17 +254,17 @@ def test_a_state_of_the_first_version_is_counted_when_it_is_opened(tmp_path: Pat
 
 def test_the_next_try_is_that_of_a_study_that_can_be_tried(bench: Bench) -> None:
     """A kept file that is due concerns nobody while its study is parked: the dispatcher would look again and again."""
-    shipments, deletions, now = bench.queue.shipments, bench.queue.deletions, bench.clock.now()
+    claims, deletions, now = bench.queue.claims, bench.queue.deletions, bench.clock.now()
     claim = bench.claimed("IM1", "IM2")
     files = bench.record(claim)
     deletions.keep(claim, files, now - 5)
-    shipments.park(claim, code="x", reason="x")
-    assert shipments.next_try_at() is None
+    claims.park(claim, code="x", reason="x")
+    assert claims.next_try_at() is None
     assert bench.state() is StudyState.PARKED
-    shipments.retry(STUDY)
-    assert shipments.next_try_at() == 0.0
+    claims.retry(STUDY)
+    assert claims.next_try_at() == 0.0
     bench.finish(at_purging(bench))
-    assert shipments.next_try_at() == now - 5
+    assert claims.next_try_at() == now - 5
 
 
 def at_purging(bench: Bench) -> Any:
@@ -278,10 +278,10 @@ def at_purging(bench: Bench) -> Any:
 def test_a_wait_of_a_clock_that_was_set_back_ends_at_once(bench: Bench) -> None:
     for study in ("1.2.1", "1.2.2"):
         claim = bench.claimed("IM" + study, study=study)
-        bench.queue.shipments.release(claim, not_before=bench.clock.now() + 3000, code="x", reason="", attempts=1)
-    assert bench.queue.shipments.next_try_at() > bench.clock.now()  # type: ignore[operator]
+        bench.queue.claims.release(claim, not_before=bench.clock.now() + 3000, code="x", reason="", attempts=1)
+    assert bench.queue.claims.next_try_at() > bench.clock.now()  # type: ignore[operator]
     bench.run("UPDATE studies SET not_before = ? WHERE study_uid = '1.2.2'", bench.clock.now() + 90_000)
-    assert bench.queue.shipments.next_try_at() == 0.0
+    assert bench.queue.claims.next_try_at() == 0.0
     assert bench.claim().study_uid == Uid("1.2.2")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from dicomwatchd.queue.claims import KNOWN_ILL, First
 from dicomwatchd.queue.rows import Claim
-from dicomwatchd.queue.shipments import KNOWN_ILL, First
 from tests.unit.queues import Bench
 
 
@@ -21,7 +21,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def fail(bench: Bench, claim: Claim, **how: Any) -> None:
-    bench.queue.shipments.release(
+    bench.queue.claims.release(
         claim, **{"not_before": 0.0, "code": "down", "reason": "", "attempts": claim.attempts + 1, **how}
     )
 
@@ -61,9 +61,9 @@ def test_two_that_fail_together_are_behind_the_others(bench: Bench) -> None:
 def test_who_comes_first_if_somebody_says_so(bench: Bench) -> None:
     queued(bench, "1.2.1", "1.2.2", "1.2.3", "1.2.4", "1.2.5")
     fail(bench, bench.claim())
-    shipments = bench.queue.shipments
+    claims = bench.queue.claims
     firsts = (First.NEWEST, First.TRIED, First.UNTRIED, First.TRIED, First.NEWEST)
-    found = [shipments.claim(first=first) for first in firsts]
+    found = [claims.claim(first=first) for first in firsts]
     assert [claim.study_uid[-1] for claim in found if claim] == ["5", "1", "2", "3", "4"]
 
 
@@ -71,13 +71,13 @@ def test_those_known_to_be_ill_are_in_a_line_of_their_own(bench: Bench) -> None:
     queued(bench, "1.2.1", "1.2.2")
     fail(bench, bench.claim(), blamed=KNOWN_ILL - 1)
     fail(bench, bench.claim(), blamed=KNOWN_ILL, not_before=bench.clock.now() + 50)
-    shipments = bench.queue.shipments
-    assert shipments.claim(known_ill=True) is None
-    assert shipments.next_try_at(True) == bench.clock.now() + 50 and shipments.next_try_at(False) == 0
+    claims = bench.queue.claims
+    assert claims.claim(known_ill=True) is None
+    assert claims.next_try_at(True) == bench.clock.now() + 50 and claims.next_try_at(False) == 0
     assert bench.claim().blamed == KNOWN_ILL - 1
-    assert shipments.claim() is None and shipments.next_try_at(False) is None
+    assert claims.claim() is None and claims.next_try_at(False) is None
     bench.clock.seconds += 50
-    found = shipments.claim(known_ill=True)
+    found = claims.claim(known_ill=True)
     assert found is not None and found.blamed == KNOWN_ILL
     bench.record(found)
     bench.finish(found)
@@ -89,8 +89,8 @@ def test_a_change_of_its_files_does_not_make_an_ill_study_a_new_one(bench: Bench
     fail(bench, bench.claim(), blamed=KNOWN_ILL, endpoint="s3")
     bench.add("more", study="1.2.1")
     bench.wait_until_quiet("1.2.1")
-    assert bench.queue.shipments.claim() is None
-    assert bench.queue.shipments.claim(known_ill=True) is not None
+    assert bench.queue.claims.claim() is None
+    assert bench.queue.claims.claim(known_ill=True) is not None
 
 
 def test_an_endpoint_that_is_back_takes_nothing_from_those_that_are_ill_themselves(bench: Bench) -> None:
@@ -99,7 +99,7 @@ def test_an_endpoint_that_is_back_takes_nothing_from_those_that_are_ill_themselv
     fail(bench, bench.claim(), endpoint="s3", not_before=later)
     fail(bench, bench.claim(), not_before=later)
     fail(bench, bench.claim(), blamed=KNOWN_ILL, not_before=later)
-    bench.queue.shipments.endpoints_back()
+    bench.queue.claims.endpoints_back()
     assert [tuple(row) for row in bench.rows("SELECT not_before, turn, attempts FROM studies ORDER BY study_uid")] == [
         (0, 0, 0),
         (later, 2, 1),
@@ -110,6 +110,6 @@ def test_an_endpoint_that_is_back_takes_nothing_from_those_that_are_ill_themselv
 def test_the_operators_word_makes_it_a_new_one(bench: Bench) -> None:
     queued(bench, "1.2.1")
     fail(bench, bench.claim(), blamed=KNOWN_ILL, endpoint="s3")
-    assert bench.queue.shipments.retry("1.2.1")
+    assert bench.queue.claims.retry("1.2.1")
     row = bench.rows("SELECT blamed, turn, attempts, endpoint FROM studies")[0]
     assert tuple(row) == (0, 0, 0, None)

@@ -89,7 +89,7 @@ def test_a_parked_study_is_kept_for_the_files_of_others_alone(others: bool, benc
         bench.add("IM2")
     bench.add("IM1", source=source)
     bench.wait_until_quiet(STUDY, source, bench.source)
-    bench.queue.shipments.park(bench.claim(), code="x", reason="x")
+    bench.queue.claims.park(bench.claim(), code="x", reason="x")
     assert bench.queue.uploads.progress(source.source_id).failed == 1
     assert end(bench, source)
     assert state(bench) == (StudyState.PARKED if others else None)

@@ -136,7 +136,7 @@ def test_what_a_shipment_is_at(tmp_path: Path) -> None:
     assert deletions.is_at(source_id, found) and not deletions.is_at(source_id + 1, found)
     assert not deletions.is_at(source_id, replace(found, inode=found.inode + 1))
     assert not deletions.is_at(source_id, replace(found, size_bytes=1)), "written to: it is another one"
-    bench.queue.shipments.recover()
+    bench.queue.claims.recover()
     assert deletions.pending() and not deletions.is_at(source_id, found), "after a restart nobody is at it"
     bench.queue.close()
 

@@ -82,7 +82,7 @@ def test_a_parked_study_whose_files_are_gone_is_forgotten_on_retry(tmp_path: Pat
     file.unlink()
     pieces.scan()
     store.refusal = None
-    assert pieces.queue.shipments.retry(STUDY)
+    assert pieces.queue.claims.retry(STUDY)
     pieces.run()
     assert study_state(pieces) is None
     assert store.versions == {}
@@ -261,7 +261,7 @@ def test_a_kept_file_stays_when_the_rule_says_so_by_now(tmp_path: Path) -> None:
     pieces.run()
     assert len(pieces.left()) == 1
     assert pieces.states() == {"IM1": "kept"}
-    assert pieces.queue.shipments.next_try_at() is None
+    assert pieces.queue.claims.next_try_at() is None
     pieces.close()
 
 

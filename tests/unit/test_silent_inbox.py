@@ -59,7 +59,7 @@ def test_its_studies_wait_and_the_others_go_on(pieces: Pieces, inboxes: Scripted
     inboxes.away = {pieces.sources[0].source_id}
     assert pieces.ship() == 1
     assert pieces.archived() == {m.sha256 for m in goes}
-    assert pieces.queue.shipments.next_try_at() is None, "there is nothing to be tried"
+    assert pieces.queue.claims.next_try_at() is None, "there is nothing to be tried"
     found = pieces.queue.reports.show(waits[0].study_uid)
     assert found is not None and found["state"] == StudyState.QUEUED and found["attempts"] == 0
     inboxes.away = set()

@@ -107,7 +107,7 @@ def test_it_goes_on(version: int, tmp_path: Path) -> None:
     bench.clock.seconds += 3600
     assert queue.audit.broken_at() is None
     assert [staged.study_uid for staged in queue.deletions.pending()] == ["1.2.4"]
-    queue.shipments.recover()
+    queue.claims.recover()
     proofs = queue.audit.proofs("1.2.1")
     assert [file["outcome"] for file in proofs["files"]] == ["deleted", "deleted", "restored"]
     assert {bench.claim().study_uid, bench.claim().study_uid} == {"1.2.4", "1.2.6"}

@@ -32,7 +32,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def park(bench: Bench, code: str) -> None:
-    bench.queue.shipments.park(bench.claimed(), code=code, reason="why")
+    bench.queue.claims.park(bench.claimed(), code=code, reason="why")
 
 
 # -- the state -------------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_a_study_that_a_fault_has_parked(bench: Bench, written_by: Callable[[Ben
     retried = bench.queue.upgrade.taken_over_by("0.1.0")
     assert (retried.studies, retried.files) == (1, 0)
     assert bench.state() is StudyState.QUEUED
-    bench.queue.shipments.park(bench.claim(), code="unexpected", reason="still")
+    bench.queue.claims.park(bench.claim(), code="unexpected", reason="still")
     for _ in range(2):
         bench.reopen()
         assert bench.queue.upgrade.taken_over_by("0.1.0").studies == 0, "once for each version"

@@ -182,7 +182,7 @@ def test_nothing_is_tried_again_by_itself(pieces: Pieces, monkeypatch: pytest.Mo
     path, _ = one_file(pieces)
     pieces.run()
     before = deeds(pieces), len(pieces.memory.reads)
-    assert pieces.queue.shipments.next_try_at() is None
+    assert pieces.queue.claims.next_try_at() is None
     for _ in range(5):
         pieces.clock.advance(30 * DAY)
         pieces.run(2)
@@ -286,13 +286,13 @@ def test_the_operator_asks_again(pieces: Pieces, monkeypatch: pytest.MonkeyPatch
         path, _ = one_file(pieces)
         pieces.run()
         study = study_of(pieces)
-        assert pieces.queue.shipments.retry(study)
+        assert pieces.queue.claims.retry(study)
         pieces.run()
         assert pieces.states() == {path.name: KEPT} and path.exists()
-    assert pieces.queue.shipments.retry(study)
+    assert pieces.queue.claims.retry(study)
     pieces.run()
     assert pieces.left() == []
-    assert not pieces.queue.shipments.retry(study)
+    assert not pieces.queue.claims.retry(study)
 
 
 # -- it is told -----------------------------------------------------------------------------------------------------

@@ -113,12 +113,12 @@ class State:
 
     def ship(self, costs: Costs, *, keep: bool = False) -> None:
         """What the dispatcher and a shipment ask of the queue, without the archive between."""
-        shipments, deletions = self.queue.shipments, self.queue.deletions
+        claims, shipments, deletions = self.queue.claims, self.queue.shipments, self.queue.deletions
         with costs.of("claim"):
-            shipments.queue_due()
-            claim = shipments.claim()
+            claims.queue_due()
+            claim = claims.claim()
             assert claim is not None
-            shipments.next_try_at()
+            claims.next_try_at()
             deletions.pending(claim.study_uid)
         with costs.of("stored"):
             ready = [file for page in shipments.pages(claim, FileState.READY, PAGE) for file in page]
