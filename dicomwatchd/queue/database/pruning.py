@@ -130,9 +130,9 @@ def _add_to_day(db: Transaction, row: sqlite3.Row) -> None:
     sent_bytes, sent_seconds = speed_of(row)
     db.execute(
         "INSERT INTO shipment_days (day, source, shipments, studies, files, bytes, retries, wall, seconds, sent_bytes,"
-        " sent_seconds) VALUES (?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET shipments = shipments + 1,"
+        " sent_seconds) VALUES (?, ?, 1, ?, ?, ?, ?, 0, ?, ?, ?) ON CONFLICT DO UPDATE SET shipments = shipments + 1,"
         " studies = studies + excluded.studies, files = files + excluded.files, bytes = bytes + excluded.bytes,"
-        " retries = retries + excluded.retries, wall = wall + excluded.wall, seconds = excluded.seconds,"
+        " retries = retries + excluded.retries, seconds = excluded.seconds,"
         " sent_bytes = sent_bytes + excluded.sent_bytes, sent_seconds = sent_seconds + excluded.sent_seconds",
         (
             row["day"],
@@ -141,7 +141,6 @@ def _add_to_day(db: Transaction, row: sqlite3.Row) -> None:
             row["files"],
             row["bytes"],
             row["retries"],
-            row["finished_at"] - row["started_at"],
             json.dumps(seconds),
             sent_bytes,
             sent_seconds,

@@ -268,7 +268,8 @@ CREATE TABLE audit_studies (
 """
 
 
-#: What is left of old shipments, and by what old studies are found (see queue.pruning).
+#: What is left of old shipments, and by what old studies are found (see queue.database.pruning). ``wall`` is told to
+#: nobody and written no more (0 from then on): only a step could drop the column, and it is not worth one of its own.
 PRUNING = """
 CREATE TABLE shipment_days (
   day TEXT NOT NULL, source TEXT NOT NULL,            -- UTC, YYYY-MM-DD
