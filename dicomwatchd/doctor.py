@@ -31,9 +31,9 @@ from dicomwatchd.localfiles import (
     rename_noreplace,
     renames_strictly,
 )
-from dicomwatchd.pipeline.deletion import private
+from dicomwatchd.pipeline.deletion.staging import private
 from dicomwatchd.ports import DiskUsage
-from dicomwatchd.queue.roots import Pin
+from dicomwatchd.queue.bindings.roots import Pin
 from dicomwatchd.unit import addresses, drop_in, keyfiles
 
 _CAP_LEASE = 1 << 28  # capabilities(7)

@@ -21,8 +21,8 @@ from dicomwatchd.daemon.sources import Sources
 from dicomwatchd.daemon.startup import Startup
 from dicomwatchd.errors import Fatal
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
-from dicomwatchd.pipeline.deletion.expiring import Expiring
-from dicomwatchd.pipeline.deletion.pinning import Pinning
+from dicomwatchd.pipeline.deletion.vetoes.expiring import Expiring
+from dicomwatchd.pipeline.deletion.vetoes.pinning import Pinning
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Workers
 from dicomwatchd.pipeline.shipment import Archive, Context, Shipment

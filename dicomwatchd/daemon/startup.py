@@ -13,8 +13,9 @@ from dicomwatchd.answering import Inboxes
 from dicomwatchd.daemon.opening import bind
 from dicomwatchd.daemon.sources import Sources
 from dicomwatchd.errors import InboxSilent
-from dicomwatchd.pipeline.deletion import recover, unleased
-from dicomwatchd.pipeline.deletion.recover import Recovered
+from dicomwatchd.pipeline.deletion.staging import recover
+from dicomwatchd.pipeline.deletion.staging.recover import Recovered
+from dicomwatchd.pipeline.deletion.vetoes import unleased
 from dicomwatchd.pipeline.shipment import Archive
 from dicomwatchd.ports import Log
 from dicomwatchd.queue import Queue

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from dicomwatchd.errors import SourceChanged
-from dicomwatchd.intake import own_trees
 from dicomwatchd.intake.dicom.sizes import SPARSE, TOO_LARGE, Sizes
-from dicomwatchd.intake.mounts import Mounts
-from dicomwatchd.intake.scan import Listing, join
-from dicomwatchd.intake.schedule import Schedule
-from dicomwatchd.intake.settle import Settling
-from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, NOT_OURS, Folder, Gone, take
-from dicomwatchd.intake.unreadable import (
+from dicomwatchd.intake.folder import own_trees
+from dicomwatchd.intake.folder.mounts import Mounts
+from dicomwatchd.intake.folder.unreadable import (
     NOT_TO_BE_LISTED,
     NOT_TO_BE_READ,
     Unreadable,
     parent_and_name,
     unreadable,
 )
+from dicomwatchd.intake.scan import Listing, join
+from dicomwatchd.intake.schedule import Schedule
+from dicomwatchd.intake.settle import Settling
+from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, NOT_OURS, Folder, Gone, take
 from dicomwatchd.localfiles import WriterPresent
 from dicomwatchd.model import FileState, Uid
 from dicomwatchd.ports import Clock, Log

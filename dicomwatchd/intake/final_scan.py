@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from dicomwatchd import markers
 from dicomwatchd.errors import Transient
-from dicomwatchd.intake import own_trees
-from dicomwatchd.intake.mounts import is_mounted_here, root_of
+from dicomwatchd.intake.folder import own_trees
+from dicomwatchd.intake.folder.mounts import is_mounted_here, root_of
 from dicomwatchd.intake.scan import MAX_DEPTH, join
 from dicomwatchd.localfiles import STAGING_NAME, FolderGuard, directory, open_root, path_of
 from dicomwatchd.model import FileIdentity, FileState

@@ -17,15 +17,15 @@ from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.intake.comparison import Comparison
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
-from dicomwatchd.intake.disk import Disk
-from dicomwatchd.intake.leftovers import Leftovers
-from dicomwatchd.intake.presence import Presence
+from dicomwatchd.intake.folder.disk import Disk
+from dicomwatchd.intake.folder.leftovers import Leftovers
+from dicomwatchd.intake.folder.presence import Presence
+from dicomwatchd.intake.folder.unreadable import Unreadable
 from dicomwatchd.intake.quiet import QuietCheck
 from dicomwatchd.intake.scan import Globs
 from dicomwatchd.intake.schedule import Schedule
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.traversal import Traversal
-from dicomwatchd.intake.unreadable import Unreadable
 from dicomwatchd.ports import Clock, DiskUsage, Log
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.quiet import QuietTimers

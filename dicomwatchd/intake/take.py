@@ -9,7 +9,7 @@ from dataclasses import replace
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom.header import Dicomdir, read_header
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
-from dicomwatchd.intake.unreadable import NOT_TO_BE_READ
+from dicomwatchd.intake.folder.unreadable import NOT_TO_BE_READ
 from dicomwatchd.localfiles import (
     KeptOpen,
     NotRegular,

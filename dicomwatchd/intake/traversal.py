@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 
 from dicomwatchd import markers
 from dicomwatchd.intake.comparison import Comparison
-from dicomwatchd.intake.leftovers import Leftovers
-from dicomwatchd.intake.own_trees import OwnTrees
+from dicomwatchd.intake.folder.leftovers import Leftovers
+from dicomwatchd.intake.folder.own_trees import OwnTrees
+from dicomwatchd.intake.folder.unreadable import Unreadable
 from dicomwatchd.intake.scan import Globs, Listing, scan_directory, walk
 from dicomwatchd.intake.schedule import Schedule
-from dicomwatchd.intake.unreadable import Unreadable
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.rows import Source

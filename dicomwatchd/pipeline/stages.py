@@ -16,10 +16,11 @@ from dicomwatchd.errors import (
     Vanished,
 )
 from dicomwatchd.model import FileState, StudyEvent
-from dicomwatchd.pipeline.deletion import evidence, keeping, recover
+from dicomwatchd.pipeline.deletion import evidence, keeping
 from dicomwatchd.pipeline.deletion import purge as purging
 from dicomwatchd.pipeline.deletion.fresh import Recorded
 from dicomwatchd.pipeline.deletion.policy import ShipmentPolicy, services_of
+from dicomwatchd.pipeline.deletion.staging import recover
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.sending import quiet
 from dicomwatchd.pipeline.shipment import NOTHING, Context, Sent, Shipment, examined, proven

@@ -10,7 +10,8 @@ from pathlib import Path
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.audit import Audit
-from dicomwatchd.queue.binding import Binding, bound_archive_id
+from dicomwatchd.queue.bindings.binding import Binding, bound_archive_id
+from dicomwatchd.queue.bindings.roots import Roots
 from dicomwatchd.queue.claims import Claims
 from dicomwatchd.queue.database.pruning import Pruning
 from dicomwatchd.queue.database.schema import Database, open_reader, open_writer
@@ -19,7 +20,6 @@ from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.parked import Parked
 from dicomwatchd.queue.quiet import QuietTimers
 from dicomwatchd.queue.reports import Reports
-from dicomwatchd.queue.roots import Roots
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.segments import Segments
 from dicomwatchd.queue.shipments import Shipments

@@ -9,9 +9,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.bindings.remounts import FORGET_SECONDS, Remounts
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.quiet import restart_quiet_timer
-from dicomwatchd.queue.remounts import FORGET_SECONDS, Remounts
 from dicomwatchd.queue.rows import LEFT, UNREADABLE, WAITING, Arrival, Source, TrackedFile, identity_text
 from dicomwatchd.queue.transitions import move, state_of
 

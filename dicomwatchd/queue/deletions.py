@@ -14,8 +14,8 @@ from typing import Any
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
+from dicomwatchd.queue.bindings.remounts import Remounts
 from dicomwatchd.queue.database.schema import Database, Transaction
-from dicomwatchd.queue.remounts import Remounts
 from dicomwatchd.queue.rows import (
     EXPIRING,
     NO_LEASE,

@@ -11,9 +11,9 @@ from typing import Any
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
+from dicomwatchd.queue.bindings.remounts import FORGET_SECONDS
 from dicomwatchd.queue.database.pruning import KEEP_SECONDS, speed_of
 from dicomwatchd.queue.database.schema import Database
-from dicomwatchd.queue.remounts import FORGET_SECONDS
 from dicomwatchd.queue.rows import LEFT, NO_LEASE, OWN_OBJECT, UNREADABLE, WAITING
 
 

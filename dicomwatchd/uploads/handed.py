@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from dicomwatchd.intake.mounts import root_of
+from dicomwatchd.intake.folder.mounts import root_of
 from dicomwatchd.localfiles import open_root, opened_again
 from dicomwatchd.queue.rows import Root
 from dicomwatchd.queue.uploads import Upload

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dicomwatchd import markers
 from dicomwatchd.errors import DicomwatchdError, Permanent
-from dicomwatchd.intake.mounts import root_of
+from dicomwatchd.intake.folder.mounts import root_of
 from dicomwatchd.localfiles import opened_again, path_of
 from dicomwatchd.queue.rows import Root
 from dicomwatchd.rights import ENTER, READ, Asker

@@ -24,7 +24,7 @@ from dicomwatchd.fetch.fetcher import Fetcher
 from dicomwatchd.fetch.plan import plan
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.deletion.expiring import WAITING_LOOK_SECONDS
+from dicomwatchd.pipeline.deletion.vetoes.expiring import WAITING_LOOK_SECONDS
 from dicomwatchd.pipeline.pool import InlineWorkers, Workers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive
 from dicomwatchd.queue import Queue

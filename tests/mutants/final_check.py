@@ -119,7 +119,7 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         ),
         (
             "what is given up stays open",
-            "pipeline/deletion/staging.py",
+            "pipeline/deletion/staging/staged.py",
             "        self._left += self._taken()\n",
             "        super().forget()\n",
         ),

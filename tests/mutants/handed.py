@@ -138,7 +138,7 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "emptied folders",
-                "pipeline/deletion/tidying.py",
+                "pipeline/deletion/staging/tidying.py",
                 "                if asker is not None and not asker.may_remove(fd, os.stat(",
                 "                if asker is None and not asker.may_remove(fd, os.stat(",
                 "test_an_emptied_folder_stays_where_its_asker_may_not_remove_it",
@@ -201,7 +201,7 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "what is staged is looked for by descriptor",
-                "pipeline/deletion/recover.py",
+                "pipeline/deletion/staging/recover.py",
                 "sources.get(one.source_id, one.source)",
                 "one.source",
                 "test_what_a_crash_left_staged_comes_back",

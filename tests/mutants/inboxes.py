@@ -93,7 +93,7 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         ("tests/unit/test_budget_hung.py",),
     ),
     *(
-        (f"remount: {name}", "intake/mounts.py", old, new, REMOUNTS)
+        (f"remount: {name}", "intake/folder/mounts.py", old, new, REMOUNTS)
         for name, old, new in (
             ("the same file system", "file_system is not None and self._on(old) == file_system", "True"),
             ("one without an id", "file_system is not None and ", ""),
@@ -104,7 +104,7 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ),
     (
         "due: the same content",
-        "queue/remounts.py",
+        "queue/bindings/remounts.py",
         " AND name = ? AND sha256 = ?",
         " AND name = ? AND sha256 != ?",
         REMOUNTS,

@@ -15,12 +15,16 @@ from unittest.mock import patch
 from dicomwatchd import localfiles
 from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import StateUnavailable
-from dicomwatchd.intake import comparison, mounts, presence, scan, take, traversal
+from dicomwatchd.intake import comparison, scan, take, traversal
+from dicomwatchd.intake.folder import mounts, presence
 from dicomwatchd.intake.scan import Globs, Listing
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline import local
-from dicomwatchd.pipeline.deletion import batch, own, proof, recover, staging, unleased
-from dicomwatchd.pipeline.deletion.staging import StagingFolders
+from dicomwatchd.pipeline.deletion import batch, proof
+from dicomwatchd.pipeline.deletion.staging import recover
+from dicomwatchd.pipeline.deletion.staging import staged as staging
+from dicomwatchd.pipeline.deletion.staging.staged import StagingFolders
+from dicomwatchd.pipeline.deletion.vetoes import own, unleased
 from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.rows import LocalFile, Source, Transition
 from tests.simulation.chance import Fate

@@ -22,11 +22,12 @@ from dicomwatchd.audit.sealing import Sealing
 from dicomwatchd.errors import InboxSilent
 from dicomwatchd.intake import final_scan
 from dicomwatchd.intake.final_scan import FinalScan
-from dicomwatchd.intake.mounts import Mounts
+from dicomwatchd.intake.folder.mounts import Mounts
 from dicomwatchd.pipeline import backoff, stages
-from dicomwatchd.pipeline.deletion import batch, private, proof, purge
-from dicomwatchd.pipeline.deletion.expiring import Expiring
+from dicomwatchd.pipeline.deletion import batch, proof, purge
 from dicomwatchd.pipeline.deletion.port import Evidence, Policy, Services
+from dicomwatchd.pipeline.deletion.staging import private
+from dicomwatchd.pipeline.deletion.vetoes.expiring import Expiring
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.deletions import Deletions
@@ -182,7 +183,7 @@ def _no_record(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _no_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is staged after a crash stays there."""
-    from dicomwatchd.pipeline.deletion import recover
+    from dicomwatchd.pipeline.deletion.staging import recover
 
     monkeypatch.setattr(recover, "bring_back", lambda *_: recover.Recovered(0, 0))
 

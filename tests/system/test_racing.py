@@ -26,7 +26,8 @@ from random import Random
 
 import pytest
 
-from dicomwatchd.pipeline.deletion import proof, staging
+from dicomwatchd.pipeline.deletion import proof
+from dicomwatchd.pipeline.deletion.staging import staged as staging
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from tests.pieces import Pieces
 from tests.synthetic import Maker

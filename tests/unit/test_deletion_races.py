@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from dicomwatchd import localfiles
 from dicomwatchd.intake import take as take_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
-from dicomwatchd.pipeline.deletion import recover
-from dicomwatchd.pipeline.deletion import staging as staging_module
-from dicomwatchd.pipeline.deletion import unleased as unleased_module
-from dicomwatchd.pipeline.deletion.staging import beside
+from dicomwatchd.pipeline.deletion.staging import recover
+from dicomwatchd.pipeline.deletion.staging import staged as staging_module
+from dicomwatchd.pipeline.deletion.staging.staged import beside
+from dicomwatchd.pipeline.deletion.vetoes import unleased as unleased_module
 from dicomwatchd.pipeline.local import Folders
 from tests.pieces import Pieces, at, left_staged, stage_file
 from tests.synthetic import Maker

@@ -17,8 +17,9 @@ from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch, judge
 from dicomwatchd.config import AcceptExpiry, ExpiryAfter, S3Settings
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.deletion import batch, evidence, expiring
-from dicomwatchd.pipeline.deletion.expiring import LOOK_SECONDS, WAITING_LOOK_SECONDS
+from dicomwatchd.pipeline.deletion import batch, evidence
+from dicomwatchd.pipeline.deletion.vetoes import expiring
+from dicomwatchd.pipeline.deletion.vetoes.expiring import LOOK_SECONDS, WAITING_LOOK_SECONDS
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance

@@ -19,7 +19,7 @@ from dicomwatchd.archive.stores.port import Capabilities, Content, Receipt, Stor
 from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.deletion import proof as proof_module
-from dicomwatchd.pipeline.deletion import staging as staging_module
+from dicomwatchd.pipeline.deletion.staging import staged as staging_module
 from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import Bundling

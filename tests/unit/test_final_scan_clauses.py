@@ -15,8 +15,8 @@ import pytest
 from dicomwatchd.cli.upload_text import all_verified, sentences
 from dicomwatchd.intake import final_scan
 from dicomwatchd.intake.final_scan import FinalScan, Findings
-from dicomwatchd.intake.mounts import root_of
-from dicomwatchd.intake.own_trees import OWN_TREE
+from dicomwatchd.intake.folder.mounts import root_of
+from dicomwatchd.intake.folder.own_trees import OWN_TREE
 from dicomwatchd.localfiles import open_root
 from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.queue.rows import UNREADABLE, Root, Source, TrackedFile, identity_text

@@ -18,7 +18,7 @@ from dicomwatchd.control import peer as control_peer
 from dicomwatchd.control.peer import Descriptors, Request
 from dicomwatchd.daemon.commands import commands
 from dicomwatchd.errors import Permanent
-from dicomwatchd.intake.mounts import file_system_id
+from dicomwatchd.intake.folder.mounts import file_system_id
 from dicomwatchd.localfiles import birth
 from dicomwatchd.pipeline.deletion import batch, proof
 from dicomwatchd.rights import Asker

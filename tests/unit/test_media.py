@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from dicomwatchd.intake import mounts
-from dicomwatchd.intake.mounts import file_system_id, root_of
+from dicomwatchd.intake.folder import mounts
+from dicomwatchd.intake.folder.mounts import file_system_id, root_of
 from dicomwatchd.queue.rows import Root
 
 DRIVE = 11

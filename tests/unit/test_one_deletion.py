@@ -66,30 +66,36 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("localfiles.py", "rename_noreplace", "os.unlink"): (1, "a private name, whose file has just got a second one"),
     ("localfiles.py", "rename_to_private", "_renameat2"): (1, "with RENAME_NOREPLACE"),
     ("localfiles.py", "rename_to_private", "os.rename"): (1, "to a private name that was just seen to be free"),
-    ("pipeline/deletion/staging.py", "_moved", "rename_to_private"): (1, "refuses a taken name"),
-    ("pipeline/deletion/staging.py", "_moved_into", "rename_to_private"): (1, "refuses a taken name"),
-    ("pipeline/deletion/staging.py", "move_back", "rename_noreplace"): (1, "refuses a taken name"),
-    ("pipeline/deletion/staging.py", "move_back", "os.rename"): (
+    ("pipeline/deletion/staging/staged.py", "_moved", "rename_to_private"): (1, "refuses a taken name"),
+    ("pipeline/deletion/staging/staged.py", "_moved_into", "rename_to_private"): (1, "refuses a taken name"),
+    ("pipeline/deletion/staging/staged.py", "move_back", "rename_noreplace"): (1, "refuses a taken name"),
+    ("pipeline/deletion/staging/staged.py", "move_back", "os.rename"): (
         1,
         "to a name with 48 random bits, where nothing stricter is known",
     ),
-    ("pipeline/deletion/staging.py", "_new_copy", "os.open"): (2, "O_EXCL, a private name"),
+    ("pipeline/deletion/staging/staged.py", "_new_copy", "os.open"): (2, "O_EXCL, a private name"),
     ("localfiles.py", "renames_strictly", "_renameat2"): (
         1,
         "with RENAME_NOREPLACE, the doctor's own file to its own name",
     ),
-    ("pipeline/deletion/staging.py", "_copy", "os.ftruncate"): (1, "of the copy that _new_copy has made"),
+    ("pipeline/deletion/staging/staged.py", "_copy", "os.ftruncate"): (1, "of the copy that _new_copy has made"),
     # Directories: rmdir takes empty ones only.
-    ("pipeline/deletion/tidying.py", "_remove_upwards", "os.rmdir"): (1, "fails for a directory with anything in it"),
-    ("pipeline/deletion/private.py", "_owned", "os.open"): (
+    ("pipeline/deletion/staging/tidying.py", "_remove_upwards", "os.rmdir"): (
+        1,
+        "fails for a directory with anything in it",
+    ),
+    ("pipeline/deletion/staging/private.py", "_owned", "os.open"): (
         1,
         "the lock's file: O_EXCL, in a directory that was just made",
     ),
-    ("pipeline/deletion/private.py", "_owned", "os.rmdir"): (1, "fails for a directory with anything in it"),
-    ("pipeline/deletion/private.py", "left_behind", "os.open"): (1, "the lock's file; no O_TRUNC"),
-    ("pipeline/deletion/private.py", "try_locks", "os.open"): (1, "the lock's file; no O_TRUNC"),
-    ("pipeline/deletion/private.py", "remove_empty", "os.rmdir"): (2, "fails for a directory with anything in it"),
-    ("pipeline/deletion/private.py", "remove_empty", "os.unlink"): (
+    ("pipeline/deletion/staging/private.py", "_owned", "os.rmdir"): (1, "fails for a directory with anything in it"),
+    ("pipeline/deletion/staging/private.py", "left_behind", "os.open"): (1, "the lock's file; no O_TRUNC"),
+    ("pipeline/deletion/staging/private.py", "try_locks", "os.open"): (1, "the lock's file; no O_TRUNC"),
+    ("pipeline/deletion/staging/private.py", "remove_empty", "os.rmdir"): (
+        2,
+        "fails for a directory with anything in it",
+    ),
+    ("pipeline/deletion/staging/private.py", "remove_empty", "os.unlink"): (
         1,
         "the lock's file, which no inbox's file is called",
     ),

@@ -20,9 +20,9 @@ from dicomwatchd.archive.stores.port import Buffer, Standing
 from dicomwatchd.config import DirectorySettings
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
-from dicomwatchd.pipeline.deletion import own as own_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.deletion.port import Stands
+from dicomwatchd.pipeline.deletion.vetoes import own as own_module
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.rows import LocalFile, Source
 from tests.pieces import Pieces, at

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd import localfiles, markers
-from dicomwatchd.intake.leftovers import Leftovers
+from dicomwatchd.intake.folder.leftovers import Leftovers
 from dicomwatchd.intake.scan import Globs, Listing, scan_directory
 from dicomwatchd.localfiles import open_root
-from dicomwatchd.pipeline.deletion import private, recover, staging
-from dicomwatchd.pipeline.deletion.recover import bring_back
+from dicomwatchd.pipeline.deletion.staging import private, recover
+from dicomwatchd.pipeline.deletion.staging import staged as staging
+from dicomwatchd.pipeline.deletion.staging.recover import bring_back
 from dicomwatchd.queue.rows import Source
 from dicomwatchd.telemetry.health import EXTEND_SECONDS, ServiceManager
 from tests.pieces import FakeClock, Log, Pieces

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.intake.presence import Presence
+from dicomwatchd.intake.folder.presence import Presence
 from dicomwatchd.localfiles import STAGING_NAME
 from tests.pieces import Log, Pieces
 

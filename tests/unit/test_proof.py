@@ -21,7 +21,7 @@ from dicomwatchd.localfiles import STAGING_NAME
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
 from dicomwatchd.pipeline.deletion import proof
 from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS, DeletionProof, NoProof, delete_on_proof, prove
-from dicomwatchd.pipeline.deletion.staging import StagingFolders
+from dicomwatchd.pipeline.deletion.staging.staged import StagingFolders
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 from tests.pieces import ended

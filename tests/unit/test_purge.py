@@ -15,8 +15,10 @@ from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.errors import StateUnavailable, Stopping, Transient
 from dicomwatchd.model import FileState, StudyState, Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.deletion import batch, proof, staging, tidying
+from dicomwatchd.pipeline.deletion import batch, proof
 from dicomwatchd.pipeline.deletion.proof import delete_on_proof
+from dicomwatchd.pipeline.deletion.staging import staged as staging
+from dicomwatchd.pipeline.deletion.staging import tidying
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.rows import Source
 from tests.pieces import Pieces, at

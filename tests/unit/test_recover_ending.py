@@ -11,7 +11,7 @@ import pytest
 
 from dicomwatchd.localfiles import STAGING_NAME
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.deletion import recover
+from dicomwatchd.pipeline.deletion.staging import recover
 from dicomwatchd.queue.rows import Arrival
 from tests.pieces import Log, Pieces
 from tests.synthetic import Maker

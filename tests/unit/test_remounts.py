@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.intake import comparison, mounts
+from dicomwatchd.intake import comparison
+from dicomwatchd.intake.folder import mounts
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.shipment import AfterArchive
-from dicomwatchd.queue.remounts import FORGET_SECONDS, Remounts
+from dicomwatchd.queue.bindings.remounts import FORGET_SECONDS, Remounts
 from dicomwatchd.queue.rows import identity_text
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker

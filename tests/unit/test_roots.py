@@ -16,12 +16,12 @@ from dicomwatchd.control import peer as control_peer
 from dicomwatchd.control.peer import Descriptors, Request
 from dicomwatchd.daemon.commands import commands
 from dicomwatchd.errors import DicomwatchdError, Permanent
-from dicomwatchd.intake import mounts
-from dicomwatchd.intake.mounts import root_of
+from dicomwatchd.intake.folder import mounts
+from dicomwatchd.intake.folder.mounts import root_of
 from dicomwatchd.localfiles import open_root
 from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.shipment import AfterArchive
-from dicomwatchd.queue.roots import RootObservation
+from dicomwatchd.queue.bindings.roots import RootObservation
 from dicomwatchd.queue.rows import Root
 from dicomwatchd.rights import Asker
 from tests.pieces import Pieces, at

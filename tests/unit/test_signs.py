@@ -21,7 +21,8 @@ from dicomwatchd.daemon.supervisor import LOOP_SILENCE_SECONDS, WORKER_SILENCE_S
 from dicomwatchd.errors import SourceChanged, Stopping
 from dicomwatchd.intake import scan
 from dicomwatchd.pipeline import local
-from dicomwatchd.pipeline.deletion import proof, staging
+from dicomwatchd.pipeline.deletion import proof
+from dicomwatchd.pipeline.deletion.staging import staged as staging
 from dicomwatchd.pipeline.shipment import Bundling
 from dicomwatchd.ports import stop_check, until_cancelled
 from dicomwatchd.queue.rows import Source

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd import localfiles
-from dicomwatchd.intake.leftovers import PATIENCE, Leftovers
+from dicomwatchd.intake.folder.leftovers import PATIENCE, Leftovers
 from dicomwatchd.intake.scan import Listing
 from dicomwatchd.localfiles import directory, open_root
-from dicomwatchd.pipeline.deletion import private
 from dicomwatchd.pipeline.deletion import proof as proof_module
-from dicomwatchd.pipeline.deletion import staging as staging_module
-from dicomwatchd.pipeline.deletion.recover import bring_back
-from dicomwatchd.pipeline.deletion.staging import (
+from dicomwatchd.pipeline.deletion.staging import private
+from dicomwatchd.pipeline.deletion.staging import staged as staging_module
+from dicomwatchd.pipeline.deletion.staging.recover import bring_back
+from dicomwatchd.pipeline.deletion.staging.staged import (
     StagingArea,
     StagingFolders,
     _new_copy,
@@ -31,7 +31,7 @@ from dicomwatchd.pipeline.deletion.staging import (
     private_name,
     stage_file,
 )
-from dicomwatchd.queue.remounts import FORGET_SECONDS
+from dicomwatchd.queue.bindings.remounts import FORGET_SECONDS
 from dicomwatchd.queue.rows import Source
 from tests.pieces import Log, Pieces, at, left_staged
 from tests.synthetic import Made, Maker

@@ -17,7 +17,7 @@ from dicomwatchd.model import FileState, StudyState
 from dicomwatchd.pipeline.deletion import batch as batch_module
 from dicomwatchd.pipeline.deletion import keeping as keeping_module
 from dicomwatchd.pipeline.deletion import proof as proof_module
-from dicomwatchd.pipeline.deletion import unleased as unleased_module
+from dicomwatchd.pipeline.deletion.vetoes import unleased as unleased_module
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces, at

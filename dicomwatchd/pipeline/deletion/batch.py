@@ -15,10 +15,10 @@ from itertools import groupby
 
 from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import DicomwatchdError, InboxSilent, Transient, Vanished
-from dicomwatchd.pipeline.deletion.own import in_own_tree
 from dicomwatchd.pipeline.deletion.port import Evidence, Policy, Services, is_due
 from dicomwatchd.pipeline.deletion.proof import Deleting, DeletionProof, Itself, Restored, delete_on_proof
-from dicomwatchd.pipeline.deletion.staging import StagingFolders
+from dicomwatchd.pipeline.deletion.staging.staged import StagingFolders
+from dicomwatchd.pipeline.deletion.vetoes.own import in_own_tree
 from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.ports import stop_check
 from dicomwatchd.queue.rows import LocalFile

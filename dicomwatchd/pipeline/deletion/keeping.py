@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dicomwatchd.pipeline.deletion import expiring, own, unleased, without_right
 from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.port import Policy, is_due
 from dicomwatchd.pipeline.deletion.purge import Outcome
+from dicomwatchd.pipeline.deletion.vetoes import expiring, own, unleased, without_right
 from dicomwatchd.pipeline.shipment import Context, Shipment
 from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT, LocalFile
 

@@ -22,7 +22,13 @@ from dicomwatchd.archive.stores.port import Destination, Receipt, Standing
 from dicomwatchd.errors import Permanent, SourceChanged, Transient, Unarchivable
 from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lease
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.deletion.staging import StagedFile, StagingFolders, restore, save_late_writes, stage_file
+from dicomwatchd.pipeline.deletion.staging.staged import (
+    StagedFile,
+    StagingFolders,
+    restore,
+    save_late_writes,
+    stage_file,
+)
 from dicomwatchd.pipeline.local import Folders, sha256_of
 from dicomwatchd.queue.parked import NO_PROOF
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text

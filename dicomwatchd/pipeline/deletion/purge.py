@@ -11,12 +11,12 @@ from itertools import chain
 from dicomwatchd.errors import InboxSilent, Stopping
 from dicomwatchd.localfiles import directory
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.deletion import unleased, without_right
 from dicomwatchd.pipeline.deletion.batch import DeletionBatch, ProvenFile, Result, batches
 from dicomwatchd.pipeline.deletion.port import Evidence, Policy, Services
 from dicomwatchd.pipeline.deletion.proof import Exchanged, Itself, LeaseRefused, NoRight, Restored
-from dicomwatchd.pipeline.deletion.staging import LeftStaged
-from dicomwatchd.pipeline.deletion.tidying import tidy
+from dicomwatchd.pipeline.deletion.staging.staged import LeftStaged
+from dicomwatchd.pipeline.deletion.staging.tidying import tidy
+from dicomwatchd.pipeline.deletion.vetoes import unleased, without_right
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import Claim, LocalFile, Source
 

@@ -34,7 +34,7 @@ from dicomwatchd.localfiles import (
     rename_to_private,
 )
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.deletion.private import MODE, Private, make
+from dicomwatchd.pipeline.deletion.staging.private import MODE, Private, make
 from dicomwatchd.pipeline.local import CHUNK_BYTES, read_exactly, sha256_of
 from dicomwatchd.queue.rows import Source
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from dicomwatchd.localfiles import birth, directory
 from dicomwatchd.model import FileState
-from dicomwatchd.queue.remounts import Remounts
+from dicomwatchd.queue.bindings.remounts import Remounts
 from dicomwatchd.queue.rows import Root, TrackedFile
 
 #: ioctl(2) of Linux 6.9 and later: struct fsuuid2, a length and up to 16 bytes.

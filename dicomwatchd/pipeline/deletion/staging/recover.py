@@ -18,9 +18,9 @@ from dicomwatchd.errors import InboxSilent
 from dicomwatchd.intake.scan import MAX_DEPTH
 from dicomwatchd.localfiles import directory, is_our_own, make_directories
 from dicomwatchd.model import FileIdentity
-from dicomwatchd.pipeline.deletion import private
-from dicomwatchd.pipeline.deletion.staging import STAGED_PREFIX, StagedFile, move_back, original_name
-from dicomwatchd.pipeline.deletion.tidying import tidy
+from dicomwatchd.pipeline.deletion.staging import private
+from dicomwatchd.pipeline.deletion.staging.staged import STAGED_PREFIX, StagedFile, move_back, original_name
+from dicomwatchd.pipeline.deletion.staging.tidying import tidy
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.deletions import Deletions, PendingDeletion
 from dicomwatchd.queue.rows import Source, identity_of

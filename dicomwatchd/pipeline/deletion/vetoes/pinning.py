@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from dicomwatchd.intake.mounts import root_of
+from dicomwatchd.intake.folder.mounts import root_of
 from dicomwatchd.pipeline.deletion.proof import Exchanged
 from dicomwatchd.ports import Log
-from dicomwatchd.queue.roots import RootObservation, Roots
+from dicomwatchd.queue.bindings.roots import RootObservation, Roots
 from dicomwatchd.queue.rows import Source
 
 

@@ -1,0 +1,1 @@
+"""Files that are staged for deletion: moved out of the way, moved back, found again after a crash."""
