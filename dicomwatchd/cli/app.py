@@ -21,21 +21,21 @@ DEFAULT_CONFIG = Path("/etc/dicomwatchd/config.yaml")
 
 _CLI = "dicomwatchd.cli"
 COMMANDS = {
-    "status": Lazy(f"{_CLI}.daemon", "status", "Say how the daemon is doing."),
+    "status": Lazy(f"{_CLI}.daemon", "status", "Show the state of the daemon."),
     "queue": Lazy(f"{_CLI}.daemon", "queue", "List the studies that are not archived yet."),
-    "show": Lazy(f"{_CLI}.studies.show", "show", "Show what is known of a study."),
-    "quarantine": Lazy(f"{_CLI}.daemon", "quarantine", "List the files that cannot be archived."),
+    "show": Lazy(f"{_CLI}.studies.show", "show", "Show what is known about a study."),
+    "quarantine": Lazy(f"{_CLI}.daemon", "quarantine", "List files that cannot be archived."),
     "retry": Lazy(f"{_CLI}.daemon", "retry", "Try a parked study again."),
-    "stats": Lazy(f"{_CLI}.daemon", "stats", "Show what was archived, by day and inbox."),
-    "inbox": Lazy(f"{_CLI}.inbox", "inbox", "See to the folders that are inboxes."),
-    "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is no inbox."),
-    "fetch": Lazy(f"{_CLI}.studies.fetch", "fetch", "Get a study back, every file verified."),
+    "stats": Lazy(f"{_CLI}.daemon", "stats", "Show archived amounts by day and inbox."),
+    "inbox": Lazy(f"{_CLI}.inbox", "inbox", "List and confirm inboxes."),
+    "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is not an inbox."),
+    "fetch": Lazy(f"{_CLI}.studies.fetch", "fetch", "Fetch a study, with every file verified."),
     "verify": Lazy(f"{_CLI}.studies.verify", "verify", "Check that the archive holds a study."),
-    "prove": Lazy(f"{_CLI}.proofs", "prove", "Show what was deleted of a study, when, and on what evidence."),
+    "prove": Lazy(f"{_CLI}.proofs", "prove", "Show which files of a study were deleted, when, and on what evidence."),
     "search": Lazy(f"{_CLI}.studies.search", "search", "Find archived studies."),
-    "catalogue": Lazy(f"{_CLI}.studies.catalogue", "catalogue", "Work on the catalogue of the archive."),
+    "catalogue": Lazy(f"{_CLI}.studies.catalogue", "catalogue", "Maintain the catalogue of the archive."),
     "archive": Lazy(f"{_CLI}.studies.archive", "archive", "Set up the archive."),
-    "doctor": Lazy(f"{_CLI}.proofs", "doctor", "Try out whether all is as it should be."),
+    "doctor": Lazy(f"{_CLI}.proofs", "doctor", "Check that everything works."),
     "config": Lazy(f"{_CLI}.config", "config", "Check and describe the configuration."),
 }
 
@@ -75,7 +75,7 @@ class Root(LazyGroup):
 def _hint(error: click.ClickException) -> str:
     """What to do about what the command line lacks, or has in the wrong place."""
     if isinstance(error, click.NoSuchOption) and error.option_name == "--config":
-        return f"--config stands before the command: {output.PROGRAM} --config FILE COMMAND"
+        return f"--config must come before the command: {output.PROGRAM} --config FILE COMMAND"
     if isinstance(error, click.MissingParameter) and error.param is not None and error.param.name == "study":
         return f"`{output.PROGRAM} search` finds a study's UID"
     return ""
@@ -99,9 +99,9 @@ def _hint(error: click.ClickException) -> str:
 @click.version_option(__version__, prog_name=output.PROGRAM)
 @click.pass_context
 def root(context: click.Context, config_path: Path) -> None:
-    """Look after dicomwatchd and the archive it fills, and get studies back.
+    """Manage dicomwatchd and its archive, and fetch studies.
 
-    Commands that read only the archive (fetch, verify, search, catalogue) need no daemon. Commands that print an
-    answer take --json and then write one JSON document to standard output and nothing else.
+    Commands that read only the archive (fetch, verify, search, catalogue) need no daemon. Commands that print
+    an answer take --json and then write exactly one JSON document to standard output.
     """
     context.obj = Invocation(config_path)

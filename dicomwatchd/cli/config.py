@@ -16,13 +16,13 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 @click.pass_obj
 def check(invocation: Invocation, as_json: bool) -> int:
-    """Say everything that is wrong with the configuration.
+    """List everything that is wrong with the configuration.
 
-    Checks the file's text, and that the folders it names are there. The archive itself is not asked; that is for
-    `archive init` and the daemon's start. Each problem is a line on standard error: its place, and what is wrong.
+    Checks the file's text, and that the folders it names exist. It does not contact the archive; `archive init` and
+    the daemon's start do that. Each problem is printed as one line on standard error: where it is, and what is wrong.
     """
     from dicomwatchd import config as configuration
 
@@ -37,12 +37,12 @@ def check(invocation: Invocation, as_json: bool) -> int:
             error.path = str(path)
             output.problem(error)
     for where in silent:
-        output.note(f"{where}: its file system does not answer; nothing is known of it")
+        output.note(f"{where}: its file system does not answer, so it was not checked")
     if as_json:
         listed = [{"where": where, "reason": reason} for where, reason in problems]
         output.document({"config": str(path), "ok": not problems, "problems": listed, "silent": silent})
     elif not problems:
-        output.say(f"{output.clean(path)} is fine.")
+        output.say(f"{output.clean(path)} is valid.")
     return exits.USAGE if problems else exits.OK
 
 

@@ -22,7 +22,7 @@ def socket_option(function: _Function) -> _Function:
         "socket_path",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="The daemon's control socket; no configuration is read then.",
+        help="The daemon's control socket; the configuration is then not read.",
     )(function)
 
 
@@ -31,7 +31,7 @@ def client(invocation: Invocation, socket_path: Path | None) -> ControlClient:
     try:
         return ControlClient(socket_path or _configured_socket(invocation.config_path))
     except ConfigError as error:
-        error.hint = "--config FILE names another one; --socket FILE does without"
+        error.hint = "use --config FILE for another one, or --socket FILE for none"
         raise
 
 
@@ -76,7 +76,7 @@ def ask(
         if socket_path is not None:
             raise
         answer = _from_the_state(invocation, command, arguments, unreachable)
-        note("the daemon is not running; this is the state it left")
+        note("the daemon is not running; this is its last saved state")
         return answer
 
 

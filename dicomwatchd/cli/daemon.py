@@ -13,9 +13,14 @@ from dicomwatchd.cli.studies.access import UID
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.model import Uid
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 _limit_option = click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many lines."
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Show at most this many lines.",
 )
 
 
@@ -25,10 +30,10 @@ _limit_option = click.option(
 @tables.wide_option
 @click.pass_obj
 def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> None:
-    """Say how the daemon is doing.
+    """Show the state of the daemon.
 
-    Whether it runs, what waits and for how long, where the archive is, and what needs a person. The exit code is 4
-    when the daemon is not running.
+    Shows whether it runs, what is waiting and for how long, where the archive is, and what needs attention. The exit
+    code is 4 if the daemon is not running.
     """
     said: dict[str, Any] = client(invocation, socket_path).call("status")
     if as_json:
@@ -69,11 +74,11 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> N
             least=("SCAN TOOK",),
         )
     for endpoint, seconds in (said.get("backoff") or {}).items():
-        output.say(output.clean(f"{endpoint}: in trouble; next try in {output.duration(seconds)}"))
+        output.say(output.clean(f"{endpoint}: failing; next attempt in {output.duration(seconds)}"))
     for inbox, count in (said.get("kept_without_lease") or {}).items():
         output.say(
             output.clean(
-                f"{inbox}: {output.count(count, 'archived file')} kept, because no read lease is to be had on them"
+                f"{inbox}: {output.count(count, 'archived file')} kept, because no read lease can be taken on them"
                 " (without_lease: keep)"
             )
         )
@@ -90,15 +95,15 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> N
 def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
     """List the studies that are not archived yet.
 
-    Those on their way first, then by how long they wait. A study that is parked needs a person: the reason says
-    why, and `retry` tries it again.
+    Studies being archived come first, then those that have waited longest. A parked study needs attention: the reason
+    says why, and `retry` tries it again.
     """
     studies: list[dict[str, Any]] = ask(invocation, socket_path, "queue", limit=limit)
     if as_json:
         output.document({"studies": studies})
         return
     if not studies:
-        output.say("Nothing waits.")
+        output.say("Nothing is waiting.")
         return
     tables.table(
         ("STUDY", "STATE", "FILES", "SIZE", "INBOX", "TRIES", "NOT BEFORE", "REASON"),
@@ -126,9 +131,9 @@ def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json:
 @tables.wide_option
 @click.pass_obj
 def quarantine(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
-    """List the files that cannot be archived.
+    """List files that cannot be archived.
 
-    They stay where they are. Each is looked at again when it changes; take away what does not belong there.
+    They stay where they are. A file is checked again when it changes; remove files that do not belong in the inbox.
     """
     files: list[dict[str, Any]] = ask(invocation, socket_path, "quarantine", limit=limit)
     if as_json:
@@ -150,26 +155,26 @@ def quarantine(invocation: Invocation, limit: int, socket_path: Path | None, as_
 def retry(invocation: Invocation, study: Uid, socket_path: Path | None) -> None:
     """Try a parked study again.
 
-    STUDY is a Study Instance UID. A study that waits for its next try is tried at once, and files that are kept for
-    want of a read lease are tried again.
+    STUDY is a Study Instance UID. A study that waits for its next attempt is tried at once, and files that were kept
+    because no read lease could be taken are tried again.
     """
     client(invocation, socket_path).call("retry", study_uid=study)
-    output.say(f"Study {study} is tried again.")
+    output.say(f"Study {study} will be tried again.")
 
 
 @click.command()
 @click.option(
-    "--days", metavar="N", type=click.IntRange(1, 3660), default=7, show_default=True, help="So many days back."
+    "--days", metavar="N", type=click.IntRange(1, 3660), default=7, show_default=True, help="Number of days to show."
 )
 @socket_option
 @_json_option
 @tables.wide_option
 @click.pass_obj
 def stats(invocation: Invocation, days: int, socket_path: Path | None, as_json: bool) -> None:
-    """Show what was archived, by day and inbox.
+    """Show archived amounts by day and inbox.
 
-    Shipments (a study's files, sent in one go), studies, files, size, speed, and the seconds spent in each stage.
-    Days are UTC.
+    Shows shipments (files of one study sent together), studies, files, size, speed, and the seconds spent in each
+    stage. Days are in UTC.
     """
     said: dict[str, Any] = ask(invocation, socket_path, "stats", days=days)
     if as_json:

@@ -22,10 +22,10 @@ DAEMON = 4
 INTERRUPTED = 130
 
 MEANING = {
-    OK: "done, and everything holds",
-    NO: "the answer is no: study not found, not all files verified, files failed",
+    OK: "done, and everything is in order",
+    NO: "negative result: study not found, not all files verified, files failed",
     USAGE: "the command line or the configuration is wrong",
-    ARCHIVE: "the archive is not initialised, refused or out of reach",
+    ARCHIVE: "the archive is not initialised, refuses access or cannot be reached",
     DAEMON: "the daemon does not answer",
     INTERRUPTED: "interrupted by Ctrl-C",
 }

@@ -23,5 +23,5 @@ class RealFolder(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         if not place.answers:
             raise Transient("the folder's file system does not answer", code="folder-silent", path=value)
         if not place.is_folder:
-            self.fail("there is no such folder", param, ctx)
+            self.fail("no such folder", param, ctx)
         return str(place.real)

@@ -14,18 +14,18 @@ from dicomwatchd.cli.terminal import output, tables
 
 @click.group()
 def inbox() -> None:
-    """See to the folders that are inboxes."""
+    """List and confirm inboxes."""
 
 
 @inbox.command("list")
 @socket_option
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 @click.pass_obj
 def list_inboxes(invocation: Invocation, socket_path: Path | None, as_json: bool) -> None:
-    """List the inboxes, and whether each is still the folder that it was.
+    """List the inboxes, and whether each is still the same folder.
 
-    An inbox is "exchanged" when another folder stands in its place: what is in it is archived, and nothing is deleted
-    there until it is the same folder again, or until you have confirmed that the new one is meant.
+    An inbox is "exchanged" when another folder is found at its path. Files in that folder are archived, but nothing is
+    deleted there until the original folder is back, or you confirm the new one with `inbox confirm`.
     """
     inboxes: list[dict[str, Any]] = ask(invocation, socket_path, "inbox-list")
     if as_json:
@@ -41,11 +41,14 @@ def list_inboxes(invocation: Invocation, socket_path: Path | None, as_json: bool
 @socket_option
 @click.pass_obj
 def confirm(invocation: Invocation, name: str, socket_path: Path | None) -> None:
-    """Say that the folder which stands in an inbox's place now is meant.
+    """Confirm that the folder now at an inbox's path is the right one.
 
-    What was kept there because nobody had said so is proven afresh and deleted as the inbox's rule says. Who has said
-    it is put on record in the audit chain. For root and the daemon's own user. Look first what the folder is: it may be
-    a link, or a mount, of another.
+    Files that were kept because the folder was not confirmed are verified again and deleted as the inbox is configured.
+    The audit chain records who confirmed it. Only root and the daemon's own user may do this. First check what the
+    folder is: it may be a link to, or a mount of, another one.
     """
     said: dict[str, Any] = client(invocation, socket_path).call("inbox-confirm", name=name)
-    output.say(f"{output.clean(said['inbox'])} is this folder from now on; {said['files']} kept files are due.")
+    output.say(
+        f"{output.clean(said['inbox'])} is confirmed; {said['files']} kept files will be verified again and deleted as"
+        " configured."
+    )

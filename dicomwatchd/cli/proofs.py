@@ -17,17 +17,17 @@ from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
 from dicomwatchd.control.client import DaemonNotRunning
 from dicomwatchd.model import Uid
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 
 
 @click.command()
 @click.argument("study", metavar="STUDY", type=UID)
-@click.option("--whole", is_flag=True, help="Read every segment of the chain that is in the archive.")
+@click.option("--whole", is_flag=True, help="Read every segment of the audit chain in the archive.")
 @click.option(
     "--chain",
     metavar="ID",
     type=IDENTIFIER,
-    help="Ask another chain, of a state that was lost, say, by the archive alone.",
+    help="Use another audit chain, such as that of a lost state, from the archive alone.",
 )
 @socket_option
 @_json_option
@@ -35,13 +35,13 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Answer with
 def prove(
     invocation: Invocation, study: Uid, whole: bool, chain: str | None, socket_path: Path | None, as_json: bool
 ) -> int:
-    """Show what was deleted of a study, when, and on what evidence.
+    """Show which files of a study were deleted, when, and on what evidence.
 
-    From the daemon's audit chain. What is here of it is checked entry by entry, and compared with what was published of
-    it in the archive, so that it is noticed when entries were cut off its end. Older entries are in the archive, in
-    segments: those that speak of the study are read and checked, and that the others are there. The exit code is 1 when
-    the chain is broken or cut, when a segment is missing or is not what it was, or when nothing was deleted of the
-    study; 3 when all that is well but the archive gives no answer.
+    Reads the daemon's audit chain. The local part is checked entry by entry and compared with the checkpoints
+    published in the archive, which shows whether entries were cut off its end. Older entries are in the archive, in
+    segments: those about the study are read and checked; of the others, only that they exist. The exit code is 1
+    if the chain is broken or cut, if a segment is missing or was changed, or if no file of the study was deleted;
+    3 if none of this is so but the archive does not answer.
     """
     options: dict[str, Any] = {"whole": True} if whole else {}
     if chain is not None:
@@ -60,7 +60,7 @@ def prove(
         output.document(said)
         return code
     output.say(
-        f"The audit chain of {output.count(said['chain_entries'], 'entry', 'entries')} is whole."
+        f"The audit chain of {output.count(said['chain_entries'], 'entry', 'entries')} is intact."
         if said["chain_holds"]
         else f"THE AUDIT CHAIN IS BROKEN at entry {said['broken_at']}: the record was changed after it was written."
     )
@@ -71,7 +71,7 @@ def prove(
         told = ", ".join(f"{number:,} {outcome}" for outcome, number in ended.items())
         output.say(f"{output.count(len(files), 'file')} of study {study} on record: {told}.")
     else:
-        output.say(f"No deletion of a file of study {study} is on record here.")
+        output.say(f"No deleted file of study {study} is on record here.")
     for file in files:
         proof = defaultdict(str, file["proof"])  # an entry that somebody has changed may lack any of it
         output.say()
@@ -81,7 +81,7 @@ def prove(
                 ("Outcome", f"{file['outcome']}{' at ' + file['ended_at'] if file['ended_at'] else ''}"),
                 ("Because", file["why"]),
                 ("Authorised", f"{file['authorised_at']}, audit entry {file['sequence']}"),
-                ("Asked for by", _asker(proof)),
+                ("Requested by", _asker(proof)),
                 ("SHA-256", proof["sha256"]),
                 ("Size", f"{proof['size_bytes']} bytes"),
                 ("Bundle", _within(proof)),
@@ -114,7 +114,7 @@ def _within(proof: dict[str, Any]) -> str | None:
 
 def _say_archived(archived: dict[str, Any]) -> None:
     if not archived["holds"]:
-        output.say("THE AUDIT CHAIN IN THE ARCHIVE IS NOT WHOLE:")
+        output.say("THE AUDIT CHAIN IN THE ARCHIVE IS NOT INTACT:")
         for problem in archived["problems"]:
             output.say(f"  {output.clean(problem)}")
     elif archived["segments"] or archived["elsewhere"] or archived["outcome"] == "unknown":
@@ -129,7 +129,7 @@ def _say_published(published: dict[str, Any]) -> None:
     for other in published["other_chains"]:
         output.say(
             output.clean(
-                f"The archive knows another one, of another daemon or of a state that was lost: {other['chain_id']},"
+                f"The archive also holds another chain, of another daemon or of a lost state: {other['chain_id']},"
                 f" first published at {other['first_published_at']}."
             )
         )
@@ -140,11 +140,11 @@ def _say_published(published: dict[str, Any]) -> None:
 @_json_option
 @click.pass_obj
 def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> int:
-    """Try out whether all is as it should be.
+    """Check that everything works.
 
-    The store and what it enforces, the catalogue, the inboxes and the disk under them. The running daemon does it,
-    with its rights and from its place; while it is not running, this command does, with yours. The exit code is 1
-    when something has to be mended.
+    Tests the store and what it enforces, the catalogue, the inboxes and their disks. The running daemon runs
+    the tests, with its own rights; if it is not running, this command runs them with yours. The exit code is
+    1 if something has to be fixed.
     """
     connection = client(invocation, socket_path)
     try:
@@ -152,7 +152,7 @@ def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> i
     except DaemonNotRunning:
         if socket_path is not None:
             raise
-        output.note("the daemon is not running; this is seen from here, with your rights")
+        output.note("the daemon is not running; these checks ran with your rights")
         findings = _from_here(invocation)
     if as_json:
         output.document({"findings": findings})

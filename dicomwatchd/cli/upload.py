@@ -22,7 +22,7 @@ from dicomwatchd.cli.upload_text import all_verified, as_of_now, asker, sentence
 from dicomwatchd.control.client import DaemonRefused
 from dicomwatchd.errors import Permanent
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 _upload_argument = click.argument("upload_id", metavar="ID", type=IDENTIFIER)
 #: How long a cancel waits for the deletions that were under way, of one page of files, before it leaves that to them.
 _CANCEL_SECONDS = 60.0
@@ -39,7 +39,7 @@ _CANCEL_SECONDS = 60.0
 @click.option(
     "--wait/--no-wait",
     default=True,
-    help="Stay until every file is verified or has failed (default), or hand the folder over and leave.",
+    help="Wait until every file is verified or has failed (default), or return at once.",
 )
 @socket_option
 @_json_option
@@ -47,18 +47,18 @@ _CANCEL_SECONDS = 60.0
 def hand_in(
     invocation: Invocation, folder: str, delete: bool, wait: bool, socket_path: Path | None, as_json: bool
 ) -> int:
-    """Archive a folder that is no inbox.
+    """Archive a folder that is not an inbox.
 
-    FOLDER may be a mounted CD or USB stick, or lie below your home. It is opened here and handed to the daemon, which
-    does with it nothing that you may not do: what you may not read is left out, what you may not delete stays. The
-    daemon's own user has to be able to read the folder and what is in it, and with --delete to write to it; what lies
-    above the folder does not matter. Without --delete the folder is left as it is. A folder called list, show or cancel
-    is handed in as ./list.
+    FOLDER may be a mounted CD or USB stick, or a folder in your home. This command opens it and passes it to the
+    daemon, which does nothing that you may not do: files that you may not read are left out, files that you may not
+    delete are kept. The daemon's own user must be able to read the folder and its contents, and to write to it with
+    --delete; the folders above it do not matter. Without --delete the folder is not changed. For a folder named list,
+    show or cancel, give ./list and so on.
 
-    The command waits and ends with how many of the files are verified in the archive, what is not and what to do, and
-    whether the local copies are, or may now be, deleted: that is said, and the exit code is 0, only if everything in
-    the folder was seen, twice, and is verified, which after --no-wait is seldom known yet. Ctrl-C ends the waiting and
-    not the archiving; the same command again follows the upload that runs.
+    The command waits for the result: how many files are verified in the archive, which are not and what to do, and
+    whether the local copies were deleted or may now be deleted. It says so, and the exit code is 0, only if the whole
+    folder was scanned twice and every file is verified; after --no-wait this . Ctrl-C stops the
+    waiting, not the archiving; run the same command again to follow the upload.
     """
     connection = client(invocation, socket_path)
     with _opened(folder) as folder_fd, progress.bar(wanted=not as_json) as update:
@@ -87,16 +87,16 @@ def hand_in(
 
             if (error.code, error.message) == (BadRequest.code, NO_SUCH_COMMAND):
                 raise DaemonRefused(
-                    "the running daemon is older than this dicomwatchctl",
+                    "this dicomwatchctl is newer than the running daemon",
                     code="daemon-too-old",
                     hint="restart it: systemctl restart dicomwatchd",
                 ) from error
             raise
         except KeyboardInterrupt:
-            output.note("no longer waiting; the daemon carries on, and the same command again tells how it went")
+            output.note("no longer waiting; the daemon carries on. Run the same command again to see the result")
             raise
         if result.get("done") and not _is_at(folder, folder_fd):
-            output.note("another folder stands under this path by now; what follows is of the one that was handed in")
+            output.note("another folder is now at this path; the result below is for the folder that was uploaded")
             result |= {"complete": False, "deletable": False}
     return _tell(result, as_json=as_json, delete=delete)
 
@@ -125,21 +125,26 @@ def _is_at(folder: str, fd: int) -> bool:
 
 @click.group(cls=DefaultGroup, default=hand_in)
 def upload() -> None:
-    """Archive a folder that is no inbox."""
+    """Archive a folder that is not an inbox."""
 
 
 @upload.command("list")
 @click.option(
-    "--limit", metavar="N", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many lines."
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Show at most this many lines.",
 )
 @socket_option
 @_json_option
 @tables.wide_option
 @click.pass_obj
 def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
-    """List the folders that were handed in.
+    """List the uploads.
 
-    Those that are being archived, and what came of the others of the last 30 days, the newest first.
+    Shows the running uploads and the results of those of the last 30 days, newest first.
     """
     found: list[dict[str, Any]] = ask(invocation, socket_path, "upload-list", limit=limit)
     uploads = [as_of_now(one) for one in found]
@@ -147,7 +152,7 @@ def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, a
         output.document({"uploads": uploads})
         return
     if not uploads:
-        output.say("No folder was handed in during the last 30 days.")
+        output.say("No folder was uploaded in the last 30 days.")
         return
     tables.table(
         ("ID", "STATE", "FILES", "VERIFIED", "DELETED", "NOT ARCHIVED", "STARTED", "ENDED", "BY", "FOLDER"),
@@ -176,15 +181,15 @@ def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, a
 @_json_option
 @click.pass_obj
 def show(invocation: Invocation, upload_id: str, socket_path: Path | None, as_json: bool) -> int:
-    """Show how an upload stands, or how it went.
+    """Show the progress or the result of an upload.
 
-    ID is what `upload list` names it by. It says what `upload FOLDER` says at its end, and the exit code is the same.
-    That the local copies may be deleted it says for a quarter of an hour: later, hand the folder in again first.
+    ID is the number from `upload list`. Prints what `upload FOLDER` prints at its end, with the same exit code. It says
+    that the local copies may be deleted only for 15 minutes after the end: later, upload the folder again first.
     """
     result = as_of_now(ask(invocation, socket_path, "upload-show", upload_id=upload_id))
     if not as_json and (who := asker(result)) is not None:
         output.say(
-            f"Handed in by {who} at {result.get('started_at')}{', with --delete' if result.get('delete') else ''}."
+            f"Started by {who} at {result.get('started_at')}{', with --delete' if result.get('delete') else ''}."
         )
     return _tell(result, as_json=as_json, delete=bool(result.get("delete")))
 
@@ -195,10 +200,10 @@ def show(invocation: Invocation, upload_id: str, socket_path: Path | None, as_js
 @_json_option
 @click.pass_obj
 def cancel(invocation: Invocation, upload_id: str, socket_path: Path | None, as_json: bool) -> int:
-    """End an upload before its time.
+    """Cancel a running upload.
 
-    Nothing in its folder is touched from then on, what is archived stays archived, and no study waits for the rest of
-    it. The exit code is 1 when there was nothing to cancel any more, because the upload had ended by itself.
+    The folder is no longer touched, archived files stay archived, and no study waits
+    for the remaining files. The exit code is 1 if the upload had already ended.
     """
     connection = client(invocation, socket_path)
     result: dict[str, Any] = connection.call("upload-cancel", upload_id=upload_id)

@@ -59,7 +59,7 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
         return _under_way(result, files, verified)
     if result.get("outcome") == "cancelled":
         return [
-            f"The upload was cancelled. {verified:,} of the {output.count(files, 'file')} found till then "
+            f"The upload was cancelled. {verified:,} of the {output.count(files, 'file')} found until then "
             f"{_are(verified)} verified in the archive and will stay there.",
             _fate(deleted),
             "Do not delete what is left: the archive may not hold all of it.",
@@ -68,16 +68,16 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
         return _all_is_there(result, files, deleted, delete=delete)
     failed, count = list(result.get("failed") or []), _number(result, "failed_files")
     if files == 0 and not failed and not count and result.get("outcome") != "vanished":
-        return ["The folder holds no file that could be archived. Nothing was archived and nothing deleted."]
+        return ["The folder holds no file that can be archived. Nothing was archived and nothing was deleted."]
     lines = []
     if result.get("outcome") == "vanished":
         lines.append(
-            "The folder has vanished (taken out, unmounted or removed?) and did not come back in time; the upload has"
-            " ended. Hand it in again when it is back."
+            "The folder disappeared (medium ejected, unmounted or removed?) and did not come back in time; the upload"
+            " has ended. Upload it again when it is back."
         )
     lines.append(f"{verified:,} of {output.count(files, 'file')} {_are(verified)} verified in the archive.")
     if failed:
-        lines.append("Not archived, or not as it was when it was:")
+        lines.append("Not archived, or changed since:")
     for item in failed[:_LISTED_FAILURES]:
         name = output.clean(item.get("name")) or "the folder itself"
         lines.append(f"  {name}: {output.clean(item.get('reason'))}")
@@ -96,38 +96,40 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
 def _under_way(result: dict[str, Any], files: int, verified: int) -> list[str]:
     if result.get("phase") == "cancelling":
         return [
-            "The upload is being cancelled: what it was about to delete is being finished, and nothing more is begun.",
-            "Do not delete anything yet. `dicomwatchctl upload show` tells when it has ended.",
+            "The upload is being cancelled: deletions in progress are finished, and nothing new is started.",
+            "Do not delete anything yet. `dicomwatchctl upload show` says when it has ended.",
         ]
     lines = [
-        f"The daemon has taken the folder over; so far {verified:,} of {output.count(files, 'file')} "
+        f"The daemon is archiving the folder; so far {verified:,} of {output.count(files, 'file')} "
         f"{_are(verified)} verified in the archive.",
-        "Do not delete anything yet. The same command with --wait tells when all are verified.",
+        "Do not delete anything yet. Run the same command with --wait to wait until all are verified.",
     ]
     if result.get("phase") == "waiting for the folder":
-        lines.insert(1, "The folder is not there now; if it does not come back within 10 minutes, the upload ends.")
+        lines.insert(
+            1, "The folder is missing at the moment; if it does not come back within 10 minutes, the upload ends."
+        )
     return lines
 
 
 def _all_is_there(result: dict[str, Any], files: int, deleted: int, *, delete: bool) -> list[str]:
     whole = "The one file is" if files == 1 else f"All {files:,} files are"
     if deleted >= files:
-        fate = "The local copies are deleted."
+        fate = "The local copies were deleted."
     elif delete or deleted:
-        fate = f"{deleted:,} of the local copies are deleted; the others are still there."
+        fate = f"{deleted:,} of the local copies were deleted; the others are still there."
     elif result.get("deletable") is True:
-        fate = "The folder was left as it is; the local copies may now be deleted."
+        fate = "The folder was not changed; the local copies may now be deleted."
     else:
-        fate = "The folder was left as it is."
+        fate = "The folder was not changed."
         if ended_at := output.clean(result.get("ended_at")):
             fate += (
-                f" That was at {ended_at}, when the upload ended; what has come or changed since was not looked at."
-                " Before you delete it, hand it in again."
+                f" This was the state at {ended_at}, when the upload ended; later changes in the folder were not"
+                " checked. Before you delete anything, upload it again."
             )
     lines = [f"{whole} verified in the archive. {fate}"]
     lines += _not_yours(result)
     if result.get("ignored"):
-        lines.append("A DICOMDIR, which only lists the files beside it, is not archived and was left.")
+        lines.append("The DICOMDIR, which only lists the other files, was not archived and is still there.")
     return lines
 
 
@@ -136,14 +138,14 @@ def _not_yours(result: dict[str, Any]) -> list[str]:
     if not (count := _number(result, "not_yours")):
         return []
     return [
-        f"{count:,} of them stay because whoever handed the folder in may not delete them: that takes write access to"
-        " the folder that they lie in."
+        f"{count:,} of them were kept because the user who started the upload may not delete them: this needs write"
+        " access to the folder that holds them."
     ]
 
 
 def _fate(deleted: int) -> str:
     if deleted:
-        return f"{deleted:,} local copies, all of verified files, are deleted; the others are still there."
+        return f"{deleted:,} local copies of verified files were deleted; the others are still there."
     return "No local copy was deleted."
 
 

@@ -43,7 +43,7 @@ def test_prove_shows_each_deletion_with_its_evidence(site: Site) -> None:
         assert proof["verified_by"] == "read-back" and proof["manifest_revision"] == proof["catalogue_revision"] == 1
         assert (site.root / "archive" / proof["key"]).is_file()
         assert "DOE" not in str(file)
-    assert "is whole" in site.ctl("prove", study).stdout
+    assert "is intact" in site.ctl("prove", study).stdout
 
 
 def test_prove_notices_a_record_that_was_changed(site: Site) -> None:
@@ -78,7 +78,7 @@ def test_prove_misses_entries_that_were_cut_off(site: Site, left: int) -> None:
     study = made[0].study_uid
     assert site.once() == 0
     whole = site.ctl("prove", study).stdout
-    assert "it holds entry 6, which was published" in whole and "another one" not in whole
+    assert "it holds entry 6, which was published" in whole and "another chain" not in whole
     with sqlite3.connect(site.state / "state.db") as state:
         state.execute("DELETE FROM audit WHERE sequence > ?", (left,))
     state.close()
@@ -105,7 +105,7 @@ def test_a_lost_state_is_no_alarm_and_is_seen(site: Site) -> None:
         for name in site.state.glob("state.db*"):
             name.unlink()
     assert "As published: it holds entry 6" in said
-    assert "another one, of another daemon or of a state that was lost" in said
+    assert "another chain, of another daemon or of a lost state" in said
     assert site.events("audit-cut") == []
 
 
@@ -181,7 +181,7 @@ def test_prove_when_the_archive_gives_no_answer_is_3(site: Site) -> None:
     assert site.once() == 0
     (site.root / "archive").rename(site.root / "unmounted")
     said = site.ctl("prove", made[0].study_uid, check=False)
-    assert said.returncode == 3 and "is unknown" in said.stdout and "is whole" in said.stdout
+    assert said.returncode == 3 and "is unknown" in said.stdout and "is intact" in said.stdout
 
 
 def test_prove_of_a_study_that_nothing_was_deleted_of_is_a_no(site: Site) -> None:

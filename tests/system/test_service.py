@@ -560,7 +560,7 @@ def test_a_folder_below_a_home_is_archived(
     """Which the sandbox hides (ProtectHome=yes), and which the daemon's user may not reach by its path."""
     made = export(service, "/home/anna/export", 21)
     said = anna("upload", "/home/anna/export")
-    assert said.stdout.startswith("All 4 files are verified in the archive. The folder was left as it is; the local")
+    assert said.stdout.startswith("All 4 files are verified in the archive. The folder was not changed; the local")
     assert is_archived(service, made)
 
 
@@ -578,7 +578,7 @@ def test_deleting_below_a_home_takes_an_acl_and_the_answer_says_which(
         command = line.replace("FOLDER", "/home/anna/export2").split()
         service.sh("runuser", "-u", "anna", "--", *command)
     said = anna("upload", "/home/anna/export2", "--delete")
-    assert said.stdout == "All 4 files are verified in the archive. The local copies are deleted.\n"
+    assert said.stdout == "All 4 files are verified in the archive. The local copies were deleted.\n"
     assert is_archived(service, made) and service.sh("find", "/home/anna/export2", "-type", "f").stdout == ""
     told = anna("prove", made[0].study_uid).stdout
     uid = service.sh("id", "-u", "anna").stdout.strip()
@@ -619,7 +619,7 @@ def test_a_stick_below_a_users_own_folder(
             service.sh("mount", "-o", "remount,ro", place)
         said = anna("upload", place)
         assert said.stdout.startswith(
-            "All 4 files are verified in the archive. The folder was left as it is; the local"
+            "All 4 files are verified in the archive. The folder was not changed; the local"
         )
         assert is_archived(service, made)
         wait_until_unmounted(service, place)

@@ -49,7 +49,7 @@ def test_what_was_not_seen_is_named_and_the_folder_is_not_to_be_deleted(site: Si
     subprocess.run(["rm", "-rf", str(folder / "d")], check=True)
     said = site.ctl("upload", str(folder))
     assert said.stdout == (
-        "All 3 files are verified in the archive. The folder was left as it is; the local copies may now be deleted.\n"
+        "All 3 files are verified in the archive. The folder was not changed; the local copies may now be deleted.\n"
     )
     log = site.log_file.read_text()
     assert "elsewhere" not in log and str(folder) not in log

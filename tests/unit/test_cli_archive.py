@@ -191,7 +191,7 @@ def test_init_creates_what_is_missing_and_a_second_run_changes_nothing(bare: Sit
     before = snapshot(bare)
     second = bare.ctl("archive", "init")
     assert second.exit_code == 0 and "created" not in second.stdout
-    assert second.stdout.splitlines()[-1] == f"Archive {identity.archive_id} was ready already; nothing was changed."
+    assert second.stdout.splitlines()[-1] == f"Archive {identity.archive_id} was already set up; nothing was changed."
     assert snapshot(bare) == before
     said = bare.json("archive", "init")
     assert said["archive_id"] == identity.archive_id and said["changed"] is False
@@ -262,7 +262,7 @@ def test_fetch(site: Site, study: Manifest, tmp_path: Path) -> None:
     result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"))
     assert result.exit_code == 0 and result.stderr == ""
     assert result.stdout.startswith(f"All 5 files of study {STUDY}, revision 1, in {tmp_path}/out: 5 fetched (")
-    assert result.stdout.endswith("every SHA-256 is right.\n")
+    assert result.stdout.endswith("every SHA-256 matches.\n")
     assert fetched(tmp_path / "out") == EXPECTED
     again = site.json("fetch", STUDY, "-o", str(tmp_path / "out"))
     assert (again["complete"], again["fetched"], again["already_there"], again["files"]) == (True, 0, 5, 5)
@@ -515,7 +515,7 @@ def test_rebuild_gives_an_equal_catalogue(studies: Site) -> None:
     assert records() == []
     result = studies.ctl("catalogue", "rebuild")
     assert result.exit_code == 0
-    assert result.stdout == "3 studies in the store: 3 recorded, 0 in the catalogue already, 0 not usable.\n"
+    assert result.stdout == "3 studies in the store: 3 recorded, 0 already in the catalogue, 0 not usable.\n"
     assert records() == before
     again = studies.json("catalogue", "rebuild")
     assert (again["studies"], again["recorded"], again["unchanged"]) == (3, 0, 3)

@@ -278,7 +278,7 @@ archive:
 
 def test_config_check_of_a_good_file(config_file: Path) -> None:
     result = CliRunner().invoke(root, ["--config", str(config_file), "config", "check"])
-    assert result.exit_code == 0 and result.stdout == f"{config_file} is fine.\n" and result.stderr == ""
+    assert result.exit_code == 0 and result.stdout == f"{config_file} is valid.\n" and result.stderr == ""
 
 
 def test_config_check_names_every_problem_on_its_own_line(config_file: Path, tmp_path: Path) -> None:

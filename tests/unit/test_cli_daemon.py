@@ -148,7 +148,7 @@ archive:
     else:
         schemas.check_output(command, answered.stdout, answered.exit_code)
         assert answered.exit_code == 0 and json.loads(answered.stdout)[key] == []
-        assert "the daemon is not running; this is the state it left" in answered.stderr
+        assert "the daemon is not running; this is its last saved state" in answered.stderr
     assert CliRunner().invoke(root, ["--config", str(config), "status"]).exit_code == 4
 
 
@@ -248,7 +248,7 @@ def test_status(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
         "waits for 1 min 15 s",
         "ct1\twatching\t3\t2026-01-31T12:00:00.000Z\t0.25 s",
         "mr\tmissing\t0\tnot yet\t",
-        "s3: in trouble; next try in 30 s",
+        "s3: failing; next attempt in 30 s",
         "Problem: inbox mr is not there",
     ):
         assert text in result.stdout
@@ -280,7 +280,7 @@ def test_queue(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
     assert stand_in.requests == [{"command": "queue", "limit": 7}]
     assert json.loads(ctl("queue", "--json").stdout) == {"studies": [row]}
     stand_in.result([])
-    assert ctl("queue").stdout == "Nothing waits.\n"
+    assert ctl("queue").stdout == "Nothing is waiting.\n"
 
 
 def test_quarantine_shows_the_path(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
@@ -301,7 +301,7 @@ def test_quarantine_shows_the_path(stand_in: StandIn, ctl: Callable[..., Result]
 def test_retry(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
     stand_in.result({})
     result = ctl("retry", STUDY)
-    assert result.exit_code == 0 and result.stdout == f"Study {STUDY} is tried again.\n"
+    assert result.exit_code == 0 and result.stdout == f"Study {STUDY} will be tried again.\n"
     assert stand_in.requests == [{"command": "retry", "study_uid": STUDY}]
     stand_in.answer({"ok": False, "error": {"code": "study-not-found", "message": "no such study", "hint": None}})
     refused = ctl("retry", STUDY)
@@ -360,7 +360,7 @@ def test_upload_hands_over_the_folder_itself_and_ends_with_a_sentence(
     result = ctl("upload", str(tmp_path / "link"))
     assert result.exit_code == 0
     assert result.stdout == (
-        "All 3 files are verified in the archive. The folder was left as it is; the local copies may now be deleted.\n"
+        "All 3 files are verified in the archive. The folder was not changed; the local copies may now be deleted.\n"
     )
     assert stand_in.requests == [{"command": "upload-folder", "delete": False, "wait": True}]
     assert stand_in.handed == [[os.fsencode(folder)]]
@@ -383,13 +383,13 @@ def test_a_folder_that_is_exchanged_meanwhile_is_not_called_deletable(
     monkeypatch.setattr(ControlClient, "call", meanwhile)
     result = ctl("upload", str(folder))
     assert result.exit_code == 1 and "may now" not in result.stdout
-    assert "another folder stands under this path" in result.stderr
+    assert "another folder is now at this path" in result.stderr
 
 
 def test_a_daemon_that_knows_no_descriptors(stand_in: StandIn, ctl: Callable[..., Result], tmp_path: Path) -> None:
     stand_in.answer({"ok": False, "error": {"code": "bad-request", "message": "no such command", "hint": None}})
     result = ctl("upload", str(tmp_path))
-    assert result.exit_code == 1 and "is older than this dicomwatchctl" in result.stderr
+    assert result.exit_code == 1 and "is newer than the running daemon" in result.stderr
     assert "Traceback" not in result.output
 
 
@@ -404,7 +404,7 @@ def test_what_was_deletable_days_ago_is_not_called_so_today(
     stand_in.result(outcome(ended_at=ended_at))
     said = ctl("upload", "show", "upload-1")
     assert ("may now be deleted" in said.stdout) == holds
-    assert (f"That was at {ended_at}, when the upload ended" in said.stdout) != holds
+    assert (f"This was the state at {ended_at}, when the upload ended" in said.stdout) != holds
     assert json.loads(ctl("upload", "show", "upload-1", "--json").stdout)["deletable"] == holds
     stand_in.result([outcome(ended_at=ended_at, outcome="finished", state="ended")])
     assert json.loads(ctl("upload", "list", "--json").stdout)["uploads"][0]["deletable"] == holds
@@ -413,7 +413,7 @@ def test_what_was_deletable_days_ago_is_not_called_so_today(
 def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path: Path) -> None:
     stand_in.result(outcome(deleted=3, deletable=False))
     result = ctl("upload", str(tmp_path), "--delete", "--wait")
-    assert result.stdout == "All 3 files are verified in the archive. The local copies are deleted.\n"
+    assert result.stdout == "All 3 files are verified in the archive. The local copies were deleted.\n"
     stand_in.result(outcome(done=False, verified=0, deletable=False))
     handed_over = ctl("upload", str(tmp_path), "--no-wait")
     assert handed_over.exit_code == 1 and "Do not delete anything yet" in handed_over.stdout
@@ -428,13 +428,13 @@ def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path:
         (outcome(files=1, verified=1), False, 0, "The one file is verified", "All"),
         (outcome(files=4, ignored=1), False, 0, "All 3 files are verified", "4"),
         (outcome(files=4, ignored=1), False, 0, "DICOMDIR", "4"),
-        (outcome(deletable=False), False, 0, "The folder was left as it is.", "may now"),
-        (outcome(deleted=2), True, 0, "2 of the local copies are deleted; the others are still there", "may now"),
+        (outcome(deletable=False), False, 0, "The folder was not changed.", "may now"),
+        (outcome(deleted=2), True, 0, "2 of the local copies were deleted; the others are still there", "may now"),
         (
             outcome(verified=2, failed=[{"name": "a\x1b/b", "reason": "no DICOM file"}]),
             False,
             1,
-            "2 of 3 files are verified in the archive.\nNot archived, or not as it was when it was:\n"
+            "2 of 3 files are verified in the archive.\nNot archived, or changed since:\n"
             "  a\ufffd/b: no DICOM file\n"
             "No local copy was deleted.",
             "may now",
@@ -443,16 +443,16 @@ def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path:
             outcome(verified=2, deleted=2, failed=[{"name": "a", "reason": "x"}]),
             True,
             1,
-            "2 local copies, all of verified files, are deleted",
+            "2 local copies of verified files were deleted",
             "may now",
         ),
-        (outcome(files=0, verified=0), False, 1, "no file that could be archived", "may now"),
-        (outcome(files=1, verified=0, ignored=1), False, 1, "no file that could be archived", "may now"),
+        (outcome(files=0, verified=0), False, 1, "no file that can be archived", "may now"),
+        (outcome(files=1, verified=0, ignored=1), False, 1, "no file that can be archived", "may now"),
         (
             outcome(failed=[{"name": "sub", "reason": "may not be listed"}], failed_files=1, complete=False),
             False,
             1,
-            "3 of 3 files are verified in the archive.\nNot archived, or not as it was when it was:\n"
+            "3 of 3 files are verified in the archive.\nNot archived, or changed since:\n"
             "  sub: may not be listed\nNo local copy was deleted.\nDo not delete",
             "may now",
         ),
@@ -463,8 +463,8 @@ def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path:
             "The upload was cancelled. 2 of",
             "may now",
         ),
-        (outcome(outcome="vanished", complete=False), True, 1, "The folder has vanished", "may now"),
-        (outcome(outcome="vanished", complete=False, files=0), True, 1, "The folder has vanished", "may now"),
+        (outcome(outcome="vanished", complete=False), True, 1, "The folder disappeared", "may now"),
+        (outcome(outcome="vanished", complete=False, files=0), True, 1, "The folder disappeared", "may now"),
         (outcome(done=False, phase="cancelling"), True, 1, "is being cancelled", "may now"),
         (outcome(done=False, phase="waiting for the folder"), True, 1, "within 10 minutes", "may now"),
         # A daemon that contradicts itself is not believed, nor an older one that has seen only what it could read.
@@ -516,7 +516,7 @@ archive:
     assert result.exit_code == 0, result.output
     assert "parked" in result.stdout and "2 ready" in result.stdout
     assert "queued\tclaimed\tuploading" in result.stdout
-    assert "the archive gives no answer" in result.stderr
+    assert "the archive does not answer" in result.stderr
 
 
 def test_show_gives_what_is_here_of_a_study_whose_manifests_cannot_be_read(stand_in: StandIn, tmp_path: Path) -> None:
@@ -552,4 +552,4 @@ archive:
     result = CliRunner().invoke(root, ["--config", str(config), "show", STUDY])
     assert result.exit_code == 1, result.output
     assert "parked" in result.stdout and "why" in result.stdout
-    assert "the archive gives no answer" in result.stderr
+    assert "the archive does not answer" in result.stderr

@@ -20,7 +20,7 @@ STUDY = "1.2.840.99999.1"
         (["zzz"], "No such command 'zzz'."),
         (["fetch"], "`dicomwatchctl search` finds a study's UID"),
         (["verify"], "`dicomwatchctl search` finds a study's UID"),
-        (["status", "--config", "x"], "--config stands before the command: dicomwatchctl --config FILE COMMAND"),
+        (["status", "--config", "x"], "--config must come before the command: dicomwatchctl --config FILE COMMAND"),
         (["verify", STUDY, "--bucket", "abc", "--endpoint-url", "http://127.0.0.1:1"], "or add --insecure-http"),
         (["search", "--date", "yesterday"], "a date is YYYYMMDD or YYYY-MM-DD"),
     ],

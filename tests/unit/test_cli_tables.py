@@ -117,7 +117,7 @@ def test_wide_and_pipes_have_all_of_it(command: str, stand_in: StandIn, monkeypa
     assert wide.stderr == ""
     if command == "queue":
         assert STUDY in piped.stdout and STUDY in wide.stdout and REASON in piped.stdout
-        assert STUDY not in narrow.stdout and "--wide shows all" in narrow.stderr
+        assert STUDY not in narrow.stdout and "--wide to see everything" in narrow.stderr
 
 
 def test_the_status_says_in_words_where_the_archive_is(stand_in: StandIn) -> None:

@@ -44,13 +44,13 @@ def test_one_line_of_standard_input_is_the_identifier(arguments: list[str], give
 @pytest.mark.parametrize(
     ("arguments", "given", "why"),
     [
-        (["-"], "", "gave no identifier"),
-        (["-"], "\n1.2.3\n", "gave no identifier"),
+        (["-"], "", "standard input is empty"),
+        (["-"], "\n1.2.3\n", "standard input is empty"),
         (["-"], "DOE^JANE\n", "holds something else"),
-        (["-", "--patient", "-"], "1.2\n4711\n", "one identifier of a command only"),
-        (["1.2", "--series", "-", "--series", "-"], "3.4\n5.6\n", "one identifier of a command only"),
+        (["-", "--patient", "-"], "1.2\n4711\n", "only one option can read standard input"),
+        (["1.2", "--series", "-", "--series", "-"], "3.4\n5.6\n", "only one option can read standard input"),
         (["1.2", "--patient", "-"], "x" * 1025 + "\n", "too long"),
-        (["1.2", "--patient", "-"], b"\xff\xfe\n", "no UTF-8"),
+        (["1.2", "--patient", "-"], b"\xff\xfe\n", "not UTF-8"),
     ],
 )
 def test_what_is_no_identifier_is_a_usage_error_that_does_not_repeat_it(

@@ -249,7 +249,7 @@ def test_a_folder_that_vanished_ends_its_upload(how: str, delete: bool, pieces: 
     result = handed.go(seconds=20)
     assert GONE_SECONDS <= pieces.clock.monotonic() - began < GONE_SECONDS * 2
     assert (result["outcome"], result["deletable"], result["deleted"]) == ("vanished", False, 0)
-    assert "has vanished" in sentences(result, delete=delete)[0]
+    assert "disappeared" in sentences(result, delete=delete)[0]
     if result["verified"] < 6:
         assert "vanished before it was archived" in named(result)["A/IM1"]
     assert state(pieces) in (None, StudyState.ARCHIVED)

@@ -57,7 +57,7 @@ def test_a_folder_in_order_may_be_deleted(pieces: Pieces, folder: Path) -> None:
     put(folder, MORE)
     result = Handed(pieces, folder).go()
     assert said(result) == (
-        "All 12 files are verified in the archive. The folder was left as it is; the local copies may now be deleted."
+        "All 12 files are verified in the archive. The folder was not changed; the local copies may now be deleted."
     )
     assert len(pieces.archived()) == 12 and len(list(folder.rglob("IM*"))) == 12
 
@@ -321,20 +321,20 @@ def test_what_lies_too_deep_is_named(pieces: Pieces, folder: Path, monkeypatch: 
 def test_a_folder_without_files(pieces: Pieces, tmp_path: Path) -> None:
     (tmp_path / "empty" / "A").mkdir(parents=True)
     result = Handed(pieces, tmp_path / "empty").go()
-    assert not result["deletable"] and "no file that could be archived" in said(result)
+    assert not result["deletable"] and "no file that can be archived" in said(result)
 
 
 def test_deleting_says_what_is_true(pieces: Pieces, folder: Path) -> None:
     put(folder, {"A/notes.txt": b"no DICOM"})
     result = Handed(pieces, folder, delete=True).go()
     assert list(require_not_deletable(result)) == ["A/notes.txt"]
-    assert "6 local copies, all of verified files, are deleted" in said(result, delete=True)
+    assert "6 local copies of verified files were deleted" in said(result, delete=True)
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["notes.txt"]
 
 
 def test_all_deleted(pieces: Pieces, folder: Path) -> None:
     result = Handed(pieces, folder, delete=True).go()
-    assert said(result, delete=True) == "All 6 files are verified in the archive. The local copies are deleted."
+    assert said(result, delete=True) == "All 6 files are verified in the archive. The local copies were deleted."
     assert folder.is_dir() and not list(folder.iterdir())
 
 

@@ -51,16 +51,16 @@ class ArchiveOptions:
 _FILE = click.Path(path_type=Path)
 _OPTIONS = [
     click.option("--bucket", metavar="NAME", help="The S3 bucket of the archive; no configuration is read then."),
-    click.option("--prefix", metavar="TEXT", default="", help="What the keys in the bucket begin with."),
+    click.option("--prefix", metavar="TEXT", default="", help="Prefix of the keys in the bucket."),
     click.option("--endpoint-url", metavar="URL", help="The S3 service. Default: Amazon's own in the region."),
-    click.option("--directory", metavar="DIR", type=_FILE, help="The folder of the archive, in place of a bucket."),
+    click.option("--directory", metavar="DIR", type=_FILE, help="The folder of the archive, instead of a bucket."),
     click.option("--table", metavar="NAME", help="The DynamoDB table of the catalogue."),
     click.option("--table-endpoint-url", metavar="URL", help="The DynamoDB service. Default: Amazon's own."),
     click.option("--catalogue-file", metavar="FILE", type=_FILE, help="The SQLite file of the catalogue."),
     click.option("--region", metavar="NAME", help="The AWS region of bucket and table."),
     click.option("--ca-file", metavar="FILE", type=_FILE, help="Certificates of a private CA, in PEM form."),
     click.option("--insecure-http", is_flag=True, help="Allow a URL without TLS."),
-    click.option("--no-catalogue", is_flag=True, help="Go by the store alone."),
+    click.option("--no-catalogue", is_flag=True, help="Use only the store."),
 ]
 
 
@@ -123,11 +123,11 @@ def settings(
 
     if not where.given:
         if where.table or where.catalogue_file or where.endpoint_url or where.prefix:
-            raise click.UsageError("say where the objects are too: --bucket or --directory")
+            raise click.UsageError("also say where the objects are: --bucket or --directory")
         try:
             loaded = config.load(invocation.config_path)
         except ConfigError as error:
-            error.hint = "--config FILE names another one; --bucket or --directory does without"
+            error.hint = "use --config FILE for another one, or --bucket or --directory for none"
             raise
         return loaded.archive.store, loaded.archive.catalogue
     if where.bucket is not None and where.directory is not None:
@@ -210,6 +210,6 @@ class Amiss:
             if self._told <= _TOLD:
                 self.note(text)
             elif self._told == _TOLD + 1:
-                self.note("there are more of these; --json lists all of them")
+                self.note("there are more; --json lists all of them")
 
         return noting

@@ -24,19 +24,21 @@ def archive() -> None:
 
 
 @archive.command()
-@click.option("--new-archive", is_flag=True, help="The daemon's state knows another archive: this one from now on.")
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.option(
+    "--new-archive", is_flag=True, help="Use this archive although the daemon's state belongs to another one."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 @click.pass_obj
 def init(invocation: Invocation, new_archive: bool, as_json: bool) -> None:
-    """Create what is missing of the archive.
+    """Create the missing parts of the archive.
 
-    Bucket or folder, table or catalogue file, with the settings they should have, and the archive's identity. Says
-    line by line what it did and what the store could not do. A second run changes nothing. The inboxes need not be
-    there yet.
+    Creates the bucket or folder, the table or catalogue file with their settings, and the archive's identity. Prints
+    line by line what it did and what the store does not support. A second run changes nothing. The inboxes need not
+    exist yet.
 
-    It is refused where the daemon's state knows an archive and this is another one, or an empty place: most often
-    a share that is not mounted or a mistyped bucket. --new-archive says that the change is meant; the daemon must
-    not be running then, and sends or verifies again whatever it has not deleted yet.
+    It is refused if the daemon's state belongs to an archive and this is another one, or an empty place: most often
+    a share that is not mounted or a mistyped bucket. Use --new-archive if the change is intended; the daemon must
+    then not be running, and will send or verify again whatever it has not deleted yet.
     """
     from dicomwatchd import config
     from dicomwatchd.archive import factory
@@ -50,7 +52,7 @@ def init(invocation: Invocation, new_archive: bool, as_json: bool) -> None:
             done = initialise(store, catalogue, None if new_archive else known)
             if new_archive and known not in (None, done.archive_id):
                 _rebind(loaded.state_directory, done.archive_id, f"{store.destination} {catalogue.name}")
-                done.steps.append(("state", "the daemon's state", "set", "bound to this archive from now on"))
+                done.steps.append(("state", "the daemon's state", "set", "now belongs to this archive"))
         finally:
             catalogue.close()
     finally:
@@ -61,7 +63,7 @@ def init(invocation: Invocation, new_archive: bool, as_json: bool) -> None:
         return
     for part, what, outcome, detail in done.steps:
         output.say(output.clean(f"{outcome:<14} {part}: {what}{f' ({detail})' if detail else ''}"))
-    state = "is ready" if done.changed else "was ready already; nothing was changed"
+    state = "is ready" if done.changed else "was already set up; nothing was changed"
     output.say(f"Archive {done.archive_id} {state}.")
 
 
@@ -89,17 +91,17 @@ def initialise(store: ObjectStore, catalogue: Catalogue, known_archive_id: str |
     held = _held_id(store)
     if known_archive_id is not None and held != known_archive_id:
         raise ArchiveRefused(
-            "the daemon's state knows another archive than this place holds"
+            "the daemon's state belongs to another archive than the one found here"
             if held
-            else "the daemon's state knows an archive, and this place holds none",
-            hint="is the share mounted, the bucket right? --new-archive says that the change is meant",
+            else "the daemon's state belongs to an archive, and there is none here",
+            hint="is the share mounted, the bucket right? If the change is intended, use --new-archive",
         )
     catalogued = _catalogued_id(catalogue)
     if catalogued is not None and held != catalogued:
         raise ArchiveRefused(
-            "the catalogue belongs to another archive than this place holds"
+            "the catalogue belongs to another archive than the one found here"
             if held
-            else "the catalogue belongs to an archive, and this place holds none",
+            else "the catalogue belongs to an archive, and there is none here",
             hint="is the share mounted, the bucket right? A new archive needs a catalogue of its own",
         )
     steps = [_line("store", step) for step in store.initialise()]

@@ -21,20 +21,20 @@ _THREADS = 8
 
 @click.group()
 def catalogue() -> None:
-    """Work on the catalogue of the archive."""
+    """Maintain the catalogue of the archive."""
 
 
 @catalogue.command()
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 @tables.wide_option
 @archive_and_catalogue_options
 @click.pass_obj
 def rebuild(invocation: Invocation, as_json: bool, where: ArchiveOptions) -> int:
-    """Record every study of the store in the catalogue again.
+    """Rebuild the catalogue from the store.
 
-    The manifests in the store hold all that the catalogue knows. Nothing in the catalogue is deleted, newer
-    entries stay; the daemon may be running; a run that was stopped can be repeated. The exit code is 1 if a
-    manifest could not be used.
+    The manifests in the store hold everything that the catalogue knows. Nothing in the catalogue is deleted, and
+    newer entries are kept. The daemon may be running, and an interrupted run can be repeated. The exit code is 1 if
+    a manifest could not be used.
     """
     from dicomwatchd.archive.repair.rebuild import rebuild as run
 
@@ -61,11 +61,11 @@ def rebuild(invocation: Invocation, as_json: bool, where: ArchiveOptions) -> int
     else:
         output.say(
             f"{output.count(report.studies, 'study', 'studies')} in the store: {report.recorded:,} recorded, "
-            f"{report.unchanged:,} in the catalogue already, {report.unusable:,} not usable."
+            f"{report.unchanged:,} already in the catalogue, {report.unusable:,} not usable."
         )
         if report.problems:
             tables.table(
-                ("STUDY", "REVISION", "MANIFEST NOT USED BECAUSE"),
+                ("STUDY", "REVISION", "WHY THE MANIFEST WAS NOT USED"),
                 ((item.study_uid, item.revision, item.reason) for item in report.problems),
             )
     return exits.NO if report.problems else exits.OK

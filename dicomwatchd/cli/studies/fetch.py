@@ -34,7 +34,9 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
             self.fail("a mode is three octal digits, such as 0640", param, ctx)
         mode = int(value, 8)
         if mode & 0o600 != 0o600 or mode & 0o111:
-            self.fail("the owner reads and writes, and nobody executes: 0600, 0640, 0644, 0660", param, ctx)
+            self.fail(
+                "the owner must be able to read and write, and nobody to execute: 0600, 0640, 0644, 0660", param, ctx
+            )
         return mode
 
 
@@ -46,11 +48,16 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     "folder",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where to put it. Default: a folder here with the study's UID as its name.",
+    help="Target folder. Default: a folder named after the study's UID, in the current folder.",
 )
 @click.option("--series", metavar="UID", type=UID, multiple=True, help="Only this series; may be given repeatedly.")
 @click.option(
-    "--threads", metavar="N", type=click.IntRange(1, 256), default=16, show_default=True, help="Files at once."
+    "--threads",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    default=16,
+    show_default=True,
+    help="Files to fetch in parallel.",
 )
 @click.option(
     "--mode",
@@ -58,9 +65,9 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     type=ModeType(),
     default="0600",
     show_default=True,
-    help="Of the files; who may read them may enter the folders.",
+    help="Mode of the files; users who may read them may also enter the folders.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 @tables.wide_option
 @archive_options
 @click.pass_obj
@@ -74,17 +81,17 @@ def fetch(
     as_json: bool,
     where: ArchiveOptions,
 ) -> int:
-    """Get a study back, every file verified.
+    """Fetch a study, with every file verified.
 
-    STUDY is a Study Instance UID. The files go to DIR/<SeriesInstanceUID>/<SOPInstanceUID>.dcm, where several
-    contents share a UID to <SOPInstanceUID>-<8 hex of the SHA-256>.dcm. A file gets its name only after its
-    SHA-256 was found to be the one recorded when it was archived. What is there already is kept, so a second call
-    fetches what is missing; a file with other content is reported and left alone. Nobody else may read what is
-    made, unless --mode says so.
+    STUDY is a Study Instance UID. The files go to DIR/<SeriesInstanceUID>/<SOPInstanceUID>.dcm, or, if several
+    files share a UID, to <SOPInstanceUID>-<8 hex of the SHA-256>.dcm. A file gets its name only after its
+    SHA-256 matched the one recorded when it was archived. Existing files are kept, so a second run fetches
+    what is missing; a file with different content is reported and not touched. Nobody else may read the
+    files, unless --mode says so.
 
-    No daemon is needed. If the catalogue is down or does not know the study, the store alone is read. If the newest
-    manifest is damaged in the store, or manifests do not go on from one another, everything that those list that can be
-    read is fetched, and the exit code is 1.
+    No daemon is needed. If the catalogue is down or does not know the study, only the store is read. If the newest
+    manifest is damaged in the store, or the manifests do not continue one another, every file listed in a readable
+    manifest is fetched, and the exit code is 1.
     """
     from dicomwatchd.fetch import Fetcher, look_up
 
@@ -110,7 +117,7 @@ def fetch(
                     progress=show,
                 )
             except KeyboardInterrupt:
-                output.note("interrupted; what was fetched stays, and the same command again fetches the rest")
+                output.note("interrupted; fetched files are kept. Run the same command again to fetch the rest")
                 raise
     if as_json:
         _document(report, target, amiss, notes)
@@ -155,7 +162,7 @@ def _sentences(report: FetchReport, target: Path) -> None:
     if report.complete:
         output.say(
             f"All {output.count(report.files, 'file')} of study {report.study_uid}, revision {report.revision}, "
-            f"in {place}: {done}; every SHA-256 is right."
+            f"in {place}: {done}; every SHA-256 matches."
         )
     else:
         from dicomwatchd.fetch.report import Stopped
@@ -166,10 +173,10 @@ def _sentences(report: FetchReport, target: Path) -> None:
         if report.stopped is not None:
             output.problem(report.stopped)
             if stopped:
-                output.note(f"the fetch was given up there; {output.count(stopped, 'more file')} not tried")
+                output.note(f"the fetch stopped there; {output.count(stopped, 'more file')} not tried")
     if report.bad_objects:
         output.note(
-            "these came back right, but not from the object that the manifest names; "
+            "these files are correct, but did not come from the object that the manifest names; "
             f"`dicomwatchctl verify --deep {report.study_uid}` examines the study"
         )
         _list(report.bad_objects)

@@ -47,7 +47,7 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
         try:
             Date(int(year), int(month), int(day))
         except ValueError:
-            self.fail(f"there is no day {year}-{month}-{day}", param, ctx)
+            self.fail(f"there is no such day as {year}-{month}-{day}", param, ctx)
         return year + month + day
 
 
@@ -56,9 +56,14 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
     "--patient",
     metavar="ID",
     type=IDENTIFIER,
-    help="Patient ID, exactly, letter case too; - reads it from standard input.",
+    help="Patient ID, exact and case-sensitive; - reads it from standard input.",
 )
-@click.option("--accession", metavar="N", type=IDENTIFIER, help="Accession number, exactly; - likewise.")
+@click.option(
+    "--accession",
+    metavar="N",
+    type=IDENTIFIER,
+    help="Accession number, exact and case-sensitive; - reads it from standard input.",
+)
 @click.option(
     "--date",
     "dates",
@@ -73,9 +78,9 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
     type=click.IntRange(min=0),
     default=1000,
     show_default=True,
-    help="At most so many studies; 0 for all.",
+    help="Show at most this many studies; 0 for all.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 @tables.wide_option
 @archive_and_catalogue_options
 @click.pass_obj
@@ -91,8 +96,8 @@ def search(
 ) -> int:
     """Find archived studies.
 
-    All given conditions must hold; without any, all studies are listed, newest study date first. Finding nothing
-    is an answer too: the exit code is 0. The catalogue is needed. Prints patients' names and IDs.
+    All given conditions must match; without any, all studies are listed, newest study date first. The exit
+    code is 0 even if nothing is found. Needs the catalogue. Prints patients' names and IDs.
     """
     from dicomwatchd.archive.records import Query
 

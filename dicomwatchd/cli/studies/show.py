@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study", metavar="STUDY", type=UID)
 @socket_option
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 @tables.wide_option
 @archive_options
 @click.pass_obj
 def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: bool, where: ArchiveOptions) -> int:
-    """Show what is known of a study.
+    """Show what is known about a study.
 
-    STUDY is a Study Instance UID. What the archive holds of it, with patient, study and series attributes; and, if
-    the daemon runs on this machine, what of it is here and where it stands. The exit code is 1 if neither knows it, or
-    if the archive's manifests of it are not in order.
+    STUDY is a Study Instance UID. Shows what the archive holds of it, with patient, study and series attributes;
+    and, if the daemon runs on this machine, its local files and its state. The exit code is 1 if neither knows it,
+    or if its manifests in the archive are not valid.
     """
     notes: list[str] = []
     note = noting(notes, quiet=as_json)
@@ -51,7 +51,7 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     if record is None and local is None:
         raise trouble or StudyNotFound(f"study {study} is not known here")
     if trouble is not None:
-        note(f"the archive gives no answer: {trouble.message}")
+        note(f"the archive does not answer: {trouble.message}")
     code = exits.NO if amiss or isinstance(trouble, Permanent) else exits.OK
     if as_json:
         archived = record and {**_document(record), **amiss.document()}
@@ -82,7 +82,7 @@ def _local(
     try:
         found: dict[str, Any] | None = ask(invocation, socket_path, "show", note, study_uid=study)
     except DaemonUnreachable as error:
-        note(f"{error.message}; what is here of the study is unknown")
+        note(f"{error.message}; local files of the study are unknown")
         return None
     except DaemonRefused as error:
         if error.code != StudyNotFound.code:
@@ -152,7 +152,7 @@ def _older(local: dict[str, Any]) -> str | None:
     """What is said where nothing is kept of how the study went its way."""
     if local.get("history") or not local.get("archived_at"):
         return None
-    return f"none is kept of before {local.get('history_since')}; its deletions: dicomwatchctl prove"
+    return f"not kept before {local.get('history_since')}; for its deletions, see dicomwatchctl prove"
 
 
 def _print_local(local: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ def _print_local(local: dict[str, Any]) -> None:
             ("Files here", ", ".join(f"{n:,} {state}" for state, n in (local.get("files") or {}).items())),
             *(("Kept here", f"{kept.get('files'):,}: {kept.get('reason')}") for kept in local.get("kept") or []),
             *(
-                ("Unreadable beside", f"{one.get('name')}: {one.get('reason')}")
+                ("Unreadable nearby", f"{one.get('name')}: {one.get('reason')}")
                 for one in local.get("unreadable") or []
             ),
             ("Last shipment", shipment.get("finished_at") or local.get("archived_at")),

@@ -30,23 +30,28 @@ _ON_ITS_WAY_SECONDS = 86400.0
 @click.argument("study", metavar="STUDY", type=UID)
 @click.option("--deep", is_flag=True, help="Read every byte back and compare its SHA-256.")
 @click.option(
-    "--threads", metavar="N", type=click.IntRange(1, 256), default=16, show_default=True, help="Objects at once."
+    "--threads",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    default=16,
+    show_default=True,
+    help="Objects to read in parallel.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Answer with one JSON document.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 @tables.wide_option
 @archive_options
 @click.pass_obj
 def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json: bool, where: ArchiveOptions) -> int:
     """Check that the archive holds a study.
 
-    STUDY is a Study Instance UID. Each file of the study's manifest must be in the store's listing, with the
-    recorded size and, where the store has one, ETag; what differs is read back before it is called a problem.
-    What counts is what anybody is served: a file under a delete marker, or overwritten, is not held, though its
-    version may still be there for fetch.
-    Each revision has to go on from the one below it, and what the study has in the store beside has to be in one of
-    them: an object that no manifest lists is named if it is more than a day old and no shipment of the study is on its
-    way on this machine.
-    The exit code is 0 only if all files are there, all manifests are in order, and no such object is found.
+    STUDY is a Study Instance UID. Each file in the study's manifest must be in the store's listing, with the
+    recorded size and, if the store has one, ETag; an object that differs is read back before it is reported.
+    The current versions count: a file under a delete marker, or overwritten, is not held, though fetch
+    may still find its recorded version.
+    Each revision must continue the one before it, and every object of the study must be in one of them: an
+    object that no manifest lists is reported if it is more than a day old and this machine is not sending any
+    file of the study.
+    The exit code is 0 only if all files are there, all manifests are valid, and no such object is found.
     """
     from dicomwatchd.archive.proof.verification import verify as look
     from dicomwatchd.fetch import look_up
@@ -122,7 +127,7 @@ def _sentences(found: Verification, stray: list[Unlisted]) -> None:
     study = f"study {found.study_uid}, revision {found.revision}, {output.size(found.size_bytes)}"
     if found.holds:
         how = (
-            "every byte was read back and its SHA-256 is right"
+            "every byte was read back and every SHA-256 matches"
             if found.read_back == found.instances
             else f"listing and manifest agree; {found.read_back:,} were read back"
         )
@@ -137,13 +142,13 @@ def _sentences(found: Verification, stray: list[Unlisted]) -> None:
             output.say(f"... and {len(found.problems) - _LISTED_PROBLEMS:,} more; --json lists all of them")
     if found.unrecorded:
         output.note(
-            f"the store also has {output.count(found.unrecorded, 'object')} that this revision does not list: on "
-            "their way into the next one, or damaged and replaced"
+            f"the store also has {output.count(found.unrecorded, 'object')} that this revision does not list: "
+            "part of the next revision, or damaged and replaced"
         )
     if stray:
         output.say(
             f"{output.count(len(stray), 'object')} of the study that no manifest lists, more than "
-            f"{output.duration(_ON_ITS_WAY_SECONDS)} old, and nothing of the study is on its way here:"
+            f"{output.duration(_ON_ITS_WAY_SECONDS)} old, and this machine is not sending any file of the study:"
         )
         tables.table(("OBJECT",), ((one.key,) for one in stray[:_LISTED_PROBLEMS]))
         if len(stray) > _LISTED_PROBLEMS:

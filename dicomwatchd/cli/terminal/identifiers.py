@@ -32,20 +32,20 @@ class IdentifierType(click.ParamType):  # type: ignore[type-arg]  # generic in n
             return value
         if ctx is not None:
             if _TAKEN in ctx.meta:
-                self.fail("- stands for one identifier of a command only", param, ctx)
+                self.fail("only one option can read standard input (-)", param, ctx)
             ctx.meta[_TAKEN] = True
         return self._line(param, ctx)
 
     def _line(self, param: click.Parameter | None, ctx: click.Context | None) -> str:
         line = sys.stdin.buffer.readline(_LONGEST_BYTES + 2).removesuffix(b"\n").removesuffix(b"\r")
         if not line:
-            self.fail("standard input gave no identifier", param, ctx)
+            self.fail("standard input is empty; expected an identifier", param, ctx)
         if len(line) > _LONGEST_BYTES:
-            self.fail("what standard input gave is too long for an identifier", param, ctx)
+            self.fail("the identifier on standard input is too long", param, ctx)
         try:
             return line.decode("utf-8")
         except UnicodeDecodeError:
-            self.fail("what standard input gave is no UTF-8", param, ctx)
+            self.fail("the identifier on standard input is not UTF-8", param, ctx)
 
 
 class UidType(IdentifierType):

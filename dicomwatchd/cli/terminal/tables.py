@@ -22,7 +22,7 @@ _PROSE = frozenset(
         "DESCRIPTION",
         "FINDING",
         "FOLDER",
-        "MANIFEST NOT USED BECAUSE",
+        "WHY THE MANIFEST WAS NOT USED",
         "NAME",
         "OBJECT",
         "PATH",
@@ -51,7 +51,7 @@ def wide_option(command: _Command) -> _Command:
         is_flag=True,
         expose_value=False,
         callback=keep,
-        help="Every column, and UIDs whole, however wide the terminal is.",
+        help="Show every column and full UIDs, whatever the width of the terminal.",
     )(command)
 
 
@@ -99,7 +99,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], least: Seque
         layout = fitted(layout, width, least)
     _draw(layout, width)
     if not layout.whole:
-        output.note("some of it had no room; --wide shows all")
+        output.note("some columns were shortened or left out; use --wide to see everything")
 
 
 def _is_terminal() -> bool:
