@@ -301,7 +301,7 @@ class Answering:
         for source_id in fallen:
             self._log.error(
                 "inbox-silent",
-                "the inbox does not answer; the others go on, and so does it when it answers again",
+                "the inbox does not answer; the other inboxes carry on, and this one resumes when it answers again",
                 inbox=self.name(source_id),
                 seconds=now - since[source_id],
             )

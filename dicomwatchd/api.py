@@ -116,7 +116,7 @@ class Instance:
                 continue
             if len(data) == source.item.size_bytes and hashlib.sha256(data).hexdigest() == self.sha256:
                 return data
-            trouble = trouble or BadObject("the stored object has other bytes than recorded")
+            trouble = trouble or BadObject("the stored object's bytes differ from the recorded ones")
         raise trouble or BadObject("nothing in the store could be read")
 
     def dataset(self) -> Dataset:

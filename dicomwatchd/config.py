@@ -38,9 +38,9 @@ _TABLE_NAME = r"^[a-zA-Z0-9_.-]{3,255}$"
 
 _SHARE = r"^(?:100|[1-9]?[0-9])%$"
 _PATTERNS = {
-    f"^{INBOX_NAME}$": "must be a short word of letters, digits, '_', '.' and '-', beginning with a letter or digit",
-    _BUCKET_NAME: "must be the bucket's plain name",
-    _TABLE_NAME: "must be the table's plain name",
+    f"^{INBOX_NAME}$": "must be a short name of letters, digits, '_', '.' and '-', starting with a letter or digit",
+    _BUCKET_NAME: "must be a bucket name",
+    _TABLE_NAME: "must be a table name",
     _SHARE: "must be a whole percentage, such as 10%",
 }
 
@@ -118,18 +118,19 @@ class Inbox(_Model):
     )
     path: AbsolutePath
     watch: Literal["events", "poll"] = Field(
-        "events", description="poll for network shares, which send no events for changes made elsewhere"
+        "events", description="Use poll for network shares, which do not report changes made by other machines"
     )
-    settle_seconds: Number = Field(2, ge=0, description="A file that has not changed for this long is complete")
+    settle_seconds: Number = Field(2, ge=0, description="A file unchanged for this long is considered complete")
     quiet_seconds: Number = Field(60, ge=0, description="A study with no new or changed file for this long is shipped")
     send_while_arriving: bool = Field(
-        True, description="Send complete files before their study is quiet; all else waits for that"
+        True,
+        description="Send complete files before their study is quiet; all later steps still wait until it is quiet",
     )
     after_archive: AfterArchive = "delete"
     without_lease: Literal["delete", "keep"] = Field(
         "delete",
-        description="What becomes of an archived file on which no read lease is to be had, so that nobody can tell"
-        " whether a program has it open",
+        description="What to do with an archived file if no read lease can be taken, so that a program that"
+        " has it open cannot be noticed",
     )
     include: tuple[str, ...] = Field(
         ("*",), min_length=1, description="Globs on the file's name; at least one must match"
@@ -146,7 +147,7 @@ class Encryption(_Model):
     def _key_only_with_kms(cls, value: str | None, info: ValidationInfo) -> str | None:
         # mode is not in data when it is a problem itself
         if value is not None and info.data.get("mode", "aws:kms") != "aws:kms":
-            raise ValueError("is for mode aws:kms only")
+            raise ValueError("is allowed only with mode aws:kms")
         return value
 
 
@@ -193,8 +194,8 @@ def _accept_expiry_kind(value: object) -> str | None:
 AcceptExpiry = Annotated[
     Annotated[Switch, Tag("switch")] | Annotated[ExpiryAfter, Tag("days")],
     Field(
-        description="Whether local files are deleted although rules of the bucket will end the archived objects: never,"
-        " always, or where they end no earlier than so many days after they were stored",
+        description="Whether local files are deleted although lifecycle rules of the bucket will expire the archived"
+        " objects: never, always, or only if the objects expire no earlier than this many days after they were stored",
     ),
     Discriminator(
         _accept_expiry_kind,
@@ -250,9 +251,9 @@ class BundledLayout(_Model):
 
     kind: Literal["bundled"]
     size_bytes: WholeNumber = Field(
-        8 << 20, ge=1 << 20, le=16 << 20, description="A bundle is no larger; always one request, from memory"
+        8 << 20, ge=1 << 20, le=16 << 20, description="Largest size of a bundle; it is sent in one request, from memory"
     )
-    below_bytes: WholeNumber = Field(1 << 20, ge=1, description="Larger instances remain objects of their own")
+    below_bytes: WholeNumber = Field(1 << 20, ge=1, description="Larger instances stay separate objects")
 
     @field_validator("below_bytes")
     @classmethod
@@ -278,21 +279,21 @@ class Config(_Model):
         256,
         ge=1,
         le=256,
-        description="Threads that send, verify and delete files, at most; fewer where more do not help",
+        description="Maximum number of threads that send, verify and delete files; fewer are used if more do not help",
     )
-    scan_interval_seconds: Number = Field(60, gt=0, description="Time between two full looks at each inbox")
+    scan_interval_seconds: Number = Field(60, gt=0, description="Time between two full scans of each inbox")
     inbox_answer_seconds: Number = Field(
-        30, gt=0, description="An inbox whose file system has not answered for this long is left alone until it does"
+        30, gt=0, description="An inbox whose file system has not answered for this long is skipped until it answers"
     )
     max_file_bytes: WholeNumber = Field(
         MAX_FILE_BYTES, ge=1 << 20, description="Larger files are held in quarantine until this is raised"
     )
     sparse_files: Literal["hold", "take"] = Field(
         "hold",
-        description="What becomes of a file that is nearly all hole: it takes no room on the disk, and would in the"
-        " archive",
+        description="What to do with a sparse file that is almost entirely holes: it uses no disk space, but would"
+        " in the archive",
     )
-    disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when a disk has less than this part free")
+    disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when less than this share of a disk is free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     inboxes: tuple[Inbox, ...] = ()
 
@@ -384,7 +385,7 @@ def _missing_folders(
         yield "inboxes", "must name at least one inbox"
     for where, path in named.items():
         if where.startswith(("inboxes", "state_directory")) and found[path].is_folder is False:
-            yield where, "is not a folder" + ("" if found[path].exists else ": there is nothing under that path")
+            yield where, "is not a folder" + ("" if found[path].exists else ": no such file or folder")
 
 
 def _cross_checks(data: dict[Any, Any], found: dict[Path, ResolvedPath]) -> Iterator[tuple[str, str]]:

@@ -47,7 +47,8 @@ def read_yaml(text: str, *, source: str | None = None) -> Any:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         problems = [
-            (f"line {key.start_mark.line + 1}", f"names {key.value} a second time") for key in _repeated_keys(node)
+            (f"line {key.start_mark.line + 1}", f"has the key {key.value} a second time")
+            for key in _repeated_keys(node)
         ]
         if not problems:
             return loader.construct_document(node) if node is not None else None

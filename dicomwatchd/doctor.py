@@ -39,13 +39,14 @@ from dicomwatchd.unit import addresses, drop_in, keyfiles
 _CAP_LEASE = 1 << 28  # capabilities(7)
 #: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.
 _FOR_WANT_OF_A_LEASE = {
-    "delete": "an open writer is noticed by comparing the content only (without_lease: keep would keep such files)",
+    "delete": "programs that have a file open are noticed only by comparing its content (without_lease: keep would"
+    " keep such files)",
     "keep": "an archived file stays here (without_lease: keep)",
 }
 _SAMPLE = 2000  # directory entries looked at for a file of somebody else
 
 
-OVERWRITES = "the store overwrites what is there: let one daemon alone ship to this archive"
+OVERWRITES = "the store lets objects be overwritten: only one daemon may send to this archive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class Finding:
 
 #: Before the inbox's name.
 EXCHANGED = (
-    "is another folder than it was: it is archived, and nothing there is deleted. Look what it is; if it is meant:"
-    " dicomwatchctl inbox confirm "
+    "is not the same folder as before: its files are archived, but nothing there is deleted. Check what it is; if it"
+    " is the right folder: dicomwatchctl inbox confirm "
 )
 
 #: How long an inbox's file system is waited for, and how long all that is tried out there may take.
@@ -98,7 +99,7 @@ def _inboxes(config: Config, silent: Mapping[str, float]) -> Iterator[Finding]:
         else:
             work = partial(_of_inbox, config, box)
             answer = answering.within(INBOX_SECONDS, work)
-            yield from answer or [Finding(subject, "bad", f"was not tried out within {INBOX_SECONDS:.0f} s")]
+            yield from answer or [Finding(subject, "bad", f"was not tested within {INBOX_SECONDS:.0f} s")]
 
 
 def _of_inbox(config: Config, box: Inbox) -> list[Finding]:
@@ -131,9 +132,9 @@ def free_share(usage: DiskUsage) -> float:
 def verification(capabilities: Capabilities) -> str:
     """By what a shipment verifies its objects in this store, in plain words."""
     if capabilities.etag_is_content:
-        return "by ETag, which this store computes from what it holds"
+        return "by the ETag, which this store computes from the stored bytes"
     if capabilities.checksum_on_head:
-        return "by the checksum that this store keeps"
+        return "by the checksum that this store computes"
     return "by reading every object back"
 
 
@@ -150,13 +151,15 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
         yield Finding("store", "bad", str(error))
         return
     if archive_id is None:
-        yield Finding("store", "bad", "holds no archive; dicomwatchctl archive init makes one")
+        yield Finding("store", "bad", "holds no archive; to create it: dicomwatchctl archive init")
     else:
         yield Finding("store", "good", f"holds archive {archive_id}")
     try:
         catalogue.check()
         same = catalogue.identity() == archive_id
-        yield Finding("catalogue", "good" if same else "bad", "is this archive's" if same else "is another archive's")
+        yield Finding(
+            "catalogue", "good" if same else "bad", "belongs to this archive" if same else "belongs to another archive"
+        )
     except DicomwatchdError as error:
         yield Finding("catalogue", "bad", str(error))
     try:
@@ -181,10 +184,10 @@ def _addresses(config: Config, allowed: str | None) -> Iterator[Finding]:
     service = drop_in.Service(environment=os.environ, name_servers=addresses.name_servers())
     changed = drop_in.changed_addresses(config, service, allowed)
     if changed:
-        detail = f"{', '.join(changed)}: not among the addresses that the unit lets the service talk to"
+        detail = f"{', '.join(changed)}: not among the addresses that the service unit allows"
         yield Finding("addresses", "bad", f"{detail}; {addresses.MEND}")
     else:
-        yield Finding("addresses", "good", "the unit's filter lets through what the configuration names")
+        yield Finding("addresses", "good", "the unit's address filter allows everything that the configuration needs")
 
 
 def _expiry(store: ObjectStore) -> Iterator[Finding]:
@@ -193,7 +196,7 @@ def _expiry(store: ObjectStore) -> Iterator[Finding]:
     try:
         found = store.refresh_expiry()
     except DicomwatchdError as error:
-        yield Finding(subject, "note", f"cannot be asked for now: {error}")
+        yield Finding(subject, "note", f"cannot be read now: {error}")
         return
     if found.unaccepted is not None:
         yield Finding(subject, "bad", found.unaccepted)
@@ -201,11 +204,11 @@ def _expiry(store: ObjectStore) -> Iterator[Finding]:
         yield Finding(
             subject,
             "note",
-            "the store does not tell its rules (s3:GetLifecycleConfiguration): only its answers about objects can warn"
-            " of one that ends them",
+            "the store's lifecycle rules cannot be read (s3:GetLifecycleConfiguration); a rule that expires objects"
+            " shows only in the store's answers about objects",
         )
     else:
-        yield Finding(subject, "good", "no rule ends objects of the archive against the configuration")
+        yield Finding(subject, "good", "no lifecycle rule expires the archive's objects against the configuration")
     yield from (Finding(f"{subject}: rules", "note", note) for note in found.notes)
 
 
@@ -256,7 +259,9 @@ def _try_staging(subject: str, root_fd: int, otherwise: str) -> Iterator[Finding
                 yield Finding(
                     f"{subject}: read leases",
                     "good" if leased else "note",
-                    "an open writer is noticed" if leased else f"not to be had on this file system: {otherwise}",
+                    "programs that have a file open are noticed"
+                    if leased
+                    else f"not supported by this file system: {otherwise}",
                 )
         finally:
             os.unlink(name, dir_fd=staged_fd)  # the doctor's own file
@@ -274,16 +279,16 @@ def _for_several_daemons(subject: str, own: private.Private, name: bytes) -> Ite
         "good" if strict else "note",
         "known (RENAME_NOREPLACE)"
         if strict
-        else "not known on this file system: a file that is put back goes by a hard link, or beside its own name",
+        else "not supported by this file system: a file that is put back uses a hard link or gets another name",
     )
     locked = own.is_locked and private.try_locks(own.fd)
     yield Finding(
         f"{subject}: locks",
         "good" if locked else "note",
-        "to be had: several daemons at this inbox see what the others are at"
+        "supported: several daemons on this inbox see each other's work"
         if locked
-        else "not to be had on this file system: a daemon that starts may bring back what another is just deleting,"
-        " which costs a second try, and no file",
+        else "not supported by this file system: a starting daemon may put back a file that another is deleting; it is"
+        " then tried again, and no file is lost",
     )
 
 
@@ -306,8 +311,8 @@ def _lease_finding(subject: str, leased: bool, otherwise: str) -> Finding:
     return Finding(
         subject,
         "note",
-        "not to be had: give the daemon CAP_LEASE, as the unit does, so that it sees open writers;"
-        f" until then {otherwise}",
+        "not permitted: give the daemon CAP_LEASE, as the service unit does, so that it notices programs that have a"
+        f" file open; until then {otherwise}",
     )
 
 
@@ -332,7 +337,7 @@ def _listable(subject: str, path: Path) -> Finding:
     return Finding(
         f"{subject}: folders",
         "bad",
-        f"{len(unlisted)} cannot be listed ({why}): what is in them is not archived; see dicomwatchctl quarantine",
+        f"{len(unlisted)} cannot be listed ({why}): their files are not archived; see dicomwatchctl quarantine",
     )
 
 
@@ -346,7 +351,7 @@ def _watch_limit(subject: str, path: Path) -> Finding:
             f"{subject}: watches",
             "note",
             f"{directories} directories, and the kernel allows {limit} watches (fs.inotify.max_user_watches);"
-            " what is not watched is found by the scan",
+            " unwatched directories are covered by the scan",
         )
     return Finding(f"{subject}: watches", "good", f"{directories} directories of {limit} watches")
 

@@ -73,7 +73,7 @@ class ControlClient:
                             return _result(reply)
                         on_progress(reply["progress"])
             except TimeoutError as error:
-                raise DaemonUnreachable("the daemon is there but does not answer") from error
+                raise DaemonUnreachable("the daemon is running but does not answer") from error
             except OSError as error:
                 raise DaemonUnreachable("the connection to the daemon broke") from error
 
@@ -87,14 +87,14 @@ class ControlClient:
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
                 raise DaemonNotRunning(
                     "the daemon is not running",
-                    hint="nobody listens at its control socket; as a service: systemctl start dicomwatchd",
+                    hint="nothing listens on its control socket; to start the service: systemctl start dicomwatchd",
                     path=str(self._path),
                 ) from error
             except PermissionError as error:
                 raise DaemonUnreachable(
                     "no permission to talk to the daemon",
                     code="daemon-closed",
-                    hint="its control socket is open to root and to the daemon's own user and group",
+                    hint="only root and the daemon's own user and group may use its control socket",
                     path=str(self._path),
                 ) from error
             except OSError as error:

@@ -90,7 +90,7 @@ class Descriptors:
     def take_one(self) -> int:
         """The one descriptor that came, from now on the caller's. Raises BadRequest where it is not one."""
         if len(self._fds) != 1:
-            raise BadRequest("exactly one descriptor, of a folder, has to come with this request")
+            raise BadRequest("this request must come with exactly one open folder")
         return self._fds.pop()
 
     def close(self) -> None:

@@ -133,7 +133,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """The base class's writes a traceback to the standard error, past the log's allow list."""
         if (error := sys.exception()) is not None:
-            self._log.error("control-failed", "a connection to the control socket met a fault", **error_fields(error))
+            self._log.error("control-failed", "a connection to the control socket failed", **error_fields(error))
 
     def end_at_once(self) -> None:
         """`shutdown` is noticed at the next turn of the loop; a connection brings that about."""
@@ -166,7 +166,7 @@ class Seats:
             if full:
                 raise _Crowded(
                     "too many connections to the daemon are open",
-                    hint="commands that wait for an upload keep one each: end some of them, and try again",
+                    hint="each command that waits for an upload uses one: stop some of them and try again",
                 )
             self._taken[user] += 1
 
@@ -192,7 +192,7 @@ class _Lines:
         while (end := self._held.find(b"\n", searched)) < 0:
             searched = len(self._held)
             if searched > self._limits.line_bytes:
-                raise BadRequest(f"a request has at most {self._limits.line_bytes} bytes")
+                raise BadRequest(f"a request may have at most {self._limits.line_bytes} bytes")
             # Not for each piece: a byte at a time would hold the connection for ever.
             self._connection.settimeout(max(deadline - time.monotonic(), 0.001))
             piece = self._descriptors.receive(_PIECE_BYTES)
@@ -233,7 +233,9 @@ def _handler(commands: Mapping[str, Command], log: Log, limits: Limits) -> type[
                 wanted = request.get("limit")
                 if isinstance(wanted, int) and wanted > limits.long_lines:
                     if not long_list.acquire(timeout=limits.send_seconds):
-                        raise _Crowded("long lists are answered one at a time", hint="try again, or ask for less")
+                        raise _Crowded(
+                            "the daemon is already answering another long list", hint="try again, or ask for less"
+                        )
                     turn.callback(long_list.release)
                 result = command(request, lambda progress: self._send({"progress": progress}))
             except DicomwatchdError as error:
@@ -272,9 +274,9 @@ def _parsed(line: bytes) -> dict[str, Any]:
     try:
         request = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise BadRequest("a request is one JSON object on one line") from error
+        raise BadRequest("a request must be one JSON object on one line") from error
     if not isinstance(request, dict) or not isinstance(request.get("command"), str):
-        raise BadRequest("a request is a JSON object that names its command")
+        raise BadRequest("a request must be a JSON object with its command")
     return request
 
 
@@ -286,7 +288,7 @@ def text(request: Mapping[str, Any], name: str) -> str:
     try:
         holds_nul = b"\0" in os.fsencode(value)
     except UnicodeEncodeError as error:
-        raise BadRequest(f"{name} holds characters that are none") from error
+        raise BadRequest(f"{name} holds invalid characters") from error
     if holds_nul:
         raise BadRequest(f"{name} holds a NUL character")
     return value

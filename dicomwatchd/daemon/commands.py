@@ -109,7 +109,7 @@ def commands(
     def retry(request: Mapping[str, Any], _progress: Progress) -> Any:
         study_uid = _study_uid(request)
         if not queue.claims.retry(study_uid):
-            raise Permanent("the study is neither parked nor waiting", code="nothing-to-retry")
+            raise Permanent("the study is not parked and not waiting for an attempt", code="nothing-to-retry")
         wake()
         return {"study_uid": study_uid, "state": "queued"}
 
@@ -117,11 +117,11 @@ def commands(
         """As much as to write the inbox's path into the configuration: the daemon deletes there with its own rights."""
         name = text(request, "name")
         if not isinstance(request, Request):
-            raise BadRequest("an inbox is confirmed over the control socket")
+            raise BadRequest("an inbox can be confirmed only over the control socket")
         asker = request.asker()
         if not asker.runs_the_daemon:
             raise Permanent(
-                "an inbox is confirmed by root or the daemon's own user",
+                "only root or the daemon's own user may confirm an inbox",
                 code="not-yours",
                 hint=f"sudo dicomwatchctl inbox confirm {name}",
             )
@@ -131,14 +131,14 @@ def commands(
 
     def upload(_request: Mapping[str, Any], _progress: Progress) -> Any:
         raise Permanent(
-            "this dicomwatchctl is older than the running daemon, which takes no folder by its name any more",
+            "this dicomwatchctl is older than the running daemon and cannot upload folders to it",
             code="client-too-old",
             hint="use the dicomwatchctl that was installed with the daemon",
         )
 
     def upload_folder(request: Mapping[str, Any], progress: Progress) -> Any:
         if not isinstance(request, Request):
-            raise BadRequest("a folder is handed in over the control socket")
+            raise BadRequest("a folder can be uploaded only over the control socket")
         folder_fd = request.take_descriptor()
         try:
             name = uploads.start(folder_fd, request.asker(), delete=request.get("delete") is True)
@@ -157,13 +157,13 @@ def commands(
     def upload_cancel(request: Mapping[str, Any], _progress: Progress) -> Any:
         name = text(request, "upload_id")
         if not isinstance(request, Request):
-            raise BadRequest("an upload is cancelled over the control socket")
+            raise BadRequest("an upload can be cancelled only over the control socket")
         asker, known = request.asker(), queue.uploads.known(name)
         if known is not None and known.result is None and not _may_end(asker, known.upload):
             raise Permanent(
-                "the upload is another user's",
+                "the upload belongs to another user",
                 code="not-yours",
-                hint=f"whoever has handed the folder in may end it, and: sudo dicomwatchctl upload cancel {name}",
+                hint=f"the user who started it may cancel it, or run: sudo dicomwatchctl upload cancel {name}",
             )
         return uploads.cancel(name)
 

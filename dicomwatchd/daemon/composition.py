@@ -153,7 +153,7 @@ class Parts:
         )
         if not archive.store.capabilities.creates_only:
             self._log.warning(
-                "store-overwrites", "the store overwrites what is there: let one daemon alone ship to this archive"
+                "store-overwrites", "the store lets objects be overwritten: only one daemon may send to this archive"
             )
 
     def begin(self) -> None:

@@ -39,7 +39,7 @@ def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
         catalogue.check()
         catalogue_id = catalogue.identity()
         if catalogue_id is None:
-            raise NotInitialised("the catalogue was not initialised", hint=hint)
+            raise NotInitialised("the catalogue is not initialised", hint=hint)
         if catalogue_id != identity.archive_id:
             raise ArchiveRefused("the catalogue belongs to another archive than the store", hint=hint)
         store.probe(keys.PROBE)
@@ -57,10 +57,10 @@ def bind(queue: Queue, archive: Archive, log: Log) -> None:
     known, found = queue.binding.archive_id(), archive.archive_id
     if known is not None and known != found:
         raise ArchiveRefused(
-            "this is another archive than the one that the daemon's state knows",
-            hint=f"is the share mounted, the bucket right? If the change is meant: {INIT} --new-archive",
+            "this is not the archive that the daemon's state belongs to",
+            hint=f"is the share mounted, the bucket right? If the change is intended: {INIT} --new-archive",
         )
     if queue.binding.bind(found, f"{archive.store.destination} {archive.catalogue.name}"):
         log.warning(
-            "archive-moved", "the archive's place has changed; what is not deleted yet is sent or verified again"
+            "archive-moved", "the archive's location has changed; files not deleted yet are sent or verified again"
         )

@@ -48,22 +48,22 @@ MOST_OPEN_FILES = 65536
 DONE, NOT_DONE, USAGE, ARCHIVE, STATE = 0, 1, 2, 3, 4
 
 EXITS = """exit status:
-  0  ended as asked: drained after SIGTERM; with --once, all of it is archived
-  1  with --once: something is parked, in quarantine, or still waiting; otherwise: the daemon has failed
+  0  normal end: finished its work after SIGTERM; with --once, everything is archived
+  1  with --once: something is parked, in quarantine, or still waiting; otherwise: the daemon failed
   2  bad usage or configuration
-  3  the archive is refused, not initialised or out of reach
+  3  the archive is not initialised, refuses access or cannot be reached
   4  the state database cannot be used"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="dicomwatchd",
-        description="Archives DICOM studies out of watched folders and deletes the originals only on proof.",
+        description="Archives DICOM studies from watched folders and deletes the originals only when proven archived.",
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default: {DEFAULT_PATH}")
-    parser.add_argument("--once", action="store_true", help="take in what is in the inboxes now, finish it, and exit")
+    parser.add_argument("--once", action="store_true", help="archive what is in the inboxes now, then exit")
     parser.add_argument(
         "--give-up-after",
         type=float,
@@ -117,7 +117,7 @@ class Process:
             return self._refuse(error)
         gc.freeze()  # what is there now stays as long as the daemon: the collector need not go through it
         self._service.ready()
-        self._journal.info("started", "the daemon is at work", version=__version__, once=self._options.once)
+        self._journal.info("started", "the daemon has started", version=__version__, once=self._options.once)
         try:
             while True:
                 outcome = self._once(running) if self._options.once else self._serve(running)
@@ -130,7 +130,7 @@ class Process:
             self._service.stopping()
             self._service.status("draining")
             self._end(running)
-            self._journal.info("stopped", "the daemon has drained")
+            self._journal.info("stopped", "the daemon has finished its work and stops")
 
     # -- one configuration after the other --------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class Process:
                 self._use(old)
                 running = self._begin(old)
             else:
-                self._journal.info("reloaded", "the new configuration is in force", inboxes=len(config.inboxes))
+                self._journal.info("reloaded", "the new configuration is now used", inboxes=len(config.inboxes))
         self._service.ready()
         return running
 
@@ -193,7 +193,7 @@ class Process:
 
     def _say_refused(self, error: DicomwatchdError) -> None:
         self._journal.error(
-            "reload-refused", "the new configuration is bad; the old one stays in force", **error_fields(error)
+            "reload-refused", "the new configuration is invalid; the old one stays in use", **error_fields(error)
         )
 
     # -- being there ------------------------------------------------------------------------------------------------
@@ -230,7 +230,7 @@ class Process:
                     return DONE if done else NOT_DONE
             if self._clock.monotonic() - since > self._options.give_up_after:
                 waiting = running.queue.reports.unfinished()["moving"]
-                self._journal.error("gave-up", "nothing has moved for too long", waiting=waiting)
+                self._journal.error("gave-up", "no progress for too long", waiting=waiting)
                 return NOT_DONE
             self._wait(LOOK_SECONDS)
 
@@ -238,10 +238,10 @@ class Process:
         running.tick()
         stale = self._service.ping(running.heartbeats)
         if stale:
-            self._journal.error("stuck", "a thread shows no sign of life", thread=stale[0])
+            self._journal.error("stuck", "a thread has stopped responding", thread=stale[0])
         counts = running.queue.reports.unfinished()
         self._service.status(
-            "{waiting} studies on their way, {parked} parked, {quarantined} files in quarantine",
+            "{waiting} studies in progress, {parked} parked, {quarantined} files in quarantine",
             waiting=counts["moving"],
             parked=counts["parked"],
             quarantined=counts["quarantined"],
@@ -258,11 +258,11 @@ class Process:
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def _failed(self, error: Fatal) -> int:
-        self._journal.error("failed", "the daemon cannot go on", **error_fields(error))
+        self._journal.error("failed", "the daemon cannot continue", **error_fields(error))
         return ARCHIVE if isinstance(error, ArchiveRefused | NotInitialised) else NOT_DONE
 
     def _refuse(self, error: DicomwatchdError) -> int:
-        self._journal.error("refused", "the daemon does not start", **error_fields(error))
+        self._journal.error("refused", "the daemon cannot start", **error_fields(error))
         if sys.stderr.isatty():
             sys.stderr.write(f"dicomwatchd: {error}\n")
         match error:

@@ -114,7 +114,7 @@ class Startup:
         if retried.studies or retried.files:
             self._log.info(
                 "retried-after-upgrade",
-                "what a fault of another version of the program has stopped is tried again",
+                "studies and files that a fault in another version of the program had stopped are tried again",
                 studies=retried.studies,
                 files=retried.files,
                 version=__version__,
@@ -128,7 +128,7 @@ class Startup:
         if files:
             self._log.warning(
                 "kept-sent-again",
-                "files that are kept were archived at another place; they are sent to this one",
+                "kept files were archived at another location; they are now sent to this one",
                 files=files,
                 studies=studies,
             )

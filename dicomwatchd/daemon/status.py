@@ -42,7 +42,7 @@ class StatusReporter:
     def changed(self, transition: Transition) -> None:
         self._journal.debug(
             "study-state",
-            "the study's state changes",
+            "the study's state has changed",
             study_uid=transition.study_uid,
             old_state=transition.old.value,
             study_event=transition.event.value,
@@ -97,7 +97,7 @@ class StatusReporter:
                 continue
             low[name] = share
             if name not in self._low_disks:
-                self._journal.warning("disk-low", "a disk is filling up", inbox=name, free_bytes=usage.free)
+                self._journal.warning("disk-low", "a disk is almost full", inbox=name, free_bytes=usage.free)
         self._low_disks = low
 
     def status(
@@ -144,14 +144,13 @@ class StatusReporter:
             "problems": [f"inbox {name} has not answered for {seconds:.0f} s" for name, seconds in silent.items()]
             + [f"inbox {intake.source.name} cannot be opened" for intake in looks.values() if not intake.available]
             + [
-                f"inbox {look.source.name}: entries that cannot be read, {look.unreadable}; dicomwatchctl quarantine"
-                " names them"
+                f"inbox {look.source.name}: unreadable entries: {look.unreadable}; dicomwatchctl quarantine lists them"
                 for look in looks.values()
                 if look.unreadable
             ]
             + [
-                f"inbox {intake.source.name} holds {intake.own_trees} folders of an archive or of the daemon's own;"
-                " they are left alone, and dicomwatchctl quarantine lists them"
+                f"inbox {intake.source.name} holds {intake.own_trees} folders that belong to an archive or to the"
+                " daemon; they are ignored, and dicomwatchctl quarantine lists them"
                 for intake in looks.values()
                 if intake.own_trees
             ]
@@ -161,24 +160,24 @@ class StatusReporter:
                 if pin.exchanged_at is not None and pin.name in looks
             ]
             + [
-                f"inbox {look.source.name} is not searched whole yet for files that a crash has left staged"
+                f"inbox {look.source.name} is still being searched for files that a crash left staged"
                 for look in looks.values()
                 if look.unsearched
             ]
             + [
-                f"in the folder of {name}, which is no inbox any more, files may be staged: let the daemon reach it,"
-                " and reload"
+                f"{name} is no longer an inbox, but files may still be staged in its folder: give the daemon access to"
+                " it, then reload"
                 for name in queue.reports.former_places()
                 if name not in looks
             ]
             + [
-                f"{count} files of {name} are the archive's own objects, seen under another path; they are kept"
+                f"{count} files of {name} are the archive's own objects under another path; they are kept"
                 for name, count in queue.reports.own_objects().items()
             ]
-            + [f"the disk of {name} is filling up: {share:.0%} free" for name, share in self._low_disks.items()]
+            + [f"the disk of {name} is almost full: {share:.0%} free" for name, share in self._low_disks.items()]
             + ([] if capabilities.creates_only else [doctor.OVERWRITES])
             + [
-                f"{count} kept files of {name}, which is no inbox any more, are archived at another place only"
+                f"{count} kept files of {name}, which is no longer an inbox, are archived only at another location"
                 for name, count in queue.reports.kept_elsewhere().items()
             ]
             + ([store.expiry.unaccepted] if store.expiry.unaccepted else [])

@@ -262,7 +262,7 @@ class Supervisor:
         except Stopping:
             return
         except Exception as error:
-            self._on_fatal(Fatal("a part of the daemon has failed", code="unexpected"))
+            self._on_fatal(Fatal("a part of the daemon failed", code="unexpected"))
             raise error
 
     def _on_fatal(self, error: Fatal) -> None:

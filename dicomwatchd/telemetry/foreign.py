@@ -40,7 +40,7 @@ class _ToJournal(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         say(
             "library",
-            "a library logged something; its words are withheld",
+            "a library logged a message; its text is withheld",
             logger=record.name if _is_dotted(record.name) else None,  # it can be any text
             where=code_place(record.pathname, record.lineno) if _is_code(record.pathname) else None,
             error_type=error_fields(error)["error_type"] if error is not None else None,
@@ -93,7 +93,7 @@ def redirect_foreign_logging(journal: Journal, level: Level) -> Callable[[], Non
     ) -> None:
         journal.warning(
             "library-warning",
-            "a library gave a warning; its words are withheld",
+            "a library issued a warning; its text is withheld",
             category=category.__name__,
             where=code_place(filename, lineno) if _is_code(filename) else None,
         )
@@ -107,7 +107,7 @@ def redirect_foreign_logging(journal: Journal, level: Level) -> Callable[[], Non
     def crashed(error: BaseException | None, thread: str | None) -> None:
         journal.error(
             "crash",
-            "an error that nobody expected; its words are withheld",
+            "unexpected error; its text is withheld",
             thread=thread if thread and thread.isascii() and thread.replace("-", "").isidentifier() else None,
             **(error_fields(error) if error is not None else {}),
         )

@@ -182,7 +182,7 @@ class Journal:
             return
         if any(text in part for text in self._never for part in _strings(message, fields)):
             if self._strict:
-                raise ValueError("a log entry holds a text that must never be in one")
+                raise ValueError("a log entry contained text that must never be logged")
             message = "the text of this entry was withheld"
             fields = {name: value for name, value in fields.items() if isinstance(value, int | float)}
         with self._lock:

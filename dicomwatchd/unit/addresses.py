@@ -25,8 +25,8 @@ LOOPBACK = ("127.0.0.0/8", "::1/128")
 MEND = "run dicomwatchd-folders as root, then restart the service"
 #: Constant, since it is logged: what exactly is where, `dicomwatchctl doctor` says.
 MOVED = (
-    "the unit's address filter drops what goes there: the server, a proxy or a name server has another address than"
-    f" when dicomwatchd-folders was run; {MEND}"
+    "the unit's address filter blocks it: the server, a proxy or a name server has changed its address"
+    f" since dicomwatchd-folders ran; {MEND}"
 )
 
 LOOK_SECONDS = 5.0

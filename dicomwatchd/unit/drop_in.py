@@ -99,18 +99,18 @@ def reach(settings: config.Config, service: Service) -> Reach:
     """The addresses that the daemon needs and no others, or why that is not known."""
     urls = list(endpoints(settings))
     if not urls:
-        return Reach(addresses.LOOPBACK, "the archive is a folder: nothing but this machine itself")
+        return Reach(addresses.LOOPBACK, "the archive is a folder: only this machine itself")
     hosts: dict[str, bool] = {}  # whether it has to resolve
     for url, is_amazon in urls:
         through = proxy(url, service.environment)
         if through is None and is_amazon:
-            return Reach(None, "the archive is at Amazon's own endpoint, whose addresses are a public range and change")
+            return Reach(None, "the archive uses Amazon's public endpoint, whose addresses change")
         if through is not None:
             hosts[through] = True
         if not is_amazon:
             hosts.setdefault(urlsplit(url).hostname or "", through is None)
     if any(name in service.environment for name in _FETCHED_VARIABLES) or any(map(_FETCHED.search, service.profiles)):
-        return Reach(None, "the credentials are fetched from another service (a role, a program), wherever that is")
+        return Reach(None, "the credentials come from another service (a role, a program), whose address is unknown")
     found: set[Address] = set(service.name_servers)
     for host, has_to in hosts.items():
         of_host = _steady(host, service)
@@ -124,7 +124,7 @@ def reach(settings: config.Config, service: Service) -> Reach:
     listed = sorted({str(address) for address in found if not address.is_loopback})
     metadata = () if service.has_keys else METADATA
     why = "the endpoints of the configuration, proxies and name servers" + (
-        ", and where an instance's role has its keys" if metadata else ""
+        ", and the instance role's metadata service" if metadata else ""
     )
     return Reach((*addresses.LOOPBACK, *listed, *metadata), why)
 
@@ -173,7 +173,7 @@ def _steady(host: str, service: Service) -> frozenset[Address] | str:
     for _ in range(LOOKS - 1):
         time.sleep(service.between_looks_seconds if first else 0)
         if service.lookup(host) != first:
-            return f"the addresses of {host} are others from one look to the next"
+            return f"the addresses of {host} change from one lookup to the next"
     return first
 
 

@@ -60,17 +60,17 @@ def _secret(path: Path) -> Iterator[Found]:
         *_folder(path),
     ]
     if wrong:
-        yield subject, "bad", f"{', '.join(wrong)}: chown root: and chmod 600 it, and then have other keys made"
+        yield subject, "bad", f"{', '.join(wrong)}: run chown root: and chmod 600 on it, then replace the keys"
     elif found.st_mode & 0o040:
         yield (
             subject,
             "note",
-            f"the group {found.st_gid} may read them: chmod 600 unless all its members are to have them",
+            f"the group {found.st_gid} may read them: chmod 600 unless all its members need them",
         )
     elif path == drop_in.ENVIRONMENT_FILE and _names_keys(path):
-        yield subject, "note", f"become part of the environment; better in {drop_in.CREDENTIALS} (LoadCredential=)"
+        yield subject, "note", f"they become part of the environment; {drop_in.CREDENTIALS} (LoadCredential=) is safer"
     else:
-        yield subject, "good", "nobody else may read them"
+        yield subject, "good", "only the owner may read them"
 
 
 def _names_keys(path: Path) -> bool:
@@ -85,8 +85,8 @@ def _in_the_environment(environment: Mapping[str, str]) -> Iterator[Found]:
         yield (
             "keys in the environment",
             "note",
-            f"whoever may look at the process (/proc) or its memory dump has them; better in {drop_in.CREDENTIALS},"
-            " by LoadCredential=: see docs/operations.md",
+            f"anyone who can inspect the process (/proc) or its memory dump can read them; {drop_in.CREDENTIALS} with"
+            " LoadCredential= is safer: see docs/operations.md",
         )
     elif "INVOCATION_ID" in environment and os.access(drop_in.CREDENTIALS, os.F_OK):
         handed_over = os.path.join(environment.get("CREDENTIALS_DIRECTORY", "/nowhere"), "aws")
@@ -114,12 +114,12 @@ def _trusted(path: Path) -> Iterator[Found]:
         *_owner(found),
         *(["others may change it"] if found.st_mode & 0o022 else []),
         *_folder(path),
-        *(["it holds a private key, which the daemon has no use for"] if holds_key else []),
+        *(["it holds a private key, which the daemon does not need; remove it"] if holds_key else []),
     ]
     if wrong:
         yield subject, "bad", ", ".join(wrong)
     else:
-        yield subject, "good", "nobody else may change it"
+        yield subject, "good", "only its owner may change it"
 
 
 def _owner(found: os.stat_result) -> list[str]:
@@ -133,4 +133,4 @@ def _folder(path: Path) -> list[str]:
     except OSError:
         return []
     shared = found.st_mode & (stat.S_IWOTH | stat.S_IWGRP) and not found.st_mode & stat.S_ISVTX
-    return ["others may put another file in its place"] if shared or _owner(found) else []
+    return ["others may replace it with another file"] if shared or _owner(found) else []

@@ -180,7 +180,7 @@ def test_one_of_each_kind(kind: str, server: Server) -> None:
 @pytest.mark.parametrize("number", [0, 2, 3, 10, 253])
 def test_not_exactly_one(number: int, server: Server) -> None:
     (answer,) = exchanged(server, [(REQUEST, ["folder"] * number)])
-    assert answer["error"]["code"] == "bad-request" and "exactly one descriptor" in answer["error"]["message"]
+    assert answer["error"]["code"] == "bad-request" and "exactly one open folder" in answer["error"]["message"]
     require_none_left(server)
 
 

@@ -212,7 +212,7 @@ def test_the_doctor_says_what_follows_without_a_lease(site: Site, monkeypatch: p
         yield False
 
     monkeypatch.setattr(doctor, "read_lease", none)
-    for rule, said in (("delete", "comparing the content only"), ("keep", "an archived file stays here")):
+    for rule, said in (("delete", "comparing its content"), ("keep", "an archived file stays here")):
         site.config["inboxes"][0]["without_lease"] = rule
         site.write_config()
         inbox = config.load(site.config_file).inboxes[0]

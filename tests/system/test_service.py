@@ -618,9 +618,7 @@ def test_a_stick_below_a_users_own_folder(
             service.sh("chown", "-R", "root:root", place)
             service.sh("mount", "-o", "remount,ro", place)
         said = anna("upload", place)
-        assert said.stdout.startswith(
-            "All 4 files are verified in the archive. The folder was not changed; the local"
-        )
+        assert said.stdout.startswith("All 4 files are verified in the archive. The folder was not changed; the local")
         assert is_archived(service, made)
         wait_until_unmounted(service, place)
 

@@ -106,7 +106,7 @@ def once(config_file: Path, patience_seconds: float) -> int:
         parts = Parts(plan_of(config), open_archive(config, lambda: False), around)
         parts.begin()
     except DicomwatchdError as error:
-        journal.error("refused", "the daemon does not start", code=error.code)
+        journal.error("refused", "the daemon cannot start", code=error.code)
         return 4
     try:
         last, since = -1, clock.monotonic()
@@ -126,7 +126,7 @@ def once(config_file: Path, patience_seconds: float) -> int:
             if not worked:
                 time.sleep(min(pause, 0.02))
     except DicomwatchdError as error:
-        journal.error("failed", "the daemon cannot go on", code=error.code)
+        journal.error("failed", "the daemon cannot continue", code=error.code)
         return 4
     finally:
         parts.close()

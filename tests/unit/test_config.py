@@ -138,14 +138,14 @@ ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
         with_inbox(name="CT 1"),
         (
             "inboxes[0].name",
-            "must be a short word of letters, digits, '_', '.' and '-', beginning with a letter or digit",
+            "must be a short name of letters, digits, '_', '.' and '-', starting with a letter or digit",
         ),
     ),
     (
         with_inbox(name="ct1\n"),
         (
             "inboxes[0].name",
-            "must be a short word of letters, digits, '_', '.' and '-', beginning with a letter or digit",
+            "must be a short name of letters, digits, '_', '.' and '-', starting with a letter or digit",
         ),
     ),
     (with_inbox(name=1), ("inboxes[0].name", "must be text; put it in quotes")),
@@ -188,10 +188,10 @@ ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
         ("archive.store.prefix", "must be empty, or plain words each ending in '/', such as radiology/"),
     ),
     (with_store(prefix="a/" * 300), ("archive.store.prefix", "must be at most 512 characters long")),
-    (with_store(bucket="a/b"), ("archive.store.bucket", "must be the bucket's plain name")),
-    (with_store(bucket=""), ("archive.store.bucket", "must be the bucket's plain name")),
-    (with_catalogue(table="a b"), ("archive.catalogue.table", "must be the table's plain name")),
-    (with_catalogue(table="ab"), ("archive.catalogue.table", "must be the table's plain name")),
+    (with_store(bucket="a/b"), ("archive.store.bucket", "must be a bucket name")),
+    (with_store(bucket=""), ("archive.store.bucket", "must be a bucket name")),
+    (with_catalogue(table="a b"), ("archive.catalogue.table", "must be a table name")),
+    (with_catalogue(table="ab"), ("archive.catalogue.table", "must be a table name")),
     (with_store(encryption="aws:kms"), ("archive.store.encryption", "must be a mapping")),
     (
         with_store(encryption={"mode": "kms"}),
@@ -199,7 +199,7 @@ ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
     ),
     (
         with_store(encryption={"mode": "AES256", "key_id": "alias/dicom"}),
-        ("archive.store.encryption.key_id", "is for mode aws:kms only"),
+        ("archive.store.encryption.key_id", "is allowed only with mode aws:kms"),
     ),
     (
         with_store(endpoint_url="http://store.example"),
@@ -259,7 +259,7 @@ def test_every_problem_at_once_whatever_its_kind() -> None:
     assert sorted(found) == [
         ("archive.catalogue.path", "overlaps inboxes[0].path"),
         ("archive.store.bucket", "is missing"),
-        ("archive.store.encryption.key_id", "is for mode aws:kms only"),
+        ("archive.store.encryption.key_id", "is allowed only with mode aws:kms"),
         ("archive.store.endpoint_url", "plain http is refused; use https, or set insecure_http: true"),
         ("archive.store.x", "is not a known key"),
         ("colour", "is not a known key"),
@@ -357,8 +357,8 @@ def test_missing_folders(tmp_path: Path) -> None:
         config.parse(data, folders=True)
     assert caught.value.problems == [
         ("inboxes[1].path", "is not a folder"),
-        ("inboxes[2].path", "is not a folder: there is nothing under that path"),
-        ("state_directory", "is not a folder: there is nothing under that path"),
+        ("inboxes[2].path", "is not a folder: no such file or folder"),
+        ("state_directory", "is not a folder: no such file or folder"),
     ]
     # For the terminal, and not in the message, which may be logged.
     assert str(caught.value.paths["inboxes[1].path"]) == str(tmp_path / "file")
@@ -386,8 +386,8 @@ LOOK = "look at the indentation of this line and the one above, and at colons an
         ("a: \x07", ("", "is not valid YAML")),
         ("a: 2026-99-99", ("", "is not valid YAML")),
         ("[" * 5000, ("", "is nested too deeply")),
-        ("archive: {}\nworkers: 1\nworkers: 2", ("line 3", "names workers a second time")),
-        ("inboxes:\n- name: a\n  path: /a\n  name: b", ("line 4", "names name a second time")),
+        ("archive: {}\nworkers: 1\nworkers: 2", ("line 3", "has the key workers a second time")),
+        ("inboxes:\n- name: a\n  path: /a\n  name: b", ("line 4", "has the key name a second time")),
         ("? [a]\n: 1", ("line 1", f"is not valid YAML (found unhashable key); {LOOK}")),
         ("a: &x [*x]", ("archive", "is missing")),
     ],

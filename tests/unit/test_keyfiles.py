@@ -72,19 +72,19 @@ def test_an_owner_who_is_neither_root_nor_the_daemon(etc: Path) -> None:
     assert "bad: it belongs to user 4711" in outcomes(etc)["aws.credentials"]
     os.chown(path, 0, -1)
     os.chown(etc, 4711, -1)
-    assert "others may put another file in its place" in outcomes(etc)["aws.credentials"]
+    assert "others may replace it with another file" in outcomes(etc)["aws.credentials"]
 
 
 def test_a_folder_that_others_write_to(etc: Path) -> None:
     put(etc / "aws.credentials")
     etc.chmod(0o777)
-    assert outcomes(etc)["aws.credentials"].startswith("bad: others may put another file in its place")
+    assert outcomes(etc)["aws.credentials"].startswith("bad: others may replace it with another file")
 
 
 def test_keys_in_variables_are_valid_and_there_is_better(etc: Path) -> None:
     put(etc / "aws.env", f"{SECRET}=hidden\n")
     found = outcomes(etc, {SECRET: "hidden"})
-    assert found["aws.env"].startswith("note: become part of the environment")
+    assert found["aws.env"].startswith("note: they become part of the environment")
     assert "LoadCredential=" in found["keys in the environment"]
     assert not any("hidden" in text for text in found.values())
 
@@ -95,12 +95,12 @@ def test_a_service_that_was_not_given_its_keys_is_told(etc: Path) -> None:
     assert "run dicomwatchd-folders" in outcomes(etc, in_a_unit)["aws.credentials"]
     put(etc / "given" / "aws")
     given = {**in_a_unit, "CREDENTIALS_DIRECTORY": str(etc / "given")}
-    assert outcomes(etc, given) == {"aws.credentials": "good: nobody else may read them"}
+    assert outcomes(etc, given) == {"aws.credentials": "good: only the owner may read them"}
 
 
 def test_the_certificates_of_a_ca(etc: Path) -> None:
     path = put(etc / "ca.pem", "-----BEGIN CERTIFICATE-----\n", 0o644)
-    assert outcomes(etc, ca_file=path)["ca.pem"] == "good: nobody else may change it"
+    assert outcomes(etc, ca_file=path)["ca.pem"] == "good: only its owner may change it"
     path.chmod(0o664)
     assert outcomes(etc, ca_file=path)["ca.pem"] == "bad: others may change it"
     put(path, "-----BEGIN EC PRIVATE KEY-----\n", 0o600)

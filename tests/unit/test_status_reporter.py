@@ -45,7 +45,7 @@ def test_a_folder_that_cannot_be_listed(pieces: Pieces, monkeypatch: pytest.Monk
         pieces.scan()
     inbox, [problem] = status(pieces)
     assert (inbox["state"], inbox["unreadable"]) == ("open", 1)
-    assert problem.startswith("inbox inbox1: entries that cannot be read, 1;") and "DOE" not in problem
+    assert problem.startswith("inbox inbox1: unreadable entries: 1;") and "DOE" not in problem
     pieces.scan()
     inbox, problems = status(pieces)
     assert (inbox["unreadable"], problems) == (0, [])

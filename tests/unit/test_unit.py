@@ -71,13 +71,18 @@ def test_a_role_s_keys_are_to_be_had_where_there_are_no_others() -> None:
 @pytest.mark.parametrize(
     ("store", "environment", "profile", "why"),
     [
-        ("", KEYS, "", "public range"),
+        ("", KEYS, "", "public endpoint"),
         ("https://s3.eu-central-1.amazonaws.com", KEYS, "", "public range"),
         ("https://gone.hospital.test", KEYS, "", "gone.hospital.test does not resolve"),
-        (GATEWAY, {"AWS_ROLE_ARN": "arn"}, "", "fetched from another service"),
-        (GATEWAY, {}, "[default]\ncredential_process = /usr/bin/keys\n", "fetched from another service"),
-        (GATEWAY, {}, "[profile x]\nrole_arn=arn:aws:iam::1:role/x\n", "fetched from another service"),
-        ("", {**KEYS, "HTTPS_PROXY": "http://proxy.hospital.test", "NO_PROXY": ".amazonaws.com"}, "", "public range"),
+        (GATEWAY, {"AWS_ROLE_ARN": "arn"}, "", "come from another service"),
+        (GATEWAY, {}, "[default]\ncredential_process = /usr/bin/keys\n", "come from another service"),
+        (GATEWAY, {}, "[profile x]\nrole_arn=arn:aws:iam::1:role/x\n", "come from another service"),
+        (
+            "",
+            {**KEYS, "HTTPS_PROXY": "http://proxy.hospital.test", "NO_PROXY": ".amazonaws.com"},
+            "",
+            "public endpoint",
+        ),
     ],
 )
 def test_no_list_where_none_can_be_kept(store: str, environment: dict[str, str], profile: str, why: str) -> None:
@@ -89,7 +94,7 @@ def test_no_list_for_a_name_whose_addresses_change() -> None:
     turns = iter([["10.1.2.3"], ["10.1.2.3"], ["10.1.2.8"]])
     changing = Service(KEYS, lookup=lambda _: frozenset(map(ip_address, next(turns))), between_looks_seconds=0)
     found = drop_in.reach(settings(GATEWAY, None), changing)
-    assert (found.allowed, "from one look to the next" in found.why) == (None, True)
+    assert (found.allowed, "from one lookup to the next" in found.why) == (None, True)
 
 
 def test_a_private_endpoint_of_amazon_s_has_a_list() -> None:
