@@ -35,7 +35,7 @@ class Marked(Exception):
     """A directory, or one above it, is an archive's or a state's. ``name`` is what says so in it."""
 
     def __init__(self, name: bytes) -> None:
-        super().__init__("an archive's or a state's own folder")
+        super().__init__("a folder of an archive or of a daemon's state")
         self.name = name
 
 

@@ -109,7 +109,7 @@ class Demo:
         finally:
             daemon.terminate()
             code = daemon.wait(60)
-        say(f"the daemon has drained and ended with {code}")
+        say(f"the daemon has finished its work and stops and ended with {code}")
         return self.sum_up(done and code == 0, studies, junk)
 
     def prepare(self) -> None:

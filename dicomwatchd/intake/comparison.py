@@ -193,7 +193,7 @@ class Comparison:
             if len(self.unread) < UNREAD_LIMIT:
                 self.unread[join(folder.relative, name)] = error.errno or 0
             self._log.warning(
-                "intake-unreadable", "a file cannot be read now", inbox=self._source.name, errno=error.errno
+                "intake-unreadable", "a file cannot be read at the moment", inbox=self._source.name, errno=error.errno
             )
         return None
 

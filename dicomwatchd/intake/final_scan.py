@@ -28,31 +28,31 @@ from dicomwatchd.rights import NotForTheAsker
 #: What a purge holds on to while it lasts: see pipeline.private.
 _LOCK = b"/" + markers.OWN + b"lock"
 
-AGAIN = "then hand the folder in again"
+AGAIN = "then upload the folder again"
 UNLISTED = (
-    "the daemon may not list this folder, nothing below it was seen; give its user read access"
+    "the daemon may not list this folder, so nothing below it was read; give its user read access"
     " (setfacl -R -m u:dicomwatchd:rX FOLDER), " + AGAIN
 )
-NOT_FOR_THE_ASKER = "may not be listed by whoever has handed the folder in: nothing below it was looked at"
+NOT_FOR_THE_ASKER = "the user who started the upload may not list it, so nothing below it was read"
 BROKEN = "cannot be read ({errno}): a scratched disc or a failing drive? copy it from another drive, " + AGAIN
-TOO_DEEP = f"lies more than {MAX_DEPTH} folders deep, nothing below it was seen; hand it in by itself"
-NOT_ASKED = "cannot be looked at ({errno}); mend that, " + AGAIN
-PRIVATE = "has, or lies under, a private name of dicomwatchd and is not archived; rename it, " + AGAIN
-CAME_LATER = "is not archived: it came late, or is still being written or held open; close it, " + AGAIN
+TOO_DEEP = f"it is more than {MAX_DEPTH} folders deep, so nothing below it was read; upload it separately"
+NOT_ASKED = "cannot be read ({errno}); fix that, " + AGAIN
+PRIVATE = "it, or a folder above it, has a name reserved for dicomwatchd, so it is not archived; rename it, " + AGAIN
+CAME_LATER = "is not archived: it arrived late, is still being written or is open in a program; close it, " + AGAIN
 CHANGED = "has changed since it was archived; " + AGAIN.removeprefix("then ")
 NOT_ENDED = "is not archived yet; " + AGAIN.removeprefix("then ")
 VANISHED = {
-    "seen": "was there, and vanished before it was archived; look for it",
-    "verified": "is archived, and vanished from the folder since; nothing of the daemon has taken it away",
-    "unknown": "is archived; after a crash nobody can tell whether the local copy was deleted",
+    "seen": "disappeared before it was archived; look for it",
+    "verified": "is archived, but has since disappeared from the folder; the daemon did not remove it",
+    "unknown": "is archived; because of a crash it is unknown whether the local copy was deleted",
 }
 UNASKED = (
-    "was archived, but the archive was last asked for it long ago, and others bring files of its study: once that is"
-    " archived, hand the folder in again"
+    "was archived, but was last verified long ago, and files of its study are still arriving: once the study is"
+    " archived, upload the folder again"
 )
-OWN_TREE = "is an archive's or the daemon's own folder; nothing in it is looked at, archived or deleted"
-MOVED = "the folder does not stand under this path any more: it was moved, taken out or removed"
-EXCHANGED = "the folder is another one than the one that was handed in"
+OWN_TREE = "is a folder of an archive or of the daemon; nothing in it is read, archived or deleted"
+MOVED = "the folder is no longer at this path: it was moved, ejected or removed"
+EXCHANGED = "the folder is not the one that was uploaded"
 
 
 @dataclass(slots=True)
@@ -243,7 +243,7 @@ def _compare(
     findings: Findings, path: bytes, identity: str, known: TrackedFile | None, unread: Mapping[bytes, int]
 ) -> None:
     if known is not None and known.code == UNREADABLE:
-        findings.name(path, BROKEN.format(errno="the medium reports an error"))
+        findings.name(path, BROKEN.format(errno="the medium reports a read error"))
     elif known is None or known.state is FileState.DELETING:
         if (number := unread.get(path)) is not None:
             findings.name(path, BROKEN.format(errno=errno.errorcode.get(number, number)))

@@ -215,7 +215,7 @@ class InboxIntake:
 
         def heartbeat() -> None:
             if stopping.is_set():  # in the midst of a look, too: one at a million entries takes minutes
-                raise Stopping("the inbox is not looked at any more")
+                raise Stopping("the inbox is no longer scanned")
             beat()
 
         while not stopping.is_set():
@@ -227,7 +227,10 @@ class InboxIntake:
             except Transient as error:
                 # What was found and could not be put on the queue is found again by the next look.
                 self._log.warning(
-                    "intake-delayed", "the state cannot be written now", inbox=self.source.name, **error_fields(error)
+                    "intake-delayed",
+                    "the state cannot be written at the moment",
+                    inbox=self.source.name,
+                    **error_fields(error),
                 )
                 self._schedule.scan_next()
                 stopping.wait(TROUBLE_SECONDS)

@@ -29,17 +29,17 @@ from dicomwatchd.telemetry.fields import error_fields
 NO_ACCESS = "no-access"
 #: The medium, or the file system on it, has lost what stands there: no other attempt a moment later is any better.
 BROKEN = (errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EREMOTEIO)
-NOT_OURS = "called like a private directory of dicomwatchd and somebody else's: nothing in it is looked at"
-NOT_A_FILE = "a symbolic link, FIFO, socket or device; such things are neither followed nor read"
-NOT_FOR_THE_ASKER = "whoever has handed the folder in may not read it, so it is left out"
+NOT_OURS = "named like a private directory of dicomwatchd but owned by another user: nothing in it is read"
+NOT_A_FILE = "a symbolic link, FIFO, socket or device; these are neither followed nor read"
+NOT_FOR_THE_ASKER = "the user who started the upload may not read it, so it is left out"
 NOT_FOR_THE_DAEMON = (
-    "the daemon may not read it; give its user access (setfacl -R -m u:dicomwatchd:rX FOLDER), then hand the folder in"
+    "the daemon may not read it; give its user access (setfacl -R -m u:dicomwatchd:rX FOLDER), then upload the folder"
     " again"
 )
-_UNREADABLE = "the daemon may not read it; check the file's owner and mode"
-_DICOMDIR = "the index of a DICOM medium, no instance of a study"
-_CUT = "attributes: longer than their VR allows, cut on record"
-_FAULT = "a fault of the program; see the log"
+_UNREADABLE = "the daemon may not read it; check the file's owner and permissions"
+_DICOMDIR = "the index of a DICOM medium, not an instance of a study"
+_CUT = "attributes: longer than their VR allows, shortened in the record"
+_FAULT = "a fault in the program; see the log"
 
 
 class Gone(Exception):
@@ -78,7 +78,7 @@ def take(
     try:
         with regular_file(folder.fd(), name) as fd:
             if identity(fd) != found:
-                raise SourceChanged("the file has changed since it was seen")
+                raise SourceChanged("the file has changed since the scan")
             if asker is not None and not asker.may(fd, READ):
                 return Arrival(
                     folder.relative, name, found, FileState.QUARANTINED, code=NO_ACCESS, reason=NOT_FOR_THE_ASKER
@@ -121,5 +121,5 @@ def take(
     except DicomwatchdError:
         raise
     except Exception as error:  # noqa: BLE001  a fault of ours that one file meets must not stop the others
-        log.error("intake-fault", "a file's header met a fault of the program", **error_fields(error))
+        log.error("intake-fault", "reading a file's header hit a fault in the program", **error_fields(error))
         return Arrival(folder.relative, name, found, FileState.QUARANTINED, code=FAULT, reason=_FAULT)

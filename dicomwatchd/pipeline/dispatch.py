@@ -113,7 +113,9 @@ class Dispatcher:
                 self._start_what_can_be()
                 pause = self._pause()
             except Transient as error:
-                self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
+                self._context.log.warning(
+                    "dispatch-delayed", "the state cannot be used at the moment", **error_fields(error)
+                )
                 pause = 5.0
             self._wake.wait(pause)
         while self._running or self._sending_early is not None:
@@ -184,7 +186,9 @@ class Dispatcher:
         except (Stopping, InboxSilent):
             return
         except Transient as error:
-            self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
+            self._context.log.warning(
+                "dispatch-delayed", "the state cannot be used at the moment", **error_fields(error)
+            )
 
     def _early_failed(self, study_uid: Uid, error: DicomwatchdError, began: float, times: int) -> float:
         """The study will meet the same when its time has come, and say so; here it is one of those that fail on an
@@ -251,7 +255,7 @@ class Dispatcher:
             self._release(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
             self._on_fatal(error)
         except Exception as error:  # noqa: BLE001  a fault of ours that one study meets must not stop the others
-            self._park_once_confirmed(claim, error, FAULT, "a fault of the program; see the log")
+            self._park_once_confirmed(claim, error, FAULT, "a fault in the program; see the log")
         else:
             if shipment.files and self.backoff.passed(claim.study_uid):
                 self._endpoints_are_back()
@@ -287,7 +291,9 @@ class Dispatcher:
         try:
             self._context.claims.endpoints_back()
         except Transient as error:  # then they come in their turn, which is later
-            self._context.log.warning("dispatch-delayed", "the state cannot be used now", **error_fields(error))
+            self._context.log.warning(
+                "dispatch-delayed", "the state cannot be used at the moment", **error_fields(error)
+            )
         self._wake.set()
 
     def _park_once_confirmed(self, claim: Claim, error: Exception, code: str, reason: str) -> None:

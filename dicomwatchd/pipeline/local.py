@@ -189,7 +189,7 @@ def _translated() -> Iterator[None]:
             raise SourceChanged("the file is not where it was") from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise Unarchivable(
-                "the daemon may not read it; check the file's owner and mode", code="no-access"
+                "the daemon may not read it; check the file's owner and permissions", code="no-access"
             ) from error
         name = errno.errorcode.get(error.errno or 0, "unknown").lower()
         raise Transient(f"a local file cannot be read now ({name})", code=f"local-{name}") from error

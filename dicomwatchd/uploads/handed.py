@@ -79,7 +79,7 @@ class HandedFolders:
     def _open(self, name: str, path: bytes, root: Root | None) -> int:
         """Raises OSError, ESTALE where only another folder is to be had."""
         if root is None:
-            raise OSError(errno.ESTALE, "nobody knows which folder it was")
+            raise OSError(errno.ESTALE, "it is unknown which folder it was")
         if (fd := self._from_the_held(name)) is not None:
             return fd
         return self._found_again(name, path, root)

@@ -79,7 +79,7 @@ class Following:
         except Transient as error:
             self._log.warning(
                 "upload-delayed",
-                "the state cannot be used now",
+                "the state cannot be used at the moment",
                 inbox=job.upload.source.name,
                 **error_fields(error),
             )
@@ -208,7 +208,7 @@ class Following:
         self._ended(job)
         self._log.info(
             "upload-finished",
-            "a folder that was handed in has come to its end",
+            "an upload has ended",
             inbox=source.name,
             reason=outcome,
             files=progress.files,
@@ -228,7 +228,7 @@ class Following:
         if now - job.ending_since < GONE_SECONDS:
             return False
         for one in self._queue.deletions.pending(unclaimed_of=source_id):
-            self._queue.deletions.concluded(one, "gone", "its upload is over, and its folder cannot be looked at")
+            self._queue.deletions.concluded(one, "gone", "the upload is over, and its folder cannot be read")
         return not self._queue.uploads.deleting_files(source_id)
 
 
@@ -246,7 +246,7 @@ def _lost_with_the_folder(uploads: Uploads, source_id: int) -> Findings:
     """What had come to no end when the folder went away, and what had vanished from it before."""
     findings = Findings()
     for found, why in (
-        (uploads.waiting(source_id, LISTED), lambda _: "the folder vanished before it was archived"),
+        (uploads.waiting(source_id, LISTED), lambda _: "the folder disappeared before it was archived"),
         (uploads.vanished(source_id, LISTED), VANISHED.__getitem__),
     ):
         count, named = found

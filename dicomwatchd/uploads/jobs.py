@@ -88,7 +88,7 @@ class UploadJobs:
             except DicomwatchdError:
                 self._handed.let_go(name)
                 raise
-            self._log.info("upload-started", "a folder was handed in", inbox=name, uid=asker.uid)
+            self._log.info("upload-started", "an upload was started", inbox=name, uid=asker.uid)
             self._begin(self._handed.attached(upload))
         return name
 
@@ -110,8 +110,8 @@ class UploadJobs:
         when nobody here follows it any more."""
         if self._closed:
             raise Stopping(
-                "the daemon stops, or takes another configuration",
-                hint="the upload goes on with its next start; the same command again tells how it went",
+                "the daemon is stopping or reloading its configuration",
+                hint="the upload continues at its next start; run the same command again to see the result",
             )
         with self._lock:  # who hears that it has ended may unmount the folder: it is closed by then
             known, job = self._queue.uploads.known(name), self._jobs.get(name)
@@ -191,7 +191,7 @@ class UploadJobs:
                 "too many folders are being archived at once",
                 code="too-many-uploads",
                 hint=f"at most {reception.MOST_OF_ONE} of one user and {reception.MOST_UPLOADS} in all; wait for one to"
-                " end (dicomwatchctl upload list), or hand in a folder above them",
+                " end (dicomwatchctl upload list), or upload a folder that contains them",
             )
 
     def _prune(self) -> None:
@@ -209,16 +209,16 @@ def _join(running: Upload, asker: Asker, *, delete: bool) -> str:
     name = running.source.name
     if running.asker is not None and asker.uid not in (0, running.asker.uid):
         raise Permanent(
-            "the folder is being archived already, for another user",
+            "the folder is already being archived, for another user",
             code="upload-running",
-            hint=f"wait for that: dicomwatchctl upload show {name}",
+            hint=f"wait for it: dicomwatchctl upload show {name}",
         )
     if running.source.delete_local != delete:
         how = "with" if running.source.delete_local else "without"
         raise Permanent(
-            f"the folder is being archived already, {how} --delete",
+            f"the folder is already being archived, {how} --delete",
             code="upload-running",
-            hint=f"wait for that, or end it: dicomwatchctl upload cancel {name}",
+            hint=f"wait for it, or cancel it: dicomwatchctl upload cancel {name}",
         )
     return name
 
@@ -228,4 +228,4 @@ def _nothing() -> None:
 
 
 def no_such_upload() -> DicomwatchdError:
-    return Permanent("no such upload", code="no-upload", hint="dicomwatchctl upload list names those that are known")
+    return Permanent("no such upload", code="no-upload", hint="dicomwatchctl upload list shows the known uploads")

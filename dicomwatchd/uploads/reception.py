@@ -34,9 +34,9 @@ def looked_at(fd: int, asker: Asker, forbidden: Iterable[Path], *, delete: bool)
     in."""
     if not _is_listable(fd):
         raise Permanent(
-            "what was handed in is no folder that is open for listing",
+            "the upload is not a folder that can be listed",
             code="no-folder",
-            hint="dicomwatchctl upload FOLDER opens it; is it a folder, and may you list it?",
+            hint="use dicomwatchctl upload FOLDER; is it a folder, and may you list it?",
         )
     try:
         path = path_of(fd)
@@ -57,15 +57,15 @@ def looked_at(fd: int, asker: Asker, forbidden: Iterable[Path], *, delete: bool)
         os.close(again)
     if is_own_tree:
         raise Permanent(
-            "the folder is an archive's or a dicomwatchd's own, or lies in one",
+            "the folder belongs to an archive or to dicomwatchd, or is inside such a folder",
             code="own-tree",
-            hint="what is in an archive is archived already, and these are its only copies",
+            hint="its contents are already archived, and these are the only copies",
         )
     if delete and not may_delete:
         raise Permanent(
             "the daemon may not delete in this folder",
             code="cannot-delete",
-            hint=f"leave --delete out, or, if it is yours: setfacl -R -m u:{_own_user()}:rwX FOLDER",
+            hint=f"omit --delete or, if the folder is yours, run: setfacl -R -m u:{_own_user()}:rwX FOLDER",
         )
     return Folder(path, root)
 
@@ -85,7 +85,7 @@ def unreadable() -> DicomwatchdError:
     return Permanent(
         "the daemon may not read the folder",
         code="unreadable",
-        hint=f"give its user access; if the folder is yours: setfacl -R -m u:{_own_user()}:rX FOLDER",
+        hint=f"give its user access; if the folder is yours, run: setfacl -R -m u:{_own_user()}:rX FOLDER",
     )
 
 

@@ -48,5 +48,5 @@ inboxes:
     )
     said = CliRunner().invoke(root, ["--config", str(config), "config", "check"])
     assert said.exit_code == 2
-    assert f"inboxes[0].path: is not a folder: there is nothing under that path ({tmp_path}-inbox/ct1)" in said.stderr
+    assert f"inboxes[0].path: is not a folder: no such file or folder ({tmp_path}-inbox/ct1)" in said.stderr
     assert "inboxes[1].quite_seconds: is not a known key; did you mean quiet_seconds?" in said.stderr

@@ -104,7 +104,7 @@ def test_a_folder_below_that_may_not_be_listed(mode: int, delete: bool, pieces: 
     give(folder / "B", EMIL, mode, 0o644)
     result = By(ANNA, pieces, folder, delete=delete).go()
     assert (result["verified"], result["deletable"], result["files"]) == (6, False, 6)
-    assert list(named(result)) == ["B"] and "may not be listed by whoever" in named(result)["B"]
+    assert list(named(result)) == ["B"] and "the user who started the upload may not list it" in named(result)["B"]
     assert "SECRET" not in json.dumps(result)
     assert {name for name in files(folder) if name.startswith("B/")} == set(PRIVATE)
     assert len(pieces.archived()) == 6 and pieces.queue.reports.show("1.2.5") is None

@@ -73,7 +73,7 @@ def test_a_data_set_in_another_encoding_than_declared_is_read_and_noted() -> Non
     assert lying != content
     found = header(lying).instance
     assert found.transfer_syntax_uid == EXPLICIT
-    assert found.repairs == ("transfer syntax: the data set is written in another one than declared",)
+    assert found.repairs == ("transfer syntax: the data set uses another one than declared",)
 
 
 def test_compressed_pixels_of_nobody_knows_what_are_not_called_native() -> None:
@@ -81,7 +81,7 @@ def test_compressed_pixels_of_nobody_knows_what_are_not_called_native() -> None:
     nameless = content.replace(RLE.encode(), b"x" * len(RLE))
     found = header(nameless).instance
     assert found.transfer_syntax_uid == ""
-    assert "transfer syntax: not declared, told from the data set" in found.repairs
+    assert "transfer syntax: not declared, detected from the data set" in found.repairs
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_an_overlong_attribute_is_left_out_and_noted() -> None:
     comment = element(0x00101001, b"PN", b"x" * 5000)
     found = header(content + comment + element(0x7FE00010, b"OW", bytes(128)))
     assert "00101001" not in found.study_attributes
-    assert found.instance.repairs == ("attributes: values of unlikely length left out",)
+    assert found.instance.repairs == ("attributes: implausibly long values left out",)
 
 
 # -- pydicom's own samples: real files of many makers ----------------------------------------------------------------

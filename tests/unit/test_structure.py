@@ -146,7 +146,7 @@ def test_zeros_after_the_pixels_are_padding(padding: int) -> None:
 )
 def test_other_bytes_after_the_pixels_are_noted(tail: bytes) -> None:
     notes = header(encode(data_set()) + tail).instance.repairs
-    assert notes == ("bytes after the data set are no part of it",)
+    assert notes == ("bytes after the data set do not belong to it",)
 
 
 @pytest.mark.parametrize("tail", [b"", b"x"])
@@ -351,8 +351,8 @@ def test_a_damaged_deflated_stream_is_refused_and_bytes_after_it_are_noted() -> 
     assert code_of(content[:start] + b"\xff" + content[start + 1 :]) == "unreadable"
     assert header(content + b"\0").instance.repairs == ()
     stamped = deflated(element(0x7FE00010, b"OW", bytes(128)) + b"\1\0\0\0" + os.urandom(1_500_000))
-    assert header(stamped).instance.repairs == ("bytes after the data set are no part of it",)
-    assert header(content + b"CRC!").instance.repairs == ("bytes after the deflated data set are no part of it",)
+    assert header(stamped).instance.repairs == ("bytes after the data set do not belong to it",)
+    assert header(content + b"CRC!").instance.repairs == ("bytes after the deflated data set do not belong to it",)
 
 
 @given(st.lists(st.integers(1, 5000), max_size=30), st.booleans())

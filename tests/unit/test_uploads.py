@@ -251,7 +251,7 @@ def test_a_folder_that_vanished_ends_its_upload(how: str, delete: bool, pieces: 
     assert (result["outcome"], result["deletable"], result["deleted"]) == ("vanished", False, 0)
     assert "disappeared" in sentences(result, delete=delete)[0]
     if result["verified"] < 6:
-        assert "vanished before it was archived" in named(result)["A/IM1"]
+        assert "disappeared before it was archived" in named(result)["A/IM1"]
     assert state(pieces) in (None, StudyState.ARCHIVED)
     require_no_trace(pieces, handed)
     if how.startswith(("made", "exchanged")):
@@ -308,7 +308,7 @@ def test_a_folder_that_is_moved_while_it_is_archived_is_still_the_one(
     put(folder, {"A/OTHER": instance("1.2.9", "1.2.9.1", "1.2.9.1.1", 1)})
     result = handed.go()
     assert (result["verified"], result["deletable"]) == (6, False)
-    assert "does not stand under this path any more" in named(result)[""]
+    assert "is no longer at this path" in named(result)[""]
     assert bool(tree(folder.with_name("moved"))) is not delete
     assert set(tree(folder)) == {"A/OTHER"} and pieces.queue.reports.show(Uid("1.2.9")) is None
 
@@ -340,7 +340,7 @@ def test_a_deletion_that_was_cut_off_in_a_folder_that_is_gone(pieces: Pieces, fo
     pieces.restart()
     result = handed.go(rounds=200, seconds=20)
     assert result["outcome"] == "vanished" and not result["deletable"]
-    assert any("nobody can tell" in reason for reason in named(result).values())
+    assert any("it is unknown" in reason for reason in named(result).values())
     require_no_trace(pieces, handed)
 
 
@@ -360,7 +360,7 @@ def test_a_comparison_that_takes_long_is_not_cut_off_by_a_cancellation(pieces: P
     for entry in pieces.queue.audit.of_study(STUDY):
         kinds.setdefault(entry.body["file"], []).append(entry.body["kind"])
     assert kinds and all(len(ends) == 2 and "gone" not in ends for ends in kinds.values()), kinds
-    assert result["outcome"] == "cancelled" and not any("nobody can tell" in why for why in named(result).values())
+    assert result["outcome"] == "cancelled" and not any("it is unknown" in why for why in named(result).values())
     require_no_trace(pieces, handed)
 
 

@@ -191,7 +191,7 @@ def test_a_folder_that_grows_at_every_last_look_ends_and_the_last_one_is_named(p
 
     with before_every_final_scan(grow):
         names = require_not_deletable(handed.go())
-    assert len(names) == 1 and "came late" in names[next(iter(names))]
+    assert len(names) == 1 and "arrived late" in names[next(iter(names))]
 
 
 def test_a_file_that_is_replaced_by_another_of_its_size(pieces: Pieces, folder: Path) -> None:
@@ -228,14 +228,14 @@ def test_a_file_that_vanishes_before_it_is_archived(pieces: Pieces, folder: Path
     (folder / "A" / "IM3").unlink()
     result = handed.go()
     assert result["verified"] == 5
-    assert "vanished before it was archived" in require_not_deletable(result)["A/IM3"]
+    assert "disappeared before it was archived" in require_not_deletable(result)["A/IM3"]
 
 
 def test_a_file_that_vanishes_after_it_was_archived(pieces: Pieces, folder: Path) -> None:
     handed = Handed(pieces, folder)
     handed.go(lambda now: now["verified"] == 6)
     (folder / "A" / "IM3").unlink()
-    assert "vanished from the folder" in require_not_deletable(handed.go())["A/IM3"]
+    assert "disappeared from the folder" in require_not_deletable(handed.go())["A/IM3"]
 
 
 def test_a_folder_that_vanishes_whole_with_what_was_archived(pieces: Pieces, folder: Path) -> None:
@@ -303,7 +303,7 @@ def test_an_archive_below_the_folder_is_named_and_is_no_success(when: str, piece
     handed.go(lambda now: now["verified"] >= 6)
     mark.touch()
     names = require_not_deletable(handed.go())
-    assert any("backup" in name and "own folder" in why for name, why in names.items())
+    assert any("backup" in name and "folder of an archive" in why for name, why in names.items())
 
 
 def test_private_names_are_named(pieces: Pieces, folder: Path) -> None:

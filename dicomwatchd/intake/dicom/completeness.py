@@ -61,7 +61,7 @@ def check(found: DataSet, sop_class_uid: str, transfer_syntax_uid: str) -> list[
     """
     needed = _needed(sop_class_uid) or (_PIXELS if found.short(_ROWS) and found.short(_COLUMNS) else frozenset())
     if needed and not needed & found.present:
-        raise truncated("the data set ends before the element that holds its content")
+        raise truncated("the data set ends before the element with its content")
     if found.pixel_tag is None:
         return []
     frames = _frames(found)

@@ -132,7 +132,7 @@ def read_header(
     No value from the file is in any message or repair note.
     """
     if os.fstat(fd).st_size != size_bytes:
-        raise SourceChanged("a file has another size than when it was seen")
+        raise SourceChanged("the size of the file has changed since the scan")
     if size_bytes == 0:
         raise Unarchivable("the file is empty", code="empty")
     source = FileBytes(fd, size_bytes, heartbeat)
@@ -144,7 +144,7 @@ def read_header(
     found, transfer_syntax_uid, repairs = _data_set(source, meta, inflated_limit_bytes)
     repairs = [*meta.repairs, *repairs, *found.notes]
     for tag in found.contradictory & _UID_TAGS:
-        raise Unarchivable(f"the {_name(tag)} is there twice, with different values", code="bad-uid")
+        raise Unarchivable(f"the {_name(tag)} occurs twice, with different values", code="bad-uid")
 
     sop_class_uid = _uid(found, _SOP_CLASS, repairs, meta.sop_class)
     if sop_class_uid == DICOMDIR_SOP_CLASS:
@@ -155,7 +155,7 @@ def read_header(
     series_uid = _uid(found, _SERIES, repairs)
     values = {tag: value for tag, value in found.values.items() if tag not in found.overlong}
     if found.overlong:
-        repairs.append("attributes: values of unlikely length left out")
+        repairs.append("attributes: implausibly long values left out")
     patient_id = attributes.patient_id(values)
     if "\ufffd" in patient_id:
         repairs.append("patient ID: not all of it could be decoded")
@@ -215,7 +215,7 @@ def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tupl
     declared = _declared(meta.transfer_syntax_uid)
     encoding = encoding_at(data, start, declared)
     if declared is not None and encoding != declared:
-        repairs.append("transfer syntax: the data set is written in another one than declared")
+        repairs.append("transfer syntax: the data set uses another one than declared")
     found = walk(
         data,
         start,
@@ -230,10 +230,10 @@ def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tupl
         if not inflated.complete:
             raise truncated("the deflated data set is cut off")
         if inflated.rest_bytes > 1:
-            repairs.append("bytes after the deflated data set are no part of it")
+            repairs.append("bytes after the deflated data set do not belong to it")
     transfer_syntax_uid = meta.transfer_syntax_uid
     if not transfer_syntax_uid:
-        repairs.append("transfer syntax: not declared, told from the data set")
+        repairs.append("transfer syntax: not declared, detected from the data set")
         transfer_syntax_uid = IMPLICIT_LITTLE_ENDIAN
         if encoding.explicit:
             transfer_syntax_uid = EXPLICIT_BIG_ENDIAN if encoding.big_endian else EXPLICIT_LITTLE_ENDIAN
@@ -270,7 +270,7 @@ def _uid(found: DataSet, tag: int, repairs: list[str], fallback: bytes = b"") ->
     try:
         uid = Uid(stripped.decode("ascii", "replace"))
     except InvalidUid as error:
-        raise Unarchivable(f"the {name} is no valid UID", code="bad-uid") from error
+        raise Unarchivable(f"the {name} is not a valid UID", code="bad-uid") from error
     if raw != stripped + b"\0" * (len(stripped) % 2):
         repairs.append(f"{name}: padding dropped")
     if _LEADING_ZERO.search(uid):

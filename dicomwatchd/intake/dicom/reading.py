@@ -75,7 +75,7 @@ class FileBytes:
             self._heartbeat()
             piece = os.pread(self._fd, length, offset)
             if not piece:
-                raise SourceChanged("a file became shorter while its header was read")
+                raise SourceChanged("the file became shorter while its header was read")
             pieces.append(piece)
             offset += len(piece)
             length -= len(piece)
@@ -147,7 +147,7 @@ class InflatedBytes:
         self._at += dropped
         if self._at + len(self._window) > self._limit_bytes:
             raise Unarchivable(
-                "it inflates to more than a file of its size is read for; stored without deflate it is taken",
+                "it inflates to too much data for its size; store it uncompressed to have it archived",
                 code="inflated-too-large",
             )
         return bool(packed or piece)

@@ -36,12 +36,12 @@ class Sizes:
         seen = os.fstat(fd)
         if seen.st_size > self.max_file_bytes:
             raise Unarchivable(
-                f"larger than max_file_bytes of the configuration, {self.max_file_bytes}; taken when that is raised",
+                f"larger than max_file_bytes in the configuration, {self.max_file_bytes}; raise that to archive it",
                 code=TOO_LARGE,
             )
         if not self.takes_sparse and _is_nearly_all_hole(fd, seen):
             raise Unarchivable(
-                "nearly all of it is a hole that takes no room on the disk; if it is whole, copy it without holes"
+                "almost all of it is a hole that uses no disk space; if the file is complete, copy it without holes"
                 " (cp --sparse=never), or set sparse_files: take in the configuration",
                 code=SPARSE,
             )

@@ -134,7 +134,7 @@ def walk(
             found.notes.append(_what_follows(source, pos))
             break
         if tag == 0:
-            raise truncated("zeros are where the data set should go on")
+            raise truncated("the data set is cut off by zeros")
         pos += header_bytes
         if length and tag in landmarks:
             found.present.add(tag)
@@ -189,8 +189,8 @@ def _what_follows(source: ByteSource, end: int) -> str:
         pos += len(piece)
         zeros = zeros and piece.count(0) == len(piece)
         if pos > limit:
-            raise Unarchivable("far more bytes follow the data set than it has", code="tail")
-    return "zero padding after the data set" if zeros else "bytes after the data set are no part of it"
+            raise Unarchivable("far more bytes follow the data set than belong to it", code="tail")
+    return "zero padding after the data set" if zeros else "bytes after the data set do not belong to it"
 
 
 class _Elements:
@@ -208,9 +208,7 @@ class _Elements:
         """(tag, length of the value, length of the header) from 12 bytes, or 8 at the end of the data."""
         self._left -= 1
         if self._left < 0:
-            raise Unarchivable(
-                "it has more data elements than a file of its size is read for", code="too-many-elements"
-            )
+            raise Unarchivable("it has too many data elements for its size", code="too-many-elements")
         if explicit:
             group, element, vr, short = self._explicit(data, at)
             tag: int = group << 16 | element
@@ -245,7 +243,7 @@ class _Elements:
             tag, length, header_bytes = self.parse(head, 0, explicit)
             pos += header_bytes
             if tag == 0:
-                raise truncated("zeros are where a sequence or encapsulated pixel data should go on")
+                raise truncated("a sequence or encapsulated pixel data is cut off by zeros")
             if in_item and tag == _ITEM_END:
                 explicit = outer.pop()
                 in_item = False
@@ -265,7 +263,7 @@ class _Elements:
                     pos += length
                     continue
                 if len(outer) >= _DEPTH_LIMIT:
-                    raise Unarchivable("sequences are nested too deep", code="unreadable")
+                    raise Unarchivable("sequences are nested too deeply", code="unreadable")
                 outer.append(explicit)
                 # An item of a sequence written as UN is implicit amid explicit ones (PS3.5 6.2.2 note 2).
                 explicit = explicit and _explicit_at(source, pos)

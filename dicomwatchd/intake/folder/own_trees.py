@@ -13,7 +13,7 @@ from dicomwatchd.queue.rows import Arrival, TrackedFile, identity_of
 
 #: The code of the one entry in quarantine that stands for such a tree.
 OWN_TREE = "own-tree"
-_REASON = "an archive's or the daemon's own folder; nothing in it is looked at, archived or deleted"
+_REASON = "a folder of an archive or of the daemon; nothing in it is read, archived or deleted"
 #: The name under which an inbox that lies inside of such a tree stands in quarantine itself.
 ITSELF = b"."
 
@@ -50,7 +50,7 @@ class OwnTrees:
         if self._met - self._marked:
             self._log.error(
                 "intake-own-tree",
-                "folders of an archive, or of the daemon's own, lie in the inbox; nothing in them is looked at",
+                "the inbox contains folders of an archive or of the daemon; they are ignored",
                 inbox=self._inbox,
                 folder_count=len(self._met),
             )

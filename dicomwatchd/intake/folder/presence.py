@@ -43,7 +43,7 @@ class Presence:
             self.is_away = True
             self._log.error(
                 "intake-away",
-                "the inbox cannot be opened; nothing is concluded from that",
+                "the inbox cannot be opened; its files are left as they are",
                 inbox=self._inbox,
                 errno=error.errno,
             )
@@ -59,7 +59,7 @@ class Presence:
         if replaced:
             self._log.warning(
                 "intake-replaced",
-                "the inbox is another folder than before: mounted or made anew?",
+                "the inbox is not the same folder as before: newly mounted or recreated?",
                 inbox=self._inbox,
             )
         elif back:

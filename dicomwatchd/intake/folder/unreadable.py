@@ -9,8 +9,8 @@ from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.rows import UNREADABLE, Arrival
 
-NOT_TO_BE_READ = "it cannot be read: the disk or the share reports an error; it is tried again at each look"
-NOT_TO_BE_LISTED = "this folder cannot be listed, or not to its end; what is in it is not seen"
+NOT_TO_BE_READ = "it cannot be read: the disk or the share reports an error; it is tried again at each scan"
+NOT_TO_BE_LISTED = "this folder cannot be listed completely; files in it may be missed"
 
 #: Of what does not say what it is.
 _NO_IDENTITY = FileIdentity(0, 0, 0, 0, 0)
@@ -51,13 +51,13 @@ class Unreadable:
         if count and count != self._told:
             self._log.warning(
                 "intake-unreadable",
-                "folders, or entries of folders, cannot be read; the others are taken",
+                "some folders or entries of the inbox cannot be read; all others are archived",
                 inbox=self._inbox,
                 unreadable_count=count,
                 errno=next(iter(failed.values()), None),
             )
         elif self._told and not count:
-            self._log.info("intake-readable", "what could not be read can be read again", inbox=self._inbox)
+            self._log.info("intake-readable", "the unreadable entries can be read again", inbox=self._inbox)
         self._told = count
         return healed
 

@@ -168,7 +168,7 @@ def prove(
         (file.sha256 == span.sha256, "the digest is not the receipt's"),
         (file.identity.size_bytes == span.size_bytes, "the size is not the receipt's"),
         (header.study_uid == manifest.study_uid == claim.study_uid, "the manifest is another study's"),
-        (manifest.archive_id == archive_id, "the manifest is another archive's"),
+        (manifest.archive_id == archive_id, "the manifest belongs to another archive"),
         (listed is not None, "the manifest does not list it"),
         (listed is not None and listed.key == receipt.key, "the manifest lists it under another key"),
         (listed is not None and listed.size_bytes == span.size_bytes, "the manifest lists another size"),
