@@ -50,11 +50,11 @@ class Comparison:
         number, at = (p.sequence, p.published_at) if p else (0, "")
         return {
             "fits": f"it holds entry {number}, which was published in the archive at {at}",
-            "none": "nothing of it was published in the archive yet",
+            "none": "none of it has been published in the archive yet",
             "cut": f"entries are missing at its end: entry {number} was published in the archive at {at}",
-            "differs": f"its entry {number} is another one than was published in the archive at {at}",
-            "unreadable": "what was published of it in the archive cannot be read",
-            "unknown": f"what was published of it is unknown: {self.reason}",
+            "differs": f"its entry {number} differs from the published one in the archive at {at}",
+            "unreadable": "its checkpoint in the archive cannot be read",
+            "unknown": f"its published checkpoint is unknown: {self.reason}",
         }[self.outcome]
 
 
@@ -143,7 +143,7 @@ class Checkpoints:
     def problem(self) -> str | None:
         """What a person has to know, in plain words."""
         if self.finding is not None and self.finding.is_bad:
-            return f"the audit chain is not what it was: {self.finding.text}"
+            return f"the audit chain has changed: {self.finding.text}"
         return f"the head of the audit chain cannot be published: {self._failing}" if self._failing else None
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
@@ -180,7 +180,7 @@ class Checkpoints:
                 if self._failing != error.message:
                     self._log.warning(
                         "audit-unpublished",
-                        "the head of the audit chain cannot be published now",
+                        "the head of the audit chain cannot be published at the moment",
                         **error_fields(error),
                     )
                 self._failing = error.message
@@ -210,7 +210,7 @@ class Checkpoints:
             head, published = self._audit.head(), finding.published
             self._log.error(
                 "audit-cut",
-                "the audit chain does not hold what was published of it; the record of deletions is not complete",
+                "the audit chain does not match its published checkpoint; the record of deletions is incomplete",
                 audit_chain=head.chain_id,
                 audit_sequence=head.sequence,
                 audit_published=published and published.sequence,

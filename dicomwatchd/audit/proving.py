@@ -54,9 +54,9 @@ class Archived:
             more = len(self.problems) - 3
             return "; ".join(self.problems[:3]) + (f"; and {more} more" if more > 0 else "")
         if self.unknown:
-            return f"what of it is in the archive is unknown: {self.unknown}"
+            return f"its part in the archive is unknown: {self.unknown}"
         if self.elsewhere:
-            return f"{self.segments} segments are in the archive, {self.elsewhere} in the one before"
+            return f"{self.segments} segments are in the archive, {self.elsewhere} in the previous one"
         return f"{self.segments} segments, of {self.entries} entries, are in the archive"
 
     def as_dict(self) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _compare(
 ) -> None:
     misfit = segments.misfit()
     if misfit is not None:
-        found.problems.append(f"the list of segments does not hold from entry {misfit} on")
+        found.problems.append(f"the list of segments is wrong from entry {misfit} on")
     chain_id, under_way = audit.head().chain_id, segments.under_way()
     stored = _Peekable(audit_segments.listed(store, chain_id))
     end = 0
@@ -109,7 +109,7 @@ def _compare(
             if seen[0] == name:
                 is_there = True
                 if seen[1] != segment.size_bytes:
-                    found.problems.append(f"the segment of {name.text} has another size than it had")
+                    found.problems.append(f"the segment of {name.text} has changed its size")
             elif not (seen[0].sha256 == name.sha256 and seen[0].last == name.last and seen[0].attempt < name.attempt):
                 found.problems.append(f"there is another segment of {seen[0].text} than the one that was sealed")
         if not is_there:
@@ -137,7 +137,7 @@ def _strays(
         if under_way is not None and (name.first, name.last) == (under_way.first, under_way.last):
             continue
         if end is not None and name.last > end:
-            found.problems.append(f"entries are missing here: {name.text} were sealed in the archive")
+            found.problems.append(f"local entries are missing: {name.text} were sealed in the archive")
         else:
             found.problems.append(f"there is a segment of {name.text} that was never sealed")
 
@@ -191,7 +191,7 @@ def _number(text: str, sequence: int) -> bool:
 def chain_id(given: str) -> str:
     """Raises Permanent for what names no chain."""
     if not _CHAIN.fullmatch(given):
-        raise Permanent("a chain is named by 32 lower-case hexadecimal digits", code="bad-chain")
+        raise Permanent("a chain ID has 32 lower-case hexadecimal digits", code="bad-chain")
     return given
 
 
@@ -240,7 +240,7 @@ class Prover:
         for segment in mine:
             if segment.archive_id != self._archive_id:
                 found.problems.append(
-                    f"entries {segment.first} to {segment.last} are in the archive before, {segment.archive_id}"
+                    f"entries {segment.first} to {segment.last} are in the previous archive, {segment.archive_id}"
                 )
                 continue
             try:
@@ -274,14 +274,14 @@ class Prover:
                     _number(text, published) and hashlib.sha256(text.encode("ascii")).hexdigest() != newest.sha256
                     for text in texts
                 ):
-                    found.problems.append(f"entry {published} is another one than was published")
+                    found.problems.append(f"entry {published} differs from the published one")
         if published < walk.end:  # no daemon seals what it has not published: it may have done both meanwhile
             newest = audit_checkpoints.newest(self._store, chain_id)
             published = newest.sequence if newest else 0
         if 0 < published < walk.end:
             found.problems.append(f"entries {published + 1} to {walk.end} were never published")
         elif not published and walk.end:
-            found.problems.append(f"no head is published of it, though {walk.end} entries were sealed")
+            found.problems.append(f"its head was never published, though {walk.end} entries were sealed")
         broken = not found.holds
         return {
             "study_uid": study_uid,
@@ -328,5 +328,5 @@ class _Chain:
             return f"its {self.end} entries are in the archive"
         return (
             f"its first {self.end} entries are in the archive; entries {self.end + 1} to {published} were published,"
-            " and were in the state alone when it was lost, or still are in that of another daemon"
+            " but were only in the state when it was lost, or are in the state of another daemon"
         )

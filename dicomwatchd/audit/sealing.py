@@ -67,7 +67,7 @@ class Sealing:
     def problem(self) -> str | None:
         """What a person has to know, in plain words."""
         if self._found is not None and not self._found.holds:
-            return f"the audit chain in the archive is not what it was: {self._found.text}"
+            return f"the audit chain in the archive has changed: {self._found.text}"
         return f"the audit chain cannot be sealed: {self._failing}" if self._failing else None
 
     def step(self) -> bool:
@@ -92,7 +92,9 @@ class Sealing:
         except DicomwatchdError as error:
             if self._failing != error.message:
                 self._log.warning(
-                    "audit-unsealed", "a segment of the audit chain cannot be sealed now", **error_fields(error)
+                    "audit-unsealed",
+                    "a segment of the audit chain cannot be sealed at the moment",
+                    **error_fields(error),
                 )
             self._failing, self._rest = error.message, REST_STEPS
             return False
@@ -109,7 +111,7 @@ class Sealing:
         if not self._found.holds:
             self._log.error(
                 "audit-segments",
-                "the archive does not hold the audit chain's segments as they were sealed; see dicomwatchctl prove",
+                "segments of the audit chain in the archive are missing or changed; see dicomwatchctl prove",
                 audit_chain=self._audit.head().chain_id,
                 segments_count=len(self._found.problems),
             )
@@ -133,11 +135,11 @@ class Sealing:
                 self._segments.another_key(segment)
             raise
         if found != header:
-            raise BadSegment("a segment that was just sent is another one in the store")
+            raise BadSegment("a segment that was just sent differs in the store")
         self._segments.sealed(segment, sha256=packed.sha256, size_bytes=stored.size_bytes, studies=packed.studies)
         self._log.info(
             "audit-sealed",
-            "a segment of the audit chain is in the archive",
+            "a segment of the audit chain was sealed in the archive",
             audit_chain=chain_id,
             audit_sequence=segment.last,
             audit_sha256=segment.head,

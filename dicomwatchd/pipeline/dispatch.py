@@ -320,7 +320,7 @@ class Dispatcher:
         """``own_pause`` is the study's; ``pause`` may be that of an endpoint, for all who go there."""
         self._context.log.warning(
             "study-delayed",
-            "the study is tried again later",
+            "the study will be tried again later",
             study_uid=claim.study_uid,
             attempt=claim.attempts + 1,
             pause_seconds=pause,
@@ -339,7 +339,7 @@ class Dispatcher:
 
     def _park(self, claim: Claim, error: Exception, code: str, reason: str) -> None:
         self._context.log.error(
-            "study-parked", "the study needs somebody's help", study_uid=claim.study_uid, **error_fields(error)
+            "study-parked", "the study is parked and needs attention", study_uid=claim.study_uid, **error_fields(error)
         )
         try:
             self._context.claims.park(claim, code=code, reason=reason)
@@ -391,7 +391,7 @@ class Dispatcher:
                     not_before=0.0,
                     attempts=claim.attempts,
                     code="state",
-                    reason="the state was not writable",
+                    reason="the state could not be written",
                     blamed=claim.blamed,
                 )
             except ClaimLost:

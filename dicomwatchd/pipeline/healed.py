@@ -40,12 +40,12 @@ def healed(damaged: Collection[str], shipment: Shipment, context: Context) -> fr
         found |= suspects.keys()
     if wavering:
         context.shipments.doubt(shipment.claim, wavering)
-        raise Transient("a key that was damaged does not give the same bytes every time", code="damaged-key")
+        raise Transient("an object that was damaged does not return the same bytes every time", code="damaged-key")
     if found:
         context.shipments.healed(shipment.claim, found)
         context.log.info(
             "keys-healed",
-            "keys of the study that held other bytes hold the right ones again",
+            "damaged objects of the study hold the right bytes again",
             study_uid=shipment.claim.study_uid,
             files=len(found),
         )

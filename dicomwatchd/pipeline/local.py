@@ -25,7 +25,7 @@ PIECE_BYTES = 1 << 20
 
 def require(fd: int, expected: FileIdentity) -> None:
     if identity(fd) != expected:
-        raise SourceChanged("the file has changed since it was taken up")
+        raise SourceChanged("the file has changed since it was read")
 
 
 @contextmanager
@@ -101,7 +101,7 @@ class Folders(KeptOpen):
         with self.inboxes.at(source.source_id), _translated():
             found = os.stat(file.name, dir_fd=self._directory(source, file), follow_symlinks=False)
         if FileIdentity.of(found) != file.identity:
-            raise SourceChanged("the file has changed since it was taken up")
+            raise SourceChanged("the file has changed since it was read")
 
     def _directory(self, source: Source, file: LocalFile) -> int:
         """Raises OSError."""
@@ -147,7 +147,7 @@ def read_exactly(fd: int, offset: int, length: int, heartbeat: Callable[[], None
         heartbeat()
         part = os.pread(fd, min(length - have, PIECE_BYTES), offset + have)
         if not part:
-            raise SourceChanged("the file has become shorter while it was read")
+            raise SourceChanged("the file became shorter while it was read")
         parts.append(part)
         have += len(part)
     return b"".join(parts)
@@ -161,7 +161,7 @@ def fill(fd: int, offset: int, buffer: memoryview, heartbeat: Callable[[], None]
             heartbeat()
         count = os.preadv(fd, [buffer[filled : filled + PIECE_BYTES]], offset + filled)
         if not count:
-            raise SourceChanged("the file has become shorter while it was read")
+            raise SourceChanged("the file became shorter while it was read")
         filled += count
 
 
@@ -183,13 +183,13 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except NotRegular as error:
-        raise SourceChanged("the name stands for something else now") from error
+        raise SourceChanged("the name now refers to something else") from error
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE):
-            raise SourceChanged("the file is not where it was") from error
+            raise SourceChanged("the file is no longer at its path") from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise Unarchivable(
                 "the daemon may not read it; check the file's owner and permissions", code="no-access"
             ) from error
         name = errno.errorcode.get(error.errno or 0, "unknown").lower()
-        raise Transient(f"a local file cannot be read now ({name})", code=f"local-{name}") from error
+        raise Transient(f"a local file cannot be read at the moment ({name})", code=f"local-{name}") from error

@@ -141,7 +141,7 @@ def trace_of(study: Uid, context: Context, map: Map = map, weigh: Callable[[int]
             if one.error is not None and record is not None and one.revision <= record.revision:
                 raise one.error  # our own, and not given to us: that is the archive's trouble
             if one.kind is NewerManifest:
-                raise NewerManifest(one.reason, hint="bring this one up to date")
+                raise NewerManifest(one.reason, hint="update this dicomwatchd")
             if one.kind is ForeignManifest:
                 raise ForeignManifest("the study's manifest in the store belongs to another archive")
     if record is None or vouched is not None or lineage.DISPUTED in record.flags:
@@ -179,15 +179,15 @@ def _tell(found: Lineage, shipment: Shipment, context: Context) -> None:
     for one in found.refused[:_TOLD]:
         context.log.error(
             "manifest-unreadable",
-            "a manifest in the store is damaged; it stays as it is, and the study is recorded anew above it",
+            "a manifest in the store is damaged; it is kept, and the study is recorded in a new revision",
             study_uid=shipment.claim.study_uid,
             revision=one.revision,
         )
     for other in found.disregarded[:_TOLD]:
         context.log.error(
             "manifest-disregarded",
-            "a manifest in the store does not go on from those below it: somebody else may have put it there; it stays"
-            " as it is, and the study is recorded anew with what it lists beside",
+            "a manifest in the store does not continue those before it: another program may have written it; it is"
+            " kept, and the study is recorded in a new revision together with what it lists",
             study_uid=shipment.claim.study_uid,
             revision=other.revision,
         )
@@ -237,7 +237,7 @@ def revision_nobody_can_read(manifest: Manifest, context: Context) -> int:
 def _tell_ahead(study: Uid, revision: int, context: Context) -> None:
     context.log.error(
         "catalogue-ahead",
-        "the catalogue names a manifest that the store does not hold; the study is recorded anew above it",
+        "the catalogue names a manifest that the store does not hold; the study is recorded in a new revision",
         study_uid=study,
         revision=revision,
     )
@@ -289,7 +289,7 @@ def _source_name(source: Source) -> str:
 def _instance(file: LocalFile, source: str, now: str) -> ManifestInstance:
     """Raises Transient."""
     if file.verified_by is None:
-        raise Transient("a file of the shipment was not verified under this claim", code="unverified-file")
+        raise Transient("a file of the shipment was not verified in this attempt", code="unverified-file")
     location, header = location_of(file), file.header
     return ManifestInstance(
         series_uid=header.series_uid,

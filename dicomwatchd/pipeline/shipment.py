@@ -187,7 +187,7 @@ def source_of(file: LocalFile, context: Context) -> Source:
     """Raises Transient where the file's source has ended meanwhile: the state knows no files of it any more."""
     source = context.sources().get(file.source_id)
     if source is None:
-        raise Transient("the folder that the file came from is followed no more", code="source-ended")
+        raise Transient("the folder of the file is no longer watched", code="source-ended")
     return source
 
 

@@ -104,7 +104,7 @@ def verify(shipment: Shipment, context: Context) -> None:
             return
         context.log.error(
             "study-mismatch",
-            "the store does not hold what was sent; it is sent again",
+            "the store lacks objects that were sent; they are sent again",
             study_uid=claim.study_uid,
             missing_files=len(missing),
             damaged_files=len(damaged),
@@ -112,7 +112,7 @@ def verify(shipment: Shipment, context: Context) -> None:
         shipment.retries += 1
         shipments.send_again(claim, missing, damaged)
         upload(shipment, context)
-    raise StoreUnreliable("the store does not hold what it is sent, however often")
+    raise StoreUnreliable("the store does not keep what it is sent, even after several attempts")
 
 
 def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile], dict[LocalFile, str]]:
@@ -135,7 +135,7 @@ def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile],
                 damaged |= dict.fromkeys(files, verdict.receipt.key)
         context.shipments.verified(shipment.claim, held)
     if unreadable:
-        raise Transient("the store cannot read back what it holds", code="unreadable-object")
+        raise Transient("the store cannot read back an object that it holds", code="unreadable-object")
     return missing, damaged
 
 
@@ -169,7 +169,7 @@ def record(shipment: Shipment, context: Context) -> Recorded:
             raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
         context.shipments.recorded(claim, manifest.revision)
         return Recorded(manifest, recorded.revision, asked_at)
-    raise Transient("others keep recording this study", code="revision-conflict")
+    raise Transient("other daemons keep recording this study", code="revision-conflict")
 
 
 # -- purge ----------------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
             keeping.log_vanished(services.final_check, shipment, context)
         keeping.keep_refused(outcome, shipment, context)
         if services.final_check.stops:
-            raise Vanished("objects went with their local files, and are back with them")
+            raise Vanished("archived objects disappeared with their local files, and are back together with them")
         shipment.deleted_files += len(outcome.deleted)
         shipment.deleted_bytes += sum(file.identity.size_bytes for file in outcome.deleted)
         for file in (*outcome.deleted, *(f for f, _ in outcome.kept)):

@@ -49,7 +49,7 @@ class Source:
         if self.opening is not None:
             return self.opening()
         if self.kind == "upload":
-            raise OSError(errno.ESTALE, "nobody has this folder open")
+            raise OSError(errno.ESTALE, "this folder is no longer open")
         return open_root(self.path)
 
     @property

@@ -112,7 +112,7 @@ class Shipments:
                 "SELECT attributes, flags, damaged_keys FROM studies WHERE study_uid = ?", (claim.study_uid,)
             ).fetchone()
             if study is None:
-                raise ClaimLost("the study is gone since it was claimed")
+                raise ClaimLost("the study is no longer in the queue")
             rows = db.execute(
                 "SELECT series_uid, attributes FROM series WHERE study_uid = ? AND series_uid IN"
                 " (SELECT DISTINCT series_uid FROM files WHERE study_uid = ?) ORDER BY series_uid",

@@ -59,7 +59,9 @@ class HookedDatabase(Database):
     def write(self) -> Iterator[Any]:
         self._fate.at("db")
         if self._fate.strikes("db-full", self._fate.plan.transient_rate / 8):
-            raise StateUnavailable("the state database cannot be written now", code="state-full", endpoint="state")
+            raise StateUnavailable(
+                "the state database cannot be written at the moment", code="state-full", endpoint="state"
+            )
         with super().write() as transaction:
             yield transaction
             self._fate.at("db.commit", actors=False)
@@ -169,7 +171,7 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
                 at_it(inner.__next__)
         except StopIteration as end:
             return cast("str | None", end.value)
-        raise AssertionError("a deletion has stopped twice")
+        raise AssertionError("a deletion has failed twice")
 
     def sorted_scan(directory_fd: int, parent: bytes, globs: Globs, *more: Any) -> Listing:
         found = real_scan(directory_fd, parent, globs, *more)

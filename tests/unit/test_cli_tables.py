@@ -15,7 +15,7 @@ from tests.unit.stand_in import StandIn
 
 STUDY = "2.25.100968640846110253715033657817116617"
 WHEN = "2026-11-29T14:05:06.789Z"
-REASON = "the store does not hold what it is sent, however often; look at the store, then retry the study"
+REASON = "the store does not keep what it is sent, even after several attempts; look at the store, then retry the study"
 ANSWERS: dict[str, Any] = {
     "queue": [
         {

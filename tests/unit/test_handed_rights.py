@@ -151,7 +151,7 @@ def test_files_that_may_not_be_deleted_stay(how: object, pieces: Pieces, folder:
     assert (result["verified"], result["deleted"], result["not_yours"]) == (9, 6, 3)
     assert files(folder) == set(PRIVATE), "and the rest is gone"
     said = "\n".join(sentences(result, delete=True))
-    assert "3 of them stay because whoever handed the folder in may not delete them" in said
+    assert "3 of them were kept because the user who started the upload may not delete them" in said
     [row] = {row["code"] for row in pieces.queue.reports.queue(10)} or [None]
     assert row is None
     entries = [entry.body["kind"] for entry in pieces.queue.audit.of_study("1.2.5")]

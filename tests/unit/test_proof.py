@@ -270,14 +270,14 @@ BREAKS: dict[str, tuple[Break, str]] = {
     "another digest than the receipt's": (_file(sha256=OTHER_SHA256), "the digest"),
     "no digest": (_file(sha256=None), "the digest"),
     "another size than the receipt's": (_file(identity=FileIdentity(1, 2, len(DATA) + 1, 3, 4)), "the size"),
-    "another study than the manifest's": (_header(study_uid=Uid("1.2.2")), "another study's"),
+    "another study than the manifest's": (_header(study_uid=Uid("1.2.2")), "another study"),
     "the manifest of another study": (
         _manifest(lambda: manifest(item(key=keys.instance(Uid("1.2.2"), SERIES, SOP, SHA256)), study=Uid("1.2.2"))),
-        "another study's",
+        "another study",
     ),
-    "the claim of another study": (_other_claim, "another study's"),
-    "the manifest of another archive": (_manifest(lambda: manifest(item(), archive_id="archive-2")), "archive's"),
-    "another archive": (_set(archive_id="archive-2"), "another archive's"),
+    "the claim of another study": (_other_claim, "another study"),
+    "the manifest of another archive": (_manifest(lambda: manifest(item(), archive_id="archive-2")), "another archive"),
+    "another archive": (_set(archive_id="archive-2"), "another archive"),
     "not listed": (_manifest(lambda: manifest()), "does not list"),
     "other bytes listed": (_manifest(lambda: manifest(item(sha256=OTHER_SHA256))), "does not list"),
     "other bytes sent": (_other_bytes_same_uid, "does not list"),
@@ -339,9 +339,9 @@ BUNDLED_BREAKS: dict[str, tuple[Break, str]] = {
     "listed in another bundle": (_listed(key=keys.bundle(STUDY, OTHER_SHA256)), "another key"),
     "listed in the repair of the bundle": (_listed(key=keys.bundle(STUDY, BUNDLE_SHA256, 2)), "another key"),
     "listed as an object of its own": (_manifest(lambda: manifest(item())), "another key"),
-    "listed as all of the bundle": (_listed(offset_bytes=0, size_bytes=len(DATA)), "another place"),
-    "listed at another place": (_listed(offset_bytes=1024), "another place"),
-    "sent at another place": (_part(offset_bytes=1024), "another place"),
+    "listed as all of the bundle": (_listed(offset_bytes=0, size_bytes=len(DATA)), "another location"),
+    "listed at another place": (_listed(offset_bytes=1024), "another location"),
+    "sent at another place": (_part(offset_bytes=1024), "another location"),
     "listed with another size": (_listed(size_bytes=_LONGER), "another size"),
     "before the bundle": (_both(_part(offset_bytes=-1), _listed(offset_bytes=-1)), "ends before"),
     "beyond the bundle": (_both(_part(offset_bytes=2049), _listed(offset_bytes=2049)), "ends before"),
@@ -374,7 +374,7 @@ def test_no_proof_of_a_part(bundled: Case, name: str) -> None:
 def test_an_object_of_its_own_is_no_part(case: Case) -> None:
     """The manifest says that it is a part of the object, the receipt that it is all of it."""
     case.manifest = manifest(item(offset_bytes=1, object_bytes=1 + len(DATA)))
-    with pytest.raises(NoProof, match="another place"):
+    with pytest.raises(NoProof, match="another location"):
         case.proof()
 
 
@@ -497,7 +497,7 @@ def test_an_old_proof_deletes_nothing(place: Place, seconds: float) -> None:
 
 def test_the_proof_of_another_file_deletes_nothing(place: Place) -> None:
     place.file = replace(place.file, identity=replace(place.file.identity, inode=1))
-    assert place.delete() == "the proof is another file's"
+    assert place.delete() == "the proof belongs to another file"
     assert place.is_whole()
 
 
@@ -587,7 +587,7 @@ def test_a_program_begins_to_open_it(place: Place, monkeypatch: pytest.MonkeyPat
             os.open(f"/proc/self/fd/{held}", os.O_WRONLY | os.O_NONBLOCK)
 
     at(monkeypatch, proof, "sha256_of", begin, after=True)
-    assert place.delete() == "a program has begun to open it for writing"
+    assert place.delete() == "a program has started to open it for writing"
     assert place.is_whole()
     os.close(held)
 

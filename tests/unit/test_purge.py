@@ -73,7 +73,9 @@ def test_all_are_on_record_before_the_first_is_touched(pieces: Pieces) -> None:
 
 def test_what_cannot_be_put_on_record_is_not_touched(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
-        raise StateUnavailable("the state database cannot be written now", code="state-full", endpoint="state")
+        raise StateUnavailable(
+            "the state database cannot be written at the moment", code="state-full", endpoint="state"
+        )
 
     with monkeypatch.context() as context:
         context.setattr(type(pieces.queue.deletions), "authorise", fail)
@@ -178,7 +180,9 @@ def test_an_end_that_cannot_be_written_down_is_written_down_by_the_next_shipment
     pieces: Pieces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
-        raise StateUnavailable("the state database cannot be written now", code="state-full", endpoint="state")
+        raise StateUnavailable(
+            "the state database cannot be written at the moment", code="state-full", endpoint="state"
+        )
 
     with monkeypatch.context() as context:
         context.setattr(type(pieces.queue.deletions), "purged", fail)
@@ -192,7 +196,9 @@ def test_an_end_that_cannot_be_written_down_is_written_down_by_the_next_shipment
 
 def test_a_claim_that_cannot_be_given_back_is_given_back_later(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise StateUnavailable("the state database cannot be written now", code="state-full", endpoint="state")
+        raise StateUnavailable(
+            "the state database cannot be written at the moment", code="state-full", endpoint="state"
+        )
 
     with monkeypatch.context() as context:
         context.setattr(stages, "upload", fail)

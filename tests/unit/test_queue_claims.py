@@ -435,7 +435,7 @@ def test_asides_of_one_study_and_of_all(bench: Bench) -> None:
 def test_an_end_is_written_down_once(bench: Bench) -> None:
     bench.authorise(bench.claimed())
     (one,) = bench.queue.deletions.pending()
-    bench.queue.deletions.concluded(one, "deleted", "a crash came after the unlink")
+    bench.queue.deletions.concluded(one, "deleted", "the daemon crashed after the deletion")
     bench.queue.deletions.concluded(one, "restored", "somebody looked twice")
     assert [entry.body["kind"] for entry in bench.queue.audit.of_study(STUDY)] == ["authorised", "deleted"]
 

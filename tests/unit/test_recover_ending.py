@@ -123,7 +123,7 @@ def test_another_folder_in_the_place_of_the_inbox_after_a_crash(tmp_path: Path) 
     pieces.start()
     entries = pieces.queue.audit.of_study(made[0].study_uid)
     assert [entry.body["kind"] for entry in entries] == ["authorised", "gone"]
-    assert entries[-1].body["why"] == "after a crash it is not there, and the inbox is another folder"
+    assert entries[-1].body["why"] == "after a crash it is missing, and the inbox is another folder"
     pieces.close()
 
 

@@ -245,7 +245,7 @@ def test_what_is_the_same_folder(pieces: Pieces, found: Root, is_same: bool) -> 
 
 
 def test_nothing_to_confirm(pieces: Pieces) -> None:
-    with pytest.raises(Permanent, match="nothing is to be confirmed"):
+    with pytest.raises(Permanent, match="nothing to confirm"):
         pieces.queue.roots.confirm("inbox1", {})
 
 

@@ -447,7 +447,7 @@ def test_an_exchanged_archive_is_told_and_no_alarm(place: Place) -> None:
     place.store.versions.clear()
     place.prover = type(place.prover)(place.bench.queue.audit, place.bench.queue.segments, place.store, "archive-2")
     found = place.prover.archived()
-    assert found.holds and found.elsewhere == 1 and "the one before" in found.text
+    assert found.holds and found.elsewhere == 1 and "the previous one" in found.text
     said = place.prover.prove(STUDY)
     assert not said["archived"]["holds"] and "archive-1" in said["archived"]["text"]
 

@@ -454,7 +454,7 @@ def test_a_state_that_cannot_be_written_delays_the_end(
 
     def full(*_: object, **__: object) -> Any:
         calls.append(1)
-        raise Transient("the disk of the state is full", endpoint="state")
+        raise Transient("the disk with the daemon's state is full", endpoint="state")
 
     with monkeypatch.context() as patch:
         patch.setattr(pieces.queue.uploads, "end", full)

@@ -384,7 +384,7 @@ def test_a_state_that_does_not_answer_delays_the_final_scan(
 
     def busy(*_: object) -> Any:
         calls.append(1)
-        raise Transient("the state database cannot be written now", endpoint="state")
+        raise Transient("the state database cannot be written at the moment", endpoint="state")
 
     with monkeypatch.context() as patch:
         patch.setattr(pieces.queue.uploads, "vanished", busy)

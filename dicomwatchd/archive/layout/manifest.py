@@ -340,7 +340,7 @@ def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
 
 
 def _newer_format() -> NewerManifest:
-    return NewerManifest("a manifest in the store was written by a newer dicomwatchd", hint="bring this one up to date")
+    return NewerManifest("a manifest in the store was written by a newer dicomwatchd", hint="update this dicomwatchd")
 
 
 def _repeated(instances: tuple[ManifestInstance, ...]) -> list[str]:

@@ -58,7 +58,7 @@ def unlisted(
         evidence.examine(store, receipts.values(), deep=True, map=map), key=lambda verdict: verdict.receipt.key
     ):
         if verdict.problem in ("missing", "unreadable"):
-            raise Transient("the store cannot read back what it holds", code="unreadable-object")
+            raise Transient("the store cannot read back an object that it holds", code="unreadable-object")
         if not verdict.holds:
             bad.append(verdict.receipt.key)
             continue
@@ -90,7 +90,7 @@ def _in_bundle(store: ObjectStore, seen: StoredObject, sha256: str, now: str) ->
         try:
             data = b"".join(store.read(seen.key, length_bytes=BUNDLE_LIMIT_BYTES + 1))
         except Permanent as error:
-            raise Transient("the store cannot read back what it holds", code="unreadable-object") from error
+            raise Transient("the store cannot read back an object that it holds", code="unreadable-object") from error
         if hashlib.sha256(data).hexdigest() == sha256:
             break
         if last_try:

@@ -142,7 +142,7 @@ class DeletionBatch:
             self.services.inboxes.beat()
             if again.same_bytes_as(proof):
                 return
-            raise Transient("the archive holds it as something else by now", code="stale-evidence")
+            raise Transient("the archive now holds something else for it", code="stale-evidence")
 
     def _gone(self, staged: list[_Staged]) -> set[str]:
         return self.services.final_check.gone({one.key: self.evidence.receipt(one.file) for one in staged})
@@ -171,7 +171,7 @@ class DeletionBatch:
                 next(one.deleting)
             else:
                 one.deleting.throw(why_not)
-            result = RuntimeError("a deletion has stopped twice")
+            result = RuntimeError("a deletion has failed twice")
         except StopIteration as end:
             result = end.value
         except InboxSilent:
@@ -191,7 +191,9 @@ class DeletionBatch:
         results = {
             one.file.file_id: why_not
             or (
-                Vanished("an object was not there when its local file was to go") if one.key in still_gone else Itself()
+                Vanished("an object was missing when its local file was to be deleted")
+                if one.key in still_gone
+                else Itself()
             )
             for one in missing
         }

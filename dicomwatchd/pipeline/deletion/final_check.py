@@ -48,7 +48,7 @@ class FinalCheck:
             while self._is_asking and not check.is_over:
                 self._condition.wait(_WAIT_SECONDS)
                 if self._cancelled():
-                    raise Stopping("stopped while the store was asked")
+                    raise Stopping("stopped while the store was checked")
             if not check.is_over:
                 self._is_asking, self._next = True, _Round()
         if not check.is_over:

@@ -59,9 +59,9 @@ def recorded(last: Recorded, shipment: Shipment, context: Context) -> Recorded:
     try:
         stored = manifests.load(context.archive.store, manifest.key, sha256=manifest.sha256)
     except Permanent as error:
-        raise Transient("the manifest is not what it was when it was recorded", code="manifest-lost") from error
+        raise Transient("the manifest has changed since it was recorded", code="manifest-lost") from error
     if stored.sha256 != manifest.sha256:
-        raise Transient("the manifest is not what it was when it was recorded", code="manifest-lost")
+        raise Transient("the manifest has changed since it was recorded", code="manifest-lost")
     found = context.archive.catalogue.get(shipment.claim.study_uid)
     if found is None or found.revision < manifest.revision:
         raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
@@ -79,7 +79,7 @@ def asked_again(file: LocalFile, shipment: Shipment, context: Context) -> LocalF
         for one in proven(files, verdict)
     ]
     if not held:
-        raise Transient("an object is not what it was when it was verified", code="object-lost")
+        raise Transient("an object has changed since it was verified", code="object-lost")
     return _renewed(held[0])
 
 
@@ -94,7 +94,7 @@ def _looked_at_again(
     held: list[Proven] = []
     for files, verdict in examined([file for file in group if file.file_id not in known], shipment, context):
         if not verdict.holds:
-            raise Transient("an object is not what it was when it was verified", code="object-lost")
+            raise Transient("an object has changed since it was verified", code="object-lost")
         held += proven(files, verdict)
     context.shipments.verified(shipment.claim, held)
     renewed = {one.file.file_id: _renewed(one) for one in held}

@@ -56,7 +56,7 @@ def log_changed(outcome: Outcome, shipment: Shipment, context: Context) -> None:
     if outcome.kept:
         context.log.warning(
             "study-kept",
-            "local files have changed after they were archived; they stay and are looked at again",
+            "local files changed after they were archived; they are kept and scanned again",
             study_uid=shipment.claim.study_uid,
             files=len(outcome.kept),
         )
@@ -66,7 +66,8 @@ def log_vanished(final_check: FinalCheck, shipment: Shipment, context: Context) 
     if final_check.stops:
         context.log.error(
             "deletion-stopped",
-            "objects were not there when their local files were to go; those are back, and no more are deleted",
+            "objects were missing when their local files were to be deleted; the files were put back, and no more are"
+            " deleted",
             study_uid=shipment.claim.study_uid,
             files=final_check.vanished,
         )
@@ -81,7 +82,7 @@ def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context, *, l
     _keep(files, OWN_OBJECT, own.REASON, shipment, context, due_at)
     context.log.error(
         "kept-own-object",
-        "local files are the archive's own objects, seen under another path; they stay",
+        "local files are the archive's own objects under another path; they are kept",
         study_uid=shipment.claim.study_uid,
         files=len(files),
     )
@@ -96,7 +97,7 @@ def _keep_exchanged(files: list[LocalFile], shipment: Shipment, context: Context
     """They fall due again when the inbox is the folder that it was, or the other one is confirmed: see `queue.roots`,
     and `composition`, which tells of it."""
     if files:
-        reason = "archived; kept because the inbox is another folder than was confirmed: dicomwatchctl inbox confirm"
+        reason = "archived; kept because the inbox is not the confirmed folder: see dicomwatchctl inbox confirm"
         _keep(files, EXCHANGED, reason, shipment, context)
 
 
@@ -106,7 +107,7 @@ def _keep_unleased(files: list[LocalFile], shipment: Shipment, context: Context)
     _keep(files, NO_LEASE, unleased.REASON, shipment, context)
     context.log.warning(
         "kept-without-lease",
-        "no read lease is to be had on local files; they are archived and stay",
+        "no read lease can be taken on local files; they are archived and kept",
         study_uid=shipment.claim.study_uid,
         files=len(files),
     )
@@ -118,7 +119,7 @@ def _keep_not_theirs(files: list[LocalFile], shipment: Shipment, context: Contex
     _keep(files, NO_RIGHT, without_right.REASON, shipment, context)
     context.log.warning(
         "kept-without-right",
-        "whoever has handed a folder in may not delete files of it; they are archived and stay",
+        "the user who started an upload may not delete some of its files; they are archived and kept",
         study_uid=shipment.claim.study_uid,
         files=len(files),
     )

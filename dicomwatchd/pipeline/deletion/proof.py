@@ -3,8 +3,8 @@
 A file goes through five steps, each of which can fail without loss: a proof is made from a fresh read of the archive;
 it is put on record; the file is staged by a rename into a private directory on its own file system; there it is
 compared once more, byte for byte, with what the archive holds; the store is asked whether the object is still there,
-now that the file is not where it was; and only then it is unlinked. Where leases are to be had, one is held from before
-the comparison until after the unlink, so no program has the file open for writing.
+now that the file is no longer at its path; and only then it is unlinked. Where leases are to be had, one is held from
+before the comparison until after the unlink, so no program has the file open for writing.
 """
 
 from __future__ import annotations
@@ -164,15 +164,15 @@ def prove(
     else:  # under any other key an instance is all of the object
         fits_key = span == Span(0, receipt.size_bytes, receipt.sha256)
     clauses = (
-        (file.verified_by is not None and file.verified_at is not None, "it was not verified under this claim"),
-        (file.sha256 == span.sha256, "the digest is not the receipt's"),
-        (file.identity.size_bytes == span.size_bytes, "the size is not the receipt's"),
-        (header.study_uid == manifest.study_uid == claim.study_uid, "the manifest is another study's"),
+        (file.verified_by is not None and file.verified_at is not None, "it was not verified in this attempt"),
+        (file.sha256 == span.sha256, "the digest differs from the receipt"),
+        (file.identity.size_bytes == span.size_bytes, "the size differs from the receipt"),
+        (header.study_uid == manifest.study_uid == claim.study_uid, "the manifest belongs to another study"),
         (manifest.archive_id == archive_id, "the manifest belongs to another archive"),
         (listed is not None, "the manifest does not list it"),
         (listed is not None and listed.key == receipt.key, "the manifest lists it under another key"),
         (listed is not None and listed.size_bytes == span.size_bytes, "the manifest lists another size"),
-        (listed is not None and listed.offset_bytes == span.offset_bytes, "the manifest lists it at another place"),
+        (listed is not None and listed.offset_bytes == span.offset_bytes, "the manifest lists it at another location"),
         (0 <= span.offset_bytes <= receipt.size_bytes - span.size_bytes, "the bundle ends before it"),
         (fits_key, "the bundle's key names another digest"),
         (catalogue_revision >= manifest.revision, "the catalogue is behind the manifest"),
@@ -182,7 +182,7 @@ def prove(
             raise NoProof(why_not)
     verified_at = min(file.verified_at or 0.0, recorded_at)
     if not (_is_fresh(file.verified_at, now) and _is_fresh(recorded_at, now)):
-        raise Transient("by the clock, the evidence is too old or of the future", code="stale-evidence")
+        raise Transient("by the clock, the evidence is too old or in the future", code="stale-evidence")
     return DeletionProof(
         archive_id=archive_id,
         destination=str(destination),
@@ -240,9 +240,9 @@ def delete_on_proof(
     the file is as it was, and is proven anew.
     """
     if not proof.is_fresh(now):
-        raise Transient("the proof was too old when the file's turn came", code="stale-evidence")
+        raise Transient("the proof had expired when the file was to be deleted", code="stale-evidence")
     if file.identity != proof.identity:
-        return "the proof is another file's"
+        return "the proof belongs to another file"
     try:
         with folders.opened(source, file) as (directory_fd, fd):
             with read_lease(fd) as leased:
@@ -262,20 +262,20 @@ def delete_on_proof(
                 undisturbed = _undisturbed(fd, proof, leased, heartbeat)
             if undisturbed or not save_late_writes(fd, proof.sha256, source, directory_fd, file.name, heartbeat):
                 return None
-            return "it was written to while it was deleted; what was written is back"
+            return "it was written to while it was being deleted; the written file was put back"
     except (SourceChanged, Unarchivable) as error:
         return error.message
     except WriterPresent:
         return "a program has it open for writing"
     except FileExistsError:
-        return "its place aside is taken by what an earlier run has left"
+        return "its staging name is taken by a leftover of an earlier run"
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "unknown").lower()
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise Permanent(
-                "the archive holds the study, but the daemon may not delete in the inbox",
+                "the study is archived, but the daemon may not delete its files in the inbox",
                 code="cannot-delete",
-                hint="check the owner and mode of the folders, then retry the study",
+                hint="check the owner and permissions of the folders, then retry the study",
             ) from error
         raise Transient(f"a file cannot be staged ({name})", code=f"local-{name}") from error
 
@@ -319,7 +319,7 @@ def _require_apart(fd: int, standing: Callable[[os.stat_result], Standing] | Non
         case Standing.ITSELF:
             raise Itself
         case Standing.MISSING:
-            raise Transient("an object is not there any more", code="object-lost")
+            raise Transient("an object is missing from the store", code="object-lost")
 
 
 def _differs(
@@ -337,19 +337,19 @@ def _differs(
     if identity(fd) != before:
         return "changed while it was compared"
     if leased and not lease_held(fd):
-        return "a program has begun to open it for writing"
+        return "a program has started to open it for writing"
     return None
 
 
 def _disturbed(fd: int, staged: StagedFile, compared: FileIdentity, leased: bool) -> str | None:
     """Whether somebody came to the file since it was compared, while the store was asked."""
     if identity(fd) != compared:
-        return "changed while the archive was asked"
+        return "changed while the archive was checked"
     found = os.stat(staged.name, dir_fd=staged.fd, follow_symlinks=False)
     if (found.st_dev, found.st_ino) != (compared.dev, compared.inode):
-        return "replaced while the archive was asked"
+        return "replaced while the archive was checked"
     if leased and not lease_held(fd):
-        return "a program has begun to open it while the archive was asked"
+        return "a program started to open it while the archive was checked"
     return None
 
 

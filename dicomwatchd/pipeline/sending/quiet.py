@@ -53,5 +53,5 @@ def send_all(shipment: Shipment, context: Context) -> None:
         shipments.forget(claim, results.changed)
         for file in results.changed:
             context.rescan(file.source_id, file.dir)
-        raise ClaimLost("files of the study have changed; it is arriving again")
+        raise ClaimLost("files of the study have changed; it waits again until it is quiet")
     shipments.share_locations(claim)

@@ -111,9 +111,7 @@ class Roots:
             if row is None:
                 raise Permanent("there is no such inbox", code="no-such-inbox")
             if row["found"] is None:
-                raise Permanent(
-                    "nothing is to be confirmed: the inbox is the folder that it was", code="nothing-to-confirm"
-                )
+                raise Permanent("nothing to confirm: the inbox is still the same folder", code="nothing-to-confirm")
             body = {"kind": "inbox-confirmed", "at": self._clock.now(), "inbox": name, **by}
             audit.append(db, "", [{**body, "before": row["root"], "folder": row["found"]}])
             db.execute(

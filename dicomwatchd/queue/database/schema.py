@@ -169,21 +169,29 @@ def _translated() -> Iterator[None]:
     except OSError as error:
         name = errno.errorcode.get(error.errno or 0, "unknown").lower()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StateUnavailable("the disk of the state is full", code="state-full", endpoint="state") from error
+            raise StateUnavailable(
+                "the disk with the daemon's state is full", code="state-full", endpoint="state"
+            ) from error
         raise StateFailed(
-            f"the state directory cannot be used ({name})", code="state-directory", hint="check its owner and mode"
+            f"the state directory cannot be used ({name})",
+            code="state-directory",
+            hint="check its owner and permissions",
         ) from error
     except sqlite3.DatabaseError as error:
         name = getattr(error, "sqlite_errorname", "SQLITE_ERROR") or "SQLITE_ERROR"
         code = "state-" + name.removeprefix("SQLITE_").lower().replace("_", "-")
         if name.startswith("SQLITE_FULL"):
-            raise StateUnavailable("the disk of the state is full", code="state-full", endpoint="state") from error
+            raise StateUnavailable(
+                "the disk with the daemon's state is full", code="state-full", endpoint="state"
+            ) from error
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise StateUnavailable("the state database cannot be written now", code=code, endpoint="state") from error
+            raise StateUnavailable(
+                "the state database cannot be written at the moment", code=code, endpoint="state"
+            ) from error
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             raise StateFailed(
                 "the state database is damaged",
                 code=code,
-                hint="move state.db* away; the state is rebuilt from inboxes and archive at the next start",
+                hint="move state.db* away; the next start rebuilds the state from the inboxes and the archive",
             ) from error
         raise StateFailed("the state database failed", code=code) from error

@@ -60,7 +60,7 @@ def make(parent_fd: int) -> Private:
             continue
         if (made := _owned(parent_fd, name)) is not None:
             return made
-    raise OSError(errno.EAGAIN, "no private directory is to be had")
+    raise OSError(errno.EAGAIN, "no private directory can be created")
 
 
 def _owned(parent_fd: int, name: bytes) -> Private | None:

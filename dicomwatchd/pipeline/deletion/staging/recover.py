@@ -77,13 +77,13 @@ def bring_back(
     if not search.is_searched:
         log.warning(
             "recover-unfinished",
-            "the inbox is too large to be searched at once for staged files; that goes on beside the work",
+            "the inbox is too large to be searched for staged files at once; the search continues in the background",
             inbox=source.name,
         )
     if search.restored:
         log.warning(
             "recover-restored",
-            "files staged before a crash are back in their inbox",
+            "files staged before a crash were put back in their inbox",
             inbox=source.name,
             files=search.restored,
         )
@@ -215,16 +215,16 @@ def _ending(one: PendingDeletion, place: _Found, known_root: int | None) -> tupl
     found = place.here.get(was.inode) or place.staged.get(was.inode)
     if found is not None and found.same_but_ctime(was):
         where = "" if was.inode in place.here else "; it is still staged"
-        return "restored", "a crash came before the unlink" + where
+        return "restored", "the daemon crashed before the deletion" + where
     if found is not None and found.dev == was.dev:
         # Written to since, or another file that was given the inode of the one that was deleted.
-        return "gone", "after a crash it cannot be told from another file"
+        return "gone", "after a crash it cannot be distinguished from another file"
     if known_root not in (None, place.root):
-        return "gone", "after a crash it is not there, and the inbox is another folder"
+        return "gone", "after a crash it is missing, and the inbox is another folder"
     # An inbox that is not mounted holds no files either.
     if place.device == was.dev:
-        return "deleted", "a crash came after the unlink"
-    return "gone", "after a crash it is not there, and neither is its file system"
+        return "deleted", "the daemon crashed after the deletion"
+    return "gone", "after a crash it is missing, and so is its file system"
 
 
 def _files(root_fd: int, parent: bytes, heartbeat: Callable[[], None]) -> dict[int, FileIdentity]:
@@ -343,7 +343,7 @@ class _Search:
         if self.left <= MOST_TOLD:
             self._log.error(
                 "recover-failed",
-                "a directory cannot be looked through, or a staged file cannot be put back",
+                "a directory cannot be searched, or a staged file cannot be put back",
                 inbox=self._inbox,
                 errno=error.errno,
             )

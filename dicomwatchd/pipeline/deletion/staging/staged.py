@@ -170,7 +170,7 @@ def _moved(staging: StagingFolders, source: Source, parent: bytes, name: bytes, 
             # Either the file is gone, or somebody has taken the private directory for one that a crash has left.
             staging.give_up(source, parent)
             if not _exists(directory_fd, name):
-                raise SourceChanged("the file is not where it was") from None
+                raise SourceChanged("the file is no longer at its path") from None
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -178,7 +178,7 @@ def _moved(staging: StagingFolders, source: Source, parent: bytes, name: bytes, 
             private = private_name(name)
             rename_to_private(directory_fd, name, directory_fd, private)
             return StagedFile(directory_fd, private)
-    raise Transient("the private directory does not stay", code="local-enoent")
+    raise Transient("the private directory keeps disappearing", code="local-enoent")
 
 
 def _moved_into(private_fd: int, name: bytes, directory_fd: int) -> StagedFile:
@@ -221,7 +221,7 @@ def restore(staged: StagedFile, directory_fd: int, name: bytes) -> None:
         else:
             return
         time.sleep(0.01 * 2**attempt)
-    raise LeftStaged("a file that was staged cannot be put back")
+    raise LeftStaged("a staged file cannot be put back")
 
 
 def move_back(staged: StagedFile, directory_fd: int, name: bytes) -> bytes:

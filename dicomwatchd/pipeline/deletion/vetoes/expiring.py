@@ -19,7 +19,7 @@ from dicomwatchd.telemetry.fields import error_fields
 LOOK_SECONDS = 900.0
 WAITING_LOOK_SECONDS = 60.0
 
-REASON = "archived; kept because the store would end the archived object by itself"
+REASON = "archived; kept because a lifecycle rule of the store would expire the archived object"
 
 
 class Expiring:
@@ -81,7 +81,7 @@ class Expiring:
             self._store.refresh_expiry()
         except DicomwatchdError as error:
             self._log.warning(
-                "expiry-unknown", "the rules by which the store ends objects cannot be read now", **error_fields(error)
+                "expiry-unknown", "the store's lifecycle rules cannot be read at the moment", **error_fields(error)
             )
 
     def _tell(self) -> None:
@@ -89,7 +89,8 @@ class Expiring:
             if not self._told:
                 self._log.error(
                     "archive-expires",
-                    "the store would end objects of the archive by itself; local files are archived and kept",
+                    "lifecycle rules of the store would expire the archive's objects; local files are archived and"
+                    " kept",
                 )
             self._told = self._holds = True
         elif self._holds:
@@ -101,7 +102,9 @@ class Expiring:
                 return
             if self._told:
                 self._log.info(
-                    "archive-stays", "nothing ends objects of the archive any more; deleting goes on", files=released
+                    "archive-stays",
+                    "no lifecycle rule expires the archive's objects any more; local files are deleted again",
+                    files=released,
                 )
             self._told = False
             if released:

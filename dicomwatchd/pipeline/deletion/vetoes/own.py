@@ -19,7 +19,7 @@ from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile, Source
 
-REASON = "it is the archive's own object, seen under another path: a mount, a link, a moved folder; it stays"
+REASON = "it is the archive's own object under another path (a mount, a link, a moved folder); it is kept"
 
 
 def among(files: list[LocalFile], run: Map, policy: Policy, inboxes: Inboxes) -> list[LocalFile]:

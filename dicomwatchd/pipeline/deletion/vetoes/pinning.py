@@ -30,8 +30,8 @@ class Pinning:
         if observation is RootObservation.EXCHANGED:
             self._log.error(
                 "inbox-exchanged",
-                "another folder stands in the inbox's place; it is archived, and nothing there is deleted until that is"
-                " confirmed",
+                "another folder is now at the inbox's path; its files are archived, but nothing there is deleted until"
+                " you confirm the folder (dicomwatchctl inbox confirm)",
                 inbox=source.name,
             )
         if due:

@@ -17,7 +17,7 @@ from dicomwatchd.ports import Map
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import LocalFile, Source
 
-REASON = "archived; kept because no read lease is to be had, so that a program that has it open cannot be seen"
+REASON = "archived; kept because no read lease can be taken, so a program that has it open would not be noticed"
 #: Kept files of a source that are tried at a start: leases come with a capability or a file system, for all alike.
 SAMPLE = 100
 

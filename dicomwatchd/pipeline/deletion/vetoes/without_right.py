@@ -13,7 +13,7 @@ from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile
 
-REASON = "archived; kept because whoever has handed the folder in may not delete it there"
+REASON = "archived; kept because the user who started the upload may not delete it"
 
 
 def among(files: list[LocalFile], run: Map, policy: Policy, inboxes: Inboxes) -> list[LocalFile]:
