@@ -300,14 +300,14 @@ class Answering:
             before, self._since = self._since, since
         for source_id in fallen:
             self._log.error(
-                "inbox-silent",
+                "inbox-not-responding",
                 "the inbox does not answer; the other inboxes carry on, and this one resumes when it answers again",
                 inbox=self.name(source_id),
                 seconds=now - since[source_id],
             )
         for source_id in back:
             self._log.warning(
-                "inbox-answers",
+                "inbox-responding",
                 "the inbox answers again",
                 inbox=self.name(source_id),
                 seconds=now - before[source_id],

@@ -231,7 +231,7 @@ class BeyondReadLimit(Permanent):
 class InboxSilent(Transient):
     """The file system of an inbox does not answer: whoever has asked it waits, for nobody knows how long."""
 
-    code = "inbox-silent"
+    code = "inbox-not-responding"
 
 
 class Vanished(Transient):

@@ -31,7 +31,7 @@ COMMANDS = {
     "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is not an inbox."),
     "fetch": Lazy(f"{_CLI}.studies.fetch", "fetch", "Fetch a study, with every file verified."),
     "verify": Lazy(f"{_CLI}.studies.verify", "verify", "Check that the archive holds a study."),
-    "prove": Lazy(f"{_CLI}.proofs", "prove", "Show which files of a study were deleted, when, and on what evidence."),
+    "prove": Lazy(f"{_CLI}.proofs", "prove", "Show which files of a study were deleted, and the evidence."),
     "search": Lazy(f"{_CLI}.studies.search", "search", "Find archived studies."),
     "catalogue": Lazy(f"{_CLI}.studies.catalogue", "catalogue", "Maintain the catalogue of the archive."),
     "archive": Lazy(f"{_CLI}.studies.archive", "archive", "Set up the archive."),

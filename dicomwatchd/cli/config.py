@@ -40,7 +40,7 @@ def check(invocation: Invocation, as_json: bool) -> int:
         output.note(f"{where}: its file system does not answer, so it was not checked")
     if as_json:
         listed = [{"where": where, "reason": reason} for where, reason in problems]
-        output.document({"config": str(path), "ok": not problems, "problems": listed, "silent": silent})
+        output.document({"config": str(path), "ok": not problems, "problems": listed, "not_responding": silent})
     elif not problems:
         output.say(f"{output.clean(path)} is valid.")
     return exits.USAGE if problems else exits.OK

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.cli.studies.access import UID
@@ -28,17 +29,21 @@ _limit_option = click.option(
 @socket_option
 @_json_option
 @tables.wide_option
+@click.option("--check", is_flag=True, help="Exit with 1 if something needs attention.")
 @click.pass_obj
-def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> None:
+def status(invocation: Invocation, socket_path: Path | None, as_json: bool, check: bool) -> int:
     """Show the state of the daemon.
 
     Shows whether it runs, what is waiting and for how long, where the archive is, and what needs attention. The exit
-    code is 4 if the daemon is not running.
+    code is 4 if the daemon is not running. With --check it is 1 if there is a problem, a service is failing, or a study
+    is parked.
     """
     said: dict[str, Any] = client(invocation, socket_path).call("status")
+    parked = (said.get("studies") or {}).get("parked")
+    code = exits.NO if check and (said.get("problems") or said.get("backoff") or parked) else exits.OK
     if as_json:
         output.document(said)
-        return
+        return code
     workers = said.get("workers") or {}
     waiting = said.get("bytes_waiting") or 0
     oldest = said.get("oldest_waiting_seconds")
@@ -84,6 +89,7 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool) -> N
         )
     for text in said.get("problems") or []:
         output.say(output.clean(f"Problem: {text}"))
+    return code
 
 
 @click.command()

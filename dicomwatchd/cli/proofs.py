@@ -35,7 +35,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print the a
 def prove(
     invocation: Invocation, study: Uid, whole: bool, chain: str | None, socket_path: Path | None, as_json: bool
 ) -> int:
-    """Show which files of a study were deleted, when, and on what evidence.
+    """Show which files of a study were deleted, and the evidence.
 
     Reads the daemon's audit chain. The local part is checked entry by entry and compared with the checkpoints
     published in the archive, which shows whether entries were cut off its end. Older entries are in the archive, in

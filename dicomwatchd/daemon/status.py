@@ -121,7 +121,7 @@ class StatusReporter:
                 {
                     **inbox,
                     "state": _state(look := looks.get(inbox["name"]), inbox["name"] in silent),
-                    "silent_seconds": round(silent[inbox["name"]], 1) if inbox["name"] in silent else None,
+                    "not_responding_seconds": round(silent[inbox["name"]], 1) if inbox["name"] in silent else None,
                     "last_scan_seconds": look and look.last_scan_seconds,
                     "unreadable": look.unreadable if look else 0,
                 }
@@ -188,10 +188,10 @@ class StatusReporter:
 
 def _state(look: InboxIntake | None, is_silent: bool) -> str:
     if is_silent:
-        return "silent"
+        return "not-responding"
     if look is None:
         return "open"
-    return "away" if not look.available else "open" if look.was_open else "starting"
+    return "unavailable" if not look.available else "open" if look.was_open else "starting"
 
 
 def _audit_head(audit: Audit) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
             raise Vanished("archived objects disappeared with their local files, and are back together with them")
         shipment.deleted_files += len(outcome.deleted)
         shipment.deleted_bytes += sum(file.identity.size_bytes for file in outcome.deleted)
-        for file in (*outcome.deleted, *(f for f, _ in outcome.kept)):
+        for file in (*outcome.deleted, *(f for f, _ in outcome.changed)):
             touched.setdefault(file.source_id, set()).add(file.dir)
         keeping.log_changed(outcome, shipment, context)
     for source_id, directories in touched.items():

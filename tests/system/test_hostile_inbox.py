@@ -289,7 +289,7 @@ def test_a_writer_that_keeps_its_file_open_and_pauses(site: Site) -> None:
 
 
 def _went_away(site: Site, times: int) -> bool:
-    return len(site.events("intake-away")) == times
+    return len(site.events("inbox-unavailable")) == times
 
 
 def _exchanged(site: Site, times: int) -> bool:

@@ -37,7 +37,7 @@ _ON_S3 = {
 #: Keys that no run here gives a value to, and why.
 _NOT_HERE = {
     "status": {
-        "inboxes.silent_seconds": "an inbox that hangs: tests/fuse/test_hung.py",
+        "inboxes.not_responding_seconds": "an inbox that hangs: tests/fuse/test_hung.py",
         **{f"studies.{state}": "over too soon" for state in ("uploading", "verifying", "recording", "purging")},
         **{f"files.{state}": "over too soon" for state in ("stored", "aside")},
     },

@@ -104,7 +104,7 @@ def test_one_that_does_not_answer_is_told_of_once_and_asked_no_more(bench: Bench
     assert bench.pass_time(LIMIT + 1) == [name] and bench.inboxes.gave_up(name)
     assert bench.pass_time(10) == [name]
     assert bench.inboxes.silent() == {HUNG: LIMIT + 11}
-    assert [e["inbox"] for e in bench.log.events("inbox-silent")] == ["inbox1"]
+    assert [e["inbox"] for e in bench.log.events("inbox-not-responding")] == ["inbox1"]
     with pytest.raises(InboxSilent), bench.inboxes.at(HUNG):
         pass
     with pytest.raises(InboxSilent):
@@ -147,7 +147,7 @@ def test_nothing_new_begins_before_the_last_one_given_up_has_ended(bench: Bench)
     bench.release()
     bench.pass_time(1)
     assert bench.inboxes.silent() == {} and bench.back == 1
-    assert [e["inbox"] for e in bench.log.events("inbox-answers")] == ["inbox1"]
+    assert [e["inbox"] for e in bench.log.events("inbox-responding")] == ["inbox1"]
     with bench.inboxes.at(HUNG):
         pass
 

@@ -219,12 +219,12 @@ STATUS = {
     "inboxes": [
         {
             "name": "ct1",
-            "state": "watching",
+            "state": "open",
             "files_waiting": 3,
             "last_scan_at": "2026-01-31T12:00:00.000Z",
             "last_scan_seconds": 0.25,
         },
-        {"name": "mr", "state": "missing", "files_waiting": 0, "last_scan_at": None, "last_scan_seconds": None},
+        {"name": "mr", "state": "unavailable", "files_waiting": 0, "last_scan_at": None, "last_scan_seconds": None},
     ],
     "studies": {"arriving": 1, "archived": 1200},
     "files": {"ready": 3},
@@ -246,14 +246,32 @@ def test_status(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
         "1 arriving, 1,200 archived",
         "1.5 MB",
         "waits for 1 min 15 s",
-        "ct1\twatching\t3\t2026-01-31T12:00:00.000Z\t0.25 s",
-        "mr\tmissing\t0\tnot yet\t",
+        "ct1\topen\t3\t2026-01-31T12:00:00.000Z\t0.25 s",
+        "mr\tunavailable\t0\tnot yet\t",
         "s3: failing; next attempt in 30 s",
         "Problem: inbox mr is not there",
     ):
         assert text in result.stdout
     assert stand_in.requests == [{"command": "status"}]
     assert json.loads(ctl("status", "--json").stdout) == STATUS
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ({}, 0),
+        ({"problems": [], "backoff": {}, "studies": {"archived": 3, "queued": 1}}, 0),
+        ({"problems": ["inbox mr cannot be opened"]}, 1),
+        ({"backoff": {"s3": 30.0}}, 1),
+        ({"studies": {"archived": 3, "parked": 1}}, 1),
+    ],
+)
+def test_status_for_a_monitoring_system(
+    stand_in: StandIn, ctl: Callable[..., Result], said: dict[str, object], code: int
+) -> None:
+    stand_in.result(said)
+    assert ctl("status", "--check").exit_code == code == ctl("status", "--check", "--json").exit_code
+    assert ctl("status").exit_code == 0
 
 
 def test_status_of_a_daemon_that_says_little(stand_in: StandIn, ctl: Callable[..., Result]) -> None:

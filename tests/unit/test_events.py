@@ -29,7 +29,7 @@ def told() -> set[str]:
 
 
 def test_every_event_is_told_of() -> None:
-    also = {"inbox-answers", "kept-own-object", "retried-after-upgrade"}  # in the text of others' lines
+    also = {"inbox-responding", "kept-own-object", "retried-after-upgrade"}  # in the text of others' lines
     text = (ROOT / "docs" / "operations.md").read_text()
     assert all(f"`{event}`" in text for event in also)
     assert set(logged()) - also == told() - NO_EVENTS

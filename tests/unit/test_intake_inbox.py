@@ -470,7 +470,7 @@ def test_an_inbox_that_goes_and_comes_back(pieces: Pieces) -> None:
         pieces.clock.advance(100)
         pieces.scan()
         pieces.ship()
-    assert len(pieces.log.events("intake-away")) == 1, "said once"
+    assert len(pieces.log.events("inbox-unavailable")) == 1, "said once"
     assert not pieces.intakes[0].available
     assert state(pieces, made.study_uid) == StudyState.ARRIVING
     away.rename(pieces.inbox)

@@ -106,7 +106,7 @@ def test_the_archive_moved_below_an_inbox(a_house: House) -> None:
     assert a_house.objects() == held
     assert a_house.quarantine() == [("deep/er/pacs/.dicomwatchd-archive", "own-tree")]
     assert a_house.pieces.intakes[0].own_trees == 1
-    [entry] = a_house.pieces.log.events("intake-own-tree")
+    [entry] = a_house.pieces.log.events("inbox-own-tree")
     assert entry == {"inbox": "inbox1", "folder_count": 1}
     shutil.copytree(there, a_house.pieces.root / "moved", symlinks=True)
     a_house.archive.unlink()

@@ -282,7 +282,7 @@ def test_a_mark_in_an_inbox_stops_that_inbox_alone(tmp_path: Path) -> None:
     made = [Maker(seed=number).ct_series(inbox, slices=1)[0] for number, inbox in enumerate(pieces.inboxes)]
     pieces.run(3)
     assert made[0].path.exists() and not made[1].path.exists()
-    assert pieces.log.events("intake-own-tree")
+    assert pieces.log.events("inbox-own-tree")
     pieces.restart()
     pieces.run(2)
     assert made[0].path.exists()

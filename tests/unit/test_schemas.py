@@ -134,7 +134,7 @@ def test_lists_of_values_are_those_of_the_program() -> None:
 
 
 def test_an_answer_is_checked() -> None:
-    good = {"config": "/etc/dicomwatchd/config.yaml", "ok": True, "problems": [], "silent": []}
+    good = {"config": "/etc/dicomwatchd/config.yaml", "ok": True, "problems": [], "not_responding": []}
     schemas.check("config-check", good)
     for bad in ({**good, "more": 1}, {**good, "ok": "yes"}, {key: good[key] for key in ("config", "ok")}):
         with pytest.raises(AssertionError, match=r"docs/schema/config-check\.json"):

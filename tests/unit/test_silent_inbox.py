@@ -75,7 +75,7 @@ def test_one_that_falls_silent_in_the_midst_costs_no_attempt(pieces: Pieces, inb
     with at(pieces.queue.shipments, "pages", falls_silent):
         pieces.ship()
     found = pieces.queue.reports.show(waits[0].study_uid)
-    assert found is not None and (found["state"], found["code"]) == (StudyState.QUEUED, "inbox-silent")
+    assert found is not None and (found["state"], found["code"]) == (StudyState.QUEUED, "inbox-not-responding")
     assert found["attempts"] == 0
     inboxes.away = set()
     assert pieces.ship() == 1 and pieces.left() == []

@@ -54,6 +54,6 @@ def test_a_folder_that_cannot_be_listed(pieces: Pieces, monkeypatch: pytest.Monk
 def test_an_inbox_that_does_not_answer(pieces: Pieces) -> None:
     pieces.scan()
     inbox, [problem] = status(pieces, {"inbox1": 42.0})
-    assert (inbox["state"], inbox["silent_seconds"]) == ("silent", 42.0)
+    assert (inbox["state"], inbox["not_responding_seconds"]) == ("not-responding", 42.0)
     assert problem == "inbox inbox1 has not answered for 42 s"
     assert status(pieces)[0]["state"] == "open"

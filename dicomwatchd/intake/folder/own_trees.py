@@ -49,7 +49,7 @@ class OwnTrees:
         """Which they are, the quarantine tells; the log only how many."""
         if self._met - self._marked:
             self._log.error(
-                "intake-own-tree",
+                "inbox-own-tree",
                 "the inbox contains folders of an archive or of the daemon; they are ignored",
                 inbox=self._inbox,
                 folder_count=len(self._met),

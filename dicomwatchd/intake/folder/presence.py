@@ -42,7 +42,7 @@ class Presence:
         if not self.is_away:
             self.is_away = True
             self._log.error(
-                "intake-away",
+                "inbox-unavailable",
                 "the inbox cannot be opened; its files are left as they are",
                 inbox=self._inbox,
                 errno=error.errno,
@@ -63,5 +63,5 @@ class Presence:
                 inbox=self._inbox,
             )
         elif back:
-            self._log.warning("intake-back", "the inbox can be opened again", inbox=self._inbox)
+            self._log.warning("inbox-available", "the inbox can be opened again", inbox=self._inbox)
         return replaced or back or not is_known

@@ -53,12 +53,12 @@ def keep_refused(outcome: Outcome, shipment: Shipment, context: Context) -> None
 
 def log_changed(outcome: Outcome, shipment: Shipment, context: Context) -> None:
     """Files that are taken up anew as what they are now."""
-    if outcome.kept:
+    if outcome.changed:
         context.log.warning(
             "study-kept",
             "local files changed after they were archived; they are kept and scanned again",
             study_uid=shipment.claim.study_uid,
-            files=len(outcome.kept),
+            files=len(outcome.changed),
         )
 
 
@@ -94,8 +94,8 @@ def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context)
 
 
 def _keep_exchanged(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
-    """They fall due again when the inbox is the folder that it was, or the other one is confirmed: see `queue.roots`,
-    and `composition`, which tells of it."""
+    """They fall due again when the inbox is the folder that it was, or the other one is confirmed: see `pinning`,
+    which logs it."""
     if files:
         reason = "archived; kept because the inbox is not the confirmed folder: see dicomwatchctl inbox confirm"
         _keep(files, EXCHANGED, reason, shipment, context)

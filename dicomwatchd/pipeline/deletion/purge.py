@@ -23,14 +23,14 @@ from dicomwatchd.queue.rows import Claim, LocalFile, Source
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``kept`` are files that turned out to be other ones than was proven, with the reason: they are taken up anew.
+    """``changed`` are files that turned out to be other ones than was proven, with the reason: they are taken up anew.
     ``untouched`` are as they were, but for the ctime of one that was staged and put back; ``unleased``, too: they
     may go under a read lease only, and none was to be had. So are ``own``: they are the archive's objects; and
     ``not_theirs``: whoever has asked for the deletion may not delete them. ``exchanged`` stand in an inbox that is
     another folder by now."""
 
     deleted: list[LocalFile] = field(default_factory=list)
-    kept: list[tuple[LocalFile, str]] = field(default_factory=list)
+    changed: list[tuple[LocalFile, str]] = field(default_factory=list)
     untouched: list[LocalFile] = field(default_factory=list)
     unleased: list[LocalFile] = field(default_factory=list)
     own: list[LocalFile] = field(default_factory=list)
@@ -78,7 +78,7 @@ def _delete_authorised(
                 case None:
                     outcome.deleted.append(file)
                 case str():
-                    outcome.kept.append((file, result))
+                    outcome.changed.append((file, result))
                 case LeaseRefused():
                     outcome.unleased.append(file)
                 case NoRight():
@@ -105,7 +105,7 @@ def _delete_authorised(
         # Before the deletions are concluded: a crash in between is followed by a start that concludes, and tidies.
         _tidy_after(outcome, policy, services)
         stay = [*outcome.untouched, *outcome.unleased, *outcome.not_theirs, *outcome.exchanged, *outcome.own]
-        services.deletions.purged(claim.study_uid, outcome.deleted, outcome.kept, stay)
+        services.deletions.purged(claim.study_uid, outcome.deleted, outcome.changed, stay)
     if first_error is not None:
         raise first_error
     return outcome
@@ -141,7 +141,7 @@ def _as_it_is_now(file: LocalFile, policy: Policy, services: Services) -> LocalF
 
 def _tidy_after(outcome: Outcome, policy: Policy, services: Services) -> None:
     touched: dict[Source, set[bytes]] = {}
-    for file in (*outcome.deleted, *(file for file, _ in outcome.kept), *outcome.untouched):
+    for file in (*outcome.deleted, *(file for file, _ in outcome.changed), *outcome.untouched):
         touched.setdefault(policy.source(file), set()).add(file.dir)
     for found, directories in touched.items():
         with suppress(InboxSilent):

@@ -66,7 +66,7 @@ def bring_back(
     try:
         root_fd = source.open()
     except OSError as error:
-        log.warning("recover-away", "the inbox cannot be opened", inbox=source.name, errno=error.errno)
+        log.warning("recover-unavailable", "the inbox cannot be opened", inbox=source.name, errno=error.errno)
         return Recovered(0, 0)
     search = _Search(log, source.name, heartbeat, is_at_it)
     try:
