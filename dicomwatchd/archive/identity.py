@@ -59,5 +59,5 @@ def write_identity(store: ObjectStore, identity: ArchiveIdentity) -> ArchiveIden
     store.put(keys.IDENTITY, Buffer.of(identity.to_bytes()))
     held = read_identity(store)
     if held is None:
-        raise Transient("the store does not return the identity just written", code="strange-answer")
+        raise Transient("the store does not return the identity that was just written", code="strange-answer")
     return held

@@ -214,4 +214,4 @@ def _in_words(trouble: BadObject) -> BadObject:
     """What was wrong with what is current, now that the recorded version has come right from under it."""
     if isinstance(trouble, MissingObject):
         return BadObject("the object is hidden by a delete marker; its recorded version was fetched", code="hidden")
-    return BadObject("the object is overwritten; its recorded version was fetched", code="overwritten")
+    return BadObject("the object was overwritten; its recorded version was fetched", code="overwritten")

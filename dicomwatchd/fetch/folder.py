@@ -83,9 +83,9 @@ class TargetFolder:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise Occupied(
-                    "a symbolic link or a file stands where the series' folder has to be; it was not touched"
+                    "a symbolic link or a file is in the way of the series' folder; it was not touched"
                 ) from error
-            raise _translated(error, "the series' folder cannot be made") from error
+            raise _translated(error, "the series' folder cannot be created") from error
         try:
             if made:
                 _give_mode(fd, folder_mode(self._mode), _PRIVATE_FOLDER)
@@ -152,9 +152,9 @@ class SeriesFolder:
         except localfiles.NotRegular as error:
             raise Occupied("a symbolic link, a folder or a device has the file's name; it was not touched") from error
         except OSError as error:
-            raise _translated(error, "the file that is there already cannot be read") from error
+            raise _translated(error, "the existing file cannot be read") from error
         raise Occupied(
-            "a file with other content has this name already; it was not touched",
+            "a file with different content already has this name; it was not touched",
             hint="move it away, or fetch into another folder",
         )
 
@@ -164,7 +164,7 @@ class SeriesFolder:
         try:
             name, fd = self._create()
         except OSError as error:
-            raise _translated(error, "no file can be written in the series' folder") from error
+            raise _translated(error, "no file can be created in the series' folder") from error
         file = Temporary(self._fd, name, fd, self._mode)
         try:
             yield file
@@ -251,7 +251,7 @@ class Temporary:
             os.fsync(self._fd)
             localfiles.rename_noreplace(self._folder_fd, os.fsencode(self._name), self._folder_fd, os.fsencode(name))
         except FileExistsError as error:
-            raise Occupied("a file with this name has appeared meanwhile; it was not touched") from error
+            raise Occupied("a file with this name appeared in the meantime; it was not touched") from error
         except OSError as error:
             raise _translated(error, "the file cannot be finished") from error
         self.named = True
@@ -264,7 +264,7 @@ def _give_mode(fd: int, mode: int, made_with: int) -> None:
     try:
         os.fchmod(fd, mode)
     except OSError as error:
-        raise _translated(error, "the mode that was asked for cannot be set") from error
+        raise _translated(error, "the requested mode cannot be set") from error
 
 
 def _flush(fd: int) -> None:
@@ -272,14 +272,14 @@ def _flush(fd: int) -> None:
         os.fsync(fd)
     except OSError as error:
         if error.errno != errno.EINVAL:  # EINVAL: a file system whose directories cannot be flushed
-            raise _translated(error, "the target folder cannot be made durable") from error
+            raise _translated(error, "the target folder cannot be flushed to disk") from error
 
 
 def _translated(error: OSError, what: str, *, path: str | None = None) -> Permanent:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(
             "the disk of the target folder is full",
-            hint="free some space and repeat the command: what is there already is kept",
+            hint="free some space and repeat the command: existing files are kept",
             path=path,
         )
     return Permanent(f"{what}: {os.strerror(error.errno or 0)}", code="target-failed", path=path)

@@ -20,7 +20,7 @@ from dicomwatchd.ports import Map
 
 #: Instances of one bundle that one thread brings: more would leave the other threads idle at the end.
 _TOGETHER = 64
-_REPAIR_HINT = "archiving any file of the study again records it anew"
+_REPAIR_HINT = "archiving any file of the study again creates a new revision"
 _SHORT = 8  # hex digits of the SHA-256 in the name of a file whose UID has several contents
 
 
@@ -86,7 +86,7 @@ def look_up(
     if found.whole is None and (refusal := next((one.error for one in found.refused if one.error), None)):
         raise refusal
     if doubts is None and not found.holds:
-        what = f"the manifests of study {study_uid} are not in order"
+        what = f"the manifests of study {study_uid} are not valid"
         if found.refused:
             raise found.refused[0].kind(what, code=found.refused[0].code, hint=_REPAIR_HINT)
         raise Permanent(what, code="manifests-disagree", hint=_REPAIR_HINT)
@@ -108,8 +108,8 @@ def _tell(found: Lineage, used: Manifest, doubts: Doubts) -> None:
     for one in found.disregarded:
         doubts.disregarded(
             one.revision,
-            f"the manifest of revision {one.revision} does not count: {one.reason}; what it lists beside revision "
-            f"{used.revision} is taken along, though the program may not have written it ({_REPAIR_HINT})",
+            f"the manifest of revision {one.revision} is not valid: {one.reason}; files that only it lists, and not "
+            f"revision {used.revision}, are also fetched, though another program may have written it ({_REPAIR_HINT})",
         )
 
 
@@ -128,7 +128,7 @@ def _vouched_for(store: ObjectStore, record: StudyRecord | None, listed: Listed)
             f"the catalogue records revision {record.revision} of study {listed.study_uid}, but the store does not "
             "hold its manifest",
             code="manifest-missing",
-            hint="--no-catalogue goes by what the store does hold",
+            hint="use --no-catalogue to fetch what the store holds",
         ) from error
 
 
@@ -139,12 +139,12 @@ def _recorded(catalogue: Catalogue | None, study_uid: Uid, note: Callable[[str],
         record = catalogue.get(study_uid)
     except DicomwatchdError as error:
         # Whatever is wrong with it, down, not there, refused: the manifests in the store are self-sufficient.
-        note(f"the catalogue gives no answer ({error.code}); the study is read from the store alone")
+        note(f"the catalogue does not answer ({error.code}); only the store is used")
         return None
     if record is None:
-        note("the catalogue does not know this study; it is looked for in the store alone")
+        note("the catalogue does not know this study; only the store is searched")
     elif lineage.DISPUTED in record.flags:
-        note("the catalogue's entry was made of manifests that disagree; the store alone is read")
+        note("the catalogue's entry was made from manifests that disagree; only the store is used")
     return record
 
 
@@ -154,7 +154,7 @@ def _read(store: ObjectStore, key: str, sha256: str | None) -> Manifest:
         raise Permanent(
             "the manifest in the store is not the one that the catalogue records",
             code="manifest-mismatch",
-            hint="--no-catalogue goes by the store alone; `dicomwatchctl verify --deep` examines the study",
+            hint="use --no-catalogue to fetch from the store alone; `dicomwatchctl verify --deep` examines the study",
         )
     return manifest
 

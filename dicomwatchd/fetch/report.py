@@ -107,7 +107,7 @@ class Run:
     def check(self) -> None:
         """Raises Stopped once the fetch is to end."""
         if self._stop.is_set():
-            raise Stopped("not fetched: the fetch was stopped before")
+            raise Stopped("not fetched: the fetch was stopped first")
 
     def count(self, size_bytes: int) -> None:
         """Bytes that came in; negative for those that have to come again."""

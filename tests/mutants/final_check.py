@@ -114,8 +114,8 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "a program at the door meanwhile",
             "pipeline/deletion/proof.py",
-            '    if leased and not lease_held(fd):\n        return "a program has begun to open it while',
-            '    if False:\n        return "a program has begun to open it while',
+            '    if leased and not lease_held(fd):\n        return "a program started to open it while',
+            '    if False:\n        return "a program started to open it while',
         ),
         (
             "what is given up stays open",

@@ -188,8 +188,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _check("changed while compared", "    if identity(fd) != before:", "    if False:"),
     _check(
         "a writer at the door",
-        '    if leased and not lease_held(fd):\n        return "a program has begun to open it for',
-        '    if False:\n        return "a program has begun to open it for',
+        '    if leased and not lease_held(fd):\n        return "a program has started to open it for',
+        '    if False:\n        return "a program has started to open it for',
     ),
     _check(
         "a difference keeps it",

@@ -1,4 +1,4 @@
-"""Folders that are handed in, with the real programs: what lets a person delete is true, every upload can be listed,
+"""Uploaded folders, with the real programs: what lets a person delete is true, every upload can be listed,
 watched and cancelled, and what came of it is told after a restart too."""
 
 from __future__ import annotations

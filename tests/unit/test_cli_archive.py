@@ -310,9 +310,9 @@ def test_fetch_without_the_catalogue(site: Site, study: Manifest, tmp_path: Path
         site.catalogue().initialise(identity.archive_id)
     result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
-    assert "store alone" in result.stderr
+    assert "only the store is" in result.stderr
     assert fetched(tmp_path / "out") == EXPECTED
-    assert "store alone" in site.json("fetch", STUDY, "-o", str(tmp_path / "out"))["notes"][0]
+    assert "only the store is" in site.json("fetch", STUDY, "-o", str(tmp_path / "out"))["notes"][0]
 
 
 def test_fetch_of_a_damaged_study(site: Site, study: Manifest, tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_fetch_leaves_what_is_in_the_way(site: Site, study: Manifest, tmp_path: 
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"))
-    assert result.exit_code == 1 and "a file with other content has this name already" in result.stdout
+    assert result.exit_code == 1 and "a file with different content already has this name" in result.stdout
     assert mine.read_bytes() == b"mine"
 
 
@@ -377,7 +377,7 @@ def test_verify_finds_what_is_missing_or_of_another_size(site: Site, study: Mani
     assert result.exit_code == 1
     assert "holds 3 of 5 files" in result.stdout
     assert f"{SERIES}\t1.2.1\tthe object is missing" in result.stdout
-    assert f"{SERIES}\t1.2.2\tthe object has another size than recorded" in result.stdout
+    assert f"{SERIES}\t1.2.2\tthe object's size differs from the recorded size" in result.stdout
     said = site.json("verify", STUDY, code=1)
     assert said["holds"] is False and [p["problem"] for p in said["problems"]] == ["missing", "size"]
 
@@ -390,7 +390,7 @@ def test_verify_deep_finds_a_flipped_bit(site: Site, study: Manifest) -> None:
     victim.write_bytes(data)
     assert site.ctl("verify", STUDY).exit_code == 0, "a listing of names and sizes cannot know"
     deep = site.ctl("verify", STUDY, "--deep")
-    assert deep.exit_code == 1 and "the object has other bytes than recorded" in deep.stdout
+    assert deep.exit_code == 1 and "the object's bytes differ from the recorded ones" in deep.stdout
 
 
 def test_verify_tells_of_objects_that_the_manifest_does_not_list(site: Site, study: Manifest) -> None:

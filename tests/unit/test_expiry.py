@@ -28,7 +28,7 @@ from tests.unit.test_ranges import answer, answering, both_ways
 
 STUDY = Uid("1.2.1")
 DATA = [instance(STUDY, "1.2.1.1", f"1.2.1.1.{number}", number) for number in range(1, 4)]
-WHY = "a rule ends objects"
+WHY = "a rule expires objects"
 
 # -- the rules of a bucket --------------------------------------------------------------------------------------------
 

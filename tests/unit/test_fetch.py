@@ -70,7 +70,7 @@ def test_plan_needs_no_catalogue(store: MemoryStore, study: Manifest, fault: Exc
     assert plan(store, broken, STUDY, note=notes.append) == study
     assert plan(store, MemoryCatalogue(), STUDY, note=notes.append) == study
     assert plan(store, None, STUDY, note=notes.append) == study
-    assert len(notes) == 2 and "no answer" in notes[0] and "does not know" in notes[1]
+    assert len(notes) == 2 and "does not answer" in notes[0] and "does not know" in notes[1]
 
 
 def test_plan_takes_the_newest_revision_when_the_catalogue_is_behind(store: MemoryStore, study: Manifest) -> None:

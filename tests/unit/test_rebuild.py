@@ -118,7 +118,7 @@ def test_a_bad_manifest_is_reported_and_the_rest_goes_on(catalogue: SqliteCatalo
         problems=(
             Problem(Uid("1.2"), 3, "a manifest in the store cannot be read"),
             Problem(Uid("1.2"), 2, "a manifest belongs to another archive"),
-            Problem(Uid("1.3"), 1, "a manifest in the store is not the one its key names"),
+            Problem(Uid("1.3"), 1, "a manifest in the store does not match its key"),
         ),
     )
     assert report.unusable == 1

@@ -194,6 +194,6 @@ def test_the_error_says_that_the_filter_drops_what_goes_there() -> None:
             said[allowed] = done.stdout.strip()
     assert said["10.0.0.1"] == addresses.MOVED
     assert said["127.0.0.1"] == said[None]
-    assert "see endpoint_url" in said["127.0.0.1"]
+    assert "check endpoint_url" in said["127.0.0.1"]
     away = aws.translate(ConnectionRefusedError(), operation="list", endpoint="s3 at aws:eu-central-1")
     assert isinstance(away, OutOfReach)

@@ -64,29 +64,29 @@ _SERVICE_WIDE = tuple(
             "SlowDown|(?:Request)?Throttl(?:ed|ing)(?:Exception)?|RequestLimitExceeded|LimitExceededException"
             "|ProvisionedThroughputExceeded(?:Exception)?|TooManyRequests(?:Exception)?|BandwidthLimitExceeded"
             "|ServerBusy|429",
-            "the service asks for fewer requests",
+            "the service asks for fewer requests (throttling)",
         ),
         (
             "clock-skew",
             "RequestTimeTooSkewed|RequestExpired|RequestInTheFuture",
-            "this machine's clock and the service's differ: see its time service",
+            "this machine's clock differs from the service's: check its time synchronisation",
         ),
         (
             "store-full",
             "QuotaExceeded|InsufficientCapacity|XMinioStorageFull|507",
-            "the service has no room left, or the quota is used up",
+            "the service is full or the quota is exhausted",
         ),
         (
             "region",
             "PermanentRedirect|TemporaryRedirect|AuthorizationHeaderMalformed|InvalidRegion|301|307"
             "|IllegalLocationConstraintException",
-            "the service is in another region: see region in the configuration",
+            "the service is in another region: check region in the configuration",
         ),
-        ("timeout", "RequestTimeout(?:Exception)?|408", "the service did not get the request in time"),
+        ("timeout", "RequestTimeout(?:Exception)?|408", "the service did not receive the request in time"),
         (
             "encryption-key",
             "KMS.*|.*\\.KMS.*|KeyUnavailable.*",
-            "the encryption key cannot be used: see key_id, and the rights on it",
+            "the encryption key cannot be used: check key_id and the permissions on it",
         ),
         (
             "credentials",
@@ -94,7 +94,7 @@ _SERVICE_WIDE = tuple(
             "|UnrecognizedClientException|SignatureDoesNotMatch|InvalidSignatureException|IncompleteSignature"
             "|AccessDenied(?:Exception)?|AccountProblem|AllAccessDisabled|AuthFailure|NotAuthorized|UserSuspended"
             "|MissingAuthenticationToken(?:Exception)?|MissingSecurityHeader|401|403",
-            "refused: credentials expired or were changed, or their rights do not suffice",
+            "refused: the credentials have expired, were changed or lack permissions",
         ),
     )
 )
@@ -197,7 +197,7 @@ def build_client(
     where = endpoint_name(service, region, endpoint_url)
     # Not Path.is_file(), which raises where a folder above may not be entered.
     if ca_file is not None and not os.path.isfile(ca_file):  # noqa: PTH113
-        raise Misconfigured("ca_file is not there, or is no file", path=str(ca_file))
+        raise Misconfigured("ca_file does not exist or is not a file", path=str(ca_file))
     with translated("build the client", where):
         session = session or new_session()
         if region is None and endpoint_url is not None:
@@ -272,7 +272,7 @@ def translate(error: BaseException, *, operation: str, endpoint: str) -> Dicomwa
     name = type(error).__name__
     what = f"{operation} failed: {name}"
     if _is_certificate_problem(error):
-        hint = "the server's certificate is not trusted: see ca_file in the configuration"
+        hint = "the server's certificate is not trusted: check ca_file in the configuration"
         return OutOfReach(what, hint=hint, endpoint=endpoint)
     if isinstance(error, _LOCAL_CREDENTIALS):
         hint = "no usable credentials in the AWS chain (environment, profile, instance role)"
@@ -284,9 +284,9 @@ def translate(error: BaseException, *, operation: str, endpoint: str) -> Dicomwa
     if isinstance(error, aws.ParamValidationError):
         return InvalidRequest(what)
     if isinstance(error, aws.InvalidConfigError | aws.InvalidRegionError | ValueError):
-        return Misconfigured(what, hint="see the AWS settings of the environment and profile")
+        return Misconfigured(what, hint="check the AWS settings in the environment and profile")
     if isinstance(error, _CONNECTION):
-        hint = "no connection, or it broke off: see endpoint_url, the network and the service"
+        hint = "no connection, or it was lost: check endpoint_url, the network and the service"
         if _is_dropped(endpoint):
             hint = addresses.MOVED
         return OutOfReach(what, hint=hint, endpoint=endpoint)
@@ -303,13 +303,13 @@ def _from_service(error: aws.ClientError, operation: str, endpoint: str) -> Dico
         return raised(what, code=kind, hint=hint, endpoint=endpoint, retry_after_seconds=_retry_after_seconds(error))
 
     if code == "InvalidObjectState":
-        hint = "the object is in cold storage: it must be restored there first"
+        hint = "the object is in cold storage: it must be restored first"
         return Permanent(what, code="cold-storage", hint=hint)
     for kind, codes, hint in _SERVICE_WIDE:
         if codes.match(code):
             return trouble(kind, hint)
     if _GONE.match(code):
-        hint = "if it has never been made: dicomwatchctl archive init"
+        hint = "if it has never been created: dicomwatchctl archive init"
         return NotThere(what, hint=hint, endpoint=endpoint)
     if _CONFLICT.match(code):
         return Transient(what, code="conflict")
@@ -327,16 +327,16 @@ def _from_status(
 ) -> DicomwatchdError:
     """For codes that we do not know: there are many stores, and each has words of its own."""
     if status == 429:
-        return trouble("throttled", "the service asks for fewer requests")
+        return trouble("throttled", "the service asks for fewer requests (throttling)")
     if status in (401, 403):
-        return trouble("credentials", "refused: see the credentials and their rights")
+        return trouble("credentials", "refused: check the credentials and their permissions")
     if status in (301, 307):
-        return trouble("region", "the service is in another region: see region in the configuration")
+        return trouble("region", "the service is in another region: check region in the configuration")
     if status >= 500:
-        return trouble("server-error", "the service has a problem of its own")
+        return trouble("server-error", "the service has an internal problem")
     if status == 400 and bodiless:
         # A HEAD has no body to give a reason in: an expired token or an unusable key looks like this.
-        return trouble("credentials", "refused without a reason: see the credentials, the clock and the key")
+        return trouble("credentials", "refused without a reason: check the credentials, the clock and the key")
     if status == 200:  # the service found out after it had begun to answer
         return Transient(what, code="server-error")
     if status in (409, 412):

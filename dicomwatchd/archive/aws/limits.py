@@ -59,7 +59,7 @@ class LimitedBody:
         if self._seconds < 0 or (self._most_bytes is not None and self._most_bytes < 0):
             with suppress(Exception):
                 self._raw.close()
-            raise urllib3.exceptions.HTTPError("an answer takes more time, or more bytes, than there are for it")
+            raise urllib3.exceptions.HTTPError("an answer is too slow or too large")
 
 
 def limit(client: Any) -> None:

@@ -262,11 +262,11 @@ def _check_schema(database: sqlite3.Connection) -> None:
     (application,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if application != APPLICATION_ID:
-        raise ArchiveRefused("the catalogue file is another program's database")
+        raise ArchiveRefused("the catalogue file is a database of another program")
     if version != SCHEMA_VERSION:
         raise ArchiveRefused(
             f"the catalogue has schema version {version}, this program knows {SCHEMA_VERSION}",
-            hint="a newer dicomwatchd has been at work here",
+            hint="it was written by a newer dicomwatchd; update this one",
         )
 
 
@@ -276,13 +276,13 @@ def _identity(database: sqlite3.Connection) -> str | None:
 
 
 def _not_initialised() -> NotInitialised:
-    return NotInitialised("the catalogue has not been made yet", hint=INIT_HINT)
+    return NotInitialised("the catalogue has not been created yet", hint=INIT_HINT)
 
 
 def _gone() -> NotThere:
     return NotThere(
-        "the catalogue file is not there",
-        hint=f"is its share mounted? If it has never been made: {INIT_HINT}",
+        "the catalogue file does not exist",
+        hint=f"is its share mounted? If it has never been created: {INIT_HINT}",
         endpoint="catalogue file",
     )
 
@@ -301,16 +301,16 @@ def _translated() -> Iterator[None]:
 
 #: By SQLite's primary result code (sqlite.org/rescode.html). All of it heals, perhaps with an operator's help.
 _REASONS = {
-    sqlite3.SQLITE_BUSY: ("busy", "another process keeps it locked"),
-    sqlite3.SQLITE_LOCKED: ("busy", "another process keeps it locked"),
-    sqlite3.SQLITE_PROTOCOL: ("busy", "its locks do not work right now"),
+    sqlite3.SQLITE_BUSY: ("busy", "another process has locked it"),
+    sqlite3.SQLITE_LOCKED: ("busy", "another process has locked it"),
+    sqlite3.SQLITE_PROTOCOL: ("busy", "file locking does not work at the moment"),
     sqlite3.SQLITE_FULL: ("store-full", "its disk is full"),
     sqlite3.SQLITE_IOERR: ("out-of-reach", "its disk or share reports errors"),
-    sqlite3.SQLITE_CANTOPEN: ("out-of-reach", "it cannot be opened: see its rights and its share"),
-    sqlite3.SQLITE_PERM: ("credentials", "its rights do not allow it"),
-    sqlite3.SQLITE_AUTH: ("credentials", "its rights do not allow it"),
+    sqlite3.SQLITE_CANTOPEN: ("out-of-reach", "it cannot be opened: check its permissions and its share"),
+    sqlite3.SQLITE_PERM: ("credentials", "its permissions do not allow it"),
+    sqlite3.SQLITE_AUTH: ("credentials", "its permissions do not allow it"),
     # Somebody who may only read also gets here after a writer was killed: the next writer puts the file right.
-    sqlite3.SQLITE_READONLY: ("credentials", "it cannot be written: see its rights and its share"),
+    sqlite3.SQLITE_READONLY: ("credentials", "it cannot be written: check its permissions and its share"),
 }
 
 

@@ -89,14 +89,14 @@ def chains(store: ObjectStore) -> Iterator[AuditCheckpoint]:
         if chain_id is not None:
             first = AuditCheckpoint.from_bytes(_read(store, seen.key))
             if first.chain_id != chain_id:
-                raise BadCheckpoint("an audit chain in the store is not the one its key names")
+                raise BadCheckpoint("an audit chain in the store does not match its key")
             yield first
 
 
 def _load(store: ObjectStore, key: str) -> AuditCheckpoint:
     head = AuditCheckpoint.from_bytes(_read(store, key))
     if head.key != key:
-        raise BadCheckpoint("an audit checkpoint is not the one its key names")
+        raise BadCheckpoint("an audit checkpoint does not match its key")
     return head
 
 
@@ -104,7 +104,7 @@ def _read(store: ObjectStore, key: str) -> bytes:
     """Read twice: a bit that changed on the way must not look like a chain that was tampered with."""
     first = _read_once(store, key)
     if _read_once(store, key) != first:
-        raise Transient("two readings of an audit checkpoint differ", code="damaged-on-the-way")
+        raise Transient("two reads of an audit checkpoint differ", code="damaged-on-the-way")
     return first
 
 

@@ -134,7 +134,7 @@ def look(
     if not isinstance(again, BadSegment):
         return again
     if first != second:
-        raise Transient("two readings of a segment of the audit chain differ", code="damaged-on-the-way")
+        raise Transient("two reads of a segment of the audit chain differ", code="damaged-on-the-way")
     raise again
 
 
@@ -164,7 +164,7 @@ def _read(
             walk.previous = header.previous
             continue
         if walk.sequence > name.last:
-            raise BadSegment(f"the segment of {name.text} goes on behind its end")
+            raise BadSegment(f"the segment of {name.text} continues after its end")
         if not walk.step(text):
             raise BadSegment(f"entry {walk.sequence}, in the segment of {name.text}, does not follow the one before it")
         if wanted(text):
@@ -172,9 +172,9 @@ def _read(
     if header is None or walk.sequence != name.last + 1:
         raise BadSegment(f"the segment of {name.text} is cut off after entry {walk.sequence - 1}")
     if walk.previous != header.head:
-        raise BadSegment(f"the segment of {name.text} does not end with what its header says")
+        raise BadSegment(f"the segment of {name.text} does not end as its header says")
     if content.hexdigest() != name.sha256:
-        raise BadSegment(f"the segment of {name.text} is not the one that its key names")
+        raise BadSegment(f"the segment of {name.text} does not match its key")
     return header, kept
 
 
@@ -197,7 +197,7 @@ def _header(text: str, name: SegmentKey) -> Header:
     except (ValueError, TypeError, RecursionError) as error:
         raise BadSegment(f"the segment of {name.text} has no header") from error
     if not fits:
-        raise BadSegment(f"the segment of {name.text} has the header of another one")
+        raise BadSegment(f"the segment of {name.text} has the header of another segment")
     return header
 
 
@@ -210,7 +210,7 @@ def _text_of(store: ObjectStore, name: SegmentKey, seen: Callable[[bytes], None]
             seen(packed)
             while packed:
                 if unpacker.eof:
-                    raise BadSegment(f"the segment of {name.text} goes on behind its end")
+                    raise BadSegment(f"the segment of {name.text} continues after its end")
                 line += unpacker.decompress(packed, _MOST_LINE_BYTES)
                 packed = unpacker.unconsumed_tail or unpacker.unused_data
                 *lines, line = line.split(b"\n")

@@ -139,7 +139,7 @@ def members_of(data: bytes) -> list[Member]:
             for info in archive:
                 name = _MEMBER_NAME.match(info.name)
                 if name is None or info.type != tarfile.REGTYPE:
-                    raise ValueError("a bundle with something else in it than instances")
+                    raise ValueError("a bundle contains something other than instances")
                 content = memoryview(data)[info.offset_data : info.offset_data + info.size]
                 digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
                 found.append(Member(Uid(name[1]), Uid(name[2]), digest, info.offset_data))

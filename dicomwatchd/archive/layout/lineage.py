@@ -110,7 +110,7 @@ class Lineage:
         while number in self.listed.revisions:
             number += 1
         if number > keys.HIGHEST_REVISION:
-            raise Permanent("no number is left for a revision of the study", code="no-revision-left")
+            raise Permanent("the study has no free revision numbers left", code="no-revision-left")
         return number
 
 
@@ -181,7 +181,9 @@ def trace(
                 or judgement.other_values > LIMIT_OTHER_VALUES
             ):
                 left_bytes += found.size_bytes
-                judgement.refuse(_refused(found.key, revision, BeyondReadLimit, "it is more than is read of one study"))
+                judgement.refuse(
+                    _refused(found.key, revision, BeyondReadLimit, "it exceeds the amount that is read for one study")
+                )
             else:
                 within.append((revision, found))
         for result in map(one, within):
@@ -224,7 +226,7 @@ def _load(store: ObjectStore, revision: int, found: StoredObject, *, lenient: bo
         return Refused(found.key, revision, type(error), error.code, error.message)
     except withheld.REFUSALS as error:
         # An object of somebody else's, perhaps, which he lets nobody read: it must not stop the whole archive.
-        return Refused(found.key, revision, Permanent, error.code, "the store does not let us read it", error)
+        return Refused(found.key, revision, Permanent, error.code, "the daemon may not read it in the store", error)
 
 
 def _refused(key: str, revision: int, kind: type[Permanent], reason: str) -> Refused:
@@ -232,7 +234,7 @@ def _refused(key: str, revision: int, kind: type[Permanent], reason: str) -> Ref
 
 
 def _lost() -> Transient:
-    return Transient("a manifest that the store lists is not there", code="manifest-lost")
+    return Transient("a manifest that the store lists is missing", code="manifest-lost")
 
 
 class _Judgement:
@@ -298,7 +300,7 @@ class _Judgement:
             return "it has a flag that only the catalogue's records have"
         last = self._counted[-1].revision if self._counted else 0
         if self._free_between(last, manifest.revision) > PLAUSIBLE_GAP:
-            return "its number is far above that of the others"
+            return "its number is far above the others"
         if not self._counted:
             return None
         parent = next((one for one in self._counted if one.sha256 == manifest.previous_sha256), None)
@@ -359,12 +361,12 @@ class _Judgement:
             up = parent
         contents = {item.content for item in current.instances}
         named = frozenset(current.damaged_keys)
-        less = f"it lists what revision {current.revision} does not list"
+        less = f"it lists objects that revision {current.revision} does not list"
         for other, reason in (*self._others, *((one, "") for one in self._counted if one.revision not in line)):
             if any(item.content not in contents for item in other.instances):
                 yield Disregarded(other.revision, reason or less)
             elif (reason or other.revision > current.revision) and other.key not in named:
-                yield Disregarded(other.revision, reason or "it goes on from an older revision than the newest")
+                yield Disregarded(other.revision, reason or "it continues an older revision than the newest")
 
     def _union(self, current: Manifest | None) -> tuple[Manifest | None, dict[Content, tuple[ManifestInstance, ...]]]:
         chosen = {item.content: item for item in current.instances} if current is not None else {}
@@ -390,11 +392,11 @@ def _does_not_extend(manifest: Manifest, parent: Manifest) -> str | None:
     name = f"revision {parent.revision}"
     sizes = {item.content: item.size_bytes for item in manifest.instances}
     if any(item.content not in sizes for item in parent.instances):
-        return f"it leaves out what {name} lists"
+        return f"it omits objects that {name} lists"
     if any(sizes[item.content] != item.size_bytes for item in parent.instances):
-        return f"it gives images of {name} another size"
+        return f"it lists instances of {name} with another size"
     if manifest.archive_id != parent.archive_id:
-        return f"it is of another archive than {name}"
+        return f"it belongs to another archive than {name}"
     if not _keeps(manifest.attributes, parent.attributes) or not _keeps(manifest.series, parent.series):
         return f"it changes attributes of {name}"
     return None

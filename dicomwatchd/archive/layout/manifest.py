@@ -319,11 +319,11 @@ def _instance(study: Uid, raw: dict[str, Any]) -> ManifestInstance:
     item = replace(item, series_uid=Uid(item.series_uid), sop_instance_uid=Uid(item.sop_instance_uid))
     if is_whole:
         if not keys.is_instance(item.key, study, item.series_uid, item.sop_instance_uid, item.sha256):
-            raise ValueError("a key that does not belong to its instance")
+            raise ValueError("a key does not belong to its instance")
         return item
     _digest(item.sha256)
     if keys.bundle_sha256(item.key, study) is None:
-        raise ValueError("a key that is no bundle's of this study")
+        raise ValueError("a key does not belong to a bundle of this study")
     _number(item.object_bytes, 1, _SIZE_LIMIT_BYTES)
     _number(item.size_bytes, 1, item.object_bytes)
     _number(item.offset_bytes, 0, item.object_bytes - item.size_bytes)
@@ -331,12 +331,13 @@ def _instance(study: Uid, raw: dict[str, Any]) -> ManifestInstance:
 
 
 def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
-    """Raises ValueError where two instances share bytes of a bundle, or give it two sizes. Others share no object: the
+    """Raises ValueError where two instances share bytes of a bundle or disagree about its size. Others share no object:
+    the
     key of each names its content."""
     spans = sorted((i.key, i.offset_bytes, i.size_bytes, i.object_bytes) for i in instances if i.is_in_bundle)
     for (key, offset, size, whole), (next_key, next_offset, _, next_whole) in pairwise(spans):
         if key == next_key and (offset + size > next_offset or whole != next_whole):
-            raise ValueError("two instances share bytes of a bundle, or give it two sizes")
+            raise ValueError("two instances share bytes of a bundle or disagree about its size")
 
 
 def _newer_format() -> NewerManifest:

@@ -30,14 +30,14 @@ def load(
     by_etag = etag is not None and store.capabilities.etag_is_content and _md5(data) == etag
     by_sha256 = sha256 is not None and hashlib.sha256(data).hexdigest() == sha256
     if not by_etag and not by_sha256 and at_most(store, key, listed_bytes) != data:
-        raise Transient("two readings of a manifest differ", code="damaged-on-the-way")
+        raise Transient("two reads of a manifest differ", code="damaged-on-the-way")
     if size_bytes is not None and len(data) != size_bytes:
-        raise Transient("a manifest comes with another size than it is listed with", code="damaged-on-the-way")
+        raise Transient("the size of a manifest differs from its listing", code="damaged-on-the-way")
     if len(data) > MANIFEST_LIMIT_BYTES:
         raise _too_large()
     manifest = Manifest.from_bytes(data)
     if manifest.key != key:
-        raise BadManifest("a manifest in the store is not the one its key names")
+        raise BadManifest("a manifest in the store does not match its key")
     return manifest
 
 
@@ -81,19 +81,19 @@ def create(store: ObjectStore, manifest: Manifest) -> bool:
     try:
         stored = at_most(store, manifest.key, content.digest.size_bytes)
     except NoSuchObject as error:
-        raise Transient("the store does not hold the manifest that it was sent", code="manifest-lost") from error
+        raise Transient("the store does not hold the manifest that was just sent", code="manifest-lost") from error
     return hashlib.sha256(stored).hexdigest() == content.digest.sha256
 
 
 def too_many_instances() -> ManifestTooLarge:
     return ManifestTooLarge(
-        "the study has more instances than one manifest can list",
-        hint="its files stay where they are; is it several studies under one Study Instance UID?",
+        "the study has more instances than a manifest can list",
+        hint="its files stay where they are; do several studies share this Study Instance UID?",
     )
 
 
 def _too_large() -> BadManifest:
-    return BadManifest("what stands in a manifest's place is larger than any manifest")
+    return BadManifest("the object in place of a manifest is larger than any manifest")
 
 
 def _md5(data: bytes) -> str:

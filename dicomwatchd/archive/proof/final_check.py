@@ -67,5 +67,5 @@ def _is_shown(store: ObjectStore, receipt: Receipt) -> bool:
     try:
         seen = store.head(receipt.key)
     except Permanent as error:
-        raise Transient("the store cannot show what it holds", code="unreadable-object") from error
+        raise Transient("the store cannot show an object that it holds", code="unreadable-object") from error
     return seen is not None and is_itself(store, receipt, seen)

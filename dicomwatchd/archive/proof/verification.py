@@ -21,11 +21,11 @@ from dicomwatchd.ports import Map
 _BUNDLES_READ = 64
 _WORDS = {
     "missing": "the object is missing",
-    "size": "the object has another size than recorded",
-    "content": "the object has other bytes than recorded",
+    "size": "the object's size differs from the recorded size",
+    "content": "the object's bytes differ from the recorded ones",
     "unreadable": "the store cannot read the object back",
-    "hidden": "the object is hidden by a delete marker; the recorded version is still there for fetch",
-    "overwritten": "the object is overwritten; the recorded version is still there for fetch",
+    "hidden": "the object is hidden by a delete marker; fetch can still get the recorded version",
+    "overwritten": "the object was overwritten; fetch can still get the recorded version",
 }
 
 

@@ -29,4 +29,4 @@ class _ToldApart:
         try:
             yield from self._store.read(*what, **how)
         except REFUSALS as error:
-            raise Permanent("the store does not let us read it", code="withheld") from error
+            raise Permanent("the daemon may not read it in the store", code="withheld") from error

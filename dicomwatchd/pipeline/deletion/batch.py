@@ -191,9 +191,7 @@ class DeletionBatch:
         results = {
             one.file.file_id: why_not
             or (
-                Vanished("an object was missing when its local file was to be deleted")
-                if one.key in still_gone
-                else Itself()
+                Vanished("an object was missing when its file was to be deleted") if one.key in still_gone else Itself()
             )
             for one in missing
         }

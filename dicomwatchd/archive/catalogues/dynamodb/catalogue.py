@@ -208,4 +208,4 @@ def _date_and_uid(item: Item) -> str:
 
 
 def _conflict(revision: int) -> RevisionConflict:
-    return RevisionConflict(f"the catalogue holds another manifest of revision {revision}, or a newer one")
+    return RevisionConflict(f"the catalogue records another manifest for revision {revision}, or a newer revision")

@@ -73,7 +73,7 @@ class TableSetup:
     def check(self) -> None:
         description = self._describe()
         if description is None:
-            raise _not_initialised("the catalogue's table is not there")
+            raise _not_initialised("the catalogue's table does not exist")
         self._check_shape(description)
         present = _indexes(description)
         if any(name not in present for name in INDEXES):
@@ -190,7 +190,7 @@ class TableSetup:
         with self._translated("look into the table"):
             found = self._client.scan(TableName=self._table, Limit=1, ConsistentRead=True)["Items"]
         if any(not item["pk"]["S"].startswith("STUDY#") for item in found):
-            raise ArchiveRefused("the table holds another program's items")
+            raise ArchiveRefused("the table holds items of another program")
 
     def _check_shape(self, description: Any) -> None:
         expected = {"": _key_schema(TABLE_KEYS), **{name: _key_schema(of) for name, of in INDEXES.items()}}
@@ -199,7 +199,7 @@ class TableSetup:
         types = {a["AttributeName"]: a["AttributeType"] for a in description["AttributeDefinitions"]}
         for name, keys in expected.items():
             if name in found and (found[name] != keys or any(types[k["AttributeName"]] != "S" for k in keys)):
-                raise ArchiveRefused("the catalogue's table has other keys than a catalogue's")
+                raise ArchiveRefused("the table's keys are not those of a catalogue")
 
     def _describe(self) -> Any:
         """The table's description, or None when the service says that there is no such table."""
@@ -214,7 +214,7 @@ class TableSetup:
     def _expect(self) -> Any:
         description = self._describe()
         if description is None:
-            raise NotThere("the catalogue's table went away", endpoint=self._endpoint)
+            raise NotThere("the catalogue's table has disappeared", endpoint=self._endpoint)
         return description
 
     def _wait_for_table(self) -> None:
@@ -229,7 +229,7 @@ class TableSetup:
         while not done():
             if self._monotonic() > deadline:
                 hint = f"run {INIT_HINT} again later"
-                raise OutOfReach(f"waited in vain until {until}", hint=hint, endpoint=self._endpoint)
+                raise OutOfReach(f"timed out waiting until {until}", hint=hint, endpoint=self._endpoint)
             self._sleep(_POLL_SECONDS)
 
     @contextmanager
@@ -240,7 +240,7 @@ class TableSetup:
                 yield
             except ClientError as error:
                 if absent and error_code(error) == "ResourceNotFoundException":
-                    raise _not_initialised("the catalogue's table is not there") from error
+                    raise _not_initialised("the catalogue's table does not exist") from error
                 raise
 
 

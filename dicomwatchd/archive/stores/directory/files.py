@@ -32,19 +32,19 @@ def translate(error: OSError, operation: str, endpoint: str) -> DicomwatchdError
     name = errno.errorcode.get(error.errno or 0, "unknown")
     what = f"{operation} failed: {name}"
     if error.errno in _FULL:
-        hint = "the archive's file system is full, or its quota is used up"
+        hint = "the archive's file system is full or its quota is exhausted"
         return Transient(what, code="store-full", hint=hint, endpoint=endpoint)
     if error.errno in _OURS:
         return Transient(what, code="short-of-resources")
     if error.errno in _REFUSED:
-        hint = "the archive's folder is read-only, or its owner and mode keep us out"
+        hint = "the archive's folder is read-only or its owner and permissions deny access"
         return OutOfReach(what, code="refused", hint=hint, endpoint=endpoint)
     if error.errno in _IN_THE_WAY or isinstance(error, localfiles.NotRegular):
-        hint = "a symbolic link or another kind of file stands in the archive's tree where none belongs"
+        hint = "the archive's folder contains a symbolic link or special file where none belongs"
         return Permanent(what, code="foreign-file", hint=hint)
     if error.errno == errno.ENAMETOOLONG:
-        return Permanent(what, code="bad-key", hint="the archive's file system does not take names this long")
-    hint = "see the archive's file system: is the share mounted and its server up?"
+        return Permanent(what, code="bad-key", hint="the archive's file system does not support names this long")
+    hint = "check the archive's file system: is the share mounted, and its server running?"
     return OutOfReach(what, hint=hint, endpoint=endpoint)
 
 

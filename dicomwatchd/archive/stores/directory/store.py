@@ -49,7 +49,7 @@ _PART = re.compile(rb"[A-Za-z0-9!_.*'()-]{1,255}\Z")
 #: How the path of an instance's object ends: its SOP Instance UID, its SHA-256.
 _LIKE_AN_OBJECT = re.compile(rb"(?:\A|/)[0-9.]{1,64}/[0-9a-f]{64}(?:-[0-9]{1,6})?\.dcm\Z")
 _ENDPOINT = "the archive's folder"
-_INIT_HINT = "is the share mounted? If the archive has never been made: dicomwatchctl archive init"
+_INIT_HINT = "is the share mounted? If the archive has never been created: dicomwatchctl archive init"
 
 
 def _never() -> bool:
@@ -173,7 +173,7 @@ class DirectoryStore:
             with self._archive():
                 pass
         except NotThere as error:
-            raise NotInitialised("the archive's folder is not there", hint=_INIT_HINT) from error
+            raise NotInitialised("the archive's folder does not exist", hint=_INIT_HINT) from error
 
     def initialise(self) -> list[InitStep]:
         """Makes the folder itself but not the one it is in: that would be the place a share was to be mounted at."""
@@ -193,8 +193,8 @@ class DirectoryStore:
                 root_fd = localfiles.open_root(os.fspath(self._root))
         except OutOfReach as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                hint = "is the share mounted? The folder around the archive's must exist"
-                raise NotInitialised("the archive's folder cannot be made", hint=hint) from error
+                hint = "is the share mounted? The parent folder of the archive must exist"
+                raise NotInitialised("the archive's folder cannot be created", hint=hint) from error
             raise
         try:
             with _at_work("initialise"):
@@ -236,7 +236,7 @@ class DirectoryStore:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 raise files.translate(error, "open the folder", _ENDPOINT) from error
-            raise NotThere("the archive's folder is not there", hint=_INIT_HINT, endpoint=_ENDPOINT) from error
+            raise NotThere("the archive's folder does not exist", hint=_INIT_HINT, endpoint=_ENDPOINT) from error
         try:
             with _at_work("look for the marker"):
                 known = any(_stat(root_fd, name) for name in (_MARKER, keys.IDENTITY.encode("ascii")))
@@ -259,12 +259,12 @@ class DirectoryStore:
             except OSError as error:
                 raise Transient("a local file cannot be read", code="source-unreadable") from error
             if len(data) != length:
-                raise SourceChanged("a file is shorter than it was when it was taken up")
+                raise SourceChanged("a file is shorter than when it was read first")
             sha256.update(data)
             files.write_all(fd, data)
             offset += length
         if sha256.hexdigest() != digest.sha256:
-            raise SourceChanged("a file's content is not what it was when it was taken up")
+            raise SourceChanged("a file's content has changed since it was read first")
 
     def _mark(self, root_fd: int) -> None:
         """Of an archive that was made before there were marks; and of the folder of the studies, which may be mounted
@@ -312,7 +312,7 @@ def _split(key: str) -> tuple[bytes, bytes]:
     """(folder below the root, name). Raises Permanent for a key that is no plain path downwards."""
     parts = key.encode("ascii", "replace").split(b"/")
     if not all(_is_key_part(part) for part in parts):
-        raise Permanent("an object key is no plain path, or holds unusual characters", code="bad-key")
+        raise Permanent("an object key is not a plain path or contains unusual characters", code="bad-key")
     return b"/".join(parts[:-1]), parts[-1]
 
 

@@ -75,7 +75,7 @@ class S3Bucket:
     def full_key(self, key: str) -> str:
         """Raises Permanent for a key that is no plain path of the characters that every store takes."""
         if not _KEY.match(key) or not {"", ".", ".."}.isdisjoint(key.split("/")):
-            raise Permanent("an object key is no plain path, or holds unusual characters", code="bad-key")
+            raise Permanent("an object key is not a plain path or contains unusual characters", code="bad-key")
         return self.prefix + key
 
     def address(self, key: str) -> Any:
@@ -111,12 +111,12 @@ class S3Bucket:
             return
         if response.get("ServerSideEncryption") != asked.mode:
             raise ArchiveRefused(
-                f"the store does not confirm the encryption asked for ({asked.mode})",
-                hint="see archive.store.encryption in the configuration, and whether the store can do it",
+                f"the store does not confirm the requested encryption ({asked.mode})",
+                hint="check archive.store.encryption in the configuration, and whether the store supports it",
             )
         if asked.key_id is not None and not _same_key(asked.key_id, response.get("SSEKMSKeyId")):
             raise ArchiveRefused(
-                "the store does not confirm the encryption key asked for", hint="see encryption.key_id"
+                "the store does not confirm the requested encryption key", hint="check encryption.key_id"
             )
 
     def confirm_encryption(self, key: str, response: Mapping[str, Any]) -> None:
@@ -177,8 +177,8 @@ class S3Bucket:
                 self.check_encryption(response)
             except ArchiveRefused as error:
                 raise ArchiveRefused(
-                    "an object that was created since the start is not encrypted as asked",
-                    hint="is the store, or another program that writes to this archive, set up otherwise?",
+                    "an object created since the start is not encrypted as configured",
+                    hint="does the store, or another program that writes to this archive, use other settings?",
                 ) from error
         return _stored(key, response, response["ContentLength"])
 

@@ -38,7 +38,7 @@ _REMEMBERED = 4
 #: The date is that of the store, rounded up to a midnight; when an object was stored may be by our clock.
 _CLOCKS_DIFFER_DAYS = 1.0
 
-WAITS = "local files are kept until that rule is gone, or archive.store.accept_expiry says that it is meant"
+WAITS = "local files are kept until that rule is removed or allowed by archive.store.accept_expiry"
 
 
 def unaccepted_days(accepts: AcceptExpiry, days: float) -> bool:
@@ -68,16 +68,20 @@ def judge(rules: Iterable[Mapping[str, Any]], prefix: str, accepts: AcceptExpiry
         tagged = _tags(rule)
         for what, days in _ends(rule.get("Expiration") or {}):
             if tagged:
-                notes.append(f"a rule ends objects {what} if they bear its tags, which the archive's do not")
+                notes.append(
+                    f"a rule expires objects {what} if they carry its tags, which the archive's objects do not"
+                )
             elif unaccepted_days(accepts, days):
-                unaccepted.append(f"a lifecycle rule of the bucket ends objects of the archive {what}")
+                unaccepted.append(f"a lifecycle rule of the bucket expires objects of the archive {what}")
             else:
-                notes.append(f"a rule ends objects of the archive {what}, as archive.store.accept_expiry allows")
+                notes.append(f"a rule expires objects of the archive {what}, as archive.store.accept_expiry allows")
         if rule.get("NoncurrentVersionExpiration"):
-            notes.append("a rule ends versions under newer ones and under delete markers: these cannot be fetched then")
+            notes.append(
+                "a rule expires noncurrent versions, also those under delete markers: these can then not be fetched"
+            )
         cold = [t for t in rule.get("Transitions") or () if t.get("StorageClass") in _COLD]
         if cold and not tagged:
-            notes.append("a rule moves objects to cold storage: fetch has to wait until they are restored")
+            notes.append("a rule moves objects to cold storage: they must be restored before they can be fetched")
     return Judged(
         f"{unaccepted[0]}; {WAITS}" if unaccepted else None, tuple(dict.fromkeys(notes)), frozenset(ending_nothing)
     )
@@ -147,7 +151,7 @@ class ExpiryWatch:
             days, when = (end - stored) / timedelta(days=1), f"on {end:%Y-%m-%d}"
         if not unaccepted_days(self._accepts, days + _CLOCKS_DIFFER_DAYS):
             return None
-        return f"the store says that it ends objects of the archive, one of them {when}; {WAITS}"
+        return f"the store says that it will expire objects of the archive, one of them {when}; {WAITS}"
 
     def look(self, client: Any, bucket: str, exists: Callable[[str], bool]) -> None:
         """Ask for the rules, and for the objects that were said to expire; ``exists`` looks at one, and its answer
@@ -172,7 +176,9 @@ class ExpiryWatch:
         seen = next((why for why, rule in said if rule not in nothing), None)
         notes = judged.notes if judged is not None else ()
         if not self._asked:
-            return Expiry(f"it is not known yet whether the store ends objects by itself; {_UNTIL_THEN}", False, notes)
+            return Expiry(
+                f"it is not yet known whether lifecycle rules of the store expire objects; {_UNTIL_THEN}", False, notes
+            )
         return Expiry((judged.unaccepted if judged is not None else None) or seen, judged is not None, notes)
 
 

@@ -177,7 +177,7 @@ class MultipartSender:
                 parts += [f.result() for f in done]
                 del buffer, future, done
             if sha256.hexdigest() != content.digest.sha256:
-                raise SourceChanged("a file's content is not what it was when it was taken up")
+                raise SourceChanged("a file's content has changed since it was read first")
             self._await(under_way)
             parts += [future.result() for future in under_way]
             return sorted(parts, key=lambda part: part.number)
@@ -290,7 +290,7 @@ class MultipartSender:
             finally:
                 self._budget.release_buffer(buffer)
         if sha256.hexdigest() != content.digest.sha256:
-            raise SourceChanged("a file's content is not what it was when it was taken up")
+            raise SourceChanged("a file's content has changed since it was read first")
 
     @contextmanager
     def _abandoning(self, key: str, upload_id: str) -> Iterator[None]:

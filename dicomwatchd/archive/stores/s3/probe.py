@@ -112,8 +112,8 @@ class _Probe:
         except Permanent as error:
             # Asked for encryption it does not have, or for create-only it does not know: no object would get in.
             raise ArchiveRefused(
-                f"the store does not take objects as they would be sent: {error.message}",
-                hint="see archive.store.encryption in the configuration, and whether the store can do it",
+                f"the store rejects objects as they would be sent: {error.message}",
+                hint="check archive.store.encryption in the configuration, and whether the store supports it",
             ) from error
         self._bucket.check_encryption(response)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -127,8 +127,8 @@ class _Probe:
         self._details["encryption"] = seen.encryption or "none reported"
         if asked != "store-default" and seen.encryption != asked:
             raise ArchiveRefused(
-                f"the store confirms the encryption asked for ({asked}) and does not keep it",
-                hint="see archive.store.encryption in the configuration, and whether the store can do it",
+                f"the store confirms the requested encryption ({asked}) but does not apply it",
+                hint="check archive.store.encryption in the configuration, and whether the store supports it",
             )
         etags = [response.get("ETag", "").strip('"'), seen.etag, listed.etag if listed else None]
         return self._note("ETag is the MD5", etags == [md5] * 3)

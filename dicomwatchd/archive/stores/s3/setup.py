@@ -104,7 +104,7 @@ class _Setup:
         what = "versioning"
         status = self._versioning()
         if status == "Suspended":
-            raise _NotSupported("it was switched off in this bucket earlier, and left so")
+            raise _NotSupported("it was switched off in this bucket earlier and was left off")
         # Ceph 18 forgets about If-None-Match in a versioned bucket. That a revision is created once, whoever else
         # writes, matters more to us than versions of objects that nobody overwrites; and what has been switched on
         # once cannot be taken back, so it is tried elsewhere first. Amazon documents that both go together.
@@ -115,7 +115,7 @@ class _Setup:
             raise _NotSupported("with versions, this store would let objects be overwritten")
         self._client.put_bucket_versioning(**self._name, VersioningConfiguration={"Status": "Enabled"})
         if self._versioning() != "Enabled":
-            raise _NotSupported("the store took it and does not keep it")
+            raise _NotSupported("the store accepted it but does not keep it")
         return InitStep(what, "set")
 
     def tls_only_policy(self) -> InitStep:
@@ -141,8 +141,8 @@ class _Setup:
         }
         self._client.put_bucket_policy(**self._name, Policy=json.dumps(policy))
         if not any(_denies_plain(statement, self._arn) for statement in self._policy().get("Statement", [])):
-            raise _NotSupported("the store took it and does not keep it")
-        return InitStep(what, "set", "a store may keep this policy and yet not enforce it")
+            raise _NotSupported("the store accepted it but does not keep it")
+        return InitStep(what, "set", "a store may keep this policy without enforcing it")
 
     def lifecycle(self) -> InitStep:
         what = "lifecycle of unfinished uploads and probe objects"
@@ -156,7 +156,7 @@ class _Setup:
         self._client.put_bucket_lifecycle_configuration(**self._name, LifecycleConfiguration={"Rules": rules}, **extra)
         kept, _ = self._lifecycle()
         if not all(any(_same_rule(rule, other) for other in kept) for rule in wanted):
-            raise _NotSupported("the store took it and does not keep it")
+            raise _NotSupported("the store accepted it but does not keep it")
         return InitStep(what, "set", f"aborted after {ABORT_DAYS} days, expired after {PROBE_DAYS}")
 
     def default_encryption(self) -> InitStep:
@@ -169,14 +169,14 @@ class _Setup:
         if current == wanted:
             return InitStep(what, "present")
         if current and current.get("SSEAlgorithm") != "AES256":
-            detail = "another default is set and was left; every object is sent with the encryption configured"
+            detail = "a different default is set and was left; every object is sent with the configured encryption"
             return InitStep(what, "present", detail)
         rule: Any = {"ApplyServerSideEncryptionByDefault": wanted}
         if asked.mode == "aws:kms":
             rule["BucketKeyEnabled"] = True  # fewer calls of the key service, and their cost
         self._client.put_bucket_encryption(**self._name, ServerSideEncryptionConfiguration={"Rules": [rule]})
         if self._default_encryption() != wanted:
-            raise _NotSupported("the store took it and does not keep it")
+            raise _NotSupported("the store accepted it but does not keep it")
         return InitStep(what, "set")
 
     def _versioning(self) -> str:

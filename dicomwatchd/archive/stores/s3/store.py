@@ -225,8 +225,7 @@ class S3Store:
                 self._bucket.look()
         except (NoSuchObject, NotThere) as error:
             raise NotInitialised(
-                "the bucket of the archive is not there",
-                hint="check its name; if the archive has never been made: dicomwatchctl archive init",
+                "the bucket of the archive does not exist", hint="to create it: dicomwatchctl archive init"
             ) from error
         except OutOfReach:
             raise
@@ -272,7 +271,7 @@ class S3Store:
         digest = content.digest
         data = content.read(0, digest.size_bytes)
         if not isinstance(content, Buffer) and hashlib.sha256(data).hexdigest() != digest.sha256:
-            raise SourceChanged("a file's content is not what it was when it was taken up")
+            raise SourceChanged("a file's content has changed since it was read first")
         md5 = hashlib.md5(data, usedforsecurity=False)
         if not self._capabilities.creates_only and (there := self._bucket.existing(key)) is not None:
             return _receipt(key, content, md5.hexdigest(), created=False, there=there)
