@@ -225,7 +225,8 @@ class S3Store:
                 self._bucket.look()
         except (NoSuchObject, NotThere) as error:
             raise NotInitialised(
-                "the bucket of the archive does not exist", hint="to create it: dicomwatchctl archive init"
+                "the bucket of the archive does not exist",
+                hint="check its name; if the archive has never been made: dicomwatchctl archive init",
             ) from error
         except OutOfReach:
             raise
