@@ -25,6 +25,9 @@ SOMEBODY = 12345
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to others")
 
+#: For what is patched in it by its name.
+RECOVER = "dicomwatchd.pipeline.deletion.staging.recover"
+
 
 def source_of(inbox: Path) -> Source:
     return Source(1, "ct1", os.fsencode(inbox), "inbox", delete_local=False)
@@ -116,7 +119,7 @@ def test_the_folders_below_a_planted_one_are_not_all_listed_first(
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(private, "entries", entries)
-    monkeypatch.setattr("dicomwatchd.pipeline.deletion.recover.time.monotonic", lambda: 100.0 if listed[0] > 4 else 0.0)
+    monkeypatch.setattr(f"{RECOVER}.time.monotonic", lambda: 100.0 if listed[0] > 4 else 0.0)
     found = bring_back(source_of(tmp_path), Log())
     assert not found.is_searched and listed[0] < 10
 
@@ -213,7 +216,7 @@ def test_what_lies_at_the_top_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / f"F{number}").mkdir()
     calls = [0]
     monkeypatch.setattr(recover, "SEARCH_SECONDS", 0.0)
-    monkeypatch.setattr("dicomwatchd.pipeline.deletion.recover.time.monotonic", lambda: 0.0 if calls[0] < 5 else 1.0)
+    monkeypatch.setattr(f"{RECOVER}.time.monotonic", lambda: 0.0 if calls[0] < 5 else 1.0)
 
     def count() -> None:
         calls[0] += 1

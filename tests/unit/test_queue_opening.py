@@ -153,7 +153,7 @@ def test_something_else_in_its_place(tmp_path: Path, content: bytes) -> None:
     error = refused(tmp_path)
     assert isinstance(error, Fatal)
     assert error.code.startswith(("state-notadb", "state-corrupt"))
-    assert "rebuilt" in str(error)
+    assert "rebuilds" in str(error)
     assert (tmp_path / DATABASE).read_bytes() == content
 
 
