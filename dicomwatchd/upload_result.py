@@ -29,7 +29,7 @@ def of_ended(
     now: float,
     expires: str | None = None,
 ) -> dict[str, Any]:
-    """Its result. ``complete`` is the word that a person may delete on: the last look has met everything below the
+    """Its result. ``complete`` is the word that a person may delete on: the final scan has met everything below the
     folder, and each file of it is on record as archived; it is never said of an upload that was broken off, nor while
     the archive ``expires``: why no local file may be deleted."""
     named = [*failed, *(findings.named if findings is not None else ())]

@@ -1,4 +1,4 @@
-"""The last look at a folder that was handed in: is every single thing in it accounted for?
+"""The final scan of a folder that was uploaded: is every single thing in it accounted for?
 
 What follows from its answer is a person who deletes the folder, so it believes nothing that was found before: it walks
 the folder once more by itself, by open directories and without following a link, and compares every entry with the

@@ -44,7 +44,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class UploadProgress:
-    """``files`` is what was found so far, without what could not be looked at, which the last look names; ``waiting``
+    """``files`` is what was found so far, without what could not be looked at, which the final scan names; ``waiting``
     what has not come to an end yet, ``failed`` what will not be archived without somebody's help: in quarantine, or in
     a study that is parked; and what is the archive itself, and so no copy."""
 

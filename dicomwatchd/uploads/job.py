@@ -21,9 +21,9 @@ from dicomwatchd.upload_result import CANCELLED, FINISHED, GONE
 SETTINGS = IntakeSettings(settle_seconds=1.0, quiet_seconds=0.5, scan_interval_seconds=2.0, full_look_before_quiet=True)
 #: Whole looks of the intake before anything is concluded.
 LOOKS = 2
-#: From the first last look that found everything in order to the second.
+#: From the first final scan that found everything in order to the second.
 SECOND_LOOK_SECONDS = 1.0
-#: How often what a last look finds anew is taken up by the intake before it is only named.
+#: How often what a final scan finds anew is taken up by the intake before it is only named.
 ROUNDS = 5
 #: A folder that is not there for so long does not come back: its upload ends.
 GONE_SECONDS = 600.0
@@ -47,7 +47,7 @@ class Job:
     doubts: int = 0
     #: What the store was asked for before that time (seconds since the epoch) was to be asked for once more.
     doubted_before: float | None = None
-    #: Since when (seconds since the epoch) the store has to have been asked for each file, as of the newest last look.
+    #: Since when (seconds since the epoch) the store has to have been asked for each file, as of the newest final scan.
     asked_since: float = 0.0
     unasked_since: float | None = None
     ending_since: float | None = None
@@ -124,7 +124,7 @@ class Following:
         return now - job.restless[1] >= patience
 
     def _look(self, job: Job) -> None:
-        """Twice over: only a second last look, some time after the first, that finds all in order too is believed."""
+        """Twice over: only a second final scan, some time after the first, that finds all in order too is believed."""
         intake = job.intake
         assert intake is not None  # noqa: S101
         now = self._clock.monotonic()

@@ -1,1 +1,1 @@
-"""What the archive holds just now: evidence of objects, the last look, the verification of a study."""
+"""What the archive holds just now: evidence of objects, the final check, the verification of a study."""

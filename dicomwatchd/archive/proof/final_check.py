@@ -58,7 +58,7 @@ def _listed(store: ObjectStore, wanted: Mapping[str, Receipt], cancelled: Cancel
 
 
 def _is_there(store: ObjectStore, receipt: Receipt) -> bool:
-    """One answer that does not bear it out is no evidence: it is asked a second time, with the file aside all the
+    """One answer that does not bear it out is no evidence: it is asked a second time, with the file staged all the
     while. What went with its file is missing both times."""
     return any(_is_shown(store, receipt) for _ in range(2))
 

@@ -23,7 +23,7 @@ class _Round:
 
 
 class FinalCheck:
-    """The last looks of one purge. One check serves all who have staged their files before it has begun: who comes
+    """The final checks of one purge. One serves all who have staged their files before it has begun: who comes
     while one is under way waits for its end, and the next is for all who came meanwhile. So a page costs a request or
     two, however many work on it."""
 

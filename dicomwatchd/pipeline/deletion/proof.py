@@ -225,7 +225,7 @@ def delete_on_proof(
     heartbeat: Callable[[], None] = lambda: None,
     still_proven: Callable[[], None] = lambda: None,
 ) -> Deleting:
-    """Set the file aside, compare it once more, stop; then unlink it. None when it is gone; otherwise why it is still
+    """Stage the file, compare it once more, stop; then unlink it. None when it is gone; otherwise why it is still
     there. Where it stops somebody asks the store whether the object is there: see `batch`.
 
     Whatever is found amiss, the file, as it then is, stands under its name again (or beside it, where that name was

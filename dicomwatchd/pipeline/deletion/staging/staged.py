@@ -151,7 +151,7 @@ def stage_file(
     """Rename ``name`` in the open directory ``directory_fd``, which is ``parent`` below ``source``, out of everybody's
     way. Whatever stands under the name at that moment is what is moved.
 
-    Raises SourceChanged when nothing does, FileExistsError when its place aside is taken, OSError.
+    Raises SourceChanged when nothing does, FileExistsError when its staging place is taken, OSError.
     """
     yield _moved(staging, source, parent, name, directory_fd)
 
