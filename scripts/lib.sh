@@ -65,19 +65,19 @@ bootstrap() {
   if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     if ! python=$(first_usable_python ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11); then
       if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        say "no Python >= 3.11 with venv here; installing Debian's python3-venv"
-        DEBIAN_FRONTEND=noninteractive apt-get update -q || say "the package lists could not be refreshed"
+        say "no Python >= 3.11 with venv found; installing Debian's python3-venv"
+        DEBIAN_FRONTEND=noninteractive apt-get update -q || say "could not update the package lists"
         DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends python3-venv
       fi
       python=$(first_usable_python python3 /usr/bin/python3) ||
         die "Python >= 3.11 with venv is needed (on Debian and Ubuntu: apt install python3-venv)"
     fi
-    say "making the virtual environment $name with $python"
+    say "creating the virtual environment $name with $python"
     "$python" -m venv --clear "$venv"
   fi
-  say "installing requirements/$list.txt into $name (once, and when it or pyproject.toml has changed)"
+  say "installing requirements/$list.txt into $name (the first time, and when it or pyproject.toml has changed)"
   rm -f "$stamp"
-  install_locked "$venv/bin/python" "$list" || die "pip failed; what it said stands above"
+  install_locked "$venv/bin/python" "$list" || die "pip failed; see its output above"
   (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .)
   echo "$wanted" >"$stamp"
 }
@@ -88,7 +88,7 @@ test_environment() {
   local python=${1:-}
   venv=.venv
   if [ -n "$python" ]; then
-    usable_python "$python" || die "$python is no Python >= 3.11 with venv"
+    usable_python "$python" || die "$python is not a Python >= 3.11 with venv"
     python=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
     venv=.venv-$("$python" -c 'import platform; print(platform.python_version())')
     # Of two builds of one version only the last has a place.

@@ -157,7 +157,7 @@ def test_a_second_installation_changes_nothing_of_ours(lab: SystemdLab) -> None:
     config = lab.root / "etc/dicomwatchd/config.yaml"
     config.write_text(config.read_text() + "# mine\n")
     said = install(lab)
-    assert "leaving /etc/dicomwatchd/config.yaml as it is" in said
+    assert "leaving /etc/dicomwatchd/config.yaml unchanged" in said
     assert "virtual environment" not in said
     assert config.read_text().endswith("# mine\n")
     assert lab.sh(CTL, "--help").returncode == 0
@@ -169,7 +169,7 @@ def test_a_second_installation_changes_nothing_of_ours(lab: SystemdLab) -> None:
         (["--prefix", "/root/x"], "cannot see home folders"),
         (["--prefix", "relative"], "absolute path"),
         (["--prefix", "/opt/a b"], "absolute path"),
-        (["--prefix", "/usr"], "not of this script's making"),
+        (["--prefix", "/usr"], "was not created by this script"),
     ],
 )
 def test_a_prefix_that_cannot_be_is_refused(arguments: list[str], reason: str, lab: SystemdLab) -> None:
@@ -359,7 +359,7 @@ def hospital(probed: SystemdLab) -> Iterator[SystemdLab]:
 
 def test_the_daemon_has_its_keys_and_reaches_its_store_and_nothing_else(hospital: SystemdLab) -> None:
     said = hospital.sh(FOLDERS).stdout
-    assert f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: " in said
+    assert f"may connect to 127.0.0.0/8 ::1/128 {FORMER}: " in said
     drop_in = (hospital.root / "etc/systemd/system/dicomwatchd.service.d/folders.conf").read_text()
     lines = "\n".join(line for line in drop_in.splitlines() if not line.startswith("["))
     without = "\n".join(line for line in lines.splitlines() if not line.startswith("IPAddress"))
@@ -373,9 +373,9 @@ def test_the_daemon_has_its_keys_and_reaches_its_store_and_nothing_else(hospital
     assert probe(hospital, without, REACHING) == {**wanted, "reached": ["yes"] * 4}, "this test would not notice"
     assert analysed(hospital) <= 1.2
     assert "any address" not in said
-    assert "may talk to every address: asked for" in hospital.sh(FOLDERS, "--addresses", "any").stdout
-    assert "may talk to every address" in hospital.sh(FOLDERS).stdout, "forgotten by the next run"
-    assert f"may talk to 127.0.0.0/8 ::1/128 {FORMER}: " in hospital.sh(FOLDERS, "--addresses", "known").stdout
+    assert "may connect to every address: as requested" in hospital.sh(FOLDERS, "--addresses", "any").stdout
+    assert "may connect to every address" in hospital.sh(FOLDERS).stdout, "forgotten by the next run"
+    assert f"may connect to 127.0.0.0/8 ::1/128 {FORMER}: " in hospital.sh(FOLDERS, "--addresses", "known").stdout
 
 
 def analysed(lab: SystemdLab) -> float:

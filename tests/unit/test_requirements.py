@@ -201,5 +201,5 @@ def test_another_python_has_an_environment_of_its_own(tmp_path: Path) -> None:
 def test_what_is_no_python_is_refused(tmp_path: Path) -> None:
     done = environment_of_the_tests(tmp_path, "/bin/true/python")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "test: /bin/true/python is no Python >= 3.11 with venv\n"
+    assert done.stderr == "test: /bin/true/python is not a Python >= 3.11 with venv\n"
     assert not list(tmp_path.iterdir())
