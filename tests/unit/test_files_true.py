@@ -183,8 +183,8 @@ def run_readme_commands(repository: Path, *arguments: str) -> subprocess.Complet
         ("<!-- ci:run -->\n```\nfalse\ntrue\n```\n", 1, "README.md:2: failed"),
         ("<!-- ci:run slow -->\n```\nfalse\n```\n", 0, "0 of 0 blocks"),
         ("```\nfalse\n```\n", 1, "no block is marked"),
-        ("<!-- ci:run -->\ntext\n```\nfalse\n```\n", 1, "a block has to follow"),
-        ("<!-- ci:run -->\n```\nfalse\n", 1, "has no end"),
+        ("<!-- ci:run -->\ntext\n```\nfalse\n```\n", 1, "a block must follow"),
+        ("<!-- ci:run -->\n```\nfalse\n", 1, "is not closed"),
         ("<!-- ci:run -->\n", 1, "no block follows"),
     ],
 )
