@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# lib.sh - what the scripts share. Sourced, not run; the caller has set -euo pipefail.
+# lib.sh - shared functions of the scripts. Sourced, not run; the caller has set -euo pipefail.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 me=$(basename "$0")
@@ -28,7 +28,7 @@ first_usable_python() {
   return 1
 }
 
-# Prints a Python for a service, which must not lie in a home folder: the service cannot see those.
+# Prints a Python for a service, which must not be in a home folder: the service cannot read those.
 find_service_python() {
   local path real names=(python3 python3.14 python3.13 python3.12 python3.11) candidates=()
   for path in /usr/bin /usr/local/bin /opt/*/bin; do
@@ -45,15 +45,15 @@ find_service_python() {
   return 1
 }
 
-# Installs what requirements/$2.txt lists, and no other file than those with the SHA-256 that stands there. What is built
-# here (see the file's top) is built by what is in requirements/build.txt.
+# Installs what requirements/$2.txt lists, and only files with the SHA-256 given there. Packages that are built here (see the
+# top of the file) are built with requirements/build.txt.
 #   install_locked PYTHON NAME
 install_locked() {
   local pip=("$1" -m pip install --disable-pip-version-check --no-warn-script-location -q --no-deps --no-build-isolation)
   "${pip[@]}" -r "$root/requirements/build.txt" && "${pip[@]}" -r "$root/requirements/$2.txt"
 }
 
-# Makes a virtual environment with the package in it, or brings it up to date when what it is made of has changed.
+# Creates a virtual environment with the package in it, or updates it after a change of its requirements.
 #   bootstrap [NAME [LIST]]   by default .venv, with the development tools (requirements/dev.txt)
 bootstrap() {
   local name=${1:-.venv} list=${2:-dev} python venv stamp wanted
@@ -82,7 +82,7 @@ bootstrap() {
   echo "$wanted" >"$stamp"
 }
 
-# The virtual environment that the tests run in: .venv or, for another interpreter, one of its own. Its name is in $venv.
+# The virtual environment of the tests: .venv or, for another interpreter, a separate one. Sets $venv to its name.
 #   test_environment [PYTHON]
 test_environment() {
   local python=${1:-}
@@ -91,7 +91,7 @@ test_environment() {
     usable_python "$python" || die "$python is not a Python >= 3.11 with venv"
     python=$("$python" -c 'import os, sys; print(os.path.realpath(sys.executable))')
     venv=.venv-$("$python" -c 'import platform; print(platform.python_version())')
-    # Of two builds of one version only the last has a place.
+    # Two builds of the same version share one environment: the last one replaces it.
     [ "$(readlink -f "$root/$venv/bin/python")" = "$python" ] || rm -rf "${root:?}/$venv"
   fi
   PYTHON=${python:-${PYTHON:-}} bootstrap "$venv" dev
