@@ -238,7 +238,7 @@ def phase_of(job: Job) -> str:
     if not job.intake.available:
         return "waiting for the folder"
     if job.intake.scans == 0:
-        return "final-scan"
+        return "first-scan"
     return "uploading" if job.look is None and job.in_order_at is None else "checking"
 
 

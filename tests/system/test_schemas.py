@@ -39,10 +39,10 @@ _NOT_HERE = {
     "status": {
         "inboxes.not_responding_seconds": "an inbox that hangs: tests/fuse/test_hung.py",
         **{f"studies.{state}": "over too soon" for state in ("uploading", "verifying", "recording", "purging")},
-        **{f"files.{state}": "over too soon" for state in ("stored", "aside")},
+        **{f"files.{state}": "over too soon" for state in ("stored", "deleting")},
     },
     "show": {
-        **{f"local.files.{state}": "over too soon" for state in ("stored", "aside")},
+        **{f"local.files.{state}": "over too soon" for state in ("stored", "deleting")},
         **{f"local.files.{state}": "no file of a study" for state in ("quarantined", "ignored")},
         **{f"local.unreadable.{key}": "a damaged disk: tests/fuse/test_entries.py" for key in ("name", "reason")},
     },

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 from pathlib import Path
 
 import pytest
 
 from dicomwatchd.model import StudyState
+from dicomwatchd.queue import open_queue
 from dicomwatchd.queue.database.schema import DATABASE, VERSION, open_writer
 from dicomwatchd.queue.database.steps import STEPS
+from tests.pieces import FakeClock
 from tests.unit.queues import Bench
 from tests.unit.states import RELEASED, restore
 
@@ -120,3 +123,27 @@ def test_it_goes_on(version: int, tmp_path: Path) -> None:
     bench.finish(claim)
     assert bench.state("1.2.7") is StudyState.ARCHIVED and queue.audit.broken_at() is None
     bench.queue.close()
+
+
+def test_an_upload_that_is_being_cancelled_is_known_by_the_new_names(tmp_path: Path) -> None:
+    """How far it had come is in the state as text, by the names that it was written with."""
+    before = next(number for number, step in enumerate(STEPS) if "'deleting'" in step.sql)
+    database = open_writer(tmp_path, STEPS[:before])
+    far = {
+        **dict.fromkeys(("files", "size_bytes", "verified", "verified_size_bytes", "deleted", "ignored"), 1),
+        **dict.fromkeys(("waiting", "failed", "aside", "no_right"), 2),
+        "named": [['an "aside": file', "why"]],
+    }
+    with database.write() as transaction:
+        transaction.execute(
+            "INSERT INTO uploads (source_id, name, path, delete_local, started_at, stage, deleted_files, result)"
+            " VALUES (7, 'upload-7', X'2F61', 1, 1800000000.0, 'cancelling', 1, ?)",
+            (json.dumps(far),),
+        )
+    database.close()
+    queue = open_queue(tmp_path, FakeClock(), lambda *_: None)
+    try:
+        assert queue.uploads.progress(7).deleting == 2
+        assert queue.uploads.failed(7, 10) == [(b'an "aside": file', "why")]
+    finally:
+        queue.close()

@@ -323,6 +323,8 @@ DELETING = """
 DROP INDEX files_aside;
 UPDATE files SET state = 'deleting' WHERE state = 'aside';
 DELETE FROM file_counts WHERE state = 'aside';
+-- How far an upload had come that is being cancelled; in a name or a reason, a quote has a backslash before it.
+UPDATE uploads SET result = replace(result, '"aside":', '"deleting":') WHERE stage = 'cancelling';
 CREATE INDEX files_deleting ON files (study_uid) WHERE state = 'deleting';
 """
 
