@@ -128,7 +128,7 @@ class Answering:
         self._lock = threading.Lock()
         self._visits: dict[int, _Visit] = {}  # by the thread's identifier
         self._since: dict[int, float] = {}
-        self._heartbeat: dict[int, float] = {}  # when a source has last shown that it answers
+        self._shown_at: dict[int, float] = {}  # when a source has last shown that it answers
 
     def know(self, source_id: int, name: str) -> None:
         self._names[source_id] = name
@@ -201,7 +201,7 @@ class Answering:
         if visit is None:
             return
         with self._lock:
-            visit.at = self._heartbeat[visit.source_id] = self._clock.monotonic()
+            visit.at = self._shown_at[visit.source_id] = self._clock.monotonic()
             if visit.given_up:
                 raise _silent()
 
@@ -263,7 +263,7 @@ class Answering:
                 if refusing and source_id in self._since:
                     raise _silent()
                 if not any(v.depth and not v.elsewhere and v.source_id == source_id for v in self._visits.values()):
-                    self._heartbeat[source_id] = self._clock.monotonic()  # there was nobody for it to answer
+                    self._shown_at[source_id] = self._clock.monotonic()  # there was nobody for it to answer
                 visit = self._visits[me] = _Visit(
                     source_id, threading.current_thread().name, self._clock.monotonic(), may_be_given_up
                 )
@@ -276,7 +276,7 @@ class Answering:
     def _leave(self, visit: _Visit) -> None:
         with self._lock:
             visit.depth -= 1
-            visit.at = self._heartbeat[visit.source_id] = self._clock.monotonic()
+            visit.at = self._shown_at[visit.source_id] = self._clock.monotonic()
             if not visit.depth and not visit.given_up:
                 self._visits.pop(threading.get_ident(), None)
 
@@ -287,7 +287,7 @@ class Answering:
             silent: dict[int, float] = {}
             for visit in self._visits.values():
                 waits = now - visit.at
-                no_sign = now - self._heartbeat[visit.source_id]
+                no_sign = now - self._shown_at[visit.source_id]
                 # On a slow share others show that it answers; but one file that nobody gets is not waited for either.
                 is_there = visit.depth > 0 and not visit.elsewhere
                 is_late = is_there and (min(waits, no_sign) > self._limit or waits > PATIENCE * self._limit)

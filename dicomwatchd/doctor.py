@@ -307,7 +307,7 @@ def _lease_of_others(subject: str, root_fd: int, otherwise: str) -> Finding:
 
 def _lease_finding(subject: str, leased: bool, otherwise: str) -> Finding:
     if leased:
-        return Finding(subject, "good", "to be had")
+        return Finding(subject, "good", "permitted")
     return Finding(
         subject,
         "note",

@@ -25,7 +25,7 @@ from dicomwatchd.queue.rows import UNREADABLE, Root, TrackedFile, identity_text
 from dicomwatchd.queue.uploads import LISTED, Named
 from dicomwatchd.rights import NotForTheAsker
 
-#: What a purge holds on to while it lasts: see pipeline.private.
+#: What a purge holds on to while it lasts: see `pipeline.deletion.staging.private`.
 _LOCK = b"/" + markers.OWN + b"lock"
 
 AGAIN = "then upload the folder again"

@@ -182,7 +182,7 @@ class Deletions:
         ]
 
     def is_at(self, source_id: int, found: FileIdentity) -> bool:
-        """Whether a shipment is at the deletion of this file now. To stages a file, and to put it back, changes
+        """Whether a shipment is at the deletion of this file now. To stage a file, and to put it back, changes
         nothing of it but its name and ctime."""
         with self._database.read() as db:
             rows = db.execute(

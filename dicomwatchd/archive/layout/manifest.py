@@ -24,7 +24,6 @@ from dicomwatchd.model import DicomJson, Uid
 FORMAT = "dicomwatchd-manifest/1"
 #: Of a manifest with instances in bundles: a version that does not know of them must not take it for damaged.
 BUNDLED_FORMAT = "dicomwatchd-manifest/2"
-#: Codes of what cannot be used: damaged, or none of ours; and whole, but not for this version to understand.
 
 #: Series, SOP Instance, SHA-256.
 Content = tuple[Uid, Uid, str]
@@ -331,9 +330,8 @@ def _instance(study: Uid, raw: dict[str, Any]) -> ManifestInstance:
 
 
 def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
-    """Raises ValueError where two instances share bytes of a bundle or disagree about its size. Others share no object:
-    the
-    key of each names its content."""
+    """Raises ValueError where two instances share bytes of a bundle or disagree about its size. Others share no
+    object: the key of each names its content."""
     spans = sorted((i.key, i.offset_bytes, i.size_bytes, i.object_bytes) for i in instances if i.is_in_bundle)
     for (key, offset, size, whole), (next_key, next_offset, _, next_whole) in pairwise(spans):
         if key == next_key and (offset + size > next_offset or whole != next_whole):

@@ -37,7 +37,7 @@ class ByteBudget:
     which is also how it shows that it is alive.
 
     A `buffer` comes with its memory. Fresh memory costs the kernel more time than it takes to read a file into it, so
-    while somebody is `reusing` rooms, those given back are kept for the next, as far as nobody needs what they take.
+    while somebody is `reusing` buffers, those given back are kept for the next, as far as nobody needs what they take.
     """
 
     def __init__(self, total_bytes: int = BUDGET_BYTES) -> None:
@@ -48,10 +48,10 @@ class ByteBudget:
         self._reusing = 0
         self._spare: list[bytearray] = []
         self._lent: list[_Loan] = []
-        self._rooms: dict[int, _Loan] = {}
+        self._buffers: dict[int, _Loan] = {}
 
     def take(self, size_bytes: int, stopping: Callable[[], bool]) -> None:
-        """Waits for room. Raises Stopping."""
+        """Waits until there is memory for it. Raises Stopping."""
         with self._changed:
             self._wait_for(size_bytes, stopping)
             self._keep_within()
@@ -76,7 +76,7 @@ class ByteBudget:
         """What the thread of this name holds does not count any more, nor when it is given back: it waits for an inbox,
         perhaps for ever, and nobody is to wait for its memory."""
         with self._changed:
-            for loan in [*self._lent, *self._rooms.values()]:
+            for loan in [*self._lent, *self._buffers.values()]:
                 if loan.thread == thread and loan.counts:
                     loan.counts = False
                     self._out -= loan.size_bytes
@@ -104,19 +104,19 @@ class ByteBudget:
                 self._end(loan)
             raise
         with self._changed:
-            self._rooms[id(buffer)] = loan  # while it is out nothing else has this id
+            self._buffers[id(buffer)] = loan  # while it is out nothing else has this id
         return buffer
 
     def release_buffer(self, buffer: bytearray) -> None:
         with self._changed:
-            self._end(self._rooms.pop(id(buffer)))
+            self._end(self._buffers.pop(id(buffer)))
             if self._reusing:
                 self._spare.append(buffer)
                 self._keep_within()
 
     @contextmanager
     def reusing(self) -> Iterator[None]:
-        """Within, rooms that were given back are used again."""
+        """Within, buffers that were given back are used again."""
         with self._changed:
             self._reusing += 1
         try:

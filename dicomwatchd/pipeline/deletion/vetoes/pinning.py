@@ -1,4 +1,4 @@
-"""Which folder each inbox is, where its files are looked at and where they are deleted: see `queue.roots`."""
+"""Which folder each inbox is, where its files are looked at and where they are deleted: see `queue.bindings.roots`."""
 
 from __future__ import annotations
 
