@@ -216,7 +216,7 @@ def test_a_disk_that_fills_is_announced(site: Site) -> None:
     site.write_config()
     site.start()
     site.wait_for(lambda: bool(site.events("disk-low")), 10, "the announcement")
-    assert any("filling up" in problem for problem in site.ctl_json("status")["problems"])
+    assert any("almost full" in problem for problem in site.ctl_json("status")["problems"])
 
 
 def test_a_changed_destination_makes_every_old_word_worthless(site: Site) -> None:

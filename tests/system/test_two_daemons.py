@@ -102,7 +102,7 @@ def test_a_store_that_overwrites(careless: tuple[Site, Site]) -> None:
     store.close()
     catalogue.close()
     careless[0].start()
-    assert any("overwrites" in problem for problem in careless[0].ctl_json("status")["problems"])
+    assert any("overwritten" in problem for problem in careless[0].ctl_json("status")["problems"])
 
 
 def test_the_same_studies_at_once(two: tuple[Site, Site], request: pytest.FixtureRequest) -> None:
