@@ -147,7 +147,7 @@ def test_the_command_shows_the_drop_in(tmp_path: Path) -> None:
     assert (anywhere.returncode, "IPAddress" in anywhere.stdout) == (0, False)
     file.write_text("inboxes: 7\n")
     refused = subprocess.run(command, capture_output=True, text=True)
-    assert (refused.returncode, refused.stdout, "not in order" in refused.stderr) == (2, "", True)
+    assert (refused.returncode, refused.stdout, "is not valid" in refused.stderr) == (2, "", True)
 
 
 # --- later, when an address has changed
