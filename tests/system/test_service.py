@@ -166,7 +166,7 @@ def test_a_second_installation_changes_nothing_of_ours(lab: SystemdLab) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--prefix", "/root/x"], "cannot see home folders"),
+        (["--prefix", "/root/x"], "cannot read home folders"),
         (["--prefix", "relative"], "absolute path"),
         (["--prefix", "/opt/a b"], "absolute path"),
         (["--prefix", "/usr"], "was not created by this script"),
