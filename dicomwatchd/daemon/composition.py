@@ -80,7 +80,7 @@ class Parts:
         )
         try:
             self._startup.recover()
-        except BaseException:
+        except BaseException:  # whatever ends it: nobody else has the state, and its lock
             self.queue.close()
             raise
         self._pinning = Pinning(self.queue.roots, around.log, lambda: self.dispatcher.wake())

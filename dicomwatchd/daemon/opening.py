@@ -43,7 +43,7 @@ def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
         if catalogue_id != identity.archive_id:
             raise ArchiveRefused("the catalogue belongs to another archive than the store", hint=hint)
         store.probe(keys.PROBE)
-    except BaseException:
+    except BaseException:  # whatever ends it: nobody else knows of the two
         store.close()
         catalogue.close()
         raise

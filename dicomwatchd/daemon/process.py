@@ -144,14 +144,14 @@ class Process:
             running = Supervisor(
                 config, archive, stop_signal, self._journal, self._clock, random, self._handed, self._started_at
             )
-        except BaseException:
+        except BaseException:  # whatever ends it: the archive was handed over to nobody
             self.left_behind = self.left_behind or bool(stop_signal.heartbeats.excused())
             archive.store.close()
             archive.catalogue.close()
             raise
         try:
             running.start(watch=not self._options.once)
-        except BaseException:
+        except BaseException:  # whatever ends it: its threads are running
             self._end(running)
             raise
         return running

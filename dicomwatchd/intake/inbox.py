@@ -323,7 +323,7 @@ class InboxIntake:
             self._comparison.flush()
 
     def _pause(self) -> float:
-        """Seconds until the next scan, the next ripe file, or the end of the next quiet time."""
+        """Seconds until the next scan, the next settled file, or the end of the next quiet time."""
         now, monotonic = self._clock.now(), self._clock.monotonic()
         dues = [self._schedule.next_scan - monotonic]
         if (settled := self._settling.next_due()) is not None:

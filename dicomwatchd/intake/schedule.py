@@ -1,4 +1,4 @@
-"""What of an inbox is to be scanned next, and when: hints, swarms of them, and the time of the next whole scan.
+"""What of an inbox is to be scanned next, and when: hints, bursts of them, and the time of the next whole scan.
 
 Any thread may ask for a scan; the inbox's own works it off.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from random import Random
 
-#: Pause in which a swarm of events gathers.
+#: Pause in which a burst of events gathers.
 GATHER_SECONDS = 0.2
 
 
@@ -27,7 +27,7 @@ class Schedule:
 
     def hint(self, parent: bytes, *, deep: bool = False, alone: bool = False) -> None:
         """Something may have happened in this directory; ``deep``: or anywhere below it. ``alone``: it is not the first
-        of a swarm of events, which are better looked into together."""
+        of a burst of events, which are better looked into together."""
         with self._hints_lock:
             self._hints[parent] = self._hints.get(parent, False) or deep
         self._burst = self._burst or not alone

@@ -20,10 +20,9 @@ class _Watched:
 class Settling:
     """Remembers the files that are still changing, and only those. Identities are text, as the queue keeps them.
 
-    A file is ripe when it has not changed for ``settle_seconds``. On a local file system the kernel testifies to that
-    with the file's ctime, which no program can set back, so a file that was there long before needs no second look.
-    With ``trust_ctime`` False (network shares, whose server has a clock of its own) it has to be seen twice.
-    """
+    A file has settled when it has not changed for ``settle_seconds``. On a local file system the kernel testifies to
+    that with the file's ctime, which no program can set back, so a file that was there long before needs no second
+    look. With ``trust_ctime`` False (network shares, whose server has a clock of its own) it has to be seen twice. """
 
     def __init__(self, settle_seconds: float, *, trust_ctime: bool, limit: int = 50_000) -> None:
         self._settle_seconds = settle_seconds
@@ -69,7 +68,7 @@ class Settling:
                 del self._directories[directory]
 
     def wait(self, path: Path, identity: str, *, monotonic: float) -> None:
-        """Somebody holds the ripe file open for writing: look again in a while."""
+        """Somebody holds the settled file open for writing: look again in a while."""
         watched = self._watched(path)
         first = watched.first_seen if watched else monotonic
         pause = max(self._settle_seconds, 0.5)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive.stores.port import Buffer, Content
@@ -53,6 +54,11 @@ def content_of(
             yield _OpenFile(fd, digest, source.source_id, inboxes, heartbeat)
         with inboxes.at(source.source_id):
             require(fd, file.identity)
+
+
+def by_folder(files: Iterable[LocalFile]) -> list[list[LocalFile]]:
+    """Neighbours together, as far as they follow one another: for whoever opens their folder once."""
+    return [list(group) for _, group in groupby(files, key=lambda file: (file.source_id, file.dir))]
 
 
 class Folders(KeptOpen):

@@ -306,7 +306,7 @@ def _unlink_if_same(
             still_wanted()
             os.unlink(staged.name, dir_fd=staged.fd)  # the one deletion of a patient's file
             return None
-    except BaseException:
+    except BaseException:  # whatever ends it, a stop thrown in as well: the file has its name again
         restore(staged, directory_fd, name)
         raise
     restore(staged, directory_fd, name)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from itertools import groupby
 
 from dicomwatchd import markers
 from dicomwatchd.answering import Inboxes
 from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.pipeline.deletion.port import Policy, Stands
-from dicomwatchd.pipeline.local import Folders
+from dicomwatchd.pipeline.local import Folders, by_folder
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile, Source
 
@@ -33,8 +32,7 @@ def among(files: list[LocalFile], run: Map, policy: Policy, inboxes: Inboxes) ->
                 return group
             return [f for f in group if _is_object(first, f, policy.standing(f), inboxes.beat)]
 
-    groups = [list(group) for _, group in groupby(files, key=lambda file: (file.source_id, file.dir))]
-    return [file for found in run(look, groups) for file in found]
+    return [file for found in run(look, by_folder(files)) for file in found]
 
 
 def _is_object(source: Source, file: LocalFile, standing: Stands | None, heartbeat: Callable[[], None]) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from itertools import groupby
 
 from dicomwatchd.answering import Inboxes
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.pipeline.deletion.port import Policy
-from dicomwatchd.pipeline.local import Folders
+from dicomwatchd.pipeline.local import Folders, by_folder
 from dicomwatchd.ports import Map
 from dicomwatchd.queue.rows import LocalFile
 
@@ -21,7 +20,7 @@ def among(files: list[LocalFile], run: Map, policy: Policy, inboxes: Inboxes) ->
     it is touched."""
 
     def look(group: list[LocalFile]) -> list[LocalFile]:
-        found, asker = policy.source(group[0]), policy.source(group[0]).asker
+        found = policy.source(group[0])
         barred: list[LocalFile] = []
         with Folders(inboxes) as folders:
             for file in group:
@@ -29,10 +28,9 @@ def among(files: list[LocalFile], run: Map, policy: Policy, inboxes: Inboxes) ->
                     suppress(SourceChanged, Unarchivable, Transient),
                     folders.opened(found, file) as (directory_fd, fd),
                 ):
-                    if asker is not None and not asker.may_remove(directory_fd, os.fstat(fd)):
+                    if found.asker is not None and not found.asker.may_remove(directory_fd, os.fstat(fd)):
                         barred.append(file)
         return barred
 
     judged = [file for file in files if (asker := policy.source(file).asker) is not None and asker.uid != 0]
-    groups = [list(group) for _, group in groupby(judged, key=lambda file: (file.source_id, file.dir))]
-    return [file for barred in run(look, groups) for file in barred]
+    return [file for barred in run(look, by_folder(judged)) for file in barred]
