@@ -22,7 +22,7 @@ class Settling:
 
     A file has settled when it has not changed for ``settle_seconds``. On a local file system the kernel testifies to
     that with the file's ctime, which no program can set back, so a file that was there long before needs no second
-    look. With ``trust_ctime`` False (network shares, whose server has a clock of its own) it has to be seen twice. """
+    look. With ``trust_ctime`` False (network shares, whose server has a clock of its own) it has to be seen twice."""
 
     def __init__(self, settle_seconds: float, *, trust_ctime: bool, limit: int = 50_000) -> None:
         self._settle_seconds = settle_seconds
