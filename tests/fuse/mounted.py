@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,46 @@ class Mounted:
         written.write_text(json.dumps(orders))
         written.replace(self._orders_file)
 
-    def hang(self) -> None:
-        """As a share that is mounted hard, and whose server is away: whoever asks it waits."""
+    def hang(self, asking: subprocess.Popen[bytes] | None = None) -> None:
+        """As a share that is mounted hard, and whose server is away: whoever asks it waits, and can be killed.
+
+        A request that the server has taken up cannot be given up by who asks (fs/fuse/dev.c, request_wait_answer),
+        which no network file system does to a process. So ``asking`` is held up until none is under way.
+        """
         assert self._server is not None
-        self._server.send_signal(signal.SIGSTOP)
+        pid = self._server.pid
+        if asking is not None:
+            asking.send_signal(signal.SIGSTOP)
+        try:
+            _wait(lambda: self._idle(), "come to rest")
+            self._server.send_signal(signal.SIGSTOP)
+            _wait(lambda: _all_stopped(pid), "stop")
+        finally:
+            if asking is not None:
+                asking.send_signal(signal.SIGCONT)
+
+    def _idle(self) -> bool:
+        """Whether all threads of the server but its first wait for a request."""
+        assert self._server is not None
+        first = str(self._server.pid)
+        workers = [task for task in Path(f"/proc/{first}/task").iterdir() if task.name != first]
+        return bool(workers) and all((task / "wchan").read_text() == "fuse_dev_do_read" for task in workers)
 
     def answer(self) -> None:
         assert self._server is not None
         self._server.send_signal(signal.SIGCONT)
         self.order()
+
+
+def _all_stopped(pid: int) -> bool:
+    """All threads of a process: they stop a moment after the signal."""
+    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return set(states) == {"T"}
+
+
+def _wait(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > end:
+            raise RuntimeError(f"the server of the file system does not {what}")
+        time.sleep(0.005)

@@ -101,7 +101,7 @@ def test_a_share_that_hangs(trial: Trial) -> None:
     site, share = trial.site, trial.share
     site.start()
     trial.wait_archived([*trial.local(), *trial.remote()], "both inboxes to work")
-    share.hang()
+    share.hang(site.daemon)
     trial.remote()
     trial.wait_silent()
     trial.wait_archived(trial.local(), "the other inbox to go on")

@@ -97,7 +97,9 @@ def export(site: Site, name: str, owner: int, mode: int, *, seed: int = 1, slice
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*") if path.is_file()}
+    """Of a folder from which the daemon deletes: a staging folder may be gone before it is listed, which is no error to
+    os.walk()."""
+    return {name for _, _, names in os.walk(folder) for name in names}
 
 
 def said(site: Site) -> str:
