@@ -6,7 +6,7 @@ anything. So whoever touches an inbox's path says so (`Inboxes.at`), or has it d
 its thread is counted out, and until that thread has come back and has ended, nothing new is begun on that inbox.
 
 Work that was given up must not go on with what it was about when it comes back, perhaps hours later: its next sign of
-life, and the end of what it was at, raise InboxSilent in it.
+life, and the end of what it was at, raise InboxNotResponding in it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from dicomwatchd.errors import InboxSilent
+from dicomwatchd.errors import InboxNotResponding
 from dicomwatchd.ports import Clock, Log
 
 #: How often somebody who waits looks whether he waits in vain.
-_LOOK_SECONDS = 0.2
+_CHECK_SECONDS = 0.2
 #: One thread may wait for so many times the limit while others have answers from the same inbox.
 PATIENCE = 10
 
@@ -36,8 +36,8 @@ class Inboxes(Protocol):
         ...
 
     def at(self, source_id: int, *, leaving: bool = False) -> AbstractContextManager[None]:
-        """Around what the calling thread does with the inbox. Raises InboxSilent where it is not to be asked now (but
-        not when ``leaving`` it), and at the end where the work was given up meanwhile."""
+        """Around what the calling thread does with the inbox. Raises InboxNotResponding where it is not to be asked now
+        (but not when ``leaving`` it), and at the end where the work was given up meanwhile."""
         ...
 
     def of_its_own(self, source_id: int) -> AbstractContextManager[None]:
@@ -45,7 +45,8 @@ class Inboxes(Protocol):
         ...
 
     def begin(self, source_id: int, work: Callable[[], T]) -> Callable[[], T]:
-        """Have work done by a thread of its own; what is returned waits for its result. Both raise InboxSilent."""
+        """Have work done by a thread of its own; what is returned waits for its result. Both raise
+        InboxNotResponding."""
         ...
 
     def call(self, source_id: int, work: Callable[[], T]) -> T:
@@ -53,7 +54,7 @@ class Inboxes(Protocol):
         ...
 
     def beat(self) -> None:
-        """A sign of life of the calling thread. Raises InboxSilent where its work was given up."""
+        """A sign of life of the calling thread. Raises InboxNotResponding where its work was given up."""
         ...
 
     def elsewhere(self) -> AbstractContextManager[None]:
@@ -61,7 +62,7 @@ class Inboxes(Protocol):
         of the state. However long that takes says nothing of the inbox."""
         ...
 
-    def silent(self) -> dict[int, float]:
+    def not_responding(self) -> dict[int, float]:
         """The inboxes that do not answer, and for how many seconds."""
         ...
 
@@ -89,7 +90,7 @@ class AlwaysAnswering:
     def elsewhere(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def silent(self) -> dict[int, float]:
+    def not_responding(self) -> dict[int, float]:
         return {}
 
 
@@ -146,7 +147,7 @@ class Answering:
         finally:
             self._leave(visit)
         if visit.given_up and not leaving:
-            raise _silent()
+            raise _not_responding()
 
     @contextmanager
     def of_its_own(self, source_id: int) -> Iterator[None]:
@@ -159,7 +160,7 @@ class Answering:
     def begin(self, source_id: int, work: Callable[[], T]) -> Callable[[], T]:
         with self._lock:
             if source_id in self._since:
-                raise _silent()
+                raise _not_responding()
         outcome: _Outcome[T] = _Outcome()
         entered = threading.Event()
 
@@ -181,14 +182,14 @@ class Answering:
         entered.wait()
 
         def wait() -> T:
-            while not outcome.done.wait(_LOOK_SECONDS):
-                self._look()
+            while not outcome.done.wait(_CHECK_SECONDS):
+                self._check()
                 if visits[0].given_up:
-                    raise _silent()
+                    raise _not_responding()
             if outcome.error is not None:
                 raise outcome.error
             if visits[0].given_up:
-                raise _silent()
+                raise _not_responding()
             return outcome.result[0]
 
         return wait
@@ -203,7 +204,7 @@ class Answering:
         with self._lock:
             visit.at = self._shown_at[visit.source_id] = self._clock.monotonic()
             if visit.given_up:
-                raise _silent()
+                raise _not_responding()
 
     def elsewhere(self) -> AbstractContextManager[None]:
         visit = self._visits.get(threading.get_ident())
@@ -219,7 +220,7 @@ class Answering:
             with self._lock:
                 visit.elsewhere, visit.at = False, self._clock.monotonic()
 
-    def silent(self) -> dict[int, float]:
+    def not_responding(self) -> dict[int, float]:
         now = self._clock.monotonic()
         with self._lock:
             return {source_id: now - since for source_id, since in self._since.items()}
@@ -238,7 +239,7 @@ class Answering:
     def tick(self) -> list[str]:
         """Say what has fallen silent and what answers again; returns the names of the threads whose work was given up
         and has not ended yet."""
-        if self._look():
+        if self._check():
             self._on_back()
         with self._lock:
             return [visit.thread for visit in self._visits.values() if visit.given_up]
@@ -261,14 +262,14 @@ class Answering:
             visit = self._visits.get(me)
             if visit is None:
                 if refusing and source_id in self._since:
-                    raise _silent()
+                    raise _not_responding()
                 if not any(v.depth and not v.elsewhere and v.source_id == source_id for v in self._visits.values()):
                     self._shown_at[source_id] = self._clock.monotonic()  # there was nobody for it to answer
                 visit = self._visits[me] = _Visit(
                     source_id, threading.current_thread().name, self._clock.monotonic(), may_be_given_up
                 )
             elif visit.given_up and refusing:
-                raise _silent()
+                raise _not_responding()
             visit.depth += 1
             visit.at = self._clock.monotonic()
             return visit
@@ -280,7 +281,7 @@ class Answering:
             if not visit.depth and not visit.given_up:
                 self._visits.pop(threading.get_ident(), None)
 
-    def _look(self) -> bool:
+    def _check(self) -> bool:
         """Whether one answers again."""
         now = self._clock.monotonic()
         with self._lock:
@@ -315,8 +316,8 @@ class Answering:
         return bool(back)
 
 
-def _silent() -> InboxSilent:
-    return InboxSilent("an inbox does not answer")
+def _not_responding() -> InboxNotResponding:
+    return InboxNotResponding("an inbox does not answer")
 
 
 def within(seconds: float, work: Callable[[], T]) -> T | None:

@@ -228,7 +228,7 @@ class BeyondReadLimit(Permanent):
 # -- local files, and a study on its way ------------------------------------------------------------------------------
 
 
-class InboxSilent(Transient):
+class InboxNotResponding(Transient):
     """The file system of an inbox does not answer: whoever has asked it waits, for nobody knows how long."""
 
     code = "inbox-not-responding"

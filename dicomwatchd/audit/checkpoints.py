@@ -119,7 +119,7 @@ class Checkpoints:
         self._log = log
         self._in_trouble = in_trouble
         self._lock = threading.Lock()
-        self._looked = False
+        self._has_read = False
         self._due_at: float | None = None
         self._try_at = clock.monotonic()
         self._published: AuditCheckpoint | None = None
@@ -135,7 +135,7 @@ class Checkpoints:
     def covered(self) -> int:
         """Up to this entry the chain may be put into the archive: what was published of it. A chain that was cut is
         not published any more, and goes there as far as it goes; 0 before it was looked at."""
-        if not self._looked:
+        if not self._has_read:
             return 0
         return self._audit.head().sequence if self.is_bad else self.published
 
@@ -159,7 +159,7 @@ class Checkpoints:
         now = self._clock.monotonic()
         if self._due_at is None and self._audit.head().sequence > self.published:
             self._due_at = now + PUBLISH_SECONDS
-        if (self._looked or now < self._try_at) and not (self._due_at is not None and now >= self._due_at):
+        if (self._has_read or now < self._try_at) and not (self._due_at is not None and now >= self._due_at):
             return
         self._due_at, self._try_at = None, now + PUBLISH_SECONDS
         self.step()
@@ -187,9 +187,9 @@ class Checkpoints:
 
     def _step(self) -> None:
         head = self._audit.head()
-        if not self._looked:
+        if not self._has_read:
             self._published = audit_checkpoints.newest(self._store, head.chain_id)
-            self._looked = True
+            self._has_read = True
         self._found(_compared(self._audit, self._published))
         # A chain that was cut is not covered by a newer head of what is left of it.
         if self.is_bad or head.sequence <= self.published:

@@ -163,7 +163,7 @@ def _read(
     store: ObjectStore, name: SegmentKey, segment: Segment, wanted: Callable[[str], bool], found: Archived
 ) -> list[str]:
     try:
-        header, texts = audit_segments.look(store, name, wanted)
+        header, texts = audit_segments.read_checked(store, name, wanted)
     except BadSegment as error:
         found.problems.append(error.message)
         return []
@@ -263,7 +263,7 @@ class Prover:
 
         for name, _size in audit_segments.listed(self._store, chain_id):
             try:
-                header, texts = audit_segments.look(self._store, name, wanted)
+                header, texts = audit_segments.read_checked(self._store, name, wanted)
             except BadSegment as error:
                 found.problems.append(error.message)
                 continue

@@ -79,7 +79,7 @@ class Sealing:
         if self._rest:
             self._rest -= 1
             return False
-        self._look()
+        self._find_end()
         segment = self._segments.under_way() or self._segments.begin(
             self._covered(), entries=self._entries, seconds=self._seconds
         )
@@ -101,7 +101,7 @@ class Sealing:
         self._failing = ""
         return True
 
-    def _look(self) -> None:
+    def _find_end(self) -> None:
         """At the start: whether the archive still holds what was sealed."""
         if self._found is not None and self._found.unknown is None:
             return
@@ -129,7 +129,7 @@ class Sealing:
         if stored is None:
             raise Transient("a segment that was just sent is not in the store", code="segment-missing")
         try:
-            found, _ = audit_segments.look(self._store, name)
+            found, _ = audit_segments.read_checked(self._store, name)
         except BadSegment:
             if segment.attempt < _MOST_ATTEMPTS:
                 self._segments.another_key(segment)

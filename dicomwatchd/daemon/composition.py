@@ -30,7 +30,7 @@ from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Cancellation, Clock, Log, never_cancelled
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source, Transition
-from dicomwatchd.uploads.handed import HandedFolders
+from dicomwatchd.uploads.folders import UploadFolders
 from dicomwatchd.uploads.jobs import UploadJobs
 
 
@@ -60,7 +60,7 @@ class Surroundings:
     #: Who may touch the inboxes' folders without anybody's waiting for one that does not answer.
     inboxes: Inboxes = field(default_factory=AlwaysAnswering)
     #: The folders that were handed in, which stay open over a reload.
-    handed: HandedFolders = field(default_factory=HandedFolders)
+    upload_folders: UploadFolders = field(default_factory=UploadFolders)
 
 
 class Parts:
@@ -76,7 +76,7 @@ class Parts:
         self.queue.say_when_used(around.inboxes.elsewhere)
         self.sources = Sources(plan, lambda: self.uploads)
         self._startup = Startup(
-            archive, self.queue, self.sources, around.inboxes, around.handed, around.starting, around.log
+            archive, self.queue, self.sources, around.inboxes, around.upload_folders, around.starting, around.log
         )
         try:
             self._startup.recover()
@@ -104,7 +104,7 @@ class Parts:
             pinned=self._pinning.pinned,
             is_exchanged=self._pinning.is_exchanged,
         )
-        self.queue.claims.silent = around.inboxes.silent
+        self.queue.claims.not_responding = around.inboxes.not_responding
         self.dispatcher = Dispatcher(
             self.context,
             around.workers.lane,
@@ -112,7 +112,7 @@ class Parts:
             around.random,
             around.on_shipped,
             around.on_fatal,
-            around.workers.ease,
+            around.workers.slow_down,
         )
         self.checkpoints = Checkpoints(
             self.queue.audit,
@@ -149,7 +149,7 @@ class Parts:
             around.clock,
             self._source_ended,
             self.expiring.stops_deleting,
-            around.handed,
+            around.upload_folders,
         )
         if not archive.store.capabilities.creates_only:
             self._log.warning(

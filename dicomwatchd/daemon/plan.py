@@ -71,7 +71,7 @@ def _inbox_plan(inbox: Inbox, config: Config) -> InboxPlan:
             scan_interval_seconds=config.scan_interval_seconds,
             include=inbox.include,
             exclude=inbox.exclude,
-            full_look_before_quiet=poll,
+            whole_scan_before_quiet=poll,
             trust_ctime=not poll,
         ),
         after_archive=_after_archive(inbox),

@@ -37,10 +37,10 @@ from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.telemetry.foreign import redirect_foreign_logging
 from dicomwatchd.telemetry.health import ServiceManager
 from dicomwatchd.telemetry.journal import Journal, open_journal
-from dicomwatchd.uploads.handed import HandedFolders
+from dicomwatchd.uploads.folders import UploadFolders
 
 #: With --once: how often to look whether all is done, which costs little, and to see to everything else.
-LOOK_SECONDS = 0.05
+CHECK_SECONDS = 0.05
 PULSE_SECONDS = 0.5
 #: 256 workers with a batch of files each, and connections, and to spare.
 MOST_OPEN_FILES = 65536
@@ -100,7 +100,7 @@ class Process:
         self._options, self._config, self._journal, self._clock = options, config, journal, clock
         self._started_at = clock.now()
         self._service = ServiceManager.from_environment()
-        self._handed = HandedFolders(DescriptorStore.from_environment(), left_before())
+        self._folders = UploadFolders(DescriptorStore.from_environment(), left_before())
         self._stop = threading.Event()
         self._reload = threading.Event()
         self._tick = threading.Event()
@@ -142,7 +142,7 @@ class Process:
         try:
             random = Random()  # noqa: S311  jitter, no secret
             running = Supervisor(
-                config, archive, stop_signal, self._journal, self._clock, random, self._handed, self._started_at
+                config, archive, stop_signal, self._journal, self._clock, random, self._folders, self._started_at
             )
         except BaseException:  # whatever ends it: the archive was handed over to nobody
             self.left_behind = self.left_behind or bool(stop_signal.heartbeats.excused())
@@ -232,7 +232,7 @@ class Process:
                 waiting = running.queue.reports.unfinished()["moving"]
                 self._journal.error("gave-up", "no progress for too long", waiting=waiting)
                 return NOT_DONE
-            self._wait(LOOK_SECONDS)
+            self._wait(CHECK_SECONDS)
 
     def _show_life(self, running: Supervisor) -> None:
         running.tick()

@@ -12,7 +12,7 @@ from dicomwatchd import __version__
 from dicomwatchd.answering import Inboxes
 from dicomwatchd.daemon.opening import bind
 from dicomwatchd.daemon.sources import Sources
-from dicomwatchd.errors import InboxSilent
+from dicomwatchd.errors import InboxNotResponding
 from dicomwatchd.pipeline.deletion.staging import recover
 from dicomwatchd.pipeline.deletion.staging.recover import Recovered
 from dicomwatchd.pipeline.deletion.vetoes import unleased
@@ -20,7 +20,7 @@ from dicomwatchd.pipeline.shipment import Archive
 from dicomwatchd.ports import Log
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.rows import LEFT, Source
-from dicomwatchd.uploads.handed import HandedFolders
+from dicomwatchd.uploads.folders import UploadFolders
 
 
 class Startup:
@@ -33,7 +33,7 @@ class Startup:
         queue: Queue,
         sources: Sources,
         inboxes: Inboxes,
-        handed: HandedFolders,
+        upload_folders: UploadFolders,
         heartbeat: Callable[[], None],
         log: Log,
     ) -> None:
@@ -41,7 +41,7 @@ class Startup:
         self._queue = queue
         self._sources = sources
         self._inboxes = inboxes
-        self._handed = handed
+        self._folders = upload_folders
         self._heartbeat = heartbeat
         self._log = log
         #: (device, inode) of each source's folder in which nothing is staged any more; None where nobody could look.
@@ -72,7 +72,7 @@ class Startup:
         ]
         sources.by_id = {source.source_id: source for source in arrivals.sources()}
         for upload in self._queue.uploads.open():
-            sources.by_id[upload.source.source_id] = self._handed.attached(upload).source
+            sources.by_id[upload.source.source_id] = self._folders.attached(upload).source
         for source in sources.by_id.values():
             self._inboxes.know(source.source_id, source.name)
 
@@ -93,17 +93,17 @@ class Startup:
         for source_id, answer in asked.items():
             try:
                 left[source_id] = answer()
-            except InboxSilent:
+            except InboxNotResponding:
                 left[source_id] = Recovered(0, 0)
             self.roots[source_id] = left[source_id].root
             if not left[source_id].is_searched:
                 self.unsearched.add(source_id)
         return left
 
-    def _dismiss(self, looked_through: set[int], unavailable: set[int]) -> None:
+    def _dismiss(self, scanned: set[int], unavailable: set[int]) -> None:
         """Of an inbox that has another path by now, the former one is of no more interest once nothing is staged, or
         once nobody has seen it for long: most often it is not there any more because it was moved."""
-        for source_id in looked_through | unavailable:
+        for source_id in scanned | unavailable:
             if self._sources.by_id[source_id].kind == LEFT and self._queue.arrivals.dismiss(
                 source_id, unseen=source_id in unavailable
             ):
@@ -139,7 +139,7 @@ class Startup:
         for source in self._sources.inboxes:
             try:
                 self._inboxes.call(source.source_id, partial(self._release_first, source, see))
-            except InboxSilent:
+            except InboxNotResponding:
                 self._unreleased.add(source.source_id)
 
     def _release_first(self, source: Source, see: Callable[[Source, int], None]) -> None:

@@ -22,7 +22,7 @@ from dicomwatchd.queue.rows import Transition
 from dicomwatchd.telemetry.journal import Journal
 from dicomwatchd.telemetry.metrics import ProcessUsage, process_usage
 
-DISK_LOOK_SECONDS = 60.0
+DISK_CHECK_SECONDS = 60.0
 
 
 class StatusReporter:
@@ -36,7 +36,7 @@ class StatusReporter:
         self._config, self._archive, self._journal, self._clock = config, archive, journal, clock
         self._started_at = clock.now() if started_at is None else started_at
         self._usage: ProcessUsage = process_usage()
-        self._next_disk_look = 0.0
+        self._next_disk_check = 0.0
         self._low_disks: dict[str, float] = {}
 
     def changed(self, transition: Transition) -> None:
@@ -52,7 +52,7 @@ class StatusReporter:
     def shipped(self, shipment: Shipment, audit: Audit) -> None:
         early, seconds = shipment.early, shipment.stages.seconds()
         sent_bytes = early.bytes + shipment.sent_bytes
-        # Of bytes that really went through; a look at the store's own checksum has no speed.
+        # Of bytes that really went through; a check of the store's own checksum has no speed.
         moved = {"upload": sent_bytes, "verify": shipment.read_back_bytes, "purge": shipment.deleted_bytes}
         total = self._clock.now() - shipment.started_at + early.seconds
         usage = process_usage()
@@ -84,9 +84,9 @@ class StatusReporter:
     def check_disks(self, of_inboxes: Mapping[str, DiskUsage]) -> None:
         """Say early when a disk fills. Nothing is ever deleted to make room. ``of_inboxes`` is what each inbox's own
         thread has last seen."""
-        if self._clock.monotonic() < self._next_disk_look:
+        if self._clock.monotonic() < self._next_disk_check:
             return
-        self._next_disk_look = self._clock.monotonic() + DISK_LOOK_SECONDS
+        self._next_disk_check = self._clock.monotonic() + DISK_CHECK_SECONDS
         low = {}
         found = dict(of_inboxes)
         with suppress(OSError):
@@ -115,15 +115,15 @@ class StatusReporter:
         the record of deletions, ``silent`` for how many seconds an inbox has not answered, by its name."""
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
-        looks = {intake.source.name: intake for intake in intakes}
+        intakes_by_name = {intake.source.name: intake for intake in intakes}
         return {
             "inboxes": [
                 {
                     **inbox,
-                    "state": _state(look := looks.get(inbox["name"]), inbox["name"] in silent),
+                    "state": _state(intake := intakes_by_name.get(inbox["name"]), inbox["name"] in silent),
                     "not_responding_seconds": round(silent[inbox["name"]], 1) if inbox["name"] in silent else None,
-                    "last_scan_seconds": look and look.last_scan_seconds,
-                    "unreadable": look.unreadable if look else 0,
+                    "last_scan_seconds": intake and intake.last_scan_seconds,
+                    "unreadable": intake.unreadable if intake else 0,
                 }
                 for inbox in inboxes
             ],
@@ -142,33 +142,38 @@ class StatusReporter:
             "workers": {"total": pool.size, "busy": pool.busy},
             "backoff": dispatcher.backoff.remaining(),
             "problems": [f"inbox {name} has not answered for {seconds:.0f} s" for name, seconds in silent.items()]
-            + [f"inbox {intake.source.name} cannot be opened" for intake in looks.values() if not intake.available]
             + [
-                f"inbox {look.source.name}: unreadable entries: {look.unreadable}; dicomwatchctl quarantine lists them"
-                for look in looks.values()
-                if look.unreadable
+                f"inbox {intake.source.name} cannot be opened"
+                for intake in intakes_by_name.values()
+                if not intake.available
+            ]
+            + [
+                f"inbox {intake.source.name}: unreadable entries: {intake.unreadable};"
+                " dicomwatchctl quarantine lists them"
+                for intake in intakes_by_name.values()
+                if intake.unreadable
             ]
             + [
                 f"inbox {intake.source.name} holds {intake.own_trees} folders that belong to an archive or to the"
                 " daemon; they are ignored, and dicomwatchctl quarantine lists them"
-                for intake in looks.values()
+                for intake in intakes_by_name.values()
                 if intake.own_trees
             ]
             + [
                 f"inbox {pin.name} {doctor.EXCHANGED}{pin.name}"
                 for pin in queue.roots.pins()
-                if pin.exchanged_at is not None and pin.name in looks
+                if pin.exchanged_at is not None and pin.name in intakes_by_name
             ]
             + [
-                f"inbox {look.source.name} is still being searched for files that a crash left staged"
-                for look in looks.values()
-                if look.unsearched
+                f"inbox {intake.source.name} is still being searched for files that a crash left staged"
+                for intake in intakes_by_name.values()
+                if intake.unsearched
             ]
             + [
                 f"{name} is no longer an inbox, but files may still be staged in its folder: give the daemon access to"
                 " it, then reload"
                 for name in queue.reports.former_places()
-                if name not in looks
+                if name not in intakes_by_name
             ]
             + [
                 f"{count} files of {name} are the archive's own objects under another path; they are kept"
@@ -186,12 +191,12 @@ class StatusReporter:
         }
 
 
-def _state(look: InboxIntake | None, is_silent: bool) -> str:
+def _state(intake: InboxIntake | None, is_silent: bool) -> str:
     if is_silent:
         return "not-responding"
-    if look is None:
+    if intake is None:
         return "open"
-    return "unavailable" if not look.available else "open" if look.was_open else "starting"
+    return "unavailable" if not intake.available else "open" if intake.was_open else "starting"
 
 
 def _audit_head(audit: Audit) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dicomwatchd.daemon.composition import Parts, Surroundings
 from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.daemon.status import StatusReporter
 from dicomwatchd.doctor import Finding
-from dicomwatchd.errors import ConfigError, Fatal, InboxSilent, Stopping
+from dicomwatchd.errors import ConfigError, Fatal, InboxNotResponding, Stopping
 from dicomwatchd.intake.inbox import InboxIntake
 from dicomwatchd.intake.watch import Watcher
 from dicomwatchd.pipeline.pace import Pace
@@ -29,7 +29,7 @@ from dicomwatchd.queue import Queue
 from dicomwatchd.telemetry.health import Heartbeats
 from dicomwatchd.telemetry.journal import Journal
 from dicomwatchd.unit import addresses
-from dicomwatchd.uploads.handed import HandedFolders
+from dicomwatchd.uploads.folders import UploadFolders
 
 #: A worker that has neither finished an item nor come round in a long one for this time is stuck.
 WORKER_SILENCE_SECONDS = 900.0
@@ -67,7 +67,7 @@ class Supervisor:
         journal: Journal,
         clock: Clock,
         random: Random,
-        handed: HandedFolders | None = None,
+        upload_folders: UploadFolders | None = None,
         started_at: float | None = None,
     ) -> None:
         """``started_at``: see `StatusReporter`. Raises Fatal, Transient, ArchiveRefused; the archive is then still the
@@ -105,7 +105,7 @@ class Supervisor:
             heartbeat=stop_signal.beat,
             cancelled=stop_signal,
             inboxes=self._answering,
-            handed=handed or HandedFolders(),
+            upload_folders=upload_folders or UploadFolders(),
         )
         self._parts = Parts(self._plan, archive, around)
 
@@ -136,7 +136,7 @@ class Supervisor:
 
     def _tick_inboxes(self) -> None:
         for name in self._answering.tick():
-            error = InboxSilent("an inbox does not answer")
+            error = InboxNotResponding("an inbox does not answer")
             self._pool.give_up(name, error, partial(self._answering.gave_up, name))
             self._archive.memory.write_off(name)
 
@@ -169,7 +169,7 @@ class Supervisor:
 
     def _is_left_behind(self, thread: threading.Thread) -> bool:
         """It waits for an inbox that does not answer, and nobody waits for it. What it wakes up to, it drops."""
-        silent = self._answering.silent()
+        silent = self._answering.not_responding()
         return any(
             thread.name == f"intake-{intake.source.source_id}" and intake.source.source_id in silent
             for intake in self._parts.sources.every_intake()
@@ -299,12 +299,14 @@ class Supervisor:
             dispatcher=parts.dispatcher,
             record=[parts.checkpoints.problem, parts.sealing.problem],
             queue=parts.queue,
-            silent=self._silent(),
+            silent=self._not_responding(),
         )
 
-    def _silent(self) -> dict[str, float]:
+    def _not_responding(self) -> dict[str, float]:
         """By an inbox's name, for how many seconds it has not answered."""
-        return {self._answering.name(source_id): seconds for source_id, seconds in self._answering.silent().items()}
+        return {
+            self._answering.name(source_id): seconds for source_id, seconds in self._answering.not_responding().items()
+        }
 
     def _examine(self) -> list[Finding]:
         return [
@@ -312,7 +314,7 @@ class Supervisor:
                 self._config,
                 self._archive.store,
                 self._archive.catalogue,
-                self._silent(),
+                self._not_responding(),
                 allowed=os.environ.get(addresses.VARIABLE),
             ),
             *doctor.exchanged(self._parts.queue.roots.pins()),

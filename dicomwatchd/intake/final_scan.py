@@ -104,12 +104,12 @@ class FinalScan:
     def __call__(self, root_fd: int, beat: Callable[[], None]) -> None:
         """Raises Transient when the state cannot be read, OSError when the folder itself fails."""
         try:
-            self.findings = self._look(root_fd, beat)
+            self.findings = self._scan(root_fd, beat)
         except (Transient, OSError):
             self.failed = True
             raise
 
-    def _look(self, root_fd: int, beat: Callable[[], None]) -> Findings:
+    def _scan(self, root_fd: int, beat: Callable[[], None]) -> Findings:
         findings = Findings()
         if not self._is_root(root_fd):
             findings.name(b"", EXCHANGED)

@@ -40,7 +40,7 @@ TROUBLE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
-    """``full_look_before_quiet``: no events tell of new directories, so only a whole scan shows a study quiet.
+    """``whole_scan_before_quiet``: no events tell of new directories, so only a whole scan shows a study quiet.
     ``trust_ctime``: see Settling."""
 
     settle_seconds: float
@@ -48,7 +48,7 @@ class IntakeSettings:
     scan_interval_seconds: float
     include: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
-    full_look_before_quiet: bool = False
+    whole_scan_before_quiet: bool = False
     trust_ctime: bool = True
 
 
@@ -65,7 +65,7 @@ class InboxIntake:
         random: Random,
         log: Log,
         on_news: Callable[[], None],
-        mend: Callable[[set[bytes] | None], bool] = lambda _: True,
+        recover: Callable[[set[bytes] | None], bool] = lambda _: True,
         recovered_root: tuple[int, int] | None = None,
         inboxes: Inboxes | None = None,
         sizes: Sizes = SIZES,
@@ -73,8 +73,8 @@ class InboxIntake:
         unsearched: bool = False,
         on_root: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """``mend`` puts back what is staged in the inbox, or in these directories of it, and says whether it has come
-        to the end of that; it is called when the inbox comes back, or another folder stands in its place, before
+        """``recover`` puts back what is staged in the inbox, or in these directories of it, and says whether it has
+        come to the end of that; it is called when the inbox comes back, or another folder stands in its place, before
         anything is looked at; ``recovered_root`` is the folder that needs it no more, as (device, inode). Where it, or
         the start (``unsearched``), has not come to its end, whole looks find the rest. ``on_root`` gets the open folder
         at the begin of each whole look."""
@@ -86,7 +86,7 @@ class InboxIntake:
         self._clock = clock
         self._log = log
         self._on_news = on_news
-        self._mend = mend
+        self._recover = recover
         self._recover_soon = False
         self._inboxes: Inboxes = inboxes or AlwaysAnswering()
         self._disk = Disk(clock)
@@ -130,7 +130,7 @@ class InboxIntake:
             self._traversal,
             clock,
             settle_seconds=settings.settle_seconds,
-            by_whole_scans=settings.full_look_before_quiet,
+            by_whole_scans=settings.whole_scan_before_quiet,
         )
 
     # -- from other threads -------------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ class InboxIntake:
 
     def _bring_back(self, only: set[bytes] | None) -> None:
         self._leftovers.to_bring_back = set()
-        self._leftovers.eager = not self._mend(only)
+        self._leftovers.eager = not self._recover(only)
         self._schedule.scan_next()
 
     def _scan(self, root_fd: int, beat: Callable[[], None]) -> None:

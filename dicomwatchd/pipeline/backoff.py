@@ -1,9 +1,8 @@
-"""Who is ill: an endpoint, when different studies fail on it in a row; a study, when it fails while others pass.
+"""What is failing: an endpoint, when different studies fail on it in a row; a study, when it fails while others pass.
 
-An endpoint that is ill is left alone for a pause that grows, and then one study at a time finds out whether it is back;
-the next in line each time, so that no study can stand in the way of the word of another. A study that is ill waits for
-a pause of its own, which is kept with its row, and nobody waits with it.
-"""
+An endpoint that is down is left alone for a pause that grows, and then one study at a time finds out whether it is
+back; the next in line each time, so that no study can stand in the way of the word of another. A study that is failing
+waits for a pause of its own, which is kept with its row, and nobody waits with it."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from typing import TypeVar
 from dicomwatchd.errors import Throttled, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
-from dicomwatchd.queue.claims import KNOWN_ILL
+from dicomwatchd.queue.claims import BLAMED_OFTEN
 
 FIRST_PAUSE_SECONDS = 2.0
 #: A study's own pause, at the longest.
@@ -26,10 +25,10 @@ LONGEST_PAUSE_SECONDS = 900.0
 #: one study that begins with one request, twice a minute, is no storm.
 ENDPOINT_PAUSE_SECONDS = 30.0
 #: Different studies that fail in a row, when no other has passed since each of them failed before.
-ILL_AFTER = 2
+DOWN_AFTER = 2
 #: Different studies that fail in a row, whatever was before: an endpoint may have come back for a moment only.
-ILL_AFTER_ANY = 8
-#: How long after its last failure an endpoint that is ill is left alone by what is not about a study. Where no study
+DOWN_AFTER_ANY = 8
+#: How long after its last failure an endpoint that is down is left alone by what is not about a study. Where no study
 #: is left to find out whether it is back, this does.
 LEFT_ALONE_SECONDS = 300.0
 #: So many studies' last failures are remembered; of another it counts what happens while it is tried.
@@ -57,14 +56,14 @@ class _Endpoint:
     failing: set[Uid] = field(default_factory=set)  # since something has passed
     unexplained: set[Uid] = field(default_factory=set)  # of them those that no pass of another one speaks against
     pauses: int = 0
-    opened_at: float | None = None  # since when it counts as ill
+    opened_at: float | None = None  # since when it counts as down
     until: float = 0.0
     passed_at: float = float("-inf")
-    failed_at: float = float("-inf")  # for a study that is not known to be ill itself
+    failed_at: float = float("-inf")  # for a study that is not known to be failing itself
 
     @property
-    def seems_ill(self) -> bool:
-        return self.opened_at is not None or len(self.unexplained) >= ILL_AFTER or len(self.failing) >= ILL_AFTER_ANY
+    def seems_down(self) -> bool:
+        return self.opened_at is not None or len(self.unexplained) >= DOWN_AFTER or len(self.failing) >= DOWN_AFTER_ANY
 
 
 class Backoff:
@@ -90,21 +89,21 @@ class Backoff:
             endpoint = self._endpoints.setdefault(name, _Endpoint())
             others_pass = max(self._passed_at, endpoint.passed_at) > self._failed_at.get(study_uid, began)
             self._remember(study_uid, now)
-            known_ill = blamed >= KNOWN_ILL  # what it meets says nothing of the endpoint
+            often_blamed = blamed >= BLAMED_OFTEN  # what it meets says nothing of the endpoint
             throttled = isinstance(error, Throttled)  # a service says so of itself
-            if not known_ill:
+            if not often_blamed:
                 endpoint.failing.add(study_uid)
                 endpoint.failed_at = now
                 if not others_pass:
                     endpoint.unexplained.add(study_uid)
-            if throttled or (not known_ill and endpoint.seems_ill):
+            if throttled or (not often_blamed and endpoint.seems_down):
                 self._leave_alone(endpoint, now, began, error.retry_after_seconds)
             left = max(0.0, endpoint.until - now)
             asked = error.retry_after_seconds
-            if throttled and others_pass and not known_ill:
+            if throttled and others_pass and not often_blamed:
                 own = pause_seconds(attempts, self._random, ENDPOINT_PAUSE_SECONDS)
                 return Verdict(own, max(own, left), blamed, shared=False)
-            if others_pass or known_ill:
+            if others_pass or often_blamed:
                 own = max(asked or 0.0, pause_seconds(blamed, self._random))
                 return Verdict(own, max(own, left), blamed + 1, shared=False)
             if endpoint.opened_at is not None:
@@ -113,7 +112,7 @@ class Backoff:
             return Verdict(own, own, blamed, shared=True)
 
     def passed(self, study_uid: Uid, endpoints: Iterable[str] | None = None) -> bool:
-        """A study has come through, on these endpoints or on all; whether one was ill until now."""
+        """A study has come through, on these endpoints or on all; whether one was down until now."""
         with self._lock:
             now = self._now()
             names = list(self._endpoints) if endpoints is None else [n for n in endpoints if n in self._endpoints]
@@ -128,14 +127,14 @@ class Backoff:
 
     @property
     def in_trouble(self) -> bool:
-        """Whether an endpoint counts as ill."""
+        """Whether an endpoint counts as down."""
         with self._lock:
             return any(endpoint.opened_at is not None for endpoint in self._endpoints.values())
 
     @property
     def is_to_be_left_alone(self) -> bool:
-        """Whether an endpoint that counts as ill has failed of late. At a quiet site it may count as ill for days: only
-        a study that passes ends that."""
+        """Whether an endpoint that counts as down has failed of late. At a quiet site it may count as down for days:
+        only a study that passes ends that."""
         with self._lock:
             now = self._now()
             return any(

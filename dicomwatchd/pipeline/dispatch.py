@@ -1,6 +1,6 @@
 """Which study next, and what becomes of it: claims in turn, runs the stages, decides about errors.
 
-Who is ill, an endpoint or a study, is for `backoff` to say; how many may be under way for `slots`.
+What is failing, an endpoint or a study, is for `backoff` to say; how many may be under way for `slots`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dicomwatchd.errors import (
     DicomwatchdError,
     Fatal,
     ForeignManifest,
-    InboxSilent,
+    InboxNotResponding,
     InvalidRequest,
     NoSuchObject,
     NotSupported,
@@ -56,13 +56,14 @@ CONFIRM_BEFORE_PARKING = (
 )
 #: One in so many goes to a study that has failed before, if one may be tried, however many new ones there are.
 TRIED_EVERY = 4
-#: Which lines of the queue, in this order, the studies of a slot come from: of those known to be ill, or of the others.
-_LINES = {Kind.STUDY: (False,), Kind.ILL: (True,), Kind.TRIAL: (False, True)}
+#: Which lines of the queue, in this order, the studies of a slot come from: of those known to be failing, or of the
+#: others.
+_LINES = {Kind.STUDY: (False,), Kind.BLAMED: (True,), Kind.TRIAL: (False, True)}
 
 
 class Dispatcher:
-    """Keeps up to ``active`` shipments going, and some beside those that take long, or whose study is known to be ill.
-    `work_off` does what can be done now; `run` is the thread around it."""
+    """Keeps up to ``active`` shipments going, and some beside those that take long, or whose study is known to be
+    failing. `work_off` does what can be done now; `run` is the thread around it."""
 
     def __init__(
         self,
@@ -151,16 +152,16 @@ class Dispatcher:
             self._sending_early.add_done_callback(lambda _: self._wake.set())
 
     def _next(self) -> tuple[Claim, Slot] | None:
-        """The study that may begin now, and its slot. While an endpoint is ill one study finds out whether it is back,
+        """The study that may begin now, and its slot. While an endpoint is down one study finds out whether it is back,
         and the others wait for its word."""
         if self._context.cancelled() or not self._may_claim():
             return None
-        kinds = (Kind.TRIAL,) if self.backoff.in_trouble else (Kind.STUDY, Kind.ILL)
+        kinds = (Kind.TRIAL,) if self.backoff.in_trouble else (Kind.STUDY, Kind.BLAMED)
         for kind in kinds:
             if self._slots.wait(kind) != 0.0:
                 continue
             for line in _LINES[kind]:
-                if (claim := self._context.claims.claim(known_ill=line, first=self._first(kind))) is not None:
+                if (claim := self._context.claims.claim(often_blamed=line, first=self._first(kind))) is not None:
                     self._begun[kind] += 1
                     return claim, self._slots.take(kind)
         return None
@@ -183,7 +184,7 @@ class Dispatcher:
     def _send_early(self) -> None:
         try:
             self._early.round(self._lane())
-        except (Stopping, InboxSilent):
+        except (Stopping, InboxNotResponding):
             return
         except Transient as error:
             self._context.log.warning(
@@ -219,7 +220,7 @@ class Dispatcher:
         if self._ended.is_set():
             return 5.0
         # Where nothing can begin before a shipment has ended, that wakes.
-        kinds = (Kind.TRIAL,) if self.backoff.in_trouble else (Kind.STUDY, Kind.ILL)
+        kinds = (Kind.TRIAL,) if self.backoff.in_trouble else (Kind.STUDY, Kind.BLAMED)
         waits = {kind: self._slots.wait(kind) for kind in kinds}
         free = [line for kind, wait in waits.items() if wait == 0.0 for line in _LINES[kind]]
         pause = min([5.0, *(wait for wait in waits.values() if wait)])
@@ -243,7 +244,7 @@ class Dispatcher:
             return  # the study is arriving again
         except Stopping:
             self._release(claim, not_before=0.0, attempts=claim.attempts, code="stopping", reason="")
-        except InboxSilent as error:
+        except InboxNotResponding as error:
             # It is claimed again when its inbox answers, and not before.
             self._release(claim, not_before=0.0, attempts=claim.attempts, code=error.code, reason=error.message)
         except Transient as error:

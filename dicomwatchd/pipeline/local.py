@@ -65,9 +65,8 @@ class Folders(KeptOpen):
     """Opens files of the queue one after the other. The directory of the last one stays open: most often the next is in
     it too, and a file's identity says whether it is still the one that was meant. To be left as a context.
 
-    Raises SourceChanged when a file is gone or another one, Unarchivable when it may not be read, InboxSilent when its
-    inbox does not answer, Transient otherwise.
-    """
+    Raises SourceChanged when a file is gone or another one, Unarchivable when it may not be read, InboxNotResponding
+    when its inbox does not answer, Transient otherwise."""
 
     def __init__(self, inboxes: Inboxes | None = None) -> None:
         super().__init__()

@@ -21,11 +21,11 @@ AT_LEAST = 4
 WAITING_SHARE = 0.8
 #: A machine with less of a processor to spare than this makes its processes wait for it.
 SPARE_SHARE = 0.25
-LOOK_SECONDS = 0.4
+CHECK_SECONDS = 0.4
 #: One in so many workers must have come to the end of an item between two looks.
 DONE_SHARE = 8
 #: After a service has asked for less it is left in peace for so long.
-EASE_SECONDS = 60.0
+SLOW_SECONDS = 60.0
 
 
 def machine_idle_seconds() -> float:
@@ -49,7 +49,7 @@ class Pace:
         self._cpu_seconds = cpu_seconds
         self._idle_seconds = idle_seconds
         self._lock = threading.Lock()
-        self._looked_at, self._last, self._last_idle = clock.monotonic(), cpu_seconds(), idle_seconds()
+        self._measured_at, self._last, self._last_idle = clock.monotonic(), cpu_seconds(), idle_seconds()
         self._done = 0
         self._idle = 0
         self._not_before = 0.0
@@ -61,23 +61,23 @@ class Pace:
             self._done += 1
             self._idle += not more
 
-    def ease(self) -> None:
+    def slow_down(self) -> None:
         """A service asks for fewer requests."""
         with self._lock:
             self.limit = max(min(AT_LEAST, self._most), self.limit // 2)
-            self._not_before = self._clock.monotonic() + EASE_SECONDS
+            self._not_before = self._clock.monotonic() + SLOW_SECONDS
             self._done = self._idle = 0
 
-    def look(self) -> bool:
+    def adjust(self) -> bool:
         """To be called every now and then; whether the limit has grown."""
         with self._lock:
             now = self._clock.monotonic()
-            elapsed = now - self._looked_at
-            if elapsed < LOOK_SECONDS:
+            elapsed = now - self._measured_at
+            if elapsed < CHECK_SECONDS:
                 return False
             used, unused = self._cpu_seconds(), self._idle_seconds()
             share, spare = (used - self._last) / elapsed, (unused - self._last_idle) / elapsed
-            self._looked_at, self._last, self._last_idle = now, used, unused
+            self._measured_at, self._last, self._last_idle = now, used, unused
             done, self._done = self._done, 0
             idle, self._idle = self._idle, 0
             if self.limit >= self._most or now < self._not_before:

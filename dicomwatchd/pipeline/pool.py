@@ -26,7 +26,7 @@ class Workers(Protocol):
         ...
 
     def lane(self) -> Map: ...
-    def ease(self) -> None:
+    def slow_down(self) -> None:
         """A service asks for fewer requests at once."""
         ...
 
@@ -39,7 +39,7 @@ class InlineWorkers:
     def lane(self) -> Map:
         return map
 
-    def ease(self) -> None: ...
+    def slow_down(self) -> None: ...
 
 
 class Pool:
@@ -80,13 +80,13 @@ class Pool:
     def window(self) -> int:
         return 2 * self._pace.limit
 
-    def ease(self) -> None:
+    def slow_down(self) -> None:
         """A service asks for fewer requests at once."""
-        self._pace.ease()
+        self._pace.slow_down()
 
     def tick(self) -> None:
         """To be called about every second, or oftener."""
-        if self._pace.look():
+        if self._pace.adjust():
             with self._condition:
                 self._condition.notify_all()
 

@@ -15,7 +15,7 @@ from dicomwatchd.archive.layout.lineage import Lineage
 from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.repair import salvage
-from dicomwatchd.archive.repair.union import mended
+from dicomwatchd.archive.repair.union import recovered
 from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES
 from dicomwatchd.errors import ForeignManifest, ManifestTooLarge, NewerManifest, Permanent, Transient
 from dicomwatchd.localfiles import printable
@@ -41,7 +41,7 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
     it lists again what else the store holds of the study. So it is where the catalogue names a manifest that the store
     has no more (``above``). It has the lowest free number: what somebody has put far above makes no room scarce.
     """
-    traced = trace_of(shipment.claim.study_uid, context, shipment.run, shipment.weigh)
+    traced = trace_of(shipment.claim.study_uid, context, shipment.run, shipment.admit)
     found, above = traced.lineage, max(above, traced.lost)
     if not found.holds:
         _tell(found, shipment, context)
@@ -58,7 +58,7 @@ def next_manifest(shipment: Shipment, context: Context, above: int) -> Manifest 
 def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int) -> Manifest | None:
     claim, archive = shipment.claim, context.archive
     current = found.current or empty(archive.archive_id, claim.study_uid)
-    base = mended(found, current, archive.store, shipment.run)
+    base = recovered(found, current, archive.store, shipment.run)
     facts = context.shipments.facts(claim)
     now = timestamp(context.clock.now())
     added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
@@ -119,8 +119,8 @@ class Traced:
     lost: int = 0
 
 
-def trace_of(study: Uid, context: Context, map: Map = map, weigh: Callable[[int], None] = lambda _: None) -> Traced:
-    """What the store's manifests of a study say. ``weigh`` is told how large the largest is before any is read. Where
+def trace_of(study: Uid, context: Context, map: Map = map, admit: Callable[[int], None] = lambda _: None) -> Traced:
+    """What the store's manifests of a study say. ``admit`` is told how large the largest is before any is read. Where
     there are several, the catalogue's word is asked for: what it vouches for need not be read down to the first.
 
     Raises NewerManifest, ForeignManifest where one that nobody vouches against is such.
@@ -131,7 +131,7 @@ def trace_of(study: Uid, context: Context, map: Map = map, weigh: Callable[[int]
     if record is not None and record.revision not in listed.revisions:
         # Another daemon may have recorded it since: what the catalogue names was put into the store before.
         listed = manifests.listed(archive.store, study, record.revision)
-    weigh(max((seen.size_bytes for seen in listed.revisions.values()), default=0))
+    admit(max((seen.size_bytes for seen in listed.revisions.values()), default=0))
     vouched = lineage.vouched_for(archive.store, listed, record)
     found = lineage.trace(archive.store, listed, vouched, archive_id=archive.archive_id, map=map)
     if vouched is None:
@@ -258,7 +258,7 @@ def _content(shipment: Shipment, context: Context, base: Manifest, now: str) -> 
     """Read from the queue, page by page. What ``base``, or another file of the shipment, says already is left out: a
     study that comes once more takes no more memory than it did.
 
-    Raises ManifestTooLarge before there are more instances than any manifest lists; Transient, and as ``weigh``.
+    Raises ManifestTooLarge before there are more instances than any manifest lists; Transient, and as ``admit``.
     """
     latest = {item.content: item for item in base.instances}
     instances: list[ManifestInstance] = []
@@ -272,7 +272,7 @@ def _content(shipment: Shipment, context: Context, base: Manifest, now: str) -> 
             left_bytes -= _LEAST_INSTANCE_BYTES + len(json.dumps([item.original_path, item.repairs]))
             if left_bytes < 0:
                 raise manifests.too_many_instances()
-            shipment.weigh(MANIFEST_LIMIT_BYTES - left_bytes)
+            shipment.admit(MANIFEST_LIMIT_BYTES - left_bytes)
             files += 1
             size_bytes += item.size_bytes
             sources.add(source)

@@ -126,7 +126,7 @@ class Shipment:
     retries: int = 0
     sources: set[str] = field(default_factory=set)
     #: Told of a manifest's bytes before they are in memory: see `Turns`.
-    weigh: Callable[[int], None] = lambda _: None
+    admit: Callable[[int], None] = lambda _: None
 
 
 _RECEIPT = tuple(item.name for item in fields(Receipt))

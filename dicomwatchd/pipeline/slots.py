@@ -11,13 +11,13 @@ from enum import StrEnum
 #: A shipment that has been under way for so long holds up nobody: another may begin beside it. It may be large, or meet
 #: a service that is slow to answer.
 LONG_SECONDS = 30.0
-#: Shipments of studies that are known to be ill, at once: beside the others, never in their place.
-ILL_AT_ONCE = 2
+#: Shipments of studies that are known to be failing, at once: beside the others, never in their place.
+BLAMED_AT_ONCE = 2
 
 
 class Kind(StrEnum):
     STUDY = "study"
-    ILL = "ill"  # its study is known to be ill
+    BLAMED = "blamed"  # its study is known to be failing
     TRIAL = "trial"  # finds out whether an endpoint is back
 
 
@@ -37,7 +37,7 @@ class Slots:
         #: Those that take no long time, and all: a trial goes alone, unless the one before does not come to an end.
         self._limits = {
             Kind.STUDY: (active, 2 * active),
-            Kind.ILL: (ILL_AT_ONCE, ILL_AT_ONCE),
+            Kind.BLAMED: (BLAMED_AT_ONCE, BLAMED_AT_ONCE),
             Kind.TRIAL: (1, active),
         }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.errors import (
-    InboxSilent,
+    InboxNotResponding,
     RevisionConflict,
     StoreUnreliable,
     Transient,
@@ -47,7 +47,7 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
         upload(shipment, context)
     with shipment.stages.stage("verify"):
         verify(shipment, context)
-    with context.turns.seat() as shipment.weigh:
+    with context.turns.turn() as shipment.admit:
         with shipment.stages.stage("record"):
             recorded = record(shipment, context)
         with shipment.stages.stage("purge"):
@@ -74,7 +74,7 @@ def _conclude_the_last_one(claim: Claim, context: Context) -> None:
     if pending := context.deletions.pending(claim.study_uid):
         left = recover.conclude_these(context.deletions, pending, context.inboxes, context.sources())
         if left:
-            raise InboxSilent("an inbox does not answer")
+            raise InboxNotResponding("an inbox does not answer")
         for one in pending:
             context.rescan(one.source_id, one.dir)
 

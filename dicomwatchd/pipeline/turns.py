@@ -20,12 +20,12 @@ class Turns:
         self._lock = threading.Lock()
 
     @contextmanager
-    def seat(self) -> Iterator[Callable[[int], None]]:
+    def turn(self) -> Iterator[Callable[[int], None]]:
         """For one shipment. What it yields is called with the bytes of a manifest before there are so many; it raises
         Transient while another shipment has a large one: nobody waits in a place that a small study could have."""
         has_turn = False
 
-        def weigh(size_bytes: int) -> None:
+        def admit(size_bytes: int) -> None:
             nonlocal has_turn
             if has_turn or size_bytes < LARGE_BYTES:
                 return
@@ -36,7 +36,7 @@ class Turns:
             has_turn = True
 
         try:
-            yield weigh
+            yield admit
         finally:
             if has_turn:
                 self._lock.release()

@@ -10,7 +10,7 @@ from dicomwatchd.errors import Transient
 #: Between two pieces of work: so the rest of the daemon waits for the state no longer than for any other commit.
 PIECE_SECONDS = 0.2
 #: Between two looks for work. So long it takes at most until what may go has begun to go.
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 
 
 class Upkeep:
@@ -33,4 +33,4 @@ class Upkeep:
         """The thread, until it is told to stop."""
         while not stopping.is_set():
             beat()
-            stopping.wait(PIECE_SECONDS if self.step() else LOOK_SECONDS)
+            stopping.wait(PIECE_SECONDS if self.step() else CHECK_SECONDS)

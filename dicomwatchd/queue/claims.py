@@ -17,7 +17,7 @@ from dicomwatchd.queue.rows import NO_LEASE, Claim
 from dicomwatchd.queue.transitions import move, state_of, write_under
 
 #: A study that has failed so often while others passed waits in a line of its own.
-KNOWN_ILL = 2
+BLAMED_OFTEN = 2
 
 
 class First(StrEnum):
@@ -29,8 +29,8 @@ class First(StrEnum):
 
 
 _WAITING = "state = 'queued' AND claimed = 0"
-#: Named as text, as the indexes name them: of the others, and of the studies that are known to be ill.
-_LINES = (f"blamed < {KNOWN_ILL}", f"blamed >= {KNOWN_ILL}")
+#: Named as text, as the indexes name them: of the others, and of the studies that are known to be failing.
+_LINES = (f"blamed < {BLAMED_OFTEN}", f"blamed >= {BLAMED_OFTEN}")
 _IN_TURN = "ORDER BY turn, queued_at"
 _ORDERS = {
     First.UNTRIED: (_IN_TURN,),
@@ -45,7 +45,7 @@ class Claims:
         self._clock = clock
         #: The sources that do not answer: a study with files to be read or deleted there is not claimed. Set by whoever
         #: knows of them.
-        self.silent: Callable[[], Collection[int]] = tuple
+        self.not_responding: Callable[[], Collection[int]] = tuple
 
     def recover(self) -> None:
         """At start: no claim of an earlier run holds."""
@@ -58,16 +58,16 @@ class Claims:
                 move(db, row["study_uid"], StudyEvent.RELEASED, self._clock.now())
             db.execute("UPDATE studies SET claimed = 0, token = token + 1 WHERE claimed = 1")
 
-    def claim(self, *, known_ill: bool = False, first: First = First.UNTRIED) -> Claim | None:
+    def claim(self, *, often_blamed: bool = False, first: First = First.UNTRIED) -> Claim | None:
         """The study whose turn it is, or None: of those that may be tried now the one that was tried least lately, and
-        of those never tried the one that has been quiet for longest, unless ``first`` says otherwise. ``known_ill``: in
-        the line of those that have failed again and again while others passed, which are in no other."""
+        of those never tried the one that has been quiet for longest, unless ``first`` says otherwise. ``often_blamed``:
+        in the line of those that have failed again and again while others passed, which are in no other."""
         now = self._clock.now()
         with self._database.write() as db:
             for which in _ORDERS[first]:
                 row = db.execute(
                     "UPDATE studies SET token = token + 1, claimed = 1 WHERE study_uid = (SELECT study_uid"
-                    f" FROM studies WHERE {_WAITING} AND {_LINES[known_ill]}"
+                    f" FROM studies WHERE {_WAITING} AND {_LINES[often_blamed]}"
                     f" AND (not_before <= ? OR not_before > ?) {self._answering()} {which} LIMIT 1)"
                     " RETURNING study_uid, token, attempts, revision, code, blamed",
                     (now, now + LONGEST_WAIT_SECONDS),
@@ -81,7 +81,7 @@ class Claims:
 
     def _answering(self) -> str:
         """A clause on a study: all of its files that a shipment would touch are where they can be asked for."""
-        if not (silent := self.silent()):
+        if not (silent := self.not_responding()):
             return ""
         return (
             " AND NOT EXISTS (SELECT 1 FROM files f WHERE f.study_uid = studies.study_uid"
@@ -91,8 +91,11 @@ class Claims:
 
     def next_try_at(self, *lines: bool) -> float | None:
         """When the next queued study, or the next kept file of a study that is at rest, is due; None when there is
-        none. ``lines``: of the studies that are known to be ill (True), or of the others; of both if none is named."""
-        dues = [due for line in (lines or (False, True)) if (due := self.next_in_line_at(known_ill=line)) is not None]
+        none. ``lines``: of the studies that are known to be failing (True), or of the others; of both if none is
+        named."""
+        dues = [
+            due for line in (lines or (False, True)) if (due := self.next_in_line_at(often_blamed=line)) is not None
+        ]
         with self._database.read() as db:
             kept = db.execute(
                 "SELECT f.due_at FROM files f CROSS JOIN studies s USING (study_uid) WHERE f.state = 'kept'"
@@ -102,13 +105,13 @@ class Claims:
             dues.append(float(kept["due_at"]))
         return min(dues, default=None)
 
-    def next_in_line_at(self, *, known_ill: bool) -> float | None:
+    def next_in_line_at(self, *, often_blamed: bool) -> float | None:
         """When the next queued study of this line may be tried."""
         with self._database.read() as db:
             # One end of an index at a time: a query for both ends would walk all that lies between.
             first, last = (
                 db.execute(
-                    f"SELECT {end}(not_before) AS at FROM studies WHERE {_WAITING} AND {_LINES[known_ill]}"
+                    f"SELECT {end}(not_before) AS at FROM studies WHERE {_WAITING} AND {_LINES[often_blamed]}"
                     f"{self._answering()}"
                 ).fetchone()["at"]
                 for end in ("MIN", "MAX")
@@ -149,7 +152,7 @@ class Claims:
         endpoint: str | None = None,
     ) -> None:
         """Give the study back, to be tried again from ``not_before`` on; behind all others if this attempt counts.
-        ``endpoint`` is what it failed on if it is not known to be ill itself: see `endpoints_back`."""
+        ``endpoint`` is what it failed on if it is not known to be failing itself: see `endpoints_back`."""
         with write_under(self._database, claim) as db:
             move(db, claim.study_uid, StudyEvent.RELEASED, self._clock.now())
             if attempts > claim.attempts:
@@ -166,7 +169,7 @@ class Claims:
             )
 
     def endpoints_back(self) -> None:
-        """What was ill answers again: the studies that failed on it, as all did, wait no longer, and have their old
+        """What was down answers again: the studies that failed on it, as all did, wait no longer, and have their old
         turns again."""
         with self._database.write() as db:
             db.execute(

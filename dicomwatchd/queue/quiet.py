@@ -64,13 +64,13 @@ class QuietTimers:
                 [(now, now + seconds, source_id, uid) for uid in study_uids],
             )
 
-    def confirm_quiet(self, source_id: int, study_uids: Iterable[str], looked_at: float) -> None:
-        """The source was looked at, beginning at ``looked_at``, and held nothing new for these studies. A study that
+    def confirm_quiet(self, source_id: int, study_uids: Iterable[str], scanned_at: float) -> None:
+        """The source was looked at, beginning at ``scanned_at``, and held nothing new for these studies. A study that
         is quiet at all of its sources is queued."""
         with self._database.write() as db:
             db.executemany(
                 "UPDATE arrivals SET quiet = 1 WHERE source_id = ? AND study_uid = ? AND quiet_at <= ?",
-                [(source_id, uid, looked_at) for uid in study_uids],
+                [(source_id, uid, scanned_at) for uid in study_uids],
             )
             self._queue_quiet(db)
 

@@ -29,7 +29,7 @@ MOVED = (
     f" since dicomwatchd-folders ran; {MEND}"
 )
 
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 _KEEP_SECONDS = 30.0  # many threads fail on one endpoint at once, and need not ask the name server each
 _RESOLVER = Path("/etc/resolv.conf")
 
@@ -50,7 +50,7 @@ def lookup(host: str) -> frozenset[Address]:
     """The addresses that a name has now, or that it is; none where it does not resolve in time."""
     with suppress(ValueError):
         return frozenset([ip_address(host)])
-    return answering.within(LOOK_SECONDS, lambda: _resolved(host)) or frozenset()
+    return answering.within(CHECK_SECONDS, lambda: _resolved(host)) or frozenset()
 
 
 def _resolved(host: str) -> frozenset[Address]:

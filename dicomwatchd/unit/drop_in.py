@@ -28,7 +28,7 @@ HOME = OWN[0]
 
 #: Where an instance of EC2 asks for the keys of its role.
 METADATA = ("169.254.169.254", "fd00:ec2::254")
-LOOKS, BETWEEN_LOOKS_SECONDS = 3, 0.5
+QUERIES, BETWEEN_QUERIES_SECONDS = 3, 0.5
 _FILTER_SWITCH = "# addresses: "
 _AMAZON = re.compile(r"(?:^|\.)(?:amazonaws\.com(?:\.cn)?|api\.aws|amazonaws\.eu)\Z")
 #: What has keys fetched from somewhere else than the archive's own endpoints.
@@ -54,7 +54,7 @@ class Service:
     has_credential: bool = False
     lookup: Callable[[str], frozenset[Address]] = addresses.lookup
     name_servers: frozenset[Address] = frozenset()
-    between_looks_seconds: float = BETWEEN_LOOKS_SECONDS
+    between_queries_seconds: float = BETWEEN_QUERIES_SECONDS
 
     @property
     def has_keys(self) -> bool:
@@ -170,8 +170,8 @@ def proxy(url: str, environment: Mapping[str, str]) -> str | None:
 def _steady(host: str, service: Service) -> frozenset[Address] | str:
     """A name's addresses if it has the same ones in each of a few looks, otherwise why not."""
     first = service.lookup(host)
-    for _ in range(LOOKS - 1):
-        time.sleep(service.between_looks_seconds if first else 0)
+    for _ in range(QUERIES - 1):
+        time.sleep(service.between_queries_seconds if first else 0)
         if service.lookup(host) != first:
             return f"the addresses of {host} change from one lookup to the next"
     return first

@@ -18,11 +18,13 @@ from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.upload_result import CANCELLED, FINISHED, GONE
 
 #: A folder that is handed in is complete already; two whole looks at it that agree are enough.
-SETTINGS = IntakeSettings(settle_seconds=1.0, quiet_seconds=0.5, scan_interval_seconds=2.0, full_look_before_quiet=True)
+SETTINGS = IntakeSettings(
+    settle_seconds=1.0, quiet_seconds=0.5, scan_interval_seconds=2.0, whole_scan_before_quiet=True
+)
 #: Whole looks of the intake before anything is concluded.
-LOOKS = 2
+SCANS = 2
 #: From the first final scan that found everything in order to the second.
-SECOND_LOOK_SECONDS = 1.0
+SECOND_SCAN_SECONDS = 1.0
 #: How often what a final scan finds anew is taken up by the intake before it is only named.
 ROUNDS = 5
 #: A folder that is not there for so long does not come back: its upload ends.
@@ -40,10 +42,10 @@ class Job:
     stop: Callable[[], None]
     away_since: float | None = None
     restless: tuple[object, float] | None = None
-    look: FinalScan | None = None
+    final_scan: FinalScan | None = None
     in_order_at: float | None = None
     rounds: int = 0
-    looks_needed: int = LOOKS
+    scans_needed: int = SCANS
     doubts: int = 0
     #: What the store was asked for before that time (seconds since the epoch) was to be asked for once more.
     doubted_before: float | None = None
@@ -93,9 +95,9 @@ class Following:
         elif self._is_gone(job):
             self._end(job, GONE, None)
         elif self._has_come_to_rest(job):
-            self._look(job)
+            self._check(job)
         else:
-            job.look = job.in_order_at = None
+            job.final_scan = job.in_order_at = None
 
     def _is_gone(self, job: Job) -> bool:
         assert job.intake is not None  # noqa: S101  only what is being cancelled has none
@@ -112,7 +114,7 @@ class Following:
         intake = job.intake
         assert intake is not None  # noqa: S101
         progress = self._queue.uploads.progress(job.upload.source.source_id)
-        if not intake.available or intake.scans < job.looks_needed or progress.waiting:
+        if not intake.available or intake.scans < job.scans_needed or progress.waiting:
             job.restless = None
             return False
         if intake.at_rest:
@@ -123,29 +125,29 @@ class Following:
         patience = UNSETTLED_SECONDS if intake.still_settling else UNREAD_SECONDS
         return now - job.restless[1] >= patience
 
-    def _look(self, job: Job) -> None:
+    def _check(self, job: Job) -> None:
         """Twice over: only a second final scan, some time after the first, that finds all in order too is believed."""
         intake = job.intake
         assert intake is not None  # noqa: S101
         now = self._clock.monotonic()
-        if job.look is None:
-            if job.in_order_at is None or now - job.in_order_at >= SECOND_LOOK_SECONDS:
+        if job.final_scan is None:
+            if job.in_order_at is None or now - job.in_order_at >= SECOND_SCAN_SECONDS:
                 if self._is_asked_again(job):
                     return
-                job.look = self._final_scan(job, intake)
-                intake.ask(job.look)
+                job.final_scan = self._final_scan(job, intake)
+                intake.ask(job.final_scan)
             return
-        if job.look.failed:
-            job.look = None  # the state did not answer: once more
+        if job.final_scan.failed:
+            job.final_scan = None  # the state did not answer: once more
             return
-        if (findings := job.look.findings) is None:
+        if (findings := job.final_scan.findings) is None:
             return
-        job.look = None
+        job.final_scan = None
         if findings.accounted_for and job.in_order_at is None:
             job.in_order_at = now
         elif findings.news and job.rounds < ROUNDS:
             job.rounds, job.in_order_at = job.rounds + 1, None
-            job.looks_needed = intake.scans + 1
+            job.scans_needed = intake.scans + 1
             intake.scan_soon()
         else:
             self._end(job, FINISHED, findings)
@@ -239,7 +241,7 @@ def phase_of(job: Job) -> str:
         return "waiting for the folder"
     if job.intake.scans == 0:
         return "first-scan"
-    return "uploading" if job.look is None and job.in_order_at is None else "checking"
+    return "uploading" if job.final_scan is None and job.in_order_at is None else "checking"
 
 
 def _lost_with_the_folder(uploads: Uploads, source_id: int) -> Findings:

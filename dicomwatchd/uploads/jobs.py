@@ -21,7 +21,7 @@ from dicomwatchd.queue.rows import Root, Source
 from dicomwatchd.queue.uploads import LISTED, Upload
 from dicomwatchd.rights import Asker
 from dicomwatchd.uploads import reception
-from dicomwatchd.uploads.handed import HandedFolders
+from dicomwatchd.uploads.folders import UploadFolders
 from dicomwatchd.uploads.job import SETTINGS, Following, Job, phase_of
 
 PREFIX = "upload-"
@@ -32,8 +32,8 @@ PRUNE_SECONDS = 3600.0
 class UploadJobs:
     """Takes folders in, follows them to their end. ``start_intake`` gives an intake a thread of its own and returns
     it with what ends it; ``ended`` hears of a source that is no more; ``expires`` tells why no local file may be
-    deleted now, if so; ``forbidden`` are the folders that no upload may overlap, links followed; ``handed`` has the
-    folders open. `tick` is called again and again and waits for nothing: it touches no folder."""
+    deleted now, if so; ``forbidden`` are the folders that no upload may overlap, links followed; ``upload_folders`` has
+    the folders open. `tick` is called again and again and waits for nothing: it touches no folder."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class UploadJobs:
         clock: Clock,
         ended: Callable[[Source], None] = lambda _: None,
         expires: Callable[[], str | None] = lambda: None,
-        handed: HandedFolders | None = None,
+        upload_folders: UploadFolders | None = None,
     ) -> None:
         self._queue = queue
         self._start_intake = start_intake
@@ -52,7 +52,7 @@ class UploadJobs:
         self._log = log
         self._clock = clock
         self._source_ended = ended
-        self._handed = handed or HandedFolders()
+        self._folders = upload_folders or UploadFolders()
         self._following = Following(queue, log, clock, expires, self._ended)
         self._lock = threading.RLock()
         self._jobs: dict[str, Job] = {}
@@ -64,32 +64,32 @@ class UploadJobs:
     def resume(self) -> None:
         """Go on with the folders that an earlier run has not finished."""
         uploads = self._queue.uploads.open()
-        self._handed.let_go_but({upload.source.name for upload in uploads})
+        self._folders.let_go_but({upload.source.name for upload in uploads})
         for upload in uploads:
             if upload.stage == "running" and (upload.asker is None or upload.root is None):
                 # An older program has taken it in by its path, for it knew not whom.
                 self._queue.uploads.cancel(upload.source.source_id)
                 upload = replace(upload, stage="cancelling")
-            self._begin(self._handed.attached(upload))
+            self._begin(self._folders.attached(upload))
 
     def start(self, folder_fd: int, asker: Asker, *, delete: bool) -> str:
         """Take a folder in that ``asker`` has opened; returns the upload's id. The descriptor stays the caller's own. A
         folder that is being taken in already is not taken in twice: the answer is the upload that runs. Raises
         Permanent where it cannot be."""
-        folder = reception.looked_at(folder_fd, asker, self._forbidden, delete=delete)
+        folder = reception.checked(folder_fd, asker, self._forbidden, delete=delete)
         with self._lock:
             if (running := self._running_of(folder.root)) is not None:
                 return _join(running, asker, delete=delete)
             self._require_room(asker)
             name = PREFIX + secrets.token_hex(6)
-            self._handed.hold(name, folder_fd)
+            self._folders.hold(name, folder_fd)
             try:
                 upload = self._queue.uploads.begin(name, folder.path, folder.root, delete=delete, asker=asker)
             except DicomwatchdError:
-                self._handed.let_go(name)
+                self._folders.let_go(name)
                 raise
             self._log.info("upload-started", "an upload was started", inbox=name, uid=asker.uid)
-            self._begin(self._handed.attached(upload))
+            self._begin(self._folders.attached(upload))
         return name
 
     def cancel(self, name: str) -> dict[str, Any]:
@@ -172,7 +172,7 @@ class UploadJobs:
     def _ended(self, job: Job) -> None:
         source = job.upload.source
         del self._jobs[source.name]
-        self._handed.let_go(source.name)
+        self._folders.let_go(source.name)
         self._source_ended(source)
 
     def _running_of(self, root: Root) -> Upload | None:

@@ -29,7 +29,7 @@ class Folder:
     root: Root
 
 
-def looked_at(fd: int, asker: Asker, forbidden: Iterable[Path], *, delete: bool) -> Folder:
+def checked(fd: int, asker: Asker, forbidden: Iterable[Path], *, delete: bool) -> Folder:
     """The folder that ``fd``, which came from somebody else, is open on. Raises Permanent where it is not to be taken
     in."""
     if not _is_listable(fd):

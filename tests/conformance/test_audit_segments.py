@@ -45,7 +45,7 @@ def test_segments_are_read_back_whole_and_listed_in_order(store: ObjectStore) ->
     assert [name for name, _ in audit_segments.listed(store, CHAIN)] == names
     previous = audit_segments.FIRST
     for name in names:
-        header, kept = audit_segments.look(store, name, lambda text: '"sequence":4,' in text)
+        header, kept = audit_segments.read_checked(store, name, lambda text: '"sequence":4,' in text)
         assert header.previous == previous and len(kept) == (1 if name.first == 4 else 0)
         previous = header.head
     assert previous == head
@@ -54,7 +54,7 @@ def test_segments_are_read_back_whole_and_listed_in_order(store: ObjectStore) ->
 def test_what_is_missing_or_damaged(store: ObjectStore, place: Place) -> None:
     name, _ = put(store, 1, 50, audit_segments.FIRST)
     with pytest.raises(BadSegment, match="is missing"):
-        audit_segments.look(store, SegmentKey(CHAIN, 51, 60, "0" * 64))
+        audit_segments.read_checked(store, SegmentKey(CHAIN, 51, 60, "0" * 64))
     [(_, size)] = audit_segments.listed(store, CHAIN)
     data = b"".join(bytes(chunk) for chunk in store.read(name.key))
     assert len(data) == size
@@ -67,6 +67,6 @@ def test_what_is_missing_or_damaged(store: ObjectStore, place: Place) -> None:
     for change in changes:
         place.overwrite(name.key, change(data))
         with pytest.raises(BadSegment, match="1 to 50"):
-            audit_segments.look(store, name)
+            audit_segments.read_checked(store, name)
     place.overwrite(name.key, data)
-    audit_segments.look(store, name)
+    audit_segments.read_checked(store, name)

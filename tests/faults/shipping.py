@@ -24,7 +24,7 @@ from dicomwatchd.fetch.fetcher import Fetcher
 from dicomwatchd.fetch.plan import plan
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.deletion.vetoes.expiring import WAITING_LOOK_SECONDS
+from dicomwatchd.pipeline.deletion.vetoes.expiring import WAITING_CHECK_SECONDS
 from dicomwatchd.pipeline.pool import InlineWorkers, Workers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive
 from dicomwatchd.queue import Queue
@@ -125,7 +125,7 @@ class Shipping:
         self._dispatcher.work_off()
         self._parts.expiring.step()
         if self._parts.expiring.problem is not None:
-            self.clock.jump(WAITING_LOOK_SECONDS)
+            self.clock.jump(WAITING_CHECK_SECONDS)
         due = self.queue.claims.next_try_at()
         wait = max((due or 0.0) - self.clock.now(), self._dispatcher.backoff.pause())
         self.clock.jump(max(1.5, wait + 0.01))

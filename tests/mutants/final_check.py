@@ -52,7 +52,7 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "what looks like the object is tried again",
             "pipeline/deletion/keeping.py",
-            "    due_at = context.clock.now() + OWN_AGAIN_SECONDS if looks_like_it else None\n",
+            "    due_at = context.clock.now() + OWN_AGAIN_SECONDS if may_be_own else None\n",
             "    due_at = None\n",
         ),
         (

@@ -173,21 +173,21 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "what the service manager kept is compared",
-                "uploads/handed.py",
+                "uploads/folders.py",
                 "            fd = _if_same(_opened_again(copy), root)",
                 "            fd = _opened_again(copy)",
                 "test_what_the_service_manager_kept_is_compared_with_what_is_on_record",
             ),
             (
                 "what the service manager kept is kept on",
-                "uploads/handed.py",
+                "uploads/folders.py",
                 "            kept = self._kept.get(name)\n",
                 "            kept = self._kept.pop(name, None)\n",
                 "test_what_the_service_manager_kept_stays_until_it_can_be_looked_at",
             ),
             (
                 "what the service manager has is not given to it again",
-                "uploads/handed.py",
+                "uploads/folders.py",
                 "        if fd is not None:\n            with self._lock:",
                 "        if fd is not None:\n            self.hold(name, fd)\n            with self._lock:",
                 "test_what_the_service_manager_kept_is_compared_with_what_is_on_record",
@@ -195,7 +195,7 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "a descriptor is closed in the end",
                 "uploads/jobs.py",
-                "        self._handed.let_go(source.name)\n        self._source_ended",
+                "        self._folders.let_go(source.name)\n        self._source_ended",
                 "        self._source_ended",
                 "test_no_descriptor_stays_open",
             ),
@@ -213,21 +213,21 @@ HANDED_IN: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         for name, file, old, new, test in (
             (
                 "another folder under its path",
-                "uploads/handed.py",
+                "uploads/folders.py",
                 "    if not same:",
                 "    if False:",
                 "test_a_folder_that_vanished_ends_its_upload",
             ),
             (
                 "a folder that was removed",
-                "uploads/handed.py",
+                "uploads/folders.py",
                 "    if os.fstat(again).st_nlink == 0:",
                 "    if False:",
                 "test_a_folder_that_vanished_ends_its_upload",
             ),
             (
                 "a path is not enough",
-                "uploads/handed.py",
+                "uploads/folders.py",
                 "        if root is None:",
                 "        if False:",
                 "test_an_upload_of_an_older_state_is_broken_off",

@@ -23,7 +23,7 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("nothing new is begun", "if refusing and source_id in self._since:", "if False:"),
             (
                 "what was given up shows no life",
-                "            if visit.given_up:\n                raise _silent()\n\n    def elsewhere",
+                "            if visit.given_up:\n                raise _not_responding()\n\n    def elsewhere",
                 "            pass\n\n    def elsewhere",
             ),
             ("what was given up has no result", "        if visit.given_up and not leaving:", "        if False:"),
@@ -67,7 +67,7 @@ INBOXES: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "claim: only where all can be asked",
         "queue/claims.py",
-        "if not (silent := self.silent()):",
+        "if not (silent := self.not_responding()):",
         "if True:",
         CLAIMS,
     ),

@@ -264,13 +264,13 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "what is there is weighed",
                 "pipeline/revision.py",
-                "    weigh(max((seen.size_bytes for seen in listed.revisions.values()), default=0))\n",
+                "    admit(max((seen.size_bytes for seen in listed.revisions.values()), default=0))\n",
                 "",
             ),
             (
                 "instances are weighed",
                 "pipeline/revision.py",
-                "            shipment.weigh(MANIFEST_LIMIT_BYTES - left_bytes)\n",
+                "            shipment.admit(MANIFEST_LIMIT_BYTES - left_bytes)\n",
                 "",
             ),
             ("modality is kept", "model.py", ' if tag == "00080060"}', " if not tag}"),

@@ -47,8 +47,8 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
         (f"lineage, withheld: {name}", file, old, "", WITHHELD)
         for name, file, old in (
-            ("what is found again", "archive/repair/salvage.py", "    store = told_apart(store)\n"),
-            ("other places", "archive/repair/union.py", "    store = told_apart(store)\n"),
+            ("what is found again", "archive/repair/salvage.py", "    store = without_withheld(store)\n"),
+            ("other places", "archive/repair/union.py", "    store = without_withheld(store)\n"),
         )
     ),
     *(
@@ -169,7 +169,7 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "the union",
                 REVISION,
-                "    base = mended(found, current, archive.store, shipment.run)\n",
+                "    base = recovered(found, current, archive.store, shipment.run)\n",
                 "    base = current\n",
             ),
             (

@@ -419,14 +419,14 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _expiry(
         "asked more often while it waits",
-        "min(self._next_look, now + WAITING_LOOK_SECONDS)",
-        "self._next_look",
+        "min(self._next_check, now + WAITING_CHECK_SECONDS)",
+        "self._next_check",
         "pipeline/deletion/vetoes/expiring.py",
     ),
     _expiry(
         "left alone in trouble",
-        "if now >= self._next_look and not self._in_trouble():",
-        "if now >= self._next_look:",
+        "if now >= self._next_check and not self._in_trouble():",
+        "if now >= self._next_check:",
         "pipeline/deletion/vetoes/expiring.py",
     ),
     _stage(
@@ -979,7 +979,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "it is read back",
                 "audit/sealing.py",
-                "            found, _ = audit_segments.look(self._store, name)\n",
+                "            found, _ = audit_segments.read_checked(self._store, name)\n",
                 "            found = header\n",
                 SEALING,
             ),

@@ -58,7 +58,7 @@ class HandedIn:
 
     def comes_late(self, process: Process) -> None:
         """A file comes between two last looks, or between the last scan and the look."""
-        late = [one for one in self._all if one.process is process and not one.ended and process.is_looking(one.name)]
+        late = [one for one in self._all if one.process is process and not one.ended and process.is_scanning(one.name)]
         if late and self._fate.random.random() < 0.5:
             self._fate.trace.add("comes late")
             self._grow(self._fate.random.choice(late))
@@ -89,7 +89,7 @@ class HandedIn:
         path = folder / f"IM{random.randint(1, 6)}"
         data = folders._make(folders._some_instance()) if random.random() < 0.9 else b"plain text, no DICOM"
         folders._write(path, data)
-        one.came[path] = one.process.upload_looks
+        one.came[path] = one.process.upload_scans
         if not one.deletes:
             folders.not_given.add(path.stat().st_ino)
 
@@ -152,7 +152,7 @@ class HandedIn:
         since = self._fate.clock.now() - LIFETIME_SECONDS
         held = self._shelf.held() | {digest for digest, at in self._meddled.items() if at >= since}
         for path in sorted(one.path.rglob("*")):
-            if not path.is_file() or one.came.get(path, -1) >= one.process.upload_looks:
+            if not path.is_file() or one.came.get(path, -1) >= one.process.upload_scans:
                 continue  # it came after the last look had begun
             if hashlib.sha256(path.read_bytes()).hexdigest() not in held:
                 raise Violation("a folder is said to be archived that is not")

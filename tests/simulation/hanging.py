@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dicomwatchd.answering import AlwaysAnswering
-from dicomwatchd.errors import InboxSilent
+from dicomwatchd.errors import InboxNotResponding
 from tests.simulation.chance import Fate
 from tests.simulation.folders import Folders
 
@@ -66,7 +66,7 @@ class Hanging(AlwaysAnswering):
         """What is done now, the innermost of it."""
         return bool(self._visits) and self._visits[-1].given_up
 
-    def silent(self) -> dict[int, float]:
+    def not_responding(self) -> dict[int, float]:
         return {source_id: _LIMIT_SECONDS for source_id in self._names if self._hangs(source_id)}
 
     def _hangs(self, source_id: int) -> bool:
@@ -78,4 +78,4 @@ class Hanging(AlwaysAnswering):
 
     def _waited(self) -> None:
         self._fate.clock.advance(_LIMIT_SECONDS)
-        raise InboxSilent("the inbox does not answer")
+        raise InboxNotResponding("the inbox does not answer")

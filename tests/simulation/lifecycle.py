@@ -62,7 +62,7 @@ class Watched:
     def look(self, exists: Callable[[str], bool]) -> Expiry:
         """Raises as ``exists`` does."""
         rules = self._lifecycle.number if self._may_read and self._lifecycle.prefix is not None else 0
-        self._watch.look(self, "bucket", exists)
+        self._watch.ask(self, "bucket", exists)
         self._told = rules or self._told
         return self.found
 

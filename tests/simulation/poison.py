@@ -1,5 +1,5 @@
 """Studies whose objects the store answers with an error for ever, beside others that are well: these go on, within a
-bound; and when the store has healed, the ill ones come to their end, too."""
+bound; and when the store has healed, the failing ones come to their end, too."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Poison:
 
     @property
     def bound_seconds(self) -> float:
-        """From the last file of a healthy study to its being archived, however many are ill: two scans find it and see
-        it quiet; while all others fail the next study is tried when the endpoint's pause is over, from both ends of the
-        line in turn, so that its turn is the second at the latest; and one more for a trial that was under way."""
+        """From the last file of a healthy study to its being archived, however many are failing: two scans find it and
+        see it quiet; while all others fail the next study is tried when the endpoint's pause is over, from both ends of
+        the line in turn, so that its turn is the second at the latest; and one more for a trial that was under way."""
         plan = self.fate.plan
         return plan.settle_seconds + plan.quiet_seconds + 3 * _SCAN_SECONDS * 1.1 + 3 * (ENDPOINT_PAUSE_SECONDS + 2)
 
     def told(self) -> None:
-        ill = [f"1.2.9{number}" for number in range(self.fate.random.randint(1, 4))]
-        self.fate.trace.add("poisoned", *ill)
-        self.fate.poisoned = tuple(f"studies/{study}/" for study in ill)
-        for study in ill:
+        failing = [f"1.2.9{number}" for number in range(self.fate.random.randint(1, 4))]
+        self.fate.trace.add("poisoned", *failing)
+        self.fate.poisoned = tuple(f"studies/{study}/" for study in failing)
+        for study in failing:
             for number in range(2):
                 self._drop(study, number)
         self._pass(self.fate.random.choice((60.0, 300.0, 900.0)))

@@ -67,7 +67,7 @@ class Process:
         self.fatal: DicomwatchdError | None = None
         self.dead = False  # killed; see Fate.at
         self.starts = 0
-        self.upload_looks = 0  # how often it has begun to look at what was handed in
+        self.upload_scans = 0  # how often it has begun to look at what was handed in
         self.unlinked: list[str] = []  # SHA-256 of what was deleted, in order
         self.parked: dict[str, str] = {}
         self._too_old: list[str] = []
@@ -118,7 +118,7 @@ class Process:
             settle_seconds=plan.settle_seconds,
             quiet_seconds=plan.quiet_seconds,
             scan_interval_seconds=20.0,
-            full_look_before_quiet=plan.full_look,
+            whole_scan_before_quiet=plan.full_look,
             trust_ctime=plan.trust_ctime,
         )
         inboxes = tuple(
@@ -196,7 +196,7 @@ class Process:
             self._told.pop()
             self._busy.discard(thread)
 
-    def look_at_rules(self) -> None:
+    def check_rules(self) -> None:
         self._thread(RULES, lambda parts: parts.expiring.step())
 
     def keep_house(self) -> None:
@@ -248,7 +248,7 @@ class Process:
         if parts is None or not self._may_work() or UPLOADS in self._busy:
             return
         self._busy.add(UPLOADS)
-        self.upload_looks += 1
+        self.upload_scans += 1
         try:
             with self._at_work():
                 for intake in parts.sources.every_intake():
@@ -294,10 +294,10 @@ class Process:
             answers.append(True)
         return answers[-1]
 
-    def is_looking(self, name: str) -> bool:
+    def is_scanning(self, name: str) -> bool:
         """Whether an upload is at its last looks."""
         job = None if self.parts is None else self.parts.uploads._jobs.get(name)
-        return job is not None and (job.look is not None or job.in_order_at is not None)
+        return job is not None and (job.final_scan is not None or job.in_order_at is not None)
 
     def upload_result(self, name: str) -> dict[str, Any] | None:
         """What is known of an upload that has ended."""

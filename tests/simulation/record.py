@@ -26,7 +26,7 @@ def _sealed(queue: Queue, shelf: Shelf) -> list[AuditEntry]:
     for segment in queue.segments.all():
         name = SegmentKey(chain_id, segment.first, segment.last, segment.sha256 or "", segment.attempt)
         try:
-            _, texts = audit_segments.look(shelf, name, lambda _: True)
+            _, texts = audit_segments.read_checked(shelf, name, lambda _: True)
         except BadSegment as error:
             raise Violation(f"a part of the record of deletions is lost: {error.message}") from error
         found += map(archived_entry, texts)

@@ -102,7 +102,7 @@ class _Story:
         if fate.more.remounts:
             self._kinds.append((4, self._remount))
         if fate.more.expires:
-            self._kinds += [(4, self._change_rules), (6, lambda: self._one().look_at_rules())]
+            self._kinds += [(4, self._change_rules), (6, lambda: self._one().check_rules())]
         if fate.more.upkeep:
             self._kinds += [(10, lambda: self._one().keep_house()), (2, self._a_day_passes)]
         if fate.more.busy:
@@ -326,7 +326,7 @@ class _Story:
             process.uploads()
             process.ship()
             if self._fate.more.expires:
-                process.look_at_rules()
+                process.check_rules()
             if self._fate.more.upkeep:
                 process.keep_house()
             for study_uid, code in sorted(process.parked.items()):

@@ -19,7 +19,7 @@ from dicomwatchd.archive.stores.port import ObjectStore, Receipt
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.audit.checkpoints import Checkpoints
 from dicomwatchd.audit.sealing import Sealing
-from dicomwatchd.errors import InboxSilent
+from dicomwatchd.errors import InboxNotResponding
 from dicomwatchd.intake import final_scan
 from dicomwatchd.intake.final_scan import FinalScan
 from dicomwatchd.intake.folder.mounts import Mounts
@@ -34,7 +34,7 @@ from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, TrackedFile
 from dicomwatchd.queue.segments import Segment
 from dicomwatchd.queue.shipments import Shipments
-from dicomwatchd.uploads import handed, job
+from dicomwatchd.uploads import folders, job
 from dicomwatchd.uploads.jobs import UploadJobs
 from tests.faults.figures import Figures
 from tests.simulation.chance import Trace, Violation
@@ -241,8 +241,8 @@ def _evidence_of_any_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _any_folder_under_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that stands where another one was handed in counts as that one."""
-    monkeypatch.setattr(handed.HandedFolders, "_from_the_held", lambda *_: None)
-    monkeypatch.setattr(handed, "_if_same", lambda fd, _root: fd)
+    monkeypatch.setattr(folders.UploadFolders, "_from_the_held", lambda *_: None)
+    monkeypatch.setattr(folders, "_if_same", lambda fd, _root: fd)
 
 
 def _no_end_for_what_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +309,7 @@ def _given_up_is_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> purge.Outcome:
         try:
             return real(files, claim, run, policy, proving, services)
-        except InboxSilent:
+        except InboxNotResponding:
             services.deletions.purged(claim.study_uid, [], [], files)
             raise
 

@@ -1,7 +1,7 @@
 """Three studies for which the services fail for ever, dropped first, and five that are well: the real daemon over a
-real store and a real table. The five are archived and deleted within the bound that docs/design.md states (Who is ill);
-of the three nothing is deleted, each tells its own trouble, and when the services are well again all are archived
-without a person."""
+real store and a real table. The five are archived and deleted within the bound that docs/design.md states (What is
+failing); of the three nothing is deleted, each tells its own trouble, and when the services are well again all are
+archived without a person."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.servers.tls import Certificate
 from tests.synthetic import Made, Maker
 from tests.system.site import Site
 
-#: The bound of docs/design.md, Who is ill, from a study's being quiet on.
+#: The bound of docs/design.md, What is failing, from a study's being quiet on.
 BOUND_SECONDS = 120.0
 #: Settling, being quiet, a whole look in case an event is lost.
 QUIET_SECONDS = 5.0
@@ -82,7 +82,7 @@ def place(
 
 def test_poisoned_studies_hold_up_nobody(place: Place) -> None:
     site = place.site
-    unsent, unrecorded, unanswered = ill = [place.make() for _ in range(3)]
+    unsent, unrecorded, unanswered = failing = [place.make() for _ in range(3)]
     place.store.set(
         [
             Rule(Fault.UNKNOWN_KEY, Match(method="PUT", study=unsent[0].study_uid), times=6),
@@ -91,11 +91,11 @@ def test_poisoned_studies_hold_up_nobody(place: Place) -> None:
         ]
     )
     place.catalogue.set([Rule(Fault.ERROR_500, Match(target="PutItem", study=unrecorded[0].study_uid), times=ALL_DAY)])
-    for study in ill:
+    for study in failing:
         place.drop(study)
-    failing = {unsent[0].study_uid, unrecorded[0].study_uid}
+    failing_uids = {unsent[0].study_uid, unrecorded[0].study_uid}
     site.wait_for(
-        lambda: failing <= {event["study_uid"] for event in site.events("study-delayed")}, 60, "two of them to fail"
+        lambda: failing_uids <= {event["study_uid"] for event in site.events("study-delayed")}, 60, "two of them to fail"
     )
     well = [place.make() for _ in range(5)]
     since = time.monotonic()
@@ -106,19 +106,19 @@ def test_poisoned_studies_hold_up_nobody(place: Place) -> None:
     seconds = time.monotonic() - since
     assert [place.left(study) for study in well] == [[]] * 5
 
-    # Of those that are ill nothing is deleted, and each tells what it meets.
-    assert [place.left(study) for study in ill] == [sorted(made.sha256 for made in study) for study in ill]
+    # Of those that are failing nothing is deleted, and each tells what it meets.
+    assert [place.left(study) for study in failing] == [sorted(made.sha256 for made in study) for study in failing]
     assert not any(request.committed for request in place.store.requests() if request.study == unanswered[0].study_uid)
-    met = {uid: {e["code"] for e in site.events("study-delayed") if e["study_uid"] == uid} for uid in failing}
+    met = {uid: {e["code"] for e in site.events("study-delayed") if e["study_uid"] == uid} for uid in failing_uids}
     assert met[unsent[0].study_uid] & {"credentials", "server-error"} and met[unrecorded[0].study_uid] == {
         "server-error"
     }
     endpoints = {
-        uid: {e["endpoint"] for e in site.events("study-delayed") if e["study_uid"] == uid}.pop() for uid in failing
+        uid: {e["endpoint"] for e in site.events("study-delayed") if e["study_uid"] == uid}.pop() for uid in failing_uids
     }
     assert endpoints[unsent[0].study_uid].startswith("s3") and endpoints[unrecorded[0].study_uid].startswith("dynamodb")
     waiting = {study["study_uid"] for study in site.ctl_json("queue")["studies"]}
-    assert waiting == {study[0].study_uid for study in ill} and site.events("study-parked") == []
+    assert waiting == {study[0].study_uid for study in failing} and site.events("study-parked") == []
 
     healed = time.monotonic()
     place.store.clear()
@@ -126,7 +126,7 @@ def test_poisoned_studies_hold_up_nobody(place: Place) -> None:
     site.wait_until_empty(120)
     site.wait_for(lambda: len(place.archived()) == 8, 30, "all to be archived")
     assert site.events("study-parked") == [], "no person was needed"
-    for study in (*ill, well[0]):
+    for study in (*failing, well[0]):
         assert site.ctl_json("verify", study[0].study_uid, "--deep")["holds"] is True
     figures.tried = len(well)
     figures.details = {

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from dicomwatchd.answering import PATIENCE, Answering
-from dicomwatchd.errors import InboxSilent, Transient
+from dicomwatchd.errors import InboxNotResponding, Transient
 from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.ports import SystemClock
@@ -94,7 +94,7 @@ def bench() -> Iterator[Bench]:
 
 def test_what_answers_in_time_is_let_alone(bench: Bench) -> None:
     bench.visit()
-    assert bench.pass_time(LIMIT) == [] and bench.inboxes.silent() == {}
+    assert bench.pass_time(LIMIT) == [] and bench.inboxes.not_responding() == {}
     bench.release()
     assert bench.errors == [] and bench.inboxes.inside() == set()
 
@@ -103,11 +103,11 @@ def test_one_that_does_not_answer_is_told_of_once_and_asked_no_more(bench: Bench
     name = bench.visit()
     assert bench.pass_time(LIMIT + 1) == [name] and bench.inboxes.gave_up(name)
     assert bench.pass_time(10) == [name]
-    assert bench.inboxes.silent() == {HUNG: LIMIT + 11}
+    assert bench.inboxes.not_responding() == {HUNG: LIMIT + 11}
     assert [e["inbox"] for e in bench.log.events("inbox-not-responding")] == ["inbox1"]
-    with pytest.raises(InboxSilent), bench.inboxes.at(HUNG):
+    with pytest.raises(InboxNotResponding), bench.inboxes.at(HUNG):
         pass
-    with pytest.raises(InboxSilent):
+    with pytest.raises(InboxNotResponding):
         bench.inboxes.begin(HUNG, lambda: None)
     with bench.inboxes.at(HUNG, leaving=True), bench.inboxes.of_its_own(HUNG):
         pass
@@ -125,14 +125,14 @@ def test_what_was_given_up_drops_its_work_when_it_comes_back(bench: Bench) -> No
     bench.visit(work)
     bench.pass_time(LIMIT + 1)
     bench.release()
-    assert [type(error) for error in bench.errors] == [InboxSilent] and done == []
+    assert [type(error) for error in bench.errors] == [InboxNotResponding] and done == []
 
 
 def test_it_drops_its_result_too(bench: Bench) -> None:
     bench.visit()
     bench.pass_time(LIMIT + 1)
     bench.release()
-    assert [type(error) for error in bench.errors] == [InboxSilent]
+    assert [type(error) for error in bench.errors] == [InboxNotResponding]
 
 
 def test_nothing_new_begins_before_the_last_one_given_up_has_ended(bench: Bench) -> None:
@@ -140,13 +140,13 @@ def test_nothing_new_begins_before_the_last_one_given_up_has_ended(bench: Bench)
     bench.visit(lambda: still.wait(60))
     bench.pass_time(LIMIT + 1)
     bench.released.set()
-    assert HUNG in bench.inboxes.silent()
+    assert HUNG in bench.inboxes.not_responding()
     bench.pass_time(1)
-    assert HUNG in bench.inboxes.silent() and bench.back == 0, "it is back, and has not ended yet"
+    assert HUNG in bench.inboxes.not_responding() and bench.back == 0, "it is back, and has not ended yet"
     still.set()
     bench.release()
     bench.pass_time(1)
-    assert bench.inboxes.silent() == {} and bench.back == 1
+    assert bench.inboxes.not_responding() == {} and bench.back == 1
     assert [e["inbox"] for e in bench.log.events("inbox-responding")] == ["inbox1"]
     with bench.inboxes.at(HUNG):
         pass
@@ -165,12 +165,12 @@ def test_one_that_has_left_the_inbox_counts_until_it_has_ended(bench: Bench) -> 
     bench.released.set()
     assert left.wait(60)
     assert bench.pass_time(1) == [name] and bench.inboxes.gave_up(name)
-    assert HUNG in bench.inboxes.silent() and bench.back == 0
-    with pytest.raises(InboxSilent), bench.inboxes.at(HUNG):
+    assert HUNG in bench.inboxes.not_responding() and bench.back == 0
+    with pytest.raises(InboxNotResponding), bench.inboxes.at(HUNG):
         pass
     ended.set()
     bench.release()
-    assert bench.pass_time(1) == [] and bench.inboxes.silent() == {} and bench.back == 1
+    assert bench.pass_time(1) == [] and bench.inboxes.not_responding() == {} and bench.back == 1
 
 
 def test_on_a_slow_share_the_answers_to_others_count(bench: Bench) -> None:
@@ -185,7 +185,7 @@ def test_on_a_slow_share_the_answers_to_others_count(bench: Bench) -> None:
     with bench.inboxes.at(HUNG):
         pass
     assert bench.pass_time(1) == [name], "but one file that nobody gets is not waited for for ever"
-    assert bench.inboxes.silent() == {HUNG: PATIENCE * LIMIT + 1}, "though others had an answer a moment ago"
+    assert bench.inboxes.not_responding() == {HUNG: PATIENCE * LIMIT + 1}, "though others had an answer a moment ago"
 
 
 def test_signs_of_life_keep_long_work_going(bench: Bench) -> None:
@@ -198,10 +198,10 @@ def test_signs_of_life_keep_long_work_going(bench: Bench) -> None:
 
 def test_an_inbox_s_own_thread_is_never_given_up_but_tells(bench: Bench) -> None:
     bench.visit(bench.inboxes.beat, own=True)
-    assert bench.pass_time(LIMIT + 1) == [] and bench.inboxes.silent() == {HUNG: LIMIT + 1}
+    assert bench.pass_time(LIMIT + 1) == [] and bench.inboxes.not_responding() == {HUNG: LIMIT + 1}
     bench.release()
     bench.pass_time(1)
-    assert bench.errors == [] and bench.inboxes.silent() == {} and bench.back == 1
+    assert bench.errors == [] and bench.inboxes.not_responding() == {} and bench.back == 1
 
 
 def test_who_waits_for_something_else_says_nothing_of_the_inbox(bench: Bench) -> None:
@@ -222,7 +222,7 @@ def test_who_waits_for_something_else_says_nothing_of_the_inbox(bench: Bench) ->
     name = bench.visit(work)
     bench.released.set()
     assert entered.wait(60)
-    assert bench.pass_time(PATIENCE * LIMIT + 1) == [] and bench.inboxes.silent() == {}
+    assert bench.pass_time(PATIENCE * LIMIT + 1) == [] and bench.inboxes.not_responding() == {}
     assert bench.inboxes.inside() == set()
     with bench.inboxes.at(HUNG):
         pass
@@ -240,7 +240,7 @@ def test_work_that_is_done_for_somebody_who_waits(bench: Bench) -> None:
         bench.inboxes.call(HUNG, _fails)
     wait = bench.inboxes.begin(HUNG, lambda: bench.released.wait(60))
     bench.clock.seconds += LIMIT + 1
-    with pytest.raises(InboxSilent):
+    with pytest.raises(InboxNotResponding):
         wait()
 
 
@@ -274,7 +274,7 @@ def pool(bench: Bench) -> Iterator[Pool]:
 
 def give_up(bench: Bench, pool: Pool) -> None:
     for name in bench.pass_time(LIMIT + 1):
-        pool.give_up(name, InboxSilent("an inbox does not answer"), partial(bench.inboxes.gave_up, name))
+        pool.give_up(name, InboxNotResponding("an inbox does not answer"), partial(bench.inboxes.gave_up, name))
 
 
 def hang(bench: Bench, pool: Pool, count: int) -> list[BaseException]:
@@ -290,7 +290,7 @@ def hang(bench: Bench, pool: Pool, count: int) -> list[BaseException]:
     def lane() -> None:
         try:
             list(pool.lane()(item, [1]))
-        except InboxSilent as error:
+        except InboxNotResponding as error:
             found.append(error)
 
     for _ in range(count):
@@ -317,7 +317,7 @@ def test_workers_that_wait_for_an_inbox_are_made_up_for(bench: Bench, pool: Pool
     assert pool.busy == 0
     assert list(pool.lane()(lambda n: n, range(20))) == list(range(20)), "others do the work"
     assert len(pool._threads) <= 4, "one for each that waits, and no more"
-    with pytest.raises(InboxSilent):
+    with pytest.raises(InboxNotResponding):
         list(pool.lane()(lambda _: bench.inboxes.call(HUNG, int), [1]))
     bench.release()
     wait_for(lambda: not pool._given_up)
@@ -342,7 +342,7 @@ def test_a_worker_that_has_just_come_back_is_not_given_up(bench: Bench, pool: Po
     )
     thread.start()
     assert going.wait(60)
-    pool.give_up(name, InboxSilent("an inbox does not answer"), partial(bench.inboxes.gave_up, name))
+    pool.give_up(name, InboxNotResponding("an inbox does not answer"), partial(bench.inboxes.gave_up, name))
     end.set()
     thread.join(60)
     assert len(results) == 1

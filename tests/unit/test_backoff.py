@@ -1,4 +1,4 @@
-"""Who is ill: the endpoint or the study. What a failure is taken for, and how long who waits for it."""
+"""What is failing: the endpoint or the study. What a failure is taken for, and how long who waits for it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from dicomwatchd.errors import OutOfReach, Throttled, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.backoff import (
+    DOWN_AFTER_ANY,
     ENDPOINT_PAUSE_SECONDS,
     FIRST_PAUSE_SECONDS,
-    ILL_AFTER_ANY,
     LEFT_ALONE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     Backoff,
@@ -20,7 +20,7 @@ from dicomwatchd.pipeline.backoff import (
     gently,
     pause_seconds,
 )
-from dicomwatchd.queue.claims import KNOWN_ILL
+from dicomwatchd.queue.claims import BLAMED_OFTEN
 
 STUDIES = [Uid(f"1.2.{number}") for number in range(1, 200)]
 A, B, C, D = STUDIES[:4]
@@ -106,10 +106,10 @@ def test_many_in_a_row_are_an_outage_even_if_something_has_passed_since_they_fai
     for study in STUDIES[:20]:
         case.failed(study)
     case.passed(STUDIES[100])
-    for number, study in enumerate(STUDIES[:ILL_AFTER_ANY], start=1):
+    for number, study in enumerate(STUDIES[:DOWN_AFTER_ANY], start=1):
         verdict = case.failed(study)
         assert verdict.blamed == 1
-        assert case.backoff.in_trouble == (number == ILL_AFTER_ANY)
+        assert case.backoff.in_trouble == (number == DOWN_AFTER_ANY)
 
 
 def test_its_pause_grows_with_each_trial_and_not_beyond_half_a_minute(case: Case) -> None:
@@ -300,7 +300,7 @@ def test_a_study_that_is_ill_itself_keeps_nobody_from_the_endpoint(case: Case) -
     case.failed(A)
     case.failed(B)
     case.seconds += LEFT_ALONE_SECONDS
-    case.failed(A, blamed=KNOWN_ILL)
+    case.failed(A, blamed=BLAMED_OFTEN)
     assert not case.backoff.is_to_be_left_alone
     case.failed(C)
     assert case.backoff.is_to_be_left_alone

@@ -19,7 +19,7 @@ from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.deletion import batch, evidence
 from dicomwatchd.pipeline.deletion.vetoes import expiring
-from dicomwatchd.pipeline.deletion.vetoes.expiring import LOOK_SECONDS, WAITING_LOOK_SECONDS
+from dicomwatchd.pipeline.deletion.vetoes.expiring import CHECK_SECONDS, WAITING_CHECK_SECONDS
 from dicomwatchd.pipeline.shipment import AfterArchive
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
@@ -124,7 +124,7 @@ class Bucket:
         return {"Rules": self.rules}
 
     def look(self) -> str | None:
-        self.watch.look(self, "bucket", self._exists)
+        self.watch.ask(self, "bucket", self._exists)
         return self.watch.found.unaccepted
 
     def _exists(self, key: str) -> bool:
@@ -322,7 +322,7 @@ def drop(pieces: Pieces, count: int = len(DATA)) -> None:
         (pieces.inbox / f"IM{number}").write_bytes(data)
 
 
-def look(pieces: Pieces, after_seconds: float = WAITING_LOOK_SECONDS) -> None:
+def look(pieces: Pieces, after_seconds: float = WAITING_CHECK_SECONDS) -> None:
     pieces.parts.expiring.step()
     pieces.clock.advance(after_seconds)
     pieces.parts.expiring.step()
@@ -442,10 +442,10 @@ def test_the_store_is_asked_at_intervals_and_left_alone_while_it_does_not_answer
 
     monkeypatch.setattr(pieces.memory, "__class__", Asked)
     started = pieces.clock.now()
-    for _ in range(int(4 * LOOK_SECONDS / 30)):
+    for _ in range(int(4 * CHECK_SECONDS / 30)):
         pieces.clock.advance(30)
         pieces.parts.expiring.step()
-    assert len(looks) == 4 and looks[0] >= started + LOOK_SECONDS
+    assert len(looks) == 4 and looks[0] >= started + CHECK_SECONDS
     pieces.memory.expires = WHY
     looks.clear()
     for _ in range(60):
@@ -462,7 +462,7 @@ def test_a_store_that_cannot_be_asked_now_is_told_of(pieces: Pieces) -> None:
     from dicomwatchd.errors import OutOfReach
 
     pieces.memory.fault = OutOfReach("down", endpoint="store")
-    look(pieces, LOOK_SECONDS)
+    look(pieces, CHECK_SECONDS)
     assert len(pieces.log.events("expiry-unknown")) == 1
     assert pieces.parts.expiring.problem is None, "what was known before is known still"
 

@@ -22,9 +22,9 @@ from dicomwatchd.intake.folder.mounts import file_system_id
 from dicomwatchd.localfiles import birth
 from dicomwatchd.pipeline.deletion import batch, proof
 from dicomwatchd.rights import Asker
-from dicomwatchd.uploads import handed as handed_module
+from dicomwatchd.uploads import folders as handed_module
 from dicomwatchd.uploads import reception
-from dicomwatchd.uploads.handed import HandedFolders
+from dicomwatchd.uploads.folders import UploadFolders
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.uploading import FILES, STUDY, Handed, hand_in, named, put
@@ -361,7 +361,7 @@ def test_what_the_service_manager_kept_is_compared_with_what_is_on_record(pieces
     moved = folder.rename(folder.with_name("moved"))
     put(folder)
     keeper = Kept()
-    again = HandedFolders(keeper, {handed.name: os.open(moved, os.O_RDONLY), "upload-x": os.open("/", os.O_RDONLY)})
+    again = UploadFolders(keeper, {handed.name: os.open(moved, os.O_RDONLY), "upload-x": os.open("/", os.O_RDONLY)})
     fd = again.attached(known.upload).source.open()
     assert os.path.samestat(os.fstat(fd), moved.stat()) and not keeper.names, "it has that one, and room for few"
     again.let_go_but({handed.name})
@@ -369,7 +369,7 @@ def test_what_the_service_manager_kept_is_compared_with_what_is_on_record(pieces
     again.let_go(handed.name)
     assert keeper.names == {} and birth(fd)
     os.close(fd)
-    wrong = HandedFolders(Kept(), {handed.name: os.open(folder, os.O_RDONLY)})
+    wrong = UploadFolders(Kept(), {handed.name: os.open(folder, os.O_RDONLY)})
     with pytest.raises(OSError, match="another folder"):
         wrong.attached(known.upload).source.open()
     again.let_go(handed.name)
@@ -385,7 +385,7 @@ def test_what_the_service_manager_kept_stays_until_it_can_be_looked_at(
     known = pieces.queue.uploads.known(handed.name)
     assert known is not None
     moved = folder.rename(folder.with_name("moved"))
-    again = HandedFolders(Kept(), {handed.name: os.open(moved, os.O_RDONLY)})
+    again = UploadFolders(Kept(), {handed.name: os.open(moved, os.O_RDONLY)})
 
     def fails(fd: int) -> int:
         raise OSError(errno.EIO, "now")

@@ -421,8 +421,8 @@ def test_large_studies_take_turns_and_small_ones_do_not_wait(pieces: Pieces, mon
     maker = Maker(seed=3)
     large = maker.ct_series(pieces.inbox / "A", slices=8, first=1, series=1, study=0, rows=16, columns=16)
     [small] = maker.ct_series(pieces.inbox / "B", slices=1, first=1, series=1, study=1, rows=16, columns=16)
-    with pieces.context.turns.seat() as weigh:
-        weigh(5000)  # another large one is being recorded
+    with pieces.context.turns.turn() as admit:
+        admit(5000)  # another large one is being recorded
         pieces.run()
         shown = pieces.queue.reports.show(large[0].study_uid)
         assert shown is not None
@@ -434,12 +434,12 @@ def test_large_studies_take_turns_and_small_ones_do_not_wait(pieces: Pieces, mon
     assert not any(one.path.exists() for one in large)
     # The manifest that is there is weighed, too, before it is read.
     [more] = maker.ct_series(pieces.inbox / "A", slices=1, first=9, series=1, study=0, rows=16, columns=16)
-    with pieces.context.turns.seat() as weigh:
-        weigh(5000)
+    with pieces.context.turns.turn() as admit:
+        admit(5000)
         pieces.run()
         assert more.path.exists()
     pieces.clock.advance(turns.RETRY_SECONDS * 4)
     pieces.run()
     assert not more.path.exists()
-    with pieces.context.turns.seat() as weigh:
-        weigh(5000)  # each turn was given back
+    with pieces.context.turns.turn() as admit:
+        admit(5000)  # each turn was given back

@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import lineage, manifests
 from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
-from dicomwatchd.archive.repair.union import mended
+from dicomwatchd.archive.repair.union import recovered
 from dicomwatchd.fetch import Doubts, look_up
 from dicomwatchd.model import Uid
 from tests.unit.memory_archive import PATIENT, SERIES, STUDY, MemoryCatalogue, MemoryStore, content, instance
@@ -125,7 +125,7 @@ def test_the_next_revision_puts_all_in_order(world: World) -> None:
     vouched = lineage.vouched_for(store, listed, record)
     found = lineage.trace(store, listed, vouched, archive_id=ARCHIVE_ID)
     current = found.current or empty(ARCHIVE_ID, STUDY)
-    base = mended(found, current, store, map)
+    base = recovered(found, current, store, map)
     staged = [keys.manifest(STUDY, one.revision) for one in found.disregarded]
     staged += [one.key for one in found.refused]
     made = replace(

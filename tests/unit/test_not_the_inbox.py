@@ -36,7 +36,7 @@ class Site:
     def silent_after(self, seconds: float) -> dict[int, float]:
         self.clock.advance(seconds)
         self.inboxes.tick()
-        return self.inboxes.silent()
+        return self.inboxes.not_responding()
 
     def join(self) -> None:
         for thread in self.threads:

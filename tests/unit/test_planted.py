@@ -84,7 +84,7 @@ def test_how_a_deletion_ended_is_known_there_too(tmp_path: Path) -> None:
     """Otherwise what still is staged would be on record as deleted."""
     place = plant_staged(tmp_path)
     place.chmod(0o770)
-    found = recover._look(source_of(tmp_path), b"A", lambda: None)
+    found = recover._scan(source_of(tmp_path), b"A", lambda: None)
     assert found is not None and found.staged.keys() == {(place / "A" / "IM1").stat().st_ino}
 
 
@@ -186,7 +186,7 @@ def test_it_leaves_no_deletion_without_an_end(tmp_path: Path, monkeypatch: pytes
         return real(path, *arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(os, "open", refuse)
-    place = recover._look(source_of(tmp_path), b"A", lambda: None)
+    place = recover._scan(source_of(tmp_path), b"A", lambda: None)
     assert place is not None and place.here == {} and place.staged == {}
     assert bring_back(source_of(tmp_path), Log()).left == 0
 

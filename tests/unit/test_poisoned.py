@@ -204,7 +204,7 @@ def test_turns_and_pauses_outlive_a_restart(world: World) -> None:
     assert len(world.poisoned.asked) <= asked + 1, "a restart is no reason to try it sooner"
 
 
-# -- the endpoint is ill ----------------------------------------------------------------------------------------------
+# -- the endpoint is down ----------------------------------------------------------------------------------------------
 
 
 def test_an_outage_makes_no_storm_and_takes_turns(world: World) -> None:

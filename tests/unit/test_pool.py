@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dicomwatchd.errors import Stopping, Transient
-from dicomwatchd.pipeline.pace import AT_FIRST, AT_LEAST, EASE_SECONDS, Pace
+from dicomwatchd.pipeline.pace import AT_FIRST, AT_LEAST, SLOW_SECONDS, Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.ports import SystemClock
 
@@ -120,7 +120,7 @@ def test_waiting_for_a_far_store_brings_more_workers() -> None:
     for share in (0.5, 0.1, 0.1, 0.1, 0.1):
         work(pace, 1000)
         machine.passes(0.5, share=share)
-        assert pace.look() == (limits[-1] < 200)
+        assert pace.adjust() == (limits[-1] < 200)
         limits.append(pace.limit)
     assert limits == [AT_FIRST, 64, 200, 200, 200, 200]
 
@@ -142,7 +142,7 @@ def test_where_more_workers_would_not_help_there_are_no_more(
     pace = pace_of(machine)
     work(pace, items, waiting)
     machine.passes(seconds, share=share, spare=spare)
-    assert not pace.look()
+    assert not pace.adjust()
     assert pace.limit == AT_FIRST
 
 
@@ -150,12 +150,12 @@ def test_a_service_that_asks_for_less_gets_less_and_is_left_in_peace() -> None:
     machine = Machine()
     pace = pace_of(machine)
     for expected in (16, 8, AT_LEAST, AT_LEAST):
-        pace.ease()
+        pace.slow_down()
         assert pace.limit == expected
-    for seconds, grows in ((EASE_SECONDS - 1, False), (2, True)):
+    for seconds, grows in ((SLOW_SECONDS - 1, False), (2, True)):
         work(pace, 1000)
         machine.passes(seconds, share=0.5)
-        assert pace.look() is grows
+        assert pace.adjust() is grows
     assert pace.limit == 2 * AT_LEAST
     assert pace_of(machine, 2).limit == 2
 

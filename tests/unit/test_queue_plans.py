@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState, Uid
-from dicomwatchd.queue.claims import KNOWN_ILL, First
+from dicomwatchd.queue.claims import BLAMED_OFTEN, First
 from dicomwatchd.queue.database.schema import open_writer
 from dicomwatchd.queue.database.steps import STEPS
 from dicomwatchd.queue.rows import Arrival, Root
@@ -124,12 +124,12 @@ def delaying(bench: Bench) -> None:
     for first in First:
         claim = claims.claim(first=first)  # type: ignore[assignment]
         claims.release(claim, not_before=0.0, code="x", reason="x", attempts=1)
-    claims.release(bench.claim(), not_before=0.0, code="x", reason="x", attempts=2, blamed=KNOWN_ILL)
+    claims.release(bench.claim(), not_before=0.0, code="x", reason="x", attempts=2, blamed=BLAMED_OFTEN)
     claims.next_try_at(True)
     for first in First:
-        claim = claims.claim(known_ill=True, first=first)  # type: ignore[assignment]
-        claims.release(claim, not_before=0.0, code="x", reason="x", attempts=3, blamed=KNOWN_ILL)
-    claims.park(claims.claim(known_ill=True), code="x", reason="x")  # type: ignore[arg-type]
+        claim = claims.claim(often_blamed=True, first=first)  # type: ignore[assignment]
+        claims.release(claim, not_before=0.0, code="x", reason="x", attempts=3, blamed=BLAMED_OFTEN)
+    claims.park(claims.claim(often_blamed=True), code="x", reason="x")  # type: ignore[arg-type]
     claims.retry(STUDY)
     bench.claim()
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: who was tried goes behind, who is known to be ill has a line of its own."""
+"""Whose turn it is: who was tried goes behind, who is known to be failing has a line of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dicomwatchd.queue.claims import KNOWN_ILL, First
+from dicomwatchd.queue.claims import BLAMED_OFTEN, First
 from dicomwatchd.queue.rows import Claim
 from tests.unit.queues import Bench
 
@@ -69,16 +69,16 @@ def test_who_comes_first_if_somebody_says_so(bench: Bench) -> None:
 
 def test_those_known_to_be_ill_are_in_a_line_of_their_own(bench: Bench) -> None:
     queued(bench, "1.2.1", "1.2.2")
-    fail(bench, bench.claim(), blamed=KNOWN_ILL - 1)
-    fail(bench, bench.claim(), blamed=KNOWN_ILL, not_before=bench.clock.now() + 50)
+    fail(bench, bench.claim(), blamed=BLAMED_OFTEN - 1)
+    fail(bench, bench.claim(), blamed=BLAMED_OFTEN, not_before=bench.clock.now() + 50)
     claims = bench.queue.claims
-    assert claims.claim(known_ill=True) is None
+    assert claims.claim(often_blamed=True) is None
     assert claims.next_try_at(True) == bench.clock.now() + 50 and claims.next_try_at(False) == 0
-    assert bench.claim().blamed == KNOWN_ILL - 1
+    assert bench.claim().blamed == BLAMED_OFTEN - 1
     assert claims.claim() is None and claims.next_try_at(False) is None
     bench.clock.seconds += 50
-    found = claims.claim(known_ill=True)
-    assert found is not None and found.blamed == KNOWN_ILL
+    found = claims.claim(often_blamed=True)
+    assert found is not None and found.blamed == BLAMED_OFTEN
     bench.record(found)
     bench.finish(found)
     assert bench.rows("SELECT blamed, turn, endpoint FROM studies WHERE study_uid = '1.2.2'")[0][:3] == (0, 0, None)
@@ -86,11 +86,11 @@ def test_those_known_to_be_ill_are_in_a_line_of_their_own(bench: Bench) -> None:
 
 def test_a_change_of_its_files_does_not_make_an_ill_study_a_new_one(bench: Bench) -> None:
     queued(bench, "1.2.1")
-    fail(bench, bench.claim(), blamed=KNOWN_ILL, endpoint="s3")
+    fail(bench, bench.claim(), blamed=BLAMED_OFTEN, endpoint="s3")
     bench.add("more", study="1.2.1")
     bench.wait_until_quiet("1.2.1")
     assert bench.queue.claims.claim() is None
-    assert bench.queue.claims.claim(known_ill=True) is not None
+    assert bench.queue.claims.claim(often_blamed=True) is not None
 
 
 def test_an_endpoint_that_is_back_takes_nothing_from_those_that_are_ill_themselves(bench: Bench) -> None:
@@ -98,7 +98,7 @@ def test_an_endpoint_that_is_back_takes_nothing_from_those_that_are_ill_themselv
     later = bench.clock.now() + 1000
     fail(bench, bench.claim(), endpoint="s3", not_before=later)
     fail(bench, bench.claim(), not_before=later)
-    fail(bench, bench.claim(), blamed=KNOWN_ILL, not_before=later)
+    fail(bench, bench.claim(), blamed=BLAMED_OFTEN, not_before=later)
     bench.queue.claims.endpoints_back()
     assert [tuple(row) for row in bench.rows("SELECT not_before, turn, attempts FROM studies ORDER BY study_uid")] == [
         (0, 0, 0),
@@ -109,7 +109,7 @@ def test_an_endpoint_that_is_back_takes_nothing_from_those_that_are_ill_themselv
 
 def test_the_operators_word_makes_it_a_new_one(bench: Bench) -> None:
     queued(bench, "1.2.1")
-    fail(bench, bench.claim(), blamed=KNOWN_ILL, endpoint="s3")
+    fail(bench, bench.claim(), blamed=BLAMED_OFTEN, endpoint="s3")
     assert bench.queue.claims.retry("1.2.1")
     row = bench.rows("SELECT blamed, turn, attempts, endpoint FROM studies")[0]
     assert tuple(row) == (0, 0, 0, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.answering import AlwaysAnswering
-from dicomwatchd.errors import InboxSilent
+from dicomwatchd.errors import InboxNotResponding
 from dicomwatchd.model import StudyState
 from dicomwatchd.pipeline.deletion import proof
 from tests.pieces import Pieces, at
@@ -26,13 +26,13 @@ class Scripted(AlwaysAnswering):
 
     def at(self, source_id: int, *, leaving: bool = False) -> AbstractContextManager[None]:
         if source_id in self.away and not leaving:
-            raise InboxSilent("an inbox does not answer")
+            raise InboxNotResponding("an inbox does not answer")
         return nullcontext()
 
     def beat(self) -> None:
         self.on_beat()
 
-    def silent(self) -> dict[int, float]:
+    def not_responding(self) -> dict[int, float]:
         return dict.fromkeys(self.away, 60.0)
 
 
@@ -107,7 +107,7 @@ def test_nobody_waits_any_more_right_before_the_unlink(
 
 
 def silent() -> None:
-    raise InboxSilent("an inbox does not answer")
+    raise InboxNotResponding("an inbox does not answer")
 
 
 def test_given_up_at_every_sign_of_life_nothing_is_lost(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_given_up_at_every_sign_of_life_nothing_is_lost(tmp_path: Path) -> None:
         def beat(calls: list[int] = calls, stop_at: int = stop_at) -> None:
             calls[0] += 1
             if calls[0] == stop_at:
-                raise InboxSilent("an inbox does not answer")
+                raise InboxNotResponding("an inbox does not answer")
 
         inboxes.on_beat = beat
         pieces.ship()

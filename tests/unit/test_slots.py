@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dicomwatchd.pipeline.slots import ILL_AT_ONCE, LONG_SECONDS, Kind, Slots
+from dicomwatchd.pipeline.slots import BLAMED_AT_ONCE, LONG_SECONDS, Kind, Slots
 
 
 class Clock:
@@ -56,12 +56,12 @@ def test_and_yet_there_is_an_end_to_it(clock: Clock) -> None:
 
 def test_studies_that_are_ill_are_few_and_take_nobodys_place(clock: Clock) -> None:
     slots = Slots(3, clock)
-    for _ in range(ILL_AT_ONCE):
-        assert slots.wait(Kind.ILL) == 0
-        slots.take(Kind.ILL)
-    assert slots.wait(Kind.ILL) is None and slots.wait(Kind.STUDY) == 0
+    for _ in range(BLAMED_AT_ONCE):
+        assert slots.wait(Kind.BLAMED) == 0
+        slots.take(Kind.BLAMED)
+    assert slots.wait(Kind.BLAMED) is None and slots.wait(Kind.STUDY) == 0
     clock.seconds = 10 * LONG_SECONDS
-    assert slots.wait(Kind.ILL) is None
+    assert slots.wait(Kind.BLAMED) is None
 
 
 def test_one_trial_at_a_time_unless_it_does_not_come_to_an_end(clock: Clock) -> None:
@@ -81,4 +81,4 @@ def test_one_trial_at_a_time_unless_it_does_not_come_to_an_end(clock: Clock) -> 
 
 def test_all_of_them_together(clock: Clock) -> None:
     slots = Slots(8, clock)
-    assert slots.most == 16 + ILL_AT_ONCE + 8
+    assert slots.most == 16 + BLAMED_AT_ONCE + 8

@@ -50,7 +50,7 @@ def settings(store: str | None = GATEWAY, catalogue: str | None = "https://catal
 def service(environment: dict[str, str] | None = None, *profiles: str) -> Service:
     servers = frozenset([ip_address("10.0.0.53")])
     known = KEYS if environment is None else environment
-    return Service(known, profiles, lookup=resolved, name_servers=servers, between_looks_seconds=0)
+    return Service(known, profiles, lookup=resolved, name_servers=servers, between_queries_seconds=0)
 
 
 def test_the_list_holds_what_the_daemon_talks_to_and_nothing_else() -> None:
@@ -92,7 +92,7 @@ def test_no_list_where_none_can_be_kept(store: str, environment: dict[str, str],
 
 def test_no_list_for_a_name_whose_addresses_change() -> None:
     turns = iter([["10.1.2.3"], ["10.1.2.3"], ["10.1.2.8"]])
-    changing = Service(KEYS, lookup=lambda _: frozenset(map(ip_address, next(turns))), between_looks_seconds=0)
+    changing = Service(KEYS, lookup=lambda _: frozenset(map(ip_address, next(turns))), between_queries_seconds=0)
     found = drop_in.reach(settings(GATEWAY, None), changing)
     assert (found.allowed, "from one lookup to the next" in found.why) == (None, True)
 

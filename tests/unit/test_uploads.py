@@ -264,7 +264,7 @@ def test_a_folder_that_is_made_anew_and_given_the_same_inode_is_another_one(piec
     handed.go(lambda now: now["files"] == 6, ship=False)
     inode = folder.stat().st_ino
     pieces.close()
-    pieces.parts.uploads._handed.let_go(handed.name)
+    pieces.parts.uploads._folders.let_go(handed.name)
     shutil.rmtree(folder)
     for number in range(200):
         folder.mkdir()
@@ -486,8 +486,8 @@ def test_a_folder_on_a_file_system_that_gives_errors_is_away(
         raise OSError(errno.EIO, "I/O error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("dicomwatchd.uploads.handed._opened_again", broken)
-        patch.setattr("dicomwatchd.uploads.handed.open_root", broken)
+        patch.setattr("dicomwatchd.uploads.folders._opened_again", broken)
+        patch.setattr("dicomwatchd.uploads.folders.open_root", broken)
         assert handed.go(seconds=30)["outcome"] == "vanished"
     shutil.rmtree(folder)
 

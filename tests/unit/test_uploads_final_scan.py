@@ -157,28 +157,28 @@ def test_a_file_that_is_written_on_and_on_is_named_in_the_end(pieces: Pieces, fo
 
 def test_what_comes_late_is_archived_too(pieces: Pieces, folder: Path) -> None:
     handed = Handed(pieces, folder)
-    with at(FinalScan, "_look", lambda: put(folder, MORE)):
+    with at(FinalScan, "_scan", lambda: put(folder, MORE)):
         result = handed.go()
     assert result["verified"] == 12 and result["deletable"]
 
 
 def test_what_comes_between_the_two_last_looks_is_archived_too(pieces: Pieces, folder: Path) -> None:
     handed = Handed(pieces, folder)
-    with at(FinalScan, "_look", lambda: put(folder, MORE), after=True):
+    with at(FinalScan, "_scan", lambda: put(folder, MORE), after=True):
         result = handed.go()
     assert result["verified"] == 12 and result["deletable"]
 
 
 @contextmanager
 def before_every_final_scan(action: Callable[[], None]) -> Iterator[None]:
-    real = FinalScan._look
+    real = FinalScan._scan
 
     def look(self: FinalScan, *rest: Any) -> Any:
         action()
         return real(self, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FinalScan, "_look", look)
+        patch.setattr(FinalScan, "_scan", look)
         yield
 
 
@@ -206,7 +206,7 @@ def test_a_file_that_is_replaced_by_another_of_its_size(pieces: Pieces, folder: 
         target.write_bytes(bytes(other))
         os.utime(target, ns=(old.st_atime_ns, old.st_mtime_ns))
 
-    with at(FinalScan, "_look", replace, when=2):
+    with at(FinalScan, "_scan", replace, when=2):
         result = handed.go()
     assert len(pieces.archived()) == 7 and result["deletable"] and result["verified"] == 6
 

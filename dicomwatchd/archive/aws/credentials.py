@@ -16,14 +16,14 @@ import botocore.exceptions
 import botocore.session
 from botocore.credentials import Credentials, ReadOnlyCredentials
 
-LOOK_SECONDS = 2.0
+CHECK_SECONDS = 2.0
 #: Nothing can change these from outside a running process.
 _FIXED = ("env", "explicit")
 
 
 class RereadCredentials(Credentials):
     """Long-lived credentials, loaded again when the ``signature`` of where they came from is not ``seen``; asked every
-    ``LOOK_SECONDS`` while they are used. ``load`` gives None, or raises a BotoCoreError or OSError, where there are
+    ``CHECK_SECONDS`` while they are used. ``load`` gives None, or raises a BotoCoreError or OSError, where there are
     none now: then the last ones stay in use."""
 
     def __init__(
@@ -41,13 +41,13 @@ class RereadCredentials(Credentials):
         self._signature = signature
         self._seen = seen
         self._monotonic = monotonic
-        self._next = monotonic() + LOOK_SECONDS
+        self._next = monotonic() + CHECK_SECONDS
         self._lock = threading.Lock()
 
     def get_frozen_credentials(self) -> ReadOnlyCredentials:
         with self._lock:
             if self._monotonic() >= self._next:
-                self._next = self._monotonic() + LOOK_SECONDS
+                self._next = self._monotonic() + CHECK_SECONDS
                 if (signature := self._signature()) != self._seen and (found := self._found()) is not None:
                     self._seen, self._current = signature, found
             return self._current.get_frozen_credentials()

@@ -119,7 +119,7 @@ class _Walk:
         return True
 
 
-def look(
+def read_checked(
     store: ObjectStore, name: SegmentKey, wanted: Callable[[str], bool] = lambda _: False
 ) -> tuple[Header, list[str]]:
     """Read a segment from the store and check every byte of it: (its header, the entries that are ``wanted``).
@@ -127,10 +127,10 @@ def look(
     Raises BadSegment, with two equal readings behind it: a bit that changed on the way must not look like a segment
     that was tampered with. Raises Transient, Permanent for a store that does not answer.
     """
-    first, found = _looked(store, name, wanted)
+    first, found = _read_once(store, name, wanted)
     if not isinstance(found, BadSegment):
         return found
-    second, again = _looked(store, name, wanted)
+    second, again = _read_once(store, name, wanted)
     if not isinstance(again, BadSegment):
         return again
     if first != second:
@@ -138,7 +138,7 @@ def look(
     raise again
 
 
-def _looked(
+def _read_once(
     store: ObjectStore, name: SegmentKey, wanted: Callable[[str], bool]
 ) -> tuple[str, tuple[Header, list[str]] | BadSegment]:
     """(the hash of what was read, what it is)."""

@@ -13,7 +13,7 @@ from dicomwatchd.archive.layout.manifest import ManifestInstance
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
-from dicomwatchd.archive.stores.withheld import told_apart
+from dicomwatchd.archive.stores.withheld import without_withheld
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
@@ -45,7 +45,7 @@ def unlisted(
     Raises Transient when the store does not answer or cannot give an object back: what is left out here is left out
     for good.
     """
-    store = told_apart(store)
+    store = without_withheld(store)
     known = {(item.series_uid, item.sop_instance_uid, item.sha256) for item in listed}
     receipts: dict[str, Receipt] = {}
     for seen in store.listing(f"{keys.study_prefix(study)}series/"):

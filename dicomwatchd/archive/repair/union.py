@@ -10,14 +10,14 @@ from dicomwatchd.archive.layout.lineage import Lineage
 from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance
 from dicomwatchd.archive.proof.verification import read_items
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.archive.stores.withheld import told_apart
+from dicomwatchd.archive.stores.withheld import without_withheld
 from dicomwatchd.ports import Map
 
 #: So many of the places that a content is said to have are read, the newest revision's and then the oldest's first.
 _PLACES = 8
 
 
-def mended(found: Lineage, current: Manifest, store: ObjectStore, map: Map) -> Manifest:
+def recovered(found: Lineage, current: Manifest, store: ObjectStore, map: Map) -> Manifest:
     """``current`` with all that the others list; ``current`` itself where that is nothing more. Where revisions say
     different things of where a content lies, and nobody vouches for one of them, the bytes decide. Raises Transient."""
     own = {item.content for item in current.instances} if _is_vouched(found, current) else set()
@@ -26,7 +26,7 @@ def mended(found: Lineage, current: Manifest, store: ObjectStore, map: Map) -> M
     if whole is None or (found.current is not None and whole is found.current and not doubtful):
         return current
     items = {item.content: item for item in whole.instances}
-    store = told_apart(store)
+    store = without_withheld(store)
     _settle(items, doubtful, store, map)
     fitting = _fitting(items.values(), {item.content for item in current.instances}, store, map)
     instances = tuple(sorted(fitting, key=lambda item: item.content))

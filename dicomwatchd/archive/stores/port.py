@@ -122,8 +122,8 @@ class Standing(Enum):
 
 class Content(Protocol):
     """Bytes to send. Reading them raises errors of our own: SourceChanged; Transient or Unarchivable, of a local file
-    that cannot be read; InboxSilent, Stopping. A store lets these through as they are: they say nothing of the store.
-    """
+    that cannot be read; InboxNotResponding, Stopping. A store lets these through as they are: they say nothing of the
+    store."""
 
     @property
     def digest(self) -> Digest:

@@ -13,7 +13,7 @@ from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, EncryptionKey
 REFUSALS = (ArchiveRefused, CredentialsRefused, EncryptionKeyUnusable)
 
 
-def told_apart(store: ObjectStore) -> ObjectStore:
+def without_withheld(store: ObjectStore) -> ObjectStore:
     """The store, but that what it refuses to give is Permanent (code "withheld"): a matter of that object."""
     return cast(ObjectStore, _ToldApart(store))
 

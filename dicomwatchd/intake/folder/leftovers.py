@@ -23,7 +23,7 @@ class Leftovers:
         self._met: set[tuple[bytes, bytes]] = set()
         self._before: set[tuple[bytes, bytes]] = set()
         self._tried: set[tuple[bytes, bytes]] = set()
-        self._looks_since = 0
+        self._scans_since = 0
 
     def begin_scan(self) -> None:
         self._met = set()
@@ -40,10 +40,10 @@ class Leftovers:
     def _that_stayed(self) -> set[bytes]:
         stayed, self._before = self._met if self.eager else self._met & self._before, self._met
         self.eager = False
-        self._looks_since += 1
-        if self._looks_since >= PATIENCE:
+        self._scans_since += 1
+        if self._scans_since >= PATIENCE:
             self._tried = set()
         if not stayed - self._tried:
             return set()
-        self._tried, self._looks_since = stayed, 0
+        self._tried, self._scans_since = stayed, 0
         return {parent for parent, _ in stayed}

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import groupby
 
 from dicomwatchd.archive.stores.port import Standing
-from dicomwatchd.errors import DicomwatchdError, InboxSilent, Transient, Vanished
+from dicomwatchd.errors import DicomwatchdError, InboxNotResponding, Transient, Vanished
 from dicomwatchd.pipeline.deletion.port import Evidence, Policy, Services, is_due
 from dicomwatchd.pipeline.deletion.proof import Deleting, DeletionProof, Itself, Restored, delete_on_proof
 from dicomwatchd.pipeline.deletion.staging.staged import StagingFolders
@@ -67,7 +67,7 @@ class DeletionBatch:
     _staged: list[_Staged] = field(default_factory=list)
 
     def delete(self) -> list[tuple[LocalFile, Result]]:
-        """How each has ended. Raises InboxSilent, Transient."""
+        """How each has ended. Raises InboxNotResponding, Transient."""
         first, _ = self.items[0]
         source_id, inboxes = first.source_id, self.services.inboxes
         with inboxes.at(source_id):
@@ -104,7 +104,7 @@ class DeletionBatch:
             stands = next(deleting)
         except StopIteration as end:
             self._ended.append((file, end.value))
-        except InboxSilent:
+        except InboxNotResponding:
             raise
         except Exception as error:  # noqa: BLE001  an outcome like another: how the others ended must not be forgotten
             self._ended.append((file, error))
@@ -127,7 +127,7 @@ class DeletionBatch:
         )
 
     def _still_wanted(self) -> None:
-        """A sign of life. Raises Stopping, InboxSilent."""
+        """A sign of life. Raises Stopping, InboxNotResponding."""
         stop_check(self.services.cancelled, self.services.heartbeat, self.services.inboxes.beat)()
 
     def _require_wanted(self, file: LocalFile) -> None:
@@ -163,7 +163,7 @@ class DeletionBatch:
             if why_not is None:
                 try:
                     self._require_wanted(one.file)
-                except InboxSilent:
+                except InboxNotResponding:
                     raise
                 except Exception as error:  # noqa: BLE001  thrown into the deletion, which puts the file back
                     why_not = error
@@ -174,7 +174,7 @@ class DeletionBatch:
             result = RuntimeError("a deletion has failed twice")
         except StopIteration as end:
             result = end.value
-        except InboxSilent:
+        except InboxNotResponding:
             raise
         except Exception as error:  # noqa: BLE001  an outcome like another
             result = error

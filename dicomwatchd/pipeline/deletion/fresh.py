@@ -36,7 +36,7 @@ def verified(page: list[LocalFile], shipment: Shipment, context: Context) -> Ite
         group, left = left[:at_once], left[at_once:]
         young = [file for file in group if _is_young(file.verified_at, context)]
         if len(young) < len(group):
-            group = _looked_at_again(group, young, shipment, context)
+            group = _checked_again(group, young, shipment, context)
             young = [file for file in group if _is_young(file.verified_at, context)]
             there = {file.file_id for file in young}
             old = [file for file in group if file.file_id not in there]
@@ -87,7 +87,7 @@ def _is_young(asked_at: float | None, context: Context) -> bool:
     return asked_at is not None and 0 <= context.clock.now() - asked_at <= LIFETIME_SECONDS / 2
 
 
-def _looked_at_again(
+def _checked_again(
     group: list[LocalFile], young: list[LocalFile], shipment: Shipment, context: Context
 ) -> list[LocalFile]:
     known = {file.file_id for file in young}

@@ -45,7 +45,7 @@ def keep_what_stays(files: list[LocalFile], policy: Policy, shipment: Shipment, 
 
 def keep_refused(outcome: Outcome, shipment: Shipment, context: Context) -> None:
     """What the deletion itself has left where it is."""
-    _keep_own(outcome.own, shipment, context, looks_like_it=True)
+    _keep_own(outcome.own, shipment, context, may_be_own=True)
     _keep_unleased(outcome.unleased, shipment, context)
     _keep_not_theirs(outcome.not_theirs, shipment, context)
     _keep_exchanged(outcome.exchanged, shipment, context)
@@ -73,12 +73,12 @@ def log_vanished(final_check: FinalCheck, shipment: Shipment, context: Context) 
         )
 
 
-def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context, *, looks_like_it: bool = False) -> None:
-    """``looks_like_it``: the store has shown no object while the file was staged. That may have been a mistake of the
+def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context, *, may_be_own: bool = False) -> None:
+    """``may_be_own``: the store has shown no object while the file was staged. That may have been a mistake of the
     store's, and is tried again; inode and device, where objects are files, make none."""
     if not files:
         return
-    due_at = context.clock.now() + OWN_AGAIN_SECONDS if looks_like_it else None
+    due_at = context.clock.now() + OWN_AGAIN_SECONDS if may_be_own else None
     _keep(files, OWN_OBJECT, own.REASON, shipment, context, due_at)
     context.log.error(
         "kept-own-object",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 
-from dicomwatchd.errors import InboxSilent, Stopping
+from dicomwatchd.errors import InboxNotResponding, Stopping
 from dicomwatchd.localfiles import directory
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.deletion.batch import DeletionBatch, ProvenFile, Result, batches
@@ -46,7 +46,7 @@ def delete(
     the object of each is there all the same; where one is not, all are put back and no more are deleted. A file that
     needs a lease is left out where none is to be had. How the deletions ended that were given up because their inbox
     does not answer is left open: the disk tells, when it can be asked. Raises NoProof, Transient (Vanished is one),
-    ClaimLost, InboxSilent, Stopping."""
+    ClaimLost, InboxNotResponding, Stopping."""
     no_lease = unleased.among(files, run, policy, services.inboxes)
     no_right = without_right.among(files, run, policy, services.inboxes)
     left_out = {file.file_id for file in (*no_lease, *no_right)}
@@ -135,7 +135,7 @@ def _as_it_is_now(file: LocalFile, policy: Policy, services: Services) -> LocalF
 
     try:
         return services.inboxes.call(file.source_id, look)
-    except InboxSilent:
+    except InboxNotResponding:
         return file
 
 
@@ -144,5 +144,5 @@ def _tidy_after(outcome: Outcome, policy: Policy, services: Services) -> None:
     for file in (*outcome.deleted, *(file for file, _ in outcome.changed), *outcome.untouched):
         touched.setdefault(policy.source(file), set()).add(file.dir)
     for found, directories in touched.items():
-        with suppress(InboxSilent):
+        with suppress(InboxNotResponding):
             services.inboxes.call(found.source_id, partial(tidy, found, directories, services.inboxes.beat))

@@ -91,8 +91,8 @@ def plan(study_uid: Uid, context: Context) -> BatchPlan:
     bundling = context.archive.bundling
     if bundling is None:
         return BatchPlan(bundling, at_once=context.at_once)
-    with context.turns.seat() as weigh:
-        current = trace_of(study_uid, context, weigh=weigh).lineage.current
+    with context.turns.turn() as admit:
+        current = trace_of(study_uid, context, admit=admit).lineage.current
     if current is None:
         return BatchPlan(bundling, at_once=context.at_once)
     found = [item for item in current.instances if item.is_in_bundle and item.key not in current.damaged_keys]

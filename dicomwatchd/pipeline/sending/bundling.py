@@ -13,7 +13,7 @@ from dicomwatchd.archive.layout import bundle as bundles
 from dicomwatchd.archive.layout.bundle import Bundle, Member, Span
 from dicomwatchd.archive.layout.manifest import ManifestInstance
 from dicomwatchd.archive.stores.port import Receipt
-from dicomwatchd.archive.stores.withheld import told_apart
+from dicomwatchd.archive.stores.withheld import without_withheld
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.local import Folders, content_of
@@ -109,7 +109,7 @@ def _found(
 ) -> Iterator[tuple[LocalFile, ObjectLocation]]:
     """Those of the files whose bytes are where the manifest says, in a bundle that is what its key says."""
     spans = {file.file_id: item.span for file, item in found}
-    read = bundles.read_back(told_apart(context.archive.store), key, None, spans.values(), context.cancelled)
+    read = bundles.read_back(without_withheld(context.archive.store), key, None, spans.values(), context.cancelled)
     if read.sha256 != keys.bundle_sha256(key, found[0][0].header.study_uid):
         return
     receipt = Receipt(

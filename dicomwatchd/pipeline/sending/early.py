@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from dicomwatchd.errors import DicomwatchdError, InboxSilent, SourceChanged, Stopping, Transient
+from dicomwatchd.errors import DicomwatchdError, InboxNotResponding, SourceChanged, Stopping, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.sending import batches, loop
 from dicomwatchd.pipeline.sending.batches import BatchPlan, UploadBatch
@@ -52,7 +52,7 @@ class _Results:
         match error:
             case SourceChanged():
                 self._context.rescan(file.source_id, file.dir)
-            case Stopping() | InboxSilent():
+            case Stopping() | InboxNotResponding():
                 pass
             case _ if not concerns_all(error):
                 if len(self.left_alone) >= _LEFT_ALONE:
@@ -100,7 +100,7 @@ class EarlySender:
                 self._study, self._leaving = study_uid, False
             try:
                 sent += self._send_study(study_uid, run)
-            except InboxSilent:
+            except InboxNotResponding:
                 continue  # what lies elsewhere can be sent all the same
             finally:
                 with self._condition:
@@ -183,7 +183,7 @@ class EarlySender:
     def _wanted(self, file: LocalFile) -> bool:
         return (
             file.file_id not in self._results.left_alone
-            and file.source_id not in self._context.inboxes.silent()
+            and file.source_id not in self._context.inboxes.not_responding()
             and self._context.sends_early(source_of(file, self._context))
         )
 
@@ -193,7 +193,7 @@ class EarlySender:
     def _send_batch(self, batch: UploadBatch) -> Sequence[tuple[LocalFile, ObjectLocation | Exception]]:
         try:
             return loop.send(batch, self._context)
-        except InboxSilent:
+        except InboxNotResponding:
             raise
         except Exception as error:  # noqa: BLE001  a fault of ours: its shipment meets it too, and is the judge
             return [(file, error) for file in batch.files]

@@ -43,7 +43,7 @@ class Binding:
     def send_kept_again(self, active: Iterable[int]) -> tuple[int, int]:
         """Kept files that were archived at another place than this one are sent again, from the sources that are looked
         at; those of other sources wait until theirs is one. Returns how many files, of how many studies."""
-        now, looked_at = self._clock.now(), set(active)
+        now, scanned = self._clock.now(), set(active)
         files = 0
         studies: set[str] = set()
         with self._database.write() as db:
@@ -52,7 +52,7 @@ class Binding:
                 " WHERE state = 'kept' AND receipt IS NULL GROUP BY source_id, study_uid"
             ).fetchall()
             for row in rows:
-                if row["source_id"] not in looked_at:
+                if row["source_id"] not in scanned:
                     continue
                 study_uid = row["study_uid"]
                 files, studies = files + row["n"], studies | {study_uid}

@@ -177,7 +177,7 @@ CREATE INDEX files_kept_elsewhere ON files (source_id, study_uid) WHERE state = 
 """
 
 #: Whose turn it is. A study that was tried goes behind those that were not; one that failed while others passed waits
-#: in a line of its own (see shipments.KNOWN_ILL); one that failed on an endpoint as others did is found by its name.
+#: in a line of its own (see shipments.BLAMED_OFTEN); one that failed on an endpoint as others did is found by its name.
 TURNS = """
 ALTER TABLE studies ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE studies ADD COLUMN blamed INTEGER NOT NULL DEFAULT 0;

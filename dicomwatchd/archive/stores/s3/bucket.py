@@ -132,12 +132,12 @@ class S3Bucket:
     def encrypts(self) -> None:
         """The probe has just seen that it encrypts as asked: from now on `existing` expects it of what is new."""
         with self.translated("look at the bucket"):
-            response = self.look()
+            response = self.ask()
         with suppress(KeyError, ValueError):
             at = parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
             self._start.at = self._start.at or at
 
-    def look(self) -> Mapping[str, Any]:
+    def ask(self) -> Mapping[str, Any]:
         """The bucket's answer to the least that may be asked. Raises what botocore raises.
 
         Below a prefix that is a listing of it: HeadBucket takes the right to list everything, which a policy for one of
@@ -257,7 +257,7 @@ class S3Bucket:
     def _require_bucket(self) -> None:
         """A HEAD has no body, so a missing object and a missing bucket look alike: absence needs the bucket."""
         try:
-            self.look()
+            self.ask()
         except aws.FOREIGN as error:
             if aws.http_status(error) == 404:
                 error = _no_such_bucket(error)

@@ -153,7 +153,7 @@ class ExpiryWatch:
             return None
         return f"the store says that it will expire objects of the archive, one of them {when}; {WAITS}"
 
-    def look(self, client: Any, bucket: str, exists: Callable[[str], bool]) -> None:
+    def ask(self, client: Any, bucket: str, exists: Callable[[str], bool]) -> None:
         """Ask for the rules, and for the objects that were said to expire; ``exists`` looks at one, and its answer
         comes to `noted`. Raises as ``exists`` does, and foreign errors where there was no answer at all."""
         rules = _rules(client, bucket)

@@ -222,7 +222,7 @@ class S3Store:
     def check(self) -> None:
         try:
             with self._bucket.translated("look at the bucket"):
-                self._bucket.look()
+                self._bucket.ask()
         except (NoSuchObject, NotThere) as error:
             raise NotInitialised(
                 "the bucket of the archive does not exist",
@@ -259,7 +259,7 @@ class S3Store:
     def refresh_expiry(self) -> Expiry:
         """GetBucketLifecycleConfiguration, and HeadObject of the archive's identity and of what was said to expire."""
         with self._bucket.translated("GetBucketLifecycleConfiguration"):
-            self._bucket.expiry.look(self._bucket.client, self._bucket.name, lambda key: self.head(key) is not None)
+            self._bucket.expiry.ask(self._bucket.client, self._bucket.name, lambda key: self.head(key) is not None)
         return self.expiry
 
     def close(self) -> None:

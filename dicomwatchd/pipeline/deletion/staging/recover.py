@@ -14,7 +14,7 @@ from itertools import chain
 from types import MappingProxyType
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
-from dicomwatchd.errors import InboxSilent
+from dicomwatchd.errors import InboxNotResponding
 from dicomwatchd.intake.scan import MAX_DEPTH
 from dicomwatchd.localfiles import directory, is_our_own, make_directories
 from dicomwatchd.model import FileIdentity
@@ -143,8 +143,8 @@ def conclude_these(
         by_folder.setdefault((sources.get(one.source_id, one.source), one.dir), []).append(one)
     for (source, parent), these in by_folder.items():
         try:
-            place = inboxes.call(source.source_id, partial(_look, source, parent, inboxes.beat))
-        except InboxSilent:
+            place = inboxes.call(source.source_id, partial(_scan, source, parent, inboxes.beat))
+        except InboxNotResponding:
             left += these
             continue
         if place is None:
@@ -153,7 +153,7 @@ def conclude_these(
         for one in these:
             deletions.concluded(one, *_ending(one, place, known_root))
     for source in dict.fromkeys(source for source, _ in by_folder):
-        with suppress(InboxSilent):
+        with suppress(InboxNotResponding):
             directories = {d for other, d in by_folder if other == source}
             inboxes.call(source.source_id, partial(tidy, source, directories, inboxes.beat))
     return left
@@ -170,7 +170,7 @@ class _Found:
     staged: dict[int, FileIdentity]
 
 
-def _look(source: Source, parent: bytes, heartbeat: Callable[[], None]) -> _Found | None:
+def _scan(source: Source, parent: bytes, heartbeat: Callable[[], None]) -> _Found | None:
     """None where it cannot be looked at."""
     try:
         root_fd = source.open()

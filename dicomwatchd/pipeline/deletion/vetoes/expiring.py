@@ -16,8 +16,8 @@ from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.telemetry.fields import error_fields
 
 #: Between two looks at the store's rules; and while deletion waits for them.
-LOOK_SECONDS = 900.0
-WAITING_LOOK_SECONDS = 60.0
+CHECK_SECONDS = 900.0
+WAITING_CHECK_SECONDS = 60.0
 
 REASON = "archived; kept because a lifecycle rule of the store would expire the archived object"
 
@@ -43,7 +43,7 @@ class Expiring:
         self._told = False
         #: Whether files may be kept that need not be: at the start, and when deleting goes on.
         self._holds = True
-        self._next_look = clock.monotonic() + LOOK_SECONDS
+        self._next_check = clock.monotonic() + CHECK_SECONDS
 
     @property
     def problem(self) -> str | None:
@@ -70,13 +70,13 @@ class Expiring:
             now = self._clock.monotonic()
             waits = self.problem is not None
             if waits:
-                self._next_look = min(self._next_look, now + WAITING_LOOK_SECONDS)
-            if now >= self._next_look and not self._in_trouble():
-                self._look()
-                self._next_look = now + (WAITING_LOOK_SECONDS if self.problem is not None else LOOK_SECONDS)
+                self._next_check = min(self._next_check, now + WAITING_CHECK_SECONDS)
+            if now >= self._next_check and not self._in_trouble():
+                self._check()
+                self._next_check = now + (WAITING_CHECK_SECONDS if self.problem is not None else CHECK_SECONDS)
             self._tell()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         try:
             self._store.refresh_expiry()
         except DicomwatchdError as error:

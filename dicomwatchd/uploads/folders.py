@@ -38,7 +38,7 @@ class NoKeeper:
     def forget(self, name: str) -> None: ...
 
 
-class HandedFolders:
+class UploadFolders:
     """By the names of their uploads. Lives as long as the process, over reloads. Safe to be called from any thread."""
 
     def __init__(self, keeper: Keeper | None = None, kept: Mapping[str, int] | None = None) -> None:
