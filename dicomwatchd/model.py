@@ -81,6 +81,9 @@ class InstanceHeader:
     repairs: tuple[str, ...] = ()
 
 
+#: What a text may be padded with, and what only separates the components of a name.
+BLANK = " \0^="
+
 #: DICOM JSON (PS3.18 Annex F): tag "GGGGEEEE" -> {"vr": ..., "Value": [...]}
 DicomJson = dict[str, dict[str, object]]
 
@@ -89,6 +92,26 @@ DicomJson = dict[str, dict[str, object]]
 SERIES_ATTRIBUTES_LIMIT_BYTES = 8 * 1024**2
 #: The flag of such a study.
 LIMITED = "series-attributes-limited"
+
+
+def has_value(element: dict[str, object]) -> bool:
+    """Whether an attribute of DICOM JSON says anything: empty text, and a name of separators, do not."""
+    values = element.get("Value")
+    return isinstance(values, list) and any(_says_something(value) for value in values)
+
+
+def _says_something(value: object) -> bool:
+    if isinstance(value, dict):  # a name, or an item of a sequence
+        return any(_says_something(inner) for inner in value.values())
+    return bool(value.strip(BLANK)) if isinstance(value, str) else value is not None
+
+
+def first_values(earlier: DicomJson, later: DicomJson) -> DicomJson:
+    """The attributes of both; of each the first that has a value. Nothing that is in ``earlier`` drops out, and what
+    ``later`` adds has a value: an empty attribute on record would stand in the way of one to come, for a program that
+    takes what was recorded first."""
+    found = {tag: element for tag, element in later.items() if has_value(element)}
+    return {**found, **{tag: element for tag, element in earlier.items() if tag not in found or has_value(element)}}
 
 
 def least(series_attributes: DicomJson) -> DicomJson:

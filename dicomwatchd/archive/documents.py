@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.errors import CatalogueEntryDamaged, Permanent
 from dicomwatchd.model import DicomJson, Uid
+from dicomwatchd.patients import Identity, Order, document, from_document
 
 REBUILD_HINT = "dicomwatchctl catalogue rebuild"
 #: The flag of a record that lacks what the catalogue cannot hold. The manifest has everything.
 LEFT_OUT = "attributes-left-out"
+
+
+_ELSEWHERE = frozenset({"series", "identities", "orders", "institutions"})
 
 
 def dumps(value: object) -> str:
@@ -22,29 +27,48 @@ def dumps(value: object) -> str:
 
 
 def study_document(record: StudyRecord) -> str:
-    """Everything but the series."""
-    return dumps({name: getattr(record, name) for name in StudyRecord.__slots__ if name != "series"})
+    """Everything but the series, and what `naming_document` has: earlier versions read this one, and refuse what they
+    do not know."""
+    return dumps({name: getattr(record, name) for name in StudyRecord.__slots__ if name not in _ELSEWHERE})
+
+
+def naming_document(record: StudyRecord) -> str | None:
+    """Whom and what the study's files name; None of a record that does not tell."""
+    if record.identities is None:
+        return None
+    return dumps(
+        {
+            "identities": [document(one) for one in record.identities],
+            "orders": [document(one) for one in record.orders or ()],
+            "institutions": record.institutions or (),
+        }
+    )
 
 
 def series_document(series: Iterable[SeriesRecord]) -> str:
     return dumps([{name: getattr(one, name) for name in SeriesRecord.__slots__} for one in series])
 
 
-def read_study(document: str, series_documents: Iterable[str]) -> StudyRecord:
-    """The record again, equal in every field. Raises Permanent (code "catalogue-damaged")."""
+def read_study(study: str, series_documents: Iterable[str], naming: str | None = None) -> StudyRecord:
+    """The record again, equal in every field, from its documents. Raises Permanent (code "catalogue-damaged")."""
     try:
-        raw = json.loads(document)
+        raw = {name: value for name, value in json.loads(study).items() if name in StudyRecord.__slots__}
+        names = json.loads(naming) if naming is not None else None
         series = [
             SeriesRecord(**{**one, "series_uid": Uid(one["series_uid"])})
             for text in series_documents
             for one in json.loads(text)
         ]
-        exact = {
+        exact: dict[str, Any] = {
             "study_uid": Uid(raw["study_uid"]),
             "modalities": tuple(raw["modalities"]),
             "flags": tuple(raw["flags"]),
             "series": tuple(series),
         }
+        if names is not None:
+            exact["identities"] = tuple(from_document(Identity, one) for one in names["identities"])
+            exact["orders"] = tuple(from_document(Order, one) for one in names["orders"])
+            exact["institutions"] = tuple(str(one) for one in names["institutions"])
         return StudyRecord(**{**raw, **exact})
     except (ValueError, KeyError, TypeError, RecursionError, Permanent) as error:
         raise damaged() from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dicomwatchd.model import DicomJson, Uid
+from dicomwatchd.patients import Identity, Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class StudyRecord:
     flags: tuple[str, ...]
     attributes: DicomJson
     series: tuple[SeriesRecord, ...]
+    #: All that the study's files have named, and where it was made. None: an earlier version has recorded it, and only
+    #: a rebuild tells.
+    identities: tuple[Identity, ...] | None = None
+    orders: tuple[Order, ...] | None = None
+    institutions: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,13 @@ from dicomwatchd.intake.folder.unreadable import (
     parent_and_name,
     unreadable,
 )
+from dicomwatchd.intake.on_record import Record
 from dicomwatchd.intake.scan import Listing, join
 from dicomwatchd.intake.schedule import Schedule
 from dicomwatchd.intake.settle import Settling
 from dicomwatchd.intake.take import NO_ACCESS, NOT_A_FILE, NOT_OURS, Folder, Gone, take
 from dicomwatchd.localfiles import WriterPresent
-from dicomwatchd.model import FileState, Uid
+from dicomwatchd.model import FileState
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.database.upgrade import OLD_FAULT
@@ -69,7 +70,7 @@ class Comparison:
         self._sizes = sizes
         self._mounts = Mounts(source.source_id, arrivals.remounts)
         self._batch: list[Arrival] = []
-        self._series_in_batch: set[tuple[Uid, Uid]] = set()
+        self._record = Record(arrivals)
         #: Path below the source to errno, of files that could not be read since the last whole scan began.
         self.unread: dict[bytes, int] = {}
 
@@ -141,7 +142,7 @@ class Comparison:
         """Put on the queue what was found. Raises Transient."""
         if self._batch:
             batch, self._batch = self._batch, []
-            self._series_in_batch.clear()
+            self._record.flushed()
             self._arrivals.add(self._source.source_id, batch, self._quiet_seconds)
             self._on_news()
 
@@ -182,7 +183,10 @@ class Comparison:
     def _read(self, folder: Folder, name: bytes, found: str, beat: Callable[[], None]) -> Arrival | None:
         """What the file is; None if it has to be looked at again."""
         try:
-            return take(folder, name, identity_of(found), self._knows, self._log, beat, self._sizes, self._source.asker)
+            is_on_record = self._record.holds_all_of
+            return take(
+                folder, name, identity_of(found), is_on_record, self._log, beat, self._sizes, self._source.asker
+            )
         except WriterPresent:
             self._settling.wait((folder.relative, name), found, monotonic=self._clock.monotonic())
         except SourceChanged:
@@ -196,13 +200,6 @@ class Comparison:
                 "intake-unreadable", "a file cannot be read at the moment", inbox=self._source.name, errno=error.errno
             )
         return None
-
-    def _knows(self, study_uid: Uid, series_uid: Uid) -> bool:
-        """Whether the attributes of this series are on record, or will be with the batch."""
-        series = (study_uid, series_uid)
-        known = series in self._series_in_batch or self._arrivals.knows_series(*series)
-        self._series_in_batch.add(series)
-        return known
 
     def _take(self, arrival: Arrival) -> None:
         self._batch.append(arrival)

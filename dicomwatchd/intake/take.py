@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
-from dicomwatchd.intake.dicom.header import Dicomdir, read_header
+from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
 from dicomwatchd.intake.folder.unreadable import NOT_TO_BE_READ
 from dicomwatchd.localfiles import (
@@ -19,7 +19,8 @@ from dicomwatchd.localfiles import (
     read_lease,
     regular_file,
 )
-from dicomwatchd.model import FileIdentity, FileState, Uid
+from dicomwatchd.model import FileIdentity, FileState
+from dicomwatchd.patients import Identity, Order
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.database.upgrade import FAULT
 from dicomwatchd.queue.rows import UNREADABLE, Arrival
@@ -63,14 +64,14 @@ def take(
     folder: Folder,
     name: bytes,
     found: FileIdentity,
-    knows_series: Callable[[Uid, Uid], bool],
+    is_on_record: Callable[[Header], bool],
     log: Log,
     heartbeat: Callable[[], None] = lambda: None,
     sizes: Sizes = SIZES,
     asker: Asker | None = None,
 ) -> Arrival:
     """What the file ``name`` in a folder is, seen as ``found`` a moment ago: an instance of a study, a DICOMDIR, or
-    something for quarantine. ``knows_series`` (study, series) says whose attributes are not needed. What ``asker``, for
+    something for quarantine. ``is_on_record`` says whose attributes are not needed. What ``asker``, for
     whom the folder is looked at, may not read goes to quarantine.
 
     Raises WriterPresent, SourceChanged and Gone when it has to be looked at again, OSError when it cannot be read now.
@@ -88,8 +89,10 @@ def take(
                 header = read_header(fd, found.size_bytes, heartbeat=heartbeat)
         if isinstance(header, Dicomdir):
             return Arrival(folder.relative, name, found, FileState.IGNORED, code="dicomdir", reason=_DICOMDIR)
-        # Working the attributes out costs more than all the rest; once for each series is enough.
-        known = knows_series(header.instance.study_uid, header.instance.series_uid)
+        # Working the attributes out costs more than all the rest; once for each series is enough, and where a file says
+        # something new.
+        known = is_on_record(header)
+        of_study = None if known else header.study_attributes
         instance = header.instance
         if not known and header.has_long_attributes:
             instance = replace(instance, repairs=(*instance.repairs, _CUT))
@@ -100,8 +103,10 @@ def take(
             FileState.READY,
             header=instance,
             patient_id=header.patient_id,
-            study_attributes=None if known else header.study_attributes,
+            study_attributes=of_study,
             series_attributes=None if known else header.series_attributes,
+            patient=None if of_study is None else (header.identity_digest, Identity.of(of_study)),
+            order=None if of_study is None else (header.order_digest, Order.of(of_study, header.issuer_of_order)),
         )
     except WriterPresent:
         raise

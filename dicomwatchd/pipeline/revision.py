@@ -19,7 +19,8 @@ from dicomwatchd.archive.repair.union import recovered
 from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES
 from dicomwatchd.errors import ForeignManifest, ManifestTooLarge, NewerManifest, Permanent, Transient
 from dicomwatchd.localfiles import printable
-from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson, FileState, Uid, least
+from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson, FileState, Uid, first_values, least
+from dicomwatchd.patients import Identity, Order, distinct
 from dicomwatchd.pipeline.healed import healed
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, location_of, source_of
 from dicomwatchd.ports import Map, timestamp
@@ -61,7 +62,7 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
     base = recovered(found, current, archive.store, shipment.run)
     facts = context.shipments.facts(claim)
     now = timestamp(context.clock.now())
-    added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys)
+    added = _Added(facts.attributes, facts.series, facts.flags, facts.damaged_keys, facts.identities, facts.orders)
     content = _content(shipment, context, base, now)
     shipment.files, shipment.bytes = content.files, content.size_bytes
     shipment.sources |= content.sources
@@ -82,6 +83,8 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
         flags=_flags(current, added.flags, facts.attributes),
         damaged_keys=added.damaged_keys,
         healed_keys=well,
+        identities=added.identities,
+        orders=added.orders,
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )
@@ -105,10 +108,15 @@ def _within_limit(current: Manifest, added: _Added) -> _Added:
     left = SERIES_ATTRIBUTES_LIMIT_BYTES - sum(len(dumps(one)) for one in current.series.values())
     series: dict[Uid, DicomJson] = {}
     for uid, attributes in added.series.items():
-        if uid not in current.series:
-            left -= len(dumps(attributes))
-        series[uid] = attributes if left >= 0 or uid in current.series else least(attributes)
+        known = current.series.get(uid)
+        left -= len(dumps(attributes)) if known is None else _growth(known, attributes)
+        series[uid] = attributes if left >= 0 else least(attributes)
     return added if left >= 0 else replace(added, series=series, flags=(*added.flags, LIMITED))
+
+
+def _growth(known: DicomJson, attributes: DicomJson) -> int:
+    filled = first_values(known, attributes)
+    return 0 if filled == known else len(dumps(filled)) - len(dumps(known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +181,8 @@ class _Added:
     series: dict[Uid, DicomJson]
     flags: tuple[str, ...]
     damaged_keys: tuple[str, ...]
+    identities: tuple[Identity, ...]
+    orders: tuple[Order, ...]
 
 
 def _tell(found: Lineage, shipment: Shipment, context: Context) -> None:
@@ -213,8 +223,13 @@ def _from_elsewhere(
         series = {one.series_uid: one.attributes for one in record.series if one.series_uid in there}
         added = replace(
             added,
-            attributes={**added.attributes, **record.attributes},
-            series={**added.series, **series},
+            attributes=first_values(record.attributes, added.attributes),
+            series={
+                **series,
+                **{uid: first_values(series.get(uid, {}), attributes) for uid, attributes in added.series.items()},
+            },
+            identities=distinct(record.identities or (), added.identities),
+            orders=distinct(record.orders or (), added.orders),
             flags=(*added.flags, *(flag for flag in record.flags if flag not in (LEFT_OUT, lineage.DISPUTED))),
         )
     return replace(added, damaged_keys=(*added.damaged_keys, *refused, *again.damaged_keys)), again.instances
@@ -313,6 +328,7 @@ def _instance(file: LocalFile, source: str, now: str) -> ManifestInstance:
 
 def _flags(current: Manifest, flags: tuple[str, ...], attributes: Mapping[str, Any]) -> tuple[str, ...]:
     """Another patient id than an earlier revision, perhaps of another site, has recorded: said, never passed over."""
-    if current.revision and current.attributes.get("00100020") != attributes.get("00100020"):
+    known, found = Identity.of(current.attributes).patient_id, Identity.of(dict(attributes)).patient_id
+    if current.revision and known and found and known != found:
         return (*flags, "patient-id-differs")
     return flags

@@ -6,14 +6,28 @@ import json
 import math
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 
-from dicomwatchd.model import FileState, StudyEvent, StudyState
+from dicomwatchd.model import DicomJson, FileState, StudyEvent, StudyState, first_values, has_value
+from dicomwatchd.patients import IDENTITIES_LIMIT, Identity, Order, document, is_blank
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.bindings.remounts import FORGET_SECONDS, Remounts
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.quiet import restart_quiet_timer
-from dicomwatchd.queue.rows import LEFT, UNREADABLE, WAITING, Arrival, Source, TrackedFile, identity_text
+from dicomwatchd.queue.rows import (
+    LEFT,
+    UNREADABLE,
+    WAITING,
+    Arrival,
+    OnRecord,
+    Source,
+    TrackedFile,
+    identity_text,
+)
 from dicomwatchd.queue.transitions import move, state_of
+
+#: In place of a digest: of this kind are more than are kept.
+_MORE = "more"
 
 _STATES = {state.value: state for state in FileState}
 
@@ -106,15 +120,27 @@ class Arrivals:
         return [row["dir"] for row in rows]
 
     def knows_series(self, study_uid: str, series_uid: str) -> bool:
-        """Whether the attributes of this series, and so those of its study, are on record."""
+        """Whether attributes of this series, and so of its study, are on record."""
+        return self.on_record(study_uid, series_uid, "", "") is not None
+
+    def on_record(self, study_uid: str, series_uid: str, identity: str, order: str) -> OnRecord | None:
+        """What is on record of this series and its study; None where the series is not. ``identity`` and ``order`` are
+        the digests of what a file says of them."""
         with self._database.read() as db:
             found = db.execute(
-                "SELECT 1 FROM series JOIN studies USING (study_uid) WHERE study_uid = ? AND series_uid = ?"
+                "SELECT studies.attributes, series.attributes, EXISTS (SELECT 1 FROM identities i"
+                " WHERE i.study_uid = :study AND kind = 'patient' AND digest IN (:identity, :more)),"
+                " EXISTS (SELECT 1 FROM identities i"
+                " WHERE i.study_uid = :study AND kind = 'order' AND digest IN (:order, :more))"
+                " FROM series JOIN studies USING (study_uid) WHERE study_uid = :study AND series_uid = :series"
                 # What is archived, with no file here, may be on record no more by the time the file is taken up.
                 " AND (state != 'archived' OR EXISTS (SELECT 1 FROM files f WHERE f.study_uid = studies.study_uid))",
-                (study_uid, series_uid),
+                {"study": study_uid, "series": series_uid, "identity": identity, "order": order, "more": _MORE},
             ).fetchone()
-        return found is not None
+        if found is None:
+            return None
+        of_study, of_series, knows_identity, knows_order = found
+        return OnRecord(_filled(of_study), _filled(of_series), bool(knows_identity), bool(knows_order))
 
     def add(self, source_id: int, arrivals: Sequence[Arrival], quiet_seconds: float) -> None:
         """Take up new or changed files; the quiet timers of their studies restart. Replaces what was known under
@@ -212,9 +238,15 @@ def _leave(db: Transaction, source: sqlite3.Row, now: float) -> None:
     )
 
 
+@lru_cache(256)
+def _filled(attributes: str) -> frozenset[str]:
+    """Which attributes have a value. Asked for every file, and the text is the same for most of a study."""
+    return frozenset(tag for tag, element in json.loads(attributes).items() if has_value(element))
+
+
 def _merge_study(db: Transaction, arrival: Arrival, now: float) -> None:
-    """Make the study known, or add to it. What was recorded first wins; a second patient id is said, never merged
-    without a word (PS3.3 C.7.1.1: one study belongs to one patient)."""
+    """Make the study known, or add to it. Of each attribute the first value wins; a second patient id is said, never
+    merged without a word (PS3.3 C.7.1.1: one study belongs to one patient)."""
     header = arrival.header
     assert header is not None  # noqa: S101  only called for instances
     row = db.execute(
@@ -236,19 +268,52 @@ def _merge_study(db: Transaction, arrival: Arrival, now: float) -> None:
         )
     else:
         flags = set(json.loads(row["flags"]))
-        if arrival.patient_id != row["patient_id"]:
+        if arrival.patient_id and row["patient_id"] and arrival.patient_id != row["patient_id"]:
             flags.add("patient-id-differs")
         db.execute(
-            # Of a study that was archived long ago the attributes are no longer here (see pruning).
-            "UPDATE studies SET changed_at = ?, flags = ?,"
-            " attributes = CASE attributes WHEN '{}' THEN ? ELSE attributes END WHERE study_uid = ?",
-            (now, json.dumps(sorted(flags)), json.dumps(arrival.study_attributes or {}), header.study_uid),
+            "UPDATE studies SET changed_at = ?, flags = ?, patient_id = ?, attributes = ? WHERE study_uid = ?",
+            (
+                now,
+                json.dumps(sorted(flags)),
+                row["patient_id"] or arrival.patient_id,
+                _filled_up(row["attributes"], arrival.study_attributes),
+                header.study_uid,
+            ),
         )
     if arrival.series_attributes is not None:
+        series = (header.study_uid, header.series_uid)
+        there = db.execute("SELECT attributes FROM series WHERE study_uid = ? AND series_uid = ?", series).fetchone()
         db.execute(
-            "INSERT INTO series (study_uid, series_uid, attributes) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (header.study_uid, header.series_uid, json.dumps(arrival.series_attributes)),
+            "INSERT INTO series (study_uid, series_uid, attributes) VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET attributes = excluded.attributes",
+            (*series, _filled_up(there["attributes"] if there else "{}", arrival.series_attributes)),
         )
+    if arrival.patient is not None:
+        _say(db, header.study_uid, "patient", *arrival.patient)
+    if arrival.order is not None:
+        _say(db, header.study_uid, "order", *arrival.order)
+
+
+def _filled_up(known: str, attributes: DicomJson | None) -> str:
+    """Of a study that was archived long ago there are none here (see pruning)."""
+    if attributes is None:
+        return known
+    return json.dumps(first_values(json.loads(known), attributes) if known != "{}" else attributes)
+
+
+def _say(db: Transaction, study_uid: str, kind: str, digest: str, said: Identity | Order) -> None:
+    """Whom a file names, once for each way to say it. Files in any number that name ever others fill no more than that:
+    the last row then says that there are more."""
+    if not digest or is_blank(said):
+        return
+    known = db.execute(
+        "SELECT digest FROM identities WHERE study_uid = ? AND kind = ? LIMIT ?",
+        (study_uid, kind, IDENTITIES_LIMIT + 1),
+    ).fetchall()
+    if len(known) > IDENTITIES_LIMIT or digest in [row["digest"] for row in known]:
+        return
+    row = (digest, json.dumps(document(said))) if len(known) < IDENTITIES_LIMIT else (_MORE, "{}")
+    db.execute("INSERT INTO identities (study_uid, kind, digest, said) VALUES (?, ?, ?, ?)", (study_uid, kind, *row))
 
 
 def _owe_an_account(db: Transaction, source_id: int, arrivals: Iterable[Arrival]) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dicomwatchd.localfiles import FolderGuard, open_root
 from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader, StudyEvent, StudyState, Uid
+from dicomwatchd.patients import Identity, Order
 from dicomwatchd.rights import Asker
 
 #: ``code`` of a kept file that would be deleted if a read lease were to be had on it.
@@ -112,6 +113,16 @@ def _is_another_birth(one: str, other: str) -> bool:
     ) and bool(one and other)
 
 
+class OnRecord(NamedTuple):
+    """What is on record of a study and a series of it that a file need not say once more: the tags that have a value,
+    and whether patient and order are known as this file has them."""
+
+    study_tags: frozenset[str]
+    series_tags: frozenset[str]
+    knows_identity: bool
+    knows_order: bool
+
+
 class TrackedFile(NamedTuple):
     """What a look at a directory is compared with. ``identity`` is `identity_text`."""
 
@@ -136,6 +147,9 @@ class Arrival:
     patient_id: str = ""
     study_attributes: DicomJson | None = None
     series_attributes: DicomJson | None = None
+    #: What it says of patient and order, each behind what tells it from others' ("" where it says nothing).
+    patient: tuple[str, Identity] | None = None
+    order: tuple[str, Order] | None = None
     code: str | None = None
     reason: str | None = None
 

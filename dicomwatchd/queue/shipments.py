@@ -21,6 +21,14 @@ from dicomwatchd.model import (
     Uid,
     least,
 )
+from dicomwatchd.patients import (
+    IDENTITIES_LIMIT,
+    IDENTITIES_LIMITED,
+    Identity,
+    Order,
+    distinct,
+    from_document,
+)
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.quiet import restart_at
@@ -36,6 +44,9 @@ class StudyFacts:
     series: dict[Uid, DicomJson]
     flags: tuple[str, ...]
     damaged_keys: tuple[str, ...]
+    #: Every patient and every order that files of the study have named, distinct (see `patients`).
+    identities: tuple[Identity, ...] = ()
+    orders: tuple[Order, ...] = ()
 
 
 class Shipments:
@@ -124,11 +135,25 @@ class Shipments:
                 left -= len(row["attributes"])
                 attributes = json.loads(row["attributes"])
                 series[Uid(row["series_uid"])] = attributes if left >= 0 else least(attributes)
+            said = db.execute(
+                "SELECT kind, said FROM identities WHERE study_uid = ? ORDER BY kind, digest", (claim.study_uid,)
+            ).fetchall()
+        of_study = json.loads(study["attributes"])
+        patients = [from_document(Identity, json.loads(row["said"])) for row in said if row["kind"] == "patient"]
+        orders = [from_document(Order, json.loads(row["said"])) for row in said if row["kind"] == "order"]
+        is_limited = max(len(patients), len(orders)) > IDENTITIES_LIMIT
         return StudyFacts(
-            attributes=json.loads(study["attributes"]),
+            attributes=of_study,
             series=series,
-            flags=(*json.loads(study["flags"]), *((LIMITED,) if left < 0 else ())),
+            flags=(
+                *json.loads(study["flags"]),
+                *((LIMITED,) if left < 0 else ()),
+                *((IDENTITIES_LIMITED,) if is_limited else ()),
+            ),
             damaged_keys=tuple(json.loads(study["damaged_keys"])),
+            # What the attributes say comes first: it is what a search shows.
+            identities=distinct([Identity.of(of_study)], patients),
+            orders=distinct([Order.of(of_study)], orders),
         )
 
     def stored(self, claim: Claim, sent: Iterable[tuple[LocalFile, str, str]]) -> None:

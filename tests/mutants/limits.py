@@ -226,8 +226,8 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "patient ID",
                 "intake/dicom/attributes.py",
-                '    return text[: _TEXT_CHARACTERS["LO"]]',
-                "    return text",
+                '    return found[: _TEXT_CHARACTERS["LO"]]',
+                "    return found",
             ),
             (
                 "what was cut is told",

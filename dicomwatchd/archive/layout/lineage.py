@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import LEFT_OUT, dumps
@@ -31,7 +30,8 @@ from dicomwatchd.errors import (
     Permanent,
     Transient,
 )
-from dicomwatchd.model import Uid
+from dicomwatchd.model import DicomJson, Uid, has_value
+from dicomwatchd.patients import distinct, document
 from dicomwatchd.ports import Map
 
 #: The flag of a catalogue's record that was rebuilt from manifests that do not go on from one another: it vouches for
@@ -52,8 +52,6 @@ LIMIT_OTHER_VALUES = 8_000_000
 #: So many are read side by side, and of large ones one alone: each takes several times its size of memory.
 _AT_ONCE = 8
 _AT_ONCE_BYTES = 8 * 1024**2
-
-_Tag = TypeVar("_Tag", bound=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +275,8 @@ class _Judgement:
         if why_not is None:
             self._counted.append(manifest)
         else:
-            bare = replace(manifest, attributes={}, series={}) if self._counted or is_within else manifest
+            is_dropped = self._counted or is_within
+            bare = replace(manifest, attributes={}, series={}, identities=(), orders=()) if is_dropped else manifest
             self._others.append((replace(bare, instances=()) if is_within else bare, why_not))
         for item in manifest.instances:
             self._places.setdefault(item.content, {}).setdefault(item.place, item)
@@ -324,6 +323,14 @@ class _Judgement:
 
     def result(self) -> Lineage:
         current = self._current()
+        if current is not None:
+            # A program that knows nothing of them leaves them out of the revisions that it makes.
+            patients = [one.identities for one in self._counted if one is not current]
+            orders = [one.orders for one in self._counted if one is not current]
+            current = current.naming(
+                distinct(current.identities, *patients) if any(patients) else current.identities,
+                distinct(current.orders, *orders) if any(orders) else current.orders,
+            )
         disregarded = sorted(self._disregarded(current), key=lambda one: -one.revision)
         highest = current.revision if current is not None else 0
         named = frozenset(current.damaged_keys) if current is not None else frozenset()
@@ -384,7 +391,8 @@ class _Judgement:
 
 def _other_values(manifest: Manifest) -> int:
     """What it has beside the instances, which revisions share; not told by its text, where paths hold commas, too."""
-    beside = dumps([manifest.attributes, manifest.series, manifest.flags, manifest.damaged_keys])
+    said = [*map(document, manifest.identities), *map(document, manifest.orders)]
+    beside = dumps([manifest.attributes, manifest.series, manifest.flags, manifest.damaged_keys, said])
     return values(beside.encode()) + sum(len(item.repairs) for item in manifest.instances)
 
 
@@ -397,10 +405,13 @@ def _does_not_extend(manifest: Manifest, parent: Manifest) -> str | None:
         return f"it lists instances of {name} with another size"
     if manifest.archive_id != parent.archive_id:
         return f"it belongs to another archive than {name}"
-    if not _keeps(manifest.attributes, parent.attributes) or not _keeps(manifest.series, parent.series):
+    if not _keeps(manifest.attributes, parent.attributes) or not all(
+        uid in manifest.series and _keeps(manifest.series[uid], of_series) for uid, of_series in parent.series.items()
+    ):
         return f"it changes attributes of {name}"
     return None
 
 
-def _keeps(later: Mapping[_Tag, object], earlier: Mapping[_Tag, object]) -> bool:
-    return all(tag in later and later[tag] == value for tag, value in earlier.items())
+def _keeps(later: DicomJson, earlier: DicomJson) -> bool:
+    """Whether each is there as it was; one that had no value may have one by now."""
+    return all(tag in later and (later[tag] == element or not has_value(element)) for tag, element in earlier.items())

@@ -12,18 +12,22 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import Span
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.reading import has_too_many_values
 from dicomwatchd.errors import BadManifest, NewerManifest, Permanent
-from dicomwatchd.model import DicomJson, Uid
+from dicomwatchd.model import DicomJson, Uid, first_values
+from dicomwatchd.patients import Identity, Order, distinct, document, from_document
 
 FORMAT = "dicomwatchd-manifest/1"
 #: Of a manifest with instances in bundles: a version that does not know of them must not take it for damaged.
 BUNDLED_FORMAT = "dicomwatchd-manifest/2"
+
+#: So many institutions of a study the catalogue names.
+INSTITUTIONS = 16
 
 #: Series, SOP Instance, SHA-256.
 Content = tuple[Uid, Uid, str]
@@ -97,7 +101,8 @@ _INSTANCE_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.name not 
 class Manifest:
     """``created_at`` and ``stored_at`` are UTC, ISO 8601, with "Z". ``series`` maps series UID to its DICOM JSON
     attributes (PS3.18 Annex F), ``attributes`` holds those of patient and study. ``flags``, sorted, are plain
-    words: "patient-id-differs", "sop-instance-uid-repeated"."""
+    words: "patient-id-differs", "sop-instance-uid-repeated". ``identities`` and ``orders`` are all that the files have
+    named, of what the attributes hold one each; a manifest of an earlier version has none."""
 
     archive_id: str
     study_uid: Uid
@@ -110,6 +115,8 @@ class Manifest:
     series: dict[Uid, DicomJson]
     instances: tuple[ManifestInstance, ...]
     damaged_keys: tuple[str, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    orders: tuple[Order, ...] = ()
     # What was worked out of the rest: the bytes, made or read, their SHA-256, and the instances by their content. No
     # parameters, so that a copy with other values starts without them.
     _text: dict[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -127,7 +134,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The manifest as it stands in the store: JSON, UTF-8, sorted keys, one instance a line to be greppable."""
         if "bytes" not in self._text:
-            head = {
+            head: dict[str, object] = {
                 "format": self._format,
                 "archive_id": self.archive_id,
                 "study_uid": self.study_uid,
@@ -140,6 +147,10 @@ class Manifest:
                 "series": self.series,
                 "damaged_keys": self.damaged_keys,
             }
+            if self.identities:
+                head["identities"] = [document(one) for one in self.identities]
+            if self.orders:
+                head["orders"] = [document(one) for one in self.orders]
             lines = ",\n  ".join(_dumps(_raw(instance)) for instance in self.instances)
             text = _dumps(head)[:-1] + ',\n "instances": [\n  ' + lines + "\n ]}\n"
             self._text["bytes"] = text.encode("ascii")
@@ -180,6 +191,8 @@ class Manifest:
                 series={Uid(uid): _attributes(attributes) for uid, attributes in raw["series"].items()},
                 instances=tuple(_instance(study, item) for item in _list(raw["instances"])),
                 damaged_keys=_texts(raw.get("damaged_keys", [])),
+                identities=tuple(from_document(Identity, one) for one in _list(raw.get("identities", []))),
+                orders=tuple(from_document(Order, one) for one in _list(raw.get("orders", []))),
             )
             if len({item.content for item in manifest.instances}) != len(manifest.instances):
                 raise ValueError("an instance is there twice")
@@ -204,6 +217,8 @@ class Manifest:
         created_at: str,
         created_by: str,
         healed_keys: Iterable[str] = (),
+        identities: Iterable[Identity] = (),
+        orders: Iterable[Order] = (),
     ) -> Manifest:
         """The next revision with these instances added; ``self`` itself if there is nothing new in them.
 
@@ -211,8 +226,8 @@ class Manifest:
         recorded, unless the given one, which was verified just now, has another key that is not among the
         ``damaged_keys``: a repair takes its place; so does the version of its key that is current by now, where the
         one recorded lies under a newer one or under a delete marker. ``healed_keys`` are damaged no more. Nothing that
-        was archived ever drops out of the list. What was recorded first of the attributes wins, so that a revision
-        adds and never rewrites.
+        was archived ever drops out of the list. Of each attribute the value that was recorded first wins, so that a
+        revision adds and never rewrites.
         """
         damaged = {*damaged_keys, *self.damaged_keys} - set(healed_keys)
         known = {item.content: item for item in self.instances}
@@ -228,10 +243,15 @@ class Manifest:
         next_one = replace(
             self,
             flags=tuple(sorted({*self.flags, *flags, *_repeated(combined)})),
-            attributes={**attributes, **self.attributes},
-            series={**series, **self.series},
+            attributes=first_values(self.attributes, attributes),
+            series={
+                **self.series,
+                **{uid: first_values(self.series.get(uid, {}), added) for uid, added in series.items()},
+            },
             instances=combined,
             damaged_keys=tuple(sorted(damaged)),
+            identities=_or_none(distinct(self.all_identities, identities), self.identities, self.all_identities),
+            orders=_or_none(distinct(self.all_orders, orders), self.orders, self.all_orders),
         )
         if next_one == self:
             return self
@@ -242,6 +262,23 @@ class Manifest:
             created_at=created_at,
             created_by=created_by,
         )
+
+    @property
+    def all_identities(self) -> tuple[Identity, ...]:
+        """What is on record of the study's patients, that of a manifest of an earlier version included."""
+        return distinct([Identity.of(self.attributes)], self.identities)
+
+    @property
+    def all_orders(self) -> tuple[Order, ...]:
+        return distinct([Order.of(self.attributes)], self.orders)
+
+    def naming(self, identities: tuple[Identity, ...], orders: tuple[Order, ...]) -> Manifest:
+        """This revision, as the store holds it, with what others name, too."""
+        if (identities, orders) == (self.identities, self.orders):
+            return self
+        same = replace(self, identities=identities, orders=orders)
+        same._sha256.append(self.sha256)
+        return same
 
     def instance_with(self, sop_instance: Uid, series: Uid, sha256: str) -> ManifestInstance | None:
         if not self._by_content:
@@ -290,7 +327,18 @@ class Manifest:
             flags=self.flags,
             attributes=self.attributes,
             series=series,
+            identities=self.all_identities,
+            orders=self.all_orders,
+            institutions=tuple(sorted({_value(one.attributes, "00080080") for one in series} - {""}))[:INSTITUTIONS],
         )
+
+
+_Said = TypeVar("_Said")
+
+
+def _or_none(merged: tuple[_Said, ...], own: tuple[_Said, ...], known: tuple[_Said, ...]) -> tuple[_Said, ...]:
+    """What a revision records: as it was, where that is all of it, so that nothing new is no new revision."""
+    return own if merged == known else merged
 
 
 def empty(archive_id: str, study_uid: Uid) -> Manifest:

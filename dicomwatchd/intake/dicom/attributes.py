@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 
 from pydicom.charset import CODES_TO_ENCODINGS, default_encoding, python_encoding
 
-from dicomwatchd.model import DicomJson
+from dicomwatchd.model import BLANK, DicomJson
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 PATIENT_ID = 0x00100020
@@ -41,6 +42,7 @@ STUDY_TAGS: Mapping[int, str] = {
     0x00102297: "PN",  # Responsible Person
     0x0020000D: "UI",  # Study Instance UID
     0x00200010: "SH",  # Study ID
+    0x00380010: "LO",  # Admission ID
 }
 SERIES_TAGS: Mapping[int, str] = {
     0x00080021: "DA",  # Series Date
@@ -67,6 +69,13 @@ SERIES_TAGS: Mapping[int, str] = {
     0x00400254: "LO",  # Performed Procedure Step Description
 }
 
+#: What tells patients apart, and orders; see `patients`.
+PATIENT_TAGS = (0x00100010, PATIENT_ID, 0x00100021, 0x00100030, 0x00100040)
+ORDER_TAGS = (0x00080050, 0x00200010, 0x00380010)
+#: Issuer of Accession Number: a sequence, of which one item says who it is by one of these.
+ORDER_ISSUER = 0x00080051
+LOCAL_ENTITY_ID, UNIVERSAL_ENTITY_ID = 0x00400031, 0x00400032
+
 #: The greatest length of a value on record, in characters (PS3.5 table 6.2-1): of text, which is cut there, in names
 #: each component group. SH has 16; accession numbers are often longer, and are searched for as they are. Of the other
 #: VRs, numbers, dates and codes, a cut value would be another value: it is left out when it is longer than any can be.
@@ -76,6 +85,7 @@ VALUES_LIMIT = 64
 
 _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
+_BLANK_BYTES = BLANK.encode("ascii")
 _ESC = b"\x1b"
 _FRAGMENTS = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
 # Codecs that take escape sequences in themselves.
@@ -124,10 +134,45 @@ def _short(item: dict[str, str] | str | None, vr: str) -> dict[str, str] | str |
     return item[: _TEXT_CHARACTERS[vr]] if vr in _TEXT_CHARACTERS else None
 
 
+def filled(values: Mapping[int, bytes], tags: Mapping[int, str]) -> frozenset[str]:
+    """The tags, as DICOM JSON has them, whose attribute `dicom_json` gives a value: told without making it, for it is
+    asked of every file."""
+    names = _names(tuple(tags.items()))
+    return frozenset(
+        name
+        for tag, name, is_cut in names
+        if tag in values and (value := values[tag].strip(_BLANK_BYTES)) and (is_cut or len(value) <= VALUE_CHARACTERS)
+    )
+
+
+@lru_cache(8)
+def _names(tags: tuple[tuple[int, str], ...]) -> tuple[tuple[int, str, bool], ...]:
+    """Tag, the same as text, and whether a long value is cut and not left out."""
+    return tuple((tag, f"{tag:08X}", kind[:2] in _TEXT_CHARACTERS) for tag, kind in tags)
+
+
+def said_digest(values: Mapping[int, bytes], tags: tuple[int, ...]) -> str:
+    """Tells what a file says in these attributes from what another says, by their bytes but for padding; "" where it
+    says nothing."""
+    said = [values.get(tag, b"").strip(_BLANK_BYTES) for tag in tags]
+    if not any(said):
+        return ""
+    said.append(values.get(SPECIFIC_CHARACTER_SET, b"").strip(_BLANK_BYTES))
+    digest = hashlib.blake2b(digest_size=16)
+    for value in said:
+        digest.update(b"%d:" % len(value) + value)
+    return digest.hexdigest()
+
+
 def patient_id(values: Mapping[int, bytes]) -> str:
     """Patient ID (0010,0020) as text, "" when there is none."""
-    text = _trimmed(decode(values.get(PATIENT_ID, b""), initial_codec(values.get(SPECIFIC_CHARACTER_SET, b""))))
-    return text[: _TEXT_CHARACTERS["LO"]]
+    return text(values, PATIENT_ID)
+
+
+def text(values: Mapping[int, bytes], tag: int) -> str:
+    """An attribute of one text, "" when there is none."""
+    found = _trimmed(decode(values.get(tag, b""), initial_codec(values.get(SPECIFIC_CHARACTER_SET, b""))))
+    return found[: _TEXT_CHARACTERS["LO"]]
 
 
 @lru_cache(64)

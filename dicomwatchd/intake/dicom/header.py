@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from dicomwatchd.errors import InvalidUid, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom import attributes, completeness
 from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES, ByteSource, FileBytes, InflatedBytes
-from dicomwatchd.intake.dicom.structure import EXPLICIT_LITTLE, DataSet, Encoding, encoding_at, truncated, walk
+from dicomwatchd.intake.dicom.structure import (
+    EXPLICIT_LITTLE,
+    DataSet,
+    Encoding,
+    encoding_at,
+    first_item,
+    truncated,
+    walk,
+)
 from dicomwatchd.model import DicomJson, InstanceHeader, Uid
 
 DICOMDIR_SOP_CLASS = "1.2.840.10008.1.3.10"
@@ -35,6 +43,7 @@ _CHOSEN = (
     | {attributes.SPECIFIC_CHARACTER_SET}
     | attributes.STUDY_TAGS.keys()
     | attributes.SERIES_TAGS.keys()
+    | {attributes.ORDER_ISSUER}
     | completeness.CHOSEN_TAGS
 )
 
@@ -79,6 +88,30 @@ class Header:
     def study_attributes(self) -> DicomJson:
         """Patient and study, as DICOM JSON (PS3.18 Annex F); a new dictionary each time."""
         return attributes.dicom_json(self._values, attributes.STUDY_TAGS)
+
+    @property
+    def filled_study_tags(self) -> frozenset[str]:
+        """Those of `study_attributes` that have a value; told at little cost, as are the three below."""
+        return attributes.filled(self._values, attributes.STUDY_TAGS)
+
+    @property
+    def filled_series_tags(self) -> frozenset[str]:
+        return attributes.filled(self._values, attributes.SERIES_TAGS)
+
+    @property
+    def identity_digest(self) -> str:
+        """The same for files that say the same of their patient, "" for one that says nothing."""
+        return attributes.said_digest(self._values, attributes.PATIENT_TAGS)
+
+    @property
+    def order_digest(self) -> str:
+        """As `identity_digest`, of the order."""
+        return attributes.said_digest(self._values, (*attributes.ORDER_TAGS, attributes.ORDER_ISSUER))
+
+    @property
+    def issuer_of_order(self) -> str:
+        """Issuer of Accession Number (0008,0051): the entity that it names, "" where there is none."""
+        return attributes.text(self._values, attributes.ORDER_ISSUER)
 
     @property
     def has_long_attributes(self) -> bool:
@@ -156,6 +189,8 @@ def read_header(
     values = {tag: value for tag, value in found.values.items() if tag not in found.overlong}
     if found.overlong:
         repairs.append("attributes: implausibly long values left out")
+    if issuer := values.pop(attributes.ORDER_ISSUER, b""):
+        values[attributes.ORDER_ISSUER] = _entity(issuer, found.encoding)
     patient_id = attributes.patient_id(values)
     if "\ufffd" in patient_id:
         repairs.append("patient ID: not all of it could be decoded")
@@ -163,6 +198,14 @@ def read_header(
         study_uid, series_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid, tuple(repairs)
     )
     return Header(instance, patient_id, values)
+
+
+def _entity(issuer: bytes, encoding: Encoding) -> bytes:
+    """Who the issuer is (HL7v2 Hierarchic Designator Macro, PS3.3 table 10-17), by the name it has there or by the one
+    that it has everywhere."""
+    names = (attributes.LOCAL_ENTITY_ID, attributes.UNIVERSAL_ENTITY_ID)
+    item = first_item(issuer, encoding, frozenset(names))
+    return next((item[name] for name in names if item.get(name, b"").strip(b" \0")), b"")
 
 
 def elements_allowed(size_bytes: int, *, is_deflated: bool) -> int:

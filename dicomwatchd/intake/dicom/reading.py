@@ -33,6 +33,22 @@ class ByteSource(Protocol):
         ...
 
 
+class MemoryBytes:
+    """Bytes that are there already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+    def window(self, offset: int, _length: int) -> tuple[bytes, int]:
+        return self._data, offset
+
+    def holds(self, end: int) -> bool:
+        return end <= len(self._data)
+
+
 class FileBytes:
     """An open regular file of ``size_bytes``; neither closes the descriptor nor moves its position.
 

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from dicomwatchd.errors import Unarchivable
-from dicomwatchd.intake.dicom.reading import ByteSource
+from dicomwatchd.intake.dicom.reading import ByteSource, MemoryBytes
 
 PIXEL_DATA = 0x7FE00010
 FLOAT_PIXEL_DATA = 0x7FE00008
@@ -33,6 +33,8 @@ _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # PS3.
 
 #: A chosen value is kept up to this length; what is longer is noted in `DataSet.overlong`.
 VALUE_LIMIT_BYTES = 4096
+#: Of a chosen sequence of undefined length so much is kept, whatever follows it: enough for the texts of an item.
+FIRST_ITEM_BYTES = 512
 _DEPTH_LIMIT = 100
 #: What may follow a data set that is shorter than this.
 TAIL_LIMIT_BYTES = 64 * 1024 * 1024
@@ -139,6 +141,9 @@ def walk(
         if length and tag in landmarks:
             found.present.add(tag)
         if length == _UNDEFINED:
+            if tag in chosen:
+                value = source.read(pos, FIRST_ITEM_BYTES)
+                _take(found, tag, value, len(value))
             pos, items = elements.skip_items(pos, explicit=encoding.explicit, fragments=tag in _PIXELS)
             if tag in _PIXELS:
                 found.pixel_tag, found.pixel_bytes, found.fragments = tag, None, max(0, items - 1)
@@ -154,6 +159,29 @@ def walk(
             found.pixel_tag, found.pixel_bytes = tag, length
     found.end = pos
     return found
+
+
+def first_item(value: bytes, encoding: Encoding, chosen: AbstractSet[int]) -> dict[int, bytes]:
+    """Of a sequence's value, as `walk` has kept it, the ``chosen`` elements of its first item; what is malformed, or in
+    a sequence within, is passed over. Raises nothing."""
+    elements = _Elements(MemoryBytes(value), encoding, len(value) // 8 + 1)
+    values: dict[int, bytes] = {}
+    try:
+        tag, length, pos = elements.parse(value[:12], 0, encoding.explicit) if len(value) >= 8 else (0, 0, 0)
+        if tag != _ITEM:
+            return {}
+        end = len(value) if length == _UNDEFINED else min(pos + length, len(value))
+        while pos + 8 <= end:
+            tag, length, header_bytes = elements.parse(value[pos : pos + 12], 0, encoding.explicit)
+            pos += header_bytes
+            if tag == _ITEM_END or length == _UNDEFINED or pos + length > end:
+                break
+            if tag in chosen:
+                values.setdefault(tag, value[pos : pos + length])
+            pos += length
+    except Unarchivable:
+        pass
+    return values
 
 
 def _foreign(tag: int, pixel_tag: int) -> bool:

@@ -329,6 +329,21 @@ CREATE INDEX files_deleting ON files (study_uid) WHERE state = 'deleting';
 """
 
 
+#: Whom the files of a study name: each distinct patient and order, told apart by the digest of the bytes that say it.
+IDENTITIES = """
+CREATE TABLE identities (
+  study_uid TEXT NOT NULL,
+  kind TEXT NOT NULL,                 -- patient | order
+  digest TEXT NOT NULL,               -- or 'more': there were more than are kept
+  said TEXT NOT NULL,                 -- JSON, see patients
+  PRIMARY KEY (study_uid, kind, digest)
+) WITHOUT ROWID;
+CREATE TRIGGER studies_go_with_identities AFTER DELETE ON studies BEGIN
+  DELETE FROM identities WHERE study_uid = OLD.study_uid;
+END;
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -346,4 +361,5 @@ STEPS: tuple[Step, ...] = (
     Step("which folder each inbox is", ROOTS),
     Step("what was sent, and in how long", SPEEDS),
     Step("a file whose deletion is authorised is called so", DELETING),
+    Step("whom the files of a study name", IDENTITIES),
 )
