@@ -89,6 +89,7 @@ class Parts:
             claims=self.queue.claims,
             shipments=self.queue.shipments,
             deletions=self.queue.deletions,
+            holds=self.queue.holds,
             sources=lambda: self.sources.by_id,
             after_archive=self.sources.after_archive,
             rescan=self.sources.rescan,

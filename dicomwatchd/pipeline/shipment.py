@@ -19,6 +19,7 @@ from dicomwatchd.pipeline.turns import Turns
 from dicomwatchd.ports import Cancellation, Clock, Log, Map, never_cancelled
 from dicomwatchd.queue.claims import Claims
 from dicomwatchd.queue.deletions import Deletions
+from dicomwatchd.queue.holds import Holds
 from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.telemetry.metrics import StageClock
@@ -64,6 +65,7 @@ class Context:
     claims: Claims
     shipments: Shipments
     deletions: Deletions
+    holds: Holds
     sources: Callable[[], Mapping[int, Source]]
     after_archive: Callable[[Source], AfterArchive]
     rescan: Callable[[int, bytes], None]

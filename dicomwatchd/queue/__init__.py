@@ -17,6 +17,7 @@ from dicomwatchd.queue.database.pruning import Pruning
 from dicomwatchd.queue.database.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.database.upgrade import Upgrade
 from dicomwatchd.queue.deletions import Deletions
+from dicomwatchd.queue.holds import Holds
 from dicomwatchd.queue.parked import Parked
 from dicomwatchd.queue.quiet import QuietTimers
 from dicomwatchd.queue.reports import Reports
@@ -36,6 +37,7 @@ class Queue:
     shipments: Shipments
     parked: Parked
     deletions: Deletions
+    holds: Holds
     audit: Audit
     segments: Segments
     pruning: Pruning
@@ -84,6 +86,7 @@ def _over(database: Database, clock: Clock) -> Queue:
         shipments=Shipments(database, clock),
         parked=Parked(database, clock),
         deletions=Deletions(database, clock),
+        holds=Holds(database, clock),
         audit=Audit(database),
         segments=Segments(database, clock),
         pruning=Pruning(database, clock),

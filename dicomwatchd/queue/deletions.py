@@ -18,6 +18,7 @@ from dicomwatchd.queue.bindings.remounts import Remounts
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.rows import (
     EXPIRING,
+    HELD,
     NO_LEASE,
     OWN_OBJECT,
     Claim,
@@ -70,6 +71,14 @@ class Deletions:
                 "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
                 [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
             )
+            if code == HELD:
+                # Released after it was asked whether the study is held: nobody would release these once more.
+                db.execute(
+                    "UPDATE files SET due_at = 0, code = NULL, reason = NULL WHERE study_uid = ? AND state = 'kept'"
+                    f" AND code = '{HELD}' AND NOT EXISTS"
+                    " (SELECT 1 FROM holds h WHERE h.study_uid = files.study_uid AND h.released_at IS NULL)",
+                    (claim.study_uid,),
+                )
             _forget_dues(db, files)
             if code != OWN_OBJECT:
                 _uploads_verified(db, files)

@@ -24,6 +24,8 @@ OWN_OBJECT = "own-object"
 NO_RIGHT = "no-right"
 #: ``code`` of a kept file that stands in an inbox which is another folder than was confirmed.
 EXCHANGED = "exchanged"
+#: ``code`` of a kept file whose study is held until somebody has released it.
+HELD = "held"
 #: Files that a study still has to ship.
 WAITING = (FileState.READY, FileState.STORED)
 #: ``kind`` of a source that is an inbox's former path, where a crash may have left files staged.

@@ -95,7 +95,9 @@ def test_poisoned_studies_hold_up_nobody(place: Place) -> None:
         place.drop(study)
     failing_uids = {unsent[0].study_uid, unrecorded[0].study_uid}
     site.wait_for(
-        lambda: failing_uids <= {event["study_uid"] for event in site.events("study-delayed")}, 60, "two of them to fail"
+        lambda: failing_uids <= {event["study_uid"] for event in site.events("study-delayed")},
+        60,
+        "two of them to fail",
     )
     well = [place.make() for _ in range(5)]
     since = time.monotonic()
@@ -114,7 +116,8 @@ def test_poisoned_studies_hold_up_nobody(place: Place) -> None:
         "server-error"
     }
     endpoints = {
-        uid: {e["endpoint"] for e in site.events("study-delayed") if e["study_uid"] == uid}.pop() for uid in failing_uids
+        uid: {e["endpoint"] for e in site.events("study-delayed") if e["study_uid"] == uid}.pop()
+        for uid in failing_uids
     }
     assert endpoints[unsent[0].study_uid].startswith("s3") and endpoints[unrecorded[0].study_uid].startswith("dynamodb")
     waiting = {study["study_uid"] for study in site.ctl_json("queue")["studies"]}

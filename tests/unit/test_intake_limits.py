@@ -391,8 +391,8 @@ def test_a_revision_adds_no_more_than_is_left(monkeypatch: pytest.MonkeyPatch) -
     limit = 6000
     monkeypatch.setattr(revision, "SERIES_ATTRIBUTES_LIMIT_BYTES", limit)
     there = replace(empty("a" * 36, Uid("1.2.3.4.1")), series=series_of(1, 30))
-    assert revision._within_limit(there, revision._Added({}, series_of(2, 1), (), ())).flags == ()
-    added = revision._within_limit(there, revision._Added({}, {**series_of(1, 30), **series_of(2, 60)}, (), ()))
+    assert revision._within_limit(there, revision._Added({}, series_of(2, 1), (), (), (), ())).flags == ()
+    added = revision._within_limit(there, revision._Added({}, {**series_of(1, 30), **series_of(2, 60)}, (), (), (), ()))
     assert added.flags == ("series-attributes-limited",)
     assert {uid: added.series[uid] for uid in there.series} == there.series, "what is on record stays as it is"
     full = [uid for uid, series in added.series.items() if len(series) > 1]

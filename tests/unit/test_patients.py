@@ -137,6 +137,7 @@ def test_documents() -> None:
     assert document(Identity("1")) == {"patient_id": "1"}
     assert from_document(Identity, document(JANE)) == JANE
     assert from_document(Order, {"accession_number": "A", "of the future": "x"}) == Order("A")
+    bad: object
     for bad in ([], {"patient_id": 1}, None):
         with pytest.raises(TypeError):
             from_document(Identity, bad)  # type: ignore[arg-type]

@@ -5,16 +5,19 @@ from __future__ import annotations
 from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.port import Policy, is_due
 from dicomwatchd.pipeline.deletion.purge import Outcome
-from dicomwatchd.pipeline.deletion.vetoes import expiring, own, unleased, without_right
+from dicomwatchd.pipeline.deletion.vetoes import expiring, held, own, unleased, without_right
 from dicomwatchd.pipeline.shipment import Context, Shipment
-from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT, LocalFile
+from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, HELD, NO_LEASE, NO_RIGHT, OWN_OBJECT, LocalFile
 
 #: When a file is tried again that has looked like the archive's own object.
 OWN_AGAIN_SECONDS = 86400.0
 
 
-def keep_what_stays(files: list[LocalFile], policy: Policy, shipment: Shipment, context: Context) -> list[LocalFile]:
-    """What can be told of files before any is proven. Returns the others, which are to be deleted now."""
+def keep_what_stays(
+    files: list[LocalFile], policy: Policy, is_held: bool, shipment: Shipment, context: Context
+) -> list[LocalFile]:
+    """What can be told of files before any is proven; ``is_held`` of their study (see `held`). Returns the others,
+    which are to be deleted now."""
     to_delete: list[LocalFile] = []
     to_keep: dict[float | None, list[LocalFile]] = {}
     objects = own.among(files, shipment.run, policy, context.inboxes)
@@ -28,6 +31,10 @@ def keep_what_stays(files: list[LocalFile], policy: Policy, shipment: Shipment, 
             to_delete.append(file)
         else:
             to_keep.setdefault(due_at, []).append(file)
+    if is_held:
+        # What stays for good by its rule says so, too: whoever uploaded the folder must not take it for deletable.
+        _keep_held([*to_delete, *to_keep.pop(None, [])], shipment, context)
+        to_delete = []
     if to_delete and context.stops_deleting() is not None:
         _keep_expiring(to_delete, shipment, context)
         to_delete = []
@@ -86,6 +93,12 @@ def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context, *, m
         study_uid=shipment.claim.study_uid,
         files=len(files),
     )
+
+
+def _keep_held(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    """They fall due again when somebody releases the study: see `held`, which logs the hold."""
+    if files:
+        _keep(files, HELD, held.REASON, shipment, context)
 
 
 def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context) -> None:

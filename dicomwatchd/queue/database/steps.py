@@ -344,6 +344,22 @@ END;
 """
 
 
+#: Studies of which nothing is deleted until somebody has released them; a row stays once they have.
+HOLDS = """
+CREATE TABLE holds (
+  study_uid TEXT NOT NULL,
+  code TEXT NOT NULL,                 -- why: two-patients
+  found TEXT NOT NULL,                -- JSON: what was found, for people; holds patients' names
+  held_at REAL NOT NULL,
+  released_at REAL,                   -- NULL: it is held
+  PRIMARY KEY (study_uid, code)
+) WITHOUT ROWID;
+CREATE INDEX holds_open ON holds (held_at) WHERE released_at IS NULL;
+CREATE INDEX files_held ON files (study_uid) WHERE state = 'kept' AND code = 'held';
+CREATE INDEX files_held_of_source ON files (source_id) WHERE state = 'kept' AND code = 'held';
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -362,4 +378,5 @@ STEPS: tuple[Step, ...] = (
     Step("what was sent, and in how long", SPEEDS),
     Step("a file whose deletion is authorised is called so", DELETING),
     Step("whom the files of a study name", IDENTITIES),
+    Step("studies that are held", HOLDS),
 )

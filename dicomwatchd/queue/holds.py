@@ -1,0 +1,123 @@
+"""Studies that are held: archived, with nothing of them deleted until somebody who has looked at them says so.
+
+What was found stays here as long as it is not released, whatever is pruned, and a release stays for good: what it was
+given for does not hold the study again, anything else does. It is put on record in the audit chain.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dicomwatchd.errors import Permanent
+from dicomwatchd.model import Uid
+from dicomwatchd.patients import Identity, from_document
+from dicomwatchd.ports import Clock
+from dicomwatchd.queue import audit
+from dicomwatchd.queue.database.schema import Database, Readable
+from dicomwatchd.queue.rows import HELD
+
+#: ``code`` of a hold: the study's files name two patients, or more than are kept on record.
+TWO_PATIENTS = "two-patients"
+
+#: What was found, as plain data for people: the patients that the files name.
+Found = list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """``held_at`` is in seconds since the epoch; ``files`` counts the local files that are kept because of it."""
+
+    study_uid: Uid
+    code: str
+    found: Found
+    held_at: float
+    files: int
+
+
+class Holds:
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def patients(self, study_uid: Uid) -> list[Identity]:
+        """Whom the files name that have come here, those that are in no manifest yet among them."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT said FROM identities WHERE study_uid = ? AND kind = 'patient' ORDER BY digest", (study_uid,)
+            ).fetchall()
+        return [from_document(Identity, json.loads(row["said"])) for row in rows]
+
+    def hold(
+        self, study_uid: Uid, code: str, found: Found, is_released_by: Callable[[Found], bool]
+    ) -> tuple[bool, bool]:
+        """Hold the study for what was ``found``, unless a release was given for it already: ``is_released_by`` says so
+        of what an earlier one was given for. Returns whether the study is held, and whether that is new."""
+        with self._database.read() as db:
+            row = self._row(db, study_uid, code)
+        if row is not None and row["released_at"] is not None and is_released_by(json.loads(row["found"])):
+            return False, False
+        is_new = row is None or row["released_at"] is not None
+        if row is None or is_new or json.loads(row["found"]) != found:
+            with self._database.write() as db:
+                db.execute(
+                    "INSERT INTO holds (study_uid, code, found, held_at) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                    " found = excluded.found, released_at = NULL,"
+                    " held_at = CASE WHEN released_at IS NULL THEN held_at ELSE excluded.held_at END",
+                    (study_uid, code, json.dumps(found), self._clock.now()),
+                )
+        return True, is_new
+
+    def release(self, study_uid: Uid, because: str, by: dict[str, object]) -> int:
+        """Whoever ``by`` is has looked at the study: its files go by their rules again, each proven afresh. How many.
+        Raises Permanent where the study is not held."""
+        now = self._clock.now()
+        with self._database.write() as db:
+            codes = [
+                row["code"]
+                for row in db.execute(
+                    "SELECT code FROM holds WHERE study_uid = ? AND released_at IS NULL ORDER BY code", (study_uid,)
+                )
+            ]
+            if not codes:
+                raise Permanent(
+                    "the study is not held", code="not-held", hint="dicomwatchctl attention lists the studies that are"
+                )
+            body = {"kind": "hold-released", "at": now, "because": because, **by}
+            audit.append(db, study_uid, [{**body, "hold": code} for code in codes])
+            db.execute("UPDATE holds SET released_at = ? WHERE study_uid = ? AND released_at IS NULL", (now, study_uid))
+            return db.execute(
+                "UPDATE files SET due_at = 0, code = NULL, reason = NULL"
+                f" WHERE study_uid = ? AND state = 'kept' AND code = '{HELD}'",
+                (study_uid,),
+            ).rowcount
+
+    def open(self, limit: int) -> list[Hold]:
+        """The studies that are held, the oldest hold first."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT h.*, (SELECT COUNT(*) FROM files f WHERE f.study_uid = h.study_uid AND f.state = 'kept'"
+                f" AND f.code = '{HELD}') AS files FROM holds h WHERE released_at IS NULL ORDER BY held_at LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [
+            Hold(Uid(row["study_uid"]), row["code"], json.loads(row["found"]), row["held_at"], row["files"])
+            for row in rows
+        ]
+
+    def count(self) -> int:
+        """How many studies are held."""
+        with self._database.read() as db:
+            found: int = db.execute("SELECT COUNT(DISTINCT study_uid) FROM holds WHERE released_at IS NULL").fetchone()[
+                0
+            ]
+        return found
+
+    @staticmethod
+    def _row(db: Readable, study_uid: Uid, code: str) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = db.execute(
+            "SELECT * FROM holds WHERE study_uid = ? AND code = ?", (study_uid, code)
+        ).fetchone()
+        return row

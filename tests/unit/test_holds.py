@@ -1,0 +1,199 @@
+"""A study that names two patients: archived, and nothing of it is deleted until somebody has released it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicomwatchd.errors import Permanent
+from dicomwatchd.model import Uid
+from dicomwatchd.pipeline.shipment import AfterArchive
+from tests.pieces import Pieces, at
+from tests.synthetic import Made, Maker, Patient
+
+JANE = Patient("DOE^JANE", "P0001", "19700101")
+JOHN = Patient("ROE^JOHN", "P0002", "19510213", "M")
+BY: dict[str, object] = {"by": {"uid": 0}}
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Iterator[Pieces]:
+    pieces = Pieces(tmp_path)
+    yield pieces
+    pieces.close()
+
+
+def drop(pieces: Pieces, patient: Patient, series: int, count: int = 2) -> list[Made]:
+    """Another series of one and the same study."""
+    maker = Maker(seed=3, patient=patient)
+    return maker.ct_series(pieces.inbox / f"S{series}", slices=count, study=0, series=series, rows=16, columns=16)
+
+
+STUDY = Uid(Maker(seed=3).study_uid(0))
+
+
+def audited(pieces: Pieces, kind: str) -> list[dict[str, Any]]:
+    return [one.body for one in pieces.queue.audit.of_study(STUDY) if one.body["kind"] == kind]
+
+
+def test_two_patients_in_one_study_are_archived_and_kept(pieces: Pieces) -> None:
+    made = drop(pieces, JANE, 1) + drop(pieces, JOHN, 2)
+    pieces.run(3)
+    assert all(one.path.exists() for one in made)
+    assert {one.sha256 for one in made} <= pieces.archived()
+    assert set(pieces.states().values()) == {"kept:held"}
+    assert audited(pieces, "authorised") == []
+    [hold] = pieces.queue.holds.open(10)
+    assert (hold.study_uid, hold.code, hold.files) == (STUDY, "two-patients", 4)
+    assert {one["patient_id"] for one in hold.found} == {"P0001", "P0002"}
+    assert pieces.queue.holds.count() == 1
+    assert pieces.log.events("study-held") == [{"study_uid": STUDY}], "told once, and of no patient"
+
+
+def test_a_second_patient_who_comes_later_is_held_beside_what_is_gone(pieces: Pieces) -> None:
+    """What is gone is in the archive; of what comes, nothing goes."""
+    drop(pieces, JANE, 1)
+    pieces.run()
+    assert pieces.left() == []
+    late = drop(pieces, JOHN, 2)
+    pieces.run(3)
+    assert sorted(one.path for one in late) == pieces.left()
+    assert set(pieces.states().values()) == {"kept:held"}
+
+
+def test_patients_that_another_site_has_recorded_count(pieces: Pieces, tmp_path: Path) -> None:
+    other = Pieces(tmp_path / "other", store=pieces.memory, catalogue=pieces.catalogue)
+    drop(other, JANE, 1)
+    other.run()
+    assert other.left() == []
+    other.close()
+    late = drop(pieces, JOHN, 2)
+    pieces.run(3)
+    assert sorted(one.path for one in late) == pieces.left()
+
+
+def test_who_comes_while_the_first_files_are_being_deleted_stops_that(pieces: Pieces) -> None:
+    made = drop(pieces, JANE, 1)
+    pieces.settle()
+    with at(pieces.context.shipments, "recorded", lambda: _arrives(pieces), after=True):
+        pieces.ship()
+    assert {one.path for one in made} <= set(pieces.left()), "he is in no manifest yet, and known all the same"
+
+
+def _arrives(pieces: Pieces) -> None:
+    drop(pieces, JOHN, 2)
+    pieces.scan()
+    pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
+    pieces.look()
+
+
+def test_the_same_patient_written_in_several_ways_is_not_held(pieces: Pieces) -> None:
+    drop(pieces, JANE, 1)
+    drop(pieces, Patient("Doe^Jane^^", "p0001 ", "19700101"), 2)
+    drop(pieces, Patient("", "", ""), 3)
+    pieces.run()
+    assert pieces.left() == [] and pieces.queue.holds.open(10) == []
+
+
+def test_a_release_lets_all_go_by_their_rules_with_a_word_on_record(pieces: Pieces) -> None:
+    drop(pieces, JANE, 1)
+    drop(pieces, JOHN, 2)
+    pieces.run(3)
+    assert pieces.queue.holds.release(STUDY, "he was registered twice", BY) == 4
+    [entry] = audited(pieces, "hold-released")
+    assert (
+        entry["because"] == "he was registered twice" and entry["hold"] == "two-patients" and entry["by"] == {"uid": 0}
+    )
+    assert "P0002" not in json.dumps(entry)
+    pieces.run(3)
+    assert pieces.left() == [] and len(audited(pieces, "deleted")) == 4
+    assert pieces.queue.holds.open(10) == []
+    with pytest.raises(Permanent, match="not held"):
+        pieces.queue.holds.release(STUDY, "again", BY)
+
+
+def test_a_release_is_for_the_patients_that_were_looked_at(pieces: Pieces) -> None:
+    drop(pieces, JANE, 1)
+    drop(pieces, JOHN, 2)
+    pieces.run(3)
+    pieces.queue.holds.release(STUDY, "registered twice", BY)
+    pieces.run(3)
+    drop(pieces, Patient("ROE^JOHN", "P0002", "19510213", "M"), 3)
+    drop(pieces, Patient("", "P0001", ""), 4)
+    pieces.run(3)
+    assert pieces.left() == [], "these are the two that the release was given for"
+    third = drop(pieces, Patient("POE^ANN", "P0003", "19991231"), 5)
+    pieces.run(3)
+    assert sorted(one.path for one in third) == pieces.left()
+    assert len(pieces.log.events("study-held")) == 2
+    assert len(pieces.queue.holds.open(10)[0].found) == 3
+
+
+def test_a_hold_and_a_release_outlive_restarts(pieces: Pieces) -> None:
+    drop(pieces, JANE, 1)
+    drop(pieces, JOHN, 2)
+    pieces.run(3)
+    pieces.restart()
+    pieces.run(2)
+    assert len(pieces.left()) == 4
+    pieces.queue.holds.release(STUDY, "seen", BY)
+    pieces.restart()
+    pieces.run(3)
+    assert pieces.left() == []
+
+
+def test_a_release_in_the_midst_of_a_shipment_leaves_nothing_behind(pieces: Pieces) -> None:
+    drop(pieces, JANE, 1)
+    drop(pieces, JOHN, 2)
+    pieces.settle()
+    with at(pieces.context.deletions, "keep", lambda: pieces.queue.holds.release(STUDY, "seen", BY)):
+        pieces.ship()
+    assert set(pieces.states().values()) == {"kept"}, "due, not held for ever"
+    pieces.run(3)
+    assert pieces.left() == []
+
+
+def test_what_is_to_be_kept_for_a_time_is_kept_for_that_time_after_a_release(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False, keep_seconds=86400.0))
+    made = drop(pieces, JANE, 1) + drop(pieces, JOHN, 2)
+    pieces.run(3)
+    assert pieces.queue.holds.count() == 1, "told at once, not when it falls due"
+    pieces.queue.holds.release(STUDY, "seen", BY)
+    pieces.run(3)
+    assert all(one.path.exists() for one in made)
+    pieces.clock.advance(86400.0)
+    pieces.run(3)
+    assert pieces.left() == []
+    pieces.close()
+
+
+def test_what_falls_due_is_held_then_too(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False, keep_seconds=86400.0))
+    made = drop(pieces, JANE, 1) + drop(pieces, JOHN, 2)
+    pieces.run(3)
+    pieces.clock.advance(2 * 86400.0)
+    pieces.run(3)
+    assert all(one.path.exists() for one in made) and set(pieces.states().values()) == {"kept:held"}
+    pieces.close()
+
+
+def test_a_study_with_more_patients_than_are_kept_on_record_is_held(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of those that are left out nobody can tell whether they are others."""
+    from dicomwatchd import patients
+    from dicomwatchd.queue import arrivals, shipments
+
+    for module in (patients, arrivals, shipments):
+        monkeypatch.setattr(module, "IDENTITIES_LIMIT", 2)
+    for number, name in enumerate(["DOE^JANE", "DOE^JANE^A", "DOE^JANE^B", "DOE^JANE^C"], start=1):
+        drop(pieces, Patient(name, "P0001", "19700101"), number)
+    pieces.run(3)
+    assert pieces.left() and set(pieces.states().values()) == {"kept:held"}
+    pieces.queue.holds.release(STUDY, "seen", BY)
+    pieces.run(3)
+    assert pieces.left() == []
