@@ -26,6 +26,8 @@ COMMANDS = {
     "show": Lazy(f"{_CLI}.studies.show", "show", "Show what is known about a study."),
     "quarantine": Lazy(f"{_CLI}.daemon", "quarantine", "List files that cannot be archived."),
     "retry": Lazy(f"{_CLI}.daemon", "retry", "Try a parked study again."),
+    "attention": Lazy(f"{_CLI}.attention", "attention", "List what needs a person's decision."),
+    "release": Lazy(f"{_CLI}.attention", "release", "Release a held study."),
     "stats": Lazy(f"{_CLI}.daemon", "stats", "Show archived amounts by day and inbox."),
     "inbox": Lazy(f"{_CLI}.inbox", "inbox", "List and confirm inboxes."),
     "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is not an inbox."),

@@ -72,6 +72,12 @@ def prove(
         output.say(f"{output.count(len(files), 'file')} of study {study} on record: {told}.")
     else:
         output.say(f"No deleted file of study {study} is on record here.")
+    for release in said["releases"]:
+        by = release["released_by"]
+        output.say(
+            f"Released at {release['released_at']} by user {by['uid']} {by['login'] or ''}".rstrip()
+            + f", audit entry {release['sequence']}: {release['because']}"
+        )
     for file in files:
         proof = defaultdict(str, file["proof"])  # an entry that somebody has changed may lack any of it
         output.say()

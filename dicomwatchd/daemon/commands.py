@@ -17,11 +17,16 @@ from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
 from dicomwatchd.queue import Queue
+from dicomwatchd.queue.holds import TWO_PATIENTS
 from dicomwatchd.queue.uploads import LISTED, Upload
 from dicomwatchd.rights import Asker
 from dicomwatchd.uploads.jobs import UploadJobs, no_such_upload
 
 Progress = Callable[[dict[str, Any]], None]
+
+#: Why a study is held, by the code of its hold.
+HOLD_REASONS = {TWO_PATIENTS: "its files name two patients"}
+BECAUSE_CHARACTERS = 1000
 
 
 def _study_uid(request: Mapping[str, Any]) -> Uid:
@@ -41,6 +46,25 @@ def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
 
     def quarantine(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.quarantine(whole(request, "limit", 100))
+
+    def attention(request: Mapping[str, Any], _progress: Progress) -> Any:
+        """Names patients: for whoever asks, and for no log."""
+        limit = whole(request, "limit", 100)
+        return {
+            "held": [
+                {
+                    "study_uid": hold.study_uid,
+                    "code": hold.code,
+                    "reason": HOLD_REASONS[hold.code],
+                    "held_at": timestamp(hold.held_at),
+                    "files": hold.files,
+                    "patients": hold.found,
+                }
+                for hold in queue.holds.open(limit)
+            ],
+            "parked": queue.reports.parked(limit),
+            "quarantined_files": queue.reports.status()["files"].get("quarantined", 0),
+        }
 
     def show(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.show(_study_uid(request))
@@ -80,6 +104,7 @@ def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
         ]
 
     return {
+        "attention": attention,
         "inbox-list": inbox_list,
         "queue": list_queue,
         "quarantine": quarantine,
@@ -129,6 +154,24 @@ def commands(
         wake()
         return {"inbox": name, "files": due}
 
+    def release(request: Mapping[str, Any], _progress: Progress) -> Any:
+        """Lets the daemon delete: whoever may confirm an inbox may do this."""
+        study_uid, because = _study_uid(request), text(request, "because").strip()
+        if not because or len(because) > BECAUSE_CHARACTERS:
+            raise BadRequest(f"the reason of a release has 1 to {BECAUSE_CHARACTERS} characters")
+        if not isinstance(request, Request):
+            raise BadRequest("a study can be released only over the control socket")
+        asker = request.asker()
+        if not asker.runs_the_daemon:
+            raise Permanent(
+                "only root or the daemon's own user may release a study",
+                code="not-yours",
+                hint=f"sudo dicomwatchctl release {study_uid} --because TEXT",
+            )
+        due = queue.holds.release(study_uid, because, asker.described())
+        wake()
+        return {"study_uid": study_uid, "files": due}
+
     def upload(_request: Mapping[str, Any], _progress: Progress) -> Any:
         raise Permanent(
             "this dicomwatchctl is older than the running daemon and cannot upload folders to it",
@@ -175,6 +218,7 @@ def commands(
         "status": status,
         "retry": retry,
         "inbox-confirm": inbox_confirm,
+        "release": release,
         "upload": upload,
         "upload-folder": upload_folder,
         "upload-show": upload_show,

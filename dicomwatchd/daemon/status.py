@@ -159,6 +159,11 @@ class StatusReporter:
                 for intake in intakes_by_name.values()
                 if intake.own_trees
             ]
+            + (
+                [f"{held} held studies are archived, and none of their files is deleted: see dicomwatchctl attention"]
+                if (held := queue.holds.count())
+                else []
+            )
             + [
                 f"inbox {pin.name} {doctor.EXCHANGED}{pin.name}"
                 for pin in queue.roots.pins()

@@ -2,7 +2,7 @@
 
 An entry is canonical JSON (sorted keys, no spaces, ASCII). Its hash is the SHA-256 of exactly those bytes, so the
 chain can be checked with nothing but the entries. Kinds: "authorised" (durable before the unlink, with the whole
-proof), "deleted", "restored" (found changed after it was staged; nothing was deleted).
+proof), "deleted", "restored" (found changed after it was staged; nothing was deleted), "hold-released".
 
 What a chain cannot tell by itself is that its newest entries were cut off. So its head, which stands for all before it,
 is published outside (see audit.checkpoints).
@@ -90,13 +90,15 @@ class Audit:
     def proofs(self, study_uid: str, archived: Iterable[AuditEntry] = ()) -> dict[str, Any]:
         """Each authorised deletion of a study with its proof and how it ended, and whether all of the chain that is
         here holds; ``archived`` are the study's entries that are in the archive, in order."""
-        broken_at, entries = self.check()
+        broken_at, number = self.check()
+        entries = [*archived, *self.of_study(study_uid)]
         return {
             "study_uid": study_uid,
-            "files": deletions([*archived, *self.of_study(study_uid)]),
+            "files": deletions(entries),
+            "releases": releases(entries),
             "chain_holds": broken_at is None,
             "broken_at": broken_at,
-            "chain_entries": entries,
+            "chain_entries": number,
         }
 
     def head(self) -> ChainHead:
@@ -193,6 +195,22 @@ def deletions(entries: Iterable[AuditEntry]) -> list[dict[str, Any]]:
                 "why": body.get("why"),
             }
     return list(files.values())
+
+
+def releases(entries: Iterable[AuditEntry]) -> list[dict[str, Any]]:
+    """Each release of a hold on record: when, from which hold, by whom and why. What cannot be understood is passed
+    over, as in `deletions`."""
+    return [
+        {
+            "sequence": entry.sequence,
+            "released_at": timestamp(entry.body["at"]),
+            "hold": str(entry.body.get("hold")),
+            "because": str(entry.body.get("because")),
+            "released_by": {"uid": entry.body.get("uid"), "login": entry.body.get("login")},
+        }
+        for entry in entries
+        if entry.body.get("kind") == "hold-released" and _is_time(entry.body.get("at"))
+    ]
 
 
 def _is_time(value: object) -> bool:

@@ -154,6 +154,16 @@ class Reports:
                 )
         return found
 
+    def parked(self, limit: int) -> list[dict[str, Any]]:
+        """Studies that are parked, those that are so for longest first."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT study_uid, code, reason FROM studies WHERE state != 'archived' AND state = ?"
+                " ORDER BY changed_at LIMIT ?",
+                (StudyState.PARKED, limit),
+            ).fetchall()
+        return [{"study_uid": row["study_uid"], "code": row["code"], "reason": row["reason"]} for row in rows]
+
     def quarantine(self, limit: int) -> list[dict[str, Any]]:
         with self._database.read() as db:
             rows = db.execute(

@@ -15,7 +15,7 @@ import pytest
 from tests import schemas
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
-from tests.synthetic import Maker
+from tests.synthetic import Maker, Patient
 from tests.system.site import Site
 from tests.system.test_damaged_manifest import Shelf
 from tests.system.test_journey_s3 import archive_of
@@ -46,6 +46,7 @@ _NOT_HERE = {
         **{f"local.files.{state}": "no file of a study" for state in ("quarantined", "ignored")},
         **{f"local.unreadable.{key}": "a damaged disk: tests/fuse/test_entries.py" for key in ("name", "reason")},
     },
+    "attention": {f"parked.{key}": "tests/unit/test_holds.py" for key in ("study_uid", "code", "reason")},
     "fetch": {"stopped": "a disk that fills up, or a store that goes away meanwhile"},
     "prove": {"files.why": "a file that changes while it is deleted"},
     **{name: {"expires": "a rule of S3"} for name in ("upload", "upload-show", "upload-cancel")},
@@ -120,7 +121,27 @@ def _archive_one(site: Site) -> str:
     site.wait_for(lambda: site.ctl_json("status")["studies"].get("archived") == 2, 90, "its second revision")
     for command in (("status",), ("queue",), ("quarantine",), ("stats",), ("inbox", "list"), ("doctor",)):
         answers(site, *command)
+    _hold_and_release(site)
     return made[0].study_uid
+
+
+def _hold_and_release(site: Site) -> None:
+    """A study that names two patients."""
+    for number, patient in enumerate((Patient("DOE^JANE", "P1"), Patient("ROE^JOHN", "P2", "19510213", "M")), start=1):
+        made = Maker(seed=47, patient=patient).ct_series(
+            site.inbox / f"two{number}", slices=1, study=0, series=number, rows=16, columns=16
+        )
+    study = made[0].study_uid
+    site.wait_for(lambda: bool(site.ctl_json("attention", check=False)["held"]), 90, "the study to be held")
+    answers(site, "attention", code=1)
+    answers(site, "status")
+    assert "P2" in site.ctl("attention", check=False).stdout
+    said = site.ctl("release", study, "--because", "registered twice").stdout
+    assert "2 kept files will be verified again" in said
+    site.wait_for(lambda: not any(one.path.exists() for one in made), 90, "its files to be deleted")
+    answers(site, "prove", study)
+    assert "registered twice" in site.ctl("prove", study).stdout
+    assert not any(word in site.log_file.read_text() for word in ("P2", "ROE", "registered twice"))
 
 
 def _read_the_archive(site: Site, study: str) -> None:

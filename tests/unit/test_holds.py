@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dicomwatchd.errors import Permanent
+from dicomwatchd.control import peer as control_peer
+from dicomwatchd.control.peer import BadRequest, Descriptors, Request
+from dicomwatchd.daemon.commands import HOLD_REASONS, commands
+from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.shipment import AfterArchive
+from dicomwatchd.queue.holds import TWO_PATIENTS
+from dicomwatchd.rights import Asker
+from tests import schemas
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker, Patient
 
@@ -197,3 +205,70 @@ def test_a_study_with_more_patients_than_are_kept_on_record_is_held(
     pieces.queue.holds.release(STUDY, "seen", BY)
     pieces.run(3)
     assert pieces.left() == []
+
+
+# -- what people ask for ----------------------------------------------------------------------------------------------
+
+
+def call(pieces: Pieces, name: str, asker: Asker | None, monkeypatch: pytest.MonkeyPatch, **request: object) -> Any:
+    offered = commands(
+        pieces.queue,
+        lambda _: {},
+        list,
+        pieces.parts.uploads,
+        pieces.parts.dispatcher.wake,
+        None,  # type: ignore[arg-type]
+    )
+    if asker is None:
+        return offered[name](request, lambda _: None)
+    here, there = socket.socketpair()
+    with here, there:
+        monkeypatch.setattr(control_peer, "asker_of", lambda _: asker)
+        return offered[name](Request(request, here, Descriptors(here)), lambda _: None)
+
+
+def test_attention_shows_both_patients_and_what_is_parked(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop(pieces, JANE, 1)
+    drop(pieces, JOHN, 2)
+    pieces.run(3)
+    (pieces.inbox / "README").write_text("no image")
+    said = call(pieces, "attention", None, monkeypatch)
+    [held] = said["held"]
+    assert [one["patient_id"] for one in held["patients"]] == ["P0001", "P0002"] and held["files"] == 4
+    with pieces.queue._database.write() as db:
+        db.execute("UPDATE studies SET state = 'parked', code = 'refused', reason = 'the store refuses it'")
+    pieces.scan()
+    pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
+    pieces.look()
+    said = call(pieces, "attention", None, monkeypatch)
+    assert said["parked"] == [{"study_uid": STUDY, "code": "refused", "reason": "the store refuses it"}]
+    assert said["quarantined_files"] == 1
+    schemas.check("attention", said)
+
+
+@pytest.mark.parametrize("uid", [os.getuid(), 4711])
+def test_who_may_release(pieces: Pieces, monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
+    drop(pieces, JANE, 1)
+    drop(pieces, JOHN, 2)
+    pieces.run(3)
+    asker = Asker(uid, uid)
+    if not asker.runs_the_daemon:
+        with pytest.raises(Permanent, match="only root"):
+            call(pieces, "release", asker, monkeypatch, study_uid=STUDY, because="seen")
+        assert pieces.queue.holds.count() == 1 and audited(pieces, "hold-released") == []
+        return
+    assert call(pieces, "release", asker, monkeypatch, study_uid=STUDY, because=" seen ")["files"] == 4
+    [released] = pieces.queue.audit.proofs(STUDY)["releases"]
+    assert released["because"] == "seen" and released["released_by"]["uid"] == uid
+
+
+@pytest.mark.parametrize("because", ["", "  ", "x" * 1001, None])
+def test_a_release_has_a_reason(pieces: Pieces, monkeypatch: pytest.MonkeyPatch, because: object) -> None:
+    with pytest.raises(DicomwatchdError):
+        call(pieces, "release", Asker(0, 0), monkeypatch, study_uid=STUDY, because=because)
+    with pytest.raises(BadRequest):
+        call(pieces, "release", None, monkeypatch, study_uid=STUDY, because="not over the socket")
+
+
+def test_each_hold_has_a_reason_in_words() -> None:
+    assert set(HOLD_REASONS) == {TWO_PATIENTS}

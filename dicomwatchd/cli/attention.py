@@ -1,0 +1,97 @@
+"""What waits for a person's decision: `attention` lists it, `release` decides about a study that is held."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dicomwatchd.cli import exits
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.control_access import ask, client, socket_option
+from dicomwatchd.cli.studies.access import UID
+from dicomwatchd.cli.terminal import output, tables
+from dicomwatchd.model import Uid
+
+_PATIENT = (
+    ("PATIENT ID", "patient_id"),
+    ("ISSUER", "issuer"),
+    ("NAME", "name"),
+    ("BORN", "birth_date"),
+    ("SEX", "sex"),
+)
+
+
+@click.command()
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="Show at most this many studies of each kind.",
+)
+@socket_option
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+@tables.wide_option
+@click.pass_obj
+def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> int:
+    """List what needs a person's decision.
+
+    Held studies are archived, and none of their files is deleted until you release them: the files of such a study name
+    two patients, which are shown. Parked studies could not be archived. Files in quarantine are counted. The exit code
+    is 1 if there is anything. The answer names patients.
+    """
+    said: dict[str, Any] = ask(invocation, socket_path, "attention", limit=limit)
+    held, parked, quarantined = said["held"], said["parked"], said["quarantined_files"]
+    code = exits.NO if held or parked or quarantined else exits.OK
+    if as_json:
+        output.document(said)
+        return code
+    for study in held:
+        output.say(f"Study {output.clean(study['study_uid'])} is held since {study['held_at']}: {study['reason']}.")
+        output.say(f"It is archived; {output.count(study['files'], 'local file')} kept. The patients:")
+        tables.table(
+            [title for title, _ in _PATIENT],
+            ([patient.get(key) for _, key in _PATIENT] for patient in study["patients"]),
+            least=("SEX", "ISSUER"),
+        )
+        output.say(
+            "Find out whose images they are, then: sudo dicomwatchctl release"
+            f" {output.clean(study['study_uid'])} --because TEXT\n"
+        )
+    for study in parked:
+        output.say(
+            output.clean(
+                f"Study {study['study_uid']} is parked: {study['reason'] or study['code']}. Try it again:"
+                f" dicomwatchctl retry {study['study_uid']}"
+            )
+        )
+    if quarantined:
+        output.say(
+            f"{output.count(quarantined, 'file')} in quarantine cannot be archived:"
+            " dicomwatchctl quarantine lists them."
+        )
+    if code == exits.OK:
+        output.say("Nothing needs attention.")
+    return code
+
+
+@click.command()
+@click.argument("study", metavar="STUDY", type=UID)
+@click.option("--because", metavar="TEXT", required=True, help="Why, for the audit chain; do not name the patient.")
+@socket_option
+@click.pass_obj
+def release(invocation: Invocation, study: Uid, because: str, socket_path: Path | None) -> None:
+    """Release a held study.
+
+    Its local files are verified again and deleted, or kept, as their inbox is configured. The audit chain records who
+    released it and why. The release holds for the patients that were shown: if another one comes, the study is held
+    again. Only root and the daemon's own user may do this.
+    """
+    said: dict[str, Any] = client(invocation, socket_path).call("release", study_uid=study, because=because)
+    output.say(
+        f"Study {study} is released; {output.count(said['files'], 'kept file')} will be verified again and deleted or"
+        " kept as configured."
+    )
