@@ -6,13 +6,15 @@ The text is ASCII and exact: what a column or an index key cannot hold (lone sur
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
+from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord, place
 from dicomwatchd.errors import CatalogueEntryDamaged, Permanent
 from dicomwatchd.model import DicomJson, Uid
-from dicomwatchd.patients import Identity, Order, document, from_document
+from dicomwatchd.patients import Identity, Order, document, folded_name, from_document, has_form
 
 REBUILD_HINT = "dicomwatchctl catalogue rebuild"
 #: The flag of a record that lacks what the catalogue cannot hold. The manifest has everything.
@@ -89,12 +91,78 @@ def matches(query: Query, record: StudyRecord) -> bool:
     if (query.date_from or query.date_to) and not date:
         return False
     return (
-        (query.patient_id is None or record.patient_id == query.patient_id)
-        and (query.accession_number is None or record.accession_number == query.accession_number)
+        _is_of_patient(query, record)
+        and (query.accession_number is None or query.accession_number in accession_numbers(record))
         and (query.modality is None or query.modality in record.modalities)
         and (not query.date_from or date >= query.date_from)
         and (not query.date_to or date <= query.date_to)
+        and (query.description is None or has_pattern(folded_text(description(record)), folded_text(query.description)))
+        and (query.institution is None or _is_of_institution(query.institution, record))
+        and record.archived_at >= query.archived_from
+        and (query.before is None or place(record) < query.before)
     )
+
+
+def _is_of_patient(query: Query, record: StudyRecord) -> bool:
+    if query.patient_id == "" and record.patient_id:
+        return False
+    if not query.is_of_patient and query.issuer is None:
+        return True
+    return any(_is_patient(query, one) for one in identities(record))
+
+
+def _is_patient(query: Query, one: Identity) -> bool:
+    return (
+        (query.patient_id is None or one.patient_id == query.patient_id)
+        and (query.issuer is None or folded_text(one.issuer) == folded_text(query.issuer))
+        and (query.birth_date is None or one.birth_date == query.birth_date)
+        and (query.name is None or any(has_pattern(group, folded_name(query.name)) for group in name_groups(one)))
+    )
+
+
+def _is_of_institution(pattern: str, record: StudyRecord) -> bool:
+    return any(has_pattern(folded_text(one), folded_text(pattern)) for one in record.institutions or ())
+
+
+def identities(record: StudyRecord) -> tuple[Identity, ...]:
+    """All patients that are on record, one at least; the first is whom the study's attributes name."""
+    first = replace(Identity.of(record.attributes), patient_id=record.patient_id)
+    return (first, *(one for one in record.identities or () if one != first))
+
+
+def patient_ids(record: StudyRecord) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.patient_id for one in identities(record)))
+
+
+def accession_numbers(record: StudyRecord) -> tuple[str, ...]:
+    numbers = dict.fromkeys(order.accession_number for order in record.orders or () if order.accession_number)
+    return (record.accession_number, *(number for number in numbers if number != record.accession_number))
+
+
+def name_groups(one: Identity) -> list[str]:
+    return [folded for group in one.name_groups if (folded := folded_name(group))]
+
+
+def description(record: StudyRecord) -> str:
+    values = record.attributes.get("00081030", {}).get("Value")
+    return str(values[0] or "") if isinstance(values, list) and values else ""
+
+
+def folded_text(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def has_pattern(folded: str, pattern: str) -> bool:
+    """Whether text has the form of a pattern, both folded; one without a wildcard is the whole text, or its first
+    words."""
+    if "*" in pattern or "?" in pattern:
+        return has_form(folded, pattern)
+    return folded == pattern or (bool(pattern) and folded.startswith(f"{pattern} "))
+
+
+def literal_start(pattern: str) -> str:
+    """What every text of a pattern begins with."""
+    return re.split(r"[*?]", pattern, maxsplit=1)[0]
 
 
 def fitted(attributes: DicomJson, limit_bytes: int) -> DicomJson:

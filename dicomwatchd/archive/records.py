@@ -48,10 +48,40 @@ class StudyRecord:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """All given conditions must hold. Dates are "YYYYMMDD", both ends included, "" leaves that end open."""
+    """All given conditions must hold. Dates are "YYYYMMDD", both ends included, "" leaves that end open.
+
+    ``patient_id`` (with its ``issuer``), ``name`` and ``birth_date`` are conditions on one patient that the study's
+    files name, whichever of them; ``accession_number`` on any of its orders. ``name``, ``description`` and
+    ``institution`` are patterns: ``*`` stands for any characters, ``?`` for one (PS3.4 C.2.2.2.4), case does not count;
+    one without either stands for the whole text or its first words. A name's component groups are compared one by one.
+
+    ``archived_from`` is UTC, ISO 8601, or the beginning of it. ``before`` is the `place` of a study: those after it, in
+    the order of answers, are wanted.
+    """
 
     patient_id: str | None = None
     accession_number: str | None = None
     date_from: str = ""
     date_to: str = ""
     modality: str | None = None
+    issuer: str | None = None
+    name: str | None = None
+    birth_date: str | None = None
+    description: str | None = None
+    institution: str | None = None
+    archived_from: str = ""
+    before: str | None = None
+
+    @property
+    def is_of_patient(self) -> bool:
+        """Whether it asks for what only some records tell of every patient."""
+        return not (self.patient_id is None and self.name is None and self.birth_date is None)
+
+
+#: In place of a date that a study does not have; sorts below all digits.
+NO_DATE = "-"
+
+
+def place(record: StudyRecord) -> str:
+    """Where a study stands in every answer, those with greater ones before it: newest study date first."""
+    return f"{record.study_date or NO_DATE}#{record.study_uid}"

@@ -181,8 +181,8 @@ class _Added:
     series: dict[Uid, DicomJson]
     flags: tuple[str, ...]
     damaged_keys: tuple[str, ...]
-    identities: tuple[Identity, ...]
-    orders: tuple[Order, ...]
+    identities: tuple[Identity, ...] = ()
+    orders: tuple[Order, ...] = ()
 
 
 def _tell(found: Lineage, shipment: Shipment, context: Context) -> None:

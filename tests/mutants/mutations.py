@@ -1171,8 +1171,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "the attributes come back",
                 "queue/arrivals.py",
-                "CASE attributes WHEN '{}' THEN ? ELSE attributes END",
-                "CASE ? WHEN 0 THEN 0 ELSE attributes END",
+                'return json.dumps(first_values(json.loads(known), attributes) if known != "{}" else attributes)',
+                "return known",
             ),
             (
                 "the attributes are asked for",

@@ -366,6 +366,11 @@ class SimulatedCatalogue:
     def search(self, query: Query) -> Iterator[StudyRecord]:
         yield from self.records.values()
 
+    def shortcomings(self, query: Query) -> tuple[str, ...]:
+        return ()
+
+    def completed(self) -> None: ...
+
     def study_uids(self) -> Iterator[Uid]:
         yield from self.records
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.documents import matches
 from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.stores.port import (
@@ -165,13 +166,14 @@ class MemoryCatalogue:
     def search(self, query: Query) -> Iterator[StudyRecord]:
         self._fail()
         for record in sorted(self.records.values(), key=lambda r: r.study_date, reverse=True):
-            if (
-                query.patient_id in (None, record.patient_id)
-                and query.accession_number in (None, record.accession_number)
-                and query.date_from <= record.study_date <= (query.date_to or "99999999")
-                and (query.modality is None or query.modality in record.modalities)
-            ):
+            if matches(query, record):
                 yield record
+
+    def shortcomings(self, query: Query) -> tuple[str, ...]:
+        return ()
+
+    def completed(self) -> None:
+        self._fail()
 
     def study_uids(self) -> Iterator[Uid]:
         self._fail()

@@ -166,7 +166,13 @@ def test_the_manifest_of_another_archive_is_not_added_to(tmp_path: Path) -> None
     file = pieces.inbox / "IM1"
     file.write_bytes(DATA)
     foreign = empty("another-archive", STUDY).merged(
-        [], attributes={"00100020": {"vr": "LO"}}, series={}, flags=(), damaged_keys=(), created_at="", created_by=""
+        [],
+        attributes={"00100020": {"vr": "LO", "Value": ["P1"]}},
+        series={},
+        flags=(),
+        damaged_keys=(),
+        created_at="",
+        created_by="",
     )
     pieces.memory.versions[foreign.key] = [foreign.to_bytes()]
     pieces.run(rounds=3)

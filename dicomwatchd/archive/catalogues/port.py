@@ -12,6 +12,12 @@ from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.stores.port import InitStep
 from dicomwatchd.model import Uid
 
+#: Of `Catalogue.shortcomings`.
+OLD_RECORDS = (
+    "some studies were recorded by an earlier version: they are looked through one by one, and found by their first"
+    " patient and order only; `dicomwatchctl catalogue rebuild` changes that"
+)
+
 
 class Catalogue(Protocol):
     """Safe to use from many threads. Raises Transient, Permanent, Fatal; never a foreign exception.
@@ -45,10 +51,20 @@ class Catalogue(Protocol):
         """Matching studies, newest study date first, without their series' attributes being complete: ``series``
         may be empty. An empty query gives all studies.
 
-        Texts match as a whole, dates as ranges (PS3.4 C.2.2.2.1 and C.2.2.2.5); a study without a date is in no range.
+        What each condition means: see `Query`. A study without a date is in no range of dates.
         A study that was put a moment ago may be missing. Memory holds pages, not the answer. DynamoDB: Query of
         indexes.
         """
+        ...
+
+    def shortcomings(self, query: Query) -> tuple[str, ...]:
+        """What an answer to this query does not cover, or costs more than it should, for want of an index or of entries
+        that this version made: sentences for whoever asks. DynamoDB: DescribeTable and GetItem, once."""
+        ...
+
+    def completed(self) -> None:
+        """Every study was recorded by this version of the program, as `catalogue rebuild` does: searches may rely on
+        its indexes. DynamoDB: PutItem."""
         ...
 
     def study_uids(self) -> Iterator[Uid]:

@@ -6,6 +6,7 @@ May run beside a daemon, may be stopped and run again: what is recorded already 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
@@ -83,6 +84,7 @@ def rebuild(
             )
             if progress is not None:
                 progress(report)
+    catalogue.completed()
     return report
 
 
@@ -115,15 +117,18 @@ def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, listed: L
         vouched = lineage.vouched_for(store, listed, there)
         found = lineage.trace(store, listed, vouched, archive_id=archive_id, below=vouched is not None, lenient=True)
     except Permanent as error:
+        _index_again(catalogue, there)
         return _Outcome(None, (Problem(listed.study_uid, listed.newest, error.message),))
     amiss = [(one.revision, one.reason) for one in found.refused]
     amiss += [(other.revision, other.reason) for other in found.disregarded]
     problems = [Problem(listed.study_uid, revision, reason) for revision, reason in sorted(amiss, reverse=True)]
     if found.whole is None:
+        _index_again(catalogue, there)
         return _Outcome(None, tuple(problems))
     record = found.whole.record()
     if found.whole is not found.current or found.disregarded:
         if vouched is not None and not _hides(vouched, found):
+            _index_again(catalogue, there)
             return _Outcome(False, tuple(problems))  # it is as good as it can be until a daemon has recorded the study
         record = replace(record, flags=tuple(sorted({*record.flags, lineage.DISPUTED})))
     try:
@@ -131,6 +136,13 @@ def _record(store: ObjectStore, catalogue: Catalogue, archive_id: str, listed: L
     except Permanent as error:
         # The manifest is good: an older one would be no better and would hide this.
         return _Outcome(None, (*problems, Problem(listed.study_uid, record.revision, error.message)))
+
+
+def _index_again(catalogue: Catalogue, there: StudyRecord | None) -> None:
+    """An entry that stays as it is, of an earlier version, is found by what it has."""
+    if there is not None and there.identities is None:
+        with suppress(RevisionConflict):
+            catalogue.put(there)
 
 
 def _hides(vouched: Manifest, found: lineage.Lineage) -> bool:
@@ -156,6 +168,6 @@ def _put(catalogue: Catalogue, record: StudyRecord, there: StudyRecord | None) -
 def _holds(there: StudyRecord, record: StudyRecord) -> bool:
     if there.revision > record.revision:
         return True
-    if LEFT_OUT in there.flags:
+    if LEFT_OUT in there.flags and there.identities is not None:
         return (there.revision, there.manifest_sha256) == (record.revision, record.manifest_sha256)
     return there == record

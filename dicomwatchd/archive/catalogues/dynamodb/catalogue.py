@@ -4,34 +4,51 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from dicomwatchd.archive.aws.clients import build_client, endpoint_name, error_code, translated
 from dicomwatchd.archive.catalogues.dynamodb.items import (
+    ALSO,
     SHARDS,
     Item,
+    birth_term,
     from_items,
+    name_term,
     revision_of,
     series_keys,
     study_key,
+    term_of,
+    term_start,
     to_items,
 )
-from dicomwatchd.archive.catalogues.dynamodb.setup import TableSetup
-from dicomwatchd.archive.documents import damaged, index_text, matches
+from dicomwatchd.archive.catalogues.dynamodb.setup import INIT_HINT, TableSetup
+from dicomwatchd.archive.catalogues.port import OLD_RECORDS
+from dicomwatchd.archive.documents import (
+    REBUILD_HINT,
+    damaged,
+    has_pattern,
+    index_text,
+    literal_start,
+    matches,
+)
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.stores.port import InitStep
 from dicomwatchd.config import DynamoDBSettings
 from dicomwatchd.errors import RevisionConflict, Throttled
 from dicomwatchd.model import Uid
+from dicomwatchd.patients import folded_name
 
 if TYPE_CHECKING:
     from botocore.session import Session
     from mypy_boto3_dynamodb import DynamoDBClient
 
 _PAGE_ITEMS = 100
+#: Of studies that an index only names so many are read at once: at most 16 MB come in one answer.
+_NAMED_ITEMS = 25
+_TERMS = "by-term"
 
 
 class DynamoDBCatalogue:
@@ -65,6 +82,7 @@ class DynamoDBCatalogue:
         self._endpoint = endpoint_name("dynamodb", region, settings.endpoint_url)
         place = settings.endpoint_url.rstrip("/") if settings.endpoint_url else f"aws:{region}"
         self._name = f"dynamodb|{place}|{settings.table}"
+        self._completed = False
         self._setup = TableSetup(self._client, self._table, self._endpoint, sleep=sleep, monotonic=monotonic)
 
     @property
@@ -94,9 +112,9 @@ class DynamoDBCatalogue:
                 raise _conflict(revision[0])
             if revision[0] < record.revision:
                 present = {key["sk"]["S"] for key in series_keys(there)}
-        for item in items.series:
+        for item in (*items.series, *items.also):
             if item["sk"]["S"] not in present:
-                with translated("write a series", self._endpoint):
+                with translated("write an item of a study", self._endpoint):
                     self._client.put_item(TableName=self._table, Item=item)
         with translated("write a study", self._endpoint):
             try:
@@ -116,18 +134,109 @@ class DynamoDBCatalogue:
                 raise
 
     def search(self, query: Query) -> Iterator[StudyRecord]:
-        """Memory holds one page for each partition asked; `matches` decides what the index could not."""
+        """Memory holds one page for each partition asked, or, of studies that an index only names, where they stand;
+        `matches` decides what the index could not."""
         if query.accession_number:
-            partitions = [("by-accession", "accession_number", index_text(query.accession_number))]
+            items = self._newest_first("by-accession", "accession_number", index_text(query.accession_number), query)
         elif query.patient_id:
-            partitions = [("by-patient", "patient_id", index_text(query.patient_id))]
+            items = self._newest_first("by-patient", "patient_id", index_text(query.patient_id), query)
+        elif (query.birth_date or _start_of_name(query)) and self._has_terms():
+            items = self._named(self._places_by_term(query), query)
+        elif query.archived_from and not (query.date_from and query.date_to):
+            items = self._named(self._places_by_archival(query), query)
         else:
-            partitions = [("by-study-date", "shard", str(shard)) for shard in range(SHARDS)]
-        streams = [self._newest_first(*partition, query) for partition in partitions]
-        for item in heapq.merge(*streams, key=_date_and_uid, reverse=True):
+            streams = [self._newest_first("by-study-date", "shard", str(shard), query) for shard in range(SHARDS)]
+            items = heapq.merge(*streams, key=_date_and_uid, reverse=True)
+        last = ""
+        for item in items:
+            if item["sk"]["S"].startswith(ALSO):
+                study = self._study_item(Uid(item["pk"]["S"].removeprefix("STUDY#")))
+                if study is None or _date_and_uid(study) != _date_and_uid(item):
+                    continue
+                item = study
+            if _date_and_uid(item) == last:
+                continue
             record = from_items(item)
             if matches(query, record):
+                last = _date_and_uid(item)
                 yield record
+
+    def shortcomings(self, query: Query) -> tuple[str, ...]:
+        if query.patient_id or query.accession_number:
+            return () if self._is_completed() else (OLD_RECORDS,)
+        if not (query.birth_date or query.name):
+            return (OLD_RECORDS,) if query.institution and not self._is_completed() else ()
+        if not self._setup.has_index(_TERMS):
+            return (
+                f"the table has no index {_TERMS}, so all its studies are read: `{INIT_HINT}` makes it, and"
+                f" `{REBUILD_HINT}` fills it",
+            )
+        if not self._is_completed():
+            return (OLD_RECORDS,)
+        if not query.birth_date and not _start_of_name(query):
+            return ("no index serves a name that begins with a wildcard: all studies of the given dates are read",)
+        return ()
+
+    def completed(self) -> None:
+        archive_id = self._setup.identity()
+        if archive_id is not None:
+            self._setup.complete(archive_id)
+
+    def _is_completed(self) -> bool:
+        """What holds once holds for good."""
+        self._completed = self._completed or self._setup.is_completed()
+        return self._completed
+
+    def _has_terms(self) -> bool:
+        return self._is_completed() and self._setup.has_index(_TERMS)
+
+    def _places_by_term(self, query: Query) -> Iterator[str]:
+        """Where the studies stand that the index of terms names."""
+        conditions, values = "term = :term", {}
+        pattern = folded_name(query.name or "")
+        if query.birth_date:
+            values[":term"] = {"S": birth_term(query.birth_date)}
+        else:
+            start = literal_start(pattern)
+            conditions += " AND begins_with(term_order, :start)"
+            values |= {":term": {"S": index_text(name_term(start))}, ":start": {"S": term_start(start)}}
+        for item in self._pages(
+            "search",
+            self._client.query,
+            IndexName=_TERMS,
+            KeyConditionExpression=conditions,
+            ExpressionAttributeValues=values,
+        ):
+            name, place = term_of(item)
+            if query.birth_date or not name or has_pattern(name, pattern):
+                yield place
+
+    def _places_by_archival(self, query: Query) -> Iterator[str]:
+        for shard in range(SHARDS):
+            for item in self._pages(
+                "search",
+                self._client.query,
+                IndexName="by-archived-at",
+                KeyConditionExpression="shard = :shard AND archived_at_uid >= :since",
+                ExpressionAttributeValues={":shard": {"S": str(shard)}, ":since": {"S": query.archived_from}},
+                ProjectionExpression="study_date_uid",
+            ):
+                yield _date_and_uid(item)
+
+    def _named(self, places: Iterable[str], query: Query) -> Iterator[Item]:
+        """The study items that stand there, newest first; read when they are wanted, some at once."""
+        first, last = query.date_from, f"{query.date_to or '99999999'}$"
+        if query.date_from or query.date_to:
+            first = first or "0"
+        wanted = {place for place in places if first <= place <= last}
+        if query.before is not None:
+            wanted = {place for place in wanted if place < query.before}
+        ordered = sorted(wanted, reverse=True)
+        for at in range(0, len(ordered), _NAMED_ITEMS):
+            page = ordered[at : at + _NAMED_ITEMS]
+            keys = [study_key(Uid(place.partition("#")[2])) for place in page]
+            found = {_date_and_uid(item): item for item in self._items(keys)}
+            yield from (found[place] for place in page if place in found)
 
     def study_uids(self) -> Iterator[Uid]:
         for item in self._pages(
@@ -181,6 +290,13 @@ class DynamoDBCatalogue:
                 return
             conditions += " AND study_date_uid BETWEEN :first AND :last"
             values |= {":first": {"S": first}, ":last": {"S": last}}
+        if query.before is not None and ":first" not in values:
+            conditions += " AND study_date_uid < :before"
+            values[":before"] = {"S": query.before}
+        elif query.before is not None:
+            values[":last"] = {"S": min(values[":last"]["S"], query.before)}
+            if values[":first"]["S"] > values[":last"]["S"]:
+                return
         yield from self._pages(
             "search",
             self._client.query,
@@ -201,6 +317,10 @@ class DynamoDBCatalogue:
             if "LastEvaluatedKey" not in answer:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+
+def _start_of_name(query: Query) -> str:
+    return literal_start(folded_name(query.name or ""))
 
 
 def _date_and_uid(item: Item) -> str:

@@ -25,7 +25,14 @@ INDEXES = {
     "by-accession": ("accession_number", "study_date_uid"),
     "by-study-date": ("shard", "study_date_uid"),
     "by-archived-at": ("shard", "archived_at_uid"),
+    "by-term": ("term", "term_order"),
 }
+#: Those that tables of earlier versions have not: without them some searches take longer, and nothing else.
+ADDED = frozenset({"by-term"})
+#: Those that lead to items and do not hold them.
+_KEYS_ONLY = frozenset({"by-term"})
+#: On the identity's item: every study in the table has what this version searches by.
+COMPLETED = "search_entries"
 
 _POLL_SECONDS = 1.0
 _TABLE_SECONDS = 300.0
@@ -76,13 +83,33 @@ class TableSetup:
             raise _not_initialised("the catalogue's table does not exist")
         self._check_shape(description)
         present = _indexes(description)
-        if any(name not in present for name in INDEXES):
+        needed = INDEXES.keys() - ADDED
+        if any(name not in present for name in needed):
             raise _not_initialised("the catalogue's table lacks an index")
         busy = description["TableStatus"] not in ("ACTIVE", "UPDATING")
-        if busy or any(present[name]["IndexStatus"] not in ("ACTIVE", "UPDATING") for name in INDEXES):
+        if busy or any(present[name]["IndexStatus"] not in ("ACTIVE", "UPDATING") for name in needed):
             raise OutOfReach("the catalogue's table is not active", code="not-active", endpoint=self._endpoint)
         if self.identity() is None:
             raise _not_initialised("the catalogue has no identity yet")
+
+    def has_index(self, name: str) -> bool:
+        """Whether an index is there and can be asked."""
+        index = _indexes(self._expect()).get(name)
+        return index is not None and index["IndexStatus"] in ("ACTIVE", "UPDATING")
+
+    def is_completed(self) -> bool:
+        with self._translated("read the table's identity"):
+            answer = self._client.get_item(TableName=self._table, Key=IDENTITY_KEY, ConsistentRead=True)
+        return COMPLETED in answer.get("Item", {})
+
+    def complete(self, archive_id: str) -> None:
+        with self._translated("write the table's identity"):
+            self._client.put_item(
+                TableName=self._table,
+                Item={**IDENTITY_KEY, "archive_id": {"S": archive_id}, COMPLETED: {"N": "1"}},
+                ConditionExpression="archive_id = :archive",
+                ExpressionAttributeValues={":archive": {"S": archive_id}},
+            )
 
     def initialise(self, archive_id: str) -> list[InitStep]:
         """Nothing of a table that turns out to be somebody else's is changed."""
@@ -171,7 +198,8 @@ class TableSetup:
             try:
                 self._client.put_item(
                     TableName=self._table,
-                    Item={**IDENTITY_KEY, "archive_id": {"S": archive_id}},
+                    # What has no identity yet has no studies, and no earlier version will record any without it.
+                    Item={**IDENTITY_KEY, "archive_id": {"S": archive_id}, COMPLETED: {"N": "1"}},
                     ConditionExpression="attribute_not_exists(pk)",
                 )
                 return "created"
@@ -256,7 +284,7 @@ def _index(name: str) -> Any:
     return {
         "IndexName": name,
         "KeySchema": _key_schema(INDEXES[name]),
-        "Projection": {"ProjectionType": "ALL"},
+        "Projection": {"ProjectionType": "KEYS_ONLY" if name in _KEYS_ONLY else "ALL"},
     }
 
 
