@@ -252,6 +252,12 @@ class Unarchivable(Permanent):
     code = "unarchivable"
 
 
+class NotDicom(Unarchivable):
+    """A file whose header is not DICOM's: something else, or an image that is damaged beyond recognition."""
+
+    code = "not-dicom"
+
+
 class SourceChanged(DicomwatchdError):
     """A local file is not what it was when its study was taken up: it has to settle again."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dicomwatchd.intake.final_scan import Findings
+from dicomwatchd.intake.listed import Tables
 from dicomwatchd.localfiles import printable
 from dicomwatchd.ports import timestamp
 from dicomwatchd.queue.uploads import LISTED, Named, Upload, UploadProgress, UploadRecord
@@ -30,8 +31,9 @@ def of_ended(
     expires: str | None = None,
 ) -> dict[str, Any]:
     """Its result. ``complete`` is the word that a person may delete on: the final scan has met everything below the
-    folder, and each file of it is on record as archived; it is never said of an upload that was broken off, nor while
-    the archive ``expires``: why no local file may be deleted."""
+    folder, each DICOM file of it is on record as archived, and so is each image that a DICOMDIR in it lists; it is
+    never said of an upload that was broken off, nor while the archive ``expires``: why no local file may be deleted.
+    The folder as a whole is ``deletable`` if nothing else is in it."""
     named = [*failed, *(findings.named if findings is not None else ())]
     count = progress.failed + (findings.odd if findings is not None else 0)
     complete = (
@@ -45,14 +47,20 @@ def of_ended(
         and progress.verified + progress.ignored == progress.files
         and progress.verified > 0
     )
+    seen = findings or Findings()
     return {
         **_describe(upload, progress, named, count, outcome),
         "done": True,
         "outcome": outcome,
         "complete": complete,
-        "deletable": complete,
+        "deletable": complete and not seen.not_dicom,
+        "images_deletable": complete,
         "expires": expires,
         "ended_at": timestamp(now),
+        "not_dicom": seen.not_dicom,
+        "not_opened": [printable(path) for path in seen.not_opened],
+        "read_only": seen.read_only,
+        "dicomdir": _dicomdir(seen.tables),
     }
 
 
@@ -87,6 +95,20 @@ def summary(known: UploadRecord, progress: UploadProgress | None) -> dict[str, A
 
 def _asked_by(upload: Upload) -> dict[str, Any] | None:
     return None if upload.asker is None else upload.asker.described()
+
+
+def _dicomdir(tables: Tables) -> dict[str, int] | None:
+    if not tables.files:
+        return None
+    return {
+        "files": tables.files,
+        "unreadable": tables.unread,
+        "images": tables.images,
+        "studies": tables.studies,
+        "archived": tables.archived,
+        "archived_before": tables.from_before,
+        "missing": tables.missing,
+    }
 
 
 def _describe(

@@ -215,6 +215,29 @@ class Maker:
             copies.append(replace(original, path=Path(instance.path)))
         return [*copies, _made(folder / "DICOMDIR")]
 
+    def disc(self, folder: Path, files: list[Made]) -> list[Made]:
+        """A patient's CD: `media`, and beside it what a hospital puts on one: a viewer that starts by itself, pictures
+        and texts. Returns the instances and the DICOMDIR, named last."""
+        made = self.media(folder, files)
+        noise = self._noise("disc", 4096)
+        for name, content in {
+            "AUTORUN.INF": b"[autorun]\r\nopen=VIEWER\\VIEWER.EXE\r\n",
+            "README": f"Images of {self.patient.name}.\nStart the viewer.\n".encode("latin-1", "replace"),
+            "LIESMICH.TXT": "F\xfcr den Arzt\r\n".encode("latin-1"),
+            "VIEWER/VIEWER.EXE": b"MZ\x90\0" + noise,
+            "VIEWER/DCMLIB.DLL": b"MZ\x90\0" + noise,
+            "VIEWER/LUT.DAT": noise,
+            "VIEWER/LINUX": b"\x7fELF\x02\x01\x01\0" + noise,
+            "VIEWER/HELP.JAR": b"PK\x03\x04" + noise,
+            "VIEWER/EMPTY.CFG": b"",
+            "JPEG/IMG00001.JPG": b"\xff\xd8\xff\xe0" + noise,
+            "JPEG/INDEX.HTM": b"<html></html>",
+        }.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return made
+
     def junk(self, folder: Path) -> list[Made]:
         """What lies about in export folders and is no instance: text, an empty file, noise, a cut-off slice."""
         folder.mkdir(parents=True, exist_ok=True)

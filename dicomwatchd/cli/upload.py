@@ -57,8 +57,11 @@ def hand_in(
 
     The command waits for the result: how many files are verified in the archive, which are not and what to do, and
     whether the local copies were deleted or may now be deleted. It says so, and the exit code is 0, only if the whole
-    folder was scanned twice and every file is verified; after --no-wait this . Ctrl-C stops the
-    waiting, not the archiving; run the same command again to follow the upload.
+    folder was scanned twice and every DICOM file is verified; after --no-wait this is not known yet. Ctrl-C stops
+    the waiting, not the archiving; run the same command again to follow the upload.
+
+    What is not DICOM (a viewer, a text) is left alone, counted, and never deleted. Images that the DICOMDIR of a disc
+    lists, and that are neither on the disc nor in the archive, are named, and the exit code is 1.
     """
     connection = client(invocation, socket_path)
     with _opened(folder) as folder_fd, progress.bar(wanted=not as_json) as update:
@@ -97,7 +100,7 @@ def hand_in(
             raise
         if result.get("done") and not _is_at(folder, folder_fd):
             output.note("another folder is now at this path; the result below is for the folder that was uploaded")
-            result |= {"complete": False, "deletable": False}
+            result |= {"complete": False, "deletable": False, "images_deletable": False}
     return _tell(result, as_json=as_json, delete=delete)
 
 

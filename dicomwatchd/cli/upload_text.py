@@ -9,6 +9,9 @@ from typing import Any
 from dicomwatchd.cli.terminal import output
 
 _LISTED_FAILURES = 20
+_LISTED_NOT_OPENED = 5
+#: What may be said of the local copies for so long only.
+_DELETABLE = ("deletable", "images_deletable")
 #: How long after the end of an upload its word is still told as one of now: what a proof may be old.
 _HOLDS_SECONDS = 900.0
 
@@ -17,20 +20,23 @@ def as_of_now(result: dict[str, Any]) -> dict[str, Any]:
     """A result that is told again later. Nobody has looked since at what has come to the folder, or become of the
     archive: that the local copies may be deleted was true at its end, and is not said for now."""
     ended_at = result.get("ended_at")
-    if result.get("deletable") is not True or not isinstance(ended_at, str):
+    said = [name for name in _DELETABLE if result.get(name) is True]
+    if not said or not isinstance(ended_at, str):
         return result
+    unsaid = result | dict.fromkeys(said, False)
     try:
         age_seconds = time.time() - datetime.fromisoformat(ended_at).timestamp()
     except ValueError:
-        return result | {"deletable": False}
-    return result if abs(age_seconds) <= _HOLDS_SECONDS else result | {"deletable": False}
+        return unsaid
+    return result if abs(age_seconds) <= _HOLDS_SECONDS else unsaid
 
 
 def all_verified(result: dict[str, Any]) -> bool:
     """Whether the daemon says that everything in the folder was seen and every single file is verified, and does not
     contradict itself. No file at all is no success.
 
-    A DICOMDIR, counted as ignored where the daemon counts it, is a table of contents and no file to archive.
+    A DICOMDIR is a table of contents and no file to archive, and neither is what is not DICOM: both are counted as
+    ignored. An image that a DICOMDIR lists, and that is neither in the folder nor in the archive, is a failure.
     """
     files, verified, ignored = (_number(result, name) for name in ("files", "verified", "ignored"))
     return (
@@ -40,6 +46,7 @@ def all_verified(result: dict[str, Any]) -> bool:
         and verified + ignored == files
         and not result.get("failed")
         and not result.get("failed_files")
+        and not _number(_dicomdir(result), "missing")
     )
 
 
@@ -68,7 +75,10 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
         return _all_is_there(result, files, deleted, delete=delete)
     failed, count = list(result.get("failed") or []), _number(result, "failed_files")
     if files == 0 and not failed and not count and result.get("outcome") != "vanished":
-        return ["The folder holds no file that can be archived. Nothing was archived and nothing was deleted."]
+        return [
+            "The folder holds no file that can be archived. Nothing was archived and nothing was deleted.",
+            *_left_alone(result),
+        ]
     lines = []
     if result.get("outcome") == "vanished":
         lines.append(
@@ -84,8 +94,10 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
     if (rest := max(count, len(failed)) - min(len(failed), _LISTED_FAILURES)) > 0:
         more = "all of them" if len(failed) >= count else f"{len(failed):,} of them"
         lines.append(f"  ... and {rest:,} more; --json lists {more}")
+    lines += _list_is_short(result)
     lines.append(_fate(deleted))
     lines += _not_yours(result)
+    lines += _left_alone(result)
     if (expires := result.get("expires")) and not failed and not count:
         lines.append(f"Do not delete what is left: {output.clean(expires)}.")
     else:
@@ -112,25 +124,113 @@ def _under_way(result: dict[str, Any], files: int, verified: int) -> list[str]:
 
 
 def _all_is_there(result: dict[str, Any], files: int, deleted: int, *, delete: bool) -> list[str]:
-    whole = "The one file is" if files == 1 else f"All {files:,} files are"
     if deleted >= files:
         fate = "The local copies were deleted."
     elif delete or deleted:
         fate = f"{deleted:,} of the local copies were deleted; the others are still there."
-    elif result.get("deletable") is True:
-        fate = "The folder was not changed; the local copies may now be deleted."
     else:
-        fate = "The folder was not changed."
-        if ended_at := output.clean(result.get("ended_at")):
-            fate += (
-                f" This was the state at {ended_at}, when the upload ended; later changes in the folder were not"
-                " checked. Before you delete anything, upload it again."
-            )
-    lines = [f"{whole} verified in the archive. {fate}"]
+        fate = _unchanged(result)
+    lines = [f"{_whole(result, files)} {fate}"]
     lines += _not_yours(result)
-    if result.get("ignored"):
+    lines += _left_alone(result)
+    lines += _list_is_silent(result)
+    if _number(result, "ignored") > _number(result, "not_dicom"):
         lines.append("The DICOMDIR, which only lists the other files, was not archived and is still there.")
     return lines
+
+
+def _whole(result: dict[str, Any], files: int) -> str:
+    """That all is there, by the medium's own list where it has one."""
+    listed = _listed(result)
+    before = _number(_dicomdir(result), "archived_before")
+    if listed is not None and not before and _number(_dicomdir(result), "images") == files:
+        which = listed.removeprefix("the ")
+        return f"All {which} are verified in the archive, as the disc's own list (DICOMDIR) has them."
+    whole = "The one file is" if files == 1 else f"All {files:,} files are"
+    if listed is None:
+        return f"{whole} verified in the archive."
+    if not before:
+        return f"{whole} verified in the archive, among them {listed} on the disc's own list (DICOMDIR)."
+    return (
+        f"{whole} verified in the archive. Of {listed} on the disc's own list (DICOMDIR), {before:,} {_are(before)} no"
+        " longer in the folder, and already in the archive."
+    )
+
+
+def _unchanged(result: dict[str, Any]) -> str:
+    """Of a folder in which nothing was to be deleted."""
+    is_deletable = result.get("images_deletable", result.get("deletable")) is True
+    if result.get("read_only"):
+        unchanged = "The medium is read-only: nothing on it was changed or deleted."
+        if is_deletable:
+            return f"{unchanged} It is no longer needed for these images."
+    elif is_deletable:
+        others = _number(result, "not_dicom")
+        which = "the local copies of the archived files" if others else "the local copies"
+        return f"The folder was not changed; {which} may now be deleted."
+    else:
+        unchanged = "The folder was not changed."
+    if ended_at := output.clean(result.get("ended_at")):
+        unchanged += (
+            f" This was the state at {ended_at}, when the upload ended; later changes in the folder were not"
+            " checked. Before you delete anything, upload it again."
+        )
+    return unchanged
+
+
+def _left_alone(result: dict[str, Any]) -> list[str]:
+    """What is not DICOM, and so in no archive."""
+    if not (count := _number(result, "not_dicom")):
+        return []
+    which = "1 other file" if count == 1 else f"{count:,} other files"
+    lines = [
+        f"{which} {_are(count)} not DICOM (a viewer, a text, a picture or the like) and {_were(count)} left alone:"
+        f" {'it is' if count == 1 else 'they are'} not in the archive."
+    ]
+    names = list(result.get("not_opened") or [])
+    if names and not result.get("failed_files"):
+        some = ", ".join(output.clean(name) for name in names[:_LISTED_NOT_OPENED])
+        rest = f" and {len(names) - _LISTED_NOT_OPENED:,} more" if len(names) > _LISTED_NOT_OPENED else ""
+        lines.append(
+            f"Not opened, although there may be images in {'it' if len(names) == 1 else 'them'}: {some}{rest}."
+            " The disc's own list names no image there."
+        )
+    return lines
+
+
+def _list_is_short(result: dict[str, Any]) -> list[str]:
+    """What the medium's own list names, where not all of it is there."""
+    listed, missing = _listed(result), _number(_dicomdir(result), "missing")
+    if listed is None or not missing:
+        return []
+    return [
+        f"Of {listed} on the disc's own list (DICOMDIR), {missing:,} {_are(missing)} missing: the disc is incomplete."
+    ]
+
+
+def _list_is_silent(result: dict[str, Any]) -> list[str]:
+    """Where nothing says whether the medium has all that it should have."""
+    tables = _dicomdir(result)
+    unreadable, files = _number(tables, "unreadable"), _number(tables, "files")
+    if not unreadable:
+        return []
+    which = "The DICOMDIR" if files == 1 else f"{unreadable:,} of the {files:,} DICOMDIRs"
+    return [f"{which} could not be read, so it was not checked whether an image is missing on the disc."]
+
+
+def _listed(result: dict[str, Any]) -> str | None:
+    """What the medium's own list names; None where there is no such list."""
+    tables = _dicomdir(result)
+    images = _number(tables, "images")
+    if not images:
+        return None
+    studies = output.count(_number(tables, "studies"), "study", "studies")
+    return f"the {output.count(images, 'image')} of {studies}"
+
+
+def _dicomdir(result: dict[str, Any]) -> dict[str, Any]:
+    found = result.get("dicomdir")
+    return found if isinstance(found, dict) else {}
 
 
 def _not_yours(result: dict[str, Any]) -> list[str]:
@@ -151,6 +251,10 @@ def _fate(deleted: int) -> str:
 
 def _number(result: dict[str, Any], name: str) -> int:
     return int(result.get(name) or 0)
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _are(number: int) -> str:

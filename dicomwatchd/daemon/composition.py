@@ -30,6 +30,7 @@ from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Cancellation, Clock, Log, never_cancelled
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source, Transition
+from dicomwatchd.uploads.archived import ArchivedInstances
 from dicomwatchd.uploads.folders import UploadFolders
 from dicomwatchd.uploads.jobs import UploadJobs
 
@@ -151,6 +152,7 @@ class Parts:
             self._source_ended,
             self.expiring.stops_deleting,
             around.upload_folders,
+            ArchivedInstances(archive, around.inboxes).of,
         )
         if not archive.store.capabilities.creates_only:
             self._log.warning(

@@ -11,17 +11,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dicomwatchd import markers
 from dicomwatchd.errors import Transient
+from dicomwatchd.intake.dicom.other import NOT_OPENED
 from dicomwatchd.intake.folder import own_trees
 from dicomwatchd.intake.folder.mounts import is_mounted_here, root_of
+from dicomwatchd.intake.listed import ListedImages, Tables
 from dicomwatchd.intake.scan import MAX_DEPTH, join
 from dicomwatchd.localfiles import STAGING_NAME, FolderGuard, directory, open_root, path_of
 from dicomwatchd.model import FileIdentity, FileState
-from dicomwatchd.queue.rows import UNREADABLE, Root, TrackedFile, identity_text
+from dicomwatchd.queue.rows import DICOMDIR, UNREADABLE, Root, TrackedFile, UploadedFile, identity_text
 from dicomwatchd.queue.uploads import LISTED, Named
 from dicomwatchd.rights import NotForTheAsker
 
@@ -51,6 +53,7 @@ UNASKED = (
     " archived, upload the folder again"
 )
 OWN_TREE = "is a folder of an archive or of the daemon; nothing in it is read, archived or deleted"
+UNOPENED = "may have images in it (an archive file or a disc image) and was not opened: unpack it, " + AGAIN
 MOVED = "the folder is no longer at this path: it was moved, ejected or removed"
 EXCHANGED = "the folder is not the one that was uploaded"
 
@@ -58,8 +61,11 @@ EXCHANGED = "the folder is not the one that was uploaded"
 @dataclass(slots=True)
 class Findings:
     """``named`` are the first of ``odd`` things that are not accounted for. ``archived`` files are there as they were
-    archived, ``ignored`` are tables of contents, ``barred`` are those that the queue itself has named (quarantine).
-    ``news``: the intake may take up something of it yet."""
+    archived, ``ignored`` are tables of contents and what is not DICOM, ``barred`` are those that the queue itself has
+    named (quarantine). ``news``: the intake may take up something of it yet.
+
+    Of the ignored ones, ``not_dicom`` are not DICOM; ``not_opened`` of these may have images in them, and the lists of
+    the medium speak for them. ``tables`` is what these lists came to, once they were compared."""
 
     archived: int = 0
     ignored: int = 0
@@ -67,6 +73,11 @@ class Findings:
     odd: int = 0
     named: list[Named] = field(default_factory=list)
     news: bool = False
+    not_dicom: int = 0
+    not_opened: list[bytes] = field(default_factory=list)
+    dicomdirs: list[bytes] = field(default_factory=list)
+    tables: Tables = field(default_factory=Tables)
+    read_only: bool = False
 
     def name(self, path: bytes, why: str, *, news: bool = False) -> None:
         self.odd += 1
@@ -84,7 +95,8 @@ class FinalScan:
     the folder itself, did not answer. The folder ``root`` was handed in as ``path``; ``guard`` says which folders
     whoever did so may enter. ``known`` tells what is on record of the files directly in a directory, ``directories``
     where files are known, ``vanished`` what was seen once and is known no more, ``unread`` the errno of what could not
-    be read."""
+    be read. ``files`` are all that are known, and ``archived`` gives the SOP Instance UIDs that the archive has of some
+    studies: for what a DICOMDIR lists."""
 
     def __init__(
         self,
@@ -95,8 +107,11 @@ class FinalScan:
         vanished: Callable[[int], tuple[int, list[tuple[bytes, str]]]],
         unread: Callable[[], Mapping[bytes, int]],
         guard: FolderGuard | None = None,
+        files: Callable[[], Iterable[UploadedFile]] = lambda: (),
+        archived: Callable[[Collection[str]], Collection[str]] = lambda _: (),
     ) -> None:
         self._path, self._root, self._guard = path, root, guard
+        self._files, self._archived = files, archived
         self._known, self._directories, self._vanished, self._unread = known, directories, vanished, unread
         self.findings: Findings | None = None
         self.failed = False
@@ -138,8 +153,23 @@ class FinalScan:
         for path, how_far in gone:
             findings.name(path, VANISHED[how_far])
         findings.odd += count - len(gone)
+        self._compare_with_the_lists(root_fd, findings, beat)
+        findings.read_only = bool(os.fstatvfs(root_fd).f_flag & os.ST_RDONLY)
         self._require_still_there(root_fd, findings)
         return findings
+
+    def _compare_with_the_lists(self, root_fd: int, findings: Findings, beat: Callable[[], None]) -> None:
+        """What the medium says that it holds (DICOMDIR), and what may hold more than can be seen: an archive file on a
+        medium whose own list is archived in full is a part of its viewer, as far as anybody can tell."""
+        lists = ListedImages()
+        for path in findings.dicomdirs:
+            lists.read(root_fd, path, self._guard, beat)
+        if lists.has_images:
+            lists.compare(self._files(), self._archived, findings.name, beat)
+        findings.tables = lists.tables
+        for path in findings.not_opened:
+            if not lists.covers(path):
+                findings.name(path, UNOPENED)
 
     def _require_still_there(self, root_fd: int, findings: Findings) -> None:
         """Whoever deletes, deletes what stands under the path now; a look may take minutes. Where the path leads for
@@ -254,11 +284,25 @@ def _compare(
     elif known.state is FileState.KEPT:
         findings.archived += 1
     elif known.state is FileState.IGNORED:
-        findings.ignored += 1
+        _ignored(findings, path, known.code)
     elif known.state is FileState.QUARANTINED:
         findings.barred += 1
     else:
         findings.name(path, NOT_ENDED, news=True)
+
+
+def _ignored(findings: Findings, path: bytes, code: str | None) -> None:
+    findings.ignored += 1
+    if code == DICOMDIR:
+        findings.dicomdirs.append(path)
+        return
+    findings.not_dicom += 1
+    if code != NOT_OPENED:
+        return
+    if len(findings.not_opened) < LISTED:
+        findings.not_opened.append(path)
+    else:
+        findings.name(path, UNOPENED)
 
 
 def _trouble(findings: Findings, path: bytes, error: OSError, why: str) -> None:

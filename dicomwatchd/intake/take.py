@@ -6,8 +6,9 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 
-from dicomwatchd.errors import DicomwatchdError, SourceChanged, Unarchivable
+from dicomwatchd.errors import DicomwatchdError, NotDicom, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom.other import left_alone
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
 from dicomwatchd.intake.folder.unreadable import NOT_TO_BE_READ
 from dicomwatchd.localfiles import (
@@ -23,7 +24,7 @@ from dicomwatchd.model import FileIdentity, FileState
 from dicomwatchd.patients import Identity, Order
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.database.upgrade import FAULT
-from dicomwatchd.queue.rows import UNREADABLE, Arrival
+from dicomwatchd.queue.rows import DICOMDIR, UNREADABLE, Arrival
 from dicomwatchd.rights import READ, Asker
 from dicomwatchd.telemetry.fields import error_fields
 
@@ -72,7 +73,8 @@ def take(
 ) -> Arrival:
     """What the file ``name`` in a folder is, seen as ``found`` a moment ago: an instance of a study, a DICOMDIR, or
     something for quarantine. ``is_on_record`` says whose attributes are not needed. What ``asker``, for
-    whom the folder is looked at, may not read goes to quarantine.
+    whom the folder is looked at, may not read goes to quarantine; what is not DICOM at all is left alone there, for a
+    patient's CD is full of it.
 
     Raises WriterPresent, SourceChanged and Gone when it has to be looked at again, OSError when it cannot be read now.
     """
@@ -86,9 +88,14 @@ def take(
                 )
             sizes.require(fd)
             with read_lease(fd):
-                header = read_header(fd, found.size_bytes, heartbeat=heartbeat)
+                try:
+                    header = read_header(fd, found.size_bytes, heartbeat=heartbeat)
+                except Unarchivable as error:
+                    if asker is None:
+                        raise
+                    return _of_an_upload(error, fd, folder.relative, name, found)
         if isinstance(header, Dicomdir):
-            return Arrival(folder.relative, name, found, FileState.IGNORED, code="dicomdir", reason=_DICOMDIR)
+            return Arrival(folder.relative, name, found, FileState.IGNORED, code=DICOMDIR, reason=_DICOMDIR)
         # Working the attributes out costs more than all the rest; once for each series is enough, and where a file says
         # something new.
         known = is_on_record(header)
@@ -128,3 +135,14 @@ def take(
     except Exception as error:  # noqa: BLE001  a fault of ours that one file meets must not stop the others
         log.error("intake-fault", "reading a file's header hit a fault in the program", **error_fields(error))
         return Arrival(folder.relative, name, found, FileState.QUARANTINED, code=FAULT, reason=_FAULT)
+
+
+def _of_an_upload(error: Unarchivable, fd: int, parent: bytes, name: bytes, found: FileIdentity) -> Arrival:
+    """What cannot be archived, of a folder that somebody has handed in. Raises ``error``, or another Unarchivable,
+    where it is a failure; OSError."""
+    if name.upper().partition(b";")[0].rstrip(b".") == b"DICOMDIR":  # a damaged one: the final scan says so
+        return Arrival(parent, name, found, FileState.IGNORED, code=DICOMDIR, reason=_DICOMDIR)
+    if not isinstance(error, NotDicom):
+        raise error
+    other = left_alone(fd, found.size_bytes, parent, name)
+    return Arrival(parent, name, found, FileState.IGNORED, code=other.code, reason=other.reason)

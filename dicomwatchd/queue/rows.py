@@ -32,6 +32,8 @@ WAITING = (FileState.READY, FileState.STORED)
 LEFT = "left"
 #: ``code`` in quarantine of what could not be looked at: an entry, or a folder, and no file that was ever seen.
 UNREADABLE = "unreadable"
+#: ``code`` of an ignored file that lists what a medium holds; the others are not DICOM (see intake.dicom.other).
+DICOMDIR = "dicomdir"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,15 @@ class OnRecord(NamedTuple):
     series_tags: frozenset[str]
     knows_identity: bool
     knows_order: bool
+
+
+class UploadedFile(NamedTuple):
+    """A file of an upload, as it is on record: ``path`` below the folder."""
+
+    path: bytes
+    state: FileState
+    code: str | None
+    sop_instance_uid: str | None
 
 
 class TrackedFile(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database, Readable, Transaction
 from dicomwatchd.queue.quiet import leave_arriving
-from dicomwatchd.queue.rows import NO_RIGHT, OWN_OBJECT, UNREADABLE, WAITING, Root, Source
+from dicomwatchd.queue.rows import NO_RIGHT, OWN_OBJECT, UNREADABLE, WAITING, Root, Source, UploadedFile
 from dicomwatchd.queue.transitions import move, state_of
 from dicomwatchd.rights import Asker
 
@@ -22,6 +22,8 @@ KEPT_SECONDS = 30 * 86400.0
 KEPT_RESULTS = 10_000
 #: Names that are kept of an upload at most, beside their number.
 LISTED = 1000
+#: Files that are read at once.
+_PAGE = 5000
 #: What is neither at rest nor left to a deletion that is under way.
 _SHIPPED_FROM = frozenset({StudyState.QUEUED, *SHIPPING}) - {StudyState.PURGING}
 
@@ -220,6 +222,22 @@ class Uploads:
         """How many deletions of its files are under way, or were cut off and are not concluded."""
         with self._database.read() as db:
             return _counted(db, source_id).deleting
+
+    def files(self, source_id: int) -> Iterator[UploadedFile]:
+        """Every file that is there and known; of each its end, or how far it has come."""
+        after = (b"", b"")
+        while True:
+            with self._database.read() as db:
+                rows = db.execute(
+                    "SELECT dir, name, state, code, sop_instance_uid FROM files"
+                    f" WHERE source_id = ? AND (dir, name) > (?, ?) ORDER BY dir, name LIMIT {_PAGE}",
+                    (source_id, *after),
+                ).fetchall()
+            for row in rows:
+                yield UploadedFile(_path(row), FileState(row["state"]), row["code"], row["sop_instance_uid"])
+            if len(rows) < _PAGE:
+                return
+            after = (rows[-1]["dir"], rows[-1]["name"])
 
     def known(self, name: str) -> UploadRecord | None:
         """An upload of this id, whether it runs or has ended; None for one that is not known, or no more."""

@@ -3,7 +3,7 @@ somebody's word."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dicomwatchd import upload_result
@@ -58,7 +58,8 @@ class Job:
 
 class Following:
     """Brings jobs to their ends. ``expires`` tells why no local file may be deleted now, if so; ``ended`` hears of a
-    job that has come to its end. Called by one thread at a time, waits for nothing and touches no folder."""
+    job that has come to its end; ``archived``: see FinalScan. Called by one thread at a time, waits for nothing and
+    touches no folder."""
 
     def __init__(
         self,
@@ -67,12 +68,14 @@ class Following:
         clock: Clock,
         expires: Callable[[], str | None],
         ended: Callable[[Job], None],
+        archived: Callable[[Collection[str]], Collection[str]],
     ) -> None:
         self._queue = queue
         self._log = log
         self._clock = clock
         self._expires = expires
         self._ended = ended
+        self._archived = archived
 
     def tick(self, job: Job) -> None:
         """`conclude`, or say why not."""
@@ -187,6 +190,8 @@ class Following:
             vanished=lambda limit: queue.uploads.vanished(source_id, limit),
             unread=intake.unread,
             guard=job.upload.source.guard,
+            files=lambda: queue.uploads.files(source_id),
+            archived=self._archived,
         )
 
     def _end(self, job: Job, outcome: str, findings: Findings | None) -> None:

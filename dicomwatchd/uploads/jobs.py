@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,8 @@ class UploadJobs:
     """Takes folders in, follows them to their end. ``start_intake`` gives an intake a thread of its own and returns
     it with what ends it; ``ended`` hears of a source that is no more; ``expires`` tells why no local file may be
     deleted now, if so; ``forbidden`` are the folders that no upload may overlap, links followed; ``upload_folders`` has
-    the folders open. `tick` is called again and again and waits for nothing: it touches no folder."""
+    the folders open; ``archived`` gives the SOP Instance UIDs that the archive has of some studies. `tick` is called
+    again and again and waits for nothing: it touches no folder."""
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class UploadJobs:
         ended: Callable[[Source], None] = lambda _: None,
         expires: Callable[[], str | None] = lambda: None,
         upload_folders: UploadFolders | None = None,
+        archived: Callable[[Collection[str]], Collection[str]] = lambda _: (),
     ) -> None:
         self._queue = queue
         self._start_intake = start_intake
@@ -53,7 +55,7 @@ class UploadJobs:
         self._clock = clock
         self._source_ended = ended
         self._folders = upload_folders or UploadFolders()
-        self._following = Following(queue, log, clock, expires, self._ended)
+        self._following = Following(queue, log, clock, expires, self._ended, archived)
         self._lock = threading.RLock()
         self._jobs: dict[str, Job] = {}
         self._next_prune = 0.0

@@ -51,6 +51,7 @@ def checked(fd: int, asker: Asker, forbidden: Iterable[Path], *, delete: bool) -
         _require_apart(path, forbidden)
         root, is_own_tree = root_of(again), markers.sign_in(again) is not None or markers.is_below(again)
         may_delete = os.access(b".", os.W_OK | os.X_OK, dir_fd=again)
+        is_read_only = bool(os.fstatvfs(again).f_flag & os.ST_RDONLY)
     except OSError as error:
         raise unreadable() from error
     finally:
@@ -60,6 +61,12 @@ def checked(fd: int, asker: Asker, forbidden: Iterable[Path], *, delete: bool) -
             "the folder belongs to an archive or to dicomwatchd, or is inside such a folder",
             code="own-tree",
             hint="its contents are already archived, and these are the only copies",
+        )
+    if delete and is_read_only:
+        raise Permanent(
+            "the medium is read-only, so nothing on it can be deleted",
+            code="cannot-delete",
+            hint="omit --delete: the files are archived, and the medium stays as it is",
         )
     if delete and not may_delete:
         raise Permanent(

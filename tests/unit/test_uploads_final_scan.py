@@ -261,7 +261,7 @@ def test_what_is_no_file_is_named(pieces: Pieces, folder: Path) -> None:
 
 def test_names_that_are_no_utf_8(pieces: Pieces, folder: Path) -> None:
     odd = os.fsencode(folder) + b"/A/\xff\xfe\n"
-    Path(os.fsdecode(odd)).write_bytes(b"no DICOM")
+    Path(os.fsdecode(odd)).write_bytes(bytes(128) + b"DICM")
     assert list(require_not_deletable(Handed(pieces, folder).go())) == ["A/\\xff\\xfe\n"]
 
 
@@ -325,11 +325,11 @@ def test_a_folder_without_files(pieces: Pieces, tmp_path: Path) -> None:
 
 
 def test_deleting_says_what_is_true(pieces: Pieces, folder: Path) -> None:
-    put(folder, {"A/notes.txt": b"no DICOM"})
+    put(folder, {"A/notes.dcm": b"no DICOM"})
     result = Handed(pieces, folder, delete=True).go()
-    assert list(require_not_deletable(result)) == ["A/notes.txt"]
+    assert list(require_not_deletable(result)) == ["A/notes.dcm"]
     assert "6 local copies of verified files were deleted" in said(result, delete=True)
-    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["notes.txt"]
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["notes.dcm"]
 
 
 def test_all_deleted(pieces: Pieces, folder: Path) -> None:
@@ -398,7 +398,7 @@ def test_many_files_are_counted_and_some_are_named(
     pieces: Pieces, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(final_scan, "LISTED", 5)
-    put(folder, {f"junk/J{number}": b"junk" for number in range(1200)})
+    put(folder, {f"junk/J{number}.dcm": b"junk" for number in range(1200)})
     result = Handed(pieces, folder).go()
     assert result["failed_files"] == 1200 and len(result["failed"]) == 1000
     assert "1,180 more; --json lists 1,000 of them" in said(result)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dicomwatchd.errors import InvalidUid, SourceChanged, Unarchivable
+from dicomwatchd.errors import InvalidUid, NotDicom, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom import attributes, completeness
 from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES, ByteSource, FileBytes, InflatedBytes
 from dicomwatchd.intake.dicom.structure import (
@@ -167,7 +167,7 @@ def read_header(
     if os.fstat(fd).st_size != size_bytes:
         raise SourceChanged("the size of the file has changed since the scan")
     if size_bytes == 0:
-        raise Unarchivable("the file is empty", code="empty")
+        raise NotDicom("the file is empty", code="empty")
     source = FileBytes(fd, size_bytes, heartbeat)
     meta = _meta(source)
     if _plain_uid(meta.sop_class) == DICOMDIR_SOP_CLASS:
@@ -217,6 +217,11 @@ def inflated_allowed(packed_bytes: int) -> int:
     return min(INFLATED_LIMIT_BYTES, INFLATED_FREE_BYTES + packed_bytes * INFLATION_RATIO)
 
 
+def meta_end(source: FileBytes) -> int:
+    """Where the data set begins. Raises Unarchivable."""
+    return _meta(source).end
+
+
 def _meta(source: FileBytes) -> _Meta:
     """The file meta information, always explicit VR little endian. Raises Unarchivable "not-dicom", "truncated"."""
     repairs = []
@@ -224,7 +229,7 @@ def _meta(source: FileBytes) -> _Meta:
     if source.read(_PREAMBLE_BYTES, 4) != b"DICM":
         # pydicom's force=True would take anything, plain text and empty files too.
         if not _BARE_START.match(source.read(0, 8)):
-            raise Unarchivable("the file is not DICOM", code="not-dicom")
+            raise NotDicom("the file is not DICOM")
         start = 0
         repairs.append("no preamble: read as a bare data set")
     found = walk(

@@ -118,7 +118,7 @@ def walk(
     padding from a tail that was never written: "truncated".
     """
     found = DataSet(encoding)
-    elements = _Elements(source, encoding, elements_limit)
+    elements = Elements(source, encoding, elements_limit)
     pos = start
     window, base = b"", start  # what is in memory, and where it begins
     while True:
@@ -164,7 +164,7 @@ def walk(
 def first_item(value: bytes, encoding: Encoding, chosen: AbstractSet[int]) -> dict[int, bytes]:
     """Of a sequence's value, as `walk` has kept it, the ``chosen`` elements of its first item; what is malformed, or in
     a sequence within, is passed over. Raises nothing."""
-    elements = _Elements(MemoryBytes(value), encoding, len(value) // 8 + 1)
+    elements = Elements(MemoryBytes(value), encoding, len(value) // 8 + 1)
     values: dict[int, bytes] = {}
     try:
         tag, length, pos = elements.parse(value[:12], 0, encoding.explicit) if len(value) >= 8 else (0, 0, 0)
@@ -221,7 +221,7 @@ def _what_follows(source: ByteSource, end: int) -> str:
     return "zero padding after the data set" if zeros else "bytes after the data set do not belong to it"
 
 
-class _Elements:
+class Elements:
     """Parses elements' headers and jumps over values of undefined length, counting against the limit."""
 
     def __init__(self, source: ByteSource, encoding: Encoding, limit: int) -> None:
