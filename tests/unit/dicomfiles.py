@@ -20,6 +20,7 @@ from pydicom.uid import UID
 from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
+RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 DEFLATED, BIG_ENDIAN = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"
 JPEG, RLE, MPEG4 = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.102"

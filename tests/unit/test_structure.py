@@ -19,16 +19,19 @@ from dicomwatchd.intake.dicom import header as header_module
 from dicomwatchd.intake.dicom import reading, structure
 from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
 from dicomwatchd.intake.dicom.reading import FileBytes, InflatedBytes
+from dicomwatchd.intake.dicom.verdict import Completeness
 from tests.unit.dicomfiles import (
     DEFLATED,
     EXPLICIT,
     GE_PRIVATE,
     MPEG4,
+    RAW_DATA,
     RLE,
     SEQUENCE_END,
     WHOLE,
     compressed,
     data_set,
+    document,
     element,
     encode,
     header,
@@ -166,12 +169,38 @@ def test_far_more_after_the_pixels_than_the_data_set_has_is_not_taken_along(tail
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("zeros", [1, 7, 8, 512])
+@pytest.mark.parametrize("zeros", [8, 100, 512, 5000])
 def test_zeros_after_an_object_without_pixels_may_be_a_tail_never_written(zeros: int) -> None:
-    assert code_of(encode(report()) + bytes(zeros)) == "truncated"
-    empty = data_set(SOPClassUID="1.2.3", Rows=None, PixelData=b"")
-    assert header(encode(empty)).instance.study_uid
-    assert code_of(encode(empty) + bytes(zeros)) == "truncated"
+    content = encode(report())
+    assert (len(content) + zeros) % 512
+    assert code_of(content + bytes(zeros)) == "truncated"
+    empty = encode(data_set(SOPClassUID="1.2.3", Rows=None, PixelData=b""))
+    assert header(empty).instance.study_uid
+    assert code_of(empty + bytes(zeros)) == "truncated"
+
+
+@pytest.mark.parametrize("zeros", [1, 2, 7])
+def test_zeros_too_few_for_an_element_are_padding(zeros: int) -> None:
+    for content in (encode(report()), encode(document()), encode(data_set(SOPClassUID="1.2.3", PixelData=None))):
+        assert header(content + bytes(zeros)).instance.repairs == ("zero padding after the data set",)
+
+
+def test_zeros_that_fill_a_sector_are_padding_where_all_else_is_there() -> None:
+    content = encode(report())
+    padding = bytes(-len(content) % 512)
+    assert len(padding) >= 8
+    found = header(content + padding)
+    assert found.verdict.completeness is Completeness.WHOLE
+    assert found.instance.repairs == ("zero padding after the data set",)
+    # Another sector of them is more than padding, and so are those behind an object that nothing closes.
+    assert code_of(content + padding + bytes(512)) == "truncated"
+    raw = encode(data_set(SOPClassUID=RAW_DATA, PixelData=None))
+    assert code_of(raw + bytes(-len(raw) % 512)) == "truncated"
+    # The length of an empty one may be the first of the zeros.
+    empty = document()
+    empty.EncapsulatedDocument = b""
+    assert header(encode(empty)).verdict.completeness is Completeness.WHOLE
+    assert code_of(encode(empty) + bytes(2)) == "truncated"
 
 
 def test_pixel_data_longer_than_described_is_noted_and_one_byte_of_padding_is_not() -> None:
@@ -229,18 +258,22 @@ def test_an_image_without_pixels_is_not_whole_unless_they_are_elsewhere() -> Non
     assert code_of(encode(data_set(PixelData=None))) == "truncated"
     assert code_of(encode(data_set(PixelData=b""))) == "truncated"
     assert code_of(encode(data_set(PixelData=b"", SOPClassUID="1.2.3"), "1.2.3.4.5")) == "truncated"
+    assert code_of(encode(data_set(PixelData=b"", Rows=None))) == "truncated"
     unknown_class = data_set(PixelData=None, SOPClassUID="1.2.3.4.5")
-    assert code_of(encode(unknown_class)) == "truncated"
+    assert header(encode(unknown_class)).verdict.completeness is Completeness.CANNOT_TELL
     elsewhere = data_set(PixelData=None)
     elsewhere.PixelDataProviderURL = "https://pixels.example/1"
     assert header(encode(elsewhere)).instance.repairs == ()
 
 
-def test_fewer_fragments_than_frames_are_noted_but_a_film_is_one_fragment() -> None:
+def test_fewer_fragments_than_frames_are_damage_but_a_film_is_one_fragment() -> None:
     frames = compressed(b"one", b"two")
     assert header(frames).instance.repairs == ()
-    data = frames.replace(b"IS\x02\x002 ", b"IS\x02\x003 ")
-    assert header(data).instance.repairs == ("pixel data: fewer fragments than frames",)
+    assert code_of(frames.replace(b"IS\x02\x002 ", b"IS\x02\x003 ")) == "truncated"
+    assert header(frames.removesuffix(SEQUENCE_END) + item() + SEQUENCE_END).instance.repairs == ()
+    empty = frames.replace(item(b"two\0"), item())
+    assert len(empty) == len(frames) - 4
+    assert code_of(empty) == "truncated"
     film = compressed(b"film", transfer_syntax=MPEG4).replace(b"IS\x02\x001 ", b"IS\x02\x0099")
     assert header(film).instance.repairs == ()
 

@@ -1,20 +1,19 @@
-"""Judges whether a data set whose lengths all add up also holds what its own attributes, or its class, call for."""
+"""Judges whether a data set whose lengths all add up also holds what its own attributes, or its class, call for.
+
+A cut between two elements leaves all lengths whole. It shows where the SOP class has an element that carries its
+content (`sop_classes.CONTENT`, out of PS3.3) and the data set ends before the place of that element. Elements stand in
+ascending order: when one of a later place is there, the other was not cut off but left out by the device that wrote the
+file, as devices do with what the standard demands, and the file is whole. Of a class without such an element, a private
+one above all, it cannot be told, unless pixel data or one of the elements that close a data set stand at the end.
+"""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
-import pydicom.config
-from pydicom.uid import UID
-
-from dicomwatchd.intake.dicom.structure import (
-    DOUBLE_PIXEL_DATA,
-    FLOAT_PIXEL_DATA,
-    PIXEL_DATA,
-    DataSet,
-    truncated,
-)
+from dicomwatchd.intake.dicom.sop_classes import CONTENT, ELEMENTS
+from dicomwatchd.intake.dicom.structure import CUT_OFF_BY_ZEROS, SECTOR_BYTES, SMALLEST_ELEMENT_BYTES, DataSet
+from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, Verdict
 
 _SAMPLES = 0x00280002
 _PHOTOMETRIC = 0x00280004
@@ -22,14 +21,22 @@ _FRAMES = 0x00280008
 _ROWS = 0x00280010
 _COLUMNS = 0x00280011
 _BITS_ALLOCATED = 0x00280100
-CHOSEN_TAGS = frozenset({_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _BITS_ALLOCATED})
+_PLAN_GEOMETRY = 0x300A000C
+CHOSEN_TAGS = frozenset({_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _BITS_ALLOCATED, _PLAN_GEOMETRY})
 
-_PIXEL_DATA_URL = 0x00287FE0
-_PIXELS = frozenset({PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA, _PIXEL_DATA_URL})
-_WAVEFORMS = frozenset({0x54000100})
-_CONTENT = frozenset({0x0040A730})
-_DOCUMENT = frozenset({0x00420011})
-LANDMARKS = _PIXELS | _WAVEFORMS | _CONTENT | _DOCUMENT
+_PIXEL_DATA = "Pixel Data"
+_URL = 0x00287FE0  # Pixel Data Provider URL: the pixels are on a server
+_PIXELS = frozenset(ELEMENTS[_PIXEL_DATA]) - {_URL}
+_DVH = 0x30040050
+_STRUCTURE_SET_ROIS = 0x30060020
+#: Beams, brachytherapy setups, ion beams: what a plan plans.
+_PLANNED = frozenset({0x300A00B0, 0x300A0230, 0x300A03A2})
+LANDMARKS = frozenset({tag for tags in ELEMENTS.values() for tag in tags} | {_DVH, _STRUCTURE_SET_ROIS} | _PLANNED)
+_CLOSING = 0xFFFA0000  # digital signatures and trailing padding stand behind everything else
+
+_RT_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
+_RT_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+_RT_PLANS = frozenset({"1.2.840.10008.5.1.4.1.1.481.5", "1.2.840.10008.5.1.4.1.1.481.8"})
 
 _NATIVE = frozenset(
     {
@@ -42,42 +49,113 @@ _NATIVE = frozenset(
 )
 # MPEG and HEVC: a whole film is one fragment or any number of them.
 _VIDEO = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10\d(\.1)?\Z")
-_STANDARD_ENCAPSULATED = re.compile(r"1\.2\.840\.10008\.1\.2\.(4|5|8)(\.|\Z)")
+# Compressed ones, and Encapsulated Uncompressed.
+_STANDARD_ENCAPSULATED = re.compile(r"1\.2\.840\.10008\.1\.2\.((4|5|8)(\.|\Z)|1\.98\Z)")
+
+_NOTHING_CLOSES = (
+    "nothing that this kind of object must have stands at its end, so that a cut before that would not show"
+)
+_UNKNOWN_CLASS = (
+    "the SOP class is private or unknown, and the file has no pixel data: a cut between elements would not show"
+)
 
 
-def check(found: DataSet, sop_class_uid: str, transfer_syntax_uid: str) -> list[str]:
-    """Notes on what is odd; raises Unarchivable (code "truncated") where something is missing.
-
-    A cut between two elements leaves all lengths whole. It shows when the SOP class needs an element that is not
-    there, or Rows and Columns are there and no pixels.
+def judge(
+    found: DataSet, sop_class_uid: str, transfer_syntax_uid: str, *, is_deflated: bool
+) -> tuple[Verdict, list[str]]:
+    """The verdict, and notes on what is odd about a data set that was walked to its end.
 
     Native pixel data shorter than Rows x Columns x Samples x Frames x Bits Allocated is taken for cut off, even
     though its own length is whole: a converter that runs out of input writes just that, and no viewer can show
     it. Longer is odd but complete: accepted with a note, one byte of padding without. 4:2:2 and 4:2:0 photometric
     interpretations count as subsampled, since a file that is not is merely longer. Encapsulated pixel data has its
-    end delimiter; with fewer fragments than frames it is accepted with a note, and so is native pixel data of full
-    length under a compressed transfer syntax. Objects without Rows, and transfer syntaxes nobody knows, are not
-    measured.
+    end delimiter, and at least one fragment with content for each frame. Native pixel data of full length under a
+    compressed transfer syntax is accepted with a note. Pixel data of objects without Rows, and of transfer syntaxes
+    nobody knows, is not measured.
+
+    Zeros at the end that could hold elements are padding only where everything else says whole, and where they fill
+    the last sector of the file. A deflated data set has an end of its own: nothing before it is cut off unnoticed.
     """
-    needed = _needed(sop_class_uid) or (_PIXELS if found.short(_ROWS) and found.short(_COLUMNS) else frozenset())
-    if needed and not needed & found.present:
-        raise truncated("the data set ends before the element with its content")
+    notes: list[str] = []
+    reason = _pixels_amiss(found, sop_class_uid, transfer_syntax_uid, notes)
+    if reason:
+        return Verdict(Completeness.DAMAGED, reason, found.pixel_offset or found.end), notes
+    verdict = _content(found, sop_class_uid, notes)
+    if found.zeros and _may_be_unwritten(found, sop_class_uid, verdict, is_deflated=is_deflated):
+        return Verdict(Completeness.DAMAGED, CUT_OFF_BY_ZEROS, found.end), notes
+    if is_deflated and verdict.completeness is Completeness.CANNOT_TELL:
+        return WHOLE, notes
+    return verdict, notes
+
+
+def _content(found: DataSet, sop_class_uid: str, notes: list[str]) -> Verdict:
+    is_closed = found.pixel_tag is not None or found.highest_tag >= _CLOSING
+    name = CONTENT.get(sop_class_uid)
+    if name is None:
+        if is_closed:
+            return WHOLE
+        return Verdict(Completeness.CANNOT_TELL, _NOTHING_CLOSES if _is_standard(sop_class_uid) else _UNKNOWN_CLASS)
+    tags = ELEMENTS[name]
+    if not found.landmarks.keys().isdisjoint(tags):
+        return WHOLE
+    if is_closed or found.highest_tag > max(tags):
+        notes.append(f"{name}: its class calls for it, the file was written without")
+        return WHOLE
+    return _excused(found, sop_class_uid) or Verdict(
+        Completeness.DAMAGED, f"the data set ends before the {name} that its class calls for", found.end
+    )
+
+
+def _excused(found: DataSet, sop_class_uid: str) -> Verdict | None:
+    """What a data set without the element of its class is where the standard has a condition on that element."""
+    has = found.landmarks
+    if sop_class_uid == _RT_STRUCTURE_SET and has.get(_STRUCTURE_SET_ROIS) is False:
+        return WHOLE  # no region of interest, nothing observed of any
+    if sop_class_uid == _RT_DOSE and not (found.short(_ROWS) or found.short(_COLUMNS)):
+        # Not a grid of doses but dose-volume histograms, or points.
+        return WHOLE if _DVH in has else Verdict(Completeness.CANNOT_TELL, _NOTHING_CLOSES)
+    if sop_class_uid in _RT_PLANS and found.values.get(_PLAN_GEOMETRY, b"").strip(b" \0") == b"TREATMENT_DEVICE":
+        return WHOLE if _PLANNED & has.keys() else Verdict(Completeness.CANNOT_TELL, _NOTHING_CLOSES)
+    return None
+
+
+def _may_be_unwritten(found: DataSet, sop_class_uid: str, verdict: Verdict, *, is_deflated: bool) -> bool:
+    """Whether the zeros behind a data set may be a part of it that was never written."""
+    seen = [found.landmarks[tag] for tag in ELEMENTS.get(CONTENT.get(sop_class_uid, ""), ()) if tag in found.landmarks]
+    if seen and not any(seen):
+        return True  # its length may be one of the zeros
+    if found.zeros < SMALLEST_ELEMENT_BYTES:
+        return False
+    fills_a_sector = not is_deflated and (found.end + found.zeros) % SECTOR_BYTES == 0
+    return not fills_a_sector or verdict.completeness is not Completeness.WHOLE
+
+
+def _pixels_amiss(found: DataSet, sop_class_uid: str, transfer_syntax_uid: str, notes: list[str]) -> str:
+    """Why the pixel data is not whole, "" when it is, or there is none."""
     if found.pixel_tag is None:
-        return []
+        if _PIXELS.isdisjoint(found.landmarks) or found.landmarks.get(_URL):
+            return ""
+        is_image = found.short(_ROWS) and found.short(_COLUMNS)
+        return "the pixel data is empty" if is_image or CONTENT.get(sop_class_uid) == _PIXEL_DATA else ""
     frames = _frames(found)
     encapsulated = _STANDARD_ENCAPSULATED.match(transfer_syntax_uid) is not None
     if found.pixel_bytes is None:
-        short = encapsulated and not _VIDEO.match(transfer_syntax_uid) and found.fragments < frames
-        return ["pixel data: fewer fragments than frames"] if short else []
-    notes = ["pixel data: native, though the transfer syntax is a compressed one"] if encapsulated else []
+        is_short = encapsulated and not _VIDEO.match(transfer_syntax_uid) and found.fragments < frames
+        return "the pixel data has fewer fragments than frames" if is_short else ""
+    if encapsulated:
+        notes.append("pixel data: native, though the transfer syntax is a compressed one")
     expected_bytes = _native_bytes(found, frames)
     if expected_bytes is None or not (encapsulated or transfer_syntax_uid in _NATIVE):
-        return notes
+        return ""
     if found.pixel_bytes < expected_bytes:
-        raise truncated("the pixel data is shorter than rows, columns and frames say")
+        return "the pixel data is shorter than rows, columns and frames say"
     if found.pixel_bytes > expected_bytes + 1:
         notes.append("pixel data: longer than rows, columns and frames say")
-    return notes
+    return ""
+
+
+def _is_standard(sop_class_uid: str) -> bool:
+    return sop_class_uid.startswith("1.2.840.10008.")
 
 
 def _native_bytes(found: DataSet, frames: int) -> int | None:
@@ -95,18 +173,3 @@ def _native_bytes(found: DataSet, frames: int) -> int | None:
 def _frames(found: DataSet) -> int:
     text = found.values.get(_FRAMES, b"").strip(b" \0+")
     return max(1, int(text)) if text.isdigit() and len(text) <= 12 else 1
-
-
-@lru_cache(256)
-def _needed(sop_class_uid: str) -> frozenset[int]:
-    """Of which elements a class needs one, told by the class's name (PS3.4 B.5)."""
-    name = UID(sop_class_uid, validation_mode=pydicom.config.IGNORE).name
-    if "Image Storage" in name or name in ("Segmentation Storage", "Parametric Map Storage"):
-        return _PIXELS
-    if name.endswith("SR Storage") or name == "Key Object Selection Document Storage":
-        return _CONTENT
-    if name.startswith("Encapsulated "):
-        return _DOCUMENT
-    if name.endswith("Waveform Storage"):
-        return _WAVEFORMS
-    return frozenset()

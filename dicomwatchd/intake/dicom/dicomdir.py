@@ -15,6 +15,7 @@ from dicomwatchd.errors import InvalidUid, Unarchivable
 from dicomwatchd.intake.dicom.header import elements_allowed, meta_end
 from dicomwatchd.intake.dicom.reading import FileBytes
 from dicomwatchd.intake.dicom.structure import Elements, encoding_at
+from dicomwatchd.intake.dicom.verdict import DamageFound
 from dicomwatchd.model import Uid
 
 #: A DICOMDIR of 100,000 images, of 500 bytes each, has 50 MB.
@@ -54,6 +55,13 @@ def read_dicomdir(fd: int, size_bytes: int, heartbeat: Callable[[], None] = lamb
     SourceChanged, OSError."""
     if size_bytes > LIMIT_BYTES:
         raise _unreadable("it is too large")
+    try:
+        return _read(fd, size_bytes, heartbeat)
+    except DamageFound as damage:
+        raise _unreadable(damage.reason) from damage
+
+
+def _read(fd: int, size_bytes: int, heartbeat: Callable[[], None]) -> Directory:
     source = FileBytes(fd, size_bytes, heartbeat)
     start = meta_end(source)
     encoding = encoding_at(source, start, None)
@@ -68,7 +76,7 @@ def read_dicomdir(fd: int, size_bytes: int, heartbeat: Callable[[], None] = lamb
         if tag == _SEQUENCE:
             return _Records(source, elements, encoding.explicit, size_bytes).read(pos, length)
         if length == _UNDEFINED:
-            pos, _ = elements.skip_items(pos, explicit=encoding.explicit, fragments=False)
+            pos, _, _ = elements.skip_items(pos, explicit=encoding.explicit, fragments=False)
         else:
             pos += length
 
@@ -115,7 +123,7 @@ class _Records:
             if tag == _ITEM_END:
                 break
             if length == _UNDEFINED:
-                pos, _ = self._elements.skip_items(pos, explicit=self._explicit, fragments=False)
+                pos, _, _ = self._elements.skip_items(pos, explicit=self._explicit, fragments=False)
                 continue
             if pos + length > (self._size_bytes if end is None else end):
                 raise _unreadable("its list is damaged")

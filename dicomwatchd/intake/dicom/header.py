@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dicomwatchd.errors import InvalidUid, NotDicom, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom import attributes, completeness
 from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES, ByteSource, FileBytes, InflatedBytes
 from dicomwatchd.intake.dicom.structure import (
+    CUT_OFF_BY_ZEROS,
     EXPLICIT_LITTLE,
+    SMALLEST_ELEMENT_BYTES,
     DataSet,
     Encoding,
     encoding_at,
     first_item,
-    truncated,
     walk,
 )
+from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, DamageFound, Verdict
 from dicomwatchd.model import DicomJson, InstanceHeader, Uid
 
 DICOMDIR_SOP_CLASS = "1.2.840.10008.1.3.10"
@@ -78,11 +80,15 @@ class Header:
 
     ``patient_id`` is "" when the file has none. The attributes are worked out when they are asked for: a study of
     thousands of files needs them once for each study and series. Nothing of a patient is in the repr.
+
+    ``verdict`` says whether the file is whole or it cannot be told. With a damaged one the header is in `Damaged`: its
+    UIDs are the file's, since they stand before the damage; attributes that come after it are missing.
     """
 
     instance: InstanceHeader
     patient_id: str = field(repr=False)
     _values: dict[int, bytes] = field(repr=False)
+    verdict: Verdict = WHOLE
 
     @property
     def study_attributes(self) -> DicomJson:
@@ -132,6 +138,20 @@ class Dicomdir:
     """The file is a DICOMDIR (PS3.10 section 8): a table of contents, no instance of a study."""
 
 
+class Damaged(Unarchivable):
+    """The file is DICOM, and something of it is missing or wrong: ``verdict`` says what and where.
+
+    ``header`` is what can be read before that, when the UIDs that the archive goes by are among it: the file can be
+    archived as what is left of this instance. None when nobody knows whose it is. The code is "truncated", or
+    "unreadable" where the bytes are there and are no data set.
+    """
+
+    def __init__(self, verdict: Verdict, header: Header | None = None, *, code: str = "truncated") -> None:
+        super().__init__(verdict.reason, code=code, hint="send the file again from its source")
+        self.verdict = verdict
+        self.header = header
+
+
 @dataclass(frozen=True, slots=True)
 class _Meta:
     """The file meta information (PS3.10 section 7.1), empty where it has nothing; the data set starts at ``end``."""
@@ -155,10 +175,12 @@ def read_header(
     The descriptor's position is not moved and it is not closed. Pixel data is jumped over, so memory does not grow
     with the file; ``heartbeat`` is called before each read, of which a large file takes many. Raises
 
-    - Unarchivable when the file cannot be archived as it stands, with one of the codes "empty", "not-dicom",
-      "truncated" (less is there than the file declares), "no-uid" and "bad-uid" (Study, Series or SOP Instance
-      UID, SOP class), "unreadable" (damaged in another way), "inflated-too-large", "too-many-elements" (both: for a
-      file of its size), "tail" (far more than the data set comes after it);
+    - Damaged when something of the data set is missing or wrong (codes "truncated" and "unreadable"), with what could
+      be read before;
+    - Unarchivable otherwise when the file cannot be archived as it stands, with one of the codes "empty", "not-dicom",
+      "no-uid" and "bad-uid" (Study, Series or SOP Instance UID, SOP class), or because it exceeds a limit:
+      "unreadable" (nested too deeply), "inflated-too-large", "too-many-elements" (both: for a file of its size),
+      "tail" (far more than the data set comes after it);
     - SourceChanged when the file has not, or no longer, this size;
     - OSError when the kernel cannot read it.
 
@@ -173,16 +195,67 @@ def read_header(
     if _plain_uid(meta.sop_class) == DICOMDIR_SOP_CLASS:
         return Dicomdir()
     if meta.end >= size_bytes:
-        raise truncated("the file ends before its data set")
+        raise _damaged("the file ends before its data set", size_bytes)
     found, transfer_syntax_uid, repairs = _data_set(source, meta, inflated_limit_bytes)
     repairs = [*meta.repairs, *repairs, *found.notes]
-    for tag in found.contradictory & _UID_TAGS:
-        raise Unarchivable(f"the {_name(tag)} occurs twice, with different values", code="bad-uid")
+    if found.damage is not None:
+        offset_bytes = None if meta.transfer_syntax_uid in _DEFLATED else found.end
+        verdict = Verdict(Completeness.DAMAGED, found.damage.reason, offset_bytes)
+        raise Damaged(verdict, _rest(found, meta, transfer_syntax_uid, repairs, verdict), code=found.damage.code)
+    try:
+        return _judged(found, meta, transfer_syntax_uid, repairs)
+    except Damaged:
+        raise
+    except Unarchivable as error:
+        if found.zeros < SMALLEST_ELEMENT_BYTES:
+            raise
+        # What is missing may be what the zeros are in the place of.
+        raise _damaged(CUT_OFF_BY_ZEROS, found.end) from error
 
+
+def _judged(found: DataSet, meta: _Meta, transfer_syntax_uid: str, repairs: list[str]) -> Header | Dicomdir:
+    """Of a data set that was walked to its end. Raises Damaged, Unarchivable."""
+    _require_one_of_each(found)
     sop_class_uid = _uid(found, _SOP_CLASS, repairs, meta.sop_class)
     if sop_class_uid == DICOMDIR_SOP_CLASS:
         return Dicomdir()
-    repairs += completeness.check(found, sop_class_uid, transfer_syntax_uid)
+    is_deflated = meta.transfer_syntax_uid in _DEFLATED
+    verdict, notes = completeness.judge(found, sop_class_uid, transfer_syntax_uid, is_deflated=is_deflated)
+    if verdict.completeness is Completeness.DAMAGED:
+        if found.zeros:
+            found.distrust_zeros()
+        if is_deflated:
+            verdict = replace(verdict, offset_bytes=None)
+        raise Damaged(verdict, _rest(found, meta, transfer_syntax_uid, repairs, verdict))
+    return _header(found, meta, sop_class_uid, transfer_syntax_uid, [*repairs, *notes], verdict)
+
+
+def _damaged(reason: str, offset_bytes: int) -> Damaged:
+    return Damaged(Verdict(Completeness.DAMAGED, reason, offset_bytes))
+
+
+def _rest(found: DataSet, meta: _Meta, transfer_syntax_uid: str, repairs: list[str], verdict: Verdict) -> Header | None:
+    """The header of a damaged file, None when a UID cannot be read."""
+    repairs = list(repairs)
+    try:
+        _require_one_of_each(found)
+        sop_class_uid = _uid(found, _SOP_CLASS, repairs, meta.sop_class)
+        if sop_class_uid == DICOMDIR_SOP_CLASS:
+            return None
+        return _header(found, meta, sop_class_uid, transfer_syntax_uid, repairs, verdict)
+    except Unarchivable:
+        return None
+
+
+def _require_one_of_each(found: DataSet) -> None:
+    for tag in found.contradictory & _UID_TAGS:
+        raise Unarchivable(f"the {_name(tag)} occurs twice, with different values", code="bad-uid")
+
+
+def _header(
+    found: DataSet, meta: _Meta, sop_class_uid: Uid, transfer_syntax_uid: str, repairs: list[str], verdict: Verdict
+) -> Header:
+    """Raises Unarchivable when a UID is missing or none."""
     sop_instance_uid = _uid(found, _SOP_INSTANCE, repairs, meta.sop_instance)
     study_uid = _uid(found, _STUDY, repairs)
     series_uid = _uid(found, _SERIES, repairs)
@@ -197,7 +270,7 @@ def read_header(
     instance = InstanceHeader(
         study_uid, series_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid, tuple(repairs)
     )
-    return Header(instance, patient_id, values)
+    return Header(instance, patient_id, values, verdict)
 
 
 def _entity(issuer: bytes, encoding: Encoding) -> bytes:
@@ -223,7 +296,7 @@ def meta_end(source: FileBytes) -> int:
 
 
 def _meta(source: FileBytes) -> _Meta:
-    """The file meta information, always explicit VR little endian. Raises Unarchivable "not-dicom", "truncated"."""
+    """The file meta information, always explicit VR little endian. Raises Damaged, and Unarchivable "not-dicom"."""
     repairs = []
     start = _PREAMBLE_BYTES + 4
     if source.read(_PREAMBLE_BYTES, 4) != b"DICM":
@@ -241,6 +314,8 @@ def _meta(source: FileBytes) -> _Meta:
         only_group=0x0002,
         elements_limit=elements_allowed(source.size_bytes, is_deflated=False),
     )
+    if found.damage is not None:
+        raise _damaged(found.damage.reason, found.end)
     return _Meta(
         found.end,
         found.values.get(_META_SOP_CLASS, b""),
@@ -261,7 +336,10 @@ def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tupl
         data = inflated = InflatedBytes(source, meta.end, limit_bytes)
         start = 0
     declared = _declared(meta.transfer_syntax_uid)
-    encoding = encoding_at(data, start, declared)
+    try:
+        encoding = encoding_at(data, start, declared)
+    except DamageFound as damage:
+        raise Damaged(Verdict(Completeness.DAMAGED, damage.reason), code=damage.code) from damage
     if declared is not None and encoding != declared:
         repairs.append("transfer syntax: the data set uses another one than declared")
     found = walk(
@@ -272,11 +350,14 @@ def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tupl
         landmarks=completeness.LANDMARKS,
         elements_limit=elements_allowed(source.size_bytes, is_deflated=inflated is not None),
     )
-    if inflated is not None:
+    if inflated is not None and found.damage is None:
         # The walk may stop early where only padding follows; the stream itself must still come to its end.
-        inflated.finish()
-        if not inflated.complete:
-            raise truncated("the deflated data set is cut off")
+        try:
+            inflated.finish()
+            if not inflated.complete:
+                raise DamageFound("the deflated data set is cut off")
+        except DamageFound as damage:
+            found.damage = damage
         if inflated.rest_bytes > 1:
             repairs.append("bytes after the deflated data set do not belong to it")
     transfer_syntax_uid = meta.transfer_syntax_uid

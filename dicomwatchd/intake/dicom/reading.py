@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dicomwatchd.errors import SourceChanged, Unarchivable
+from dicomwatchd.intake.dicom.verdict import DamageFound
 
 _FIRST_WINDOW_BYTES = 16 * 1024  # the whole header of most instances, in one read
 _JUMP_WINDOW_BYTES = 4 * 1024  # after a jump over a value: the page that holds the next element's header
@@ -102,7 +103,7 @@ class InflatedBytes:
     """What the deflated rest of a file (PS3.5 A.5) inflates to, from ``start`` on; goes forward only.
 
     Inflates step by step and keeps one step, so neither an honest volume nor a bomb fills the memory; the limit
-    bounds the time. Raises Unarchivable: "unreadable" when the stream is damaged, "inflated-too-large" beyond
+    bounds the time. Raises DamageFound when the stream is damaged, Unarchivable "inflated-too-large" beyond
     ``limit_bytes``.
     """
 
@@ -157,7 +158,7 @@ class InflatedBytes:
             # Without input it may still give what it holds back.
             piece = self._inflate.decompress(packed, _INFLATE_STEP_BYTES)
         except zlib.error as error:
-            raise Unarchivable("the deflated data set is damaged", code="unreadable") from error
+            raise DamageFound("the deflated data set is damaged", "unreadable") from error
         dropped = min(max(keep_from - self._at, 0), len(self._window))
         self._window = self._window[dropped:] + piece
         self._at += dropped

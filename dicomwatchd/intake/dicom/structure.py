@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from dicomwatchd.errors import Unarchivable
 from dicomwatchd.intake.dicom.reading import ByteSource, MemoryBytes
+from dicomwatchd.intake.dicom.verdict import DamageFound
 
 PIXEL_DATA = 0x7FE00010
 FLOAT_PIXEL_DATA = 0x7FE00008
@@ -36,6 +37,11 @@ VALUE_LIMIT_BYTES = 4096
 #: Of a chosen sequence of undefined length so much is kept, whatever follows it: enough for the texts of an item.
 FIRST_ITEM_BYTES = 512
 _DEPTH_LIMIT = 100
+SMALLEST_ELEMENT_BYTES = 8
+#: What writers fill up to. Fewer zeros than this may be padding.
+SECTOR_BYTES = 512
+CUT_OFF_BY_ZEROS = "the data set is cut off by zeros"
+_PADDING = "zero padding after the data set"
 #: What may follow a data set that is shorter than this.
 TAIL_LIMIT_BYTES = 64 * 1024 * 1024
 
@@ -56,30 +62,42 @@ class DataSet:
     """What a walk has found.
 
     ``values`` are the raw values of the chosen tags, ``overlong`` those too long to be kept, ``contradictory``
-    those given twice with different values; ``present`` are the landmarks seen and not empty. ``pixel_tag`` is the
-    pixel data element, ``pixel_bytes`` its declared length, or None when it is encapsulated in ``fragments`` items
-    after the offset table. ``end`` is where the walk ended.
+    those given twice with different values; ``landmarks`` are those seen, and whether they have a value or items.
+    ``pixel_tag`` is the pixel data element that is not empty, at ``pixel_offset``, ``pixel_bytes`` its declared
+    length, or None when it is encapsulated in ``fragments`` items with content after the offset table. ``last_tag`` is
+    the last element read, ``highest_tag`` the last in the order of a data set; ``end`` is where the walk ended, behind
+    it or at the damage. ``zeros`` is how many bytes follow ``end`` to the end of the data where these are all zero and
+    fewer than a sector.
+
+    With ``damage`` all the rest is what stands before it.
     """
 
     encoding: Encoding
     values: dict[int, bytes] = field(default_factory=dict)
     overlong: set[int] = field(default_factory=set)
-    present: set[int] = field(default_factory=set)
+    landmarks: dict[int, bool] = field(default_factory=dict)
     contradictory: set[int] = field(default_factory=set)
     pixel_tag: int | None = None
+    pixel_offset: int = 0
     pixel_bytes: int | None = None
     fragments: int = 0
+    last_tag: int = 0
+    highest_tag: int = 0
     end: int = 0
+    zeros: int = 0
+    damage: DamageFound | None = None
+
+    def distrust_zeros(self) -> None:
+        """Drop a value that zeros have followed and that ends with one: they may have begun within it."""
+        if self.values.get(self.last_tag, b"").endswith(b"\0"):
+            del self.values[self.last_tag]
+
     notes: list[str] = field(default_factory=list)
 
     def short(self, tag: int) -> int | None:
         """The value of a US element, or None when it is not there or not one."""
         value = self.values.get(tag, b"")
         return int.from_bytes(value, "big" if self.encoding.big_endian else "little") if len(value) == 2 else None
-
-
-def truncated(message: str) -> Unarchivable:
-    return Unarchivable(message, code="truncated", hint="send the file again from its source")
 
 
 def encoding_at(source: ByteSource, offset: int, declared: Encoding | None) -> Encoding:
@@ -109,55 +127,80 @@ def walk(
     """Walk the elements from ``start`` to the end of the data, or to the end of ``only_group``.
 
     Sequences and items of defined length are jumped over as a whole, those of undefined length are walked down to
-    their delimiters, encapsulated pixel data fragment by fragment (PS3.5 A.4). Raises Unarchivable: "truncated"
-    when less is there than is declared, or zeros are where an element should be; "unreadable" when the bytes are
-    no data elements; "too-many-elements" above ``elements_limit``.
+    their delimiters, encapsulated pixel data fragment by fragment (PS3.5 A.4). Where less is there than is declared,
+    zeros stand in the place of an element, or the bytes are no data elements, the walk ends with `DataSet.damage`, and
+    what it has found before is handed out. Raises Unarchivable only where it gives up: "too-many-elements" above
+    ``elements_limit``, "unreadable" for sequences nested too deeply, "tail" below.
 
     Bytes after the pixel data that are no further elements do no harm to a study: zeros or anything else there is
-    noted and accepted, unless it is far more than the data set itself ("tail"). Without pixel data nothing tells
-    padding from a tail that was never written: "truncated".
+    noted and accepted, unless it is far more than the data set itself ("tail"). Without pixel data fewer than 8 zeros
+    are padding, for they can hold no element; less than a sector of them is for the caller to judge (`DataSet.zeros`);
+    more is a tail that was never written.
     """
     found = DataSet(encoding)
     elements = Elements(source, encoding, elements_limit)
-    pos = start
+    pos = begin = start
+    tag = 0
     window, base = b"", start  # what is in memory, and where it begins
-    while True:
-        index = pos - base
-        if index + 12 > len(window):
-            window, index = source.window(pos, 12)
-            base = pos - index
-            if len(window) - index < 8:
-                _end(found, window[index:])
+    try:
+        while True:
+            begin = pos
+            index = pos - base
+            if index + 12 > len(window):
+                window, index = source.window(pos, 12)
+                base = pos - index
+                if len(window) - index < SMALLEST_ELEMENT_BYTES:
+                    _end(found, window[index:])
+                    break
+            previous = tag
+            tag, length, header_bytes = elements.parse(window, index, encoding.explicit)
+            if only_group is not None and tag >> 16 != only_group:
+                tag = previous
                 break
-        tag, length, header_bytes = elements.parse(window, index, encoding.explicit)
-        if only_group is not None and tag >> 16 != only_group:
-            break
-        if found.pixel_tag is not None and _foreign(tag, found.pixel_tag):
-            found.notes.append(_what_follows(source, pos))
-            break
-        if tag == 0:
-            raise truncated("the data set is cut off by zeros")
-        pos += header_bytes
-        if length and tag in landmarks:
-            found.present.add(tag)
-        if length == _UNDEFINED:
+            if found.pixel_tag is not None and _foreign(tag, found.pixel_tag):
+                tag = previous
+                found.notes.append(_what_follows(source, pos))
+                break
+            if tag == 0:
+                found.last_tag = tag = previous
+                found.zeros = _zeros_to_the_end(source, pos)
+                if not found.zeros:
+                    found.distrust_zeros()
+                    raise DamageFound(CUT_OFF_BY_ZEROS)
+                found.notes.append(_PADDING)
+                break
+            pos += header_bytes
+            if tag < previous:
+                found.highest_tag = max(found.highest_tag, previous)
+            if length == _UNDEFINED:
+                is_pixels = tag in _PIXELS
+                if tag in chosen:
+                    value = source.read(pos, FIRST_ITEM_BYTES)
+                    _take(found, tag, value, len(value))
+                pos, items, filled = elements.skip_items(pos, explicit=encoding.explicit, fragments=is_pixels)
+                if tag in landmarks:
+                    found.landmarks[tag] = items > 0
+                if is_pixels:
+                    found.pixel_tag, found.pixel_bytes, found.fragments = tag, None, filled
+                    found.pixel_offset = begin
+                continue
             if tag in chosen:
-                value = source.read(pos, FIRST_ITEM_BYTES)
-                _take(found, tag, value, len(value))
-            pos, items = elements.skip_items(pos, explicit=encoding.explicit, fragments=tag in _PIXELS)
-            if tag in _PIXELS:
-                found.pixel_tag, found.pixel_bytes, found.fragments = tag, None, max(0, items - 1)
-            continue
-        if tag in chosen:
-            first, kept = index + header_bytes, min(length, VALUE_LIMIT_BYTES)
-            value = window[first : first + kept] if first + kept <= len(window) else source.read(pos, kept)
-            _take(found, tag, value, length)
-        pos += length
-        if not source.holds(pos):
-            raise truncated("the file ends inside an element's value")
-        if length and tag in _PIXELS:
-            found.pixel_tag, found.pixel_bytes = tag, length
-    found.end = pos
+                first, kept = index + header_bytes, min(length, VALUE_LIMIT_BYTES)
+                value = window[first : first + kept] if first + kept <= len(window) else source.read(pos, kept)
+            pos += length
+            if not source.holds(pos):
+                raise DamageFound("the file ends inside an element's value")
+            if tag in chosen:  # not before it is known to be all there
+                _take(found, tag, value, length)
+            if tag in landmarks:
+                found.landmarks[tag] = length > 0
+            if length and tag in _PIXELS:
+                found.pixel_tag, found.pixel_bytes, found.pixel_offset = tag, length, begin
+        found.last_tag = tag
+    except DamageFound as damage:
+        found.damage = damage
+    found.highest_tag = max(found.highest_tag, found.last_tag)
+    found.end = begin
     return found
 
 
@@ -179,7 +222,7 @@ def first_item(value: bytes, encoding: Encoding, chosen: AbstractSet[int]) -> di
             if tag in chosen:
                 values.setdefault(tag, value[pos : pos + length])
             pos += length
-    except Unarchivable:
+    except (DamageFound, Unarchivable):
         pass
     return values
 
@@ -198,12 +241,19 @@ def _take(found: DataSet, tag: int, value: bytes, length: int) -> None:
 
 
 def _end(found: DataSet, rest: bytes) -> None:
-    """Judge the fewer than 8 bytes that are left."""
+    """Judge the fewer than 8 bytes that are left, too few for any element."""
     if not rest:
         return
-    if found.pixel_tag is None or any(rest):
-        raise truncated("the file ends inside an element's header")
-    found.notes.append("zero padding after the data set")
+    if any(rest):
+        raise DamageFound("the file ends inside an element's header")
+    found.zeros = len(rest)
+    found.notes.append(_PADDING)
+
+
+def _zeros_to_the_end(source: ByteSource, pos: int) -> int:
+    """How many bytes are left, 0 when they are not all zero or a sector and more."""
+    rest = source.read(pos, SECTOR_BYTES)
+    return len(rest) if len(rest) < SECTOR_BYTES and not any(rest) else 0
 
 
 def _what_follows(source: ByteSource, end: int) -> str:
@@ -218,7 +268,7 @@ def _what_follows(source: ByteSource, end: int) -> str:
         zeros = zeros and piece.count(0) == len(piece)
         if pos > limit:
             raise Unarchivable("far more bytes follow the data set than belong to it", code="tail")
-    return "zero padding after the data set" if zeros else "bytes after the data set do not belong to it"
+    return _PADDING if zeros else "bytes after the data set do not belong to it"
 
 
 class Elements:
@@ -247,31 +297,31 @@ class Elements:
                 if short and vr not in _LONG_VRS:
                     return tag, short, 8
                 if len(data) - at < 12:
-                    raise truncated("the file ends inside an element's header")
+                    raise DamageFound("the file ends inside an element's header")
                 return tag, self._long(data, at + 8)[0], 12
             # A delimiter; or an element written with implicit VR amid explicit ones: some writers do that.
         group, element, length = self._implicit(data, at)
         return group << 16 | element, length, 8
 
-    def skip_items(self, pos: int, *, explicit: bool, fragments: bool) -> tuple[int, int]:
+    def skip_items(self, pos: int, *, explicit: bool, fragments: bool) -> tuple[int, int, int]:
         """Walk the items of a value of undefined length (PS3.5 7.5.2, A.4) that starts at ``pos``.
 
-        Gives the position after its sequence delimiter and the number of its own items. A length that leads beyond
-        the end shows in the next header, which is not there. An iteration with a stack of its own, because the
-        depth is the file's choice.
+        Gives the position after its sequence delimiter, the number of its own items, and how many of them after the
+        first are not empty: the fragments behind the offset table. A length that leads beyond the end shows in the next
+        header, which is not there. An iteration with a stack of its own, because the depth is the file's choice.
         """
         source = self._source
         outer: list[bool] = []  # for every open item, whether the elements around it are explicit
         in_item = False
-        items = 0
+        items = filled = 0
         while True:
             head = source.read(pos, 12)
             if len(head) < 8:
-                raise truncated("the file ends inside a sequence or encapsulated pixel data")
+                raise DamageFound("the file ends inside a sequence or encapsulated pixel data")
             tag, length, header_bytes = self.parse(head, 0, explicit)
             pos += header_bytes
             if tag == 0:
-                raise truncated("a sequence or encapsulated pixel data is cut off by zeros")
+                raise DamageFound("a sequence or encapsulated pixel data is cut off by zeros")
             if in_item and tag == _ITEM_END:
                 explicit = outer.pop()
                 in_item = False
@@ -281,12 +331,14 @@ class Elements:
                 pos += length
             elif tag == _SEQUENCE_END:
                 if not outer:
-                    return pos, items
+                    return pos, items, filled
                 in_item = True
             elif tag != _ITEM or (fragments and length == _UNDEFINED):
-                raise Unarchivable("a sequence or encapsulated pixel data is malformed", code="unreadable")
+                raise DamageFound("a sequence or encapsulated pixel data is malformed", "unreadable")
             else:
-                items += not outer
+                if not outer:
+                    filled += items > 0 and length > 0
+                    items += 1
                 if length != _UNDEFINED:
                     pos += length
                     continue
