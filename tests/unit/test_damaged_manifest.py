@@ -345,7 +345,7 @@ class OverwritingStore(MemoryStore):
         if "/manifests/" in key and self.others:
             self.others -= 1
             files = [(Uid(f"{STUDY}.9"), f"{STUDY}.9.1", DATA[3])]
-            theirs = archive(self, files, study=STUDY, archive_id=ARCHIVE_ID)
+            theirs = archive(self, files, study=STUDY, attributes={}, archive_id=ARCHIVE_ID)
             assert self.catalogue is not None and theirs.key == key
             self.catalogue.put(theirs.record())
             del self.versions[key]

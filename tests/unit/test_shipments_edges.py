@@ -193,9 +193,8 @@ class RacedStore(MemoryStore):
             self.races -= 1
             number = len(self.versions)
             series = Uid(f"{STUDY}.9")
-            archive(
-                self, [(series, f"{series}.{number}", b"from another %d" % number)], study=STUDY, before=self._latest()
-            )
+            files = [(series, f"{series}.{number}", b"from another %d" % number)]
+            archive(self, files, study=STUDY, before=self._latest(), attributes={})
         return super().put(key, content)
 
     def _latest(self) -> Manifest:
