@@ -27,6 +27,7 @@ CHOSEN_TAGS = frozenset({_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS, _BITS
 _PIXEL_DATA = "Pixel Data"
 _URL = 0x00287FE0  # Pixel Data Provider URL: the pixels are on a server
 _PIXELS = frozenset(ELEMENTS[_PIXEL_DATA]) - {_URL}
+_DOSE_UNITS = 0x30040002  # Type 1
 _DVH = 0x30040050
 _STRUCTURE_SET_ROIS = 0x30060020
 #: Beams, brachytherapy setups, ion beams: what a plan plans.
@@ -111,8 +112,9 @@ def _excused(found: DataSet, sop_class_uid: str) -> Verdict | None:
     has = found.landmarks
     if sop_class_uid == _RT_STRUCTURE_SET and has.get(_STRUCTURE_SET_ROIS) is False:
         return WHOLE  # no region of interest, nothing observed of any
-    if sop_class_uid == _RT_DOSE and not (found.short(_ROWS) or found.short(_COLUMNS)):
-        # Not a grid of doses but dose-volume histograms, or points.
+    is_grid = found.short(_ROWS) or found.short(_COLUMNS)
+    if sop_class_uid == _RT_DOSE and not is_grid and found.highest_tag >= _DOSE_UNITS:
+        # Dose-volume histograms, or doses at points.
         return WHOLE if _DVH in has else Verdict(Completeness.CANNOT_TELL, _NOTHING_CLOSES)
     if sop_class_uid in _RT_PLANS and found.values.get(_PLAN_GEOMETRY, b"").strip(b" \0") == b"TREATMENT_DEVICE":
         return WHOLE if _PLANNED & has.keys() else Verdict(Completeness.CANNOT_TELL, _NOTHING_CLOSES)
