@@ -245,8 +245,8 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "series over revisions",
                 "pipeline/revision.py",
-                "        series[uid] = attributes if left >= 0 or uid",
-                "        series[uid] = attributes if True or uid",
+                "        series[uid] = attributes if left >= 0 else",
+                "        series[uid] = attributes if True else",
             ),
             (
                 "instances",
