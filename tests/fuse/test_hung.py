@@ -159,4 +159,4 @@ def test_a_slow_share_is_not_taken_for_a_hung_one(trial: Trial) -> None:
     trial.wait_archived(remote, "a slow share to be archived")
     assert not site.events("inbox-not-responding")
     share.order()
-    trial.finish("slow, and not hung")
+    trial.finish("slow, but not hung")

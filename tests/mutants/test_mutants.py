@@ -37,7 +37,7 @@ def test_every_mutant_is_killed() -> None:
     survivors = [name for name, dead in killed.items() if not dead]
     Figures(
         name="mutants",
-        what="safeguards taken out of the program, one at a time",
+        what="safeguards removed from the program, one at a time",
         tried=len(killed),
         details={"killed": len(killed) - len(survivors), "survivors": survivors},
     ).write()

@@ -60,7 +60,7 @@ def run_all(seeds: range, name: str, **world: Any) -> None:
     )
     Figures(
         name=name,
-        what="seeded worlds of faults, kills and file actors, on virtual time",
+        what="seeded simulations of faults, kills and changes to files, in virtual time",
         tried=len(seeds),
         lost=lost,
         wrong_deletes=sum("deleted" in text for text in failures.values()),

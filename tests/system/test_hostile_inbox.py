@@ -109,7 +109,7 @@ def test_everything_at_once(site: Site) -> None:
     assert {quarantine[name] for name in ("link", "linked-folder", "fifo", "socket")} == {"not-a-file"}
     server.close()
     tried = len(special | sparse.keys())
-    invariants.report("hostile-inbox", "kinds of things in an inbox that are no study", tried=tried)
+    invariants.report("hostile-inbox", "kinds of entries in an inbox that are not part of a study", tried=tried)
 
 
 def test_a_medium_with_a_dicomdir(site: Site) -> None:
@@ -445,7 +445,7 @@ def test_no_patient_and_no_path_in_anything_that_is_told(tmp_path: Path) -> None
     for line in told["log"].splitlines():
         json.loads(line)
     invariants.report(
-        "canary", "faults forced on a journey whose every attribute and path is marked", tried=len(FORCED),
+        "canary", "faults forced while every attribute and path has a marker to find it in logs", tried=len(FORCED),
         bytes_of_log=len(told["log"]),
     )  # fmt: skip
 

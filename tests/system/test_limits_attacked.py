@@ -115,5 +115,7 @@ def test_all_at_once(site: Site) -> None:
     archive.require_whole(good[0].study_uid, [one.sha256 for one in good])
     manifest = max((site.root / "archive" / "studies" / "1.2.3.9").rglob("*.json"), key=os.path.getsize)
     assert manifest.stat().st_size < 5_000_000
-    invariants.report("limits", f"files made to fill the memory; the daemon's peak was {peak:.0f} MiB", tried=CRAFTED)
+    invariants.report(
+        "limits", f"files crafted to fill the memory; the daemon's peak was {peak:.0f} MiB", tried=CRAFTED
+    )
     assert seconds < 200

@@ -27,7 +27,7 @@ IN_A_PLACE_OF_ITS_OWN = (
     'mount --bind "$0" /etc/hosts && mount --bind "$1" "$(realpath /etc/resolv.conf)" && shift && exec "$@"'
 )
 
-figures = Figures("outages-names", "the name of the store or of the catalogue not resolved for a while")
+figures = Figures("outages-names", "the name of the store or of the catalogue cannot be resolved for a while")
 
 
 class Names:

@@ -35,7 +35,7 @@ OUTAGE_SECONDS = 6.0
 FIRST_REQUESTS = 8 * 3 * 4
 REQUESTS_A_PAUSE = 8 * 3
 
-figures = Figures("outages", "store, catalogue, credentials or clock out of order for a while")
+figures = Figures("outages", "store, catalogue, credentials or clock failing for a while")
 
 
 @pytest.fixture(scope="module")

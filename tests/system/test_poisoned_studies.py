@@ -28,7 +28,7 @@ QUIET_SECONDS = 5.0
 ALL_DAY = 1_000_000
 FILES = 4
 
-figures = Figures("poisoned-studies", "studies for which store or catalogue fail, before others that are well")
+figures = Figures("poisoned-studies", "studies for which store or catalogue fail, ahead of healthy studies")
 
 
 class Place:

@@ -42,7 +42,7 @@ LONGEST_SECONDS = 90.0
 WORDS = {
     "leases": "leases",
     "no-leases": "no leases",
-    "no-leases-kept": "no leases and such files kept",
+    "no-leases-kept": "no leases and files without a lease kept",
     "bundled": "leases, the files of one study in bundles",
 }
 
