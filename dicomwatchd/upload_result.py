@@ -33,7 +33,7 @@ def of_ended(
     """Its result. ``complete`` is the word that a person may delete on: the final scan has met everything below the
     folder, each DICOM file of it is on record as archived, and so is each image that a DICOMDIR in it lists; it is
     never said of an upload that was broken off, nor while the archive ``expires``: why no local file may be deleted.
-    The folder as a whole is ``deletable`` if nothing else is in it."""
+    The folder as a whole is ``deletable`` if nothing else is in it. Nothing is while a study of it is held."""
     named = [*failed, *(findings.named if findings is not None else ())]
     count = progress.failed + (findings.odd if findings is not None else 0)
     complete = (
@@ -47,14 +47,15 @@ def of_ended(
         and progress.verified + progress.ignored == progress.files
         and progress.verified > 0
     )
+    is_deletable = complete and not progress.held
     seen = findings or Findings()
     return {
         **_describe(upload, progress, named, count, outcome),
         "done": True,
         "outcome": outcome,
         "complete": complete,
-        "deletable": complete and not seen.not_dicom,
-        "images_deletable": complete,
+        "deletable": is_deletable and not seen.not_dicom,
+        "images_deletable": is_deletable,
         "expires": expires,
         "ended_at": timestamp(now),
         "not_dicom": seen.not_dicom,
@@ -133,6 +134,7 @@ def _describe(
         "ignored": progress.ignored,
         "deleted": progress.deleted,
         "not_yours": progress.no_right,
+        "held": progress.held,
         "complete": False,
         "deletable": False,
         "failed": [{"name": printable(name), "reason": reason} for name, reason in list(named)[:LISTED]],

@@ -232,4 +232,4 @@ def _tell(result: dict[str, Any], *, as_json: bool, delete: bool) -> int:
     else:
         for line in sentences(result, delete=delete):
             output.say(line)
-    return exits.OK if all_verified(result) else exits.NO
+    return exits.OK if all_verified(result) and not result.get("held") else exits.NO

@@ -96,6 +96,7 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
         lines.append(f"  ... and {rest:,} more; --json lists {more}")
     lines += _list_is_short(result)
     lines.append(_fate(deleted))
+    lines += _held(result)
     lines += _not_yours(result)
     lines += _left_alone(result)
     if (expires := result.get("expires")) and not failed and not count:
@@ -131,6 +132,7 @@ def _all_is_there(result: dict[str, Any], files: int, deleted: int, *, delete: b
     else:
         fate = _unchanged(result)
     lines = [f"{_whole(result, files)} {fate}"]
+    lines += _held(result)
     lines += _not_yours(result)
     lines += _left_alone(result)
     lines += _list_is_silent(result)
@@ -168,6 +170,8 @@ def _unchanged(result: dict[str, Any]) -> str:
         others = _number(result, "not_dicom")
         which = "the local copies of the archived files" if others else "the local copies"
         return f"The folder was not changed; {which} may now be deleted."
+    elif _number(result, "held"):
+        return "The folder was not changed. Do not delete it yet."
     else:
         unchanged = "The folder was not changed."
     if ended_at := output.clean(result.get("ended_at")):
@@ -231,6 +235,16 @@ def _listed(result: dict[str, Any]) -> str | None:
 def _dicomdir(result: dict[str, Any]) -> dict[str, Any]:
     found = result.get("dicomdir")
     return found if isinstance(found, dict) else {}
+
+
+def _held(result: dict[str, Any]) -> list[str]:
+    """What stays until somebody has decided whose it is."""
+    if not (count := _number(result, "held")):
+        return []
+    return [
+        f"{output.count(count, 'local copy', 'local copies')} {_are(count)} kept because a study is held: its files"
+        " name two patients. An administrator sees it with `dicomwatchctl attention` and decides."
+    ]
 
 
 def _not_yours(result: dict[str, Any]) -> list[str]:

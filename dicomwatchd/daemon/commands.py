@@ -38,6 +38,18 @@ def _may_end(asker: Asker, upload: Upload) -> bool:
     return asker.runs_the_daemon or (upload.asker is not None and upload.asker.uid == asker.uid)
 
 
+def _operator(request: Mapping[str, Any], what: str, command: str) -> Asker:
+    """Whoever may ``what``: it lets the daemon delete with its own rights. Raises BadRequest, Permanent."""
+    if not isinstance(request, Request):
+        raise BadRequest(f"only over the control socket can anybody {what}")
+    asker = request.asker()
+    if not asker.runs_the_daemon:
+        raise Permanent(
+            f"only root or the daemon's own user may {what}", code="not-yours", hint=f"sudo dicomwatchctl {command}"
+        )
+    return asker
+
+
 def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
     """What can be answered whether the daemon runs or not."""
 
@@ -141,16 +153,8 @@ def commands(
     def inbox_confirm(request: Mapping[str, Any], _progress: Progress) -> Any:
         """As much as to write the inbox's path into the configuration: the daemon deletes there with its own rights."""
         name = text(request, "name")
-        if not isinstance(request, Request):
-            raise BadRequest("an inbox can be confirmed only over the control socket")
-        asker = request.asker()
-        if not asker.runs_the_daemon:
-            raise Permanent(
-                "only root or the daemon's own user may confirm an inbox",
-                code="not-yours",
-                hint=f"sudo dicomwatchctl inbox confirm {name}",
-            )
-        due = queue.roots.confirm(name, asker.described())
+        by = _operator(request, "confirm an inbox", f"inbox confirm {name}")
+        due = queue.roots.confirm(name, by.described())
         wake()
         return {"inbox": name, "files": due}
 
@@ -159,16 +163,8 @@ def commands(
         study_uid, because = _study_uid(request), text(request, "because").strip()
         if not because or len(because) > BECAUSE_CHARACTERS:
             raise BadRequest(f"the reason of a release has 1 to {BECAUSE_CHARACTERS} characters")
-        if not isinstance(request, Request):
-            raise BadRequest("a study can be released only over the control socket")
-        asker = request.asker()
-        if not asker.runs_the_daemon:
-            raise Permanent(
-                "only root or the daemon's own user may release a study",
-                code="not-yours",
-                hint=f"sudo dicomwatchctl release {study_uid} --because TEXT",
-            )
-        due = queue.holds.release(study_uid, because, asker.described())
+        by = _operator(request, "release a study", f"release {study_uid} --because TEXT")
+        due = queue.holds.release(study_uid, because, by.described())
         wake()
         return {"study_uid": study_uid, "files": due}
 

@@ -13,7 +13,7 @@ from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database, Readable, Transaction
 from dicomwatchd.queue.quiet import leave_arriving
-from dicomwatchd.queue.rows import NO_RIGHT, OWN_OBJECT, UNREADABLE, WAITING, Root, Source, UploadedFile
+from dicomwatchd.queue.rows import HELD, NO_RIGHT, OWN_OBJECT, UNREADABLE, WAITING, Root, Source, UploadedFile
 from dicomwatchd.queue.transitions import move, state_of
 from dicomwatchd.rights import Asker
 
@@ -62,6 +62,8 @@ class UploadProgress:
     deleting: int
     #: Of ``verified``, those that stay because whoever has asked may not delete them.
     no_right: int = 0
+    #: Of ``verified``, those that stay because their study is held.
+    held: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +309,11 @@ def _counted(db: Readable, source_id: int) -> UploadProgress:
         f" WHERE source_id = ? AND state = 'kept' AND code = '{NO_RIGHT}'",
         (source_id,),
     ).fetchone()[0]
+    held = db.execute(
+        "SELECT COUNT(*) FROM files INDEXED BY files_held_of_source"
+        f" WHERE source_id = ? AND state = 'kept' AND code = '{HELD}'",
+        (source_id,),
+    ).fetchone()[0]
     parked = db.execute(f"SELECT COUNT(*) {_IN_PARKED}", (StudyState.PARKED, *WAITING, source_id)).fetchone()[0]
     files = sum(number for number, _ in counts.values()) - unread
     ignored, kept, quarantined, deleting = (
@@ -324,6 +331,7 @@ def _counted(db: Readable, source_id: int) -> UploadProgress:
         failed=quarantined[0] - unread + parked + own,
         deleting=deleting[0],
         no_right=no_right,
+        held=held,
     )
 
 

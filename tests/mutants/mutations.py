@@ -13,6 +13,7 @@ from tests.mutants.composition import COMPOSITION
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.final_check import LAST_SIGHT
 from tests.mutants.handed import HANDED_IN
+from tests.mutants.held import HELD
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.limits import LIMITS
 from tests.mutants.lineage import LINEAGE
@@ -1289,6 +1290,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in COMPOSITION),
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in HANDED_IN),
+    *(Mutation(*row) for row in HELD),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in LAST_SIGHT),
     *(Mutation(*row) for row in PLANTED),

@@ -99,7 +99,7 @@ ROOTS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             '                db.execute("DELETE FROM roots WHERE source_id = ?", (row["source_id"],))\n',
             "",
         ),
-        ("whose word it is", "daemon/commands.py", "        if not asker.runs_the_daemon:", "        if False:"),
+        ("whose word it is", "daemon/commands.py", "    if not asker.runs_the_daemon:", "    if False:"),
         (
             "kept for that",
             "pipeline/deletion/keeping.py",

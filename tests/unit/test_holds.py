@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.control import peer as control_peer
 from dicomwatchd.control.peer import BadRequest, Descriptors, Request
 from dicomwatchd.daemon.commands import HOLD_REASONS, commands
@@ -22,6 +23,7 @@ from dicomwatchd.rights import Asker
 from tests import schemas
 from tests.pieces import Pieces, at
 from tests.synthetic import Made, Maker, Patient
+from tests.unit.uploading import Handed
 
 JANE = Patient("DOE^JANE", "P0001", "19700101")
 JOHN = Patient("ROE^JOHN", "P0002", "19510213", "M")
@@ -80,6 +82,17 @@ def test_patients_that_another_site_has_recorded_count(pieces: Pieces, tmp_path:
     assert other.left() == []
     other.close()
     late = drop(pieces, JOHN, 2)
+    pieces.run(3)
+    assert sorted(one.path for one in late) == pieces.left()
+
+
+def test_two_that_another_site_has_recorded_hold_what_is_of_one_of_them(pieces: Pieces, tmp_path: Path) -> None:
+    other = Pieces(tmp_path / "other", store=pieces.memory, catalogue=pieces.catalogue)
+    drop(other, JOHN, 1)
+    drop(other, JANE, 2)
+    other.run(3)
+    other.close()
+    late = drop(pieces, JOHN, 3)
     pieces.run(3)
     assert sorted(one.path for one in late) == pieces.left()
 
@@ -272,3 +285,36 @@ def test_a_release_has_a_reason(pieces: Pieces, monkeypatch: pytest.MonkeyPatch,
 
 def test_each_hold_has_a_reason_in_words() -> None:
     assert set(HOLD_REASONS) == {TWO_PATIENTS}
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_an_upload_of_two_patients_in_one_study_is_not_called_deletable(
+    pieces: Pieces, tmp_path: Path, delete: bool
+) -> None:
+    folder = tmp_path / "stick"
+    for number, patient in enumerate((JANE, JOHN), start=1):
+        maker = Maker(seed=3, patient=patient)
+        made = maker.ct_series(folder / str(number), slices=1, study=0, series=number, rows=16, columns=16)
+    other = Maker(seed=4).ct_series(folder / "other", slices=1, rows=16, columns=16)
+    upload = Handed(pieces, folder, delete=delete)
+    result = upload.go()
+    assert made[0].path.exists() and other[0].path.exists() is not delete
+    assert result["complete"] and result["held"] == 2 and not result["deletable"] and not result["images_deletable"]
+    said = " ".join(sentences(result, delete=delete))
+    assert "2 local copies are kept because a study is held" in said and "may now be deleted" not in said
+    assert "All 3 files are verified in the archive." in said
+    schemas.check("upload", result)
+
+
+def test_a_hold_stays_when_the_upload_that_brought_it_has_ended(pieces: Pieces, tmp_path: Path) -> None:
+    """Its files are no longer the daemon's affair; that the archive has them under one study still is."""
+    folder = tmp_path / "stick"
+    for number, patient in enumerate((JANE, JOHN), start=1):
+        Maker(seed=3, patient=patient).ct_series(
+            folder / str(number), slices=1, study=0, series=number, rows=16, columns=16
+        )
+    Handed(pieces, folder).go()
+    assert [hold.files for hold in pieces.queue.holds.open(10)] == [0]
+    late = drop(pieces, JANE, 3)
+    pieces.run(3)
+    assert all(one.path.exists() for one in late)

@@ -141,3 +141,11 @@ def test_documents() -> None:
     for bad in ([], {"patient_id": 1}, None):
         with pytest.raises(TypeError):
             from_document(Identity, bad)  # type: ignore[arg-type]
+
+
+def test_a_name_in_another_form_is_the_same() -> None:
+    """So that a birth date with a typing error is no other patient."""
+    for name in ("Doe^Jane^^", "Doe, Jane", " doe jane"):
+        assert not are_different(
+            Identity(name="DOE^JANE", birth_date="19700101"), Identity(name=name, birth_date="1971")
+        )
