@@ -19,6 +19,7 @@ from pydicom.sequence import Sequence
 
 from dicomwatchd.errors import Unarchivable
 from dicomwatchd.intake.dicom import completeness
+from dicomwatchd.intake.dicom import header as header_module
 from dicomwatchd.intake.dicom.header import Damaged, Dicomdir, Header, read_header
 from dicomwatchd.intake.dicom.sop_classes import CONTENT, ELEMENTS
 from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, Verdict
@@ -88,6 +89,7 @@ def bare_item(**values: object) -> Dataset:
 
 def test_the_table_names_elements_of_the_dictionary() -> None:
     assert set(CONTENT.values()) == set(ELEMENTS)
+    assert completeness.LANDMARKS.isdisjoint(header_module._CHOSEN)
     for name, tags in ELEMENTS.items():
         assert list(tags) == sorted(tags)
         assert name in {dictionary_description(tag) for tag in tags}

@@ -124,7 +124,8 @@ def walk(
     only_group: int | None = None,
     elements_limit: int,
 ) -> DataSet:
-    """Walk the elements from ``start`` to the end of the data, or to the end of ``only_group``.
+    """Walk the elements from ``start`` to the end of the data, or to the end of ``only_group``. No tag may be both
+    ``chosen`` and one of the ``landmarks``, to which those of pixel data belong.
 
     Sequences and items of defined length are jumped over as a whole, those of undefined length are walked down to
     their delimiters, encapsulated pixel data fragment by fragment (PS3.5 A.4). Where less is there than is declared,
@@ -184,18 +185,19 @@ def walk(
                     found.pixel_tag, found.pixel_bytes, found.fragments = tag, None, filled
                     found.pixel_offset = begin
                 continue
+            value = None
             if tag in chosen:
                 first, kept = index + header_bytes, min(length, VALUE_LIMIT_BYTES)
                 value = window[first : first + kept] if first + kept <= len(window) else source.read(pos, kept)
             pos += length
             if not source.holds(pos):
                 raise DamageFound("the file ends inside an element's value")
-            if tag in chosen:  # not before it is known to be all there
+            if value is not None:  # not before it is known to be all there
                 _take(found, tag, value, length)
-            if tag in landmarks:
+            elif tag in landmarks:
                 found.landmarks[tag] = length > 0
-            if length and tag in _PIXELS:
-                found.pixel_tag, found.pixel_bytes, found.pixel_offset = tag, length, begin
+                if length and tag in _PIXELS:
+                    found.pixel_tag, found.pixel_bytes, found.pixel_offset = tag, length, begin
         found.last_tag = tag
     except DamageFound as damage:
         found.damage = damage
@@ -337,7 +339,8 @@ class Elements:
                 raise DamageFound("a sequence or encapsulated pixel data is malformed", "unreadable")
             else:
                 if not outer:
-                    filled += items > 0 and length > 0
+                    if items and length:
+                        filled += 1
                     items += 1
                 if length != _UNDEFINED:
                     pos += length
