@@ -72,7 +72,7 @@ def _not_yaml(text: str, error: yaml.YAMLError) -> str:
     # At the end of the text the mark is a line behind the last.
     line = "".join(text.splitlines()[mark.line : mark.line + 1]) if mark is not None else ""
     if "\t" in line.partition("#")[0]:
-        return "is not valid YAML: there is a tab in it, and YAML is indented with spaces alone"
+        return "is not valid YAML: it is indented with a tab, but YAML allows only spaces"
     if mark is None or not said.isascii() or any(character in said for character in "'\"\\"):
         return "is not valid YAML"
     return (

@@ -208,7 +208,9 @@ def _expiry(store: ObjectStore) -> Iterator[Finding]:
             " shows only in the store's answers about objects",
         )
     else:
-        yield Finding(subject, "good", "no lifecycle rule expires the archive's objects against the configuration")
+        yield Finding(
+            subject, "good", "no lifecycle rule expires the archive's objects earlier than the configuration allows"
+        )
     yield from (Finding(f"{subject}: rules", "note", note) for note in found.notes)
 
 
@@ -277,7 +279,7 @@ def _for_several_daemons(subject: str, own: private.Private, name: bytes) -> Ite
     yield Finding(
         f"{subject}: strict renames",
         "good" if strict else "note",
-        "known (RENAME_NOREPLACE)"
+        "supported (RENAME_NOREPLACE)"
         if strict
         else "not supported by this file system: a file that is put back uses a hard link or gets another name",
     )

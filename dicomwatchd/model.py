@@ -30,7 +30,7 @@ class Uid(str):
         if len(value) > UID_MAX_LENGTH:
             raise InvalidUid(f"a UID of {len(value)} characters; at most {UID_MAX_LENGTH} are allowed")
         if not _UID.match(value):
-            raise InvalidUid("a UID is empty or holds something else than digits and single dots")
+            raise InvalidUid("a UID is empty or contains something other than digits and single dots")
         return super().__new__(cls, value)
 
 

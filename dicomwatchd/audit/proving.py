@@ -111,7 +111,7 @@ def _compare(
                 if seen[1] != segment.size_bytes:
                     found.problems.append(f"the segment of {name.text} has changed its size")
             elif not (seen[0].sha256 == name.sha256 and seen[0].last == name.last and seen[0].attempt < name.attempt):
-                found.problems.append(f"there is another segment of {seen[0].text} than the one that was sealed")
+                found.problems.append(f"there is another segment of {seen[0].text}, which is not the sealed one")
         if not is_there:
             found.problems.append(f"the segment of {name.text} is missing")
         elif whole:

@@ -58,7 +58,7 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool, chec
             ("Studies", _counts(said.get("studies"))),
             ("Files", _counts(said.get("files"))),
             ("Waiting", output.size(waiting) if waiting else "nothing"),
-            ("Oldest", None if oldest is None else f"waits for {output.duration(oldest)}"),
+            ("Oldest", None if oldest is None else f"waiting for {output.duration(oldest)}"),
         ]
     )
     inboxes = said.get("inboxes") or []

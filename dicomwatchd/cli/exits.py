@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 MEANING = {
     OK: "done, and everything is in order",
-    NO: "negative result: study not found, not all files verified, files failed, images missing",
+    NO: "negative result: study not found, files not verified, images missing",
     USAGE: "the command line or the configuration is wrong",
     ARCHIVE: "the archive is not initialised, refuses access or cannot be reached",
     DAEMON: "the daemon does not answer",

@@ -49,6 +49,6 @@ def confirm(invocation: Invocation, name: str, socket_path: Path | None) -> None
     """
     said: dict[str, Any] = client(invocation, socket_path).call("inbox-confirm", name=name)
     output.say(
-        f"{output.clean(said['inbox'])} is confirmed; {said['files']} kept files will be verified again and deleted as"
-        " configured."
+        f"{output.clean(said['inbox'])} is confirmed; {output.count(said['files'], 'kept file')} will be verified again"
+        " and deleted as configured."
     )

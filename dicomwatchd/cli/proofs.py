@@ -85,14 +85,14 @@ def prove(
             [
                 ("Object", output.clean(proof["key"])),
                 ("Outcome", f"{file['outcome']}{' at ' + file['ended_at'] if file['ended_at'] else ''}"),
-                ("Because", file["why"]),
+                ("Reason", file["why"]),
                 ("Authorised", f"{file['authorised_at']}, audit entry {file['sequence']}"),
                 ("Requested by", _asker(proof)),
                 ("SHA-256", proof["sha256"]),
                 ("Size", f"{proof['size_bytes']} bytes"),
                 ("Bundle", _within(proof)),
                 ("Verified", f"{proof['verified_by']} at {file['verified_at']}"),
-                ("In", output.clean(proof["destination"])),
+                ("Stored in", output.clean(proof["destination"])),
                 ("Version", proof["version_id"]),
                 ("Manifest", f"{output.clean(proof['manifest_key'])}, SHA-256 {proof['manifest_sha256']}"),
                 ("Catalogue", f"{output.clean(proof['catalogue'])}, revision {proof['catalogue_revision']}"),
@@ -124,12 +124,14 @@ def _say_archived(archived: dict[str, Any]) -> None:
         for problem in archived["problems"]:
             output.say(f"  {output.clean(problem)}")
     elif archived["segments"] or archived["elsewhere"] or archived["outcome"] == "unknown":
-        output.say(f"Of it, {output.clean(archived['text'])}; {archived['read']} of them were read.")
+        text = output.clean(archived["text"])
+        read = f"; {archived['read']:,} of them were read" if archived["segments"] or archived["elsewhere"] else ""
+        output.say(f"{text[:1].upper()}{text[1:]}{read}.")
 
 
 def _say_published(published: dict[str, Any]) -> None:
     text = output.clean(published["text"])
-    output.say(f"As published: {text}." if published["holds"] else f"THE AUDIT CHAIN IS NOT COMPLETE: {text}.")
+    output.say(f"Checkpoint: {text}." if published["holds"] else f"THE AUDIT CHAIN IS NOT COMPLETE: {text}.")
     since = published["first_published_at"]
     output.say(f"Chain {published['chain_id']}" + (f", first published at {since}." if since else "."))
     for other in published["other_chains"]:

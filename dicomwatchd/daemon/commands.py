@@ -162,7 +162,7 @@ def commands(
         """Lets the daemon delete: whoever may confirm an inbox may do this."""
         study_uid, because = _study_uid(request), text(request, "because").strip()
         if not because or len(because) > BECAUSE_CHARACTERS:
-            raise BadRequest(f"the reason of a release has 1 to {BECAUSE_CHARACTERS} characters")
+            raise BadRequest(f"the reason for a release must have 1 to {BECAUSE_CHARACTERS} characters")
         by = _operator(request, "release a study", f"release {study_uid} --because TEXT")
         due = queue.holds.release(study_uid, because, by.described())
         wake()

@@ -58,7 +58,7 @@ def bind(queue: Queue, archive: Archive, log: Log) -> None:
     if known is not None and known != found:
         raise ArchiveRefused(
             "this is not the archive that the daemon's state belongs to",
-            hint=f"is the share mounted, the bucket right? If the change is intended: {INIT} --new-archive",
+            hint=f"is the share mounted, and is it the right bucket? If the change is intended: {INIT} --new-archive",
         )
     if queue.binding.bind(found, f"{archive.store.destination} {archive.catalogue.name}"):
         log.warning(

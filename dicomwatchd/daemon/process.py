@@ -48,8 +48,10 @@ MOST_OPEN_FILES = 65536
 DONE, NOT_DONE, USAGE, ARCHIVE, STATE = 0, 1, 2, 3, 4
 
 EXITS = """exit status:
-  0  normal end: finished its work after SIGTERM; with --once, everything is archived
-  1  with --once: something is parked, in quarantine, or still waiting; otherwise: the daemon failed
+  0  normal end: finished its work after SIGTERM;
+     with --once, everything is archived
+  1  with --once: something is parked, in quarantine, or still waiting;
+     otherwise: the daemon failed
   2  bad usage or configuration
   3  the archive is not initialised, refuses access or cannot be reached
   4  the state database cannot be used"""
@@ -58,7 +60,8 @@ EXITS = """exit status:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="dicomwatchd",
-        description="Archives DICOM studies from watched folders and deletes the originals only when proven archived.",
+        description="Archives DICOM studies from watched folders, and deletes the originals\n"
+        "only after proof that they are archived.",
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -284,7 +284,7 @@ class Supervisor:
         try:
             return ControlServer(self._config.socket_path, answers, self._journal)
         except OSError as error:
-            why = f"cannot be made there ({os.strerror(error.errno or 0)})"
+            why = f"cannot be created there ({os.strerror(error.errno or 0)})"
             raise ConfigError([("control_socket", why)]) from error
 
     def _shipped(self, shipment: Shipment) -> None:

@@ -19,7 +19,7 @@ from dicomwatchd.model import FileState
 from dicomwatchd.queue.rows import OWN_OBJECT, UploadedFile
 
 MISSING = "is listed in the DICOMDIR, but is not there and not in the archive; ask whoever made the disc for it"
-DAMAGED = "is listed in the DICOMDIR as an image, but is no DICOM file: damaged? copy it from another drive"
+DAMAGED = "is listed in the DICOMDIR as an image, but is not a DICOM file: damaged? copy it from another drive"
 #: Of one medium: of how many studies the archive is asked for images that are listed and not there.
 ASKED_STUDIES = 50
 

@@ -104,7 +104,7 @@ def test_a_lost_state_is_no_alarm_and_is_seen(site: Site) -> None:
         said = site.ctl("prove", made[0].study_uid).stdout
         for name in site.state.glob("state.db*"):
             name.unlink()
-    assert "As published: it holds entry 6" in said
+    assert "Checkpoint: it holds entry 6" in said
     assert "another chain, of another daemon or of a lost state" in said
     assert site.events("audit-cut") == []
 

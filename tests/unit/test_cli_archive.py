@@ -261,7 +261,7 @@ def test_init_without_the_place_to_make_it_in(bare: Site) -> None:
 def test_fetch(site: Site, study: Manifest, tmp_path: Path) -> None:
     result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"))
     assert result.exit_code == 0 and result.stderr == ""
-    assert result.stdout.startswith(f"All 5 files of study {STUDY}, revision 1, in {tmp_path}/out: 5 fetched (")
+    assert result.stdout.startswith(f"All 5 files of study {STUDY}, revision 1, are in {tmp_path}/out: 5 fetched (")
     assert result.stdout.endswith("every SHA-256 matches.\n")
     assert fetched(tmp_path / "out") == EXPECTED
     again = site.json("fetch", STUDY, "-o", str(tmp_path / "out"))
@@ -452,7 +452,7 @@ def test_search(studies: Site, arguments: list[str], found: list[str]) -> None:
 
 def test_search_says_when_it_shows_only_the_first(studies: Site) -> None:
     result = studies.ctl("search", "--limit", "2")
-    assert len(result.stdout.splitlines()) == 3 and "--limit shows more" in result.stderr
+    assert len(result.stdout.splitlines()) == 3 and "use a larger --limit" in result.stderr
     assert studies.json("search", "--limit", "2")["truncated"] is True
     assert len(studies.json("search", "--limit", "0")["studies"]) == 3
     assert studies.json("search", "--limit", "3")["truncated"] is False

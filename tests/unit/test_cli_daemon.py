@@ -245,7 +245,7 @@ def test_status(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
         "2 of 16 busy",
         "1 arriving, 1,200 archived",
         "1.5 MB",
-        "waits for 1 min 15 s",
+        "waiting for 1 min 15 s",
         "ct1\topen\t3\t2026-01-31T12:00:00.000Z\t0.25 s",
         "mr\tunavailable\t0\tnot yet\t",
         "s3: failing; next attempt in 30 s",

@@ -380,7 +380,7 @@ LOOK = "look at the indentation of this line and the one above, and at colons an
         ("a: [1", ("line 1", "is not valid YAML")),
         ("a: [1\n", ("line 2", "is not valid YAML")),
         ("a: 1\nb: : 2", ("line 2", f"is not valid YAML (mapping values are not allowed here); {LOOK}")),
-        ("a:\n\tb: 2", ("line 2", "is not valid YAML: there is a tab in it, and YAML is indented with spaces alone")),
+        ("a:\n\tb: 2", ("line 2", "is not valid YAML: it is indented with a tab, but YAML allows only spaces")),
         ("a:\n  b: 1\n   c: 2", ("line 3", f"is not valid YAML (mapping values are not allowed here); {LOOK}")),
         ("a: !!python/object/apply:os.system [true]", ("line 1", "is not valid YAML")),
         ("a: \x07", ("", "is not valid YAML")),

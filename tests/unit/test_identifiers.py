@@ -46,7 +46,7 @@ def test_one_line_of_standard_input_is_the_identifier(arguments: list[str], give
     [
         (["-"], "", "standard input is empty"),
         (["-"], "\n1.2.3\n", "standard input is empty"),
-        (["-"], "DOE^JANE\n", "holds something else"),
+        (["-"], "DOE^JANE\n", "contains something other"),
         (["-", "--patient", "-"], "1.2\n4711\n", "only one option can read standard input"),
         (["1.2", "--series", "-", "--series", "-"], "3.4\n5.6\n", "only one option can read standard input"),
         (["1.2", "--patient", "-"], "x" * 1025 + "\n", "too long"),

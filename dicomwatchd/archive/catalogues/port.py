@@ -14,7 +14,7 @@ from dicomwatchd.model import Uid
 
 #: Of `Catalogue.shortcomings`.
 OLD_RECORDS = (
-    "some studies were recorded by an earlier version: they are looked through one by one, and found by their first"
+    "some studies were recorded by an earlier version: they are searched one by one, and found by their first"
     " patient and order only; `dicomwatchctl catalogue rebuild` changes that"
 )
 

@@ -94,7 +94,7 @@ def initialise(store: ObjectStore, catalogue: Catalogue, known_archive_id: str |
             "the daemon's state belongs to another archive than the one found here"
             if held
             else "the daemon's state belongs to an archive, and there is none here",
-            hint="is the share mounted, the bucket right? If the change is intended, use --new-archive",
+            hint="is the share mounted, and is it the right bucket? If the change is intended, use --new-archive",
         )
     catalogued = _catalogued_id(catalogue)
     if catalogued is not None and held != catalogued:
@@ -102,7 +102,7 @@ def initialise(store: ObjectStore, catalogue: Catalogue, known_archive_id: str |
             "the catalogue belongs to another archive than the one found here"
             if held
             else "the catalogue belongs to an archive, and there is none here",
-            hint="is the share mounted, the bucket right? A new archive needs a catalogue of its own",
+            hint="is the share mounted, and is it the right bucket? A new archive needs a catalogue of its own",
         )
     steps = [_line("store", step) for step in store.initialise()]
     wanted = ArchiveIdentity(str(uuid.uuid4()), timestamp(SystemClock().now()))

@@ -157,12 +157,12 @@ def _sentences(report: FetchReport, target: Path) -> None:
         speed = output.size(report.fetched_bytes / report.seconds)
         done += f" ({output.size(report.fetched_bytes)} at {speed}/s)"
     if report.already_there:
-        done += f", {report.already_there:,} there already"
+        done += f", {report.already_there:,} already present"
     place = output.clean(target)
     if report.complete:
         output.say(
             f"All {output.count(report.files, 'file')} of study {report.study_uid}, revision {report.revision}, "
-            f"in {place}: {done}; every SHA-256 matches."
+            f"are in {place}: {done}; every SHA-256 matches."
         )
     else:
         from dicomwatchd.fetch.report import Stopped
@@ -173,7 +173,7 @@ def _sentences(report: FetchReport, target: Path) -> None:
         if report.stopped is not None:
             output.problem(report.stopped)
             if stopped:
-                output.note(f"the fetch stopped there; {output.count(stopped, 'more file')} not tried")
+                output.note(f"the fetch stopped there; files not tried: {stopped:,}")
     if report.bad_objects:
         output.note(
             "these files are correct, but did not come from the object that the manifest names; "

@@ -56,13 +56,13 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
     "--patient",
     metavar="ID",
     type=IDENTIFIER,
-    help="Patient ID, exact and case-sensitive; - reads it from standard input.",
+    help="Exact patient ID (case-sensitive); - reads it from standard input.",
 )
 @click.option(
     "--accession",
     metavar="N",
     type=IDENTIFIER,
-    help="Accession number, exact and case-sensitive; - reads it from standard input.",
+    help="Exact accession number (case-sensitive); - reads it from standard input.",
 )
 @click.option(
     "--date",
@@ -132,7 +132,7 @@ def search(
         least=("ACCESSION", "SIZE", "FILES"),
     )
     if truncated:
-        output.note(f"these are the first {limit:,}; --limit shows more")
+        output.note(f"only the first {output.count(limit, 'study', 'studies')} shown; use a larger --limit to see more")
     return exits.OK
 
 

@@ -152,17 +152,17 @@ def _older(local: dict[str, Any]) -> str | None:
     """What is said where nothing is kept of how the study went its way."""
     if local.get("history") or not local.get("archived_at"):
         return None
-    return f"not kept before {local.get('history_since')}; for its deletions, see dicomwatchctl prove"
+    return f"not kept before {local.get('history_since')}; dicomwatchctl prove shows the deletions"
 
 
 def _print_local(local: dict[str, Any]) -> None:
     shipment = local.get("last_shipment") or {}
     output.pairs(
         [
-            ("Here", local.get("state")),
+            ("Local state", local.get("state")),
             ("Reason", local.get("reason")),
-            ("Files here", ", ".join(f"{n:,} {state}" for state, n in (local.get("files") or {}).items())),
-            *(("Kept here", f"{kept.get('files'):,}: {kept.get('reason')}") for kept in local.get("kept") or []),
+            ("Local files", ", ".join(f"{n:,} {state}" for state, n in (local.get("files") or {}).items())),
+            *(("Kept files", f"{kept.get('files'):,}: {kept.get('reason')}") for kept in local.get("kept") or []),
             *(
                 ("Unreadable nearby", f"{one.get('name')}: {one.get('reason')}")
                 for one in local.get("unreadable") or []
@@ -175,6 +175,6 @@ def _print_local(local: dict[str, Any]) -> None:
     if history:
         output.say()
         tables.table(
-            ("AT", "WAS", "EVENT", "IS"),
+            ("TIME", "OLD STATE", "EVENT", "NEW STATE"),
             ((step.get("at"), step.get("old"), step.get("event"), step.get("new")) for step in history),
         )

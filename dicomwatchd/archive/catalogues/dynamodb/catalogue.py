@@ -168,7 +168,7 @@ class DynamoDBCatalogue:
             return (OLD_RECORDS,) if query.institution and not self._is_completed() else ()
         if not self._setup.has_index(_TERMS):
             return (
-                f"the table has no index {_TERMS}, so all its studies are read: `{INIT_HINT}` makes it, and"
+                f"the table has no index {_TERMS}, so all its studies are read: `{INIT_HINT}` creates it, and"
                 f" `{REBUILD_HINT}` fills it",
             )
         if not self._is_completed():

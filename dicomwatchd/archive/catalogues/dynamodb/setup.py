@@ -150,7 +150,7 @@ class TableSetup:
                 )
             made = "created"
         self._wait(
-            lambda: _indexes(self._expect())[name]["IndexStatus"] == "ACTIVE", _INDEX_SECONDS, "an index is made"
+            lambda: _indexes(self._expect())[name]["IndexStatus"] == "ACTIVE", _INDEX_SECONDS, "an index is created"
         )
         self._wait_for_table()
         return made
@@ -215,7 +215,7 @@ class TableSetup:
             return
         if there is not None:
             raise ArchiveRefused("the catalogue belongs to another archive")
-        with self._translated("look into the table"):
+        with self._translated("read the table's items"):
             found = self._client.scan(TableName=self._table, Limit=1, ConsistentRead=True)["Items"]
         if any(not item["pk"]["S"].startswith("STUDY#") for item in found):
             raise ArchiveRefused("the table holds items of another program")
@@ -231,7 +231,7 @@ class TableSetup:
 
     def _describe(self) -> Any:
         """The table's description, or None when the service says that there is no such table."""
-        with self._translated("look at the table"):
+        with self._translated("describe the table"):
             try:
                 return self._client.describe_table(TableName=self._table)["Table"]
             except ClientError as error:

@@ -238,7 +238,7 @@ class DirectoryStore:
                 raise files.translate(error, "open the folder", _ENDPOINT) from error
             raise NotThere("the archive's folder does not exist", hint=_INIT_HINT, endpoint=_ENDPOINT) from error
         try:
-            with _at_work("look for the marker"):
+            with _at_work("check for the marker"):
                 known = any(_stat(root_fd, name) for name in (_MARKER, keys.IDENTITY.encode("ascii")))
             if not known:
                 raise NotThere("the archive's folder holds no archive", hint=_INIT_HINT, endpoint=_ENDPOINT)

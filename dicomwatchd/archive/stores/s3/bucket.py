@@ -131,7 +131,7 @@ class S3Bucket:
 
     def encrypts(self) -> None:
         """The probe has just seen that it encrypts as asked: from now on `existing` expects it of what is new."""
-        with self.translated("look at the bucket"):
+        with self.translated("check the bucket"):
             response = self.ask()
         with suppress(KeyError, ValueError):
             at = parsedate_to_datetime(response["ResponseMetadata"]["HTTPHeaders"]["date"])
@@ -261,7 +261,7 @@ class S3Bucket:
         except aws.FOREIGN as error:
             if aws.http_status(error) == 404:
                 error = _no_such_bucket(error)
-            raise aws.translate(error, operation="look at the bucket", endpoint=self.endpoint) from error
+            raise aws.translate(error, operation="check the bucket", endpoint=self.endpoint) from error
 
 
 def _is_delete_marker(error: botocore.exceptions.ClientError) -> bool:

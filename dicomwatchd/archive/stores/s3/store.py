@@ -221,12 +221,12 @@ class S3Store:
 
     def check(self) -> None:
         try:
-            with self._bucket.translated("look at the bucket"):
+            with self._bucket.translated("check the bucket"):
                 self._bucket.ask()
         except (NoSuchObject, NotThere) as error:
             raise NotInitialised(
                 "the bucket of the archive does not exist",
-                hint="check its name; if the archive has never been made: dicomwatchctl archive init",
+                hint="check its name; if the archive has never been created: dicomwatchctl archive init",
             ) from error
         except OutOfReach:
             raise
