@@ -14,7 +14,7 @@ from typing import Any
 from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord, place
 from dicomwatchd.errors import CatalogueEntryDamaged, Permanent
 from dicomwatchd.model import DicomJson, Uid
-from dicomwatchd.patients import Identity, Order, document, folded_name, from_document, has_form
+from dicomwatchd.patients import Identity, Order, distinct, document, folded_name, from_document, has_form
 
 REBUILD_HINT = "dicomwatchctl catalogue rebuild"
 #: The flag of a record that lacks what the catalogue cannot hold. The manifest has everything.
@@ -104,10 +104,10 @@ def matches(query: Query, record: StudyRecord) -> bool:
 
 
 def _is_of_patient(query: Query, record: StudyRecord) -> bool:
-    if query.patient_id == "" and record.patient_id:
-        return False
     if not query.is_of_patient and query.issuer is None:
         return True
+    if query.patient_id == "":
+        return not record.patient_id and _is_patient(query, _first_identity(record))
     return any(_is_patient(query, one) for one in identities(record))
 
 
@@ -126,8 +126,18 @@ def _is_of_institution(pattern: str, record: StudyRecord) -> bool:
 
 def identities(record: StudyRecord) -> tuple[Identity, ...]:
     """All patients that are on record, one at least; the first is whom the study's attributes name."""
-    first = replace(Identity.of(record.attributes), patient_id=record.patient_id)
-    return (first, *(one for one in record.identities or () if one != first))
+    first = _first_identity(record)
+    return distinct([first], record.identities or ()) or (first,)
+
+
+def _first_identity(record: StudyRecord) -> Identity:
+    return replace(Identity.of(record.attributes), patient_id=record.patient_id)
+
+
+def orders(record: StudyRecord) -> tuple[Order, ...]:
+    """All orders that are on record."""
+    first = replace(Order.of(record.attributes), accession_number=record.accession_number)
+    return distinct([first], record.orders or ())
 
 
 def patient_ids(record: StudyRecord) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from dicomwatchd.archive.stores.port import (
 )
 from dicomwatchd.errors import DicomwatchdError, NoSuchObject
 from dicomwatchd.model import DicomJson, Uid
+from dicomwatchd.patients import Identity
 
 STUDY = Uid("1.2.840.99999.1")
 SERIES = Uid("1.2.840.99999.1.1")
@@ -236,6 +237,7 @@ def archive(
     before: Manifest | None = None,
     attributes: DicomJson | None = None,
     archive_id: str = "archive-1",
+    identities: Iterable[Identity] = (),
 ) -> Manifest:
     """Put the files ``(series, SOP Instance UID, bytes)`` and the next manifest into the store."""
     items = []
@@ -250,6 +252,7 @@ def archive(
         damaged_keys=(),
         created_at="2026-01-31T12:00:00.000Z",
         created_by="tests",
+        identities=identities,
     )
     store.versions[manifest.key] = [manifest.to_bytes()]
     return manifest

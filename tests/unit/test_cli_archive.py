@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dicomwatchd.archive.stores.port import Buffer, ObjectStore
 from dicomwatchd.cli.app import root
 from dicomwatchd.config import DirectorySettings, SqliteSettings
 from dicomwatchd.model import DicomJson, Uid
+from dicomwatchd.patients import Identity
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import known_archive_id, open_queue
 from tests import schemas
@@ -76,13 +78,20 @@ class Site:
         before: Manifest | None = None,
         attributes: DicomJson = PATIENT,
         record: bool = True,
+        identities: Iterable[Identity] = (),
     ) -> Manifest:
         """Archive files as the daemon would: objects, manifest, catalogue."""
         memory, store = MemoryStore(), self.store()
         identity = read_identity(store)
         assert identity is not None
         manifest = archive(
-            memory, files, study=study, before=before, attributes=attributes, archive_id=identity.archive_id
+            memory,
+            files,
+            study=study,
+            before=before,
+            attributes=attributes,
+            archive_id=identity.archive_id,
+            identities=identities,
         )
         for key, versions in memory.versions.items():
             store.put(key, Buffer.of(versions[0]))
@@ -534,3 +543,145 @@ def test_a_folder_that_may_not_be_written_is_said(site: Site, study: Manifest, t
     result = site.ctl("fetch", STUDY, "-o", str(tmp_path / "file" / "below"))
     assert result.exit_code == 1 and len(result.stderr.splitlines()) == 1
     assert os.strerror(20) in result.stderr
+
+
+# --- search by what several studies share, and fetch of what it finds ------------------------------------------
+
+
+@pytest.fixture
+def hospital(site: Site) -> Site:
+    """Three studies: of Doe, of Smith, and one whose files name both."""
+    doe = {
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Doe^Jane", "Ideographic": "山田^太郎"}]},
+        "00100020": {"vr": "LO", "Value": ["A"]},
+        "00100021": {"vr": "LO", "Value": ["CLINIC"]},
+        "00100030": {"vr": "DA", "Value": ["19700131"]},
+        "00080050": {"vr": "SH", "Value": ["ACC1"]},
+        "00081030": {"vr": "LO", "Value": ["MR Head native"]},
+    }
+    smith = {
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Smith^John"}]},
+        "00100020": {"vr": "LO", "Value": ["B"]},
+        "00100030": {"vr": "DA", "Value": ["19800101"]},
+    }
+    for number, (attributes, date) in enumerate([(doe, "20260101"), (smith, "20260131"), (doe, "20260215")], 1):
+        site.add(
+            [(Uid(f"1.9.{number}.1"), f"1.9.{number}.1.1", content(number))],
+            study=Uid(f"1.9.{number}"),
+            attributes={**attributes, "00080020": {"vr": "DA", "Value": [date]}},
+            identities=[Identity.of(smith)] if number == 3 else [],
+        )
+    return site
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--patient", "B"], ["1.9.3", "1.9.2"]),
+        (["--patient", "A", "--issuer", "clinic"], ["1.9.3", "1.9.1"]),
+        (["--patient", "A", "--issuer", "OTHER"], []),
+        (["--name", "doe"], ["1.9.3", "1.9.1"]),
+        (["--name", "DOE^J*"], ["1.9.3", "1.9.1"]),
+        (["--name", "doe, jane"], ["1.9.3", "1.9.1"]),
+        (["--name", "*jo?n"], ["1.9.3", "1.9.2"]),
+        (["--name", "山田*"], ["1.9.3", "1.9.1"]),
+        (["--name", "do"], []),
+        (["--name", "smith", "--patient", "A"], []),
+        (["--born", "1980-01-01", "--name", "smith*"], ["1.9.3", "1.9.2"]),
+        (["--born", "1970-01-31", "--name", "smith*"], []),
+        (["--born", "19700131", "--date", "20260101-20260102"], ["1.9.1"]),
+        (["--description", "mr head"], ["1.9.3", "1.9.1"]),
+        (["--description", "*NATIVE"], ["1.9.3", "1.9.1"]),
+        (["--archived-since", "2000-01-01T00:00Z", "--patient", "A"], ["1.9.3", "1.9.1"]),
+        (["--archived-since", "2999-01-01"], []),
+        (["--institution", "*"], []),
+        (["--after", "20260215#1.9.3"], ["1.9.2", "1.9.1"]),
+        (["--after", "20260215#1.9.3", "--name", "doe"], ["1.9.1"]),
+    ],
+)
+def test_search_by_what_studies_share(hospital: Site, arguments: list[str], found: list[str]) -> None:
+    said = hospital.json("search", *arguments)
+    assert [item["study_uid"] for item in said["studies"]] == found
+    assert said["notes"] == [] and said["next"] is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--born", "1970"),
+        ("--archived-since", "yesterday"),
+        ("--archived-since", "2026-01-01T25:00"),
+        ("--after", "1.9.3"),
+        ("--after", "20260215#x"),
+        ("--date", "20260201-20260101"),
+    ],
+)
+def test_what_search_cannot_go_by(hospital: Site, arguments: tuple[str, ...]) -> None:
+    assert hospital.ctl("search", *arguments).exit_code == 2
+
+
+def test_search_goes_on_where_a_list_ended(hospital: Site) -> None:
+    first = hospital.json("search", "--limit", "2")
+    assert first["next"] == "20260131#1.9.2"
+    assert "--after '20260131#1.9.2'" in hospital.ctl("search", "--limit", "2").stderr
+    rest = hospital.json("search", "--limit", "2", "--after", first["next"])
+    assert [one["study_uid"] for one in rest["studies"]] == ["1.9.1"] and rest["next"] is None
+    assert len(hospital.json("search", "--limit", "1", "--all")["studies"]) == 3
+
+
+def test_every_patient_of_a_study_is_shown(hospital: Site) -> None:
+    rows = [line.split("\t") for line in hospital.ctl("search").stdout.splitlines()]
+    assert [row[1] for row in rows[1:]] == ["A +1", "B", "A"]
+    both = hospital.json("search", "--limit", "1")["studies"][0]
+    assert [one["name"] for one in both["patients"]] == ["Doe^Jane=山田^太郎", "Smith^John"]
+    assert "B, Smith^John, 1980-01-01" in hospital.ctl("show", "1.9.3").stdout
+    assert hospital.json("show", "1.9.3")["archive"]["patients"] == both["patients"]
+
+
+def test_fetch_of_the_one_study_of_an_accession_number(hospital: Site, elsewhere: Path) -> None:
+    assert hospital.ctl("fetch", "--accession", "ACC1", "--study-date", "..20260131").exit_code == 0
+    assert set(fetched(Path("1.9.1"))) == {"1.9.1.1/1.9.1.1.1.dcm"}
+    assert hospital.ctl("fetch", "--accession", "NONE").exit_code == 1
+    said = hospital.json("fetch", "--patient", "B", "--study-date", "20260131", "-o", "out")
+    assert said["matching"] == 1 and said["complete"] and said["studies"][0]["directory"] == "out"
+
+
+def test_fetch_of_several_studies_asks(hospital: Site, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments in (["--patient", "A"], ["--patient", "A", "--json"]):
+        refused = hospital.ctl("fetch", *arguments)
+        assert refused.exit_code == 2 and "2 studies match" in refused.stderr and "--all" in refused.stderr
+        assert not list(elsewhere.iterdir())
+    monkeypatch.setattr("dicomwatchd.cli.studies.fetch._may_be_asked", lambda: True)
+    arguments = ["--config", str(hospital.config), "fetch", "--patient", "A", "-o", "out"]
+    no = CliRunner().invoke(root, arguments, input="n\n")
+    assert no.exit_code == 1 and "1.9.1" in no.stdout and "nothing was fetched" in no.stderr
+    assert "Doe" not in no.output and not list(elsewhere.iterdir())
+    yes = CliRunner().invoke(root, arguments, input="y\n")
+    assert yes.exit_code == 0, yes.output
+    assert set(fetched(Path("out"))) == {"1.9.1/1.9.1.1/1.9.1.1.1.dcm", "1.9.3/1.9.3.1/1.9.3.1.1.dcm"}
+
+
+def test_fetch_of_all_that_match_goes_on_past_one_that_is_damaged(hospital: Site, elsewhere: Path) -> None:
+    manifest = hospital.path_of("studies/1.9.3/manifests/00000001.json")
+    manifest.chmod(0o600)
+    manifest.write_bytes(b"damaged")
+    said = hospital.json("fetch", "--patient", "A", "--all", code=1)
+    assert said["matching"] == 2 and not said["complete"]
+    assert [one["study_uid"] for one in said["studies"]] == ["1.9.1"]
+    assert [one["study_uid"] for one in said["failed_studies"]] == ["1.9.3"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["1.9.1", "--patient", "A"],
+        ["1.9.1", "--all"],
+        ["--study-date", "20260101"],
+        ["--issuer", "X"],
+        ["--all"],
+        [],
+    ],
+)
+def test_fetch_is_told_one_way_which_study(hospital: Site, arguments: list[str], elsewhere: Path) -> None:
+    assert hospital.ctl("fetch", *arguments).exit_code == 2
+    assert not list(elsewhere.iterdir())

@@ -14,6 +14,7 @@ from dicomwatchd.archive.layout.lineage import DISPUTED
 from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.archive.proof.verification import _WORDS
 from dicomwatchd.model import LIMITED, FileState, StudyEvent, StudyState
+from dicomwatchd.patients import IDENTITIES_LIMITED
 from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT
 from dicomwatchd.upload_result import CANCELLED, FINISHED, GONE
 from tests import schemas
@@ -122,7 +123,7 @@ def test_lists_of_values_are_those_of_the_program() -> None:
     assert event["enum"] == values(StudyEvent)
     code = local["properties"]["kept"]["items"]["properties"]["code"]
     assert set(code["enum"]) == {NO_LEASE, EXPIRING, OWN_OBJECT, NO_RIGHT, EXCHANGED}
-    assert {LIMITED, DISPUTED, LEFT_OUT} <= set(show["$defs"]["flags"]["items"]["enum"])
+    assert {LIMITED, IDENTITIES_LIMITED, DISPUTED, LEFT_OUT} <= set(show["$defs"]["flags"]["items"]["enum"])
     problem = at("verify", "properties", "problems", "items", "properties", "problem")
     assert problem["enum"] == list(_WORDS)
     proof = at("prove", "properties", "files", "items", "properties", "proof", "properties")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +14,20 @@ import click
 
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.studies.access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.studies import attributes
+from dicomwatchd.cli.studies.access import UID, Amiss, Archive, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.studies.criteria import DateRangeType
 from dicomwatchd.cli.terminal import output, progress, tables
+from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
+from dicomwatchd.errors import Permanent, StudyNotFound
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
+    from dicomwatchd.archive.records import Query, StudyRecord
     from dicomwatchd.fetch import FetchFailure, FetchProgress, FetchReport
 
 _LISTED_FAILURES = 20
+_LISTED_STUDIES = 50
 
 
 class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
@@ -41,14 +49,36 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
 
 
 @click.command()
-@click.argument("study", metavar="STUDY", type=UID)
+@click.argument("study", metavar="[STUDY]", type=UID, required=False)
+@click.option(
+    "--accession",
+    metavar="N",
+    type=IDENTIFIER,
+    help="In place of STUDY: the studies of this accession number; - reads it from standard input.",
+)
+@click.option(
+    "--patient",
+    metavar="ID",
+    type=IDENTIFIER,
+    help="In place of STUDY: the studies of this Patient ID; - reads it from standard input.",
+)
+@click.option("--issuer", metavar="TEXT", help="Issuer of the Patient ID, in whatever case.")
+@click.option(
+    "--study-date",
+    "dates",
+    metavar="FROM..TO",
+    type=DateRangeType(),
+    help="Of these only studies of this date, YYYYMMDD or YYYY-MM-DD; either end may be open.",
+)
+@click.option("--all", "is_all", is_flag=True, help="Fetch all studies that match, without a question.")
 @click.option(
     "-o",
     "--output",
     "folder",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Target folder. Default: a folder named after the study's UID, in the current folder.",
+    help="Target folder; of several studies each has a folder in it, named after its UID. Default: a folder named"
+    " after the study's UID, in the current folder.",
 )
 @click.option("--series", metavar="UID", type=UID, multiple=True, help="Only this series; may be given repeatedly.")
 @click.option(
@@ -73,7 +103,12 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
 @click.pass_obj
 def fetch(
     invocation: Invocation,
-    study: Uid,
+    study: Uid | None,
+    accession: str | None,
+    patient: str | None,
+    issuer: str | None,
+    dates: tuple[str, str] | None,
+    is_all: bool,
     folder: Path | None,
     series: tuple[Uid, ...],
     threads: int,
@@ -83,7 +118,9 @@ def fetch(
 ) -> int:
     """Fetch a study, with every file verified.
 
-    STUDY is a Study Instance UID. The files go to DIR/<SeriesInstanceUID>/<SOPInstanceUID>.dcm, or, if several
+    STUDY is a Study Instance UID. With --accession or --patient in its place the catalogue says which studies are
+    meant; if there are several, they are listed, and fetched only if the question is answered with yes, or with
+    --all. The files go to DIR/<SeriesInstanceUID>/<SOPInstanceUID>.dcm, or, if several
     files share a UID, to <SOPInstanceUID>-<8 hex of the SHA-256>.dcm. A file gets its name only after its
     SHA-256 matched the one recorded when it was archived. Existing files are kept, so a second run fetches
     what is missing; a file with different content is reported and not touched. Nobody else may read the
@@ -93,61 +130,182 @@ def fetch(
     manifest is damaged in the store, or the manifests do not continue one another, every file listed in a readable
     manifest is fetched, and the exit code is 1.
     """
+    criteria = (accession, patient, issuer, dates)
+    if study is None and accession is None and patient is None:
+        if any(criteria):
+            raise click.UsageError("--study-date and --issuer go with --accession or --patient")
+        context = click.get_current_context()
+        raise click.MissingParameter(ctx=context, param=next(p for p in context.command.params if p.name == "study"))
+    if study is not None and (any(one is not None for one in criteria) or is_all):
+        raise click.UsageError("give STUDY or what to look for (--accession, --patient), not both")
+    order = _Order(series, threads, mode, as_json)
+    with opened(invocation, where, connections=threads) as archive:
+        if study is not None:
+            done = _one(archive, study, folder or Path(study), order)
+            if as_json:
+                output.document(done.document())
+            return done.code
+        from dicomwatchd.archive.records import Query
+
+        begin, end = dates or ("", "")
+        query = Query(patient_id=patient, accession_number=accession, date_from=begin, date_to=end, issuer=issuer)
+        notes: list[str] = []
+        wanted = _wanted(archive, query, noting(notes, quiet=as_json), is_all=is_all, may_ask=not as_json)
+        several = len(wanted) > 1
+        all_done, failed = [], []
+        for uid in wanted:
+            target = (folder / uid if several else folder) if folder else Path(uid)
+            try:
+                all_done.append(_one(archive, uid, target, order))
+            except Permanent as error:
+                if not several:
+                    raise
+                if not as_json:
+                    output.problem(error)
+                failed.append({"study_uid": uid, "code": error.code, "reason": error.message})
+                continue
+            if all_done[-1].report.stopped is not None:
+                break  # the store, or the disk: the next one would meet the same
+    code = max([exits.NO if failed else exits.OK, *(done.code for done in all_done)])
+    if as_json:
+        documents = [done.document() for done in all_done]
+        is_complete = len(all_done) == len(wanted) and all(one["complete"] for one in documents)
+        output.document(
+            {
+                "matching": len(wanted),
+                "complete": is_complete,
+                "studies": documents,
+                "failed_studies": failed,
+                "notes": notes,
+            }
+        )
+    elif several:
+        whole = sum(done.code == exits.OK for done in all_done)
+        output.say(f"{whole:,} of {output.count(len(wanted), 'study', 'studies')} fetched.")
+    return code
+
+
+def _wanted(archive: Archive, query: Query, note: Callable[[str], None], *, is_all: bool, may_ask: bool) -> list[Uid]:
+    """The studies that match, if it is clear that they are wanted. Raises StudyNotFound, click.UsageError, and
+    click.exceptions.Exit where the answer is no."""
+    catalogue = archive.needed_catalogue()
+    for text in catalogue.shortcomings(query):
+        note(text)
+    records = list(catalogue.search(query))
+    if not records:
+        raise StudyNotFound("no study in the catalogue matches")
+    if len(records) > 1 and not is_all:
+        count = output.count(len(records), "study", "studies")
+        if not may_ask or not _may_be_asked():
+            raise click.UsageError(f"{count} match: --all fetches all of them, --study-date or a study's UID fewer")
+        _list_studies(records)
+        if not click.confirm(f"{count} match, {_size(records)}. Fetch all of them?", err=True):
+            output.note("nothing was fetched")
+            raise click.exceptions.Exit(exits.NO)
+    return [record.study_uid for record in records]
+
+
+def _may_be_asked() -> bool:
+    return sys.stdin.isatty()
+
+
+def _list_studies(records: list[StudyRecord]) -> None:
+    """No patient's attributes: only `search` and `show` print those."""
+    rows = [
+        (
+            attributes.date(one.study_date),
+            " ".join(one.modalities),
+            one.instances,
+            output.size(one.size_bytes),
+            one.study_uid,
+        )
+        for one in records[:_LISTED_STUDIES]
+    ]
+    tables.table(("DATE", "MODALITY", "FILES", "SIZE", "STUDY"), rows, least=("SIZE", "FILES"))
+    if len(records) > _LISTED_STUDIES:
+        output.say(f"... and {len(records) - _LISTED_STUDIES:,} more")
+
+
+def _size(records: list[StudyRecord]) -> str:
+    return output.size(sum(one.size_bytes for one in records))
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What the command line says of every study that it fetches."""
+
+    series: tuple[Uid, ...]
+    threads: int
+    mode: int
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    report: FetchReport
+    target: Path
+    amiss: Amiss
+    notes: list[str]
+
+    @property
+    def code(self) -> int:
+        if self.report.complete and not self.amiss:
+            return exits.OK
+        return exits.code_for(self.report.stopped) if self.report.stopped else exits.NO
+
+    def document(self) -> dict[str, Any]:
+        return _document(self.report, self.target, self.amiss, self.notes)
+
+
+def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
+    """Fetch one study, and say what has come of it, unless that is for a document."""
     from dicomwatchd.fetch import Fetcher, look_up
 
     notes: list[str] = []
-    note = noting(notes, quiet=as_json)
+    note = noting(notes, quiet=order.as_json)
     amiss = Amiss(note)
-    target = folder or Path(study)
-    with opened(invocation, where, connections=threads) as archive:
-        with ThreadPoolExecutor(threads) as pool:
-            found = look_up(archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), map=pool.map)
-        with progress.bar(wanted=not as_json) as update:
+    with ThreadPoolExecutor(order.threads) as pool:
+        found = look_up(archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), map=pool.map)
+    with progress.bar(wanted=not order.as_json) as update:
 
-            def show(at: FetchProgress) -> None:
-                update(at.files_done, at.files_total, at.bytes_done, at.bytes_total, "Fetching")
+        def show(at: FetchProgress) -> None:
+            update(at.files_done, at.files_total, at.bytes_done, at.bytes_total, "Fetching")
 
-            try:
-                report = Fetcher(archive.store, threads=threads).fetch(
-                    found.manifest,
-                    target,
-                    series=series or None,
-                    mode=mode,
-                    elsewhere=found.elsewhere,
-                    progress=show,
-                )
-            except KeyboardInterrupt:
-                output.note("interrupted; fetched files are kept. Run the same command again to fetch the rest")
-                raise
-    if as_json:
-        _document(report, target, amiss, notes)
-    else:
+        try:
+            report = Fetcher(archive.store, threads=order.threads).fetch(
+                found.manifest,
+                target,
+                series=order.series or None,
+                mode=order.mode,
+                elsewhere=found.elsewhere,
+                progress=show,
+            )
+        except KeyboardInterrupt:
+            output.note("interrupted; fetched files are kept. Run the same command again to fetch the rest")
+            raise
+    if not order.as_json:
         _sentences(report, target)
-    if report.complete and not amiss:
-        return exits.OK
-    return exits.code_for(report.stopped) if report.stopped else exits.NO
+    return _Done(report, target, amiss, notes)
 
 
-def _document(report: FetchReport, target: Path, amiss: Amiss, notes: list[str]) -> None:
-    output.document(
-        {
-            "study_uid": report.study_uid,
-            "revision": report.revision,
-            "directory": str(target),
-            "complete": report.complete and not amiss,
-            **amiss.document(),
-            "files": report.files,
-            "bytes": report.size_bytes,
-            "fetched": report.fetched,
-            "fetched_bytes": report.fetched_bytes,
-            "already_there": report.already_there,
-            "failed": [asdict(failure) for failure in report.failed],
-            "bad_objects": [asdict(failure) for failure in report.bad_objects],
-            "stopped": report.stopped.message if report.stopped else None,
-            "seconds": round(report.seconds, 3),
-            "notes": notes,
-        }
-    )
+def _document(report: FetchReport, target: Path, amiss: Amiss, notes: list[str]) -> dict[str, Any]:
+    return {
+        "study_uid": report.study_uid,
+        "revision": report.revision,
+        "directory": str(target),
+        "complete": report.complete and not amiss,
+        **amiss.document(),
+        "files": report.files,
+        "bytes": report.size_bytes,
+        "fetched": report.fetched,
+        "fetched_bytes": report.fetched_bytes,
+        "already_there": report.already_there,
+        "failed": [asdict(failure) for failure in report.failed],
+        "bad_objects": [asdict(failure) for failure in report.bad_objects],
+        "stopped": report.stopped.message if report.stopped else None,
+        "seconds": round(report.seconds, 3),
+        "notes": notes,
+    }
 
 
 def _sentences(report: FetchReport, target: Path) -> None:

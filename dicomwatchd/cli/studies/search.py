@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from datetime import date as Date
+from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -12,43 +11,13 @@ import click
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.studies import attributes
-from dicomwatchd.cli.studies.access import ArchiveOptions, archive_and_catalogue_options, opened
+from dicomwatchd.cli.studies.access import ArchiveOptions, archive_and_catalogue_options, noting, opened
+from dicomwatchd.cli.studies.criteria import DateRangeType, DayType, MomentType, PlaceType
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.records import StudyRecord
-
-
-class DateRangeType(click.ParamType):  # type: ignore[type-arg]
-    """FROM..TO, either end open, or one day; YYYYMMDD or YYYY-MM-DD. Gives ("YYYYMMDD" or "", the same)."""
-
-    name = "dates"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        first, dots, last = str(value).partition("..")
-        begin = self._day(first, param, ctx)
-        end = self._day(last, param, ctx) if dots else begin
-        if not begin and not end:
-            self.fail("give at least one end of FROM..TO", param, ctx)
-        if begin and end and begin > end:
-            self.fail("FROM is after TO", param, ctx)
-        return begin, end
-
-    def _day(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        match = re.fullmatch(r"([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})", text.strip())
-        if text.strip() and match is None:
-            self.fail("a date is YYYYMMDD or YYYY-MM-DD", param, ctx)
-        if match is None:
-            return ""
-        year, _, month, day = match.groups()
-        try:
-            Date(int(year), int(month), int(day))
-        except ValueError:
-            self.fail(f"there is no such day as {year}-{month}-{day}", param, ctx)
-        return year + month + day
 
 
 @click.command()
@@ -58,6 +27,15 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
     type=IDENTIFIER,
     help="Exact patient ID (case-sensitive); - reads it from standard input.",
 )
+@click.option("--issuer", metavar="TEXT", help="Issuer of the Patient ID, in whatever case.")
+@click.option(
+    "--name",
+    metavar="PATTERN",
+    type=IDENTIFIER,
+    help="Patient's Name, in whatever case: all of it or its first words, or a pattern with * and ?, such as"
+    " 'doe*ja?e'; - reads it from standard input.",
+)
+@click.option("--born", metavar="DATE", type=DayType(), help="Patient's Birth Date, YYYYMMDD or YYYY-MM-DD.")
 @click.option(
     "--accession",
     metavar="N",
@@ -72,6 +50,14 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
     help="Study date, YYYYMMDD or YYYY-MM-DD; either end may be open.",
 )
 @click.option("--modality", metavar="M", help="A modality among the study's series, such as CT.")
+@click.option("--description", metavar="PATTERN", help="Study Description, a pattern as that of --name.")
+@click.option("--institution", metavar="PATTERN", help="Institution Name, a pattern as that of --name.")
+@click.option(
+    "--archived-since",
+    metavar="TIME",
+    type=MomentType(),
+    help="Archived (the newest revision) at this time or later: YYYY-MM-DD or YYYY-MM-DDTHH:MM, UTC.",
+)
 @click.option(
     "--limit",
     metavar="N",
@@ -80,6 +66,10 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="Show at most this many studies; 0 for all.",
 )
+@click.option("--all", "is_all", is_flag=True, help="Show all studies, whatever their number.")
+@click.option(
+    "--after", metavar="PLACE", type=PlaceType(), help="Go on where a list ended; it says the place at its end."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 @tables.wide_option
 @archive_and_catalogue_options
@@ -87,29 +77,64 @@ class DateRangeType(click.ParamType):  # type: ignore[type-arg]
 def search(
     invocation: Invocation,
     patient: str | None,
+    issuer: str | None,
+    name: str | None,
+    born: str | None,
     accession: str | None,
     dates: tuple[str, str] | None,
     modality: str | None,
+    description: str | None,
+    institution: str | None,
+    archived_since: str | None,
     limit: int,
+    is_all: bool,
+    after: str | None,
     as_json: bool,
     where: ArchiveOptions,
 ) -> int:
     """Find archived studies.
 
-    All given conditions must match; without any, all studies are listed, newest study date first. The exit
-    code is 0 even if nothing is found. Needs the catalogue. Prints patients' names and IDs.
+    All given conditions must match; without any, all studies are listed, newest study date first. Those on the
+    patient must match one patient: of a study whose files name several, each is found. The exit code is 0 even if
+    nothing is found. Needs the catalogue. Prints patients' names and IDs.
     """
-    from dicomwatchd.archive.records import Query
+    from dicomwatchd.archive.documents import patient_ids
+    from dicomwatchd.archive.records import Query, place
 
     begin, end = dates or ("", "")
-    query = Query(patient, accession, begin, end, modality.upper() if modality else None)
+    query = Query(
+        patient_id=patient,
+        accession_number=accession,
+        date_from=begin,
+        date_to=end,
+        modality=modality.upper() if modality else None,
+        issuer=issuer,
+        name=name,
+        birth_date=born,
+        description=description,
+        institution=institution,
+        archived_from=archived_since or "",
+        before=after,
+    )
+    limit = 0 if is_all else limit
+    notes: list[str] = []
     with opened(invocation, where) as archive:
-        found = archive.needed_catalogue().search(query)
+        catalogue = archive.needed_catalogue()
+        for text in catalogue.shortcomings(query):
+            noting(notes, quiet=as_json)(text)
+        found = catalogue.search(query)
         records = list(islice(found, limit + 1) if limit else found)
     truncated = bool(limit) and len(records) > limit
     records = records[:limit] if limit else records
     if as_json:
-        output.document({"studies": [summary(record) for record in records], "truncated": truncated})
+        output.document(
+            {
+                "studies": [summary(record) for record in records],
+                "truncated": truncated,
+                "next": place(records[-1]) if truncated else None,
+                "notes": notes,
+            }
+        )
         return exits.OK
     if not records:
         output.say("No study matches.")
@@ -119,7 +144,7 @@ def search(
         (
             (
                 attributes.date(record.study_date),
-                record.patient_id,
+                _with_others(record.patient_id, patient_ids(record)),
                 attributes.text(record.attributes, attributes.PATIENT_NAME),
                 record.accession_number,
                 " ".join(record.modalities),
@@ -132,12 +157,23 @@ def search(
         least=("ACCESSION", "SIZE", "FILES"),
     )
     if truncated:
-        output.note(f"only the first {output.count(limit, 'study', 'studies')} shown; use a larger --limit to see more")
+        output.note(
+            f"only the first {output.count(limit, 'study', 'studies')} shown; use a larger --limit to see more, or"
+            f" --after '{place(records[-1])}' to see the next ones"
+        )
     return exits.OK
+
+
+def _with_others(first: str, ids: tuple[str, ...]) -> str:
+    """The Patient ID, and of how many others the study's files are."""
+    others = len([one for one in ids if one and one != first])
+    return f"{first} +{others}".strip() if others else first
 
 
 def summary(record: StudyRecord) -> dict[str, Any]:
     """A study for JSON, without its series."""
+    from dicomwatchd.archive.documents import identities, orders
+
     return {
         "study_uid": record.study_uid,
         "study_date": record.study_date,
@@ -151,4 +187,7 @@ def summary(record: StudyRecord) -> dict[str, Any]:
         "revision": record.revision,
         "archived_at": record.archived_at,
         "flags": list(record.flags),
+        "patients": [asdict(one) for one in identities(record)],
+        "orders": [asdict(one) for one in orders(record)],
+        "institutions": list(record.institutions or ()),
     }

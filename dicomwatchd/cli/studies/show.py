@@ -20,6 +20,7 @@ from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.records import StudyRecord
+    from dicomwatchd.patients import Identity
 
 
 @click.command()
@@ -110,7 +111,15 @@ def _document(record: StudyRecord) -> dict[str, Any]:
     }
 
 
+def _other(one: Identity) -> str:
+    """Another patient that files of the study name."""
+    said = (one.patient_id, one.issuer, one.name, attributes.date(one.birth_date), one.sex)
+    return ", ".join(text for text in said if text)
+
+
 def _print_archived(record: StudyRecord) -> None:
+    from dicomwatchd.archive.documents import accession_numbers, identities
+
     def value(tag: str) -> str:
         return attributes.text(record.attributes, tag)
 
@@ -121,8 +130,9 @@ def _print_archived(record: StudyRecord) -> None:
             ("Patient ID", record.patient_id),
             ("Born", attributes.date(value(attributes.BIRTH_DATE))),
             ("Sex", value(attributes.SEX)),
+            *(("Also named", _other(one)) for one in identities(record)[1:]),
             ("Study date", attributes.date(record.study_date)),
-            ("Accession", record.accession_number),
+            ("Accession", ", ".join(number for number in accession_numbers(record) if number)),
             ("Description", value(attributes.STUDY_DESCRIPTION)),
             ("Modality", " ".join(record.modalities)),
             ("Archived", f"revision {record.revision}, {record.archived_at}"),
