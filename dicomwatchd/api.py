@@ -33,6 +33,7 @@ from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, Fetc
 from dicomwatchd.fetch.plan import Found, of_series
 from dicomwatchd.fetch.sources import BadObject, chunks, sources
 from dicomwatchd.model import Uid
+from dicomwatchd.patients import Identity, Order
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -42,10 +43,12 @@ __all__ = [
     "FetchFailure",
     "FetchProgress",
     "FetchReport",
+    "Identity",
     "Instance",
     "InstanceProblem",
     "Manifest",
     "ManifestInstance",
+    "Order",
     "SeriesRecord",
     "StudyRecord",
     "Verification",
@@ -144,14 +147,35 @@ class Archive:
         date_from: str = "",
         date_to: str = "",
         modality: str | None = None,
+        issuer: str | None = None,
+        name: str | None = None,
+        birth_date: str | None = None,
+        description: str | None = None,
+        institution: str | None = None,
+        archived_from: str = "",
     ) -> Iterator[StudyRecord]:
         """Studies for which all of it holds, newest study date first; all studies without a condition. Dates are
-        "YYYYMMDD", both ends included. Patient ID and accession number are compared exactly. A record's ``series`` may
-        be empty here: `study` has them.
+        "YYYYMMDD", both ends included. Patient ID and accession number are compared exactly, the ID's issuer in whatever
+        case. ``name``, ``description`` and ``institution`` are patterns in whatever case, ``*`` and ``?`` as
+        wildcards; without one, all of the text or its first words. ``archived_from`` is UTC, ISO 8601, or its
+        beginning. Of a study whose files name several patients (`StudyRecord.identities`) each is found. A record's
+        ``series`` may be empty here: `study` has them.
 
         Raises Permanent (code "no-catalogue") where the archive was opened without one, NotInitialised, OutOfReach.
         """
-        wanted = Query(patient_id, accession_number, date_from, date_to, modality and modality.upper())
+        wanted = Query(
+            patient_id=patient_id,
+            accession_number=accession_number,
+            date_from=date_from,
+            date_to=date_to,
+            modality=modality and modality.upper(),
+            issuer=issuer,
+            name=name,
+            birth_date=birth_date,
+            description=description,
+            institution=institution,
+            archived_from=archived_from,
+        )
         yield from self._needed_catalogue().search(wanted)
 
     def study(self, study_uid: str) -> StudyRecord:

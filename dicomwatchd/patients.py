@@ -38,14 +38,14 @@ class Identity:
         return cls(
             _text(attributes, "00100020"),
             _text(attributes, "00100021"),
-            _text(attributes, "00100010"),
+            _name(attributes, "00100010"),
             _text(attributes, "00100030"),
             _text(attributes, "00100040"),
         )
 
     @property
     def name_groups(self) -> list[str]:
-        return [group.strip() for group in self.name.split("=")]
+        return [group.strip() for group in self.name.split("=")[: len(_GROUPS)]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +191,17 @@ def _says_all_of(more: _Said, less: _Said) -> bool:
 
 
 def _text(attributes: DicomJson, tag: str) -> str:
-    values = attributes.get(tag, {}).get("Value")
-    value = values[0] if isinstance(values, list) and values else ""
+    value = _first(attributes, tag)
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
+def _name(attributes: DicomJson, tag: str) -> str:
+    value = _first(attributes, tag)
     if isinstance(value, dict):
         return "=".join(str(value.get(group) or "") for group in _GROUPS).rstrip("=")
-    return str(value) if isinstance(value, str | int | float) else ""
+    return _text(attributes, tag)
+
+
+def _first(attributes: DicomJson, tag: str) -> object:
+    values = attributes.get(tag, {}).get("Value")
+    return values[0] if isinstance(values, list) and values else ""

@@ -17,10 +17,11 @@ from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
 from dicomwatchd.archive.documents import LEFT_OUT
-from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
+from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord, place
 from dicomwatchd.config import DynamoDBSettings, SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, NotInitialised, OutOfReach, RevisionConflict
 from dicomwatchd.model import DicomJson, Uid
+from dicomwatchd.patients import IDENTITIES_LIMIT, Identity, Order
 from tests.servers.dynamodb import DynamoDBLocal
 
 ARCHIVE_ID = "archive-1"
@@ -519,3 +520,159 @@ def test_the_name_says_which_one_it_is(another: Factory) -> None:
     assert name == another().name
     kind, _, rest = name.partition("|")
     assert kind in ("sqlite", "dynamodb") and rest
+
+
+# --- every patient and order of a study ---
+
+DOE = Identity("D1", "CLINIC", "Doe^Jane=山田^花子", "19700131", "F")
+SMITH = Identity("S1", "", "Smith^John^^Dr", "19800101", "M")
+
+
+def of(uid: str, *identities: Identity, date: str = "20240101", **changes: object) -> StudyRecord:
+    """As a manifest gives it: the first patient is whom the attributes name."""
+    first = identities[0]
+    groups = zip(("Alphabetic", "Ideographic"), first.name.split("="), strict=False)
+    attributes: DicomJson = {
+        "00100010": {"vr": "PN", "Value": [dict(groups)]},
+        "00100020": {"vr": "LO", "Value": [first.patient_id]},
+        "00100021": {"vr": "LO", "Value": [first.issuer]},
+        "00100030": {"vr": "DA", "Value": [first.birth_date]},
+        "00100040": {"vr": "CS", "Value": [first.sex]},
+        "00081030": {"vr": "LO", "Value": [changes.pop("description", "Head")]},
+    }
+    record = study(uid, patient_id=first.patient_id, study_date=date, attributes=attributes)
+    named: dict[str, object] = {
+        "identities": identities,
+        "orders": (Order("A-1"),),
+        "institutions": ("St. Mary",),
+        **changes,
+    }
+    return replace(record, **named)  # type: ignore[arg-type]
+
+
+NAMED = [
+    of("2.1", DOE, date="20240101"),
+    of("2.2", SMITH, date="20240102", description="MR Knee left", institutions=("Clinic of Trier", "Other")),
+    of("2.3", DOE, SMITH, date="20240103", orders=(Order("A-1"), Order("B-7", "RIS"))),
+    of("2.4", replace(DOE, birth_date="19990909", name="DOE^JANETTE"), date="", orders=()),
+    of("2.5", replace(SMITH, patient_id="D1", issuer="ELSEWHERE"), date="20240105"),
+]
+
+
+@pytest.fixture
+def named(catalogue: Catalogue) -> Catalogue:
+    for record in random.sample(NAMED, len(NAMED)):
+        catalogue.put(record)
+    return catalogue
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (Query(patient_id="S1"), ["2.3", "2.2"]),
+        (Query(patient_id="D1"), ["2.5", "2.3", "2.1", "2.4"]),
+        (Query(patient_id="D1", issuer="clinic "), ["2.3", "2.1", "2.4"]),
+        (Query(patient_id="D1", issuer=""), []),
+        (Query(patient_id="S1", name="doe*"), []),
+        (Query(patient_id="S1", date_from="20240103"), ["2.3"]),
+        (Query(patient_id="S1", before="20240103#2.3"), ["2.2"]),
+        (Query(accession_number="B-7"), ["2.3"]),
+        (Query(accession_number="B-7", date_to="20231231"), []),
+        (Query(name="doe"), ["2.3", "2.1", "2.4"]),
+        (Query(name="DOE^JANE"), ["2.3", "2.1"]),
+        (Query(name="doe*"), ["2.3", "2.1", "2.4"]),
+        (Query(name="do"), []),
+        (Query(name="smith john"), ["2.5", "2.3", "2.2"]),
+        (Query(name="*j?n*"), ["2.3", "2.1", "2.4"]),
+        (Query(name="*"), ["2.5", "2.3", "2.2", "2.1", "2.4"]),
+        (Query(name="山田*"), ["2.3", "2.1"]),
+        (Query(name="smith", date_from="20240103", date_to="20240104"), ["2.3"]),
+        (Query(name="smith", before="20240105#2.5"), ["2.3", "2.2"]),
+        (Query(name="doe", date_to="20240102"), ["2.1"]),
+        (Query(birth_date="19800101"), ["2.5", "2.3", "2.2"]),
+        (Query(birth_date="19800101", name="smith", modality="CT"), ["2.5", "2.3", "2.2"]),
+        (Query(birth_date="19800101", name="doe"), []),
+        (Query(birth_date="19800101", date_from="20240105"), ["2.5"]),
+        (Query(birth_date="1980"), []),
+        (Query(description="mr knee"), ["2.2"]),
+        (Query(description="*KNEE*", date_from="20240103"), []),
+        (Query(institution="clinic*"), ["2.2"]),
+        (Query(institution="st. mary", name="doe"), ["2.3", "2.1", "2.4"]),
+        (Query(archived_from="2024-11-07T10:00:01"), ["2.5", "2.3", "2.2", "2.1", "2.4"]),
+        (Query(archived_from="2024-11-07", patient_id="S1"), ["2.3", "2.2"]),
+        (Query(archived_from="2024-11-07", date_from="20240102", date_to="20240103"), ["2.3", "2.2"]),
+        (Query(archived_from="2024-11-07", before="20240102#2.2"), ["2.1", "2.4"]),
+        (Query(archived_from="2024-11-08"), []),
+        (Query(before="20240102#2.2"), ["2.1", "2.4"]),
+        (Query(before="20240102#2.2", date_from="20240101"), ["2.1"]),
+        (Query(before="20240102#2.2", date_from="20240103"), []),
+        (Query(before="-#2.4"), []),
+    ],
+)  # fmt: skip
+def test_search_by_whom_and_what(named: Catalogue, query: Query, expected: list[str]) -> None:
+    assert found(named, query) == expected
+    if not (query.name or "x").startswith("*"):
+        assert named.shortcomings(query) == ()
+
+
+def test_whom_a_study_names_comes_back(named: Catalogue) -> None:
+    for record in NAMED:
+        assert named.get(record.study_uid) == record
+    assert {record.study_uid: record.identities for record in named.search(Query())} == {
+        record.study_uid: record.identities for record in NAMED
+    }
+
+
+def test_a_revision_that_fills_the_date_and_adds_a_patient(catalogue: Catalogue) -> None:
+    """What an earlier revision has left in the indexes finds nothing twice, and nothing that is not so."""
+    first = of("2.1", replace(DOE, name="DOE^J"), SMITH, date="")
+    catalogue.put(first)
+    assert found(catalogue, Query(patient_id="S1")) == ["2.1"]
+    third = Identity("T1", name="Third^One", birth_date="19900101")
+    dated = replace(
+        of("2.1", replace(DOE, name="DOE^J"), SMITH, third, date="20240101"), revision=2, manifest_sha256="2" * 64
+    )
+    catalogue.put(dated)
+    for query in (
+        Query(patient_id="S1"),
+        Query(patient_id="T1"),
+        Query(name="smith"),
+        Query(birth_date="19900101"),
+        Query(name="doe j", date_from="20240101"),
+    ):
+        assert found(catalogue, query) == ["2.1"]
+    assert found(catalogue, Query(patient_id="S1", date_to="20231231")) == []
+
+
+def test_as_many_patients_as_are_kept_and_odd_ones(catalogue: Catalogue) -> None:
+    many = tuple(
+        Identity(f"P{number}", "I" * 64, "é" * 60 + f"{number:04}=" + "東" * 64, "19700101")
+        for number in range(IDENTITIES_LIMIT)
+    )
+    orders = tuple(Order("a" * 60 + str(number), "x" * 64) for number in range(IDENTITIES_LIMIT))
+    record = of("2.1", *many, orders=orders)
+    catalogue.put(record)
+    catalogue.put(of("2.2", Identity("#", name="#^\ud800^\0*?", birth_date="#"), date="20200101"))
+    again = catalogue.get(record.study_uid)
+    assert again is not None and again.identities
+    assert again == record or LEFT_OUT in again.flags
+    assert again.identities == many[: len(again.identities)] and len(again.identities) >= 5
+    assert found(catalogue, Query(patient_id="P3")) == ["2.1"]
+    assert found(catalogue, Query(name="é" * 60 + "0003")) == ["2.1"]
+    assert found(catalogue, Query(patient_id="#", birth_date="#")) == ["2.2"]
+    assert found(catalogue, Query(birth_date="#")) == ["2.2"]
+    assert found(catalogue, Query(name="# *")) == ["2.2"]
+
+
+def test_many_names_come_in_order_and_page_by_page(catalogue: Catalogue) -> None:
+    records = [
+        of(f"2.{n}", replace(DOE, name=f"Doe^J{n % 7}", patient_id=f"D{n}"), date=f"2024{n % 12 + 1:02d}01")
+        for n in range(1, 121)
+    ]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(catalogue.put, records))
+    expected = sorted(records, key=lambda record: (record.study_date, record.study_uid), reverse=True)
+    uids = [record.study_uid for record in expected]
+    assert found(catalogue, Query(name="doe*")) == found(catalogue, Query(birth_date="19700131")) == uids
+    assert found(catalogue, Query(archived_from="2024")) == uids
+    assert found(catalogue, Query(name="doe", before=place(expected[49]))) == uids[50:]

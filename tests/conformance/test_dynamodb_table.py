@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
-from dicomwatchd.archive.catalogues.dynamodb.setup import INDEXES, definition
-from dicomwatchd.archive.records import Query
+from dicomwatchd.archive.catalogues.dynamodb.items import IDENTITY_KEY, to_items
+from dicomwatchd.archive.catalogues.dynamodb.setup import ADDED, INDEXES, definition
+from dicomwatchd.archive.catalogues.port import OLD_RECORDS
+from dicomwatchd.archive.layout.manifest import Manifest, empty
+from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.repair.rebuild import RebuildReport, rebuild
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.config import DynamoDBSettings
 from dicomwatchd.errors import ArchiveRefused, NotInitialised, OutOfReach, Permanent
-from dicomwatchd.model import Uid
+from dicomwatchd.model import DicomJson, Uid
+from dicomwatchd.patients import Identity
 from tests import aws_template
-from tests.conformance.test_catalogue import ARCHIVE_ID, series, study
+from tests.conformance.test_catalogue import ARCHIVE_ID, DOE, SMITH, series, study
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.servers.processes import free_port
 from tests.unit.memory_archive import MemoryStore
@@ -268,3 +275,114 @@ def test_a_ca_file_that_is_not_there_is_a_word_about_the_configuration(settings:
     with pytest.raises(Exception, match="ca_file") as caught:
         DynamoDBCatalogue(broken)
     assert getattr(caught.value, "code", "") == "config"
+
+
+# --- tables of earlier versions ---
+
+
+def old_definition(table: str) -> dict[str, Any]:
+    """The table as versions before the index of terms made it."""
+    made = definition(table)
+    made["GlobalSecondaryIndexes"] = [one for one in made["GlobalSecondaryIndexes"] if one["IndexName"] not in ADDED]
+    used = {"pk", "sk"} | {key["AttributeName"] for one in made["GlobalSecondaryIndexes"] for key in one["KeySchema"]}
+    made["AttributeDefinitions"] = [one for one in made["AttributeDefinitions"] if one["AttributeName"] in used]
+    return made
+
+
+def naming(uid: str, *identities: Identity) -> Manifest:
+    """A study that names these patients, the first of them in its attributes."""
+    first = identities[0]
+    attributes: DicomJson = {
+        "00100010": {"vr": "PN", "Value": [{"Alphabetic": first.name.split("=")[0]}]},
+        "00100020": {"vr": "LO", "Value": [first.patient_id]},
+        "00100030": {"vr": "DA", "Value": [first.birth_date]},
+    }
+    return empty(ARCHIVE_ID, Uid(uid)).merged(
+        [],
+        attributes=attributes,
+        series={Uid(f"{uid}.1"): {"00080060": {"vr": "CS", "Value": ["MR"]}}},
+        flags=[],
+        damaged_keys=[],
+        created_at="2024-11-07T10:00:00Z",
+        created_by="x",
+        identities=identities,
+    )
+
+
+def put_as_before(client: DynamoDBClient, table: str, record: StudyRecord) -> None:
+    """The study item and the series items, without what is searched by since."""
+    items = to_items(replace(record, identities=None, orders=None, institutions=None))
+    for item in (*items.series, {k: v for k, v in items.study.items() if k not in ("term", "term_order")}):
+        client.put_item(TableName=table, Item=item)
+
+
+def test_a_table_of_an_earlier_version_serves_and_is_completed(
+    catalogue: DynamoDBCatalogue, client: DynamoDBClient, table_name: str, calls: list[str]
+) -> None:
+    client.create_table(**old_definition(table_name))
+    client.put_item(TableName=table_name, Item={**IDENTITY_KEY, "archive_id": {"S": ARCHIVE_ID}})
+    store = MemoryStore()
+    made = [naming("2.1", DOE), naming("2.2", SMITH), naming("2.3", DOE, SMITH)]
+    for manifest in made:
+        store.put(manifest.key, Buffer.of(manifest.to_bytes()))
+        put_as_before(client, table_name, manifest.record())
+    catalogue.check()
+    assert catalogue.identity() == ARCHIVE_ID
+
+    # Without the index: everything is found, by a look at all studies, and that is said.
+    [said] = catalogue.shortcomings(Query(name="smith*"))
+    assert "by-term" in said and "archive init" in said
+    assert [one.study_uid for one in catalogue.search(Query(name="smith*"))] == [made[1].study_uid]
+    assert catalogue.shortcomings(Query(patient_id="S1")) == (OLD_RECORDS,)
+    assert catalogue.shortcomings(Query(date_from="20240101")) == ()
+    assert catalogue.shortcomings(Query()) == ()
+
+    # With an index that holds nothing of the old studies: as before.
+    outcomes = {step.what: step.outcome for step in catalogue.initialise(ARCHIVE_ID)}
+    assert outcomes["catalogue index by-term"] == "created"
+    assert catalogue.shortcomings(Query(birth_date="19800101")) == (OLD_RECORDS,)
+    assert [one.study_uid for one in catalogue.search(Query(birth_date="19800101"))] == [made[1].study_uid]
+
+    report = rebuild(store, catalogue)
+    assert (report.studies, report.recorded) == (3, 3)
+    assert rebuild(store, catalogue).unchanged == 3
+    calls.clear()
+    both = {made[1].study_uid, made[2].study_uid}
+    assert {one.study_uid for one in catalogue.search(Query(birth_date="19800101"))} == both
+    assert {one.study_uid for one in catalogue.search(Query(name="smith*"))} == both
+    assert {one.study_uid for one in catalogue.search(Query(patient_id="S1"))} == both
+    assert catalogue.shortcomings(Query(name="smith*")) == ()
+    assert "Scan" not in calls
+
+
+def test_what_this_version_writes_an_earlier_one_reads(
+    catalogue: DynamoDBCatalogue, client: DynamoDBClient, table_name: str
+) -> None:
+    """It knows no keys in a document but its own, and reads every item that its indexes hold."""
+    catalogue.initialise(ARCHIVE_ID)
+    made = naming("2.1", DOE, SMITH)
+    catalogue.put(made.record())
+    known = {name for name in StudyRecord.__slots__ if name not in ("series", "identities", "orders", "institutions")}
+    for index in set(INDEXES) - ADDED:
+        for item in client.scan(TableName=table_name, IndexName=index)["Items"]:
+            assert set(json.loads(item["document"]["S"])) == known
+    held = client.scan(TableName=table_name, IndexName="by-patient")["Items"]
+    assert {item["patient_id"]["S"] for item in held} == {"D1", "S1"}
+
+
+def test_what_a_search_asks_the_table(catalogue: DynamoDBCatalogue, calls: list[str]) -> None:
+    catalogue.initialise(ARCHIVE_ID)
+    for number in range(30):
+        catalogue.put(naming(f"2.{number}", replace(DOE, patient_id=f"D{number}")).record())
+    for query, expected in (
+        (Query(patient_id="D3"), Counter(Query=1)),
+        (Query(accession_number="x"), Counter(Query=1)),
+        (Query(date_from="20240101"), Counter(Query=4)),
+        # 30 studies: the index, then 25 and 5 of them; before that once what the table has.
+        (Query(name="doe*"), Counter(Query=1, BatchGetItem=2, DescribeTable=1, GetItem=1)),
+        (Query(birth_date="19700131"), Counter(Query=1, BatchGetItem=2)),
+        (Query(archived_from="2024"), Counter(Query=4, BatchGetItem=2)),
+    ):
+        calls.clear()
+        list(catalogue.search(query))
+        assert Counter(calls) == expected, query

@@ -551,7 +551,7 @@ def test_a_folder_that_may_not_be_written_is_said(site: Site, study: Manifest, t
 @pytest.fixture
 def hospital(site: Site) -> Site:
     """Three studies: of Doe, of Smith, and one whose files name both."""
-    doe = {
+    doe: DicomJson = {
         "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Doe^Jane", "Ideographic": "山田^太郎"}]},
         "00100020": {"vr": "LO", "Value": ["A"]},
         "00100021": {"vr": "LO", "Value": ["CLINIC"]},
@@ -559,7 +559,7 @@ def hospital(site: Site) -> Site:
         "00080050": {"vr": "SH", "Value": ["ACC1"]},
         "00081030": {"vr": "LO", "Value": ["MR Head native"]},
     }
-    smith = {
+    smith: DicomJson = {
         "00100010": {"vr": "PN", "Value": [{"Alphabetic": "Smith^John"}]},
         "00100020": {"vr": "LO", "Value": ["B"]},
         "00100030": {"vr": "DA", "Value": ["19800101"]},

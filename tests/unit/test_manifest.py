@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import lineage, manifests
 from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
-from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject
-from dicomwatchd.errors import Permanent, Transient
+from dicomwatchd.archive.stores.port import Buffer, Content, Receipt, StoredObject
+from dicomwatchd.errors import BadManifest, Permanent, Transient
 from dicomwatchd.model import DicomJson, Uid
+from dicomwatchd.patients import Identity, Order
 
 STUDY = Uid("1.2.840.1")
 SERIES = Uid("1.2.840.1.7")
@@ -648,3 +649,102 @@ def test_instance_keys() -> None:
     for attempt in (0, -1):
         with pytest.raises(ValueError, match="attempt"):
             keys.instance(STUDY, SERIES, sop_instance, digest, attempt)
+
+
+# --- the first value of each attribute, and every patient ---
+
+BLANK_NAME: DicomJson = {"00100010": {"vr": "PN"}, "00100020": {"vr": "LO", "Value": [None, " "]}}
+
+
+def test_what_is_empty_is_filled_by_the_first_who_has_it() -> None:
+    without = replace(FIRST, attributes={**STUDY_ATTRIBUTES, **BLANK_NAME}, series={SERIES: {"00080060": {"vr": "CS"}}})
+    filled = add(without, instance(3))
+    assert filled.attributes == STUDY_ATTRIBUTES and filled.series == {SERIES: SERIES_ATTRIBUTES}
+    later = add(filled, instance(4), attributes={"00100020": {"vr": "LO", "Value": ["LATER"]}})
+    assert later.attributes == STUDY_ATTRIBUTES
+
+
+def test_an_empty_attribute_is_not_recorded_so_that_it_can_be_filled() -> None:
+    """An earlier version takes a revision that fills one on record for one that changes it."""
+    first = add(EMPTY, instance(1), attributes={**STUDY_ATTRIBUTES, **BLANK_NAME})
+    assert not {"00100010", "00100020"} & set(first.attributes)
+    known = replace(FIRST, attributes={**STUDY_ATTRIBUTES, **BLANK_NAME})
+    assert add(known, instance(3), attributes=BLANK_NAME).attributes == known.attributes, "nothing drops out"
+
+
+OTHER = Identity("PID-2", name="Other^One")
+
+
+def naming(base: Manifest, *identities: Identity, instances: tuple[ManifestInstance, ...] = ()) -> Manifest:
+    return base.merged(
+        instances,
+        attributes=STUDY_ATTRIBUTES,
+        series={SERIES: SERIES_ATTRIBUTES},
+        flags=(),
+        damaged_keys=(),
+        created_at="2024-11-07T10:02:00Z",
+        created_by="dicomwatchd 1",
+        identities=identities,
+        orders=(Order("A-17"),),
+    )
+
+
+def test_every_patient_is_recorded_and_comes_back() -> None:
+    mine = Identity.of(STUDY_ATTRIBUTES)
+    second = naming(FIRST, OTHER)
+    assert second.identities == (mine, OTHER) and second.revision == 2
+    again = Manifest.from_bytes(second.to_bytes())
+    assert again == second and again.record().identities == (mine, OTHER)
+    assert naming(again, OTHER, mine, Identity("PID-2")) is again, "nothing new is no revision"
+    third = add(second, instance(3))
+    assert third.identities == second.identities
+
+
+def test_a_manifest_of_an_earlier_version_names_whom_its_attributes_do() -> None:
+    assert b'"identities"' not in FIRST.to_bytes() and FIRST.identities == ()
+    record = FIRST.record()
+    assert record.identities == (Identity.of(STUDY_ATTRIBUTES),) and record.orders == (Order("A-17"),)
+    assert naming(FIRST, Identity.of(STUDY_ATTRIBUTES)) is FIRST, "what is known already makes no revision"
+
+
+@pytest.mark.parametrize("bad", [{}, [1], [{"patient_id": 1}], "x", [["a"]]])
+@pytest.mark.parametrize("member", ["identities", "orders"])
+def test_identities_that_are_none_are_refused(member: str, bad: object) -> None:
+    with pytest.raises(BadManifest):
+        Manifest.from_bytes(tampered(set_in((member,), bad)))
+
+
+def test_a_key_of_a_newer_version_does_no_harm() -> None:
+    data = tampered(set_in(("identities",), [{"patient_id": "P", "passport": "X"}]))
+    assert Manifest.from_bytes(data).identities == (Identity("P"),)
+
+
+def lineage_of(*revisions: Manifest) -> lineage.Lineage:
+    store = MemoryStore()
+    for one in revisions:
+        store.put(one.key, Buffer.of(one.to_bytes()))
+    return lineage.trace(as_store(store), manifests.listed(as_store(store), STUDY), None)
+
+
+def test_a_revision_that_fills_an_attribute_counts_and_one_that_changes_it_does_not() -> None:
+    empty_one = add(EMPTY, instance(1), attributes={})
+    empty_one = replace(empty_one, attributes=BLANK_NAME, series={SERIES: {"00080060": {"vr": "CS"}}})
+    filled = add(empty_one, instance(3))
+    found = lineage_of(empty_one, filled)
+    assert found.current is not None and found.current.revision == 2 and found.holds
+    changed = replace(filled, attributes={**filled.attributes, "00100020": {"vr": "LO", "Value": ["X"]}}, revision=3,
+                      previous_sha256=filled.sha256)  # fmt: skip
+    assert lineage_of(empty_one, filled, changed).current == filled
+    of_series = replace(filled, series={SERIES: {"00080060": {"vr": "CS", "Value": ["MR"]}}}, revision=3,
+                        previous_sha256=filled.sha256)  # fmt: skip
+    assert lineage_of(empty_one, filled, of_series).current == filled
+
+
+def test_a_program_that_leaves_the_patients_out_hides_none() -> None:
+    """An earlier version records no identities; whoever may only create objects must not hide one either."""
+    second = naming(FIRST, OTHER)
+    third = replace(add(second, instance(3)), identities=(), orders=())
+    found = lineage_of(FIRST, second, third)
+    assert found.holds and found.current is not None and found.current.revision == 3
+    assert set(found.current.record().identities or ()) == {Identity.of(STUDY_ATTRIBUTES), OTHER}
+    assert found.current.sha256 == third.sha256

@@ -10,15 +10,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dicomwatchd.archive.catalogues import sqlite as sqlite_module
+from dicomwatchd.archive.catalogues.port import OLD_RECORDS
 from dicomwatchd.archive.catalogues.sqlite import SCHEMA_VERSION, SqliteCatalogue
+from dicomwatchd.archive.documents import has_pattern, study_document
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.config import SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, NotInitialised, NotThere, OutOfReach, Permanent
 from dicomwatchd.model import Uid
+from dicomwatchd.patients import Identity
 
 STUDY = Uid("1.2.840.1")
 
@@ -341,3 +346,122 @@ def test_a_query_for_a_patient_uses_the_index(made: SqliteCatalogue, path: Path)
         ).fetchall()
         assert index in str(plan) and "TEMP B-TREE" not in str(plan), plan
     database.close()
+
+
+# --- files of earlier versions ---
+
+
+def made_before(path: Path, *records: StudyRecord) -> None:
+    """A catalogue as versions before the search tables made and filled it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with sqlite3.connect(path) as database:
+        database.executescript(sqlite_module._SCHEMA)
+        database.execute("INSERT INTO identity VALUES ('archive-1')")
+    database.close()
+    for one in records:
+        put_before(path, one)
+
+
+def put_before(path: Path, one: StudyRecord) -> None:
+    row = (
+        one.study_uid, one.revision, one.manifest_sha256, one.patient_id, one.accession_number, one.study_date,
+        one.archived_at, study_document(one),
+    )  # fmt: skip
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+    database.close()
+
+
+def of(uid: str, *identities: Identity, revision: int = 1) -> StudyRecord:
+    first = identities[0]
+    return replace(
+        record(revision, uid),
+        patient_id=first.patient_id,
+        attributes={"00100010": {"vr": "PN", "Value": [{"Alphabetic": first.name}]}},
+        identities=identities,
+        orders=(),
+        institutions=("St. Mary",),
+    )
+
+
+DOE, SMITH = Identity("D", name="Doe^Jane"), Identity("S", name="Smith^John")
+NAME = Query(name="doe*")
+
+
+def uids(catalogue: SqliteCatalogue, query: Query) -> list[str]:
+    return sorted(one.study_uid for one in catalogue.search(query))
+
+
+def test_a_file_of_an_earlier_version_serves_as_it_is(catalogue: SqliteCatalogue, path: Path) -> None:
+    made_before(path, of("1.1", DOE), of("1.2", SMITH))
+    path.chmod(0o440)  # and whoever reads it may be somebody who cannot change it
+    assert uids(catalogue, NAME) == ["1.1"]
+    assert uids(catalogue, Query(patient_id="S")) == ["1.2"]
+    assert catalogue.shortcomings(NAME) == (OLD_RECORDS,)
+    assert catalogue.shortcomings(Query()) == catalogue.shortcomings(Query(date_from="20240101")) == ()
+    found = catalogue.get(Uid("1.1"))
+    assert found is not None and found.identities is None and found.patient_id == "D"
+
+
+def test_the_tables_come_with_the_first_study_and_miss_nothing(catalogue: SqliteCatalogue, path: Path) -> None:
+    made_before(path, of("1.1", DOE), of("1.2", SMITH))
+    catalogue.put(of("1.3", DOE, SMITH))
+    assert uids(catalogue, NAME) == ["1.1", "1.3"]
+    assert uids(catalogue, Query(patient_id="S")) == ["1.2", "1.3"]
+    assert uids(catalogue, Query(patient_id="S", name="smith")) == ["1.2", "1.3"]
+    assert catalogue.shortcomings(NAME) == (OLD_RECORDS,)
+    catalogue.put(of("1.1", DOE))
+    catalogue.put(of("1.2", SMITH, DOE))
+    assert catalogue.shortcomings(NAME) == ()
+    assert uids(catalogue, NAME) == ["1.1", "1.2", "1.3"]
+
+
+def test_initialising_makes_the_tables(catalogue: SqliteCatalogue, path: Path) -> None:
+    made_before(path, of("1.1", DOE))
+    outcomes = {step.what: step.outcome for step in catalogue.initialise("archive-1")}
+    assert outcomes["catalogue tables"] == "present" and outcomes["catalogue search tables"] == "created"
+    assert uids(catalogue, NAME) == ["1.1"]
+
+
+def test_an_earlier_version_goes_on_with_the_file(catalogue: SqliteCatalogue, path: Path) -> None:
+    """What it records is found by what it has, and never by what an older revision named."""
+    catalogue.initialise("archive-1")
+    catalogue.put(of("1.1", DOE, SMITH))
+    put_before(path, of("1.1", DOE, revision=2))
+    put_before(path, of("1.2", DOE))
+    assert catalogue.shortcomings(NAME) == (OLD_RECORDS,)
+    found = catalogue.get(Uid("1.1"))
+    assert found is not None and (found.revision, found.identities) == (2, None)
+    assert uids(catalogue, NAME) == ["1.1", "1.2"]
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT COUNT(*) FROM unindexed").fetchone() == (2,)
+    database.close()
+    catalogue.put(of("1.1", DOE, SMITH, revision=3))
+    assert uids(catalogue, Query(patient_id="S")) == ["1.1"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(patient_id="D"),
+        Query(accession_number="A"),
+        NAME,
+        Query(birth_date="19700101"),
+        Query(description="head"),
+        Query(institution="st*"),
+        Query(archived_from="2024-11-07"),
+        Query(patient_id="D", name="doe", date_from="20200101"),
+    ],
+)
+def test_an_index_finds_the_studies(made: SqliteCatalogue, path: Path, query: Query) -> None:
+    statement, values, dates = sqlite_module._page(query, has_terms=True)
+    with sqlite3.connect(path) as database:
+        database.create_function("has_pattern", 2, has_pattern)
+        plan = [
+            row[3]
+            for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", (*values, "99999999", "~", *dates, 500))
+        ]
+    database.close()
+    scanned = [line for line in plan if line.startswith("SCAN") and "unindexed" not in line]
+    assert all("SUBQUERY" in line or line.startswith("SCAN (") for line in scanned), plan
+    assert any("SEARCH studies USING PRIMARY KEY" in line for line in plan), plan

@@ -82,7 +82,7 @@ class DynamoDBCatalogue:
         self._endpoint = endpoint_name("dynamodb", region, settings.endpoint_url)
         place = settings.endpoint_url.rstrip("/") if settings.endpoint_url else f"aws:{region}"
         self._name = f"dynamodb|{place}|{settings.table}"
-        self._completed = False
+        self._completed = self._terms_served = False
         self._setup = TableSetup(self._client, self._table, self._endpoint, sleep=sleep, monotonic=monotonic)
 
     @property
@@ -188,7 +188,8 @@ class DynamoDBCatalogue:
         return self._completed
 
     def _has_terms(self) -> bool:
-        return self._is_completed() and self._setup.has_index(_TERMS)
+        self._terms_served = self._terms_served or (self._is_completed() and self._setup.has_index(_TERMS))
+        return self._terms_served
 
     def _places_by_term(self, query: Query) -> Iterator[str]:
         """Where the studies stand that the index of terms names."""
@@ -217,7 +218,8 @@ class DynamoDBCatalogue:
                 "search",
                 self._client.query,
                 IndexName="by-archived-at",
-                KeyConditionExpression="shard = :shard AND archived_at_uid >= :since",
+                KeyConditionExpression="#shard = :shard AND archived_at_uid >= :since",
+                ExpressionAttributeNames={"#shard": "shard"},  # a word of the service's own
                 ExpressionAttributeValues={":shard": {"S": str(shard)}, ":since": {"S": query.archived_from}},
                 ProjectionExpression="study_date_uid",
             ):
@@ -234,8 +236,9 @@ class DynamoDBCatalogue:
         ordered = sorted(wanted, reverse=True)
         for at in range(0, len(ordered), _NAMED_ITEMS):
             page = ordered[at : at + _NAMED_ITEMS]
-            keys = [study_key(Uid(place.partition("#")[2])) for place in page]
-            found = {_date_and_uid(item): item for item in self._items(keys)}
+            # A study may have had another date in an earlier revision, and be named at both places.
+            uids = dict.fromkeys(Uid(place.partition("#")[2]) for place in page)
+            found = {_date_and_uid(item): item for item in self._items([study_key(uid) for uid in uids])}
             yield from (found[place] for place in page if place in found)
 
     def study_uids(self) -> Iterator[Uid]:
