@@ -155,7 +155,7 @@ class Archive:
         archived_from: str = "",
     ) -> Iterator[StudyRecord]:
         """Studies for which all of it holds, newest study date first; all studies without a condition. Dates are
-        "YYYYMMDD", both ends included. Patient ID and accession number are compared exactly, the ID's issuer in whatever
+        "YYYYMMDD", both ends included. Patient ID and accession number are compared exactly, the ID's issuer in any
         case. ``name``, ``description`` and ``institution`` are patterns in whatever case, ``*`` and ``?`` as
         wildcards; without one, all of the text or its first words. ``archived_from`` is UTC, ISO 8601, or its
         beginning. Of a study whose files name several patients (`StudyRecord.identities`) each is found. A record's
