@@ -176,8 +176,8 @@ def walk(
             if length == _UNDEFINED:
                 is_pixels = tag in _PIXELS
                 if tag in chosen:
-                    value = source.read(pos, FIRST_ITEM_BYTES)
-                    _take(found, tag, value, len(value))
+                    start_of_it = source.read(pos, FIRST_ITEM_BYTES)
+                    _take(found, tag, start_of_it, len(start_of_it))
                 pos, items, filled = elements.skip_items(pos, explicit=encoding.explicit, fragments=is_pixels)
                 if tag in landmarks:
                     found.landmarks[tag] = items > 0
