@@ -71,6 +71,8 @@ class InstanceHeader:
     """What of a SOP Instance's header the archive goes by (PS3.3 C.12.1, PS3.10 section 7.1).
 
     ``repairs`` says in plain words what was done to make a value usable ("study UID: trailing NUL dropped").
+    ``damage`` says what is missing or wrong of the data set and where, in plain words without any value of the file; ""
+    of a file that is whole, or of which it cannot be told.
     """
 
     study_uid: Uid
@@ -79,10 +81,14 @@ class InstanceHeader:
     sop_class_uid: str
     transfer_syntax_uid: str
     repairs: tuple[str, ...] = ()
+    damage: str = ""
 
 
 #: What a text may be padded with, and what only separates the components of a name.
 BLANK = " \0^="
+
+#: What begins a note in ``repairs`` of an instance of which nobody can tell whether it is whole.
+CANNOT_TELL = "completeness cannot be told"
 
 #: DICOM JSON (PS3.18 Annex F): tag "GGGGEEEE" -> {"vr": ..., "Value": [...]}
 DicomJson = dict[str, dict[str, object]]

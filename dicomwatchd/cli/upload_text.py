@@ -87,7 +87,7 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
         )
     lines.append(f"{verified:,} of {output.count(files, 'file')} {_are(verified)} verified in the archive.")
     if failed:
-        lines.append("Not archived, or changed since:")
+        lines.append("Not archived, damaged, or changed since:")
     for item in failed[:_LISTED_FAILURES]:
         name = output.clean(item.get("name")) or "the folder itself"
         lines.append(f"  {name}: {output.clean(item.get('reason'))}")

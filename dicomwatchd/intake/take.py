@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dicomwatchd.errors import DicomwatchdError, NotDicom, SourceChanged, Unarchivable
-from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom.header import Damaged, Dicomdir, Header, read_header
 from dicomwatchd.intake.dicom.other import left_alone
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
+from dicomwatchd.intake.dicom.verdict import Completeness
 from dicomwatchd.intake.folder.unreadable import NOT_TO_BE_READ
 from dicomwatchd.localfiles import (
     KeptOpen,
@@ -20,7 +21,7 @@ from dicomwatchd.localfiles import (
     read_lease,
     regular_file,
 )
-from dicomwatchd.model import FileIdentity, FileState
+from dicomwatchd.model import CANNOT_TELL, FileIdentity, FileState, InstanceHeader
 from dicomwatchd.patients import Identity, Order
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.database.upgrade import FAULT
@@ -91,16 +92,20 @@ def take(
                 try:
                     header = read_header(fd, found.size_bytes, heartbeat=heartbeat)
                 except Unarchivable as error:
-                    if asker is None:
+                    # What is left of a damaged one is archived if it says whose it is: it may be all there is.
+                    rest = error.header if isinstance(error, Damaged) else None
+                    if rest is None and asker is None:
                         raise
-                    return _of_an_upload(error, fd, folder.relative, name, found)
+                    if rest is None:
+                        return _of_an_upload(error, fd, folder.relative, name, found)
+                    header = rest
         if isinstance(header, Dicomdir):
             return Arrival(folder.relative, name, found, FileState.IGNORED, code=DICOMDIR, reason=_DICOMDIR)
         # Working the attributes out costs more than all the rest; once for each series is enough, and where a file says
         # something new.
         known = is_on_record(header)
         of_study = None if known else header.study_attributes
-        instance = header.instance
+        instance = _with_verdict(header)
         if not known and header.has_long_attributes:
             instance = replace(instance, repairs=(*instance.repairs, _CUT))
         return Arrival(
@@ -135,6 +140,15 @@ def take(
     except Exception as error:  # noqa: BLE001  a fault of ours that one file meets must not stop the others
         log.error("intake-fault", "reading a file's header hit a fault in the program", **error_fields(error))
         return Arrival(folder.relative, name, found, FileState.QUARANTINED, code=FAULT, reason=_FAULT)
+
+
+def _with_verdict(header: Header) -> InstanceHeader:
+    verdict = header.verdict
+    if verdict.completeness is Completeness.DAMAGED:
+        return replace(header.instance, damage=verdict.text)
+    if verdict.completeness is Completeness.CANNOT_TELL:
+        return replace(header.instance, repairs=(*header.instance.repairs, f"{CANNOT_TELL}: {verdict.reason}"))
+    return header.instance
 
 
 def _of_an_upload(error: Unarchivable, fd: int, parent: bytes, name: bytes, found: FileIdentity) -> Arrival:

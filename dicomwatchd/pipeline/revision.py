@@ -284,7 +284,7 @@ def _content(shipment: Shipment, context: Context, base: Manifest, now: str) -> 
         for file in page:
             source = _source_name(source_of(file, context))
             item = _instance(file, source, now)
-            left_bytes -= _LEAST_INSTANCE_BYTES + len(json.dumps([item.original_path, item.repairs]))
+            left_bytes -= _LEAST_INSTANCE_BYTES + len(json.dumps([item.original_path, item.repairs, item.damage]))
             if left_bytes < 0:
                 raise manifests.too_many_instances()
             shipment.admit(MANIFEST_LIMIT_BYTES - left_bytes)
@@ -322,6 +322,7 @@ def _instance(file: LocalFile, source: str, now: str) -> ManifestInstance:
         stored_at=now,
         verified_by=file.verified_by,
         repairs=header.repairs,
+        damage=header.damage,
         offset_bytes=location.span.offset_bytes,
     )
 

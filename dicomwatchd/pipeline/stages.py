@@ -21,7 +21,7 @@ from dicomwatchd.pipeline.deletion import purge as purging
 from dicomwatchd.pipeline.deletion.fresh import Recorded
 from dicomwatchd.pipeline.deletion.policy import ShipmentPolicy, services_of
 from dicomwatchd.pipeline.deletion.staging import recover
-from dicomwatchd.pipeline.deletion.vetoes import held
+from dicomwatchd.pipeline.deletion.vetoes import damaged
 from dicomwatchd.pipeline.revision import next_manifest, revision_nobody_can_read
 from dicomwatchd.pipeline.sending import quiet
 from dicomwatchd.pipeline.shipment import NOTHING, Context, Sent, Shipment, examined, proven
@@ -179,9 +179,10 @@ def record(shipment: Shipment, context: Context) -> Recorded:
 def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
     policy, services = ShipmentPolicy(context), services_of(context)
+    damaged.release(recorded.manifest, shipment.claim, context)
     touched: dict[int, set[bytes]] = {}
     for files, of_these in evidence.pages(shipment, recorded, context):
-        to_delete = keeping.keep_what_stays(files, policy, held.is_held(recorded.manifest, context), shipment, context)
+        to_delete = keeping.keep_what_stays(files, policy, recorded.manifest, shipment, context)
         try:
             outcome = purging.delete(to_delete, shipment.claim, shipment.run, policy, of_these, services)
         finally:

@@ -202,8 +202,8 @@ class Arrivals:
         header = arrival.header
         db.execute(
             "INSERT INTO files (source_id, dir, name, identity, size_bytes, state, seen_at, study_uid, series_uid,"
-            " sop_instance_uid, sop_class_uid, transfer_syntax_uid, repairs, code, reason)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " sop_instance_uid, sop_class_uid, transfer_syntax_uid, repairs, damage, code, reason)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 source_id,
                 arrival.dir,
@@ -218,6 +218,7 @@ class Arrivals:
                 header.sop_class_uid if header else None,
                 header.transfer_syntax_uid if header else None,
                 json.dumps(header.repairs) if header else "[]",
+                header.damage if header else "",
                 arrival.code,
                 arrival.reason,
             ),

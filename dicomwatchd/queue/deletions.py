@@ -17,6 +17,7 @@ from dicomwatchd.queue import audit
 from dicomwatchd.queue.bindings.remounts import Remounts
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.rows import (
+    DAMAGED,
     EXPIRING,
     HELD,
     NO_LEASE,
@@ -80,7 +81,7 @@ class Deletions:
                     (claim.study_uid,),
                 )
             _forget_dues(db, files)
-            if code != OWN_OBJECT:
+            if code not in (OWN_OBJECT, DAMAGED):
                 _uploads_verified(db, files)
 
     def due_before(self, file: LocalFile) -> float | None:
@@ -105,6 +106,23 @@ class Deletions:
                 f"UPDATE files SET due_at = ? WHERE source_id = ? AND state = 'kept' AND code = '{NO_LEASE}'",
                 (self._clock.now(), source_id),
             ).rowcount
+
+    def kept_as_damaged(self, study_uid: Uid) -> list[LocalFile]:
+        """The study's files that are kept because they are damaged."""
+        with self._database.read() as db:
+            rows = db.execute(
+                f"SELECT * FROM files WHERE study_uid = ? AND state = 'kept' AND code = '{DAMAGED}'", (study_uid,)
+            ).fetchall()
+        return [local_file(row, 0) for row in rows]
+
+    def release_damaged(self, files: Iterable[LocalFile]) -> None:
+        """These go by their rules from now on, each proven afresh: a whole copy of their instance is archived."""
+        with self._database.write() as db:
+            db.executemany(
+                "UPDATE files SET due_at = 0, code = NULL, reason = NULL"
+                f" WHERE file_id = ? AND identity = ? AND state = 'kept' AND code = '{DAMAGED}'",
+                [(file.file_id, identity_text(file.identity)) for file in files],
+            )
 
     def release_expiring(self) -> int:
         """The files that are kept because the store would end their objects are due now; how many. A part of them at a

@@ -26,6 +26,8 @@ NO_RIGHT = "no-right"
 EXCHANGED = "exchanged"
 #: ``code`` of a kept file whose study is held until somebody has released it.
 HELD = "held"
+#: ``code`` of a kept file that is damaged, and of whose instance the archive has no whole copy.
+DAMAGED = "damaged"
 #: Files that a study still has to ship.
 WAITING = (FileState.READY, FileState.STORED)
 #: ``kind`` of a source that is an inbox's former path, where a crash may have left files staged.
@@ -242,6 +244,7 @@ def local_file(row: sqlite3.Row, token: int) -> LocalFile:
             sop_class_uid=row["sop_class_uid"],
             transfer_syntax_uid=row["transfer_syntax_uid"],
             repairs=() if row["repairs"] == "[]" else tuple(json.loads(row["repairs"])),
+            damage=row["damage"],
         ),
         key_attempt=row["key_attempt"],
         sha256=row["sha256"],

@@ -35,6 +35,14 @@ from dicomwatchd.queue.quiet import restart_at
 from dicomwatchd.queue.rows import WAITING, Claim, LocalFile, Proven, identity_text, local_file
 from dicomwatchd.queue.transitions import move, write_under
 
+#: The flag of a study beside whose files, in one folder, stand damaged ones that do not say whose they are.
+UNREADABLE_BESIDE = "unreadable-file-beside"
+_UNREADABLE_BESIDE = (
+    "SELECT 1 FROM (SELECT DISTINCT source_id, dir FROM files WHERE study_uid = ?) here"
+    " CROSS JOIN files f INDEXED BY files_of_nobody USING (source_id, dir) WHERE f.state = 'quarantined'"
+    " AND f.code IN ('truncated', 'malformed', 'no-uid', 'bad-uid') LIMIT 1"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class StudyFacts:
@@ -135,6 +143,7 @@ class Shipments:
                 left -= len(row["attributes"])
                 attributes = json.loads(row["attributes"])
                 series[Uid(row["series_uid"])] = attributes if left >= 0 else least(attributes)
+            beside = db.execute(_UNREADABLE_BESIDE, (claim.study_uid,)).fetchone() is not None
             said = db.execute(
                 "SELECT kind, said FROM identities WHERE study_uid = ? ORDER BY kind, digest", (claim.study_uid,)
             ).fetchall()
@@ -148,6 +157,7 @@ class Shipments:
             flags=(
                 *json.loads(study["flags"]),
                 *((LIMITED,) if left < 0 else ()),
+                *((UNREADABLE_BESIDE,) if beside else ()),
                 *((IDENTITIES_LIMITED,) if is_limited else ()),
             ),
             damaged_keys=tuple(json.loads(study["damaged_keys"])),

@@ -13,7 +13,7 @@ from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database, Readable, Transaction
 from dicomwatchd.queue.quiet import leave_arriving
-from dicomwatchd.queue.rows import HELD, NO_RIGHT, OWN_OBJECT, UNREADABLE, WAITING, Root, Source, UploadedFile
+from dicomwatchd.queue.rows import DAMAGED, HELD, NO_RIGHT, OWN_OBJECT, UNREADABLE, WAITING, Root, Source, UploadedFile
 from dicomwatchd.queue.transitions import move, state_of
 from dicomwatchd.rights import Asker
 
@@ -48,7 +48,7 @@ class Upload:
 class UploadProgress:
     """``files`` is what was found so far, without what could not be looked at, which the final scan names; ``waiting``
     what has not come to an end yet, ``failed`` what will not be archived without somebody's help: in quarantine, or in
-    a study that is parked; and what is the archive itself, and so no copy."""
+    a study that is parked; what is the archive itself, and so no copy; and what is damaged, and archived as that."""
 
     files: int
     size_bytes: int
@@ -304,6 +304,7 @@ def _counted(db: Readable, source_id: int) -> UploadProgress:
         (source_id,),
     ).fetchone()[0]
     own = db.execute(f"SELECT COUNT(*) {_OWN_OBJECTS}", (source_id,)).fetchone()[0]
+    damaged = db.execute(f"SELECT COUNT(*) {_DAMAGED}", (source_id,)).fetchone()[0]
     no_right = db.execute(
         "SELECT COUNT(*) FROM files INDEXED BY files_no_right"
         f" WHERE source_id = ? AND state = 'kept' AND code = '{NO_RIGHT}'",
@@ -323,12 +324,12 @@ def _counted(db: Readable, source_id: int) -> UploadProgress:
     return UploadProgress(
         files=files + deleted_files,
         size_bytes=sum(size_bytes for _, size_bytes in counts.values()),
-        verified=kept[0] - own + deleted_files,
+        verified=kept[0] - own - damaged + deleted_files,
         verified_size_bytes=kept[1],
         deleted=deleted_files,
         ignored=ignored[0],
         waiting=files - ignored[0] - kept[0] - (quarantined[0] - unread) - parked,
-        failed=quarantined[0] - unread + parked + own,
+        failed=quarantined[0] - unread + parked + own + damaged,
         deleting=deleting[0],
         no_right=no_right,
         held=held,
@@ -338,6 +339,7 @@ def _counted(db: Readable, source_id: int) -> UploadProgress:
 _OWN_OBJECTS = (
     f"FROM files INDEXED BY files_own_objects WHERE source_id = ? AND state = 'kept' AND code = '{OWN_OBJECT}'"
 )
+_DAMAGED = f"FROM files INDEXED BY files_damaged WHERE source_id = ? AND state = 'kept' AND code = '{DAMAGED}'"
 #: See _asked_long_ago.
 _ASKED_LONG_AGO = (
     "source_id = ? AND state = ? AND code IS NOT ? AND receipt IS NOT NULL AND (evidence_at < ? OR evidence_at > ?)"
@@ -364,8 +366,9 @@ def _failed(db: Readable, source_id: int, limit: int) -> list[Named]:
         (StudyState.PARKED, *WAITING, source_id, limit - len(found)),
     ).fetchall()
     found += [(_path(row), f"its study is parked: {row['reason'] or 'see dicomwatchctl queue'}") for row in rows]
-    rows = db.execute(f"SELECT dir, name, reason {_OWN_OBJECTS} LIMIT ?", (source_id, limit - len(found))).fetchall()
-    found += [(_path(row), row["reason"]) for row in rows]
+    for kept in (_OWN_OBJECTS, _DAMAGED):
+        rows = db.execute(f"SELECT dir, name, reason {kept} LIMIT ?", (source_id, limit - len(found))).fetchall()
+        found += [(_path(row), row["reason"]) for row in rows]
     return sorted(found)
 
 

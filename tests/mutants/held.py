@@ -20,7 +20,7 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             ("another patient than was released", _HELD, "        return all(any(", "        return any(any("),
             ("what stays by its rule says so", _KEEPING, ", *to_keep.pop(None, [])]", "]"),
-            ("asked again for each page", "pipeline/stages.py", "held.is_held(recorded.manifest, context)", "False"),
+            ("asked again for each page", _KEEPING, "    if held.is_held(manifest, context):", "    if False:"),
             ("a release is no hold", _QUEUE, "            return False, False\n", "            pass\n"),
             ("on record", _QUEUE, "            audit.append(db,", "            _ = (db,"),
             (

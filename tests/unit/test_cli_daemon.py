@@ -452,7 +452,7 @@ def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path:
             outcome(verified=2, failed=[{"name": "a\x1b/b", "reason": "no DICOM file"}]),
             False,
             1,
-            "2 of 3 files are verified in the archive.\nNot archived, or changed since:\n"
+            "2 of 3 files are verified in the archive.\nNot archived, damaged, or changed since:\n"
             "  a\ufffd/b: no DICOM file\n"
             "No local copy was deleted.",
             "may now",
@@ -470,7 +470,7 @@ def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path:
             outcome(failed=[{"name": "sub", "reason": "may not be listed"}], failed_files=1, complete=False),
             False,
             1,
-            "3 of 3 files are verified in the archive.\nNot archived, or changed since:\n"
+            "3 of 3 files are verified in the archive.\nNot archived, damaged, or changed since:\n"
             "  sub: may not be listed\nNo local copy was deleted.\nDo not delete",
             "may now",
         ),

@@ -41,7 +41,7 @@ from tests.unit.dicomfiles import (
     report,
 )
 
-_CODES = {"empty", "not-dicom", "truncated", "no-uid", "bad-uid", "unreadable", "inflated-too-large", "tail"}
+_CODES = {"empty", "not-dicom", "truncated", "no-uid", "bad-uid", "malformed", "inflated-too-large", "tail"}
 _WHOLE = {name: make() for name, make in WHOLE.items()}
 
 
@@ -78,7 +78,7 @@ def test_a_zero_filled_tail_is_noticed_wherever_the_structure_shows_it(name: str
     # a delimiter, are zeros anyway.
     last = {"JPEG": 4, "SR": 4, "big endian": 128}.get(name, 128 + 3)
     for start in range(132, len(content) - last):
-        assert code_of(content[:start] + bytes(len(content) - start)) in ("truncated", "unreadable")
+        assert code_of(content[:start] + bytes(len(content) - start)) in ("truncated", "malformed")
 
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -313,7 +313,7 @@ def test_a_fragment_of_undefined_length_is_malformed() -> None:
     start = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF) + item()
     assert header(content + start + item(b"fragment") + SEQUENCE_END).instance.repairs == ()
     assert code_of(content + start + item(element(0x00080100, b"SH", b"CODE"), undefined=True) + SEQUENCE_END) == (
-        "unreadable"
+        "malformed"
     )
 
 
@@ -337,7 +337,7 @@ def test_values_in_sequences_are_not_taken_for_the_instance_s_own() -> None:
 )
 def test_a_malformed_sequence_is_refused(value: bytes) -> None:
     start = struct.pack("<HH2sHL", 0x0008, 0x1110, b"SQ", 0, 0xFFFFFFFF)
-    assert code_of(encode(report()) + start + value) in ("unreadable", "truncated")
+    assert code_of(encode(report()) + start + value) in ("malformed", "truncated")
 
 
 def test_nesting_is_the_file_s_choice_and_bounded() -> None:
@@ -346,7 +346,7 @@ def test_nesting_is_the_file_s_choice_and_bounded() -> None:
     end = struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + SEQUENCE_END
     base = encode(report()).removesuffix(b"")
     assert header(base + begin * 99 + end * 99).instance.study_uid
-    assert code_of(base + begin * 50_000 + end * 50_000) == "unreadable"
+    assert code_of(base + begin * 50_000 + end * 50_000) == "malformed"
 
 
 def test_the_number_of_elements_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +381,7 @@ def test_a_deflated_data_set_is_inflated_up_to_a_limit_only() -> None:
 def test_a_damaged_deflated_stream_is_refused_and_bytes_after_it_are_noted() -> None:
     content = deflated(element(0x7FE00010, b"OW", bytes(128)))
     start = content.index(DEFLATED.encode()) + len(DEFLATED)
-    assert code_of(content[:start] + b"\xff" + content[start + 1 :]) == "unreadable"
+    assert code_of(content[:start] + b"\xff" + content[start + 1 :]) == "malformed"
     assert header(content + b"\0").instance.repairs == ()
     stamped = deflated(element(0x7FE00010, b"OW", bytes(128)) + b"\1\0\0\0" + os.urandom(1_500_000))
     assert header(stamped).instance.repairs == ("bytes after the data set do not belong to it",)

@@ -244,7 +244,7 @@ def test_damage_within_items_is_told_of_the_element_that_has_them() -> None:
 def test_a_malformed_sequence_is_damage_and_what_stands_before_it_is_handed_out() -> None:
     content = encode(report()).removesuffix(SEQUENCE_END) + element(0x00081111, b"LO", b"no item")
     found = damage(content)
-    assert (found.code, found.verdict.completeness) == ("unreadable", Completeness.DAMAGED)
+    assert (found.code, found.verdict.completeness) == ("malformed", Completeness.DAMAGED)
     assert found.header is not None and uids(found.header)[0] == STUDY
 
 
@@ -257,7 +257,7 @@ def test_a_damaged_deflated_stream_gives_what_was_inflated_before() -> None:
         assert found.header is not None and uids(found.header) == (STUDY, SERIES, INSTANCE, CT)
     at_its_start = content.index(DEFLATED.encode()) + len(DEFLATED)
     nothing = damage(content[:at_its_start] + b"\xff" * 40)
-    assert (nothing.code, nothing.header) == ("unreadable", None)
+    assert (nothing.code, nothing.header) == ("malformed", None)
 
 
 def test_short_pixels_and_too_few_fragments_are_told_of_the_pixel_data() -> None:

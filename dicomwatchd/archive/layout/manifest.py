@@ -19,12 +19,16 @@ from dicomwatchd.archive.layout.bundle import Span
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.reading import has_too_many_values
 from dicomwatchd.errors import BadManifest, NewerManifest, Permanent
-from dicomwatchd.model import DicomJson, Uid, first_values
+from dicomwatchd.model import CANNOT_TELL, DicomJson, Uid, first_values
 from dicomwatchd.patients import Identity, Order, distinct, document, from_document
 
 FORMAT = "dicomwatchd-manifest/1"
 #: Of a manifest with instances in bundles: a version that does not know of them must not take it for damaged.
 BUNDLED_FORMAT = "dicomwatchd-manifest/2"
+#: Of a manifest with damaged instances: a version that does not know of them would take them for whole.
+DAMAGED_FORMAT = "dicomwatchd-manifest/3"
+#: The flag of a study of which the archive has a damaged instance, and no whole copy of that.
+DAMAGED_INSTANCES = "damaged-instances"
 
 #: So many institutions of a study the catalogue names.
 INSTITUTIONS = 16
@@ -48,6 +52,9 @@ class ManifestInstance:
     ``original_path`` is the path below the inbox it came from; it may name the patient and stays in the manifest.
     ``verified_by`` says what proved the stored bytes: "etag-md5", "checksum" or "read-back".
 
+    ``damage`` is what is missing or wrong of it, and where, in plain words; "" of one that is whole, or of which it
+    cannot be told (then ``repairs`` says so).
+
     It is a span of the object under ``key``, whose ``etag`` and ``version_id`` these are: its own bytes begin at
     ``offset_bytes`` of the object's ``object_bytes``. One that is not in a bundle is all of its object.
     """
@@ -67,11 +74,17 @@ class ManifestInstance:
     stored_at: str
     verified_by: str
     repairs: tuple[str, ...] = ()
+    damage: str = ""
     offset_bytes: int = 0
 
     @property
     def is_in_bundle(self) -> bool:
         return keys.is_bundle(self.key)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it may stand in the place of a damaged copy."""
+        return not self.damage and not any(note.startswith(CANNOT_TELL) for note in self.repairs)
 
     @property
     def span(self) -> Span:
@@ -93,8 +106,10 @@ class ManifestInstance:
         return self.key == recorded.key and self.version_id in (None, recorded.version_id)
 
 
-#: Written of every instance; where it is in its object, only of one in a bundle.
-_INSTANCE_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.name not in ("offset_bytes", "object_bytes"))
+#: Written of every instance but for these: where it is in its object, of one in a bundle; what is wrong with it, of one
+#: that is damaged.
+_OF_SOME = ("offset_bytes", "object_bytes", "damage")
+_INSTANCE_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.name not in _OF_SOME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +144,8 @@ class Manifest:
 
     @property
     def _format(self) -> str:
+        if any(item.damage for item in self.instances):
+            return DAMAGED_FORMAT
         return BUNDLED_FORMAT if any(item.is_in_bundle for item in self.instances) else FORMAT
 
     def to_bytes(self) -> bytes:
@@ -174,7 +191,7 @@ class Manifest:
             if has_too_many_values(data):
                 raise ValueError("more values than a manifest of this size has")
             raw = json.loads(data, parse_constant=_finite, parse_float=_finite)
-            if raw["format"] not in (FORMAT, BUNDLED_FORMAT):
+            if raw["format"] not in (FORMAT, BUNDLED_FORMAT, DAMAGED_FORMAT):
                 if _NEWER.match(raw["format"]):
                     raise _newer_format()
                 raise ValueError("another format")
@@ -285,6 +302,22 @@ class Manifest:
             self._by_content.update((item.content, item) for item in self.instances)
         return self._by_content.get((series, sop_instance, sha256))
 
+    @property
+    def unsuperseded(self) -> list[ManifestInstance]:
+        """The damaged instances of which it lists no whole copy."""
+        superseded = self.superseded_uids
+        return [item for item in self.instances if item.damage and item.sop_instance_uid not in superseded]
+
+    @property
+    def superseded_uids(self) -> frozenset[Uid]:
+        """The SOP Instance UIDs of which it lists a damaged copy and a whole one."""
+        damaged = {item.sop_instance_uid for item in self.instances if item.damage}
+        if not damaged:
+            return frozenset()
+        return frozenset(
+            item.sop_instance_uid for item in self.instances if item.sop_instance_uid in damaged and item.is_whole
+        )
+
     def shared(self, alike: dict[ManifestInstance, ManifestInstance]) -> Manifest:
         """The same manifest, without its bytes, and with instances that are in ``alike`` already as they are there."""
         same = replace(self, instances=tuple(alike.setdefault(item, item) for item in self.instances))
@@ -324,7 +357,7 @@ class Manifest:
             accession_number=_value(self.attributes, "00080050"),
             study_date=_study_date(_value(self.attributes, "00080020")),
             modalities=tuple(sorted({s.modality for s in series if s.modality})),
-            flags=self.flags,
+            flags=tuple(sorted({*self.flags, *((DAMAGED_INSTANCES,) if self.unsuperseded else ())})),
             attributes=self.attributes,
             series=series,
             identities=self.all_identities,
@@ -349,6 +382,8 @@ def empty(archive_id: str, study_uid: Uid) -> Manifest:
 def _raw(item: ManifestInstance) -> dict[str, object]:
     """As the format has it: where in the object it is, and how large that is, of an instance in a bundle alone."""
     raw = {name: getattr(item, name) for name in _INSTANCE_FIELDS}
+    if item.damage:
+        raw["damage"] = item.damage
     return {**raw, "offset_bytes": item.offset_bytes, "bundle_bytes": item.object_bytes} if item.is_in_bundle else raw
 
 

@@ -143,7 +143,7 @@ class Damaged(Unarchivable):
 
     ``header`` is what can be read before that, when the UIDs that the archive goes by are among it: the file can be
     archived as what is left of this instance. None when nobody knows whose it is. The code is "truncated", or
-    "unreadable" where the bytes are there and are no data set.
+    "malformed" where the bytes are there and are no data set.
     """
 
     def __init__(self, verdict: Verdict, header: Header | None = None, *, code: str = "truncated") -> None:
@@ -175,11 +175,11 @@ def read_header(
     The descriptor's position is not moved and it is not closed. Pixel data is jumped over, so memory does not grow
     with the file; ``heartbeat`` is called before each read, of which a large file takes many. Raises
 
-    - Damaged when something of the data set is missing or wrong (codes "truncated" and "unreadable"), with what could
+    - Damaged when something of the data set is missing or wrong (codes "truncated" and "malformed"), with what could
       be read before;
     - Unarchivable otherwise when the file cannot be archived as it stands, with one of the codes "empty", "not-dicom",
       "no-uid" and "bad-uid" (Study, Series or SOP Instance UID, SOP class), or because it exceeds a limit:
-      "unreadable" (nested too deeply), "inflated-too-large", "too-many-elements" (both: for a file of its size),
+      "malformed" (nested too deeply), "inflated-too-large", "too-many-elements" (both: for a file of its size),
       "tail" (far more than the data set comes after it);
     - SourceChanged when the file has not, or no longer, this size;
     - OSError when the kernel cannot read it.

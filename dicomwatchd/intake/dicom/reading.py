@@ -158,7 +158,7 @@ class InflatedBytes:
             # Without input it may still give what it holds back.
             piece = self._inflate.decompress(packed, _INFLATE_STEP_BYTES)
         except zlib.error as error:
-            raise DamageFound("the deflated data set is damaged", "unreadable") from error
+            raise DamageFound("the deflated data set is damaged", "malformed") from error
         dropped = min(max(keep_from - self._at, 0), len(self._window))
         self._window = self._window[dropped:] + piece
         self._at += dropped

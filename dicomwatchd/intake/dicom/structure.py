@@ -131,7 +131,7 @@ def walk(
     their delimiters, encapsulated pixel data fragment by fragment (PS3.5 A.4). Where less is there than is declared,
     zeros stand in the place of an element, or the bytes are no data elements, the walk ends with `DataSet.damage`, and
     what it has found before is handed out. Raises Unarchivable only where it gives up: "too-many-elements" above
-    ``elements_limit``, "unreadable" for sequences nested too deeply, "tail" below.
+    ``elements_limit``, "malformed" for sequences nested too deeply, "tail" below.
 
     Bytes after the pixel data that are no further elements do no harm to a study: zeros or anything else there is
     noted and accepted, unless it is far more than the data set itself ("tail"). Without pixel data fewer than 8 zeros
@@ -336,7 +336,7 @@ class Elements:
                     return pos, items, filled
                 in_item = True
             elif tag != _ITEM or (fragments and length == _UNDEFINED):
-                raise DamageFound("a sequence or encapsulated pixel data is malformed", "unreadable")
+                raise DamageFound("a sequence or encapsulated pixel data is malformed", "malformed")
             else:
                 if not outer:
                     if items and length:
@@ -346,7 +346,7 @@ class Elements:
                     pos += length
                     continue
                 if len(outer) >= _DEPTH_LIMIT:
-                    raise Unarchivable("sequences are nested too deeply", code="unreadable")
+                    raise Unarchivable("sequences are nested too deeply", code="malformed")
                 outer.append(explicit)
                 # An item of a sequence written as UN is implicit amid explicit ones (PS3.5 6.2.2 note 2).
                 explicit = explicit and _explicit_at(source, pos)

@@ -32,13 +32,18 @@ class Verdict:
     reason: str = ""
     offset_bytes: int | None = None
 
+    @property
+    def text(self) -> str:
+        """The reason, and where."""
+        return self.reason if self.offset_bytes is None else f"{self.reason} (from byte {self.offset_bytes})"
+
 
 WHOLE = Verdict(Completeness.WHOLE)
 
 
 class DamageFound(Exception):
     """Raised where damage shows, and caught by `structure.walk`, which knows at which element it is. ``code`` is that
-    of the Unarchivable in the end: "truncated", or "unreadable" for bytes that are there and are no data set."""
+    of the Unarchivable in the end: "truncated", or "malformed" for bytes that are there and are no data set."""
 
     def __init__(self, reason: str, code: str = "truncated") -> None:
         super().__init__(reason)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.port import Policy, is_due
 from dicomwatchd.pipeline.deletion.purge import Outcome
 from dicomwatchd.pipeline.deletion.vetoes import expiring, held, own, unleased, without_right
+from dicomwatchd.pipeline.deletion.vetoes.damaged import WholeCopies, reason
 from dicomwatchd.pipeline.shipment import Context, Shipment
-from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, HELD, NO_LEASE, NO_RIGHT, OWN_OBJECT, LocalFile
+from dicomwatchd.queue.rows import DAMAGED, EXCHANGED, EXPIRING, HELD, NO_LEASE, NO_RIGHT, OWN_OBJECT, LocalFile
 
 #: When a file is tried again that has looked like the archive's own object.
 OWN_AGAIN_SECONDS = 86400.0
 
 
 def keep_what_stays(
-    files: list[LocalFile], policy: Policy, is_held: bool, shipment: Shipment, context: Context
+    files: list[LocalFile], policy: Policy, manifest: Manifest, shipment: Shipment, context: Context
 ) -> list[LocalFile]:
-    """What can be told of files before any is proven; ``is_held`` of their study (see `held`). Returns the others,
-    which are to be deleted now."""
+    """What can be told of files before any is proven; ``manifest`` lists what the archive has of their study. Returns
+    the others, which are to be deleted now."""
+    whole = WholeCopies(manifest)
     to_delete: list[LocalFile] = []
     to_keep: dict[float | None, list[LocalFile]] = {}
     objects = own.among(files, shipment.run, policy, context.inboxes)
     _keep_own(objects, shipment, context)
-    left_out = {file.file_id for file in objects}
+    damaged = [file for file in files if file not in objects and whole.stays(file)]
+    _keep_damaged(damaged, shipment, context)
+    left_out = {file.file_id for file in (*objects, *damaged)}
     for file in files:
         if file.file_id in left_out:
             continue
@@ -31,7 +36,7 @@ def keep_what_stays(
             to_delete.append(file)
         else:
             to_keep.setdefault(due_at, []).append(file)
-    if is_held:
+    if held.is_held(manifest, context):
         # What stays for good by its rule says so, too: whoever uploaded the folder must not take it for deletable.
         _keep_held([*to_delete, *to_keep.pop(None, [])], shipment, context)
         to_delete = []
@@ -93,6 +98,22 @@ def _keep_own(files: list[LocalFile], shipment: Shipment, context: Context, *, m
         study_uid=shipment.claim.study_uid,
         files=len(files),
     )
+
+
+def _keep_damaged(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
+    """They fall due when a whole copy is archived."""
+    by_damage: dict[str, list[LocalFile]] = {}
+    for file in files:
+        by_damage.setdefault(file.header.damage, []).append(file)
+    for damage, alike in by_damage.items():
+        _keep(alike, DAMAGED, reason(damage), shipment, context)
+    if files:
+        context.log.warning(
+            "kept-damaged",
+            "damaged files are archived as damaged and kept, until a whole copy of each is archived",
+            study_uid=shipment.claim.study_uid,
+            files=len(files),
+        )
 
 
 def _keep_held(files: list[LocalFile], shipment: Shipment, context: Context) -> None:

@@ -183,6 +183,8 @@ class EarlySender:
     def _wanted(self, file: LocalFile) -> bool:
         return (
             file.file_id not in self._results.left_alone
+            # It may be on its way still, more slowly than it has to settle: its study's quiet time will tell.
+            and not file.header.damage
             and file.source_id not in self._context.inboxes.not_responding()
             and self._context.sends_early(source_of(file, self._context))
         )

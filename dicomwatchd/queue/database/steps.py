@@ -360,6 +360,18 @@ CREATE INDEX files_held_of_source ON files (source_id) WHERE state = 'kept' AND 
 """
 
 
+#: Damaged files of which it can be told whose they are: archived as such, and kept. Those that earlier versions have
+#: put into quarantine are looked at once more.
+DAMAGED = """
+ALTER TABLE files ADD COLUMN damage TEXT NOT NULL DEFAULT '';
+CREATE INDEX files_damaged ON files (source_id) WHERE state = 'kept' AND code = 'damaged';
+CREATE INDEX files_damaged_of_study ON files (study_uid, sop_instance_uid) WHERE state = 'kept' AND code = 'damaged';
+CREATE INDEX files_of_nobody ON files (source_id, dir)
+  WHERE state = 'quarantined' AND code IN ('truncated', 'malformed', 'no-uid', 'bad-uid');
+UPDATE files SET code = 'unexpected-before' WHERE state = 'quarantined' AND code = 'truncated';
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -379,4 +391,5 @@ STEPS: tuple[Step, ...] = (
     Step("a file whose deletion is authorised is called so", DELETING),
     Step("whom the files of a study name", IDENTITIES),
     Step("studies that are held", HOLDS),
+    Step("damaged files are archived as damaged", DAMAGED),
 )

@@ -1,0 +1,198 @@
+"""A damaged file that says whose it is: archived for what it is, and kept until a whole copy is archived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd.archive.layout.manifest import DAMAGED_FORMAT, DAMAGED_INSTANCES, FORMAT, Manifest
+from dicomwatchd.cli.upload_text import sentences
+from dicomwatchd.errors import BadManifest
+from dicomwatchd.pipeline.shipment import AfterArchive
+from tests.pieces import Pieces
+from tests.unit.dicomfiles import data_set, encode
+from tests.unit.uploading import Handed
+
+STUDY = "1.2.3.4"
+
+
+def content(number: int) -> bytes:
+    return encode(
+        data_set(
+            StudyInstanceUID=STUDY,
+            SeriesInstanceUID=f"{STUDY}.1",
+            SOPInstanceUID=f"{STUDY}.1.{number}",
+            InstanceNumber=number,
+        )
+    )
+
+
+WHOLE = content(1)
+CUT = WHOLE[:-7]
+OTHER = content(2)
+
+
+@pytest.fixture
+def pieces(tmp_path: Path) -> Iterator[Pieces]:
+    pieces = Pieces(tmp_path)
+    yield pieces
+    pieces.close()
+
+
+def put(pieces: Pieces, name: str, data: bytes) -> Path:
+    path = pieces.inbox / name
+    path.write_bytes(data)
+    return path
+
+
+def test_it_is_archived_as_damaged_and_kept(pieces: Pieces) -> None:
+    cut, other = put(pieces, "IM1", CUT), put(pieces, "IM2", OTHER)
+    pieces.run(3)
+    assert pieces.left() == [cut] and not other.exists()
+    pieces.require_nothing_lost(CUT, OTHER)
+    assert pieces.states() == {"IM1": "kept:damaged"}
+    manifest = pieces.manifest(STUDY)
+    [damaged] = [item for item in manifest.instances if item.damage]
+    assert damaged.sop_instance_uid == f"{STUDY}.1.1"
+    assert damaged.damage.startswith("the file ends inside an element's value (from byte ")
+    assert manifest.record().flags == (DAMAGED_INSTANCES,)
+    assert pieces.log.events("kept-damaged") == [{"study_uid": STUDY, "files": 1}]
+    shown = pieces.queue.reports.show(STUDY)
+    assert shown is not None and shown["kept"][0]["reason"].startswith("archived; kept because it is damaged: ")
+
+
+def test_a_whole_copy_supersedes_it_and_both_go(pieces: Pieces) -> None:
+    put(pieces, "IM1", CUT)
+    pieces.run(3)
+    assert len(pieces.left()) == 1
+    put(pieces, "IM1 again", WHOLE)
+    pieces.run()
+    assert pieces.left() == []
+    pieces.require_nothing_lost(CUT, WHOLE)
+    manifest = pieces.manifest(STUDY)
+    assert len(manifest.instances) == 2 and manifest.record().flags == ("sop-instance-uid-repeated",)
+
+
+def test_both_in_one_shipment(pieces: Pieces) -> None:
+    put(pieces, "IM1", CUT)
+    put(pieces, "IM1 again", WHOLE)
+    pieces.run()
+    assert pieces.left() == []
+    pieces.require_nothing_lost(CUT, WHOLE)
+
+
+def test_a_whole_copy_that_was_there_before(pieces: Pieces) -> None:
+    put(pieces, "IM1", WHOLE)
+    pieces.run()
+    put(pieces, "IM1", CUT)
+    pieces.run()
+    assert pieces.left() == []
+    pieces.require_nothing_lost(CUT, WHOLE)
+
+
+def test_another_damaged_copy_and_another_instance_supersede_nothing(pieces: Pieces) -> None:
+    put(pieces, "IM1", CUT)
+    put(pieces, "IM1 again", WHOLE[:-9])
+    put(pieces, "IM2", OTHER)
+    pieces.run(4)
+    assert [path.name for path in pieces.left()] == ["IM1", "IM1 again"]
+
+
+def test_what_cannot_be_told_supersedes_nothing(pieces: Pieces) -> None:
+    """A private class owes nothing: one that was cut between two elements looks like a whole one."""
+    private = data_set(
+        SOPClassUID="1.3.12.2.1107.5.9.1", StudyInstanceUID=STUDY, SOPInstanceUID=f"{STUDY}.1.1", PixelData=None
+    )
+    put(pieces, "IM1", CUT)
+    put(pieces, "raw", encode(private))
+    pieces.run(4)
+    assert [path.name for path in pieces.left()] == ["IM1"]
+    [item] = [item for item in pieces.manifest(STUDY).instances if not item.damage]
+    assert not item.is_whole and item.repairs[-1].startswith("completeness cannot be told: ")
+
+
+def test_it_is_not_sent_while_its_study_arrives(pieces: Pieces) -> None:
+    """A slow copy is a damaged file until it has come to its end."""
+    path = put(pieces, "IM1", CUT)
+    pieces.scan()
+    pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
+    pieces.look()
+    pieces.ship()
+    assert pieces.archived() == set()
+    path.write_bytes(WHOLE)
+    pieces.run()
+    assert pieces.left() == [] and len(pieces.archived()) == 1
+
+
+def test_it_is_kept_by_any_rule_and_over_restarts(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False, keep_seconds=60.0))
+    put(pieces, "IM1", CUT)
+    pieces.run(3)
+    pieces.clock.advance(3600)
+    pieces.restart()
+    pieces.run(3)
+    assert pieces.states() == {"IM1": "kept:damaged"}
+    put(pieces, "IM1 again", WHOLE)
+    pieces.run(2)
+    pieces.clock.advance(3600)
+    pieces.run()
+    assert pieces.left() == []
+    pieces.close()
+
+
+def test_a_manifest_with_damaged_instances_is_not_for_an_older_program(pieces: Pieces) -> None:
+    put(pieces, "IM1", CUT)
+    pieces.run(3)
+    data = pieces.manifest(STUDY).to_bytes()
+    assert DAMAGED_FORMAT.encode() in data and Manifest.from_bytes(data) == pieces.manifest(STUDY)
+    with pytest.raises(BadManifest):
+        Manifest.from_bytes(data.replace(DAMAGED_FORMAT.encode(), FORMAT.encode()))
+
+
+def test_of_one_without_uids_the_studies_of_its_folder_say_so(pieces: Pieces) -> None:
+    put(pieces, "IM1", OTHER)
+    put(pieces, "IM9", WHOLE[:200])
+    pieces.run(3)
+    assert [path.name for path in pieces.left()] == ["IM9"]
+    assert pieces.states() == {"IM9": "quarantined:truncated"}
+    assert pieces.manifest(STUDY).flags == ("unreadable-file-beside",)
+
+
+@pytest.mark.parametrize("delete", [False, True])
+def test_an_upload_with_a_damaged_image_has_failed_for_that(pieces: Pieces, tmp_path: Path, delete: bool) -> None:
+    folder = tmp_path / "stick"
+    folder.mkdir()
+    (folder / "IM1").write_bytes(CUT)
+    (folder / "IM2").write_bytes(OTHER)
+    result = Handed(pieces, folder, delete=delete).go()
+    assert (folder / "IM1").exists() and (folder / "IM2").exists() is not delete
+    assert not result["complete"] and not result["deletable"] and result["failed_files"] == 1
+    assert [one["name"] for one in result["failed"]] == ["IM1"]
+    said = "\n".join(sentences(result, delete=delete))
+    assert "IM1: archived; kept because it is damaged: the file ends inside" in said
+    pieces.require_nothing_lost(OTHER, CUT)
+    assert len(pieces.archived()) == 2
+
+
+def test_what_is_no_data_set_at_all_is_no_unread_entry(pieces: Pieces, tmp_path: Path) -> None:
+    """Its code was that of an entry that could not be looked at, for which nobody owes an account."""
+    folder = tmp_path / "stick"
+    folder.mkdir()
+    (folder / "IM1").write_bytes(WHOLE[: WHOLE.index(b"\x08\0\x16\0")] + b"\x08\0\x16\0UI" + b"\xff" * 40)
+    (folder / "IM2").write_bytes(OTHER)
+    result = Handed(pieces, folder).go()
+    assert [one["name"] for one in result["failed"]] == ["IM1"] and not result["complete"]
+
+
+def test_a_state_of_an_earlier_version_tries_what_it_has_in_quarantine(pieces: Pieces) -> None:
+    put(pieces, "IM1", CUT)
+    pieces.run(3)
+    with pieces.queue._database.write() as db:
+        db.execute(
+            "UPDATE files SET state = 'quarantined', code = 'unexpected-before', study_uid = NULL, receipt = NULL"
+        )
+    pieces.restart()
+    pieces.run(3)
+    assert pieces.states() == {"IM1": "kept:damaged"}
