@@ -87,6 +87,10 @@ class DataSet:
     zeros: int = 0
     damage: DamageFound | None = None
 
+    def reached(self, tag: int) -> None:
+        if tag >> 16 != _DELIMITERS_GROUP:  # one that delimits nothing here has no place in the order
+            self.highest_tag = max(self.highest_tag, tag)
+
     def distrust_zeros(self) -> None:
         """Drop a value that zeros have followed and that ends with one: they may have begun within it."""
         if self.values.get(self.last_tag, b"").endswith(b"\0"):
@@ -172,20 +176,21 @@ def walk(
                 break
             pos += header_bytes
             if tag < previous:
-                found.highest_tag = max(found.highest_tag, previous)
+                found.reached(previous)
+            value: bytes | None = None
             if length == _UNDEFINED:
                 is_pixels = tag in _PIXELS
                 if tag in chosen:
-                    start_of_it = source.read(pos, FIRST_ITEM_BYTES)
-                    _take(found, tag, start_of_it, len(start_of_it))
+                    value = source.read(pos, FIRST_ITEM_BYTES)
                 pos, items, filled = elements.skip_items(pos, explicit=encoding.explicit, fragments=is_pixels)
-                if tag in landmarks:
+                if value is not None:
+                    _take(found, tag, value, len(value))
+                elif tag in landmarks:
                     found.landmarks[tag] = items > 0
                 if is_pixels:
                     found.pixel_tag, found.pixel_bytes, found.fragments = tag, None, filled
                     found.pixel_offset = begin
                 continue
-            value = None
             if tag in chosen:
                 first, kept = index + header_bytes, min(length, VALUE_LIMIT_BYTES)
                 value = window[first : first + kept] if first + kept <= len(window) else source.read(pos, kept)
@@ -201,7 +206,7 @@ def walk(
         found.last_tag = tag
     except DamageFound as damage:
         found.damage = damage
-    found.highest_tag = max(found.highest_tag, found.last_tag)
+    found.reached(found.last_tag)
     found.end = begin
     return found
 
