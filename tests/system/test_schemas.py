@@ -47,7 +47,10 @@ _NOT_HERE = {
         **{f"local.unreadable.{key}": "a damaged disk: tests/fuse/test_entries.py" for key in ("name", "reason")},
     },
     "attention": {f"parked.{key}": "tests/unit/test_holds.py" for key in ("study_uid", "code", "reason")},
-    "fetch": {"stopped": "a disk that fills up, or a store that goes away meanwhile"},
+    "fetch": {
+        **dict.fromkeys(("stopped", "studies.stopped"), "a disk that fills up, or a store that goes away meanwhile"),
+        **{f"studies.{key}": "as of one study, on S3" for key in _ON_S3["fetch"]},
+    },
     "prove": {"files.why": "a file that changes while it is deleted"},
     **{name: {"expires": "a rule of S3"} for name in ("upload", "upload-show", "upload-cancel")},
 }
@@ -145,6 +148,10 @@ def _hold_and_release(site: Site) -> None:
 
 
 def _read_the_archive(site: Site, study: str) -> None:
+    patient = site.ctl_json("search", "--limit", "1")["studies"][0]["patient_id"]
+    answers(site, "fetch", "--patient", patient, "--all", "-o", str(site.root / "all"))
+    answers(site, "fetch", "--patient", patient, "--all", "--series", "1.2.3", "-o", str(site.root / "none"), code=1)
+    answers(site, "fetch", "--patient", patient, code=2)
     answers(site, "search")
     answers(site, "search", "--limit", "1")
     answers(site, "search", "--patient", "nobody")
@@ -239,6 +246,8 @@ def _damage_the_archive(site: Site, study: str) -> None:
     objects[0].rename(away)
     answers(site, "verify", study, code=1)
     answers(site, "fetch", study, "-o", str(site.root / "some"), code=1)
+    patient = site.ctl_json("show", study)["archive"]["patient_id"]
+    answers(site, "fetch", "--patient", patient, "--all", "-o", str(site.root / "some-of-all"), code=1)
     away.rename(objects[0])
     manifest = max((folder / "manifests").iterdir())
     manifest.write_bytes(manifest.read_bytes()[:-9])
