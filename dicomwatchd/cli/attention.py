@@ -50,8 +50,10 @@ def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_j
         output.document(said)
         return code
     for study in held:
-        output.say(f"Study {output.clean(study['study_uid'])} is held since {study['held_at']}: {study['reason']}.")
-        output.say(f"It is archived; {output.count(study['files'], 'local file')} kept. The patients:")
+        output.say(
+            f"Study {output.clean(study['study_uid'])} has been held since {study['held_at']}: {study['reason']}."
+        )
+        output.say(f"It is archived, and {output.count(study['files'], 'local file')} kept. The patients:")
         tables.table(
             [title for title, _ in _PATIENT],
             ([patient.get(key) for _, key in _PATIENT] for patient in study["patients"]),
@@ -59,8 +61,9 @@ def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_j
         )
         output.say(
             "Find out whose images they are, then: sudo dicomwatchctl release"
-            f" {output.clean(study['study_uid'])} --because TEXT\n"
+            f" {output.clean(study['study_uid'])} --because TEXT"
         )
+        output.say()
     for study in parked:
         output.say(
             output.clean(

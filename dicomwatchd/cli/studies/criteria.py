@@ -71,7 +71,7 @@ class PlaceType(click.ParamType):  # type: ignore[type-arg]
         except DicomwatchdError:
             date = ""
         if re.fullmatch(r"[0-9]{8}|-", date) is None:
-            self.fail("this is no place at which a list has ended", param, ctx)
+            self.fail("not a PLACE that an earlier list printed", param, ctx)
         return str(value)
 
 

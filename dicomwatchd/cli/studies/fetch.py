@@ -54,31 +54,31 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     "--accession",
     metavar="N",
     type=IDENTIFIER,
-    help="In place of STUDY: the studies of this accession number; - reads it from standard input.",
+    help="Instead of STUDY: the studies with this accession number; - reads it from standard input.",
 )
 @click.option(
     "--patient",
     metavar="ID",
     type=IDENTIFIER,
-    help="In place of STUDY: the studies of this Patient ID; - reads it from standard input.",
+    help="Instead of STUDY: the studies with this Patient ID; - reads it from standard input.",
 )
-@click.option("--issuer", metavar="TEXT", help="Issuer of the Patient ID, in whatever case.")
+@click.option("--issuer", metavar="TEXT", help="Issuer of the Patient ID, not case-sensitive.")
 @click.option(
     "--study-date",
     "dates",
     metavar="FROM..TO",
     type=DateRangeType(),
-    help="Of these only studies of this date, YYYYMMDD or YYYY-MM-DD; either end may be open.",
+    help="Only the studies of this date among them, YYYYMMDD or YYYY-MM-DD; either end may be open.",
 )
-@click.option("--all", "is_all", is_flag=True, help="Fetch all studies that match, without a question.")
+@click.option("--all", "is_all", is_flag=True, help="Fetch all studies that match, without asking.")
 @click.option(
     "-o",
     "--output",
     "folder",
     metavar="DIR",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Target folder; of several studies each has a folder in it, named after its UID. Default: a folder named"
-    " after the study's UID, in the current folder.",
+    help="Target folder; each of several studies gets its own folder in it, named after its UID. Default: a folder"
+    " named after the study's UID, in the current folder.",
 )
 @click.option("--series", metavar="UID", type=UID, multiple=True, help="Only this series; may be given repeatedly.")
 @click.option(
@@ -118,10 +118,10 @@ def fetch(
 ) -> int:
     """Fetch a study, with every file verified.
 
-    STUDY is a Study Instance UID. With --accession or --patient in its place the catalogue says which studies are
-    meant; if there are several, they are listed, and fetched only if the question is answered with yes, or with
-    --all. The files go to DIR/<SeriesInstanceUID>/<SOPInstanceUID>.dcm, or, if several
-    files share a UID, to <SOPInstanceUID>-<8 hex of the SHA-256>.dcm. A file gets its name only after its
+    STUDY is a Study Instance UID. With --accession or --patient instead, the studies are found in the catalogue; if
+    there are several, they are listed, and fetched only after you confirm, or with --all. The files go to
+    DIR/<SeriesInstanceUID>/<SOPInstanceUID>.dcm, or, if several files share a UID, to <SOPInstanceUID>-<8 hex of the
+    SHA-256>.dcm. A file gets its name only after its
     SHA-256 matched the one recorded when it was archived. Existing files are kept, so a second run fetches
     what is missing; a file with different content is reported and not touched. Nobody else may read the
     files, unless --mode says so.
@@ -133,11 +133,11 @@ def fetch(
     criteria = (accession, patient, issuer, dates)
     if study is None and accession is None and patient is None:
         if any(criteria):
-            raise click.UsageError("--study-date and --issuer go with --accession or --patient")
+            raise click.UsageError("--study-date and --issuer need --accession or --patient")
         context = click.get_current_context()
         raise click.MissingParameter(ctx=context, param=next(p for p in context.command.params if p.name == "study"))
     if study is not None and (any(one is not None for one in criteria) or is_all):
-        raise click.UsageError("give STUDY or what to look for (--accession, --patient), not both")
+        raise click.UsageError("give either STUDY, or --accession or --patient")
     order = _Order(series, threads, mode, as_json)
     with opened(invocation, where, connections=threads) as archive:
         if study is not None:
@@ -197,7 +197,9 @@ def _wanted(archive: Archive, query: Query, note: Callable[[str], None], *, is_a
     if len(records) > 1 and not is_all:
         count = output.count(len(records), "study", "studies")
         if not may_ask or not _may_be_asked():
-            raise click.UsageError(f"{count} match: --all fetches all of them, --study-date or a study's UID fewer")
+            raise click.UsageError(
+                f"{count} match: use --all to fetch all of them, or --study-date or a study's UID to fetch fewer"
+            )
         _list_studies(records)
         if not click.confirm(f"{count} match, {_size(records)}. Fetch all of them?", err=True):
             output.note("nothing was fetched")

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     type=IDENTIFIER,
     help="Exact patient ID (case-sensitive); - reads it from standard input.",
 )
-@click.option("--issuer", metavar="TEXT", help="Issuer of the Patient ID, in whatever case.")
+@click.option("--issuer", metavar="TEXT", help="Issuer of the Patient ID, not case-sensitive.")
 @click.option(
     "--name",
     metavar="PATTERN",
     type=IDENTIFIER,
-    help="Patient's Name, in whatever case: all of it or its first words, or a pattern with * and ?, such as"
+    help="Patient's Name, not case-sensitive: all of it or its first words, or a pattern with * and ?, such as"
     " 'doe*ja?e'; - reads it from standard input.",
 )
 @click.option("--born", metavar="DATE", type=DayType(), help="Patient's Birth Date, YYYYMMDD or YYYY-MM-DD.")
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     help="Study date, YYYYMMDD or YYYY-MM-DD; either end may be open.",
 )
 @click.option("--modality", metavar="M", help="A modality among the study's series, such as CT.")
-@click.option("--description", metavar="PATTERN", help="Study Description, a pattern as that of --name.")
-@click.option("--institution", metavar="PATTERN", help="Institution Name, a pattern as that of --name.")
+@click.option("--description", metavar="PATTERN", help="Study Description, a pattern as in --name.")
+@click.option("--institution", metavar="PATTERN", help="Institution Name, a pattern as in --name.")
 @click.option(
     "--archived-since",
     metavar="TIME",
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 )
 @click.option("--all", "is_all", is_flag=True, help="Show all studies, whatever their number.")
 @click.option(
-    "--after", metavar="PLACE", type=PlaceType(), help="Go on where a list ended; it says the place at its end."
+    "--after", metavar="PLACE", type=PlaceType(), help="Continue an earlier list; it printed PLACE at its end."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 @tables.wide_option
@@ -94,9 +94,9 @@ def search(
 ) -> int:
     """Find archived studies.
 
-    All given conditions must match; without any, all studies are listed, newest study date first. Those on the
-    patient must match one patient: of a study whose files name several, each is found. The exit code is 0 even if
-    nothing is found. Needs the catalogue. Prints patients' names and IDs.
+    All given conditions must match; without any, all studies are listed, newest study date first. Conditions on the
+    patient must all match the same patient; a study whose files name several patients is found by each of them. The
+    exit code is 0 even if nothing is found. Needs the catalogue. Prints patients' names and IDs.
     """
     from dicomwatchd.archive.documents import patient_ids
     from dicomwatchd.archive.records import Query, place
