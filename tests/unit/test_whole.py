@@ -181,7 +181,7 @@ def test_what_a_device_has_left_out_is_noted_when_later_elements_are_there() -> 
     found = header(encode(structures))
     assert found.verdict == WHOLE
     assert found.instance.repairs == (
-        "RT ROI Observations Sequence: its class calls for it, the file was written without",
+        "RT ROI Observations Sequence: required by its class, but not in the file",
     )
     # In a file whose elements are out of order, too.
     out_of_order = encode(bare(CT)) + element(0x7FE10010, b"LO", b"GEMS") + element(0x00291010, b"LO", b"last")
@@ -511,8 +511,8 @@ def test_dcmtk_thinks_so_too(transfer_syntax: str, tmp_path: Path) -> None:
 
 # -- pydicom's own samples -----------------------------------------------------------------------------------------
 
-NO_PIXELS = "the data set ends before the Pixel Data that its class calls for"
-NO_STRUCTURES = "the data set ends before the Referenced Structure Set Sequence that its class calls for"
+NO_PIXELS = "the data set ends before the Pixel Data that its class requires"
+NO_STRUCTURES = "the data set ends before the Referenced Structure Set Sequence that its class requires"
 #: What is not whole among them, looked at one by one: the reason, or the code of what is no damage. The samples of
 #: character sets and of a small medium have a header and no pixels, as their authors made them.
 SAMPLES = {

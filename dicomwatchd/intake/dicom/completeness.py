@@ -53,11 +53,9 @@ _VIDEO = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10\d(\.1)?\Z")
 # Compressed ones, and Encapsulated Uncompressed.
 _STANDARD_ENCAPSULATED = re.compile(r"1\.2\.840\.10008\.1\.2\.((4|5|8)(\.|\Z)|1\.98\Z)")
 
-_NOTHING_CLOSES = (
-    "nothing that this kind of object must have stands at its end, so that a cut before that would not show"
-)
+_NOTHING_CLOSES = "this kind of object has no required element at its end, so a cut there would not be noticed"
 _UNKNOWN_CLASS = (
-    "the SOP class is private or unknown, and the file has no pixel data: a cut between elements would not show"
+    "the SOP class is private or unknown, and there is no pixel data: a cut between elements would not be noticed"
 )
 
 
@@ -100,10 +98,10 @@ def _content(found: DataSet, sop_class_uid: str, notes: list[str]) -> Verdict:
     if not found.landmarks.keys().isdisjoint(tags):
         return WHOLE
     if is_closed or found.highest_tag > max(tags):
-        notes.append(f"{name}: its class calls for it, the file was written without")
+        notes.append(f"{name}: required by its class, but not in the file")
         return WHOLE
     return _excused(found, sop_class_uid) or Verdict(
-        Completeness.DAMAGED, f"the data set ends before the {name} that its class calls for", found.end
+        Completeness.DAMAGED, f"the data set ends before the {name} that its class requires", found.end
     )
 
 
