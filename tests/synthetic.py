@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -421,6 +422,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--marker", help="put this text into every patient attribute and path")
     parser.add_argument("--junk", action="store_true", help="add files that are no instances")
+    parser.add_argument("--disc", action="store_true", help="make a patient's CD of them, with a DICOMDIR and a viewer")
     parser.add_argument("--sparse-bytes", type=int, metavar="N", help="add a multi-frame file of N bytes, sparse")
     options = parser.parse_args(arguments)
     maker = Maker(options.seed, Patient.marked(options.marker) if options.marker else None)
@@ -430,6 +432,12 @@ def main(arguments: list[str] | None = None) -> int:
         for made in files:
             print(json.dumps({**asdict(made), "path": str(made.path)}))
 
+    if options.disc:
+        with TemporaryDirectory() as made_in:
+            studies = (Path(made_in, f"{number}") for number in range(options.studies))
+            files = [one for place in studies for one in maker.study(place, options.kind, slices=options.slices)]
+            report(maker.disc(options.folder, files))
+        return 0
     for number in range(options.studies):
         folder = options.folder / f"{prefix}ST{number:04d}"
         if options.kind == "ct" and options.rows:

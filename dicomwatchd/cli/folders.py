@@ -14,6 +14,7 @@ class RealFolder(click.ParamType):  # type: ignore[type-arg]  # generic in newer
     where its file system does not answer."""
 
     name = "folder"
+    takes_files = False
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         from dicomwatchd import resolved_paths
@@ -22,6 +23,13 @@ class RealFolder(click.ParamType):  # type: ignore[type-arg]  # generic in newer
         place = resolved_paths.resolve([path])[path]
         if not place.answers:
             raise Transient("the folder's file system does not answer", code="folder-silent", path=value)
-        if not place.is_folder:
-            self.fail("no such folder", param, ctx)
+        if not (place.is_folder or (self.takes_files and place.exists)):
+            self.fail(f"no such {self.name}", param, ctx)
         return str(place.real)
+
+
+class FolderOrDiscImage(RealFolder):
+    """Or a file, which may be the image of a disc."""
+
+    name = "folder or disc image"
+    takes_files = True

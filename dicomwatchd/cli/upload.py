@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,19 @@ import click
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
-from dicomwatchd.cli.folders import RealFolder
+from dicomwatchd.cli.folders import FolderOrDiscImage
 from dicomwatchd.cli.lazy import DefaultGroup
 from dicomwatchd.cli.terminal import output, progress, tables
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
 from dicomwatchd.cli.upload_text import all_verified, as_of_now, asker, sentences
-from dicomwatchd.control.client import DaemonRefused
-from dicomwatchd.errors import Permanent
+from dicomwatchd.control.client import ControlClient, DaemonRefused
+from dicomwatchd.errors import DicomwatchdError, Permanent
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 _upload_argument = click.argument("upload_id", metavar="ID", type=IDENTIFIER)
 #: How long a cancel waits for the deletions that were under way, of one page of files, before it leaves that to them.
 _CANCEL_SECONDS = 60.0
+_NOT_COMPLETE = {"complete": False, "deletable": False, "images_deletable": False}
 
 
 @click.command()
@@ -33,7 +34,7 @@ _CANCEL_SECONDS = 60.0
     "folder",
     metavar="FOLDER",
     # A str, not a Path: the name goes to the daemon with its undecodable bytes as surrogates.
-    type=RealFolder(),
+    type=FolderOrDiscImage(),
 )
 @click.option("--delete", is_flag=True, help="Delete each file once it is verified in the archive.")
 @click.option(
@@ -55,6 +56,9 @@ def hand_in(
     --delete; the folders above it do not matter. Without --delete the folder is not changed. For a folder named list,
     show or cancel, give ./list and so on.
 
+    It may also be a file: the image of a CD or DVD (ISO 9660). Its files are unpacked below /var/tmp (or $TMPDIR), and
+    are there for as long as the command runs; the image itself is never changed.
+
     The command waits for the result: how many files are verified in the archive, which are not and what to do, and
     whether the local copies were deleted or may now be deleted. It says so, and the exit code is 0, only if the whole
     folder was scanned twice and every DICOM file is verified; after --no-wait this is not known yet. Ctrl-C stops
@@ -64,6 +68,26 @@ def hand_in(
     lists, and that are neither on the disc nor in the archive, are named, and the exit code is 1.
     """
     connection = client(invocation, socket_path)
+    if Path(folder).is_dir():
+        result = _handed_in(connection, folder, delete=delete, wait=wait, as_json=as_json)
+        return _tell(result, as_json=as_json, delete=delete)
+    if delete or not wait:
+        raise click.UsageError(
+            "a disc image takes neither --delete nor --no-wait: it stays as it is, and its files are unpacked for as"
+            " long as the command runs"
+        )
+    return _tell(_image_handed_in(connection, Path(folder), as_json=as_json), as_json=as_json, delete=False)
+
+
+def _handed_in(
+    connection: ControlClient,
+    folder: str,
+    *,
+    delete: bool,
+    wait: bool,
+    as_json: bool,
+    carries_on: bool = True,
+) -> dict[str, Any]:
     with _opened(folder) as folder_fd, progress.bar(wanted=not as_json) as update:
 
         def show(at: dict[str, Any]) -> None:
@@ -96,12 +120,62 @@ def hand_in(
                 ) from error
             raise
         except KeyboardInterrupt:
-            output.note("no longer waiting; the daemon carries on. Run the same command again to see the result")
+            if carries_on:
+                output.note("no longer waiting; the daemon carries on. Run the same command again to see the result")
             raise
         if result.get("done") and not _is_at(folder, folder_fd):
             output.note("another folder is now at this path; the result below is for the folder that was uploaded")
-            result |= {"complete": False, "deletable": False, "images_deletable": False}
-    return _tell(result, as_json=as_json, delete=delete)
+            result |= _NOT_COMPLETE
+    return result
+
+
+def _image_handed_in(connection: ControlClient, image: Path, *, as_json: bool) -> dict[str, Any]:
+    """What came of the files of a disc image. They are there while this lasts, so an upload that did not end is
+    cancelled; what is archived of it stays so."""
+    from dicomwatchd.cli.disc.unpacking import unpacked
+
+    with ExitStack() as stack:
+        with progress.bar(wanted=not as_json) as update:
+            disc = stack.enter_context(
+                unpacked(
+                    image,
+                    lambda place: bool(_running_below(connection, place)),
+                    lambda done, in_all: update(0, 0, done, in_all, "Unpacking"),
+                )
+            )
+        try:
+            result = _handed_in(
+                connection,
+                str(disc.folder),
+                delete=False,
+                wait=True,
+                as_json=as_json,
+                carries_on=False,
+            )
+        except BaseException:  # whatever has ended it: the folder goes
+            with suppress(DicomwatchdError):
+                for upload_id in _running_below(connection, disc.folder):
+                    connection.call("upload-cancel", upload_id=upload_id)
+                    output.note("the upload was cancelled; what is archived stays archived. Run the same command again")
+            raise
+        for note in disc.notes:
+            output.note(note)
+        if not disc.is_unchanged():
+            output.note("the disc image has changed since it was unpacked; the result below is for what it was")
+            result |= _NOT_COMPLETE
+    if disc.is_cut_off and not (result.get("dicomdir") or {}).get("images"):
+        result |= _NOT_COMPLETE  # of a file that is gone altogether nothing tells what it was
+    return result | {"path": str(image), "disc_image": True}
+
+
+def _running_below(connection: ControlClient, place: Path) -> list[str]:
+    """The uploads of what was unpacked there that have not ended. Raises DaemonUnreachable, DaemonRefused."""
+    uploads: list[dict[str, Any]] = connection.call("upload-list", limit=100)
+    return [
+        str(one.get("upload_id"))
+        for one in uploads
+        if one.get("ended_at") is None and Path(str(one.get("path"))).is_relative_to(place.resolve())
+    ]
 
 
 @contextmanager

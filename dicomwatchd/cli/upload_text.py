@@ -162,7 +162,11 @@ def _whole(result: dict[str, Any], files: int) -> str:
 def _unchanged(result: dict[str, Any]) -> str:
     """Of a folder in which nothing was to be deleted."""
     is_deletable = result.get("images_deletable", result.get("deletable")) is True
-    if result.get("read_only"):
+    if result.get("disc_image"):
+        unchanged = "The disc image was not changed."
+        if is_deletable:
+            return f"{unchanged} It is no longer needed for these images."
+    elif result.get("read_only"):
         unchanged = "The medium is read-only: nothing on it was changed or deleted."
         if is_deletable:
             return f"{unchanged} It is no longer needed for these images."

@@ -11,6 +11,7 @@ import pytest
 from dicomwatchd import doctor
 from tests.fuse.mounted import Mounted
 from tests.pieces import Pieces
+from tests.synthetic import Maker
 from tests.unit.uploading import FILES, Handed, named, put
 
 
@@ -33,6 +34,25 @@ def test_what_a_failing_medium_does_not_give_is_named(delete: bool, share: Mount
     share.order()
     result = Handed(pieces, share.path, delete=delete).go(rounds=120)
     assert result["complete"] and len(pieces.archived()) == 6
+
+
+def test_a_scratched_disc(share: Mounted, tmp_path: Path) -> None:
+    """One image cannot be read, and one folder cannot be listed: they are named, and all others are archived."""
+    maker = Maker(seed=30)
+    files = maker.mr_study(tmp_path / "MR", series=1, slices=3) + maker.ct_series(tmp_path / "CT", slices=4)
+    *made, _ = maker.disc(share.backing, files)
+    pieces = Pieces(tmp_path / "site")
+    try:
+        lost = next(one.path for one in made if one.study_uid == files[0].study_uid)
+        share.order(broken=[lost.name], broken_folders=["VIEWER"])
+        result = Handed(pieces, share.path).go(rounds=120)
+        broken = {str(one.path.relative_to(share.backing)) for one in made if one.path.name == lost.name}
+        assert not result["complete"] and broken | {"VIEWER"} == set(named(result))
+        assert result["verified"] == len(made) - len(broken) and result["dicomdir"]["missing"] == 0
+        share.order()
+        assert Handed(pieces, share.path).go(rounds=120)["complete"]
+    finally:
+        pieces.close()
 
 
 def test_a_folder_that_fails_after_it_was_archived(share: Mounted, pieces: Pieces) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from tests import schemas
-from tests.synthetic import Maker
+from tests.discs import make_image
+from tests.synthetic import Made, Maker
 from tests.system.site import CTL, Site
 
 
@@ -53,6 +54,100 @@ def test_what_was_not_seen_is_named_and_the_folder_is_not_to_be_deleted(site: Si
     )
     log = site.log_file.read_text()
     assert "elsewhere" not in log and str(folder) not in log
+    assert site.stop() == 0
+
+
+@pytest.fixture
+def made(site: Site) -> list[Made]:
+    """Of two studies, on a patient's CD, with the DICOMDIR last."""
+    maker, here = Maker(seed=4), site.root / "scanner"
+    files = maker.mr_study(here / "MR", series=1, slices=3) + maker.ct_series(here / "CT", slices=4)
+    return maker.disc(site.root / "cdrom", files)
+
+
+def test_a_patients_cd_ends_well(site: Site, made: list[Made]) -> None:
+    """What it holds beside the images is left alone; the DICOMDIR says that none is missing."""
+    site.init()
+    site.start()
+    said = site.ctl("upload", str(site.root / "cdrom"))
+    assert said.stdout == (
+        "All 7 images of 2 studies are verified in the archive, as the disc's own list (DICOMDIR) has them."
+        " The folder was not changed; the local copies of the archived files may now be deleted.\n"
+        "11 other files are not DICOM (a viewer, a text, a picture or the like) and were left alone: they are not in"
+        " the archive.\n"
+        "The DICOMDIR, which only lists the other files, was not archived and is still there.\n"
+    )
+    gone = made[0].path
+    gone.rename(site.root / "elsewhere")
+    again = site.ctl_json("upload", str(site.root / "cdrom"))
+    assert again["dicomdir"]["archived_before"] == 1 and again["not_dicom"] == 11 and not again["deletable"]
+    assert {str(one.study_uid) for one in made[:-1]} == {s["study_uid"] for s in site.ctl_json("search")["studies"]}
+    log = site.log_file.read_text()
+    assert gone.name not in log and "PT000000" not in log and "AUTORUN" not in log
+    assert site.stop() == 0
+
+
+def test_a_scratched_cd_says_which_images_are_missing(site: Site, made: list[Made]) -> None:
+    site.init()
+    missing, damaged = made[0].path, made[1].path
+    missing.unlink()
+    damaged.write_bytes(bytes(100))
+    site.start()
+    said = site.ctl("upload", str(site.root / "cdrom"), check=False)
+    assert said.returncode == 1 and "may now" not in said.stdout
+    assert "5 of 6 files are verified in the archive." in said.stdout
+    for path, why in ((missing, "is listed in the DICOMDIR, but is not there"), (damaged, "not DICOM: damaged?")):
+        assert f"  {path.relative_to(site.root / 'cdrom')}: " in said.stdout and why in said.stdout
+    assert "Of the 7 images of 2 studies on the disc's own list (DICOMDIR), 1 is missing" in said.stdout
+    assert site.stop() == 0
+
+
+def test_the_image_of_a_cd(site: Site, made: list[Made]) -> None:
+    site.init()
+    work = site.root / "work"
+    work.mkdir()
+    site.environment["TMPDIR"] = str(work)
+    image = make_image(site.root / "cdrom", site.root / "disc.iso")
+    before = image.read_bytes()
+    site.start()
+    said = site.ctl("upload", str(image))
+    assert "All 7 images of 2 studies are verified in the archive" in said.stdout
+    assert "The disc image was not changed. It is no longer needed for these images." in said.stdout
+    assert image.read_bytes() == before
+    assert [path for path in work.rglob("*") if path.is_file()] == [], "what was unpacked is gone"
+    found = site.ctl_json("upload", str(image))
+    assert (found["path"], found["disc_image"], found["complete"]) == (str(image), True, True)
+    for option in ("--delete", "--no-wait"):
+        assert site.ctl("upload", str(image), option, check=False).returncode == 2
+    (site.root / "text").write_text("no disc")
+    refused = site.ctl("upload", str(site.root / "text"), check=False)
+    assert refused.returncode == 1 and "not the image of a disc" in refused.stderr
+    assert site.ctl("upload", str(site.root / "nothing"), check=False).returncode == 2
+    image.write_bytes(before[: before.index(made[0].path.read_bytes()) + 5000])
+    cut = site.ctl("upload", str(image), check=False)
+    assert cut.returncode == 1 and "Not archived" in cut.stdout and "image is cut off" in cut.stderr
+    site.ctl("fetch", made[0].study_uid, "-o", str(site.root / "out"))
+    assert site.stop() == 0
+
+
+def test_the_upload_of_an_image_that_is_broken_off_is_cancelled(site: Site, made: list[Made]) -> None:
+    """Its files are there only while the command runs."""
+    site.init()
+    (site.root / "work").mkdir()
+    site.environment["TMPDIR"] = str(site.root / "work")
+    Maker(seed=5).ct_series(site.root / "cdrom" / "MORE", slices=150)
+    image = make_image(site.root / "cdrom", site.root / "disc.iso")
+    site.start()
+    waiting = subprocess.Popen(
+        [CTL, "--config", str(site.config_file), "upload", str(image)], env=site.environment, stderr=subprocess.PIPE
+    )
+    site.wait_for(lambda: bool(site.ctl_json("upload", "list")["uploads"]), 90, "the upload to be under way")
+    waiting.send_signal(signal.SIGINT)
+    _, stderr = waiting.communicate(timeout=60)
+    assert waiting.returncode == 130 and b"the upload was cancelled" in stderr
+    [line] = site.ctl_json("upload", "list")["uploads"]
+    assert line["outcome"] == "cancelled"
+    assert [path for path in (site.root / "work").rglob("*") if path.is_file()] == []
     assert site.stop() == 0
 
 

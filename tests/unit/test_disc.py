@@ -4,6 +4,7 @@ missing."""
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 
 from dicomwatchd.cli.upload_text import all_verified, as_of_now, sentences
+from dicomwatchd.errors import Permanent
 from dicomwatchd.intake import listed
+from dicomwatchd.intake.dicom import other
 from dicomwatchd.intake.final_scan import UNOPENED
 from dicomwatchd.intake.listed import DAMAGED, MISSING
 from tests import schemas
@@ -78,6 +81,28 @@ def test_a_patients_cd_is_archived_and_what_is_no_image_is_left_alone(pieces: Pi
     assert {path: path.read_bytes() for path in disc.rglob("*") if path.is_file()} == before
     later = as_of_now({**result, "ended_at": "2026-01-01T00:00:00.000Z"})
     assert not later["images_deletable"] and "may now" not in said(later)
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fstatvfs
+
+    def of_a_cd(fd: int) -> os.statvfs_result:
+        found = list(real(fd))
+        found[8] |= os.ST_RDONLY
+        return os.statvfs_result(found)
+
+    monkeypatch.setattr(os, "fstatvfs", of_a_cd)
+
+
+@pytest.mark.usefixtures("read_only")
+def test_a_read_only_medium_is_called_one_and_nothing_is_tried_on_it(pieces: Pieces, disc: Path) -> None:
+    result = go(pieces, disc)
+    assert all_verified(result) and result["read_only"]
+    assert "The medium is read-only: nothing on it was changed or deleted. It is no longer needed" in said(result)
+    with pytest.raises(Permanent, match="read-only, so nothing on it can be deleted") as refused:
+        Handed(pieces, disc, delete=True)
+    assert "omit --delete" in str(refused.value.hint)
 
 
 def test_what_is_no_image_is_never_deleted(pieces: Pieces, disc: Path) -> None:
@@ -274,3 +299,19 @@ def test_an_inbox_still_holds_junk_in_quarantine(pieces: Pieces) -> None:
     pieces.clock.advance(3)
     pieces.look()
     assert pieces.states() == {"README.TXT": "quarantined:not-dicom"}
+
+
+def test_the_readme_shows_what_is_said() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    block = text.partition("<!-- disc -->\n```\n")[2].partition("```")[0]
+    whole, short = (part.partition("\n")[2].strip() for part in block.split("$ dicomwatchctl upload")[1:])
+    files = {"files": 444, "verified": 412, "ignored": 32, "not_dicom": 31, "not_opened": [], "done": True}
+    tables = {"files": 1, "unreadable": 0, "images": 412, "studies": 2, "archived": 412, "missing": 0}
+    good = {**files, "complete": True, "images_deletable": True, "read_only": True, "dicomdir": tables}
+    assert said(good) == whole
+    failed = [
+        {"name": "DICOM/IM000007", "reason": other._DAMAGED},
+        {"name": "DICOM/IM000008", "reason": MISSING},
+    ]
+    bad = {**files, "verified": 411, "failed": failed, "dicomdir": {**tables, "images": 413, "missing": 1}}
+    assert said(bad) == short

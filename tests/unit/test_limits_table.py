@@ -12,10 +12,11 @@ from dicomwatchd.archive.aws import limits as aws_limits
 from dicomwatchd.archive.stores import budget, reading
 from dicomwatchd.archive.stores.port import CHUNK_BYTES
 from dicomwatchd.archive.stores.s3.multipart import SENDING_THREADS
+from dicomwatchd.cli.disc import iso9660
 from dicomwatchd.config import MAX_FILE_BYTES, Config
 from dicomwatchd.control.server import LIMITS
 from dicomwatchd.daemon.plan import ACTIVE_SHIPMENTS
-from dicomwatchd.intake.dicom import attributes, header, sizes, structure
+from dicomwatchd.intake.dicom import attributes, dicomdir, header, sizes, structure
 from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES
 from dicomwatchd.model import SERIES_ATTRIBUTES_LIMIT_BYTES
 from dicomwatchd.pipeline.slots import Slots
@@ -49,6 +50,13 @@ SAID: dict[str, list[float]] = {
     "time for an answer": [deadlines.ANSWER_SECONDS, deadlines.BODY_BYTES_PER_SECOND],
     "connections": [LIMITS.connections, LIMITS.by_user, LIMITS.own_connections],
     "uploads": [reception.MOST_UPLOADS, reception.MOST_OF_ONE],
+    "a DICOMDIR": [dicomdir.LIMIT_BYTES // MIB, dicomdir.LIMIT_RECORDS, dicomdir.LIMIT_IMAGES],
+    "the image of a disc": [
+        iso9660.ENTRIES_LIMIT,
+        iso9660.DEPTH_LIMIT,
+        iso9660.DIRECTORIES_LIMIT_BYTES // MIB,
+        iso9660.CONTENT_LIMIT,
+    ],
     "descriptors": [],
     "lists asked for": [LIMITS.long_lines],
     "a request": [LIMITS.line_bytes, LIMITS.idle_seconds, LIMITS.send_seconds],

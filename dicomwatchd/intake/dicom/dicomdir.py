@@ -106,6 +106,8 @@ class _Records:
             if count > LIMIT_RECORDS:
                 raise _unreadable("it has too many records")
             pos = self._record(pos, size)
+            if end is not None and pos > end:
+                raise _unreadable("its list is damaged")
         return self._found
 
     def _record(self, pos: int, size: int) -> int:
