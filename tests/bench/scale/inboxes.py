@@ -57,8 +57,8 @@ def measure(folder: Path, work: Path, files: int, rounds: int) -> list[Row]:
     finally:
         known.close()
     return [
-        _row(case, "a look, every file known: CPU", seconds, finds, GOAL),
-        _row(case, "a first look, every file still settling: CPU", firsts, finds, GOAL),
+        _row(case, "a scan, every file known: CPU", seconds, finds, GOAL),
+        _row(case, "a first scan, every file still settling: CPU", firsts, finds, GOAL),
         _taking_up(case, inbox_of(folder, 100, FILES_A_STUDY), work / "taken"),
     ]
 
