@@ -41,7 +41,7 @@ def _may_end(asker: Asker, upload: Upload) -> bool:
 def _operator(request: Mapping[str, Any], what: str, command: str) -> Asker:
     """Whoever may ``what``: it lets the daemon delete with its own rights. Raises BadRequest, Permanent."""
     if not isinstance(request, Request):
-        raise BadRequest(f"only over the control socket can anybody {what}")
+        raise BadRequest(f"you can {what} only over the control socket")
     asker = request.asker()
     if not asker.runs_the_daemon:
         raise Permanent(
