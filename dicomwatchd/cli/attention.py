@@ -40,12 +40,12 @@ def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_j
     """List what needs a person's decision.
 
     Held studies are archived, and none of their files is deleted until you release them: the files of such a study name
-    two patients, which are shown. Parked studies could not be archived. Files in quarantine are counted. The exit code
-    is 1 if there is anything. The answer names patients.
+    two patients, which are shown. Damaged files are archived as damaged and kept. Parked studies could not be archived.
+    Files in quarantine are counted. The exit code is 1 if there is anything. The answer names patients.
     """
     said: dict[str, Any] = ask(invocation, socket_path, "attention", limit=limit)
-    held, parked, quarantined = said["held"], said["parked"], said["quarantined_files"]
-    code = exits.NO if held or parked or quarantined else exits.OK
+    held, damaged, parked, quarantined = said["held"], said["damaged"], said["parked"], said["quarantined_files"]
+    code = exits.NO if held or damaged or parked or quarantined else exits.OK
     if as_json:
         output.document(said)
         return code
@@ -64,6 +64,14 @@ def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_j
             f" {output.clean(study['study_uid'])} --because TEXT"
         )
         output.say()
+    for study in damaged:
+        files = output.count(study["files"], "damaged file is", "damaged files are")
+        output.say(
+            output.clean(
+                f"Study {study['study_uid']}: {files} archived as damaged and kept. Send them again from their source;"
+                f" dicomwatchctl show {study['study_uid']} gives the reasons."
+            )
+        )
     for study in parked:
         output.say(
             output.clean(

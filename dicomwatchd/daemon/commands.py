@@ -74,6 +74,7 @@ def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
                 }
                 for hold in queue.holds.open(limit)
             ],
+            "damaged": queue.reports.damaged(limit),
             "parked": queue.reports.parked(limit),
             "quarantined_files": queue.reports.status()["files"].get("quarantined", 0),
         }

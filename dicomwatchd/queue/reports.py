@@ -14,7 +14,7 @@ from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.bindings.remounts import FORGET_SECONDS
 from dicomwatchd.queue.database.pruning import KEEP_SECONDS, speed_of
 from dicomwatchd.queue.database.schema import Database
-from dicomwatchd.queue.rows import LEFT, NO_LEASE, OWN_OBJECT, UNREADABLE, WAITING
+from dicomwatchd.queue.rows import DAMAGED, LEFT, NO_LEASE, OWN_OBJECT, UNREADABLE, WAITING
 
 
 class Reports:
@@ -153,6 +153,16 @@ class Reports:
                     }
                 )
         return found
+
+    def damaged(self, limit: int) -> list[dict[str, Any]]:
+        """Studies of which damaged files are kept, with how many."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT study_uid, COUNT(*) AS files FROM files INDEXED BY files_damaged_of_study"
+                f" WHERE state = 'kept' AND code = '{DAMAGED}' GROUP BY study_uid LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [{"study_uid": row["study_uid"], "files": row["files"]} for row in rows]
 
     def parked(self, limit: int) -> list[dict[str, Any]]:
         """Studies that are parked, those that are so for longest first."""

@@ -135,7 +135,13 @@ def _hold_and_release(site: Site) -> None:
             site.inbox / f"two{number}", slices=1, study=0, series=number, rows=16, columns=16
         )
     study = made[0].study_uid
-    site.wait_for(lambda: bool(site.ctl_json("attention", check=False)["held"]), 90, "the study to be held")
+    cut = Maker(seed=48).ct_series(site.root / "made", slices=1, rows=16, columns=16)[0].path
+    (site.inbox / "cut").write_bytes(cut.read_bytes()[:-8])
+    site.wait_for(
+        lambda: all((said := site.ctl_json("attention", check=False))[kind] for kind in ("held", "damaged")),
+        90,
+        "a study to be held, and a damaged file to be kept",
+    )
     answers(site, "attention", code=1)
     answers(site, "status")
     assert "P2" in site.ctl("attention", check=False).stdout

@@ -180,9 +180,7 @@ def test_what_a_device_has_left_out_is_noted_when_later_elements_are_there() -> 
     structures.ApprovalStatus = "UNAPPROVED"
     found = header(encode(structures))
     assert found.verdict == WHOLE
-    assert found.instance.repairs == (
-        "RT ROI Observations Sequence: required by its class, but not in the file",
-    )
+    assert found.instance.repairs == ("RT ROI Observations Sequence: required by its class, but not in the file",)
     # In a file whose elements are out of order, too.
     out_of_order = encode(bare(CT)) + element(0x7FE10010, b"LO", b"GEMS") + element(0x00291010, b"LO", b"last")
     assert header(out_of_order).verdict == WHOLE
