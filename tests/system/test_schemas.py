@@ -138,7 +138,7 @@ def _hold_and_release(site: Site) -> None:
     cut = Maker(seed=48).ct_series(site.root / "made", slices=1, rows=16, columns=16)[0].path
     (site.inbox / "cut").write_bytes(cut.read_bytes()[:-8])
     site.wait_for(
-        lambda: all((said := site.ctl_json("attention", check=False))[kind] for kind in ("held", "damaged")),
+        lambda: all(site.ctl_json("attention", check=False)[kind] for kind in ("held", "damaged")),
         90,
         "a study to be held, and a damaged file to be kept",
     )
