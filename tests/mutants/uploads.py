@@ -94,6 +94,54 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("failed", '        and not result.get("failed")\n', ""),
             ("failed files", '        and not result.get("failed_files")\n', ""),
             ("all files", "        and verified + ignored == files\n", ""),
+            ("missing images", '        and not _number(_dicomdir(result), "missing")\n', ""),
+        )
+    ),
+    *(
+        (f"disc: {name}", file, old, new, (f"tests/unit/test_disc.py::{test}",))
+        for name, file, old, new, test in (
+            (
+                "a folder with other files is not to be deleted",
+                "upload_result.py",
+                "complete and not seen.not_dicom",
+                "complete",
+                "test_a_patients_cd_is_archived_and_what_is_no_image_is_left_alone",
+            ),
+            (
+                "what is listed and missing is named",
+                "intake/listed.py",
+                "                name(image.path, MISSING)\n",
+                "",
+                "test_an_image_that_is_listed_and_not_there_is_named",
+            ),
+            (
+                "what is listed and no DICOM is named",
+                "intake/listed.py",
+                "                name(image.path, DAMAGED)\n",
+                "                pass\n",
+                "test_a_listed_picture_is_called_damaged",
+            ),
+            (
+                "an archive file that nothing accounts for is named",
+                "intake/final_scan.py",
+                "            if not lists.covers(path):",
+                "            if False:",
+                "test_what_may_hold_images_is_named",
+            ),
+            (
+                "noise under an image's name is a failure",
+                "intake/dicom/other.py",
+                "    if _may_be_an_image(name):\n",
+                "    if False:\n",
+                "test_what_is_taken_for_no_image_without_a_list",
+            ),
+            (
+                "an empty image is a failure",
+                "intake/dicom/other.py",
+                "        if image_by_ending or (",
+                "        if False and (",
+                "test_what_is_taken_for_no_image_without_a_list",
+            ),
         )
     ),
     *(

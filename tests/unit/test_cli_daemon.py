@@ -447,6 +447,32 @@ def test_upload_options(stand_in: StandIn, ctl: Callable[..., Result], tmp_path:
         (outcome(files=4, ignored=1), False, 0, "All 3 files are verified", "4"),
         (outcome(files=4, ignored=1), False, 0, "DICOMDIR", "4"),
         (outcome(deletable=False), False, 0, "The folder was not changed.", "may now"),
+        # What is not DICOM, and what the medium's own list says.
+        (outcome(files=5, ignored=2, not_dicom=2, deletable=False), False, 0, "2 other files are not DICOM", "may now"),
+        (
+            outcome(files=5, ignored=2, not_dicom=2, deletable=False, images_deletable=True),
+            False,
+            0,
+            "the local copies of the archived files may now be deleted.\n2 other files",
+            "the local copies may",
+        ),
+        (outcome(dicomdir={"images": 4, "studies": 1, "missing": 1}), False, 1, "1 is missing", "may now"),
+        (
+            outcome(dicomdir={"files": 2, "unreadable": 1}),
+            False,
+            0,
+            "1 of the 2 DICOMDIRs could not be read",
+            "The DICOMDIR",
+        ),
+        (
+            outcome(dicomdir={"images": 2, "studies": 1}),
+            False,
+            0,
+            "All 3 files are verified in the archive, among",
+            "missing",
+        ),
+        (outcome(read_only=True, images_deletable=True), False, 0, "The medium is read-only", "may now"),
+        (outcome(not_dicom=1, not_opened=["A\x1b.ZIP"], files=4, ignored=1), False, 0, "in it: A\ufffd.ZIP.", "\x1b"),
         (outcome(deleted=2), True, 0, "2 of the local copies were deleted; the others are still there", "may now"),
         (
             outcome(verified=2, failed=[{"name": "a\x1b/b", "reason": "no DICOM file"}]),

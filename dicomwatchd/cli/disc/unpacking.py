@@ -14,7 +14,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,19 +48,21 @@ def unpacked(image: Path, in_use: Callable[[Path], bool], progress: Progress = l
     being archived. Raises NoDiscImage, Permanent, OSError."""
     base = _own_base()
     _remove_leftovers(base, in_use)
-    with _opened(image) as fd:
-        disc, before = DiscImage(fd), os.fstat(fd)
-        contents = disc.contents()
+    with _opened(image) as fd, ExitStack() as stack:
+        with _in_words("read"):
+            disc, before = DiscImage(fd), os.fstat(fd)
+            contents = disc.contents()
         _require_readable(contents)
         _require_space(base, contents)
-        with _workspace(base) as folder:
+        with _in_words("unpacked"):
+            folder = stack.enter_context(_workspace(base))
             _unpack(disc, contents, folder, progress)
 
-            def is_unchanged() -> bool:
-                now = os.fstat(fd)
-                return (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        def is_unchanged() -> bool:
+            now = os.fstat(fd)
+            return (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
 
-            yield Unpacked(folder, contents.is_cut_off, tuple(_notes(contents)), is_unchanged)
+        yield Unpacked(folder, contents.is_cut_off, tuple(_notes(contents)), is_unchanged)
 
 
 def base_folder() -> Path:
@@ -71,35 +73,40 @@ def base_folder() -> Path:
 def _own_base() -> Path:
     """The caller's own, and nobody else's: names in /var/tmp may be anybody's."""
     base = base_folder()
-    try:
+    with _in_words("unpacked"):
         with suppress(FileExistsError):
             base.mkdir(mode=0o700)
         found = base.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
             raise Permanent("the folder to unpack disc images in is not yours", code="not-yours", path=str(base))
         base.chmod(0o700)
-    except OSError as error:
-        why = os.strerror(error.errno or 0).lower()
-        raise Permanent(
-            f"the disc image cannot be unpacked ({why})", code="no-space", hint="set TMPDIR to a folder on a large disk"
-        ) from error
     return base
 
 
 @contextmanager
-def _opened(image: Path) -> Iterator[int]:
+def _in_words(what: str) -> Iterator[None]:
+    """Errors of the kernel's as ones that say what could not be done."""
     try:
-        fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        yield
     except OSError as error:
         why = os.strerror(error.errno or 0).lower()
-        raise Permanent(f"the disc image cannot be opened ({why})", code="unreadable", path=str(image)) from error
+        raise Permanent(
+            f"the disc image cannot be {what} ({why})",
+            code="unreadable",
+            hint="it is unpacked below /var/tmp; set TMPDIR to a folder on a large disk"
+            if what == "unpacked"
+            else None,
+        ) from error
+
+
+@contextmanager
+def _opened(image: Path) -> Iterator[int]:
+    with _in_words("opened"):
+        fd = os.open(image, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise NoDiscImage("this is neither a folder nor a file", hint="mount it, and upload the mounted folder")
         yield fd
-    except OSError as error:
-        why = os.strerror(error.errno or 0).lower()
-        raise Permanent(f"the disc image cannot be read or unpacked ({why})", code="unreadable") from error
     finally:
         os.close(fd)
 
