@@ -98,6 +98,12 @@ def distinct(*groups: Iterable[_Said]) -> tuple[_Said, ...]:
     return tuple(kept)
 
 
+def nearest_first(said: Iterable[_Said], shown: _Said) -> list[_Said]:
+    """Those first that are most like what the study's attributes say, which may be put together from several files and
+    so be none of them."""
+    return sorted(said, key=lambda one: -sum(a == b != "" for a, b in zip(_values(one), _values(shown), strict=True)))
+
+
 def two_patients(identities: Iterable[Identity]) -> tuple[Identity, Identity] | None:
     """Two of them that cannot be one patient; None where there are none. The first, and what differs from it, if there
     are several."""

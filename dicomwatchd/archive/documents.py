@@ -14,7 +14,16 @@ from typing import Any
 from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord, place
 from dicomwatchd.errors import CatalogueEntryDamaged, Permanent
 from dicomwatchd.model import DicomJson, Uid
-from dicomwatchd.patients import Identity, Order, distinct, document, folded_name, from_document, has_form
+from dicomwatchd.patients import (
+    Identity,
+    Order,
+    distinct,
+    document,
+    folded_name,
+    from_document,
+    has_form,
+    nearest_first,
+)
 
 REBUILD_HINT = "dicomwatchctl catalogue rebuild"
 #: The flag of a record that lacks what the catalogue cannot hold. The manifest has everything.
@@ -108,7 +117,7 @@ def _is_of_patient(query: Query, record: StudyRecord) -> bool:
         return True
     if query.patient_id == "":
         return not record.patient_id and _is_patient(query, _first_identity(record))
-    return any(_is_patient(query, one) for one in identities(record))
+    return any(_is_patient(query, one) for one in searched_identities(record))
 
 
 def _is_patient(query: Query, one: Identity) -> bool:
@@ -125,9 +134,16 @@ def _is_of_institution(pattern: str, record: StudyRecord) -> bool:
 
 
 def identities(record: StudyRecord) -> tuple[Identity, ...]:
-    """All patients that are on record, one at least; the first is whom the study's attributes name."""
+    """All patients that are on record, one at least; the first is whom the study's attributes name, which may be put
+    together from several files."""
     first = _first_identity(record)
-    return distinct([first], record.identities or ()) or (first,)
+    return tuple(nearest_first(record.identities or (first,), first))
+
+
+def searched_identities(record: StudyRecord) -> tuple[Identity, ...]:
+    """With what the attributes say, as earlier versions find the study: there may be more patients than are kept, and
+    some files may have only the ID, others only the name."""
+    return (*identities(record), _first_identity(record))
 
 
 def _first_identity(record: StudyRecord) -> Identity:
@@ -137,11 +153,11 @@ def _first_identity(record: StudyRecord) -> Identity:
 def orders(record: StudyRecord) -> tuple[Order, ...]:
     """All orders that are on record."""
     first = replace(Order.of(record.attributes), accession_number=record.accession_number)
-    return distinct([first], record.orders or ())
+    return tuple(nearest_first(record.orders or distinct([first]), first))
 
 
 def patient_ids(record: StudyRecord) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one.patient_id for one in identities(record)))
+    return tuple(dict.fromkeys([record.patient_id, *(one.patient_id for one in identities(record))]))
 
 
 def accession_numbers(record: StudyRecord) -> tuple[str, ...]:

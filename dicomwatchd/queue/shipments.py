@@ -6,9 +6,10 @@ Every commit names the claim's token; a token that is no longer the study's comp
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from dicomwatchd.errors import ClaimLost
 from dicomwatchd.model import (
@@ -28,12 +29,15 @@ from dicomwatchd.patients import (
     Order,
     distinct,
     from_document,
+    nearest_first,
 )
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.quiet import restart_at
 from dicomwatchd.queue.rows import WAITING, Claim, LocalFile, Proven, identity_text, local_file
 from dicomwatchd.queue.transitions import move, write_under
+
+_Said = TypeVar("_Said", Identity, Order)
 
 #: The flag of a study beside whose files, in one folder, stand damaged ones that do not say whose they are.
 UNREADABLE_BESIDE = "unreadable-file-beside"
@@ -145,11 +149,12 @@ class Shipments:
                 series[Uid(row["series_uid"])] = attributes if left >= 0 else least(attributes)
             beside = db.execute(_UNREADABLE_BESIDE, (claim.study_uid,)).fetchone() is not None
             said = db.execute(
-                "SELECT kind, said FROM identities WHERE study_uid = ? ORDER BY kind, digest", (claim.study_uid,)
+                "SELECT kind, digest, said FROM identities WHERE study_uid = ? ORDER BY kind, digest",
+                (claim.study_uid,),
             ).fetchall()
         of_study = json.loads(study["attributes"])
-        patients = [from_document(Identity, json.loads(row["said"])) for row in said if row["kind"] == "patient"]
-        orders = [from_document(Order, json.loads(row["said"])) for row in said if row["kind"] == "order"]
+        patients = [_said(Identity, row) for row in said if row["kind"] == "patient"]
+        orders = [_said(Order, row) for row in said if row["kind"] == "order"]
         is_limited = max(len(patients), len(orders)) > IDENTITIES_LIMIT
         return StudyFacts(
             attributes=of_study,
@@ -161,9 +166,8 @@ class Shipments:
                 *((IDENTITIES_LIMITED,) if is_limited else ()),
             ),
             damaged_keys=tuple(json.loads(study["damaged_keys"])),
-            # What the attributes say comes first: it is what a search shows.
-            identities=distinct([Identity.of(of_study)], patients),
-            orders=distinct([Order.of(of_study)], orders),
+            identities=distinct(nearest_first(patients, Identity.of(of_study))),
+            orders=distinct(nearest_first(orders, Order.of(of_study))),
         )
 
     def stored(self, claim: Claim, sent: Iterable[tuple[LocalFile, str, str]]) -> None:
@@ -295,6 +299,11 @@ class Shipments:
                 restart_at(db, claim.study_uid, [row["source_id"] for row in waiting], now)
             elif not shipment["revision"]:
                 db.execute("DELETE FROM studies WHERE study_uid = ?", (claim.study_uid,))
+
+
+def _said(kind: type[_Said], row: sqlite3.Row) -> _Said:
+    raw = json.loads(row["said"])
+    return kind.of(raw) if row["digest"] == "before" else from_document(kind, raw)
 
 
 def _to_the_next_key(db: Transaction, claim: Claim, damaged: Mapping[LocalFile, str]) -> None:

@@ -569,7 +569,7 @@ def hospital(site: Site) -> Site:
             [(Uid(f"1.9.{number}.1"), f"1.9.{number}.1.1", content(number))],
             study=Uid(f"1.9.{number}"),
             attributes={**attributes, "00080020": {"vr": "DA", "Value": [date]}},
-            identities=[Identity.of(smith)] if number == 3 else [],
+            identities=[Identity.of(doe), Identity.of(smith)] if number == 3 else [],
         )
     return site
 

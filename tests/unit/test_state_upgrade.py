@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.model import StudyState
+from dicomwatchd.model import StudyState, Uid
+from dicomwatchd.patients import Identity, Order, distinct
 from dicomwatchd.queue import open_queue
 from dicomwatchd.queue.database.schema import DATABASE, VERSION, open_writer
 from dicomwatchd.queue.database.steps import STEPS
+from dicomwatchd.queue.rows import Claim
 from tests.pieces import FakeClock
 from tests.unit.queues import Bench
 from tests.unit.states import RELEASED, restore
@@ -147,3 +149,18 @@ def test_an_upload_that_is_being_cancelled_is_known_by_the_new_names(tmp_path: P
         assert queue.uploads.failed(7, 10) == [(b'an "aside": file', "why")]
     finally:
         queue.close()
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_whom_the_first_file_named_is_still_known(version: int, tmp_path: Path) -> None:
+    restore(version, tmp_path)
+    queue = open_queue(tmp_path, FakeClock(), lambda _: None)
+    with queue._database.read() as db:
+        studies = db.execute("SELECT study_uid, attributes FROM studies WHERE attributes != '{}'").fetchall()
+    assert studies
+    for row in studies:
+        attributes = json.loads(row["attributes"])
+        facts = queue.shipments.facts(Claim(Uid(row["study_uid"]), 1, 0, 0))
+        assert facts.identities == distinct([Identity.of(attributes)])
+        assert facts.orders == distinct([Order.of(attributes)])
+    queue.close()

@@ -132,6 +132,18 @@ def test_files_that_each_name_another_patient_are_kept_in_bounds(pieces: Pieces)
     assert IDENTITIES_LIMITED in made.flags
 
 
+def test_patients_are_those_of_files_and_not_put_together(pieces: Pieces) -> None:
+    """The attributes are the first of each, from whichever file: they may be nobody's, and hold nothing up."""
+    put(pieces, 1, PatientID="", PatientName="DOE^JANE")
+    put(pieces, 2, PatientID="", PatientName="DOE^JANE^M", PatientBirthDate="19700131")
+    put(pieces, 3, PatientID="P1", PatientName="DOE^JANE^M", PatientBirthDate="19700113")
+    pieces.run()
+    made = pieces.manifest(STUDY)
+    assert len(made.identities) == 3
+    assert two_patients(made.identities) is None
+    assert found(pieces, Query(patient_id="P1", name="doe jane")) == [STUDY]
+
+
 def test_what_a_shipment_knows_of_the_identities(pieces: Pieces) -> None:
     put(pieces, 1)
     put(pieces, 2, PatientID="P2")

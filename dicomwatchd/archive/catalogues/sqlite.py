@@ -19,13 +19,13 @@ from dicomwatchd.archive.documents import (
     description,
     folded_text,
     has_pattern,
-    identities,
     index_text,
     literal_start,
     matches,
     name_groups,
     naming_document,
     read_study,
+    searched_identities,
     series_document,
     study_document,
 )
@@ -374,7 +374,7 @@ def _terms(record: StudyRecord) -> set[tuple[str, str]]:
     found = {("accession", number) for number in accession_numbers(record)}
     found.add(("description", folded_text(description(record))))
     found |= {("institution", folded_text(one)) for one in record.institutions or ()}
-    for one in identities(record):
+    for one in searched_identities(record):
         found |= {("patient", one.patient_id), ("born", one.birth_date)}
         found |= {("name", group) for group in name_groups(one)}
     return {(kind, index_text(value)) for kind, value in found if value}

@@ -282,12 +282,12 @@ class Manifest:
 
     @property
     def all_identities(self) -> tuple[Identity, ...]:
-        """What is on record of the study's patients, that of a manifest of an earlier version included."""
-        return distinct([Identity.of(self.attributes)], self.identities)
+        """Whom the study's files name. In a manifest of an earlier version the attributes, of one file, tell."""
+        return self.identities or distinct([Identity.of(self.attributes)])
 
     @property
     def all_orders(self) -> tuple[Order, ...]:
-        return distinct([Order.of(self.attributes)], self.orders)
+        return self.orders or distinct([Order.of(self.attributes)])
 
     def naming(self, identities: tuple[Identity, ...], orders: tuple[Order, ...]) -> Manifest:
         """This revision, as the store holds it, with what others name, too."""

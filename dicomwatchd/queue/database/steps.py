@@ -334,10 +334,13 @@ IDENTITIES = """
 CREATE TABLE identities (
   study_uid TEXT NOT NULL,
   kind TEXT NOT NULL,                 -- patient | order
-  digest TEXT NOT NULL,               -- or 'more': there were more than are kept
-  said TEXT NOT NULL,                 -- JSON, see patients
+  digest TEXT NOT NULL,               -- or 'before', 'more': see below, and arrivals
+  said TEXT NOT NULL,                 -- JSON, see patients; of 'before' DICOM JSON
   PRIMARY KEY (study_uid, kind, digest)
 ) WITHOUT ROWID;
+-- What a study's first file said: so far its attributes are those of one file.
+INSERT INTO identities SELECT study_uid, 'patient', 'before', attributes FROM studies WHERE attributes != '{}';
+INSERT INTO identities SELECT study_uid, 'order', 'before', attributes FROM studies WHERE attributes != '{}';
 CREATE TRIGGER studies_go_with_identities AFTER DELETE ON studies BEGIN
   DELETE FROM identities WHERE study_uid = OLD.study_uid;
 END;

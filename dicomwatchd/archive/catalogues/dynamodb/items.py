@@ -37,12 +37,12 @@ from dicomwatchd.archive.documents import (
     damaged,
     dumps,
     fitted,
-    identities,
     index_text,
     name_groups,
     naming_document,
     patient_ids,
     read_study,
+    searched_identities,
     series_document,
     study_document,
 )
@@ -138,7 +138,7 @@ def _also_item(record: StudyRecord, id: Item, number: Item, term: Item) -> Item:
 
 def _terms(record: StudyRecord) -> Iterator[Item]:
     found: dict[tuple[str, str], None] = {}
-    for one in identities(record):
+    for one in searched_identities(record):
         found |= dict.fromkeys((name_term(group), group[:_TERM_CHARACTERS]) for group in name_groups(one))
         if one.birth_date:
             found[birth_term(one.birth_date), ""] = None
