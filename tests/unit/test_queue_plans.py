@@ -21,7 +21,18 @@ from tests.unit.queues import STUDY, Bench
 
 #: Tables that hold a row for each file, study, series, deletion or change of state.
 LARGE = frozenset(
-    {"files", "studies", "series", "arrivals", "transitions", "shipments", "audit", "upload_results", "uploads"}
+    {
+        "files",
+        "studies",
+        "series",
+        "identities",
+        "arrivals",
+        "transitions",
+        "shipments",
+        "audit",
+        "upload_results",
+        "uploads",
+    }
 )
 #: Indexes of what is in a certain state: walked whole, they hold only what is asked for.
 SMALL = frozenset({"files_deleting", "files_quarantined", "studies_by_turn", "studies_ill", "arrivals_quiet"})
