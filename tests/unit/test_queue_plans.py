@@ -120,6 +120,7 @@ def shipping(bench: Bench) -> None:
     deletions.pending(claim.study_uid)
     files = bench.record(claim)
     bench.queue.shipments.facts(claim)
+    bench.queue.arrivals.on_record(STUDY, f"{STUDY}.1", "digest", "digest")
     deletions.keep(claim, files[:1], None)
     deletions.authorise(claim, [(file, {"sha256": file.sha256}) for file in files[1:]])
     deletions.pending()

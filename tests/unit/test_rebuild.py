@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +15,13 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
 from dicomwatchd.archive.documents import LEFT_OUT
 from dicomwatchd.archive.layout.manifest import Manifest, empty
-from dicomwatchd.archive.records import StudyRecord
+from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.repair.rebuild import Problem, RebuildReport, rebuild
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.config import SqliteSettings
 from dicomwatchd.errors import NotInitialised, OutOfReach, Permanent, RevisionConflict
 from dicomwatchd.model import DicomJson, Uid
+from dicomwatchd.patients import Identity
 from tests.unit.memory_archive import MemoryStore
 
 ARCHIVE_ID = "archive-1"
@@ -220,3 +223,55 @@ def test_the_listing_is_asked_for_studies_only(catalogue: SqliteCatalogue) -> No
     store.reads.clear()
     rebuild(store, catalogue)  # and again: the record may be a thief's
     assert set(store.reads) == {keys.manifest(Uid("1.2"), revision) for revision in (1, 2, 3, 4)}
+
+
+def without_names(record: StudyRecord) -> StudyRecord:
+    """As an earlier version recorded it."""
+    return replace(record, identities=None, orders=None, institutions=None)
+
+
+def test_what_an_earlier_version_recorded_is_found_by_all_that_it_names(catalogue: SqliteCatalogue) -> None:
+    [first] = manifests("1.2", 1)
+    named = replace(first, identities=(Identity("P1"), Identity("P2", name="Smith^John")))
+    store = stored(named)
+    catalogue.put(without_names(named.record()))
+    assert list(catalogue.search(Query(patient_id="P2"))) == []
+    assert rebuild(store, catalogue) == RebuildReport(studies=1, recorded=1)
+    assert [one.study_uid for one in catalogue.search(Query(patient_id="P2", name="smith*"))] == ["1.2"]
+    assert catalogue.shortcomings(Query(name="x")) == ()
+    assert rebuild(store, catalogue) == RebuildReport(studies=1, unchanged=1)
+
+
+def test_entries_that_no_manifest_bears_out_are_indexed_as_they_are(catalogue: SqliteCatalogue) -> None:
+    """Of a revision that the store has lost, and of a study whose manifests are all damaged."""
+    older, newer = manifests("1.2", 2)
+    [bad] = manifests("1.3", 1)
+    store = stored(older, bad)
+    store.versions[bad.key] = [b"damaged"]
+    for record in (newer.record(), bad.record()):
+        catalogue.put(without_names(record))
+    with closing(sqlite3.connect(catalogue._path)) as database, database:
+        database.execute("INSERT OR IGNORE INTO unindexed SELECT study_uid FROM studies")
+    assert catalogue.shortcomings(Query(name="x")) != ()
+    report = rebuild(store, catalogue)
+    assert (report.unchanged, report.unusable) == (1, 1)
+    assert catalogue.shortcomings(Query(name="x")) == ()
+    assert [one.revision for one in catalogue.search(Query(patient_id="CANARY-1.2"))] == [2]
+
+
+def test_a_rebuild_that_came_to_its_end_says_so(tmp_path: Path) -> None:
+    class Counting(SqliteCatalogue):
+        ended = 0
+
+        def completed(self) -> None:
+            self.ended += 1
+
+    made = Counting(SqliteSettings(kind="sqlite", path=tmp_path / "counting.db"))
+    made.initialise(ARCHIVE_ID)
+    store = stored(*manifests("1.2", 1))
+    rebuild(store, made)
+    assert made.ended == 1
+    store.fault = OutOfReach("gone", endpoint="store")
+    with pytest.raises(OutOfReach):
+        rebuild(store, made)
+    assert made.ended == 1

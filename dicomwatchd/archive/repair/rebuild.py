@@ -153,6 +153,7 @@ def _hides(vouched: Manifest, found: lineage.Lineage) -> bool:
 def _put(catalogue: Catalogue, record: StudyRecord, there: StudyRecord | None) -> bool:
     """Whether the catalogue had to be written. Reading costs less than writing."""
     if there is not None and _holds(there, record):
+        _index_again(catalogue, there)
         return False
     try:
         catalogue.put(record)
