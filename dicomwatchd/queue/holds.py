@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
-from dicomwatchd.patients import Identity, from_document
+from dicomwatchd.patients import Identity
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
 from dicomwatchd.queue.database.schema import Database, Readable
-from dicomwatchd.queue.rows import HELD
+from dicomwatchd.queue.rows import HELD, said_by
 
 #: ``code`` of a hold: the study's files name two patients, or more than are kept on record.
 TWO_PATIENTS = "two-patients"
@@ -46,9 +46,10 @@ class Holds:
         """Whom the files name that have come here, those that are in no manifest yet among them."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT said FROM identities WHERE study_uid = ? AND kind = 'patient' ORDER BY digest", (study_uid,)
+                "SELECT digest, said FROM identities WHERE study_uid = ? AND kind = 'patient' ORDER BY digest",
+                (study_uid,),
             ).fetchall()
-        return [from_document(Identity, json.loads(row["said"])) for row in rows]
+        return [said_by(Identity, row) for row in rows]
 
     def hold(
         self, study_uid: Uid, code: str, found: Found, is_released_by: Callable[[Found], bool]

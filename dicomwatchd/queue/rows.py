@@ -7,12 +7,14 @@ import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from dicomwatchd.localfiles import FolderGuard, open_root
 from dicomwatchd.model import DicomJson, FileIdentity, FileState, InstanceHeader, StudyEvent, StudyState, Uid
-from dicomwatchd.patients import Identity, Order
+from dicomwatchd.patients import Identity, Order, from_document
 from dicomwatchd.rights import Asker
+
+_Said = TypeVar("_Said", Identity, Order)
 
 #: ``code`` of a kept file that would be deleted if a read lease were to be had on it.
 NO_LEASE = "no-lease"
@@ -227,6 +229,12 @@ def identity_text(identity: FileIdentity) -> str:
 
 def identity_of(text: str) -> FileIdentity:
     return FileIdentity(*map(int, text.split(":")))
+
+
+def said_by(kind: type[_Said], row: sqlite3.Row) -> _Said:
+    """What a row of the identities says; that of an older state has the study's attributes."""
+    raw = json.loads(row["said"])
+    return kind.of(raw) if row["digest"] == "before" else from_document(kind, raw)
 
 
 def local_file(row: sqlite3.Row, token: int) -> LocalFile:

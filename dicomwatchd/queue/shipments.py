@@ -6,10 +6,9 @@ Every commit names the claim's token; a token that is no longer the study's comp
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from dicomwatchd.errors import ClaimLost
 from dicomwatchd.model import (
@@ -28,16 +27,13 @@ from dicomwatchd.patients import (
     Identity,
     Order,
     distinct,
-    from_document,
     nearest_first,
 )
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.quiet import restart_at
-from dicomwatchd.queue.rows import WAITING, Claim, LocalFile, Proven, identity_text, local_file
+from dicomwatchd.queue.rows import WAITING, Claim, LocalFile, Proven, identity_text, local_file, said_by
 from dicomwatchd.queue.transitions import move, write_under
-
-_Said = TypeVar("_Said", Identity, Order)
 
 #: The flag of a study beside whose files, in one folder, stand damaged ones that do not say whose they are.
 UNREADABLE_BESIDE = "unreadable-file-beside"
@@ -153,8 +149,8 @@ class Shipments:
                 (claim.study_uid,),
             ).fetchall()
         of_study = json.loads(study["attributes"])
-        patients = [_said(Identity, row) for row in said if row["kind"] == "patient"]
-        orders = [_said(Order, row) for row in said if row["kind"] == "order"]
+        patients = [said_by(Identity, row) for row in said if row["kind"] == "patient"]
+        orders = [said_by(Order, row) for row in said if row["kind"] == "order"]
         is_limited = max(len(patients), len(orders)) > IDENTITIES_LIMIT
         return StudyFacts(
             attributes=of_study,
@@ -299,11 +295,6 @@ class Shipments:
                 restart_at(db, claim.study_uid, [row["source_id"] for row in waiting], now)
             elif not shipment["revision"]:
                 db.execute("DELETE FROM studies WHERE study_uid = ?", (claim.study_uid,))
-
-
-def _said(kind: type[_Said], row: sqlite3.Row) -> _Said:
-    raw = json.loads(row["said"])
-    return kind.of(raw) if row["digest"] == "before" else from_document(kind, raw)
 
 
 def _to_the_next_key(db: Transaction, claim: Claim, damaged: Mapping[LocalFile, str]) -> None:

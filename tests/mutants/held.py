@@ -10,7 +10,7 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
         (f"held: {name}", file, old, new, HOLDS)
         for name, file, old, new in (
-            ("patients of other revisions", _HELD, "distinct(manifest.identities, ", "distinct((), "),
+            ("patients of other revisions", _HELD, "distinct(manifest.all_identities, ", "distinct((), "),
             ("who is in no manifest yet", _HELD, ", context.holds.patients(study_uid))", ")"),
             (
                 "more than are on record",

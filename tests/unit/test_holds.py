@@ -318,3 +318,17 @@ def test_a_hold_stays_when_the_upload_that_brought_it_has_ended(pieces: Pieces, 
     late = drop(pieces, JANE, 3)
     pieces.run(3)
     assert all(one.path.exists() for one in late)
+
+
+def test_what_an_older_state_knows_of_a_study_counts(pieces: Pieces) -> None:
+    """It has the attributes of its first file, and of no other."""
+    drop(pieces, JANE, 1)
+    pieces.settle()
+    raw = {"00100020": {"vr": "LO", "Value": ["P0002"]}, "00100030": {"vr": "DA", "Value": ["19510213"]}}
+    with pieces.queue._database.write() as db:
+        db.execute(
+            "INSERT INTO identities (study_uid, kind, digest, said) VALUES (?, 'patient', 'before', ?)",
+            (STUDY, json.dumps(raw)),
+        )
+    pieces.run(3)
+    assert pieces.left() and set(pieces.states().values()) == {"kept:held"}

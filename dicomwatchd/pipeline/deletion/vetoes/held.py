@@ -26,7 +26,7 @@ def is_held(manifest: Manifest, context: Context) -> bool:
     """Whether the study of this manifest is held; that it is, is put on record, and logged when it is new. Raises
     Transient."""
     study_uid = manifest.study_uid
-    said = distinct(manifest.identities, [Identity.of(manifest.attributes)], context.holds.patients(study_uid))
+    said = distinct(manifest.all_identities, context.holds.patients(study_uid))
     if two_patients(said) is None and IDENTITIES_LIMITED not in manifest.flags:
         return False
 
