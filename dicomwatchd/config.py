@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from dicomwatchd import resolved_paths
+from dicomwatchd.character_sets import USABLE_WHEN_MISSING, corrected
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.resolved_paths import ResolvedPath
@@ -65,6 +66,19 @@ AbsolutePath = Annotated[Path, AfterValidator(_plain_path)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 WholeNumber = Annotated[int, Field(strict=True)]
 Switch = Annotated[bool, Field(strict=True)]
+
+
+def _usable_charset(value: str) -> str:
+    name = value if value in USABLE_WHEN_MISSING else corrected(value)
+    if name is None or name not in USABLE_WHEN_MISSING:
+        raise ValueError(
+            "must be a defined term of DICOM, such as ISO_IR 144 or GB18030, or another character set, such as cp1251"
+            " or koi8_r; see dicomwatchd.yaml(5)"
+        )
+    return name
+
+
+Charset = Annotated[str, AfterValidator(_usable_charset)]
 
 
 class _Model(BaseModel):
@@ -131,6 +145,11 @@ class Inbox(_Model):
         "delete",
         description="What to do with an archived file if no read lease can be taken, so that a program that"
         " has it open cannot be noticed",
+    )
+    charset_when_missing: Charset | None = Field(
+        None,
+        description="Character set of text in files that declare none, or one that does not fit; default: that of all",
+        examples=["ISO_IR 144", "cp1251"],
     )
     include: tuple[str, ...] = Field(
         ("*",), min_length=1, description="Globs on the file's name; at least one must match"
@@ -292,6 +311,12 @@ class Config(_Model):
         "hold",
         description="What to do with a sparse file that is almost entirely holes: it uses no disk space, but would"
         " in the archive",
+    )
+    charset_when_missing: Charset | None = Field(
+        None,
+        description="Character set of text in files that declare none, or one that does not fit; default: UTF-8 where"
+        " the bytes are that, and Latin-1 otherwise",
+        examples=["ISO_IR 144", "cp1251"],
     )
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when less than this share of a disk is free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -7,7 +7,7 @@ workers and hooks of their own, and call the very same steps one by one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -215,5 +215,6 @@ class Parts:
     def _start_upload_intake(self, source: Source, settings: IntakeSettings) -> tuple[InboxIntake, Callable[[], None]]:
         self.sources.by_id[source.source_id] = source
         self._around.inboxes.know(source.source_id, source.name)
+        settings = replace(settings, charset_when_missing=self.sources.plan.charset_when_missing)
         intake = self._intake(source, settings)
         return intake, self._around.attend(intake)

@@ -39,6 +39,8 @@ class Plan:
     #: An inbox that has shown no sign of life for so long is left alone until it does.
     answer_seconds: float = 30.0
     sizes: Sizes = SIZES
+    #: Of folders that are handed in; each inbox has its own.
+    charset_when_missing: str = ""
 
     def inbox(self, name: str) -> InboxPlan | None:
         return next((inbox for inbox in self.inboxes if inbox.name == name), None)
@@ -57,6 +59,7 @@ def plan_of(config: Config) -> Plan:
         forbidden=tuple(leading[folder].real for folder in folders),
         answer_seconds=config.inbox_answer_seconds,
         sizes=Sizes(config.max_file_bytes, takes_sparse=config.sparse_files == "take"),
+        charset_when_missing=config.charset_when_missing or "",
     )
 
 
@@ -73,6 +76,7 @@ def _inbox_plan(inbox: Inbox, config: Config) -> InboxPlan:
             exclude=inbox.exclude,
             whole_scan_before_quiet=poll,
             trust_ctime=not poll,
+            charset_when_missing=inbox.charset_when_missing or config.charset_when_missing or "",
         ),
         after_archive=_after_archive(inbox),
         sends_early=inbox.send_while_arriving,

@@ -57,6 +57,7 @@ class Comparison:
         *,
         quiet_seconds: float,
         sizes: Sizes,
+        charset_when_missing: str = "",
     ) -> None:
         self._source = source
         self._arrivals = arrivals
@@ -68,6 +69,7 @@ class Comparison:
         self._on_news = on_news
         self._quiet_seconds = quiet_seconds
         self._sizes = sizes
+        self._charset_when_missing = charset_when_missing
         self._mounts = Mounts(source.source_id, arrivals.remounts)
         self._batch: list[Arrival] = []
         self._record = Record(arrivals)
@@ -183,9 +185,16 @@ class Comparison:
     def _read(self, folder: Folder, name: bytes, found: str, beat: Callable[[], None]) -> Arrival | None:
         """What the file is; None if it has to be looked at again."""
         try:
-            is_on_record = self._record.holds_all_of
             return take(
-                folder, name, identity_of(found), is_on_record, self._log, beat, self._sizes, self._source.asker
+                folder,
+                name,
+                identity_of(found),
+                self._record.holds_all_of,
+                self._log,
+                beat,
+                self._sizes,
+                self._source.asker,
+                charset_when_missing=self._charset_when_missing,
             )
         except WriterPresent:
             self._settling.wait((folder.relative, name), found, monotonic=self._clock.monotonic())

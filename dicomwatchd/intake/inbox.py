@@ -41,7 +41,7 @@ TROUBLE_SECONDS = 5.0
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
     """``whole_scan_before_quiet``: no events tell of new directories, so only a whole scan shows a study quiet.
-    ``trust_ctime``: see Settling."""
+    ``trust_ctime``: see Settling. ``charset_when_missing``: see `read_header`."""
 
     settle_seconds: float
     quiet_seconds: float
@@ -50,6 +50,7 @@ class IntakeSettings:
     exclude: tuple[str, ...] = ()
     whole_scan_before_quiet: bool = False
     trust_ctime: bool = True
+    charset_when_missing: str = ""
 
 
 class InboxIntake:
@@ -111,6 +112,7 @@ class InboxIntake:
             on_news,
             quiet_seconds=settings.quiet_seconds,
             sizes=sizes,
+            charset_when_missing=settings.charset_when_missing,
         )
         self._traversal = Traversal(
             source,

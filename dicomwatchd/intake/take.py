@@ -71,11 +71,12 @@ def take(
     heartbeat: Callable[[], None] = lambda: None,
     sizes: Sizes = SIZES,
     asker: Asker | None = None,
+    charset_when_missing: str = "",
 ) -> Arrival:
     """What the file ``name`` in a folder is, seen as ``found`` a moment ago: an instance of a study, a DICOMDIR, or
     something for quarantine. ``is_on_record`` says whose attributes are not needed. What ``asker``, for
     whom the folder is looked at, may not read goes to quarantine; what is not DICOM at all is left alone there, for a
-    patient's CD is full of it.
+    patient's CD is full of it. ``charset_when_missing``: see `read_header`.
 
     Raises WriterPresent, SourceChanged and Gone when it has to be looked at again, OSError when it cannot be read now.
     """
@@ -90,7 +91,9 @@ def take(
             sizes.require(fd)
             with read_lease(fd):
                 try:
-                    header = read_header(fd, found.size_bytes, heartbeat=heartbeat)
+                    header = read_header(
+                        fd, found.size_bytes, heartbeat=heartbeat, charset_when_missing=charset_when_missing
+                    )
                 except Unarchivable as error:
                     # What is left of a damaged one is archived if it says whose it is: it may be all there is.
                     rest = error.header if isinstance(error, Damaged) else None

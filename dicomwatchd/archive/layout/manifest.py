@@ -18,6 +18,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import Span
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.reading import has_too_many_values
+from dicomwatchd.character_sets import GUESSED, is_guessed
 from dicomwatchd.errors import BadManifest, NewerManifest, Permanent
 from dicomwatchd.model import CANNOT_TELL, DicomJson, Uid, first_values
 from dicomwatchd.patients import Identity, Order, distinct, document, from_document
@@ -116,8 +117,8 @@ _INSTANCE_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.name not 
 class Manifest:
     """``created_at`` and ``stored_at`` are UTC, ISO 8601, with "Z". ``series`` maps series UID to its DICOM JSON
     attributes (PS3.18 Annex F), ``attributes`` holds those of patient and study. ``flags``, sorted, are plain
-    words: "patient-id-differs", "sop-instance-uid-repeated". ``identities`` and ``orders`` are all that the files have
-    named, of what the attributes hold one each; a manifest of an earlier version has none."""
+    words: "patient-id-differs", "sop-instance-uid-repeated", "charset-guessed". ``identities`` and ``orders`` are all
+    that the files have named, of what the attributes hold one each; a manifest of an earlier version has none."""
 
     archive_id: str
     study_uid: Uid
@@ -257,14 +258,17 @@ class Manifest:
             elif item.key not in damaged:
                 known[item.content] = item
         combined = tuple(sorted(known.values(), key=lambda item: item.content))
+        attributes = first_values(self.attributes, attributes)
+        series = {
+            **self.series,
+            **{uid: first_values(self.series.get(uid, {}), added) for uid, added in series.items()},
+        }
+        guessed = (GUESSED,) if any(map(is_guessed, (attributes, *series.values()))) else ()
         next_one = replace(
             self,
-            flags=tuple(sorted({*self.flags, *flags, *_repeated(combined)})),
-            attributes=first_values(self.attributes, attributes),
-            series={
-                **self.series,
-                **{uid: first_values(self.series.get(uid, {}), added) for uid, added in series.items()},
-            },
+            flags=tuple(sorted({*self.flags, *flags, *_repeated(combined), *guessed})),
+            attributes=attributes,
+            series=series,
             instances=combined,
             damaged_keys=tuple(sorted(damaged)),
             identities=_or_none(distinct(self.all_identities, identities), self.identities, self.all_identities),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
+from base64 import b64encode
 from collections.abc import Mapping
 from functools import lru_cache
 
-from pydicom.charset import CODES_TO_ENCODINGS, default_encoding, python_encoding
-
+from dicomwatchd.intake.dicom.decoding import character_set, text_of
 from dicomwatchd.model import BLANK, DicomJson
 
 SPECIFIC_CHARACTER_SET = 0x00080005
@@ -82,40 +81,53 @@ LOCAL_ENTITY_ID, UNIVERSAL_ENTITY_ID = 0x00400031, 0x00400032
 _TEXT_CHARACTERS: Mapping[str, int] = {"LO": 64, "PN": 64, "SH": 64}
 VALUE_CHARACTERS = 64
 VALUES_LIMIT = 64
+#: Of a raw value: all groups of a name that long, in any character set.
+RAW_LIMIT_BYTES = 1024
 
 _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 _BLANK_BYTES = BLANK.encode("ascii")
-_ESC = b"\x1b"
-_FRAGMENTS = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
-# Codecs that take escape sequences in themselves.
-_STATEFUL = frozenset({"iso2022_jp", "iso2022_jp_2"})
-_NAME_RESETS = re.compile(rb"[\\^=]")  # PS3.5 6.1.2.5.3
-_TEXT_RESETS = re.compile(rb"[\\\t\n\f\r]")
 
 
-def dicom_json(values: Mapping[int, bytes], tags: Mapping[int, str], cut: set[int] | None = None) -> DicomJson:
+def dicom_json(
+    values: Mapping[int, bytes],
+    tags: Mapping[int, str],
+    cut: set[int] | None = None,
+    *,
+    charset_when_missing: str = "",
+) -> DicomJson:
     """The attributes of ``tags`` that are among the raw ``values``; those that are not on record in full are put into
     ``cut``.
 
-    Text is decoded by the Specific Character Set; what cannot be decoded holds U+FFFD in its place (the archived
-    file has the bytes). IS and DS stay the strings they are, so nothing is rounded and no NaN comes up. Names keep
+    Text is decoded by the Specific Character Set; what cannot be decoded holds U+FFFD in its place. Where that may not
+    be what was meant (see `decoding.text_of`), the attribute has three members more: "raw", its bytes in base64,
+    "charset", what they were read as, and "charset_by", how that is known; readers of DICOM JSON pass over them. IS
+    and DS stay the strings they are, so nothing is rounded and no NaN comes up. Names keep
     their groups. An attribute without a value has "vr" only (PS3.18 F.2.5).
     """
-    codec = initial_codec(values.get(SPECIFIC_CHARACTER_SET, b""))
+    declared = character_set(values.get(SPECIFIC_CHARACTER_SET, b""))
     attributes: DicomJson = {}
     for tag, kind in tags.items():
         if tag not in values:
             continue
         vr = kind[:2]
-        text = decode(values[tag], codec, is_name=vr == "PN")
+        raw = values[tag]
+        text, doubt = text_of(raw, declared, charset_when_missing, is_name=vr == "PN")
         parts = text.split("\\") if kind.endswith("+") else [text]
         items, is_whole = _limited([_name(part) if vr == "PN" else _trimmed(part) or None for part in parts], vr)
+        if doubt is not None and len(raw) > RAW_LIMIT_BYTES:
+            is_whole = False
         if cut is not None and not is_whole:
             cut.add(tag)
         attribute: dict[str, object] = {"vr": vr}
         if any(items):
             attribute["Value"] = [item or None for item in items]
+        if doubt is not None:
+            attribute |= {
+                "raw": b64encode(raw[:RAW_LIMIT_BYTES]).decode("ascii"),
+                "charset": doubt.charset,
+                "charset_by": doubt.known_by,
+            }
         attributes[f"{tag:08X}"] = attribute
     return attributes
 
@@ -151,69 +163,42 @@ def _names(tags: tuple[tuple[int, str], ...]) -> tuple[tuple[int, str, bool], ..
     return tuple((tag, f"{tag:08X}", kind[:2] in _TEXT_CHARACTERS) for tag, kind in tags)
 
 
-def said_digest(values: Mapping[int, bytes], tags: tuple[int, ...]) -> str:
-    """Tells what a file says in these attributes from what another says, by their bytes but for padding; "" where it
-    says nothing."""
+def said_digest(values: Mapping[int, bytes], tags: tuple[int, ...], *, charset_when_missing: str = "") -> str:
+    """Tells what a file says in these attributes from what another says, by their bytes but for padding, and by what
+    these are read as; "" where it says nothing."""
     said = [values.get(tag, b"").strip(_BLANK_BYTES) for tag in tags]
     if not any(said):
         return ""
     said.append(values.get(SPECIFIC_CHARACTER_SET, b"").strip(_BLANK_BYTES))
+    if charset_when_missing and not all(map(bytes.isascii, said)):
+        said.append(charset_when_missing.encode())
     digest = hashlib.blake2b(digest_size=16)
     for value in said:
         digest.update(b"%d:" % len(value) + value)
     return digest.hexdigest()
 
 
-def patient_id(values: Mapping[int, bytes]) -> str:
+def patient_id(values: Mapping[int, bytes], *, charset_when_missing: str = "") -> str:
     """Patient ID (0010,0020) as text, "" when there is none."""
-    return text(values, PATIENT_ID)
+    return text(values, PATIENT_ID, charset_when_missing=charset_when_missing)
 
 
-def text(values: Mapping[int, bytes], tag: int) -> str:
+def text(values: Mapping[int, bytes], tag: int, *, charset_when_missing: str = "") -> str:
     """An attribute of one text, "" when there is none."""
-    found = _trimmed(decode(values.get(tag, b""), initial_codec(values.get(SPECIFIC_CHARACTER_SET, b""))))
+    declared = character_set(values.get(SPECIFIC_CHARACTER_SET, b""))
+    found = _trimmed(text_of(values.get(tag, b""), declared, charset_when_missing)[0])
     return found[: _TEXT_CHARACTERS["LO"]]
 
 
-@lru_cache(64)
-def initial_codec(specific_character_set: bytes) -> str:
-    """Python's codec for the first term of (0008,0005); the others, if any, are called up by escape sequences.
-
-    A term nobody knows counts as the default repertoire, read as Latin-1, which loses no byte. Never warns and
-    never raises; pydicom's own conversion puts the value into a warning.
-    """
-    term = _term(specific_character_set.decode(default_encoding).split("\\")[0])
-    return python_encoding.get(term, default_encoding)
+def character_set_notes(values: Mapping[int, bytes]) -> tuple[str, ...]:
+    """What was put right in the Specific Character Set (0008,0005); no value of the file is in it."""
+    return character_set(values.get(SPECIFIC_CHARACTER_SET, b"")).notes
 
 
-def decode(value: bytes, codec: str, *, is_name: bool = False) -> str:
-    """Decode a raw text value, with code extensions (PS3.5 6.1.2.5); U+FFFD stands for what cannot be decoded."""
-    if _ESC not in value:
-        return value.decode(codec, "replace")
-    resets = _NAME_RESETS if is_name else _TEXT_RESETS
-    return "".join(_decode_fragment(fragment, codec, resets) for fragment in _FRAGMENTS.findall(value))
-
-
-def _decode_fragment(fragment: bytes, first: str, resets: re.Pattern[bytes]) -> str:
-    escape = fragment[: 4 if fragment.startswith((b"\x1b$(", b"\x1b$)")) else 3]
-    codec = CODES_TO_ENCODINGS.get(escape)
-    if codec is None:
-        return fragment.decode(first, "replace")
-    if codec in _STATEFUL:
-        return fragment.decode(codec, "replace")
-    body = fragment[len(escape) :]
-    reset = resets.search(body)
-    cut = reset.start() if reset else len(body)
-    return body[:cut].decode(codec, "replace") + body[cut:].decode(first, "replace")
-
-
-def _term(text: str) -> str:
-    """A defined term of (0008,0005), common misspellings put right ("ISO-IR 100", "ISO 2022-IR 87")."""
-    text = _trimmed(text)
-    match = re.match(r"ISO[ _-]?(2022)?[ _-]?IR[ _-]?(\d+)\Z", text, re.IGNORECASE)
-    if match is None:
-        return text
-    return f"ISO 2022 IR {match[2]}" if match[1] else f"ISO_IR {match[2]}"
+def is_in_doubt(values: Mapping[int, bytes], tag: int, *, charset_when_missing: str = "") -> bool:
+    """Whether a value may be another text than was meant."""
+    declared = character_set(values.get(SPECIFIC_CHARACTER_SET, b""))
+    return text_of(values.get(tag, b""), declared, charset_when_missing)[1] is not None
 
 
 def _name(text: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from dicomwatchd.errors import InvalidUid, NotDicom, SourceChanged, Unarchivable
@@ -89,11 +89,12 @@ class Header:
     patient_id: str = field(repr=False)
     _values: dict[int, bytes] = field(repr=False)
     verdict: Verdict = WHOLE
+    _charset_when_missing: str = ""
 
     @property
     def study_attributes(self) -> DicomJson:
         """Patient and study, as DICOM JSON (PS3.18 Annex F); a new dictionary each time."""
-        return attributes.dicom_json(self._values, attributes.STUDY_TAGS)
+        return self._attributes(attributes.STUDY_TAGS)
 
     @property
     def filled_study_tags(self) -> frozenset[str]:
@@ -107,30 +108,36 @@ class Header:
     @property
     def identity_digest(self) -> str:
         """The same for files that say the same of their patient, "" for one that says nothing."""
-        return attributes.said_digest(self._values, attributes.PATIENT_TAGS)
+        return self._digest(attributes.PATIENT_TAGS)
 
     @property
     def order_digest(self) -> str:
         """As `identity_digest`, of the order."""
-        return attributes.said_digest(self._values, (*attributes.ORDER_TAGS, attributes.ORDER_ISSUER))
+        return self._digest((*attributes.ORDER_TAGS, attributes.ORDER_ISSUER))
 
     @property
     def issuer_of_order(self) -> str:
         """Issuer of Accession Number (0008,0051): the entity that it names, "" where there is none."""
-        return attributes.text(self._values, attributes.ORDER_ISSUER)
+        return attributes.text(self._values, attributes.ORDER_ISSUER, charset_when_missing=self._charset_when_missing)
 
     @property
     def has_long_attributes(self) -> bool:
         """Whether some of them are longer than they can be on record."""
         cut: set[int] = set()
         for tags in (attributes.STUDY_TAGS, attributes.SERIES_TAGS):
-            attributes.dicom_json(self._values, tags, cut)
+            self._attributes(tags, cut)
         return bool(cut)
 
     @property
     def series_attributes(self) -> DicomJson:
         """The series, as DICOM JSON (PS3.18 Annex F); a new dictionary each time."""
-        return attributes.dicom_json(self._values, attributes.SERIES_TAGS)
+        return self._attributes(attributes.SERIES_TAGS)
+
+    def _digest(self, tags: tuple[int, ...]) -> str:
+        return attributes.said_digest(self._values, tags, charset_when_missing=self._charset_when_missing)
+
+    def _attributes(self, tags: Mapping[int, str], cut: set[int] | None = None) -> DicomJson:
+        return attributes.dicom_json(self._values, tags, cut, charset_when_missing=self._charset_when_missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +161,15 @@ class Damaged(Unarchivable):
 
 @dataclass(frozen=True, slots=True)
 class _Meta:
-    """The file meta information (PS3.10 section 7.1), empty where it has nothing; the data set starts at ``end``."""
+    """The file meta information (PS3.10 section 7.1), empty where it has nothing; the data set starts at ``end``.
+    ``charset_when_missing``, of `read_header`, goes along with it."""
 
     end: int
     sop_class: bytes
     sop_instance: bytes
     transfer_syntax_uid: str
     repairs: list[str]
+    charset_when_missing: str = ""
 
 
 def read_header(
@@ -169,11 +178,13 @@ def read_header(
     *,
     inflated_limit_bytes: int = INFLATED_LIMIT_BYTES,
     heartbeat: Callable[[], None] = lambda: None,
+    charset_when_missing: str = "",
 ) -> Header | Dicomdir:
     """Read the header of an open regular file of ``size_bytes``, and check that all of its data set is there.
 
     The descriptor's position is not moved and it is not closed. Pixel data is jumped over, so memory does not grow
-    with the file; ``heartbeat`` is called before each read, of which a large file takes many. Raises
+    with the file; ``heartbeat`` is called before each read, of which a large file takes many. ``charset_when_missing``
+    is what text is read as that no declared character set reads ("": guessed). Raises
 
     - Damaged when something of the data set is missing or wrong (codes "truncated" and "malformed"), with what could
       be read before;
@@ -191,7 +202,7 @@ def read_header(
     if size_bytes == 0:
         raise NotDicom("the file is empty", code="empty")
     source = FileBytes(fd, size_bytes, heartbeat)
-    meta = _meta(source)
+    meta = _meta(source, charset_when_missing)
     if _plain_uid(meta.sop_class) == DICOMDIR_SOP_CLASS:
         return Dicomdir()
     if meta.end >= size_bytes:
@@ -264,13 +275,19 @@ def _header(
         repairs.append("attributes: implausibly long values left out")
     if issuer := values.pop(attributes.ORDER_ISSUER, b""):
         values[attributes.ORDER_ISSUER] = _entity(issuer, found.encoding)
-    patient_id = attributes.patient_id(values)
+    repairs += attributes.character_set_notes(values)
+    charset_when_missing = meta.charset_when_missing
+    patient_id = attributes.patient_id(values, charset_when_missing=charset_when_missing)
+    if not patient_id.isascii() and attributes.is_in_doubt(
+        values, attributes.PATIENT_ID, charset_when_missing=charset_when_missing
+    ):
+        repairs.append("patient ID: its character set is not certain")
     if "\ufffd" in patient_id:
         repairs.append("patient ID: not all of it could be decoded")
     instance = InstanceHeader(
         study_uid, series_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid, tuple(repairs)
     )
-    return Header(instance, patient_id, values, verdict)
+    return Header(instance, patient_id, values, verdict, charset_when_missing)
 
 
 def _entity(issuer: bytes, encoding: Encoding) -> bytes:
@@ -295,7 +312,7 @@ def meta_end(source: FileBytes) -> int:
     return _meta(source).end
 
 
-def _meta(source: FileBytes) -> _Meta:
+def _meta(source: FileBytes, charset_when_missing: str = "") -> _Meta:
     """The file meta information, always explicit VR little endian. Raises Damaged, and Unarchivable "not-dicom"."""
     repairs = []
     start = _PREAMBLE_BYTES + 4
@@ -322,6 +339,7 @@ def _meta(source: FileBytes) -> _Meta:
         found.values.get(_META_SOP_INSTANCE, b""),
         _plain_uid(found.values.get(_META_TRANSFER_SYNTAX, b"")),
         repairs,
+        charset_when_missing,
     )
 
 
