@@ -139,8 +139,8 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "sizes of the configuration",
                 "intake/comparison.py",
-                "beat, self._sizes, self._source.asker",
-                "beat, asker=self._source.asker",
+                "                self._sizes,\n                self._source.asker,\n",
+                "                asker=self._source.asker,\n",
             ),
         )
     ),

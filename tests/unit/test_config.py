@@ -67,6 +67,29 @@ def test_durations(text: str, seconds: int) -> None:
     assert after.seconds == seconds
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("ISO_IR 144", "ISO_IR 144"),
+        ("GB18030", "GB18030"),
+        ("cp1251", "cp1251"),
+        ("windows-1251", "cp1251"),
+        ("utf-8", "ISO_IR 192"),
+        ("shift_jis", "cp932"),
+        ("iso8859-5", "ISO_IR 144"),
+        (None, None),
+    ],
+)
+def test_character_sets(written: str | None, meant: str | None) -> None:
+    found = config.parse({**with_inbox(charset_when_missing=written), "charset_when_missing": written})
+    assert (found.charset_when_missing, found.inboxes[0].charset_when_missing) == (meant, meant)
+
+
+#: What is said of a character set that cannot be assumed.
+NO_CHARSET = (
+    "must be a defined term of DICOM, such as ISO_IR 144 or GB18030, or another character set, such as cp1251 or"
+    " koi8_r; see dicomwatchd.yaml(5)"
+)
 #: (data, the one problem it has)
 ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
     # not a configuration at all
@@ -112,6 +135,13 @@ ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
     (with_inbox(watch="inotify"), ("inboxes[0].watch", "must be events or poll")),
     ({"archive": ARCHIVE, "log_level": "debug"}, ("log_level", "must be DEBUG, INFO, WARNING or ERROR")),
     (with_inbox(after_archive="zap"), ("inboxes[0].after_archive", "must be delete, keep, or {delete_after: 7d}")),
+    (with_inbox(charset_when_missing="klingon"), ("inboxes[0].charset_when_missing", NO_CHARSET)),
+    # All of it is below 0x80, or is called up by escape sequences: nothing is said by it.
+    (with_inbox(charset_when_missing="ISO_IR 6"), ("inboxes[0].charset_when_missing", NO_CHARSET)),
+    (with_inbox(charset_when_missing="ISO 2022 IR 87"), ("inboxes[0].charset_when_missing", NO_CHARSET)),
+    (with_inbox(charset_when_missing="utf-16"), ("inboxes[0].charset_when_missing", NO_CHARSET)),
+    (with_inbox(charset_when_missing=1251), ("inboxes[0].charset_when_missing", "must be text; put it in quotes")),
+    ({"archive": ARCHIVE, "charset_when_missing": "rot13"}, ("charset_when_missing", NO_CHARSET)),
     (with_inbox(without_lease="zap"), ("inboxes[0].without_lease", "must be delete or keep")),
     (with_inbox(without_lease=None), ("inboxes[0].without_lease", "must be delete or keep")),
     (with_inbox(after_archive=None), ("inboxes[0].after_archive", "must be delete, keep, or {delete_after: 7d}")),

@@ -404,6 +404,21 @@ def test_attributes_are_added_and_never_rewritten() -> None:
     assert second.flags == ("patient-id-differs",)
 
 
+@pytest.mark.parametrize(
+    ("known_by", "flags"),
+    [("guess", ("charset-guessed",)), ("declaration", ("charset-guessed",)), ("configuration", ()), (["x"], ())],
+)
+def test_text_that_was_guessed_is_flagged(known_by: object, flags: tuple[str, ...]) -> None:
+    name = {"vr": "PN", "Value": [{"Alphabetic": "X"}], "raw": "WA==", "charset": "ISO_IR 100", "charset_by": known_by}
+    first = add(EMPTY, attributes={"00081048": name})
+    assert first.flags == flags
+    assert Manifest.from_bytes(first.to_bytes()) == first
+    later = add(FIRST, attributes={"00081048": name})
+    assert later.flags == flags and later.record().flags == flags
+    assert add(FIRST, series={Uid("1.9"): {"00081070": name}}).flags == flags
+    assert add(FIRST, series={SERIES: {"00081070": name}}).flags == (), "what was recorded first wins"
+
+
 def test_flags_and_damaged_keys_add_up_sorted() -> None:
     second = add(FIRST, flags=("z", "a"), damaged_keys=("k2", "k1"))
     third = add(second, flags=("m",), damaged_keys=("k0",))
