@@ -1267,8 +1267,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "no verified copy",
                 "queue/uploads.py",
-                "verified=kept[0] - own + deleted_files",
-                "verified=kept[0] + deleted_files",
+                "verified=kept[0] - own - damaged + deleted_files",
+                "verified=kept[0] - damaged + deleted_files",
             ),
             (
                 "own names",

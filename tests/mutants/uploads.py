@@ -103,8 +103,8 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "a folder with other files is not to be deleted",
                 "upload_result.py",
-                "complete and not seen.not_dicom",
-                "complete",
+                "is_deletable and not seen.not_dicom",
+                "is_deletable",
                 "test_a_patients_cd_is_archived_and_what_is_no_image_is_left_alone",
             ),
             (
