@@ -16,6 +16,7 @@ from dicomwatchd.intake.dicom.dicomdir import Directory, read_dicomdir
 from dicomwatchd.intake.scan import join
 from dicomwatchd.localfiles import FolderGuard, directory, identity, regular_file
 from dicomwatchd.model import FileState
+from dicomwatchd.queue.rows import DAMAGED as DAMAGED_COPY
 from dicomwatchd.queue.rows import OWN_OBJECT, UploadedFile
 
 MISSING = "is listed in the DICOMDIR, but is not there and not in the archive; ask whoever made the disc for it"
@@ -44,7 +45,7 @@ class Tables:
 
 class _How(IntEnum):
     MISSING = 0
-    ANOTHER = 1  # its file is archived, as an image that is not listed
+    ANOTHER = 1  # its file is archived as an image that is not listed
     DAMAGED = 2  # its file was taken for something else
     NAMED = 3  # its file is a failure, and named as such
     ARCHIVED = 4
@@ -134,18 +135,16 @@ class ListedImages:
             self._by_path.setdefault(_plain(path), image)
 
     def _find(self, file: UploadedFile) -> None:
-        is_archived = file.state is FileState.KEPT and file.code != OWN_OBJECT
-        here = self._by_path.get(_plain(file.path))
-        if is_archived and (image := self._by_uid.get(file.sop_instance_uid or "")) is not None:
-            image.how = _How.ARCHIVED
-        elif here is None:
+        is_archived = file.state is FileState.KEPT and file.code not in (OWN_OBJECT, DAMAGED_COPY)
+        image = self._by_uid.get(file.sop_instance_uid or "")
+        here = self._by_path.get(_plain(file.path)) if image is None else image
+        if here is None:
             return
-        elif is_archived:
-            here.how = max(here.how, _How.ANOTHER if here.sop_instance_uid else _How.ARCHIVED)
-        elif file.state is FileState.IGNORED:
-            here.how = max(here.how, _How.DAMAGED)
+        if is_archived:
+            how = _How.ANOTHER if image is None and here.sop_instance_uid else _How.ARCHIVED
         else:
-            here.how = max(here.how, _How.NAMED)
+            how = _How.DAMAGED if file.state is FileState.IGNORED else _How.NAMED
+        here.how = max(here.how, how)
 
 
 def _plain(path: bytes) -> bytes:

@@ -19,7 +19,7 @@ class ArchivedInstances:
         self._archive, self._inboxes = archive, inboxes
 
     def of(self, study_uids: Collection[str]) -> set[str]:
-        """The SOP Instance UIDs that the current manifests of these studies list."""
+        """The SOP Instance UIDs that the current manifests of these studies list, but for damaged copies."""
         found: set[str] = set()
         for study_uid in study_uids:
             self._inboxes.beat()
@@ -38,4 +38,6 @@ class ArchivedInstances:
             raise
         except DicomwatchdError:
             return set()
-        return set() if manifest is None else {str(one.sop_instance_uid) for one in manifest.instances}
+        return (
+            set() if manifest is None else {str(one.sop_instance_uid) for one in manifest.instances if not one.damage}
+        )

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,19 @@ def pieces(tmp_path: Path) -> Iterator[Pieces]:
     pieces.close()
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> list[Made]:
+@pytest.fixture(scope="module")
+def pressed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Made]]:
     """Two studies, as a CD has them; the DICOMDIR last."""
-    maker = Maker(seed=20)
-    here = tmp_path / "from"
-    files = maker.mr_study(here / "MR", series=2, slices=2) + maker.ct_series(here / "CT", slices=3)
-    return maker.disc(tmp_path / "cd", files)
+    maker, root = Maker(seed=20), tmp_path_factory.mktemp("pressed")
+    files = maker.mr_study(root / "MR", series=2, slices=2) + maker.ct_series(root / "CT", slices=3)
+    return root / "cd", maker.disc(root / "cd", files)
+
+
+@pytest.fixture
+def made(tmp_path: Path, pressed: tuple[Path, list[Made]]) -> list[Made]:
+    master, files = pressed
+    shutil.copytree(master, tmp_path / "cd")
+    return [replace(one, path=tmp_path / "cd" / one.path.relative_to(master)) for one in files]
 
 
 @pytest.fixture
@@ -171,7 +178,11 @@ def test_a_listed_picture_is_called_damaged(pieces: Pieces, disc: Path, made: li
 def test_a_truncated_image_is_a_failure_and_named_once(pieces: Pieces, disc: Path, made: list[Made]) -> None:
     made[1].path.write_bytes(made[1].path.read_bytes()[:-10])
     result = go(pieces, disc)
-    assert result["failed_files"] == 1 and len(named(result)) == 1 and result["dicomdir"]["missing"] == 0
+    assert result["failed_files"] == 1 and len(named(result)) == 1
+    assert (result["dicomdir"]["archived"], result["dicomdir"]["missing"]) == (6, 0)
+    made[1].path.unlink()
+    result = go(pieces, disc)
+    assert result["dicomdir"]["missing"] == 1, "the archive has it damaged only"
 
 
 @pytest.mark.parametrize("how", ["lower", "version", "dots", "elsewhere"])
