@@ -71,6 +71,9 @@ def test_from_the_inboxes_to_what_is_shown(site: Site) -> None:
     assert names[cut]["charset_by"] == "declaration" and shown[cut]["flags"] == ["charset-guessed"]
     assert "charset-guessed" in site.ctl("show", cut).stdout and _IVANOV in site.ctl("show", in_1251).stdout
 
+    for pattern, expected in (("иванов*", 5), ("*ПЁТР", 4)):
+        assert len(site.ctl_json("search", "--name", pattern)["studies"]) == expected, pattern
+
     [instance] = Manifest.from_bytes((site.root / "archive" / shown[misspelt]["manifest_key"]).read_bytes()).instances
     assert instance.repairs == ("character set: a misspelt term, read as ISO_IR 192",)
     site.ctl("catalogue", "rebuild")

@@ -41,6 +41,7 @@ SAID: dict[str, list[float]] = {
     "size of a file": [MAX_FILE_BYTES >> 30],
     "holes in a file": [sizes.STORED_PERCENT],
     "a value of": [attributes.VALUE_CHARACTERS, attributes.VALUES_LIMIT],
+    "original bytes of a value": [attributes.RAW_LIMIT_BYTES],
     "attributes of a study": [SERIES_ATTRIBUTES_LIMIT_BYTES // MIB],
     "a manifest": [reading.MANIFEST_LIMIT_BYTES // MIB],
     "JSON values": [reading.VALUES_ALLOWED, reading.BYTES_PER_VALUE],
