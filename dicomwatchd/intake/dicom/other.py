@@ -22,6 +22,7 @@ NOT_OPENED = "not-opened"
 _NOT_DICOM = "not a DICOM file, so it is left alone and not archived"
 _NOT_OPENED = "may have images in it (an archive file or a disc image) and was not opened"
 _DAMAGED = "named like an image, but it is not DICOM: damaged? compare it with its source"
+_MISPLACED = "the mark of a DICOM file stands at the wrong place: damaged? compare it with its source"
 _EMPTY = "named like an image, but it is empty: damaged? compare it with its source"
 
 _HEAD_BYTES = 4096
@@ -76,6 +77,8 @@ _OTHERS = (
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",  # documents and installers of Windows
     b"ITSF",
     b"\xca\xfe\xba\xbe",  # Java, macOS
+    b"\xda\xda\xfe\xca",  # what a Java viewer brings along
+    b"\xfe\xed\xfe\xed",
     b"\xce\xfa\xed\xfe",
     b"\xcf\xfa\xed\xfe",
     b"\0\x05\x16\x07",  # what macOS keeps beside a file
@@ -94,6 +97,9 @@ _MEDIA_AT_4 = b"ftyp"  # MP4
 
 #: Endings that say of a file that it is an image of DICOM, whatever is in it.
 _IMAGE_ENDINGS = frozenset(b"dcm dicom dic dc3 dcom ima acr".split())
+#: Endings under which devices write images, and others write something else.
+_MODALITY_ENDINGS = frozenset(b"cr ct dx img mg mr nm pt rf sc sr us xa".split())
+_MARK = b"DICM"
 _DIGITS = re.compile(rb"[0-9]+\Z")
 _ENDING = re.compile(rb"[A-Za-z0-9_~-]{1,12}\Z")
 #: Characters of a text: no control characters but white space.
@@ -120,6 +126,8 @@ def left_alone(fd: int, size_bytes: int, directory: bytes, name: bytes) -> LeftA
     if image_by_ending:
         raise NotDicom(_DAMAGED)
     head = os.pread(fd, _HEAD_BYTES, 0)
+    if _MARK in head[:512] and not _is_text(head):
+        raise NotDicom(_MISPLACED)
     if _is_container(fd, head):
         is_of_the_system = any(part.lower() in _HOUSEKEEPING for part in directory.split(b"/"))
         if is_of_the_system or (head.startswith(b"PK") and _ending(name) in _ZIP_BY_MAKE):
@@ -139,12 +147,12 @@ def _ending(name: bytes) -> bytes:
 
 
 def _may_be_an_image(name: bytes) -> bool:
-    """By its name: without an ending, as on every medium (PS3.10 section 8.2), or one of digits, as where a UID is the
-    name. What begins with a dot is the system's."""
+    """By its name: without an ending, as on every medium (PS3.10 section 8.2), with one of digits, as where a UID is
+    the name, or a modality's. What begins with a dot is the system's."""
     if name.startswith(b"."):
         return False
     ending = _ending(name)
-    return not ending or _DIGITS.match(ending) is not None
+    return not ending or ending in _MODALITY_ENDINGS or _DIGITS.match(ending) is not None
 
 
 def _is_container(fd: int, head: bytes) -> bool:
@@ -154,7 +162,10 @@ def _is_container(fd: int, head: bytes) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    """ASCII, UTF-8 or a code page of one byte to a character; or UTF-16."""
+    """ASCII, UTF-8 or a code page of one byte to a character; or UTF-16. What is one byte over and over is what a
+    medium has where nothing was written."""
+    if len(head) > 64 and len(set(head)) == 1:
+        return False
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True
     if len(head) >= 4 and not any(head[1::2]) and not _NO_TEXT.search(head[::2]):
