@@ -7,6 +7,7 @@ held against the file's, names are made harmless, and links (Rock Ridge) are lef
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -28,6 +29,9 @@ SESSIONS_LIMIT = 99
 CONTENT_LIMIT = 2
 #: Sectors behind the first session that are searched for others: a double-layered DVD has 4.2 million.
 _SEARCHED_SECTORS = 5_000_000
+_SEARCH_BYTES = 1024 * 1024
+#: What the first descriptor of a session begins with.
+_PRIMARY = b"\x01CD001\x01"
 _NAME_LIMIT_BYTES = 200
 
 #: How a sector stands in the file: bytes from one to the next, and where its 2,048 bytes begin. The second and third
@@ -166,9 +170,22 @@ class DiscImage:
     def _later_sessions(self, first: _Volume) -> Iterator[int]:
         """Where descriptors stand behind the first volume: each session has its own, and the last ones list all."""
         begin = max(_FIRST_DESCRIPTOR + 1, first.blocks * first.block_bytes // SECTOR_BYTES)
-        for sector in range(begin, min(self._sectors, begin + _SEARCHED_SECTORS)):
-            if self._pread(sector * self._stride + self._start, 7) == b"\x01CD001\x01":
-                yield sector
+        at = begin * self._stride + self._start
+        end = min(self.size_bytes, at + _SEARCHED_SECTORS * self._stride)
+        while (at := self._behind_a_hole(at, end)) < end:
+            piece, found = self._pread(at, _SEARCH_BYTES + len(_PRIMARY) - 1), -1
+            while (found := piece.find(_PRIMARY, found + 1)) >= 0:
+                sector, within = divmod(at + found - self._start, self._stride)
+                if not within:
+                    yield sector
+            at += _SEARCH_BYTES
+
+    def _behind_a_hole(self, at: int, end: int) -> int:
+        """The place at ``at``, or the first one behind it where anything was written to the file."""
+        try:
+            return max(at, os.lseek(self._fd, at, os.SEEK_DATA))
+        except OSError as error:
+            return end if error.errno == errno.ENXIO else at  # not every file system tells
 
     def _pread(self, offset: int, length: int) -> bytes:
         self._beat()
