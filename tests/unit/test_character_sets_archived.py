@@ -79,3 +79,18 @@ def test_after_a_wrong_guess_a_file_that_comes_again_makes_the_right_name_found(
     assert _found(pieces, name="иванов*")
     assert second.attributes == first.attributes, "what was recorded first stays, with its bytes"
     assert pieces.left() == []
+
+
+def test_a_patient_id_that_is_read_in_another_way_holds_the_study(pieces: Pieces) -> None:
+    """Nobody but a person knows that these are one patient; nothing is deleted until somebody says so."""
+    _put(pieces, 1, b"DOE^JANE", patient="П1".encode("cp1251"))
+    pieces.run()
+    assert pieces.left() == []
+    pieces.close()
+    pieces.settings = replace(pieces.settings, charset_when_missing="cp1251")
+    pieces.start()
+    _put(pieces, 2, b"DOE^JANE", patient="П1".encode("cp1251"))
+    pieces.run(3)
+    assert [path.name for path in pieces.left()] == ["IM2"]
+    assert set(pieces.states().values()) == {"kept:held"}
+    assert _found(pieces, patient_id="П1") and "patient-id-differs" in pieces.manifest(STUDY).flags
