@@ -153,7 +153,7 @@ def test_what_the_store_does_not_give_is_not_damaged(pieces: Pieces, refusal: Di
 
 
 def test_a_newer_programs_manifest_is_left_to_the_newer_program(pieces: Pieces) -> None:
-    data = shelf(pieces).versions[SECOND][0].replace(b"dicomwatchd-manifest/1", b"dicomwatchd-manifest/3")
+    data = shelf(pieces).versions[SECOND][0].replace(b"dicomwatchd-manifest/1", b"dicomwatchd-manifest/4")
     damage(pieces, data)
     drop(pieces, 2)
     pieces.settle()
