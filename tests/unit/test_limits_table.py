@@ -19,6 +19,7 @@ from dicomwatchd.daemon.plan import ACTIVE_SHIPMENTS
 from dicomwatchd.intake.dicom import attributes, dicomdir, header, sizes, structure
 from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES
 from dicomwatchd.model import SERIES_ATTRIBUTES_LIMIT_BYTES
+from dicomwatchd.patients import IDENTITIES_LIMIT
 from dicomwatchd.pipeline.slots import Slots
 from dicomwatchd.pipeline.turns import LARGE_BYTES, RETRY_SECONDS
 from dicomwatchd.uploads import reception
@@ -43,6 +44,7 @@ SAID: dict[str, list[float]] = {
     "a value of": [attributes.VALUE_CHARACTERS, attributes.VALUES_LIMIT],
     "original bytes of a value": [attributes.RAW_LIMIT_BYTES],
     "attributes of a study": [SERIES_ATTRIBUTES_LIMIT_BYTES // MIB],
+    "patients and orders": [IDENTITIES_LIMIT],
     "a manifest": [reading.MANIFEST_LIMIT_BYTES // MIB],
     "JSON values": [reading.VALUES_ALLOWED, reading.BYTES_PER_VALUE],
     "manifests of more": [1],
