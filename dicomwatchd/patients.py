@@ -11,13 +11,15 @@ from dataclasses import dataclass, fields
 from itertools import combinations
 from typing import Any, TypeVar
 
-from dicomwatchd.model import DicomJson
+from dicomwatchd.model import DicomJson, first_values
 
 #: So many distinct patients, and so many orders, are on record of one study; what comes after them is not.
 IDENTITIES_LIMIT = 64
 #: The flag of a study whose files name more.
 IDENTITIES_LIMITED = "identities-limited"
 
+#: Accession Number, Study ID, Admission ID.
+_OF_ORDER = frozenset({"00080050", "00200010", "00380010"})
 _UNDECODED = "\ufffd"
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
@@ -152,6 +154,14 @@ def _texts_differ(one: str, other: str) -> bool:
     if _UNDECODED in one:
         return not has_form(other, one.replace(_UNDECODED, "*"))
     return _UNDECODED not in other or not has_form(one, other.replace(_UNDECODED, "*"))
+
+
+def filled_up(earlier: DicomJson, later: DicomJson) -> DicomJson:
+    """As `first_values`, of a study's attributes; what ``later`` says of patient and order is left out where that is
+    another patient: the birth date of one beside the name of the other would be nobody's."""
+    if are_different(Identity.of(earlier), Identity.of(later)):
+        later = {tag: element for tag, element in later.items() if tag[:4] != "0010" and tag not in _OF_ORDER}
+    return first_values(earlier, later)
 
 
 def folded_name(group: str) -> str:

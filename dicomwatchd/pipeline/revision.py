@@ -20,7 +20,7 @@ from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES
 from dicomwatchd.errors import ForeignManifest, ManifestTooLarge, NewerManifest, Permanent, Transient
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson, FileState, Uid, first_values, least
-from dicomwatchd.patients import Identity, Order, distinct
+from dicomwatchd.patients import Identity, Order, distinct, filled_up
 from dicomwatchd.pipeline.healed import healed
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, location_of, source_of
 from dicomwatchd.ports import Map, timestamp
@@ -223,7 +223,7 @@ def _from_elsewhere(
         series = {one.series_uid: one.attributes for one in record.series if one.series_uid in there}
         added = replace(
             added,
-            attributes=first_values(record.attributes, added.attributes),
+            attributes=filled_up(record.attributes, added.attributes),
             series={
                 **series,
                 **{uid: first_values(series.get(uid, {}), attributes) for uid, attributes in added.series.items()},

@@ -8,8 +8,8 @@ import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from dicomwatchd.model import DicomJson, FileState, StudyEvent, StudyState, first_values, has_value
-from dicomwatchd.patients import IDENTITIES_LIMIT, Identity, Order, document, is_blank
+from dicomwatchd.model import DicomJson, FileState, StudyEvent, StudyState, has_value
+from dicomwatchd.patients import IDENTITIES_LIMIT, Identity, Order, document, filled_up, is_blank
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.bindings.remounts import FORGET_SECONDS, Remounts
 from dicomwatchd.queue.database.schema import Database, Transaction
@@ -299,7 +299,7 @@ def _filled_up(known: str, attributes: DicomJson | None) -> str:
     """Of a study that was archived long ago there are none here (see pruning)."""
     if attributes is None:
         return known
-    return json.dumps(first_values(json.loads(known), attributes) if known != "{}" else attributes)
+    return json.dumps(filled_up(json.loads(known), attributes) if known != "{}" else attributes)
 
 
 def _say(db: Transaction, study_uid: str, kind: str, digest: str, said: Identity | Order) -> None:

@@ -1172,7 +1172,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "the attributes come back",
                 "queue/arrivals.py",
-                'return json.dumps(first_values(json.loads(known), attributes) if known != "{}" else attributes)',
+                'return json.dumps(filled_up(json.loads(known), attributes) if known != "{}" else attributes)',
                 "return known",
             ),
             (

@@ -247,7 +247,7 @@ def test_a_tampered_manifest_is_refused_as_a_whole(change: Callable[[dict[str, A
 def test_a_newer_programs_manifest_is_refused_and_is_not_called_damaged() -> None:
     """Else the older program would record the study anew, without what the newer one has added."""
     with pytest.raises(Permanent) as caught:
-        Manifest.from_bytes(tampered(set_in(("format",), "dicomwatchd-manifest/3")))
+        Manifest.from_bytes(tampered(set_in(("format",), "dicomwatchd-manifest/4")))
     assert caught.value.code == "newer-manifest"
 
 

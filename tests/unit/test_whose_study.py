@@ -132,6 +132,20 @@ def test_files_that_each_name_another_patient_are_kept_in_bounds(pieces: Pieces)
     assert IDENTITIES_LIMITED in made.flags
 
 
+def test_one_patients_attributes_are_not_filled_up_with_anothers(pieces: Pieces) -> None:
+    put(pieces, 1, AccessionNumber="", StudyDescription="")
+    pieces.run(1)
+    put(pieces, 2, PatientID="P2", PatientName="SMITH^JOHN", PatientBirthDate="19510213", AccessionNumber="A2")
+    pieces.run(3)
+    said = pieces.manifest(STUDY).attributes
+    assert said["00100020"]["Value"] == ["P1"] and said["00081030"]["Value"] == ["Chest"]
+    assert "00100030" not in said and "00080050" not in said
+    assert found(pieces, Query(birth_date="19510213", patient_id="P2")) == [STUDY]
+    put(pieces, 3, PatientBirthDate="19700131")
+    pieces.run(3)
+    assert pieces.manifest(STUDY).attributes["00100030"]["Value"] == ["19700131"]
+
+
 def test_patients_are_those_of_files_and_not_put_together(pieces: Pieces) -> None:
     """The attributes are the first of each, from whichever file: they may be nobody's, and hold nothing up."""
     put(pieces, 1, PatientID="", PatientName="DOE^JANE")

@@ -21,7 +21,7 @@ from dicomwatchd.archive.stores.reading import has_too_many_values
 from dicomwatchd.character_sets import GUESSED, is_guessed
 from dicomwatchd.errors import BadManifest, NewerManifest, Permanent
 from dicomwatchd.model import CANNOT_TELL, DicomJson, Uid, first_values
-from dicomwatchd.patients import Identity, Order, distinct, document, from_document
+from dicomwatchd.patients import Identity, Order, distinct, document, filled_up, from_document
 
 FORMAT = "dicomwatchd-manifest/1"
 #: Of a manifest with instances in bundles: a version that does not know of them must not take it for damaged.
@@ -258,7 +258,7 @@ class Manifest:
             elif item.key not in damaged:
                 known[item.content] = item
         combined = tuple(sorted(known.values(), key=lambda item: item.content))
-        attributes = first_values(self.attributes, attributes)
+        attributes = filled_up(self.attributes, attributes)
         series = {
             **self.series,
             **{uid: first_values(self.series.get(uid, {}), added) for uid, added in series.items()},
