@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from itertools import combinations
 from typing import Any, TypeVar
+from unicodedata import normalize
 
 from dicomwatchd.model import DicomJson, first_values
 
@@ -165,8 +166,9 @@ def filled_up(earlier: DicomJson, later: DicomJson) -> DicomJson:
 
 
 def folded_name(group: str) -> str:
-    """A component group of a name for comparison: DOE^Jane^^ and "Doe, Jane" are the same."""
-    return " ".join(group.casefold().replace("^", " ").replace(",", " ").replace("\0", " ").split())
+    """A component group of a name for comparison: DOE^Jane^^ and "Doe, Jane" are the same; so are the several ways to
+    write a letter in Unicode, with its accent or the accent by itself, in full or half width."""
+    return " ".join(normalize("NFKC", group).casefold().replace("^", " ").replace(",", " ").replace("\0", " ").split())
 
 
 def has_form(text: str, pattern: str) -> bool:
@@ -190,7 +192,7 @@ def has_form(text: str, pattern: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return text.strip(" \0").casefold()
+    return normalize("NFC", text).strip(" \0").casefold()
 
 
 def _digits(date: str) -> str:

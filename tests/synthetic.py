@@ -240,11 +240,12 @@ class Maker:
         return made
 
     def junk(self, folder: Path) -> list[Made]:
-        """What lies about in export folders and is no instance: text, an empty file, noise, a cut-off slice."""
+        """What lies about in export folders and is no instance: text, an empty file, noise, the first bytes of a slice,
+        which do not say whose it is."""
         folder.mkdir(parents=True, exist_ok=True)
         prefix = f"{self.patient.marker}-" if self.patient.marker else ""
         whole = self._random_slice(folder / f"{prefix}truncated.dcm")
-        cut = whole.read_bytes()[: whole.stat().st_size // 2]
+        cut = whole.read_bytes()[:200]
         contents = {
             "README.TXT": f"Images of {self.patient.name}, exported for the family doctor.\n".encode(),
             "empty.dcm": b"",

@@ -42,7 +42,7 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "    if not mine or not its:\n        return False\n    return _texts",
                 "    return _texts",
             ),
-            ("case and padding", 'return text.strip(" \\0").casefold()', "return text"),
+            ("case and padding", '.strip(" \\0").casefold()\n', "\n"),
             ("the form of carets", '.replace("^", " ").replace(",", " ")', ""),
         )
     ),

@@ -15,6 +15,7 @@ from dicomwatchd.patients import (
     are_different,
     distinct,
     document,
+    folded_name,
     from_document,
     has_form,
     two_patients,
@@ -149,3 +150,10 @@ def test_a_name_in_another_form_is_the_same() -> None:
         assert not are_different(
             Identity(name="DOE^JANE", birth_date="19700101"), Identity(name=name, birth_date="1971")
         )
+
+
+def test_one_letter_in_several_forms_of_unicode_is_one() -> None:
+    composed, apart = "M\u00dcLLER", "MU\u0308LLER"
+    assert not are_different(Identity(name=composed, birth_date="1970"), Identity(name=apart, birth_date="1980"))
+    assert not are_different(Identity(patient_id=composed), Identity(patient_id=apart))
+    assert folded_name("\uff94\uff8f\uff80\uff9e") == folded_name("\u30e4\u30de\u30c0"), "half and full width"
