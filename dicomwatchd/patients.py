@@ -85,9 +85,10 @@ def from_document(kind: type[_Said], raw: Mapping[str, Any]) -> _Said:
     return kind(**{name: value for name, value in raw.items() if name in names})
 
 
-def distinct(*groups: Iterable[_Said]) -> tuple[_Said, ...]:
-    """All of them in their order, each once, and none that says less than another and nothing else; at most
-    `IDENTITIES_LIMIT`, the first ones."""
+def distinct(*groups: Iterable[_Said], limit: int | None = None) -> tuple[_Said, ...]:
+    """All of them in their order, each once, and none that says less than another and nothing else; at most ``limit``,
+    or `IDENTITIES_LIMIT`, the first ones."""
+    limit = IDENTITIES_LIMIT if limit is None else limit
     kept: list[_Said] = []
     for said in dict.fromkeys(one for group in groups for one in group):
         if is_blank(said) or any(_says_all_of(other, said) for other in kept):
@@ -96,7 +97,7 @@ def distinct(*groups: Iterable[_Said]) -> tuple[_Said, ...]:
         if within:
             kept[kept.index(within[0])] = said
             kept = [other for other in kept if other not in within[1:]]
-        elif len(kept) < IDENTITIES_LIMIT:
+        elif len(kept) < limit:
             kept.append(said)
     return tuple(kept)
 
@@ -105,6 +106,12 @@ def nearest_first(said: Iterable[_Said], shown: _Said) -> list[_Said]:
     """Those first that are most like what the study's attributes say, which may be put together from several files and
     so be none of them."""
     return sorted(said, key=lambda one: -sum(a == b != "" for a, b in zip(_values(one), _values(shown), strict=True)))
+
+
+def leaves_out(kept: Iterable[_Said], said: Iterable[_Said]) -> bool:
+    """Whether something ``said`` is not among ``kept``, which are `distinct` ones."""
+    kept = tuple(kept)
+    return not all(is_blank(one) or any(_says_all_of(other, one) for other in kept) for one in said)
 
 
 def two_patients(identities: Iterable[Identity]) -> tuple[Identity, Identity] | None:
@@ -123,6 +130,35 @@ def are_different(one: Identity, other: Identity) -> bool:
     return _ids_differ(one, other) or (
         _names_differ(one.name, other.name) and _dates_differ(one.birth_date, other.birth_date)
     )
+
+
+def is_among(said: Identity, known: Iterable[Identity]) -> bool:
+    """Whether this is one of the ``known`` patients, as far as can be told: it says no more than one of them, or agrees
+    with one in the ID, or in name and birth date; or is different from none. That it is not different from one of whom
+    little is known says nothing, where it is from others."""
+    known = tuple(known)
+    return any(_says_all_of(one, said) or _agree(one, said) for one in known) or not any(
+        are_different(one, said) for one in known
+    )
+
+
+def _agree(one: Identity, other: Identity) -> bool:
+    """Whether something says that these are one patient, and nothing that they are two."""
+    if are_different(one, other):
+        return False
+    if _is_decoded(one.patient_id) and _is_decoded(other.patient_id):
+        return True
+    names = zip(map(folded_name, one.name.split("=")), map(folded_name, other.name.split("=")), strict=False)
+    return (
+        any(mine == its and _is_decoded(mine) for mine, its in names)
+        and bool(_digits(one.birth_date) and _digits(other.birth_date))
+        and not _dates_differ(one.birth_date, other.birth_date)
+    )
+
+
+def _is_decoded(text: str) -> bool:
+    """Whether it is a value, and all of it is known."""
+    return bool(_plain(text)) and _UNDECODED not in text
 
 
 def _ids_differ(one: Identity, other: Identity) -> bool:

@@ -16,6 +16,7 @@ from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.quiet import restart_quiet_timer
 from dicomwatchd.queue.rows import (
     LEFT,
+    MORE,
     UNREADABLE,
     WAITING,
     Arrival,
@@ -25,9 +26,6 @@ from dicomwatchd.queue.rows import (
     identity_text,
 )
 from dicomwatchd.queue.transitions import move, state_of
-
-#: In place of a digest: of this kind are more than are kept.
-_MORE = "more"
 
 _STATES = {state.value: state for state in FileState}
 
@@ -135,7 +133,7 @@ class Arrivals:
                 " FROM series JOIN studies USING (study_uid) WHERE study_uid = :study AND series_uid = :series"
                 # What is archived, with no file here, may be on record no more by the time the file is taken up.
                 " AND (state != 'archived' OR EXISTS (SELECT 1 FROM files f WHERE f.study_uid = studies.study_uid))",
-                {"study": study_uid, "series": series_uid, "identity": identity, "order": order, "more": _MORE},
+                {"study": study_uid, "series": series_uid, "identity": identity, "order": order, "more": MORE},
             ).fetchone()
         if found is None:
             return None
@@ -313,7 +311,7 @@ def _say(db: Transaction, study_uid: str, kind: str, digest: str, said: Identity
     ).fetchall()
     if len(known) > IDENTITIES_LIMIT or digest in [row["digest"] for row in known]:
         return
-    row = (digest, json.dumps(document(said))) if len(known) < IDENTITIES_LIMIT else (_MORE, "{}")
+    row = (digest, json.dumps(document(said))) if len(known) < IDENTITIES_LIMIT else (MORE, "{}")
     db.execute("INSERT INTO identities (study_uid, kind, digest, said) VALUES (?, ?, ?, ?)", (study_uid, kind, *row))
 
 

@@ -15,7 +15,7 @@ from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
 from dicomwatchd.queue.bindings.remounts import Remounts
-from dicomwatchd.queue.database.schema import Database, Transaction
+from dicomwatchd.queue.database.schema import Database, Readable, Transaction
 from dicomwatchd.queue.rows import (
     DAMAGED,
     EXPIRING,
@@ -72,12 +72,11 @@ class Deletions:
                 "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
                 [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
             )
-            if code == HELD:
+            if code == HELD and not _is_held(db, claim.study_uid):
                 # Released after it was asked whether the study is held: nobody would release these once more.
                 db.execute(
                     "UPDATE files SET due_at = 0, code = NULL, reason = NULL WHERE study_uid = ? AND state = 'kept'"
-                    f" AND code = '{HELD}' AND NOT EXISTS"
-                    " (SELECT 1 FROM holds h WHERE h.study_uid = files.study_uid AND h.released_at IS NULL)",
+                    f" AND code = '{HELD}'",
                     (claim.study_uid,),
                 )
             _forget_dues(db, files)
@@ -261,6 +260,11 @@ class Deletions:
                     "UPDATE upload_results SET outcome = 'unknown' WHERE source_id = ? AND dir = ? AND name = ?",
                     (row["source_id"], deleting.dir, deleting.name),
                 )
+
+
+def _is_held(db: Readable, study_uid: Uid) -> bool:
+    found = db.execute("SELECT 1 FROM holds WHERE study_uid = ? AND released_at IS NULL", (study_uid,)).fetchone()
+    return found is not None
 
 
 def _source(row: sqlite3.Row) -> Source:

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
-from dicomwatchd.patients import Identity
+from dicomwatchd.patients import Identity, from_document
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
 from dicomwatchd.queue.database.schema import Database, Readable
-from dicomwatchd.queue.rows import HELD, said_by
+from dicomwatchd.queue.rows import HELD, MORE, said_by
 
 #: ``code`` of a hold: the study's files name two patients, or more than are kept on record.
 TWO_PATIENTS = "two-patients"
 
+#: Why a file of a held study is kept.
+REASON = "archived; kept because its study names two patients: see dicomwatchctl attention"
 #: What was found, as plain data for people: the patients that the files name.
 Found = list[dict[str, str]]
 
@@ -37,37 +39,69 @@ class Hold:
     files: int
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the state knows of a study's patients. ``patients`` are those whom files have named that came here, also
+    those that are in no manifest yet; ``are_more``: files have named others, who are not on record, since the study was
+    last released. ``found`` is what it is held for; None if it is not held."""
+
+    patients: tuple[Identity, ...]
+    are_more: bool
+    found: tuple[Identity, ...] | None
+
+
 class Holds:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
-    def patients(self, study_uid: Uid) -> list[Identity]:
-        """Whom the files name that have come here, those that are in no manifest yet among them."""
+    def known(self, study_uid: Uid) -> Known:
         with self._database.read() as db:
             rows = db.execute(
                 "SELECT digest, said FROM identities WHERE study_uid = ? AND kind = 'patient' ORDER BY digest",
                 (study_uid,),
             ).fetchall()
-        return [said_by(Identity, row) for row in rows]
+            row = self._row(db, study_uid, TWO_PATIENTS)
+        found = None if row is None or row["released_at"] is not None else json.loads(row["found"])
+        return Known(
+            tuple(said_by(Identity, one) for one in rows),
+            any(one["digest"] == MORE for one in rows),
+            None if found is None else tuple(map(_identity, found)),
+        )
 
     def hold(
         self, study_uid: Uid, code: str, found: Found, is_released_by: Callable[[Found], bool]
     ) -> tuple[bool, bool]:
         """Hold the study for what was ``found``, unless a release was given for it already: ``is_released_by`` says so
-        of what an earlier one was given for. Returns whether the study is held, and whether that is new."""
-        with self._database.read() as db:
-            row = self._row(db, study_uid, code)
-        if row is not None and row["released_at"] is not None and is_released_by(json.loads(row["found"])):
+        of what an earlier one was given for. Its files that stay by their rule are held with it from now on: whoever
+        has uploaded them must not take them for deletable. Returns whether the study is held, and whether that is new.
+        """
+
+        def is_released(row: sqlite3.Row | None) -> bool:
+            return row is not None and row["released_at"] is not None and is_released_by(json.loads(row["found"]))
+
+        with self._database.read() as reading:
+            row = self._row(reading, study_uid, code)
+        if is_released(row):
             return False, False
-        is_new = row is None or row["released_at"] is not None
-        if row is None or is_new or json.loads(row["found"]) != found:
-            with self._database.write() as db:
+        if row is not None and row["released_at"] is None and json.loads(row["found"]) == found:
+            return True, False
+        with self._database.write() as db:
+            row = self._row(db, study_uid, code)
+            if is_released(row):  # by now
+                return False, False
+            is_new = row is None or row["released_at"] is not None
+            db.execute(
+                "INSERT INTO holds (study_uid, code, found, held_at) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                " found = excluded.found, released_at = NULL,"
+                " held_at = CASE WHEN released_at IS NULL THEN held_at ELSE excluded.held_at END",
+                (study_uid, code, json.dumps(found), self._clock.now()),
+            )
+            if is_new:
                 db.execute(
-                    "INSERT INTO holds (study_uid, code, found, held_at) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-                    " found = excluded.found, released_at = NULL,"
-                    " held_at = CASE WHEN released_at IS NULL THEN held_at ELSE excluded.held_at END",
-                    (study_uid, code, json.dumps(found), self._clock.now()),
+                    "UPDATE files SET code = ?, reason = ?"
+                    " WHERE study_uid = ? AND state = 'kept' AND code IS NULL AND due_at IS NULL",
+                    (HELD, REASON, study_uid),
                 )
         return True, is_new
 
@@ -89,6 +123,10 @@ class Holds:
             body = {"kind": "hold-released", "at": now, "because": because, **by}
             audit.append(db, study_uid, [{**body, "hold": code} for code in codes])
             db.execute("UPDATE holds SET released_at = ? WHERE study_uid = ? AND released_at IS NULL", (now, study_uid))
+            # Who comes from now on and is not on record is not among those whom the release was given for.
+            db.execute(
+                "DELETE FROM identities WHERE study_uid = ? AND kind = 'patient' AND digest = ?", (study_uid, MORE)
+            )
             return db.execute(
                 "UPDATE files SET due_at = 0, code = NULL, reason = NULL"
                 f" WHERE study_uid = ? AND state = 'kept' AND code = '{HELD}'",
@@ -122,3 +160,7 @@ class Holds:
             "SELECT * FROM holds WHERE study_uid = ? AND code = ?", (study_uid, code)
         ).fetchone()
         return row
+
+
+def _identity(said: dict[str, str]) -> Identity:
+    return from_document(Identity, said)

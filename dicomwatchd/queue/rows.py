@@ -30,6 +30,8 @@ EXCHANGED = "exchanged"
 HELD = "held"
 #: ``code`` of a kept file that is damaged, and of whose instance the archive has no whole copy.
 DAMAGED = "damaged"
+#: In place of a digest in the table of identities: there are more than are kept.
+MORE = "more"
 #: Files that a study still has to ship.
 WAITING = (FileState.READY, FileState.STORED)
 #: ``kind`` of a source that is an inbox's former path, where a crash may have left files staged.

@@ -27,6 +27,7 @@ from dicomwatchd.patients import (
     Identity,
     Order,
     distinct,
+    leaves_out,
     nearest_first,
 )
 from dicomwatchd.ports import Clock
@@ -151,7 +152,9 @@ class Shipments:
         of_study = json.loads(study["attributes"])
         patients = [said_by(Identity, row) for row in said if row["kind"] == "patient"]
         orders = [said_by(Order, row) for row in said if row["kind"] == "order"]
-        is_limited = max(len(patients), len(orders)) > IDENTITIES_LIMIT
+        # Those most like what the attributes say come first: it is what a search shows.
+        identities = distinct(nearest_first(patients, Identity.of(of_study)))
+        is_limited = max(len(patients), len(orders)) > IDENTITIES_LIMIT or leaves_out(identities, patients)
         return StudyFacts(
             attributes=of_study,
             series=series,
@@ -162,7 +165,7 @@ class Shipments:
                 *((IDENTITIES_LIMITED,) if is_limited else ()),
             ),
             damaged_keys=tuple(json.loads(study["damaged_keys"])),
-            identities=distinct(nearest_first(patients, Identity.of(of_study))),
+            identities=identities,
             orders=distinct(nearest_first(orders, Order.of(of_study))),
         )
 

@@ -183,9 +183,9 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
                 setattr(found, part.name, dict(sorted(value.items())) if isinstance(value, dict) else sorted(value))
         return found
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **named: Any) -> Any:
         folders.reads += 1
-        return take.take(*arguments)
+        return take.take(*arguments, **named)
 
     def among(*arguments: Any) -> Any:
         at_work().purging()

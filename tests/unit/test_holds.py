@@ -18,6 +18,7 @@ from dicomwatchd.daemon.commands import HOLD_REASONS, commands
 from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.shipment import AfterArchive
+from dicomwatchd.queue.database.pruning import Pruning
 from dicomwatchd.queue.holds import TWO_PATIENTS
 from dicomwatchd.rights import Asker
 from tests import schemas
@@ -332,3 +333,138 @@ def test_what_an_older_state_knows_of_a_study_counts(pieces: Pieces) -> None:
         )
     pieces.run(3)
     assert pieces.left() and set(pieces.states().values()) == {"kept:held"}
+
+
+# -- who is another patient -------------------------------------------------------------------------------------------
+
+
+def test_whom_little_is_known_of_covers_nobody_else(pieces: Pieces) -> None:
+    """One of the released says a name and nothing more: whoever has an ID could be he, by that alone."""
+    drop(pieces, JANE, 1)
+    drop(pieces, JOHN, 2)
+    drop(pieces, Patient("JONES^A", "", "", ""), 3)
+    pieces.run(3)
+    pieces.queue.holds.release(STUDY, "seen", BY)
+    pieces.run(3)
+    assert pieces.left() == []
+    third = drop(pieces, Patient("POE^ANN", "P0003", "19991231"), 4)
+    pieces.run(3)
+    assert sorted(one.path for one in third) == pieces.left()
+
+
+def limit_identities(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    from dicomwatchd import patients
+    from dicomwatchd.queue import arrivals, shipments
+
+    for module in (patients, arrivals, shipments):
+        monkeypatch.setattr(module, "IDENTITIES_LIMIT", limit)
+
+
+def test_a_full_record_of_another_site_hides_nobody(
+    pieces: Pieces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_identities(monkeypatch, 2)
+    other = Pieces(tmp_path / "other", store=pieces.memory, catalogue=pieces.catalogue)
+    drop(other, JANE, 1)
+    drop(other, Patient("DOE^JANE^A", "P0001", "19700101"), 2)
+    other.run()
+    other.close()
+    late = drop(pieces, JOHN, 3)
+    pieces.run(3)
+    assert sorted(one.path for one in late) == pieces.left()
+    assert "P0002" in [one.get("patient_id") for one in pieces.queue.holds.open(10)[0].found]
+    assert "identities-limited" in pieces.manifest(STUDY).flags
+
+
+def test_who_is_one_too_many_while_the_first_files_are_being_deleted_stops_that(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_identities(monkeypatch, 2)
+    made = drop(pieces, JANE, 1) + drop(pieces, Patient("DOE^JANE^A", "P0001", "19700101"), 2)
+    pieces.settle()
+    with at(pieces.context.shipments, "recorded", lambda: _arrives(pieces), after=True):
+        pieces.ship()
+    assert {one.path for one in made} <= set(pieces.left())
+
+
+def test_a_release_of_more_than_are_on_record_is_for_those_who_had_come(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_identities(monkeypatch, 2)
+    for number, name in enumerate(["DOE^JANE", "DOE^JANE^A", "DOE^JANE^B", "DOE^JANE^C"], start=1):
+        drop(pieces, Patient(name, "P0001", "19700101"), number)
+    pieces.run(3)
+    pieces.queue.holds.release(STUDY, "seen", BY)
+    pieces.run(3)
+    assert pieces.left() == []
+    late = drop(pieces, JOHN, 7)
+    pieces.run(3)
+    assert sorted(one.path for one in late) == pieces.left()
+
+
+# -- a hold stands until it is released -------------------------------------------------------------------------------
+
+
+def test_a_hold_stands_though_nothing_tells_of_the_second_patient_any_more(pieces: Pieces) -> None:
+    """He came while the first files were being deleted, and was taken away before he was archived; a month later
+    the state knows of him by the hold alone, and `attention` says that it is held."""
+    made = drop(pieces, JANE, 1)
+    pieces.settle()
+    with at(pieces.context.shipments, "recorded", lambda: _arrives(pieces), after=True):
+        pieces.ship()
+    kept = {one.path: one.path.read_bytes() for one in made}
+    for path in pieces.left():
+        path.unlink()
+    pieces.run(2)
+    pieces.clock.advance(31 * 86400.0)
+    pruning = Pruning(pieces.queue._database, pieces.clock)
+    while pruning.step():
+        pass
+    assert pieces.queue.holds.known(STUDY).patients == ()
+    for path, data in kept.items():
+        path.write_bytes(data)
+    pieces.run(3)
+    assert pieces.left() == sorted(kept)
+    [hold] = pieces.queue.holds.open(10)
+    assert {one["patient_id"] for one in hold.found} == {"P0001", "P0002"} and hold.files == 2
+
+
+def test_what_stays_anyway_is_held_by_a_patient_who_comes_later(pieces: Pieces, tmp_path: Path) -> None:
+    """Its files were kept by their rule before the study was held; nobody may take them for deletable."""
+    folder = tmp_path / "stick"
+    maker = Maker(seed=3, patient=JANE)
+    maker.ct_series(folder / "1", slices=1, study=0, series=1, rows=16, columns=16)
+    slow = Maker(seed=4).ct_series(folder / "other", slices=1, rows=16, columns=16)[0].path
+    whole = slow.read_bytes()
+    upload = Handed(pieces, folder)
+
+    def goes_on(seconds: int) -> None:
+        for number in range(seconds):
+            slow.write_bytes(whole + b"\0" * (number % 7 + 1))
+            upload.second()
+            pieces.scan()
+
+    goes_on(20)
+    assert "kept" in pieces.states().values(), pieces.states()
+    drop(pieces, JOHN, 2, count=1)
+    goes_on(30)
+    assert pieces.queue.holds.open(10)[0].files == 2, pieces.states()
+    slow.write_bytes(whole)
+    result = upload.go()
+    assert result["complete"] and result["held"] == 1 and not result["deletable"] and not result["images_deletable"]
+    pieces.queue.holds.release(STUDY, "seen", BY)
+    pieces.run(3)
+    assert pieces.left() == []
+
+
+def test_what_is_kept_for_good_is_kept_after_a_release(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False))
+    made = drop(pieces, JANE, 1)
+    pieces.run(2)
+    made += drop(pieces, JOHN, 2)
+    pieces.run(2)
+    assert set(pieces.states().values()) == {"kept:held"}
+    assert pieces.queue.holds.release(STUDY, "seen", BY) == 4
+    pieces.run(2)
+    assert set(pieces.states().values()) == {"kept"} and all(one.path.exists() for one in made)
+    pieces.close()

@@ -21,7 +21,16 @@ from dicomwatchd.archive.stores.reading import has_too_many_values
 from dicomwatchd.character_sets import GUESSED, is_guessed
 from dicomwatchd.errors import BadManifest, NewerManifest, Permanent
 from dicomwatchd.model import CANNOT_TELL, DicomJson, Uid, first_values
-from dicomwatchd.patients import Identity, Order, distinct, document, filled_up, from_document
+from dicomwatchd.patients import (
+    IDENTITIES_LIMITED,
+    Identity,
+    Order,
+    distinct,
+    document,
+    filled_up,
+    from_document,
+    leaves_out,
+)
 
 FORMAT = "dicomwatchd-manifest/1"
 #: Of a manifest with instances in bundles: a version that does not know of them must not take it for damaged.
@@ -264,14 +273,17 @@ class Manifest:
             **{uid: first_values(self.series.get(uid, {}), added) for uid, added in series.items()},
         }
         guessed = (GUESSED,) if any(map(is_guessed, (attributes, *series.values()))) else ()
+        identities = tuple(identities)
+        patients = distinct(self.all_identities, identities)
+        limited = (IDENTITIES_LIMITED,) if leaves_out(patients, identities) else ()
         next_one = replace(
             self,
-            flags=tuple(sorted({*self.flags, *flags, *_repeated(combined), *guessed})),
+            flags=tuple(sorted({*self.flags, *flags, *limited, *_repeated(combined), *guessed})),
             attributes=attributes,
             series=series,
             instances=combined,
             damaged_keys=tuple(sorted(damaged)),
-            identities=_or_none(distinct(self.all_identities, identities), self.identities, self.all_identities),
+            identities=_or_none(patients, self.identities, self.all_identities),
             orders=_or_none(distinct(self.all_orders, orders), self.orders, self.all_orders),
         )
         if next_one == self:

@@ -9,6 +9,7 @@ from dicomwatchd.pipeline.deletion.purge import Outcome
 from dicomwatchd.pipeline.deletion.vetoes import expiring, held, own, unleased, without_right
 from dicomwatchd.pipeline.deletion.vetoes.damaged import WholeCopies, reason
 from dicomwatchd.pipeline.shipment import Context, Shipment
+from dicomwatchd.queue import holds
 from dicomwatchd.queue.rows import DAMAGED, EXCHANGED, EXPIRING, HELD, NO_LEASE, NO_RIGHT, OWN_OBJECT, LocalFile
 
 #: When a file is tried again that has looked like the archive's own object.
@@ -119,7 +120,7 @@ def _keep_damaged(files: list[LocalFile], shipment: Shipment, context: Context) 
 def _keep_held(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
     """They fall due again when somebody releases the study: see `held`, which logs the hold."""
     if files:
-        _keep(files, HELD, held.REASON, shipment, context)
+        _keep(files, HELD, holds.REASON, shipment, context)
 
 
 def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
