@@ -371,7 +371,7 @@ CREATE INDEX files_damaged ON files (source_id) WHERE state = 'kept' AND code = 
 CREATE INDEX files_damaged_of_study ON files (study_uid, sop_instance_uid) WHERE state = 'kept' AND code = 'damaged';
 CREATE INDEX files_of_nobody ON files (source_id, dir)
   WHERE state = 'quarantined' AND code IN ('truncated', 'malformed', 'no-uid', 'bad-uid');
-UPDATE files SET code = 'unexpected-before' WHERE state = 'quarantined' AND code = 'truncated';
+UPDATE files SET code = 'unexpected-before' WHERE state = 'quarantined' AND code IN ('truncated', 'malformed');
 """
 
 
