@@ -291,7 +291,8 @@ def _content(shipment: Shipment, context: Context, base: Manifest, now: str) -> 
             files += 1
             size_bytes += item.size_bytes
             sources.add(source)
-            if item.content not in latest or not item.is_located_as(latest[item.content]):
+            known = latest.get(item.content)
+            if known is None or known.is_found_again or not item.is_located_as(known):
                 latest[item.content] = item
                 instances.append(item)
     return _Content(tuple(instances), files, size_bytes, frozenset(sources))

@@ -179,7 +179,7 @@ def record(shipment: Shipment, context: Context) -> Recorded:
 def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
     policy, services = ShipmentPolicy(context), services_of(context)
-    damaged.release(recorded.manifest, shipment.claim, context)
+    damaged.release(recorded.manifest, shipment.claim, policy, context)
     touched: dict[int, set[bytes]] = {}
     for files, of_these in evidence.pages(shipment, recorded, context):
         to_delete = keeping.keep_what_stays(files, policy, recorded.manifest, shipment, context)

@@ -13,7 +13,7 @@ from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.parked import LONGEST_WAIT_SECONDS, NO_PROOF, pause_seconds
-from dicomwatchd.queue.rows import NO_LEASE, Claim
+from dicomwatchd.queue.rows import DAMAGED, NO_LEASE, Claim
 from dicomwatchd.queue.transitions import move, state_of, write_under
 
 #: A study that has failed so often while others passed waits in a line of its own.
@@ -133,9 +133,10 @@ class Claims:
             ).fetchall()
             for row in rows:
                 db.execute(
-                    "UPDATE files SET state = ? WHERE study_uid = ? AND state = ? AND due_at <= ?"
-                    " AND receipt IS NOT NULL",
-                    (FileState.STORED, row["study_uid"], FileState.KEPT, now),
+                    # A damaged file has no time yet from which on it may go: it begins when the file is superseded.
+                    "UPDATE files SET state = ?, due_at = CASE code WHEN ? THEN NULL ELSE due_at END"
+                    " WHERE study_uid = ? AND state = ? AND due_at <= ? AND receipt IS NOT NULL",
+                    (FileState.STORED, DAMAGED, row["study_uid"], FileState.KEPT, now),
                 )
                 move(db, row["study_uid"], StudyEvent.DUE, now)
                 db.execute("UPDATE studies SET queued_at = ? WHERE study_uid = ?", (now, row["study_uid"]))
@@ -194,14 +195,15 @@ class Claims:
 
     def retry(self, study_uid: str) -> bool:
         """The operator's word: try a parked or waiting study now, or one with files that are kept for want of a read
-        lease. False when there is nothing to retry."""
+        lease, or because they are damaged: another site may have archived whole copies since. False when there is
+        nothing to retry."""
         with self._database.write() as db:
             state = state_of(db, study_uid)
             if state is StudyState.ARCHIVED:
                 return bool(
                     db.execute(
-                        "UPDATE files SET due_at = ? WHERE study_uid = ? AND state = ? AND code = ?",
-                        (self._clock.now(), study_uid, FileState.KEPT, NO_LEASE),
+                        "UPDATE files SET due_at = ? WHERE study_uid = ? AND state = ? AND code IN (?, ?)",
+                        (self._clock.now(), study_uid, FileState.KEPT, NO_LEASE, DAMAGED),
                     ).rowcount
                 )
             if state not in (StudyState.PARKED, StudyState.QUEUED):

@@ -7,13 +7,13 @@ the audit chain in the same commit as the file's row.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue import audit
+from dicomwatchd.queue import audit, holds
 from dicomwatchd.queue.bindings.remounts import Remounts
 from dicomwatchd.queue.database.schema import Database, Readable, Transaction
 from dicomwatchd.queue.rows import (
@@ -106,21 +106,47 @@ class Deletions:
                 (self._clock.now(), source_id),
             ).rowcount
 
-    def kept_as_damaged(self, study_uid: Uid) -> list[LocalFile]:
-        """The study's files that are kept because they are damaged."""
-        with self._database.read() as db:
-            rows = db.execute(
-                f"SELECT * FROM files WHERE study_uid = ? AND state = 'kept' AND code = '{DAMAGED}'", (study_uid,)
-            ).fetchall()
-        return [local_file(row, 0) for row in rows]
+    def kept_as_damaged(self, study_uid: Uid, is_superseded: Callable[[str, str], bool]) -> Iterator[list[LocalFile]]:
+        """Of the study's files that are kept because they are damaged those that ``is_superseded`` says so of, given
+        their SOP Instance UID and their SHA-256; a page at a time."""
+        after = ("", 0)
+        while True:
+            with self._database.read() as db:
+                rows = db.execute(
+                    "SELECT file_id, sop_instance_uid, sha256 FROM files INDEXED BY files_damaged_of_study"
+                    " WHERE study_uid = ? AND state = 'kept'"
+                    f" AND code = '{DAMAGED}' AND (sop_instance_uid, file_id) > (?, ?)"
+                    f" ORDER BY sop_instance_uid, file_id LIMIT {_AT_ONCE}",
+                    (study_uid, *after),
+                ).fetchall()
+                chosen = [row["file_id"] for row in rows if is_superseded(row["sop_instance_uid"], row["sha256"])]
+                files = [
+                    local_file(row, 0)
+                    for file_id in chosen
+                    for row in db.execute("SELECT * FROM files WHERE file_id = ?", (file_id,))
+                ]
+            if files:
+                yield files
+            if not rows:
+                return
+            after = (rows[-1]["sop_instance_uid"], rows[-1]["file_id"])
 
-    def release_damaged(self, files: Iterable[LocalFile]) -> None:
-        """These go by their rules from now on, each proven afresh: a whole copy of their instance is archived."""
-        with self._database.write() as db:
+    def release_damaged(self, claim: Claim, due: Sequence[tuple[LocalFile, float]]) -> None:
+        """A whole copy of their instance is archived: from its time on, in seconds since the epoch, each goes by its
+        rule, proven afresh. Where their study is held, they are held with it."""
+        with write_under(self._database, claim) as db:
+            is_held = _is_held(db, claim.study_uid)
             db.executemany(
-                "UPDATE files SET due_at = 0, code = NULL, reason = NULL"
+                "UPDATE files SET due_at = ?, code = ?, reason = ?"
                 f" WHERE file_id = ? AND identity = ? AND state = 'kept' AND code = '{DAMAGED}'",
-                [(file.file_id, identity_text(file.identity)) for file in files],
+                [
+                    (
+                        *((None, HELD, holds.REASON) if is_held else (due_at, None, None)),
+                        file.file_id,
+                        identity_text(file.identity),
+                    )
+                    for file, due_at in due
+                ],
             )
 
     def release_expiring(self) -> int:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dicomwatchd.archive.layout.manifest import DAMAGED_FORMAT, DAMAGED_INSTANCES, FORMAT, Manifest
 from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import BadManifest
+from dicomwatchd.model import Uid
+from dicomwatchd.pipeline.deletion.vetoes.damaged import WholeCopies
 from dicomwatchd.pipeline.shipment import AfterArchive
+from dicomwatchd.queue.database.schema import open_writer
+from dicomwatchd.queue.database.steps import STEPS
+from dicomwatchd.queue.database.upgrade import OLD_FAULT
 from tests.pieces import Pieces
 from tests.unit.dicomfiles import data_set, encode
 from tests.unit.uploading import Handed
@@ -196,3 +203,198 @@ def test_a_state_of_an_earlier_version_tries_what_it_has_in_quarantine(pieces: P
     pieces.restart()
     pieces.run(3)
     assert pieces.states() == {"IM1": "kept:damaged"}
+
+
+# -- what counts as a whole copy --------------------------------------------------------------------------------------
+
+
+def test_a_copy_whose_object_is_damaged_supersedes_nothing(pieces: Pieces) -> None:
+    put(pieces, "IM1", WHOLE)
+    put(pieces, "IM1 cut", CUT)
+    pieces.run()
+    manifest = pieces.manifest(STUDY)
+    [whole] = [item for item in manifest.instances if not item.damage]
+    [damaged] = [item for item in manifest.instances if item.damage]
+    assert manifest.superseded_uids == {f"{STUDY}.1.1"}
+    bad = replace(manifest, damaged_keys=(whole.key,))
+    assert bad.superseded_uids == frozenset() and bad.unsuperseded == [damaged]
+    assert DAMAGED_INSTANCES in bad.record().flags
+    file = SimpleNamespace(header=SimpleNamespace(sop_instance_uid=f"{STUDY}.1.1", damage="x"), sha256=damaged.sha256)
+    assert WholeCopies(bad).stays(file) and not WholeCopies(manifest).stays(file)  # type: ignore[arg-type]
+
+
+def test_what_was_found_again_in_the_store_supersedes_nothing(pieces: Pieces) -> None:
+    """Of what only a damaged manifest listed nobody knows whether it is whole: here it is another damaged copy."""
+    put(pieces, "IM1", CUT)
+    put(pieces, "IM1 again", WHOLE[:-9])
+    pieces.run(3)
+    for key, versions in pieces.memory.versions.items():
+        if "/manifests/" in key:
+            versions[-1] = b"{}"
+    put(pieces, "IM2", OTHER)
+    pieces.run(4)
+    assert [path.name for path in pieces.left()] == ["IM1", "IM1 again"]
+    put(pieces, "IM1 at last", WHOLE)
+    pieces.run(4)
+    assert pieces.left() == []
+    pieces.require_nothing_lost(CUT, WHOLE[:-9], WHOLE, OTHER)
+
+
+def test_what_was_found_again_in_the_store_is_known_when_it_comes_once_more(pieces: Pieces) -> None:
+    put(pieces, "IM1", WHOLE)
+    pieces.run()
+    for key, versions in pieces.memory.versions.items():
+        if "/manifests/" in key:
+            versions[-1] = b"{}"
+    put(pieces, "IM1 cut", CUT)
+    pieces.run(3)
+    assert [path.name for path in pieces.left()] == ["IM1 cut"], "whether the archive has it whole is not known"
+    put(pieces, "IM1", WHOLE)
+    pieces.run(3)
+    assert pieces.left() == []
+    [item] = [item for item in pieces.manifest(STUDY).instances if not item.damage]
+    assert item.is_whole and item.original_path == "IM1"
+
+
+def test_a_superseded_file_is_kept_for_as_long_as_its_inbox_says(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False, keep_seconds=86400.0))
+    put(pieces, "IM1", CUT)
+    pieces.run(3)
+    put(pieces, "IM1 again", WHOLE)
+    pieces.run(3)
+    assert [path.name for path in pieces.left()] == ["IM1", "IM1 again"]
+    assert pieces.states() == {"IM1": "kept", "IM1 again": "kept"}
+    pieces.clock.advance(86400.0)
+    pieces.run(3)
+    assert pieces.left() == []
+    pieces.close()
+
+
+def test_a_superseded_file_that_stays_by_its_rule_is_kept_for_that(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False))
+    put(pieces, "IM1", CUT)
+    pieces.run(3)
+    put(pieces, "IM1 again", WHOLE)
+    pieces.run(3)
+    assert pieces.states() == {"IM1": "kept", "IM1 again": "kept"}
+    pieces.close()
+
+
+def test_it_is_completed_in_place(pieces: Pieces) -> None:
+    path = put(pieces, "IM1", CUT)
+    pieces.run(3)
+    assert pieces.queue.reports.damaged(10) == [{"study_uid": STUDY, "files": 1}]
+    path.write_bytes(WHOLE)
+    pieces.run(3)
+    assert pieces.left() == [] and pieces.queue.reports.damaged(10) == []
+    pieces.require_nothing_lost(CUT, WHOLE)
+
+
+def test_one_that_a_person_deletes_needs_nobody_any_more(pieces: Pieces) -> None:
+    path = put(pieces, "IM1", CUT)
+    pieces.run(3)
+    path.unlink()
+    pieces.run(2)
+    assert pieces.queue.reports.damaged(10) == [] and pieces.states() == {}
+    assert pieces.manifest(STUDY).record().flags == (DAMAGED_INSTANCES,)
+
+
+def test_a_whole_copy_of_another_site_is_found_on_a_retry(pieces: Pieces, tmp_path: Path) -> None:
+    put(pieces, "IM1", CUT)
+    pieces.run(3)
+    other = Pieces(tmp_path / "other", store=pieces.memory, catalogue=pieces.catalogue)
+    put(other, "IM1", WHOLE)
+    other.run()
+    other.close()
+    assert pieces.queue.claims.retry(STUDY)
+    pieces.run(3)
+    assert pieces.left() == []
+    pieces.require_nothing_lost(CUT, WHOLE)
+
+
+def test_a_retry_does_not_shorten_what_its_inbox_says(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=False, keep_seconds=86400.0))
+    put(pieces, "IM1", CUT)
+    pieces.run(2)
+    other = Pieces(tmp_path / "other", store=pieces.memory, catalogue=pieces.catalogue)
+    put(other, "IM1", WHOLE)
+    other.run()
+    other.close()
+    assert pieces.queue.claims.retry(STUDY)
+    pieces.run(3)
+    assert pieces.states() == {"IM1": "kept"}
+    pieces.clock.advance(86400.0)
+    pieces.run(3)
+    assert pieces.left() == []
+    pieces.close()
+
+
+def test_a_retry_without_a_whole_copy_changes_nothing(pieces: Pieces) -> None:
+    put(pieces, "IM1", CUT)
+    pieces.run(3)
+    assert pieces.queue.claims.retry(STUDY)
+    pieces.run(3)
+    assert pieces.states() == {"IM1": "kept:damaged"}
+
+
+@pytest.mark.parametrize("code", ["truncated", "malformed"])
+def test_what_an_earlier_version_has_in_quarantine_is_looked_at_once_more(tmp_path: Path, code: str) -> None:
+    before = next(number for number, step in enumerate(STEPS) if "ADD COLUMN damage" in step.sql)
+    database = open_writer(tmp_path, STEPS[:before])
+    with database.write() as db:
+        db.execute("INSERT INTO sources VALUES (1, 'ct1', x'2f696e626f78', 'inbox', 0, 0.0, NULL)")
+        db.execute(
+            "INSERT INTO files (source_id, dir, name, identity, size_bytes, state, seen_at, code)"
+            " VALUES (1, x'', 'IM1', '1:1:1:1:1', 10, 'quarantined', 0.0, ?)",
+            (code,),
+        )
+    database.close()
+    database = open_writer(tmp_path)
+    with database.read() as db:
+        assert db.execute("SELECT code FROM files").fetchone()[0] == OLD_FAULT
+    database.close()
+
+
+# -- together with a hold ---------------------------------------------------------------------------------------------
+
+
+def of_patient(number: int, patient: str) -> bytes:
+    return encode(
+        data_set(
+            StudyInstanceUID=STUDY,
+            SeriesInstanceUID=f"{STUDY}.2",
+            SOPInstanceUID=f"{STUDY}.2.{number}",
+            PatientID=patient,
+        )
+    )
+
+
+@pytest.mark.parametrize("first", ["released", "whole"])
+def test_a_damaged_file_of_a_held_study_waits_for_both(pieces: Pieces, first: str) -> None:
+    put(pieces, "IM1", CUT)
+    put(pieces, "IM5", of_patient(5, "SOMEBODY ELSE"))
+    pieces.run(3)
+    assert pieces.states() == {"IM1": "kept:damaged", "IM5": "kept:held"}
+    if first == "released":
+        pieces.queue.holds.release(Uid(STUDY), "seen", {"by": {"uid": 0}})
+        pieces.run(3)
+        assert pieces.states() == {"IM1": "kept:damaged"}
+        put(pieces, "IM1 again", WHOLE)
+    else:
+        put(pieces, "IM1 again", WHOLE)
+        pieces.run(3)
+        assert set(pieces.states().values()) == {"kept:held"} and len(pieces.left()) == 3
+        pieces.queue.holds.release(Uid(STUDY), "seen", {"by": {"uid": 0}})
+    pieces.run(3)
+    assert pieces.left() == []
+
+
+def test_a_superseded_file_of_a_held_study_is_at_no_moment_deletable(pieces: Pieces, tmp_path: Path) -> None:
+    """Between its release as damaged and its next shipment an upload may end."""
+    put(pieces, "IM1", CUT)
+    put(pieces, "IM5", of_patient(5, "SOMEBODY ELSE"))
+    pieces.run(3)
+    put(pieces, "IM1 again", WHOLE)
+    pieces.settle()
+    pieces.ship()
+    assert pieces.states()["IM1"] == "kept:held"

@@ -15,7 +15,8 @@ from dicomwatchd.model import FileState, StudyEvent, StudyState, Uid
 from dicomwatchd.queue.claims import BLAMED_OFTEN, First
 from dicomwatchd.queue.database.schema import open_writer
 from dicomwatchd.queue.database.steps import STEPS
-from dicomwatchd.queue.rows import Arrival, Root
+from dicomwatchd.queue.holds import TWO_PATIENTS
+from dicomwatchd.queue.rows import DAMAGED, HELD, Arrival, Root
 from dicomwatchd.rights import Asker
 from tests.unit.queues import STUDY, Bench
 
@@ -35,7 +36,9 @@ LARGE = frozenset(
     }
 )
 #: Indexes of what is in a certain state: walked whole, they hold only what is asked for.
-SMALL = frozenset({"files_deleting", "files_quarantined", "studies_by_turn", "studies_ill", "arrivals_quiet"})
+SMALL = frozenset({"files_deleting", "files_quarantined", "studies_by_turn", "studies_ill", "arrivals_quiet"}) | {
+    "files_damaged_of_study"
+}
 
 
 class Recording:
@@ -146,6 +149,29 @@ def delaying(bench: Bench) -> None:
     bench.claim()
 
 
+def holding(bench: Bench) -> None:
+    deletions, holds = bench.queue.deletions, bench.queue.holds
+    bench.add("IM1", "IM2", "IM3", "IM4")
+    bench.wait_until_quiet()
+    claim = bench.claim()
+    files = bench.record(claim)
+    holds.known(STUDY)
+    deletions.keep(claim, files[:1], None)
+    assert holds.hold(STUDY, TWO_PATIENTS, [{"patient_id": "P1"}], lambda _: False) == (True, True)
+    deletions.keep(claim, files[1:2], None, code=HELD, reason="x")
+    deletions.keep(claim, files[2:], None, code=DAMAGED, reason="x")
+    for page in deletions.kept_as_damaged(STUDY, lambda *_: True):
+        deletions.release_damaged(claim, [(file, 0.0) for file in page[:1]])
+    holds.count()
+    assert [hold.files for hold in holds.open(10)] == [3]
+    bench.queue.reports.damaged(10)
+    assert holds.release(STUDY, "seen", {}) == 3
+    deletions.keep(claim, files[:1], None, code=HELD, reason="x")
+    bench.finish(claim)
+    assert bench.queue.claims.retry(STUDY)
+    bench.queue.claims.queue_due()
+
+
 def telling(bench: Bench) -> None:
     bench.queue.reports.status()
     bench.queue.reports.unfinished()
@@ -154,7 +180,7 @@ def telling(bench: Bench) -> None:
     bench.queue.reports.show(STUDY)
 
 
-@pytest.mark.parametrize("work", [arriving, shipping, delaying, telling])
+@pytest.mark.parametrize("work", [arriving, shipping, delaying, holding, telling])
 def test_nothing_that_is_done_all_day_walks_a_table(
     work: Callable[[Bench], None], bench: Bench, plans: dict[str, list[str]]
 ) -> None:

@@ -40,6 +40,10 @@ DAMAGED_FORMAT = "dicomwatchd-manifest/3"
 #: The flag of a study of which the archive has a damaged instance, and no whole copy of that.
 DAMAGED_INSTANCES = "damaged-instances"
 
+#: In ``repairs`` of an instance of which nothing is known but what its key says: no path, no SOP class, and not whether
+#: it is whole.
+FOUND_AGAIN = "found-in-the-store"
+
 #: So many institutions of a study the catalogue names.
 INSTITUTIONS = 16
 
@@ -92,9 +96,17 @@ class ManifestInstance:
         return keys.is_bundle(self.key)
 
     @property
+    def is_found_again(self) -> bool:
+        return FOUND_AGAIN in self.repairs
+
+    @property
     def is_whole(self) -> bool:
         """Whether it may stand in the place of a damaged copy."""
-        return not self.damage and not any(note.startswith(CANNOT_TELL) for note in self.repairs)
+        return (
+            not self.damage
+            and not self.is_found_again
+            and not any(note.startswith(CANNOT_TELL) for note in self.repairs)
+        )
 
     @property
     def span(self) -> Span:
@@ -253,13 +265,17 @@ class Manifest:
         recorded, unless the given one, which was verified just now, has another key that is not among the
         ``damaged_keys``: a repair takes its place; so does the version of its key that is current by now, where the
         one recorded lies under a newer one or under a delete marker. ``healed_keys`` are damaged no more. Nothing that
-        was archived ever drops out of the list. Of each attribute the value that was recorded first wins, so that a
-        revision adds and never rewrites.
+        was archived ever drops out of the list. What was found in the store without its particulars has them again
+        when its file comes once more. Of each attribute the value that was recorded first wins, so that a revision adds
+        and never rewrites.
         """
         damaged = {*damaged_keys, *self.damaged_keys} - set(healed_keys)
         known = {item.content: item for item in self.instances}
         for item in instances:
             present = known.setdefault(item.content, item)
+            if present.is_found_again and not item.is_found_again and item.key not in damaged:
+                known[item.content] = item  # what was lost of it is known again
+                continue
             if item.is_located_as(present):
                 continue
             if present.key == item.key:
@@ -319,6 +335,13 @@ class Manifest:
         return self._by_content.get((series, sop_instance, sha256))
 
     @property
+    def whole(self) -> list[ManifestInstance]:
+        """The instances that may stand in the place of damaged copies: none of an object that was found damaged, for
+        nobody knows whether it can be had."""
+        bad = frozenset(self.damaged_keys)
+        return [item for item in self.instances if item.is_whole and item.key not in bad]
+
+    @property
     def unsuperseded(self) -> list[ManifestInstance]:
         """The damaged instances of which it lists no whole copy."""
         superseded = self.superseded_uids
@@ -330,9 +353,7 @@ class Manifest:
         damaged = {item.sop_instance_uid for item in self.instances if item.damage}
         if not damaged:
             return frozenset()
-        return frozenset(
-            item.sop_instance_uid for item in self.instances if item.sop_instance_uid in damaged and item.is_whole
-        )
+        return frozenset(item.sop_instance_uid for item in self.whole) & damaged
 
     def shared(self, alike: dict[ManifestInstance, ManifestInstance]) -> Manifest:
         """The same manifest, without its bytes, and with instances that are in ``alike`` already as they are there."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, Span, members_of
-from dicomwatchd.archive.layout.manifest import ManifestInstance
+from dicomwatchd.archive.layout.manifest import FOUND_AGAIN, ManifestInstance
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
@@ -17,9 +17,6 @@ from dicomwatchd.archive.stores.withheld import without_withheld
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
-
-#: In ``repairs`` of an instance of which nothing is known but what its key says: no path, no SOP class.
-FOUND_AGAIN = "found-in-the-store"
 
 
 @dataclass(frozen=True, slots=True)
