@@ -146,8 +146,8 @@ def _whole(result: dict[str, Any], files: int) -> str:
     listed = _listed(result)
     before = _number(_dicomdir(result), "archived_before")
     if listed is not None and not before and _number(_dicomdir(result), "images") == files:
-        which = listed.removeprefix("the ")
-        return f"All {which} are verified in the archive, as the disc's own list (DICOMDIR) has them."
+        which = "The one image is" if files == 1 else f"All {listed.removeprefix('the ')} are"
+        return f"{which} verified in the archive, as the disc's own list (DICOMDIR) has them."
     whole = "The one file is" if files == 1 else f"All {files:,} files are"
     if listed is None:
         return f"{whole} verified in the archive."

@@ -160,7 +160,7 @@ class StatusReporter:
                 if intake.own_trees
             ]
             + (
-                [f"{held} held studies are archived, and none of their files is deleted: see dicomwatchctl attention"]
+                [f"studies held: {held}; archived, and none of their files is deleted: see dicomwatchctl attention"]
                 if (held := queue.holds.count())
                 else []
             )

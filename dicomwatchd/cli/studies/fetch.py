@@ -320,9 +320,10 @@ def _sentences(report: FetchReport, target: Path) -> None:
         done += f", {report.already_there:,} already present"
     place = output.clean(target)
     if report.complete:
+        whole = "The one file" if report.files == 1 else f"All {report.files:,} files"
         output.say(
-            f"All {output.count(report.files, 'file')} of study {report.study_uid}, revision {report.revision}, "
-            f"are in {place}: {done}; every SHA-256 matches."
+            f"{whole} of study {report.study_uid}, revision {report.revision}, {'is' if report.files == 1 else 'are'} in"
+            f" {place}: {done}; every SHA-256 matches."
         )
     else:
         from dicomwatchd.fetch.report import Stopped
