@@ -322,8 +322,8 @@ def _sentences(report: FetchReport, target: Path) -> None:
     if report.complete:
         whole = "The one file" if report.files == 1 else f"All {report.files:,} files"
         output.say(
-            f"{whole} of study {report.study_uid}, revision {report.revision}, {'is' if report.files == 1 else 'are'} in"
-            f" {place}: {done}; every SHA-256 matches."
+            f"{whole} of study {report.study_uid}, revision {report.revision}, "
+            f"{'is' if report.files == 1 else 'are'} in {place}: {done}; every SHA-256 matches."
         )
     else:
         from dicomwatchd.fetch.report import Stopped
