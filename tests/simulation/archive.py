@@ -23,7 +23,9 @@ from dicomwatchd.archive.stores.port import (
 )
 from dicomwatchd.errors import NoSuchObject, OutOfReach, Permanent, RevisionConflict, SourceChanged, Transient
 from dicomwatchd.model import Uid
+from dicomwatchd.patients import Identity
 from dicomwatchd.ports import timestamp
+from tests.simulation import tiny
 from tests.simulation.chance import Fate, Violation
 from tests.simulation.lifecycle import Lifecycle, Watched
 from tests.unpacking import unpacked
@@ -418,7 +420,8 @@ class OtherSite:
         current = lineage.current(self._shelf, study) or empty(ARCHIVE_ID, study)
         merged = current.merged(
             [item],
-            attributes={"00100020": {"vr": "LO", "Value": ["P1"]}},
+            attributes={"00100020": {"vr": "LO", "Value": [tiny.patient_of(data)]}},
+            identities=[Identity(patient_id=tiny.patient_of(data))],
             series={},
             flags=(),
             damaged_keys=(),

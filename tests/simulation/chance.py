@@ -134,6 +134,8 @@ class More:
     upkeep: bool
     #: The daemons get on with their work in the midst of it all, and others come in where it hurts most.
     busy: bool
+    #: Somebody releases the studies that are held because their files name two patients.
+    releases: bool
 
     @classmethod
     def drawn(cls, random: Random, plan: Plan) -> More:
@@ -152,6 +154,7 @@ class More:
             may_read_rules=random.random() < 0.6,
             upkeep=False,
             busy=False,
+            releases=random.random() < 0.5,
         )
 
 

@@ -126,7 +126,10 @@ class Folders:
 
     def truncate(self) -> None:
         if (path := self._one()) is not None and (data := self.ledger.get(path.stat().st_ino)) is not None:
-            self._change(path, data[: len(data) // 2])
+            cut = data[: len(data) // 2] if len(self.valid) % 2 else data[:-5]
+            if data in self.valid and any(cut.startswith(whole) for whole in self.valid):
+                self.valid[cut] = self.valid[data]  # of what was appended to a whole one
+            self._change(path, cut)
 
     def delete(self) -> None:
         if (path := self._one()) is not None:
@@ -225,6 +228,13 @@ class Folders:
             raise Violation("a file that is still being written was deleted")
         if self._fate.plan.leases and any(writer.inode == inode for writer in self.writers):
             raise Violation("a file that is open for writing was deleted")
+
+    def instance_of(self, data: bytes) -> Instance | None:
+        """Which instance this is, or what is left of one."""
+        found = self.valid.get(data)
+        if found is None and len(data) > 500:
+            found = next((instance for whole, instance in self.valid.items() if whole.startswith(data)), None)
+        return found
 
     def forgotten(self, inode: int) -> None:
         self.ledger.pop(inode, None)

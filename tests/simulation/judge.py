@@ -13,6 +13,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import lineage, manifests
 from dicomwatchd.fetch import Fetcher
 from dicomwatchd.model import FileState, Uid
+from dicomwatchd.queue.rows import DAMAGED, HELD
 from tests.simulation import record
 from tests.simulation.archive import OtherSite, Shelf, SimulatedCatalogue, part
 from tests.simulation.chance import Fate, Violation
@@ -130,19 +131,30 @@ class Judge:
         """What is still there has a reason to be."""
         assert process.queue is not None
         with process.queue._database.read() as db:
-            rows = db.execute("SELECT source_id, dir, name, state FROM files").fetchall()
-        states = {(row[0], row[1], row[2]): row[3] for row in rows}
+            rows = db.execute("SELECT source_id, dir, name, state, code, study_uid FROM files").fetchall()
+        states = {(row[0], row[1], row[2]): row[3:] for row in rows}
+        held = {hold.study_uid for hold in process.queue.holds.open(1000)}
         for number, root in enumerate(self._folders.roots):
             for folder, _, names in os.walk(root):
                 for name in names:
                     path = Path(folder, name)
                     relative = os.fsencode(os.path.relpath(folder, root))
-                    state = states.get((number + 1, b"" if relative == b"." else relative, os.fsencode(name)))
-                    if path.is_symlink() or (data := path.read_bytes()) not in self._folders.valid:
+                    state, code, study = states.get(
+                        (number + 1, b"" if relative == b"." else relative, os.fsencode(name)), (None, None, None)
+                    )
+                    if path.is_symlink():
                         expected = {FileState.QUARANTINED}
                     else:
-                        expected = {FileState.KEPT} if self._fate.plan.keep_seconds[number] is None else set()
-                        if _sha256(data) not in listed:
+                        data = path.read_bytes()
+                        is_kept = (
+                            (self._fate.plan.keep_seconds[number] is None and code is None)
+                            or (code == HELD and study in held)
+                            or (code == DAMAGED and data not in self._folders.valid)
+                        )
+                        expected = {FileState.KEPT} if is_kept else set()
+                        if data not in self._folders.valid and state != FileState.KEPT:
+                            expected = {FileState.QUARANTINED}
+                        elif _sha256(data) not in listed:
                             raise Violation("an archived file is in no manifest")
                     if state not in expected:
                         raise Violation(f"a file that is left is {state}, not {expected}: {relative!r} {name}")
@@ -198,7 +210,7 @@ class Judge:
         authorised: dict[int, str] = {}
         deleted: list[str] = []
         for entry in record.entries(process.queue, self._shelf):
-            if entry.body["kind"] == "inbox-confirmed":
+            if entry.body["kind"] in ("inbox-confirmed", "hold-released"):
                 continue
             file, kind = entry.body["file"], entry.body["kind"]
             if kind == "authorised":

@@ -12,6 +12,7 @@ from typing import Any
 
 from dicomwatchd import queue as queues
 from dicomwatchd.answering import AlwaysAnswering
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.daemon.composition import Parts, Surroundings
 from dicomwatchd.daemon.plan import InboxPlan, Plan
@@ -25,8 +26,8 @@ from dicomwatchd.ports import Clock
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.database.schema import open_writer
 from dicomwatchd.queue.rows import Transition
-from tests.simulation import record
-from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256
+from tests.simulation import record, tiny
+from tests.simulation.archive import ARCHIVE_ID, Shelf, SimulatedCatalogue, SimulatedStore, _sha256, part
 from tests.simulation.chance import Fate, Killed, Violation
 from tests.simulation.folders import Folders
 from tests.simulation.hanging import Hanging
@@ -66,6 +67,8 @@ class Process:
         self.parts: Parts | None = None
         self.fatal: DicomwatchdError | None = None
         self.dead = False  # killed; see Fate.at
+        self.released: set[str] = set()  # studies that somebody has released
+        self._proofs: list[DeletionProof] = []
         self.starts = 0
         self.upload_scans = 0  # how often it has begun to look at what was handed in
         self.unlinked: list[str] = []  # SHA-256 of what was deleted, in order
@@ -228,6 +231,17 @@ class Process:
         with self._at_work():
             self.parts.queue.claims.retry(study_uid)
 
+    def release_what_is_held(self) -> None:
+        """`dicomwatchctl release`, of each study that is held."""
+        if self.parts is None or not self.may_be_asked:
+            return
+        with self._at_the_desk():
+            for hold in self.parts.queue.holds.open(100):
+                # Also if the daemon dies over it: nobody knows then whether that was before or after it was written.
+                self.released.add(hold.study_uid)
+                self.parts.queue.holds.release(hold.study_uid, "seen", {"by": "somebody"})
+                self._fate.trace.add("released", hold.study_uid)
+
     @property
     def unconfirmed(self) -> list[str]:
         """The inboxes that are other folders than they were."""
@@ -351,11 +365,30 @@ class Process:
         now = self._fate.clock.now()
         asked = self._store.asked.get((proof_of_it.key, proof_of_it.sha256), [])
         fresh = any(0 <= now - at <= LIFETIME_SECONDS for at in asked)
+        self._proofs.append(proof_of_it)
         self._too_old.append("" if fresh else ", ".join(f"{now - at:.0f} s" for at in asked[-3:]) or "none")
         try:
             yield
         finally:
             self._too_old.pop()
+            self._proofs.pop()
+
+    def _require_free(self, data: bytes, proof_of_it: DeletionProof) -> None:
+        """By the manifest that the deletion rests on: nothing of a study of two patients goes before somebody has
+        released it, nor what is damaged before a whole copy of the same instance is listed."""
+        manifest = Manifest.from_bytes(self._shelf.objects[proof_of_it.manifest_key])
+        contents = [
+            part(self._shelf.objects.get(item.key, b""), item.offset_bytes, item.size_bytes)
+            for item in manifest.instances
+        ]
+        there = [one for one, item in zip(contents, manifest.instances, strict=True) if _sha256(one) == item.sha256]
+        if len({tiny.patient_of(one) for one in there} - {""}) > 1 and manifest.study_uid not in self.released:
+            raise Violation("a file of a study that names two patients is deleted")
+        if data in self._folders.valid:
+            return
+        instance = self._folders.instance_of(data)
+        if instance is None or not any(self._folders.valid.get(one) == instance for one in there):
+            raise Violation("a damaged file is deleted, and the archive has no whole copy of it")
 
     def unlink(self, name: bytes, *, dir_fd: int) -> None:
         """os.unlink as pipeline.proof sees it: what goes has to be in the store, and its deletion on record."""
@@ -374,6 +407,7 @@ class Process:
             raise Violation(f"a file is deleted on evidence that is too old: {self._too_old[-1]}")
         if digest not in self._shelf.held():
             raise Violation("a file is deleted that the store does not hold")
+        self._require_free(data, self._proofs[-1])
         if self._store.watched is not None and 0 < self._told[-1] == self._store.watched.told:
             raise Violation("a file is deleted though the store has said that it ends the archive's objects")
         assert self.queue is not None

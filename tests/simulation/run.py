@@ -107,6 +107,8 @@ class _Story:
             self._kinds += [(10, lambda: self._one().keep_house()), (2, self._a_day_passes)]
         if fate.more.busy:
             self._kinds.append((8, self._a_while))
+        if fate.more.releases:
+            self._kinds.append((3, lambda: self._one().release_what_is_held()))
         fate.act = self._meanwhile
 
     def told(self) -> Result:
@@ -317,6 +319,8 @@ class _Story:
         self._fate.clock.advance(61)
         for process in self._processes:
             process.confirm_inboxes()
+            if self._fate.more.releases:
+                process.release_what_is_held()
         self._work()
 
     def _work(self) -> None:

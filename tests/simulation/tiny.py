@@ -16,6 +16,12 @@ def instance(study: str, series: str, sop_instance: str, payload: int, *, patien
     return _meta(sop_instance) + identification + _rest(study, series, patient) + pixels
 
 
+def patient_of(data: bytes) -> str:
+    """Whom an instance made here names; "" where that part of it is missing."""
+    start = struct.pack("<HH2sH", 0x0010, 0x0020, b"LO", 2)
+    return data.partition(start)[2][:2].decode("ascii", "replace")
+
+
 def _meta(sop_instance: str) -> bytes:
     rest = (
         _text(0x0002, 0x0002, b"UI", CT_IMAGE)
