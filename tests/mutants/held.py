@@ -3,33 +3,88 @@
 from __future__ import annotations
 
 HOLDS = ("tests/unit/test_holds.py",)
+DAMAGED = ("tests/unit/test_damaged_files.py",)
 PATIENTS = ("tests/unit/test_patients.py",)
+_DAMAGED, _MANIFEST = "pipeline/deletion/vetoes/damaged.py", "archive/layout/manifest.py"
 _HELD, _QUEUE, _KEEPING = "pipeline/deletion/vetoes/held.py", "queue/holds.py", "pipeline/deletion/keeping.py"
 
 HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
         (f"held: {name}", file, old, new, HOLDS)
         for name, file, old, new in (
-            ("patients of other revisions", _HELD, "distinct(manifest.all_identities, ", "distinct((), "),
-            ("who is in no manifest yet", _HELD, ", context.holds.patients(study_uid))", ")"),
+            ("patients of other revisions", _HELD, "known.found or (), manifest.all_identities,", "known.found or (),"),
+            ("who is in no manifest yet", _HELD, ", known.patients, limit", ", limit"),
+            ("more than are on record", _HELD, " or IDENTITIES_LIMITED in manifest.flags", ""),
+            ("more than are in the state", _HELD, "are_more = known.are_more or ", "are_more = "),
+            ("more than were on record at the release", _HELD, "not known.are_more and all(", "all("),
+            ("another patient than was released", _HELD, "and all(is_among(", "and any(is_among("),
             (
-                "more than are on record",
-                _HELD,
-                " and IDENTITIES_LIMITED not in manifest.flags",
-                "",
+                "whom little is known of",
+                "patients.py",
+                ") or not any(\n        are_different(one, said)",
+                ") or not all(\n        are_different(one, said)",
             ),
-            ("another patient than was released", _HELD, "        return all(any(", "        return any(any("),
+            (
+                "who is one too many in a manifest",
+                "archive/layout/manifest.py",
+                "if leaves_out(patients, identities) else",
+                "if False else",
+            ),
+            ("it stands until it is released", _HELD, "    if known.found is None and two", "    if two"),
+            ("for whom it is held", _HELD, "distinct(known.found or (), ", "distinct((), "),
+            (
+                "what was kept by its rule before",
+                _QUEUE,
+                "            if is_new:\n                db",
+                "            if False:\n                db",
+            ),
             ("what stays by its rule says so", _KEEPING, ", *to_keep.pop(None, [])]", "]"),
             ("asked again for each page", _KEEPING, "    if held.is_held(manifest, context):", "    if False:"),
-            ("a release is no hold", _QUEUE, "            return False, False\n", "            pass\n"),
+            (
+                "a release is no hold",
+                _QUEUE,
+                "        if is_released(row):\n            return",
+                "        if False:\n            return",
+            ),
             ("on record", _QUEUE, "            audit.append(db,", "            _ = (db,"),
             (
                 "released in the midst",
                 "queue/deletions.py",
-                "            if code == HELD:",
-                "            if False:",
+                "            if code == HELD and not",
+                "            if False and not",
             ),
             ("no word to delete", "upload_result.py", "complete and not progress.held", "complete"),
+        )
+    ),
+    *(
+        (f"damaged: {name}", file, old, new, DAMAGED)
+        for name, file, old, new in (
+            ("it stays", _KEEPING, " and whole.stays(file)]", " and False]"),
+            ("its own content", _DAMAGED, " - {sha256})", ")"),
+            ("its inbox's rule", _DAMAGED, "policy.due_at(file) or 0.0", "0.0"),
+            ("found again in the store", _MANIFEST, "            and not self.is_found_again\n", ""),
+            (
+                "cannot be told",
+                _MANIFEST,
+                "            and not any(note.startswith(CANNOT_TELL)",
+                "            and not any(False",
+            ),
+            ("in a damaged object", _MANIFEST, " if item.is_whole and item.key not in bad]", " if item.is_whole]"),
+            (
+                "known again when it comes once more",
+                _MANIFEST,
+                "            if present.is_found_again and",
+                "            if False and",
+            ),
+            ("held at every moment", "queue/deletions.py", " if is_held else (due_at", " if False else (due_at"),
+            (
+                "no time before it is superseded",
+                "queue/claims.py",
+                "THEN NULL ELSE due_at END",
+                "THEN due_at ELSE due_at END",
+            ),
+            ("an upload has failed for it", "queue/uploads.py", " + parked + own + damaged,", " + parked + own,"),
+            ("not sent early", "pipeline/sending/early.py", "            and not file.header.damage\n", ""),
         )
     ),
     *(

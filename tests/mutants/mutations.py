@@ -555,8 +555,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _stage(
         "what is listed already is left out",
-        "            if item.content not in latest or not item",
-        "            if True or not item",
+        "            if known is None or known.is_found_again or not",
+        "            if True or not",
         EDGES,
         "pipeline/revision.py",
     ),

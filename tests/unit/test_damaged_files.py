@@ -355,6 +355,17 @@ def test_what_an_earlier_version_has_in_quarantine_is_looked_at_once_more(tmp_pa
     database.close()
 
 
+def test_its_own_content_of_an_earlier_version_supersedes_nothing(pieces: Pieces) -> None:
+    """That version took it for whole; this one finds it damaged."""
+    put(pieces, "IM1", CUT)
+    pieces.run()
+    manifest = pieces.manifest(STUDY)
+    [item] = manifest.instances
+    taken_for_whole = WholeCopies(replace(manifest, instances=(replace(item, damage=""),)))
+    assert not taken_for_whole.supersede(item.sop_instance_uid, item.sha256)
+    assert taken_for_whole.supersede(item.sop_instance_uid, "0" * 64)
+
+
 # -- together with a hold ---------------------------------------------------------------------------------------------
 
 
