@@ -232,7 +232,7 @@ class Folders:
     def instance_of(self, data: bytes) -> Instance | None:
         """Which instance this is, or what is left of one."""
         found = self.valid.get(data)
-        if found is None and len(data) > 500:
+        if found is None and len(data) > 300:
             found = next((instance for whole, instance in self.valid.items() if whole.startswith(data)), None)
         return found
 
