@@ -40,12 +40,7 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             ("what stays by its rule says so", _KEEPING, ", *to_keep.pop(None, [])]", "]"),
             ("asked again for each page", _KEEPING, "    if held.is_held(manifest, context):", "    if False:"),
-            (
-                "a release is no hold",
-                _QUEUE,
-                "        if is_released(row):\n            return",
-                "        if False:\n            return",
-            ),
+            ("a release is no hold", _QUEUE, " and is_released_by(json", " and False and (json"),
             ("on record", _QUEUE, "            audit.append(db,", "            _ = (db,"),
             (
                 "released in the midst",

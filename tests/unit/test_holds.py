@@ -106,8 +106,8 @@ def test_who_comes_while_the_first_files_are_being_deleted_stops_that(pieces: Pi
     assert {one.path for one in made} <= set(pieces.left()), "he is in no manifest yet, and known all the same"
 
 
-def _arrives(pieces: Pieces) -> None:
-    drop(pieces, JOHN, 2)
+def _arrives(pieces: Pieces, series: int = 2) -> None:
+    drop(pieces, JOHN, series)
     pieces.scan()
     pieces.clock.advance(pieces.settings.settle_seconds + 0.1)
     pieces.look()
@@ -382,9 +382,32 @@ def test_who_is_one_too_many_while_the_first_files_are_being_deleted_stops_that(
     limit_identities(monkeypatch, 2)
     made = drop(pieces, JANE, 1) + drop(pieces, Patient("DOE^JANE^A", "P0001", "19700101"), 2)
     pieces.settle()
-    with at(pieces.context.shipments, "recorded", lambda: _arrives(pieces), after=True):
+    with at(pieces.context.shipments, "recorded", lambda: _arrives(pieces, 5), after=True):
         pieces.ship()
     assert {one.path for one in made} <= set(pieces.left())
+    # He is taken away again, nothing tells of him any more, and more of the first one comes: it is held for all that.
+    for path in (pieces.inbox / "S5").iterdir():
+        path.unlink()
+    with pieces.queue._database.write() as db:
+        db.execute("DELETE FROM identities")
+    late = drop(pieces, JANE, 6)
+    pieces.run(3)
+    assert "identities-limited" not in pieces.manifest(STUDY).flags
+    assert {one.path for one in (*made, *late)} == set(pieces.left())
+
+
+def test_more_patients_than_are_on_record_at_another_site_hold_the_study_here(
+    pieces: Pieces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_identities(monkeypatch, 2)
+    other = Pieces(tmp_path / "other", store=pieces.memory, catalogue=pieces.catalogue)
+    for number, name in enumerate(["DOE^JANE", "DOE^JANE^A", "DOE^JANE^B"], start=1):
+        drop(other, Patient(name, "P0001", "19700101"), number)
+    other.run(3)
+    other.close()
+    here = drop(pieces, JANE, 5)
+    pieces.run(3)
+    assert sorted(one.path for one in here) == pieces.left()
 
 
 def test_a_release_of_more_than_are_on_record_is_for_those_who_had_come(
