@@ -14,11 +14,11 @@ from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import BadManifest
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.deletion.vetoes.damaged import WholeCopies
-from dicomwatchd.pipeline.shipment import AfterArchive
+from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.database.schema import open_writer
 from dicomwatchd.queue.database.steps import STEPS
 from dicomwatchd.queue.database.upgrade import OLD_FAULT
-from tests.pieces import Pieces
+from tests.pieces import Pieces, at
 from tests.unit.dicomfiles import data_set, encode
 from tests.unit.uploading import Handed
 
@@ -409,3 +409,68 @@ def test_a_superseded_file_of_a_held_study_is_at_no_moment_deletable(pieces: Pie
     pieces.settle()
     pieces.ship()
     assert pieces.states()["IM1"] == "kept:held"
+
+
+# -- killed in between, in bundles, and elsewhere ---------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+def die() -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize(("of", "step"), [("deletions", "keep"), ("shipments", "finish")])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_daemon_killed_while_it_keeps_it_keeps_it(pieces: Pieces, of: str, step: str, after: bool) -> None:
+    put(pieces, "IM1", CUT)
+    pieces.settle()
+    with at(getattr(pieces.context, of), step, die, after=after), pytest.raises(Killed):
+        pieces.ship()
+    pieces.restart()
+    pieces.run(3)
+    assert pieces.states() == {"IM1": "kept:damaged"}
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_daemon_killed_while_it_lets_it_go_lets_it_go(pieces: Pieces, after: bool) -> None:
+    put(pieces, "IM1", CUT)
+    pieces.run(3)
+    put(pieces, "IM1 again", WHOLE)
+    pieces.settle()
+    with at(pieces.context.deletions, "release_damaged", die, after=after), pytest.raises(Killed):
+        pieces.ship()
+    pieces.restart()
+    pieces.run(4)
+    assert pieces.left() == []
+    pieces.require_nothing_lost(CUT, WHOLE)
+
+
+def test_it_is_as_safe_in_a_bundle(tmp_path: Path) -> None:
+    pieces = Pieces(tmp_path, bundling=Bundling(1 << 20, 1 << 20))
+    put(pieces, "IM1", CUT)
+    put(pieces, "IM2", OTHER)
+    pieces.run(3)
+    assert [path.name for path in pieces.left()] == ["IM1"]
+    assert any(item.is_in_bundle and item.damage for item in pieces.manifest(STUDY).instances)
+    put(pieces, "IM1 again", WHOLE)
+    pieces.run(4)
+    assert pieces.left() == []
+    pieces.require_nothing_lost(CUT, WHOLE, OTHER)
+    pieces.close()
+
+
+def test_it_moves_with_the_archive(pieces: Pieces) -> None:
+    """The whole copy that another place has is none of this one."""
+    put(pieces, "IM1", CUT)
+    pieces.run(3)
+    with pieces.queue._database.write() as db:
+        db.execute("UPDATE meta SET value = 'elsewhere' WHERE key = 'destination'")
+    pieces.memory.versions.clear()
+    pieces.restart()
+    pieces.run(4)
+    assert pieces.states() == {"IM1": "kept:damaged"}
+    pieces.require_nothing_lost(CUT)
+    assert [bool(item.damage) for item in pieces.manifest(STUDY).instances] == [True] and len(pieces.archived()) == 1

@@ -491,3 +491,88 @@ def test_what_is_kept_for_good_is_kept_after_a_release(tmp_path: Path) -> None:
     pieces.run(2)
     assert set(pieces.states().values()) == {"kept"} and all(one.path.exists() for one in made)
     pieces.close()
+
+
+# -- together with other reasons, and killed in between ---------------------------------------------------------------
+
+
+class Killed(BaseException):
+    pass
+
+
+def die() -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize(("of", "step"), [("holds", "hold"), ("deletions", "keep"), ("shipments", "finish")])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_daemon_killed_while_it_holds_a_study_holds_it(pieces: Pieces, of: str, step: str, after: bool) -> None:
+    made = drop(pieces, JANE, 1) + drop(pieces, JOHN, 2)
+    pieces.settle()
+    with at(getattr(pieces.context, of), step, die, after=after), pytest.raises(Killed):
+        pieces.ship()
+    pieces.restart()
+    pieces.run(3)
+    assert set(pieces.states().values()) == {"kept:held"} and all(one.path.exists() for one in made)
+    pieces.queue.holds.release(STUDY, "seen", BY)
+    pieces.restart()
+    pieces.run(3)
+    assert pieces.left() == []
+
+
+@pytest.mark.parametrize("code", ["no-lease", "expiring", "exchanged", "no-right"])
+def test_what_is_kept_for_another_reason_first_is_held_when_that_has_ended(pieces: Pieces, code: str) -> None:
+    made = drop(pieces, JANE, 1)
+    pieces.settle()
+    pieces.after_archive = AfterArchive(delete=False)
+    pieces.ship()
+    with pieces.queue._database.write() as db:
+        db.execute("UPDATE files SET code = ?, reason = 'x'", (code,))
+    pieces.after_archive = AfterArchive(delete=True)
+    made += drop(pieces, JOHN, 2)
+    pieces.run(2)
+    with pieces.queue._database.write() as db:  # as whatever lets them go does
+        db.execute("UPDATE files SET due_at = 1, code = NULL, reason = NULL WHERE code = ?", (code,))
+    pieces.run(3)
+    assert set(pieces.states().values()) == {"kept:held"} and all(one.path.exists() for one in made)
+    assert pieces.queue.holds.release(STUDY, "seen", BY) == 4
+    pieces.run(3)
+    assert pieces.left() == []
+
+
+def test_a_hold_moves_with_the_archive(pieces: Pieces) -> None:
+    """Another place knows nothing of the study: what is kept is sent there, and stays held."""
+    made = drop(pieces, JANE, 1) + drop(pieces, JOHN, 2)
+    pieces.run(3)
+    with pieces.queue._database.write() as db:
+        db.execute("UPDATE meta SET value = 'elsewhere' WHERE key = 'destination'")
+    pieces.memory.versions.clear()
+    pieces.restart()
+    pieces.run(3)
+    assert {one.sha256 for one in made} <= pieces.archived()
+    assert set(pieces.states().values()) == {"kept:held"} and all(one.path.exists() for one in made)
+
+
+@pytest.mark.parametrize("because", ["a\nb", "\U0001f600" * 1000, "\x1b[2J"])
+def test_a_release_takes_any_text(pieces: Pieces, monkeypatch: pytest.MonkeyPatch, because: str) -> None:
+    drop(pieces, JANE, 1)
+    drop(pieces, JOHN, 2)
+    pieces.run(3)
+    assert call(pieces, "release", Asker(0, 0), monkeypatch, study_uid=STUDY, because=because)["files"] == 4
+    assert pieces.queue.audit.broken_at() is None
+    [released] = pieces.queue.audit.proofs(STUDY)["releases"]
+    assert released["because"] == because
+
+
+def test_no_patient_is_in_what_is_logged_or_put_on_record(pieces: Pieces) -> None:
+    drop(pieces, JANE, 1)
+    drop(pieces, JOHN, 2)
+    pieces.run(3)
+    pieces.queue.holds.release(STUDY, "because of this", BY)
+    drop(pieces, Patient("POE^ANN", "P0003", "19991231"), 5)
+    pieces.run(4)
+    logged = json.dumps(pieces.log.entries, default=str)
+    on_record = json.dumps([one.body for one in pieces.queue.audit.of_study(STUDY)])
+    for value in ("DOE", "ROE", "POE", "P0001", "P0002", "P0003", "19700101", "19510213", "19991231"):
+        assert value not in logged and value not in on_record, value
+    assert "because of this" not in logged and "because of this" in on_record
