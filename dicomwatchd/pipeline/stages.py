@@ -169,7 +169,7 @@ def record(shipment: Shipment, context: Context) -> Recorded:
         if recorded is None or recorded.revision < manifest.revision:
             raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
         context.shipments.recorded(claim, manifest.revision)
-        return Recorded(manifest, recorded.revision, asked_at)
+        return Recorded(manifest, recorded.revision, asked_at, recorded.identities or ())
     raise Transient("other daemons keep recording this study", code="revision-conflict")
 
 
@@ -182,7 +182,7 @@ def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     damaged.release(recorded.manifest, shipment.claim, policy, context)
     touched: dict[int, set[bytes]] = {}
     for files, of_these in evidence.pages(shipment, recorded, context):
-        to_delete = keeping.keep_what_stays(files, policy, recorded.manifest, shipment, context)
+        to_delete = keeping.keep_what_stays(files, policy, of_these.recorded, shipment, context)
         try:
             outcome = purging.delete(to_delete, shipment.claim, shipment.run, policy, of_these, services)
         finally:

@@ -12,7 +12,8 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
         (f"held: {name}", file, old, new, HOLDS)
         for name, file, old, new in (
-            ("patients of other revisions", _HELD, "known.found or (), manifest.all_identities,", "known.found or (),"),
+            ("patients of other revisions", _HELD, "manifest.all_identities, recorded.named, ", ""),
+            ("patients in the catalogue", _HELD, "recorded.named, ", ""),
             ("who is in no manifest yet", _HELD, ", known.patients, limit", ", limit"),
             ("more than are on record", _HELD, " or IDENTITIES_LIMITED in manifest.flags", ""),
             ("more than are in the state", _HELD, "are_more = known.are_more or ", "are_more = "),
@@ -39,7 +40,7 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "            if False:\n                db",
             ),
             ("what stays by its rule says so", _KEEPING, ", *to_keep.pop(None, [])]", "]"),
-            ("asked again for each page", _KEEPING, "    if held.is_held(manifest, context):", "    if False:"),
+            ("asked again for each page", _KEEPING, "    if held.is_held(recorded, context):", "    if False:"),
             ("a release is no hold", _QUEUE, " and is_released_by(json", " and False and (json"),
             ("on record", _QUEUE, "            audit.append(db,", "            _ = (db,"),
             (

@@ -576,3 +576,17 @@ def test_no_patient_is_in_what_is_logged_or_put_on_record(pieces: Pieces) -> Non
     for value in ("DOE", "ROE", "POE", "P0001", "P0002", "P0003", "19700101", "19510213", "19991231"):
         assert value not in logged and value not in on_record, value
     assert "because of this" not in logged and "because of this" in on_record
+
+
+def test_who_is_in_the_record_that_is_read_back_counts(pieces: Pieces, tmp_path: Path) -> None:
+    """Another site has recorded him between this site's manifest and its look at the catalogue."""
+    other = Pieces(tmp_path / "other", store=pieces.memory, catalogue=pieces.catalogue)
+    drop(other, JOHN, 2)
+    other.settle()
+    made = drop(pieces, JANE, 1)
+    pieces.settle()
+    with at(pieces.catalogue, "put", other.ship, after=True):
+        pieces.ship()
+    other.close()
+    assert pieces.manifest(STUDY).revision == 2
+    assert sorted(one.path for one in made) == pieces.left() and set(pieces.states().values()) == {"kept:held"}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from dicomwatchd.archive.layout import manifests
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.errors import Permanent, Transient
+from dicomwatchd.patients import Identity
 from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
 from dicomwatchd.pipeline.shipment import Context, Shipment, examined, proven
 from dicomwatchd.queue.rows import LocalFile, Proven
@@ -20,11 +21,13 @@ from dicomwatchd.queue.rows import LocalFile, Proven
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """The manifest as the store holds it, and the revision that the catalogue was read to have; ``asked_at`` is when
-    the first of these requests was about to be sent, in seconds since the epoch."""
+    the first of these requests was about to be sent, in seconds since the epoch. ``named`` are the patients whom the
+    catalogue was read to have: it may have a later revision already, of another site."""
 
     manifest: Manifest
     catalogue_revision: int
     asked_at: float
+    named: tuple[Identity, ...] = ()
 
 
 def verified(page: list[LocalFile], shipment: Shipment, context: Context) -> Iterator[list[LocalFile]]:
@@ -65,7 +68,7 @@ def recorded(last: Recorded, shipment: Shipment, context: Context) -> Recorded:
     found = context.archive.catalogue.get(shipment.claim.study_uid)
     if found is None or found.revision < manifest.revision:
         raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
-    return Recorded(manifest, found.revision, asked_at)
+    return Recorded(manifest, found.revision, asked_at, found.identities or ())
 
 
 def asked_again(file: LocalFile, shipment: Shipment, context: Context) -> LocalFile:

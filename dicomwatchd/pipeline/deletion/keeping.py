@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.pipeline.deletion.final_check import FinalCheck
+from dicomwatchd.pipeline.deletion.fresh import Recorded
 from dicomwatchd.pipeline.deletion.port import Policy, is_due
 from dicomwatchd.pipeline.deletion.purge import Outcome
 from dicomwatchd.pipeline.deletion.vetoes import expiring, held, own, unleased, without_right
@@ -17,11 +17,11 @@ OWN_AGAIN_SECONDS = 86400.0
 
 
 def keep_what_stays(
-    files: list[LocalFile], policy: Policy, manifest: Manifest, shipment: Shipment, context: Context
+    files: list[LocalFile], policy: Policy, recorded: Recorded, shipment: Shipment, context: Context
 ) -> list[LocalFile]:
-    """What can be told of files before any is proven; ``manifest`` lists what the archive has of their study. Returns
+    """What can be told of files before any is proven; ``recorded`` says what the archive has of their study. Returns
     the others, which are to be deleted now."""
-    whole = WholeCopies(manifest)
+    whole = WholeCopies(recorded.manifest)
     to_delete: list[LocalFile] = []
     to_keep: dict[float | None, list[LocalFile]] = {}
     objects = own.among(files, shipment.run, policy, context.inboxes)
@@ -37,7 +37,7 @@ def keep_what_stays(
             to_delete.append(file)
         else:
             to_keep.setdefault(due_at, []).append(file)
-    if held.is_held(manifest, context):
+    if held.is_held(recorded, context):
         # What stays for good by its rule says so, too: whoever uploaded the folder must not take it for deletable.
         _keep_held([*to_delete, *to_keep.pop(None, [])], shipment, context)
         to_delete = []

@@ -1,13 +1,13 @@
 """A study that names two patients is archived, and nothing of it is deleted until somebody has released it.
 
 Whichever of them it belongs to, the other one's images were filed under it by mistake, and whoever corrects that may
-need the files. The patients are those of all revisions, of the files that have come here and are in none yet, and those
-whom the study is held for: it is until it is released, whatever else is still known of them.
+need the files. The patients are those of all revisions, those in the catalogue, those of the files that have come here
+and are in no revision yet, and those whom the study is held for: it is until it is released, whatever else is still
+known of them.
 """
 
 from __future__ import annotations
 
-from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.patients import (
     IDENTITIES_LIMIT,
     IDENTITIES_LIMITED,
@@ -18,6 +18,7 @@ from dicomwatchd.patients import (
     is_among,
     two_patients,
 )
+from dicomwatchd.pipeline.deletion.fresh import Recorded
 from dicomwatchd.pipeline.shipment import Context
 from dicomwatchd.queue.holds import TWO_PATIENTS, Found
 
@@ -25,12 +26,12 @@ from dicomwatchd.queue.holds import TWO_PATIENTS, Found
 _SHOWN_LIMIT = 4 * IDENTITIES_LIMIT
 
 
-def is_held(manifest: Manifest, context: Context) -> bool:
-    """Whether the study of this manifest is held; that it is, is put on record, and logged when it is new. Raises
+def is_held(recorded: Recorded, context: Context) -> bool:
+    """Whether the study that is ``recorded`` is held; that it is, is put on record, and logged when it is new. Raises
     Transient."""
-    study_uid = manifest.study_uid
+    manifest, study_uid = recorded.manifest, recorded.manifest.study_uid
     known = context.holds.known(study_uid)
-    said = distinct(known.found or (), manifest.all_identities, known.patients, limit=_SHOWN_LIMIT)
+    said = distinct(known.found or (), manifest.all_identities, recorded.named, known.patients, limit=_SHOWN_LIMIT)
     are_more = known.are_more or IDENTITIES_LIMITED in manifest.flags
     if known.found is None and two_patients(said) is None and not are_more:
         return False
