@@ -162,7 +162,7 @@ def retry(invocation: Invocation, study: Uid, socket_path: Path | None) -> None:
     """Try a parked study again.
 
     STUDY is a Study Instance UID. A study that waits for its next attempt is tried at once, and files that were kept
-    because no read lease could be taken are tried again.
+    because no read lease could be taken, or because they are damaged, are tried again.
     """
     client(invocation, socket_path).call("retry", study_uid=study)
     output.say(f"Study {study} will be tried again.")
