@@ -73,7 +73,6 @@ class Process:
         self.upload_scans = 0  # how often it has begun to look at what was handed in
         self.unlinked: list[str] = []  # SHA-256 of what was deleted, in order
         self.parked: dict[str, str] = {}
-        self._too_old: list[str] = []
         self._told: list[int] = []  # of each purge under way: the rule that it was told of before, see Watched.told
         self._busy: set[int] = set()
         self._up = False
@@ -360,18 +359,21 @@ class Process:
 
     @contextmanager
     def deleting(self, proof_of_it: DeletionProof) -> Iterator[None]:
-        """It begins to delete a file, and may think better of it. What the proof rests on has then been asked for no
-        longer ago than its lifetime, by this process, by its own clock."""
-        now = self._fate.clock.now()
-        asked = self._store.asked.get((proof_of_it.key, proof_of_it.sha256), [])
-        fresh = any(0 <= now - at <= LIFETIME_SECONDS for at in asked)
+        """It is at the deletion of a file, and may think better of it."""
         self._proofs.append(proof_of_it)
-        self._too_old.append("" if fresh else ", ".join(f"{now - at:.0f} s" for at in asked[-3:]) or "none")
         try:
             yield
         finally:
-            self._too_old.pop()
             self._proofs.pop()
+
+    def _require_fresh(self, proof_of_it: DeletionProof) -> None:
+        """What the proof rests on has been asked for no longer ago than its lifetime, by this process, by its own
+        clock: where the comparison took longer, once more."""
+        now = self._fate.clock.now()
+        asked = self._store.asked.get((proof_of_it.key, proof_of_it.sha256), [])
+        if not any(0 <= now - at <= LIFETIME_SECONDS for at in asked):
+            ages = ", ".join(f"{now - at:.0f} s" for at in asked[-3:]) or "none"
+            raise Violation(f"a file is deleted on evidence that is too old: {ages}")
 
     def _require_free(self, data: bytes, proof_of_it: DeletionProof) -> None:
         """By the manifest that the deletion rests on: nothing of a study of two patients goes before somebody has
@@ -387,7 +389,7 @@ class Process:
         if data in self._folders.valid:
             return
         instance = self._folders.instance_of(data)
-        if instance is None or not any(self._folders.valid.get(one) == instance for one in there):
+        if instance is None or not any(self._folders.valid.get(bytes(one)) == instance for one in there):
             raise Violation("a damaged file is deleted, and the archive has no whole copy of it")
 
     def unlink(self, name: bytes, *, dir_fd: int) -> None:
@@ -403,8 +405,7 @@ class Process:
         finally:
             os.close(fd)
         digest = _sha256(data)
-        if self._too_old[-1]:
-            raise Violation(f"a file is deleted on evidence that is too old: {self._too_old[-1]}")
+        self._require_fresh(self._proofs[-1])
         if digest not in self._shelf.held():
             raise Violation("a file is deleted that the store does not hold")
         self._require_free(data, self._proofs[-1])
