@@ -16,8 +16,10 @@ from dicomwatchd.model import DicomJson, first_values
 
 #: So many distinct patients, and so many orders, are on record of one study; what comes after them is not.
 IDENTITIES_LIMIT = 64
-#: The flag of a study whose files name more.
+#: The flag of a study whose files name more patients.
 IDENTITIES_LIMITED = "identities-limited"
+#: The flag of a study whose files name more orders, which holds nothing.
+ORDERS_LIMITED = "orders-limited"
 
 #: Accession Number, Study ID, Admission ID.
 _OF_ORDER = frozenset({"00080050", "00200010", "00380010"})

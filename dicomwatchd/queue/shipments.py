@@ -24,6 +24,7 @@ from dicomwatchd.model import (
 from dicomwatchd.patients import (
     IDENTITIES_LIMIT,
     IDENTITIES_LIMITED,
+    ORDERS_LIMITED,
     Identity,
     Order,
     distinct,
@@ -154,7 +155,7 @@ class Shipments:
         orders = [said_by(Order, row) for row in said if row["kind"] == "order"]
         # Those most like what the attributes say come first: it is what a search shows.
         identities = distinct(nearest_first(patients, Identity.of(of_study)))
-        is_limited = max(len(patients), len(orders)) > IDENTITIES_LIMIT or leaves_out(identities, patients)
+        is_limited = len(patients) > IDENTITIES_LIMIT or leaves_out(identities, patients)
         return StudyFacts(
             attributes=of_study,
             series=series,
@@ -163,6 +164,7 @@ class Shipments:
                 *((LIMITED,) if left < 0 else ()),
                 *((UNREADABLE_BESIDE,) if beside else ()),
                 *((IDENTITIES_LIMITED,) if is_limited else ()),
+                *((ORDERS_LIMITED,) if len(orders) > IDENTITIES_LIMIT else ()),
             ),
             damaged_keys=tuple(json.loads(study["damaged_keys"])),
             identities=identities,

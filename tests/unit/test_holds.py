@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from dicomwatchd.cli.upload_text import sentences
@@ -590,3 +591,13 @@ def test_who_is_in_the_record_that_is_read_back_counts(pieces: Pieces, tmp_path:
     other.close()
     assert pieces.manifest(STUDY).revision == 2
     assert sorted(one.path for one in made) == pieces.left() and set(pieces.states().values()) == {"kept:held"}
+
+
+def test_many_orders_of_one_patient_hold_nothing(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit_identities(monkeypatch, 2)
+    for number in range(1, 6):
+        data = pydicom.dcmread(drop(pieces, JANE, number, count=1)[0].path)
+        data.AccessionNumber = f"A{number}"
+        data.save_as(pieces.inbox / f"S{number}" / "IM0001", overwrite=True)
+    pieces.run()
+    assert pieces.left() == [] and "orders-limited" in pieces.manifest(STUDY).flags
