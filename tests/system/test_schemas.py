@@ -52,7 +52,8 @@ _NOT_HERE = {
         **{f"studies.{key}": "as of one study, on S3" for key in _ON_S3["fetch"]},
     },
     "prove": {"files.why": "a file that changes while it is deleted"},
-    **{name: {"expires": "a rule of S3"} for name in ("upload", "upload-show", "upload-cancel")},
+    "upload": {"expires": "a rule of S3", "disc_image": "the image of a disc: tests/unit/test_disc_image.py"},
+    **{name: {"expires": "a rule of S3"} for name in ("upload-show", "upload-cancel")},
 }
 
 
@@ -144,6 +145,8 @@ def _hold_and_release(site: Site) -> None:
     )
     answers(site, "attention", code=1)
     answers(site, "status")
+    answers(site, "show", study)
+    answers(site, "search")
     assert "P2" in site.ctl("attention", check=False).stdout
     said = site.ctl("release", study, "--because", "registered twice").stdout
     assert "2 kept files will be verified again" in said

@@ -11,11 +11,13 @@ from jsonschema import Draft202012Validator
 
 from dicomwatchd.archive.documents import LEFT_OUT
 from dicomwatchd.archive.layout.lineage import DISPUTED
+from dicomwatchd.archive.layout.manifest import DAMAGED_INSTANCES
 from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.archive.proof.verification import _WORDS
 from dicomwatchd.model import LIMITED, FileState, StudyEvent, StudyState
-from dicomwatchd.patients import IDENTITIES_LIMITED
-from dicomwatchd.queue.rows import EXCHANGED, EXPIRING, NO_LEASE, NO_RIGHT, OWN_OBJECT
+from dicomwatchd.patients import IDENTITIES_LIMITED, ORDERS_LIMITED
+from dicomwatchd.queue.rows import DAMAGED, EXCHANGED, EXPIRING, HELD, NO_LEASE, NO_RIGHT, OWN_OBJECT
+from dicomwatchd.queue.shipments import UNREADABLE_BESIDE
 from dicomwatchd.upload_result import CANCELLED, FINISHED, GONE
 from tests import schemas
 
@@ -122,8 +124,9 @@ def test_lists_of_values_are_those_of_the_program() -> None:
     event = local["properties"]["history"]["items"]["properties"]["event"]
     assert event["enum"] == values(StudyEvent)
     code = local["properties"]["kept"]["items"]["properties"]["code"]
-    assert set(code["enum"]) == {NO_LEASE, EXPIRING, OWN_OBJECT, NO_RIGHT, EXCHANGED}
-    assert {LIMITED, IDENTITIES_LIMITED, DISPUTED, LEFT_OUT} <= set(show["$defs"]["flags"]["items"]["enum"])
+    assert set(code["enum"]) == {NO_LEASE, EXPIRING, OWN_OBJECT, NO_RIGHT, EXCHANGED, HELD, DAMAGED}
+    flags = {LIMITED, IDENTITIES_LIMITED, ORDERS_LIMITED, DISPUTED, LEFT_OUT, DAMAGED_INSTANCES, UNREADABLE_BESIDE}
+    assert flags <= set(show["$defs"]["flags"]["items"]["enum"])
     problem = at("verify", "properties", "problems", "items", "properties", "problem")
     assert problem["enum"] == list(_WORDS)
     proof = at("prove", "properties", "files", "items", "properties", "proof", "properties")
