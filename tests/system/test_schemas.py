@@ -52,8 +52,10 @@ _NOT_HERE = {
         **{f"studies.{key}": "as of one study, on S3" for key in _ON_S3["fetch"]},
     },
     "prove": {"files.why": "a file that changes while it is deleted"},
-    "upload": {"expires": "a rule of S3", "disc_image": "the image of a disc: tests/unit/test_disc_image.py"},
-    **{name: {"expires": "a rule of S3"} for name in ("upload-show", "upload-cancel")},
+    **{
+        name: {"expires": "a rule of S3", "disc_image": "the image of a disc: tests/unit/test_disc_image.py"}
+        for name in ("upload", "upload-show", "upload-cancel")
+    },
 }
 
 
