@@ -12,7 +12,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import LEFT_OUT, dumps
 from dicomwatchd.archive.layout import lineage, manifests
 from dicomwatchd.archive.layout.lineage import Lineage
-from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.layout.manifest import DAMAGED_INSTANCES, Manifest, ManifestInstance, empty
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.repair import salvage
 from dicomwatchd.archive.repair.union import recovered
@@ -29,6 +29,8 @@ from dicomwatchd.queue.rows import LocalFile, Source
 #: Of what is amiss with a study's manifests so many are told one by one.
 _TOLD = 20
 
+#: Flags that a record has and no manifest.
+_OF_THE_RECORD = frozenset({LEFT_OUT, lineage.DISPUTED, DAMAGED_INSTANCES})
 #: What an instance takes in a manifest at least, beside its path and notes.
 _LEAST_INSTANCE_BYTES = 400
 
@@ -230,7 +232,10 @@ def _from_elsewhere(
             },
             identities=distinct(record.identities or (), added.identities),
             orders=distinct(record.orders or (), added.orders),
-            flags=(*added.flags, *(flag for flag in record.flags if flag not in (LEFT_OUT, lineage.DISPUTED))),
+            flags=(
+                *added.flags,
+                *(flag for flag in record.flags if flag not in (LEFT_OUT, lineage.DISPUTED, DAMAGED_INSTANCES)),
+            ),
         )
     return replace(added, damaged_keys=(*added.damaged_keys, *refused, *again.damaged_keys)), again.instances
 

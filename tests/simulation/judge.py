@@ -68,7 +68,8 @@ class Judge:
                     record.require_published(process.queue, shelf)
 
     def due_times(self) -> None:
-        """When a kept file may go is decided once, whatever mounts and restarts come in between."""
+        """When a kept file may go is decided once, whatever mounts and restarts come in between. One that was kept for
+        another reason meanwhile is due when that is over."""
         for number, process in enumerate(self._processes):
             if process.queue is None or not any(self._fate.plan.keep_seconds):
                 continue
@@ -78,7 +79,7 @@ class Judge:
                 ).fetchall()
             for source_id, folder, name, identity, due_at in rows:
                 file = (number, source_id, folder, name, identity.partition(":")[2])
-                if due_at > self._dues.setdefault(file, due_at):
+                if due_at > self._dues.setdefault(file, due_at) and due_at > self._fate.clock.now():
                     raise Violation("the due time of a kept file has moved")
 
     def _contents(self, *, handed: bool) -> dict[int, bytes]:

@@ -361,7 +361,7 @@ SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "
     ("sabotage", "said", "world"),
     [
         (_no_comparison, "delet", {}),
-        (_no_evidence, "does not hold|on evidence", {}),
+        (_no_evidence, "does not hold|on evidence|did not arrive", {}),
         (_no_record, "without its deletion being on record", {}),
         (_no_recovery, "a file that is left", {}),
         (_no_second_look_at_the_catalogue, "the catalogue is not", {}),
