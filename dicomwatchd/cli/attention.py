@@ -24,16 +24,9 @@ _PATIENT = (
 
 
 @click.command()
-@click.option(
-    "--limit",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Show at most this many studies of each kind.",
-)
+@output.limit_option("studies of each kind")
 @socket_option
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+@output.json_option
 @tables.wide_option
 @click.pass_obj
 def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> int:

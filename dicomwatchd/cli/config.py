@@ -16,7 +16,7 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+@output.json_option
 @click.pass_obj
 def check(invocation: Invocation, as_json: bool) -> int:
     """List everything that is wrong with the configuration.

@@ -14,20 +14,10 @@ from dicomwatchd.cli.studies.access import UID
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.model import Uid
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
-_limit_option = click.option(
-    "--limit",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Show at most this many lines.",
-)
-
 
 @click.command()
 @socket_option
-@_json_option
+@output.json_option
 @tables.wide_option
 @click.option("--check", is_flag=True, help="Exit with 1 if something needs attention.")
 @click.pass_obj
@@ -93,9 +83,9 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool, chec
 
 
 @click.command()
-@_limit_option
+@output.limit_option("lines")
 @socket_option
-@_json_option
+@output.json_option
 @tables.wide_option
 @click.pass_obj
 def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
@@ -131,9 +121,9 @@ def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json:
 
 
 @click.command()
-@_limit_option
+@output.limit_option("lines")
 @socket_option
-@_json_option
+@output.json_option
 @tables.wide_option
 @click.pass_obj
 def quarantine(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
@@ -173,7 +163,7 @@ def retry(invocation: Invocation, study: Uid, socket_path: Path | None) -> None:
     "--days", metavar="N", type=click.IntRange(1, 3660), default=7, show_default=True, help="Number of days to show."
 )
 @socket_option
-@_json_option
+@output.json_option
 @tables.wide_option
 @click.pass_obj
 def stats(invocation: Invocation, days: int, socket_path: Path | None, as_json: bool) -> None:

@@ -19,7 +19,7 @@ def inbox() -> None:
 
 @inbox.command("list")
 @socket_option
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+@output.json_option
 @click.pass_obj
 def list_inboxes(invocation: Invocation, socket_path: Path | None, as_json: bool) -> None:
     """List the inboxes, and whether each is still the same folder.

@@ -17,8 +17,6 @@ from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
 from dicomwatchd.control.client import DaemonNotRunning
 from dicomwatchd.model import Uid
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
-
 
 @click.command()
 @click.argument("study", metavar="STUDY", type=UID)
@@ -30,7 +28,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print the a
     help="Use another audit chain, such as that of a lost state, from the archive alone.",
 )
 @socket_option
-@_json_option
+@output.json_option
 @click.pass_obj
 def prove(
     invocation: Invocation, study: Uid, whole: bool, chain: str | None, socket_path: Path | None, as_json: bool
@@ -145,7 +143,7 @@ def _say_published(published: dict[str, Any]) -> None:
 
 @click.command()
 @socket_option
-@_json_option
+@output.json_option
 @click.pass_obj
 def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> int:
     """Check that everything works.

@@ -22,7 +22,6 @@ from dicomwatchd.cli.upload_text import all_verified, as_of_now, asker, sentence
 from dicomwatchd.control.client import ControlClient, DaemonRefused
 from dicomwatchd.errors import DicomwatchdError, Permanent
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
 _upload_argument = click.argument("upload_id", metavar="ID", type=IDENTIFIER)
 #: How long a cancel waits for the deletions that were under way, of one page of files, before it leaves that to them.
 _CANCEL_SECONDS = 60.0
@@ -43,7 +42,7 @@ _NOT_COMPLETE = {"complete": False, "deletable": False, "images_deletable": Fals
     help="Wait until every file is verified or has failed (default), or return at once.",
 )
 @socket_option
-@_json_option
+@output.json_option
 @click.pass_obj
 def hand_in(
     invocation: Invocation, folder: str, delete: bool, wait: bool, socket_path: Path | None, as_json: bool
@@ -206,16 +205,9 @@ def upload() -> None:
 
 
 @upload.command("list")
-@click.option(
-    "--limit",
-    metavar="N",
-    type=click.IntRange(min=1),
-    default=100,
-    show_default=True,
-    help="Show at most this many lines.",
-)
+@output.limit_option("lines")
 @socket_option
-@_json_option
+@output.json_option
 @tables.wide_option
 @click.pass_obj
 def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> None:
@@ -255,7 +247,7 @@ def list_uploads(invocation: Invocation, limit: int, socket_path: Path | None, a
 @upload.command()
 @_upload_argument
 @socket_option
-@_json_option
+@output.json_option
 @click.pass_obj
 def show(invocation: Invocation, upload_id: str, socket_path: Path | None, as_json: bool) -> int:
     """Show the progress or the result of an upload.
@@ -274,7 +266,7 @@ def show(invocation: Invocation, upload_id: str, socket_path: Path | None, as_js
 @upload.command()
 @_upload_argument
 @socket_option
-@_json_option
+@output.json_option
 @click.pass_obj
 def cancel(invocation: Invocation, upload_id: str, socket_path: Path | None, as_json: bool) -> int:
     """Cancel a running upload.

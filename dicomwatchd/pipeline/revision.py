@@ -232,10 +232,7 @@ def _from_elsewhere(
             },
             identities=distinct(record.identities or (), added.identities),
             orders=distinct(record.orders or (), added.orders),
-            flags=(
-                *added.flags,
-                *(flag for flag in record.flags if flag not in (LEFT_OUT, lineage.DISPUTED, DAMAGED_INSTANCES)),
-            ),
+            flags=(*added.flags, *(flag for flag in record.flags if flag not in _OF_THE_RECORD)),
         )
     return replace(added, damaged_keys=(*added.damaged_keys, *refused, *again.damaged_keys)), again.instances
 

@@ -117,10 +117,6 @@ class Arrivals:
             ).fetchall()
         return [row["dir"] for row in rows]
 
-    def knows_series(self, study_uid: str, series_uid: str) -> bool:
-        """Whether attributes of this series, and so of its study, are on record."""
-        return self.on_record(study_uid, series_uid, "", "") is not None
-
     def on_record(self, study_uid: str, series_uid: str, identity: str, order: str) -> OnRecord | None:
         """What is on record of this series and its study; None where the series is not. ``identity`` and ``order`` are
         the digests of what a file says of them."""

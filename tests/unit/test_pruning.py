@@ -259,11 +259,11 @@ def test_a_study_that_may_be_forgotten_by_then_is_read_again(bench: Bench) -> No
     """Between the look at a file and its being taken up the study may have lost its attributes."""
     series = f"{STUDY}.1"
     bench.add("IM1")
-    assert bench.queue.arrivals.knows_series(STUDY, series)
+    assert bench.queue.arrivals.on_record(STUDY, series, "", "")
     bench.wait_until_quiet()
     claim = bench.claim()
     bench.queue.deletions.purged(STUDY, bench.authorise(claim), [], [])
     bench.finish(claim)
-    assert not bench.queue.arrivals.knows_series(STUDY, series)
+    assert not bench.queue.arrivals.on_record(STUDY, series, "", "")
     archive(bench, "1.2.2", kept=True)
-    assert bench.queue.arrivals.knows_series("1.2.2", "1.2.2.1"), "its files are here"
+    assert bench.queue.arrivals.on_record("1.2.2", "1.2.2.1", "", ""), "its files are here"

@@ -155,13 +155,13 @@ def test_a_second_patient_id_is_said(bench: Bench) -> None:
 
 
 def test_the_attributes_of_a_series_are_known_once_it_was_added(bench: Bench) -> None:
-    assert not bench.queue.arrivals.knows_series(STUDY, f"{STUDY}.1")
+    assert not bench.queue.arrivals.on_record(STUDY, f"{STUDY}.1", "", "")
     bench.add("IM1")
-    assert bench.queue.arrivals.knows_series(STUDY, f"{STUDY}.1")
+    assert bench.queue.arrivals.on_record(STUDY, f"{STUDY}.1", "", "")
     bench.queue.arrivals.forget([row[0] for row in bench.rows("SELECT file_id FROM files")])
     bench.wait_until_quiet()
     # The study was forgotten, and its attributes with it.
-    assert not bench.queue.arrivals.knows_series(STUDY, f"{STUDY}.1")
+    assert not bench.queue.arrivals.on_record(STUDY, f"{STUDY}.1", "", "")
 
 
 # -- two sources ----------------------------------------------------------------------------------------------------

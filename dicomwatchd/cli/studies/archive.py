@@ -27,7 +27,7 @@ def archive() -> None:
 @click.option(
     "--new-archive", is_flag=True, help="Use this archive although the daemon's state belongs to another one."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+@output.json_option
 @click.pass_obj
 def init(invocation: Invocation, new_archive: bool, as_json: bool) -> None:
     """Create the missing parts of the archive.

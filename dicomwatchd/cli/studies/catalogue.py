@@ -25,7 +25,7 @@ def catalogue() -> None:
 
 
 @catalogue.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+@output.json_option
 @tables.wide_option
 @archive_and_catalogue_options
 @click.pass_obj

@@ -97,7 +97,7 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     show_default=True,
     help="Mode of the files; users who may read them may also enter the folders.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+@output.json_option
 @tables.wide_option
 @archive_options
 @click.pass_obj

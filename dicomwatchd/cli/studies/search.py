@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 @click.option(
     "--after", metavar="PLACE", type=PlaceType(), help="Continue an earlier list; it printed PLACE at its end."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+@output.json_option
 @tables.wide_option
 @archive_and_catalogue_options
 @click.pass_obj

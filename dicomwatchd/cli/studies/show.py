@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("study", metavar="STUDY", type=UID)
 @socket_option
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+@output.json_option
 @tables.wide_option
 @archive_options
 @click.pass_obj

@@ -37,7 +37,7 @@ _ON_ITS_WAY_SECONDS = 86400.0
     show_default=True,
     help="Objects to read in parallel.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+@output.json_option
 @tables.wide_option
 @archive_options
 @click.pass_obj

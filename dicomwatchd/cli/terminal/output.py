@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import click
 
 from dicomwatchd.errors import ConfigError, DicomwatchdError
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
 PROGRAM = "dicomwatchctl"
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+
+
+def limit_option(what: str) -> Callable[[_Command], _Command]:
+    """How many lines, or whatever else, a report has at most."""
+    return click.option(
+        "--limit",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=100,
+        show_default=True,
+        help=f"Show at most this many {what}.",
+    )
+
 
 #: Control characters (escape sequences begin with one); format characters, which turn the direction of text or are not
 #: seen at all; undecodable bytes of names; line and paragraph separators; what this Unicode does not know yet.

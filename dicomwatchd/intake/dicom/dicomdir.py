@@ -11,12 +11,11 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dicomwatchd.errors import InvalidUid, Unarchivable
-from dicomwatchd.intake.dicom.header import elements_allowed, meta_end
+from dicomwatchd.errors import Unarchivable
+from dicomwatchd.intake.dicom.header import elements_allowed, meta_end, plain_uid
 from dicomwatchd.intake.dicom.reading import FileBytes
-from dicomwatchd.intake.dicom.structure import Elements, encoding_at
+from dicomwatchd.intake.dicom.structure import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, Elements, encoding_at
 from dicomwatchd.intake.dicom.verdict import DamageFound
-from dicomwatchd.model import Uid
 
 #: A DICOMDIR of 100,000 images, of 500 bytes each, has 50 MB.
 LIMIT_BYTES = 64 * 1024**2
@@ -31,8 +30,6 @@ _SEQUENCE = 0x00041220
 _IN_USE, _FILE_ID, _KIND = 0x00041410, 0x00041500, 0x00041430
 _SOP_INSTANCE, _STUDY = 0x00041511, 0x0020000D
 _CHOSEN = frozenset({_IN_USE, _FILE_ID, _KIND, _SOP_INSTANCE, _STUDY})
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,7 @@ def _read(fd: int, size_bytes: int, heartbeat: Callable[[], None]) -> Directory:
         pos += header_bytes
         if tag == _SEQUENCE:
             return _Records(source, elements, encoding.explicit, size_bytes).read(pos, length)
-        if length == _UNDEFINED:
+        if length == UNDEFINED:
             pos, _, _ = elements.skip_items(pos, explicit=encoding.explicit, fragments=False)
         else:
             pos += length
@@ -87,7 +84,7 @@ class _Records:
         self._found = Directory()
 
     def read(self, pos: int, length: int) -> Directory:
-        end = None if length == _UNDEFINED else pos + length
+        end = None if length == UNDEFINED else pos + length
         if end is not None and not self._source.holds(end):
             raise _unreadable("it is cut off")
         count = 0
@@ -98,9 +95,9 @@ class _Records:
             group, element, size = struct.unpack("<HHL", head)
             tag = group << 16 | element
             pos += 8
-            if tag == _SEQUENCE_END:
+            if tag == SEQUENCE_END:
                 break
-            if tag != _ITEM:
+            if tag != ITEM:
                 raise _unreadable("its list is damaged")
             count += 1
             if count > LIMIT_RECORDS:
@@ -112,7 +109,7 @@ class _Records:
 
     def _record(self, pos: int, size: int) -> int:
         """One record; returns where it ends."""
-        end = None if size == _UNDEFINED else pos + size
+        end = None if size == UNDEFINED else pos + size
         if end is not None and not self._source.holds(end):
             raise _unreadable("it is cut off")
         values: dict[int, bytes] = {}
@@ -122,9 +119,9 @@ class _Records:
                 raise _unreadable("it is cut off")
             tag, length, header_bytes = self._elements.parse(head, 0, self._explicit)
             pos += header_bytes
-            if tag == _ITEM_END:
+            if tag == ITEM_END:
                 break
-            if length == _UNDEFINED:
+            if length == UNDEFINED:
                 pos, _, _ = self._elements.skip_items(pos, explicit=self._explicit, fragments=False)
                 continue
             if pos + length > (self._size_bytes if end is None else end):
@@ -139,13 +136,13 @@ class _Records:
         in_use = values.get(_IN_USE, b"\xff\xff")
         if not any(in_use):
             return  # taken out of the list by whoever has changed the medium
-        if values.get(_KIND, b"").strip(b" \0") == b"STUDY" and (study := _uid(values.get(_STUDY, b""))):
+        if values.get(_KIND, b"").strip(b" \0") == b"STUDY" and (study := plain_uid(values.get(_STUDY, b""))):
             self._found.studies.add(study)
         path = _path(values.get(_FILE_ID, b""))
         if path:
             if len(self._found.images) >= LIMIT_IMAGES:
                 raise _unreadable("it lists too many files")
-            self._found.images.append(Listed(path, _uid(values.get(_SOP_INSTANCE, b""))))
+            self._found.images.append(Listed(path, plain_uid(values.get(_SOP_INSTANCE, b""))))
 
 
 def _path(file_id: bytes) -> bytes:
@@ -155,13 +152,6 @@ def _path(file_id: bytes) -> bytes:
     if len(parts) > LIMIT_COMPONENTS or any(part in (b".", b"..") or b"\0" in part for part in parts):
         return b""
     return b"/".join(parts)
-
-
-def _uid(raw: bytes) -> str:
-    try:
-        return Uid(raw.strip(b"\0 ").decode("ascii", "replace"))
-    except InvalidUid:
-        return ""
 
 
 def _unreadable(why: str) -> Unarchivable:

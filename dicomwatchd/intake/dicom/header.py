@@ -203,7 +203,7 @@ def read_header(
         raise NotDicom("the file is empty", code="empty")
     source = FileBytes(fd, size_bytes, heartbeat)
     meta = _meta(source, charset_when_missing)
-    if _plain_uid(meta.sop_class) == DICOMDIR_SOP_CLASS:
+    if plain_uid(meta.sop_class) == DICOMDIR_SOP_CLASS:
         return Dicomdir()
     if meta.end >= size_bytes:
         raise _damaged("the file ends before its data set", size_bytes)
@@ -337,7 +337,7 @@ def _meta(source: FileBytes, charset_when_missing: str = "") -> _Meta:
         found.end,
         found.values.get(_META_SOP_CLASS, b""),
         found.values.get(_META_SOP_INSTANCE, b""),
-        _plain_uid(found.values.get(_META_TRANSFER_SYNTAX, b"")),
+        plain_uid(found.values.get(_META_TRANSFER_SYNTAX, b"")),
         repairs,
         charset_when_missing,
     )
@@ -428,7 +428,7 @@ def _uid(found: DataSet, tag: int, repairs: list[str], fallback: bytes = b"") ->
     return uid
 
 
-def _plain_uid(raw: bytes) -> str:
+def plain_uid(raw: bytes) -> str:
     """A UID that is only recorded, "" when it is missing or none."""
     try:
         return Uid(raw.strip(b"\0 ").decode("ascii", "replace"))

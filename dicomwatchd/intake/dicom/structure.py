@@ -20,11 +20,11 @@ FLOAT_PIXEL_DATA = 0x7FE00008
 DOUBLE_PIXEL_DATA = 0x7FE00009
 _PIXELS = frozenset({PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA})
 
-_ITEM = 0xFFFEE000
-_ITEM_END = 0xFFFEE00D
-_SEQUENCE_END = 0xFFFEE0DD
+ITEM = 0xFFFEE000
+ITEM_END = 0xFFFEE00D
+SEQUENCE_END = 0xFFFEE0DD
 _DELIMITERS_GROUP = 0xFFFE
-_UNDEFINED = 0xFFFFFFFF
+UNDEFINED = 0xFFFFFFFF
 _GROUPS_BEHIND_PIXELS = frozenset({0x7FE0, 0xFFFA, 0xFFFC, 0xFFFE})  # signatures, trailing padding
 
 _SHORT_VRS = frozenset(
@@ -178,7 +178,7 @@ def walk(
             if tag < previous:
                 found.reached(previous)
             value: bytes | None = None
-            if length == _UNDEFINED:
+            if length == UNDEFINED:
                 is_pixels = tag in _PIXELS
                 if tag in chosen:
                     value = source.read(pos, FIRST_ITEM_BYTES)
@@ -218,13 +218,13 @@ def first_item(value: bytes, encoding: Encoding, chosen: AbstractSet[int]) -> di
     values: dict[int, bytes] = {}
     try:
         tag, length, pos = elements.parse(value[:12], 0, encoding.explicit) if len(value) >= 8 else (0, 0, 0)
-        if tag != _ITEM:
+        if tag != ITEM:
             return {}
-        end = len(value) if length == _UNDEFINED else min(pos + length, len(value))
+        end = len(value) if length == UNDEFINED else min(pos + length, len(value))
         while pos + 8 <= end:
             tag, length, header_bytes = elements.parse(value[pos : pos + 12], 0, encoding.explicit)
             pos += header_bytes
-            if tag == _ITEM_END or length == _UNDEFINED or pos + length > end:
+            if tag == ITEM_END or length == UNDEFINED or pos + length > end:
                 break
             if tag in chosen:
                 values.setdefault(tag, value[pos : pos + length])
@@ -329,25 +329,25 @@ class Elements:
             pos += header_bytes
             if tag == 0:
                 raise DamageFound("a sequence or encapsulated pixel data is cut off by zeros")
-            if in_item and tag == _ITEM_END:
+            if in_item and tag == ITEM_END:
                 explicit = outer.pop()
                 in_item = False
-            elif in_item and length == _UNDEFINED:
+            elif in_item and length == UNDEFINED:
                 in_item = False
             elif in_item:
                 pos += length
-            elif tag == _SEQUENCE_END:
+            elif tag == SEQUENCE_END:
                 if not outer:
                     return pos, items, filled
                 in_item = True
-            elif tag != _ITEM or (fragments and length == _UNDEFINED):
+            elif tag != ITEM or (fragments and length == UNDEFINED):
                 raise DamageFound("a sequence or encapsulated pixel data is malformed", "malformed")
             else:
                 if not outer:
                     if items and length:
                         filled += 1
                     items += 1
-                if length != _UNDEFINED:
+                if length != UNDEFINED:
                     pos += length
                     continue
                 if len(outer) >= _DEPTH_LIMIT:

@@ -26,9 +26,10 @@ def keep_what_stays(
     to_keep: dict[float | None, list[LocalFile]] = {}
     objects = own.among(files, shipment.run, policy, context.inboxes)
     _keep_own(objects, shipment, context)
-    damaged = [file for file in files if file not in objects and whole.stays(file)]
+    left_out = {file.file_id for file in objects}
+    damaged = [file for file in files if file.file_id not in left_out and whole.stays(file)]
     _keep_damaged(damaged, shipment, context)
-    left_out = {file.file_id for file in (*objects, *damaged)}
+    left_out |= {file.file_id for file in damaged}
     for file in files:
         if file.file_id in left_out:
             continue
