@@ -33,9 +33,9 @@ def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_j
     """List what needs a person's decision.
 
     Held studies are archived, and none of their files is deleted until you release them: the files of such a study name
-    two patients, which are shown. Damaged files are archived as damaged and kept. Parked studies could not be archived.
-    Files in quarantine are counted. The exit code is 1 if there is anything. The answer names patients.
-    """
+    two patients, or more than 64, and these are shown. Damaged files are archived as damaged and kept. Parked studies
+    could not be archived. Files in quarantine are counted. The exit code is 1 if there is anything. The answer names
+    patients."""
     said: dict[str, Any] = ask(invocation, socket_path, "attention", limit=limit)
     held, damaged, parked, quarantined = said["held"], said["damaged"], said["parked"], said["quarantined_files"]
     code = exits.NO if held or damaged or parked or quarantined else exits.OK

@@ -25,7 +25,7 @@ from dicomwatchd.uploads.jobs import UploadJobs, no_such_upload
 Progress = Callable[[dict[str, Any]], None]
 
 #: Why a study is held, by the code of its hold.
-HOLD_REASONS = {TWO_PATIENTS: "its files name two patients"}
+HOLD_REASONS = {TWO_PATIENTS: "its files name two patients, or too many to tell"}
 BECAUSE_CHARACTERS = 1000
 
 

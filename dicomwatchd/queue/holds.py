@@ -23,7 +23,7 @@ from dicomwatchd.queue.rows import HELD, MORE, said_by
 TWO_PATIENTS = "two-patients"
 
 #: Why a file of a held study is kept.
-REASON = "archived; kept because its study names two patients: see dicomwatchctl attention"
+REASON = "archived; kept because its study names two patients, or too many to tell: see dicomwatchctl attention"
 #: What was found, as plain data for people: the patients that the files name.
 Found = list[dict[str, str]]
 

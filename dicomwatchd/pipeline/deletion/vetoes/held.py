@@ -45,8 +45,8 @@ def is_held(recorded: Recorded, context: Context) -> bool:
     if is_new:
         context.log.warning(
             "study-held",
-            "the files of a study name two patients; they are archived, and kept until somebody releases the study"
-            " (dicomwatchctl attention)",
+            "the files of a study name two patients, or too many to tell; they are archived, and kept until somebody"
+            " releases the study (dicomwatchctl attention)",
             study_uid=study_uid,
         )
     return held
