@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from dicomwatchd.errors import InvalidUid, NotDicom, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom import attributes, completeness
 from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES, ByteSource, FileBytes, InflatedBytes
+from dicomwatchd.intake.dicom.signs import CHOSEN_TAGS as SIGNS_TAGS
+from dicomwatchd.intake.dicom.signs import signs_of
 from dicomwatchd.intake.dicom.structure import (
     CUT_OFF_BY_ZEROS,
     EXPLICIT_LITTLE,
@@ -22,6 +24,7 @@ from dicomwatchd.intake.dicom.structure import (
 )
 from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, DamageFound, Verdict
 from dicomwatchd.model import DicomJson, InstanceHeader, Uid
+from dicomwatchd.study_signs import SAYS_NOTHING, Signs
 
 DICOMDIR_SOP_CLASS = "1.2.840.10008.1.3.10"
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -47,6 +50,7 @@ _CHOSEN = (
     | attributes.SERIES_TAGS.keys()
     | {attributes.ORDER_ISSUER}
     | completeness.CHOSEN_TAGS
+    | SIGNS_TAGS
 )
 
 #: How many elements a file is read for: so many, and one more for so many of its bytes. Each costs about a microsecond,
@@ -81,6 +85,8 @@ class Header:
     ``patient_id`` is "" when the file has none. The attributes are worked out when they are asked for: a study of
     thousands of files needs them once for each study and series. Nothing of a patient is in the repr.
 
+    ``signs`` is what it says of how many instances there should be.
+
     ``verdict`` says whether the file is whole or it cannot be told. With a damaged one the header is in `Damaged`: its
     UIDs are the file's, since they stand before the damage; attributes that come after it are missing.
     """
@@ -90,6 +96,7 @@ class Header:
     _values: dict[int, bytes] = field(repr=False)
     verdict: Verdict = WHOLE
     _charset_when_missing: str = ""
+    signs: Signs = SAYS_NOTHING
 
     @property
     def study_attributes(self) -> DicomJson:
@@ -287,7 +294,8 @@ def _header(
     instance = InstanceHeader(
         study_uid, series_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid, tuple(repairs)
     )
-    return Header(instance, patient_id, values, verdict, charset_when_missing)
+    signs = signs_of(values, sop_class_uid, big_endian=found.encoding.big_endian)
+    return Header(instance, patient_id, values, verdict, charset_when_missing, signs)
 
 
 def _entity(issuer: bytes, encoding: Encoding) -> bytes:
