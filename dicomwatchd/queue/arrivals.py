@@ -196,8 +196,8 @@ class Arrivals:
         header = arrival.header
         db.execute(
             "INSERT INTO files (source_id, dir, name, identity, size_bytes, state, seen_at, study_uid, series_uid,"
-            " sop_instance_uid, sop_class_uid, transfer_syntax_uid, repairs, damage, code, reason)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " sop_instance_uid, sop_class_uid, transfer_syntax_uid, repairs, damage, code, reason, signs)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 source_id,
                 arrival.dir,
@@ -215,6 +215,7 @@ class Arrivals:
                 header.damage if header else "",
                 arrival.code,
                 arrival.reason,
+                arrival.signs,
             ),
         )
 

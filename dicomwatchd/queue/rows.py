@@ -169,6 +169,8 @@ class Arrival:
     #: What it says of patient and order, each behind what tells it from others' ("" where it says nothing).
     patient: tuple[str, Identity] | None = None
     order: tuple[str, Order] | None = None
+    #: What it says of how many there should be (`study_signs.Signs.text`).
+    signs: str | None = None
     code: str | None = None
     reason: str | None = None
 
@@ -177,7 +179,8 @@ class Arrival:
 class LocalFile:
     """A file of a study on its way. ``receipt`` (the archive's own text, kept as it is) and ``sha256`` are there once
     it was sent, ``verified_by`` once this claim has verified it; ``verified_at`` is when the store was asked for that
-    (seconds since the epoch)."""
+    (seconds since the epoch). ``signs`` (`study_signs.Signs.text`) is None of a file that an earlier version has read.
+    """
 
     file_id: int
     source_id: int
@@ -191,6 +194,7 @@ class LocalFile:
     verified_by: str | None
     verified_at: float | None
     due_at: float | None
+    signs: str | None = None
 
 
 class Proven(NamedTuple):
@@ -262,4 +266,5 @@ def local_file(row: sqlite3.Row, token: int) -> LocalFile:
         verified_by=row["evidence"] if verified else None,
         verified_at=row["evidence_at"] if verified else None,
         due_at=row["due_at"],
+        signs=row["signs"],
     )

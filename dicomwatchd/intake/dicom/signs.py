@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Uid
@@ -107,22 +108,28 @@ def _counted(values: Mapping[int, bytes], tag: int) -> int:
 
 def _plane(values: Mapping[int, bytes]) -> tuple[str, int | None]:
     """Orientation and position as `Signs` has them."""
-    directions = values.get(_ORIENTATION)
-    if not directions or _POSITION not in values:
+    raw, position = values.get(_ORIENTATION), values.get(_POSITION)
+    if not raw or not position:
         return "", None
     try:
-        a, b, c, d, e, f = map(float, directions.split(b"\\"))
-        x, y, z = map(float, values[_POSITION].strip(b"\0").split(b"\\"))
-        normal = b * f - c * e, c * d - a * f, a * e - b * d
-        length = math.hypot(*normal)
-        if not _LEAST_LENGTH < length < _MOST_LENGTH:
-            return "", None
-        position_um = (normal[0] * x + normal[1] * y + normal[2] * z) / length * 1000
-        if not is_position(position_um):
-            return "", None
-        return ",".join([str(round(cosine * 1000)) for cosine in (a, b, c, d, e, f)]), round(position_um)
+        text, across, down, along = _directions(raw)
+        x, y, z = map(float, position.strip(b"\0").split(b"\\"))
+        position_um = (across * x + down * y + along * z) * 1000
+        return (text, round(position_um)) if is_position(position_um) else ("", None)
     except (ValueError, OverflowError):
         return "", None
+
+
+@lru_cache(64)
+def _directions(raw: bytes) -> tuple[str, float, float, float]:
+    """The cosines as text, and the normal; one series has the same for all slices. Raises ValueError."""
+    a, b, c, d, e, f = map(float, raw.strip(b"\0").split(b"\\"))
+    normal = b * f - c * e, c * d - a * f, a * e - b * d
+    length = math.hypot(*normal)
+    if not _LEAST_LENGTH < length < _MOST_LENGTH:
+        raise ValueError("no directions of rows and columns")
+    text = ",".join([str(round(cosine * 1000)) for cosine in (a, b, c, d, e, f)])
+    return text, normal[0] / length, normal[1] / length, normal[2] / length
 
 
 def _part(concatenation: bytes, number: int, total: int) -> Part | None:

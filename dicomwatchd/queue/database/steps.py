@@ -375,6 +375,12 @@ UPDATE files SET code = 'unexpected-before' WHERE state = 'quarantined' AND code
 """
 
 
+#: What a file says of how many there should be; NULL of those that earlier versions have read.
+SIGNS = """
+ALTER TABLE files ADD COLUMN signs TEXT;
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -395,4 +401,5 @@ STEPS: tuple[Step, ...] = (
     Step("whom the files of a study name", IDENTITIES),
     Step("studies that are held", HOLDS),
     Step("damaged files are archived as damaged", DAMAGED),
+    Step("what files say of how many there should be", SIGNS),
 )
