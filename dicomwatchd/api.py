@@ -153,13 +153,14 @@ class Archive:
         description: str | None = None,
         institution: str | None = None,
         archived_from: str = "",
+        is_incomplete: bool = False,
     ) -> Iterator[StudyRecord]:
         """Studies for which all of it holds, newest study date first; all studies without a condition. Dates are
         "YYYYMMDD", both ends included. Patient ID and accession number are compared exactly, the ID's issuer in any
-        case. ``name``, ``description`` and ``institution`` are patterns in whatever case, ``*`` and ``?`` as
-        wildcards; without one, all of the text or its first words. ``archived_from`` is UTC, ISO 8601, or its
-        beginning. Of a study whose files name several patients (`StudyRecord.identities`) each is found. A record's
-        ``series`` may be empty here: `study` has them.
+        case. ``name``, ``description`` and ``institution`` are patterns in whatever case, ``*`` and ``?`` as wildcards;
+        without one, all of the text or its first words. ``archived_from`` is UTC, ISO 8601, or its beginning;
+        ``is_incomplete`` asks for studies with gaps (`StudyRecord.completeness`). Of a study whose files name several
+        patients (`StudyRecord.identities`) each is found. A record's ``series`` may be empty here: `study` has them.
 
         Raises Permanent (code "no-catalogue") where the archive was opened without one, NotInitialised, OutOfReach.
         """
@@ -175,6 +176,7 @@ class Archive:
             description=description,
             institution=institution,
             archived_from=archived_from,
+            is_incomplete=is_incomplete,
         )
         yield from self._needed_catalogue().search(wanted)
 

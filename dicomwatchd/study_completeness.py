@@ -93,6 +93,10 @@ class StudyCompleteness:
         )
 
 
+#: Of a study that an earlier version has recorded.
+NOTHING_KNOWN = StudyCompleteness(Answer.NOT_KNOWN)
+
+
 def _finding(raw: Mapping[str, Any]) -> Finding:
     values = raw["code"], raw["series_uid"], raw["text"], raw.get("missing", 0)
     if not all(isinstance(value, str) for value in values[:3]) or not isinstance(values[3], int):

@@ -250,6 +250,14 @@ class SeriesSigns:
         return found
 
 
+def numbers_in(document: Mapping[str, Any]) -> int:
+    """How many numbers, about, the JSON form of a series' signs stands for, without making them."""
+    positions = document.get(POSITIONS, {})
+    texts = [document.get(NUMBERS, ""), *(positions.values() if isinstance(positions, dict) else ())]
+    terms = [term for text in texts if isinstance(text, str) for term in text.split()]
+    return sum(1 + int(more) if (more := term.partition("*")[2]).isdecimal() else 1 for term in terms)
+
+
 def is_number(value: int) -> bool:
     return -_WHOLE_NUMBER <= value < _WHOLE_NUMBER
 

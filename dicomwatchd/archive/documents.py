@@ -24,13 +24,14 @@ from dicomwatchd.patients import (
     has_form,
     nearest_first,
 )
+from dicomwatchd.study_completeness import GAPS, StudyCompleteness
 
 REBUILD_HINT = "dicomwatchctl catalogue rebuild"
 #: The flag of a record that lacks what the catalogue cannot hold. The manifest has everything.
 LEFT_OUT = "attributes-left-out"
 
 
-_ELSEWHERE = frozenset({"series", "identities", "orders", "institutions"})
+_ELSEWHERE = frozenset({"series", "identities", "orders", "institutions", "completeness"})
 
 
 def dumps(value: object) -> str:
@@ -49,6 +50,7 @@ def naming_document(record: StudyRecord) -> str | None:
         return None
     return dumps(
         {
+            **({} if record.completeness is None else {"completeness": record.completeness.document()}),
             "identities": [document(one) for one in record.identities],
             "orders": [document(one) for one in record.orders or ()],
             "institutions": record.institutions or (),
@@ -80,8 +82,10 @@ def read_study(study: str, series_documents: Iterable[str], naming: str | None =
             exact["identities"] = tuple(from_document(Identity, one) for one in names["identities"])
             exact["orders"] = tuple(from_document(Order, one) for one in names["orders"])
             exact["institutions"] = tuple(str(one) for one in names["institutions"])
+            if "completeness" in names:
+                exact["completeness"] = StudyCompleteness.of(names["completeness"])
         return StudyRecord(**{**raw, **exact})
-    except (ValueError, KeyError, TypeError, RecursionError, Permanent) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Permanent) as error:
         raise damaged() from error
 
 
@@ -108,6 +112,7 @@ def matches(query: Query, record: StudyRecord) -> bool:
         and (query.description is None or has_pattern(folded_text(description(record)), folded_text(query.description)))
         and (query.institution is None or _is_of_institution(query.institution, record))
         and record.archived_at >= query.archived_from
+        and (not query.is_incomplete or GAPS in record.flags)
         and (query.before is None or place(record) < query.before)
     )
 

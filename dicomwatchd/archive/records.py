@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity, Order
+from dicomwatchd.study_completeness import StudyCompleteness
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class StudyRecord:
     identities: tuple[Identity, ...] | None = None
     orders: tuple[Order, ...] | None = None
     institutions: tuple[str, ...] | None = None
+    #: Whether all of the study is there; None: nothing is known of it.
+    completeness: StudyCompleteness | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +58,8 @@ class Query:
     ``institution`` are patterns: ``*`` stands for any characters, ``?`` for one (PS3.4 C.2.2.2.4), case does not count;
     one without either stands for the whole text or its first words. A name's component groups are compared one by one.
 
-    ``archived_from`` is UTC, ISO 8601, or the beginning of it. ``before`` is the `place` of a study: those after it, in
-    the order of answers, are wanted.
+    ``is_incomplete`` asks for studies with gaps. ``archived_from`` is UTC, ISO 8601, or the beginning of it. ``before``
+    is the `place` of a study: those after it, in the order of answers, are wanted.
     """
 
     patient_id: str | None = None
@@ -71,6 +74,7 @@ class Query:
     institution: str | None = None
     archived_from: str = ""
     before: str | None = None
+    is_incomplete: bool = False
 
     @property
     def is_of_patient(self) -> bool:

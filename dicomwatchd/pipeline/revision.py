@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dicomwatchd import __version__
@@ -25,12 +25,14 @@ from dicomwatchd.pipeline.healed import healed
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, location_of, source_of
 from dicomwatchd.ports import Map, timestamp
 from dicomwatchd.queue.rows import LocalFile, Source
+from dicomwatchd.study_completeness import GAPS
+from dicomwatchd.study_signs import SeriesSigns, Signs
 
 #: Of what is amiss with a study's manifests so many are told one by one.
 _TOLD = 20
 
 #: Flags that a record has and no manifest.
-_OF_THE_RECORD = frozenset({LEFT_OUT, lineage.DISPUTED, DAMAGED_INSTANCES})
+_OF_THE_RECORD = frozenset({LEFT_OUT, lineage.DISPUTED, DAMAGED_INSTANCES, GAPS})
 #: What an instance takes in a manifest at least, beside its path and notes.
 _LEAST_INSTANCE_BYTES = 400
 
@@ -69,12 +71,15 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
     shipment.files, shipment.bytes = content.files, content.size_bytes
     shipment.sources |= content.sources
     instances = content.instances
+    added = replace(added, signs=content.signs)
     if not found.holds:
         passed_over = (keys.manifest(claim.study_uid, one.revision) for one in found.disregarded)
         added = replace(added, damaged_keys=(*added.damaged_keys, *passed_over))
     if found.refused or above:
         added, again = _from_elsewhere(shipment, context, found, added, [*base.instances, *instances], now)
         instances += again
+        without = {item.series_uid for item in again}
+        added = replace(added, signs={uid: one for uid, one in added.signs.items() if uid not in without})
     added = _within_limit(base, added)
     suspects = {*current.damaged_keys, *added.damaged_keys}
     well = healed(suspects, shipment, context) if suspects else frozenset()
@@ -87,6 +92,7 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
         healed_keys=well,
         identities=added.identities,
         orders=added.orders,
+        signs=added.signs,
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )
@@ -185,6 +191,7 @@ class _Added:
     damaged_keys: tuple[str, ...]
     identities: tuple[Identity, ...] = ()
     orders: tuple[Order, ...] = ()
+    signs: Mapping[Uid, SeriesSigns] = field(default_factory=dict)
 
 
 def _tell(found: Lineage, shipment: Shipment, context: Context) -> None:
@@ -262,13 +269,15 @@ def _tell_ahead(study: Uid, revision: int, context: Context) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What a shipment consists of. ``instances`` are those that the manifest does not list yet where they are; the
-    other figures are of all its files."""
+    """What a shipment consists of. ``instances`` are those that the manifest does not list yet where they are;
+    ``signs`` are of the series of which those of all such instances are known; the other figures are of all its
+    files."""
 
     instances: tuple[ManifestInstance, ...]
     files: int
     size_bytes: int
     sources: frozenset[str]
+    signs: Mapping[Uid, SeriesSigns]
 
 
 def _content(shipment: Shipment, context: Context, base: Manifest, now: str) -> _Content:
@@ -280,6 +289,8 @@ def _content(shipment: Shipment, context: Context, base: Manifest, now: str) -> 
     latest = {item.content: item for item in base.instances}
     instances: list[ManifestInstance] = []
     sources: set[str] = set()
+    signs: dict[Uid, SeriesSigns] = {}
+    unknown: set[Uid] = set()
     files = size_bytes = 0
     left_bytes = MANIFEST_LIMIT_BYTES
     for page in context.shipments.pages(shipment.claim, FileState.STORED, PAGE):
@@ -294,10 +305,15 @@ def _content(shipment: Shipment, context: Context, base: Manifest, now: str) -> 
             size_bytes += item.size_bytes
             sources.add(source)
             known = latest.get(item.content)
+            if file.signs is not None:
+                signs.setdefault(item.series_uid, SeriesSigns()).take(item.sop_instance_uid, Signs.of(file.signs))
+            elif known is None:
+                unknown.add(item.series_uid)
             if known is None or known.is_found_again or not item.is_located_as(known):
                 latest[item.content] = item
                 instances.append(item)
-    return _Content(tuple(instances), files, size_bytes, frozenset(sources))
+    of_known = {uid: one for uid, one in signs.items() if uid not in unknown}
+    return _Content(tuple(instances), files, size_bytes, frozenset(sources), of_known)
 
 
 def _source_name(source: Source) -> str:

@@ -22,6 +22,7 @@ from dicomwatchd.config import DynamoDBSettings, SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, NotInitialised, OutOfReach, RevisionConflict
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import IDENTITIES_LIMIT, Identity, Order
+from dicomwatchd.study_completeness import GAPS, Answer, Finding, StudyCompleteness
 from tests.servers.dynamodb import DynamoDBLocal
 
 ARCHIVE_ID = "archive-1"
@@ -555,7 +556,13 @@ NAMED = [
     of("2.2", SMITH, date="20240102", description="MR Knee left", institutions=("Clinic of Trier", "Other")),
     of("2.3", DOE, SMITH, date="20240103", orders=(Order("A-1"), Order("B-7", "RIS"))),
     of("2.4", replace(DOE, birth_date="19990909", name="DOE^JANETTE"), date="", orders=()),
-    of("2.5", replace(SMITH, patient_id="D1", issuer="ELSEWHERE"), date="20240105"),
+    of(
+        "2.5",
+        replace(SMITH, patient_id="D1", issuer="ELSEWHERE"),
+        date="20240105",
+        flags=(GAPS,),
+        completeness=StudyCompleteness(Answer.GAPS, (Finding("slices", "2.5.00001", "one slice is missing", 1),)),
+    ),
 ]
 
 
@@ -603,6 +610,10 @@ def named(catalogue: Catalogue) -> Catalogue:
         (Query(archived_from="2024-11-07", date_from="20240102", date_to="20240103"), ["2.3", "2.2"]),
         (Query(archived_from="2024-11-07", before="20240102#2.2"), ["2.1", "2.4"]),
         (Query(archived_from="2024-11-08"), []),
+        (Query(is_incomplete=True), ["2.5"]),
+        (Query(is_incomplete=True, name="smith"), ["2.5"]),
+        (Query(is_incomplete=True, patient_id="S1"), []),
+        (Query(is_incomplete=True, date_to="20240104"), []),
         (Query(before="20240102#2.2"), ["2.1", "2.4"]),
         (Query(before="20240102#2.2", date_from="20240101"), ["2.1"]),
         (Query(before="20240102#2.2", date_from="20240103"), []),
@@ -642,6 +653,15 @@ def test_a_revision_that_fills_the_date_and_adds_a_patient(catalogue: Catalogue)
     ):
         assert found(catalogue, query) == ["2.1"]
     assert found(catalogue, Query(patient_id="S1", date_to="20231231")) == []
+
+
+def test_a_gap_that_was_filled_is_found_no_more(catalogue: Catalogue) -> None:
+    lacking = NAMED[-1]
+    catalogue.put(lacking)
+    assert found(catalogue, Query(is_incomplete=True)) == ["2.5"]
+    whole = StudyCompleteness(Answer.NO_SIGN)
+    catalogue.put(replace(lacking, revision=2, manifest_sha256="2" * 64, flags=(), completeness=whole))
+    assert found(catalogue, Query(is_incomplete=True)) == []
 
 
 def test_as_many_patients_as_are_kept_and_odd_ones(catalogue: Catalogue) -> None:

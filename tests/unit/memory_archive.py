@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from dicomwatchd.archive import keys
@@ -25,6 +25,7 @@ from dicomwatchd.archive.stores.port import (
 from dicomwatchd.errors import DicomwatchdError, NoSuchObject
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity
+from dicomwatchd.study_signs import SeriesSigns
 
 STUDY = Uid("1.2.840.99999.1")
 SERIES = Uid("1.2.840.99999.1.1")
@@ -238,6 +239,7 @@ def archive(
     attributes: DicomJson | None = None,
     archive_id: str = "archive-1",
     identities: Iterable[Identity] = (),
+    signs: Mapping[Uid, SeriesSigns] | None = None,
 ) -> Manifest:
     """Put the files ``(series, SOP Instance UID, bytes)`` and the next manifest into the store."""
     items = []
@@ -253,6 +255,7 @@ def archive(
         created_at="2026-01-31T12:00:00.000Z",
         created_by="tests",
         identities=identities,
+        signs=signs,
     )
     store.versions[manifest.key] = [manifest.to_bytes()]
     return manifest

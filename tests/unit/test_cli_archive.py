@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.queue import known_archive_id, open_queue
+from dicomwatchd.study_signs import Concatenation, SeriesSigns
 from tests import schemas
 from tests.unit.memory_archive import OTHER_SERIES, PATIENT, SERIES, STUDY, MemoryStore, archive, content
 
@@ -79,6 +80,7 @@ class Site:
         attributes: DicomJson = PATIENT,
         record: bool = True,
         identities: Iterable[Identity] = (),
+        signs: Mapping[Uid, SeriesSigns] | None = None,
     ) -> Manifest:
         """Archive files as the daemon would: objects, manifest, catalogue."""
         memory, store = MemoryStore(), self.store()
@@ -92,6 +94,7 @@ class Site:
             attributes=attributes,
             archive_id=identity.archive_id,
             identities=identities,
+            signs=signs,
         )
         for key, versions in memory.versions.items():
             store.put(key, Buffer.of(versions[0]))
@@ -636,6 +639,36 @@ def test_every_patient_of_a_study_is_shown(hospital: Site) -> None:
     assert [one["name"] for one in both["patients"]] == ["Doe^Jane=山田^太郎", "Smith^John"]
     assert "B, Smith^John, 1980-01-01" in hospital.ctl("show", "1.9.3").stdout
     assert hospital.json("show", "1.9.3")["archive"]["patients"] == both["patients"]
+
+
+def test_what_is_missing_of_a_study(hospital: Site) -> None:
+    series = Uid("1.9.4.1")
+    lacking = SeriesSigns(concatenations={"1.9.5": Concatenation(3, 0, {1: 0, 3: 0})})
+    for study, signs in ((Uid("1.9.4"), lacking), (Uid("1.9.5"), SeriesSigns())):
+        hospital.add([(series, "1.9.4.1.1", content(9))], study=study, signs={series: signs})
+    said = hospital.json("search", "--incomplete")
+    [found] = said["studies"]
+    assert (found["study_uid"], found["flags"], said["notes"]) == ("1.9.4", ["gaps"], [])
+    assert found["completeness"] == {
+        "answer": "gaps",
+        "gaps": [
+            {
+                "code": "concatenation",
+                "series_uid": series,
+                "text": "a concatenation has 2 of 3 parts",
+                "missing": 1,
+            }
+        ],
+        "signs": [],
+        "evidence": [],
+    }
+    assert hospital.json("show", "1.9.4")["archive"]["completeness"] == found["completeness"]
+    shown = hospital.ctl("show", "1.9.4").stdout
+    assert "no, something is missing" in shown and f"series {series}: a concatenation has 2 of 3 parts" in shown
+    assert "no sign of a gap" in hospital.ctl("show", "1.9.5").stdout
+    shown = hospital.ctl("show", "1.9.1").stdout
+    assert "not known" in shown and "an earlier version archived the study" in shown
+    assert hospital.json("show", "1.9.1")["archive"]["completeness"]["answer"] == "not known"
 
 
 def test_fetch_of_the_one_study_of_an_accession_number(hospital: Site, elsewhere: Path) -> None:

@@ -43,6 +43,7 @@ from dicomwatchd.errors import (
 )
 from dicomwatchd.model import Uid
 from dicomwatchd.patients import folded_name
+from dicomwatchd.study_completeness import GAPS
 
 SCHEMA_VERSION = 1
 #: "DcmW": tells our file from another program's (sqlite.org/pragma.html#pragma_application_id).
@@ -335,6 +336,7 @@ def _by_terms(query: Query) -> tuple[str, list[str]]:
         ("patient", query.patient_id),
         ("accession", query.accession_number),
         ("born", query.birth_date),
+        ("flag", GAPS if query.is_incomplete else None),
     ]
     patterns = [
         ("name", query.name and folded_name(query.name)),
@@ -377,6 +379,8 @@ def _terms(record: StudyRecord) -> set[tuple[str, str]]:
     for one in searched_identities(record):
         found |= {("patient", one.patient_id), ("born", one.birth_date)}
         found |= {("name", group) for group in name_groups(one)}
+    if GAPS in record.flags:
+        found.add(("flag", GAPS))
     return {(kind, index_text(value)) for kind, value in found if value}
 
 

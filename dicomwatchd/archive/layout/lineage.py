@@ -276,7 +276,11 @@ class _Judgement:
             self._counted.append(manifest)
         else:
             is_dropped = self._counted or is_within
-            bare = replace(manifest, attributes={}, series={}, identities=(), orders=()) if is_dropped else manifest
+            bare = manifest
+            if is_dropped:
+                bare = replace(
+                    manifest, attributes={}, series={}, identities=(), orders=(), signs={}, completeness=None
+                )
             self._others.append((replace(bare, instances=()) if is_within else bare, why_not))
         for item in manifest.instances:
             self._places.setdefault(item.content, {}).setdefault(item.place, item)
@@ -392,7 +396,10 @@ class _Judgement:
 def _other_values(manifest: Manifest) -> int:
     """What it has beside the instances, which revisions share; not told by its text, where paths hold commas, too."""
     said = [*map(document, manifest.identities), *map(document, manifest.orders)]
-    beside = dumps([manifest.attributes, manifest.series, manifest.flags, manifest.damaged_keys, said])
+    complete = manifest.completeness and manifest.completeness.document()
+    beside = dumps(
+        [manifest.attributes, manifest.series, manifest.flags, manifest.damaged_keys, said, manifest.signs, complete]
+    )
     return values(beside.encode()) + sum(len(item.repairs) for item in manifest.instances)
 
 

@@ -9,13 +9,14 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import Span
+from dicomwatchd.archive.layout.completeness import SignsDocument, judged_by, next_signs, unchanged
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.reading import has_too_many_values
 from dicomwatchd.character_sets import GUESSED, is_guessed
@@ -31,6 +32,8 @@ from dicomwatchd.patients import (
     from_document,
     leaves_out,
 )
+from dicomwatchd.study_completeness import GAPS, Answer, StudyCompleteness
+from dicomwatchd.study_signs import SeriesSigns
 
 FORMAT = "dicomwatchd-manifest/1"
 #: Of a manifest with instances in bundles: a version that does not know of them must not take it for damaged.
@@ -139,7 +142,9 @@ class Manifest:
     """``created_at`` and ``stored_at`` are UTC, ISO 8601, with "Z". ``series`` maps series UID to its DICOM JSON
     attributes (PS3.18 Annex F), ``attributes`` holds those of patient and study. ``flags``, sorted, are plain
     words: "patient-id-differs", "sop-instance-uid-repeated", "charset-guessed". ``identities`` and ``orders`` are all
-    that the files have named, of what the attributes hold one each; a manifest of an earlier version has none."""
+    that the files have named, of what the attributes hold one each; a manifest of an earlier version has none.
+    ``signs`` is what the instances say of how many there should be, of the series of which all is known, and
+    ``completeness`` the verdict; a manifest of an earlier version has neither."""
 
     archive_id: str
     study_uid: Uid
@@ -154,6 +159,8 @@ class Manifest:
     damaged_keys: tuple[str, ...] = ()
     identities: tuple[Identity, ...] = ()
     orders: tuple[Order, ...] = ()
+    signs: SignsDocument = field(default_factory=dict)
+    completeness: StudyCompleteness | None = None
     # What was worked out of the rest: the bytes, made or read, their SHA-256, and the instances by their content. No
     # parameters, so that a copy with other values starts without them.
     _text: dict[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -190,6 +197,10 @@ class Manifest:
                 head["identities"] = [document(one) for one in self.identities]
             if self.orders:
                 head["orders"] = [document(one) for one in self.orders]
+            if self.signs:
+                head["signs"] = self.signs
+            if self.completeness is not None:
+                head["completeness"] = self.completeness.document()
             lines = ",\n  ".join(_dumps(_raw(instance)) for instance in self.instances)
             text = _dumps(head)[:-1] + ',\n "instances": [\n  ' + lines + "\n ]}\n"
             self._text["bytes"] = text.encode("ascii")
@@ -232,6 +243,8 @@ class Manifest:
                 damaged_keys=_texts(raw.get("damaged_keys", [])),
                 identities=tuple(from_document(Identity, one) for one in _list(raw.get("identities", []))),
                 orders=tuple(from_document(Order, one) for one in _list(raw.get("orders", []))),
+                signs={Uid(uid): one for uid, one in _attributes(raw.get("signs", {})).items()},
+                completeness=StudyCompleteness.of(raw["completeness"]) if "completeness" in raw else None,
             )
             if len({item.content for item in manifest.instances}) != len(manifest.instances):
                 raise ValueError("an instance is there twice")
@@ -258,6 +271,7 @@ class Manifest:
         healed_keys: Iterable[str] = (),
         identities: Iterable[Identity] = (),
         orders: Iterable[Order] = (),
+        signs: Mapping[Uid, SeriesSigns] | None = None,
     ) -> Manifest:
         """The next revision with these instances added; ``self`` itself if there is nothing new in them.
 
@@ -267,7 +281,7 @@ class Manifest:
         one recorded lies under a newer one or under a delete marker. ``healed_keys`` are damaged no more. Nothing that
         was archived ever drops out of the list. What was found in the store without its particulars has them again
         when its file comes once more. Of each attribute the value that was recorded first wins, so that a revision adds
-        and never rewrites.
+        and never rewrites. ``signs`` are those of the series of which every new instance's are known.
         """
         damaged = {*damaged_keys, *self.damaged_keys} - set(healed_keys)
         known = {item.content: item for item in self.instances}
@@ -302,6 +316,10 @@ class Manifest:
             identities=_or_none(patients, self.identities, self.all_identities),
             orders=_or_none(distinct(self.all_orders, orders), self.orders, self.all_orders),
         )
+        if len(combined) != len(self.instances) or (self.signs and self.completeness is None):
+            of_study = next_signs(self.signs, self.instances, combined, signs or {})
+            verdict = judged_by(of_study, combined) if of_study else None
+            next_one = replace(next_one, signs=of_study, completeness=verdict)
         if next_one == self:
             return self
         return replace(
@@ -363,7 +381,10 @@ class Manifest:
 
     def listing(self, instances: Iterable[ManifestInstance]) -> Manifest:
         """This revision, as the store holds it, with other instances: what all revisions of the study list."""
-        same = replace(self, instances=tuple(sorted(instances, key=lambda item: item.content)))
+        listed = tuple(sorted(instances, key=lambda item: item.content))
+        same = replace(self, instances=listed, signs=unchanged(self.signs, self.instances, listed))
+        if same.signs != self.signs or len(listed) != len(self.instances):
+            same = replace(same, completeness=None)
         same._sha256.append(self.sha256)
         return same
 
@@ -394,13 +415,21 @@ class Manifest:
             accession_number=_value(self.attributes, "00080050"),
             study_date=_study_date(_value(self.attributes, "00080020")),
             modalities=tuple(sorted({s.modality for s in series if s.modality})),
-            flags=tuple(sorted({*self.flags, *((DAMAGED_INSTANCES,) if self.unsuperseded else ())})),
+            flags=tuple(sorted({*self.flags, *self._flags_of_record()})),
             attributes=self.attributes,
             series=series,
             identities=self.all_identities,
             orders=self.all_orders,
             institutions=tuple(sorted({_value(one.attributes, "00080080") for one in series} - {""}))[:INSTITUTIONS],
+            completeness=self.completeness,
         )
+
+    def _flags_of_record(self) -> Iterator[str]:
+        """What a later revision may put right."""
+        if self.unsuperseded:
+            yield DAMAGED_INSTANCES
+        if self.completeness is not None and self.completeness.answer is Answer.GAPS:
+            yield GAPS
 
 
 _Said = TypeVar("_Said")

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     type=MomentType(),
     help="Archived (the newest revision) at this time or later: YYYY-MM-DD or YYYY-MM-DDTHH:MM, UTC.",
 )
+@click.option("--incomplete", is_flag=True, help="Studies of which images are missing; show names what.")
 @click.option(
     "--limit",
     metavar="N",
@@ -86,6 +87,7 @@ def search(
     description: str | None,
     institution: str | None,
     archived_since: str | None,
+    incomplete: bool,
     limit: int,
     is_all: bool,
     after: str | None,
@@ -115,6 +117,7 @@ def search(
         institution=institution,
         archived_from=archived_since or "",
         before=after,
+        is_incomplete=incomplete,
     )
     limit = 0 if is_all else limit
     notes: list[str] = []
@@ -173,6 +176,7 @@ def _with_others(first: str, ids: tuple[str, ...]) -> str:
 def summary(record: StudyRecord) -> dict[str, Any]:
     """A study for JSON, without its series."""
     from dicomwatchd.archive.documents import identities, orders
+    from dicomwatchd.study_completeness import NOTHING_KNOWN
 
     return {
         "study_uid": record.study_uid,
@@ -190,4 +194,5 @@ def summary(record: StudyRecord) -> dict[str, Any]:
         "patients": [asdict(one) for one in identities(record)],
         "orders": [asdict(one) for one in orders(record)],
         "institutions": list(record.institutions or ()),
+        "completeness": (record.completeness or NOTHING_KNOWN).document(),
     }

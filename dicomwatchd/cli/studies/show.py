@@ -19,7 +19,7 @@ from dicomwatchd.errors import DicomwatchdError, Permanent, StudyNotFound
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
-    from dicomwatchd.archive.records import StudyRecord
+    from dicomwatchd.archive.records import SeriesRecord, StudyRecord
     from dicomwatchd.patients import Identity
 
 
@@ -117,6 +117,41 @@ def _other(one: Identity) -> str:
     return ", ".join(text for text in said if text)
 
 
+_SERIES_TEXT = 24
+
+
+def _whole(record: StudyRecord) -> str:
+    """Whether all of the study is there, in the words of a sentence."""
+    from dicomwatchd.study_completeness import NOTHING_KNOWN, Answer
+
+    return {
+        Answer.COMPLETE: "yes, each series has all that it says it consists of",
+        Answer.NO_SIGN: "no sign of a gap",
+        Answer.GAPS: "no, something is missing",
+        Answer.NOT_KNOWN: "not known",
+    }[(record.completeness or NOTHING_KNOWN).answer]
+
+
+def _reasons(record: StudyRecord) -> list[str]:
+    """What tells, series by series."""
+    found = record.completeness
+    if found is None:
+        return ["an earlier version archived the study, which did not note what its images say"]
+    names = {str(one.series_uid): _series_name(one) for one in record.series}
+    return [
+        f"{names.get(one.series_uid, 'a series')}: {one.text}" if one.series_uid else one.text
+        for one in (*found.gaps, *found.signs, *found.evidence)
+    ]
+
+
+def _series_name(series: SeriesRecord) -> str:
+    number = attributes.text(series.attributes, attributes.SERIES_NUMBER)
+    description = attributes.text(series.attributes, attributes.SERIES_DESCRIPTION)[:_SERIES_TEXT]
+    return " ".join(
+        part for part in ("series", number or series.series_uid, description and f"({description})") if part
+    )
+
+
 def _print_archived(record: StudyRecord) -> None:
     from dicomwatchd.archive.documents import accession_numbers, identities
 
@@ -137,6 +172,8 @@ def _print_archived(record: StudyRecord) -> None:
             ("Modality", " ".join(record.modalities)),
             ("Archived", f"revision {record.revision}, {record.archived_at}"),
             ("Files", f"{record.instances:,}, {output.size(record.size_bytes)}"),
+            ("Complete", _whole(record)),
+            *(("", text) for text in _reasons(record)),
             ("Flags", ", ".join(record.flags)),
         ]
     )

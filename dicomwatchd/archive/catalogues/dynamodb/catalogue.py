@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from dicomwatchd.archive.aws.clients import build_client, endpoint_name, error_code, translated
 from dicomwatchd.archive.catalogues.dynamodb.items import (
     ALSO,
+    GAPS_TERM,
     SHARDS,
     Item,
     birth_term,
@@ -140,7 +141,7 @@ class DynamoDBCatalogue:
             items = self._newest_first("by-accession", "accession_number", index_text(query.accession_number), query)
         elif query.patient_id:
             items = self._newest_first("by-patient", "patient_id", index_text(query.patient_id), query)
-        elif (query.birth_date or _start_of_name(query)) and self._has_terms():
+        elif (query.birth_date or _start_of_name(query) or query.is_incomplete) and self._has_terms():
             items = self._named(self._places_by_term(query), query)
         elif query.archived_from and not (query.date_from and query.date_to):
             items = self._named(self._places_by_archival(query), query)
@@ -164,7 +165,7 @@ class DynamoDBCatalogue:
     def shortcomings(self, query: Query) -> tuple[str, ...]:
         if query.patient_id or query.accession_number:
             return () if self._is_completed() else (OLD_RECORDS,)
-        if not (query.birth_date or query.name):
+        if not (query.birth_date or query.name or query.is_incomplete):
             return (OLD_RECORDS,) if query.institution and not self._is_completed() else ()
         if not self._setup.has_index(_TERMS):
             return (
@@ -173,7 +174,7 @@ class DynamoDBCatalogue:
             )
         if not self._is_completed():
             return (OLD_RECORDS,)
-        if not query.birth_date and not _start_of_name(query):
+        if not query.birth_date and not _start_of_name(query) and not query.is_incomplete:
             return ("no index serves a name that begins with a wildcard: all studies of the given dates are read",)
         return ()
 
@@ -197,6 +198,8 @@ class DynamoDBCatalogue:
         pattern = folded_name(query.name or "")
         if query.birth_date:
             values[":term"] = {"S": birth_term(query.birth_date)}
+        elif query.is_incomplete:
+            values[":term"] = {"S": GAPS_TERM}
         else:
             start = literal_start(pattern)
             conditions += " AND begins_with(term_order, :start)"
@@ -209,7 +212,7 @@ class DynamoDBCatalogue:
             ExpressionAttributeValues=values,
         ):
             name, place = term_of(item)
-            if query.birth_date or not name or has_pattern(name, pattern):
+            if query.birth_date or query.is_incomplete or not name or has_pattern(name, pattern):
                 yield place
 
     def _places_by_archival(self, query: Query) -> Iterator[str]:

@@ -14,12 +14,12 @@ Index keys are attributes of the study item: ``patient_id`` and ``accession_numb
 the partition for the two orders over all studies. One partition would take 1,000 writes a second, and a partition for
 each month cannot answer a range without an end; a few fixed ones do both.
 
-``term`` and ``term_order`` are for what several studies share and a
-pattern looks for: ("name#" and the first character, the whole name) or ("born#" and the date, nothing), the latter
-followed by "#" and ``study_date_uid``. An ALSO item holds one more patient ID, accession number and term that the study
-has, each an index key like that of the study item, which alone has the first of each. It says where to look: the study
-item is read and decides, so what an earlier revision has left there does no harm. An earlier version of the program
-reads the document in it, finds that it does not match, and passes it over.
+``term`` and ``term_order`` are for what several studies share and a pattern looks for: ("name#" and the first
+character, the whole name), ("born#" and the date, nothing) or ("flag#gaps", nothing). The second of each is followed by
+"#" and ``study_date_uid``. An ALSO item holds one more patient ID, accession number and term that the study has, each
+an index key like that of the study item, which alone has the first of each. It says where to look: the study item is
+read and decides, so what an earlier revision has left there does no harm. An earlier version of the program reads the
+document in it, finds that it does not match, and passes it over.
 """
 
 from __future__ import annotations
@@ -49,12 +49,16 @@ from dicomwatchd.archive.documents import (
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord, place
 from dicomwatchd.model import Uid
 from dicomwatchd.patients import Identity, Order, document
+from dicomwatchd.study_completeness import GAPS
 
 #: An item as the low-level client takes and gives it: name -> {"S": text} and so on.
 Item = dict[str, Any]
 
 #: How the sort key of an item begins that leads to a study.
 ALSO = "ALSO#"
+
+#: The partition of all studies with gaps.
+GAPS_TERM = f"flag#{GAPS}"
 
 _Said = TypeVar("_Said", Identity, Order)
 
@@ -142,6 +146,8 @@ def _terms(record: StudyRecord) -> Iterator[Item]:
         found |= dict.fromkeys((name_term(group), group[:_TERM_CHARACTERS]) for group in name_groups(one))
         if one.birth_date:
             found[birth_term(one.birth_date), ""] = None
+    if GAPS in record.flags:
+        found[GAPS_TERM, ""] = None
     for term, value in found:
         order = f"{index_text(value)}#{place(record)}"
         yield {"term": {"S": index_text(term)}, "term_order": {"S": order}}
