@@ -10,7 +10,8 @@ from dicomwatchd.intake.final_scan import Findings
 from dicomwatchd.intake.listed import Tables
 from dicomwatchd.localfiles import printable
 from dicomwatchd.ports import timestamp
-from dicomwatchd.queue.uploads import LISTED, Named, Upload, UploadProgress, UploadRecord
+from dicomwatchd.queue.uploads import LISTED, Named, Upload, UploadedStudies, UploadProgress, UploadRecord
+from dicomwatchd.study_completeness import Answer
 
 #: How an upload ends.
 FINISHED, CANCELLED, GONE = "finished", "cancelled", "vanished"
@@ -29,6 +30,7 @@ def of_ended(
     findings: Findings | None,
     now: float,
     expires: str | None = None,
+    studies: UploadedStudies | None = None,
 ) -> dict[str, Any]:
     """Its result. ``complete`` is the word that a person may delete on: the final scan has met everything below the
     folder, each DICOM file of it is on record as archived, and so is each image that a DICOMDIR in it lists; it is
@@ -62,6 +64,7 @@ def of_ended(
         "not_opened": [printable(path) for path in seen.not_opened],
         "read_only": seen.read_only,
         "dicomdir": _dicomdir(seen.tables),
+        **({} if studies is None else {"studies": _studies(studies)}),
     }
 
 
@@ -109,6 +112,13 @@ def _dicomdir(tables: Tables) -> dict[str, int] | None:
         "archived": tables.archived,
         "archived_before": tables.from_before,
         "missing": tables.missing,
+    }
+
+
+def _studies(found: UploadedStudies) -> dict[str, Any]:
+    return {
+        **{str(answer).replace(" ", "_"): found.answers.get(answer, 0) for answer in Answer},
+        "with_gaps": [{"study_uid": study_uid, "missing": texts} for study_uid, texts in found.gaps],
     }
 
 

@@ -10,6 +10,7 @@ from dicomwatchd.cli.terminal import output
 
 _LISTED_FAILURES = 20
 _LISTED_NOT_OPENED = 5
+_LISTED_GAPS = 5
 #: What may be said of the local copies for so long only.
 _DELETABLE = ("deletable", "images_deletable")
 #: How long after the end of an upload its word is still told as one of now: what a proof may be old.
@@ -99,6 +100,7 @@ def sentences(result: dict[str, Any], *, delete: bool) -> list[str]:
     lines += _held(result)
     lines += _not_yours(result)
     lines += _left_alone(result)
+    lines += _studies(result, is_whole=False)
     if (expires := result.get("expires")) and not failed and not count:
         lines.append(f"Do not delete what is left: {output.clean(expires)}.")
     else:
@@ -138,7 +140,7 @@ def _all_is_there(result: dict[str, Any], files: int, deleted: int, *, delete: b
     lines += _list_is_silent(result)
     if _number(result, "ignored") > _number(result, "not_dicom"):
         lines.append("The DICOMDIR, which only lists the other files, was not archived and is still there.")
-    return lines
+    return [*lines, *_studies(result, is_whole=True)]
 
 
 def _whole(result: dict[str, Any], files: int) -> str:
@@ -202,6 +204,41 @@ def _left_alone(result: dict[str, Any]) -> list[str]:
         lines.append(
             f"Not opened, although there may be images in {'it' if len(names) == 1 else 'them'}: {some}{rest}."
             " The disc's own list names no image there."
+        )
+    return lines
+
+
+def _studies(result: dict[str, Any], *, is_whole: bool) -> list[str]:
+    """Whether images of the studies are missing, as far as the images themselves tell. Of a folder that ``is_whole`` in
+    the archive; of another, what is missing may be what has failed."""
+    found = result.get("studies")
+    if not isinstance(found, dict):
+        return []
+    lacking, unknown = _number(found, "gaps"), _number(found, "not_known")
+    complete, without = _number(found, "complete"), _number(found, "no_sign_of_a_gap")
+    total = lacking + unknown + complete + without
+
+    def which(number: int) -> str:
+        if number == total:
+            return "the study" if number == 1 else f"the {number:,} studies"
+        return f"{number:,} of the {total:,} studies"
+
+    lines = []
+    if lacking:
+        where = "in the archive" if not is_whole else "in the archive, and were not in the folder"
+        lines.append(f"Images of {which(lacking)} are missing {where}. Ask whoever made the folder or disc for them:")
+        for study in list(found.get("with_gaps") or [])[:_LISTED_GAPS]:
+            texts = "; ".join(output.clean(text) for text in study.get("missing") or [])
+            lines.append(f"  {output.clean(study.get('study_uid'))}: {texts}")
+        if lacking > _LISTED_GAPS:
+            lines.append(f"  ... and {lacking - _LISTED_GAPS:,} more; --json lists up to 100")
+    elif complete and complete == total and is_whole:
+        lines.append(f"Every series of {which(total)} has all the images that it says it consists of.")
+    elif total and not unknown and is_whole:
+        lines.append(f"There is no sign that images of {which(total)} are missing.")
+    if unknown and is_whole:
+        lines.append(
+            f"It is not known whether images of {which(unknown)} are missing; dicomwatchctl show STUDY says why."
         )
     return lines
 

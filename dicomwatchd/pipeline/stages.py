@@ -168,7 +168,7 @@ def record(shipment: Shipment, context: Context) -> Recorded:
         recorded = archive.catalogue.get(claim.study_uid)
         if recorded is None or recorded.revision < manifest.revision:
             raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
-        context.shipments.recorded(claim, manifest.revision)
+        context.shipments.recorded(claim, manifest.revision, manifest.completeness)
         return Recorded(manifest, recorded.revision, asked_at, recorded.identities or ())
     raise Transient("other daemons keep recording this study", code="revision-conflict")
 

@@ -36,7 +36,10 @@ from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.quiet import restart_at
 from dicomwatchd.queue.rows import WAITING, Claim, LocalFile, Proven, identity_text, local_file, said_by
 from dicomwatchd.queue.transitions import move, write_under
+from dicomwatchd.study_completeness import NOTHING_KNOWN, StudyCompleteness
 
+#: Of a study in an upload so many gaps are told in words.
+_GAPS_OF_AN_UPLOAD = 5
 #: The flag of a study beside whose files, in one folder, stand damaged ones that do not say whose they are.
 UNREADABLE_BESIDE = "unreadable-file-beside"
 _UNREADABLE_BESIDE = (
@@ -240,9 +243,18 @@ class Shipments:
         with write_under(self._database, claim) as db:
             move(db, claim.study_uid, event, self._clock.now())
 
-    def recorded(self, claim: Claim, revision: int) -> None:
+    def recorded(self, claim: Claim, revision: int, completeness: StudyCompleteness | None = None) -> None:
+        """``completeness`` is told at the end of each upload that has files of the study."""
+        found = completeness or NOTHING_KNOWN
+        gaps = json.dumps([one.text for one in found.gaps[:_GAPS_OF_AN_UPLOAD]])
         with write_under(self._database, claim) as db:
             db.execute("UPDATE studies SET revision = ? WHERE study_uid = ?", (revision, claim.study_uid))
+            db.execute(
+                "INSERT OR REPLACE INTO upload_studies (source_id, study_uid, answer, gaps)"
+                " SELECT source_id, ?, ?, ? FROM sources s WHERE kind = 'upload' AND EXISTS"
+                " (SELECT 1 FROM files f WHERE f.study_uid = ? AND f.source_id = s.source_id)",
+                (claim.study_uid, found.answer, gaps, claim.study_uid),
+            )
             move(db, claim.study_uid, StudyEvent.RECORDED, self._clock.now())
 
     def quarantine(self, claim: Claim, file: LocalFile, *, code: str, reason: str) -> None:

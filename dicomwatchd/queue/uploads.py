@@ -16,6 +16,7 @@ from dicomwatchd.queue.quiet import leave_arriving
 from dicomwatchd.queue.rows import DAMAGED, HELD, NO_RIGHT, OWN_OBJECT, UNREADABLE, WAITING, Root, Source, UploadedFile
 from dicomwatchd.queue.transitions import move, state_of
 from dicomwatchd.rights import Asker
+from dicomwatchd.study_completeness import Answer
 
 #: How long what came of an upload is told, and of how many uploads at most.
 KEPT_SECONDS = 30 * 86400.0
@@ -64,6 +65,15 @@ class UploadProgress:
     no_right: int = 0
     #: Of ``verified``, those that stay because their study is held.
     held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedStudies:
+    """How many studies have which answer (see `study_completeness`), and of those with gaps what is missing, in words;
+    so many of them as were asked for."""
+
+    answers: dict[str, int]
+    gaps: list[tuple[str, list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +163,7 @@ class Uploads:
                 return False
             self._let_go(db, source_id)
             db.execute("DELETE FROM upload_results WHERE source_id = ?", (source_id,))
+            db.execute("DELETE FROM upload_studies WHERE source_id = ?", (source_id,))
             db.execute(
                 "UPDATE uploads SET stage = 'ended', ended_at = ?, result = ? WHERE source_id = ?",
                 (self._clock.now(), json.dumps(result), source_id),
@@ -219,6 +230,23 @@ class Uploads:
                 (source_id, *WAITING, StudyState.PARKED, limit),
             ).fetchall()
         return count, [(_path(row), row["outcome"]) for row in rows]
+
+    def studies(self, source_id: int, limit: int) -> UploadedStudies:
+        """Whether its studies are complete, of the ``limit`` first with gaps what is missing."""
+        with self._database.read() as db:
+            counts = db.execute(
+                "SELECT answer, COUNT(*) AS studies FROM upload_studies WHERE source_id = ? GROUP BY answer",
+                (source_id,),
+            ).fetchall()
+            rows = db.execute(
+                "SELECT study_uid, gaps FROM upload_studies WHERE source_id = ? AND answer = ?"
+                " ORDER BY study_uid LIMIT ?",
+                (source_id, Answer.GAPS, limit),
+            ).fetchall()
+        return UploadedStudies(
+            {row["answer"]: row["studies"] for row in counts},
+            [(row["study_uid"], json.loads(row["gaps"])) for row in rows],
+        )
 
     def deleting_files(self, source_id: int) -> int:
         """How many deletions of its files are under way, or were cut off and are not concluded."""

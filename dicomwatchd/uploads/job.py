@@ -31,6 +31,8 @@ ROUNDS = 5
 GONE_SECONDS = 600.0
 #: How long the end waits for a file that is being written or held open, and for one that cannot be read.
 UNSETTLED_SECONDS, UNREAD_SECONDS = 600.0, 30.0
+#: Studies with gaps that are named at the end.
+LISTED_STUDIES = 100
 #: How long it waits for studies that are not at rest, whose files the store has to be asked for once more.
 UNASKED_SECONDS = 600.0
 
@@ -205,7 +207,14 @@ class Following:
         if outcome == GONE:
             findings = _lost_with_the_folder(uploads, source.source_id)
         result = upload_result.of_ended(
-            job.upload, progress, failed, outcome, findings, self._clock.now(), self._expires()
+            job.upload,
+            progress,
+            failed,
+            outcome,
+            findings,
+            self._clock.now(),
+            self._expires(),
+            uploads.studies(source.source_id, LISTED_STUDIES),
         )
         if not uploads.end(source.source_id, result, unfinished=outcome != FINISHED):
             job.in_order_at = None  # something has come in between

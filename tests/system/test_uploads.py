@@ -51,6 +51,7 @@ def test_what_was_not_seen_is_named_and_the_folder_is_not_to_be_deleted(site: Si
     said = site.ctl("upload", str(folder))
     assert said.stdout == (
         "All 3 files are verified in the archive. The folder was not changed; the local copies may now be deleted.\n"
+        "There is no sign that images of the study are missing.\n"
     )
     log = site.log_file.read_text()
     assert "elsewhere" not in log and str(folder) not in log
@@ -76,6 +77,7 @@ def test_a_patients_cd_ends_well(site: Site, made: list[Made]) -> None:
         "11 other files are not DICOM (a viewer, a text, a picture or the like) and were left alone: they are not in"
         " the archive.\n"
         "The DICOMDIR, which only lists the other files, was not archived and is still there.\n"
+        "There is no sign that images of the 2 studies are missing.\n"
     )
     gone = made[0].path
     gone.rename(site.root / "elsewhere")

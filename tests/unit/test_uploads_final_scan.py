@@ -57,7 +57,8 @@ def test_a_folder_in_order_may_be_deleted(pieces: Pieces, folder: Path) -> None:
     put(folder, MORE)
     result = Handed(pieces, folder).go()
     assert said(result) == (
-        "All 12 files are verified in the archive. The folder was not changed; the local copies may now be deleted."
+        "All 12 files are verified in the archive. The folder was not changed; the local copies may now be deleted.\n"
+        "There is no sign that images of the study are missing."
     )
     assert len(pieces.archived()) == 12 and len(list(folder.rglob("IM*"))) == 12
 
@@ -334,7 +335,10 @@ def test_deleting_says_what_is_true(pieces: Pieces, folder: Path) -> None:
 
 def test_all_deleted(pieces: Pieces, folder: Path) -> None:
     result = Handed(pieces, folder, delete=True).go()
-    assert said(result, delete=True) == "All 6 files are verified in the archive. The local copies were deleted."
+    assert said(result, delete=True) == (
+        "All 6 files are verified in the archive. The local copies were deleted.\n"
+        "There is no sign that images of the study are missing."
+    )
     assert folder.is_dir() and not list(folder.iterdir())
 
 

@@ -381,6 +381,18 @@ ALTER TABLE files ADD COLUMN signs TEXT;
 """
 
 
+#: Whether the studies of an upload are complete, as they were recorded; until the upload's end.
+UPLOAD_STUDIES = """
+CREATE TABLE upload_studies (
+  source_id INTEGER NOT NULL,
+  study_uid TEXT NOT NULL,
+  answer TEXT NOT NULL,               -- study_completeness.Answer
+  gaps TEXT NOT NULL,                 -- JSON: what is missing, in words
+  PRIMARY KEY (source_id, study_uid)
+) WITHOUT ROWID;
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -402,4 +414,5 @@ STEPS: tuple[Step, ...] = (
     Step("studies that are held", HOLDS),
     Step("damaged files are archived as damaged", DAMAGED),
     Step("what files say of how many there should be", SIGNS),
+    Step("whether the studies of an upload are complete", UPLOAD_STUDIES),
 )
