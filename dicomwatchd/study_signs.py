@@ -20,22 +20,18 @@ LIMIT_ORIENTATIONS = 64
 LIMIT_CONCATENATIONS = 256
 LIMIT_PARTS = 10_000
 LIMIT_TILED = 1024
-#: Of one instance, and of a series, so many instances that it refers to.
+#: Of one instance, and of a series, so many instances that it refers to: the first ones, each of which tells something.
 LIMIT_REFERENCES = 1000
+LIMIT_REFERENCES_OF_SERIES = 10_000
 
 _WHOLE_NUMBER = 2**31
 _WHOLE_POSITION_UM = 10**9  # a kilometre
 _TERM = re.compile(r"(-?[0-9]{1,10})(?:\+([0-9]{1,10})\*([0-9]{1,6}))?\Z")
 _UID = re.compile(r"[0-9.]{1,64}\Z")
 
-NUMBERS, POSITIONS, CONCATENATIONS, TILES, REFERENCES = (
-    "numbers",
-    "positions",
-    "concatenations",
-    "tiles",
-    "references",
-)
-_KINDS = (NUMBERS, POSITIONS, CONCATENATIONS, TILES, REFERENCES)
+NUMBERS, POSITIONS, CONCATENATIONS, TILES = "numbers", "positions", "concatenations", "tiles"
+REFERENCES = "references"
+_KINDS = (NUMBERS, POSITIONS, CONCATENATIONS, TILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +134,7 @@ class SeriesSigns:
     slices: int = 0
     in_series: int = 0
     in_study: int = 0
-    references: set[str] = field(default_factory=set)
+    references: set[str] = field(default_factory=set)  # on record are those to what is not there
     too_many: set[str] = field(default_factory=set)
 
     def take(self, sop_instance_uid: str, signs: Signs) -> None:
@@ -161,9 +157,8 @@ class SeriesSigns:
         elif signs.tiles and TILES not in self.too_many:
             self.tiled[sop_instance_uid] = signs.tiles, signs.frames
             self._limit(TILES, len(self.tiled) > LIMIT_TILED)
-        if signs.references and REFERENCES not in self.too_many:
+        if signs.references and len(self.references) < LIMIT_REFERENCES_OF_SERIES:
             self.references.update(signs.references)
-            self._limit(REFERENCES, len(self.references) > LIMIT_REFERENCES)
 
     def add(self, other: SeriesSigns) -> None:
         self.slices = max(self.slices, other.slices)
@@ -176,7 +171,7 @@ class SeriesSigns:
             self.concatenations.setdefault(uid, Concatenation()).add(one) for uid, one in other.concatenations.items()
         ]
         self.tiled |= other.tiled
-        self.references |= other.references
+        self.references = set(sorted(self.references | other.references)[:LIMIT_REFERENCES_OF_SERIES])
         self._limit(NUMBERS, len(self.numbers) > LIMIT_NUMBERS)
         self._limit(
             POSITIONS,
@@ -185,7 +180,6 @@ class SeriesSigns:
         )
         self._limit(CONCATENATIONS, not all(fit) or len(self.concatenations) > LIMIT_CONCATENATIONS)
         self._limit(TILES, len(self.tiled) > LIMIT_TILED)
-        self._limit(REFERENCES, len(self.references) > LIMIT_REFERENCES)
         for kind in other.too_many:
             self._limit(kind, True)
 
@@ -198,7 +192,6 @@ class SeriesSigns:
             POSITIONS: self.positions,
             CONCATENATIONS: self.concatenations,
             TILES: self.tiled,
-            REFERENCES: self.references,
         }
         kept[kind].clear()
 

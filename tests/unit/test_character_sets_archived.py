@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def _put(pieces: Pieces, number: int, name: bytes, charset: str | None = None, p
     (pieces.inbox / f"IM{number}").write_bytes(content)
 
 
-def _found(pieces: Pieces, **query: str) -> bool:
+def _found(pieces: Pieces, **query: Any) -> bool:
     return [record.study_uid for record in pieces.catalogue.search(Query(**query))] == [STUDY]
 
 

@@ -20,6 +20,7 @@ from dicomwatchd.study_completeness import GAPS, Answer
 from dicomwatchd.study_signs import SeriesSigns
 from tests.pieces import Pieces
 from tests.unit.dicomfiles import STUDY, data_set, encode
+from tests.unit.test_study_completeness import key_object
 
 SERIES = Uid(f"{STUDY}.1")
 
@@ -172,3 +173,20 @@ def test_signs_beyond_the_limit_are_left_out(pieces: Pieces, monkeypatch: pytest
     made = pieces.manifest(STUDY)
     assert len(made.signs) == 2
     assert answer(pieces) is Answer.NOT_KNOWN
+
+
+def test_what_a_key_object_refers_to_is_missing_until_it_has_come(pieces: Pieces) -> None:
+    put(pieces, range(1, 4))
+    note = key_object("113000", f"{STUDY}.1.2", f"{STUDY}.1.4")
+    note.SeriesInstanceUID, note.SOPInstanceUID = f"{STUDY}.7", f"{STUDY}.7.1"
+    (pieces.inbox / "KO").write_bytes(encode(note))
+    pieces.run()
+    assert answer(pieces) is Answer.GAPS
+    made = pieces.manifest(STUDY)
+    assert made.completeness is not None
+    assert [(one.code, one.series_uid, one.missing) for one in made.completeness.gaps] == [
+        ("references", f"{STUDY}.7", 1)
+    ]
+    put(pieces, [4])
+    pieces.run()
+    assert answer(pieces) is Answer.NO_SIGN

@@ -10,8 +10,13 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from dicomwatchd.intake.dicom.header import Header
+from dicomwatchd.intake.dicom.reading import MemoryBytes
+from dicomwatchd.intake.dicom.references import references_of
+from dicomwatchd.intake.dicom.structure import Encoding
 from dicomwatchd.study_completeness import (
     LIMIT_FINDINGS,
     PET,
@@ -19,8 +24,19 @@ from dicomwatchd.study_completeness import (
     StudyCompleteness,
     judged,
 )
-from dicomwatchd.study_signs import LIMIT_NUMBERS, Concatenation, Part, SeriesSigns, Signs
-from tests.unit.dicomfiles import BIG_ENDIAN, CT, EXPLICIT, IMPLICIT, STUDY, data_set, encode, read
+from dicomwatchd.study_signs import LIMIT_NUMBERS, LIMIT_REFERENCES, Concatenation, Part, SeriesSigns, Signs
+from tests.unit.dicomfiles import (
+    BIG_ENDIAN,
+    CT,
+    DEFLATED,
+    EXPLICIT,
+    IMPLICIT,
+    STUDY,
+    data_set,
+    encode,
+    read,
+    report,
+)
 
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
@@ -481,3 +497,92 @@ def test_the_text_of_an_instance_is_short() -> None:
     assert text == '{"n":7,"o":"1000,0,0,0,1000,0","p":-282500}'
     part = Signs(part=Part("1.2", 2, 3), frames=4, tiles=0)
     assert json.loads(part.text) == {"c": ["1.2", 2, 3]}
+
+
+def item(**values: Any) -> Dataset:
+    made = Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
+
+
+def evidence(study: str, *uids: str) -> Sequence:
+    images = Sequence([item(ReferencedSOPClassUID=CT, ReferencedSOPInstanceUID=uid) for uid in uids])
+    series = Sequence([item(SeriesInstanceUID="1.9.1", ReferencedSOPSequence=images)])
+    return Sequence([item(StudyInstanceUID=study, ReferencedSeriesSequence=series)])
+
+
+def key_object(code: str, *uids: str, other: str = "7.7") -> Dataset:
+    data = report()
+    data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.59"
+    data.ConceptNameCodeSequence = Sequence([item(CodeValue=code, CodingSchemeDesignator="DCM", CodeMeaning="x")])
+    data.CurrentRequestedProcedureEvidenceSequence = Sequence([*evidence(STUDY, *uids), *evidence("1.2.999", other)])
+    return data
+
+
+def presentation_state(*uids: str) -> Dataset:
+    images = Sequence([item(ReferencedSOPClassUID=CT, ReferencedSOPInstanceUID=uid) for uid in uids])
+    data = data_set(SOPClassUID="1.2.840.10008.5.1.4.1.1.11.1", PixelData=None)
+    data.ReferencedSeriesSequence = Sequence([item(SeriesInstanceUID="1.9.1", ReferencedImageSequence=images)])
+    data.DisplayedAreaSelectionSequence = Sequence([item(PresentationSizeMode="SCALE TO FIT")])
+    return data
+
+
+def structure_set(study: str, *uids: str) -> Dataset:
+    images = Sequence([item(ReferencedSOPClassUID=CT, ReferencedSOPInstanceUID=uid) for uid in uids])
+    series = Sequence([item(SeriesInstanceUID="1.9.1", ContourImageSequence=images)])
+    studies = Sequence([item(ReferencedSOPInstanceUID=study, RTReferencedSeriesSequence=series)])
+    data = data_set(SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3", PixelData=None)
+    data.ReferencedFrameOfReferenceSequence = Sequence(
+        [item(FrameOfReferenceUID="1.8", RTReferencedStudySequence=studies)]
+    )
+    data.RTROIObservationsSequence = Sequence([item(ObservationNumber="1")])
+    return data
+
+
+def undefined(data: Dataset) -> Dataset:
+    """With sequences and items of undefined length."""
+    for element in data:
+        if element.VR == "SQ":
+            element.is_undefined_length = True
+            for one in element.value:
+                one.is_undefined_length_sequence_item = True
+                undefined(one)
+    return data
+
+
+def references(data: Dataset, syntax: str = EXPLICIT) -> tuple[str, ...]:
+    found = read(encode(data, syntax))
+    assert isinstance(found, Header)
+    return found.signs.references
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED])
+@pytest.mark.parametrize("is_undefined", [False, True])
+def test_what_reports_and_others_refer_to(syntax: str, is_undefined: bool) -> None:
+    for data in (
+        key_object("113000", "1.2.3", "1.2.4", "1.2.3"),
+        presentation_state("1.2.3", "1.2.4"),
+        structure_set(STUDY, "1.2.3", "1.2.4"),
+    ):
+        assert references(undefined(data) if is_undefined else data, syntax) == ("1.2.3", "1.2.4")
+    assert references(structure_set("1.2.999", "1.2.3"), syntax) == (), "of another study"
+
+
+def test_what_was_rejected_is_not_missing() -> None:
+    assert references(key_object("113001", "1.2.3")) == ()
+    assert references(data_set(ReferencedSeriesSequence=evidence(STUDY, "1.2.3"))) == (), "an image says nothing so"
+
+
+def test_many_references_are_bounded() -> None:
+    many = [f"1.2.{number}" for number in range(LIMIT_REFERENCES + 50)]
+    assert references(presentation_state(*many)) == tuple(many[:LIMIT_REFERENCES])
+
+
+@given(at=st.integers(140, 900), byte=st.integers(0, 255))
+def test_references_of_a_broken_file_raise_nothing(at: int, byte: int) -> None:
+    data = bytearray(encode(key_object("113000", "1.2.3", "1.2.4")))
+    data[min(at, len(data) - 1)] = byte
+    source = MemoryBytes(bytes(data[128 + 4 :]))
+    found = references_of(source, 0, Encoding(explicit=True), b"1.2.840.10008.5.1.4.1.1.88.59", b"1.2", 1000)
+    assert isinstance(found, tuple)

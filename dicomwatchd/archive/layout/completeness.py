@@ -33,7 +33,9 @@ def next_signs(
 ) -> SignsDocument:
     """The signs of a revision that lists ``after`` where the one below it lists ``before``. ``added`` has those of the
     series of which all new instances' are known."""
+    after = tuple(after)
     known = {item.content for item in before}
+    present = {str(item.sop_instance_uid) for item in after}
     of_before = {series for series, _, _ in known}
     of_added = {item.series_uid for item in after if item.content not in known}
     found: SignsDocument = {}
@@ -50,6 +52,7 @@ def next_signs(
                 continue
             signs.add(there)
         signs.add(added[uid])
+        signs.references -= present
         found[uid] = signs.document()
     return _within_limits(found)
 

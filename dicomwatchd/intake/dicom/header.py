@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from dicomwatchd.errors import InvalidUid, NotDicom, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom import attributes, completeness
 from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES, ByteSource, FileBytes, InflatedBytes
+from dicomwatchd.intake.dicom.references import references_of
 from dicomwatchd.intake.dicom.signs import CHOSEN_TAGS as SIGNS_TAGS
 from dicomwatchd.intake.dicom.signs import signs_of
 from dicomwatchd.intake.dicom.structure import (
@@ -295,6 +296,8 @@ def _header(
         study_uid, series_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid, tuple(repairs)
     )
     signs = signs_of(values, sop_class_uid, big_endian=found.encoding.big_endian)
+    if found.references:
+        signs = replace(signs, references=found.references)
     return Header(instance, patient_id, values, verdict, charset_when_missing, signs)
 
 
@@ -386,6 +389,10 @@ def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tupl
             found.damage = damage
         if inflated.rest_bytes > 1:
             repairs.append("bytes after the deflated data set do not belong to it")
+    if found.damage is None:
+        sop_class, study = found.values.get(_SOP_CLASS, meta.sop_class), found.values.get(_STUDY, b"")
+        allowed = elements_allowed(source.size_bytes, is_deflated=inflated is not None)
+        found.references = references_of(data, start, encoding, sop_class, study, allowed)
     transfer_syntax_uid = meta.transfer_syntax_uid
     if not transfer_syntax_uid:
         repairs.append("transfer syntax: not declared, detected from the data set")

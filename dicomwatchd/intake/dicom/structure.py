@@ -97,6 +97,8 @@ class DataSet:
             del self.values[self.last_tag]
 
     notes: list[str] = field(default_factory=list)
+    #: SOP Instance UIDs that it refers to, of the classes that `references` reads.
+    references: tuple[str, ...] = ()
 
     def short(self, tag: int) -> int | None:
         """The value of a US element, or None when it is not there or not one."""
