@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from dicomwatchd import config as configuration
 from dicomwatchd.archive import factory
 from dicomwatchd.archive.catalogues.port import Catalogue
-from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.proof.verification import InstanceProblem, Verification
 from dicomwatchd.archive.proof.verification import verify as _verify
 from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from dicomwatchd.archive.layout.bundle import pieces
-from dicomwatchd.archive.layout.manifest import ManifestInstance
+from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal
 from dicomwatchd.fetch.report import Run

@@ -11,7 +11,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
-from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance
+from dicomwatchd.archive.layout.instance import Content, ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.fetch.coalesced import CoalescedReads

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.layout.lineage import Lineage
-from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.layout.manifests import Listed
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import ObjectStore

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance
+from dicomwatchd.archive.layout.instance import Content, ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.errors import DicomwatchdError, Transient
 from dicomwatchd.model import Uid
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout.manifest import ManifestInstance
+from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.stores.port import Chunk, ObjectStore
 from dicomwatchd.errors import DicomwatchdError, NoSuchObject, Permanent
 from dicomwatchd.model import Uid

@@ -11,8 +11,9 @@ from dicomwatchd import __version__
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import LEFT_OUT, dumps
 from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.lineage import Lineage
-from dicomwatchd.archive.layout.manifest import DAMAGED_INSTANCES, Manifest, ManifestInstance, empty
+from dicomwatchd.archive.layout.manifest import DAMAGED_INSTANCES, Manifest, empty
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.repair import salvage
 from dicomwatchd.archive.repair.union import recovered

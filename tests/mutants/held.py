@@ -6,6 +6,7 @@ HOLDS = ("tests/unit/test_holds.py",)
 DAMAGED = ("tests/unit/test_damaged_files.py",)
 PATIENTS = ("tests/unit/test_patients.py",)
 _DAMAGED, _MANIFEST = "pipeline/deletion/vetoes/damaged.py", "archive/layout/manifest.py"
+_INSTANCE = "archive/layout/instance.py"
 _HELD, _QUEUE, _KEEPING = "pipeline/deletion/vetoes/held.py", "queue/holds.py", "pipeline/deletion/keeping.py"
 
 HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
@@ -58,10 +59,10 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("it stays", _KEEPING, " and whole.stays(file)]", " and False]"),
             ("its own content", _DAMAGED, " - {sha256})", ")"),
             ("its inbox's rule", _DAMAGED, "policy.due_at(file) or 0.0", "0.0"),
-            ("found again in the store", _MANIFEST, "            and not self.is_found_again\n", ""),
+            ("found again in the store", _INSTANCE, "            and not self.is_found_again\n", ""),
             (
                 "cannot be told",
-                _MANIFEST,
+                _INSTANCE,
                 "            and not any(note.startswith(CANNOT_TELL)",
                 "            and not any(False",
             ),

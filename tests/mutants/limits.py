@@ -11,7 +11,7 @@ DENSE = ("tests/unit/test_dense_manifests.py",)
 LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     (
         "limits, nested manifests",
-        "archive/layout/manifest.py",
+        "archive/layout/checked.py",
         "    for _ in range(_DEPTH_LIMIT):",
         "    for _ in range(1_000_000):",
         ("tests/unit/test_manifest.py",),

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import lineage, manifests
-from dicomwatchd.archive.layout.manifest import ManifestInstance, empty
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import empty
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.stores.port import (
     Capabilities,

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import matches
-from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.stores.port import (
     Capabilities,

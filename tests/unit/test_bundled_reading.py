@@ -12,7 +12,8 @@ import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import Bundle, members_of
-from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.proof.verification import verify
 from dicomwatchd.errors import OutOfReach
 from dicomwatchd.fetch import Fetcher

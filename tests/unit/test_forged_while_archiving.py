@@ -14,7 +14,8 @@ import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import lineage, manifests
-from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.repair.rebuild import rebuild
 from dicomwatchd.archive.stores.port import Capabilities, Chunk
 from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, Transient

@@ -11,7 +11,8 @@ from hypothesis import strategies as some
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import lineage, manifests
-from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.repair.union import recovered
 from dicomwatchd.fetch import Doubts, look_up
 from dicomwatchd.model import Uid

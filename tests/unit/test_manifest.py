@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import lineage, manifests
-from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.stores.port import Buffer, Content, Receipt, StoredObject
 from dicomwatchd.errors import BadManifest, Permanent, Transient
 from dicomwatchd.model import DicomJson, Uid

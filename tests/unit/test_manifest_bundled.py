@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from tests.unit.test_manifest import FIRST, STUDY, add, instance, json_values, sha

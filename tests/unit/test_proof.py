@@ -14,7 +14,8 @@ import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import Span
-from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.stores.port import Destination, Receipt
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.localfiles import STAGING_NAME

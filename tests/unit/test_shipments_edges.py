@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive.layout import lineage
-from dicomwatchd.archive.layout.manifest import Manifest, ManifestInstance, empty
+from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import Content, Receipt
 from dicomwatchd.errors import OutOfReach, Permanent, Unarchivable

@@ -15,7 +15,7 @@ from dicomwatchd.study_completeness import SeriesContent, StudyCompleteness, jud
 from dicomwatchd.study_signs import SeriesSigns, numbers_in
 
 if TYPE_CHECKING:
-    from dicomwatchd.archive.layout.manifest import ManifestInstance
+    from dicomwatchd.archive.layout.instance import ManifestInstance
 
 #: The signs of a series as JSON (`SeriesSigns.document`), by its UID.
 SignsDocument = dict[Uid, dict[str, Any]]

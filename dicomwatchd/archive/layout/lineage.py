@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import LEFT_OUT, dumps
 from dicomwatchd.archive.layout import manifests
-from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance, Place
+from dicomwatchd.archive.layout.instance import Content, ManifestInstance, Place
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.layout.manifests import Listed
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores import withheld

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from itertools import pairwise
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout.bundle import Span
+from dicomwatchd.archive.layout import checked, instance
 from dicomwatchd.archive.layout.completeness import SignsDocument, judged_by, next_signs, unchanged
+from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.reading import has_too_many_values
 from dicomwatchd.character_sets import GUESSED, is_guessed
 from dicomwatchd.errors import BadManifest, NewerManifest, Permanent
-from dicomwatchd.model import CANNOT_TELL, DicomJson, Uid, first_values
+from dicomwatchd.model import DicomJson, Uid, first_values
 from dicomwatchd.patients import (
     IDENTITIES_LIMITED,
     Identity,
@@ -43,98 +42,10 @@ DAMAGED_FORMAT = "dicomwatchd-manifest/3"
 #: The flag of a study of which the archive has a damaged instance, and no whole copy of that.
 DAMAGED_INSTANCES = "damaged-instances"
 
-#: In ``repairs`` of an instance of which nothing is known but what its key says: no path, no SOP class, and not whether
-#: it is whole.
-FOUND_AGAIN = "found-in-the-store"
-
 #: So many institutions of a study the catalogue names.
 INSTITUTIONS = 16
 
-#: Series, SOP Instance, SHA-256.
-Content = tuple[Uid, Uid, str]
-#: Key, version, size, offset in the object and size of the object.
-Place = tuple[str, str | None, int, int, int]
-
 _NEWER = re.compile(r"dicomwatchd-manifest/[0-9]{1,6}\Z")
-_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
-#: Of attributes. Those that are written have no sequences in them, hence three levels.
-_DEPTH_LIMIT = 100
-_SIZE_LIMIT_BYTES = 2**50  # far above what any store takes as one object; keeps sums in 64 bits
-
-
-@dataclass(frozen=True, slots=True)
-class ManifestInstance:
-    """One SOP Instance's bytes in the archive.
-
-    ``original_path`` is the path below the inbox it came from; it may name the patient and stays in the manifest.
-    ``verified_by`` says what proved the stored bytes: "etag-md5", "checksum" or "read-back".
-
-    ``damage`` is what is missing or wrong of it, and where, in plain words; "" of one that is whole, or of which it
-    cannot be told (then ``repairs`` says so).
-
-    It is a span of the object under ``key``, whose ``etag`` and ``version_id`` these are: its own bytes begin at
-    ``offset_bytes`` of the object's ``object_bytes``. One that is not in a bundle is all of its object.
-    """
-
-    series_uid: Uid
-    sop_instance_uid: Uid
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    key: str
-    size_bytes: int
-    object_bytes: int
-    sha256: str
-    etag: str | None
-    version_id: str | None
-    original_path: str
-    inbox: str
-    stored_at: str
-    verified_by: str
-    repairs: tuple[str, ...] = ()
-    damage: str = ""
-    offset_bytes: int = 0
-
-    @property
-    def is_in_bundle(self) -> bool:
-        return keys.is_bundle(self.key)
-
-    @property
-    def is_found_again(self) -> bool:
-        return FOUND_AGAIN in self.repairs
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it may stand in the place of a damaged copy."""
-        return (
-            not self.damage
-            and not self.is_found_again
-            and not any(note.startswith(CANNOT_TELL) for note in self.repairs)
-        )
-
-    @property
-    def span(self) -> Span:
-        """Its own bytes in the object."""
-        return Span(self.offset_bytes, self.size_bytes, self.sha256)
-
-    @property
-    def content(self) -> Content:
-        """What it is, wherever it lies."""
-        return self.series_uid, self.sop_instance_uid, self.sha256
-
-    @property
-    def place(self) -> Place:
-        """Where its bytes are, and how many."""
-        return self.key, self.version_id, self.size_bytes, self.offset_bytes, self.object_bytes
-
-    def is_located_as(self, recorded: ManifestInstance) -> bool:
-        """Whether ``recorded``, of the same content, names its key, and its version if one is known."""
-        return self.key == recorded.key and self.version_id in (None, recorded.version_id)
-
-
-#: Written of every instance but for these: where it is in its object, of one in a bundle; what is wrong with it, of one
-#: that is damaged.
-_OF_SOME = ("offset_bytes", "object_bytes", "damage")
-_INSTANCE_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.name not in _OF_SOME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +112,8 @@ class Manifest:
                 head["signs"] = self.signs
             if self.completeness is not None:
                 head["completeness"] = self.completeness.document()
-            lines = ",\n  ".join(_dumps(_raw(instance)) for instance in self.instances)
-            text = _dumps(head)[:-1] + ',\n "instances": [\n  ' + lines + "\n ]}\n"
+            lines = ",\n  ".join(checked.dumps(instance.document(item)) for item in self.instances)
+            text = checked.dumps(head)[:-1] + ',\n "instances": [\n  ' + lines + "\n ]}\n"
             self._text["bytes"] = text.encode("ascii")
         return self._text["bytes"]
 
@@ -223,34 +134,34 @@ class Manifest:
         try:
             if has_too_many_values(data):
                 raise ValueError("more values than a manifest of this size has")
-            raw = json.loads(data, parse_constant=_finite, parse_float=_finite)
+            raw = json.loads(data, parse_constant=checked.finite, parse_float=checked.finite)
             if raw["format"] not in (FORMAT, BUNDLED_FORMAT, DAMAGED_FORMAT):
                 if _NEWER.match(raw["format"]):
                     raise _newer_format()
                 raise ValueError("another format")
             study = Uid(raw["study_uid"])
             manifest = cls(
-                archive_id=_text(raw["archive_id"]),
+                archive_id=checked.text(raw["archive_id"]),
                 study_uid=study,
-                revision=_number(raw["revision"], 1, keys.HIGHEST_REVISION),
-                previous_sha256=_digest(raw["previous_sha256"]),
-                created_at=_text(raw["created_at"]),
-                created_by=_text(raw["created_by"]),
-                flags=_texts(raw["flags"]),
-                attributes=_attributes(raw["attributes"]),
-                series={Uid(uid): _attributes(attributes) for uid, attributes in raw["series"].items()},
-                instances=tuple(_instance(study, item) for item in _list(raw["instances"])),
-                damaged_keys=_texts(raw.get("damaged_keys", [])),
-                identities=tuple(from_document(Identity, one) for one in _list(raw.get("identities", []))),
-                orders=tuple(from_document(Order, one) for one in _list(raw.get("orders", []))),
-                signs={Uid(uid): one for uid, one in _attributes(raw.get("signs", {})).items()},
+                revision=checked.number(raw["revision"], 1, keys.HIGHEST_REVISION),
+                previous_sha256=checked.digest(raw["previous_sha256"]),
+                created_at=checked.text(raw["created_at"]),
+                created_by=checked.text(raw["created_by"]),
+                flags=checked.texts(raw["flags"]),
+                attributes=checked.attributes(raw["attributes"]),
+                series={Uid(uid): checked.attributes(attributes) for uid, attributes in raw["series"].items()},
+                instances=tuple(instance.from_document(study, item) for item in checked.items(raw["instances"])),
+                damaged_keys=checked.texts(raw.get("damaged_keys", [])),
+                identities=tuple(from_document(Identity, one) for one in checked.items(raw.get("identities", []))),
+                orders=tuple(from_document(Order, one) for one in checked.items(raw.get("orders", []))),
+                signs={Uid(uid): one for uid, one in checked.attributes(raw.get("signs", {})).items()},
                 completeness=StudyCompleteness.of(raw["completeness"]) if "completeness" in raw else None,
             )
             if len({item.content for item in manifest.instances}) != len(manifest.instances):
                 raise ValueError("an instance is there twice")
             if raw["format"] != manifest._format:
                 raise ValueError("the format of other instances")
-            _require_disjoint(manifest.instances)
+            instance.require_disjoint(manifest.instances)
         except NewerManifest:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, Permanent) as error:
@@ -308,7 +219,7 @@ class Manifest:
         limited = (IDENTITIES_LIMITED,) if leaves_out(patients, identities) else ()
         next_one = replace(
             self,
-            flags=tuple(sorted({*self.flags, *flags, *limited, *_repeated(combined), *guessed})),
+            flags=tuple(sorted({*self.flags, *flags, *limited, *instance.repeated(combined), *guessed})),
             attributes=attributes,
             series=series,
             instances=combined,
@@ -445,58 +356,8 @@ def empty(archive_id: str, study_uid: Uid) -> Manifest:
     return Manifest(archive_id, study_uid, 0, None, "", "", (), {}, {}, ())
 
 
-def _raw(item: ManifestInstance) -> dict[str, object]:
-    """As the format has it: where in the object it is, and how large that is, of an instance in a bundle alone."""
-    raw = {name: getattr(item, name) for name in _INSTANCE_FIELDS}
-    if item.damage:
-        raw["damage"] = item.damage
-    return {**raw, "offset_bytes": item.offset_bytes, "bundle_bytes": item.object_bytes} if item.is_in_bundle else raw
-
-
-def _instance(study: Uid, raw: dict[str, Any]) -> ManifestInstance:
-    given = {**raw, "repairs": _texts(raw.get("repairs", []))}
-    within = given.pop("offset_bytes", None), given.pop("bundle_bytes", None)
-    is_whole = within == (None, None)
-    offset_bytes, object_bytes = (0, raw["size_bytes"]) if is_whole else within
-    item = ManifestInstance(**given, offset_bytes=offset_bytes, object_bytes=object_bytes)
-    for name in _TEXT_FIELDS:
-        _text(getattr(item, name))
-    for optional in (item.etag, item.version_id):
-        _text("" if optional is None else optional).encode()  # no store could be asked for half a surrogate pair
-    _number(item.size_bytes, 0, _SIZE_LIMIT_BYTES)
-    item = replace(item, series_uid=Uid(item.series_uid), sop_instance_uid=Uid(item.sop_instance_uid))
-    if is_whole:
-        if not keys.is_instance(item.key, study, item.series_uid, item.sop_instance_uid, item.sha256):
-            raise ValueError("a key does not belong to its instance")
-        return item
-    _digest(item.sha256)
-    if keys.bundle_sha256(item.key, study) is None:
-        raise ValueError("a key does not belong to a bundle of this study")
-    _number(item.object_bytes, 1, _SIZE_LIMIT_BYTES)
-    _number(item.size_bytes, 1, item.object_bytes)
-    _number(item.offset_bytes, 0, item.object_bytes - item.size_bytes)
-    return item
-
-
-def _require_disjoint(instances: tuple[ManifestInstance, ...]) -> None:
-    """Raises ValueError where two instances share bytes of a bundle or disagree about its size. Others share no
-    object: the key of each names its content."""
-    spans = sorted((i.key, i.offset_bytes, i.size_bytes, i.object_bytes) for i in instances if i.is_in_bundle)
-    for (key, offset, size, whole), (next_key, next_offset, _, next_whole) in pairwise(spans):
-        if key == next_key and (offset + size > next_offset or whole != next_whole):
-            raise ValueError("two instances share bytes of a bundle or disagree about its size")
-
-
 def _newer_format() -> NewerManifest:
     return NewerManifest("a manifest in the store was written by a newer dicomwatchd", hint="update this dicomwatchd")
-
-
-def _repeated(instances: tuple[ManifestInstance, ...]) -> list[str]:
-    """One SOP Instance UID with several contents, or in several series: kept apart, and said."""
-    seen: dict[Uid, ManifestInstance] = {}
-    return [
-        "sop-instance-uid-repeated" for item in instances if seen.setdefault(item.sop_instance_uid, item) is not item
-    ]
 
 
 def _value(attributes: DicomJson, tag: str) -> str:
@@ -507,63 +368,3 @@ def _value(attributes: DicomJson, tag: str) -> str:
 
 def _study_date(value: str) -> str:
     return value if len(value) == 8 and value.isascii() and value.isdecimal() else ""
-
-
-_TEXT_FIELDS = tuple(f.name for f in fields(ManifestInstance) if f.type in ("str", "Uid"))
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError("not text")
-    return value
-
-
-def _list(value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError("no list")
-    return value
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(_text(item) for item in _list(value))
-
-
-def _number(value: object, lowest: int, highest: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
-        raise ValueError("no number, or one out of range")
-    return value
-
-
-def _digest(value: object) -> str | None:
-    if value is not None and not _SHA256.match(_text(value)):
-        raise ValueError("no SHA-256")
-    return value if value is None else str(value)
-
-
-def _attributes(value: object) -> DicomJson:
-    if not isinstance(value, dict) or not all(isinstance(element, dict) for element in value.values()):
-        raise TypeError("no DICOM JSON")
-    # How deep a text json.loads() reads depends on Python's version and on the stack: what one machine takes, another
-    # would call damaged.
-    level: list[Any] = list(value.values())
-    for _ in range(_DEPTH_LIMIT):
-        level = [inner for outer in level for inner in _contents(outer)]
-        if not level:
-            return value
-    raise ValueError("nested too deep")
-
-
-def _contents(value: object) -> Iterable[object]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-
-
-def _finite(text: str) -> float:
-    """JSON knows no NaN and no infinity, and what is read here must be writable again."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("not a finite number")
-    return number
-
-
-def _dumps(value: object) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False, separators=(", ", ": "))

@@ -9,7 +9,8 @@ from types import MappingProxyType
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, members_of, read_back
-from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance
+from dicomwatchd.archive.layout.instance import Content, ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import Problem
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, Span, members_of
-from dicomwatchd.archive.layout.manifest import FOUND_AGAIN, ManifestInstance
+from dicomwatchd.archive.layout.instance import FOUND_AGAIN, ManifestInstance
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject

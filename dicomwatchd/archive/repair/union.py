@@ -6,8 +6,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 
+from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.layout.lineage import Lineage
-from dicomwatchd.archive.layout.manifest import Content, Manifest, ManifestInstance
+from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.proof.verification import read_items
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.archive.stores.withheld import without_withheld

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from dicomwatchd.archive.layout import bundle as bundles
-from dicomwatchd.archive.layout.manifest import ManifestInstance
+from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.revision import trace_of
 from dicomwatchd.pipeline.shipment import Bundling, Context

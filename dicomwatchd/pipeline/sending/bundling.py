@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import bundle as bundles
 from dicomwatchd.archive.layout.bundle import Bundle, Member, Span
-from dicomwatchd.archive.layout.manifest import ManifestInstance
+from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.archive.stores.withheld import without_withheld
 from dicomwatchd.errors import DicomwatchdError, Permanent
