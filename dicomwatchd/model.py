@@ -67,6 +67,16 @@ class Digest:
 
 
 @dataclass(frozen=True, slots=True)
+class DataSetDigest:
+    """Two SHA-256 (lower-case hex) of a file's data set, whatever its file meta information says and however its
+    lengths are written: of all of it, and of its pixel data or what it has in their place. ``data_set_sha256`` is "" of
+    a file whose data set cannot be read to its end, ``content_sha256`` of one that has no such element."""
+
+    data_set_sha256: str
+    content_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceHeader:
     """What of a SOP Instance's header the archive goes by (PS3.3 C.12.1, PS3.10 section 7.1).
 

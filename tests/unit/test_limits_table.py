@@ -38,7 +38,7 @@ SAID: dict[str, list[float]] = {
         header.ELEMENTS_LIMIT,
     ],
     "bytes a deflated": [header.INFLATED_FREE_BYTES // MIB, header.INFLATION_RATIO, INFLATED_LIMIT_BYTES // MIB],
-    "nesting": [structure._DEPTH_LIMIT],
+    "nesting": [structure.DEPTH_LIMIT],
     "size of a file": [MAX_FILE_BYTES >> 30],
     "holes in a file": [sizes.STORED_PERCENT],
     "a value of": [attributes.VALUE_CHARACTERS, attributes.VALUES_LIMIT],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from dicomwatchd.errors import InvalidUid, NotDicom, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom import attributes, completeness
-from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES, ByteSource, FileBytes, InflatedBytes
+from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES, ByteSource, FileBytes, InflatedBytes, SizedSource
 from dicomwatchd.intake.dicom.references import references_of
 from dicomwatchd.intake.dicom.signs import CHOSEN_TAGS as SIGNS_TAGS
 from dicomwatchd.intake.dicom.signs import signs_of
@@ -31,9 +31,10 @@ DICOMDIR_SOP_CLASS = "1.2.840.10008.1.3.10"
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+DEFLATED_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
 _GE_IMPLICIT = "1.2.840.113619.5.2"  # implicit VR little endian, with big endian pixels
 # Deflated Explicit VR, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate
-_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+_DEFLATED = frozenset({DEFLATED_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
 _META_SOP_CLASS = 0x00020002
 _META_SOP_INSTANCE = 0x00020003
@@ -323,7 +324,39 @@ def meta_end(source: FileBytes) -> int:
     return _meta(source).end
 
 
-def _meta(source: FileBytes, charset_when_missing: str = "") -> _Meta:
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A data set to be read from ``start`` on; ``transfer_syntax_uid`` as declared, ``is_other`` if the data set uses
+    another one."""
+
+    data: ByteSource
+    start: int
+    encoding: Encoding
+    transfer_syntax_uid: str
+    is_other: bool
+
+
+def open_data_set(source: SizedSource) -> Opened:
+    """The data set behind the file meta information, inflated where it is deflated. Raises Unarchivable."""
+    return _opened(source, _meta(source), INFLATED_LIMIT_BYTES)
+
+
+def _opened(source: SizedSource, meta: _Meta, inflated_limit_bytes: int) -> Opened:
+    data: ByteSource = source
+    start = meta.end
+    if meta.transfer_syntax_uid in _DEFLATED:
+        limit_bytes = min(inflated_limit_bytes, inflated_allowed(source.size_bytes))
+        data, start = InflatedBytes(source, meta.end, limit_bytes), 0
+    declared = _declared(meta.transfer_syntax_uid)
+    try:
+        encoding = encoding_at(data, start, declared)
+    except DamageFound as damage:
+        raise Damaged(Verdict(Completeness.DAMAGED, damage.reason), code=damage.code) from damage
+    is_other = declared is not None and encoding != declared
+    return Opened(data, start, encoding, meta.transfer_syntax_uid, is_other)
+
+
+def _meta(source: SizedSource, charset_when_missing: str = "") -> _Meta:
     """The file meta information, always explicit VR little endian. Raises Damaged, and Unarchivable "not-dicom"."""
     repairs = []
     start = _PREAMBLE_BYTES + 4
@@ -357,19 +390,10 @@ def _meta(source: FileBytes, charset_when_missing: str = "") -> _Meta:
 def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tuple[DataSet, str, list[str]]:
     """The walked data set, its transfer syntax UID, and repair notes."""
     repairs: list[str] = []
-    data: ByteSource = source
-    start = meta.end
-    inflated = None
-    if meta.transfer_syntax_uid in _DEFLATED:
-        limit_bytes = min(inflated_limit_bytes, inflated_allowed(source.size_bytes))
-        data = inflated = InflatedBytes(source, meta.end, limit_bytes)
-        start = 0
-    declared = _declared(meta.transfer_syntax_uid)
-    try:
-        encoding = encoding_at(data, start, declared)
-    except DamageFound as damage:
-        raise Damaged(Verdict(Completeness.DAMAGED, damage.reason), code=damage.code) from damage
-    if declared is not None and encoding != declared:
+    opened = _opened(source, meta, inflated_limit_bytes)
+    data, start, encoding = opened.data, opened.start, opened.encoding
+    inflated = data if isinstance(data, InflatedBytes) else None
+    if opened.is_other:
         repairs.append("transfer syntax: the data set uses another one than declared")
     found = walk(
         data,

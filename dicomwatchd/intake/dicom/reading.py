@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from dicomwatchd.errors import SourceChanged, Unarchivable
@@ -14,6 +15,7 @@ _FIRST_WINDOW_BYTES = 16 * 1024  # the whole header of most instances, in one re
 _JUMP_WINDOW_BYTES = 4 * 1024  # after a jump over a value: the page that holds the next element's header
 _NEAR_WINDOW_BYTES = 64 * 1024  # when the walk goes on where the window ended
 _INFLATE_STEP_BYTES = 64 * 1024
+_KEPT_BYTES = 64 * 1024  # of what was read of a stream
 INFLATED_LIMIT_BYTES = 1024**3
 
 
@@ -32,6 +34,13 @@ class ByteSource(Protocol):
     def holds(self, end: int) -> bool:
         """Whether there are at least ``end`` bytes. Nothing before ``end`` is asked for afterwards."""
         ...
+
+
+class SizedSource(ByteSource, Protocol):
+    """All of a file."""
+
+    @property
+    def size_bytes(self) -> int: ...
 
 
 class MemoryBytes:
@@ -99,6 +108,51 @@ class FileBytes:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+class StreamedBytes:
+    """A file of ``size_bytes`` that comes in chunks, as out of a store; goes forward only, and keeps a little of what
+    was read. All that comes is hashed on its way."""
+
+    def __init__(self, chunks: Iterator[bytes | memoryview], size_bytes: int) -> None:
+        self._chunks = chunks
+        self._sha256 = hashlib.sha256()
+        self._buffer = bytearray()
+        self._at = 0
+        self.size_bytes = size_bytes
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset < self._at:
+            raise ValueError("a stream is read forward only")
+        if offset - self._at > _KEPT_BYTES:
+            dropped = min(offset - self._at - _KEPT_BYTES, len(self._buffer))
+            del self._buffer[:dropped]
+            self._at += dropped
+        while self._at + len(self._buffer) < offset + length and self._take():
+            pass
+        start = offset - self._at
+        return bytes(self._buffer[start : start + length])
+
+    def window(self, offset: int, length: int) -> tuple[bytes, int]:
+        return self.read(offset, length), 0
+
+    def holds(self, end: int) -> bool:
+        return end <= self.size_bytes
+
+    def finish(self) -> str:
+        """Takes what is left, and gives the SHA-256 of all that has come, as 64 hexadecimal digits."""
+        self._buffer.clear()
+        while self._take():
+            self._buffer.clear()
+        return self._sha256.hexdigest()
+
+    def _take(self) -> bool:
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            return False
+        self._sha256.update(chunk)
+        self._buffer += chunk
+        return True
+
+
 class InflatedBytes:
     """What the deflated rest of a file (PS3.5 A.5) inflates to, from ``start`` on; goes forward only.
 
@@ -107,7 +161,7 @@ class InflatedBytes:
     ``limit_bytes``.
     """
 
-    def __init__(self, packed: FileBytes, start: int, limit_bytes: int = INFLATED_LIMIT_BYTES) -> None:
+    def __init__(self, packed: SizedSource, start: int, limit_bytes: int = INFLATED_LIMIT_BYTES) -> None:
         self._packed = packed
         self._next = start
         self._limit_bytes = limit_bytes

@@ -18,7 +18,7 @@ from dicomwatchd.intake.dicom.verdict import DamageFound
 PIXEL_DATA = 0x7FE00010
 FLOAT_PIXEL_DATA = 0x7FE00008
 DOUBLE_PIXEL_DATA = 0x7FE00009
-_PIXELS = frozenset({PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA})
+PIXELS = frozenset({PIXEL_DATA, FLOAT_PIXEL_DATA, DOUBLE_PIXEL_DATA})
 
 ITEM = 0xFFFEE000
 ITEM_END = 0xFFFEE00D
@@ -36,7 +36,7 @@ _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # PS3.
 VALUE_LIMIT_BYTES = 4096
 #: Of a chosen sequence of undefined length so much is kept, whatever follows it: enough for the texts of an item.
 FIRST_ITEM_BYTES = 512
-_DEPTH_LIMIT = 100
+DEPTH_LIMIT = 100
 SMALLEST_ELEMENT_BYTES = 8
 #: What writers fill up to. Fewer zeros than this may be padding.
 SECTOR_BYTES = 512
@@ -112,7 +112,7 @@ def encoding_at(source: ByteSource, offset: int, declared: Encoding | None) -> E
     head = source.read(offset, 6)
     if len(head) < 6:
         return declared or Encoding(explicit=False)
-    explicit = _explicit_at(source, offset)
+    explicit = is_explicit_at(source, offset)
     if head[:2] == b"\0\x08":
         return Encoding(explicit, big_endian=True)
     if head[:2] == b"\x08\0" or declared is None:
@@ -164,7 +164,7 @@ def walk(
             if only_group is not None and tag >> 16 != only_group:
                 tag = previous
                 break
-            if found.pixel_tag is not None and _foreign(tag, found.pixel_tag):
+            if found.pixel_tag is not None and is_foreign(tag, found.pixel_tag):
                 tag = previous
                 found.notes.append(_what_follows(source, pos))
                 break
@@ -181,7 +181,7 @@ def walk(
                 found.reached(previous)
             value: bytes | None = None
             if length == UNDEFINED:
-                is_pixels = tag in _PIXELS
+                is_pixels = tag in PIXELS
                 if tag in chosen:
                     value = source.read(pos, FIRST_ITEM_BYTES)
                 pos, items, filled = elements.skip_items(pos, explicit=encoding.explicit, fragments=is_pixels)
@@ -203,7 +203,7 @@ def walk(
                 _take(found, tag, value, length)
             elif tag in landmarks:
                 found.landmarks[tag] = length > 0
-                if length and tag in _PIXELS:
+                if length and tag in PIXELS:
                     found.pixel_tag, found.pixel_bytes, found.pixel_offset = tag, length, begin
         found.last_tag = tag
     except DamageFound as damage:
@@ -236,7 +236,7 @@ def first_item(value: bytes, encoding: Encoding, chosen: AbstractSet[int]) -> di
     return values
 
 
-def _foreign(tag: int, pixel_tag: int) -> bool:
+def is_foreign(tag: int, pixel_tag: int) -> bool:
     """Whether nothing of a data set can start with this tag behind the pixel data."""
     group = tag >> 16
     return tag <= pixel_tag or (group % 2 == 0 and group not in _GROUPS_BEHIND_PIXELS)
@@ -352,15 +352,15 @@ class Elements:
                 if length != UNDEFINED:
                     pos += length
                     continue
-                if len(outer) >= _DEPTH_LIMIT:
+                if len(outer) >= DEPTH_LIMIT:
                     raise Unarchivable("sequences are nested too deeply", code="malformed")
                 outer.append(explicit)
                 # An item of a sequence written as UN is implicit amid explicit ones (PS3.5 6.2.2 note 2).
-                explicit = explicit and _explicit_at(source, pos)
+                explicit = explicit and is_explicit_at(source, pos)
                 in_item = True
 
 
-def _explicit_at(source: ByteSource, pos: int) -> bool:
+def is_explicit_at(source: ByteSource, pos: int) -> bool:
     return _is_vr(source.read(pos, 6)[4:6])
 
 

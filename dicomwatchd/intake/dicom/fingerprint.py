@@ -1,0 +1,211 @@
+"""What tells whether two files are the same data set, or at least have the same pixels: two digests of one file.
+
+That of the data set leaves out what a program may write otherwise without changing anything: preamble and file meta
+information, VRs, lengths of sequences and items given or delimited, deflation, group lengths, the offset table of
+encapsulated pixel data, what follows a data set. It is a SHA-256 over the elements in the order of the file, each
+written as `_Writer` does. That of the content is taken in the same way over the element that carries it. Nothing is
+decoded: the same pixels in another compression are others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydicom.datadict import dictionary_VR
+
+from dicomwatchd.errors import Unarchivable
+from dicomwatchd.intake.dicom.header import (
+    DEFLATED_LITTLE_ENDIAN,
+    EXPLICIT_LITTLE_ENDIAN,
+    IMPLICIT_LITTLE_ENDIAN,
+    Opened,
+    elements_allowed,
+    open_data_set,
+)
+from dicomwatchd.intake.dicom.reading import SizedSource
+from dicomwatchd.intake.dicom.structure import (
+    DEPTH_LIMIT,
+    ITEM,
+    ITEM_END,
+    PIXELS,
+    SEQUENCE_END,
+    SMALLEST_ELEMENT_BYTES,
+    UNDEFINED,
+    Elements,
+    is_explicit_at,
+    is_foreign,
+)
+from dicomwatchd.intake.dicom.verdict import DamageFound
+from dicomwatchd.model import DataSetDigest
+
+#: Spectroscopy Data, Encapsulated Document, Waveform Sequence.
+_CONTENT = PIXELS | {0x56000020, 0x00420011, 0x54000100}
+_TRAILING_PADDING = 0xFFFCFFFC
+_AT_ONCE_BYTES = 256 * 1024
+#: One as good as the other; a file that declares none is written in one of them, or as nobody knows.
+_LITTLE_ENDIAN = frozenset({"", IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN, DEFLATED_LITTLE_ENDIAN})
+
+#: What a data set is made of, in front of each part. Lengths stand only before values, as 64 bits.
+_VALUE, _SEQUENCE, _SEQUENCE_END, _ITEM, _ITEM_END = b"V", b"S", b"s", b"I", b"i"
+_TAG = struct.Struct(">L").pack
+_LENGTH = struct.Struct(">Q").pack
+
+
+def digest_of(source: SizedSource, heartbeat: Callable[[], None] = lambda: None) -> DataSetDigest:
+    """Of a file, read once from its beginning to the end of its data set; of one whose data set cannot be read to its
+    end, nothing. Raises what reading raises; no value of the file is in any message."""
+    try:
+        opened = open_data_set(source)
+        return _Reader(source, opened, heartbeat).read()
+    except (DamageFound, Unarchivable):
+        return DataSetDigest("", "")
+
+
+class _Writer:
+    """Both digests. How values are written, in the byte order of the transfer syntax or compressed in the way of
+    another, is part of either."""
+
+    def __init__(self, written_as: bytes) -> None:
+        self._data_set = hashlib.sha256(written_as)
+        self._content = hashlib.sha256(written_as)
+        self.is_content = self.has_content = False
+
+    def write(self, data: bytes) -> None:
+        self._data_set.update(data)
+        if self.is_content:
+            self._content.update(data)
+
+    def digest(self) -> DataSetDigest:
+        return DataSetDigest(self._data_set.hexdigest(), self._content.hexdigest() if self.has_content else "")
+
+
+@dataclass(slots=True)
+class _Open:
+    """A sequence or an item that is not at its end; ``end`` is None where a delimiter tells. ``is_explicit`` says so of
+    the elements within. Encapsulated pixel data is a sequence of fragments."""
+
+    is_sequence: bool
+    end: int | None
+    is_explicit: bool
+    is_pixels: bool = False
+    items: int = 0
+
+
+class _Reader:
+    def __init__(self, source: SizedSource, opened: Opened, heartbeat: Callable[[], None]) -> None:
+        self._data, self._pos, self._is_explicit = opened.data, opened.start, opened.encoding.explicit
+        self._heartbeat = heartbeat
+        allowed = elements_allowed(source.size_bytes, is_deflated=opened.data is not source)
+        self._elements = Elements(opened.data, opened.encoding, allowed)
+        self._writer = _Writer(_written_as(opened))
+        self._open: list[_Open] = []
+        self._pixel_tag = 0
+
+    def read(self) -> DataSetDigest:
+        while self._step():
+            pass
+        return self._writer.digest()
+
+    def _step(self) -> bool:
+        """One element, item or delimiter; False behind the last."""
+        self._close_what_ends_here()
+        head = self._data.read(self._pos, 12)
+        within = self._open[-1] if self._open else None
+        if len(head) < SMALLEST_ELEMENT_BYTES:
+            if within is not None:
+                raise DamageFound("the data set ends within a sequence")
+            return False
+        if within is not None and within.is_sequence:
+            self._item(head, within)
+            return True
+        is_explicit = self._is_explicit if within is None else within.is_explicit
+        tag, length, header_bytes = self._elements.parse(head, 0, is_explicit)
+        if within is None:
+            if tag == 0 or (self._pixel_tag and is_foreign(tag, self._pixel_tag)):
+                return False
+            self._writer.is_content = tag in _CONTENT and length > 0
+            self._writer.has_content |= self._writer.is_content
+            if tag in PIXELS and length:
+                self._pixel_tag = tag
+        self._pos += header_bytes
+        if tag == ITEM_END:
+            if within is None or within.end is not None:
+                raise DamageFound("an item ends that has not begun", "malformed")
+            self._close()
+        else:
+            self._element(tag, length, head[4:6] if is_explicit else b"", is_explicit)
+        return True
+
+    def _element(self, tag: int, length: int, vr: bytes, is_explicit: bool) -> None:
+        if length == UNDEFINED or _is_sequence(tag, vr, is_explicit):
+            if len(self._open) >= 2 * DEPTH_LIMIT:
+                raise Unarchivable("sequences are nested too deeply", code="malformed")
+            self._writer.write(_TAG(tag) + _SEQUENCE)
+            end = None if length == UNDEFINED else self._pos + length
+            is_pixels = end is None and tag in PIXELS
+            self._open.append(_Open(True, end, is_explicit, is_pixels))
+        elif tag & 0xFFFF == 0 or tag == _TRAILING_PADDING:
+            self._pos += length
+        else:
+            self._writer.write(_TAG(tag))
+            self._value(length)
+
+    def _item(self, head: bytes, sequence: _Open) -> None:
+        tag, length, header_bytes = self._elements.parse(head, 0, sequence.is_explicit)
+        self._pos += header_bytes
+        if tag == SEQUENCE_END and sequence.end is None:
+            self._close()
+        elif tag != ITEM or (sequence.is_pixels and length == UNDEFINED):
+            raise DamageFound("a sequence is malformed", "malformed")
+        elif sequence.is_pixels:
+            sequence.items += 1
+            if sequence.items == 1 or not length:
+                self._pos += length  # the offset table (PS3.5 A.4), an index
+            else:
+                self._value(length)
+        else:
+            self._writer.write(_ITEM)
+            # An item of a sequence written as UN is implicit amid explicit ones (PS3.5 6.2.2 note 2).
+            is_explicit = sequence.is_explicit and is_explicit_at(self._data, self._pos)
+            self._open.append(_Open(False, None if length == UNDEFINED else self._pos + length, is_explicit))
+
+    def _value(self, length: int) -> None:
+        self._writer.write(_VALUE + _LENGTH(length))
+        left = length
+        while left:
+            self._heartbeat()
+            piece = self._data.read(self._pos, min(left, _AT_ONCE_BYTES))
+            if not piece:
+                raise DamageFound("the file ends inside an element's value")
+            self._writer.write(piece)
+            self._pos += len(piece)
+            left -= len(piece)
+
+    def _close_what_ends_here(self) -> None:
+        while self._open and (end := self._open[-1].end) is not None and self._pos >= end:
+            if self._pos > end:
+                raise DamageFound("an element is longer than what it is in", "malformed")
+            self._close()
+
+    def _close(self) -> None:
+        self._writer.write(_SEQUENCE_END if self._open.pop().is_sequence else _ITEM_END)
+
+
+def _is_sequence(tag: int, vr: bytes, is_explicit: bool) -> bool:
+    """Of a given length. With implicit VRs the dictionary tells (PS3.6); it knows no private ones."""
+    if is_explicit:
+        return vr == b"SQ"
+    try:
+        return dictionary_VR(tag) == "SQ"
+    except KeyError:
+        return False
+
+
+def _written_as(opened: Opened) -> bytes:
+    if opened.encoding.big_endian:
+        return b"big endian"
+    uid = opened.transfer_syntax_uid
+    return b"" if uid in _LITTLE_ENDIAN else uid.encode("ascii")
