@@ -29,6 +29,7 @@ from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling
 from dicomwatchd.ports import Cancellation, never_cancelled
 from dicomwatchd.queue import Queue
+from dicomwatchd.queue.holds import OTHER_VERSIONS
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unpacking import unpacked
 
@@ -197,6 +198,14 @@ class Pieces:
             self.clock.advance(self.settings.scan_interval_seconds * 1.2)
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
+
+    def run_and_release(self) -> None:
+        """As `run`, with somebody who looks at the instances that have several versions."""
+        self.run()
+        for hold in self.queue.holds.open(100):
+            assert hold.code == OTHER_VERSIONS
+            self.queue.holds.release(hold.study_uid, "compared", {"by": "somebody"})
+        self.run()
 
     def left(self) -> list[Path]:
         found = (path for inbox in self.inboxes for path in inbox.rglob("*") if not path.is_dir())

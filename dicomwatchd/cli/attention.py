@@ -21,6 +21,12 @@ _PATIENT = (
     ("BORN", "birth_date"),
     ("SEX", "sex"),
 )
+_DIFFERENCES = {
+    "correction": "other attributes, the same pixels",
+    "conflict": "other pixels, or other compression",
+}
+#: So many images of a study are listed that have several versions; --json has more.
+_LISTED = 20
 
 
 @click.command()
@@ -32,8 +38,9 @@ _PATIENT = (
 def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_json: bool) -> int:
     """List what needs a person's decision.
 
-    Held studies are archived, and none of their files is deleted until you release them: the files of such a study name
-    two patients, or more than 64, and these are shown. Damaged files are archived as damaged and kept. Parked studies
+    Held studies are archived, and their files are not deleted until you release them: the files of such a study name
+    two patients, or more than 64, and these are shown; or the archive has several versions of some of its images, and
+    only the files of these images are kept. Damaged files are archived as damaged and kept. Parked studies
     could not be archived. Files in quarantine are counted. The exit code is 1 if there is anything. The answer names
     patients."""
     said: dict[str, Any] = ask(invocation, socket_path, "attention", limit=limit)
@@ -43,20 +50,7 @@ def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_j
         output.document(said)
         return code
     for study in held:
-        output.say(
-            f"Study {output.clean(study['study_uid'])} has been held since {study['held_at']}: {study['reason']}."
-        )
-        output.say(f"It is archived, and {output.count(study['files'], 'local file')} kept. The patients:")
-        tables.table(
-            [title for title, _ in _PATIENT],
-            ([patient.get(key) for _, key in _PATIENT] for patient in study["patients"]),
-            least=("SEX", "ISSUER"),
-        )
-        output.say(
-            "Find out whose images they are, then: sudo dicomwatchctl release"
-            f" {output.clean(study['study_uid'])} --because TEXT"
-        )
-        output.say()
+        _print_held(study)
     for study in damaged:
         files = output.count(study["files"], "damaged file is", "damaged files are")
         output.say(
@@ -82,6 +76,33 @@ def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_j
     return code
 
 
+def _print_held(study: dict[str, Any]) -> None:
+    uid = output.clean(study["study_uid"])
+    output.say(f"Study {uid} has been held since {study['held_at']}: {study['reason']}.")
+    files = output.count(study["files"], "local file is", "local files are")
+    if study["patients"]:
+        output.say(f"It is archived, and {files} kept. The patients:")
+        tables.table(
+            [title for title, _ in _PATIENT],
+            ([patient.get(key) for _, key in _PATIENT] for patient in study["patients"]),
+            least=("SEX", "ISSUER"),
+        )
+        what = "Find out whose images they are"
+    else:
+        instances, total = study["instances"][:_LISTED], study["instances_total"]
+        output.say(f"All versions are archived, and {files} kept. The images:")
+        tables.table(
+            ("SOP INSTANCE", "VERSIONS", "DIFFERENCE"),
+            ((one["sop_instance_uid"], one["versions"], _DIFFERENCES.get(one["grade"])) for one in instances),
+            least=("VERSIONS",),
+        )
+        if total > len(instances):
+            output.say(f"and {total - len(instances):,} more")
+        what = f"Compare the versions (dicomwatchctl fetch {uid} returns all of them)"
+    output.say(f"{what}, then: sudo dicomwatchctl release {uid} --because TEXT")
+    output.say()
+
+
 @click.command()
 @click.argument("study", metavar="STUDY", type=UID)
 @click.option("--because", metavar="TEXT", required=True, help="Why, for the audit chain; do not name the patient.")
@@ -91,8 +112,8 @@ def release(invocation: Invocation, study: Uid, because: str, socket_path: Path 
     """Release a held study.
 
     Its local files are verified again and deleted, or kept, as their inbox is configured. The audit chain records who
-    released it and why. The release holds for the patients that were shown: if another one comes, the study is held
-    again. Only root and the daemon's own user may do this.
+    released it and why. The release holds for the patients and versions that were shown: if another one comes, the
+    study is held again. Only root and the daemon's own user may do this.
     """
     said: dict[str, Any] = client(invocation, socket_path).call("release", study_uid=study, because=because)
     output.say(

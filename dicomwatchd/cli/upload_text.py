@@ -284,7 +284,8 @@ def _held(result: dict[str, Any]) -> list[str]:
         return []
     return [
         f"{output.count(count, 'local copy', 'local copies')} {_are(count)} kept because a study is held: its files"
-        " name two patients, or too many to tell. An administrator sees it with `dicomwatchctl attention` and decides."
+        " name two patients, or the archive has several versions of an image. An administrator sees it with"
+        " `dicomwatchctl attention` and decides."
     ]
 
 

@@ -17,7 +17,7 @@ from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
 from dicomwatchd.queue import Queue
-from dicomwatchd.queue.holds import TWO_PATIENTS
+from dicomwatchd.queue.holds import OTHER_VERSIONS, TWO_PATIENTS, Hold
 from dicomwatchd.queue.uploads import LISTED, Upload
 from dicomwatchd.rights import Asker
 from dicomwatchd.uploads.jobs import UploadJobs, no_such_upload
@@ -25,7 +25,12 @@ from dicomwatchd.uploads.jobs import UploadJobs, no_such_upload
 Progress = Callable[[dict[str, Any]], None]
 
 #: Why a study is held, by the code of its hold.
-HOLD_REASONS = {TWO_PATIENTS: "its files name two patients, or too many to tell"}
+HOLD_REASONS = {
+    TWO_PATIENTS: "its files name two patients, or too many to tell",
+    OTHER_VERSIONS: "the archive has several versions of some of its images",
+}
+#: So many instances of a study are named that have several versions.
+LISTED_INSTANCES = 100
 BECAUSE_CHARACTERS = 1000
 
 
@@ -50,6 +55,28 @@ def _operator(request: Mapping[str, Any], what: str, command: str) -> Asker:
     return asker
 
 
+def _hold_document(hold: Hold) -> dict[str, Any]:
+    """Names patients."""
+    instances = [one for one in hold.found if "sop_instance_uid" in one] if hold.code == OTHER_VERSIONS else []
+    return {
+        "study_uid": hold.study_uid,
+        "code": hold.code,
+        "reason": HOLD_REASONS[hold.code],
+        "held_at": timestamp(hold.held_at),
+        "files": hold.files,
+        "patients": hold.found if hold.code == TWO_PATIENTS else [],
+        "instances": [
+            {
+                "sop_instance_uid": one["sop_instance_uid"],
+                "grade": one["grade"],
+                "versions": len(one["data_sets"].split()),
+            }
+            for one in instances[:LISTED_INSTANCES]
+        ],
+        "instances_total": len(instances),
+    }
+
+
 def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
     """What can be answered whether the daemon runs or not."""
 
@@ -63,17 +90,7 @@ def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
         """Names patients: for whoever asks, and for no log."""
         limit = whole(request, "limit", 100)
         return {
-            "held": [
-                {
-                    "study_uid": hold.study_uid,
-                    "code": hold.code,
-                    "reason": HOLD_REASONS[hold.code],
-                    "held_at": timestamp(hold.held_at),
-                    "files": hold.files,
-                    "patients": hold.found,
-                }
-                for hold in queue.holds.open(limit)
-            ],
+            "held": [_hold_document(hold) for hold in queue.holds.open(limit)],
             "damaged": queue.reports.damaged(limit),
             "parked": queue.reports.parked(limit),
             "quarantined_files": queue.reports.status()["files"].get("quarantined", 0),

@@ -13,7 +13,13 @@ from dicomwatchd.archive.documents import LEFT_OUT, dumps
 from dicomwatchd.archive.layout import lineage, manifests
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.lineage import Lineage
-from dicomwatchd.archive.layout.manifest import DAMAGED_INSTANCES, Manifest, empty
+from dicomwatchd.archive.layout.manifest import (
+    CONFLICTING_INSTANCES,
+    CORRECTED_INSTANCES,
+    DAMAGED_INSTANCES,
+    Manifest,
+    empty,
+)
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.repair import salvage
 from dicomwatchd.archive.repair.union import recovered
@@ -24,6 +30,7 @@ from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson,
 from dicomwatchd.patients import Identity, Order, distinct, filled_up
 from dicomwatchd.pipeline.healed import healed
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, location_of, source_of
+from dicomwatchd.pipeline.variants import compared
 from dicomwatchd.ports import Map, timestamp
 from dicomwatchd.queue.rows import LocalFile, Source
 from dicomwatchd.study_completeness import GAPS
@@ -33,7 +40,9 @@ from dicomwatchd.study_signs import SeriesSigns, Signs
 _TOLD = 20
 
 #: Flags that a record has and no manifest.
-_OF_THE_RECORD = frozenset({LEFT_OUT, lineage.DISPUTED, DAMAGED_INSTANCES, GAPS})
+_OF_THE_RECORD = frozenset(
+    {LEFT_OUT, lineage.DISPUTED, DAMAGED_INSTANCES, GAPS, CORRECTED_INSTANCES, CONFLICTING_INSTANCES}
+)
 #: What an instance takes in a manifest at least, beside its path and notes.
 _LEAST_INSTANCE_BYTES = 400
 
@@ -84,6 +93,8 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
     added = _within_limit(base, added)
     suspects = {*current.damaged_keys, *added.damaged_keys}
     well = healed(suspects, shipment, context) if suspects else frozenset()
+    # What was verified just now is found first.
+    data_sets = compared([*instances, *base.instances], base.data_sets, suspects - well, shipment, context)
     merged = base.merged(
         instances,
         attributes=added.attributes,
@@ -94,6 +105,7 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
         identities=added.identities,
         orders=added.orders,
         signs=added.signs,
+        data_sets=data_sets,
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )

@@ -72,7 +72,7 @@ class Deletions:
                 "UPDATE files SET state = ?, due_at = ?, code = ?, reason = ? WHERE file_id = ?",
                 [(FileState.KEPT, due_at, code, reason, file.file_id) for file in files],
             )
-            if code == HELD and not _is_held(db, claim.study_uid):
+            if code == HELD and _hold(db, claim.study_uid) is None:
                 # Released after it was asked whether the study is held: nobody would release these once more.
                 db.execute(
                     "UPDATE files SET due_at = 0, code = NULL, reason = NULL WHERE study_uid = ? AND state = 'kept'"
@@ -135,13 +135,13 @@ class Deletions:
         """A whole copy of their instance is archived: from its time on, in seconds since the epoch, each goes by its
         rule, proven afresh. Where their study is held, they are held with it."""
         with write_under(self._database, claim) as db:
-            is_held = _is_held(db, claim.study_uid)
+            hold = _hold(db, claim.study_uid)
             db.executemany(
                 "UPDATE files SET due_at = ?, code = ?, reason = ?"
                 f" WHERE file_id = ? AND identity = ? AND state = 'kept' AND code = '{DAMAGED}'",
                 [
                     (
-                        *((None, HELD, holds.REASON) if is_held else (due_at, None, None)),
+                        *((due_at, None, None) if hold is None else (None, HELD, holds.REASONS[hold])),
                         file.file_id,
                         identity_text(file.identity),
                     )
@@ -288,9 +288,12 @@ class Deletions:
                 )
 
 
-def _is_held(db: Readable, study_uid: Uid) -> bool:
-    found = db.execute("SELECT 1 FROM holds WHERE study_uid = ? AND released_at IS NULL", (study_uid,)).fetchone()
-    return found is not None
+def _hold(db: Readable, study_uid: Uid) -> str | None:
+    """The code of a hold of the study; None if it is not held."""
+    found = db.execute(
+        "SELECT code FROM holds WHERE study_uid = ? AND released_at IS NULL ORDER BY code DESC", (study_uid,)
+    ).fetchone()
+    return None if found is None else found["code"]
 
 
 def _source(row: sqlite3.Row) -> Source:

@@ -1,4 +1,5 @@
-"""Studies that are held: archived, with nothing of them deleted until somebody who has looked at them says so.
+"""Studies that are held: archived, with nothing of them, or of some of their instances, deleted until somebody who has
+looked at them says so.
 
 What was found stays here as long as it is not released, whatever is pruned, and a release stays for good: what it was
 given for does not hold the study again, anything else does. It is put on record in the audit chain.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dicomwatchd.errors import Permanent
@@ -21,10 +22,17 @@ from dicomwatchd.queue.rows import HELD, MORE, said_by
 
 #: ``code`` of a hold: the study's files name two patients, or more than are kept on record.
 TWO_PATIENTS = "two-patients"
+#: The archive has several versions of some SOP Instances that are not the same data set. Only their files are kept.
+OTHER_VERSIONS = "other-versions"
 
-#: Why a file of a held study is kept.
-REASON = "archived; kept because its study names two patients, or too many to tell: see dicomwatchctl attention"
-#: What was found, as plain data for people: the patients that the files name.
+#: Why a file is kept, by the code of the hold.
+REASONS = {
+    TWO_PATIENTS: "archived; kept because its study names two patients, or too many to tell: see dicomwatchctl"
+    " attention",
+    OTHER_VERSIONS: "archived; kept because the archive has another version of the same image: see dicomwatchctl"
+    " attention",
+}
+#: What was found, as plain data for people: the patients that the files name, or the instances with several versions.
 Found = list[dict[str, str]]
 
 
@@ -69,12 +77,25 @@ class Holds:
             None if found is None else tuple(map(_identity, found)),
         )
 
+    def released_for(self, study_uid: Uid, code: str) -> Found:
+        """What the release that stands was given for; nothing where there is none, or the study is held again."""
+        with self._database.read() as db:
+            row = self._row(db, study_uid, code)
+        found: Found = [] if row is None or row["released_at"] is None else json.loads(row["found"])
+        return found
+
     def hold(
-        self, study_uid: Uid, code: str, found: Found, is_released_by: Callable[[Found], bool]
+        self,
+        study_uid: Uid,
+        code: str,
+        found: Found,
+        is_released_by: Callable[[Found], bool],
+        instances: Collection[str] | None = None,
     ) -> tuple[bool, bool]:
-        """Hold the study for what was ``found``, unless a release was given for it already: ``is_released_by`` says so
-        of what an earlier one was given for. Its files that stay by their rule are held with it from now on: whoever
-        has uploaded them must not take them for deletable. Returns whether the study is held, and whether that is new.
+        """Hold the study, or these SOP Instances of it, for what was ``found``, unless a release was given for it
+        already: ``is_released_by`` says so of what an earlier one was given for. Its files that stay by their rule are
+        held with it from now on: whoever has uploaded them must not take them for deletable. Returns whether the study
+        is held, and whether that is new.
         """
 
         def is_released(row: sqlite3.Row | None) -> bool:
@@ -97,12 +118,19 @@ class Holds:
                 " held_at = CASE WHEN released_at IS NULL THEN held_at ELSE excluded.held_at END",
                 (study_uid, code, json.dumps(found), self._clock.now()),
             )
-            if is_new:
-                db.execute(
-                    "UPDATE files SET code = ?, reason = ?"
-                    " WHERE study_uid = ? AND state = 'kept' AND code IS NULL AND due_at IS NULL",
-                    (HELD, REASON, study_uid),
-                )
+            kept = db.execute(
+                "SELECT file_id, sop_instance_uid FROM files"
+                " WHERE study_uid = ? AND state = 'kept' AND code IS NULL AND due_at IS NULL",
+                (study_uid,),
+            ).fetchall()
+            db.executemany(
+                "UPDATE files SET code = ?, reason = ? WHERE file_id = ?",
+                [
+                    (HELD, REASONS[code], file["file_id"])
+                    for file in kept
+                    if instances is None or file["sop_instance_uid"] in instances
+                ],
+            )
         return True, is_new
 
     def release(self, study_uid: Uid, because: str, by: dict[str, object]) -> int:

@@ -7,6 +7,9 @@ DAMAGED = ("tests/unit/test_damaged_files.py",)
 PATIENTS = ("tests/unit/test_patients.py",)
 _DAMAGED, _MANIFEST = "pipeline/deletion/vetoes/damaged.py", "archive/layout/manifest.py"
 _INSTANCE = "archive/layout/instance.py"
+VERSIONS = ("tests/unit/test_versions.py", "tests/unit/test_fingerprint.py")
+_VERSIONS, _VARIANTS = "pipeline/deletion/vetoes/versions.py", "archive/layout/variants.py"
+_FINGERPRINT = "intake/dicom/fingerprint.py"
 _HELD, _QUEUE, _KEEPING = "pipeline/deletion/vetoes/held.py", "queue/holds.py", "pipeline/deletion/keeping.py"
 
 HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
@@ -37,8 +40,8 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "what was kept by its rule before",
                 _QUEUE,
-                "            if is_new:\n                db",
-                "            if False:\n                db",
+                "if instances is None or file",
+                "if instances is not None and file",
             ),
             ("what stays by its rule says so", _KEEPING, ", *to_keep.pop(None, [])]", "]"),
             ("asked again for each page", _KEEPING, "    if held.is_held(recorded, context):", "    if False:"),
@@ -47,8 +50,8 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "released in the midst",
                 "queue/deletions.py",
-                "            if code == HELD and not",
-                "            if False and not",
+                "            if code == HELD and _hold",
+                "            if False and _hold",
             ),
             ("no word to delete", "upload_result.py", "complete and not progress.held", "complete"),
         )
@@ -73,7 +76,12 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "            if present.is_found_again and",
                 "            if False and",
             ),
-            ("held at every moment", "queue/deletions.py", " if is_held else (due_at", " if False else (due_at"),
+            (
+                "held at every moment",
+                "queue/deletions.py",
+                "(due_at, None, None) if hold is None",
+                "(due_at, None, None) if True",
+            ),
             (
                 "no time before it is superseded",
                 "queue/claims.py",
@@ -82,6 +90,35 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             ("an upload has failed for it", "queue/uploads.py", " + parked + own + damaged,", " + parked + own,"),
             ("not sent early", "pipeline/sending/early.py", "            and not file.header.damage\n", ""),
+        )
+    ),
+    *(
+        (f"versions: {name}", file, old, new, VERSIONS)
+        for name, file, old, new in (
+            ("held at all", _VERSIONS, "    waiting = _not_covered(several, released)", "    waiting = several[:0]"),
+            (
+                "one that nobody has looked at",
+                _VERSIONS,
+                "if not set(one.data_sets) <=",
+                "if not set(one.data_sets[:1]) <=",
+            ),
+            ("all of very many", _VERSIONS, " if _digest(several) in", " if True or _digest(several) in"),
+            ("what stays by its rule says so", _KEEPING, "(*to_delete, *to_keep.get(None, ()))", "(*to_delete,)"),
+            ("what stayed by its rule says so", _QUEUE, 'file["sop_instance_uid"] in instances', "False"),
+            (
+                "what cannot be read is unlike all else",
+                _VARIANTS,
+                "{one.data_set_sha256 or sha256 for",
+                "{one.data_set_sha256 for",
+            ),
+            (
+                "of the very bytes",
+                "pipeline/variants.py",
+                "            if source.finish() == item.sha256:",
+                "            if source.finish():",
+            ),
+            ("other bytes in a value", _FINGERPRINT, "            self._writer.write(piece)\n", ""),
+            ("values and their ends", _FINGERPRINT, "        self._writer.write(_VALUE + _LENGTH(length))\n", ""),
         )
     ),
     *(

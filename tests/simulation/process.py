@@ -68,6 +68,7 @@ class Process:
         self.fatal: DicomwatchdError | None = None
         self.dead = False  # killed; see Fate.at
         self.released: set[str] = set()  # studies that somebody has released
+        self.looked_at: dict[str, set[str]] = {}  # and what the archive held by then
         self._proofs: list[DeletionProof] = []
         self.starts = 0
         self.upload_scans = 0  # how often it has begun to look at what was handed in
@@ -238,6 +239,7 @@ class Process:
             for hold in self.parts.queue.holds.open(100):
                 # Also if the daemon dies over it: nobody knows then whether that was before or after it was written.
                 self.released.add(hold.study_uid)
+                self.looked_at.setdefault(hold.study_uid, set()).update(self._shelf.held())
                 self.parts.queue.holds.release(hold.study_uid, "seen", {"by": "somebody"})
                 self._fate.trace.add("released", hold.study_uid)
 
@@ -377,7 +379,8 @@ class Process:
 
     def _require_free(self, data: bytes, proof_of_it: DeletionProof) -> None:
         """By the manifest that the deletion rests on: nothing of a study of two patients goes before somebody has
-        released it, nor what is damaged before a whole copy of the same instance is listed."""
+        released it, nor of an instance with several versions before somebody has looked at these, nor what is damaged
+        before a whole copy of the same instance is listed."""
         manifest = Manifest.from_bytes(self._shelf.objects[proof_of_it.manifest_key])
         contents = [
             part(self._shelf.objects.get(item.key, b""), item.offset_bytes, item.size_bytes)
@@ -387,6 +390,18 @@ class Process:
         if len({tiny.patient_of(one) for one in there} - {""}) > 1 and manifest.study_uid not in self.released:
             raise Violation("a file of a study that names two patients is deleted")
         if data in self._folders.valid:
+            comparable = [
+                bytes(one)
+                for one, item in zip(contents, manifest.instances, strict=True)
+                if _sha256(one) == item.sha256
+                and (item.sha256 in manifest.data_sets or item.key not in manifest.damaged_keys)
+            ]
+            mine = self._folders.valid[data]
+            of_it = [one for one in comparable if self._folders.valid.get(one) == mine]
+            # What somebody has appended to a file is none of its data set.
+            versions = {_sha256(one) for one in of_it if not any(one != o and one.startswith(o) for o in of_it)}
+            if len(versions) > 1 and not versions <= self.looked_at.get(manifest.study_uid, set()):
+                raise Violation("a file of an instance with several versions is deleted")
             return
         instance = self._folders.instance_of(data)
         if instance is None or not any(self._folders.valid.get(bytes(one)) == instance for one in there):

@@ -340,7 +340,7 @@ def test_two_contents_of_one_uid_are_both_kept(tmp_path: Path) -> None:
     files = drop(pieces, range(1, 4))
     files.append(made(2, 77))
     (pieces.inbox / "AGAIN").write_bytes(files[-1])
-    pieces.run()
+    pieces.run_and_release()
     manifest = check(pieces, files)
     assert "sop-instance-uid-repeated" in manifest.flags
     [key] = objects(pieces, "bundles")

@@ -175,7 +175,7 @@ def test_changed_at_every_step(
     assert len(meddler.written) == 1 or moment == "when it was unlinked"
     pieces.require_nothing_lost(*meddler.written)
     assert not left_staged(pieces.inbox), "a file was left staged"
-    pieces.run()
+    pieces.run_and_release()
     if change != "truncated":
         assert pieces.left() == []
         assert {hashlib.sha256(data).hexdigest() for data in (old, *meddler.written)} <= pieces.archived()
@@ -224,7 +224,7 @@ def test_replaced_while_it_is_set_aside_without_a_strict_rename(
             with at(os, step, put_there, when=when, after=after):
                 pieces.ship()
             pieces.require_nothing_lost(old, *([new] if done else []))
-            pieces.run()
+            pieces.run_and_release()
             assert pieces.left() == []
             pieces.require_nothing_lost(old, *([new] if done else []))
             pieces.memory.versions.clear()
@@ -251,7 +251,7 @@ def test_put_back_without_a_strict_rename(links: bool, pieces: Pieces, monkeypat
         pieces.ship()
     assert sorted(p.read_bytes() for p in pieces.left()) == sorted([old[:-1] + b"x", new])
     assert path.read_bytes() == new
-    pieces.run()
+    pieces.run_and_release()
     assert pieces.left() == []
 
 
@@ -385,7 +385,7 @@ def test_the_folder_changes_in_the_midst_of_a_batch(what: str, moment: str, piec
     assert not left_staged(pieces.inbox), "a file was left staged"
     if what == "tidied aside":
         assert pieces.left() == [] and pieces.log.events("study-delayed") == []
-    pieces.run(2)
+    pieces.run_and_release()
     if what != "exchanged for a link":
         assert pieces.left() == []
     assert pieces.queue.reports.unfinished()["parked"] == 0
@@ -408,7 +408,7 @@ def test_left_staged_is_mended_without_a_restart(pieces: Pieces, monkeypatch: py
         with at(proof_module, "_differs", lambda: rewrite(staged_of(pieces, path), new)):
             pieces.ship()
         assert staged_of(pieces, path).read_bytes() == new
-    pieces.run()
+    pieces.run_and_release()
     pieces.require_nothing_lost(old, new)
     assert pieces.left() == []
     assert hashlib.sha256(new).hexdigest() in pieces.archived()
@@ -539,7 +539,7 @@ def test_a_255_byte_name_is_put_back_beside_its_own(pieces: Pieces, monkeypatch:
         pieces.ship()
     names = [p.name for p in pieces.left()]
     assert len(names) == 2 and all(name.endswith(".dcm") for name in names)
-    pieces.run()
+    pieces.run_and_release()
     assert pieces.left() == []
 
 

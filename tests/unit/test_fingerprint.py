@@ -162,6 +162,34 @@ def test_where_values_end_and_items_begin_counts() -> None:
     assert len(found) == len(shapes)
 
 
+def test_no_two_data_sets_are_written_alike() -> None:
+    """Where a value ends is on record, and where an item does: text may look like what follows it."""
+    apart, together = _image(), _image()
+    apart.add_new(0x00091001, "UN", b"ab")
+    apart.add_new(0x00091002, "UN", b"cd")
+    together.add_new(0x00091001, "UN", b"ab" + struct.pack(">L", 0x00091002) + b"cd")
+    assert len({_digest(_written(ds)).data_set_sha256 for ds in (_image(), apart, together)}) == 3
+    item, other = Dataset(), Dataset()
+    item.CodeValue, other.CodeValue = "1", "2"
+    one, two, nested = Dataset(), Dataset(), Dataset()
+    one.ConceptCodeSequence, two.ConceptCodeSequence = Sequence([item, other]), Sequence([item])
+    nested.ConceptCodeSequence = Sequence([])
+    shapes = [
+        Sequence([one]),
+        Sequence([two, other]),
+        Sequence([two]),
+        Sequence([two, Dataset()]),
+        Sequence([Dataset(), two]),
+        Sequence([nested, item]),
+        Sequence([nested]),
+        Sequence([Dataset()]),
+        Sequence([Dataset(), Dataset()]),
+        Sequence([]),
+    ]
+    digests = {_digest(_written(_image(ProcedureCodeSequence=shape))).data_set_sha256 for shape in shapes}
+    assert len(digests) == len(shapes)
+
+
 def test_byte_order_and_compression_are_part_of_it() -> None:
     frames = [b"\xff\xd8" + bytes(30), b"\xff\xd8" + bytes(20)]
     one = _digest(_encapsulated(frames, has_offsets=True))

@@ -170,7 +170,7 @@ def test_a_kept_file_is_taken_up_as_what_it_now_is(pieces: Pieces) -> None:
         pieces.ship()
     assert path.read_bytes() == changed
     assert "restored" in kinds(pieces)
-    pieces.run()
+    pieces.run_and_release()
     assert pieces.left() == []
     pieces.require_nothing_lost(changed, *FILES.values())
     assert pieces.manifest(STUDY).flags == ("sop-instance-uid-repeated",)

@@ -200,6 +200,8 @@ def test_the_name_is_given_anew_meanwhile(two: Two, talents: str, step: str) -> 
     assert calls[0]
     two.require_nothing_lost(old, new)
     two.run()
+    for one in (two.one, two.other):
+        one.run_and_release()
     assert [p for p in two.inbox.rglob("*") if p.is_file()] == []
     assert {hashlib.sha256(data).hexdigest() for data in (old, new)} <= two.one.archived()
 

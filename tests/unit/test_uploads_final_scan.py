@@ -201,7 +201,7 @@ def test_a_file_that_is_replaced_by_another_of_its_size(pieces: Pieces, folder: 
     target = folder / "A" / "IM3"
     old = target.stat()
     other = bytearray(FILES["A/IM3"])
-    other[-1] ^= 1
+    other[0] ^= 1  # of the preamble: another file, and no other version
 
     def replace() -> None:
         target.write_bytes(bytes(other))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from dicomwatchd.model import DicomJson
+from dicomwatchd.model import DataSetDigest, DicomJson
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 #: Of attributes. Those that are written have no sequences in them, hence three levels.
@@ -44,6 +44,14 @@ def digest(value: object) -> str | None:
     if value is not None and not _SHA256.match(text(value)):
         raise ValueError("no SHA-256")
     return value if value is None else str(value)
+
+
+def data_set_digest(value: dict[str, Any]) -> DataSetDigest:
+    """Of a data set that could not be read to its end both are ""."""
+    found = DataSetDigest(text(value["data_set_sha256"]), text(value["content_sha256"]))
+    for one in (found.data_set_sha256, found.content_sha256):
+        digest(one or None)
+    return found
 
 
 def attributes(value: object) -> DicomJson:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout import checked, instance
+from dicomwatchd.archive.layout import checked, instance, variants
 from dicomwatchd.archive.layout.completeness import SignsDocument, judged_by, next_signs, unchanged
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
+from dicomwatchd.archive.layout.variants import DataSets, Grade, Variants
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.reading import has_too_many_values
 from dicomwatchd.character_sets import GUESSED, is_guessed
@@ -41,6 +42,9 @@ BUNDLED_FORMAT = "dicomwatchd-manifest/2"
 DAMAGED_FORMAT = "dicomwatchd-manifest/3"
 #: The flag of a study of which the archive has a damaged instance, and no whole copy of that.
 DAMAGED_INSTANCES = "damaged-instances"
+#: Those of a study of which the archive has several versions of an instance: with the same pixels, and with other ones.
+CORRECTED_INSTANCES = "corrected-instances"
+CONFLICTING_INSTANCES = "conflicting-instances"
 
 #: So many institutions of a study the catalogue names.
 INSTITUTIONS = 16
@@ -54,6 +58,7 @@ class Manifest:
     attributes (PS3.18 Annex F), ``attributes`` holds those of patient and study. ``flags``, sorted, are plain
     words: "patient-id-differs", "sop-instance-uid-repeated", "charset-guessed". ``identities`` and ``orders`` are all
     that the files have named, of what the attributes hold one each; a manifest of an earlier version has none.
+    ``data_sets`` are the digests of those instances whose SOP Instance UID has several contents.
     ``signs`` is what the instances say of how many there should be, of the series of which all is known, and
     ``completeness`` the verdict; a manifest of an earlier version has neither."""
 
@@ -72,11 +77,13 @@ class Manifest:
     orders: tuple[Order, ...] = ()
     signs: SignsDocument = field(default_factory=dict)
     completeness: StudyCompleteness | None = None
+    data_sets: DataSets = field(default_factory=dict)
     # What was worked out of the rest: the bytes, made or read, their SHA-256, and the instances by their content. No
     # parameters, so that a copy with other values starts without them.
     _text: dict[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
     _sha256: list[str] = field(default_factory=list, init=False, compare=False, repr=False)
     _by_content: dict[Content, ManifestInstance] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _variants: list[tuple[Variants, ...]] = field(default_factory=list, init=False, compare=False, repr=False)
 
     @property
     def key(self) -> str:
@@ -112,6 +119,8 @@ class Manifest:
                 head["signs"] = self.signs
             if self.completeness is not None:
                 head["completeness"] = self.completeness.document()
+            if self.data_sets:
+                head["data_sets"] = variants.document(self.data_sets)
             lines = ",\n  ".join(checked.dumps(instance.document(item)) for item in self.instances)
             text = checked.dumps(head)[:-1] + ',\n "instances": [\n  ' + lines + "\n ]}\n"
             self._text["bytes"] = text.encode("ascii")
@@ -156,6 +165,10 @@ class Manifest:
                 orders=tuple(from_document(Order, one) for one in checked.items(raw.get("orders", []))),
                 signs={Uid(uid): one for uid, one in checked.attributes(raw.get("signs", {})).items()},
                 completeness=StudyCompleteness.of(raw["completeness"]) if "completeness" in raw else None,
+                data_sets={
+                    digest: checked.data_set_digest(one)
+                    for digest, one in checked.attributes(raw.get("data_sets", {})).items()
+                },
             )
             if len({item.content for item in manifest.instances}) != len(manifest.instances):
                 raise ValueError("an instance is there twice")
@@ -183,6 +196,7 @@ class Manifest:
         identities: Iterable[Identity] = (),
         orders: Iterable[Order] = (),
         signs: Mapping[Uid, SeriesSigns] | None = None,
+        data_sets: DataSets | None = None,
     ) -> Manifest:
         """The next revision with these instances added; ``self`` itself if there is nothing new in them.
 
@@ -226,6 +240,7 @@ class Manifest:
             damaged_keys=tuple(sorted(damaged)),
             identities=_or_none(patients, self.identities, self.all_identities),
             orders=_or_none(distinct(self.all_orders, orders), self.orders, self.all_orders),
+            data_sets={**(data_sets or {}), **self.data_sets},
         )
         if len(combined) != len(self.instances) or (self.signs and self.completeness is None):
             of_study = next_signs(self.signs, self.instances, combined, signs or {})
@@ -284,6 +299,13 @@ class Manifest:
             return frozenset()
         return frozenset(item.sop_instance_uid for item in self.whole) & damaged
 
+    @property
+    def variants(self) -> tuple[Variants, ...]:
+        """Its SOP Instance UIDs with several contents, and what these are to each other."""
+        if not self._variants:
+            self._variants.append(variants.graded(self.instances, self.data_sets, frozenset(self.damaged_keys)))
+        return self._variants[0]
+
     def shared(self, alike: dict[ManifestInstance, ManifestInstance]) -> Manifest:
         """The same manifest, without its bytes, and with instances that are in ``alike`` already as they are there."""
         same = replace(self, instances=tuple(alike.setdefault(item, item) for item in self.instances))
@@ -339,6 +361,11 @@ class Manifest:
         """What a later revision may put right."""
         if self.unsuperseded:
             yield DAMAGED_INSTANCES
+        grades = {one.grade for one in self.variants}
+        if Grade.CORRECTION in grades:
+            yield CORRECTED_INSTANCES
+        if Grade.CONFLICT in grades:
+            yield CONFLICTING_INSTANCES
         if self.completeness is not None and self.completeness.answer is Answer.GAPS:
             yield GAPS
 

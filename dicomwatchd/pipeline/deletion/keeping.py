@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.fresh import Recorded
 from dicomwatchd.pipeline.deletion.port import Policy, is_due
 from dicomwatchd.pipeline.deletion.purge import Outcome
-from dicomwatchd.pipeline.deletion.vetoes import expiring, held, own, unleased, without_right
+from dicomwatchd.pipeline.deletion.vetoes import expiring, held, own, unleased, versions, without_right
 from dicomwatchd.pipeline.deletion.vetoes.damaged import WholeCopies, reason
 from dicomwatchd.pipeline.shipment import Context, Shipment
-from dicomwatchd.queue import holds
+from dicomwatchd.queue.holds import OTHER_VERSIONS, REASONS, TWO_PATIENTS
 from dicomwatchd.queue.rows import DAMAGED, EXCHANGED, EXPIRING, HELD, NO_LEASE, NO_RIGHT, OWN_OBJECT, LocalFile
 
 #: When a file is tried again that has looked like the archive's own object.
@@ -38,10 +39,16 @@ def keep_what_stays(
             to_delete.append(file)
         else:
             to_keep.setdefault(due_at, []).append(file)
+    instances = versions.held_instances(recorded.manifest, context)
     if held.is_held(recorded, context):
         # What stays for good by its rule says so, too: whoever uploaded the folder must not take it for deletable.
-        _keep_held([*to_delete, *to_keep.pop(None, [])], shipment, context)
+        _keep_held([*to_delete, *to_keep.pop(None, [])], shipment, context, TWO_PATIENTS)
         to_delete = []
+    elif instances:
+        concerned = [file for file in (*to_delete, *to_keep.get(None, ())) if _is_of(file, instances)]
+        _keep_held(concerned, shipment, context, OTHER_VERSIONS)
+        to_delete = [file for file in to_delete if not _is_of(file, instances)]
+        to_keep[None] = [file for file in to_keep.get(None, ()) if not _is_of(file, instances)]
     if to_delete and context.stops_deleting() is not None:
         _keep_expiring(to_delete, shipment, context)
         to_delete = []
@@ -118,10 +125,14 @@ def _keep_damaged(files: list[LocalFile], shipment: Shipment, context: Context) 
         )
 
 
-def _keep_held(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
-    """They fall due again when somebody releases the study: see `held`, which logs the hold."""
+def _is_of(file: LocalFile, instances: frozenset[Uid]) -> bool:
+    return file.header.sop_instance_uid in instances
+
+
+def _keep_held(files: list[LocalFile], shipment: Shipment, context: Context, hold: str) -> None:
+    """They fall due again when somebody releases the study: see `held` and `versions`, which log the hold."""
     if files:
-        _keep(files, HELD, holds.REASON, shipment, context)
+        _keep(files, HELD, REASONS[hold], shipment, context)
 
 
 def _keep_expiring(files: list[LocalFile], shipment: Shipment, context: Context) -> None:
