@@ -22,7 +22,7 @@ from pydicom.sequence import Sequence
 from dicomwatchd.errors import Unarchivable
 from dicomwatchd.intake.dicom import completeness
 from dicomwatchd.intake.dicom import header as header_module
-from dicomwatchd.intake.dicom.header import Damaged, Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom.header import Damaged, Header
 from dicomwatchd.intake.dicom.sop_classes import CONTENT, ELEMENTS
 from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, Verdict
 from tests.unit.dicomfiles import (
@@ -50,7 +50,6 @@ from tests.unit.dicomfiles import (
 )
 from tests.unit.test_header import as_json
 
-_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 SPECTROSCOPY = "1.2.840.10008.5.1.4.1.1.4.2"
 SIEMENS_CSA = "1.3.12.2.1107.5.9.1"
 PRIVATE_ULTRASOUND = "1.2.840.113543.6.6.1.3.10002"
@@ -505,84 +504,3 @@ def test_dcmtk_thinks_so_too(transfer_syntax: str, tmp_path: Path) -> None:
             path.write_bytes(content[:-missing])
             assert subprocess.run(["dcmdump", "-q", path], capture_output=True, check=False).returncode != 0
             assert damage(content[:-missing]).header is not None
-
-
-# -- pydicom's own samples -----------------------------------------------------------------------------------------
-
-NO_PIXELS = "the data set ends before the Pixel Data that its class requires"
-NO_STRUCTURES = "the data set ends before the Referenced Structure Set Sequence that its class requires"
-#: What is not whole among them, looked at one by one: the reason, or the code of what is no damage. The samples of
-#: character sets and of a small medium have a header and no pixels, as their authors made them.
-SAMPLES = {
-    "FileInfo.txt": "not-dicom",
-    "README": "not-dicom",
-    "README.md": "not-dicom",
-    "README.txt": "not-dicom",
-    "crayons.icc": "not-dicom",
-    "no_meta.dcm": "not-dicom",
-    "rtplan.dump": "not-dicom",
-    "rtstruct.dump": "not-dicom",
-    "zipMR.gz": "not-dicom",
-    "JPEGLSNearLossless_08.dcm": "no-uid",
-    "JPEGLSNearLossless_16.dcm": "no-uid",
-    "SC_rgb_jls_lossy_line.dcm": "no-uid",
-    "SC_rgb_jls_lossy_sample.dcm": "no-uid",
-    "empty_charset_LEI.dcm": "no-uid",
-    "meta_missing_tsyntax.dcm": "no-uid",
-    "nested_priv_SQ.dcm": "no-uid",
-    "chrJapMulti.dcm": NO_PIXELS,
-    "chrJapMultiExplicitIR6.dcm": NO_PIXELS,
-    "chrKoreanMulti.dcm": NO_PIXELS,
-    "chrSQEncoding.dcm": NO_PIXELS,
-    "chrSQEncoding1.dcm": NO_PIXELS,
-    "UN_sequence.dcm": NO_PIXELS,
-    "no_meta_group_length.dcm": NO_PIXELS,
-    "priv_SQ.dcm": NO_PIXELS,
-    "ExplVR_BigEndNoMeta.dcm": NO_STRUCTURES,
-    "ExplVR_LitEndNoMeta.dcm": NO_STRUCTURES,
-    "MR_truncated.dcm": "the file ends inside an element's value",
-    "rtplan_truncated.dcm": "the file ends inside an element's value",
-}
-
-
-def expected_of(path: Path) -> str:
-    if path.name.startswith("DICOMDIR"):
-        return "dicomdir"
-    if "TINY_ALPHA" in path.parts and path.name.startswith("IM"):
-        return NO_PIXELS
-    if "palettes" in path.parts and path.suffix == ".dcm":
-        return "no-uid"  # belongs to no study
-    return SAMPLES.get(path.name, "whole")
-
-
-def verdict_of(path: Path) -> str:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        found = read_header(fd, path.stat().st_size)
-        return "dicomdir" if isinstance(found, Dicomdir) else found.verdict.completeness.value
-    except Damaged as error:
-        return error.verdict.reason
-    except Unarchivable as error:
-        return error.code
-    finally:
-        os.close(fd)
-
-
-def test_pydicom_s_samples() -> None:
-    others = (".py", ".pyc", ".json")
-    paths = [path for path in sorted(_FILES.parent.rglob("*")) if path.is_file() and path.suffix not in others]
-    assert len(paths) > 190
-    assert {path: verdict_of(path) for path in paths} == {path: expected_of(path) for path in paths}
-
-
-def test_a_whole_sample_that_was_cut_is_damaged_and_has_its_uids() -> None:
-    for path in sorted(_FILES.glob("*.dcm")):
-        if verdict_of(path) != "whole":
-            continue
-        content = path.read_bytes()
-        whole = header(content)
-        for length in (len(content) // 3, len(content) // 2, len(content) * 9 // 10):
-            found = damage(content[:length])
-            if found.header is not None:
-                assert uids(found.header) == uids(whole)
-            assert found.verdict.offset_bytes is None or found.verdict.offset_bytes <= length
