@@ -569,6 +569,13 @@ def test_what_reports_and_others_refer_to(syntax: str, is_undefined: bool) -> No
     assert references(structure_set("1.2.999", "1.2.3"), syntax) == (), "of another study"
 
 
+def test_references_of_a_large_deflated_report_are_read() -> None:
+    """What is inflated is read forward only: the walk has passed them when they are read."""
+    data = key_object("113000", "1.2.3", "1.2.4")
+    data.ContentSequence[0].TextValue = "\n".join(str(number) for number in range(100_000))
+    assert references(data, DEFLATED) == references(data, EXPLICIT) == ("1.2.3", "1.2.4")
+
+
 def test_what_was_rejected_is_not_missing() -> None:
     assert references(key_object("113001", "1.2.3")) == ()
     assert references(data_set(ReferencedSeriesSequence=evidence(STUDY, "1.2.3"))) == (), "an image says nothing so"

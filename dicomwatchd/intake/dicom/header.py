@@ -416,7 +416,9 @@ def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tupl
     if found.damage is None:
         sop_class, study = found.values.get(_SOP_CLASS, meta.sop_class), found.values.get(_STUDY, b"")
         allowed = elements_allowed(source.size_bytes, is_deflated=inflated is not None)
-        found.references = references_of(data, start, encoding, sop_class, study, allowed)
+        # What the walk has inflated is gone: it is done once more, for the classes that are read.
+        again = data if inflated is None else _opened(source, meta, inflated_limit_bytes).data
+        found.references = references_of(again, start, encoding, sop_class, study, allowed)
     transfer_syntax_uid = meta.transfer_syntax_uid
     if not transfer_syntax_uid:
         repairs.append("transfer syntax: not declared, detected from the data set")
