@@ -13,17 +13,22 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from dicomwatchd.errors import SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom import header as header_module
 from dicomwatchd.intake.dicom import reading, structure
-from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom.header import Damaged, Dicomdir, Header, read_header
 from dicomwatchd.intake.dicom.reading import FileBytes, InflatedBytes
+from dicomwatchd.intake.dicom.verdict import WHOLE as WHOLE_VERDICT
 from dicomwatchd.intake.dicom.verdict import Completeness
 from tests.unit.dicomfiles import (
+    BIG_ENDIAN,
     DEFLATED,
     EXPLICIT,
     GE_PRIVATE,
+    IMPLICIT,
     MPEG4,
     RAW_DATA,
     RLE,
@@ -36,9 +41,11 @@ from tests.unit.dicomfiles import (
     encode,
     header,
     item,
+    nested,
     opened,
     read,
     report,
+    waveform,
 )
 
 _CODES = {"empty", "not-dicom", "truncated", "no-uid", "bad-uid", "malformed", "inflated-too-large", "tail"}
@@ -79,6 +86,48 @@ def test_a_zero_filled_tail_is_noticed_wherever_the_structure_shows_it(name: str
     last = {"JPEG": 4, "SR": 4, "big endian": 128}.get(name, 128 + 3)
     for start in range(132, len(content) - last):
         assert code_of(content[:start] + bytes(len(content) - start)) in ("truncated", "malformed")
+
+
+@pytest.mark.parametrize("undefined_within", [False, True])
+@pytest.mark.parametrize(("transfer_syntax", "length_zeros"), [(EXPLICIT, 1), (IMPLICIT, 3), (BIG_ENDIAN, 0)])
+def test_a_zero_filled_tail_is_noticed_in_a_sequence_of_defined_length(
+    transfer_syntax: str, length_zeros: int, undefined_within: bool
+) -> None:
+    """It ends the file, and its own length is whole: the zeros stand in the place of items and elements."""
+    data = report()
+    data.ContentSequence = nested(undefined=undefined_within)
+    data["ContentSequence"].is_undefined_length = False
+    data.ContentSequence[0].ConceptCodeSequence[0].CodeMeaning = "first"
+    last = Dataset()
+    last.CodeValue, last.ConceptCodeSequence = "last", nested(undefined=False)
+    last.ConceptCodeSequence[-1].ConceptCodeSequence[-1].ConceptCodeSequence[-1].CodeMeaning = "lastpart"
+    data.ContentSequence.append(last)
+    content = encode(data, transfer_syntax)
+    assert content.endswith(b"lastpart")
+    assert header(content).verdict == WHOLE_VERDICT
+    for zeros_from in range(400, len(content) - len("lastpart") - length_zeros):
+        with pytest.raises(Damaged) as caught:
+            read(content[:zeros_from] + bytes(len(content) - zeros_from))
+    assert caught.value.verdict.reason == "a sequence or encapsulated pixel data is cut off by zeros"
+    assert caught.value.verdict.offset_bytes == content.index(
+        {BIG_ENDIAN: b"\0\x40\xa7\x30"}.get(transfer_syntax, b"\x40\0\x30\xa7")
+    )
+    assert caught.value.header is not None
+    # From there on it is the last value alone, and that may be zeros.
+    assert header(content[: -len("lastpart")] + bytes(8)).verdict == WHOLE_VERDICT
+
+
+def test_a_sequence_that_ends_with_zeros_is_whole() -> None:
+    """Of which the last value is zero, and of which the last is empty."""
+    data = waveform()
+    data.WaveformSequence[0][0x54001010].value = bytes(64)
+    data.WaveformSequence.append(data.WaveformSequence[0])
+    empty = Dataset()
+    empty.CodeMeaning = ""
+    for sequence in (data.WaveformSequence, Sequence([empty]), Sequence([Dataset()])):
+        data.WaveformSequence = sequence
+        for transfer_syntax in (EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED):
+            assert header(encode(data, transfer_syntax)).verdict == WHOLE_VERDICT
 
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -21,6 +21,7 @@ from dicomwatchd.intake.dicom.structure import (
     Encoding,
     encoding_at,
     first_item,
+    look_for_zeros,
     walk,
 )
 from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, DamageFound, Verdict
@@ -413,6 +414,8 @@ def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tupl
             found.damage = damage
         if inflated.rest_bytes > 1:
             repairs.append("bytes after the deflated data set do not belong to it")
+    elif found.damage is None:
+        look_for_zeros(data, found, elements_allowed(source.size_bytes, is_deflated=False))
     if found.damage is None:
         sop_class, study = found.values.get(_SOP_CLASS, meta.sop_class), found.values.get(_STUDY, b"")
         allowed = elements_allowed(source.size_bytes, is_deflated=inflated is not None)

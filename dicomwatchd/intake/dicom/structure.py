@@ -11,6 +11,8 @@ import struct
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+
 from dicomwatchd.errors import Unarchivable
 from dicomwatchd.intake.dicom.reading import ByteSource, MemoryBytes
 from dicomwatchd.intake.dicom.verdict import DamageFound
@@ -41,6 +43,7 @@ SMALLEST_ELEMENT_BYTES = 8
 #: What writers fill up to. Fewer zeros than this may be padding.
 SECTOR_BYTES = 512
 CUT_OFF_BY_ZEROS = "the data set is cut off by zeros"
+_SEQUENCE_CUT_OFF = "a sequence or encapsulated pixel data is cut off by zeros"
 _PADDING = "zero padding after the data set"
 #: What may follow a data set that is shorter than this.
 TAIL_LIMIT_BYTES = 64 * 1024 * 1024
@@ -65,9 +68,9 @@ class DataSet:
     those given twice with different values; ``landmarks`` are those seen, and whether they have a value or items.
     ``pixel_tag`` is the pixel data element that is not empty, at ``pixel_offset``, ``pixel_bytes`` its declared
     length, or None when it is encapsulated in ``fragments`` items with content after the offset table. ``last_tag`` is
-    the last element read, ``highest_tag`` the last in the order of a data set; ``end`` is where the walk ended, behind
-    it or at the damage. ``zeros`` is how many bytes follow ``end`` to the end of the data where these are all zero and
-    fewer than a sector.
+    the last element read, at ``last_offset``, ``highest_tag`` the last in the order of a data set; ``end`` is where the
+    walk ended, behind it or at the damage. ``zeros`` is how many bytes follow ``end`` to the end of the data where
+    these are all zero and fewer than a sector.
 
     With ``damage`` all the rest is what stands before it.
     """
@@ -82,6 +85,7 @@ class DataSet:
     pixel_bytes: int | None = None
     fragments: int = 0
     last_tag: int = 0
+    last_offset: int = 0
     highest_tag: int = 0
     end: int = 0
     zeros: int = 0
@@ -146,7 +150,7 @@ def walk(
     """
     found = DataSet(encoding)
     elements = Elements(source, encoding, elements_limit)
-    pos = begin = start
+    pos = begin = last = start
     tag = 0
     window, base = b"", start  # what is in memory, and where it begins
     try:
@@ -176,6 +180,7 @@ def walk(
                     raise DamageFound(CUT_OFF_BY_ZEROS)
                 found.notes.append(_PADDING)
                 break
+            last = begin
             pos += header_bytes
             if tag < previous:
                 found.reached(previous)
@@ -209,8 +214,46 @@ def walk(
     except DamageFound as damage:
         found.damage = damage
     found.reached(found.last_tag)
-    found.end = begin
+    found.last_offset, found.end = last, begin
     return found
+
+
+def look_for_zeros(source: ByteSource, found: DataSet, elements_limit: int) -> None:
+    """Note as damaged a data set whose last element is a sequence of defined length that zeros cut off. It was walked
+    to its end, and ``source`` can be read once more.
+
+    The walk jumps over such a sequence, whose length says nothing of a tail that was never written. The zeros of one go
+    on to the end, so it is enough to look into what reaches as far: of each sequence the last item, of each item the
+    last element. What is malformed otherwise is passed over.
+    """
+    elements = Elements(source, found.encoding, elements_limit)
+    explicit, pos, end = found.encoding.explicit, found.last_offset, found.end
+    if found.last_tag in PIXELS or source.read(end - 1, 1) != b"\0":
+        return
+    try:
+        while pos + SMALLEST_ELEMENT_BYTES <= end:
+            head = source.read(pos, 12)
+            tag, length, header_bytes = elements.parse(head, 0, explicit)
+            if pos == found.last_offset and length == UNDEFINED:
+                return  # the walk was in there
+            pos += header_bytes
+            reaches = length == UNDEFINED or pos + length >= end
+            if tag == 0 or (length != UNDEFINED and pos + length > end and not any(source.read(end - 8, 8))):
+                found.damage, found.end = DamageFound(_SEQUENCE_CUT_OFF), found.last_offset
+                return
+            if tag == ITEM and reaches:
+                explicit = found.encoding.explicit and is_explicit_at(source, pos)
+            elif tag >> 16 == _DELIMITERS_GROUP and tag != ITEM:
+                explicit = found.encoding.explicit
+            elif not reaches or not (length == UNDEFINED or _is_sequence(tag, head)):
+                pos += length
+    except (DamageFound, Unarchivable):
+        return
+
+
+def _is_sequence(tag: int, head: bytes) -> bool:
+    """By its VR, or by what the dictionary says where it has none."""
+    return head[4:6] == b"SQ" or (dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ")
 
 
 def first_item(value: bytes, encoding: Encoding, chosen: AbstractSet[int]) -> dict[int, bytes]:
@@ -330,7 +373,7 @@ class Elements:
             tag, length, header_bytes = self.parse(head, 0, explicit)
             pos += header_bytes
             if tag == 0:
-                raise DamageFound("a sequence or encapsulated pixel data is cut off by zeros")
+                raise DamageFound(_SEQUENCE_CUT_OFF)
             if in_item and tag == ITEM_END:
                 explicit = outer.pop()
                 in_item = False
