@@ -20,6 +20,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd"],
     "tools": [
         "dcmtk",
+        "dicom3tools",
         "jq",
         "strace",
         "shellcheck",
@@ -41,7 +42,7 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     "dynamodb": ("java", "openssl", "setpriv"),
     "iam": ("node",),
     "systemd": ("systemctl", "unshare", "nsenter", "setpriv"),
-    "tools": ("dcmdump", "storescu", "jq", "strace", "shellcheck", "fusermount3", "gcc", "pkg-config"),
+    "tools": ("dcmdump", "storescu", "dciodvfy", "jq", "strace", "shellcheck", "fusermount3", "gcc", "pkg-config"),
 }
 _CAP_SYS_ADMIN: Final = 1 << 21
 

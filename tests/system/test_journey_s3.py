@@ -21,6 +21,7 @@ from tests.servers.ceph import KMS_KEY_ID, CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.synthetic import Made, Maker
 from tests.system.site import Site
+from tests.tools import needed
 
 
 def archive_of(rgw: CephRgw, dynamodb: DynamoDBLocal, bucket: str, table: str) -> dict[str, Any]:
@@ -225,9 +226,7 @@ class _Peak:
 
 
 def test_dcmtk_reads_every_fetched_file_as_it_reads_the_original(site: Site) -> None:
-    for tool in ("dcmftest", "dcmdump"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} of DCMTK is not installed")
+    needed("dcmftest", "dcmdump")
     staging, maker = site.root / "staging", Maker(seed=9)
     made = [*maker.study(staging / "mixed", "mixed", slices=3), *maker.mr_study(staging / "mr", series=2, slices=2)]
     shutil.copytree(staging, site.inbox, dirs_exist_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import tracemalloc
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from dicomwatchd.errors import Unarchivable
 from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
 from tests.synthetic import Made, Maker, Patient, main
+from tests.tools import needed
 
 
 def header(made: Made) -> Header | Dicomdir:
@@ -51,8 +51,8 @@ def test_sizes_are_those_of_real_slices(tmp_path: Path) -> None:
     assert 38_000 < maker.mr_study(tmp_path / "mr", series=1, slices=1)[0].size_bytes < 42_000
 
 
-@pytest.mark.skipif(shutil.which("dcmftest") is None, reason="DCMTK is not installed")
 def test_dcmtk_reads_all_of_it(tmp_path: Path) -> None:
+    needed("dcmftest", "dcmdump")
     maker = Maker(4)
     made = everything(maker, tmp_path)
     made += maker.media(tmp_path / "cd", [m for m in made if m.path.parent.name in ("ct", "mr", "sr")])
