@@ -8,6 +8,7 @@ where there are signs that alone prove nothing. It is said to people; nothing is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -183,7 +184,9 @@ def _judge_series(
     for kind in sorted(said.too_many):
         findings.sign("too-many", uid, f"has more {kind} than are kept, so they are not compared")
     if not proven:
-        found_gap = _slices(uid, content, said, findings)
+        # What a PET series lacks is counted already, slices in its middle as well.
+        is_counted = any(one.code == "pet" for one in findings_of(findings.gaps, uid))
+        found_gap = not is_counted and _slices(uid, content, said, findings)
         if not found_gap and not findings_of(findings.gaps, uid):
             _numbers(uid, content, said, findings)
     return proven
@@ -241,12 +244,14 @@ def _tiles(uid: str, content: SeriesContent, said: SeriesSigns, findings: _Findi
 
 def _slices(uid: str, content: SeriesContent, said: SeriesSigns, findings: _Findings) -> bool:
     """Holes between slices at equal distances. Where instance numbers are to be had, they decide whether a hole is one:
-    two stacks in a series, and a distance left out on purpose, are numbered through."""
+    two stacks in a series, and a distance left out on purpose, are numbered through, or the second has a number of its
+    own to begin with."""
     by_number = _holes_in_numbers(said.numbers)
     is_numbered = len(said.numbers) == content.number
+    stacks = [_merged(positions) for positions in said.positions.values()]
+    is_one_each = sum(map(len, stacks)) >= len(said.numbers)
     missing = wide = 0
-    for positions in said.positions.values():
-        stack = _merged(positions)
+    for stack in stacks:
         if len(stack) < LEAST_SLICES:
             continue
         holes = _holes(stack, _TOLERANCE_UM, _REGULAR_SHARE)
@@ -257,9 +262,10 @@ def _slices(uid: str, content: SeriesContent, said: SeriesSigns, findings: _Find
                 missing += sum(holes)
             else:
                 wide += sum(holes)
-        elif by_number and sum(by_number) >= sum(holes):
-            missing += sum(holes)
-        elif by_number or not is_numbered:
+        elif by_number:
+            confirmed = _confirmed(holes, by_number, is_one_each=is_one_each)
+            missing, wide = missing + confirmed, wide + sum(holes) - confirmed
+        elif not is_numbered:
             wide += sum(holes)
     if missing:
         findings.gap("slices", uid, f"{_missing(missing, 'slice')} between slices at equal distances", missing)
@@ -267,6 +273,16 @@ def _slices(uid: str, content: SeriesContent, said: SeriesSigns, findings: _Find
         text = f"between slices at equal distances there is room for {wide} more; that alone proves nothing"
         findings.sign("positions", uid, text, wide)
     return bool(missing)
+
+
+def _confirmed(holes: list[int], by_number: list[int], *, is_one_each: bool) -> int:
+    """How many of the slices that there is room for the instance numbers lack as well. Of several images of each place
+    they lack as many at least; where each place has one, as many in all, or in one hole as in the other."""
+    if not is_one_each:
+        return sum(holes) if sum(by_number) >= sum(holes) else 0
+    if sum(by_number) == sum(holes):
+        return sum(holes)
+    return sum((Counter(holes) & Counter(by_number)).elements())
 
 
 def _numbers(uid: str, content: SeriesContent, said: SeriesSigns, findings: _Findings) -> None:
