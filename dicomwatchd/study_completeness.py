@@ -249,7 +249,7 @@ def _slices(uid: str, content: SeriesContent, said: SeriesSigns, findings: _Find
     by_number = _holes_in_numbers(said.numbers)
     is_numbered = len(said.numbers) == content.number
     stacks = [_merged(positions) for positions in said.positions.values()]
-    is_one_each = sum(map(len, stacks)) >= len(said.numbers)
+    places = sum(map(len, stacks))
     missing = wide = 0
     for stack in stacks:
         if len(stack) < LEAST_SLICES:
@@ -263,7 +263,7 @@ def _slices(uid: str, content: SeriesContent, said: SeriesSigns, findings: _Find
             else:
                 wide += sum(holes)
         elif by_number:
-            confirmed = _confirmed(holes, by_number, is_one_each=is_one_each)
+            confirmed = _confirmed(holes, by_number, len(said.numbers), places)
             missing, wide = missing + confirmed, wide + sum(holes) - confirmed
         elif not is_numbered:
             wide += sum(holes)
@@ -275,14 +275,26 @@ def _slices(uid: str, content: SeriesContent, said: SeriesSigns, findings: _Find
     return bool(missing)
 
 
-def _confirmed(holes: list[int], by_number: list[int], *, is_one_each: bool) -> int:
-    """How many of the slices that there is room for the instance numbers lack as well. Of several images of each place
-    they lack as many at least; where each place has one, as many in all, or in one hole as in the other."""
-    if not is_one_each:
+def _confirmed(holes: list[int], by_number: list[int], images: int, places: int) -> int:
+    """How many of the slices that there is room for the instance numbers lack as well: as many in all for each image of
+    a place, or as many in one hole as in the other, once for each image or for all of them together. Where places have
+    different numbers of images, at least as many."""
+    each, rest = divmod(images, places) if images > places else (1, 0)
+    if rest:
         return sum(holes) if sum(by_number) >= sum(holes) else 0
-    if sum(by_number) == sum(holes):
+    if sum(by_number) == each * sum(holes):
         return sum(holes)
-    return sum((Counter(holes) & Counter(by_number)).elements())
+    lacking = Counter(by_number)
+    return sum(hole for hole in holes if _takes(lacking, hole, each))
+
+
+def _takes(lacking: Counter[int], hole: int, each: int) -> bool:
+    """Whether a hole is among those that the numbers lack; takes it out of them."""
+    for size, times in ((hole, each), (hole * each, 1)):
+        if lacking[size] >= times:
+            lacking[size] -= times
+            return True
+    return False
 
 
 def _numbers(uid: str, content: SeriesContent, said: SeriesSigns, findings: _Findings) -> None:

@@ -316,6 +316,17 @@ EXPORTS = [
         files(24, of_class(MR, at(lambda n: 4.0 * n + (30 if n > 12 else 0)))),
         NO_SIGN,
     ),
+    Known(
+        "MR, two echoes of two stacks, the second numbered from 101",
+        True,
+        numbered(
+            files(24, of_class(MR, at(lambda n: 4.0 * ((n - 1) // 2) + (24 if n > 12 else 0)))),
+            lambda n: n if n <= 12 else n + 88,
+        ),
+        NOT_KNOWN,
+        (),
+        ("positions", "numbers"),
+    ),
     Known("MR, distances that grow", True, files(16, of_class(MR, at(lambda n: n**1.5))), NO_SIGN),
     Known("MR spectroscopy", True, one(1, SPECTROSCOPY, PixelData=None, SpectroscopyData=bytes(64)), NO_SIGN),
     Known("enhanced MR in three parts", True, concatenated(3), COMPLETE),
