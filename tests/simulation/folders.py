@@ -256,8 +256,16 @@ class Folders:
 
     def _make(self, instance: Instance) -> bytes:
         patient = "P2" if self._random.random() < 0.05 else "P1"
-        payload = self._random.getrandbits(60)
-        data = tiny.instance(instance.study, instance.series, instance.sop_instance, payload, patient=patient)
+        # Most files of one instance are the same data set: of the others nothing goes before somebody looks at them.
+        payload = self._random.getrandbits(60) if self._random.random() < 0.1 else 1
+        data = tiny.instance(
+            instance.study,
+            instance.series,
+            instance.sop_instance,
+            payload,
+            patient=patient,
+            edition=self._random.getrandbits(60),
+        )
         self.valid[data] = instance
         return data
 

@@ -397,10 +397,9 @@ class Process:
                 and (item.sha256 in manifest.data_sets or item.key not in manifest.damaged_keys)
             ]
             mine = self._folders.valid[data]
-            of_it = [one for one in comparable if self._folders.valid.get(one) == mine]
-            # What somebody has appended to a file is none of its data set.
-            versions = {_sha256(one) for one in of_it if not any(one != o and one.startswith(o) for o in of_it)}
-            if len(versions) > 1 and not versions <= self.looked_at.get(manifest.study_uid, set()):
+            of_it = {one: tiny.data_set_of(one) for one in comparable if self._folders.valid.get(one) == mine}
+            versions = {_sha256(one) for one in of_it}
+            if len(set(of_it.values())) > 1 and not versions <= self.looked_at.get(manifest.study_uid, set()):
                 raise Violation("a file of an instance with several versions is deleted")
             return
         instance = self._folders.instance_of(data)

@@ -9,11 +9,23 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 
-def instance(study: str, series: str, sop_instance: str, payload: int, *, patient: str = "P1") -> bytes:
-    """A whole CT image of 2 x 2 pixels; another ``payload`` means other pixels and nothing else."""
+def instance(
+    study: str, series: str, sop_instance: str, payload: int, *, patient: str = "P1", edition: int = 0
+) -> bytes:
+    """A whole CT image of 2 x 2 pixels; another ``payload`` means other pixels and nothing else, another ``edition`` the
+    same data set in another file."""
     identification = _text(0x0008, 0x0016, b"UI", CT_IMAGE) + _text(0x0008, 0x0018, b"UI", sop_instance)
     pixels = struct.pack("<HH2sHLQ", 0x7FE0, 0x0010, b"OW", 0, 8, payload)
-    return _meta(sop_instance) + identification + _rest(study, series, patient) + pixels
+    return (
+        struct.pack("<Q", edition) + _meta(sop_instance)[8:] + identification + _rest(study, series, patient) + pixels
+    )
+
+
+def data_set_of(data: bytes) -> bytes:
+    """Of a whole instance made here: without preamble, and without what somebody has appended."""
+    pixels = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, 8)
+    before, _, after = data[128:].partition(pixels)
+    return before + after[:8]
 
 
 def patient_of(data: bytes) -> str:

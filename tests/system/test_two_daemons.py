@@ -162,8 +162,8 @@ def _drop(folder: Path, two: tuple[Site, Site], random: Random, turn: int, wante
             data = one.path.read_bytes()
             for site in targets:
                 own = data
-                if index == 3 and site is two[1]:  # the same instance with other bytes
-                    own = data[:-1] + bytes([data[-1] ^ 0xFF])
+                if index == 3 and site is two[1]:  # the same data set with another preamble
+                    own = b"II*\0" + data[4:]
                 sha256 = hashlib.sha256(own).hexdigest()
                 files[sha256] = one
                 part = site.inbox / f".{number}-{turn}-{index}"
