@@ -12,8 +12,8 @@ EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 def instance(
     study: str, series: str, sop_instance: str, payload: int, *, patient: str = "P1", edition: int = 0
 ) -> bytes:
-    """A whole CT image of 2 x 2 pixels; another ``payload`` means other pixels and nothing else, another ``edition`` the
-    same data set in another file."""
+    """A whole CT image of 2 x 2 pixels; another ``payload`` means other pixels and nothing else, another ``edition``
+    the same data set in another file."""
     identification = _text(0x0008, 0x0016, b"UI", CT_IMAGE) + _text(0x0008, 0x0018, b"UI", sop_instance)
     pixels = struct.pack("<HH2sHLQ", 0x7FE0, 0x0010, b"OW", 0, 8, payload)
     return (
