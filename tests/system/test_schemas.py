@@ -128,6 +128,7 @@ def _archive_one(site: Site) -> str:
     for command in (("status",), ("queue",), ("quarantine",), ("stats",), ("inbox", "list"), ("doctor",)):
         answers(site, *command)
     _hold_and_release(site)
+    _compare_and_release(site)
     return made[0].study_uid
 
 
@@ -156,6 +157,35 @@ def _hold_and_release(site: Site) -> None:
     answers(site, "prove", study)
     assert "registered twice" in site.ctl("prove", study).stdout
     assert not any(word in site.log_file.read_text() for word in ("P2", "ROE", "registered twice"))
+
+
+def _compare_and_release(site: Site) -> None:
+    """An image that comes again with other pixels, and one that comes again in another file."""
+    first, second = Maker(seed=49).ct_series(site.root / "versions", slices=2, study=0, rows=16, columns=16)
+    study = first.study_uid
+    data, other = first.path.read_bytes(), second.path.read_bytes()
+    files = {
+        "1": data,
+        "1 with other pixels": data[:-8] + bytes(8),
+        "2": other,
+        "2 with another preamble": b"II*\0" + other[4:],
+    }
+    for name, content in files.items():
+        (site.inbox / name).write_bytes(content)
+    site.wait_for(lambda: site.ctl_json("attention", check=False)["held"], 90, "a study to be held")
+    site.wait_for(lambda: not (site.inbox / "2 with another preamble").exists(), 90, "the others to be deleted")
+    answers(site, "attention", code=1)
+    [held] = site.ctl_json("attention", check=False)["held"]
+    assert (held["code"], held["files"], held["instances_total"]) == ("other-versions", 2, 1)
+    said = site.ctl("attention", check=False).stdout
+    assert first.sop_instance_uid in said and "other pixels" in said and second.sop_instance_uid not in said
+    flags = site.ctl_json("show", study)["archive"]["flags"]
+    assert flags == ["conflicting-instances", "sop-instance-uid-repeated"]
+    site.ctl("release", study, "--because", "compared")
+    site.wait_for(lambda: not (site.inbox / "1").exists(), 90, "its files to be deleted")
+    site.ctl("fetch", study, "-o", str(site.root / "versions-fetched"))
+    fetched = sorted(path.read_bytes() for path in (site.root / "versions-fetched").rglob("*.dcm"))
+    assert fetched == sorted(files.values())
 
 
 def _read_the_archive(site: Site, study: str) -> None:
