@@ -66,7 +66,7 @@ def open_catalogue(settings: CatalogueSettings, *, session: Session | None = Non
     """The catalogue that the settings name, as above."""
     match settings:
         case SqliteSettings():
-            from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
+            from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 
             return SqliteCatalogue(settings)
         case DynamoDBSettings():

@@ -15,7 +15,7 @@ import pytest
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 from dicomwatchd.archive.catalogues.port import Catalogue
-from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
+from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.archive.documents import LEFT_OUT
 from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord, place
 from dicomwatchd.config import DynamoDBSettings, SqliteSettings

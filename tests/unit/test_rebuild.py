@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
+from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.archive.documents import LEFT_OUT
 from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.records import Query, StudyRecord

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from dicomwatchd.archive.catalogues import sqlite as sqlite_module
 from dicomwatchd.archive.catalogues.port import OLD_RECORDS
-from dicomwatchd.archive.catalogues.sqlite import SCHEMA_VERSION, SqliteCatalogue
+from dicomwatchd.archive.catalogues.sqlite import catalogue as catalogue_module
+from dicomwatchd.archive.catalogues.sqlite import search_tables
+from dicomwatchd.archive.catalogues.sqlite.catalogue import SCHEMA_VERSION, SqliteCatalogue
 from dicomwatchd.archive.documents import has_pattern, study_document
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.config import SqliteSettings
@@ -235,7 +236,7 @@ _FILL = """
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
+from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.config import SqliteSettings
 from dicomwatchd.errors import OutOfReach
 from tests.unit.test_sqlite_catalogue import record
@@ -267,7 +268,7 @@ _SHIP_FOR_EVER = """
 import itertools, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from dicomwatchd.archive.catalogues.sqlite import SqliteCatalogue
+from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.config import SqliteSettings
 from tests.unit.test_sqlite_catalogue import record
 catalogue = SqliteCatalogue(SqliteSettings(kind="sqlite", path=Path(sys.argv[1])))
@@ -355,7 +356,7 @@ def made_before(path: Path, *records: StudyRecord) -> None:
     """A catalogue as versions before the search tables made and filled it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with sqlite3.connect(path) as database:
-        database.executescript(sqlite_module._SCHEMA)
+        database.executescript(catalogue_module._SCHEMA)
         database.execute("INSERT INTO identity VALUES ('archive-1')")
     database.close()
     for one in records:
@@ -454,7 +455,7 @@ def test_an_earlier_version_goes_on_with_the_file(catalogue: SqliteCatalogue, pa
     ],
 )
 def test_an_index_finds_the_studies(made: SqliteCatalogue, path: Path, query: Query) -> None:
-    statement, values, dates = sqlite_module._page(query, has_terms=True)
+    statement, values, dates = search_tables._page(query, has_terms=True)
     with sqlite3.connect(path) as database:
         database.create_function("has_pattern", 2, has_pattern)
         plan = [
