@@ -96,6 +96,9 @@ def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
             "quarantined_files": queue.reports.status()["files"].get("quarantined", 0),
         }
 
+    def held(request: Mapping[str, Any], _progress: Progress) -> Any:
+        return queue.holds.uids(whole(request, "limit", 1000))
+
     def show(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.show(_study_uid(request))
 
@@ -135,6 +138,7 @@ def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
 
     return {
         "attention": attention,
+        "held": held,
         "inbox-list": inbox_list,
         "queue": list_queue,
         "quarantine": quarantine,

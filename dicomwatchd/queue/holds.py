@@ -174,6 +174,14 @@ class Holds:
             for row in rows
         ]
 
+    def uids(self, limit: int) -> list[Uid]:
+        """The studies that are held."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT DISTINCT study_uid FROM holds WHERE released_at IS NULL ORDER BY study_uid LIMIT ?", (limit,)
+            ).fetchall()
+        return [Uid(row["study_uid"]) for row in rows]
+
     def count(self) -> int:
         """How many studies are held."""
         with self._database.read() as db:

@@ -150,9 +150,12 @@ def _hold_and_release(site: Site) -> None:
     answers(site, "status")
     answers(site, "show", study)
     answers(site, "search")
+    found = site.ctl_json("search", "--held", "--patient", "P2")
+    assert [one["study_uid"] for one in found["studies"]] == [study] and found["notes"] == []
     assert "P2" in site.ctl("attention", check=False).stdout
     said = site.ctl("release", study, "--because", "registered twice").stdout
     assert "2 kept files will be verified again" in said
+    assert site.ctl_json("search", "--held")["studies"] == []
     site.wait_for(lambda: not any(one.path.exists() for one in made), 90, "its files to be deleted")
     answers(site, "prove", study)
     assert "registered twice" in site.ctl("prove", study).stdout

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from dicomwatchd.fetch import Doubts
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+#: Takes a remark for whoever reads the answer.
+Noting = Callable[[str], None]
 #: Of what is amiss with a study's manifests so many are told one by one.
 _TOLD = 20
 
@@ -172,7 +174,7 @@ def _option(place: str) -> str:
     return names.get(place, "--" + place.rpartition(".")[2].replace("_", "-"))
 
 
-def noting(notes: list[str], *, quiet: bool) -> Callable[[str], None]:
+def noting(notes: list[str], *, quiet: bool) -> Noting:
     """Collects remarks for the answer and says them at once, unless the answer is JSON."""
 
     def note(text: str) -> None:
@@ -187,7 +189,7 @@ def noting(notes: list[str], *, quiet: bool) -> Callable[[str], None]:
 class Amiss:
     """The revisions whose manifests are not what they should be; ``note`` is told of each."""
 
-    note: Callable[[str], None]
+    note: Noting
     unreadable: list[int] = field(default_factory=list)
     disregarded: list[int] = field(default_factory=list)
     _told: int = 0

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.studies import attributes
+from dicomwatchd.cli.control_access import socket_option
+from dicomwatchd.cli.studies import attributes, held
 from dicomwatchd.cli.studies.access import ArchiveOptions, archive_and_catalogue_options, noting, opened
 from dicomwatchd.cli.studies.criteria import DateRangeType, DayType, MomentType, PlaceType
 from dicomwatchd.cli.terminal import output, tables
@@ -18,6 +21,7 @@ from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.records import StudyRecord
+    from dicomwatchd.model import Uid
 
 
 @click.command()
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
     help="Archived (the newest revision) at this time or later: YYYY-MM-DD or YYYY-MM-DDTHH:MM, UTC.",
 )
 @click.option("--incomplete", is_flag=True, help="Studies of which images are missing; show names what.")
+@click.option("--held", "is_held", is_flag=True, help="Studies that the daemon of this machine holds.")
 @click.option(
     "--limit",
     metavar="N",
@@ -71,6 +76,7 @@ if TYPE_CHECKING:
 @click.option(
     "--after", metavar="PLACE", type=PlaceType(), help="Continue an earlier list; it printed PLACE at its end."
 )
+@socket_option
 @output.json_option
 @tables.wide_option
 @archive_and_catalogue_options
@@ -88,9 +94,11 @@ def search(
     institution: str | None,
     archived_since: str | None,
     incomplete: bool,
+    is_held: bool,
     limit: int,
     is_all: bool,
     after: str | None,
+    socket_path: Path | None,
     as_json: bool,
     where: ArchiveOptions,
 ) -> int:
@@ -98,7 +106,8 @@ def search(
 
     All given conditions must match; without any, all studies are listed, newest study date first. Conditions on the
     patient must all match the same patient; a study whose files name several patients is found by each of them. The
-    exit code is 0 even if nothing is found. Needs the catalogue. Prints patients' names and IDs.
+    exit code is 0 even if nothing is found. Needs the catalogue; --held also needs the daemon, or its state. Prints
+    patients' names and IDs.
     """
     from dicomwatchd.archive.documents import patient_ids
     from dicomwatchd.archive.records import Query, place
@@ -121,11 +130,18 @@ def search(
     )
     limit = 0 if is_all else limit
     notes: list[str] = []
+    note = noting(notes, quiet=as_json)
+    uids = held.held_uids(invocation, socket_path, where, note) if is_held else None
+    absent: list[Uid] = []
+    found: Iterable[StudyRecord]
     with opened(invocation, where) as archive:
         catalogue = archive.needed_catalogue()
-        for text in catalogue.shortcomings(query):
-            noting(notes, quiet=as_json)(text)
-        found = catalogue.search(query)
+        if uids is None:
+            for text in catalogue.shortcomings(query):
+                note(text)
+            found = catalogue.search(query)
+        else:
+            found, absent = held.matching(catalogue, query, uids, note)
         records = list(islice(found, limit + 1) if limit else found)
     truncated = bool(limit) and len(records) > limit
     records = records[:limit] if limit else records
@@ -135,10 +151,12 @@ def search(
                 "studies": [summary(record) for record in records],
                 "truncated": truncated,
                 "next": place(records[-1]) if truncated else None,
+                "not_in_catalogue": absent,
                 "notes": notes,
             }
         )
         return exits.OK
+    held.say_absent(absent, note)
     if not records:
         output.say("No study matches.")
         return exits.OK
