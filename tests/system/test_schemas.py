@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from tests import schemas
@@ -129,6 +130,7 @@ def _archive_one(site: Site) -> str:
         answers(site, *command)
     _hold_and_release(site)
     _compare_and_release(site)
+    _find_gaps(site)
     return made[0].study_uid
 
 
@@ -191,6 +193,29 @@ def _compare_and_release(site: Site) -> None:
     assert fetched == sorted(files.values())
 
 
+def _find_gaps(site: Site) -> None:
+    """A study with a series that lacks a slice, one that lacks an instance number, and one that is whole."""
+    maker, folder = Maker(seed=50), site.root / "gaps"
+    made = [
+        maker.ct_series(folder / str(number), slices=slices, study=0, series=number, rows=16, columns=16)
+        for number, slices in enumerate((10, 5, 1), start=1)
+    ]
+    made[0][4].path.unlink()
+    made[1][2].path.unlink()
+    whole = pydicom.dcmread(made[2][0].path)
+    whole.ConcatenationUID, whole.InConcatenationNumber, whole.InConcatenationTotalNumber = "1.2.3", 1, 1
+    whole.save_as(made[2][0].path)
+    shutil.copytree(folder, site.inbox / "gaps")
+    study = made[0][0].study_uid
+    site.wait_for(lambda: site.ctl_json("search", "--incomplete")["studies"], 90, "the study to be archived")
+    found = site.ctl_json("show", study)["archive"]["completeness"]
+    assert [[one["code"] for one in found[kind]] for kind in ("gaps", "signs", "evidence")] == [
+        ["slices"],
+        ["numbers"],
+        ["concatenation"],
+    ]
+
+
 def _read_the_archive(site: Site, study: str) -> None:
     patient = site.ctl_json("search", "--limit", "1")["studies"][0]["patient_id"]
     answers(site, "fetch", "--patient", patient, "--all", "-o", str(site.root / "all"))
@@ -222,6 +247,10 @@ def _hand_folders_in(site: Site) -> None:
     answers(site, "upload", "list")
     ended = site.ctl_json("upload", str(site.root / "stick"), "--delete", check=False)["upload_id"]
     answers(site, "upload", "show", ended, code=1)
+    answers(site, "upload", "cancel", ended, code=1)
+    maker.ct_series(site.root / "lacking", slices=10, rows=16, columns=16)[4].path.unlink()
+    ended = site.ctl_json("upload", str(site.root / "lacking"))["upload_id"]
+    answers(site, "upload", "show", ended)
     answers(site, "upload", "cancel", ended, code=1)
     answers(site, "prove", made[0].study_uid)
     answers(site, "upload", str(site.root / "none"), code=2)
