@@ -151,6 +151,7 @@ def _hold_and_release(site: Site) -> None:
     answers(site, "attention", code=1)
     answers(site, "status")
     answers(site, "show", study)
+    answers(site, "show", site.ctl_json("attention", check=False)["damaged"][0]["study_uid"])
     answers(site, "search")
     found = site.ctl_json("search", "--held", "--patient", "P2")
     assert [one["study_uid"] for one in found["studies"]] == [study] and found["notes"] == []

@@ -12,6 +12,7 @@ from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, socket_option
 from dicomwatchd.cli.studies import attributes
 from dicomwatchd.cli.studies.access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.studies.damaged import DamagedInstances
 from dicomwatchd.cli.studies.search import summary
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
@@ -40,10 +41,10 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     notes: list[str] = []
     note = noting(notes, quiet=as_json)
     trouble: DicomwatchdError | None = None
-    record = None
+    record = damaged = None
     amiss = Amiss(note)
     try:
-        record = _archived(invocation, study, where, notes, amiss)
+        record, damaged = _archived(invocation, study, where, notes, amiss)
     except StudyNotFound:
         pass  # the daemon may know it
     except DicomwatchdError as error:
@@ -55,24 +56,27 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
         note(f"the archive does not answer: {trouble.message}")
     code = exits.NO if amiss or isinstance(trouble, Permanent) else exits.OK
     if as_json:
-        archived = record and {**_document(record), **amiss.document()}
+        archived = record and damaged and {**_document(record, damaged), **amiss.document()}
         output.document({"study_uid": study, "archive": archived, "local": local, "notes": notes})
         return code
-    if record is None:
+    if record is None or damaged is None:
         output.pairs([("Study", study), ("Archive", "unknown" if trouble else "does not hold it yet")])
     else:
-        _print_archived(record)
+        _print_archived(record, damaged)
     if local is not None:
         output.say()
         _print_local(local)
     return code
 
 
-def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss) -> StudyRecord:
+def _archived(
+    invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss
+) -> tuple[StudyRecord, DamagedInstances]:
     from dicomwatchd.fetch import plan
 
     with opened(invocation, where) as archive:
-        return plan(archive.store, archive.catalogue, study, note=notes.append, doubts=amiss.doubts()).record()
+        manifest = plan(archive.store, archive.catalogue, study, note=notes.append, doubts=amiss.doubts())
+        return manifest.record(), DamagedInstances.of(manifest)
 
 
 def _local(
@@ -92,9 +96,10 @@ def _local(
     return found
 
 
-def _document(record: StudyRecord) -> dict[str, Any]:
+def _document(record: StudyRecord, damaged: DamagedInstances) -> dict[str, Any]:
     return {
         **summary(record),
+        "damaged_instances": damaged.document(),
         "manifest_key": record.manifest_key,
         "manifest_sha256": record.manifest_sha256,
         "attributes": record.attributes,
@@ -152,7 +157,7 @@ def _series_name(series: SeriesRecord) -> str:
     )
 
 
-def _print_archived(record: StudyRecord) -> None:
+def _print_archived(record: StudyRecord, damaged: DamagedInstances) -> None:
     from dicomwatchd.archive.documents import accession_numbers, identities
 
     def value(tag: str) -> str:
@@ -174,6 +179,7 @@ def _print_archived(record: StudyRecord) -> None:
             ("Files", f"{record.instances:,}, {output.size(record.size_bytes)}"),
             ("Complete", _whole(record)),
             *(("", text) for text in _reasons(record)),
+            *damaged.rows(),
             ("Flags", ", ".join(record.flags)),
         ]
     )
