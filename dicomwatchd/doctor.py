@@ -19,6 +19,7 @@ from dicomwatchd import answering, resolved_paths
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.identity import read_identity
+from dicomwatchd.archive.records import Query
 from dicomwatchd.archive.stores.port import Capabilities, ObjectStore
 from dicomwatchd.audit.proving import Prover
 from dicomwatchd.config import Config, Inbox
@@ -43,6 +44,8 @@ _FOR_WANT_OF_A_LEASE = {
     " keep such files)",
     "keep": "an archived file stays here (without_lease: keep)",
 }
+#: A search that is served by what was added to catalogues last.
+_NEWEST_INDEX = Query(birth_date="19000101")
 _SAMPLE = 2000  # directory entries looked at for a file of somebody else
 
 
@@ -160,6 +163,7 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
         yield Finding(
             "catalogue", "good" if same else "bad", "belongs to this archive" if same else "belongs to another archive"
         )
+        yield from _indexes(catalogue)
     except DicomwatchdError as error:
         yield Finding("catalogue", "bad", str(error))
     try:
@@ -175,6 +179,20 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
     if not capabilities.creates_only:
         yield Finding("create-only", "bad", OVERWRITES)
     yield from _expiry(store)
+
+
+def _indexes(catalogue: Catalogue) -> Iterator[Finding]:
+    """Whether searches are served by indexes. Nothing depends on that but the time they take, and what they find of
+    studies that an earlier version has recorded."""
+    subject = "catalogue: indexes"
+    try:
+        lacking = catalogue.shortcomings(_NEWEST_INDEX)
+    except DicomwatchdError as error:
+        yield Finding(subject, "note", f"cannot be looked at now: {error}")
+        return
+    yield from (Finding(subject, "note", text) for text in lacking)
+    if not lacking:
+        yield Finding(subject, "good", "every study is in the indexes that searches use")
 
 
 def _addresses(config: Config, allowed: str | None) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dicomwatchd import doctor
 from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 from dicomwatchd.archive.catalogues.dynamodb.items import IDENTITY_KEY, to_items
 from dicomwatchd.archive.catalogues.dynamodb.setup import ADDED, INDEXES, definition
@@ -83,7 +84,7 @@ def test_a_table_that_lacks_indexes_is_completed(
     catalogue: DynamoDBCatalogue, client: DynamoDBClient, table_name: str
 ) -> None:
     create(client, table_name, **KEYS_ONLY)
-    with pytest.raises(NotInitialised):
+    with pytest.raises(NotInitialised, match="no index by-accession, by-archived-at, by-study-date"):
         catalogue.check()
     outcomes = {step.what: step.outcome for step in catalogue.initialise(ARCHIVE_ID)}
     assert outcomes["catalogue table"] == "present"
@@ -332,6 +333,7 @@ def test_a_table_of_an_earlier_version_serves_and_is_completed(
     # Without the index: everything is found, by a look at all studies, and that is said.
     [said] = catalogue.shortcomings(Query(name="smith*"))
     assert "by-term" in said and "archive init" in said
+    assert _doctor(catalogue) == [("note", said)]
     assert [one.study_uid for one in catalogue.search(Query(name="smith*"))] == [made[1].study_uid]
     assert catalogue.shortcomings(Query(patient_id="S1")) == (OLD_RECORDS,)
     assert catalogue.shortcomings(Query(date_from="20240101")) == ()
@@ -353,6 +355,13 @@ def test_a_table_of_an_earlier_version_serves_and_is_completed(
     assert {one.study_uid for one in catalogue.search(Query(patient_id="S1"))} == both
     assert catalogue.shortcomings(Query(name="smith*")) == ()
     assert "Scan" not in calls
+    assert [outcome for outcome, _ in _doctor(catalogue)] == ["good"]
+
+
+def _doctor(catalogue: DynamoDBCatalogue) -> list[tuple[str, str]]:
+    """What it says of the indexes."""
+    found = doctor._archive(MemoryStore(), catalogue)
+    return [(one.outcome, one.detail) for one in found if one.subject == "catalogue: indexes"]
 
 
 def test_what_this_version_writes_an_earlier_one_reads(

@@ -157,6 +157,8 @@ class MemoryCatalogue:
     archive_id: str | None = None
     name: str = "memory"
     fault: DicomwatchdError | None = None
+    #: What `shortcomings` says of every query.
+    lacking: tuple[str, ...] = ()
 
     def get(self, study_uid: Uid) -> StudyRecord | None:
         self._fail()
@@ -173,7 +175,7 @@ class MemoryCatalogue:
                 yield record
 
     def shortcomings(self, query: Query) -> tuple[str, ...]:
-        return ()
+        return self.lacking
 
     def completed(self) -> None:
         self._fail()

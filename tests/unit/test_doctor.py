@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd import config, doctor
+from dicomwatchd.errors import OutOfReach
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unit.test_deletion_races import without_strict_rename
 from tests.unit.test_staging import without_locks
@@ -34,8 +35,8 @@ def examine(tmp_path: Path) -> Examine:
         }
     )
 
-    def found(**store: Any) -> dict[str, doctor.Finding]:
-        findings = doctor.examine(parsed, MemoryStore(**store), MemoryCatalogue())
+    def found(catalogue: MemoryCatalogue | None = None, **store: Any) -> dict[str, doctor.Finding]:
+        findings = doctor.examine(parsed, MemoryStore(**store), catalogue or MemoryCatalogue())
         return {finding.subject.removeprefix("inbox ct1: "): finding for finding in findings}
 
     return found
@@ -59,6 +60,24 @@ def test_a_store_that_ends_objects_by_itself(examine: Examine) -> None:
     assert examine()["lifecycle"].outcome == "good"
     finding = examine(expires="a rule ends them")["lifecycle"]
     assert (finding.outcome, finding.detail) == ("bad", "a rule ends them")
+
+
+def test_an_index_that_the_catalogue_lacks(examine: Examine) -> None:
+    assert examine()["catalogue: indexes"].outcome == "good"
+    said = examine(MemoryCatalogue(lacking=("the table has no index by-term",)))["catalogue: indexes"]
+    assert (said.outcome, said.detail) == ("note", "the table has no index by-term")
+
+
+def test_a_catalogue_that_fails_when_its_indexes_are_looked_at(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> tuple[str, ...]:
+        raise OutOfReach("the catalogue does not answer", endpoint="catalogue")
+
+    monkeypatch.setattr(MemoryCatalogue, "shortcomings", fails)
+    found = examine()
+    assert found["catalogue"].outcome == "good" and found["catalogue: indexes"].outcome == "note"
+    assert "does not answer" in found["catalogue: indexes"].detail
 
 
 def test_what_several_daemons_at_one_inbox_need(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,8 +84,8 @@ class TableSetup:
         self._check_shape(description)
         present = _indexes(description)
         needed = INDEXES.keys() - ADDED
-        if any(name not in present for name in needed):
-            raise _not_initialised("the catalogue's table lacks an index")
+        if lacking := sorted(needed - present.keys()):
+            raise _not_initialised(f"the catalogue's table has no index {', '.join(lacking)}")
         busy = description["TableStatus"] not in ("ACTIVE", "UPDATING")
         if busy or any(present[name]["IndexStatus"] not in ("ACTIVE", "UPDATING") for name in needed):
             raise OutOfReach("the catalogue's table is not active", code="not-active", endpoint=self._endpoint)
