@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 #: Of one series: so many different instance numbers, positions of one orientation, and so on. What has more is not
 #: judged by them.
@@ -24,8 +24,8 @@ LIMIT_TILED = 1024
 LIMIT_REFERENCES = 1000
 LIMIT_REFERENCES_OF_SERIES = 10_000
 
-_WHOLE_NUMBER = 2**31
-_WHOLE_POSITION_UM = 10**9  # a kilometre
+WHOLE_NUMBER = 2**31
+WHOLE_POSITION_UM = 10**9  # a kilometre
 _TERM = re.compile(r"(-?[0-9]{1,10})(?:\+([0-9]{1,10})\*([0-9]{1,6}))?\Z")
 _UID = re.compile(r"[0-9.]{1,64}\Z")
 
@@ -43,8 +43,7 @@ class Part:
     total: int = 0  # (0020,9163)
 
 
-@dataclass(frozen=True, slots=True)
-class Signs:
+class Signs(NamedTuple):
     """What one instance says. ``orientation`` are six cosines in thousandths; ``position_um`` is the distance of its
     plane from the origin along the normal. ``slices`` is how many images a PET series is said to have. ``tiles`` is
     how many a fully tiled matrix needs, and ``frames`` how many are here. ``in_series`` and ``in_study`` are how many
@@ -59,30 +58,29 @@ class Signs:
     frames: int = 0
     in_series: int = 0  # (0020,1209)
     in_study: int = 0  # (0020,1208)
-    references: tuple[str, ...] = field(default=(), repr=False)
+    references: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """For the state; "" where it says nothing."""
-        raw: dict[str, object] = {}
-        if self.number is not None:
-            raw["n"] = self.number
-        if self.position_um is not None:
-            raw["o"], raw["p"] = self.orientation, self.position_um
-        if self.part is not None:
-            raw["c"] = [self.part.concatenation, self.part.number, self.part.total]
-        for key, value in (
-            ("s", self.slices),
-            ("t", self.tiles),
-            ("f", self.frames if self.tiles else 0),
-            ("i", self.in_series),
-            ("a", self.in_study),
-        ):
-            if value:
-                raw[key] = value
-        if self.references:
-            raw["r"] = " ".join(self.references)
-        return json.dumps(raw, separators=(",", ":")) if raw else ""
+        """For the state; "" where it says nothing. This is JSON: of numbers, and of texts in which nothing needs an
+        escape. It is made for every file, and `json.dumps` would take most of the time."""
+        number, orientation, position_um, part, slices, tiles, frames, in_series, in_study, references = self
+        said = "" if number is None else f',"n":{number}'
+        if position_um is not None:
+            said += f',"o":"{orientation}","p":{position_um}'
+        if part is not None:
+            said += f',"c":["{part.concatenation}",{part.number},{part.total}]'
+        if slices:
+            said += f',"s":{slices}'
+        if tiles:
+            said += f',"t":{tiles},"f":{frames}' if frames else f',"t":{tiles}'
+        if in_series:
+            said += f',"i":{in_series}'
+        if in_study:
+            said += f',"a":{in_study}'
+        if references:
+            said += f',"r":"{" ".join(references)}"'
+        return f"{{{said[1:]}}}" if said else ""
 
     @classmethod
     def of(cls, text: str) -> Signs:
@@ -102,9 +100,6 @@ class Signs:
             in_study=raw.get("a", 0),
             references=tuple(raw["r"].split()) if "r" in raw else (),
         )
-
-
-SAYS_NOTHING = Signs()
 
 
 @dataclass(slots=True)
@@ -252,11 +247,11 @@ def numbers_in(document: Mapping[str, Any]) -> int:
 
 
 def is_number(value: int) -> bool:
-    return -_WHOLE_NUMBER <= value < _WHOLE_NUMBER
+    return -WHOLE_NUMBER <= value < WHOLE_NUMBER
 
 
 def is_position(value_um: float) -> bool:
-    return abs(value_um) < _WHOLE_POSITION_UM
+    return abs(value_um) < WHOLE_POSITION_UM
 
 
 def _runs(numbers: Iterable[int]) -> str:

@@ -122,7 +122,7 @@ def take(
             series_attributes=None if known else header.series_attributes,
             patient=None if of_study is None else (header.identity_digest, Identity.of(of_study)),
             order=None if of_study is None else (header.order_digest, Order.of(of_study, header.issuer_of_order)),
-            signs=header.signs.text,
+            signs=header.signs_text,
         )
     except WriterPresent:
         raise

@@ -16,6 +16,7 @@ from pydicom.sequence import Sequence
 from dicomwatchd.intake.dicom.header import Header
 from dicomwatchd.intake.dicom.reading import MemoryBytes
 from dicomwatchd.intake.dicom.references import references_of
+from dicomwatchd.intake.dicom.signs import signs_of, text_of
 from dicomwatchd.intake.dicom.structure import Encoding
 from dicomwatchd.study_completeness import (
     LIMIT_FINDINGS,
@@ -342,7 +343,7 @@ def study_of(made: Files, syntax: str = EXPLICIT) -> StudyCompleteness:
         header = header_of(attributes, syntax)
         instance = header.instance
         series = signs.setdefault(instance.series_uid, SeriesSigns())
-        assert Signs.of(header.signs.text) == header.signs
+        assert Signs.of(header.signs_text) == header.signs and header.signs.text == header.signs_text
         series.take(instance.sop_instance_uid, header.signs)
         of_class = content.setdefault(instance.series_uid, {}).setdefault(instance.sop_class_uid, set())
         of_class.add(instance.sop_instance_uid)
@@ -389,14 +390,12 @@ def test_no_value_of_a_file_is_in_a_finding() -> None:
     ],
 )
 def test_what_is_not_all_there_says_nothing(attributes: dict[str, Any]) -> None:
-    assert header_of(attributes).signs.text == ""
+    assert header_of(attributes).signs_text == ""
 
 
 @pytest.mark.parametrize("tag", [0x00200013, 0x00200032, 0x00200037, 0x00209161, 0x00280008, 0x00201208])
 @given(value=st.binary(max_size=40))
 def test_no_value_raises(tag: int, value: bytes) -> None:
-    from dicomwatchd.intake.dicom.signs import signs_of
-
     values = {
         0x00200032: b"1\\2\\3",
         0x00200037: b"1\\0\\0\\0\\1\\0",
@@ -411,6 +410,62 @@ def test_no_value_raises(tag: int, value: bytes) -> None:
     series = SeriesSigns()
     series.take("1.2", found)
     assert SeriesSigns.of(json.loads(json.dumps(series.document()))) == series
+
+
+def as_json(signs: Signs) -> str:
+    """What a library makes of it."""
+    raw = {
+        "n": signs.number,
+        "o": None if signs.position_um is None else signs.orientation,
+        "p": signs.position_um,
+        "c": signs.part and [signs.part.concatenation, signs.part.number, signs.part.total],
+        "s": signs.slices or None,
+        "t": signs.tiles or None,
+        "f": signs.frames or None if signs.tiles else None,
+        "i": signs.in_series or None,
+        "a": signs.in_study or None,
+        "r": " ".join(signs.references) or None,
+    }
+    said = {key: value for key, value in raw.items() if value is not None}
+    return json.dumps(said, separators=(",", ":")) if said else ""
+
+
+def _or(*plain: bytes) -> st.SearchStrategy[bytes]:
+    return st.sampled_from(plain) | st.binary(max_size=20)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            0x00200013: _or(b"7", b"-7 ", b" 12", b"7\0", b"1_0", b"2147483648", b"0" * 17 + b"7", b"+3", b""),
+            0x00200032: _or(b"1\\2\\3", b"-100.5\\-1e2\\16 ", b"1\\2\\3\0", b"1\\2", b"1\\nan\\3", b"9e5\\9e5\\inf")
+            | st.floats(-2e9, 2e9).map(lambda z: f"0\\0\\{z}".encode()),
+            0x00200037: _or(b"1\\0\\0\\0\\1\\0", b"0.6\\0.8\\0\\-0.8\\0.6\\0 ", b"1\\0\\0\\1\\0\\0", b"1\\0\\0\\0\\1"),
+            0x00209161: _or(b"1.2", b"1.2\0", b"1..2", b'"'),
+            0x00209162: _or(b"\1\0", b"\0\0"),
+            0x00209163: _or(b"\4\0"),
+            0x00209311: _or(b"TILED_FULL", b"TILED_SPARSE"),
+            0x00201208: _or(b"12", b"0"),
+            0x00201209: _or(b"9 "),
+            0x00540081: _or(b"\5\0"),
+            0x00480006: _or(b"\x10\0\0\0"),
+            0x00480007: _or(b"\x10\0\0\0"),
+            0x00280008: _or(b"4"),
+            0x00280010: _or(b"\4\0"),
+            0x00280011: _or(b"\4\0"),
+        },
+    ),
+    st.sampled_from([PET, CT]),
+    st.sampled_from([(), ("1.2",), ("1.2", "1.3")]),
+    st.booleans(),
+)
+def test_the_short_way_to_the_text_is_the_long_one(
+    values: dict[int, bytes], sop_class: str, references: tuple[str, ...], big_endian: bool
+) -> None:
+    signs = signs_of(values, sop_class, references, big_endian=big_endian)
+    assert text_of(values, sop_class, references, big_endian) == signs.text == as_json(signs)
+    assert Signs.of(signs.text) == signs
 
 
 @given(st.lists(st.sets(st.integers(-5000, 5000)), max_size=4))
@@ -493,7 +548,7 @@ def test_signs_that_are_none(raw: Any) -> None:
 
 
 def test_the_text_of_an_instance_is_short() -> None:
-    text = header_of({**axial(7), "InstanceNumber": "7"}).signs.text
+    text = header_of({**axial(7), "InstanceNumber": "7"}).signs_text
     assert text == '{"n":7,"o":"1000,0,0,0,1000,0","p":-282500}'
     part = Signs(part=Part("1.2", 2, 3), frames=4, tiles=0)
     assert json.loads(part.text) == {"c": ["1.2", 2, 3]}

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from dicomwatchd.errors import InvalidUid, NotDicom, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom import attributes, completeness
 from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES, ByteSource, FileBytes, InflatedBytes, SizedSource
-from dicomwatchd.intake.dicom.references import references_of
+from dicomwatchd.intake.dicom.references import may_refer, references_of
 from dicomwatchd.intake.dicom.signs import CHOSEN_TAGS as SIGNS_TAGS
-from dicomwatchd.intake.dicom.signs import signs_of
+from dicomwatchd.intake.dicom.signs import signs_of, text_of
 from dicomwatchd.intake.dicom.structure import (
     CUT_OFF_BY_ZEROS,
     EXPLICIT_LITTLE,
@@ -26,7 +26,7 @@ from dicomwatchd.intake.dicom.structure import (
 )
 from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, DamageFound, Verdict
 from dicomwatchd.model import DicomJson, InstanceHeader, Uid
-from dicomwatchd.study_signs import SAYS_NOTHING, Signs
+from dicomwatchd.study_signs import Signs
 
 DICOMDIR_SOP_CLASS = "1.2.840.10008.1.3.10"
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -88,8 +88,6 @@ class Header:
     ``patient_id`` is "" when the file has none. The attributes are worked out when they are asked for: a study of
     thousands of files needs them once for each study and series. Nothing of a patient is in the repr.
 
-    ``signs`` is what it says of how many instances there should be.
-
     ``verdict`` says whether the file is whole or it cannot be told. With a damaged one the header is in `Damaged`: its
     UIDs are the file's, since they stand before the damage; attributes that come after it are missing.
     """
@@ -99,7 +97,18 @@ class Header:
     _values: dict[int, bytes] = field(repr=False)
     verdict: Verdict = WHOLE
     _charset_when_missing: str = ""
-    signs: Signs = SAYS_NOTHING
+    _references: tuple[str, ...] = field(default=(), repr=False)
+    _big_endian: bool = False
+
+    @property
+    def signs(self) -> Signs:
+        """What it says of how many instances there should be."""
+        return signs_of(self._values, self.instance.sop_class_uid, self._references, big_endian=self._big_endian)
+
+    @property
+    def signs_text(self) -> str:
+        """`signs` for the state, at less cost."""
+        return text_of(self._values, self.instance.sop_class_uid, self._references, self._big_endian)
 
     @property
     def study_attributes(self) -> DicomJson:
@@ -280,8 +289,10 @@ def _header(
     sop_instance_uid = _uid(found, _SOP_INSTANCE, repairs, meta.sop_instance)
     study_uid = _uid(found, _STUDY, repairs)
     series_uid = _uid(found, _SERIES, repairs)
-    values = {tag: value for tag, value in found.values.items() if tag not in found.overlong}
+    values = found.values.copy()
     if found.overlong:
+        for tag in found.overlong:
+            values.pop(tag, None)
         repairs.append("attributes: implausibly long values left out")
     if issuer := values.pop(attributes.ORDER_ISSUER, b""):
         values[attributes.ORDER_ISSUER] = _entity(issuer, found.encoding)
@@ -297,10 +308,9 @@ def _header(
     instance = InstanceHeader(
         study_uid, series_uid, sop_instance_uid, sop_class_uid, transfer_syntax_uid, tuple(repairs)
     )
-    signs = signs_of(values, sop_class_uid, big_endian=found.encoding.big_endian)
-    if found.references:
-        signs = replace(signs, references=found.references)
-    return Header(instance, patient_id, values, verdict, charset_when_missing, signs)
+    return Header(
+        instance, patient_id, values, verdict, charset_when_missing, found.references, found.encoding.big_endian
+    )
 
 
 def _entity(issuer: bytes, encoding: Encoding) -> bytes:
@@ -416,8 +426,8 @@ def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tupl
             repairs.append("bytes after the deflated data set do not belong to it")
     elif found.damage is None:
         look_for_zeros(data, found, elements_allowed(source.size_bytes, is_deflated=False))
-    if found.damage is None:
-        sop_class, study = found.values.get(_SOP_CLASS, meta.sop_class), found.values.get(_STUDY, b"")
+    if found.damage is None and may_refer(sop_class := found.values.get(_SOP_CLASS, meta.sop_class)):
+        study = found.values.get(_STUDY, b"")
         allowed = elements_allowed(source.size_bytes, is_deflated=inflated is not None)
         # What the walk has inflated is gone: it is done once more, for the classes that are read.
         again = data if inflated is None else _opened(source, meta, inflated_limit_bytes).data
@@ -464,7 +474,7 @@ def _uid(found: DataSet, tag: int, repairs: list[str], fallback: bytes = b"") ->
         raise Unarchivable(f"the {name} is not a valid UID", code="bad-uid") from error
     if raw != stripped + b"\0" * (len(stripped) % 2):
         repairs.append(f"{name}: padding dropped")
-    if _LEADING_ZERO.search(uid):
+    if (".0" in uid or uid.startswith("0")) and _LEADING_ZERO.search(uid):
         repairs.append(f"{name}: leading zeros kept")
     other = fallback.strip(b"\0 ")
     if other and other != stripped:

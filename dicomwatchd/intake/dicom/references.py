@@ -44,6 +44,12 @@ _PATHS = (
     ("1.2.840.10008.5.1.4.1.1.11.", _SHOWN),  # presentation states
     ("1.2.840.10008.5.1.4.1.1.481.3", _CONTOURED),  # RT structure sets
 )
+_PREFIXES = tuple(prefix.encode() for prefix, _ in _PATHS)
+
+
+def may_refer(sop_class: bytes) -> bool:
+    """Whether `references_of` reads instances of this class, of which it gets the raw value."""
+    return sop_class.lstrip(b" \0").startswith(_PREFIXES)
 
 
 def references_of(

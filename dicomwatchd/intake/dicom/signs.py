@@ -13,7 +13,7 @@ from functools import lru_cache
 from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Uid
 from dicomwatchd.study_completeness import PET
-from dicomwatchd.study_signs import Part, Signs, is_number, is_position
+from dicomwatchd.study_signs import WHOLE_NUMBER, WHOLE_POSITION_UM, Part, Signs, is_number, is_position
 
 _NUMBER = 0x00200013
 _POSITION, _ORIENTATION = 0x00200032, 0x00200037
@@ -50,13 +50,44 @@ CHOSEN_TAGS = frozenset(
         _COLUMNS,
     }
 )
+_NUMBER_BYTES = 16  # a little more than an IS element may have
 #: More images, frames or tiles than this are a mistake.
 _MOST = 10**7
 #: A direction of which the cosines make less or more than one.
 _LEAST_LENGTH, _MOST_LENGTH = 0.99, 1.01
 
 
-def signs_of(values: Mapping[int, bytes], sop_class_uid: str, *, big_endian: bool) -> Signs:
+def text_of(values: Mapping[int, bytes], sop_class_uid: str, references: tuple[str, ...], big_endian: bool) -> str:
+    """The same as ``signs_of(...).text``. It is asked for of every file, and nearly all are images that say their
+    number and their plane and no more: of these it is made at once, with nothing between value and text."""
+    position, raw = values.get(_POSITION), values.get(_ORIENTATION)
+    if (
+        position
+        and raw
+        and not references
+        and _CONCATENATION not in values
+        and _SLICES not in values
+        and _TILED not in values
+        and _IN_SERIES not in values
+        and _IN_STUDY not in values
+    ):
+        try:
+            digits = values[_NUMBER]
+            number = int(digits) if len(digits) <= _NUMBER_BYTES else WHOLE_NUMBER
+            orientation, across, down, along = _directions(raw)
+            x, y, z = position.split(b"\\")
+            position_um = (across * float(x) + down * float(y) + along * float(z)) * 1000
+            if -WHOLE_NUMBER <= number < WHOLE_NUMBER and -WHOLE_POSITION_UM < position_um < WHOLE_POSITION_UM:
+                return f'{{"n":{number},"o":"{orientation}","p":{round(position_um)}}}'
+        except (KeyError, ValueError):
+            pass  # something is missing or malformed; what is left is found below
+    return signs_of(values, sop_class_uid, references, big_endian=big_endian).text
+
+
+def signs_of(
+    values: Mapping[int, bytes], sop_class_uid: str, references: tuple[str, ...] = (), *, big_endian: bool
+) -> Signs:
+    """``references`` is what `references_of` has found."""
     order = "big" if big_endian else "little"
 
     def count(tag: int) -> int:
@@ -67,8 +98,7 @@ def signs_of(values: Mapping[int, bytes], sop_class_uid: str, *, big_endian: boo
         number = int.from_bytes(value, order)  # type: ignore[arg-type]
         return number if number <= _MOST else 0
 
-    number = _whole(values, _NUMBER)
-    orientation, position_um = _plane(values)
+    orientation, position_um = _plane(values) or ("", None)
     part, tiles, frames, slices = None, 0, 0, 0
     if _CONCATENATION in values:
         part = _part(values[_CONCATENATION], count(_PART), count(_PARTS))
@@ -78,7 +108,7 @@ def signs_of(values: Mapping[int, bytes], sop_class_uid: str, *, big_endian: boo
         tiles = _tiles(count)
         frames = _whole(values, _FRAMES) or 1 if tiles else 0
     return Signs(
-        number=number if number is not None and is_number(number) else None,
+        number=_number(values),
         orientation=orientation,
         position_um=position_um,
         part=part,
@@ -87,13 +117,19 @@ def signs_of(values: Mapping[int, bytes], sop_class_uid: str, *, big_endian: boo
         frames=min(max(frames, 0), _MOST),
         in_series=_counted(values, _IN_SERIES),
         in_study=_counted(values, _IN_STUDY),
+        references=references,
     )
+
+
+def _number(values: Mapping[int, bytes]) -> int | None:
+    number = _whole(values, _NUMBER)
+    return number if number is not None and is_number(number) else None
 
 
 def _whole(values: Mapping[int, bytes], tag: int) -> int | None:
     """Of an IS element."""
     value = values.get(tag)
-    if not value or len(value) > 16:
+    if not value or len(value) > _NUMBER_BYTES:
         return None
     try:
         return int(value.strip(b" \0"))
@@ -106,18 +142,18 @@ def _counted(values: Mapping[int, bytes], tag: int) -> int:
     return number if number and 0 < number <= _MOST else 0
 
 
-def _plane(values: Mapping[int, bytes]) -> tuple[str, int | None]:
+def _plane(values: Mapping[int, bytes]) -> tuple[str, int] | None:
     """Orientation and position as `Signs` has them."""
     raw, position = values.get(_ORIENTATION), values.get(_POSITION)
     if not raw or not position:
-        return "", None
+        return None
     try:
-        text, across, down, along = _directions(raw)
-        x, y, z = map(float, position.strip(b"\0").split(b"\\"))
-        position_um = (across * x + down * y + along * z) * 1000
-        return (text, round(position_um)) if is_position(position_um) else ("", None)
+        orientation, across, down, along = _directions(raw)
+        x, y, z = position.strip(b"\0").split(b"\\")
+        position_um = (across * float(x) + down * float(y) + along * float(z)) * 1000
+        return (orientation, round(position_um)) if is_position(position_um) else None
     except (ValueError, OverflowError):
-        return "", None
+        return None
 
 
 @lru_cache(64)
