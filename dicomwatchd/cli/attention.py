@@ -11,6 +11,7 @@ from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.cli.studies.access import UID
+from dicomwatchd.cli.studies.versions import DIFFERENCES
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.model import Uid
 
@@ -21,10 +22,6 @@ _PATIENT = (
     ("BORN", "birth_date"),
     ("SEX", "sex"),
 )
-_DIFFERENCES = {
-    "correction": "other attributes, the same pixels",
-    "conflict": "other pixels, or other compression",
-}
 #: So many images of a study are listed that have several versions; --json has more.
 _LISTED = 20
 
@@ -93,7 +90,7 @@ def _print_held(study: dict[str, Any]) -> None:
         output.say(f"All versions are archived, and {files} kept. The images:")
         tables.table(
             ("SOP INSTANCE", "VERSIONS", "DIFFERENCE"),
-            ((one["sop_instance_uid"], one["versions"], _DIFFERENCES.get(one["grade"])) for one in instances),
+            ((one["sop_instance_uid"], one["versions"], DIFFERENCES.get(one["grade"])) for one in instances),
             least=("VERSIONS",),
         )
         if total > len(instances):

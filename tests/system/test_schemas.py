@@ -185,6 +185,7 @@ def _compare_and_release(site: Site) -> None:
     assert (held["code"], held["files"], held["instances_total"]) == ("other-versions", 2, 1)
     said = site.ctl("attention", check=False).stdout
     assert first.sop_instance_uid in said and "other pixels" in said and second.sop_instance_uid not in said
+    answers(site, "show", study)
     flags = site.ctl_json("show", study)["archive"]["flags"]
     assert flags == ["conflicting-instances", "sop-instance-uid-repeated"]
     site.ctl("release", study, "--because", "compared")

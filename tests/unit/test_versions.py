@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from dicomwatchd.archive.layout.manifest import CONFLICTING_INSTANCES, CORRECTED_INSTANCES, Manifest
 from dicomwatchd.archive.layout.variants import Grade
+from dicomwatchd.cli.studies.versions import OtherVersions
 from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import BadManifest, Permanent
 from dicomwatchd.model import DataSetDigest, Uid
@@ -303,3 +304,19 @@ def test_an_upload_says_that_they_are_held(pieces: Pieces, tmp_path: Path, delet
     assert not result["deletable"] and result["held"] == 2
     assert sorted(path.name for path in folder.iterdir()) == (["A", "B"] if delete else ["A", "B", "other"])
     assert "attention" in "\n".join(sentences(result, delete=delete))
+
+
+def test_show_names_the_instances_with_several_versions(pieces: Pieces) -> None:
+    for name, data in (("A", FIRST), ("B", EDITED), ("2A", content(2)), ("2B", content(2, syntax=IMPLICIT))):
+        put(pieces, name, data)
+    pieces.run(3)
+    found = OtherVersions.of(pieces.manifest(STUDY))
+    assert found.document() == {
+        "instances": [{"sop_instance_uid": f"{STUDY}.1.1", "grade": "correction", "versions": 2}],
+        "number": 1,
+        "same_data_set": 1,
+    }
+    assert list(found.rows()) == [
+        ("Versions", "1 instance has several versions:"),
+        ("", f"{STUDY}.1.1: 2, other attributes, the same pixels"),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from dicomwatchd.cli.studies import attributes
 from dicomwatchd.cli.studies.access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
 from dicomwatchd.cli.studies.damaged import DamagedInstances
 from dicomwatchd.cli.studies.search import summary
+from dicomwatchd.cli.studies.versions import OtherVersions
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
 from dicomwatchd.errors import DicomwatchdError, Permanent, StudyNotFound
@@ -41,42 +43,49 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     notes: list[str] = []
     note = noting(notes, quiet=as_json)
     trouble: DicomwatchdError | None = None
-    record = damaged = None
+    found = None
     amiss = Amiss(note)
     try:
-        record, damaged = _archived(invocation, study, where, notes, amiss)
+        found = _archived(invocation, study, where, notes, amiss)
     except StudyNotFound:
         pass  # the daemon may know it
     except DicomwatchdError as error:
         trouble = error  # and what is here may say why
     local = _local(invocation, study, socket_path, where, note)
-    if record is None and local is None:
+    if found is None and local is None:
         raise trouble or StudyNotFound(f"study {study} is not known here")
     if trouble is not None:
         note(f"the archive does not answer: {trouble.message}")
     code = exits.NO if amiss or isinstance(trouble, Permanent) else exits.OK
     if as_json:
-        archived = record and damaged and {**_document(record, damaged), **amiss.document()}
+        archived = found and {**_document(found), **amiss.document()}
         output.document({"study_uid": study, "archive": archived, "local": local, "notes": notes})
         return code
-    if record is None or damaged is None:
+    if found is None:
         output.pairs([("Study", study), ("Archive", "unknown" if trouble else "does not hold it yet")])
     else:
-        _print_archived(record, damaged)
+        _print_archived(found)
     if local is not None:
         output.say()
         _print_local(local)
     return code
 
 
-def _archived(
-    invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss
-) -> tuple[StudyRecord, DamagedInstances]:
+@dataclass(frozen=True, slots=True)
+class _Archived:
+    """What the archive holds of the study."""
+
+    record: StudyRecord
+    damaged: DamagedInstances
+    versions: OtherVersions
+
+
+def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss) -> _Archived:
     from dicomwatchd.fetch import plan
 
     with opened(invocation, where) as archive:
         manifest = plan(archive.store, archive.catalogue, study, note=notes.append, doubts=amiss.doubts())
-        return manifest.record(), DamagedInstances.of(manifest)
+        return _Archived(manifest.record(), DamagedInstances.of(manifest), OtherVersions.of(manifest))
 
 
 def _local(
@@ -96,10 +105,12 @@ def _local(
     return found
 
 
-def _document(record: StudyRecord, damaged: DamagedInstances) -> dict[str, Any]:
+def _document(found: _Archived) -> dict[str, Any]:
+    record = found.record
     return {
         **summary(record),
-        "damaged_instances": damaged.document(),
+        "damaged_instances": found.damaged.document(),
+        "other_versions": found.versions.document(),
         "manifest_key": record.manifest_key,
         "manifest_sha256": record.manifest_sha256,
         "attributes": record.attributes,
@@ -157,8 +168,10 @@ def _series_name(series: SeriesRecord) -> str:
     )
 
 
-def _print_archived(record: StudyRecord, damaged: DamagedInstances) -> None:
+def _print_archived(found: _Archived) -> None:
     from dicomwatchd.archive.documents import accession_numbers, identities
+
+    record = found.record
 
     def value(tag: str) -> str:
         return attributes.text(record.attributes, tag)
@@ -179,7 +192,8 @@ def _print_archived(record: StudyRecord, damaged: DamagedInstances) -> None:
             ("Files", f"{record.instances:,}, {output.size(record.size_bytes)}"),
             ("Complete", _whole(record)),
             *(("", text) for text in _reasons(record)),
-            *damaged.rows(),
+            *found.damaged.rows(),
+            *found.versions.rows(),
             ("Flags", ", ".join(record.flags)),
         ]
     )
