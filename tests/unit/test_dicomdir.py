@@ -11,6 +11,7 @@ from pathlib import Path
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
+from pydicom.fileset import FileSet
 
 from dicomwatchd.errors import SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom import dicomdir
@@ -71,7 +72,11 @@ def read(content: bytes, tmp_path: Path) -> Directory:
 @pytest.mark.parametrize("undefined", [False, True])
 def test_what_it_lists(undefined: bool, tmp_path: Path) -> None:
     found = read(table(study(1), image(1), image(2), study(2), image(3), undefined=undefined), tmp_path)
-    assert found.images == [Listed(b"DICOM/IM%06d" % n, f"1.2.3.{n}") for n in (1, 2, 3)]
+    assert found.images == [
+        Listed(b"DICOM/IM%06d" % n, f"1.2.3.{n}", study_uid)
+        for n, study_uid in ((1, "1.2.1"), (2, "1.2.1"), (3, "1.2.2"))
+    ]
+    assert found.by_study() == {"1.2.1": ["1.2.3.1", "1.2.3.2"], "1.2.2": ["1.2.3.3"]}
     assert found.studies == {"1.2.1", "1.2.2"}
 
 
@@ -85,6 +90,9 @@ def test_as_pydicom_writes_and_reads_it(tmp_path: Path) -> None:
         (str(one.path.relative_to(tmp_path / "cd")), one.sop_instance_uid) for one in made
     }
     assert found.studies == {one.study_uid for one in made}
+    assert {(one.sop_instance_uid, one.study_uid) for one in found.images} == {
+        (one.sop_instance_uid, one.study_uid) for one in made
+    }
 
 
 @pytest.mark.parametrize(
@@ -107,12 +115,87 @@ def test_others_programs_lists(name: str) -> None:
     assert {one.sop_instance_uid for one in found.images} == {
         str(one.ReferencedSOPInstanceUIDInFile) for one in records
     }
+    by_study: dict[str, list[str]] = {}
+    for one in FileSet(str(path)):
+        by_study.setdefault(str(one.StudyInstanceUID), []).append(str(one.SOPInstanceUID))
+    assert found.by_study() == {uid: sorted(uids) for uid, uids in by_study.items()}
 
 
 def test_offsets_that_go_round_in_circles_are_not_followed(tmp_path: Path) -> None:
     """Each record says that it is the next, and below, itself."""
     found = read(table(*(image(number, following=400) for number in range(50))), tmp_path)
     assert len(found.images) == 50
+
+
+def linked(*records: tuple[bytes, int, int, int | None]) -> bytes:
+    """A list of records with offsets: each is its kind, the numbers (from 1) of the record that follows on its level
+    and of the first below it, 0 for none, and the number of its image or study. All of them are equally long."""
+
+    def made(kind: bytes, following: int, lower: int, number: int | None) -> bytes:
+        uid = b"" if number is None else b"1.2.%06d" % number
+        return item(
+            element(4, 0x1400, b"UL", struct.pack("<L", following)),
+            element(4, 0x1410, b"US", b"\xff\xff"),
+            element(4, 0x1420, b"UL", struct.pack("<L", lower)),
+            element(4, 0x1430, b"CS", kind.ljust(16)),
+            element(4, 0x1500, b"CS", b"        " if number is None or kind == b"STUDY" else b"IM%06d" % number),
+            element(0x20, 0xD, b"UI", uid) if kind == b"STUDY" else element(4, 0x1511, b"UI", uid.ljust(10)),
+        )
+
+    start, each = len(table()), len(made(b"IMAGE", 0, 0, 1))
+
+    def offset(at: int) -> int:
+        return start + (at - 1) * each if at else 0
+
+    return table(*(made(kind, offset(after), offset(below), number) for kind, after, below, number in records))
+
+
+def test_offsets_tell_whose_an_image_is_where_the_records_stand_in_another_order(tmp_path: Path) -> None:
+    """Level by level, as some programs write them: the studies, then the series, then the images."""
+    content = linked(
+        (b"PATIENT", 0, 2, None),
+        (b"STUDY", 3, 4, 1),
+        (b"STUDY", 0, 5, 2),
+        (b"SERIES", 0, 6, None),
+        (b"SERIES", 0, 7, None),
+        (b"IMAGE", 8, 0, 11),
+        (b"IMAGE", 0, 0, 21),
+        (b"IMAGE", 0, 0, 12),
+    )
+    assert read(content, tmp_path).by_study() == {
+        "1.2.000001": ["1.2.000011", "1.2.000012"],
+        "1.2.000002": ["1.2.000021"],
+    }
+
+
+def test_what_no_offset_leads_to_is_of_no_study_unless_there_is_one_only(tmp_path: Path) -> None:
+    rest = [(b"SERIES", 0, 3, None), (b"IMAGE", 0, 0, 11), (b"IMAGE", 0, 0, 12)]
+    content = linked((b"STUDY", 0, 2, 1), *rest, (b"HANGING PROTOCOL", 0, 0, 90))
+    assert read(content, tmp_path).by_study() == {"1.2.000001": ["1.2.000011", "1.2.000012"]}
+    content = linked((b"STUDY", 0, 2, 1), *rest, (b"STUDY", 0, 0, 2))
+    found = read(content, tmp_path)
+    assert found.by_study() == {"1.2.000001": ["1.2.000011"]}
+    assert len(found.images) == 2, "it is listed all the same"
+
+
+def test_circles_and_claims_of_several_studies_end(tmp_path: Path) -> None:
+    """Each series is its own successor, and two studies lay claim to one series: the first has it."""
+    content = linked(
+        (b"STUDY", 1, 3, 1),
+        (b"STUDY", 1, 3, 2),
+        (b"SERIES", 3, 4, None),
+        (b"IMAGE", 4, 3, 11),
+    )
+    assert read(content, tmp_path).by_study() == {"1.2.000001": ["1.2.000011"]}
+
+
+def test_a_chain_of_many_records_is_followed_in_little_time(tmp_path: Path) -> None:
+    number = 20_000
+    images = [(b"IMAGE", at + 3 if at < number else 0, 0, at) for at in range(1, number + 1)]
+    content = linked((b"STUDY", 0, 2, 1), (b"SERIES", 0, 3, None), *images)
+    began = time.monotonic()
+    assert len(read(content, tmp_path).by_study()["1.2.000001"]) == number
+    assert time.monotonic() - began < 10
 
 
 def test_records_that_are_not_in_use_are_not_listed(tmp_path: Path) -> None:
