@@ -29,12 +29,12 @@ from dicomwatchd.model import FileState
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.database.upgrade import OLD_FAULT
-from dicomwatchd.queue.rows import UNREADABLE, Arrival, Source, TrackedFile, identity_of
+from dicomwatchd.queue.rows import OLD_DICOMDIR, UNREADABLE, Arrival, Source, TrackedFile, identity_of
 
 #: Arrivals that are put on the queue together.
 BATCH = 200
-#: Codes of what is in quarantine and tried again at each look, although the file is what it was.
-AGAIN = (NO_ACCESS, OLD_FAULT, UNREADABLE, TOO_LARGE, SPARSE)
+#: Codes of what is in quarantine, or passed over, and tried again at each look, although the file is what it was.
+AGAIN = (NO_ACCESS, OLD_FAULT, UNREADABLE, TOO_LARGE, SPARSE, OLD_DICOMDIR)
 #: Files that are remembered as unreadable.
 UNREAD_LIMIT = 1000
 

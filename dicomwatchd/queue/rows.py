@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -40,6 +40,15 @@ LEFT = "left"
 UNREADABLE = "unreadable"
 #: ``code`` of an ignored file that lists what a medium holds; the others are not DICOM (see intake.dicom.other).
 DICOMDIR = "dicomdir"
+#: The code of one that an earlier version has passed over unread: the intake looks at it again.
+OLD_DICOMDIR = "dicomdir-before"
+
+
+class ListedStudies(NamedTuple):
+    """What a DICOMDIR lists: the SOP Instance UIDs by study, ascending; ``sha256`` is the DICOMDIR's."""
+
+    sha256: str
+    by_study: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +182,8 @@ class Arrival:
     signs: str | None = None
     code: str | None = None
     reason: str | None = None
+    #: Of a DICOMDIR that could be read.
+    listed: ListedStudies | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "        os.lseek(fd, 0, os.SEEK_SET)\n",
                 "        pass\n",
             ),
-            ("looked at again", "intake/comparison.py", "UNREADABLE, TOO_LARGE, SPARSE)", "UNREADABLE)"),
+            ("looked at again", "intake/comparison.py", "TOO_LARGE, SPARSE, OLD_DICOMDIR)", "OLD_DICOMDIR)"),
             (
                 "sizes of the configuration",
                 "intake/comparison.py",

@@ -105,6 +105,8 @@ class Pruning:
                 db.execute("UPDATE studies SET attributes = '{}' WHERE study_uid = ?", (row["study_uid"],))
                 db.execute("DELETE FROM series WHERE study_uid = ?", (row["study_uid"],))
                 db.execute("DELETE FROM identities WHERE study_uid = ?", (row["study_uid"],))
+                db.execute("DELETE FROM listed WHERE study_uid = ?", (row["study_uid"],))
+                db.execute("DELETE FROM listed_waits WHERE study_uid = ?", (row["study_uid"],))
         if page:
             self._last_study = (page[-1]["archived_at"], page[-1]["study_uid"])
         return len(page) == _PAGE

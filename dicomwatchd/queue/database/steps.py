@@ -393,6 +393,55 @@ CREATE TABLE upload_studies (
 """
 
 
+#: What DICOMDIRs list of studies, and which studies wait for what is listed. A list goes with its
+#: DICOMDIR. Those that earlier versions have passed over are read now.
+LISTED = """
+CREATE TABLE listed (
+  list_id INTEGER PRIMARY KEY,
+  file_id INTEGER NOT NULL,           -- of the DICOMDIR
+  source_id INTEGER NOT NULL, dir BLOB NOT NULL,      -- its folder: it speaks for what is in it and below
+  study_uid TEXT NOT NULL,
+  sha256 TEXT NOT NULL,               -- of the DICOMDIR
+  images INTEGER NOT NULL,
+  uids TEXT NOT NULL,                 -- SOP Instance UIDs, ascending, with a space between two
+  lacking TEXT,                       -- those of them that the archive lacked when it was asked; NULL: it was not
+  UNIQUE (file_id, study_uid)
+);
+CREATE INDEX listed_of_study ON listed (study_uid, file_id);
+CREATE TABLE listed_counts (source_id INTEGER PRIMARY KEY, images INTEGER NOT NULL);
+CREATE TABLE listed_waits (
+  study_uid TEXT PRIMARY KEY,
+  set_at REAL NOT NULL, until REAL NOT NULL,          -- set_at as in arrivals
+  missing INTEGER NOT NULL,           -- how many images are waited for
+  stale INTEGER NOT NULL DEFAULT 0,   -- that may be another number by now
+  ended INTEGER NOT NULL DEFAULT 0,
+  newest INTEGER NOT NULL DEFAULT 0,  -- file_id of the newest DICOMDIR when it ended
+  revision INTEGER NOT NULL DEFAULT 0 -- of the study when it ended
+) WITHOUT ROWID;
+CREATE INDEX listed_waits_open ON listed_waits (until) WHERE ended = 0;
+CREATE TRIGGER listed_come AFTER INSERT ON listed BEGIN
+  INSERT INTO listed_counts VALUES (NEW.source_id, NEW.images)
+    ON CONFLICT DO UPDATE SET images = images + excluded.images;
+  UPDATE listed_waits SET stale = 1 WHERE study_uid = NEW.study_uid;
+END;
+CREATE TRIGGER listed_go AFTER DELETE ON listed BEGIN
+  UPDATE listed_counts SET images = images - OLD.images WHERE source_id = OLD.source_id;
+  UPDATE listed_waits SET stale = 1 WHERE study_uid = OLD.study_uid;
+END;
+CREATE TRIGGER listed_change AFTER UPDATE OF lacking ON listed BEGIN
+  UPDATE listed_waits SET stale = 1 WHERE study_uid = NEW.study_uid;
+END;
+CREATE TRIGGER files_go_with_lists AFTER DELETE ON files WHEN OLD.code = 'dicomdir' BEGIN
+  DELETE FROM listed WHERE file_id = OLD.file_id;
+END;
+CREATE TRIGGER studies_go_with_waits AFTER DELETE ON studies BEGIN
+  DELETE FROM listed_waits WHERE study_uid = OLD.study_uid;
+END;
+UPDATE files SET code = 'dicomdir-before' WHERE state = 'ignored' AND code = 'dicomdir'
+  AND source_id IN (SELECT source_id FROM sources WHERE kind = 'inbox');
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -415,4 +464,5 @@ STEPS: tuple[Step, ...] = (
     Step("damaged files are archived as damaged", DAMAGED),
     Step("what files say of how many there should be", SIGNS),
     Step("whether the studies of an upload are complete", UPLOAD_STUDIES),
+    Step("what DICOMDIRs list", LISTED),
 )
