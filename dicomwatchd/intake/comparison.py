@@ -212,5 +212,5 @@ class Comparison:
 
     def _take(self, arrival: Arrival) -> None:
         self._batch.append(arrival)
-        if len(self._batch) >= BATCH:
+        if len(self._batch) >= BATCH or arrival.listed is not None:  # each may be a long list
             self.flush()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dicomwatchd.errors import DicomwatchdError, NotDicom, SourceChanged, Unarchivable
+from dicomwatchd.intake.dicom.dicomdir import read_dicomdir, sha256_of
 from dicomwatchd.intake.dicom.header import Damaged, Dicomdir, Header, read_header
 from dicomwatchd.intake.dicom.other import left_alone
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
@@ -25,7 +26,7 @@ from dicomwatchd.model import CANNOT_TELL, FileIdentity, FileState, InstanceHead
 from dicomwatchd.patients import Identity, Order
 from dicomwatchd.ports import Log
 from dicomwatchd.queue.database.upgrade import FAULT
-from dicomwatchd.queue.rows import DICOMDIR, UNREADABLE, Arrival
+from dicomwatchd.queue.rows import DICOMDIR, UNREADABLE, Arrival, ListedStudies
 from dicomwatchd.rights import READ, Asker
 from dicomwatchd.telemetry.fields import error_fields
 
@@ -102,8 +103,8 @@ def take(
                     if rest is None:
                         return _of_an_upload(error, fd, folder.relative, name, found)
                     header = rest
-        if isinstance(header, Dicomdir):
-            return Arrival(folder.relative, name, found, FileState.IGNORED, code=DICOMDIR, reason=_DICOMDIR)
+                if isinstance(header, Dicomdir):
+                    return _dicomdir(fd, folder.relative, name, found, heartbeat)
         # Working the attributes out costs more than all the rest; once for each series is enough, and where a file says
         # something new.
         known = is_on_record(header)
@@ -153,6 +154,16 @@ def _with_verdict(header: Header) -> InstanceHeader:
     if verdict.completeness is Completeness.CANNOT_TELL:
         return replace(header.instance, repairs=(*header.instance.repairs, f"{CANNOT_TELL}: {verdict.reason}"))
     return header.instance
+
+
+def _dicomdir(fd: int, parent: bytes, name: bytes, found: FileIdentity, heartbeat: Callable[[], None]) -> Arrival:
+    """Raises SourceChanged, OSError."""
+    arrival = Arrival(parent, name, found, FileState.IGNORED, code=DICOMDIR, reason=_DICOMDIR)
+    try:
+        by_study = read_dicomdir(fd, found.size_bytes, heartbeat).by_study()
+    except Unarchivable as error:
+        return replace(arrival, reason=f"{_DICOMDIR}; what it lists cannot be read: {error.message}")
+    return replace(arrival, listed=ListedStudies(sha256_of(fd, found.size_bytes, heartbeat), by_study))
 
 
 def _of_an_upload(error: Unarchivable, fd: int, parent: bytes, name: bytes, found: FileIdentity) -> Arrival:

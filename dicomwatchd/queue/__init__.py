@@ -17,6 +17,7 @@ from dicomwatchd.queue.database.pruning import Pruning
 from dicomwatchd.queue.database.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.database.upgrade import Upgrade
 from dicomwatchd.queue.deletions import Deletions
+from dicomwatchd.queue.dicomdirs import Dicomdirs
 from dicomwatchd.queue.holds import Holds
 from dicomwatchd.queue.parked import Parked
 from dicomwatchd.queue.quiet import QuietTimers
@@ -32,6 +33,7 @@ class Queue:
     """The sides of the state, over one database."""
 
     arrivals: Arrivals
+    dicomdirs: Dicomdirs
     quiet: QuietTimers
     claims: Claims
     shipments: Shipments
@@ -81,6 +83,7 @@ def known_archive_id(state_directory: Path) -> str | None:
 def _over(database: Database, clock: Clock) -> Queue:
     return Queue(
         arrivals=Arrivals(database, clock),
+        dicomdirs=Dicomdirs(database),
         quiet=QuietTimers(database, clock),
         claims=Claims(database, clock),
         shipments=Shipments(database, clock),

@@ -11,6 +11,7 @@ from functools import lru_cache
 from dicomwatchd.model import DicomJson, FileState, StudyEvent, StudyState, has_value
 from dicomwatchd.patients import IDENTITIES_LIMIT, Identity, Order, document, filled_up, is_blank
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue import dicomdirs
 from dicomwatchd.queue.bindings.remounts import FORGET_SECONDS, Remounts
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.quiet import restart_quiet_timer
@@ -26,6 +27,8 @@ from dicomwatchd.queue.rows import (
     identity_text,
 )
 from dicomwatchd.queue.transitions import move, state_of
+
+TOO_MUCH_LISTED = "the index of a DICOM medium; the others in this folder list so much that it is not compared"
 
 _STATES = {state.value: state for state in FileState}
 
@@ -159,7 +162,9 @@ class Arrivals:
                     db.execute("DELETE FROM files WHERE file_id = ?", (old["file_id"],))
                     if old["study_uid"] and old["state"] in WAITING:
                         touched[old["study_uid"]] = None
-                self._insert(db, source_id, arrival, now)
+                file_id = self._insert(db, source_id, arrival, now)
+                if not dicomdirs.put(db, source_id, file_id, arrival):
+                    db.execute("UPDATE files SET reason = ? WHERE file_id = ?", (TOO_MUCH_LISTED, file_id))
                 if arrival.header is not None:
                     _merge_study(db, arrival, now)
                     touched[arrival.header.study_uid] = None
@@ -192,12 +197,12 @@ class Arrivals:
 
     # -- details ----------------------------------------------------------------------------------------------
 
-    def _insert(self, db: Transaction, source_id: int, arrival: Arrival, now: float) -> None:
+    def _insert(self, db: Transaction, source_id: int, arrival: Arrival, now: float) -> int:
         header = arrival.header
-        db.execute(
+        row = db.execute(
             "INSERT INTO files (source_id, dir, name, identity, size_bytes, state, seen_at, study_uid, series_uid,"
             " sop_instance_uid, sop_class_uid, transfer_syntax_uid, repairs, damage, code, reason, signs)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING file_id",
             (
                 source_id,
                 arrival.dir,
@@ -217,7 +222,8 @@ class Arrivals:
                 arrival.reason,
                 arrival.signs,
             ),
-        )
+        ).fetchone()
+        return int(row["file_id"])
 
 
 def _leave(db: Transaction, source: sqlite3.Row, now: float) -> None:

@@ -33,6 +33,7 @@ class Binding:
                 )
                 # A kept file without a receipt is one that this archive is not known to hold: see send_kept_again.
                 db.execute("UPDATE files SET receipt = NULL WHERE state = ?", (FileState.KEPT,))
+                db.execute("UPDATE listed SET lacking = NULL")  # what the other archive has is not here
             for key, value in (("archive_id", archive_id), ("destination", destination)):
                 db.execute(
                     "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
