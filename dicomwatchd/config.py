@@ -30,6 +30,9 @@ from dicomwatchd.resolved_paths import ResolvedPath
 #: Above what any modality makes: whole slides and long films reach tens of GB.
 MAX_FILE_BYTES = 64 * 1024**3
 
+#: A study that waits longer is forgotten by whoever could bring what is missing.
+LONGEST_WAIT_SECONDS = 7 * 86400
+
 DEFAULT_PATH = Path("/etc/dicomwatchd/config.yaml")
 
 #: An inbox's name is in logs and statistics, so it is a short plain word and no path.
@@ -136,6 +139,12 @@ class Inbox(_Model):
     )
     settle_seconds: Number = Field(2, ge=0, description="A file unchanged for this long is considered complete")
     quiet_seconds: Number = Field(60, ge=0, description="A study with no new or changed file for this long is shipped")
+    max_wait_seconds: Number | None = Field(
+        None,
+        ge=0,
+        le=LONGEST_WAIT_SECONDS,
+        description="How long a quiet study waits for images that a DICOMDIR lists; default: that of all inboxes",
+    )
     send_while_arriving: bool = Field(
         True,
         description="Send complete files before their study is quiet; all later steps still wait until it is quiet",
@@ -317,6 +326,13 @@ class Config(_Model):
         description="Character set of text in files that declare none, or one that does not fit; default: UTF-8 where"
         " the bytes are that, and Latin-1 otherwise",
         examples=["ISO_IR 144", "cp1251"],
+    )
+    max_wait_seconds: Number = Field(
+        1800,
+        ge=0,
+        le=LONGEST_WAIT_SECONDS,
+        description="How long a quiet study waits for images that a DICOMDIR lists and that are neither here nor"
+        " archived; then it is archived without them. 0: not at all",
     )
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when less than this share of a disk is free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -85,6 +85,7 @@ class Pieces:
         bundling: Bundling | None = None,
         answering: Inboxes | None = None,
         sizes: Sizes | None = None,
+        max_wait_seconds: float = 0.0,
         **changes: Any,
     ) -> None:
         self.root = root
@@ -100,6 +101,7 @@ class Pieces:
         self.catalogue: Catalogue = catalogue or MemoryCatalogue()
         self._after_archive = after_archive or AfterArchive(delete=True)
         self.settings = settings(**changes)
+        self.max_wait_seconds = max_wait_seconds
         self.bundling = bundling
         self.sizes = sizes or Sizes()
         self.answering = answering or AlwaysAnswering()
@@ -135,7 +137,10 @@ class Pieces:
         self.cancelled()
 
     def _plan(self) -> Plan:
-        inboxes = (InboxPlan(path.name, path, self.settings, self._after_archive) for path in self.inboxes)
+        inboxes = (
+            InboxPlan(path.name, path, self.settings, self._after_archive, max_wait_seconds=self.max_wait_seconds)
+            for path in self.inboxes
+        )
         return Plan(self.state, tuple(inboxes), active_shipments=1, sizes=self.sizes)
 
     @property

@@ -77,6 +77,9 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool, chec
                 " (without_lease: keep)"
             )
         )
+    if number := said.get("studies_waiting_for_listed"):
+        waits = "study waits" if number == 1 else "studies wait"
+        output.say(f"{number:,} {waits} for images that a DICOMDIR lists (max_wait_seconds): see dicomwatchctl queue")
     for text in said.get("problems") or []:
         output.say(output.clean(f"Problem: {text}"))
     return code
@@ -112,12 +115,19 @@ def queue(invocation: Invocation, limit: int, socket_path: Path | None, as_json:
                 " ".join(study.get("inboxes") or []),
                 study.get("attempts"),
                 study.get("not_before") or (study.get("quiet_at") if study.get("state") == "arriving" else None),
-                study.get("reason"),
+                study.get("reason") or _waiting(study.get("waits_for_listed")),
             )
             for study in studies
         ),
         least=("TRIES", "INBOX", "SIZE", "FILES"),
     )
+
+
+def _waiting(wait: dict[str, Any] | None) -> str | None:
+    if not wait:
+        return None
+    images = output.count(wait.get("missing") or 0, "image")
+    return f"waits until {wait.get('until')} for {images} that a DICOMDIR lists"
 
 
 @click.command()

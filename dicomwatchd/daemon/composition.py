@@ -24,12 +24,14 @@ from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.pipeline.deletion.vetoes.expiring import Expiring
 from dicomwatchd.pipeline.deletion.vetoes.pinning import Pinning
 from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.listed import AskingForListed
 from dicomwatchd.pipeline.pool import Workers
 from dicomwatchd.pipeline.shipment import Archive, Context, Shipment
 from dicomwatchd.pipeline.upkeep import Upkeep
 from dicomwatchd.ports import Cancellation, Clock, Log, never_cancelled
 from dicomwatchd.queue import Queue, open_queue
 from dicomwatchd.queue.rows import Source, Transition
+from dicomwatchd.queue.waits import WaitNews
 from dicomwatchd.uploads.archived import ArchivedInstances
 from dicomwatchd.uploads.folders import UploadFolders
 from dicomwatchd.uploads.jobs import UploadJobs
@@ -142,7 +144,12 @@ class Parts:
             # Nor does the record of deletions go where the store would end it by itself.
             lambda: self.dispatcher.backoff.is_to_be_left_alone or self.expiring.problem is not None,
         )
-        self.upkeep = Upkeep([self.queue.parked.step, self.sealing.step, self.queue.pruning.step])
+        asking_for_listed = AskingForListed(
+            self.queue.dicomdirs, archive, lambda: self.dispatcher.backoff.is_to_be_left_alone
+        )
+        self.upkeep = Upkeep(
+            [self.queue.parked.step, self.sealing.step, self.queue.pruning.step, asking_for_listed.step]
+        )
         self.uploads = UploadJobs(
             self.queue,
             self._start_upload_intake,
@@ -159,9 +166,17 @@ class Parts:
                 "store-overwrites", "the store lets objects be overwritten: only one daemon may send to this archive"
             )
 
-    def begin(self) -> None:
+    def begin(self, *, waits_for_listed: bool = True) -> None:
         """The rest of the start: the intakes, the uploads of an earlier run, and what was kept and may go by now.
-        Raises Transient, Fatal."""
+        ``waits_for_listed``: studies wait for what a DICOMDIR lists, as the plan says. Raises Transient, Fatal."""
+        self.queue.quiet.wait_at_most(
+            {
+                source.source_id: inbox.max_wait_seconds
+                for source, inbox in zip(self.sources.inboxes, self.sources.plan.inboxes, strict=True)
+            }
+            if waits_for_listed
+            else {}
+        )
         for source, inbox in zip(self.sources.inboxes, self.sources.plan.inboxes, strict=True):
             self.sources.intakes[source.source_id] = self._intake(source, inbox.settings)
         self.uploads.resume()
@@ -178,6 +193,7 @@ class Parts:
         """To be called every second or so: what nobody else looks after. Raises Transient, Fatal."""
         self.uploads.tick()
         self.queue.quiet.retire(intake.source.source_id for intake in self.sources.every_intake() if intake.holds)
+        self._tell_of_waits(self.queue.quiet.end_waits())
 
     def close(self) -> None:
         """Once nothing steps or runs any part any more."""
@@ -188,6 +204,25 @@ class Parts:
         self.archive.catalogue.close()
 
     # -- details ----------------------------------------------------------------------------------------------------
+
+    def _tell_of_waits(self, news: list[WaitNews]) -> None:
+        for one in news:
+            if not one.has_ended:
+                self._log.info(
+                    "study-waits",
+                    "a study that is quiet waits for images that a DICOMDIR lists",
+                    study_uid=one.study_uid,
+                    missing_files=one.missing,
+                )
+            elif one.missing:
+                self._log.warning(
+                    "study-incomplete",
+                    "a study has waited in vain for images that a DICOMDIR lists; it is archived without them",
+                    study_uid=one.study_uid,
+                    missing_files=one.missing,
+                )
+        if news:
+            self.dispatcher.wake()
 
     def _intake(self, source: Source, settings: IntakeSettings) -> InboxIntake:
         return InboxIntake(

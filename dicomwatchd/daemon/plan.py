@@ -26,6 +26,8 @@ class InboxPlan:
     sends_early: bool = True
     #: Whether file events say where to look first; otherwise there are only looks.
     by_events: bool = False
+    #: How long a quiet study waits for what a DICOMDIR lists.
+    max_wait_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ def _inbox_plan(inbox: Inbox, config: Config) -> InboxPlan:
             trust_ctime=not poll,
             charset_when_missing=inbox.charset_when_missing or config.charset_when_missing or "",
         ),
+        max_wait_seconds=config.max_wait_seconds if inbox.max_wait_seconds is None else inbox.max_wait_seconds,
         after_archive=_after_archive(inbox),
         sends_early=inbox.send_while_arriving,
         by_events=inbox.watch == "events",

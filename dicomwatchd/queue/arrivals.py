@@ -11,7 +11,7 @@ from functools import lru_cache
 from dicomwatchd.model import DicomJson, FileState, StudyEvent, StudyState, has_value
 from dicomwatchd.patients import IDENTITIES_LIMIT, Identity, Order, document, filled_up, is_blank
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue import dicomdirs
+from dicomwatchd.queue import dicomdirs, waits
 from dicomwatchd.queue.bindings.remounts import FORGET_SECONDS, Remounts
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.quiet import restart_quiet_timer
@@ -192,6 +192,7 @@ class Arrivals:
             if state_of(db, study_uid) is StudyState.PARKED:
                 continue
             move(db, study_uid, StudyEvent.CHANGED, now)
+            waits.look_again(db, study_uid)
             if not db.execute("SELECT 1 FROM arrivals WHERE study_uid = ?", (study_uid,)).fetchone():
                 restart_quiet_timer(db, study_uid, source_id, now, 0)
 

@@ -3,7 +3,7 @@ something of a study only if files of that study are known there."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from dicomwatchd.queue.database.schema import Database, Readable, Transaction
@@ -43,19 +43,18 @@ class Dicomdirs:
 
     def archived(self, study_uid: str, uids: Collection[str]) -> None:
         """The archive has these SOP Instances of the study, as it was read to have just now."""
+        with self._database.write() as db:
+            put_archived(db, study_uid, lambda: uids)
+
+    def unasked(self, after: str) -> str | None:
+        """The next study behind this one that waits for what is listed, and of which the archive was not asked."""
         with self._database.read() as db:
-            rows = db.execute("SELECT list_id, uids, lacking FROM listed WHERE study_uid = ?", (study_uid,)).fetchall()
-        if not rows:
-            return
-        there = frozenset(uids)
-        changed = [
-            (lacking, row["list_id"])
-            for row in rows
-            if (lacking := " ".join(uid for uid in row["uids"].split() if uid not in there)) != row["lacking"]
-        ]
-        if changed:
-            with self._database.write() as db:
-                db.executemany("UPDATE listed SET lacking = ? WHERE list_id = ?", changed)
+            row = db.execute(
+                "SELECT MIN(study_uid) AS study_uid FROM listed_waits w WHERE ended = 0 AND study_uid > ? AND EXISTS"
+                " (SELECT 1 FROM listed l WHERE l.study_uid = w.study_uid AND l.lacking IS NULL)",
+                (after,),
+            ).fetchone()
+        return None if row["study_uid"] is None else str(row["study_uid"])
 
 
 def put(db: Transaction, source_id: int, file_id: int, arrival: Arrival) -> bool:
@@ -75,6 +74,22 @@ def put(db: Transaction, source_id: int, file_id: int, arrival: Arrival) -> bool
         ],
     )
     return True
+
+
+def put_archived(db: Transaction, study_uid: str, uids: Callable[[], Collection[str]]) -> None:
+    """See `Dicomdirs.archived`; ``uids`` is called where anything is listed."""
+    rows = db.execute("SELECT list_id, uids, lacking FROM listed WHERE study_uid = ?", (study_uid,)).fetchall()
+    if not rows:
+        return
+    there = frozenset(uids())
+    db.executemany(
+        "UPDATE listed SET lacking = ? WHERE list_id = ?",
+        [
+            (lacking, row["list_id"])
+            for row in rows
+            if (lacking := " ".join(uid for uid in row["uids"].split() if uid not in there)) != row["lacking"]
+        ],
+    )
 
 
 def lists_of(db: Readable, study_uid: str) -> list[StudyList]:

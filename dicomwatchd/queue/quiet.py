@@ -1,15 +1,19 @@
 """The quiet timers of arriving studies: a study is queued once no file of it has changed for its quiet time, at any of
-the sources that it comes from."""
+the sources that it comes from, and nothing of it is waited for (see waits)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue import waits
 from dicomwatchd.queue.database.schema import Database, Transaction
 from dicomwatchd.queue.rows import WAITING
 from dicomwatchd.queue.transitions import move, state_of
+from dicomwatchd.queue.waits import WaitNews, Waits
 
 #: Clocks are put right by less than this all the time; what lies further ahead was written before one was set back.
 CLOCK_SLACK_SECONDS = 1.0
@@ -19,6 +23,25 @@ class QuietTimers:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._waits = Waits(CLOCK_SLACK_SECONDS)
+        self._news: deque[WaitNews] = deque()
+
+    def wait_at_most(self, seconds: Mapping[int, float]) -> None:
+        """How long a study waits for what a DICOMDIR in a source lists, by source; in a source that is not named it
+        waits for nothing. Holds for studies that wait already, too."""
+        self._waits.at_most = dict(seconds)
+        with self._database.write() as db:
+            waits.look_again_at_all(db)
+
+    def end_waits(self) -> list[WaitNews]:
+        """To be called again and again: studies go on that need not wait any more. Returns which have begun to wait, or
+        have waited in vain, since the last call."""
+        with self._database.read() as db:
+            is_due = self._waits.any_is_due(db, self._clock.now())
+        if is_due:
+            with self._queueing():
+                pass
+        return [self._news.popleft() for _ in range(len(self._news))]
 
     def nearly_quiet(self, source_id: int) -> dict[str, list[bytes]]:
         """Arriving studies whose timer at this source has run out, with the directories their files lie in: to be
@@ -67,14 +90,22 @@ class QuietTimers:
     def confirm_quiet(self, source_id: int, study_uids: Iterable[str], scanned_at: float) -> None:
         """The source was looked at, beginning at ``scanned_at``, and held nothing new for these studies. A study that
         is quiet at all of its sources is queued."""
-        with self._database.write() as db:
+        with self._queueing() as db:
             db.executemany(
                 "UPDATE arrivals SET quiet = 1 WHERE source_id = ? AND study_uid = ? AND quiet_at <= ?",
                 [(source_id, uid, scanned_at) for uid in study_uids],
             )
-            self._queue_quiet(db)
 
-    def _queue_quiet(self, db: Transaction) -> None:
+    @contextmanager
+    def _queueing(self) -> Iterator[Transaction]:
+        """One transaction; at its end what is quiet by then is queued."""
+        news: list[WaitNews] = []
+        with self._database.write() as db:
+            yield db
+            self._queue_quiet(db, news)
+        self._news += news
+
+    def _queue_quiet(self, db: Transaction, news: list[WaitNews]) -> None:
         now = self._clock.now()
         rows = db.execute(
             "SELECT study_uid, MAX(quiet_at) AS quiet_at FROM arrivals WHERE study_uid IN"
@@ -85,6 +116,8 @@ class QuietTimers:
             state = state_of(db, study_uid)
             if state is StudyState.PURGING:
                 continue  # its new files have to wait for the end of that shipment
+            if state is StudyState.ARRIVING and self._waits.holds(db, study_uid, now, news):
+                continue
             db.execute("DELETE FROM arrivals WHERE study_uid = ?", (study_uid,))
             if state is StudyState.ARRIVING:
                 leave_arriving(db, study_uid, row["quiet_at"], now)
@@ -98,9 +131,8 @@ class QuietTimers:
         idle = [row["source_id"] for row in rows if row["source_id"] not in keep]
         if not idle:
             return
-        with self._database.write() as db:
+        with self._queueing() as db:
             db.executemany("UPDATE arrivals SET quiet = 1 WHERE source_id = ?", [(one,) for one in idle])
-            self._queue_quiet(db)
 
     def release_unheld(self) -> None:
         """At start: a study that arrives, and that no source holds up at all, waits for nobody. Nothing leaves one
@@ -119,6 +151,7 @@ class QuietTimers:
 def leave_arriving(db: Transaction, study_uid: str, queued_at: float, now: float) -> None:
     """No source holds this arriving study up any more: it is queued, or is at rest where no file of it waits. Of a
     study that is in no archive and has no files nothing is kept."""
+    waits.ended(db, study_uid)
     if not _has_waiting_files(db, study_uid) and not _is_half_recorded(db, study_uid):
         move(db, study_uid, StudyEvent.EMPTIED, now)
         db.execute("DELETE FROM studies WHERE study_uid = ? AND revision = 0", (study_uid,))
@@ -131,6 +164,7 @@ def restart_quiet_timer(db: Transaction, study_uid: str, source_id: int, now: fl
     """A change at one source restarts the study's timers at all of them."""
     quiet_at = now + quiet_seconds
     _repair_timers(db, now)
+    waits.look_again(db, study_uid)
     db.execute(
         "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (study_uid, source_id, now, quiet_at),
@@ -143,6 +177,7 @@ def restart_quiet_timer(db: Transaction, study_uid: str, source_id: int, now: fl
 
 def restart_at(db: Transaction, study_uid: str, source_ids: Iterable[int], now: float) -> None:
     """The study is quiet again once each of these sources was looked at from now on."""
+    waits.look_again(db, study_uid)
     db.executemany(
         "INSERT INTO arrivals (study_uid, source_id, set_at, quiet_at) VALUES (?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET quiet = 0",

@@ -14,7 +14,11 @@ from dicomwatchd.ports import Clock, timestamp
 from dicomwatchd.queue.bindings.remounts import FORGET_SECONDS
 from dicomwatchd.queue.database.pruning import KEEP_SECONDS, speed_of
 from dicomwatchd.queue.database.schema import Database
+from dicomwatchd.queue.dicomdirs import here_of, lists_of
 from dicomwatchd.queue.rows import DAMAGED, LEFT, NO_LEASE, OWN_OBJECT, UNREADABLE, WAITING
+
+#: Of what a DICOMDIR lists and is missing so many are named.
+_MISSING_SHOWN = 100
 
 
 class Reports:
@@ -38,6 +42,7 @@ class Reports:
                 WAITING,
             ).fetchall()
             without_lease = self._kept_without_lease(db)
+            waiting_for_listed = db.execute("SELECT COUNT(*) FROM listed_waits WHERE ended = 0").fetchone()[0]
         return {
             "inboxes": [
                 {
@@ -51,6 +56,7 @@ class Reports:
             "studies": {row["state"]: row["n"] for row in studies},
             "files": {row["state"]: row["n"] for row in files if row["n"]},
             "kept_without_lease": without_lease,
+            "studies_waiting_for_listed": waiting_for_listed,
             "bytes_waiting": sum(row["bytes"] for row in files if row["state"] in WAITING),
             "oldest_waiting_seconds": None if oldest["at"] is None else max(0.0, self._clock.now() - oldest["at"]),
         }
@@ -125,8 +131,9 @@ class Reports:
         """Studies that are not archived, those on their way first, then by how long they wait."""
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT s.*, (SELECT MAX(quiet_at) FROM arrivals a WHERE a.study_uid = s.study_uid) AS quiet_at"
-                " FROM studies s WHERE state != 'archived' ORDER BY claimed DESC, COALESCE(queued_at, changed_at)"
+                "SELECT s.*, (SELECT MAX(quiet_at) FROM arrivals a WHERE a.study_uid = s.study_uid) AS quiet_at,"
+                " w.missing, w.until FROM studies s LEFT JOIN listed_waits w ON w.study_uid = s.study_uid"
+                " AND w.ended = 0 WHERE state != 'archived' ORDER BY claimed DESC, COALESCE(queued_at, changed_at)"
                 " LIMIT ?",
                 (limit,),
             ).fetchall()
@@ -150,6 +157,9 @@ class Reports:
                         "reason": row["reason"],
                         "quiet_at": row["quiet_at"] and timestamp(row["quiet_at"]),
                         "claimed": bool(row["claimed"]),
+                        "waits_for_listed": None
+                        if row["missing"] is None
+                        else {"missing": row["missing"], "until": timestamp(row["until"])},
                     }
                 )
         return found
@@ -214,6 +224,7 @@ class Reports:
                 "SELECT at, old, event, new FROM transitions WHERE study_uid = ? ORDER BY transition_id DESC LIMIT 50",
                 (study_uid,),
             ).fetchall()
+            listed = _listed(db, study_uid)
             shipment = db.execute(
                 "SELECT * FROM shipments WHERE study_uid = ? ORDER BY shipment_id DESC LIMIT 1", (study_uid,)
             ).fetchone()
@@ -235,6 +246,7 @@ class Reports:
                 {"at": timestamp(row["at"]), "old": row["old"], "event": row["event"], "new": row["new"]}
                 for row in reversed(history)
             ],
+            "listed": listed,
             "archived_at": study["archived_at"] and timestamp(study["archived_at"]),
             "history_since": timestamp(self._clock.now() - KEEP_SECONDS),
             "last_shipment": None
@@ -276,6 +288,23 @@ class Reports:
             "days": [{"day": day, "inbox": inbox, **_finished(g)} for (day, inbox), g in groups.items()],
             "totals": _finished(totals),
         }
+
+
+def _listed(db: sqlite3.Connection, study_uid: str) -> dict[str, Any] | None:
+    """What the DICOMDIRs beside or above the study's files list of it; None where there are none."""
+    lists = lists_of(db, study_uid)
+    if not lists:
+        return None
+    here = here_of(db, study_uid)
+    missing = sorted({uid for one in lists for uid in one.missing(here)})
+    wait = db.execute("SELECT until FROM listed_waits WHERE study_uid = ? AND ended = 0", (study_uid,)).fetchone()
+    return {
+        "dicomdirs": len(lists),
+        "images": len({uid for one in lists for uid in one.uids}),
+        "missing": len(missing),
+        "missing_uids": missing[:_MISSING_SHOWN],
+        "waits_until": None if wait is None else timestamp(wait["until"]),
+    }
 
 
 def _empty() -> dict[str, Any]:

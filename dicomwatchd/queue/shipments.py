@@ -33,6 +33,7 @@ from dicomwatchd.patients import (
 )
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database, Transaction
+from dicomwatchd.queue.dicomdirs import put_archived
 from dicomwatchd.queue.quiet import restart_at
 from dicomwatchd.queue.rows import WAITING, Claim, LocalFile, Proven, identity_text, local_file, said_by
 from dicomwatchd.queue.transitions import move, write_under
@@ -243,12 +244,21 @@ class Shipments:
         with write_under(self._database, claim) as db:
             move(db, claim.study_uid, event, self._clock.now())
 
-    def recorded(self, claim: Claim, revision: int, completeness: StudyCompleteness | None = None) -> None:
-        """``completeness`` is told at the end of each upload that has files of the study."""
+    def recorded(
+        self,
+        claim: Claim,
+        revision: int,
+        completeness: StudyCompleteness | None = None,
+        archived: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """``completeness`` is told at the end of each upload that has files of the study. ``archived`` gives the SOP
+        Instance UIDs that the archive has of it by now."""
         found = completeness or NOTHING_KNOWN
         gaps = json.dumps([one.text for one in found.gaps[:_GAPS_OF_AN_UPLOAD]])
         with write_under(self._database, claim) as db:
             db.execute("UPDATE studies SET revision = ? WHERE study_uid = ?", (revision, claim.study_uid))
+            if revision:
+                put_archived(db, claim.study_uid, archived)
             db.execute(
                 "INSERT OR REPLACE INTO upload_studies (source_id, study_uid, answer, gaps)"
                 " SELECT source_id, ?, ?, ? FROM sources s WHERE kind = 'upload' AND EXISTS"

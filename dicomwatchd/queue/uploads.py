@@ -11,6 +11,7 @@ from typing import Any
 
 from dicomwatchd.model import SHIPPING, FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue import waits
 from dicomwatchd.queue.database.schema import Database, Readable, Transaction
 from dicomwatchd.queue.quiet import leave_arriving
 from dicomwatchd.queue.rows import DAMAGED, HELD, NO_RIGHT, OWN_OBJECT, UNREADABLE, WAITING, Root, Source, UploadedFile
@@ -313,7 +314,7 @@ class Uploads:
                     "SELECT MIN(quiet) AS quiet, MAX(quiet_at) AS quiet_at FROM arrivals WHERE study_uid = ?",
                     (study_uid,),
                 ).fetchone()
-                if still["quiet"] == 0:
+                if still["quiet"] == 0 or (still["quiet"] and waits.look_again(db, study_uid)):
                     continue  # another source looks after it
                 db.execute("DELETE FROM arrivals WHERE study_uid = ?", (study_uid,))
                 leave_arriving(db, study_uid, still["quiet_at"] or now, now)

@@ -255,7 +255,7 @@ UPLOADS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "another source holds the study",
                 "queue/uploads.py",
-                '                if still["quiet"] == 0:',
+                '                if still["quiet"] == 0 or (still["quiet"] and waits.look_again(db, study_uid)):',
                 "                if False:",
                 "test_queue_uploads.py",
             ),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dicomwatchd import config
 from dicomwatchd.config import Config, DeleteAfter
 from dicomwatchd.config_text import read_yaml
+from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.errors import ConfigError
 
 ARCHIVE: dict[str, Any] = {
@@ -53,7 +54,15 @@ def test_defaults() -> None:
     assert (inbox.watch, inbox.settle_seconds, inbox.quiet_seconds) == ("events", 2, 60)
     assert inbox.after_archive == "delete"
     assert inbox.without_lease == "delete"
+    assert (parsed.max_wait_seconds, inbox.max_wait_seconds) == (1800, None)
     assert (inbox.include, inbox.exclude) == (("*",), ())
+
+
+@pytest.mark.parametrize(("of_all", "of_one", "waits"), [(None, None, 1800), (60, None, 60), (60, 0, 0), (0, 5, 5)])
+def test_how_long_an_inbox_s_studies_wait(of_all: int | None, of_one: int | None, waits: int) -> None:
+    data = with_inbox() if of_one is None else with_inbox(max_wait_seconds=of_one)
+    [inbox] = plan_of(config.parse(data if of_all is None else {**data, "max_wait_seconds": of_all})).inboxes
+    assert inbox.max_wait_seconds == waits
 
 
 def test_fetch_needs_the_archive_only() -> None:
@@ -120,6 +129,8 @@ ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
     ({"archive": ARCHIVE, "inboxes": [{"path": "/srv/a"}]}, ("inboxes[0].name", "is missing")),
     # numbers
     (with_inbox(quiet_seconds=-1), ("inboxes[0].quiet_seconds", "must be >= 0")),
+    (with_inbox(max_wait_seconds=-1), ("inboxes[0].max_wait_seconds", "must be >= 0")),
+    ({**with_inbox(), "max_wait_seconds": 604801}, ("max_wait_seconds", "must be <= 604800")),
     (with_inbox(quiet_seconds=True), ("inboxes[0].quiet_seconds", "must be a number")),
     (with_inbox(quiet_seconds="60"), ("inboxes[0].quiet_seconds", "must be a number")),
     (with_inbox(quiet_seconds=float("nan")), ("inboxes[0].quiet_seconds", "must be a finite number")),

@@ -22,6 +22,7 @@ from dicomwatchd.model import SERIES_ATTRIBUTES_LIMIT_BYTES
 from dicomwatchd.patients import IDENTITIES_LIMIT
 from dicomwatchd.pipeline.slots import Slots
 from dicomwatchd.pipeline.turns import LARGE_BYTES, RETRY_SECONDS
+from dicomwatchd.queue.dicomdirs import LIMIT_IMAGES_OF_SOURCE, LIMIT_LISTS_OF_STUDY
 from dicomwatchd.uploads import reception
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +55,7 @@ SAID: dict[str, list[float]] = {
     "connections": [LIMITS.connections, LIMITS.by_user, LIMITS.own_connections],
     "uploads": [reception.MOST_UPLOADS, reception.MOST_OF_ONE],
     "a DICOMDIR": [dicomdir.LIMIT_BYTES // MIB, dicomdir.LIMIT_RECORDS, dicomdir.LIMIT_IMAGES],
+    "lists of DICOMDIRs": [LIMIT_IMAGES_OF_SOURCE, LIMIT_LISTS_OF_STUDY],
     "the image of a disc": [
         iso9660.ENTRIES_LIMIT,
         iso9660.DEPTH_LIMIT,

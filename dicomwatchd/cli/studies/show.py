@@ -222,6 +222,27 @@ def _older(local: dict[str, Any]) -> str | None:
     return f"not kept before {local.get('history_since')}; dicomwatchctl prove shows the deletions"
 
 
+#: Of what a DICOMDIR lists and is missing so many are printed.
+_MISSING_PRINTED = 20
+
+
+def _listed(listed: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the DICOMDIRs here list of the study, and what of it is missing."""
+    if not listed:
+        return []
+    images, missing = output.count(listed.get("images") or 0, "image"), listed.get("missing") or 0
+    if not missing:
+        return [("DICOMDIR", f"lists {images}; all of them are here or archived")]
+    uids = (listed.get("missing_uids") or [])[:_MISSING_PRINTED]
+    until = listed.get("waits_until")
+    return [
+        ("DICOMDIR", f"lists {images}; {missing:,} neither here nor archived"),
+        *([("", f"the study waits for them until {until}, then it is archived without them")] if until else []),
+        *(("", f"missing: {uid}") for uid in uids),
+        *([("", f"... and {missing - len(uids):,} more")] if missing > len(uids) else []),
+    ]
+
+
 def _print_local(local: dict[str, Any]) -> None:
     shipment = local.get("last_shipment") or {}
     output.pairs(
@@ -234,6 +255,7 @@ def _print_local(local: dict[str, Any]) -> None:
                 ("Unreadable nearby", f"{one.get('name')}: {one.get('reason')}")
                 for one in local.get("unreadable") or []
             ),
+            *_listed(local.get("listed") or {}),
             ("Last shipment", shipment.get("finished_at") or local.get("archived_at")),
             ("History", _older(local)),
         ]
