@@ -1,7 +1,8 @@
-"""Whether all of a study is there, as far as its own instances tell.
+"""Whether all of a study is there, as far as its own instances tell, and DICOMDIRs that list it.
 
-Nothing proves that no series is missing, and of most series nothing proves that the last image is not. So there are
-four answers: `complete` where each series has what it says it consists of, `gaps` where something is missing beyond
+Without a DICOMDIR nothing proves that no series is missing, and of most series nothing proves that the last image is
+not. So there are four answers: `complete` where each series has what it says it consists of, or all that a DICOMDIR
+lists is there and the study has nothing else but documents, `gaps` where something is missing beyond
 doubt, `no sign of a gap`, and `not known`: where an earlier version has recorded instances and not what they say, or
 where there are signs that alone prove nothing. It is said to people; nothing is deleted or kept for it.
 """
@@ -9,12 +10,12 @@ where there are signs that alone prove nothing. It is said to people; nothing is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from statistics import median_low
-from typing import Any
+from typing import Any, NamedTuple
 
 from dicomwatchd.study_signs import SeriesSigns
 
@@ -52,9 +53,10 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that tells. ``code`` is one word of "slices", "pet", "concatenation", "tiles", "references" (gaps and
-    evidence), "numbers", "positions", "counted", "earlier-version", "too-many" (what alone proves nothing). ``text`` is
-    a clause for people, without any value but numbers; ``missing`` is how many, 0 where that is not known."""
+    """One thing that tells. ``code`` is one word of "dicomdir", "slices", "pet", "concatenation", "tiles", "references"
+    (gaps and evidence), "numbers", "positions", "counted", "earlier-version", "too-many" (what alone proves nothing).
+    ``text`` is a clause for people, without any value but numbers; ``missing`` is how many, 0 where that is not known.
+    """
 
     code: str
     series_uid: str
@@ -120,9 +122,19 @@ class SeriesContent:
         return all(sop_class.startswith(_DOCUMENTS) for sop_class in self.instances)
 
 
-def judged(content: Mapping[str, SeriesContent], signs: Mapping[str, SeriesSigns]) -> StudyCompleteness:
+class OfDicomdir(NamedTuple):
+    """How many different images of the study a DICOMDIR lists, and how many of these are missing."""
+
+    images: int
+    missing: int
+
+
+def judged(
+    content: Mapping[str, SeriesContent], signs: Mapping[str, SeriesSigns], listed: Sequence[OfDicomdir] = ()
+) -> StudyCompleteness:
     """Of all of a study's series; ``signs`` has those of which what every instance says is on record."""
     findings = _Findings()
+    is_listed = _dicomdirs(content, listed, findings)
     present = {uid for one in content.values() for uids in one.instances.values() for uid in uids}
     is_known = True
     proven = of_documents = 0
@@ -141,6 +153,8 @@ def judged(content: Mapping[str, SeriesContent], signs: Mapping[str, SeriesSigns
     answer = Answer.NO_SIGN
     if findings.gaps:
         answer = Answer.GAPS
+    elif is_listed:
+        answer = Answer.COMPLETE
     elif findings.signs or not is_known:
         answer = Answer.NOT_KNOWN
     elif proven and proven + of_documents == len(content):
@@ -151,6 +165,33 @@ def judged(content: Mapping[str, SeriesContent], signs: Mapping[str, SeriesSigns
         tuple(findings.signs[:LIMIT_FINDINGS]),
         tuple(findings.evidence[:LIMIT_FINDINGS]),
     )
+
+
+def _dicomdirs(content: Mapping[str, SeriesContent], listed: Sequence[OfDicomdir], findings: _Findings) -> bool:
+    """Whether a DICOMDIR proves that the study is complete: one that lists fewer images than there are says nothing of
+    the others."""
+    images = {
+        uid
+        for of_series in content.values()
+        for sop_class, uids in of_series.instances.items()
+        if not sop_class.startswith(_DOCUMENTS)
+        for uid in uids
+    }
+    for one in sorted(set(listed)):
+        if one.missing:
+            text = f"{one.missing} of {_images(one.images)} that a DICOMDIR lists {_are(one.missing)} missing"
+            findings.gap("dicomdir", "", text, one.missing)
+        else:
+            findings.proof("dicomdir", "", f"a DICOMDIR lists {_images(one.images)}, and nothing of it is missing")
+    return any(not one.missing and one.images >= len(images) for one in listed)
+
+
+def _images(number: int) -> str:
+    return "one image" if number == 1 else f"{number} images"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 class _Findings:

@@ -106,6 +106,7 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
         orders=added.orders,
         signs=added.signs,
         data_sets=data_sets,
+        listed=facts.listed,
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )

@@ -6,12 +6,12 @@ program that knows nothing of this, has recorded an instance is not, and stays s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dicomwatchd.archive.documents import dumps
 from dicomwatchd.model import Uid
-from dicomwatchd.study_completeness import SeriesContent, StudyCompleteness, judged
+from dicomwatchd.study_completeness import OfDicomdir, SeriesContent, StudyCompleteness, judged
 from dicomwatchd.study_signs import SeriesSigns, numbers_in
 
 if TYPE_CHECKING:
@@ -57,12 +57,14 @@ def next_signs(
     return _within_limits(found)
 
 
-def judged_by(signs: SignsDocument, instances: Iterable[ManifestInstance]) -> StudyCompleteness:
+def judged_by(
+    signs: SignsDocument, instances: Iterable[ManifestInstance], listed: Sequence[OfDicomdir] = ()
+) -> StudyCompleteness:
     content: dict[str, dict[str, set[str]]] = {}
     for item in instances:
         of_class = content.setdefault(item.series_uid, {}).setdefault(item.sop_class_uid, set())
         of_class.add(item.sop_instance_uid)
-    return judged({uid: SeriesContent(one) for uid, one in content.items()}, _Read(signs))
+    return judged({uid: SeriesContent(one) for uid, one in content.items()}, _Read(signs), listed)
 
 
 def unchanged(

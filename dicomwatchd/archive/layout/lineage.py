@@ -280,7 +280,14 @@ class _Judgement:
             bare = manifest
             if is_dropped:
                 bare = replace(
-                    manifest, attributes={}, series={}, identities=(), orders=(), signs={}, completeness=None
+                    manifest,
+                    attributes={},
+                    series={},
+                    identities=(),
+                    orders=(),
+                    signs={},
+                    listed={},
+                    completeness=None,
                 )
             self._others.append((replace(bare, instances=()) if is_within else bare, why_not))
         for item in manifest.instances:
@@ -398,9 +405,8 @@ def _other_values(manifest: Manifest) -> int:
     """What it has beside the instances, which revisions share; not told by its text, where paths hold commas, too."""
     said = [*map(document, manifest.identities), *map(document, manifest.orders)]
     complete = manifest.completeness and manifest.completeness.document()
-    beside = dumps(
-        [manifest.attributes, manifest.series, manifest.flags, manifest.damaged_keys, said, manifest.signs, complete]
-    )
+    told = [manifest.signs, manifest.listed, complete]
+    beside = dumps([manifest.attributes, manifest.series, manifest.flags, manifest.damaged_keys, said, told])
     return values(beside.encode()) + sum(len(item.repairs) for item in manifest.instances)
 
 

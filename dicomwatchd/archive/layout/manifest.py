@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -16,6 +16,8 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import checked, instance, variants
 from dicomwatchd.archive.layout.completeness import SignsDocument, judged_by, next_signs, unchanged
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
+from dicomwatchd.archive.layout.listed import ListedDocument, next_listed, verdicts
+from dicomwatchd.archive.layout.listed import of_raw as listed_of_raw
 from dicomwatchd.archive.layout.variants import DataSets, Grade, Variants
 from dicomwatchd.archive.records import SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.reading import has_too_many_values
@@ -60,7 +62,7 @@ class Manifest:
     that the files have named, of what the attributes hold one each; a manifest of an earlier version has none.
     ``data_sets`` are the digests of those instances whose SOP Instance UID has several contents.
     ``signs`` is what the instances say of how many there should be, of the series of which all is known, and
-    ``completeness`` the verdict; a manifest of an earlier version has neither."""
+    ``completeness`` the verdict; a manifest of an earlier version has neither. ``listed`` is what DICOMDIRs list."""
 
     archive_id: str
     study_uid: Uid
@@ -78,6 +80,7 @@ class Manifest:
     signs: SignsDocument = field(default_factory=dict)
     completeness: StudyCompleteness | None = None
     data_sets: DataSets = field(default_factory=dict)
+    listed: ListedDocument = field(default_factory=dict)
     # What was worked out of the rest: the bytes, made or read, their SHA-256, and the instances by their content. No
     # parameters, so that a copy with other values starts without them.
     _text: dict[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -117,6 +120,8 @@ class Manifest:
                 head["orders"] = [document(one) for one in self.orders]
             if self.signs:
                 head["signs"] = self.signs
+            if self.listed:
+                head["listed"] = self.listed
             if self.completeness is not None:
                 head["completeness"] = self.completeness.document()
             if self.data_sets:
@@ -169,6 +174,7 @@ class Manifest:
                     digest: checked.data_set_digest(one)
                     for digest, one in checked.attributes(raw.get("data_sets", {})).items()
                 },
+                listed=listed_of_raw(raw.get("listed", {})),
             )
             if len({item.content for item in manifest.instances}) != len(manifest.instances):
                 raise ValueError("an instance is there twice")
@@ -197,6 +203,7 @@ class Manifest:
         orders: Iterable[Order] = (),
         signs: Mapping[Uid, SeriesSigns] | None = None,
         data_sets: DataSets | None = None,
+        listed: Mapping[str, Collection[str]] | None = None,
     ) -> Manifest:
         """The next revision with these instances added; ``self`` itself if there is nothing new in them.
 
@@ -206,7 +213,8 @@ class Manifest:
         one recorded lies under a newer one or under a delete marker. ``healed_keys`` are damaged no more. Nothing that
         was archived ever drops out of the list. What was found in the store without its particulars has them again
         when its file comes once more. Of each attribute the value that was recorded first wins, so that a revision adds
-        and never rewrites. ``signs`` are those of the series of which every new instance's are known.
+        and never rewrites. ``signs`` are those of the series of which every new instance's are known;
+        ``listed``: see `next_listed`.
         """
         damaged = {*damaged_keys, *self.damaged_keys} - set(healed_keys)
         known = {item.content: item for item in self.instances}
@@ -242,10 +250,14 @@ class Manifest:
             orders=_or_none(distinct(self.all_orders, orders), self.orders, self.all_orders),
             data_sets={**(data_sets or {}), **self.data_sets},
         )
-        if len(combined) != len(self.instances) or (self.signs and self.completeness is None):
+        of_dicomdirs = self.listed
+        if of_dicomdirs or listed:
+            of_dicomdirs = next_listed(self.listed, listed or {}, {item.sop_instance_uid for item in combined})
+        is_judged = self.completeness is not None or not (self.signs or self.listed)
+        if len(combined) != len(self.instances) or of_dicomdirs != self.listed or not is_judged:
             of_study = next_signs(self.signs, self.instances, combined, signs or {})
-            verdict = judged_by(of_study, combined) if of_study else None
-            next_one = replace(next_one, signs=of_study, completeness=verdict)
+            verdict = judged_by(of_study, combined, verdicts(of_dicomdirs)) if of_study or of_dicomdirs else None
+            next_one = replace(next_one, signs=of_study, listed=of_dicomdirs, completeness=verdict)
         if next_one == self:
             return self
         return replace(

@@ -78,14 +78,22 @@ class _Archived:
     record: StudyRecord
     damaged: DamagedInstances
     versions: OtherVersions
+    #: SOP Instance UIDs that DICOMDIRs list and that it lacks, as far as they are named.
+    missing: list[str]
 
 
 def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss) -> _Archived:
+    from dicomwatchd.archive.layout.listed import missing_uids
     from dicomwatchd.fetch import plan
 
     with opened(invocation, where) as archive:
         manifest = plan(archive.store, archive.catalogue, study, note=notes.append, doubts=amiss.doubts())
-        return _Archived(manifest.record(), DamagedInstances.of(manifest), OtherVersions.of(manifest))
+        return _Archived(
+            manifest.record(),
+            DamagedInstances.of(manifest),
+            OtherVersions.of(manifest),
+            missing_uids(manifest.listed),
+        )
 
 
 def _local(
@@ -111,6 +119,7 @@ def _document(found: _Archived) -> dict[str, Any]:
         **summary(record),
         "damaged_instances": found.damaged.document(),
         "other_versions": found.versions.document(),
+        "missing_uids": found.missing[:_MISSING_LISTED],
         "manifest_key": record.manifest_key,
         "manifest_sha256": record.manifest_sha256,
         "attributes": record.attributes,
@@ -134,18 +143,24 @@ def _other(one: Identity) -> str:
 
 
 _SERIES_TEXT = 24
+#: Of what a DICOMDIR lists and is missing so many are printed, and named with --json.
+_MISSING_PRINTED, _MISSING_LISTED = 20, 100
 
 
 def _whole(record: StudyRecord) -> str:
     """Whether all of the study is there, in the words of a sentence."""
     from dicomwatchd.study_completeness import NOTHING_KNOWN, Answer
 
+    found = record.completeness or NOTHING_KNOWN
+    is_by_list = any(one.code == "dicomdir" for one in found.evidence)
     return {
-        Answer.COMPLETE: "yes, each series has all that it says it consists of",
+        Answer.COMPLETE: "yes, all that a DICOMDIR lists is there"
+        if is_by_list
+        else "yes, each series has all that it says it consists of",
         Answer.NO_SIGN: "no sign of a gap",
         Answer.GAPS: "no, something is missing",
         Answer.NOT_KNOWN: "not known",
-    }[(record.completeness or NOTHING_KNOWN).answer]
+    }[found.answer]
 
 
 def _reasons(record: StudyRecord) -> list[str]:
@@ -166,6 +181,13 @@ def _series_name(series: SeriesRecord) -> str:
     return " ".join(
         part for part in ("series", number or series.series_uid, description and f"({description})") if part
     )
+
+
+def _missing(uids: list[str], number: int) -> list[tuple[str, str]]:
+    """The first of what a DICOMDIR lists and is missing."""
+    shown = uids[:_MISSING_PRINTED]
+    rest = number - len(shown)
+    return [*(("", f"missing: {uid}") for uid in shown), *([("", f"... and {rest:,} more")] if rest > 0 else [])]
 
 
 def _print_archived(found: _Archived) -> None:
@@ -194,6 +216,7 @@ def _print_archived(found: _Archived) -> None:
             *(("", text) for text in _reasons(record)),
             *found.damaged.rows(),
             *found.versions.rows(),
+            *_missing(found.missing, len(found.missing)),
             ("Flags", ", ".join(record.flags)),
         ]
     )
@@ -222,10 +245,6 @@ def _older(local: dict[str, Any]) -> str | None:
     return f"not kept before {local.get('history_since')}; dicomwatchctl prove shows the deletions"
 
 
-#: Of what a DICOMDIR lists and is missing so many are printed.
-_MISSING_PRINTED = 20
-
-
 def _listed(listed: dict[str, Any]) -> list[tuple[str, str]]:
     """What the DICOMDIRs here list of the study, and what of it is missing."""
     if not listed:
@@ -233,13 +252,11 @@ def _listed(listed: dict[str, Any]) -> list[tuple[str, str]]:
     images, missing = output.count(listed.get("images") or 0, "image"), listed.get("missing") or 0
     if not missing:
         return [("DICOMDIR", f"lists {images}; all of them are here or archived")]
-    uids = (listed.get("missing_uids") or [])[:_MISSING_PRINTED]
     until = listed.get("waits_until")
     return [
         ("DICOMDIR", f"lists {images}; {missing:,} neither here nor archived"),
         *([("", f"the study waits for them until {until}, then it is archived without them")] if until else []),
-        *(("", f"missing: {uid}") for uid in uids),
-        *([("", f"... and {missing - len(uids):,} more")] if missing > len(uids) else []),
+        *_missing(listed.get("missing_uids") or [], missing),
     ]
 
 
