@@ -2,6 +2,7 @@
 
     studies/<StudyUID>/series/<SeriesUID>/<SOPInstanceUID>/<sha256>.dcm
     studies/<StudyUID>/bundles/<sha256 of the bundle>.tar
+    studies/<StudyUID>/exports/<sha256>.dicomdir    a DICOMDIR that lists images of the study
     studies/<StudyUID>/manifests/<revision, 8 digits>.json
     archive.json
     audit/chains/<chain>.json                       an audit chain of a daemon, and when it was first seen
@@ -30,6 +31,7 @@ HIGHEST_SEQUENCE = 999_999_999_999
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _REPAIR = re.compile(r"(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.dcm\Z")
 _BUNDLE = re.compile(r"studies/([0-9.]+)/bundles/([0-9a-f]{64})(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.tar\Z")
+_EXPORT = re.compile(r"studies/([0-9.]+)/exports/([0-9a-f]{64})(?:-(?:[2-9]|[1-9][0-9]{1,5}))?\.dicomdir\Z")
 _INSTANCE = re.compile(r"studies/([0-9.]+)/series/([0-9.]+)/([0-9.]+)/([0-9a-f]{64})(?:-[0-9]{1,6})?\.dcm\Z")
 _CHAIN = re.compile(r"[0-9a-f]{32}\Z")
 _AUDIT_CHAIN = re.compile(r"audit/chains/([0-9a-f]{32})\.json\Z")
@@ -103,6 +105,22 @@ def bundle_sha256(key: str, study: Uid) -> str | None:
 def is_bundle(key: str) -> bool:
     """Whether ``key`` is a bundle's, of whatever study."""
     return _BUNDLE.match(key) is not None
+
+
+def export(study: Uid, sha256: str, attempt: int = 1) -> str:
+    """The key of a DICOMDIR that lists images of the study; ``attempt`` as for an instance."""
+    if not _SHA256.match(sha256):
+        raise ValueError("not a lower-case hexadecimal SHA-256")
+    if attempt < 1:
+        raise ValueError("the first attempt is number 1")
+    suffix = f"-{attempt}" if attempt > 1 else ""
+    return f"{study_prefix(study)}exports/{sha256}{suffix}.dicomdir"
+
+
+def export_sha256(key: str, study: Uid) -> str | None:
+    """The SHA-256 that ``key`` names, whatever the attempt, or None if it is no key of a DICOMDIR of this study."""
+    match = _EXPORT.match(key)
+    return match[2] if match is not None and match[1] == study else None
 
 
 def manifest(study: Uid, revision: int) -> str:

@@ -139,7 +139,7 @@ def _all_is_there(result: dict[str, Any], files: int, deleted: int, *, delete: b
     lines += _left_alone(result)
     lines += _list_is_silent(result)
     if _number(result, "ignored") > _number(result, "not_dicom"):
-        lines.append("The DICOMDIR, which only lists the other files, was not archived and is still there.")
+        lines.append("The DICOMDIR, which only lists the other files, is still there.")
     return [*lines, *_studies(result, is_whole=True)]
 
 
@@ -216,7 +216,7 @@ def _studies(result: dict[str, Any], *, is_whole: bool) -> list[str]:
         return []
     lacking, unknown = _number(found, "gaps"), _number(found, "not_known")
     complete, without = _number(found, "complete"), _number(found, "no_sign_of_a_gap")
-    total = lacking + unknown + complete + without
+    total, listed = lacking + unknown + complete + without, _number(result.get("dicomdir") or {}, "studies")
 
     def which(number: int) -> str:
         if number == total:
@@ -232,6 +232,8 @@ def _studies(result: dict[str, Any], *, is_whole: bool) -> list[str]:
             lines.append(f"  {output.clean(study.get('study_uid'))}: {texts}")
         if lacking > _LISTED_GAPS:
             lines.append(f"  ... and {lacking - _LISTED_GAPS:,} more; --json lists up to 100")
+    elif complete and complete == total and is_whole and listed >= total:
+        lines.append(f"No image of {which(total)} is missing, as the DICOMDIR has them.")
     elif complete and complete == total and is_whole:
         lines.append(f"Every series of {which(total)} has all the images that it says it consists of.")
     elif total and not unknown and is_whole:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive.stores.port import Buffer, Content
@@ -24,6 +25,30 @@ CHUNK_BYTES = 1 << 18
 PIECE_BYTES = 1 << 20
 
 
+class KnownFile(Protocol):
+    """A file of a source, as it is on record."""
+
+    @property
+    def source_id(self) -> int:
+        """Which source it is in."""
+        ...
+
+    @property
+    def dir(self) -> bytes:
+        """Below the source."""
+        ...
+
+    @property
+    def name(self) -> bytes:
+        """In its folder."""
+        ...
+
+    @property
+    def identity(self) -> FileIdentity:
+        """What it was when it was read."""
+        ...
+
+
 def require(fd: int, expected: FileIdentity) -> None:
     if identity(fd) != expected:
         raise SourceChanged("the file has changed since it was read")
@@ -31,7 +56,7 @@ def require(fd: int, expected: FileIdentity) -> None:
 
 @contextmanager
 def content_of(
-    folders: Folders, source: Source, file: LocalFile, in_memory_up_to: int, cancelled: Cancellation = never_cancelled
+    folders: Folders, source: Source, file: KnownFile, in_memory_up_to: int, cancelled: Cancellation = never_cancelled
 ) -> Iterator[Content]:
     """The file's content with its digest; on leaving, the file is still what it was, or SourceChanged is raised.
 
@@ -73,7 +98,7 @@ class Folders(KeptOpen):
         self.inboxes: Inboxes = inboxes or AlwaysAnswering()
 
     @contextmanager
-    def opened(self, source: Source, file: LocalFile) -> Iterator[tuple[int, int]]:
+    def opened(self, source: Source, file: KnownFile) -> Iterator[tuple[int, int]]:
         """(directory descriptor, file descriptor) of a file that is what it was."""
         stack = ExitStack()
         try:
@@ -108,7 +133,7 @@ class Folders(KeptOpen):
         if FileIdentity.of(found) != file.identity:
             raise SourceChanged("the file has changed since it was read")
 
-    def _directory(self, source: Source, file: LocalFile) -> int:
+    def _directory(self, source: Source, file: KnownFile) -> int:
         """Raises OSError."""
 
         def opening() -> int:

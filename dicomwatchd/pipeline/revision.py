@@ -28,6 +28,7 @@ from dicomwatchd.errors import ForeignManifest, ManifestTooLarge, NewerManifest,
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import LIMITED, SERIES_ATTRIBUTES_LIMIT_BYTES, DicomJson, FileState, Uid, first_values, least
 from dicomwatchd.patients import Identity, Order, distinct, filled_up
+from dicomwatchd.pipeline.exports import exported
 from dicomwatchd.pipeline.healed import healed
 from dicomwatchd.pipeline.shipment import PAGE, Context, Shipment, location_of, source_of
 from dicomwatchd.pipeline.variants import compared
@@ -91,6 +92,11 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
         without = {item.series_uid for item in again}
         added = replace(added, signs={uid: one for uid, one in added.signs.items() if uid not in without})
     added = _within_limit(base, added)
+    exports = (
+        exported(claim.study_uid, facts.dicomdirs, base.exports, content.size_bytes, now, context)
+        if content.files
+        else []
+    )
     suspects = {*current.damaged_keys, *added.damaged_keys}
     well = healed(suspects, shipment, context) if suspects else frozenset()
     # What was verified just now is found first.
@@ -107,6 +113,7 @@ def _made_from(found: Lineage, shipment: Shipment, context: Context, above: int)
         signs=added.signs,
         data_sets=data_sets,
         listed=facts.listed,
+        exported=exports,
         created_at=now,
         created_by=f"dicomwatchd {__version__}",
     )

@@ -3,11 +3,12 @@ something of a study only if files of that study are known there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from dicomwatchd.model import FileIdentity
 from dicomwatchd.queue.database.schema import Database, Readable, Transaction
-from dicomwatchd.queue.rows import Arrival
+from dicomwatchd.queue.rows import Arrival, identity_of
 
 #: Of all DICOMDIRs in one source so many images are on record; what more of them list is not.
 LIMIT_IMAGES_OF_SOURCE = 1_000_000
@@ -31,6 +32,17 @@ class StudyList:
     def missing(self, here: Collection[str]) -> frozenset[str]:
         """What is neither among these nor, as far as is known, archived."""
         return (self.uids if self.lacking is None else self.lacking).difference(here)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDicomdir:
+    """The file, as it was when its list was read."""
+
+    source_id: int
+    dir: bytes
+    name: bytes
+    identity: FileIdentity
+    sha256: str
 
 
 class Dicomdirs:
@@ -107,6 +119,16 @@ def lists_of(db: Readable, study_uid: str) -> list[StudyList]:
     }
     speaking = [row for row in rows if (row["source_id"], row["dir"]) in folders]
     return [_list(db, row["list_id"]) for row in speaking[:LIMIT_LISTS_OF_STUDY]]
+
+
+def files_of(db: Readable, lists: Iterable[StudyList]) -> list[LocalDicomdir]:
+    found = []
+    for one in lists:
+        row = db.execute("SELECT dir, name, identity FROM files WHERE file_id = ?", (one.file_id,)).fetchone()
+        if row is not None:
+            identity = identity_of(row["identity"])
+            found.append(LocalDicomdir(one.source_id, row["dir"], row["name"], identity, one.sha256))
+    return found
 
 
 def here_of(db: Readable, study_uid: str) -> set[str]:

@@ -33,7 +33,7 @@ from dicomwatchd.patients import (
 )
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database, Transaction
-from dicomwatchd.queue.dicomdirs import lists_of, put_archived
+from dicomwatchd.queue.dicomdirs import LocalDicomdir, files_of, lists_of, put_archived
 from dicomwatchd.queue.quiet import restart_at
 from dicomwatchd.queue.rows import WAITING, Claim, LocalFile, Proven, identity_text, local_file, said_by
 from dicomwatchd.queue.transitions import move, write_under
@@ -63,6 +63,8 @@ class StudyFacts:
     orders: tuple[Order, ...] = ()
     #: The SOP Instance UIDs that DICOMDIRs here list of it, by the SHA-256 of each.
     listed: Mapping[str, Collection[str]] = field(default_factory=dict)
+    #: These DICOMDIRs.
+    dicomdirs: list[LocalDicomdir] = field(default_factory=list)
 
 
 class Shipments:
@@ -156,7 +158,8 @@ class Shipments:
                 "SELECT kind, digest, said FROM identities WHERE study_uid = ? ORDER BY kind, digest",
                 (claim.study_uid,),
             ).fetchall()
-            listed = {one.sha256: one.uids for one in lists_of(db, claim.study_uid)}
+            lists = lists_of(db, claim.study_uid)
+            dicomdirs = files_of(db, lists)
         of_study = json.loads(study["attributes"])
         patients = [said_by(Identity, row) for row in said if row["kind"] == "patient"]
         orders = [said_by(Order, row) for row in said if row["kind"] == "order"]
@@ -176,7 +179,8 @@ class Shipments:
             damaged_keys=tuple(json.loads(study["damaged_keys"])),
             identities=identities,
             orders=distinct(nearest_first(orders, Order.of(of_study))),
-            listed=listed,
+            listed={one.sha256: one.uids for one in lists},
+            dicomdirs=dicomdirs,
         )
 
     def stored(self, claim: Claim, sent: Iterable[tuple[LocalFile, str, str]]) -> None:

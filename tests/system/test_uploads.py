@@ -76,8 +76,8 @@ def test_a_patients_cd_ends_well(site: Site, made: list[Made]) -> None:
         " The folder was not changed; the local copies of the archived files may now be deleted.\n"
         "11 other files are not DICOM (a viewer, a text, a picture or the like) and were left alone: they are not in"
         " the archive.\n"
-        "The DICOMDIR, which only lists the other files, was not archived and is still there.\n"
-        "There is no sign that images of the 2 studies are missing.\n"
+        "The DICOMDIR, which only lists the other files, is still there.\n"
+        "No image of the 2 studies is missing, as the DICOMDIR has them.\n"
     )
     gone = made[0].path
     gone.rename(site.root / "elsewhere")

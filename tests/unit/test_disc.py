@@ -90,6 +90,16 @@ def test_a_patients_cd_is_archived_and_what_is_no_image_is_left_alone(pieces: Pi
     assert not later["images_deletable"] and "may now" not in said(later)
 
 
+def test_the_list_of_the_disc_is_archived_with_its_studies(pieces: Pieces, disc: Path, made: list[Made]) -> None:
+    result = go(pieces, disc, delete=True)
+    assert result["studies"]["complete"] == 2, "its list proves it"
+    for study in {one.study_uid for one in made[:-1]}:
+        [one] = pieces.manifest(study).exports
+        assert (one.sha256, one.original_path, one.inbox) == (made[-1].sha256, "DICOMDIR", "upload")
+        assert b"".join(pieces.store.read(one.key)) == (disc / "DICOMDIR").read_bytes()
+    assert "The DICOMDIR, which only lists the other files, is still there." in said(result, delete=True)
+
+
 @pytest.fixture
 def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fstatvfs

@@ -287,6 +287,7 @@ class _Judgement:
                     orders=(),
                     signs={},
                     listed={},
+                    exports=(),
                     completeness=None,
                 )
             self._others.append((replace(bare, instances=()) if is_within else bare, why_not))
@@ -405,7 +406,7 @@ def _other_values(manifest: Manifest) -> int:
     """What it has beside the instances, which revisions share; not told by its text, where paths hold commas, too."""
     said = [*map(document, manifest.identities), *map(document, manifest.orders)]
     complete = manifest.completeness and manifest.completeness.document()
-    told = [manifest.signs, manifest.listed, complete]
+    told = [manifest.signs, manifest.listed, [one.document() for one in manifest.exports], complete]
     beside = dumps([manifest.attributes, manifest.series, manifest.flags, manifest.damaged_keys, said, told])
     return values(beside.encode()) + sum(len(item.repairs) for item in manifest.instances)
 

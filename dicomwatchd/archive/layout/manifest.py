@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.layout import checked, instance, variants
+from dicomwatchd.archive.layout import checked, exports, instance, variants
 from dicomwatchd.archive.layout.completeness import SignsDocument, judged_by, next_signs, unchanged
+from dicomwatchd.archive.layout.exports import Export
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.layout.listed import ListedDocument, next_listed, verdicts
 from dicomwatchd.archive.layout.listed import of_raw as listed_of_raw
@@ -62,7 +63,9 @@ class Manifest:
     that the files have named, of what the attributes hold one each; a manifest of an earlier version has none.
     ``data_sets`` are the digests of those instances whose SOP Instance UID has several contents.
     ``signs`` is what the instances say of how many there should be, of the series of which all is known, and
-    ``completeness`` the verdict; a manifest of an earlier version has neither. ``listed`` is what DICOMDIRs list."""
+    ``completeness`` the verdict; a manifest of an earlier version has neither. ``listed`` is what DICOMDIRs list,
+    ``exports`` are those that are archived with the study: a program that knows nothing of them leaves both out of its
+    next revision, so no format of its own tells of them."""
 
     archive_id: str
     study_uid: Uid
@@ -81,6 +84,7 @@ class Manifest:
     completeness: StudyCompleteness | None = None
     data_sets: DataSets = field(default_factory=dict)
     listed: ListedDocument = field(default_factory=dict)
+    exports: tuple[Export, ...] = ()
     # What was worked out of the rest: the bytes, made or read, their SHA-256, and the instances by their content. No
     # parameters, so that a copy with other values starts without them.
     _text: dict[str, bytes] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -122,6 +126,8 @@ class Manifest:
                 head["signs"] = self.signs
             if self.listed:
                 head["listed"] = self.listed
+            if self.exports:
+                head["exports"] = [one.document() for one in self.exports]
             if self.completeness is not None:
                 head["completeness"] = self.completeness.document()
             if self.data_sets:
@@ -175,6 +181,7 @@ class Manifest:
                     for digest, one in checked.attributes(raw.get("data_sets", {})).items()
                 },
                 listed=listed_of_raw(raw.get("listed", {})),
+                exports=exports.of_raw(study, raw.get("exports", [])),
             )
             if len({item.content for item in manifest.instances}) != len(manifest.instances):
                 raise ValueError("an instance is there twice")
@@ -204,6 +211,7 @@ class Manifest:
         signs: Mapping[Uid, SeriesSigns] | None = None,
         data_sets: DataSets | None = None,
         listed: Mapping[str, Collection[str]] | None = None,
+        exported: Iterable[Export] = (),
     ) -> Manifest:
         """The next revision with these instances added; ``self`` itself if there is nothing new in them.
 
@@ -214,7 +222,7 @@ class Manifest:
         was archived ever drops out of the list. What was found in the store without its particulars has them again
         when its file comes once more. Of each attribute the value that was recorded first wins, so that a revision adds
         and never rewrites. ``signs`` are those of the series of which every new instance's are known;
-        ``listed``: see `next_listed`.
+        ``listed``: see `next_listed`; ``exported`` are DICOMDIRs that are archived by now.
         """
         damaged = {*damaged_keys, *self.damaged_keys} - set(healed_keys)
         known = {item.content: item for item in self.instances}
@@ -249,6 +257,7 @@ class Manifest:
             identities=_or_none(patients, self.identities, self.all_identities),
             orders=_or_none(distinct(self.all_orders, orders), self.orders, self.all_orders),
             data_sets={**(data_sets or {}), **self.data_sets},
+            exports=exports.together(self.exports, exported),
         )
         of_dicomdirs = self.listed
         if of_dicomdirs or listed:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, members_of, read_back
+from dicomwatchd.archive.layout.exports import Export
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.proof import evidence
@@ -43,6 +44,15 @@ class InstanceProblem:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportProblem:
+    """Of a DICOMDIR that is archived with the study; as `InstanceProblem`."""
+
+    key: str
+    problem: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unlisted:
     """An object of the study that holds, as far as can be told, what no manifest lists; when it was put there, in
     seconds since the epoch, where the store says so."""
@@ -70,10 +80,13 @@ class Verification:
     overwritten: tuple[str, ...]
     unrecorded: int
     unlisted: tuple[Unlisted, ...]
+    #: DICOMDIRs that are archived with the study, and what is wrong with them.
+    exports: int = 0
+    export_problems: tuple[ExportProblem, ...] = ()
 
     @property
     def holds(self) -> bool:
-        return not self.problems and self.held == self.instances
+        return not self.problems and self.held == self.instances and not self.export_problems
 
 
 def verify(
@@ -119,6 +132,7 @@ def verify(
             work.settle(item, "hidden" if problem == "missing" else "overwritten")
         else:
             work.settle(item, problem)
+    work.settle_exports(listed, deep=deep, map=map)
     return work.result()
 
 
@@ -195,6 +209,11 @@ def _agrees(item: ManifestInstance, seen: StoredObject) -> bool:
     return seen.size_bytes == item.object_bytes and not etag_differs
 
 
+def _is_as_recorded(one: Export, seen: StoredObject) -> bool:
+    etag_differs = one.etag is not None and seen.etag is not None and one.etag != seen.etag
+    return seen.size_bytes == one.size_bytes and not etag_differs
+
+
 @dataclass(slots=True)
 class _Work:
     store: ObjectStore
@@ -208,15 +227,17 @@ class _Work:
     read_back: int = 0
     unrecorded: int = 0
     unlisted: list[Unlisted] = field(default_factory=list)
+    export_problems: list[ExportProblem] = field(default_factory=list)
 
     def list_objects(self) -> dict[str, StoredObject]:
         """What the store lists of the manifest's keys; the others of the study that are no manifests are gone into."""
-        wanted = {item.key for item in self.manifest.instances}
+        wanted = {item.key for item in self.manifest.instances} | {one.key for one in self.manifest.exports}
         found, others = {}, []
+        study = self.manifest.study_uid
         for seen in self.store.listing(keys.study_prefix(self.manifest.study_uid)):
             if seen.key in wanted:
                 found[seen.key] = seen
-            elif keys.parse_manifest(seen.key) is None:
+            elif keys.parse_manifest(seen.key) is None and keys.export_sha256(seen.key, study) is None:
                 others.append(seen)
         self.unrecorded = len(others)
         self.unlisted = [
@@ -236,6 +257,18 @@ class _Work:
         self.size_bytes += item.size_bytes
         self.progress(self.files, self.size_bytes)
 
+    def settle_exports(self, listed: Mapping[str, StoredObject], *, deep: bool, map: Map) -> None:
+        """By the same rules; a version that is not current does not count."""
+        doubtful = [
+            one.receipt
+            for one in self.manifest.exports
+            if deep or (seen := listed.get(one.key)) is None or not _is_as_recorded(one, seen)
+        ]
+        for verdict in evidence.examine(self.store, doubtful, deep=True, map=map):
+            if not verdict.holds:
+                problem = verdict.problem
+                self.export_problems.append(ExportProblem(verdict.receipt.key, problem, _WORDS[problem]))
+
     def result(self) -> Verification:
         return Verification(
             study_uid=self.manifest.study_uid,
@@ -248,6 +281,8 @@ class _Work:
             overwritten=tuple(sorted(self.overwritten)),
             unrecorded=self.unrecorded,
             unlisted=tuple(self.unlisted),
+            exports=len(self.manifest.exports),
+            export_problems=tuple(sorted(self.export_problems, key=lambda p: p.key)),
         )
 
 

@@ -117,6 +117,8 @@ def _document(found: Verification, deep: bool, amiss: Amiss, stray: list[Unliste
             "unrecorded": found.unrecorded,
             "unlisted": [one.key for one in found.unlisted],
             "stray": [one.key for one in stray],
+            "dicomdirs": found.exports,
+            "dicomdir_problems": [asdict(problem) for problem in found.export_problems],
             "notes": notes,
         }
     )
@@ -125,7 +127,7 @@ def _document(found: Verification, deep: bool, amiss: Amiss, stray: list[Unliste
 def _sentences(found: Verification, stray: list[Unlisted]) -> None:
     files = output.count(found.instances, "file")
     study = f"study {found.study_uid}, revision {found.revision}, {output.size(found.size_bytes)}"
-    if found.holds:
+    if found.held == found.instances and not found.problems:
         how = (
             "every byte was read back and every SHA-256 matches"
             if found.read_back == found.instances
@@ -140,6 +142,8 @@ def _sentences(found: Verification, stray: list[Unlisted]) -> None:
         )
         if len(found.problems) > _LISTED_PROBLEMS:
             output.say(f"... and {len(found.problems) - _LISTED_PROBLEMS:,} more; --json lists all of them")
+    for problem in found.export_problems:
+        output.say(f"A DICOMDIR that was archived with the study is not held: {problem.reason} ({problem.key})")
     if found.unrecorded:
         output.note(
             f"the store also has {output.count(found.unrecorded, 'object')} that this revision does not list: "
