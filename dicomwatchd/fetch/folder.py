@@ -74,7 +74,11 @@ class TargetFolder:
     def series(self, uid: Uid) -> SeriesFolder:
         """The folder of one series, made if need be, to be closed. Raises Occupied when a link or a file stands there,
         Permanent."""
-        name, made = os.fsencode(uid), False
+        return self.beside_series(uid)
+
+    def beside_series(self, folder: str) -> SeriesFolder:
+        """As `series`; a plain name, which is no UID if it is for something else."""
+        name, made = os.fsencode(folder), False
         try:
             with suppress(FileExistsError):
                 os.mkdir(name, _PRIVATE_FOLDER, dir_fd=self._fd)

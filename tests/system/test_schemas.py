@@ -35,6 +35,13 @@ _ON_S3 = {
     "fetch": {f"bad_objects.{key}" for key in ("sop_instance_uid", "series_uid", "reason", "code")},
     "prove": {"files.proof.version_id"},
 }
+_DICOMDIR = "tests/system/test_dicomdir.py"
+
+
+def _named(of: str, *keys: str) -> tuple[str, ...]:
+    return (of, *(f"{of}.{key}" for key in keys))
+
+
 #: Keys that no run here gives a value to, and why.
 _NOT_HERE = {
     "status": {
@@ -42,13 +49,20 @@ _NOT_HERE = {
         **{f"studies.{state}": "over too soon" for state in ("uploading", "verifying", "recording", "purging")},
         **{f"files.{state}": "over too soon" for state in ("stored", "deleting")},
     },
+    "queue": dict.fromkeys(_named("studies.waits_for_listed", "missing", "until"), _DICOMDIR),
+    "verify": dict.fromkeys(_named("dicomdir_problems", "key", "problem", "reason")[1:], _DICOMDIR),
     "show": {
+        **dict.fromkeys(
+            _named("local.listed", "dicomdirs", "images", "missing", "missing_uids", "waits_until"), _DICOMDIR
+        ),
         **{f"local.files.{state}": "over too soon" for state in ("stored", "deleting")},
         **{f"local.files.{state}": "no file of a study" for state in ("quarantined", "ignored")},
         **{f"local.unreadable.{key}": "a damaged disk: tests/fuse/test_entries.py" for key in ("name", "reason")},
     },
     "attention": {f"parked.{key}": "tests/unit/test_holds.py" for key in ("study_uid", "code", "reason")},
     "fetch": {
+        **dict.fromkeys(_named("dicomdirs", "name", "sha256", "reason"), _DICOMDIR),
+        **dict.fromkeys(_named("studies.dicomdirs", "name", "sha256", "reason"), _DICOMDIR),
         **dict.fromkeys(("stopped", "studies.stopped"), "a disk that fills up, or a store that goes away meanwhile"),
         **{f"studies.{key}": "as of one study, on S3" for key in _ON_S3["fetch"]},
     },

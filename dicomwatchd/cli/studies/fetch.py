@@ -25,6 +25,7 @@ from dicomwatchd.model import Uid
 if TYPE_CHECKING:
     from dicomwatchd.archive.records import Query, StudyRecord
     from dicomwatchd.fetch import FetchFailure, FetchProgress, FetchReport
+    from dicomwatchd.fetch.dicomdirs import FetchedDicomdir
 
 _LISTED_FAILURES = 20
 _LISTED_STUDIES = 50
@@ -82,6 +83,11 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
 )
 @click.option("--series", metavar="UID", type=UID, multiple=True, help="Only this series; may be given repeatedly.")
 @click.option(
+    "--with-dicomdir",
+    is_flag=True,
+    help="Also fetch the DICOMDIRs that were archived with the study, to DIR/dicomdirs.",
+)
+@click.option(
     "--threads",
     metavar="N",
     type=click.IntRange(1, 256),
@@ -111,6 +117,7 @@ def fetch(
     is_all: bool,
     folder: Path | None,
     series: tuple[Uid, ...],
+    with_dicomdir: bool,
     threads: int,
     mode: int,
     as_json: bool,
@@ -138,7 +145,7 @@ def fetch(
         raise click.MissingParameter(ctx=context, param=next(p for p in context.command.params if p.name == "study"))
     if study is not None and (any(one is not None for one in criteria) or is_all):
         raise click.UsageError("give either STUDY, or --accession or --patient")
-    order = _Order(series, threads, mode, as_json)
+    order = _Order(series, threads, mode, as_json, with_dicomdir)
     with opened(invocation, where, connections=threads) as archive:
         if study is not None:
             done = _one(archive, study, folder or Path(study), order)
@@ -240,6 +247,7 @@ class _Order:
     threads: int
     mode: int
     as_json: bool
+    with_dicomdir: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,20 +256,26 @@ class _Done:
     target: Path
     amiss: Amiss
     notes: list[str]
+    #: None where they were not asked for.
+    dicomdirs: list[FetchedDicomdir] | None = None
 
     @property
     def code(self) -> int:
-        if self.report.complete and not self.amiss:
+        if self.report.complete and not self.amiss and not any(one.reason for one in self.dicomdirs or []):
             return exits.OK
         return exits.code_for(self.report.stopped) if self.report.stopped else exits.NO
 
     def document(self) -> dict[str, Any]:
-        return _document(self.report, self.target, self.amiss, self.notes)
+        document = _document(self.report, self.target, self.amiss, self.notes)
+        asked_for = None if self.dicomdirs is None else [asdict(one) for one in self.dicomdirs]
+        is_complete = document["complete"] and not any(one.reason for one in self.dicomdirs or [])
+        return {**document, "complete": is_complete, "dicomdirs": asked_for}
 
 
 def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
     """Fetch one study, and say what has come of it, unless that is for a document."""
     from dicomwatchd.fetch import Fetcher, look_up
+    from dicomwatchd.fetch.dicomdirs import fetch_dicomdirs
 
     notes: list[str] = []
     note = noting(notes, quiet=order.as_json)
@@ -285,9 +299,22 @@ def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
         except KeyboardInterrupt:
             output.note("interrupted; fetched files are kept. Run the same command again to fetch the rest")
             raise
+    dicomdirs = None
+    if order.with_dicomdir and report.stopped is None:
+        dicomdirs = fetch_dicomdirs(archive.store, found.manifest, target, mode=order.mode)
     if not order.as_json:
         _sentences(report, target)
-    return _Done(report, target, amiss, notes)
+        if dicomdirs is not None:
+            _say_dicomdirs(dicomdirs, target)
+    return _Done(report, target, amiss, notes, dicomdirs)
+
+
+def _say_dicomdirs(dicomdirs: list[FetchedDicomdir], target: Path) -> None:
+    if not dicomdirs:
+        output.say("No DICOMDIR was archived with the study.")
+    for one in dicomdirs:
+        place = output.clean(target / one.name)
+        output.say(f"DICOMDIR: {place}" if not one.reason else f"DICOMDIR not fetched ({one.reason}): {place}")
 
 
 def _document(report: FetchReport, target: Path, amiss: Amiss, notes: list[str]) -> dict[str, Any]:
