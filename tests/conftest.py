@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.servers import missing
 from tests.servers.__main__ import assignments
+from tests.servers.amazon import Amazon
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.servers.tls import Certificate, make_certificate
@@ -73,6 +74,13 @@ def dynamodb(request: pytest.FixtureRequest) -> Iterator[DynamoDBLocal]:
     directory: Path = request.getfixturevalue("servers_directory")
     certificate: Certificate = request.getfixturevalue("servers_certificate")
     with DynamoDBLocal(directory / "dynamodb", certificate=certificate) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def amazon(rgw: CephRgw, dynamodb: DynamoDBLocal) -> Iterator[Amazon]:
+    """Amazon S3 and DynamoDB, as documented, before both. A test that makes trouble there ends it."""
+    with Amazon(rgw, dynamodb) as server:
         yield server
 
 
