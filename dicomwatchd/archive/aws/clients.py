@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
+from urllib.parse import urlsplit
 
 import botocore.exceptions as aws
 import botocore.session
@@ -53,6 +54,8 @@ FOREIGN = (
     OSError,  # ssl.SSLError, socket errors and socket.gaierror are among them
 )
 
+#: s3.eu-central-1.amazonaws.com, bucket.vpce-1a2b3c4d-5e6f.s3.eu-central-1.vpce.amazonaws.com, s3.amazonaws.com
+_AMAZON = re.compile(r"\.(?:(?P<region>[a-z]{2,}(?:-[a-z]+)+-[0-9]+)\.(?:vpce\.)?)?amazonaws\.com(?:\.cn)?\Z")
 _DEFAULT_REGION = "us-east-1"  # what S3-compatible stores expect in a signature when nothing is said
 
 #: What concerns the service as a whole and heals, perhaps with an operator's help: (kind, codes, hint).
@@ -201,7 +204,7 @@ def build_client(
     with translated("build the client", where):
         session = session or new_session()
         if region is None and endpoint_url is not None:
-            region = session.get_config_variable("region") or _DEFAULT_REGION
+            region = session.get_config_variable("region") or _region_of(endpoint_url) or _DEFAULT_REGION
         client = session.create_client(
             service,
             region_name=region,
@@ -225,6 +228,18 @@ def build_client(
         aws_responses.watch(client)
         aws_limits.limit(client)
         return client
+
+
+def is_amazon(endpoint_url: str | None) -> bool:
+    """Whether this is Amazon itself: without a URL of one's own, or by one of Amazon's names, among them those of
+    interface endpoints (AWS PrivateLink)."""
+    return endpoint_url is None or _AMAZON.search(urlsplit(endpoint_url).hostname or "") is not None
+
+
+def _region_of(endpoint_url: str) -> str | None:
+    """The region that is part of a name of Amazon's."""
+    found = _AMAZON.search(urlsplit(endpoint_url).hostname or "")
+    return found["region"] if found else None
 
 
 def endpoint_name(service: str, region: str | None, endpoint_url: str | None) -> str:

@@ -42,7 +42,7 @@ def initialise(bucket: S3Bucket, settings: S3Settings, random_name: Callable[[],
     be talked to; a step that the store refuses is reported as "not supported", with its error code.
     """
     steps = [_make_bucket(bucket, settings)]
-    setup = _Setup(bucket, random_name, amazon=settings.endpoint_url is None)
+    setup = _Setup(bucket, random_name, amazon=aws.is_amazon(settings.endpoint_url))
     steps.append(setup.step("versioning", setup.versioning))
     if not settings.insecure_http:
         steps.append(setup.step("TLS-only policy", setup.tls_only_policy))
@@ -64,7 +64,7 @@ def _make_bucket(bucket: S3Bucket, settings: S3Settings) -> InitStep:
         raise aws.translate(error, operation="HeadBucket", endpoint=bucket.endpoint) from error
     region = client.meta.region_name
     arguments: Any = {}
-    if settings.endpoint_url is None and region != "us-east-1":  # Amazon refuses the name of its default region here
+    if aws.is_amazon(settings.endpoint_url) and region != "us-east-1":  # which Amazon wants not to be named
         arguments["CreateBucketConfiguration"] = {"LocationConstraint": region}
     try:
         client.create_bucket(Bucket=bucket.name, **arguments)

@@ -1,0 +1,136 @@
+"""The S3 store at Amazon: as Amazon's documentation has it (`tests/servers/amazon`), by Amazon's own names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dicomwatchd.archive.proof import evidence
+from dicomwatchd.archive.proof.verification import verify
+from dicomwatchd.archive.stores.port import Receipt
+from dicomwatchd.archive.stores.s3.store import S3Store
+from dicomwatchd.config import Encryption, S3Settings
+from tests.conformance.test_store import KEY, MIB, Source, bytes_of
+from tests.servers.amazon import Amazon
+from tests.unit.memory_archive import SERIES, MemoryStore, archive, content
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+PREFIX = "radiology/"
+BIG: Any = {"single_put_bytes": 4 * MIB, "part_bytes": 5 * MIB}
+FRANKFURT = "eu-central-1"
+
+
+class Place:
+    """An archive in a bucket at Amazon. ``s3`` is boto3, for what others do there."""
+
+    def __init__(self, amazon: Amazon, bucket: str, *, kms: bool = True) -> None:
+        self.amazon = amazon
+        self.bucket = bucket
+        self.s3: S3Client = amazon.s3(request_checksum_calculation="when_required")
+        self.kms_key = amazon.keys.create("alias/dicom") if kms else None
+        self.settings = S3Settings(
+            kind="s3",
+            bucket=bucket,
+            prefix=PREFIX,
+            region="us-east-1",
+            insecure_http=False,
+            ca_file=amazon.ca_file,
+            encryption=Encryption(mode="aws:kms", key_id=self.kms_key) if kms else Encryption(mode="AES256"),
+        )
+        self._opened: list[S3Store] = []
+
+    def open(self, **options: Any) -> S3Store:
+        settings = options.pop("settings", self.settings)
+        self._opened.append(S3Store(settings, **{"connections": 8, **options}))
+        return self._opened[-1]
+
+    def ready(self, **options: Any) -> S3Store:
+        """Initialised and probed."""
+        store = self.open(**options)
+        store.initialise()
+        store.probe("probe/fixture/")
+        return store
+
+    def of(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self.bucket, "Key": PREFIX + key}
+
+    def close(self) -> None:
+        for store in self._opened:
+            store.close()
+        self.s3.close()
+
+
+@pytest.fixture
+def at_amazon(amazon: Amazon, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Place]]:
+    for name, value in amazon.env().items():
+        monkeypatch.setenv(name, value)
+    made: list[Place] = []
+
+    def make(**options: Any) -> Place:
+        made.append(Place(amazon, bucket, **options))
+        return made[-1]
+
+    yield make
+    for place in made:
+        place.close()
+    amazon.keys.without_use.clear()
+
+
+@pytest.fixture
+def place(at_amazon: Callable[..., Place]) -> Place:
+    """Under SSE-KMS."""
+    return at_amazon()
+
+
+def examined(store: S3Store, *receipts: Receipt) -> list[evidence.Verdict]:
+    return list(evidence.examine(store, receipts))
+
+
+# -- what the current version is ------------------------------------------------------------------------------------
+
+
+def test_a_study_that_was_copied_in_place_is_verified_by_what_is_current(place: Place) -> None:
+    """The batch copy of operations.md makes a new version of each object, and a rule ends the old ones."""
+    store, model = place.ready(), MemoryStore()
+    study = archive(model, [(SERIES, f"1.2.{n}", content(n)) for n in range(3)])
+    receipts = {item.key: store.put(item.key, Source(model.versions[item.key][0])) for item in study.instances}
+    items = [replace(item, version_id=receipts[item.key].version_id) for item in study.instances]
+    study = replace(study, instances=tuple(items))
+    assert all(item.version_id for item in study.instances)
+    key = place.amazon.keys.create("alias/next")
+    for item in study.instances:
+        source: Any = place.of(item.key)
+        place.s3.copy_object(**source, CopySource=source, ServerSideEncryption="aws:kms", SSEKMSKeyId=key)
+    for deep in (False, True):
+        assert verify(store, study, deep=deep).holds
+    for item in study.instances:
+        place.s3.delete_object(**place.of(item.key), VersionId=item.version_id or "")
+    for deep in (False, True):
+        assert verify(store, study, deep=deep).holds
+    spoilt = study.instances[1]
+    place.s3.put_object(**place.of(spoilt.key), Body=bytes(spoilt.size_bytes))
+    for deep in (False, True):
+        found = verify(store, study, deep=deep)
+        assert not found.holds and [problem.key for problem in found.problems] == [spoilt.key]
+
+
+# -- interface endpoints ---------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_is_made_through_an_interface_endpoint(place: Place) -> None:
+    endpoint = place.amazon.interface_endpoint(FRANKFURT)
+    settings = place.settings.model_copy(update={"endpoint_url": endpoint, "region": FRANKFURT})
+    store = place.open(settings=settings)
+    done = {step.what: step.outcome for step in store.initialise()}
+    assert (done["bucket"], done["versioning"]) == ("created", "set")
+    there = place.amazon.s3(FRANKFURT)
+    assert there.get_bucket_location(Bucket=place.bucket)["LocationConstraint"] == FRANKFURT
+    assert there.get_bucket_versioning(Bucket=place.bucket)["Status"] == "Enabled"
+    store.probe("probe/fixture/")
+    receipt = store.put(KEY, Source(b"small"))
+    assert bytes_of(store, KEY) == b"small" and receipt.version_id
