@@ -137,7 +137,8 @@ def verification(capabilities: Capabilities) -> str:
     if capabilities.etag_is_content:
         return "by the ETag, which this store computes from the stored bytes"
     if capabilities.checksum_on_head:
-        return "by the checksum that this store computes"
+        of_parts = "" if capabilities.checksum_of_parts else "; large objects, sent in parts, by reading them back"
+        return f"by the checksum that this store computes{of_parts}"
     return "by reading every object back"
 
 
@@ -174,7 +175,7 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
     for what, answer in sorted(capabilities.details.items()):
         yield Finding(f"store: {what}", "good", answer)
     if store.destination.kind == "s3":
-        fast = capabilities.etag_is_content or capabilities.checksum_on_head
+        fast = capabilities.etag_is_content or capabilities.checksum_of_parts
         yield Finding("verification", "good" if fast else "note", verification(capabilities))
     if not capabilities.creates_only:
         yield Finding("create-only", "bad", OVERWRITES)

@@ -136,6 +136,7 @@ class StatusReporter:
             "capabilities": {
                 "etag_is_content": capabilities.etag_is_content,
                 "checksum_on_head": capabilities.checksum_on_head,
+                "checksum_of_parts": capabilities.checksum_of_parts,
                 "creates_only": capabilities.creates_only,
                 **capabilities.details,
             },

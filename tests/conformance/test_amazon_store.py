@@ -13,7 +13,9 @@ from dicomwatchd.archive.proof.verification import verify
 from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import Encryption, S3Settings
+from dicomwatchd.errors import Stopping
 from tests.conformance.test_store import KEY, MIB, Source, bytes_of
+from tests.conformance.test_store_s3 import Switch
 from tests.servers.amazon import Amazon
 from tests.unit.memory_archive import SERIES, MemoryStore, archive, content
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 PREFIX = "radiology/"
 BIG: Any = {"single_put_bytes": 4 * MIB, "part_bytes": 5 * MIB}
 FRANKFURT = "eu-central-1"
+PROBED_PARTS = 4  # of the probe that comes with `Place.ready`
 
 
 class Place:
@@ -134,3 +137,85 @@ def test_a_bucket_is_made_through_an_interface_endpoint(place: Place) -> None:
     store.probe("probe/fixture/")
     receipt = store.put(KEY, Source(b"small"))
     assert bytes_of(store, KEY) == b"small" and receipt.version_id
+
+
+# -- multipart under SSE-KMS -----------------------------------------------------------------------------------------
+
+
+def test_a_large_object_under_kms_is_proven_without_reading_it_back(place: Place) -> None:
+    store = place.ready(**BIG)
+    receipt = store.put(KEY, Source(bytes(range(256)) * (12 * MIB // 256)))
+    place.amazon.forget()
+    (verdict,) = examined(store, receipt)
+    assert (verdict.holds, verdict.verified_by) == (True, evidence.Method.CHECKSUM)
+    assert "GetObject" not in place.amazon.requests()
+
+
+def test_a_store_that_keeps_checksums_of_parts_is_found_out(place: Place) -> None:
+    found = place.ready().capabilities
+    assert (found.etag_is_content, found.checksum_on_head, found.checksum_of_parts) == (False, True, True)
+    assert found.details["wrong SHA-256 checksum of a part"] == "refused"
+    assert found.details["HEAD gives the SHA-256 of parts"] == "yes"
+
+
+def test_where_the_etag_proves_no_part_is_hashed_a_second_time(at_amazon: Callable[..., Place]) -> None:
+    place = at_amazon(kms=False)
+    store = place.ready(**BIG)
+    receipt = store.put(KEY, Source(bytes(9 * MIB)))
+    assert receipt.expected_checksum is None
+    (verdict,) = examined(store, receipt)
+    assert (verdict.holds, verdict.verified_by) == (True, evidence.Method.ETAG)
+
+
+def test_a_large_object_that_is_there_is_proven_by_its_checksum_too(place: Place) -> None:
+    store = place.ready(**BIG)
+    first = store.put(KEY, Source(bytes(9 * MIB)))
+    again = store.put(KEY, Source(bytes(9 * MIB)))
+    assert not again.created and again.expected_checksum == first.expected_checksum
+    assert [verdict.verified_by for verdict in examined(store, again)] == [evidence.Method.CHECKSUM]
+
+
+def test_other_bytes_under_the_key_are_found_out(place: Place) -> None:
+    store = place.ready(**BIG)
+    receipt = store.put(KEY, Source(bytes(9 * MIB)))
+    place.s3.put_object(**place.of(KEY), Body=b"x" * 9 * MIB)
+    (verdict,) = examined(store, receipt)
+    assert (verdict.holds, verdict.problem) == (False, "content")
+
+
+def test_an_upload_with_checksums_goes_on_at_the_part_it_had_reached(place: Place) -> None:
+    data = bytes(range(256)) * (14 * MIB // 256)
+    store = place.ready(**BIG, stopping=Switch(2))
+    with pytest.raises(Stopping):
+        store.put(KEY, Source(data))
+    place.amazon.forget()
+    later = place.ready(**BIG)
+    receipt = later.put(KEY, Source(data))
+    asked = place.amazon.requests()
+    assert asked.count("UploadPart") < 3 + PROBED_PARTS
+    assert [verdict.verified_by for verdict in examined(later, receipt)] == [evidence.Method.CHECKSUM]
+
+
+@pytest.mark.parametrize("with_checksums", [False, True])
+def test_an_upload_that_was_begun_otherwise_is_not_gone_on_with(place: Place, with_checksums: bool) -> None:
+    """Amazon takes parts with a checksum where the upload was begun with that algorithm, and there alone."""
+    store = place.ready(**BIG)
+    begun: Any = {} if with_checksums else {"ChecksumAlgorithm": "SHA256"}
+    place.s3.create_multipart_upload(
+        **place.of(KEY), ServerSideEncryption="aws:kms", SSEKMSKeyId=place.kms_key or "", **begun
+    )
+    if not with_checksums:
+        store._capabilities = replace(store.capabilities, checksum_of_parts=False)
+    receipt = store.put(KEY, Source(bytes(9 * MIB)))
+    assert (receipt.expected_checksum is not None) is with_checksums
+    (verdict,) = examined(store, receipt)
+    assert verdict.holds
+
+
+def test_the_fast_path_sends_the_checksums_of_parts(place: Place) -> None:
+    """As at an interface endpoint with a private name, which is reached without botocore."""
+    settings = place.settings.model_copy(update={"endpoint_url": place.amazon.direct_endpoint})
+    store = place.ready(**BIG, settings=settings)
+    assert store.capabilities.checksum_of_parts
+    receipt = store.put(KEY, Source(bytes(9 * MIB)))
+    assert [verdict.verified_by for verdict in examined(store, receipt)] == [evidence.Method.CHECKSUM]

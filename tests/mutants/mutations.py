@@ -739,16 +739,14 @@ MUTATIONS: tuple[Mutation, ...] = (
         "self._backs.etag_is_content and receipt.expected_etag is not None",
         "self._backs.etag_is_content",
     ),
-    _evidence("the checksum", "            and seen.checksum == receipt.expected_checksum\n", ""),
-    _evidence(
-        "the checksum is backed",
-        "            self._backs.checksum_on_head\n            and receipt",
-        "            receipt",
-    ),
+    _evidence("the checksum", " and seen.checksum == receipt.expected_checksum:", ":"),
+    _evidence("the checksum is backed", "if composed else self._backs.checksum_on_head", "if composed else True"),
+    _evidence("that of parts is backed", "self._backs.checksum_of_parts if composed", "True if composed"),
     _evidence(
         "a checksum was computed",
-        "            and receipt.expected_checksum is not None\n            and seen",
-        "            and seen",
+        "        if receipt.expected_checksum is None:\n            return False\n"
+        "        composed = of_parts(receipt.expected_checksum)\n",
+        "        composed = of_parts(receipt.expected_checksum or '')\n",
     ),
     _evidence("the size read", "        if size_bytes != receipt.size_bytes:", "        if False:"),
     _evidence("the bytes read", "        if sha256.hexdigest() != receipt.sha256:", "        if False:"),

@@ -92,7 +92,7 @@ def sender(bucket: S3Bucket) -> Any:
 
 
 def list_uploads(bucket: S3Bucket) -> object:
-    found: object = sender(bucket)._find_unfinished("a")[0]
+    found: object = sender(bucket)._find_unfinished("a", False)[0]
     return found
 
 
@@ -103,7 +103,7 @@ def list_parts(bucket: S3Bucket) -> object:
 
 
 def begin(bucket: S3Bucket) -> object:
-    begun: object = sender(bucket)._begin("a")
+    begun: object = sender(bucket)._begin("a", False)
     return begun
 
 

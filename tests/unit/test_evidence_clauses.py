@@ -12,10 +12,11 @@ import pytest
 
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import LISTING_PAYS_FROM, Verdict
-from dicomwatchd.archive.stores.port import Capabilities, ObjectStore, Receipt, StoredObject
+from dicomwatchd.archive.stores.port import Capabilities, ObjectStore, Receipt, StoredObject, composed
 from dicomwatchd.errors import NoSuchObject, OutOfReach
 
 DATA = b"the bytes that were sent"
+OTHER = b"x" * len(DATA)
 BACKINGS = [Capabilities(etag_is_content=e, checksum_on_head=c) for e, c in product((False, True), repeat=2)]
 
 
@@ -115,9 +116,34 @@ class TestEachBacking:
         assert {verdict.problem for verdict in verdicts} == {"missing"}
 
 
-# -- what the store says and what it holds --------------------------------------------------------------------------
+# -- objects sent in parts -------------------------------------------------------------------------------------------
 
-OTHER = b"x" * len(DATA)
+PARTS = composed([hashlib.sha256(DATA[:5]).digest(), hashlib.sha256(DATA[5:]).digest()])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("right", [False, True])
+def test_a_checksum_of_parts_proves_where_just_that_is_backed(whole: bool, parts: bool, right: bool) -> None:
+    """The bytes are others in any case: what says that they are right is believed only where the probe bears it out."""
+    other = composed([hashlib.sha256(OTHER).digest()])
+    backs = Capabilities(checksum_on_head=whole, checksum_of_parts=parts)
+    store = OneObjectStore(OTHER, backs, etag="0" * 32, checksum=PARTS if right else other)
+    (verdict,) = judge(store, replace(receipt(), expected_checksum=PARTS))
+    assert verdict.holds is (parts and right)
+    assert verdict.verified_by == ("checksum" if parts and right else "")
+
+
+def test_a_checksum_of_parts_is_not_one_of_the_whole() -> None:
+    digest = sha256(hashlib.sha256(DATA).digest())
+    store = OneObjectStore(
+        OTHER, Capabilities(checksum_on_head=True, checksum_of_parts=True), checksum=f"sha256:{digest}"
+    )
+    (verdict,) = judge(store, replace(receipt(), expected_checksum=composed([hashlib.sha256(DATA).digest()])))
+    assert (verdict.holds, verdict.problem) == (False, "content")
+
+
+# -- what the store says and what it holds --------------------------------------------------------------------------
 
 
 def test_what_is_not_backed_is_not_believed() -> None:

@@ -217,13 +217,13 @@ def test_for_a_part_no_other_status_is_an_answer(status: bytes) -> None:
 @pytest.mark.parametrize("etag", [b"", b"ETag: \r\n"], ids=["none", "empty"])
 def test_a_part_without_an_etag_is_none(etag: bytes) -> None:
     with talking(b"HTTP/1.1 200 OK\r\n" + etag + b"Content-Length: 0\r\n\r\n") as (made, _):
-        assert fast_path.upload_part(made, "key", "upload", 1, bytearray(b"x"), "abc=") is None
+        assert fast_path.upload_part(made, "key", "upload", 1, bytearray(b"x"), {"ContentMD5": "abc="}) is None
 
 
 def test_of_a_part_the_answers_encryption_is_handed_on() -> None:
     headers = b"x-amz-server-side-encryption: aws:kms\r\nx-amz-server-side-encryption-aws-kms-key-id: k\r\n\r\n"
     with talking(OK[:-2] + headers) as (made, _):
-        assert fast_path.upload_part(made, "key", "upload", 1, bytearray(b"x"), "abc=") == {
+        assert fast_path.upload_part(made, "key", "upload", 1, bytearray(b"x"), {"ContentMD5": "abc="}) == {
             "ETag": '"x"',
             "ServerSideEncryption": "aws:kms",
             "SSEKMSKeyId": "k",

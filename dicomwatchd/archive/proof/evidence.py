@@ -14,7 +14,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Literal
 
-from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
+from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject, of_parts
 from dicomwatchd.errors import NoSuchObject, Permanent
 from dicomwatchd.ports import Cancellation, Map, never_cancelled, until_cancelled
 
@@ -116,7 +116,7 @@ class _Verifier:
 
     def can_tell(self, receipt: Receipt) -> bool:
         """Whether a look at the object without its bytes can prove them."""
-        return self._tells_by_etag(receipt) or (self._backs.checksum_on_head and receipt.expected_checksum is not None)
+        return self._tells_by_etag(receipt) or self._tells_by_checksum(receipt)
 
     def listing_pays(self, batch: list[Receipt]) -> bool:
         # A listing does not tell the version, which the proof names where there is one.
@@ -148,11 +148,7 @@ class _Verifier:
             return None
         if self._tells_by_etag(receipt) and seen.etag == receipt.expected_etag:
             return Verdict(receipt, True, Method.ETAG, seen, "", asked_at)
-        if (
-            self._backs.checksum_on_head
-            and receipt.expected_checksum is not None
-            and seen.checksum == receipt.expected_checksum
-        ):
+        if self._tells_by_checksum(receipt) and seen.checksum == receipt.expected_checksum:
             return Verdict(receipt, True, Method.CHECKSUM, seen, "", asked_at)
         return None
 
@@ -204,6 +200,12 @@ class _Verifier:
 
     def _tells_by_etag(self, receipt: Receipt) -> bool:
         return self._backs.etag_is_content and receipt.expected_etag is not None
+
+    def _tells_by_checksum(self, receipt: Receipt) -> bool:
+        if receipt.expected_checksum is None:
+            return False
+        composed = of_parts(receipt.expected_checksum)
+        return self._backs.checksum_of_parts if composed else self._backs.checksum_on_head
 
 
 def _by_series(group: list[Receipt]) -> list[list[Receipt]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -35,6 +35,19 @@ class Destination:
         return f"{self.kind}|{self.endpoint}|{self.container}|{self.prefix}"
 
 
+_OF_PARTS = "sha256-of-parts:"
+
+
+def composed(sha256s: Sequence[bytes]) -> str:
+    """The checksum of an object by the SHA-256 sums of its parts, in their order."""
+    return f"{_OF_PARTS}{hashlib.sha256(b''.join(sha256s)).hexdigest()}-{len(sha256s)}"
+
+
+def of_parts(checksum: str) -> bool:
+    """Whether a checksum is composed of parts', and not over the full object."""
+    return checksum.startswith(_OF_PARTS)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """The store's own view of one object, as freshly read (S3 HeadObject, ListObjectsV2; stat).
@@ -42,7 +55,8 @@ class StoredObject:
     ``key`` is relative to the store's prefix, ``size_bytes`` 0 or more. ``etag`` is without quotes; one that proves no
     content tells at least whether an object is still the one that was read back (`Receipt.seen_etag`).
     ``encryption`` is as the store names it ("aws:kms", "AES256"). ``checksum`` is "sha256:<hex>" or
-    "crc64nvme:<base64>" where the store keeps one over the full object. ``modified_at`` is when it was put there, by
+    "crc64nvme:<base64>" where the store keeps one over the full object, "sha256-of-parts:<hex>-<parts>" where it keeps
+    the SHA-256 of the parts' SHA-256 sums (`of_parts`). ``modified_at`` is when it was put there, by
     the store's clock, in seconds since the epoch, where it comes from a listing. None: the store does not say.
     """
 
@@ -86,13 +100,15 @@ class Capabilities:
 
     ``etag_is_content``: the ETag is the MD5 of the bytes the store received (composite for multipart), so an ETag
     equal to the one computed here proves the content. ``checksum_on_head``: HEAD returns a full-object checksum
-    the store computed itself. ``creates_only``: If-None-Match: * is honoured. ``objects_are_files``: they can be seen
-    under other paths too, an inbox's among them. ``details``: what was tried and what came of it, as `doctor` shows
-    it; no key and no path.
+    the store computed itself. ``checksum_of_parts``: of an object sent in parts it returns the one composed of the
+    parts' checksums, each of which it has compared with what arrived. ``creates_only``: If-None-Match: * is honoured.
+    ``objects_are_files``: they can be seen under other paths too, an inbox's among them. ``details``: what was tried
+    and what came of it, as `doctor` shows it; no key and no path.
     """
 
     etag_is_content: bool = False
     checksum_on_head: bool = False
+    checksum_of_parts: bool = False
     creates_only: bool = False
     objects_are_files: bool = False
     details: dict[str, str] = field(default_factory=dict)

@@ -289,11 +289,13 @@ def _stored(key: str, response: Any, size_bytes: int) -> StoredObject:
 
 
 def _checksum(response: Any) -> str | None:
-    """A checksum over the whole object; those composed of the parts' checksums are told by their "-N"."""
+    """As in `StoredObject`; one composed of the parts' checksums is told by its "-N"."""
     sha256, crc64 = response.get("ChecksumSHA256"), response.get("ChecksumCRC64NVME")
-    if sha256 and "-" not in sha256:
+    if sha256:
+        whole, composed, parts = sha256.partition("-")
         with suppress(ValueError):
-            return f"sha256:{base64.b64decode(sha256, validate=True).hex()}"
+            digest = base64.b64decode(whole, validate=True).hex()
+            return f"sha256-of-parts:{digest}-{int(parts)}" if composed else f"sha256:{digest}"
     return f"crc64nvme:{crc64}" if crc64 and "-" not in crc64 else None
 
 

@@ -90,12 +90,12 @@ def put_object(
 
 
 def upload_part(
-    data_plane: S3DataPlane, full_key: str, upload_id: str, number: int, data: bytearray, md5: str
+    data_plane: S3DataPlane, full_key: str, upload_id: str, number: int, data: bytearray, digests: Mapping[str, str]
 ) -> dict[str, str] | None:
-    """As boto3's upload_part where it answers with success; None where the fast path did not lead to such an answer."""
-    response = data_plane.put_part(
-        full_key, {"partNumber": str(number), "uploadId": upload_id}, data, {"content-md5": md5}
-    )
+    """As boto3's upload_part where it answers with success; None where the fast path did not lead to such an answer.
+    ``digests`` are boto3's arguments (ContentMD5)."""
+    headers = {_REQUEST_HEADERS[name]: value for name, value in digests.items()}
+    response = data_plane.put_part(full_key, {"partNumber": str(number), "uploadId": upload_id}, data, headers)
     if response is None or not response.headers.get("etag"):
         return None
     return _known(response.headers)

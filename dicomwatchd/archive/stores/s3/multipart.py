@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.budget import ByteBudget
-from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject
+from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject, composed
 from dicomwatchd.archive.stores.s3 import fast_path
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.fast_http import S3DataPlane
@@ -38,22 +38,53 @@ SENDING_THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Digests:
+    """Of one part. ``sha256`` is None where the store does not back checksums of parts, or its ETags tell enough."""
+
+    md5: bytes
+    sha256: bytes | None = None
+
+    @classmethod
+    def of(cls, data: bytearray, with_sha256: bool) -> Digests:
+        md5 = hashlib.md5(data, usedforsecurity=False).digest()
+        return cls(md5, hashlib.sha256(data).digest() if with_sha256 else None)
+
+    def arguments(self) -> dict[str, str]:
+        """As boto3's upload_part takes them."""
+        found = {"ContentMD5": base64.b64encode(self.md5).decode("ascii")}
+        if self.sha256 is not None:
+            found["ChecksumSHA256"] = base64.b64encode(self.sha256).decode("ascii")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """A part as it was sent (or found there): its number from 1, the store's ETag, the MD5 of our bytes."""
+    """A part as it was sent (or found there): its number from 1, the store's ETag, the digests of our bytes."""
 
     number: int
     etag: str
-    md5: bytes
+    digests: Digests
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
+    """``sha256`` as the store writes it."""
+
     size_bytes: int
     etag: str
+    sha256: str | None
+
+    def is_of(self, data: bytearray, digests: Digests) -> bool:
+        if self.size_bytes != len(data):
+            return False
+        if digests.sha256 is not None:  # under a KMS key the ETag is no MD5
+            return self.sha256 == digests.arguments()["ChecksumSHA256"]
+        return self.etag == digests.md5.hex()
 
 
 class MultipartSender:
-    """Sends one big object after the other, or several at once, from any thread.
+    """Sends one big object after the other, or several at once, from any thread. ``with_checksums``: each part with its
+    SHA-256, of which the store makes one of the object; asked for each object.
 
     Each caller reads its own file in order; the threads that send, and the budget, are shared by all of them.
     """
@@ -67,8 +98,10 @@ class MultipartSender:
         budget: ByteBudget,
         part_bytes: int,
         stopping: Callable[[], bool],
+        with_checksums: Callable[[], bool] = lambda: False,
     ) -> None:
         self._bucket = bucket
+        self._with_checksums = with_checksums
         self._data_plane = data_plane
         self._executor = executor
         self._budget = budget
@@ -82,44 +115,50 @@ class MultipartSender:
         if size_bytes > MAX_OBJECT_BYTES:
             raise Permanent("larger than the 5 TiB that an S3 object may have", code="too-large")
         with self._budget.reusing():
-            return self._put(key, content, part_size(size_bytes, self._part_bytes))
+            return self._put(key, content, part_size(size_bytes, self._part_bytes), self._with_checksums())
 
-    def _put(self, key: str, content: Content, part_bytes: int) -> Receipt:
+    def _put(self, key: str, content: Content, part_bytes: int, with_checksums: bool) -> Receipt:
         if (there := self._bucket.existing(key)) is not None:
-            md5s = list(self._hash_only(content, part_bytes))
-            return self._receipt(key, content, md5s, created=False, there=there)
-        upload_id, known = self._find_unfinished(key)
+            digests = list(self._hash_only(content, part_bytes, with_checksums))
+            return self._receipt(key, content, digests, created=False, there=there)
+        upload_id, known = self._find_unfinished(key, with_checksums)
         resumed = upload_id is not None
         if upload_id is None:
-            upload_id = self._begin(key)
+            upload_id = self._begin(key, with_checksums)
         try:
             with self._abandoning(key, upload_id):
-                parts = self._send_parts(key, upload_id, content, part_bytes, known)
+                parts = self._send_parts(key, upload_id, content, part_bytes, with_checksums, known)
         except ArchiveRefused:
             # It was begun under another encryption setting, perhaps. It is aborted by now, so this comes to an end.
             if resumed:
-                return self._put(key, content, part_bytes)
+                return self._put(key, content, part_bytes, with_checksums)
             raise
         with self._abandoning(key, upload_id):
             return self._complete(key, upload_id, content, parts)
 
-    def _begin(self, key: str) -> str:
+    def _begin(self, key: str, with_checksums: bool) -> str:
+        arguments: Any = {"ChecksumAlgorithm": "SHA256"} if with_checksums else {}
         with self._bucket.translated("CreateMultipartUpload"):
             response = self._bucket.client.create_multipart_upload(
-                **self._bucket.address(key), **self._bucket.creation(key)
+                **self._bucket.address(key), **self._bucket.creation(key), **arguments
             )
         upload_id = response["UploadId"]
         with self._abandoning(key, upload_id):
             self._bucket.check_encryption(response)
         return upload_id
 
-    def _find_unfinished(self, key: str) -> tuple[str | None, dict[int, _Known]]:
-        """The newest unfinished upload of this very key and its parts. Going on with one is an economy, so a store
-        that refuses the look gets a new upload."""
+    def _find_unfinished(self, key: str, with_checksums: bool) -> tuple[str | None, dict[int, _Known]]:
+        """The newest unfinished upload of this very key and its parts: one that takes such parts as are to be sent, for
+        with or without checksums it was begun. Going on with one is an economy, so a store that refuses the look gets
+        a new upload."""
         address = self._bucket.address(key)
         try:
             response = self._bucket.client.list_multipart_uploads(Bucket=self._bucket.name, Prefix=address["Key"])
-            uploads = [u for u in response.get("Uploads", []) if u.get("Key") == address["Key"]]
+            uploads = [
+                u
+                for u in response.get("Uploads", [])
+                if u.get("Key") == address["Key"] and (u.get("ChecksumAlgorithm") == "SHA256") is with_checksums
+            ]
             if not uploads:
                 return None, {}
             upload_id = max(uploads, key=lambda u: (u["Initiated"].timestamp(), u["UploadId"]))["UploadId"]
@@ -138,14 +177,20 @@ class MultipartSender:
                 **self._bucket.address(key), UploadId=upload_id, PartNumberMarker=marker
             )
             for part in response.get("Parts", []):
-                known[part["PartNumber"]] = _Known(part["Size"], part["ETag"].strip('"'))
+                known[part["PartNumber"]] = _Known(part["Size"], part["ETag"].strip('"'), part.get("ChecksumSHA256"))
             following = response.get("NextPartNumberMarker", 0)
             if not response.get("IsTruncated") or following <= marker:
                 return known
             marker = following
 
     def _send_parts(
-        self, key: str, upload_id: str, content: Content, part_bytes: int, known: dict[int, _Known]
+        self,
+        key: str,
+        upload_id: str,
+        content: Content,
+        part_bytes: int,
+        with_checksums: bool,
+        known: dict[int, _Known],
     ) -> list[Part]:
         """Read in order, hash in order, send side by side. Raises SourceChanged when what was read is not what
         the digest says; nothing is completed then."""
@@ -165,7 +210,8 @@ class MultipartSender:
                     sha256.update(buffer)
                     # The last part is always sent: its answer confirms the encryption of an upload found unfinished.
                     there = known.get(number) if number < count else None
-                    future = self._executor.submit(self._send_part, key, upload_id, number, buffer, there)
+                    send = partial(self._send_part, key, upload_id, number, buffer, with_checksums, there)
+                    future = self._executor.submit(send)
                 except BaseException:
                     self._budget.release_buffer(buffer)
                     raise
@@ -175,7 +221,7 @@ class MultipartSender:
                 done = [f for f in under_way if f.done()]
                 under_way = [f for f in under_way if f not in done]
                 parts += [f.result() for f in done]
-                del buffer, future, done
+                del buffer, send, future, done
             if sha256.hexdigest() != content.digest.sha256:
                 raise SourceChanged("a file's content has changed since it was read first")
             self._await(under_way)
@@ -197,20 +243,24 @@ class MultipartSender:
     def _sent(self, buffer: bytearray, _: Future[Part]) -> None:
         self._budget.release_buffer(buffer)
 
-    def _send_part(self, key: str, upload_id: str, number: int, data: bytearray, there: _Known | None) -> Part:
-        md5 = hashlib.md5(data, usedforsecurity=False).digest()
-        if there is not None and there.size_bytes == len(data) and there.etag == md5.hex():
-            return Part(number, there.etag, md5)
-        response = self._upload_part(key, upload_id, number, data, base64.b64encode(md5).decode("ascii"))
+    def _send_part(
+        self, key: str, upload_id: str, number: int, data: bytearray, with_checksums: bool, there: _Known | None
+    ) -> Part:
+        digests = Digests.of(data, with_checksums)
+        if there is not None and there.is_of(data, digests):
+            return Part(number, there.etag, digests)
+        response = self._upload_part(key, upload_id, number, data, digests.arguments())
         self._bucket.check_encryption(response)
-        return Part(number, response["ETag"].strip('"'), md5)
+        return Part(number, response["ETag"].strip('"'), digests)
 
-    def _upload_part(self, key: str, upload_id: str, number: int, data: bytearray, md5: str) -> Mapping[str, Any]:
+    def _upload_part(
+        self, key: str, upload_id: str, number: int, data: bytearray, digests: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         """UploadPart's answer. A part may be sent twice: the last one counts, and they are the same bytes."""
         if self._data_plane is not None:
             full_key = self._bucket.full_key(key)
             if (
-                response := fast_path.upload_part(self._data_plane, full_key, upload_id, number, data, md5)
+                response := fast_path.upload_part(self._data_plane, full_key, upload_id, number, data, digests)
             ) is not None:
                 return response
         with self._bucket.translated("UploadPart"):
@@ -219,16 +269,16 @@ class MultipartSender:
                 UploadId=upload_id,
                 PartNumber=number,
                 Body=cast(bytes, data),  # botocore takes it as it is
-                ContentMD5=md5,
+                **digests,
             )
 
     def _complete(self, key: str, upload_id: str, content: Content, parts: list[Part]) -> Receipt:
-        md5s = [part.md5 for part in parts]
+        digests = [part.digests for part in parts]
         # Not every store minds If-None-Match here; the look narrows the gap to milliseconds for those.
         if (there := self._bucket.existing(key)) is not None:
             self._abort(key, upload_id)
-            return self._receipt(key, content, md5s, created=False, there=there)
-        completed: list[CompletedPartTypeDef] = [{"PartNumber": p.number, "ETag": f'"{p.etag}"'} for p in parts]
+            return self._receipt(key, content, digests, created=False, there=there)
+        completed = [_completed(part) for part in parts]
         try:
             response = self._bucket.client.complete_multipart_upload(
                 **self._bucket.address(key),
@@ -243,7 +293,7 @@ class MultipartSender:
             if there is not None:
                 if aws.http_status(error) == 412:
                     self._abort(key, upload_id)
-                return self._receipt(key, content, md5s, created=False, there=there)
+                return self._receipt(key, content, digests, created=False, there=there)
             if aws.http_status(error) in (409, 412):
                 # Amazon wants all parts of such an upload sent again, in a new one.
                 self._abort(key, upload_id)
@@ -251,32 +301,34 @@ class MultipartSender:
             raise failure from error
         self._bucket.note_expiry(key, response)
         self._bucket.confirm_encryption(key, response)
-        return self._receipt(key, content, md5s, created=True, version_id=response.get("VersionId"))
+        return self._receipt(key, content, digests, created=True, version_id=response.get("VersionId"))
 
     def _receipt(
         self,
         key: str,
         content: Content,
-        md5s: list[bytes],
+        digests: list[Digests],
         *,
         created: bool,
         there: StoredObject | None = None,
         version_id: str | None = None,
     ) -> Receipt:
-        composite = hashlib.md5(b"".join(md5s), usedforsecurity=False).hexdigest()
+        composite = hashlib.md5(b"".join(one.md5 for one in digests), usedforsecurity=False).hexdigest()
+        sha256s = [one.sha256 for one in digests if one.sha256 is not None]
         mode = self._bucket.encryption.mode
         return Receipt(
             key=key,
             size_bytes=content.digest.size_bytes,
             sha256=content.digest.sha256,
             created=created,
-            expected_etag=f"{composite}-{len(md5s)}",
+            expected_etag=f"{composite}-{len(digests)}",
+            expected_checksum=composed(sha256s) if sha256s else None,
             version_id=there.version_id if there is not None else version_id,
             encryption=there.encryption if there is not None else (mode if mode != "store-default" else None),
         )
 
-    def _hash_only(self, content: Content, part_bytes: int) -> Iterator[bytes]:
-        """The MD5 of each part of content that the store has already. Raises SourceChanged, Stopping."""
+    def _hash_only(self, content: Content, part_bytes: int, with_checksums: bool) -> Iterator[Digests]:
+        """The digests of each part of content that the store has already. Raises SourceChanged, Stopping."""
         sha256 = hashlib.sha256()
         for start in range(0, content.digest.size_bytes, part_bytes):
             if self._stopping():
@@ -286,7 +338,7 @@ class MultipartSender:
             try:
                 content.fill(start, memoryview(buffer))
                 sha256.update(buffer)
-                yield hashlib.md5(buffer, usedforsecurity=False).digest()
+                yield Digests.of(buffer, with_checksums)
             finally:
                 self._budget.release_buffer(buffer)
         if sha256.hexdigest() != content.digest.sha256:
@@ -307,6 +359,13 @@ class MultipartSender:
         """As far as it goes: what is left over is for the bucket's lifecycle rule."""
         with suppress(*aws.FOREIGN):
             self._bucket.client.abort_multipart_upload(**self._bucket.address(key), UploadId=upload_id)
+
+
+def _completed(part: Part) -> CompletedPartTypeDef:
+    found: CompletedPartTypeDef = {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
+    if part.digests.sha256 is not None:
+        found["ChecksumSHA256"] = part.digests.arguments()["ChecksumSHA256"]
+    return found
 
 
 def part_size(size_bytes: int, at_least: int) -> int:

@@ -8,10 +8,12 @@ import io
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from dicomwatchd.archive.aws import clients as aws
-from dicomwatchd.archive.stores.port import Capabilities
+from dicomwatchd.archive.stores.port import Capabilities, composed
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
 
@@ -34,6 +36,8 @@ def probe(bucket: S3Bucket, scratch_key: str) -> Capabilities:
       refused, so it looks at what arrives. The same holds for a part, a completed upload's ETag is composed of its
       parts', and a part's ETag that is not the stored part's is refused. All of it under the encryption configured.
     - ``checksum_on_head``: HEAD gives the SHA-256 of an object, and an object with a wrong one was refused.
+    - ``checksum_of_parts``: HEAD gives, of an object sent in parts with a SHA-256 each, the one composed of these, and
+      a part with a wrong one was refused. It is tried where the store has kept the SHA-256 of an object.
     - ``creates_only``: a second creation of a key is refused and the first content stays. This is about objects sent
       in one piece, as manifests are; Ceph 18 lets a second completion in parts through, and a second creation of any
       kind in a bucket with versioning.
@@ -56,13 +60,15 @@ class _Probe:
         self._refused("body altered after signing", self._put_altered, _DIGEST, "altered")  # alters what others send
         # Twenty requests one after the other are seconds on a far store.
         with ThreadPoolExecutor(3, thread_name_prefix="probe") as threads:
-            of_parts = threads.submit(self._multipart_etag)
-            of_second = threads.submit(self._second_put_refused)
             of_digests = threads.submit(self._wrong_digests_refused)
-        multipart_etag, creates_only, (md5, checksum) = of_parts.result(), of_second.result(), of_digests.result()
+            of_second = threads.submit(self._second_put_refused)
+            of_parts = threads.submit(lambda: self._multipart(with_checksums=of_digests.result()[1]))
+        creates_only, (md5, checksum) = of_second.result(), of_digests.result()
+        multipart_etag, multipart_checksum = of_parts.result()
         return Capabilities(
             etag_is_content=etag and md5 and multipart_etag,
             checksum_on_head=checksum,
+            checksum_of_parts=checksum and multipart_checksum,
             creates_only=creates_only,
             details=dict(self._details),
         )
@@ -147,8 +153,7 @@ class _Probe:
         return self._put("wrong-md5", self._data("wrong-md5"), ContentMD5=base64.b64encode(wrong).decode("ascii"))
 
     def _put_with_wrong_sha256(self) -> object:
-        wrong = base64.b64encode(hashlib.sha256(b"wrong").digest()).decode("ascii")
-        return self._put("wrong-sha256", self._data("wrong-sha256"), ChecksumSHA256=wrong)
+        return self._put("wrong-sha256", self._data("wrong-sha256"), ChecksumSHA256=_sha256(b"wrong"))
 
     def _put_altered(self) -> object:
         """Signed with one body, sent with another of the same length."""
@@ -168,57 +173,78 @@ class _Probe:
 
     def _checksum_on_head(self) -> bool:
         data = self._data("sha256")
-        digest = hashlib.sha256(data)
         with self._bucket.translated("PutObject"):
-            self._put("sha256", data, ChecksumSHA256=base64.b64encode(digest.digest()).decode("ascii"))
+            self._put("sha256", data, ChecksumSHA256=_sha256(data))
         seen = self._bucket.head(self._scratch + "sha256", checksum=True)
-        holds = seen is not None and seen.checksum == f"sha256:{digest.hexdigest()}"
+        holds = seen is not None and seen.checksum == f"sha256:{hashlib.sha256(data).hexdigest()}"
         return self._note("HEAD gives the SHA-256", holds)
 
-    def _multipart_etag(self) -> bool:
+    def _multipart(self, *, with_checksums: bool) -> tuple[bool, bool]:
+        """Of the ETag, and of the checksum."""
         data = self._data("parts")
         md5 = hashlib.md5(data, usedforsecurity=False)
-        upload_id = self._begin_upload()
+        upload_id, checked = self._begin_upload(with_checksums)
         wrong = base64.b64encode(hashlib.md5(b"wrong", usedforsecurity=False).digest()).decode("ascii")
         wrong_md5 = self._refused(
-            "wrong Content-MD5 of a part", lambda: self._upload(upload_id, data, ContentMD5=wrong), _DIGEST
+            "wrong Content-MD5 of a part", lambda: self._upload(upload_id, data, checked, ContentMD5=wrong), _DIGEST
+        )
+        wrong_checksum = checked and self._refused(
+            "wrong SHA-256 checksum of a part",
+            lambda: self._upload(upload_id, data, False, ChecksumSHA256=_sha256(b"wrong")),
+            _DIGEST,
         )
         with self._bucket.translated("UploadPart"):
-            part_etag = self._upload(upload_id, data)
+            part_etag = self._upload(upload_id, data, checked)
         wrong_etag = self._refused(
             "wrong ETag of a part",
-            lambda: self._complete(upload_id, hashlib.md5(b"wrong", usedforsecurity=False).hexdigest()),
+            lambda: self._complete(upload_id, hashlib.md5(b"wrong", usedforsecurity=False).hexdigest(), data, checked),
             _PART,
             "parts",
         )
         if wrong_etag:
             with self._bucket.translated("CompleteMultipartUpload"):
-                self._complete(upload_id, part_etag)
-        seen = self._bucket.head(self._scratch + "parts")
+                self._complete(upload_id, part_etag, data, checked)
+        seen = self._bucket.head(self._scratch + "parts", checksum=checked)
         composite = f"{hashlib.md5(md5.digest(), usedforsecurity=False).hexdigest()}-1"
-        right = self._note(
+        right_etag = self._note(
             "ETag of parts is composed of MD5s",
             part_etag == md5.hexdigest() and seen is not None and seen.etag == composite,
         )
-        self._second_multipart()
-        return right and wrong_md5 and wrong_etag
+        right_checksum = self._note(
+            "HEAD gives the SHA-256 of parts",
+            checked and seen is not None and seen.checksum == composed([hashlib.sha256(data).digest()]),
+        )
+        self._second_multipart(with_checksums)
+        return right_etag and wrong_md5 and wrong_etag, right_checksum and wrong_checksum
 
-    def _second_multipart(self) -> None:
-        upload_id = self._begin_upload()
+    def _second_multipart(self, with_checksums: bool) -> None:
+        data = self._data("other")
+        upload_id, checked = self._begin_upload(with_checksums)
         with self._bucket.translated("UploadPart"):
-            etag = self._upload(upload_id, self._data("other"))
-        if self._refused("second conditional multipart", lambda: self._complete(upload_id, etag), _EXISTS):
+            etag = self._upload(upload_id, data, checked)
+        complete = partial(self._complete, upload_id, etag, data, checked)
+        if self._refused("second conditional multipart", complete, _EXISTS):
             with self._bucket.translated("AbortMultipartUpload"):
                 self._client.abort_multipart_upload(**self._bucket.address(self._scratch + "parts"), UploadId=upload_id)
 
-    def _begin_upload(self) -> str:
+    def _begin_upload(self, with_checksums: bool) -> tuple[str, bool]:
+        """The upload, and whether it was begun with checksums: a store may have them of whole objects alone."""
         key = self._scratch + "parts"
-        with self._bucket.translated("CreateMultipartUpload"):
-            response = self._client.create_multipart_upload(**self._bucket.address(key), **self._bucket.creation(key))
+        arguments = {**self._bucket.address(key), **self._bucket.creation(key)}
+        response: Any = None
+        if with_checksums:
+            with suppress(Permanent), self._bucket.translated("CreateMultipartUpload"):
+                response = self._client.create_multipart_upload(**arguments, ChecksumAlgorithm="SHA256")
+        checked = response is not None
+        if response is None:
+            with self._bucket.translated("CreateMultipartUpload"):
+                response = self._client.create_multipart_upload(**arguments)
         self._bucket.check_encryption(response)
-        return response["UploadId"]
+        return response["UploadId"], checked
 
-    def _upload(self, upload_id: str, data: bytes, **arguments: Any) -> str:
+    def _upload(self, upload_id: str, data: bytes, checked: bool, **arguments: Any) -> str:
+        if checked:
+            arguments["ChecksumSHA256"] = _sha256(data)
         response = self._client.upload_part(
             **self._bucket.address(self._scratch + "parts"),
             UploadId=upload_id,
@@ -228,14 +254,22 @@ class _Probe:
         )
         return response["ETag"].strip('"')
 
-    def _complete(self, upload_id: str, etag: str) -> object:
+    def _complete(self, upload_id: str, etag: str, data: bytes, checked: bool) -> object:
+        part: Any = {"PartNumber": 1, "ETag": f'"{etag}"'}
+        if checked:
+            part["ChecksumSHA256"] = _sha256(data)
         return self._client.complete_multipart_upload(
             **self._bucket.address(self._scratch + "parts"),
             UploadId=upload_id,
-            MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": f'"{etag}"'}]},
+            MultipartUpload={"Parts": [part]},
             IfNoneMatch="*",
         )
 
     def _data(self, name: str) -> bytes:
         """Differs from probe to probe, so that no store can know it beforehand."""
         return f"dicomwatchd probe {self._scratch} {name}\n".encode("ascii")
+
+
+def _sha256(data: bytes) -> str:
+    """As S3 writes it."""
+    return base64.b64encode(hashlib.sha256(data).digest()).decode("ascii")

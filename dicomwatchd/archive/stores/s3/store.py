@@ -112,6 +112,8 @@ class S3Store:
             budget=budget or ByteBudget(),
             part_bytes=part_bytes,
             stopping=stopping,
+            # Where an ETag proves the content each part's SHA-256 would be work for nothing.
+            with_checksums=lambda: self._capabilities.checksum_of_parts and not self._capabilities.etag_is_content,
         )
 
     @property
