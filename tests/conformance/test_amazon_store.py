@@ -219,3 +219,23 @@ def test_the_fast_path_sends_the_checksums_of_parts(place: Place) -> None:
     assert store.capabilities.checksum_of_parts
     receipt = store.put(KEY, Source(bytes(9 * MIB)))
     assert [verdict.verified_by for verdict in examined(store, receipt)] == [evidence.Method.CHECKSUM]
+
+
+# -- Object Lock -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kms", [False, True])
+def test_a_bucket_with_object_lock_takes_an_archive(at_amazon: Callable[..., Place], kms: bool) -> None:
+    place = at_amazon(kms=kms)
+    place.s3.create_bucket(Bucket=place.bucket, ObjectLockEnabledForBucket=True)
+    retention: Any = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    place.s3.put_object_lock_configuration(
+        Bucket=place.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": retention}
+    )
+    store = place.ready(**BIG)
+    assert store.capabilities.creates_only
+    big = "studies/1.2/series/1.2.3/1.2.3.5/" + "0" * 64 + ".dcm"
+    receipts = [store.put(KEY, Source(b"small")), store.put(big, Source(bytes(9 * MIB)))]
+    place.amazon.forget()
+    assert all(verdict.holds for verdict in examined(store, *receipts))
+    assert "GetObject" not in place.amazon.requests()

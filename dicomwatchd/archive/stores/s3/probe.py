@@ -80,7 +80,11 @@ class _Probe:
         return md5, self._checksum_on_head() and sha256
 
     def _put(self, name: str, data: bytes, **arguments: Any) -> Any:
+        """Without a MD5 unless it is given, and always with something that it can be checked by, as objects are sent:
+        a bucket with Object Lock takes no others."""
         key = self._scratch + name
+        if "ContentMD5" not in arguments:
+            arguments.setdefault("ChecksumSHA256", _sha256(data))
         return self._client.put_object(
             **self._bucket.address(key), **self._bucket.creation(key), Body=data, IfNoneMatch="*", **arguments
         )
@@ -174,7 +178,7 @@ class _Probe:
     def _checksum_on_head(self) -> bool:
         data = self._data("sha256")
         with self._bucket.translated("PutObject"):
-            self._put("sha256", data, ChecksumSHA256=_sha256(data))
+            self._put("sha256", data)
         seen = self._bucket.head(self._scratch + "sha256", checksum=True)
         holds = seen is not None and seen.checksum == f"sha256:{hashlib.sha256(data).hexdigest()}"
         return self._note("HEAD gives the SHA-256", holds)
