@@ -239,3 +239,45 @@ def test_a_bucket_with_object_lock_takes_an_archive(at_amazon: Callable[..., Pla
     place.amazon.forget()
     assert all(verdict.holds for verdict in examined(store, *receipts))
     assert "GetObject" not in place.amazon.requests()
+
+
+# -- Bucket Keys -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size_bytes", [10, 9 * MIB])
+def test_objects_are_sent_with_a_bucket_key(place: Place, size_bytes: int) -> None:
+    place.s3.create_bucket(Bucket=place.bucket)  # without a default encryption
+    store = place.open(**BIG)
+    assert store.probe("probe/fixture/").details["S3 Bucket Key"] == "yes"
+    store.put(KEY, Source(bytes(size_bytes)))
+    assert place.s3.head_object(**place.of(KEY))["BucketKeyEnabled"] is True
+
+
+@pytest.mark.parametrize("url", ["interface", "direct"])
+def test_another_endpoint_gets_a_bucket_key_if_it_is_amazons(place: Place, url: str) -> None:
+    place.s3.create_bucket(Bucket=place.bucket)
+    endpoint = place.amazon.interface_endpoint() if url == "interface" else place.amazon.direct_endpoint
+    store = place.open(settings=place.settings.model_copy(update={"endpoint_url": endpoint}))
+    found = store.probe("probe/fixture/").details.get("S3 Bucket Key")
+    store.put(KEY, Source(b"small"))
+    sent = place.s3.head_object(**place.of(KEY)).get("BucketKeyEnabled")
+    assert (found, sent) == (("yes", True) if url == "interface" else (None, None))
+
+
+def test_a_default_encryption_without_a_bucket_key_is_told_of(place: Place) -> None:
+    place.s3.create_bucket(Bucket=place.bucket)
+    by_default: Any = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": place.kms_key}
+    rule: Any = {"ApplyServerSideEncryptionByDefault": by_default, "BucketKeyEnabled": False}
+    place.s3.put_bucket_encryption(Bucket=place.bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    (step,) = [step for step in place.open().initialise() if step.what == "default encryption"]
+    assert step.outcome == "present" and "without an S3 Bucket Key" in step.detail
+    [kept] = place.s3.get_bucket_encryption(Bucket=place.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert kept == rule, "what others have set there is left alone"
+
+
+def test_init_sets_a_default_encryption_with_a_bucket_key(place: Place) -> None:
+    for outcome in ("set", "present"):
+        (step,) = [step for step in place.open().initialise() if step.what == "default encryption"]
+        assert (step.outcome, step.detail) == (outcome, "")
+    [kept] = place.s3.get_bucket_encryption(Bucket=place.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert kept["BucketKeyEnabled"] is True

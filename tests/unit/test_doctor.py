@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd import config, doctor
+from dicomwatchd.archive.stores.port import Capabilities, Destination
 from dicomwatchd.errors import OutOfReach
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
 from tests.unit.test_deletion_races import without_strict_rename
@@ -78,6 +79,33 @@ def test_a_catalogue_that_fails_when_its_indexes_are_looked_at(
     found = examine()
     assert found["catalogue"].outcome == "good" and found["catalogue: indexes"].outcome == "note"
     assert "does not answer" in found["catalogue: indexes"].detail
+
+
+@pytest.mark.parametrize(("answer", "outcome"), [("yes", "good"), ("no", "note")])
+def test_a_store_that_calls_its_key_service_for_each_object(examine: Examine, answer: str, outcome: str) -> None:
+    found = examine(capabilities=Capabilities(details={"S3 Bucket Key": answer}))
+    assert found["store: S3 Bucket Key"].outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "outcome", "text"),
+    [
+        (Capabilities(etag_is_content=True), "good", "by the ETag"),
+        (
+            Capabilities(checksum_on_head=True, checksum_of_parts=True),
+            "good",
+            "by the checksum that this store computes",
+        ),
+        (Capabilities(checksum_on_head=True), "note", "large objects, sent in parts, by reading them back"),
+        (Capabilities(), "note", "by reading every object back"),
+    ],
+)
+def test_how_a_store_lets_itself_be_verified(
+    examine: Examine, capabilities: Capabilities, outcome: str, text: str
+) -> None:
+    place = Destination("s3", "memory", "tests", "")
+    finding = examine(capabilities=capabilities, destination=place)["verification"]
+    assert finding.outcome == outcome and text in finding.detail
 
 
 def test_what_several_daemons_at_one_inbox_need(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ class S3Bucket:
     prefix: str
     endpoint: str
     encryption: Encryption
+    is_amazon: bool = False
     expiry: ExpiryWatch = field(default_factory=lambda: ExpiryWatch("", False, time.time), compare=False, repr=False)
     _start: _Start = field(default_factory=_Start, init=False, compare=False, repr=False)
 
@@ -84,11 +85,13 @@ class S3Bucket:
 
     def creation(self, key: str) -> Any:
         """The arguments of PutObject and CreateMultipartUpload that say how the object is to be kept."""
-        arguments = {}
+        arguments: dict[str, Any] = {}
         if self.encryption.mode != "store-default":
             arguments["ServerSideEncryption"] = str(self.encryption.mode)
         if self.encryption.key_id is not None:
             arguments["SSEKMSKeyId"] = self.encryption.key_id
+        if self.wants_bucket_keys:
+            arguments["BucketKeyEnabled"] = True
         if key.endswith(".dcm"):
             arguments["ContentType"] = "application/dicom"
         elif key.endswith(".json"):
@@ -96,6 +99,12 @@ class S3Bucket:
         elif key.endswith(".tar"):
             arguments["ContentType"] = "application/x-tar"
         return arguments
+
+    @property
+    def wants_bucket_keys(self) -> bool:
+        """Whether objects are to be encrypted with keys that Amazon derives from one for the bucket (S3 Bucket Keys):
+        without, each object is a call of the key service, and its cost."""
+        return self.is_amazon and self.encryption.mode == "aws:kms"
 
     def translated(self, operation: str) -> AbstractContextManager[None]:
         return aws.translated(operation, self.endpoint)

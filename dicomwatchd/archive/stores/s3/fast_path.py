@@ -33,6 +33,7 @@ _REQUEST_HEADERS = {
     "IfNoneMatch": "if-none-match",
     "ServerSideEncryption": "x-amz-server-side-encryption",
     "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
+    "BucketKeyEnabled": "x-amz-server-side-encryption-bucket-key-enabled",
 }
 _ANSWER_HEADERS = {
     "etag": "ETag",
@@ -76,11 +77,11 @@ def _frozen(credentials: Any) -> Credentials | None:
 
 
 def put_object(
-    data_plane: S3DataPlane, full_key: str, data: bytes, sha256: str, arguments: Mapping[str, str]
+    data_plane: S3DataPlane, full_key: str, data: bytes, sha256: str, arguments: Mapping[str, Any]
 ) -> dict[str, str] | None:
     """As boto3's put_object where it answers with success; {} where the key is taken; None where the fast path did
     not lead to an answer."""
-    headers = {_REQUEST_HEADERS[name]: value for name, value in arguments.items()}
+    headers = {_REQUEST_HEADERS[name]: "true" if value is True else value for name, value in arguments.items()}
     response = data_plane.put(full_key, data, sha256=sha256, headers=headers)
     if response is None:
         return None

@@ -22,6 +22,9 @@ _DIGEST = re.compile(r"(?i)digest|checksum|sha256|md5|signature")
 _PART = re.compile(r"InvalidPart")
 _EXISTS = re.compile(r"PreconditionFailed|^412$")
 
+#: Whether an object was encrypted with it.
+BUCKET_KEY = "S3 Bucket Key"
+
 _REFUSED = "refused"
 _ACCEPTED = "accepted"
 
@@ -126,6 +129,8 @@ class _Probe:
                 hint="check archive.store.encryption in the configuration, and whether the store supports it",
             ) from error
         self._bucket.check_encryption(response)
+        if self._bucket.wants_bucket_keys:
+            self._note(BUCKET_KEY, response.get("BucketKeyEnabled") is True)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
         seen = self._bucket.head(self._scratch + "plain")
         listed = {item.key: item for item in self._bucket.listing(self._scratch)}.get(self._scratch + "plain")

@@ -31,6 +31,10 @@ _ABSENT = frozenset(
 )
 
 
+#: What others put there is then a call of the key service each; the archive's own objects ask for it themselves.
+_WITHOUT_BUCKET_KEY = "without an S3 Bucket Key; every object of the archive is sent with one"
+
+
 class _NotSupported(Exception):
     """The store cannot do a step; the reason is our own words and the store's error code."""
 
@@ -41,8 +45,8 @@ def initialise(bucket: S3Bucket, settings: S3Settings, random_name: Callable[[],
     A second run finds everything present and changes nothing. Raises OutOfReach and Transient when the store cannot
     be talked to; a step that the store refuses is reported as "not supported", with its error code.
     """
-    steps = [_make_bucket(bucket, settings)]
-    setup = _Setup(bucket, random_name, amazon=aws.is_amazon(settings.endpoint_url))
+    steps = [_make_bucket(bucket)]
+    setup = _Setup(bucket, random_name, amazon=bucket.is_amazon)
     steps.append(setup.step("versioning", setup.versioning))
     if not settings.insecure_http:
         steps.append(setup.step("TLS-only policy", setup.tls_only_policy))
@@ -52,7 +56,7 @@ def initialise(bucket: S3Bucket, settings: S3Settings, random_name: Callable[[],
     return steps
 
 
-def _make_bucket(bucket: S3Bucket, settings: S3Settings) -> InitStep:
+def _make_bucket(bucket: S3Bucket) -> InitStep:
     client, what = bucket.client, "bucket"
     try:
         client.head_bucket(Bucket=bucket.name)
@@ -64,7 +68,7 @@ def _make_bucket(bucket: S3Bucket, settings: S3Settings) -> InitStep:
         raise aws.translate(error, operation="HeadBucket", endpoint=bucket.endpoint) from error
     region = client.meta.region_name
     arguments: Any = {}
-    if aws.is_amazon(settings.endpoint_url) and region != "us-east-1":  # which Amazon wants not to be named
+    if bucket.is_amazon and region != "us-east-1":  # which Amazon wants not to be named
         arguments["CreateBucketConfiguration"] = {"LocationConstraint": region}
     try:
         client.create_bucket(Bucket=bucket.name, **arguments)
@@ -165,17 +169,19 @@ class _Setup:
         wanted: dict[str, str] = {"SSEAlgorithm": str(asked.mode)}
         if asked.key_id is not None:
             wanted["KMSMasterKeyID"] = asked.key_id
-        current = self._default_encryption()
+        current, with_bucket_key = self._default_encryption()
         if current == wanted:
-            return InitStep(what, "present")
+            lacks = self._bucket.wants_bucket_keys and not with_bucket_key
+            return InitStep(what, "present", _WITHOUT_BUCKET_KEY if lacks else "")
         if current and current.get("SSEAlgorithm") != "AES256":
             detail = "a different default is set and was left; every object is sent with the configured encryption"
             return InitStep(what, "present", detail)
         rule: Any = {"ApplyServerSideEncryptionByDefault": wanted}
         if asked.mode == "aws:kms":
-            rule["BucketKeyEnabled"] = True  # fewer calls of the key service, and their cost
+            rule["BucketKeyEnabled"] = True
         self._client.put_bucket_encryption(**self._name, ServerSideEncryptionConfiguration={"Rules": [rule]})
-        if self._default_encryption() != wanted:
+        kept, with_bucket_key = self._default_encryption()
+        if kept != wanted or (self._bucket.wants_bucket_keys and not with_bucket_key):
             raise _NotSupported("the store accepted it but does not keep it")
         return InitStep(what, "set")
 
@@ -236,10 +242,12 @@ class _Setup:
             },
         ]
 
-    def _default_encryption(self) -> dict[str, Any]:
+    def _default_encryption(self) -> tuple[dict[str, Any], bool]:
+        """The default, and whether it has an S3 Bucket Key."""
         response: Any = _unless_absent(lambda: self._client.get_bucket_encryption(**self._name), {})
         rules = response.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
-        return dict(rules[0].get("ApplyServerSideEncryptionByDefault", {})) if rules else {}
+        first = rules[0] if rules else {}
+        return dict(first.get("ApplyServerSideEncryptionByDefault", {})), first.get("BucketKeyEnabled") is True
 
 
 def _unless_absent(look: Callable[[], Any], default: Any) -> Any:

@@ -101,6 +101,7 @@ class S3Store:
             prefix=settings.prefix,
             endpoint=aws.endpoint_name("s3", region, settings.endpoint_url),
             encryption=settings.encryption,
+            is_amazon=aws.is_amazon(settings.endpoint_url),
             expiry=ExpiryWatch(settings.prefix, settings.accept_expiry, now),
         )
         self._data_plane = fast_path.connect(client, session, settings) if with_fast_path else None
