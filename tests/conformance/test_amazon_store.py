@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.credentials import Credentials
 
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.verification import verify
 from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import Encryption, S3Settings
-from dicomwatchd.errors import Stopping
+from dicomwatchd.errors import CredentialsRefused, Stopping
 from tests.conformance.test_store import KEY, MIB, Source, bytes_of
 from tests.conformance.test_store_s3 import Switch
 from tests.servers.amazon import Amazon
@@ -281,3 +284,47 @@ def test_init_sets_a_default_encryption_with_a_bucket_key(place: Place) -> None:
         assert (step.outcome, step.detail) == (outcome, "")
     [kept] = place.s3.get_bucket_encryption(Bucket=place.bucket)["ServerSideEncryptionConfiguration"]["Rules"]
     assert kept["BucketKeyEnabled"] is True
+
+
+# -- an object that may not be decrypted ------------------------------------------------------------------------------
+
+
+def test_an_object_that_may_not_be_decrypted_concerns_itself_alone(place: Place) -> None:
+    store = place.ready()
+    other = "studies/1.3/series/1.2.3/1.2.3.5/" + "0" * 64 + ".dcm"
+    old = place.amazon.keys.create("alias/old")
+    sent: Any = place.of(KEY)
+    sha256 = base64.b64encode(hashlib.sha256(b"old").digest()).decode()
+    place.s3.put_object(**sent, Body=b"old", ServerSideEncryption="aws:kms", SSEKMSKeyId=old, ChecksumSHA256=sha256)
+    place.amazon.keys.without_use.add(old)
+    fine = store.put(other, Source(b"new"))
+    kept = Receipt(
+        KEY,
+        3,
+        hashlib.sha256(b"old").hexdigest(),
+        False,
+        expected_checksum="sha256:" + hashlib.sha256(b"old").hexdigest(),
+    )
+    found = {verdict.receipt.key: (verdict.holds, verdict.problem) for verdict in examined(store, kept, fine)}
+    assert found == {KEY: (False, "unreadable"), other: (True, "")}
+    seen = store.head(KEY)
+    assert seen is not None and (seen.size_bytes, seen.is_withheld, seen.checksum) == (3, True, None)
+    readable = store.head(other)
+    assert readable is not None and not readable.is_withheld and readable.checksum is not None
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_credentials_that_are_refused_concern_everything(place: Place, times: int) -> None:
+    """A refusal without a reason (HEAD) is never taken for one object's, if the next look is refused, too."""
+    store = place.ready()
+    receipt = store.put(KEY, Source(b"new"))
+    store._bucket.client.meta.events.register_first("before-sign.s3", _unknown_key)
+    with pytest.raises(CredentialsRefused) as refused:
+        examined(store, *[receipt] * times)
+    assert refused.value.endpoint is not None
+    with pytest.raises(CredentialsRefused):
+        store.head(KEY)
+
+
+def _unknown_key(request: Any, request_signer: Any, **_: Any) -> None:
+    request_signer._credentials = Credentials("AKIASTRANGER", "another secret")

@@ -56,6 +56,12 @@ LAST_SIGHT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "    due_at = None\n",
         ),
         (
+            "an object that is withheld",
+            "archive/proof/final_check.py",
+            "    if seen is not None and seen.is_withheld:",
+            "    if False:",
+        ),
+        (
             "it is told",
             "pipeline/stages.py",
             "            keeping.log_vanished(services.final_check, shipment, context)\n",

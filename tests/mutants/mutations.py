@@ -731,7 +731,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         )
     ),
     # -- evidence
-    _evidence("the size seen", "        if seen.size_bytes != receipt.size_bytes:", "        if False:"),
+    _evidence("the size seen", "        if seen.size_bytes != receipt.size_bytes or seen", "        if seen"),
+    _evidence("what is withheld", " or seen.is_withheld:", ":"),
     _evidence("the ETag", " and seen.etag == receipt.expected_etag:", ":"),
     _evidence("the ETag is backed", "self._backs.etag_is_content and receipt.expected_etag", "receipt.expected_etag"),
     _evidence(

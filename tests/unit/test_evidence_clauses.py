@@ -13,7 +13,7 @@ import pytest
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import LISTING_PAYS_FROM, Verdict
 from dicomwatchd.archive.stores.port import Capabilities, ObjectStore, Receipt, StoredObject, composed
-from dicomwatchd.errors import NoSuchObject, OutOfReach
+from dicomwatchd.errors import CredentialsRefused, NoSuchObject, OutOfReach
 
 DATA = b"the bytes that were sent"
 OTHER = b"x" * len(DATA)
@@ -37,6 +37,7 @@ class OneObjectStore:
     etag: str | None = None
     checksum: str | None = None
     said_size: int | None = None
+    is_withheld: bool = False
     keys: tuple[str, ...] = ()
     calls: list[tuple[str, str | None]] = field(default_factory=list)
 
@@ -44,7 +45,7 @@ class OneObjectStore:
         if self.data is None:
             return None
         size = len(self.data) if self.said_size is None else self.said_size
-        return StoredObject(key, size, etag=self.etag, checksum=self.checksum)
+        return StoredObject(key, size, etag=self.etag, checksum=self.checksum, is_withheld=self.is_withheld)
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
         self.calls.append(("head", version_id))
@@ -141,6 +142,39 @@ def test_a_checksum_of_parts_is_not_one_of_the_whole() -> None:
     )
     (verdict,) = judge(store, replace(receipt(), expected_checksum=composed([hashlib.sha256(DATA).digest()])))
     assert (verdict.holds, verdict.problem) == (False, "content")
+
+
+# -- objects that may not be decrypted ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("capabilities", BACKINGS)
+def test_what_is_shown_and_withheld_proves_nothing(capabilities: Capabilities) -> None:
+    """It says all the right things; its bytes are what counts, and they are others."""
+    store = OneObjectStore(OTHER, capabilities, etag=md5(DATA), checksum=f"sha256:{sha256(DATA)}", is_withheld=True)
+    (verdict,) = judge(store, receipt())
+    assert (verdict.holds, verdict.problem) == (False, "content")
+
+
+class Withholding(OneObjectStore):
+    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        raise CredentialsRefused("GetObject failed: AccessDenied (403)", endpoint="store")
+
+
+@pytest.mark.parametrize("capabilities", BACKINGS)
+def test_an_object_that_is_shown_and_not_given_is_refused_by_itself(capabilities: Capabilities) -> None:
+    store = Withholding(DATA, capabilities, etag="0" * 32, is_withheld=True)
+    (verdict,) = judge(store, receipt())
+    assert (verdict.holds, verdict.verified_by, verdict.problem) == (False, "", "unreadable")
+
+
+def test_who_is_shown_nothing_is_refused_everything() -> None:
+    class Closed(Withholding):
+        def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+            raise CredentialsRefused("HeadObject failed: 403", endpoint="store")
+
+    for capabilities in BACKINGS:
+        with pytest.raises(CredentialsRefused):
+            judge(Closed(DATA, capabilities), receipt())
 
 
 # -- what the store says and what it holds --------------------------------------------------------------------------

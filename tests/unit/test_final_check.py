@@ -307,6 +307,30 @@ def test_a_store_that_does_not_answer_then_costs_nothing(tmp_path: Path, layout:
     pieces.close()
 
 
+def test_an_object_that_may_not_be_read_any_more_costs_no_file(tmp_path: Path, layout: Bundling | None) -> None:
+    """It is shown as what it was, but for its checksum: nobody gets its bytes back."""
+
+    @dataclass
+    class Withholding(Counting):
+        withholds: bool = False
+
+        def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+            found = super().head(key, version_id)
+            return None if found is None else replace(found, is_withheld=self.withholds)
+
+    store = Withholding(capabilities=ETAGS)
+    pieces = begin(tmp_path, store, bundling=layout)
+    with when_all_are_staged(pieces, lambda: setattr(store, "withholds", True)):
+        pieces.ship()
+    assert len(list((pieces.inbox / "A").glob("IM*"))) == 5
+    assert [one["code"] for one in pieces.log.events("study-delayed")] == ["unreadable-object"]
+    store.withholds = False
+    pieces.clock.advance(2000)
+    pieces.run(4)
+    assert pieces.left() == []
+    pieces.close()
+
+
 def test_a_listing_is_not_the_last_word(tmp_path: Path) -> None:
     """What a listing does not show and a HEAD does is there."""
 

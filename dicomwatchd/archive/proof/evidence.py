@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import os.path
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from typing import Literal
 
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject, of_parts
-from dicomwatchd.errors import NoSuchObject, Permanent
+from dicomwatchd.errors import CredentialsRefused, EncryptionKeyUnusable, NoSuchObject, Permanent
 from dicomwatchd.ports import Cancellation, Map, never_cancelled, until_cancelled
 
 GROUP = 2000
@@ -144,7 +145,7 @@ class _Verifier:
         """What the store's view of an object proves; None if it proves nothing: what differs may be the view."""
         if seen is None:
             return Verdict(receipt, False, "", None, "missing", asked_at)
-        if seen.size_bytes != receipt.size_bytes:
+        if seen.size_bytes != receipt.size_bytes or seen.is_withheld:
             return None
         if self._tells_by_etag(receipt) and seen.etag == receipt.expected_etag:
             return Verdict(receipt, True, Method.ETAG, seen, "", asked_at)
@@ -186,6 +187,9 @@ class _Verifier:
                 size_bytes += len(chunk)
                 if size_bytes > receipt.size_bytes:
                     break  # it is another object, however long it goes on
+        except (CredentialsRefused, EncryptionKeyUnusable):
+            self._require_answer(receipt.key)
+            return Verdict(receipt, False, "", seen, "unreadable", asked_at)
         except Permanent as error:
             missing = isinstance(error, NoSuchObject)
             problem: Problem = "missing" if missing else "unreadable"
@@ -197,6 +201,12 @@ class _Verifier:
         if sha256.hexdigest() != receipt.sha256:
             return Verdict(receipt, False, "", seen, "content", asked_at)
         return Verdict(receipt, True, Method.READ_BACK, seen, "", asked_at)
+
+    def _require_answer(self, key: str) -> None:
+        """Whether a refusal was of this object alone: then the store answers a look at it all the same. Raises what
+        concerns everything."""
+        with suppress(Permanent):
+            self._store.head(key)
 
     def _tells_by_etag(self, receipt: Receipt) -> bool:
         return self._backs.etag_is_content and receipt.expected_etag is not None

@@ -68,4 +68,6 @@ def _is_shown(store: ObjectStore, receipt: Receipt) -> bool:
         seen = store.head(receipt.key)
     except Permanent as error:
         raise Transient("the store cannot show an object that it holds", code="unreadable-object") from error
+    if seen is not None and seen.is_withheld:
+        raise Transient("the store holds an object that it does not let be read", code="unreadable-object")
     return seen is not None and is_itself(store, receipt, seen)

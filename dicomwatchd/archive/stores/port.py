@@ -58,6 +58,8 @@ class StoredObject:
     "crc64nvme:<base64>" where the store keeps one over the full object, "sha256-of-parts:<hex>-<parts>" where it keeps
     the SHA-256 of the parts' SHA-256 sums (`of_parts`). ``modified_at`` is when it was put there, by
     the store's clock, in seconds since the epoch, where it comes from a listing. None: the store does not say.
+    ``is_withheld``: the store shows the object, and refuses its checksum, as it does where the object may not be
+    decrypted: such a view proves nothing of the content.
     """
 
     key: str
@@ -67,6 +69,7 @@ class StoredObject:
     checksum: str | None = None
     encryption: str | None = None
     modified_at: float | None = None
+    is_withheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)

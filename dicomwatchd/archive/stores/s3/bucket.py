@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +18,7 @@ from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.port import StoredObject
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.config import Encryption
-from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
+from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, EncryptionKeyUnusable, Permanent, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -192,18 +192,24 @@ class S3Bucket:
         return _stored(key, response, response["ContentLength"])
 
     def head(self, key: str, version_id: str | None = None, *, checksum: bool = False) -> StoredObject | None:
-        """HeadObject; ``checksum`` asks for the stored checksum too (on Amazon that takes rights on the key)."""
+        """HeadObject; ``checksum`` asks for the stored checksum too. On Amazon that takes the right to decrypt, which
+        the rest of the answer does not: where it is refused the object is looked at without, and if it is shown then
+        the refusal concerns that object alone."""
         arguments = self.address(key)
         if version_id is not None:
             arguments["VersionId"] = version_id
-        if checksum:
-            arguments["ChecksumMode"] = "ENABLED"
-        response = self._head(arguments)
+        withheld = False
+        try:
+            response = self._head({**arguments, "ChecksumMode": "ENABLED"} if checksum else arguments)
+        except (CredentialsRefused, EncryptionKeyUnusable):
+            if not checksum:
+                raise
+            response, withheld = self._head(arguments), True
         if response is None:
             return None
         if version_id is None:
             self.note_expiry(key, response)
-        return _stored(key, response, response["ContentLength"])
+        return replace(_stored(key, response, response["ContentLength"]), is_withheld=withheld)
 
     def note_expiry(self, key: str, response: Mapping[str, Any]) -> None:
         """What an answer about the current object says of its end (x-amz-expiration)."""
