@@ -328,3 +328,39 @@ def test_credentials_that_are_refused_concern_everything(place: Place, times: in
 
 def _unknown_key(request: Any, request_signer: Any, **_: Any) -> None:
     request_signer._credentials = Credentials("AKIASTRANGER", "another secret")
+
+
+# -- what is there already --------------------------------------------------------------------------------------------
+
+
+def test_a_study_that_is_there_is_not_sent_again(place: Place) -> None:
+    """As after a state was lost; what comes anew among it is sent, and all of it is proven as ever."""
+    objects = {f"studies/1.2/series/1.2.3/1.2.3.{n}/{n:064}.dcm": b"object %d" % n for n in range(12)}
+    first = place.ready()
+    sent = {key: first.put(key, Source(data)) for key, data in objects.items()}
+    store = place.open()
+    store.probe("probe/fixture/")
+    new = {"studies/1.2/series/1.2.3/1.2.3.99/" + "9" * 64 + ".dcm": b"new"}
+    place.amazon.forget()
+    receipts = [store.put(key, Source(data)) for key, data in [*list(objects.items())[:6], *new.items()]]
+    receipts += [store.put(key, Source(data)) for key, data in list(objects.items())[6:]]
+    asked = place.amazon.requests()
+    assert asked.count("PutObject") == 3, "the first, the new one, and the one that comes after that"
+    assert asked.count("HeadObject") == 13
+    assert [receipt.created for receipt in receipts] == [False] * 6 + [True] + [False] * 6
+    for receipt in receipts:
+        if not receipt.created:
+            assert replace(receipt, created=True) == sent[receipt.key]
+    assert all(verdict.holds for verdict in examined(store, *receipts))
+
+
+def test_other_bytes_under_a_key_that_is_likely_taken_are_found_out(place: Place) -> None:
+    store = place.ready()
+    keys = [f"studies/1.2/series/1.2.3/1.2.3.{n}/{n:064}.dcm" for n in range(3)]
+    for key in keys:
+        place.s3.put_object(
+            **place.of(key), Body=b"others", ServerSideEncryption="aws:kms", SSEKMSKeyId=place.kms_key or ""
+        )
+    receipts = [store.put(key, Source(b"object")) for key in keys]
+    found = {(verdict.holds, verdict.problem) for verdict in examined(store, *receipts)}
+    assert found == {(False, "content")}

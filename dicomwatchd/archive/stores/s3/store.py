@@ -37,6 +37,7 @@ from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.archive.stores.s3.fast_http import Body
 from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
+from dicomwatchd.archive.stores.s3.taken import Taken
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import NoSuchObject, NotInitialised, NotThere, OutOfReach, Permanent, SourceChanged, Transient
 
@@ -89,6 +90,7 @@ class S3Store:
         self._settings = settings
         self._single_put_bytes = single_put_bytes
         self._capabilities = Capabilities()
+        self._taken = Taken()
         self._destination = Destination(
             kind="s3",
             endpoint=settings.endpoint_url.rstrip("/") if settings.endpoint_url else f"aws:{region}",
@@ -277,7 +279,9 @@ class S3Store:
         if not isinstance(content, Buffer) and hashlib.sha256(data).hexdigest() != digest.sha256:
             raise SourceChanged("a file's content has changed since it was read first")
         md5 = hashlib.md5(data, usedforsecurity=False)
-        if not self._capabilities.creates_only and (there := self._bucket.existing(key)) is not None:
+        looks_first = not self._capabilities.creates_only or self._taken.is_likely(key)
+        if looks_first and (there := self._bucket.existing(key)) is not None:
+            self._taken.note(key, True)
             return _receipt(key, content, md5.hexdigest(), created=False, there=there)
         arguments = {
             **self._bucket.creation(key),
@@ -286,6 +290,7 @@ class S3Store:
             "IfNoneMatch": "*",
         }
         response = self._create(key, data, digest.sha256, arguments)
+        self._taken.note(key, isinstance(response, StoredObject))
         if isinstance(response, StoredObject):
             return _receipt(key, content, md5.hexdigest(), created=False, there=response)
         self._bucket.note_expiry(key, response)
