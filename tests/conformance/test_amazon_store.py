@@ -18,7 +18,7 @@ from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import Encryption, S3Settings
 from dicomwatchd.errors import CredentialsRefused, Stopping
 from tests.conformance.test_store import KEY, MIB, Source, bytes_of
-from tests.conformance.test_store_s3 import Switch
+from tests.conformance.test_store_s3 import Switch, counted
 from tests.servers.amazon import Amazon
 from tests.unit.memory_archive import SERIES, MemoryStore, archive, content
 
@@ -265,6 +265,17 @@ def test_another_endpoint_gets_a_bucket_key_if_it_is_amazons(place: Place, url: 
     store.put(KEY, Source(b"small"))
     sent = place.s3.head_object(**place.of(KEY)).get("BucketKeyEnabled")
     assert (found, sent) == (("yes", True) if url == "interface" else (None, None))
+
+
+def test_the_fast_path_sends_a_bucket_key(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.s3.create_bucket(Bucket=place.bucket)
+    monkeypatch.setattr("dicomwatchd.archive.aws.clients.is_amazon", lambda _: True)
+    store = place.open(settings=place.settings.model_copy(update={"endpoint_url": place.amazon.direct_endpoint}))
+    store.probe("probe/fixture/")
+    with counted(store) as sent:
+        store.put(KEY, Source(b"small"))
+    assert "PutObject" not in sent
+    assert place.s3.head_object(**place.of(KEY))["BucketKeyEnabled"] is True
 
 
 def test_a_default_encryption_without_a_bucket_key_is_told_of(place: Place) -> None:
