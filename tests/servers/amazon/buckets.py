@@ -23,6 +23,7 @@ class Regions(Rule):
     A bucket is made in the endpoint's region, which the request must name (IllegalLocationConstraintException), but for
     us-east-1, which may not be named and from which each region can be reached.
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
+    What both say: https://github.com/jsoma/flatware/issues/10, https://github.com/velero-io/velero/issues/284
     """
 
     def before(self, request: Request) -> Answer | None:

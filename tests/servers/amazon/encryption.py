@@ -53,7 +53,7 @@ class Encryption(Rule):
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 
     Bucket Keys: used where the request or the bucket's default says so, and then named in the answers.
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-key.html
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/configuring-bucket-key-object.html
     """
 
     def __init__(self, memory: Memory, keys: Keys) -> None:
