@@ -226,7 +226,7 @@ def _judge_series(
         findings.sign("too-many", uid, f"has more {kind} than are kept, so they are not compared")
     if not proven:
         # What a PET series lacks is counted already, slices in its middle as well.
-        is_counted = any(one.code == "pet" for one in findings_of(findings.gaps, uid))
+        is_counted = "pet" in {one.code for one in findings_of(findings.gaps, uid)}
         found_gap = not is_counted and _slices(uid, content, said, findings)
         if not found_gap and not findings_of(findings.gaps, uid):
             _numbers(uid, content, said, findings)

@@ -152,7 +152,7 @@ def _whole(record: StudyRecord) -> str:
     from dicomwatchd.study_completeness import NOTHING_KNOWN, Answer
 
     found = record.completeness or NOTHING_KNOWN
-    is_by_list = any(one.code == "dicomdir" for one in found.evidence)
+    is_by_list = "dicomdir" in {one.code for one in found.evidence}
     return {
         Answer.COMPLETE: "yes, all that a DICOMDIR lists is there"
         if is_by_list
