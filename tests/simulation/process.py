@@ -398,8 +398,9 @@ class Process:
             ]
             mine = self._folders.valid[data]
             of_it = {one: tiny.data_set_of(one) for one in comparable if self._folders.valid.get(one) == mine}
-            versions = {_sha256(one) for one in of_it}
-            if len(set(of_it.values())) > 1 and not versions <= self.looked_at.get(manifest.study_uid, set()):
+            looked_at = self.looked_at.get(manifest.study_uid, set())
+            versions = set(of_it.values())
+            if len(versions) > 1 and versions - {it for one, it in of_it.items() if _sha256(one) in looked_at}:
                 raise Violation("a file of an instance with several versions is deleted")
             return
         instance = self._folders.instance_of(data)
