@@ -289,6 +289,45 @@ def test_a_large_file_takes_little_memory() -> None:
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    "element",
+    [
+        struct.pack("<HH2sHL", 0xFFFC, 0xFFFC, b"OB", 0, 64 << 20),
+        struct.pack("<HH2sHL", 0x0009, 0x0000, b"OB", 0, 64 << 20),
+        struct.pack("<HH2sHLHHL", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF, 0xFFFE, 0xE000, 64 << 20),
+    ],
+    ids=["padding", "group length", "offset table"],
+)
+def test_what_is_jumped_over_takes_little_memory(element: bytes) -> None:
+    import tracemalloc
+
+    start = _written(_image(PixelData=b""))
+    start = start[: start.rindex(b"\xe0\x7f\x10\x00")] + element
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    piece = bytes(1 << 20)
+    tracemalloc.start()
+    try:
+        digest_of(StreamedBytes(iter([start, *[piece] * 64, end]), len(start) + (64 << 20) + len(end)))
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_element_of_the_meta_group_takes_little_memory() -> None:
+    import tracemalloc
+
+    data, more = _written(_image()), struct.pack("<HH2sHL", 0x0002, 0x0102, b"OB", 0, 64 << 20)
+    end = 144 + struct.unpack("<L", data[140:144])[0]
+    piece = bytes(1 << 20)
+    tracemalloc.start()
+    try:
+        source = StreamedBytes(iter([data[:end], more, *[piece] * 64, data[end:]]), len(data) + len(more) + (64 << 20))
+        assert digest_of(source) == _digest(data)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_deflated_bomb_ends() -> None:
     start = _written(_image(), DeflatedExplicitVRLittleEndian)
     length = struct.unpack("<L", start[140:144])[0]

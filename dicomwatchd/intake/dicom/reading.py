@@ -122,12 +122,9 @@ class StreamedBytes:
     def read(self, offset: int, length: int) -> bytes:
         if offset < self._at:
             raise ValueError("a stream is read forward only")
-        if offset - self._at > _KEPT_BYTES:
-            dropped = min(offset - self._at - _KEPT_BYTES, len(self._buffer))
-            del self._buffer[:dropped]
-            self._at += dropped
+        self._drop_before(offset - _KEPT_BYTES)
         while self._at + len(self._buffer) < offset + length and self._take():
-            pass
+            self._drop_before(offset - _KEPT_BYTES)  # a value that is jumped over may be most of the file
         start = offset - self._at
         return bytes(self._buffer[start : start + length])
 
@@ -143,6 +140,12 @@ class StreamedBytes:
         while self._take():
             self._buffer.clear()
         return self._sha256.hexdigest()
+
+    def _drop_before(self, offset: int) -> None:
+        dropped = min(offset - self._at, len(self._buffer))
+        if dropped > 0:
+            del self._buffer[:dropped]
+            self._at += dropped
 
     def _take(self) -> bool:
         chunk = next(self._chunks, None)
