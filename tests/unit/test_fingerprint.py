@@ -108,7 +108,9 @@ def test_how_it_is_written_makes_no_other_data_set() -> None:
         "deflated": _written(_image(), DeflatedExplicitVRLittleEndian),
         "deflated, delimited": _written(_image(), DeflatedExplicitVRLittleEndian, delimited=True),
         "padded": _written(_image()) + bytes(64),
-        "garbage behind it": _written(_image()) + b"\x08\0\x05\0CS\x02\0AB",
+        "garbage behind it": _written(_image()) + b"\x08\0\x05\0CS\x20\0AB",
+        "text behind it": _written(_image()) + b"-----END OF FILE-----\r\n",
+        "much behind it": _written(_image()) + b"\x01\2" * 50_000,
         "trailing padding": _written(_image()) + struct.pack("<HH2sHL", 0xFFFC, 0xFFFC, b"OB", 0, 20) + bytes(20),
         "a group length": _with_group_length(_written(_image())),
     }
@@ -188,6 +190,77 @@ def test_no_two_data_sets_are_written_alike() -> None:
     ]
     digests = {_digest(_written(_image(ProcedureCodeSequence=shape))).data_set_sha256 for shape in shapes}
     assert len(digests) == len(shapes)
+
+
+def _element(tag: int, vr: bytes, value: bytes, *, is_big_endian: bool = False) -> bytes:
+    order = ">" if is_big_endian else "<"
+    if vr in (b"OB", b"OW", b"SQ", b"UN"):
+        return struct.pack(order + "HH2sHL", tag >> 16, tag & 0xFFFF, vr, 0, len(value)) + value
+    return struct.pack(order + "HH2sH", tag >> 16, tag & 0xFFFF, vr, len(value)) + value
+
+
+@pytest.mark.parametrize("padding", [b"", bytes(64), b"\x08\0\x05\0CS\x20\0AB"])
+@pytest.mark.parametrize(
+    ("tag", "vr", "one", "other"),
+    [
+        (0x60003000, b"OW", b"1234", b"4321"),
+        (0x00080005, b"CS", b"AB", b"AC"),
+        (0x00100010, b"PN", b"DOE^JANE", b"ROE^JOHN"),
+        (0x7FE00010, b"OW", b"1234", b"4321"),
+        (0x00081115, b"SQ", struct.pack("<HHL", 0xFFFE, 0xE000, 0), b""),
+    ],
+)
+def test_elements_behind_the_pixel_data_count(tag: int, vr: bytes, one: bytes, other: bytes, padding: bytes) -> None:
+    """Out of order, but other programs read them: an overlay of an old scanner, a name that stands twice."""
+    data = _written(_image())
+    found = [_digest(data + _element(tag, vr, value) + padding) for value in (one, other)]
+    found += [_digest(data + padding)]
+    assert len({each.data_set_sha256 for each in found}) == 3 and "" not in {each.data_set_sha256 for each in found}
+    assert found[2] == _digest(data)
+    is_other_image = tag == 0x7FE00010
+    assert len({each.content_sha256 for each in found}) == (3 if is_other_image else 1)
+
+
+def test_a_long_value_under_the_tag_of_a_group_length_counts() -> None:
+    data = _written(_image())
+    start = 144 + struct.unpack("<L", data[140:144])[0]
+    found = {
+        _digest(data[:start] + _element(0x00090000, b"OB", value) + data[start:]).data_set_sha256
+        for value in (b"", b"12345678", b"87654321")
+    }
+    assert len({*found, _digest(data).data_set_sha256}) == 4
+
+
+def test_zeros_in_the_place_of_elements_count() -> None:
+    """An item that was not written to its end, where the length of its sequence jumps over it."""
+    data = _written(_image())
+    start = 144 + struct.unpack("<L", data[140:144])[0]
+    items = [struct.pack("<HHL", 0xFFFE, 0xE000, len(value)) + value for value in (b"", bytes(8), bytes(64))]
+    found = {_digest(data[:start] + _element(0x00081032, b"SQ", item) + data[start:]).data_set_sha256 for item in items}
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize("first", [b"\xff\xd8" + bytes(30), b"\0\0\0\0" + b"\xff" * 28, b"\0\0\0\0\x08\0"])
+def test_a_first_fragment_without_an_offset_table_before_it_counts(first: bytes) -> None:
+    def image(*fragments: bytes) -> bytes:
+        data = _encapsulated([b"\xff\xd8"], has_offsets=True)
+        at = data.rindex(b"\xe0\x7f\x10\0OB") + 12
+        items = (struct.pack("<HHL", 0xFFFE, 0xE000, len(one)) + one for one in fragments)
+        return data[:at] + b"".join(items) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+
+    found = {_digest(image(one, b"\xff\xd8" + bytes(20))) for one in (b"", b"\xff\xd9" + first[2:], first)}
+    assert len({one.data_set_sha256 for one in found}) == len({one.content_sha256 for one in found}) == 3
+
+
+def test_an_offset_table_of_many_frames_is_none_of_it() -> None:
+    frames = [b"\xff\xd8" + bytes(6)] * 70_000
+    assert _digest(_encapsulated(frames, has_offsets=True)) == _digest(_encapsulated(frames, has_offsets=False))
+
+
+def test_vrs_count_where_they_say_what_is_swapped() -> None:
+    data = _written(_image(), ExplicitVRBigEndian)
+    other = data.replace(b"\x7f\xe0\x00\x10OW", b"\x7f\xe0\x00\x10OB")
+    assert other != data and _digest(other).content_sha256 != _digest(data).content_sha256
 
 
 def test_byte_order_and_compression_are_part_of_it() -> None:

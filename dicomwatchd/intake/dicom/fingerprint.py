@@ -2,9 +2,13 @@
 
 That of the data set leaves out what a program may write otherwise without changing anything: preamble and file meta
 information, VRs, lengths of sequences and items given or delimited, deflation, group lengths, the offset table of
-encapsulated pixel data, what follows a data set. It is a SHA-256 over the elements in the order of the file, each
-written as `_Writer` does. That of the content is taken in the same way over the element that carries it. Nothing is
-decoded: the same pixels in another compression are others.
+encapsulated pixel data, bytes behind a data set that are no elements. It is a SHA-256 over the elements in the order of
+the file, each written as `_Writer` does. That of the content is taken in the same way over the element that carries it.
+Nothing is decoded: the same pixels in another compression are others.
+
+What stands in the place of something that is left out, and has content of its own, is no such thing: a first fragment
+where there should be an offset table, a long value under the tag of a group length, elements behind the pixel data that
+belong before it. Other programs read them.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import hashlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pydicom.datadict import dictionary_VR
 
@@ -44,6 +49,7 @@ from dicomwatchd.model import DataSetDigest
 #: Spectroscopy Data, Encapsulated Document, Waveform Sequence.
 _CONTENT = PIXELS | {0x56000020, 0x00420011, 0x54000100}
 _TRAILING_PADDING = 0xFFFCFFFC
+_GROUP_LENGTH_BYTES = 4
 _AT_ONCE_BYTES = 256 * 1024
 #: One as good as the other; a file that declares none is written in one of them, or as nobody knows.
 _LITTLE_ENDIAN = frozenset({"", IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN, DEFLATED_LITTLE_ENDIAN})
@@ -66,7 +72,7 @@ def digest_of(source: SizedSource, heartbeat: Callable[[], None] = lambda: None)
 
 class _Writer:
     """Both digests. How values are written, in the byte order of the transfer syntax or compressed in the way of
-    another, is part of either."""
+    another, is part of either; so are the VRs of big endian ones, for they tell what is swapped."""
 
     def __init__(self, written_as: bytes) -> None:
         self._data_set = hashlib.sha256(written_as)
@@ -77,6 +83,13 @@ class _Writer:
         self._data_set.update(data)
         if self.is_content:
             self._content.update(data)
+
+    def copy(self) -> _Writer:
+        """As it is now, to go back to."""
+        same = _Writer(b"")
+        same._data_set, same._content = self._data_set.copy(), self._content.copy()
+        same.is_content, same.has_content = self.is_content, self.has_content
+        return same
 
     def digest(self) -> DataSetDigest:
         return DataSetDigest(self._data_set.hexdigest(), self._content.hexdigest() if self.has_content else "")
@@ -101,13 +114,30 @@ class _Reader:
         allowed = elements_allowed(source.size_bytes, is_deflated=opened.data is not source)
         self._elements = Elements(opened.data, opened.encoding, allowed)
         self._writer = _Writer(_written_as(opened))
+        self._has_swapped_values = opened.encoding.big_endian
         self._open: list[_Open] = []
         self._pixel_tag = 0
+        self._is_behind = False
 
     def read(self) -> DataSetDigest:
-        while self._step():
+        while self._step() and not self._is_behind:
             pass
+        if self._is_behind:
+            self._read_what_is_behind()
         return self._writer.digest()
+
+    def _read_what_is_behind(self) -> None:
+        """Behind the pixel data, elements that do not belong there: as many as are whole. What follows them is none."""
+        before = self._writer.copy()
+        try:
+            is_more = True
+            while is_more:
+                self._close_what_ends_here()
+                if not self._open:
+                    before = self._writer.copy()
+                is_more = self._step()
+        except (DamageFound, Unarchivable):
+            self._writer = before
 
     def _step(self) -> bool:
         """One element, item or delimiter; False behind the last."""
@@ -124,8 +154,11 @@ class _Reader:
         is_explicit = self._is_explicit if within is None else within.is_explicit
         tag, length, header_bytes = self._elements.parse(head, 0, is_explicit)
         if within is None:
-            if tag == 0 or (self._pixel_tag and is_foreign(tag, self._pixel_tag)):
+            if tag == 0:
                 return False
+            if self._pixel_tag and not self._is_behind and is_foreign(tag, self._pixel_tag):
+                self._is_behind = True
+                return True
             self._writer.is_content = tag in _CONTENT and length > 0
             self._writer.has_content |= self._writer.is_content
             if tag in PIXELS and length:
@@ -140,17 +173,18 @@ class _Reader:
         return True
 
     def _element(self, tag: int, length: int, vr: bytes, is_explicit: bool) -> None:
+        head = _TAG(tag) + vr if self._has_swapped_values else _TAG(tag)
         if length == UNDEFINED or _is_sequence(tag, vr, is_explicit):
             if len(self._open) >= 2 * DEPTH_LIMIT:
                 raise Unarchivable("sequences are nested too deeply", code="malformed")
-            self._writer.write(_TAG(tag) + _SEQUENCE)
+            self._writer.write(head + _SEQUENCE)
             end = None if length == UNDEFINED else self._pos + length
             is_pixels = end is None and tag in PIXELS
             self._open.append(_Open(True, end, is_explicit, is_pixels))
-        elif tag & 0xFFFF == 0 or tag == _TRAILING_PADDING:
+        elif (tag & 0xFFFF == 0 and tag and length == _GROUP_LENGTH_BYTES) or tag == _TRAILING_PADDING:
             self._pos += length
         else:
-            self._writer.write(_TAG(tag))
+            self._writer.write(head)
             self._value(length)
 
     def _item(self, head: bytes, sequence: _Open) -> None:
@@ -162,9 +196,9 @@ class _Reader:
             raise DamageFound("a sequence is malformed", "malformed")
         elif sequence.is_pixels:
             sequence.items += 1
-            if sequence.items == 1 or not length:
-                self._pos += length  # the offset table (PS3.5 A.4), an index
-            else:
+            if sequence.items == 1:
+                self._offset_table(length)
+            elif length:
                 self._value(length)
         else:
             self._writer.write(_ITEM)
@@ -172,7 +206,15 @@ class _Reader:
             is_explicit = sequence.is_explicit and is_explicit_at(self._data, self._pos)
             self._open.append(_Open(False, None if length == UNDEFINED else self._pos + length, is_explicit))
 
-    def _value(self, length: int) -> None:
+    def _offset_table(self, length: int) -> None:
+        """The first item (PS3.5 A.4): an index, which is left out. Some writers have none, and begin with the first
+        fragment; no codec's begins as a table does."""
+        before, index = self._writer.copy(), _Index()
+        self._value(length, index.take)
+        if index.holds:
+            self._writer = before
+
+    def _value(self, length: int, seen: Callable[[bytes], None] = lambda _: None) -> None:
         self._writer.write(_VALUE + _LENGTH(length))
         left = length
         while left:
@@ -181,6 +223,7 @@ class _Reader:
             if not piece:
                 raise DamageFound("the file ends inside an element's value")
             self._writer.write(piece)
+            seen(piece)
             self._pos += len(piece)
             left -= len(piece)
 
@@ -192,6 +235,29 @@ class _Reader:
 
     def _close(self) -> None:
         self._writer.write(_SEQUENCE_END if self._open.pop().is_sequence else _ITEM_END)
+
+
+class _Index:
+    """Whether bytes are an offset table, or nothing: offsets of 32 bits, the first of them 0, each beyond the last."""
+
+    def __init__(self) -> None:
+        self._last = -1
+        self._rest = b""
+        self._is_ascending = True
+
+    def take(self, piece: bytes) -> None:
+        data = self._rest + piece if self._rest else piece
+        whole = len(data) // 4 * 4
+        self._rest = data[whole:]
+        if self._is_ascending and whole:
+            offsets = struct.unpack(f"<{whole // 4}L", data[:whole])
+            follows = self._last < offsets[0] if self._last >= 0 else offsets[0] == 0
+            self._is_ascending = follows and all(one < other for one, other in pairwise(offsets))
+            self._last = offsets[-1]
+
+    @property
+    def holds(self) -> bool:
+        return self._is_ascending and not self._rest
 
 
 def _is_sequence(tag: int, vr: bytes, is_explicit: bool) -> bool:
@@ -208,4 +274,4 @@ def _written_as(opened: Opened) -> bytes:
     if opened.encoding.big_endian:
         return b"big endian"
     uid = opened.transfer_syntax_uid
-    return b"" if uid in _LITTLE_ENDIAN else uid.encode("ascii")
+    return b"" if uid in _LITTLE_ENDIAN else uid.encode("ascii") + b"\0"
