@@ -133,7 +133,8 @@ class Deletions:
 
     def release_damaged(self, claim: Claim, due: Sequence[tuple[LocalFile, float]]) -> None:
         """A whole copy of their instance is archived: from its time on, in seconds since the epoch, each goes by its
-        rule, proven afresh. Where their study is held, they are held with it."""
+        rule, proven afresh. Where all of their study is held, they are held with it; where some of its instances are,
+        it shows when they are due whether theirs is one of them."""
         with write_under(self._database, claim) as db:
             hold = _hold(db, claim.study_uid)
             db.executemany(
@@ -141,7 +142,7 @@ class Deletions:
                 f" WHERE file_id = ? AND identity = ? AND state = 'kept' AND code = '{DAMAGED}'",
                 [
                     (
-                        *((due_at, None, None) if hold is None else (None, HELD, holds.REASONS[hold])),
+                        *((None, HELD, holds.REASONS[hold]) if hold == holds.TWO_PATIENTS else (due_at, None, None)),
                         file.file_id,
                         identity_text(file.identity),
                     )

@@ -223,6 +223,33 @@ def test_damaged_copies_are_no_versions(pieces: Pieces) -> None:
     assert pieces.left() == [] and grades(pieces) == []
 
 
+@pytest.mark.parametrize("delete", [True, False])
+def test_a_damaged_file_of_another_instance_is_not_held(tmp_path: Path, delete: bool) -> None:
+    pieces = Pieces(tmp_path, after_archive=AfterArchive(delete=delete))
+    for name, data in (("A", FIRST), ("B", EDITED), ("cut", content(2)[:-7])):
+        put(pieces, name, data)
+    pieces.run(3)
+    assert pieces.states() == {"A": "kept:held", "B": "kept:held", "cut": "kept:damaged"}
+    put(pieces, "whole", content(2))
+    pieces.run(3)
+    left = {} if delete else {"cut": "kept", "whole": "kept"}
+    assert pieces.states() == {"A": "kept:held", "B": "kept:held", **left}
+    pieces.close()
+
+
+def test_a_damaged_file_of_an_instance_with_several_versions_is_held(pieces: Pieces) -> None:
+    put(pieces, "cut", FIRST[:-7])
+    pieces.run(3)
+    assert pieces.states() == {"cut": "kept:damaged"}
+    put(pieces, "A", FIRST)
+    put(pieces, "B", EDITED)
+    pieces.run(3)
+    assert pieces.states() == {"A": "kept:held", "B": "kept:held", "cut": "kept:held"}
+    pieces.queue.holds.release(STUDY, "compared", BY)
+    pieces.run(3)
+    assert pieces.left() == []
+
+
 def test_two_patients_and_two_versions_are_both_told(pieces: Pieces) -> None:
     put(pieces, "A", FIRST)
     put(pieces, "B", content(PatientID="P2", PatientName="ROE^JOHN"))
