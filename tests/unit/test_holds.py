@@ -242,6 +242,23 @@ def call(pieces: Pieces, name: str, asker: Asker | None, monkeypatch: pytest.Mon
         return offered[name](Request(request, here, Descriptors(here)), lambda _: None)
 
 
+def test_attention_about_many_images_takes_little_memory(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PACS that exports its studies anew, each image with an edited header."""
+    import tracemalloc
+
+    images = [{"sop_instance_uid": f"1.2.{n}", "grade": "correction", "data_sets": "a b"} for n in range(5_000)]
+    for number in range(20):
+        pieces.queue.holds.hold(Uid(f"1.2.3.{number}"), OTHER_VERSIONS, images, lambda _: False)
+    tracemalloc.start()
+    try:
+        said = call(pieces, "attention", None, monkeypatch)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert [one["study_uid"] for one in said["held"]] == [f"1.2.3.{number}" for number in range(20)]
+    assert {one["instances_total"] for one in said["held"]} == {5_000}
+
+
 def test_attention_shows_both_patients_and_what_is_parked(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
     drop(pieces, JANE, 1)
     drop(pieces, JOHN, 2)
