@@ -96,23 +96,28 @@ def _print_held(study: dict[str, Any]) -> None:
         if total > len(instances):
             output.say(f"and {total - len(instances):,} more")
         what = f"Compare the versions (dicomwatchctl fetch {uid} returns all of them)"
-    output.say(f"{what}, then: sudo dicomwatchctl release {uid} --because TEXT")
+    output.say(f"{what}, then: sudo dicomwatchctl release {uid} --shown {output.clean(study['shown'])} --because TEXT")
     output.say()
 
 
 @click.command()
 @click.argument("study", metavar="STUDY", type=UID)
 @click.option("--because", metavar="TEXT", required=True, help="Why, for the audit chain; do not name the patient.")
+@click.option("--shown", metavar="CODE", help="As attention prints it: if the study is held for more by now, fail.")
 @socket_option
 @click.pass_obj
-def release(invocation: Invocation, study: Uid, because: str, socket_path: Path | None) -> None:
+def release(invocation: Invocation, study: Uid, because: str, shown: str | None, socket_path: Path | None) -> None:
     """Release a held study.
 
     Its local files are verified again and deleted, or kept, as their inbox is configured. The audit chain records who
-    released it and why. The release holds for the patients and versions that were shown: if another one comes, the
-    study is held again. Only root and the daemon's own user may do this.
+    released it and why. With --shown the release holds for the patients and versions that attention has shown, and
+    fails if others have come since; without it, for all that the study is held for by now. If another one comes later,
+    the study is held again. Only root and the daemon's own user may do this.
     """
-    said: dict[str, Any] = client(invocation, socket_path).call("release", study_uid=study, because=because)
+    looked_at: dict[str, Any] = {} if shown is None else {"shown": shown}
+    said: dict[str, Any] = client(invocation, socket_path).call(
+        "release", study_uid=study, because=because, **looked_at
+    )
     output.say(
         f"Study {study} is released; {output.count(said['files'], 'kept file')} will be verified again and deleted or"
         " kept as configured."

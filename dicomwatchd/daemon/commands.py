@@ -74,6 +74,7 @@ def _hold_document(hold: Hold) -> dict[str, Any]:
             for one in instances[:LISTED_INSTANCES]
         ],
         "instances_total": len(instances),
+        "shown": hold.shown,
     }
 
 
@@ -186,7 +187,8 @@ def commands(
         if not because or len(because) > BECAUSE_CHARACTERS:
             raise BadRequest(f"the reason for a release must have 1 to {BECAUSE_CHARACTERS} characters")
         by = _operator(request, "release a study", f"release {study_uid} --because TEXT")
-        due = queue.holds.release(study_uid, because, by.described())
+        shown = text(request, "shown") if "shown" in request else None
+        due = queue.holds.release(study_uid, because, by.described(), shown)
         wake()
         return {"study_uid": study_uid, "files": due}
 

@@ -7,6 +7,7 @@ given for does not hold the study again, anything else does. It is put on record
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
@@ -38,13 +39,15 @@ Found = list[dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """``held_at`` is in seconds since the epoch; ``files`` counts the local files that are kept because of it."""
+    """``held_at`` is in seconds since the epoch; ``files`` counts the local files that are kept because of it.
+    ``shown`` names all that the study is held for now, for whoever releases it: see `Holds.release`."""
 
     study_uid: Uid
     code: str
     found: Found
     held_at: float
     files: int
+    shown: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +136,10 @@ class Holds:
             )
         return True, is_new
 
-    def release(self, study_uid: Uid, because: str, by: dict[str, object]) -> int:
+    def release(self, study_uid: Uid, because: str, by: dict[str, object], shown: str | None = None) -> int:
         """Whoever ``by`` is has looked at the study: its files go by their rules again, each proven afresh. How many.
-        Raises Permanent where the study is not held."""
+        ``shown`` is the `Hold.shown` that was looked at; without it, what the study is held for by now is released.
+        Raises Permanent where the study is not held, or for something else than what was shown."""
         now = self._clock.now()
         with self._database.write() as db:
             codes = [
@@ -147,6 +151,12 @@ class Holds:
             if not codes:
                 raise Permanent(
                     "the study is not held", code="not-held", hint="dicomwatchctl attention lists the studies that are"
+                )
+            if shown not in (None, _shown(db, study_uid)):
+                raise Permanent(
+                    "the study is held for something else by now than what was shown",
+                    code="hold-changed",
+                    hint="look at it again: dicomwatchctl attention",
                 )
             body = {"kind": "hold-released", "at": now, "because": because, **by}
             audit.append(db, study_uid, [{**body, "hold": code} for code in codes])
@@ -184,9 +194,10 @@ class Holds:
                 " WHERE study_uid = ? AND code = ? AND released_at IS NULL",
                 (study_uid, code),
             ).fetchone()
-        if row is None:  # released by now
-            return None
-        return Hold(Uid(row["study_uid"]), row["code"], json.loads(row["found"]), row["held_at"], row["files"])
+            if row is None:  # released by now
+                return None
+            shown = _shown(db, study_uid)
+        return Hold(Uid(study_uid), code, json.loads(row["found"]), row["held_at"], row["files"], shown)
 
     def uids(self, limit: int) -> list[Uid]:
         """The studies that are held."""
@@ -210,6 +221,17 @@ class Holds:
             "SELECT * FROM holds WHERE study_uid = ? AND code = ?", (study_uid, code)
         ).fetchone()
         return row
+
+
+def _shown(db: Readable, study_uid: str) -> str:
+    """Other where the study is held for anything else: short enough to be typed."""
+    digest = hashlib.sha256()
+    rows = db.execute(
+        "SELECT code, found FROM holds WHERE study_uid = ? AND released_at IS NULL ORDER BY code", (study_uid,)
+    )
+    for row in rows:
+        digest.update(f"{row['code']} {row['found']}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def _identity(said: dict[str, str]) -> Identity:

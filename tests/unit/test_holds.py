@@ -294,6 +294,19 @@ def test_who_may_release(pieces: Pieces, monkeypatch: pytest.MonkeyPatch, uid: i
     assert released["because"] == "seen" and released["released_by"]["uid"] == uid
 
 
+def test_a_release_of_what_was_shown(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop(pieces, JANE, 1)
+    drop(pieces, JOHN, 2)
+    pieces.run(3)
+    [held] = call(pieces, "attention", None, monkeypatch)["held"]
+    release = {"study_uid": STUDY, "because": "seen"}
+    with pytest.raises(Permanent, match="something else by now"):
+        call(pieces, "release", Asker(0, 0), monkeypatch, **release, shown="0" * 12)
+    with pytest.raises(BadRequest):
+        call(pieces, "release", Asker(0, 0), monkeypatch, **release, shown=5)
+    assert call(pieces, "release", Asker(0, 0), monkeypatch, **release, shown=held["shown"])["files"] == 4
+
+
 @pytest.mark.parametrize("because", ["", "  ", "x" * 1001, None])
 def test_a_release_has_a_reason(pieces: Pieces, monkeypatch: pytest.MonkeyPatch, because: object) -> None:
     with pytest.raises(DicomwatchdError):

@@ -125,6 +125,30 @@ def test_a_release_holds_for_what_was_shown(pieces: Pieces) -> None:
     assert len(pieces.log.events("versions-held")) == 2
 
 
+def test_what_has_come_since_it_was_shown_is_not_released(pieces: Pieces) -> None:
+    """Somebody compares for an hour, and meanwhile another version comes."""
+    put(pieces, "A", FIRST)
+    put(pieces, "B", EDITED)
+    pieces.run(3)
+    [looked_at] = pieces.queue.holds.open(10)
+    put(pieces, "C", OTHER_PIXELS)
+    pieces.run(3)
+    with pytest.raises(Permanent, match="something else by now"):
+        pieces.queue.holds.release(STUDY, "compared", BY, looked_at.shown)
+    pieces.run(3)
+    assert [path.name for path in pieces.left()] == ["A", "B", "C"]
+    [looked_at] = pieces.queue.holds.open(10)
+    put(pieces, "patient", content(2, PatientID="P2", PatientName="ROE^JOHN"))
+    pieces.run(3)
+    with pytest.raises(Permanent, match="something else by now"):
+        pieces.queue.holds.release(STUDY, "compared", BY, looked_at.shown)
+    [one, other] = pieces.queue.holds.open(10)
+    assert one.shown == other.shown, "both are released at once"
+    assert pieces.queue.holds.release(STUDY, "compared", BY, one.shown) == 4
+    pieces.run(3)
+    assert pieces.left() == []
+
+
 def test_another_instance_is_another_matter(pieces: Pieces) -> None:
     put(pieces, "A", FIRST)
     put(pieces, "B", EDITED)

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 LIMIT = 100
 
 #: How versions differ, by their grade.
-DIFFERENCES = {"correction": "other attributes, the same pixels", "conflict": "other pixels, or other compression"}
+DIFFERENCES = {
+    "correction": "other attributes, the same pixels",
+    "conflict": "other pixels or compression, or could not be compared",
+}
 
 
 @dataclass(frozen=True, slots=True)
