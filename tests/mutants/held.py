@@ -79,8 +79,8 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "held at every moment",
                 "queue/deletions.py",
-                "(due_at, None, None) if hold is None",
-                "(due_at, None, None) if True",
+                " if hold == holds.TWO_PATIENTS else",
+                " if False else",
             ),
             (
                 "no time before it is superseded",
@@ -118,6 +118,14 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "            if source.finish():",
             ),
             ("other bytes in a value", _FINGERPRINT, "            self._writer.write(piece)\n", ""),
+            (
+                "elements behind the pixel data",
+                _FINGERPRINT,
+                "        if self._is_behind:\n",
+                "        if False:\n",
+            ),
+            ("a fragment is no offset table", _FINGERPRINT, "        if index.holds:", "        if True:"),
+            ("what has come since it was shown", _QUEUE, "if shown not in (None, _shown(db, study_uid))", "if False"),
             ("values and their ends", _FINGERPRINT, "        self._writer.write(_VALUE + _LENGTH(length))\n", ""),
         )
     ),
