@@ -19,7 +19,7 @@ from dicomwatchd.errors import (
     Vanished,
 )
 from dicomwatchd.model import FileState, StudyEvent
-from dicomwatchd.pipeline.deletion import evidence, keeping
+from dicomwatchd.pipeline.deletion import evidence, fresh, keeping
 from dicomwatchd.pipeline.deletion import purge as purging
 from dicomwatchd.pipeline.deletion.fresh import Recorded
 from dicomwatchd.pipeline.deletion.policy import ShipmentPolicy, services_of
@@ -171,6 +171,8 @@ def record(shipment: Shipment, context: Context) -> Recorded:
         recorded = archive.catalogue.get(claim.study_uid)
         if recorded is None or recorded.revision < manifest.revision:
             raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
+        if fresh.has_other_versions(recorded, manifest):
+            continue
         context.shipments.recorded(claim, manifest.revision, manifest.completeness, partial(_sop_instances, manifest))
         return Recorded(manifest, recorded.revision, asked_at, recorded.identities or ())
     raise Transient("other daemons keep recording this study", code="revision-conflict")

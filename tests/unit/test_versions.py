@@ -15,6 +15,8 @@ from dicomwatchd.cli.studies.versions import OtherVersions
 from dicomwatchd.cli.upload_text import sentences
 from dicomwatchd.errors import BadManifest, Permanent
 from dicomwatchd.model import DataSetDigest, Uid
+from dicomwatchd.pipeline.deletion import evidence
+from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
 from dicomwatchd.pipeline.deletion.vetoes import versions
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from tests.pieces import Pieces, at
@@ -169,6 +171,44 @@ def test_a_version_that_another_site_has_archived(pieces: Pieces, tmp_path: Path
     put(pieces, "B", OTHER_PIXELS)
     pieces.run(3)
     assert [path.name for path in pieces.left()] == ["B"]
+
+
+def _archive_elsewhere(pieces: Pieces, root: Path, data: bytes) -> None:
+    other = Pieces(root, store=pieces.memory, catalogue=pieces.catalogue, clock=pieces.clock)
+    put(other, "there", data)
+    other.run(3)
+    assert [path.name for path in other.left()] == ["there"]
+    other.close()
+
+
+def test_a_version_that_another_site_archives_before_the_catalogue_is_read(pieces: Pieces, tmp_path: Path) -> None:
+    put(pieces, "A", FIRST)
+    put(pieces, "other", content(2))
+    pieces.settle()
+    with at(pieces.catalogue, "put", lambda: _archive_elsewhere(pieces, tmp_path / "other", EDITED), after=True):
+        pieces.ship()
+    assert pieces.states() == {"A": "kept:held"}
+
+
+def test_a_version_that_another_site_archives_during_a_long_deletion(
+    pieces: Pieces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "PAGE", 1)
+    for number in (1, 2):
+        put(pieces, f"{number}", content(number))
+    pieces.settle()
+
+    left: list[str] = []
+
+    def elsewhere() -> None:
+        left.extend(path.name for path in pieces.left())
+        _archive_elsewhere(pieces, tmp_path / "other", content(int(left[0]), PatientComments="x"))
+        pieces.clock.advance(LIFETIME_SECONDS)
+
+    with at(pieces.context.deletions, "purged", elsewhere, after=True):
+        pieces.ship()
+    pieces.run(3)
+    assert len(left) == 1 and pieces.states() == {left[0]: "kept:held"}
 
 
 def test_one_whose_archived_version_cannot_be_read_is_kept(pieces: Pieces) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dicomwatchd.archive.layout import manifests
-from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.layout.manifest import CONFLICTING_INSTANCES, CORRECTED_INSTANCES, Manifest
+from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.errors import Permanent, Transient
 from dicomwatchd.patients import Identity
 from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
@@ -68,7 +69,16 @@ def recorded(last: Recorded, shipment: Shipment, context: Context) -> Recorded:
     found = context.archive.catalogue.get(shipment.claim.study_uid)
     if found is None or found.revision < manifest.revision:
         raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
+    if has_other_versions(found, manifest):
+        raise Transient("another site has archived other versions meanwhile", code="other-versions")
     return Recorded(manifest, found.revision, asked_at, found.identities or ())
+
+
+def has_other_versions(found: StudyRecord, manifest: Manifest) -> bool:
+    """Whether the catalogue has a later revision than this, with several versions of some instances: of which, only its
+    manifest says."""
+    flags = {CORRECTED_INSTANCES, CONFLICTING_INSTANCES}
+    return found.revision > manifest.revision and not flags.isdisjoint(found.flags)
 
 
 def asked_again(file: LocalFile, shipment: Shipment, context: Context) -> LocalFile:
