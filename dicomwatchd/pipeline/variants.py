@@ -8,6 +8,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import variants
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.variants import DataSets
+from dicomwatchd.archive.stores.withheld import without_withheld
 from dicomwatchd.errors import Permanent
 from dicomwatchd.intake.dicom.fingerprint import digest_of
 from dicomwatchd.intake.dicom.reading import StreamedBytes
@@ -25,8 +26,8 @@ def compared(
 ) -> dict[str, DataSetDigest]:
     """The digests that are needed and not known. Costs a look at the list where no SOP Instance UID is there twice.
 
-    An object that cannot be had is passed over: its content counts as one that nobody can compare. Raises Transient,
-    Stopping.
+    An object that cannot be had, or that the store does not give to us, is passed over: its content counts as one that
+    nobody can compare. Raises Transient, Stopping.
     """
     needed = variants.to_compare(instances, known, damaged_keys)
     if not needed:
@@ -37,8 +38,9 @@ def compared(
 
 def _digest(item: ManifestInstance, context: Context) -> DataSetDigest | None:
     """Of what the key holds now or, where that are other bytes, of the recorded version."""
+    store = without_withheld(context.archive.store)
     for version_id in dict.fromkeys((None, item.version_id)):
-        chunks = context.archive.store.read(
+        chunks = store.read(
             item.key,
             version_id,
             offset_bytes=item.offset_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
@@ -13,7 +14,14 @@ from dicomwatchd.archive.layout.manifest import CONFLICTING_INSTANCES, CORRECTED
 from dicomwatchd.archive.layout.variants import Grade
 from dicomwatchd.cli.studies.versions import OtherVersions
 from dicomwatchd.cli.upload_text import sentences
-from dicomwatchd.errors import BadManifest, Permanent
+from dicomwatchd.errors import (
+    ArchiveRefused,
+    BadManifest,
+    CredentialsRefused,
+    DicomwatchdError,
+    EncryptionKeyUnusable,
+    Permanent,
+)
 from dicomwatchd.model import DataSetDigest, Uid
 from dicomwatchd.pipeline.deletion import evidence
 from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
@@ -221,6 +229,30 @@ def test_one_whose_archived_version_cannot_be_read_is_kept(pieces: Pieces) -> No
     pieces.run(3)
     assert [path.name for path in pieces.left()] == ["B"]
     assert grades(pieces) == [Grade.CONFLICT]
+
+
+@pytest.mark.parametrize("refusal", [ArchiveRefused, CredentialsRefused, EncryptionKeyUnusable])
+def test_one_whose_archived_version_the_store_does_not_give_is_kept(
+    pieces: Pieces, refusal: type[DicomwatchdError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Encrypted with a key of its own, or another account's: no trouble with the whole archive, which stopped the
+    daemon at each start."""
+    put(pieces, "A", FIRST)
+    pieces.run()
+    [first] = pieces.manifest(STUDY).instances
+    read = pieces.memory.read
+
+    def refusing(key: str, *what: Any, **how: Any) -> Iterator[Any]:
+        if key == first.key:
+            raise refusal("no")
+        yield from read(key, *what, **how)
+
+    monkeypatch.setattr(pieces.memory, "read", refusing)
+    put(pieces, "B", REWRITTEN)
+    put(pieces, "other", content(2))
+    pieces.run(3)
+    assert pieces.fatal is None
+    assert pieces.states() == {"B": "kept:held"} and grades(pieces) == [Grade.CONFLICT]
 
 
 def test_an_object_with_other_bytes_speaks_for_nothing(pieces: Pieces) -> None:
