@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import variants
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.variants import DataSets
@@ -44,7 +43,7 @@ def _digest(item: ManifestInstance, context: Context) -> DataSetDigest | None:
             item.key,
             version_id,
             offset_bytes=item.offset_bytes,
-            length_bytes=item.size_bytes if keys.is_bundle(item.key) else None,
+            length_bytes=max(item.size_bytes, 1),  # whatever else somebody has put there
         )
         source = StreamedBytes(until_cancelled(context.cancelled, chunks), item.size_bytes)
         try:

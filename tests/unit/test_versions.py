@@ -255,6 +255,27 @@ def test_one_whose_archived_version_the_store_does_not_give_is_kept(
     assert pieces.states() == {"B": "kept:held"} and grades(pieces) == [Grade.CONFLICT]
 
 
+def test_of_an_object_no_more_is_read_than_is_recorded(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has put terabytes in its place."""
+    put(pieces, "A", FIRST)
+    pieces.run()
+    [first] = pieces.manifest(STUDY).instances
+    read, taken = pieces.memory.read, 0
+
+    def counting(key: str, *what: Any, **how: Any) -> Iterator[Any]:
+        nonlocal taken
+        for chunk in read(key, *what, **how):
+            taken += len(chunk) if key == first.key else 0
+            yield chunk
+
+    monkeypatch.setattr(pieces.memory, "read", counting)
+    pieces.memory.overwrite(first.key, EDITED + bytes(1 << 20))
+    put(pieces, "B", REWRITTEN)
+    pieces.run(3)
+    assert pieces.states() == {"B": "kept:held"} and grades(pieces) == [Grade.CONFLICT]
+    assert 0 < taken <= 4 * len(FIRST)
+
+
 def test_an_object_with_other_bytes_speaks_for_nothing(pieces: Pieces) -> None:
     put(pieces, "A", FIRST)
     pieces.run()
