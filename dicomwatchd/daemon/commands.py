@@ -55,9 +55,15 @@ def _operator(request: Mapping[str, Any], what: str, command: str) -> Asker:
     return asker
 
 
+def _waits(one: Mapping[str, str]) -> bool:
+    """Whether it is an instance with a version that no release was given for."""
+    return "data_sets" in one and not set(one["data_sets"].split()) <= set(one.get("released", "").split())
+
+
 def _hold_document(hold: Hold) -> dict[str, Any]:
     """Names patients."""
-    instances = [one for one in hold.found if "sop_instance_uid" in one] if hold.code == OTHER_VERSIONS else []
+    instances = [one for one in hold.found if hold.code == OTHER_VERSIONS and _waits(one)]
+    beyond = sum(int(one.get("waiting", 0)) for one in hold.found if "all" in one)
     return {
         "study_uid": hold.study_uid,
         "code": hold.code,
@@ -73,7 +79,7 @@ def _hold_document(hold: Hold) -> dict[str, Any]:
             }
             for one in instances[:LISTED_INSTANCES]
         ],
-        "instances_total": len(instances),
+        "instances_total": max(len(instances), beyond),
         "shown": hold.shown,
     }
 

@@ -80,12 +80,11 @@ class Holds:
             None if found is None else tuple(map(_identity, found)),
         )
 
-    def released_for(self, study_uid: Uid, code: str) -> Found:
-        """What the release that stands was given for; nothing where there is none, or the study is held again."""
+    def found_for(self, study_uid: Uid, code: str) -> tuple[Found, bool]:
+        """What the study is held for, or was when it was released, and whether it was; nothing of one never held."""
         with self._database.read() as db:
             row = self._row(db, study_uid, code)
-        found: Found = [] if row is None or row["released_at"] is None else json.loads(row["found"])
-        return found
+        return ([], False) if row is None else (json.loads(row["found"]), row["released_at"] is not None)
 
     def hold(
         self,

@@ -95,14 +95,14 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
         (f"versions: {name}", file, old, new, VERSIONS)
         for name, file, old, new in (
-            ("held at all", _VERSIONS, "    waiting = _not_covered(several, released)", "    waiting = several[:0]"),
+            ("held at all", _VERSIONS, "    waiting = looked_at.not_covered(several)", "    waiting = several[:0]"),
             (
                 "one that nobody has looked at",
                 _VERSIONS,
                 "if not set(one.data_sets) <=",
                 "if not set(one.data_sets[:1]) <=",
             ),
-            ("all of very many", _VERSIONS, " if _digest(several) in", " if True or _digest(several) in"),
+            ("all of very many", _VERSIONS, " if _digest(several) ==", " if True or _digest(several) =="),
             ("what stays by its rule says so", _KEEPING, "(*to_delete, *to_keep.get(None, ()))", "(*to_delete,)"),
             ("what stayed by its rule says so", _QUEUE, 'file["sop_instance_uid"] in instances', "False"),
             (
@@ -125,6 +125,12 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "        if False:\n",
             ),
             ("a fragment is no offset table", _FINGERPRINT, "        if index.holds:", "        if True:"),
+            (
+                "what waits once a study is held again",
+                _VERSIONS,
+                '"data_sets"] if is_released else',
+                '"data_sets"] if True else',
+            ),
             ("what has come since it was shown", _QUEUE, "if shown not in (None, _shown(db, study_uid))", "if False"),
             ("values and their ends", _FINGERPRINT, "        self._writer.write(_VALUE + _LENGTH(length))\n", ""),
         )

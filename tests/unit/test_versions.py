@@ -14,6 +14,7 @@ from dicomwatchd.archive.layout.manifest import CONFLICTING_INSTANCES, CORRECTED
 from dicomwatchd.archive.layout.variants import Grade
 from dicomwatchd.cli.studies.versions import OtherVersions
 from dicomwatchd.cli.upload_text import sentences
+from dicomwatchd.daemon.commands import _hold_document
 from dicomwatchd.errors import (
     ArchiveRefused,
     BadManifest,
@@ -133,6 +134,35 @@ def test_a_release_holds_for_what_was_shown(pieces: Pieces) -> None:
     [hold] = pieces.queue.holds.open(10)
     assert len(hold.found[0]["data_sets"].split()) == 3
     assert len(pieces.log.events("versions-held")) == 2
+
+
+def test_what_was_released_stays_released_while_another_instance_is_held(pieces: Pieces) -> None:
+    """And whoever is asked to look sees what is new, not all that was looked at before."""
+    for number in (1, 2):
+        put(pieces, f"{number}A", content(number))
+        put(pieces, f"{number}B", content(number, PatientComments="x"))
+    pieces.run(3)
+    pieces.queue.holds.release(STUDY, "compared", BY)
+    pieces.run(3)
+    assert pieces.left() == []
+    put(pieces, "3A", content(3))
+    put(pieces, "3B", content(3, PatientComments="x"))
+    pieces.run(3)
+    for _ in range(2):
+        put(pieces, "1A", content(1))
+        pieces.run(3)
+        assert pieces.states() == {"3A": "kept:held", "3B": "kept:held"}
+        shown = _hold_document(*pieces.queue.holds.open(10))
+        assert [one["sop_instance_uid"] for one in shown["instances"]] == [f"{STUDY}.1.3"]
+        assert shown["instances_total"] == 1
+    pieces.queue.holds.release(STUDY, "compared", BY)
+    put(pieces, "1C", content(1, PatientComments="y"))
+    put(pieces, "3A again", content(3))
+    pieces.run(3)
+    assert "1C" in {path.name for path in pieces.left()}
+    shown = _hold_document(*pieces.queue.holds.open(10))
+    assert f"{STUDY}.1.1" in [one["sop_instance_uid"] for one in shown["instances"]]
+    assert pieces.states() == {"1C": "kept:held"} and shown["instances_total"] == 1
 
 
 def test_what_has_come_since_it_was_shown_is_not_released(pieces: Pieces) -> None:
@@ -388,7 +418,7 @@ def test_more_instances_than_are_named_are_held_all_the_same(pieces: Pieces, mon
     pieces.run(3)
     assert len(pieces.left()) == 8
     [hold] = pieces.queue.holds.open(10)
-    assert len(hold.found) == 3
+    assert len(hold.found) == 3 and _hold_document(hold)["instances_total"] == 4
     pieces.queue.holds.release(STUDY, "compared", BY)
     pieces.run(3)
     assert pieces.left() == []

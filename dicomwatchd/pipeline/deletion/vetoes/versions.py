@@ -9,6 +9,7 @@ another way, are no reason to keep anything.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.layout.variants import Grade, Variants
@@ -26,15 +27,15 @@ def held_instances(manifest: Manifest, context: Context) -> frozenset[Uid]:
     several = [one for one in manifest.variants if one.grade is not Grade.SAME_DATA_SET]
     if not several:
         return frozenset()
-    released = context.holds.released_for(manifest.study_uid, OTHER_VERSIONS)
-    waiting = _not_covered(several, released)
+    looked_at = _LookedAt.of(*context.holds.found_for(manifest.study_uid, OTHER_VERSIONS))
+    waiting = looked_at.not_covered(several)
     if not waiting:
         return frozenset()
     held, is_new = context.holds.hold(
         manifest.study_uid,
         OTHER_VERSIONS,
-        _found(several),
-        lambda released: not _not_covered(several, released),
+        _found(several, waiting, looked_at),
+        lambda released: not _LookedAt.of(released, True).not_covered(several),
         instances := frozenset(one.sop_instance_uid for one in waiting),
     )
     if is_new:
@@ -48,25 +49,49 @@ def held_instances(manifest: Manifest, context: Context) -> frozenset[Uid]:
     return instances if held else frozenset()
 
 
-def _not_covered(several: list[Variants], released: Found) -> list[Variants]:
-    """Somebody has looked at these versions; one that is none of them is another matter."""
-    looked_at = {one["sop_instance_uid"]: set(one["data_sets"].split()) for one in released if "data_sets" in one}
-    named = [one for one in several if not set(one.data_sets) <= looked_at.get(one.sop_instance_uid, set())]
+@dataclass(frozen=True, slots=True)
+class _LookedAt:
+    """The versions that somebody has looked at; one that is none of them is another matter. A study that is held again
+    keeps on record what was released before."""
+
+    data_sets: dict[str, set[str]]
+    everything: str
+
+    @classmethod
+    def of(cls, found: Found, is_released: bool) -> _LookedAt:
+        data_sets, everything = {}, ""
+        for one in found:
+            if "all" in one:
+                everything = one["all"] if is_released else one.get("released", "")
+            else:
+                looked_at = one["data_sets"] if is_released else one.get("released", "")
+                data_sets[one["sop_instance_uid"]] = set(looked_at.split())
+        return cls(data_sets, everything)
+
+    def not_covered(self, several: list[Variants]) -> list[Variants]:
+        named = [one for one in several if not set(one.data_sets) <= self.data_sets.get(one.sop_instance_uid, set())]
+        if len(several) <= LIMIT:
+            return named
+        return [] if _digest(several) == self.everything else named
+
+
+def _found(several: list[Variants], waiting: list[Variants], looked_at: _LookedAt) -> Found:
+    """Those that wait for somebody come first."""
+    wait = {one.sop_instance_uid for one in waiting}
+    ordered = [*waiting, *(one for one in several if one.sop_instance_uid not in wait)]
+    named = [_named(one, looked_at.data_sets.get(one.sop_instance_uid, set())) for one in ordered[:LIMIT]]
     if len(several) <= LIMIT:
         return named
-    return [] if _digest(several) in (one.get("all") for one in released) else named
+    return [*named, {"all": _digest(several), "released": looked_at.everything, "waiting": str(len(waiting))}]
 
 
-def _found(several: list[Variants]) -> Found:
-    named = [
-        {
-            "sop_instance_uid": str(one.sop_instance_uid),
-            "grade": one.grade.value,
-            "data_sets": " ".join(one.data_sets),
-        }
-        for one in several[:LIMIT]
-    ]
-    return named if len(several) <= LIMIT else [*named, {"all": _digest(several)}]
+def _named(one: Variants, released: set[str]) -> dict[str, str]:
+    return {
+        "sop_instance_uid": str(one.sop_instance_uid),
+        "grade": one.grade.value,
+        "data_sets": " ".join(one.data_sets),
+        "released": " ".join(sorted(released)),
+    }
 
 
 def _digest(several: list[Variants]) -> str:
