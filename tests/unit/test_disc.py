@@ -336,7 +336,7 @@ def test_the_readme_shows_what_is_said() -> None:
     files = {"files": 444, "verified": 412, "ignored": 32, "not_dicom": 31, "not_opened": [], "done": True}
     tables = {"files": 1, "unreadable": 0, "images": 412, "studies": 2, "archived": 412, "missing": 0}
     good = {**files, "complete": True, "images_deletable": True, "read_only": True, "dicomdir": tables}
-    good["studies"] = {"no_sign_of_a_gap": 2}
+    good["studies"] = {"complete": 2}
     assert said(good) == whole
     failed = [
         {"name": "DICOM/IM000007", "reason": other._DAMAGED},
