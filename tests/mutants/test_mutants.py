@@ -25,7 +25,7 @@ def test_the_names_differ() -> None:
     assert not [name for name, count in Counter(mutation.name for mutation in MUTATIONS).items() if count > 1]
 
 
-@pytest.mark.timeout(4200)  # beside other workers it has less than a processor
+@pytest.mark.timeout(4800)  # beside other workers it has less than a processor
 def test_every_mutant_is_killed() -> None:
     """In a process of its own, which must not have loaded the program."""
     done = subprocess.run(

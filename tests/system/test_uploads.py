@@ -139,7 +139,7 @@ def test_the_upload_of_an_image_that_is_broken_off_is_cancelled(site: Site, made
     site.init()
     (site.root / "work").mkdir()
     site.environment["TMPDIR"] = str(site.root / "work")
-    Maker(seed=5).ct_series(site.root / "cdrom" / "MORE", slices=400)
+    Maker(seed=5).ct_series(site.root / "cdrom" / "MORE", slices=5000, rows=16, columns=16)
     image = make_image(site.root / "cdrom", site.root / "disc.iso")
     site.start()
     waiting = subprocess.Popen(
