@@ -310,8 +310,10 @@ def test_an_object_with_other_bytes_speaks_for_nothing(pieces: Pieces) -> None:
     put(pieces, "A", FIRST)
     pieces.run()
     [first] = pieces.manifest(STUDY).instances
-    pieces.memory.overwrite(first.key, EDITED)
-    put(pieces, "B", content(StudyDescription="Abdomen", syntax=IMPLICIT))
+    other = content(StudyDescription="Belly")
+    assert len(other) == len(FIRST), "so much is read back"
+    pieces.memory.overwrite(first.key, other)
+    put(pieces, "B", content(StudyDescription="Belly", syntax=IMPLICIT))
     pieces.run(3)
     assert [path.name for path in pieces.left()] == ["B"] and grades(pieces) == [Grade.CONFLICT]
 
