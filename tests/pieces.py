@@ -207,7 +207,7 @@ class Pieces:
     def run_and_release(self) -> None:
         """As `run`, with somebody who looks at the instances that have several versions."""
         self.run()
-        for hold in self.queue.holds.open(100):
+        for hold in list(self.queue.holds.open(100)):
             assert hold.code == OTHER_VERSIONS
             self.queue.holds.release(hold.study_uid, "compared", {"by": "somebody"})
         self.run()

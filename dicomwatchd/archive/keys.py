@@ -56,12 +56,7 @@ def manifests_prefix(study: Uid) -> str:
 
 def instance(study: Uid, series: Uid, sop_instance: Uid, sha256: str, attempt: int = 1) -> str:
     """The key of an instance's bytes. ``attempt`` above 1 is the repair of a key found to hold other bytes."""
-    if not _SHA256.match(sha256):
-        raise ValueError("not a lower-case hexadecimal SHA-256")
-    if attempt < 1:
-        raise ValueError("the first attempt is number 1")
-    suffix = f"-{attempt}" if attempt > 1 else ""
-    return f"{series_prefix(study, series)}{sop_instance}/{sha256}{suffix}.dcm"
+    return f"{series_prefix(study, series)}{sop_instance}/{_stem(sha256, attempt)}.dcm"
 
 
 def is_instance(key: str, study: Uid, series: Uid, sop_instance: Uid, sha256: str) -> bool:
@@ -88,12 +83,7 @@ def bundles_prefix(study: Uid) -> str:
 
 def bundle(study: Uid, sha256: str, attempt: int = 1) -> str:
     """The key of a bundle of instances, by the SHA-256 of the whole bundle; ``attempt`` as for an instance."""
-    if not _SHA256.match(sha256):
-        raise ValueError("not a lower-case hexadecimal SHA-256")
-    if attempt < 1:
-        raise ValueError("the first attempt is number 1")
-    suffix = f"-{attempt}" if attempt > 1 else ""
-    return f"{bundles_prefix(study)}{sha256}{suffix}.tar"
+    return f"{bundles_prefix(study)}{_stem(sha256, attempt)}.tar"
 
 
 def bundle_sha256(key: str, study: Uid) -> str | None:
@@ -109,12 +99,7 @@ def is_bundle(key: str) -> bool:
 
 def export(study: Uid, sha256: str, attempt: int = 1) -> str:
     """The key of a DICOMDIR that lists images of the study; ``attempt`` as for an instance."""
-    if not _SHA256.match(sha256):
-        raise ValueError("not a lower-case hexadecimal SHA-256")
-    if attempt < 1:
-        raise ValueError("the first attempt is number 1")
-    suffix = f"-{attempt}" if attempt > 1 else ""
-    return f"{study_prefix(study)}exports/{sha256}{suffix}.dicomdir"
+    return f"{study_prefix(study)}exports/{_stem(sha256, attempt)}.dicomdir"
 
 
 def export_sha256(key: str, study: Uid) -> str | None:
@@ -199,3 +184,12 @@ def _checked_chain(chain_id: str) -> str:
     if not _CHAIN.match(chain_id):
         raise ValueError("an audit chain is named by 32 lower-case hexadecimal digits")
     return chain_id
+
+
+def _stem(sha256: str, attempt: int) -> str:
+    """What the name of an object begins with that is named by its content."""
+    if not _SHA256.match(sha256):
+        raise ValueError("not a lower-case hexadecimal SHA-256")
+    if attempt < 1:
+        raise ValueError("the first attempt is number 1")
+    return f"{sha256}-{attempt}" if attempt > 1 else sha256

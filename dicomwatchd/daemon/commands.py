@@ -97,7 +97,7 @@ def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
         """Names patients: for whoever asks, and for no log."""
         limit = whole(request, "limit", 100)
         return {
-            "held": [_hold_document(hold) for hold in queue.holds.each_open(limit)],
+            "held": [_hold_document(hold) for hold in queue.holds.open(limit)],
             "damaged": queue.reports.damaged(limit),
             "parked": queue.reports.parked(limit),
             "quarantined_files": queue.reports.status()["files"].get("quarantined", 0),

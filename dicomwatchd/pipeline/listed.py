@@ -36,6 +36,6 @@ class AskingForListed:
         except DicomwatchdError:
             return True
         # A damaged copy is there, too: another one is not what is waited for.
-        found = () if manifest is None else [str(one.sop_instance_uid) for one in manifest.instances]
+        found = [] if manifest is None else manifest.sop_instance_uids()
         self._dicomdirs.archived(study_uid, found)
         return True

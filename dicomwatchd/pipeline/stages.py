@@ -7,9 +7,6 @@ is done already costs little. Nothing is deleted before the last stage, and ther
 
 from __future__ import annotations
 
-from functools import partial
-
-from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.errors import (
     InboxNotResponding,
@@ -173,13 +170,9 @@ def record(shipment: Shipment, context: Context) -> Recorded:
             raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
         if fresh.has_other_versions(recorded, manifest):
             continue
-        context.shipments.recorded(claim, manifest.revision, manifest.completeness, partial(_sop_instances, manifest))
+        context.shipments.recorded(claim, manifest.revision, manifest.completeness, manifest.sop_instance_uids)
         return Recorded(manifest, recorded.revision, asked_at, recorded.identities or ())
     raise Transient("other daemons keep recording this study", code="revision-conflict")
-
-
-def _sop_instances(manifest: Manifest) -> list[str]:
-    return [str(one.sop_instance_uid) for one in manifest.instances]
 
 
 # -- purge ----------------------------------------------------------------------------------------------------------

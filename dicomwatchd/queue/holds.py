@@ -170,11 +170,7 @@ class Holds:
                 (study_uid,),
             ).rowcount
 
-    def open(self, limit: int) -> list[Hold]:
-        """As `each_open`."""
-        return list(self.each_open(limit))
-
-    def each_open(self, limit: int) -> Iterator[Hold]:
+    def open(self, limit: int) -> Iterator[Hold]:
         """The studies that are held, the oldest hold first; one at a time, for one of 20,000 instances takes 15 MB."""
         with self._database.read() as db:
             rows = db.execute(

@@ -103,7 +103,7 @@ HELD: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "if not set(one.data_sets[:1]) <=",
             ),
             ("all of very many", _VERSIONS, " if _digest(several) ==", " if True or _digest(several) =="),
-            ("what stays by its rule says so", _KEEPING, "(*to_delete, *to_keep.get(None, ()))", "(*to_delete,)"),
+            ("what stays by its rule says so", _KEEPING, "[*concerned, *concerned_for_good]", "concerned"),
             ("what stayed by its rule says so", _QUEUE, 'file["sop_instance_uid"] in instances', "False"),
             (
                 "what cannot be read is unlike all else",

@@ -236,7 +236,7 @@ class Process:
         if self.parts is None or not self.may_be_asked:
             return
         with self._at_the_desk():
-            for hold in self.parts.queue.holds.open(100):
+            for hold in list(self.parts.queue.holds.open(100)):
                 # Also if the daemon dies over it: nobody knows then whether that was before or after it was written.
                 self.released.add(hold.study_uid)
                 self.looked_at.setdefault(hold.study_uid, set()).update(self._shelf.held())

@@ -119,7 +119,7 @@ def test_the_same_patient_written_in_several_ways_is_not_held(pieces: Pieces) ->
     drop(pieces, Patient("Doe^Jane^^", "p0001 ", "19700101"), 2)
     drop(pieces, Patient("", "", ""), 3)
     pieces.run()
-    assert pieces.left() == [] and pieces.queue.holds.open(10) == []
+    assert pieces.left() == [] and list(pieces.queue.holds.open(10)) == []
 
 
 def test_a_release_lets_all_go_by_their_rules_with_a_word_on_record(pieces: Pieces) -> None:
@@ -134,7 +134,7 @@ def test_a_release_lets_all_go_by_their_rules_with_a_word_on_record(pieces: Piec
     assert "P0002" not in json.dumps(entry)
     pieces.run(3)
     assert pieces.left() == [] and len(audited(pieces, "deleted")) == 4
-    assert pieces.queue.holds.open(10) == []
+    assert list(pieces.queue.holds.open(10)) == []
     with pytest.raises(Permanent, match="not held"):
         pieces.queue.holds.release(STUDY, "again", BY)
 
@@ -153,7 +153,7 @@ def test_a_release_is_for_the_patients_that_were_looked_at(pieces: Pieces) -> No
     pieces.run(3)
     assert sorted(one.path for one in third) == pieces.left()
     assert len(pieces.log.events("study-held")) == 2
-    assert len(pieces.queue.holds.open(10)[0].found) == 3
+    assert len(next(pieces.queue.holds.open(10)).found) == 3
 
 
 def test_a_hold_and_a_release_outlive_restarts(pieces: Pieces) -> None:
@@ -403,7 +403,7 @@ def test_a_full_record_of_another_site_hides_nobody(
     late = drop(pieces, JOHN, 3)
     pieces.run(3)
     assert sorted(one.path for one in late) == pieces.left()
-    assert "P0002" in [one.get("patient_id") for one in pieces.queue.holds.open(10)[0].found]
+    assert "P0002" in [one.get("patient_id") for one in next(pieces.queue.holds.open(10)).found]
     assert "identities-limited" in pieces.manifest(STUDY).flags
 
 
@@ -502,7 +502,7 @@ def test_what_stays_anyway_is_held_by_a_patient_who_comes_later(pieces: Pieces, 
     assert "kept" in pieces.states().values(), pieces.states()
     drop(pieces, JOHN, 2, count=1)
     goes_on(30)
-    assert pieces.queue.holds.open(10)[0].files == 2, pieces.states()
+    assert next(pieces.queue.holds.open(10)).files == 2, pieces.states()
     slow.write_bytes(whole)
     result = upload.go()
     assert result["complete"] and result["held"] == 1 and not result["deletable"] and not result["images_deletable"]

@@ -320,6 +320,9 @@ class Manifest:
             return frozenset()
         return frozenset(item.sop_instance_uid for item in self.whole) & damaged
 
+    def sop_instance_uids(self) -> list[str]:
+        return [str(item.sop_instance_uid) for item in self.instances]
+
     @property
     def variants(self) -> tuple[Variants, ...]:
         """Its SOP Instance UIDs with several contents, and what these are to each other."""

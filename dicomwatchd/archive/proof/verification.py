@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES, members_of, read_back
-from dicomwatchd.archive.layout.exports import Export
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.proof import evidence
@@ -113,7 +112,7 @@ def verify(
     doubtful = []
     for item in manifest.instances:
         seen = listed.get(item.key)
-        if deep or seen is None or not _agrees(item, seen):
+        if deep or seen is None or not _agrees(seen, item.object_bytes, item.etag):
             doubtful.append(item)
         else:
             work.settle(item, "")
@@ -204,14 +203,10 @@ def _read_bundle_once(store: ObjectStore, members: list[ManifestInstance]) -> li
     ]
 
 
-def _agrees(item: ManifestInstance, seen: StoredObject) -> bool:
-    etag_differs = item.etag is not None and seen.etag is not None and item.etag != seen.etag
-    return seen.size_bytes == item.object_bytes and not etag_differs
-
-
-def _is_as_recorded(one: Export, seen: StoredObject) -> bool:
-    etag_differs = one.etag is not None and seen.etag is not None and one.etag != seen.etag
-    return seen.size_bytes == one.size_bytes and not etag_differs
+def _agrees(seen: StoredObject, size_bytes: int, etag: str | None) -> bool:
+    """Whether an object is listed as it is on record."""
+    etag_differs = etag is not None and seen.etag is not None and etag != seen.etag
+    return seen.size_bytes == size_bytes and not etag_differs
 
 
 @dataclass(slots=True)
@@ -262,7 +257,7 @@ class _Work:
         doubtful = [
             one.receipt
             for one in self.manifest.exports
-            if deep or (seen := listed.get(one.key)) is None or not _is_as_recorded(one, seen)
+            if deep or (seen := listed.get(one.key)) is None or not _agrees(seen, one.size_bytes, one.etag)
         ]
         for verdict in evidence.examine(self.store, doubtful, deep=True, map=map):
             if not verdict.holds:

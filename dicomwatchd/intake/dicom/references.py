@@ -10,13 +10,20 @@ from dataclasses import dataclass
 
 from dicomwatchd.errors import InvalidUid, Unarchivable
 from dicomwatchd.intake.dicom.reading import ByteSource
-from dicomwatchd.intake.dicom.structure import FIRST_ITEM_BYTES, Elements, Encoding, first_item
+from dicomwatchd.intake.dicom.structure import (
+    FIRST_ITEM_BYTES,
+    ITEM,
+    ITEM_END,
+    SEQUENCE_END,
+    UNDEFINED,
+    Elements,
+    Encoding,
+    first_item,
+)
 from dicomwatchd.intake.dicom.verdict import DamageFound
 from dicomwatchd.model import Uid
 from dicomwatchd.study_signs import LIMIT_REFERENCES
 
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_UNDEFINED = 0xFFFFFFFF
 _INSTANCE = 0x00081155  # Referenced SOP Instance UID
 _TITLE, _CODE = 0x0040A043, 0x00080100
 _UID_BYTES = 66
@@ -94,26 +101,26 @@ class _Reader:
 
     def _sequence(self, pos: int, length: int, level: int) -> tuple[list[str], int]:
         """What its items name, and where it ends."""
-        end = None if length == _UNDEFINED else pos + length
+        end = None if length == UNDEFINED else pos + length
         found: list[str] = []
         while end is None or pos < end:
             tag, size, pos = self._header(pos)
-            if tag == _SEQUENCE_END:
+            if tag == SEQUENCE_END:
                 break
-            if tag != _ITEM:
+            if tag != ITEM:
                 raise DamageFound("a sequence is malformed", "malformed")
             of_item, pos = self._item(pos, size, level)
             found += of_item
         return found, pos
 
     def _item(self, pos: int, size: int, level: int) -> tuple[list[str], int]:
-        end = None if size == _UNDEFINED else pos + size
+        end = None if size == UNDEFINED else pos + size
         path, found = self._path, list[str]()
         within = path.sequences[level + 1] if level + 1 < len(path.sequences) else None
         is_of_study = True
         while end is None or pos < end:
             tag, length, pos = self._header(pos)
-            if tag == _ITEM_END:
+            if tag == ITEM_END:
                 break
             if tag == within:
                 deeper, pos = self._sequence(pos, length, level + 1)
@@ -134,7 +141,7 @@ class _Reader:
         return tag, length, pos + header_bytes
 
     def _behind(self, pos: int, length: int) -> int:
-        if length != _UNDEFINED:
+        if length != UNDEFINED:
             return pos + length
         return self._elements.skip_items(pos, explicit=self._encoding.explicit, fragments=False)[0]
 

@@ -45,10 +45,11 @@ def keep_what_stays(
         _keep_held([*to_delete, *to_keep.pop(None, [])], shipment, context, TWO_PATIENTS)
         to_delete = []
     elif instances:
-        concerned = [file for file in (*to_delete, *to_keep.get(None, ())) if _is_of(file, instances)]
-        _keep_held(concerned, shipment, context, OTHER_VERSIONS)
-        to_delete = [file for file in to_delete if not _is_of(file, instances)]
-        to_keep[None] = [file for file in to_keep.get(None, ()) if not _is_of(file, instances)]
+        concerned, to_delete = _parted(to_delete, instances)
+        concerned_for_good, for_good = _parted(to_keep.pop(None, []), instances)
+        _keep_held([*concerned, *concerned_for_good], shipment, context, OTHER_VERSIONS)
+        if for_good:
+            to_keep[None] = for_good
     if to_delete and context.stops_deleting() is not None:
         _keep_expiring(to_delete, shipment, context)
         to_delete = []
@@ -125,8 +126,10 @@ def _keep_damaged(files: list[LocalFile], shipment: Shipment, context: Context) 
         )
 
 
-def _is_of(file: LocalFile, instances: frozenset[Uid]) -> bool:
-    return file.header.sop_instance_uid in instances
+def _parted(files: list[LocalFile], instances: frozenset[Uid]) -> tuple[list[LocalFile], list[LocalFile]]:
+    """The files of these instances, and the others."""
+    concerned = [file for file in files if file.header.sop_instance_uid in instances]
+    return concerned, [file for file in files if file.header.sop_instance_uid not in instances]
 
 
 def _keep_held(files: list[LocalFile], shipment: Shipment, context: Context, hold: str) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
+from dicomwatchd.archive import keys
+
 #: Studies of which the last outcome is remembered.
 _STUDIES = 1000
 
@@ -45,5 +47,6 @@ class Taken:
 
 def _study(key: str) -> str | None:
     """The study of an instance or a bundle; None for what is not named by its content."""
-    parts = key.split("/")
-    return parts[1] if parts[0] == "studies" and key.endswith((".dcm", ".tar")) else None
+    if not key.startswith(keys.STUDIES) or not key.endswith((".dcm", ".tar")):
+        return None
+    return key.split("/")[1]
