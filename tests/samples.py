@@ -19,8 +19,8 @@ from pydicom.uid import UID
 
 from dicomwatchd.errors import NotDicom, Unarchivable
 from dicomwatchd.intake.dicom.decoding import UNKNOWN_TERM, character_set
-from dicomwatchd.intake.dicom.header import Damaged, Dicomdir, Header, read_header
-from dicomwatchd.intake.dicom.verdict import Completeness, Verdict
+from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom.verdict import Completeness, Damaged, Verdict
 
 FOLDER = Path(pydicom.__file__).parent / "data"
 PAGE = Path(__file__).parents[1] / "docs" / "dicom-outcomes.md"

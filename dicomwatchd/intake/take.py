@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from dicomwatchd.errors import DicomwatchdError, NotDicom, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom.dicomdir import read_dicomdir, sha256_of
-from dicomwatchd.intake.dicom.header import Damaged, Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
 from dicomwatchd.intake.dicom.other import left_alone
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
-from dicomwatchd.intake.dicom.verdict import Completeness
+from dicomwatchd.intake.dicom.verdict import Completeness, Damaged
 from dicomwatchd.intake.folder.unreadable import NOT_TO_BE_READ
 from dicomwatchd.localfiles import (
     KeptOpen,

@@ -31,7 +31,8 @@ from dicomwatchd.intake.dicom.decoding import (
     character_set,
     text_of,
 )
-from dicomwatchd.intake.dicom.header import Damaged, Header
+from dicomwatchd.intake.dicom.header import Header
+from dicomwatchd.intake.dicom.verdict import Damaged
 from tests.unit.dicomfiles import data_set, encode, header
 
 _FILES = Path(pydicom.__file__).parent / "data" / "charset_files"

@@ -17,8 +17,7 @@ import pytest
 
 from dicomwatchd.character_sets import GUESSED
 from dicomwatchd.errors import NotDicom
-from dicomwatchd.intake.dicom.header import Damaged
-from dicomwatchd.intake.dicom.verdict import Completeness, DamageFound
+from dicomwatchd.intake.dicom.verdict import Completeness, Damaged, DamageFound
 from dicomwatchd.model import LIMITED
 from dicomwatchd.queue.database.upgrade import OLD_FAULT
 from dicomwatchd.study_completeness import Answer
@@ -29,6 +28,7 @@ PAGE = (ROOT / "docs" / "dicom.md").read_text()
 PASSED_ON = {
     "dicomwatchd/intake/comparison.py": ("not-a-file", "not-ours"),
     "dicomwatchd/intake/dicom/header.py": (),  # that of the damage
+    "dicomwatchd/intake/dicom/opening.py": (),
     "dicomwatchd/intake/dicom/verdict.py": (),
     "dicomwatchd/intake/take.py": (),  # that of the error, or of what is left alone
 }
@@ -221,7 +221,9 @@ def test_what_tells_that_a_study_is_complete_or_not_has_its_line() -> None:
 
 
 #: The modules that judge whether a file is whole.
-JUDGING = [f"dicomwatchd/intake/dicom/{name}.py" for name in ("structure", "completeness", "header", "reading")]
+JUDGING = [
+    f"dicomwatchd/intake/dicom/{name}.py" for name in ("structure", "completeness", "header", "opening", "reading")
+]
 #: Texts of these that are no damage.
 OTHER_TEXTS = {"the file is empty", "the file is not DICOM", "the size of the file has changed since the scan"}
 _REASON = re.compile(r"(the (file|(deflated )?data set|pixel data)|a sequence) [a-z ]*(ends|is|has|or) [^\n]{0,80}\Z")

@@ -18,9 +18,8 @@ import pytest
 from dicomwatchd import model
 from dicomwatchd.archive.layout.manifest import empty
 from dicomwatchd.errors import Unarchivable
-from dicomwatchd.intake.dicom import header as header_module
-from dicomwatchd.intake.dicom import reading
-from dicomwatchd.intake.dicom.header import elements_allowed, inflated_allowed
+from dicomwatchd.intake.dicom import opening, reading
+from dicomwatchd.intake.dicom.opening import elements_allowed, inflated_allowed
 from dicomwatchd.intake.dicom.sizes import HOLES_FROM_BYTES, PIECES_LIMIT, Sizes
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.pipeline import revision, turns
@@ -102,8 +101,8 @@ def test_real_objects_stay_below(what: str, elements: int, size_bytes: int, is_d
 
 
 def test_nobody_is_allowed_more_than_the_most() -> None:
-    assert elements_allowed(1 << 50, is_deflated=False) == header_module.ELEMENTS_LIMIT
-    assert elements_allowed(1 << 50, is_deflated=True) == header_module.ELEMENTS_LIMIT
+    assert elements_allowed(1 << 50, is_deflated=False) == opening.ELEMENTS_LIMIT
+    assert elements_allowed(1 << 50, is_deflated=True) == opening.ELEMENTS_LIMIT
 
 
 # --- inflation

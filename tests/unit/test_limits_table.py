@@ -16,7 +16,7 @@ from dicomwatchd.cli.disc import iso9660
 from dicomwatchd.config import MAX_FILE_BYTES, Config
 from dicomwatchd.control.server import LIMITS
 from dicomwatchd.daemon.plan import ACTIVE_SHIPMENTS
-from dicomwatchd.intake.dicom import attributes, dicomdir, header, sizes, structure
+from dicomwatchd.intake.dicom import attributes, dicomdir, opening, sizes, structure
 from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES
 from dicomwatchd.model import SERIES_ATTRIBUTES_LIMIT_BYTES
 from dicomwatchd.patients import IDENTITIES_LIMIT
@@ -33,12 +33,12 @@ MIB = 1024**2
 #: Beginning of a row's name to what its limit says.
 SAID: dict[str, list[float]] = {
     "data elements": [
-        header.ELEMENTS_FREE,
-        header.BYTES_FOR_AN_ELEMENT,
-        header.PACKED_BYTES_FOR_AN_ELEMENT,
-        header.ELEMENTS_LIMIT,
+        opening.ELEMENTS_FREE,
+        opening.BYTES_FOR_AN_ELEMENT,
+        opening.PACKED_BYTES_FOR_AN_ELEMENT,
+        opening.ELEMENTS_LIMIT,
     ],
-    "bytes a deflated": [header.INFLATED_FREE_BYTES // MIB, header.INFLATION_RATIO, INFLATED_LIMIT_BYTES // MIB],
+    "bytes a deflated": [opening.INFLATED_FREE_BYTES // MIB, opening.INFLATION_RATIO, INFLATED_LIMIT_BYTES // MIB],
     "nesting": [structure.DEPTH_LIMIT],
     "size of a file": [MAX_FILE_BYTES >> 30],
     "holes in a file": [sizes.STORED_PERCENT],

@@ -17,12 +17,11 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from dicomwatchd.errors import SourceChanged, Unarchivable
-from dicomwatchd.intake.dicom import header as header_module
-from dicomwatchd.intake.dicom import reading, structure
-from dicomwatchd.intake.dicom.header import Damaged, Dicomdir, Header, read_header
+from dicomwatchd.intake.dicom import opening, reading, structure
+from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
 from dicomwatchd.intake.dicom.reading import FileBytes, InflatedBytes
 from dicomwatchd.intake.dicom.verdict import WHOLE as WHOLE_VERDICT
-from dicomwatchd.intake.dicom.verdict import Completeness
+from dicomwatchd.intake.dicom.verdict import Completeness, Damaged
 from tests.unit.dicomfiles import (
     BIG_ENDIAN,
     DEFLATED,
@@ -399,7 +398,7 @@ def test_nesting_is_the_file_s_choice_and_bounded() -> None:
 
 
 def test_the_number_of_elements_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(header_module, "ELEMENTS_LIMIT", 1000)
+    monkeypatch.setattr(opening, "ELEMENTS_LIMIT", 1000)
     content = encode(data_set(PixelData=None)) + element(0x00291010, b"LO", b"") * 1000
     assert code_of(content) == "too-many-elements"
 

@@ -19,9 +19,9 @@ from pydicom.sequence import Sequence
 from dicomwatchd.errors import Unarchivable
 from dicomwatchd.intake.dicom import completeness
 from dicomwatchd.intake.dicom import header as header_module
-from dicomwatchd.intake.dicom.header import Damaged, Header
+from dicomwatchd.intake.dicom.header import Header
 from dicomwatchd.intake.dicom.sop_classes import CONTENT, ELEMENTS
-from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, Verdict
+from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, Damaged, Verdict
 from tests.unit.dicomfiles import (
     BIG_ENDIAN,
     CT,

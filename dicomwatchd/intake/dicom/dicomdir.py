@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from dicomwatchd.errors import SourceChanged, Unarchivable
-from dicomwatchd.intake.dicom.header import elements_allowed, meta_end, plain_uid
+from dicomwatchd.intake.dicom.opening import elements_allowed, meta_end, plain_uid
 from dicomwatchd.intake.dicom.reading import FileBytes
 from dicomwatchd.intake.dicom.structure import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, Elements, encoding_at
 from dicomwatchd.intake.dicom.verdict import DamageFound

@@ -22,7 +22,7 @@ from itertools import pairwise
 from pydicom.datadict import dictionary_VR
 
 from dicomwatchd.errors import Unarchivable
-from dicomwatchd.intake.dicom.header import (
+from dicomwatchd.intake.dicom.opening import (
     DEFLATED_LITTLE_ENDIAN,
     EXPLICIT_LITTLE_ENDIAN,
     IMPLICIT_LITTLE_ENDIAN,

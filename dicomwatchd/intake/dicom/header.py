@@ -9,38 +9,36 @@ from dataclasses import dataclass, field, replace
 
 from dicomwatchd.errors import InvalidUid, NotDicom, SourceChanged, Unarchivable
 from dicomwatchd.intake.dicom import attributes, completeness
-from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES, ByteSource, FileBytes, InflatedBytes, SizedSource
+from dicomwatchd.intake.dicom.opening import (
+    DEFLATED,
+    DICOMDIR_SOP_CLASS,
+    EXPLICIT_BIG_ENDIAN,
+    EXPLICIT_LITTLE_ENDIAN,
+    IMPLICIT_LITTLE_ENDIAN,
+    Meta,
+    damaged_at,
+    elements_allowed,
+    open_behind,
+    plain_uid,
+    read_meta,
+)
+from dicomwatchd.intake.dicom.reading import INFLATED_LIMIT_BYTES, FileBytes, InflatedBytes
 from dicomwatchd.intake.dicom.references import may_refer, references_of
 from dicomwatchd.intake.dicom.signs import CHOSEN_TAGS as SIGNS_TAGS
 from dicomwatchd.intake.dicom.signs import signs_of, text_of
 from dicomwatchd.intake.dicom.structure import (
     CUT_OFF_BY_ZEROS,
-    EXPLICIT_LITTLE,
     SMALLEST_ELEMENT_BYTES,
     DataSet,
     Encoding,
-    encoding_at,
     first_item,
     look_for_zeros,
     walk,
 )
-from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, DamageFound, Verdict
+from dicomwatchd.intake.dicom.verdict import WHOLE, Completeness, Damaged, DamageFound, Verdict
 from dicomwatchd.model import DicomJson, InstanceHeader, Uid
 from dicomwatchd.study_signs import Signs
 
-DICOMDIR_SOP_CLASS = "1.2.840.10008.1.3.10"
-IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
-EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-EXPLICIT_BIG_ENDIAN = "1.2.840.10008.1.2.2"
-DEFLATED_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
-_GE_IMPLICIT = "1.2.840.113619.5.2"  # implicit VR little endian, with big endian pixels
-# Deflated Explicit VR, JPIP Referenced Deflate, JPIP HTJ2K Referenced Deflate
-_DEFLATED = frozenset({DEFLATED_LITTLE_ENDIAN, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
-
-_META_SOP_CLASS = 0x00020002
-_META_SOP_INSTANCE = 0x00020003
-_META_TRANSFER_SYNTAX = 0x00020010
-_META_TAGS = frozenset({_META_SOP_CLASS, _META_SOP_INSTANCE, _META_TRANSFER_SYNTAX})
 _SOP_CLASS = 0x00080016
 _SOP_INSTANCE = 0x00080018
 _STUDY = 0x0020000D
@@ -56,29 +54,7 @@ _CHOSEN = (
     | SIGNS_TAGS
 )
 
-#: How many elements a file is read for: so many, and one more for so many of its bytes. Each costs about a microsecond,
-#: and the smallest takes 8 bytes, far fewer where it is deflated: without a limit 94 KB took 7 s. Real data sets have
-#: 16 bytes and more for each: an enhanced image of 30,000 frames has a million, deflated ones come to 3 packed bytes.
-ELEMENTS_FREE = 300_000
-BYTES_FOR_AN_ELEMENT = 16
-PACKED_BYTES_FOR_AN_ELEMENT = 4
-ELEMENTS_LIMIT = 20_000_000
-#: What a deflated data set may inflate to: so much, and so many bytes more for each that is packed. Deflate makes 1,032
-#: of one at most, which only masks that are empty come near to.
-INFLATED_FREE_BYTES = 128 * 1024**2
-INFLATION_RATIO = 250
-
 _LEADING_ZERO = re.compile(r"(?:^|\.)0[0-9]")
-_PREAMBLE_BYTES = 128
-# The header of the first element of a file without preamble: in the group of the file meta information or of the
-# identification, explicit with one of the VRs found there, or implicit with a short value.
-_BARE_START = re.compile(
-    rb"\x02\0[\0-\x18]\0(?:UL|OB|UI)"
-    rb"|\x08\0[\0-\x60]\0(?:UL|CS|UI|DA|TM|SH|LO)"
-    rb"|\x08\0[\0-\x60]\0[\0-\xff]\0\0\0"
-    rb"|\0\x08\0[\0-\x60](?:UL|CS|UI|DA|TM|SH|LO)",
-    re.DOTALL,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,33 +140,6 @@ class Dicomdir:
     """The file is a DICOMDIR (PS3.10 section 8): a table of contents, no instance of a study."""
 
 
-class Damaged(Unarchivable):
-    """The file is DICOM, and something of it is missing or wrong: ``verdict`` says what and where.
-
-    ``header`` is what can be read before that, when the UIDs that the archive goes by are among it: the file can be
-    archived as what is left of this instance. None when nobody knows whose it is. The code is "truncated", or
-    "malformed" where the bytes are there and are no data set.
-    """
-
-    def __init__(self, verdict: Verdict, header: Header | None = None, *, code: str = "truncated") -> None:
-        super().__init__(verdict.reason, code=code, hint="send the file again from its source")
-        self.verdict = verdict
-        self.header = header
-
-
-@dataclass(frozen=True, slots=True)
-class _Meta:
-    """The file meta information (PS3.10 section 7.1), empty where it has nothing; the data set starts at ``end``.
-    ``charset_when_missing``, of `read_header`, goes along with it."""
-
-    end: int
-    sop_class: bytes
-    sop_instance: bytes
-    transfer_syntax_uid: str
-    repairs: list[str]
-    charset_when_missing: str = ""
-
-
 def read_header(
     fd: int,
     size_bytes: int,
@@ -221,15 +170,15 @@ def read_header(
     if size_bytes == 0:
         raise NotDicom("the file is empty", code="empty")
     source = FileBytes(fd, size_bytes, heartbeat)
-    meta = _meta(source, charset_when_missing)
+    meta = read_meta(source, charset_when_missing)
     if plain_uid(meta.sop_class) == DICOMDIR_SOP_CLASS:
         return Dicomdir()
     if meta.end >= size_bytes:
-        raise _damaged("the file ends before its data set", size_bytes)
+        raise damaged_at("the file ends before its data set", size_bytes)
     found, transfer_syntax_uid, repairs = _data_set(source, meta, inflated_limit_bytes)
     repairs = [*meta.repairs, *repairs, *found.notes]
     if found.damage is not None:
-        offset_bytes = None if meta.transfer_syntax_uid in _DEFLATED else found.end
+        offset_bytes = None if meta.transfer_syntax_uid in DEFLATED else found.end
         verdict = Verdict(Completeness.DAMAGED, found.damage.reason, offset_bytes)
         raise Damaged(verdict, _rest(found, meta, transfer_syntax_uid, repairs, verdict), code=found.damage.code)
     try:
@@ -240,16 +189,16 @@ def read_header(
         if found.zeros < SMALLEST_ELEMENT_BYTES:
             raise
         # What is missing may be what the zeros are in the place of.
-        raise _damaged(CUT_OFF_BY_ZEROS, found.end) from error
+        raise damaged_at(CUT_OFF_BY_ZEROS, found.end) from error
 
 
-def _judged(found: DataSet, meta: _Meta, transfer_syntax_uid: str, repairs: list[str]) -> Header | Dicomdir:
+def _judged(found: DataSet, meta: Meta, transfer_syntax_uid: str, repairs: list[str]) -> Header | Dicomdir:
     """Of a data set that was walked to its end. Raises Damaged, Unarchivable."""
     _require_one_of_each(found)
     sop_class_uid = _uid(found, _SOP_CLASS, repairs, meta.sop_class)
     if sop_class_uid == DICOMDIR_SOP_CLASS:
         return Dicomdir()
-    is_deflated = meta.transfer_syntax_uid in _DEFLATED
+    is_deflated = meta.transfer_syntax_uid in DEFLATED
     verdict, notes = completeness.judge(found, sop_class_uid, transfer_syntax_uid, is_deflated=is_deflated)
     if verdict.completeness is Completeness.DAMAGED:
         if found.zeros:
@@ -260,11 +209,7 @@ def _judged(found: DataSet, meta: _Meta, transfer_syntax_uid: str, repairs: list
     return _header(found, meta, sop_class_uid, transfer_syntax_uid, [*repairs, *notes], verdict)
 
 
-def _damaged(reason: str, offset_bytes: int) -> Damaged:
-    return Damaged(Verdict(Completeness.DAMAGED, reason, offset_bytes))
-
-
-def _rest(found: DataSet, meta: _Meta, transfer_syntax_uid: str, repairs: list[str], verdict: Verdict) -> Header | None:
+def _rest(found: DataSet, meta: Meta, transfer_syntax_uid: str, repairs: list[str], verdict: Verdict) -> Header | None:
     """The header of a damaged file, None when a UID cannot be read."""
     repairs = list(repairs)
     try:
@@ -283,7 +228,7 @@ def _require_one_of_each(found: DataSet) -> None:
 
 
 def _header(
-    found: DataSet, meta: _Meta, sop_class_uid: Uid, transfer_syntax_uid: str, repairs: list[str], verdict: Verdict
+    found: DataSet, meta: Meta, sop_class_uid: Uid, transfer_syntax_uid: str, repairs: list[str], verdict: Verdict
 ) -> Header:
     """Raises Unarchivable when a UID is missing or none."""
     sop_instance_uid = _uid(found, _SOP_INSTANCE, repairs, meta.sop_instance)
@@ -321,87 +266,10 @@ def _entity(issuer: bytes, encoding: Encoding) -> bytes:
     return next((item[name] for name in names if item.get(name, b"").strip(b" \0")), b"")
 
 
-def elements_allowed(size_bytes: int, *, is_deflated: bool) -> int:
-    for_one = PACKED_BYTES_FOR_AN_ELEMENT if is_deflated else BYTES_FOR_AN_ELEMENT
-    return min(ELEMENTS_LIMIT, ELEMENTS_FREE + size_bytes // for_one)
-
-
-def inflated_allowed(packed_bytes: int) -> int:
-    return min(INFLATED_LIMIT_BYTES, INFLATED_FREE_BYTES + packed_bytes * INFLATION_RATIO)
-
-
-def meta_end(source: FileBytes) -> int:
-    """Where the data set begins. Raises Unarchivable."""
-    return _meta(source).end
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A data set to be read from ``start`` on; ``transfer_syntax_uid`` as declared, ``is_other`` if the data set uses
-    another one."""
-
-    data: ByteSource
-    start: int
-    encoding: Encoding
-    transfer_syntax_uid: str
-    is_other: bool
-
-
-def open_data_set(source: SizedSource) -> Opened:
-    """The data set behind the file meta information, inflated where it is deflated. Raises Unarchivable."""
-    return _opened(source, _meta(source), INFLATED_LIMIT_BYTES)
-
-
-def _opened(source: SizedSource, meta: _Meta, inflated_limit_bytes: int) -> Opened:
-    data: ByteSource = source
-    start = meta.end
-    if meta.transfer_syntax_uid in _DEFLATED:
-        limit_bytes = min(inflated_limit_bytes, inflated_allowed(source.size_bytes))
-        data, start = InflatedBytes(source, meta.end, limit_bytes), 0
-    declared = _declared(meta.transfer_syntax_uid)
-    try:
-        encoding = encoding_at(data, start, declared)
-    except DamageFound as damage:
-        raise Damaged(Verdict(Completeness.DAMAGED, damage.reason), code=damage.code) from damage
-    is_other = declared is not None and encoding != declared
-    return Opened(data, start, encoding, meta.transfer_syntax_uid, is_other)
-
-
-def _meta(source: SizedSource, charset_when_missing: str = "") -> _Meta:
-    """The file meta information, always explicit VR little endian. Raises Damaged, and Unarchivable "not-dicom"."""
-    repairs = []
-    start = _PREAMBLE_BYTES + 4
-    if source.read(_PREAMBLE_BYTES, 4) != b"DICM":
-        # pydicom's force=True would take anything, plain text and empty files too.
-        if not _BARE_START.match(source.read(0, 8)):
-            raise NotDicom("the file is not DICOM")
-        start = 0
-        repairs.append("no preamble: read as a bare data set")
-    found = walk(
-        source,
-        start,
-        EXPLICIT_LITTLE,
-        chosen=_META_TAGS,
-        landmarks=frozenset(),
-        only_group=0x0002,
-        elements_limit=elements_allowed(source.size_bytes, is_deflated=False),
-    )
-    if found.damage is not None:
-        raise _damaged(found.damage.reason, found.end)
-    return _Meta(
-        found.end,
-        found.values.get(_META_SOP_CLASS, b""),
-        found.values.get(_META_SOP_INSTANCE, b""),
-        plain_uid(found.values.get(_META_TRANSFER_SYNTAX, b"")),
-        repairs,
-        charset_when_missing,
-    )
-
-
-def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tuple[DataSet, str, list[str]]:
+def _data_set(source: FileBytes, meta: Meta, inflated_limit_bytes: int) -> tuple[DataSet, str, list[str]]:
     """The walked data set, its transfer syntax UID, and repair notes."""
     repairs: list[str] = []
-    opened = _opened(source, meta, inflated_limit_bytes)
+    opened = open_behind(source, meta, inflated_limit_bytes)
     data, start, encoding = opened.data, opened.start, opened.encoding
     inflated = data if isinstance(data, InflatedBytes) else None
     if opened.is_other:
@@ -430,7 +298,7 @@ def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tupl
         study = found.values.get(_STUDY, b"")
         allowed = elements_allowed(source.size_bytes, is_deflated=inflated is not None)
         # What the walk has inflated is gone: it is done once more, for the classes that are read.
-        again = data if inflated is None else _opened(source, meta, inflated_limit_bytes).data
+        again = data if inflated is None else open_behind(source, meta, inflated_limit_bytes).data
         found.references = references_of(again, start, encoding, sop_class, study, allowed)
     transfer_syntax_uid = meta.transfer_syntax_uid
     if not transfer_syntax_uid:
@@ -442,15 +310,6 @@ def _data_set(source: FileBytes, meta: _Meta, inflated_limit_bytes: int) -> tupl
             # Encapsulated in a way nobody has named; an empty one is better than a wrong one.
             transfer_syntax_uid = ""
     return found, transfer_syntax_uid, repairs
-
-
-def _declared(transfer_syntax_uid: str) -> Encoding | None:
-    """What a transfer syntax means for the data set; None for private and unknown ones, whose data set tells."""
-    if transfer_syntax_uid in (IMPLICIT_LITTLE_ENDIAN, _GE_IMPLICIT):
-        return Encoding(explicit=False)
-    if transfer_syntax_uid == EXPLICIT_BIG_ENDIAN:
-        return Encoding(explicit=True, big_endian=True)
-    return Encoding(explicit=True) if transfer_syntax_uid.startswith("1.2.840.10008.1.2.") else None
 
 
 def _uid(found: DataSet, tag: int, repairs: list[str], fallback: bytes = b"") -> Uid:
@@ -480,14 +339,6 @@ def _uid(found: DataSet, tag: int, repairs: list[str], fallback: bytes = b"") ->
     if other and other != stripped:
         repairs.append(f"{name}: the file meta information has another one")
     return uid
-
-
-def plain_uid(raw: bytes) -> str:
-    """A UID that is only recorded, "" when it is missing or none."""
-    try:
-        return Uid(raw.strip(b"\0 ").decode("ascii", "replace"))
-    except InvalidUid:
-        return ""
 
 
 def _name(tag: int) -> str:

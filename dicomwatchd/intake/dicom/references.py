@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dicomwatchd.errors import InvalidUid, Unarchivable
+from dicomwatchd.errors import Unarchivable
+from dicomwatchd.intake.dicom.opening import plain_uid
 from dicomwatchd.intake.dicom.reading import ByteSource
 from dicomwatchd.intake.dicom.structure import (
     FIRST_ITEM_BYTES,
@@ -21,7 +22,6 @@ from dicomwatchd.intake.dicom.structure import (
     first_item,
 )
 from dicomwatchd.intake.dicom.verdict import DamageFound
-from dicomwatchd.model import Uid
 from dicomwatchd.study_signs import LIMIT_REFERENCES
 
 _INSTANCE = 0x00081155  # Referenced SOP Instance UID
@@ -129,7 +129,8 @@ class _Reader:
             if length <= _UID_BYTES and level == path.level and tag == path.study:
                 is_of_study = self._source.read(pos, length).strip(b" \0") == self._study
             elif length <= _UID_BYTES and within is None and tag == _INSTANCE:
-                found += self._uid(pos, length)
+                uid = plain_uid(self._source.read(pos, length))
+                found += [uid] if uid else []
             pos = self._behind(pos, length)
         return found if is_of_study else [], pos
 
@@ -144,9 +145,3 @@ class _Reader:
         if length != UNDEFINED:
             return pos + length
         return self._elements.skip_items(pos, explicit=self._encoding.explicit, fragments=False)[0]
-
-    def _uid(self, pos: int, length: int) -> list[str]:
-        try:
-            return [Uid(self._source.read(pos, length).strip(b" \0").decode("ascii", "replace"))]
-        except InvalidUid:
-            return []

@@ -1,7 +1,7 @@
 """Whole, damaged, or it cannot be told: what is said of a data set, and by what it is carried.
 
 The reader of headers (`header.read_header`) hands a verdict out in one of two ways. A file that is whole, or of which
-it cannot be told, gives a `Header` whose ``verdict`` says so. A damaged one raises `header.Damaged`, which carries the
+it cannot be told, gives a `Header` whose ``verdict`` says so. A damaged one raises `Damaged`, which carries the
 verdict and, where the UIDs of study, series, instance and SOP class could be read before the damage, the `Header` as
 far as it goes: enough to archive the file under the right study.
 """
@@ -10,6 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from dicomwatchd.errors import Unarchivable
+
+if TYPE_CHECKING:
+    from dicomwatchd.intake.dicom.header import Header
 
 
 class Completeness(StrEnum):
@@ -49,3 +55,17 @@ class DamageFound(Exception):
         super().__init__(reason)
         self.reason = reason
         self.code = code
+
+
+class Damaged(Unarchivable):
+    """The file is DICOM, and something of it is missing or wrong: ``verdict`` says what and where.
+
+    ``header`` is what can be read before that, when the UIDs that the archive goes by are among it: the file can be
+    archived as what is left of this instance. None when nobody knows whose it is. The code is "truncated", or
+    "malformed" where the bytes are there and are no data set.
+    """
+
+    def __init__(self, verdict: Verdict, header: Header | None = None, *, code: str = "truncated") -> None:
+        super().__init__(verdict.reason, code=code, hint="send the file again from its source")
+        self.verdict = verdict
+        self.header = header
