@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dicomwatchd.errors import DicomwatchdError, NotDicom, SourceChanged, Unarchivable
-from dicomwatchd.intake.dicom.dicomdir import read_dicomdir, sha256_of
+from dicomwatchd.filebytes import sha256_of
+from dicomwatchd.intake.dicom.dicomdir import read_dicomdir
 from dicomwatchd.intake.dicom.header import Dicomdir, Header, read_header
 from dicomwatchd.intake.dicom.other import left_alone
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,15 +13,11 @@ from typing import Protocol
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive.stores.port import Buffer, Content
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
+from dicomwatchd.filebytes import fill, read_exactly, sha256_of
 from dicomwatchd.localfiles import KeptOpen, NotRegular, identity, open_directory, regular_file
 from dicomwatchd.model import Digest, FileIdentity
 from dicomwatchd.ports import Cancellation, never_cancelled, stop_check
 from dicomwatchd.queue.rows import LocalFile, Source
-
-#: Small enough to be in the processor's cache still when it is hashed.
-CHUNK_BYTES = 1 << 18
-#: Read in one go. A share that gives a megabyte a second to all who ask shows in between that it answers.
-PIECE_BYTES = 1 << 20
 
 
 class KnownFile(Protocol):
@@ -162,50 +157,6 @@ class _OpenFile:
         with self.inboxes.at(self.source_id), _translated():
             fill(self.fd, offset, buffer, self.heartbeat)
             self.heartbeat()
-
-
-def _nothing() -> None: ...
-
-
-def read_exactly(fd: int, offset: int, length: int, heartbeat: Callable[[], None] = _nothing) -> bytes:
-    """``heartbeat`` is called after each piece."""
-    first = os.pread(fd, min(length, PIECE_BYTES), offset)
-    if len(first) == length:
-        return first
-    parts, have = [first], len(first)
-    while have < length:
-        heartbeat()
-        part = os.pread(fd, min(length - have, PIECE_BYTES), offset + have)
-        if not part:
-            raise SourceChanged("the file became shorter while it was read")
-        parts.append(part)
-        have += len(part)
-    return b"".join(parts)
-
-
-def fill(fd: int, offset: int, buffer: memoryview, heartbeat: Callable[[], None] = _nothing) -> None:
-    """As `read_exactly`, into memory that is there: fresh memory costs the kernel more than the reading does."""
-    filled = 0
-    while filled < len(buffer):
-        if filled:
-            heartbeat()
-        count = os.preadv(fd, [buffer[filled : filled + PIECE_BYTES]], offset + filled)
-        if not count:
-            raise SourceChanged("the file became shorter while it was read")
-        filled += count
-
-
-def sha256_of(fd: int, size_bytes: int, heartbeat: Callable[[], None] = _nothing) -> str:
-    """SHA-256 of an open file's first ``size_bytes``, in lower-case hex, in flat memory. ``heartbeat`` is called after
-    each piece."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(min(CHUNK_BYTES, size_bytes)))
-    for offset in range(0, size_bytes, CHUNK_BYTES):
-        chunk = buffer[: size_bytes - offset]
-        fill(fd, offset, chunk)
-        digest.update(chunk)
-        heartbeat()
-    return digest.hexdigest()
 
 
 @contextmanager

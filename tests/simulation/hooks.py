@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol, cast
 from unittest.mock import patch
 
-from dicomwatchd import localfiles
+from dicomwatchd import filebytes, localfiles
 from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import StateUnavailable
 from dicomwatchd.intake import comparison, scan, take, traversal
@@ -214,7 +214,7 @@ def patched(stack: ExitStack, fate: Fate, folders: Folders, at_work: Callable[[]
         put((recover, mounts, presence), "os", _HookedOs(**numbered))
         put((FileIdentity,), "of", device.of_identity(FileIdentity.of))
     put((proof,), "os", _HookedOs(unlink=lambda name, *, dir_fd: at_work().unlink(name, dir_fd=dir_fd), **numbered))
-    put((proof,), "sha256_of", hooked("compare", local.sha256_of))
+    put((proof,), "sha256_of", hooked("compare", filebytes.sha256_of))
     put((staging,), "rename_to_private", hooked("set-aside", localfiles.rename_to_private))
     put((staging,), "rename_noreplace", hooked("put-back", localfiles.rename_noreplace))
     put((staging,), "time", _VirtualTime(fate))

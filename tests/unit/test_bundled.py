@@ -267,7 +267,7 @@ def test_truncated_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             return 50
         return real(fd, buffers, offset)
 
-    monkeypatch.setattr("dicomwatchd.pipeline.local.os.preadv", preadv)
+    monkeypatch.setattr("dicomwatchd.filebytes.os.preadv", preadv)
     pieces.ship()
     monkeypatch.undo()
     pieces.run()
@@ -284,7 +284,7 @@ def test_a_short_read_is_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     pieces.settle()
     real = os.preadv
     monkeypatch.setattr(
-        "dicomwatchd.pipeline.local.os.preadv", lambda fd, buffers, offset: real(fd, [buffers[0][:37]], offset)
+        "dicomwatchd.filebytes.os.preadv", lambda fd, buffers, offset: real(fd, [buffers[0][:37]], offset)
     )
     pieces.ship()
     check(pieces, files)

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from dicomwatchd import filebytes
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import Capabilities, Chunk, StoredObject
 from dicomwatchd.model import StudyState, Uid
-from dicomwatchd.pipeline import local, stages
+from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.deletion import proof
 from dicomwatchd.pipeline.deletion.proof import LIFETIME_SECONDS
 from tests.pieces import FakeClock, Pieces, at
@@ -210,7 +211,7 @@ def test_a_manifest_that_took_long_to_read_is_as_old_as_its_request(plain: Bench
 
 def _slow_comparison(plain: Bench, monkeypatch: pytest.MonkeyPatch, act: Callable[[], None] = lambda: None) -> None:
     """The first file is compared for longer than a proof holds, while something happens to the archive."""
-    real, waits = local.sha256_of, [LIFETIME_SECONDS + 1]
+    real, waits = filebytes.sha256_of, [LIFETIME_SECONDS + 1]
 
     def slow(fd: int, size_bytes: int, *rest: Any) -> str:
         if waits:

@@ -6,9 +6,11 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from dicomwatchd import filebytes
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
 from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
 from dicomwatchd.pipeline import local
@@ -52,13 +54,13 @@ def test_reading_and_hashing_go_on_where_the_kernel_gives_less_than_asked(
 ) -> None:
     source, file, _ = place
     real = os.preadv
-    monkeypatch.setattr(local, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(filebytes, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(os, "preadv", lambda fd, rooms, offset: real(fd, [rooms[0][:7]], offset))
     with Folders() as folders, folders.opened(source, file) as (_, fd):
         for length in (0, 1, 7, 999, 1000, 1001, len(DATA)):
-            assert local.sha256_of(fd, length) == hashlib.sha256(DATA[:length]).hexdigest()
+            assert filebytes.sha256_of(fd, length) == hashlib.sha256(DATA[:length]).hexdigest()
         buffer = bytearray(500)
-        local.fill(fd, 1234, memoryview(buffer))
+        filebytes.fill(fd, 1234, memoryview(buffer))
         assert buffer == DATA[1234:1734]
 
 
@@ -67,9 +69,9 @@ def test_a_file_that_ends_before_the_room_is_full_has_changed(place: Place) -> N
     with Folders() as folders, folders.opened(source, file) as (_, fd):
         for beyond in (len(DATA) - 10, len(DATA), len(DATA) + 10):
             with pytest.raises(SourceChanged):
-                local.fill(fd, beyond, memoryview(bytearray(20)))
+                filebytes.fill(fd, beyond, memoryview(bytearray(20)))
         with pytest.raises(SourceChanged):
-            local.sha256_of(fd, len(DATA) + 1)
+            filebytes.sha256_of(fd, len(DATA) + 1)
 
 
 def _rewritten(path: Path) -> None:
@@ -105,8 +107,8 @@ def test_changed_before(place: Place, in_memory: int, change: Callable[[Path], o
         pytest.fail("it was opened")
 
 
-def _reads(in_memory: int) -> str:
-    return "read_exactly" if in_memory > len(DATA) else "fill"
+def _reads(in_memory: int) -> tuple[ModuleType, str]:
+    return (local, "read_exactly") if in_memory > len(DATA) else (filebytes, "fill")
 
 
 @BOTH
@@ -115,7 +117,7 @@ def _reads(in_memory: int) -> str:
 def test_changed_while_it_is_read(place: Place, in_memory: int, change: Callable[[Path], object], after: bool) -> None:
     source, file, path = place
     with (
-        at(local, _reads(in_memory), lambda: change(path), after=after),
+        at(*_reads(in_memory), lambda: change(path), after=after),
         pytest.raises(SourceChanged),
         Folders() as folders,
         content_of(folders, source, file, in_memory),
@@ -174,7 +176,7 @@ def test_errors_of_the_kernel(
     def fail(*_: object) -> bytes:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(local, _reads(in_memory), fail)
+    monkeypatch.setattr(*_reads(in_memory), fail)
     with pytest.raises(kind) as caught, Folders() as folders, content_of(folders, source, file, in_memory):
         pytest.fail("it was read")
     assert getattr(caught.value, "code", "") == code

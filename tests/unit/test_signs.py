@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from dicomwatchd import filebytes
 from dicomwatchd.archive.layout import bundle as bundles
 from dicomwatchd.archive.stores.port import Content, Receipt
 from dicomwatchd.daemon.supervisor import LOOP_SILENCE_SECONDS, WORKER_SILENCE_SECONDS
 from dicomwatchd.errors import SourceChanged, Stopping
 from dicomwatchd.intake import scan
-from dicomwatchd.pipeline import local
 from dicomwatchd.pipeline.deletion import proof
 from dicomwatchd.pipeline.deletion.staging import staged as staging
 from dicomwatchd.pipeline.shipment import Bundling
@@ -165,32 +165,32 @@ def test_stopping_is_obeyed_soon_wherever_it_is(tmp_path: Path, share: Share, sh
 
 
 def test_hashing_asks_between_two_pieces(share: Share, large: int) -> None:
-    assert local.sha256_of(large, LARGE_BYTES, stop_check(share)) == hashlib.sha256(bytes(LARGE_BYTES)).hexdigest()
-    assert share.longest <= local.CHUNK_BYTES / BYTES_A_SECOND
+    assert filebytes.sha256_of(large, LARGE_BYTES, stop_check(share)) == hashlib.sha256(bytes(LARGE_BYTES)).hexdigest()
+    assert share.longest <= filebytes.CHUNK_BYTES / BYTES_A_SECOND
     share.stop_at = share.seconds + 100
     with pytest.raises(Stopping):
-        local.sha256_of(large, LARGE_BYTES, stop_check(share))
-    assert share.seconds - share.stop_at <= local.CHUNK_BYTES / BYTES_A_SECOND
+        filebytes.sha256_of(large, LARGE_BYTES, stop_check(share))
+    assert share.seconds - share.stop_at <= filebytes.CHUNK_BYTES / BYTES_A_SECOND
 
 
 def test_reading_into_memory_asks_as_well(share: Share, large: int) -> None:
-    local.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), stop_check(share))
-    assert share.longest <= local.PIECE_BYTES / BYTES_A_SECOND
+    filebytes.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), stop_check(share))
+    assert share.longest <= filebytes.PIECE_BYTES / BYTES_A_SECOND
     share.stop_at = share.seconds
     with pytest.raises(Stopping):
-        local.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), stop_check(share))
+        filebytes.fill(large, 0, memoryview(bytearray(LARGE_BYTES)), stop_check(share))
     with pytest.raises(SourceChanged):
-        local.fill(large, 0, memoryview(bytearray(LARGE_BYTES + 1)))
+        filebytes.fill(large, 0, memoryview(bytearray(LARGE_BYTES + 1)))
 
 
 def test_a_read_that_comes_in_crumbs_asks_between_them(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, length, offset: real(fd, min(length, 1000), offset))
     signs: list[int] = []
-    assert local.read_exactly(large, 0, 10_000, stop_check(Counted(signs))) == bytes(10_000)
+    assert filebytes.read_exactly(large, 0, 10_000, stop_check(Counted(signs))) == bytes(10_000)
     assert len(signs) == 9
     with pytest.raises(Stopping):
-        local.read_exactly(large, 0, 10_000, stop_check(lambda: True))
+        filebytes.read_exactly(large, 0, 10_000, stop_check(lambda: True))
 
 
 def test_what_is_copied_back_shows_life_and_is_not_left(tmp_path: Path, share: Share, large: int) -> None:

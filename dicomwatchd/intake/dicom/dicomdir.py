@@ -8,14 +8,12 @@ message.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import struct
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from dicomwatchd.errors import SourceChanged, Unarchivable
+from dicomwatchd.errors import Unarchivable
 from dicomwatchd.intake.dicom.opening import elements_allowed, meta_end, plain_uid
 from dicomwatchd.intake.dicom.reading import FileBytes
 from dicomwatchd.intake.dicom.structure import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED, Elements, encoding_at
@@ -29,7 +27,6 @@ LIMIT_RECORDS = 300_000
 #: A file ID has 8 components of 8 characters; media are seen with more.
 LIMIT_COMPONENTS = 32
 _LIMIT_VALUE_BYTES = 1024
-_STEP_BYTES = 1024**2
 
 _SEQUENCE = 0x00041220
 _IN_USE, _FILE_ID, _KIND = 0x00041410, 0x00041500, 0x00041430
@@ -71,19 +68,6 @@ class Directory:
             if one.study_uid and one.sop_instance_uid:
                 found.setdefault(one.study_uid, set()).add(one.sop_instance_uid)
         return {study: sorted(uids) for study, uids in sorted(found.items())}
-
-
-def sha256_of(fd: int, size_bytes: int, heartbeat: Callable[[], None] = lambda: None) -> str:
-    """Of an open DICOMDIR that is within the limits. Raises SourceChanged, OSError."""
-    digest, at = hashlib.sha256(), 0
-    while at < size_bytes:
-        heartbeat()
-        piece = os.pread(fd, min(_STEP_BYTES, size_bytes - at), at)
-        if not piece:
-            raise SourceChanged("the file became shorter while it was read")
-        digest.update(piece)
-        at += len(piece)
-    return digest.hexdigest()
 
 
 def read_dicomdir(fd: int, size_bytes: int, heartbeat: Callable[[], None] = lambda: None) -> Directory:

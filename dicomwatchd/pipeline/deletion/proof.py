@@ -20,6 +20,7 @@ from dicomwatchd.archive.layout.bundle import Span
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import Destination, Receipt, Standing
 from dicomwatchd.errors import Permanent, SourceChanged, Transient, Unarchivable
+from dicomwatchd.filebytes import sha256_of
 from dicomwatchd.localfiles import WriterPresent, identity, lease_held, read_lease
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.deletion.staging.staged import (
@@ -29,7 +30,7 @@ from dicomwatchd.pipeline.deletion.staging.staged import (
     save_late_writes,
     stage_file,
 )
-from dicomwatchd.pipeline.local import Folders, sha256_of
+from dicomwatchd.pipeline.local import Folders
 from dicomwatchd.queue.parked import NO_PROOF
 from dicomwatchd.queue.rows import Claim, LocalFile, Source, identity_text
 

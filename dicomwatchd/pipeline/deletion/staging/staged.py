@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from dicomwatchd.errors import SourceChanged, Transient
+from dicomwatchd.filebytes import CHUNK_BYTES, read_exactly, sha256_of
 from dicomwatchd.localfiles import (
     RESTORED,
     STAGING_NAME,
@@ -35,7 +36,6 @@ from dicomwatchd.localfiles import (
 )
 from dicomwatchd.model import FileIdentity
 from dicomwatchd.pipeline.deletion.staging.private import MODE, Private, make
-from dicomwatchd.pipeline.local import CHUNK_BYTES, read_exactly, sha256_of
 from dicomwatchd.queue.rows import Source
 
 #: A file staged without a directory of its own: this before its name.
