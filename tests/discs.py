@@ -1,4 +1,4 @@
-"""Images of discs, as a burning program makes them."""
+"""Exports of one patient as media have them, and images of discs, as a burning program makes them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pycdlib
+
+from tests.pieces import Pieces
+from tests.synthetic import Made, Maker
 
 
 def make_image(folder: Path, image: Path, *, joliet: bool = False, rock_ridge: bool = False, udf: bool = False) -> Path:
@@ -34,3 +37,16 @@ def make_image(folder: Path, image: Path, *, joliet: bool = False, rock_ridge: b
     disc.write(str(image))
     disc.close()
     return image
+
+
+def export(pieces: Pieces, *, studies: int = 1, slices: int = 3, folder: str = "CD") -> list[Made]:
+    """What a medium of one patient has, in a folder of the inbox; the DICOMDIR last."""
+    maker = Maker(seed=3)
+    files = [
+        one
+        for number in range(studies)
+        for one in maker.ct_series(
+            pieces.root / f"made-{folder}-{number}".replace("/", "-"), slices=slices, study=number
+        )
+    ]
+    return maker.media(pieces.inbox / folder, files)

@@ -15,7 +15,7 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from tests.faults.answers import Response, falsified, made_up, spoilt
 from tests.faults.liar import Liar
 from tests.faults.rules import Fault, Request, Rule, parse_target, study_of
 from tests.faults.strict import StrictStore
+from tests.servers.connections import ConnectionServer
 from tests.servers.tls import Certificate
 
 #: Headers of one connection, not of the message (RFC 9110 section 7.6.1), and what we answer ourselves.
@@ -186,55 +187,18 @@ class FaultProxy:
         return http.client.HTTPConnection(self._upstream.host, self._upstream.port, timeout=60)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
+class _Server(ConnectionServer):
+    breaks = (OSError, _Gone)
 
     def __init__(self, address: tuple[str, int], proxy: FaultProxy) -> None:
         self.proxy = proxy
-        self._open: set[socket.socket] = set()
-        self._open_lock = threading.Lock()
-        self._stopped = False
         super().__init__(address, _Exchange)
 
-    def get_request(self) -> tuple[socket.socket, Any]:
-        plain, address = super().get_request()
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return plain, address
-
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        # In the connection's own thread: a slow handshake must hold up nobody else.
-        plain: socket.socket = request
-        channel = plain
-        try:
-            if self.proxy._context is not None:
-                plain.settimeout(10)
-                channel = self.proxy._context.wrap_socket(plain, server_side=True)
-            channel.settimeout(120)
-            with self._open_lock:
-                if self._stopped:
-                    return
-                self._open.add(channel)
-            _Exchange(channel, client_address, self)
-        except (OSError, _Gone):
-            pass
-        finally:
-            with self._open_lock:
-                self._open.discard(channel)
-            with contextlib.suppress(OSError):
-                channel.close()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Broken connections are this server's daily work."""
-
-    def break_connections(self) -> None:
-        with self._open_lock:
-            self._stopped = True
-            found = list(self._open)
-        for connection in found:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+    def prepared(self, plain: socket.socket) -> socket.socket:
+        if self.proxy._context is None:
+            return plain
+        plain.settimeout(10)
+        return self.proxy._context.wrap_socket(plain, server_side=True)
 
 
 class _Exchange(BaseHTTPRequestHandler):

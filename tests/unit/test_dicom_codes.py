@@ -105,20 +105,11 @@ def codes_of_files() -> dict[str, set[str]]:
     return found
 
 
-def codes_of_kept_files() -> set[str]:
+def codes_given(folder: str, function: str) -> set[str]:
+    """Those that calls of the function have as their second argument."""
     found = set()
-    for path, tree in trees("dicomwatchd/pipeline/deletion"):
-        for call in calls(path, tree, "_keep"):
-            code = value_of(path, call.args[1])
-            assert code is not None, f"{path}:{call.lineno}"
-            found.add(code)
-    return found
-
-
-def codes_of_holds() -> set[str]:
-    found = set()
-    for path, tree in trees("dicomwatchd/pipeline"):
-        for call in calls(path, tree, "hold"):
+    for path, tree in trees(folder):
+        for call in calls(path, tree, function):
             code = value_of(path, call.args[1])
             assert code is not None, f"{path}:{call.lineno}"
             found.add(code)
@@ -178,8 +169,8 @@ def rows(text: str) -> dict[str, list[str]]:
     [
         ("Quarantine", codes_of_files()["quarantine"]),
         ("Left alone", codes_of_files()["left alone"]),
-        ("Kept", codes_of_kept_files()),
-        ("Held", codes_of_holds()),
+        ("Kept", codes_given("dicomwatchd/pipeline/deletion", "_keep")),
+        ("Held", codes_given("dicomwatchd/pipeline", "hold")),
         ("Flags of a study", flags()),
     ],
 )
@@ -200,8 +191,10 @@ def test_the_codes_of_the_program_are_found() -> None:
     )
     assert {"no-access", "unreadable", "not-a-file", "own-tree", "unexpected"} <= codes_of_files()["quarantine"]
     assert codes_of_files()["left alone"] == {"dicomdir", "not-dicom", "not-opened"}
-    assert {"damaged", "held", "no-lease", "expiring", "own-object", "no-right"} <= codes_of_kept_files()
-    assert "two-patients" in codes_of_holds()
+    assert {"damaged", "held", "no-lease", "expiring", "own-object", "no-right"} <= codes_given(
+        "dicomwatchd/pipeline/deletion", "_keep"
+    )
+    assert "two-patients" in codes_given("dicomwatchd/pipeline", "hold")
     assert {GUESSED, LIMITED, "gaps", "damaged-instances"} <= flags()
 
 

@@ -17,6 +17,7 @@ from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.errors import BadManifest
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline import exports
+from tests.discs import export
 from tests.pieces import Pieces
 from tests.synthetic import Made, Maker
 from tests.unit.memory_archive import MemoryStore
@@ -27,17 +28,6 @@ def pieces(tmp_path: Path) -> Iterator[Pieces]:
     made = Pieces(tmp_path)
     yield made
     made.close()
-
-
-def export(pieces: Pieces, *, studies: int = 1, slices: int = 3, folder: str = "CD") -> list[Made]:
-    """What a medium of one patient has; the DICOMDIR last."""
-    maker = Maker(seed=3)
-    files = [
-        one
-        for number in range(studies)
-        for one in maker.ct_series(pieces.root / f"made-{folder}-{number}", slices=slices, study=number)
-    ]
-    return maker.media(pieces.inbox / folder, files)
 
 
 def key_of(made: list[Made]) -> str:

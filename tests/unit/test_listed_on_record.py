@@ -18,6 +18,7 @@ from dicomwatchd.errors import BadManifest
 from dicomwatchd.model import Uid
 from dicomwatchd.queue import dicomdirs
 from dicomwatchd.study_completeness import OfDicomdir, SeriesContent, judged
+from tests.discs import export
 from tests.pieces import Pieces
 from tests.synthetic import Made, Maker
 
@@ -27,19 +28,6 @@ def pieces(tmp_path: Path) -> Iterator[Pieces]:
     made = Pieces(tmp_path)
     yield made
     made.close()
-
-
-def export(pieces: Pieces, *, studies: int = 1, slices: int = 3, folder: str = "CD") -> list[Made]:
-    """What a medium of one patient has; the DICOMDIR last."""
-    maker = Maker(seed=3)
-    files = [
-        one
-        for number in range(studies)
-        for one in maker.ct_series(
-            pieces.root / f"made-{folder}-{number}".replace("/", "-"), slices=slices, study=number
-        )
-    ]
-    return maker.media(pieces.inbox / folder, files)
 
 
 def test_one_that_an_earlier_version_has_passed_over_is_looked_at_again(pieces: Pieces) -> None:

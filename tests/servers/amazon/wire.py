@@ -6,72 +6,42 @@ virtual hosts are as they are with Amazon, and nothing leaves the machine. TLS w
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import socket
 import ssl
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.servers.amazon.message import Answer
+from tests.servers.connections import ConnectionServer
 
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"))
 Serve = Callable[[str, str, dict[str, str], bytes], Answer]
 
 
-class Server(ThreadingHTTPServer):
+class Server(ConnectionServer):
     """``serve`` gets method, target, headers in lower case and body."""
-
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
 
     def __init__(self, context: ssl.SSLContext, serve: Serve) -> None:
         self.serve = serve
         self._context = context
-        self._open: set[socket.socket] = set()
-        self._lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Exchange)
 
-    def finish_request(self, request: Any, client_address: Any) -> None:
-        # In the connection's own thread: a slow handshake must hold up nobody else.
-        plain: socket.socket = request
-        channel = plain
-        try:
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            plain.settimeout(30)
-            if plain.recv(1, socket.MSG_PEEK) == b"C":  # CONNECT; a handshake begins with a byte 22
-                head = b""
-                while not head.endswith(b"\r\n\r\n") and (byte := plain.recv(1)):
-                    head += byte
-                plain.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            channel = self._context.wrap_socket(plain, server_side=True)
-            channel.settimeout(120)
-            with self._lock:
-                self._open.add(channel)
-            _Exchange(channel, client_address, self)
-        except OSError:
-            pass
-        finally:
-            with self._lock:
-                self._open.discard(channel)
-            with contextlib.suppress(OSError):
-                channel.close()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Broken connections end by themselves."""
+    def prepared(self, plain: socket.socket) -> socket.socket:
+        plain.settimeout(30)
+        if plain.recv(1, socket.MSG_PEEK) == b"C":  # CONNECT; a handshake begins with a byte 22
+            head = b""
+            while not head.endswith(b"\r\n\r\n") and (byte := plain.recv(1)):
+                head += byte
+            plain.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        return self._context.wrap_socket(plain, server_side=True)
 
     def close(self) -> None:
         self.shutdown()
         self.server_close()
-        with self._lock:
-            found = list(self._open)
-        for connection in found:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self.break_connections()
 
 
 class _Exchange(BaseHTTPRequestHandler):
