@@ -37,6 +37,12 @@ def _template() -> dict[str, Any]:
     return template
 
 
+def parameters() -> dict[str, Any]:
+    """Name -> the parameter's definition."""
+    found: dict[str, Any] = copy.deepcopy(_template()["Parameters"])
+    return found
+
+
 def resources() -> dict[str, Any]:
     """Logical name -> the resource's properties."""
     return copy.deepcopy({name: resource["Properties"] for name, resource in _template()["Resources"].items()})

@@ -290,13 +290,15 @@ def test_five_minutes_to_a_real_bucket_as_the_readme_says(
     made = Maker(seed=15).mr_study(tmp_path / "export", series=1, slices=3)
     here = archive_of(rgw, dynamodb, bucket, table_name)
     script = block[1]
+    key = re.search(r"key_id: (arn:aws:kms:[^}]+)", block[1])
+    assert key is not None
     for said, put_in in (
+        (key[1], KMS_KEY_ID),
         ("    kind: s3\n", "    kind: s3\n" + _endpoint(here["store"])),
         ("    kind: dynamodb\n", "    kind: dynamodb\n" + _endpoint(here["catalogue"])),
         ("my-dicom-archive", bucket),
         ("my-dicom-studies", table_name),
         ("eu-central-1", rgw.region),
-        ("alias/dicom", KMS_KEY_ID),
         ("/path/to/an/export", str(tmp_path / "export")),
         (f"path: {'$HOME'}/pacs/inbox}}", "path: $HOME/pacs/inbox, settle_seconds: 0, quiet_seconds: 1}"),
     ):

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.dynamodb.setup import definition
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
 from tests import aws_template
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_cfn_lint_has_nothing_to_say() -> None:
+    """It knows the resources' schemas and IAM's grammar, and resolves the template with each condition both ways."""
+    program = Path(sys.executable).with_name("cfn-lint")
+    done = subprocess.run([program, aws_template.PATH], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["README.md", "etc/config.yaml", "docs/man/dicomwatchd.yaml.5"])
+def test_the_key_of_each_sample_is_one_that_the_bucket_accepts(name: str) -> None:
+    """The bucket compares the header as text, so an alias is another key to it."""
+    text = (ROOT / name).read_text().replace("\\-", "-")
+    named = re.findall(r"^ *encryption: \{mode: aws:kms, key_id: ([^ }]+)\}", text, re.MULTILINE)
+    assert named
+    pattern = aws_template.parameters()["KmsKeyArn"]["AllowedPattern"]
+    assert [key for key in named if not re.fullmatch(pattern, key)] == []
 
 
 def test_the_table_is_the_one_that_init_makes() -> None:

@@ -42,7 +42,7 @@ def test_the_sample_is_valid_and_has_the_names_that_are_promised() -> None:
     assert (store.bucket, store.encryption.mode, store.encryption.key_id) == (
         "hospital-archive",
         "aws:kms",
-        "alias/dicom",
+        "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
     )
     assert catalogue.table == "dicom-studies"
 
