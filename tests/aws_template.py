@@ -86,6 +86,9 @@ def built(**parameters: Any) -> dict[str, Any]:
     values["Bucket.Arn"] = f"arn:aws:s3:::{values['Bucket']}"
     values["Table.Arn"] = f"arn:aws:dynamodb:eu-central-1:{ACCOUNT}:table/{values['Table']}"
     values["Key.Arn"] = f"arn:aws:kms:eu-central-1:{ACCOUNT}:key/made-here"
+    values["ReplicationRole.Arn"] = f"arn:aws:iam::{ACCOUNT}:role/copies"
+    values["AccessLog"] = values["AccessLogBucketName"]
+    values["AccessLog.Arn"] = f"arn:aws:s3:::{values['AccessLog']}"
     conditions = template["Conditions"]
     return {
         name: _resolved(resource["Properties"], values, conditions)
@@ -119,6 +122,9 @@ def _resolved(node: Any, values: Mapping[str, Any], conditions: Mapping[str, Any
         if set(node) == {"Join"}:
             between, parts = node["Join"]
             return between.join(_resolved(parts, values, conditions))
+        if set(node) == {"Split"}:
+            between, text = node["Split"]
+            return _resolved(text, values, conditions).split(between)
         pairs = ((name, _resolved(value, values, conditions)) for name, value in node.items())
         return {name: value for name, value in pairs if value != _NO_VALUE}
     if not isinstance(node, str) or node == _NO_VALUE:

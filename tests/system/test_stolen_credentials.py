@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PREFIX = "rad/"
-_NOT_KNOWN_THERE = {"s3:PutEncryptionConfiguration"}
+_NOT_KNOWN_THERE = {"s3:PutEncryptionConfiguration", "s3:UpdateObjectEncryption"}
 ROLES = {"daemon": "DaemonPolicy", "reader": "FetchPolicy", "care": "MaintenancePolicy"}
 #: Beyond the 16 MiB from which a file goes in parts.
 LARGE = {"rows": 3000, "columns": 3000}
@@ -53,8 +53,8 @@ def policy_of_the_gateway(bucket: str, users: dict[str, str]) -> dict[str, Any]:
         {"Sid": "Owner", "Effect": "Allow", "Principal": owner, "Action": "s3:*", "Resource": everything}
     ]
     for statement in resources["BucketPolicy"]["PolicyDocument"]["Statement"]:
-        condition = dict(statement["Condition"])
-        if statement["Sid"] in ("NoUnnamedKey", "NoKeyOfTheWriter"):
+        condition = dict(statement.get("Condition", {}))
+        if statement["Sid"] in ("NoUnnamedKey", "NoKeyOfTheWriter", "OnlyMaintenanceChangesTheKey"):
             continue
         if isinstance(statement["Action"], list):
             statement = {**statement, "Action": [a for a in statement["Action"] if a not in _NOT_KNOWN_THERE]}
@@ -67,7 +67,7 @@ def policy_of_the_gateway(bucket: str, users: dict[str, str]) -> dict[str, Any]:
     for role, policy in ROLES.items():
         for statement in resources[policy]["PolicyDocument"]["Statement"]:
             actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-            actions = [action for action in actions if action.startswith("s3:")]
+            actions = [a for a in actions if a.startswith("s3:") and a not in _NOT_KNOWN_THERE]
             places = statement["Resource"] if isinstance(statement["Resource"], list) else [statement["Resource"]]
             if actions:
                 places = [place for place in places if place.startswith("arn:aws:s3:")]

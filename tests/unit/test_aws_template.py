@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,9 @@ from dicomwatchd.archive.stores.s3 import setup as s3_setup
 from tests import aws_template
 
 ROOT = Path(__file__).parents[2]
+SITE = {"BucketName": "hospital", "DaemonPrincipalArn": "arn:aws:iam::123456789012:role/ct1"}
+GLASS = "arn:aws:iam::123456789012:role/glass"
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/of-the-hospital"
 
 
 def test_cfn_lint_has_nothing_to_say() -> None:
@@ -35,7 +39,7 @@ def test_the_key_of_each_sample_is_one_that_the_bucket_accepts(name: str) -> Non
 
 
 def test_the_table_is_the_one_that_init_makes() -> None:
-    table = aws_template.resources()["Table"]
+    table = aws_template.built(**SITE, TableName="${TableName}")["Table"]
     recovery = table.pop("PointInTimeRecoverySpecification")
     assert recovery == {"PointInTimeRecoveryEnabled": True}
     made = definition("${TableName}")
@@ -77,10 +81,9 @@ def test_the_bucket_denies_what_it_should() -> None:
 
 
 def test_objects_are_locked_where_it_is_asked_for() -> None:
-    site = {"BucketName": "hospital", "DaemonPrincipalArn": "arn:aws:iam::123456789012:role/ct1"}
-    plain = aws_template.built(**site)["Bucket"]
+    plain = aws_template.built(**SITE)["Bucket"]
     assert "ObjectLockEnabled" not in plain and "ObjectLockConfiguration" not in plain
-    locked = aws_template.built(**site, ObjectLockMode="GOVERNANCE", ObjectLockDays=3650)["Bucket"]
+    locked = aws_template.built(**SITE, ObjectLockMode="GOVERNANCE", ObjectLockDays=3650)["Bucket"]
     assert locked["ObjectLockEnabled"] is True
     retention = locked["ObjectLockConfiguration"]["Rule"]["DefaultRetention"]
     assert retention == {"Mode": "GOVERNANCE", "Days": 3650}
@@ -107,3 +110,95 @@ def test_the_daemon_sends_below_studies_audit_and_probe_only() -> None:
     (send,) = [s for s in aws_template.statements("DaemonPolicy", "Allow") if "s3:PutObject" in s["Action"]]
     folders = (keys.STUDIES, keys.AUDIT, keys.PROBE)
     assert send["Resource"] == [f"${{Bucket.Arn}}/${{Prefix}}{folder}*" for folder in folders]
+
+
+def test_nobody_may_delete_unless_somebody_is_named_for_it() -> None:
+    assert "BreakGlassPolicy" not in aws_template.built(**SITE)
+    policy = aws_template.built(**SITE, BreakGlassPrincipalArn=GLASS)["BreakGlassPolicy"]["PolicyDocument"]
+    deleting = {s["Sid"]: s["Resource"] for s in policy["Statement"] if any("Delete" in a for a in s["Action"])}
+    assert deleting == {
+        "EraseObjects": f"arn:aws:s3:::hospital/{keys.STUDIES}*",
+        "EraseRecords": f"arn:aws:dynamodb:eu-central-1:{aws_template.ACCOUNT}:table/dicom-studies",
+    }
+    assert not [s for s in policy["Statement"] if "s3:BypassGovernanceRetention" in s["Action"]]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "key"),
+    [
+        ({}, None),
+        ({"TableKmsKeyArn": KEY}, KEY),
+        ({"TableKmsKeyArn": "archive"}, f"arn:aws:kms:eu-central-1:{aws_template.ACCOUNT}:key/made-here"),
+        ({"TableKmsKeyArn": "archive", "KmsKeyArn": KEY}, KEY),
+    ],
+)
+def test_a_key_for_the_table(parameters: dict[str, str], key: str | None) -> None:
+    """The roles that work with the table may then use that key through DynamoDB, and through nothing else."""
+    resources = aws_template.built(**SITE, BreakGlassPrincipalArn=GLASS, **parameters)
+    encrypted = key and {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": key}
+    assert resources["Table"].get("SSESpecification") == encrypted
+    for policy in ("DaemonPolicy", "FetchPolicy", "BreakGlassPolicy"):
+        statements = resources[policy]["PolicyDocument"]["Statement"]
+        found = [s["Resource"] for s in statements if s["Sid"] == "UseTheKeyOfTheTable"]
+        assert found == ([key] if key else [])
+    assert "UseTheKeyOfTheTable" not in str(resources["MaintenancePolicy"])
+
+
+COPIES = {"ReplicaBucketArn": "arn:aws:s3:::hospital-2", "ReplicaKmsKeyArn": KEY.replace("central", "north")}
+
+
+def test_a_second_region() -> None:
+    assert "ReplicationConfiguration" not in aws_template.built(**SITE)["Bucket"]
+    assert "ReplicationRole" not in aws_template.built(**SITE)
+    resources = aws_template.built(**SITE, **COPIES, Prefix="rad/", OlderKmsKeyArns=KEY)
+    configuration = resources["Bucket"]["ReplicationConfiguration"]
+    (rule,) = configuration["Rules"]
+    assert (rule["Status"], rule["Filter"], rule["DeleteMarkerReplication"]) == (
+        "Enabled",
+        {"Prefix": "rad/"},
+        {"Status": "Disabled"},
+    )
+    # S3 copies objects under a KMS key only if it is told to, and with which key.
+    assert rule["SourceSelectionCriteria"] == {"SseKmsEncryptedObjects": {"Status": "Enabled"}}
+    assert rule["Destination"]["EncryptionConfiguration"] == {"ReplicaKmsKeyID": COPIES["ReplicaKmsKeyArn"]}
+    role = resources["ReplicationRole"]["Policies"][0]["PolicyDocument"]["Statement"]
+    actions = [action for s in role for action in ([s["Action"]] if isinstance(s["Action"], str) else s["Action"])]
+    assert not [a for a in actions if "Delete" in a or "*" in a or a == "s3:PutObject"]
+    assert {s["Sid"]: s["Resource"] for s in role} == {
+        "LookAtTheBucket": "arn:aws:s3:::hospital",
+        "ReadTheOriginals": "arn:aws:s3:::hospital/rad/*",
+        "WriteTheCopies": "arn:aws:s3:::hospital-2/rad/*",
+        "UseTheKey": f"arn:aws:kms:eu-central-1:{aws_template.ACCOUNT}:key/made-here",
+        "ReadWithOlderKeys": [KEY],
+        "UseTheKeyOfTheCopies": COPIES["ReplicaKmsKeyArn"],
+    }
+
+
+def test_a_log_of_who_reads_and_writes() -> None:
+    assert not {"AccessLog", "AccessLogPolicy", "Trail"} & set(aws_template.built(**SITE))
+    resources = aws_template.built(**SITE, Prefix="rad/", AccessLogBucketName="hospital-log")
+    trail = resources["Trail"]
+    assert trail["IsLogging"] and trail["EnableLogFileValidation"] and trail["S3BucketName"] == "hospital-log"
+    logged = [{f["Field"]: f.get("Equals") or f["StartsWith"] for f in s["FieldSelectors"]} for s in _selectors(trail)]
+    data = {"eventCategory": ["Data"]}
+    table = f"arn:aws:dynamodb:eu-central-1:{aws_template.ACCOUNT}:table/dicom-studies"
+    assert logged == [
+        {**data, "resources.type": ["AWS::S3::Object"], "resources.ARN": ["arn:aws:s3:::hospital/rad/"]},
+        {**data, "resources.type": ["AWS::DynamoDB::Table"], "resources.ARN": [table]},
+    ]
+    arn = f"arn:aws:cloudtrail:eu-central-1:{aws_template.ACCOUNT}:trail/{trail['TrailName']}"
+    for statement in resources["AccessLogPolicy"]["PolicyDocument"]["Statement"]:
+        if statement["Effect"] == "Allow":
+            assert statement["Principal"] == {"Service": "cloudtrail.amazonaws.com"}
+            assert statement["Condition"]["StringEquals"]["aws:SourceArn"] == arn
+
+
+def _selectors(trail: dict[str, Any]) -> list[dict[str, Any]]:
+    selectors: list[dict[str, Any]] = trail["AdvancedEventSelectors"]
+    return selectors
+
+
+def test_the_parameters_are_all_described_in_the_documents() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    names = set(aws_template.parameters()) - {"BucketName", "Prefix", "TableName"}
+    assert [name for name in names if f"`{name}`" not in text] == []
