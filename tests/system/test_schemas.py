@@ -258,6 +258,7 @@ def _read_the_archive(site: Site, study: str) -> None:
     answers(site, "prove", "1.2.3", code=1)
     answers(site, "prove", study, "--chain", "x", code=1)
     answers(site, "catalogue", "rebuild")
+    answers(site, "archive", "cost")
 
 
 def _hand_folders_in(site: Site) -> None:

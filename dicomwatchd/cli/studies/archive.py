@@ -1,4 +1,4 @@
-"""`dicomwatchctl archive`: set up the archive."""
+"""`dicomwatchctl archive`: set up the archive; what it costs is in a file of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.studies.cost import cost
 from dicomwatchd.cli.terminal import output
 from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def archive() -> None:
-    """Set up the archive."""
+    """Set up the archive, and estimate its cost."""
+
+
+archive.add_command(cost)
 
 
 @archive.command()
