@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +204,39 @@ def test_wrong_command_lines(tmp_path: Path) -> None:
     wrong.write_text("kye: 1")
     said = without_a_configuration("--instances", "7", "--prices", str(wrong))
     assert said.exit_code == 2 and "kye" in said.output
+
+
+# --- the documents
+
+
+def test_the_figures_of_the_documents_are_the_calculators() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "amazon.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in text.partition("<!-- cost -->")[2].splitlines()
+    ]
+    rows = list(itertools.takewhile(len, rows[1:]))[2:]
+    assert len(rows) == 12
+    sizes = Sizes(load_prices(), BUNDLES)
+    for described, storage_class, layout, *figures in rows:
+        if described:
+            found = re.fullmatch(r"1,000 x ([\d,]+) \w+ of ([\d,]+) bytes", described)
+            assert found is not None
+            sizes = thousand(*(int(number.replace(",", "")) for number in found.groups()))
+        one = of(sizes, storage_class, layout)
+        dollars = (one.usd_to_store, one.usd_per_month, one.usd_to_fetch)
+        assert figures == [f"{one.objects:,}", *(f"{usd:,.2f}" for usd in dollars)]
+
+
+def test_the_figures_of_the_readme_are_the_calculators() -> None:
+    text = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    found = re.search(r"a thousand CT images cost ([\d.]+) \$ to store instead of ([\d.]+) \$", text)
+    sizes = thousand(1000, 526_000)
+    dollars = [of(sizes, "STANDARD", layout).usd_to_store for layout in ("bundled", "instance")]
+    assert found is not None and list(found.groups()) == [f"{usd:.2f}" for usd in dollars]
+
+
+def test_the_prices_that_the_documents_show_can_be_used(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "amazon.md").read_text()
+    path = tmp_path / "prices.yaml"
+    path.write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    assert load_prices(path).region == "eu-central-1"
