@@ -29,7 +29,7 @@ from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY
 from dicomwatchd.control.client import ControlClient
-from dicomwatchd.errors import Permanent, StudyNotFound
+from dicomwatchd.errors import ColdObject, Permanent, StudyNotFound
 from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, look_up
 from dicomwatchd.fetch.plan import Found, of_series
 from dicomwatchd.fetch.sources import BadObject, chunks, sources
@@ -109,12 +109,16 @@ class Instance:
         """The whole file, in memory, its SHA-256 compared with the recorded one. What the key does not give any more is
         looked for under its recorded version and beside it, as `fetch` does.
 
-        Raises Permanent (code "bad-object") where the store has these bytes nowhere, Transient.
+        Raises Permanent (code "bad-object") where the store has these bytes nowhere, ColdObject (code "cold-storage")
+        where they must be restored first, Transient.
         """
-        trouble: BadObject | None = None
+        trouble: Permanent | None = None
         for source in sources(self._store, self.study_uid, self._places):
             try:
                 data = b"".join(chunks(self._store, source))
+            except ColdObject as error:
+                trouble = error
+                continue
             except BadObject as error:
                 trouble = trouble or error
                 continue

@@ -156,6 +156,12 @@ class NoSuchObject(Permanent):
     code = "no-such-object"
 
 
+class ColdObject(Permanent):
+    """The store has the object in cold storage: its bytes cannot be read until it was restored, which takes hours."""
+
+    code = "cold-storage"
+
+
 class RequestRefused(Permanent):
     """The service refused a request, and with words that we do not know."""
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import DicomwatchdError, Fatal, Permanent, Transient
+from dicomwatchd.errors import ColdObject, DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.fetch.coalesced import CoalescedReads
 from dicomwatchd.fetch.folder import PRIVATE, DiskFull, Occupied, SeriesFolder, TargetFolder, Temporary
 from dicomwatchd.fetch.plan import file_names, of_series, together
@@ -23,6 +23,7 @@ from dicomwatchd.fetch.sources import BadObject, MissingObject, Source, chunks, 
 from dicomwatchd.fetch.workplace import Workplace
 from dicomwatchd.model import Digest, Uid
 
+IN_COLD_STORAGE = "in cold storage: it must be restored before it can be fetched"
 #: So many files one after the other that the store did not answer for: it is gone, and not one object damaged.
 _GIVE_UP_AFTER = 4
 
@@ -67,6 +68,7 @@ class Fetcher:
         series: Collection[Uid] | None = None,
         mode: int = PRIVATE,
         elsewhere: Mapping[Content, tuple[ManifestInstance, ...]] = MappingProxyType({}),
+        cold: Collection[ManifestInstance] = (),
         progress: Callable[[FetchProgress], None] = lambda _progress: None,
     ) -> FetchReport:
         """Bring every instance of the manifest, or of the given series, to ``directory``/<SeriesUID>/.
@@ -74,7 +76,8 @@ class Fetcher:
         Files get ``mode``, and folders one by which who may read the files finds them.
         What is there already with the right bytes is kept, with other bytes reported and not touched. One bad
         object does not stop the others; a full disk or a store out of reach does, and the report says so. What does not
-        come right from where the manifest says is looked for ``elsewhere``.
+        come right from where the manifest says is looked for ``elsewhere``. What is known to be ``cold``, with all its
+        places, is not asked for: it has failed (code "cold-storage") unless it is there already.
         ``progress`` is called from the working threads, one call at a time.
 
         Raises Permanent (code "series-not-found"; the folder cannot be used) and Fatal.
@@ -82,7 +85,7 @@ class Fetcher:
         begun = self._monotonic()
         named = file_names(of_series(manifest, series))
         groups = together(named)
-        run = Run(manifest, groups, progress, elsewhere)
+        run = Run(manifest, groups, progress, elsewhere, frozenset(cold))
         with TargetFolder.opened(directory, self._token, mode) as folder:
             self._remove_leftovers(folder, {item.series_uid for item, _ in named})
             self._work_through(run, folder, threads=max(1, min(self._threads, len(groups))))
@@ -113,7 +116,8 @@ class Fetcher:
         with Workplace(folder) as place:
             for group in run.todo():
                 try:
-                    brought = self._coalesced.bring(run, place, group) if len(group) > 1 else set()
+                    together = len(group) > 1 and not any(item in run.cold for item, _ in group)
+                    brought = self._coalesced.bring(run, place, group) if together else set()
                 except Fatal as error:
                     run.stop(error)
                     raise
@@ -140,13 +144,19 @@ class Fetcher:
         if self._is_there(run, target, name, places):
             run.found(item)
             return
+        if item in run.cold:
+            raise ColdObject(IN_COLD_STORAGE)
         trouble: BadObject | None = None
+        is_cold = False
         for source in sources(self._store, run.manifest.study_uid, places):
             with target.temporary() as file:
                 try:
                     self._copy(run, source, file, place.buffer)
                 except BadObject as error:
                     trouble = trouble or error
+                    continue
+                except ColdObject:
+                    is_cold = True  # which is no news where another place has the bytes
                     continue
                 try:
                     file.publish(name)
@@ -156,6 +166,8 @@ class Fetcher:
                         raise
             run.got(item, _in_words(trouble) if trouble is not None and source.version_id is not None else trouble)
             return
+        if is_cold:
+            raise ColdObject(IN_COLD_STORAGE)
         raise trouble or BadObject("nothing in the store could be read")
 
     @staticmethod

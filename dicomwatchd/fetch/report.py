@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
@@ -73,9 +73,11 @@ class Run:
         groups: Sequence[Sequence[tuple[ManifestInstance, str]]],
         progress: Callable[[FetchProgress], None],
         elsewhere: Mapping[Content, tuple[ManifestInstance, ...]],
+        cold: Collection[ManifestInstance] = frozenset(),
     ) -> None:
         self.manifest = manifest
         self.elsewhere = elsewhere
+        self.cold = cold
         self._next = iter(groups)
         self._progress = progress
         self._lock = threading.Lock()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.stores.port import Chunk, ObjectStore
-from dicomwatchd.errors import DicomwatchdError, NoSuchObject, Permanent
+from dicomwatchd.errors import ColdObject, DicomwatchdError, NoSuchObject, Permanent
 from dicomwatchd.model import Uid
 
 
@@ -62,7 +62,8 @@ def _others(store: ObjectStore, study: Uid, item: ManifestInstance) -> Iterator[
 
 
 def chunks(store: ObjectStore, source: Source, buffer: memoryview | None = None) -> Iterator[Chunk]:
-    """The store's chunks; what the store says of the object in particular becomes BadObject. Raises Transient, too."""
+    """The store's chunks; what the store says of the object in particular becomes BadObject, but for ColdObject: that
+    is to be had once it was restored. Raises Transient, too."""
     # All that an object of its own has is read: it may be longer than the instance.
     length_bytes = source.item.size_bytes if keys.is_bundle(source.key) else None
     try:
@@ -75,5 +76,7 @@ def chunks(store: ObjectStore, source: Source, buffer: memoryview | None = None)
         )
     except NoSuchObject as error:
         raise MissingObject("the object is missing from the store") from error
+    except ColdObject:
+        raise
     except Permanent as error:
         raise BadObject(error.message) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.errors import (
+    ColdObject,
     InboxNotResponding,
     RevisionConflict,
     StoreUnreliable,
@@ -120,7 +121,7 @@ def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile],
     """Files whose object is missing, and files whose key holds other bytes, with that key."""
     missing: list[LocalFile] = []
     damaged: dict[LocalFile, str] = {}
-    unreadable = 0
+    unreadable = cold = 0
     for page in context.shipments.pages(shipment.claim, FileState.STORED, VERIFY_PAGE):
         held: list[Proven] = []
         for files, verdict in examined(page, shipment, context):
@@ -132,9 +133,17 @@ def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile],
                 missing += files
             elif verdict.problem == "unreadable":
                 unreadable += 1
+            elif verdict.problem == "cold":
+                cold += 1
             else:
                 damaged |= dict.fromkeys(files, verdict.receipt.key)
         context.shipments.verified(shipment.claim, held)
+    if cold:
+        raise Transient(
+            "an object of the study is in cold storage, and only its bytes could prove it",
+            code=ColdObject.code,
+            hint="restore it (dicomwatchctl fetch STUDY --restore); the study is tried again by itself",
+        )
     if unreadable:
         raise Transient("the store cannot read back an object that it holds", code="unreadable-object")
     return missing, damaged

@@ -24,6 +24,7 @@ from tests.mutants.uploads import UPLOADS
 PROOF = ("tests/unit/test_proof.py",)
 PURGE = ("tests/unit/test_purge.py",)
 CLAIMS = ("tests/unit/test_queue_claims.py",)
+COLD = ("tests/unit/test_cold_storage.py",)
 EVIDENCE = ("tests/unit/test_evidence.py", "tests/unit/test_evidence_clauses.py")
 EDGES = ("tests/unit/test_shipments_edges.py",)
 CURRENT = ("tests/unit/test_current_evidence.py",)
@@ -542,9 +543,16 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(
         "damaged manifest: an object that cannot be read back",
         "archive/repair/salvage.py",
-        'if verdict.problem in ("missing", "unreadable"):',
+        'if verdict.problem in ("missing", "unreadable", "cold"):',
         "if False:",
         DAMAGED,
+    ),
+    Mutation(
+        "damaged manifest: an object in cold storage",
+        "archive/repair/salvage.py",
+        '"unreadable", "cold"):',
+        '"unreadable"):',
+        COLD,
     ),
     Mutation(
         "damaged manifest: an object with other bytes",

@@ -20,10 +20,11 @@ from dicomwatchd.archive.stores.port import (
     Expiry,
     InitStep,
     Receipt,
+    Restore,
     Standing,
     StoredObject,
 )
-from dicomwatchd.errors import DicomwatchdError, NoSuchObject
+from dicomwatchd.errors import ColdObject, DicomwatchdError, NoSuchObject
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity
 from dicomwatchd.study_signs import SeriesSigns
@@ -57,6 +58,11 @@ class MemoryStore:
     hidden: set[str] = field(default_factory=set)
     #: Why it ends objects by itself, if it does.
     expires: str | None = None
+    #: The class of keys in cold storage, and how far those are that were asked back.
+    cold: dict[str, str] = field(default_factory=dict)
+    restores: dict[str, Restore] = field(default_factory=dict)
+    #: Every object that was looked at by HEAD.
+    heads: list[str] = field(default_factory=list)
 
     def mark_deleted(self, key: str) -> None:
         """As DeleteObject does in a bucket with versioning: nothing is gone, and a plain GET finds nothing."""
@@ -83,9 +89,16 @@ class MemoryStore:
         self._fail()
         if key not in self.versions or (version_id is None and key in self.hidden):
             return None
+        self.heads.append(key)
+        restore = self.restores.get(key)
+        is_cold = key in self.cold and (restore is None or restore.is_under_way)
+        return replace(self._shown(key, version_id), is_cold=is_cold, restore=restore)
+
+    def _shown(self, key: str, version_id: str | None = None) -> StoredObject:
         data = self.versions[key][-1 if version_id is None else int(version_id)]
         etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        return StoredObject(key, len(data), etag=etag, version_id=version_id or self._current(key))
+        version_id = version_id or self._current(key)
+        return StoredObject(key, len(data), etag=etag, version_id=version_id, storage_class=self.cold.get(key))
 
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:
         return Standing.APART
@@ -93,8 +106,9 @@ class MemoryStore:
     def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         self._fail()
         for key in sorted(self.versions):
-            if key.startswith(prefix) and key > after and (found := self.head(key)) is not None:
-                yield replace(found, version_id=None)
+            if key.startswith(prefix) and key > after and key not in self.hidden:
+                is_cold = self.cold.get(key) in ("GLACIER", "DEEP_ARCHIVE")
+                yield replace(self._shown(key), version_id=None, is_cold=is_cold)
 
     def read(
         self,
@@ -113,6 +127,8 @@ class MemoryStore:
             data = self.versions[key][-1 if version_id is None else int(version_id)]
         except (KeyError, IndexError):
             raise NoSuchObject("no such object") from None
+        if key in self.cold and (key not in self.restores or self.restores[key].is_under_way):
+            raise ColdObject("in cold storage")
         data = data[offset_bytes : None if length_bytes is None else offset_bytes + length_bytes]
         chunks = (data[at : at + self.chunk_bytes] for at in range(0, len(data), self.chunk_bytes))
         for chunk in chunks if self.tampering is None else self.tampering(key, self.reads.count(key), chunks):

@@ -15,6 +15,7 @@ from dicomwatchd.archive.layout.manifests import load
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import Capabilities, Chunk, Content, Receipt, StoredObject
 from dicomwatchd.errors import (
+    ColdObject,
     DicomwatchdError,
     NoSuchObject,
     OutOfReach,
@@ -134,7 +135,7 @@ def test_what_is_damaged_on_the_way_is_not_damaged(
         (OutOfReach("down", endpoint="x"), False),
         (Transient("a hiccup"), False),
         (NoSuchObject("gone since the listing"), False),
-        (Permanent("in cold storage", code="cold-storage"), True),
+        (ColdObject("in cold storage"), True),
     ],
 )
 def test_what_the_store_does_not_give_is_not_damaged(pieces: Pieces, refusal: DicomwatchdError, parks: bool) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from dicomwatchd.archive.proof.evidence import GROUP, LISTING_PAYS_FROM, Method, Verdict, examine
 from dicomwatchd.archive.stores.port import Capabilities, ObjectStore, Receipt, StoredObject
-from dicomwatchd.errors import NoSuchObject, OutOfReach, Permanent
+from dicomwatchd.errors import NoSuchObject, OutOfReach, RequestRefused
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -244,7 +244,7 @@ def test_missing_and_refused_are_verdicts_and_silence_is_none() -> None:
     store = Store(NOTHING)
     receipt = Receipt(key(1), 1, "0" * 64, True)
     assert [(v.holds, v.problem, v.seen) for v in judge(store, [receipt])] == [(False, "missing", None)]
-    store.fault = Permanent("in cold storage", code="cold-storage")
+    store.fault = RequestRefused("no")
     for store.capabilities in (NOTHING, ETAG):
         receipt = replace(receipt, expected_etag="0" * 32)
         assert [(v.holds, v.problem) for v in judge(store, [receipt])] == [(False, "unreadable")]

@@ -24,6 +24,7 @@ from dicomwatchd.archive.aws import limits as aws_limits
 from dicomwatchd.archive.aws import responses as aws_responses
 from dicomwatchd.archive.aws.credentials import Chain
 from dicomwatchd.errors import (
+    ColdObject,
     CredentialsRefused,
     DicomwatchdError,
     EncryptionKeyUnusable,
@@ -33,7 +34,6 @@ from dicomwatchd.errors import (
     NotSupported,
     NotThere,
     OutOfReach,
-    Permanent,
     RequestRefused,
     Throttled,
     Transient,
@@ -318,8 +318,7 @@ def _from_service(error: aws.ClientError, operation: str, endpoint: str) -> Dico
         return raised(what, code=kind, hint=hint, endpoint=endpoint, retry_after_seconds=_retry_after_seconds(error))
 
     if code == "InvalidObjectState":
-        hint = "the object is in cold storage: it must be restored first"
-        return Permanent(what, code="cold-storage", hint=hint)
+        return ColdObject(what, hint="the object is in cold storage: it must be restored first")
     for kind, codes, hint in _SERVICE_WIDE:
         if codes.match(code):
             return trouble(kind, hint)

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Literal
 
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject, of_parts
-from dicomwatchd.errors import CredentialsRefused, EncryptionKeyUnusable, NoSuchObject, Permanent
+from dicomwatchd.errors import ColdObject, CredentialsRefused, EncryptionKeyUnusable, NoSuchObject, Permanent
 from dicomwatchd.ports import Cancellation, Map, never_cancelled, until_cancelled
 
 GROUP = 2000
@@ -27,7 +27,8 @@ _LISTED_PER_RECEIPT = 50
 #: The time of a look of which nobody has told the time: no evidence to delete on.
 UNDATED = 0.0
 
-Problem = Literal["", "missing", "size", "content", "unreadable"]
+#: "cold": there, in cold storage, and nothing but its bytes could prove it, which cannot be read now.
+Problem = Literal["", "missing", "size", "content", "unreadable", "cold"]
 
 
 class Method(StrEnum):
@@ -73,7 +74,8 @@ def examine(
     Only what the probe has found proves content (`Capabilities`): an ETag or a checksum that equals the one
     computed from the bytes sent. A differing one proves nothing yet (the object may have been cut into other
     parts), so the bytes are read back and hashed then, as they are where the store backs nothing, and for all
-    objects when ``deep``. Works in groups, so memory does not grow with the number of receipts.
+    objects when ``deep``. What is in cold storage is proven by ETag or checksum like anything else, and is never read.
+    Works in groups, so memory does not grow with the number of receipts.
     """
     iterator = iter(receipts)
     while group := list(islice(iterator, GROUP)):
@@ -173,7 +175,12 @@ class _Verifier:
 
     def read_back_seen(self, doubtful: tuple[Receipt, StoredObject | None]) -> Verdict:
         """Read every byte out of the store and hash it. Wrong bytes are read once more before they are called so: a
-        good object that was damaged on its way here must not be called damaged for ever."""
+        good object that was damaged on its way here must not be called damaged for ever. What is known to be in cold
+        storage is not asked for."""
+        receipt, seen = doubtful
+        if seen is not None and seen.is_cold:
+            is_other = seen.size_bytes != receipt.size_bytes
+            return Verdict(receipt, False, "", seen, "size" if is_other else "cold", self._now())
         verdict = self._read_back_once(*doubtful)
         return self._read_back_once(*doubtful) if verdict.problem in ("size", "content") else verdict
 
@@ -190,6 +197,8 @@ class _Verifier:
         except (CredentialsRefused, EncryptionKeyUnusable):
             self._require_answer(receipt.key)
             return Verdict(receipt, False, "", seen, "unreadable", asked_at)
+        except ColdObject:
+            return Verdict(receipt, False, "", seen, "cold", asked_at)
         except Permanent as error:
             missing = isinstance(error, NoSuchObject)
             problem: Problem = "missing" if missing else "unreadable"

@@ -14,7 +14,7 @@ from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import Problem
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
-from dicomwatchd.errors import NoSuchObject, Permanent
+from dicomwatchd.errors import ColdObject, NoSuchObject, Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 
@@ -25,6 +25,7 @@ _WORDS = {
     "size": "the object's size differs from the recorded size",
     "content": "the object's bytes differ from the recorded ones",
     "unreadable": "the store cannot read the object back",
+    "cold": "the object is in cold storage and not as recorded in the listing: it must be restored to be read back",
     "hidden": "the object is hidden by a delete marker; fetch can still get the recorded version",
     "overwritten": "the object was overwritten; fetch can still get the recorded version",
 }
@@ -32,8 +33,8 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class InstanceProblem:
-    """``problem`` is "missing", "size", "content", "unreadable", or, where the recorded version is still there under
-    what is current, "hidden" (by a delete marker) or "overwritten"; ``reason`` says it in words."""
+    """``problem`` is "missing", "size", "content", "unreadable", "cold", or, where the recorded version is still there
+    under what is current, "hidden" (by a delete marker) or "overwritten"; ``reason`` says it in words."""
 
     series_uid: Uid
     sop_instance_uid: Uid
@@ -65,6 +66,7 @@ class Verification:
     """``held`` of ``instances`` are there, as anybody is served them; of these ``read_back`` were read and hashed, the
     others looked up in the store's listing only. ``overwritten`` keys have a newer version, with other bytes, than the
     recorded one, which is still there: a problem as well, for a rule of the bucket may end it at any time.
+    ``cold`` of ``held`` are in cold storage: they were to be read back, and were looked up in the listing instead.
     ``unrecorded`` counts objects of the study that the manifest does not list: those of a revision on its way,
     damaged ones that were replaced, copies; ``unlisted`` are those of them that hold what no manifest lists.
     """
@@ -82,6 +84,7 @@ class Verification:
     #: DICOMDIRs that are archived with the study, and what is wrong with them.
     exports: int = 0
     export_problems: tuple[ExportProblem, ...] = ()
+    cold: int = 0
 
     @property
     def holds(self) -> bool:
@@ -103,7 +106,9 @@ def verify(
     Shallow: the store's listing must show each key with the recorded size and ETag. What differs, or is not listed,
     is read back and hashed before it is called a problem: an ETag changes when a store re-encrypts or copies an
     object. Where the store keeps no ETag only existence and size are compared. Instances of a bundle go by what is
-    listed of the bundle. Deep: every byte is read back, and each instance hashed by itself.
+    listed of the bundle. What cannot be read back since it is in cold storage is held if the listing agrees.
+
+    Deep: every byte is read back, and each instance hashed by itself.
 
     Raises Transient when the store does not answer, for then nothing is known; Fatal.
     """
@@ -120,6 +125,9 @@ def verify(
     for item, problem in read_items(store, doubtful, map):
         if problem in ("missing", "size", "content") and item.version_id is not None:
             beneath.append((item, problem))
+        elif problem == "cold" and (seen := listed.get(item.key)) is not None and _agrees(seen, item.object_bytes, item.etag):
+            work.settle(item, "")
+            work.cold += 1
         else:
             work.settle(item, problem)
             work.read_back += not problem
@@ -195,7 +203,9 @@ def _read_bundle_once(store: ObjectStore, members: list[ManifestInstance]) -> li
     try:
         read = read_back(store, members[0].key, None, spans.values())
     except Permanent as error:
-        problem: Problem = "missing" if isinstance(error, NoSuchObject) else "unreadable"
+        problem: Problem = "unreadable"
+        if isinstance(error, NoSuchObject | ColdObject):
+            problem = "missing" if isinstance(error, NoSuchObject) else "cold"
         return [(item, problem) for item in members]
     return [
         (item, "" if span in read.held else "size" if read.size_bytes < span.end_bytes else "content")
@@ -220,6 +230,7 @@ class _Work:
     files: int = 0
     size_bytes: int = 0
     read_back: int = 0
+    cold: int = 0
     unrecorded: int = 0
     unlisted: list[Unlisted] = field(default_factory=list)
     export_problems: list[ExportProblem] = field(default_factory=list)
@@ -254,13 +265,14 @@ class _Work:
 
     def settle_exports(self, listed: Mapping[str, StoredObject], *, deep: bool, map: Map) -> None:
         """By the same rules; a version that is not current does not count."""
-        doubtful = [
-            one.receipt
+        as_recorded = {
+            one.key
             for one in self.manifest.exports
-            if deep or (seen := listed.get(one.key)) is None or not _agrees(seen, one.size_bytes, one.etag)
-        ]
+            if (seen := listed.get(one.key)) is not None and _agrees(seen, one.size_bytes, one.etag)
+        }
+        doubtful = [one.receipt for one in self.manifest.exports if deep or one.key not in as_recorded]
         for verdict in evidence.examine(self.store, doubtful, deep=True, map=map):
-            if not verdict.holds:
+            if not verdict.holds and not (verdict.problem == "cold" and verdict.receipt.key in as_recorded):
                 problem = verdict.problem
                 self.export_problems.append(ExportProblem(verdict.receipt.key, problem, _WORDS[problem]))
 
@@ -278,6 +290,7 @@ class _Work:
             unlisted=tuple(self.unlisted),
             exports=len(self.manifest.exports),
             export_problems=tuple(sorted(self.export_problems, key=lambda p: p.key)),
+            cold=self.cold,
         )
 
 
@@ -292,6 +305,7 @@ def _without_a_manifest(
     study = manifest.study_uid
     contents = {item.content for item in manifest.instances}
     known = {*manifest.damaged_keys, *(place.key for places in elsewhere.values() for place in places)}
+    of_bundles = {keys.bundle_sha256(item.key, study) for item in manifest.instances if item.is_in_bundle}
     bundles_left = _BUNDLES_READ
     for seen in others:
         if seen.key in known:
@@ -299,7 +313,10 @@ def _without_a_manifest(
         named = keys.parse_instance(seen.key)
         if named is not None and named[1:] in contents:
             continue
-        if keys.bundle_sha256(seen.key, study) is not None and bundles_left > 0:
+        named_sha256 = keys.bundle_sha256(seen.key, study)
+        if seen.is_cold and named_sha256 in of_bundles:
+            continue  # it cannot be read: a copy of the bundle that its key names, as an instance's key is believed
+        if named_sha256 is not None and bundles_left > 0:
             bundles_left -= 1
             if _is_a_copy(store, seen, contents):
                 continue

@@ -54,7 +54,7 @@ def unlisted(
     for verdict in sorted(
         evidence.examine(store, receipts.values(), deep=True, map=map), key=lambda verdict: verdict.receipt.key
     ):
-        if verdict.problem in ("missing", "unreadable"):
+        if verdict.problem in ("missing", "unreadable", "cold"):
             raise Transient("the store cannot read back an object that it holds", code="unreadable-object")
         if not verdict.holds:
             bad.append(verdict.receipt.key)

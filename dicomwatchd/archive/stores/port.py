@@ -48,6 +48,20 @@ def of_parts(checksum: str) -> bool:
     return checksum.startswith(_OF_PARTS)
 
 
+#: A class that moves objects by itself, by how long nobody has read them: to cold storage too, where that is switched
+#: on in the bucket. A listing does not show how far it has gone with an object, `ObjectStore.head` does.
+TIERED = "INTELLIGENT_TIERING"
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """That an object was asked back from cold storage. ``until``, once its copy is there: to when that is kept, in
+    seconds since the epoch, where the store says so."""
+
+    is_under_way: bool
+    until: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """The store's own view of one object, as freshly read (S3 HeadObject, ListObjectsV2; stat).
@@ -60,6 +74,10 @@ class StoredObject:
     the store's clock, in seconds since the epoch, where it comes from a listing. None: the store does not say.
     ``is_withheld``: the store shows the object, and refuses its checksum, as it does where the object may not be
     decrypted: such a view proves nothing of the content.
+    ``storage_class`` as the store names it ("GLACIER_IR"), None for the usual one. ``is_cold``: its bytes cannot be
+    read before it was restored; what proves them without being read proves them all the same. A listing tells by the
+    class alone, and so calls cold what has been restored, too, and not what its class has moved there (`TIERED`).
+    ``restore``: as `ObjectStore.head` says of an object that was asked back.
     """
 
     key: str
@@ -70,6 +88,9 @@ class StoredObject:
     encryption: str | None = None
     modified_at: float | None = None
     is_withheld: bool = False
+    storage_class: str | None = None
+    is_cold: bool = False
+    restore: Restore | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +301,7 @@ class ObjectStore(Protocol):
         buffer: memoryview | None = None,
     ) -> Iterator[Chunk]:
         """The object's bytes in chunks of at most 1 MiB, from the store itself. Raises NoSuchObject when it
-        is not there.
+        is not there, ColdObject when it is there and has to be restored first.
 
         Chunks may be views of ``buffer`` (CHUNK_BYTES long) where that is given, and are of use until the next is asked
         for: nothing is allocated for each of them. Without it they are bytes, to be kept.

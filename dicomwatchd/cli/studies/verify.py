@@ -47,7 +47,7 @@ def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json
     STUDY is a Study Instance UID. Each file in the study's manifest must be in the store's listing, with the
     recorded size and, if the store has one, ETag; an object that differs is read back before it is reported.
     The current versions count: a file under a delete marker, or overwritten, is not held, though fetch
-    may still find its recorded version.
+    may still find its recorded version. A file in cold storage cannot be read back; it is held if the listing agrees.
     Each revision must continue the one before it, and every object of the study must be in one of them: an
     object that no manifest lists is reported if it is more than a day old and this machine is not sending any
     file of the study.
@@ -112,6 +112,7 @@ def _document(found: Verification, deep: bool, amiss: Amiss, stray: list[Unliste
             "bytes": found.size_bytes,
             "held": found.held,
             "read_back": found.read_back,
+            "cold": found.cold,
             "problems": [asdict(problem) for problem in found.problems],
             "overwritten": list(found.overwritten),
             "unrecorded": found.unrecorded,
@@ -133,6 +134,8 @@ def _sentences(found: Verification, stray: list[Unlisted]) -> None:
             if found.read_back == found.instances
             else f"listing and manifest agree; {found.read_back:,} were read back"
         )
+        if found.cold:
+            how += f", {found.cold:,} could not be, because they are in cold storage"
         output.say(f"The archive holds all {files} of {study}: {how}.")
     else:
         output.say(f"The archive holds {found.held:,} of {files} of {study}. Not held:")

@@ -16,6 +16,7 @@ import botocore.exceptions
 
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.port import StoredObject
+from dicomwatchd.archive.stores.s3 import cold
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.config import Encryption
 from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, EncryptionKeyUnusable, Permanent, Transient
@@ -34,6 +35,7 @@ class ListedObject(NamedTuple):
     size_bytes: int
     etag: str | None
     modified_at: float | None = None
+    storage_class: str | None = None
 
 
 class ListedPage(NamedTuple):
@@ -241,13 +243,21 @@ class S3Bucket:
         paging = Paging(after=last or None)
         while True:
             page = short(start, paging) or self._page(start, paging)
-            for full, size_bytes, etag, modified_at in page.objects:
+            for full, size_bytes, etag, modified_at, storage_class in page.objects:
                 if full <= last or not full.startswith(start):
                     raise Transient(
                         "ListObjectsV2 gave keys out of order", code="strange-answer", endpoint=self.endpoint
                     )
                 last = full
-                yield StoredObject(full.removeprefix(self.prefix), size_bytes, etag, modified_at=modified_at)
+                storage_class = cold.other_than_usual(storage_class)
+                yield StoredObject(
+                    full.removeprefix(self.prefix),
+                    size_bytes,
+                    etag,
+                    modified_at=modified_at,
+                    storage_class=storage_class,
+                    is_cold=storage_class in cold.CLASSES,
+                )
             if not page.token:
                 return
             paging = Paging(token=page.token)
@@ -264,6 +274,7 @@ class S3Bucket:
                 item["Size"],
                 item.get("ETag", "").strip('"') or None,
                 item["LastModified"].timestamp() if item.get("LastModified") else None,
+                item.get("StorageClass"),
             )
             for item in page.get("Contents", [])
         ]
@@ -300,6 +311,7 @@ def _stored(key: str, response: Any, size_bytes: int) -> StoredObject:
         version_id=response.get("VersionId"),
         checksum=_checksum(response),
         encryption=response.get("ServerSideEncryption"),
+        **cold.told(response),
     )
 
 

@@ -136,8 +136,8 @@ def _page(root: ElementTree.Element) -> ListedPage:
     namespace, _, name = root.tag.rpartition("}")
     if name != "ListBucketResult":
         raise ValueError("not a listing")
-    names = ("Key", "Size", "ETag", "LastModified", "Contents")
-    key, size, etag, modified, contents = (f"{namespace}}}{n}" if namespace else n for n in names)
+    names = ("Key", "Size", "ETag", "LastModified", "StorageClass", "Contents")
+    key, size, etag, modified, storage_class, contents = (f"{namespace}}}{n}" if namespace else n for n in names)
     found = []
     token, truncated = None, ""
     for element in root:
@@ -152,6 +152,7 @@ def _page(root: ElementTree.Element) -> ListedPage:
                     int(digits),
                     values.get(etag, "").strip('"') or None,
                     _seconds(values.get(modified, "")),
+                    values.get(storage_class) or None,
                 )
             )
         elif element.tag.endswith("IsTruncated"):

@@ -39,7 +39,16 @@ from dicomwatchd.archive.stores.s3.fast_http import Body
 from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
 from dicomwatchd.archive.stores.s3.taken import Taken
 from dicomwatchd.config import S3Settings
-from dicomwatchd.errors import NoSuchObject, NotInitialised, NotThere, OutOfReach, Permanent, SourceChanged, Transient
+from dicomwatchd.errors import (
+    ColdObject,
+    NoSuchObject,
+    NotInitialised,
+    NotThere,
+    OutOfReach,
+    Permanent,
+    SourceChanged,
+    Transient,
+)
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -187,9 +196,12 @@ class S3Store:
         except aws.FOREIGN as error:
             if wanted is not None and aws.http_status(error) == 416:
                 return None
+            failure = aws.translate(error, operation="GetObject", endpoint=self._bucket.endpoint)
+            if isinstance(failure, ColdObject):  # a 403, too, of an object that is there
+                raise failure from error
             if aws.http_status(error) == 403 and version_id is None and self._bucket.absent(self._bucket.full_key(key)):
                 raise NoSuchObject("GetObject failed: no such object (403)") from error
-            raise aws.translate(error, operation="GetObject", endpoint=self._bucket.endpoint) from error
+            raise failure from error
         if version_id is None:
             self._bucket.note_expiry(key, response)
         body, size_bytes = response["Body"], response["ContentLength"]
