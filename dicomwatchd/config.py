@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -40,11 +41,13 @@ INBOX_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
 _BUCKET_NAME = r"^[A-Za-z0-9._-]{3,255}$"  # Amazon's rules are narrower, those of other stores are not
 _TABLE_NAME = r"^[a-zA-Z0-9_.-]{3,255}$"
 
+_TAG = r"^[A-Za-z0-9_.:/@-]+$"
 _SHARE = r"^(?:100|[1-9]?[0-9])%$"
 _PATTERNS = {
     f"^{INBOX_NAME}$": "must be a short name of letters, digits, '_', '.' and '-', starting with a letter or digit",
     _BUCKET_NAME: "must be a bucket name",
     _TABLE_NAME: "must be a table name",
+    _TAG: "must be of letters, digits and '_.:/@-'",
     _SHARE: "must be a whole percentage, such as 10%",
 }
 
@@ -233,12 +236,63 @@ AcceptExpiry = Annotated[
 ]
 
 
+_NOT_READ_AT_ONCE = (
+    "cannot be read back before it is restored: what was just sent could be neither proven nor fetched; set a tag, and"
+    " let a lifecycle rule move objects there later (dicomwatchctl archive init --lifecycle)"
+)
+_ONE_ZONE = "is kept in one availability zone alone, and lost with it"
+#: Why an object is not to be stored in one of the other classes that there are.
+_REFUSED_CLASSES = {
+    "GLACIER": _NOT_READ_AT_ONCE,
+    "DEEP_ARCHIVE": _NOT_READ_AT_ONCE,
+    "STANDARD_IA": "costs three times as much as GLACIER_IR, which is read as quickly",
+    "ONEZONE_IA": _ONE_ZONE,
+    "EXPRESS_ONEZONE": _ONE_ZONE,
+    "REDUCED_REDUNDANCY": "is kept in fewer copies than the usual class",
+}
+
+
+def _storage_class(value: object) -> object:
+    if isinstance(value, str) and value in _REFUSED_CLASSES:
+        raise ValueError(f"must be STANDARD, INTELLIGENT_TIERING or GLACIER_IR; {value} {_REFUSED_CLASSES[value]}")
+    return value
+
+
+StorageClass = Annotated[
+    Literal["STANDARD", "INTELLIGENT_TIERING", "GLACIER_IR"],
+    BeforeValidator(_storage_class),
+    Field(description="Storage class of instances and bundles; manifests and documents stay in the usual one"),
+]
+
+
+class ObjectTag(_Model):
+    """Must not hold patient data."""
+
+    key: str = Field(pattern=_TAG, max_length=128)
+    value: str = Field(pattern=_TAG, max_length=256)
+
+    @field_validator("key")
+    @classmethod
+    def _is_not_amazons(cls, value: str) -> str:
+        if value.lower().startswith("aws:"):
+            raise ValueError("must not begin with aws:")
+        return value
+
+
+Tagging = Annotated[
+    ObjectTag,
+    Field(description="Tag of instances and bundles, for lifecycle rules; manifests and documents have none"),
+]
+
+
 class S3Settings(_Endpoint):
     kind: Literal["s3"]
     bucket: str = Field(pattern=_BUCKET_NAME)
     prefix: str = Field("", max_length=512)
     encryption: Encryption = Encryption()
     accept_expiry: AcceptExpiry = False
+    storage_class: StorageClass | None = None
+    tag: Tagging | None = None
 
     @field_validator("prefix")
     @classmethod

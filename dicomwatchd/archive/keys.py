@@ -97,6 +97,12 @@ def is_bundle(key: str) -> bool:
     return _BUNDLE.match(key) is not None
 
 
+def holds_instances(key: str) -> bool:
+    """Whether ``key`` is an instance's or a bundle's, of whatever study: all else is a document, which is read again
+    and again and stays as it is, wherever those are moved to."""
+    return is_bundle(key) or _INSTANCE.match(key) is not None
+
+
 def export(study: Uid, sha256: str, attempt: int = 1) -> str:
     """The key of a DICOMDIR that lists images of the study; ``attempt`` as for an instance."""
     return f"{study_prefix(study)}exports/{_stem(sha256, attempt)}.dicomdir"

@@ -14,7 +14,7 @@ from dicomwatchd.archive.stores.port import Buffer, Capabilities
 from dicomwatchd.archive.stores.s3 import probe
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch, judge
-from dicomwatchd.config import AcceptExpiry, ExpiryAfter, S3Settings
+from dicomwatchd.config import AcceptExpiry, ExpiryAfter, ObjectTag, S3Settings
 from dicomwatchd.model import StudyState, Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.deletion import batch, evidence
@@ -82,6 +82,48 @@ def test_a_rule_that_ends_objects_of_the_archive(changes: dict[str, Any]) -> Non
 @pytest.mark.parametrize("changes", HARMLESS.values(), ids=HARMLESS.keys())
 def test_a_rule_that_does_not(changes: dict[str, Any]) -> None:
     assert judge([rule(changes)], "p/", accepts=False).unaccepted is None
+
+
+OURS = ObjectTag(key="archive", value="images")
+OUR_TAG = {"Key": "archive", "Value": "images"}
+ANOTHER = {"Key": "archive", "Value": "other"}
+FOR_OURS: dict[str, dict[str, Any]] = {
+    "by itself": {"Filter": {"Tag": OUR_TAG}},
+    "below And": {"Filter": {"And": {"Prefix": "p/", "Tags": [OUR_TAG]}}},
+    "of some size": {"Filter": {"And": {"Tags": [OUR_TAG], "ObjectSizeGreaterThan": 1000}}},
+}
+NOT_FOR_OURS: dict[str, dict[str, Any]] = {
+    "another value": {"Filter": {"Tag": ANOTHER}},
+    "another one as well": {"Filter": {"And": {"Tags": [OUR_TAG, {"Key": "patient", "Value": "x"}]}}},
+    "another place": {"Filter": {"And": {"Prefix": "q/", "Tags": [OUR_TAG]}}},
+}
+
+
+@pytest.mark.parametrize("changes", FOR_OURS.values(), ids=FOR_OURS.keys())
+def test_a_rule_for_the_tag_of_instances_ends_them(changes: dict[str, Any]) -> None:
+    """With the tag that they are stored with, it is a rule for them and no longer for somebody else's objects."""
+    assert judge([rule(changes)], "p/", accepts=False).unaccepted is None
+    assert judge([rule(changes)], "p/", False, OURS).unaccepted is not None
+    assert judge([rule(changes)], "p/", ExpiryAfter(after_days=31), OURS).unaccepted is not None
+    assert judge([rule(changes)], "p/", ExpiryAfter(after_days=30), OURS).unaccepted is None
+    bucket = Bucket()
+    bucket.watch = ExpiryWatch("p/", False, NOW.timestamp, OURS)
+    bucket.rules = [rule(changes)]
+    assert bucket.look()
+
+
+@pytest.mark.parametrize("changes", NOT_FOR_OURS.values(), ids=NOT_FOR_OURS.keys())
+def test_a_rule_for_other_tags_does_not(changes: dict[str, Any]) -> None:
+    assert judge([rule(changes)], "p/", False, OURS).unaccepted is None
+
+
+def test_a_rule_that_moves_manifests_is_told_from_one_that_spares_them() -> None:
+    cold = {"Expiration": None, "Transitions": [{"Days": 30, "StorageClass": "DEEP_ARCHIVE"}]}
+    [of_all] = judge([rule({"Filter": {}, **cold})], "p/", False, OURS).notes
+    [of_ours] = judge([rule({**FOR_OURS["below And"], **cold})], "p/", False, OURS).notes
+    assert "manifests with them" in of_all and "--lifecycle" in of_all
+    assert "manifests" not in of_ours and "--restore" in of_ours
+    assert judge([rule({**NOT_FOR_OURS["another value"], **cold})], "p/", False, OURS).notes == ()
 
 
 def test_what_else_is_worth_knowing() -> None:

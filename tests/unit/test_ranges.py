@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,7 @@ def partial(first: int, last: int, total: object, body: bytes | None = None) -> 
 
 @contextmanager
 def answering(
-    monkeypatch: pytest.MonkeyPatch, with_fast_path: bool, *answers: bytes
+    monkeypatch: pytest.MonkeyPatch, with_fast_path: bool, *answers: bytes, **changes: Any
 ) -> Iterator[tuple[S3Store, Server]]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
@@ -46,6 +47,7 @@ def answering(
             region="eu-central-1",
             endpoint_url=f"http://127.0.0.1:{server.port}",
             insecure_http=True,
+            **changes,
         ),
         connections=1,
         with_fast_path=with_fast_path,

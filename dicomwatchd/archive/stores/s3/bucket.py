@@ -11,14 +11,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
 
 import botocore.exceptions
 
+from dicomwatchd.archive import keys
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.port import StoredObject
 from dicomwatchd.archive.stores.s3 import cold
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
-from dicomwatchd.config import Encryption
+from dicomwatchd.config import Encryption, ObjectTag
 from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, EncryptionKeyUnusable, Permanent, Transient
 
 if TYPE_CHECKING:
@@ -61,7 +63,8 @@ class _Start:
 
 @dataclass(frozen=True, slots=True)
 class S3Bucket:
-    """One bucket, the prefix of the archive in it, and the encryption asked for.
+    """One bucket, the prefix of the archive in it, and the encryption asked for; of instances and bundles the storage
+    class and the tag asked for, too.
 
     Safe to use from many threads. ``endpoint`` names the service in errors (`aws.endpoint_name`).
     """
@@ -72,6 +75,8 @@ class S3Bucket:
     endpoint: str
     encryption: Encryption
     is_amazon: bool = False
+    storage_class: str | None = None
+    tag: ObjectTag | None = None
     expiry: ExpiryWatch = field(default_factory=lambda: ExpiryWatch("", False, time.time), compare=False, repr=False)
     _start: _Start = field(default_factory=_Start, init=False, compare=False, repr=False)
 
@@ -100,6 +105,16 @@ class S3Bucket:
             arguments["ContentType"] = "application/json"
         elif key.endswith(".tar"):
             arguments["ContentType"] = "application/x-tar"
+        return {**arguments, **self.keeping} if keys.holds_instances(key) else arguments
+
+    @property
+    def keeping(self) -> dict[str, str]:
+        """The arguments that say in which class instances and bundles are to be kept, and with which tag."""
+        arguments = {}
+        if self.storage_class is not None:
+            arguments["StorageClass"] = self.storage_class
+        if self.tag is not None:
+            arguments["Tagging"] = urlencode({self.tag.key: self.tag.value})
         return arguments
 
     @property
@@ -128,6 +143,19 @@ class S3Bucket:
         if asked.key_id is not None and not _same_key(asked.key_id, response.get("SSEKMSKeyId")):
             raise ArchiveRefused(
                 "the store does not confirm the requested encryption key", hint="check encryption.key_id"
+            )
+
+    def check_storage_class(self, key: str, response: Mapping[str, Any]) -> None:
+        """Raises ArchiveRefused where the answer to the creation of an object names another class than was asked for.
+        Few answers name one: the probe looks at an object for it."""
+        if self.storage_class is None or not keys.holds_instances(key):
+            return
+        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        named = response.get("StorageClass") or headers.get("x-amz-storage-class")
+        if named and named != self.storage_class:
+            raise ArchiveRefused(
+                f"the store keeps objects in another storage class than {self.storage_class}",
+                hint="check archive.store.storage_class in the configuration, and whether the store supports it",
             )
 
     def confirm_encryption(self, key: str, response: Mapping[str, Any]) -> None:

@@ -23,14 +23,14 @@ import botocore.exceptions
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.port import Expiry
-from dicomwatchd.config import AcceptExpiry, ExpiryAfter
+from dicomwatchd.archive.stores.s3 import cold
+from dicomwatchd.config import AcceptExpiry, ExpiryAfter, ObjectTag
 
 #: What of the archive is to stay. Objects of the probe are made to expire.
 _KEPT = (keys.STUDIES, keys.AUDIT, keys.IDENTITY)
 _NONE = frozenset(("NoSuchLifecycleConfiguration", "NoSuchLifecycle"))
 #: Throttled, or something in front of the store that cannot reach it.
 _LATER = frozenset((429, 502, 503, 504))
-_COLD = frozenset(("GLACIER", "DEEP_ARCHIVE"))
 _EXPIRY_DATE = re.compile(r'expiry-date="([^"]*)"')
 _RULE_ID = re.compile(r'rule-id="([^"]*)"')
 #: Objects that were said to expire, and are asked for again to learn whether they still are.
@@ -57,17 +57,21 @@ class Judged:
     ending_nothing: frozenset[str] = frozenset()
 
 
-def judge(rules: Iterable[Mapping[str, Any]], prefix: str, accepts: AcceptExpiry) -> Judged:
-    """``prefix`` is that of the archive in its bucket."""
+def judge(
+    rules: Iterable[Mapping[str, Any]], prefix: str, accepts: AcceptExpiry, tag: ObjectTag | None = None
+) -> Judged:
+    """``prefix`` is that of the archive in its bucket, ``tag`` the one that its instances and bundles are stored with:
+    a rule for it is a rule for them."""
     unaccepted, notes = [], []
     rules = list(rules)
     ending_nothing = {str(rule["ID"]) for rule in rules if rule.get("ID") and not _ends(rule.get("Expiration") or {})}
     for rule in rules:
         if rule.get("Status") != "Enabled" or not _concerns(rule, prefix):
             continue
-        tagged = _tags(rule)
+        tags = _tags(rule)
+        with_others = any(one != (tag and (tag.key, tag.value)) for one in tags)
         for what, days in _ends(rule.get("Expiration") or {}):
-            if tagged:
+            if with_others:
                 notes.append(
                     f"a rule expires objects {what} if they carry its tags, which the archive's objects do not"
                 )
@@ -79,9 +83,18 @@ def judge(rules: Iterable[Mapping[str, Any]], prefix: str, accepts: AcceptExpiry
             notes.append(
                 "a rule expires noncurrent versions, also those under delete markers: these can then not be fetched"
             )
-        cold = [t for t in rule.get("Transitions") or () if t.get("StorageClass") in _COLD]
-        if cold and not tagged:
-            notes.append("a rule moves objects to cold storage: they must be restored before they can be fetched")
+        to_cold = [one for one in rule.get("Transitions") or () if one.get("StorageClass") in cold.CLASSES]
+        if to_cold and not tags:
+            notes.append(
+                "a rule moves objects to cold storage, and manifests with them: until they are restored a study can"
+                " neither be fetched nor added to; set archive.store.tag, and a rule for it instead (dicomwatchctl"
+                " archive init --lifecycle)"
+            )
+        elif to_cold and not with_others:
+            notes.append(
+                "a rule moves instances and bundles to cold storage: they must be restored before they can be fetched"
+                " (dicomwatchctl fetch --restore)"
+            )
     return Judged(
         f"{unaccepted[0]}; {WAITS}" if unaccepted else None, tuple(dict.fromkeys(notes)), frozenset(ending_nothing)
     )
@@ -100,9 +113,11 @@ def _prefix(rule: Mapping[str, Any]) -> str:
     return str(found or "")
 
 
-def _tags(rule: Mapping[str, Any]) -> bool:
+def _tags(rule: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Keys and values; an object has to carry all of them."""
     filtered = rule.get("Filter") or {}
-    return bool(filtered.get("Tag") or (filtered.get("And") or {}).get("Tags"))
+    found = [*filter(None, [filtered.get("Tag")]), *((filtered.get("And") or {}).get("Tags") or ())]
+    return [(one.get("Key"), one.get("Value")) for one in found]
 
 
 def _ends(expiration: Mapping[str, Any]) -> list[tuple[str, float]]:
@@ -119,8 +134,10 @@ def _ends(expiration: Mapping[str, Any]) -> list[tuple[str, float]]:
 class ExpiryWatch:
     """What is known of it for one archive. Safe to use from many threads. ``now`` in seconds since the epoch."""
 
-    def __init__(self, prefix: str, accepts: AcceptExpiry, now: Callable[[], float]) -> None:
-        self._prefix, self._accepts, self._now = prefix, accepts, now
+    def __init__(
+        self, prefix: str, accepts: AcceptExpiry, now: Callable[[], float], tag: ObjectTag | None = None
+    ) -> None:
+        self._prefix, self._accepts, self._now, self._tag = prefix, accepts, now, tag
         self._lock = threading.Lock()
         self._judged: Judged | None = None
         self._asked = False
@@ -158,7 +175,7 @@ class ExpiryWatch:
         comes to `noted`. Raises as ``exists`` does, and foreign errors where there was no answer at all."""
         rules = _rules(client, bucket)
         if rules is not None:
-            judged = judge(rules, self._prefix, self._accepts)
+            judged = judge(rules, self._prefix, self._accepts, self._tag)
             with self._lock:
                 self._judged = judged
         for key in (keys.IDENTITY, *list(self._expiring)):

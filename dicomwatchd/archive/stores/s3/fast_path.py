@@ -34,6 +34,8 @@ _REQUEST_HEADERS = {
     "ServerSideEncryption": "x-amz-server-side-encryption",
     "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
     "BucketKeyEnabled": "x-amz-server-side-encryption-bucket-key-enabled",
+    "StorageClass": "x-amz-storage-class",
+    "Tagging": "x-amz-tagging",
 }
 _ANSWER_HEADERS = {
     "etag": "ETag",
@@ -41,6 +43,7 @@ _ANSWER_HEADERS = {
     "x-amz-version-id": "VersionId",
     "x-amz-server-side-encryption": "ServerSideEncryption",
     "x-amz-server-side-encryption-aws-kms-key-id": "SSEKMSKeyId",
+    "x-amz-storage-class": "StorageClass",
 }
 
 

@@ -145,19 +145,23 @@ class MultipartSender:
         upload_id = response["UploadId"]
         with self._abandoning(key, upload_id):
             self._bucket.check_encryption(response)
+            self._bucket.check_storage_class(key, response)
         return upload_id
 
     def _find_unfinished(self, key: str, with_checksums: bool) -> tuple[str | None, dict[int, _Known]]:
         """The newest unfinished upload of this very key and its parts: one that takes such parts as are to be sent, for
-        with or without checksums it was begun. Going on with one is an economy, so a store that refuses the look gets
-        a new upload."""
+        with or without checksums it was begun, and in the storage class that is asked for.
+
+        Going on with one is an economy, so a store that refuses the look gets a new upload."""
         address = self._bucket.address(key)
         try:
             response = self._bucket.client.list_multipart_uploads(Bucket=self._bucket.name, Prefix=address["Key"])
             uploads = [
                 u
                 for u in response.get("Uploads", [])
-                if u.get("Key") == address["Key"] and (u.get("ChecksumAlgorithm") == "SHA256") is with_checksums
+                if u.get("Key") == address["Key"]
+                and (u.get("ChecksumAlgorithm") == "SHA256") is with_checksums
+                and self._bucket.storage_class in (None, u.get("StorageClass", self._bucket.storage_class))
             ]
             if not uploads:
                 return None, {}

@@ -15,7 +15,7 @@ from typing import Any
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.port import Capabilities, composed
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
-from dicomwatchd.errors import ArchiveRefused, Permanent, Transient
+from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, Permanent, Transient
 
 #: Error codes by which a store says that the bytes are not those announced, a part is none it knows, the key is taken.
 _DIGEST = re.compile(r"(?i)digest|checksum|sha256|md5|signature")
@@ -66,8 +66,10 @@ class _Probe:
             of_digests = threads.submit(self._wrong_digests_refused)
             of_second = threads.submit(self._second_put_refused)
             of_parts = threads.submit(lambda: self._multipart(with_checksums=of_digests.result()[1]))
+            of_class = threads.submit(self._kept_as_asked)
         creates_only, (md5, checksum) = of_second.result(), of_digests.result()
         multipart_etag, multipart_checksum = of_parts.result()
+        of_class.result()
         return Capabilities(
             etag_is_content=etag and md5 and multipart_etag,
             checksum_on_head=checksum,
@@ -147,6 +149,38 @@ class _Probe:
             )
         etags = [response.get("ETag", "").strip('"'), seen.etag, listed.etag if listed else None]
         return self._note("ETag is the MD5", etags == [md5] * 3)
+
+    def _kept_as_asked(self) -> None:
+        """Whether the store takes the storage class and the tag of instances. Raises ArchiveRefused where it does not,
+        for no instance would get in, and where it keeps it in another class."""
+        keeping, asked = self._bucket.keeping, self._bucket.storage_class
+        if not keeping:
+            return
+        try:
+            with self._bucket.translated("PutObject"):
+                response = self._put("class", self._data("class"), **keeping)
+        except Permanent as error:
+            raise ArchiveRefused(
+                f"the store rejects objects with the configured storage class or tag: {error.message}",
+                hint="check archive.store.storage_class and tag, and whether the store supports them",
+            ) from error
+        except CredentialsRefused as error:
+            if self._bucket.tag is not None:
+                error.hint = "may they set tags (s3:PutObjectTagging)? archive.store.tag asks for that"
+            raise
+        self._bucket.check_encryption(response)
+        if self._bucket.tag is not None:
+            self._details["tag of instances"] = _ACCEPTED
+        if asked is None:
+            return
+        seen = self._bucket.head(self._scratch + "class")
+        named = (seen and seen.storage_class) or "STANDARD"
+        self._details["storage class of instances"] = named
+        if named != asked:
+            raise ArchiveRefused(
+                f"the store accepts objects for the storage class {asked} and keeps them in {_plain(named)}",
+                hint="check archive.store.storage_class in the configuration, and whether the store supports it",
+            )
 
     def _second_put_refused(self) -> bool:
         what = "second conditional put"
@@ -277,6 +311,11 @@ class _Probe:
     def _data(self, name: str) -> bytes:
         """Differs from probe to probe, so that no store can know it beforehand."""
         return f"dicomwatchd probe {self._scratch} {name}\n".encode("ascii")
+
+
+def _plain(storage_class: str) -> str:
+    """The store's own word, if it is one."""
+    return storage_class if re.match(r"[A-Z_]{1,40}\Z", storage_class) else "another one"
 
 
 def _sha256(data: bytes) -> str:

@@ -113,7 +113,9 @@ class S3Store:
             endpoint=aws.endpoint_name("s3", region, settings.endpoint_url),
             encryption=settings.encryption,
             is_amazon=aws.is_amazon(settings.endpoint_url),
-            expiry=ExpiryWatch(settings.prefix, settings.accept_expiry, now),
+            storage_class=settings.storage_class,
+            tag=settings.tag,
+            expiry=ExpiryWatch(settings.prefix, settings.accept_expiry, now, settings.tag),
         )
         self._data_plane = fast_path.connect(client, session, settings) if with_fast_path else None
         self._executor = ThreadPoolExecutor(SENDING_THREADS, thread_name_prefix="s3-part")
@@ -307,6 +309,7 @@ class S3Store:
             return _receipt(key, content, md5.hexdigest(), created=False, there=response)
         self._bucket.note_expiry(key, response)
         self._bucket.check_encryption(response)
+        self._bucket.check_storage_class(key, response)
         return _receipt(
             key,
             content,
