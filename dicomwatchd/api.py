@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from os import PathLike
@@ -29,8 +29,9 @@ from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY
 from dicomwatchd.control.client import ControlClient
-from dicomwatchd.errors import ColdObject, Permanent, StudyNotFound
-from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, look_up
+from dicomwatchd.errors import ColdObject, Permanent, StudyNotFound, Transient
+from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, file_names, look_up
+from dicomwatchd.fetch.cold import NOTHING_COLD, find, not_there_yet
 from dicomwatchd.fetch.plan import Found, of_series
 from dicomwatchd.fetch.sources import BadObject, chunks, sources
 from dicomwatchd.model import Uid
@@ -238,7 +239,8 @@ class Archive:
     ) -> FetchReport:
         """Bring a study, or these series of it, to ``folder``/<Series UID>/<SOP Instance UID>.dcm, each file under its
         name only once its SHA-256 is right. What is there already is kept; a second call fetches what is missing.
-        ``complete`` of the answer says whether all of it is there.
+        ``complete`` of the answer says whether all of it is there. What is in cold storage is not asked for, and is
+        among ``failed`` (code "cold-storage"); ``dicomwatchctl fetch --restore`` restores it.
 
         A study whose manifests are not in order is fetched only with ``on_doubt``, which is told of each of them that
         is not, in a sentence; what any of them lists is brought then. ``on_progress`` is called from the working
@@ -250,14 +252,20 @@ class Archive:
         if on_doubt is not None:
             told = on_doubt
             doubts = Doubts(lambda _revision, text: told(text), lambda _revision, text: told(text))
+        wanted = {Uid(one) for one in series} or None
         with ThreadPoolExecutor(self._connections) as pool:
             found = look_up(self._store, self._catalogue, Uid(study_uid), doubts=doubts, map=pool.map)
+            items = not_there_yet(file_names(of_series(found.manifest, wanted)), Path(folder))
+            cold = NOTHING_COLD
+            with suppress(Transient, Permanent):  # which the fetch meets, if it is more than a moment's
+                cold = find(self._store, found.manifest.study_uid, items, found.elsewhere, map=pool.map)
         return Fetcher(self._store, threads=self._connections).fetch(
             found.manifest,
             Path(folder),
-            series={Uid(one) for one in series} or None,
+            series=wanted,
             mode=mode,
             elsewhere=found.elsewhere,
+            cold=cold.instances,
             progress=on_progress,
         )
 

@@ -19,6 +19,8 @@ from dicomwatchd.archive.stores.port import (
     Expiry,
     InitStep,
     Receipt,
+    Restoring,
+    Speed,
     Standing,
     StoredObject,
 )
@@ -164,6 +166,9 @@ class Shelf:
     def refresh_expiry(self) -> Expiry:
         return self.expiry
 
+    def restore(self, key: str, speed: Speed, days: int | None) -> Restoring:
+        return Restoring.READABLE
+
     def close(self) -> None: ...
 
 
@@ -255,6 +260,9 @@ class SimulatedStore:
     @property
     def expiry(self) -> Expiry:
         return self.shelf.expiry if self.watched is None else self.watched.found
+
+    def restore(self, key: str, speed: Speed, days: int | None) -> Restoring:
+        return self.shelf.restore(key, speed, days)
 
     def refresh_expiry(self) -> Expiry:
         self._call("expiry", "")

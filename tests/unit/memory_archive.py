@@ -21,6 +21,8 @@ from dicomwatchd.archive.stores.port import (
     InitStep,
     Receipt,
     Restore,
+    Restoring,
+    Speed,
     Standing,
     StoredObject,
 )
@@ -61,6 +63,8 @@ class MemoryStore:
     #: The class of keys in cold storage, and how far those are that were asked back.
     cold: dict[str, str] = field(default_factory=dict)
     restores: dict[str, Restore] = field(default_factory=dict)
+    #: What was asked back, how fast and for how long.
+    asked_back: list[tuple[str, Speed, int | None]] = field(default_factory=list)
     #: Every object that was looked at by HEAD.
     heads: list[str] = field(default_factory=list)
 
@@ -139,6 +143,16 @@ class MemoryStore:
             view[:] = chunk
             yield view
             view[:] = bytes(len(view))  # of use until the next is asked for, and no longer
+
+    def restore(self, key: str, speed: Speed, days: int | None) -> Restoring:
+        self._fail()
+        self.asked_back.append((key, speed, days))
+        if key not in self.cold or (key in self.restores and not self.restores[key].is_under_way):
+            return Restoring.READABLE
+        if key in self.restores:
+            return Restoring.UNDER_WAY
+        self.restores[key] = Restore(is_under_way=True)
+        return Restoring.STARTED
 
     def check(self) -> None:
         self._fail()

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dicomwatchd.model import Digest
 
@@ -222,6 +222,18 @@ class InitStep:
     detail: str = ""
 
 
+#: How fast an object comes back from cold storage, and at what price.
+Speed = Literal["bulk", "standard", "expedited"]
+
+
+class Restoring(Enum):
+    """What has come of asking an object back. READABLE: there is nothing to wait for."""
+
+    STARTED = "started"
+    UNDER_WAY = "under way"
+    READABLE = "readable"
+
+
 class ObjectStore(Protocol):
     """A place that keeps objects under keys. Safe to use from many threads.
 
@@ -312,6 +324,12 @@ class ObjectStore(Protocol):
         An answer that ends early is OutOfReach, never a shorter object. S3: GetObject, with Range (RFC 9110
         section 14.2).
         """
+        ...
+
+    def restore(self, key: str, speed: Speed, days: int | None) -> Restoring:
+        """Ask an object back from cold storage, as a copy that is kept for so many days beside it; ``days`` is None for
+        one that its class has moved there (`TIERED`). That is paid for. It may be repeated: what is under way
+        goes on. Raises NotSupported where there is no cold storage. S3: RestoreObject."""
         ...
 
     def check(self) -> None:

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +15,22 @@ import click
 
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.studies import attributes
+from dicomwatchd.cli.studies import attributes, cold
 from dicomwatchd.cli.studies.access import UID, Amiss, Archive, ArchiveOptions, archive_options, noting, opened
 from dicomwatchd.cli.studies.criteria import DateRangeType
 from dicomwatchd.cli.terminal import output, progress, tables
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
-from dicomwatchd.errors import Permanent, StudyNotFound
+from dicomwatchd.errors import ColdObject, Permanent, StudyNotFound
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
+    from dicomwatchd.archive.layout.instance import ManifestInstance
     from dicomwatchd.archive.records import Query, StudyRecord
+    from dicomwatchd.archive.stores.port import Speed
     from dicomwatchd.fetch import FetchFailure, FetchProgress, FetchReport
+    from dicomwatchd.fetch.cold import Cold
     from dicomwatchd.fetch.dicomdirs import FetchedDicomdir
+    from dicomwatchd.fetch.plan import Found
 
 _LISTED_FAILURES = 20
 _LISTED_STUDIES = 50
@@ -88,6 +93,24 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     help="Also fetch the DICOMDIRs that were archived with the study, to DIR/dicomdirs.",
 )
 @click.option(
+    "--restore",
+    metavar="SPEED",
+    type=cold.SpeedType(),
+    is_flag=False,
+    flag_value="standard",
+    help="Restore files from cold storage, which is charged for: --restore takes hours, --restore=bulk more hours and"
+    " less money, --restore=expedited minutes and more money.",
+)
+@click.option(
+    "--restore-days",
+    metavar="N",
+    type=click.IntRange(1, 365),
+    default=7,
+    show_default=True,
+    help="How long restored files stay readable.",
+)
+@click.option("--wait", is_flag=True, help="With --restore: wait until the files are restored, then fetch them.")
+@click.option(
     "--threads",
     metavar="N",
     type=click.IntRange(1, 256),
@@ -118,6 +141,9 @@ def fetch(
     folder: Path | None,
     series: tuple[Uid, ...],
     with_dicomdir: bool,
+    restore: Speed | None,
+    restore_days: int,
+    wait: bool,
     threads: int,
     mode: int,
     as_json: bool,
@@ -133,6 +159,9 @@ def fetch(
     what is missing; a file with different content is reported and not touched. Nobody else may read the
     files, unless --mode says so.
 
+    Files in cold storage must be restored before they can be fetched. Without --restore they are reported, and the
+    others are fetched.
+
     No daemon is needed. If the catalogue is down or does not know the study, only the store is read. If the newest
     manifest is damaged in the store, or the manifests do not continue one another, every file listed in a readable
     manifest is fetched, and the exit code is 1.
@@ -145,7 +174,10 @@ def fetch(
         raise click.MissingParameter(ctx=context, param=next(p for p in context.command.params if p.name == "study"))
     if study is not None and (any(one is not None for one in criteria) or is_all):
         raise click.UsageError("give either STUDY, or --accession or --patient")
-    order = _Order(series, threads, mode, as_json, with_dicomdir)
+    if wait and restore is None:
+        raise click.UsageError("--wait needs --restore")
+    restoring = cold.Order(restore, restore_days, wait) if restore is not None else None
+    order = _Order(series, threads, mode, as_json, with_dicomdir, restoring)
     with opened(invocation, where, connections=threads) as archive:
         if study is not None:
             done = _one(archive, study, folder or Path(study), order)
@@ -160,6 +192,8 @@ def fetch(
         wanted = _wanted(archive, query, noting(notes, quiet=as_json), is_all=is_all, may_ask=not as_json)
         several = len(wanted) > 1
         all_done, failed = [], []
+        if several and wait:
+            _ask_for_all(archive, {uid: folder / uid if folder else Path(uid) for uid in wanted}, order)
         for uid in wanted:
             target = (folder / uid if several else folder) if folder else Path(uid)
             try:
@@ -248,6 +282,7 @@ class _Order:
     mode: int
     as_json: bool
     with_dicomdir: bool
+    restore: cold.Order | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +291,7 @@ class _Done:
     target: Path
     amiss: Amiss
     notes: list[str]
+    frozen: Cold
     #: None where they were not asked for.
     dicomdirs: list[FetchedDicomdir] | None = None
 
@@ -269,7 +305,31 @@ class _Done:
         document = _document(self.report, self.target, self.amiss, self.notes)
         asked_for = None if self.dicomdirs is None else [asdict(one) for one in self.dicomdirs]
         is_complete = document["complete"] and not any(one.reason for one in self.dicomdirs or [])
-        return {**document, "complete": is_complete, "dicomdirs": asked_for}
+        frozen = cold.document(self.report, self.frozen)
+        return {**document, "complete": is_complete, "cold": frozen, "dicomdirs": asked_for}
+
+
+def _not_there_yet(found: Found, target: Path, order: _Order) -> list[ManifestInstance]:
+    from dicomwatchd.fetch.cold import not_there_yet
+    from dicomwatchd.fetch.plan import file_names, of_series
+
+    return not_there_yet(file_names(of_series(found.manifest, order.series or None)), target)
+
+
+def _ask_for_all(archive: Archive, targets: dict[Uid, Path], order: _Order) -> None:
+    """Ask back what is cold of all studies, before the first of them is waited for: they are restored side by side."""
+    from dicomwatchd.fetch import look_up
+    from dicomwatchd.fetch.cold import ask_back
+
+    assert order.restore is not None  # noqa: S101  who waits restores
+    with ThreadPoolExecutor(order.threads) as pool:
+        for uid, target in targets.items():
+            with suppress(Permanent):  # which is told when the study's turn comes
+                amiss = Amiss(lambda _text: None)
+                found = look_up(archive.store, archive.catalogue, uid, doubts=amiss.doubts(), map=pool.map)
+                items = _not_there_yet(found, target, order)
+                frozen = cold.find(archive.store, found, items, order.restore, pool.map)
+                ask_back(archive.store, frozen, order.restore.speed, order.restore.days, map=pool.map)
 
 
 def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
@@ -282,6 +342,10 @@ def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
     amiss = Amiss(note)
     with ThreadPoolExecutor(order.threads) as pool:
         found = look_up(archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), map=pool.map)
+        items = _not_there_yet(found, target, order)
+        frozen = cold.find(archive.store, found, items, order.restore, pool.map)
+        if order.restore is not None:
+            frozen = cold.restored(archive.store, frozen, order.restore, note, pool.map, with_bar=not order.as_json)
     with progress.bar(wanted=not order.as_json) as update:
 
         def show(at: FetchProgress) -> None:
@@ -294,6 +358,7 @@ def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
                 series=order.series or None,
                 mode=order.mode,
                 elsewhere=found.elsewhere,
+                cold=frozen.instances,
                 progress=show,
             )
         except KeyboardInterrupt:
@@ -304,9 +369,10 @@ def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
         dicomdirs = fetch_dicomdirs(archive.store, found.manifest, target, mode=order.mode)
     if not order.as_json:
         _sentences(report, target)
+        cold.say(report, frozen, is_asked_for=order.restore is not None)
         if dicomdirs is not None:
             _say_dicomdirs(dicomdirs, target)
-    return _Done(report, target, amiss, notes, dicomdirs)
+    return _Done(report, target, amiss, notes, frozen, dicomdirs)
 
 
 def _say_dicomdirs(dicomdirs: list[FetchedDicomdir], target: Path) -> None:
@@ -356,7 +422,7 @@ def _sentences(report: FetchReport, target: Path) -> None:
         from dicomwatchd.fetch.report import Stopped
 
         output.say(f"{there:,} of {output.count(report.files, 'file')} in {place}: {done}. Not fetched:")
-        _list([failure for failure in report.failed if failure.code != Stopped.code])
+        _list([failure for failure in report.failed if failure.code not in (Stopped.code, ColdObject.code)])
         stopped = sum(failure.code == Stopped.code for failure in report.failed)
         if report.stopped is not None:
             output.problem(report.stopped)

@@ -24,6 +24,8 @@ from dicomwatchd.archive.stores.port import (
     Expiry,
     InitStep,
     Receipt,
+    Restoring,
+    Speed,
     Standing,
     StoredObject,
 )
@@ -31,6 +33,7 @@ from dicomwatchd.config import DirectorySettings
 from dicomwatchd.errors import (
     NoSuchObject,
     NotInitialised,
+    NotSupported,
     NotThere,
     OutOfReach,
     Permanent,
@@ -167,6 +170,9 @@ class DirectoryStore:
                         yield chunk
             except FileNotFoundError as error:
                 raise NoSuchObject("the object is not in the archive") from error
+
+    def restore(self, key: str, speed: Speed, days: int | None) -> Restoring:  # noqa: ARG002  nothing is ever cold
+        raise NotSupported("a folder has no cold storage")
 
     def check(self) -> None:
         try:

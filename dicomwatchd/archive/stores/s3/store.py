@@ -28,10 +28,12 @@ from dicomwatchd.archive.stores.port import (
     Expiry,
     InitStep,
     Receipt,
+    Restoring,
+    Speed,
     Standing,
     StoredObject,
 )
-from dicomwatchd.archive.stores.s3 import fast_path, probe
+from dicomwatchd.archive.stores.s3 import fast_path, probe, restoring
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
@@ -237,6 +239,9 @@ class S3Store:
                 if chunk is None:
                     return
                 yield chunk
+
+    def restore(self, key: str, speed: Speed, days: int | None) -> Restoring:
+        return restoring.restore(self._bucket, key, speed, days)
 
     def check(self) -> None:
         try:
