@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from dicomwatchd.archive import keys
@@ -23,6 +23,7 @@ from dicomwatchd.archive.stores.port import (
     Speed,
     Standing,
     StoredObject,
+    Transition,
 )
 from dicomwatchd.errors import NoSuchObject, OutOfReach, Permanent, RevisionConflict, SourceChanged, Transient
 from dicomwatchd.model import Uid
@@ -166,6 +167,9 @@ class Shelf:
     def refresh_expiry(self) -> Expiry:
         return self.expiry
 
+    def add_transitions(self, transitions: Sequence[Transition]) -> InitStep:
+        raise NotImplementedError
+
     def restore(self, key: str, speed: Speed, days: int | None) -> Restoring:
         return Restoring.READABLE
 
@@ -260,6 +264,9 @@ class SimulatedStore:
     @property
     def expiry(self) -> Expiry:
         return self.shelf.expiry if self.watched is None else self.watched.found
+
+    def add_transitions(self, transitions: Sequence[Transition]) -> InitStep:
+        raise NotImplementedError
 
     def restore(self, key: str, speed: Speed, days: int | None) -> Restoring:
         return self.shelf.restore(key, speed, days)

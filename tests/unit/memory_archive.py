@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dicomwatchd.archive import keys
@@ -25,6 +25,7 @@ from dicomwatchd.archive.stores.port import (
     Speed,
     Standing,
     StoredObject,
+    Transition,
 )
 from dicomwatchd.errors import ColdObject, DicomwatchdError, NoSuchObject
 from dicomwatchd.model import DicomJson, Uid
@@ -63,6 +64,7 @@ class MemoryStore:
     #: The class of keys in cold storage, and how far those are that were asked back.
     cold: dict[str, str] = field(default_factory=dict)
     restores: dict[str, Restore] = field(default_factory=dict)
+    transitions: tuple[Transition, ...] = ()
     #: What was asked back, how fast and for how long.
     asked_back: list[tuple[str, Speed, int | None]] = field(default_factory=list)
     #: Every object that was looked at by HEAD.
@@ -161,6 +163,10 @@ class MemoryStore:
         self._fail()
         was, self.initialised = self.initialised, True
         return [InitStep("folder", "present" if was else "created")]
+
+    def add_transitions(self, transitions: Sequence[Transition]) -> InitStep:
+        self.transitions = tuple(transitions)
+        return InitStep("lifecycle of instances and bundles", "set")
 
     def probe(self, scratch_key: str) -> Capabilities:
         return self.capabilities

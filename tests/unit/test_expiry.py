@@ -120,7 +120,8 @@ def test_a_rule_for_other_tags_does_not(changes: dict[str, Any]) -> None:
 def test_a_rule_that_moves_manifests_is_told_from_one_that_spares_them() -> None:
     cold = {"Expiration": None, "Transitions": [{"Days": 30, "StorageClass": "DEEP_ARCHIVE"}]}
     [of_all] = judge([rule({"Filter": {}, **cold})], "p/", False, OURS).notes
-    [of_ours] = judge([rule({**FOR_OURS["below And"], **cold})], "p/", False, OURS).notes
+    moved, of_ours = judge([rule({**FOR_OURS["below And"], **cold})], "p/", False, OURS).notes
+    assert moved == "a rule moves instances and bundles to DEEP_ARCHIVE 30 days after they were stored"
     assert "manifests with them" in of_all and "--lifecycle" in of_all
     assert "manifests" not in of_ours and "--restore" in of_ours
     assert judge([rule({**NOT_FOR_OURS["another value"], **cold})], "p/", False, OURS).notes == ()

@@ -234,6 +234,14 @@ class Restoring(Enum):
     READABLE = "readable"
 
 
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """To which storage class an object moves, so many days after it was stored."""
+
+    days: int
+    storage_class: str
+
+
 class ObjectStore(Protocol):
     """A place that keeps objects under keys. Safe to use from many threads.
 
@@ -343,6 +351,12 @@ class ObjectStore(Protocol):
         Each step is named each time, with what came of it. What lies around the archive is not made: NotInitialised.
         S3: CreateBucket, PutBucketVersioning, PutBucketPolicy, PutBucketLifecycleConfiguration, PutBucketEncryption.
         """
+        ...
+
+    def add_transitions(self, transitions: Sequence[Transition]) -> InitStep:
+        """Let the store move instances and bundles by itself, told by the tag that they are stored with. Ends nothing,
+        and leaves every other rule as it is: where one of the same name is another one the step is "not supported".
+        Raises NotSupported where there are no such rules, Transient. S3: PutBucketLifecycleConfiguration."""
         ...
 
     def probe(self, scratch_key: str) -> Capabilities:

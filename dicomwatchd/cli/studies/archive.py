@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.studies.cost import cost
 from dicomwatchd.cli.terminal import output
@@ -16,7 +19,8 @@ from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.catalogues.port import Catalogue
-    from dicomwatchd.archive.stores.port import InitStep, ObjectStore
+    from dicomwatchd.archive.stores.port import InitStep, ObjectStore, Transition
+    from dicomwatchd.config import StoreSettings
 
 
 @click.group()
@@ -27,13 +31,50 @@ def archive() -> None:
 archive.add_command(cost)
 
 
+class TransitionType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """DAYS:CLASS."""
+
+    name = "transition"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Transition:
+        from dicomwatchd.archive.stores.port import Transition
+
+        if isinstance(value, Transition):
+            return value
+        found = re.fullmatch(r"([1-9][0-9]{0,4}):([A-Z_]+)", value)
+        if found is None or found[2] not in _CLASSES:
+            self.fail(f"must be DAYS:CLASS, such as 90:GLACIER; the classes are {', '.join(_CLASSES)}", param, ctx)
+        return Transition(int(found[1]), found[2])
+
+
+#: Where objects may move to, each to those behind it.
+_CLASSES = ("INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE")
+_COLD = ("GLACIER", "DEEP_ARCHIVE")
+
+
 @archive.command()
 @click.option(
     "--new-archive", is_flag=True, help="Use this archive although the daemon's state belongs to another one."
 )
+@click.option(
+    "--lifecycle",
+    "transitions",
+    metavar="DAYS:CLASS",
+    type=TransitionType(),
+    multiple=True,
+    help="Also add a lifecycle rule to the bucket: instances and bundles move to a cheaper storage class after so many"
+    " days. May be given repeatedly. The rule is shown first, and needs archive.store.tag.",
+)
+@click.option("--yes", "is_confirmed", is_flag=True, help="Do not ask before the lifecycle rule is added.")
 @output.json_option
 @click.pass_obj
-def init(invocation: Invocation, new_archive: bool, as_json: bool) -> None:
+def init(
+    invocation: Invocation,
+    new_archive: bool,
+    transitions: tuple[Transition, ...],
+    is_confirmed: bool,
+    as_json: bool,
+) -> int:
     """Create the missing parts of the archive.
 
     Creates the bucket or folder, the table or catalogue file with their settings, and the archive's identity. Prints
@@ -43,17 +84,23 @@ def init(invocation: Invocation, new_archive: bool, as_json: bool) -> None:
     It is refused if the daemon's state belongs to an archive and this is another one, or an empty place: most often
     a share that is not mounted or a mistyped bucket. Use --new-archive if the change is intended; the daemon must
     then not be running, and will send or verify again whatever it has not deleted yet.
+
+    With --lifecycle the bucket gets a rule that moves what has the tag of archive.store.tag, which manifests do not
+    have. It expires nothing and replaces no other rule. The exit code is 1 if it could not be added.
     """
     from dicomwatchd import config
     from dicomwatchd.archive import factory
 
     loaded = config.load(invocation.config_path)
+    _confirm(loaded.archive.store, transitions, is_confirmed=is_confirmed, may_ask=not as_json)
     known = _known_archive_id(loaded.state_directory)
     store = factory.open_store(loaded.archive.store, connections=2)
     try:
         catalogue = factory.open_catalogue(loaded.archive.catalogue)
         try:
             done = initialise(store, catalogue, None if new_archive else known)
+            if transitions:
+                done.steps.append(_line("store", store.add_transitions(sorted(transitions, key=lambda one: one.days))))
             if new_archive and known not in (None, done.archive_id):
                 _rebind(loaded.state_directory, done.archive_id, f"{store.destination} {catalogue.name}")
                 done.steps.append(("state", "the daemon's state", "set", "now belongs to this archive"))
@@ -61,14 +108,52 @@ def init(invocation: Invocation, new_archive: bool, as_json: bool) -> None:
             catalogue.close()
     finally:
         store.close()
+    code = exits.NO if transitions and done.steps[-1][2] == "not supported" else exits.OK
     if as_json:
         steps = [dict(zip(("part", "what", "outcome", "detail"), step, strict=True)) for step in done.steps]
         output.document({"archive_id": done.archive_id, "changed": done.changed, "steps": steps})
-        return
+        return code
     for part, what, outcome, detail in done.steps:
         output.say(output.clean(f"{outcome:<14} {part}: {what}{f' ({detail})' if detail else ''}"))
     state = "is ready" if done.changed else "was already set up; nothing was changed"
     output.say(f"Archive {done.archive_id} {state}.")
+    return code
+
+
+def _may_be_asked() -> bool:
+    return sys.stdin.isatty()
+
+
+def _confirm(store: StoreSettings, transitions: tuple[Transition, ...], *, is_confirmed: bool, may_ask: bool) -> None:
+    """Show the rule, and ask. Raises click.UsageError, and click.exceptions.Exit where the answer is no."""
+    if not transitions:
+        return
+    from dicomwatchd.config import S3Settings
+
+    if not isinstance(store, S3Settings) or store.tag is None:
+        raise click.UsageError(
+            "--lifecycle needs an S3 store and archive.store.tag, by which the rule tells instances from manifests"
+        )
+    ordered = sorted(transitions, key=lambda one: one.days)
+    ranks = [_CLASSES.index(one.storage_class) for one in ordered]
+    if sorted(set(ranks)) != ranks or len({one.days for one in ordered}) != len(ordered):
+        raise click.UsageError(
+            f"--lifecycle: objects move from left to right among {', '.join(_CLASSES)}, later each time"
+        )
+    moves = ", ".join(f"to {one.storage_class} {one.days:,} days after they were stored" for one in ordered)
+    tag = f"{store.tag.key}={store.tag.value}"
+    where = f"objects below {store.prefix}studies/ with the tag {tag}"
+    text = f"lifecycle rule of the bucket: {where} move {moves}. Nothing expires, and other rules stay as they are."
+    if any(one.storage_class in _COLD for one in ordered):
+        text += " What is in GLACIER or DEEP_ARCHIVE must be restored before it can be fetched, which takes hours."
+    output.note(text)
+    if is_confirmed:
+        return
+    if not may_ask or not _may_be_asked():
+        raise click.UsageError("--lifecycle asks before it adds the rule; where nobody can be asked, give --yes, too")
+    if not click.confirm("Add this rule?", err=True):
+        output.note("nothing was done")
+        raise click.exceptions.Exit(exits.NO)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from dicomwatchd import localfiles, markers
@@ -28,6 +28,7 @@ from dicomwatchd.archive.stores.port import (
     Speed,
     Standing,
     StoredObject,
+    Transition,
 )
 from dicomwatchd.config import DirectorySettings
 from dicomwatchd.errors import (
@@ -211,6 +212,9 @@ class DirectoryStore:
         finally:
             os.close(root_fd)
         return steps
+
+    def add_transitions(self, transitions: Sequence[Transition]) -> InitStep:  # noqa: ARG002
+        raise NotSupported("a folder has no lifecycle rules")
 
     def probe(self, scratch_key: str) -> Capabilities:  # noqa: ARG002  leaves no objects behind, so needs no key
         """Whether a name can be taken only once; the content is for read-back to prove."""

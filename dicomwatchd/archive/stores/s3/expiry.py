@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +31,7 @@ _KEPT = (keys.STUDIES, keys.AUDIT, keys.IDENTITY)
 _NONE = frozenset(("NoSuchLifecycleConfiguration", "NoSuchLifecycle"))
 #: Throttled, or something in front of the store that cannot reach it.
 _LATER = frozenset((429, 502, 503, 504))
+_NAMED = cold.CLASSES | {"INTELLIGENT_TIERING", "GLACIER_IR", "STANDARD_IA", "ONEZONE_IA"}
 _EXPIRY_DATE = re.compile(r'expiry-date="([^"]*)"')
 _RULE_ID = re.compile(r'rule-id="([^"]*)"')
 #: Objects that were said to expire, and are asked for again to learn whether they still are.
@@ -83,21 +84,30 @@ def judge(
             notes.append(
                 "a rule expires noncurrent versions, also those under delete markers: these can then not be fetched"
             )
-        to_cold = [one for one in rule.get("Transitions") or () if one.get("StorageClass") in cold.CLASSES]
-        if to_cold and not tags:
-            notes.append(
-                "a rule moves objects to cold storage, and manifests with them: until they are restored a study can"
-                " neither be fetched nor added to; set archive.store.tag, and a rule for it instead (dicomwatchctl"
-                " archive init --lifecycle)"
-            )
-        elif to_cold and not with_others:
-            notes.append(
-                "a rule moves instances and bundles to cold storage: they must be restored before they can be fetched"
-                " (dicomwatchctl fetch --restore)"
-            )
+        notes += _about_transitions(rule, is_for_all=not tags, is_for_others=with_others)
     return Judged(
         f"{unaccepted[0]}; {WAITS}" if unaccepted else None, tuple(dict.fromkeys(notes)), frozenset(ending_nothing)
     )
+
+
+def _about_transitions(rule: Mapping[str, Any], *, is_for_all: bool, is_for_others: bool) -> Iterator[str]:
+    """What it means that a rule moves objects; one for everything moves manifests, too."""
+    moves = [(one.get("StorageClass"), one.get("Days")) for one in rule.get("Transitions") or ()]
+    to_cold = any(storage_class in cold.CLASSES for storage_class, _ in moves)
+    if is_for_all and to_cold:
+        yield (
+            "a rule moves objects to cold storage, and manifests with them: until they are restored a study can neither"
+            " be fetched nor added to; set archive.store.tag, and a rule for it instead (dicomwatchctl archive init"
+            " --lifecycle)"
+        )
+    if is_for_all or is_for_others:
+        return
+    for storage_class, days in moves:
+        name = storage_class if storage_class in _NAMED else "another storage class"
+        when = f" {int(days)} days after they were stored" if days is not None else ""
+        yield f"a rule moves instances and bundles to {name}{when}"
+    if to_cold:
+        yield "what a rule has moved to cold storage must be restored to be fetched (dicomwatchctl fetch --restore)"
 
 
 def _concerns(rule: Mapping[str, Any], prefix: str) -> bool:

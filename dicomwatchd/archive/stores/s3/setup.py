@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,9 +11,10 @@ import botocore.exceptions
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.aws import clients as aws
-from dicomwatchd.archive.stores.port import InitStep
+from dicomwatchd.archive.stores.port import InitStep, Transition
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
-from dicomwatchd.config import S3Settings
+from dicomwatchd.config import ObjectTag, S3Settings
+from dicomwatchd.errors import NotSupported
 
 ABORT_DAYS = 7
 PROBE_DAYS = 1
@@ -35,6 +36,9 @@ _ABSENT = frozenset(
 _WITHOUT_BUCKET_KEY = "without an S3 Bucket Key; every object of the archive is sent with one"
 
 
+_TRANSITIONS = "lifecycle of instances and bundles"
+
+
 class _NotSupported(Exception):
     """The store cannot do a step; the reason is our own words and the store's error code."""
 
@@ -54,6 +58,14 @@ def initialise(bucket: S3Bucket, settings: S3Settings, random_name: Callable[[],
     if settings.encryption.mode != "store-default":
         steps.append(setup.step("default encryption", setup.default_encryption))
     return steps
+
+
+def add_transitions(bucket: S3Bucket, transitions: Sequence[Transition], random_name: Callable[[], str]) -> InitStep:
+    """As `ObjectStore.add_transitions`. Raises NotSupported without a tag: a rule without one would move manifests."""
+    if bucket.tag is None:
+        raise NotSupported("instances are stored without a tag, by which a lifecycle rule could tell them")
+    setup, tag = _Setup(bucket, random_name, amazon=bucket.is_amazon), bucket.tag
+    return setup.step(_TRANSITIONS, lambda: setup.transitions(tag, transitions))
 
 
 def _make_bucket(bucket: S3Bucket) -> InitStep:
@@ -162,6 +174,42 @@ class _Setup:
         if not all(any(_same_rule(rule, other) for other in kept) for rule in wanted):
             raise _NotSupported("the store accepted it but does not keep it")
         return InitStep(what, "set", f"aborted after {ABORT_DAYS} days, expired after {PROBE_DAYS}")
+
+    def transitions(self, tag: ObjectTag, transitions: Sequence[Transition]) -> InitStep:
+        present, extra = self._lifecycle()
+        wanted = {
+            "ID": f"dicomwatchd-transition {self._bucket.prefix}".strip(),
+            "Status": "Enabled",
+            "Filter": {
+                "And": {
+                    "Prefix": self._bucket.prefix + keys.STUDIES,
+                    "Tags": [{"Key": tag.key, "Value": tag.value}],
+                }
+            },
+            "Transitions": [{"Days": one.days, "StorageClass": one.storage_class} for one in transitions],
+        }
+        if any(_moves_alike(wanted, other) for other in present):
+            return InitStep(_TRANSITIONS, "present")
+        if any(rule.get("ID") == wanted["ID"] for rule in present):
+            raise _NotSupported(
+                "a rule of this name has other settings and was left; change or remove it with the store's own tools"
+            )
+        rules = [*present, wanted]
+        try:
+            self._client.put_bucket_lifecycle_configuration(
+                **self._name, LifecycleConfiguration={"Rules": rules}, **extra
+            )
+        except botocore.exceptions.ClientError as error:
+            if aws.http_status(error) == 400 and not all("Filter" in rule for rule in present):
+                raise _NotSupported(
+                    "a rule that is there is written in the older form, without a Filter, which does not go together"
+                    " with this one; write it anew with the store's own tools"
+                ) from error
+            raise
+        kept, _ = self._lifecycle()
+        if not any(_moves_alike(wanted, other) for other in kept):
+            raise _NotSupported("the store accepted it but does not keep it")
+        return InitStep(_TRANSITIONS, "set", "nothing expires; other rules were left as they are")
 
     def default_encryption(self) -> InitStep:
         what = "default encryption"
@@ -282,3 +330,20 @@ def _same_rule(wanted: dict[str, Any], other: Any) -> bool:
             if action in wanted
         )
     )
+
+
+def _moves_alike(wanted: dict[str, Any], other: Any) -> bool:
+    """Whether ``other`` moves what is wanted, as wanted, and ends nothing."""
+    of_wanted, of_other = wanted["Filter"]["And"], (other.get("Filter") or {}).get("And") or {}
+    return (
+        other.get("Status") == "Enabled"
+        and of_other.get("Prefix") == of_wanted["Prefix"]
+        and of_other.get("Tags") == of_wanted["Tags"]
+        and _moves(other) == _moves(wanted)
+        and not {"Expiration", "NoncurrentVersionExpiration", "NoncurrentVersionTransitions"} & other.keys()
+        and set(of_other) == {"Prefix", "Tags"}
+    )
+
+
+def _moves(rule: Any) -> set[tuple[Any, Any]]:
+    return {(one.get("Days"), one.get("StorageClass")) for one in rule.get("Transitions") or ()}

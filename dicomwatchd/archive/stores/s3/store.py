@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
@@ -32,6 +32,7 @@ from dicomwatchd.archive.stores.port import (
     Speed,
     Standing,
     StoredObject,
+    Transition,
 )
 from dicomwatchd.archive.stores.s3 import fast_path, probe, restoring
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
@@ -261,6 +262,9 @@ class S3Store:
 
     def initialise(self) -> list[InitStep]:
         return s3_setup.initialise(self._bucket, self._settings, self._random_name)
+
+    def add_transitions(self, transitions: Sequence[Transition]) -> InitStep:
+        return s3_setup.add_transitions(self._bucket, transitions, self._random_name)
 
     def probe(self, scratch_key: str) -> Capabilities:
         for attempt in range(1, PROBE_ATTEMPTS + 1):

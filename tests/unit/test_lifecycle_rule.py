@@ -1,0 +1,216 @@
+"""A lifecycle rule is added when it was shown and asked for, for what has the tag, and no other rule is touched."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import botocore.exceptions
+import pytest
+from click.testing import CliRunner, Result
+
+from dicomwatchd.archive import factory
+from dicomwatchd.archive.stores.port import Transition
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.expiry import judge
+from dicomwatchd.archive.stores.s3.setup import add_transitions
+from dicomwatchd.cli.app import root
+from dicomwatchd.config import Encryption, ObjectTag
+from dicomwatchd.errors import NotSupported
+from tests import schemas
+from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
+
+TAG = ObjectTag(key="archive", value="images")
+MOVES = [Transition(30, "GLACIER_IR"), Transition(365, "DEEP_ARCHIVE")]
+WANTED = {
+    "ID": "dicomwatchd-transition p/",
+    "Status": "Enabled",
+    "Filter": {"And": {"Prefix": "p/studies/", "Tags": [{"Key": "archive", "Value": "images"}]}},
+    "Transitions": [{"Days": 30, "StorageClass": "GLACIER_IR"}, {"Days": 365, "StorageClass": "DEEP_ARCHIVE"}],
+}
+OTHERS: list[dict[str, Any]] = [
+    {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "q/"}, "Expiration": {"Days": 1}},
+    {
+        "ID": "no id of ours",
+        "Status": "Disabled",
+        "Prefix": "",
+        "Transitions": [{"Days": 1, "StorageClass": "GLACIER"}],
+    },
+]
+
+
+class Client:
+    """A bucket's rules."""
+
+    def __init__(self, rules: list[dict[str, Any]] | None = None) -> None:
+        self.rules = copy.deepcopy(rules or [])
+        self.minimum: str | None = None
+        self.writes: list[dict[str, Any]] = []
+        self.forgets = self.refuses = self.is_strict = False
+        self.meta = SimpleNamespace(partition="aws", region_name="eu-central-1")
+
+    def get_bucket_lifecycle_configuration(self, **_: Any) -> dict[str, Any]:
+        if not self.rules:
+            raise self._error("NoSuchLifecycleConfiguration", 404)
+        return {"Rules": self.rules, **({"TransitionDefaultMinimumObjectSize": self.minimum} if self.minimum else {})}
+
+    def put_bucket_lifecycle_configuration(self, **arguments: Any) -> None:
+        if self.refuses:
+            raise self._error("AccessDenied", 403)
+        if self.is_strict and not all("Filter" in rule for rule in arguments["LifecycleConfiguration"]["Rules"]):
+            raise self._error("InvalidRequest", 400)
+        self.writes.append(arguments)
+        if not self.forgets:
+            self.rules = copy.deepcopy(arguments["LifecycleConfiguration"]["Rules"])
+
+    @staticmethod
+    def _error(code: str, status: int) -> botocore.exceptions.ClientError:
+        details: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        return botocore.exceptions.ClientError(details, "lifecycle")
+
+
+def added(client: Client, tag: ObjectTag | None = TAG) -> tuple[str, str]:
+    bucket = S3Bucket(
+        client=cast(Any, client), name="b", prefix="p/", endpoint="s3", encryption=Encryption(), is_amazon=True, tag=tag
+    )
+    step = add_transitions(bucket, MOVES, lambda: "x")
+    return step.outcome, step.detail
+
+
+def test_it_stands_beside_the_others() -> None:
+    client = Client(OTHERS)
+    client.minimum = "varies_by_storage_class"
+    assert added(client)[0] == "set"
+    assert client.rules == [*OTHERS, WANTED]
+    assert client.writes[0]["TransitionDefaultMinimumObjectSize"] == "varies_by_storage_class"
+    assert added(client) == ("present", "") and len(client.writes) == 1
+    empty = Client()
+    assert added(empty)[0] == "set" and empty.rules == [WANTED]
+
+
+def test_it_ends_nothing() -> None:
+    client = Client()
+    added(client)
+    found = judge(client.rules, "p/", False, TAG)
+    assert found.unaccepted is None and "GLACIER_IR 30 days after" in found.notes[0]
+    assert not {"Expiration", "NoncurrentVersionExpiration"} & client.rules[0].keys()
+
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "other days": {"Transitions": [{"Days": 31, "StorageClass": "GLACIER_IR"}]},
+    "switched off": {"Status": "Disabled"},
+    "another tag": {"Filter": {"And": {"Prefix": "p/studies/", "Tags": [{"Key": "archive", "Value": "x"}]}}},
+    "everything": {"Filter": {"Prefix": "p/studies/"}},
+    "with an end": {"Expiration": {"Days": 400}},
+    "large ones": {"Filter": {"And": {**WANTED["Filter"]["And"], "ObjectSizeGreaterThan": 10}}},  # type: ignore[index]
+}
+
+
+@pytest.mark.parametrize("changes", CHANGED.values(), ids=CHANGED.keys())
+def test_one_of_its_name_with_other_settings_is_left(changes: dict[str, Any]) -> None:
+    theirs = [*OTHERS, {**WANTED, **changes}]
+    client = Client(theirs)
+    outcome, detail = added(client)
+    assert outcome == "not supported" and "was left" in detail
+    assert client.rules == theirs and client.writes == []
+
+
+def test_a_store_that_cannot() -> None:
+    client = Client(OTHERS)
+    client.forgets = True
+    assert added(client)[0] == "not supported" and client.rules == OTHERS
+    client.refuses = True
+    outcome, detail = added(client)
+    assert outcome == "not supported" and "AccessDenied" in detail
+    with pytest.raises(NotSupported):
+        added(Client(), tag=None)
+
+
+def test_rules_of_the_older_form_are_left() -> None:
+    """Both forms in one configuration are refused: "Filter element can only be used in Lifecycle V2"."""
+    client = Client(OTHERS)
+    client.is_strict = True
+    outcome, detail = added(client)
+    assert outcome == "not supported" and "older form" in detail and client.rules == OTHERS
+
+
+# -- the command -----------------------------------------------------------------------------------------------------
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        self.store, self.catalogue, self.folder = MemoryStore(), MemoryCatalogue(), folder
+        (folder / "state").mkdir()
+        self.configure("tag: {key: archive, value: images}")
+
+    def configure(self, more: str) -> None:
+        (self.folder / "config.yaml").write_text(
+            f"state_directory: {self.folder}/state\n"
+            "archive:\n"
+            f"  store: {{kind: s3, bucket: bucket, prefix: p/, {more}}}\n"
+            f"  catalogue: {{kind: sqlite, path: {self.folder}/c}}\n"
+        )
+
+    def init(self, *arguments: str, answer: str = "") -> Result:
+        words = ["archive", "init", *arguments]
+        result = CliRunner().invoke(root, ["--config", str(self.folder / "config.yaml"), *words], input=answer)
+        if "--json" in arguments and result.exit_code < 2:
+            schemas.check_output(words, result.stdout, result.exit_code)
+        return result
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    site = Site(tmp_path)
+    monkeypatch.setattr(factory, "open_store", lambda *_, **__: site.store)
+    monkeypatch.setattr(factory, "open_catalogue", lambda *_, **__: site.catalogue)
+    return site
+
+
+def test_it_is_shown_and_asked_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--lifecycle", "365:DEEP_ARCHIVE", "--lifecycle", "30:GLACIER_IR")
+    assert site.init(*words).exit_code == 2, "nobody can be asked"
+    monkeypatch.setattr("dicomwatchd.cli.studies.archive._may_be_asked", lambda: True)
+    result = site.init(*words, answer="n\n")
+    assert result.exit_code == 1 and site.store.transitions == () and site.catalogue.archive_id is None
+    assert "p/studies/ with the tag archive=images move to GLACIER_IR 30 days" in result.output
+    assert "must be restored" in result.output
+    result = site.init(*words, answer="y\n")
+    assert result.exit_code == 0 and site.store.transitions == tuple(MOVES)
+    assert "set            store: lifecycle of instances and bundles" in result.output
+
+
+def test_it_may_be_confirmed_beforehand(site: Site) -> None:
+    assert site.init("--lifecycle", "90:GLACIER", "--json").exit_code == 2
+    result = site.init("--lifecycle", "90:GLACIER", "--yes", "--json")
+    assert result.exit_code == 0 and json.loads(result.stdout)["steps"][-1]["outcome"] == "set"
+    assert site.store.transitions == (Transition(90, "GLACIER"),)
+
+
+def test_without_a_word_there_is_none(site: Site) -> None:
+    assert site.init().exit_code == 0 and site.store.transitions == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--lifecycle", "90"],
+        ["--lifecycle", "0:GLACIER"],
+        ["--lifecycle", "90:STANDARD_IA"],
+        ["--lifecycle", "90:EXPIRE"],
+        ["--lifecycle", "30:GLACIER", "--lifecycle", "90:GLACIER_IR"],
+        ["--lifecycle", "30:GLACIER", "--lifecycle", "30:DEEP_ARCHIVE"],
+        ["--lifecycle", "30:GLACIER", "--lifecycle", "90:GLACIER"],
+    ],
+)
+def test_what_no_store_does_is_refused(site: Site, words: list[str]) -> None:
+    assert site.init(*words, "--yes").exit_code == 2 and site.store.versions == {}
+
+
+def test_without_a_tag_it_would_move_manifests(site: Site) -> None:
+    site.configure("region: eu-central-1")
+    result = site.init("--lifecycle", "90:GLACIER", "--yes")
+    assert result.exit_code == 2 and "archive.store.tag" in result.output and site.store.transitions == ()
