@@ -60,6 +60,29 @@ def takes(storage_classes: Collection[str | None], speed: Speed) -> str:
     return _TAKES[speed]
 
 
+@dataclass(frozen=True, slots=True)
+class InClass:
+    """How many instances' objects and bundles of a study are in one storage class (None: the usual one), and how large
+    they are together. ``is_cold``: in cold storage, unless they were restored, which a listing does not tell."""
+
+    storage_class: str | None
+    objects: int
+    size_bytes: int
+    is_cold: bool
+
+
+def classes(store: ObjectStore, study: Uid) -> list[InClass]:
+    """By one listing of the study, the usual class first. Raises Transient, Permanent, Fatal."""
+    found: dict[str | None, list[StoredObject]] = {}
+    for seen in store.listing(keys.study_prefix(study)):
+        if keys.holds_instances(seen.key):
+            found.setdefault(seen.storage_class, []).append(seen)
+    return [
+        InClass(name, len(objects), sum(seen.size_bytes for seen in objects), objects[0].is_cold)
+        for name, objects in sorted(found.items(), key=lambda one: one[0] or "")
+    ]
+
+
 def find(
     store: ObjectStore,
     study: Uid,

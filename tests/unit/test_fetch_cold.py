@@ -265,6 +265,40 @@ def test_who_may_not_restore_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None
         store.restore("a.dcm", "expedited", 7)
 
 
+# -- show ------------------------------------------------------------------------------------------------------------
+
+
+def test_show_says_what_is_cold_and_what_bringing_it_back_takes(
+    store: MemoryStore, study: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def opened(*_: object, **__: object) -> Iterator[tuple[MemoryStore, None]]:
+        yield store, None
+
+    monkeypatch.setattr(factory, "opened", opened)
+
+    def show(*more: str) -> Result:
+        words = ["show", STUDY, *more, "--bucket", "bucket"]
+        result = CliRunner().invoke(root, words)
+        if more:
+            schemas.check_output(words, result.stdout, result.exit_code)
+        return result
+
+    assert "Storage" not in show().output
+    one, other, *_ = study.instances
+    store.cold = {one.key: "DEEP_ARCHIVE", other.key: "DEEP_ARCHIVE"}
+    result = show()
+    assert result.exit_code == 0
+    assert "2 objects, 5.0 kB, in the usual class" in result.output
+    assert "2 objects, 5.0 kB, in DEEP_ARCHIVE" in result.output and "--restore=bulk up to 48 hours" in result.output
+    assert store.heads == [] and not {one.key, other.key} & set(store.reads)
+    found = json.loads(show("--json").stdout)["archive"]["storage"]
+    assert [(entry["storage_class"], entry["objects"], entry["is_cold"]) for entry in found] == [
+        (None, 2, False),
+        ("DEEP_ARCHIVE", 2, True),
+    ]
+
+
 # -- the command -----------------------------------------------------------------------------------------------------
 
 

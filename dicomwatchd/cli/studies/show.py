@@ -18,11 +18,13 @@ from dicomwatchd.cli.studies.search import summary
 from dicomwatchd.cli.studies.versions import OtherVersions
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
-from dicomwatchd.errors import DicomwatchdError, Permanent, StudyNotFound
+from dicomwatchd.errors import DicomwatchdError, Permanent, StudyNotFound, Transient
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.records import SeriesRecord, StudyRecord
+    from dicomwatchd.archive.stores.port import ObjectStore
+    from dicomwatchd.fetch.cold import InClass
     from dicomwatchd.patients import Identity
 
 
@@ -37,8 +39,9 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     """Show what is known about a study.
 
     STUDY is a Study Instance UID. Shows what the archive holds of it, with patient, study and series attributes;
-    and, if the daemon runs on this machine, its local files and its state. The exit code is 1 if neither knows it,
-    or if its manifests in the archive are not valid.
+    and, if the daemon runs on this machine, its local files and its state. If objects are not in the store's usual
+    storage class, it says which are in cold storage, and how long restoring takes. The exit code is 1 if neither
+    knows it, or if its manifests in the archive are not valid.
     """
     notes: list[str] = []
     note = noting(notes, quiet=as_json)
@@ -80,6 +83,8 @@ class _Archived:
     versions: OtherVersions
     #: SOP Instance UIDs that DICOMDIRs list and that it lacks, as far as they are named.
     missing: list[str]
+    #: The storage classes of its objects.
+    storage: list[InClass]
 
 
 def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss) -> _Archived:
@@ -93,7 +98,18 @@ def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: 
             DamagedInstances.of(manifest),
             OtherVersions.of(manifest),
             missing_uids(manifest.listed),
+            _storage(archive.store, study, notes),
         )
+
+
+def _storage(store: ObjectStore, study: Uid, notes: list[str]) -> list[InClass]:
+    from dicomwatchd.fetch.cold import classes
+
+    try:
+        return classes(store, study)
+    except (Transient, Permanent) as error:
+        notes.append(f"the storage classes of the objects are unknown: {error.message}")
+        return []
 
 
 def _local(
@@ -120,6 +136,15 @@ def _document(found: _Archived) -> dict[str, Any]:
         "damaged_instances": found.damaged.document(),
         "other_versions": found.versions.document(),
         "missing_uids": found.missing[:_MISSING_LISTED],
+        "storage": [
+            {
+                "storage_class": one.storage_class,
+                "objects": one.objects,
+                "bytes": one.size_bytes,
+                "is_cold": one.is_cold,
+            }
+            for one in found.storage
+        ],
         "manifest_key": record.manifest_key,
         "manifest_sha256": record.manifest_sha256,
         "attributes": record.attributes,
@@ -190,6 +215,25 @@ def _missing(uids: list[str], number: int) -> list[tuple[str, str]]:
     return [*(("", f"missing: {uid}") for uid in shown), *([("", f"... and {rest:,} more")] if rest > 0 else [])]
 
 
+def _stored(storage: list[InClass]) -> list[tuple[str, str]]:
+    """In which classes the objects are, where it is not the usual one alone, and what bringing them back takes."""
+    from dicomwatchd.fetch.cold import takes
+
+    if all(one.storage_class is None for one in storage):
+        return []
+    rows = [
+        f"{output.count(one.objects, 'object')}, {output.size(one.size_bytes)}, in"
+        f" {one.storage_class or 'the usual class'}"
+        for one in storage
+    ]
+    if cold := [one.storage_class for one in storage if one.is_cold]:
+        rows.append(
+            f"in cold storage, unless restored: fetch --restore takes {takes(cold, 'standard')},"
+            f" --restore=bulk {takes(cold, 'bulk')}, and is charged for"
+        )
+    return [("Storage" if not number else "", text) for number, text in enumerate(rows)]
+
+
 def _print_archived(found: _Archived) -> None:
     from dicomwatchd.archive.documents import accession_numbers, identities
 
@@ -212,6 +256,7 @@ def _print_archived(found: _Archived) -> None:
             ("Modality", " ".join(record.modalities)),
             ("Archived", f"revision {record.revision}, {record.archived_at}"),
             ("Files", f"{record.instances:,}, {output.size(record.size_bytes)}"),
+            *_stored(found.storage),
             ("Complete", _whole(record)),
             *(("", text) for text in _reasons(record)),
             *found.damaged.rows(),
