@@ -67,6 +67,9 @@ BOTH = {
 #: The stack in the second region, whose bucket takes the copies.
 STANDBY = {**ENDPOINTS, "SourceIpRanges": ["192.0.2.0/24"], "BucketName": "hospital-2", "KmsKeyArn": COPIES_KEY}
 
+#: Instances and bundles are sent with a tag.
+TAGGED = {**GUARDED, "ObjectTagKey": "archive", "ObjectTagValue": "images"}
+
 POLICY_OF = {
     "ct1": "DaemonPolicy",
     "mr2": "DaemonPolicy",
@@ -95,6 +98,7 @@ THROUGH_OTHER = {"aws:SourceVpce": "vpce-0c"}
 FROM_HOSPITAL = {"aws:SourceIp": "192.0.2.7"}
 FROM_ELSEWHERE = {"aws:SourceIp": "198.51.100.9"}
 LEADING = "dynamodb:LeadingKeys"
+TAG_KEYS = "s3:RequestObjectTagKeys"
 
 
 @dataclass(frozen=True)
@@ -230,6 +234,13 @@ DAEMON = [
     Case("ct1", "s3:ListBucket", BUCKET, {"s3:prefix": "other/"}, "Implicit"),
     Case("ct1", "s3:ListBucket", BUCKET, {"s3:prefix": "ra"}, "Implicit"),
     Case("ct1", "s3:PutObjectTagging", f"{STUDY}/4/5/aa.dcm", {}, "Implicit"),
+    Case("ct1", "s3:PutObjectTagging", f"{STUDY}/series/4/5/aa.dcm", {TAG_KEYS: ["archive"]}, None, TAGGED),
+    Case("ct1", "s3:PutObjectTagging", f"{STUDY}/bundles/aa.tar", {TAG_KEYS: ["archive"]}, None, TAGGED),
+    Case("ct1", "s3:PutObjectTagging", f"{STUDY}/series/4/5/aa.dcm", {TAG_KEYS: ["other"]}, "Implicit", TAGGED),
+    Case("ct1", "s3:PutObjectTagging", f"{STUDY}/series/4/5/aa.dcm", {TAG_KEYS: ["archive", "x"]}, "Implicit", TAGGED),
+    Case("ct1", "s3:PutObjectTagging", f"{STUDY}/series/4/5/aa.dcm", {}, "Implicit", TAGGED),
+    Case("ct1", "s3:PutObjectTagging", f"{STUDY}/manifests/00000001.json", {TAG_KEYS: ["archive"]}, "Implicit", TAGGED),
+    Case("ct1", "s3:RestoreObject", f"{STUDY}/series/4/5/aa.dcm", {}, "Implicit", TAGGED),
     Case("ct1", "kms:Decrypt", KEY, {}, "Implicit"),
     Case("ct1", "kms:ScheduleKeyDeletion", KEY, {}, "Implicit"),
     Case("ct1", "dynamodb:PutItem", TABLE, {LEADING: ["ARCHIVE"]}, "Implicit"),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.dynamodb.setup import definition
+from dicomwatchd.archive.stores.port import Transition
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.config import Encryption, ObjectTag
+from dicomwatchd.model import Uid
 from tests import aws_template
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +57,7 @@ def test_the_table_is_the_one_that_init_makes() -> None:
 def test_the_buckets_rules_are_the_ones_that_init_makes() -> None:
     bucket = aws_template.resources()["Bucket"]
     assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
-    abort, probe = bucket["LifecycleConfiguration"]["Rules"]
+    abort, probe, _ = bucket["LifecycleConfiguration"]["Rules"]
     assert (abort["Prefix"], abort["Status"]) == ("${Prefix}", "Enabled")
     assert abort["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": s3_setup.ABORT_DAYS}
     assert set(abort) == {"Id", "Status", "Prefix", "AbortIncompleteMultipartUpload"}  # and expires nothing
@@ -90,7 +96,7 @@ def test_objects_are_locked_where_it_is_asked_for() -> None:
     assert locked["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
-@pytest.mark.parametrize("policy", ["DaemonPolicy", "FetchPolicy", "MaintenancePolicy"])
+@pytest.mark.parametrize("policy", ["DaemonPolicy", "FetchPolicy", "RestorePolicy", "MaintenancePolicy"])
 def test_nobody_is_given_more_than_named_actions_on_named_things(policy: str) -> None:
     for statement in aws_template.statements(policy, "Allow"):
         for action in statement["Action"]:
@@ -202,3 +208,61 @@ def test_the_parameters_are_all_described_in_the_documents() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     names = set(aws_template.parameters()) - {"BucketName", "Prefix", "TableName"}
     assert [name for name in names if f"`{name}`" not in text] == []
+PREFIXED: dict[str, object] = {**SITE, "Prefix": "rad/"}
+TAG = ObjectTag(key="archive", value="images")
+TAGGED: dict[str, object] = {**PREFIXED, "ObjectTagKey": TAG.key, "ObjectTagValue": TAG.value}
+
+
+@pytest.mark.parametrize("more", [{}, {"ObjectTagKey": "archive"}, {"ColdAfterDays": "90"}])
+def test_nothing_moves_that_was_not_asked_for(more: dict[str, object]) -> None:
+    assert len(aws_template.built(**PREFIXED, **more)["Bucket"]["LifecycleConfiguration"]["Rules"]) == 2
+
+
+def test_what_moves_has_the_tag_and_does_not_end() -> None:
+    built = aws_template.built(**TAGGED, ColdAfterDays="90", ColdStorageClass="DEEP_ARCHIVE")
+    rule = built["Bucket"]["LifecycleConfiguration"]["Rules"][2]
+    made: list[Any] = []
+
+    class Client:
+        meta = SimpleNamespace(partition="aws")
+
+        def get_bucket_lifecycle_configuration(self, **_: object) -> Any:
+            return {"Rules": made}
+
+        def put_bucket_lifecycle_configuration(self, LifecycleConfiguration: Any, **_: object) -> None:
+            made.extend(LifecycleConfiguration["Rules"])
+
+    client = cast(Any, Client())
+    bucket = S3Bucket(client=client, name="b", prefix="rad/", endpoint="s3", encryption=Encryption(), tag=TAG)
+    s3_setup.add_transitions(bucket, [Transition(90, "DEEP_ARCHIVE")], lambda: "x")
+    [of_init] = made
+    assert (rule["Id"], rule["Status"]) == (of_init["ID"], of_init["Status"])
+    assert {"Prefix": rule["Prefix"], "Tags": rule["TagFilters"]} == of_init["Filter"]["And"]
+    assert [(one["TransitionInDays"], one["StorageClass"]) for one in rule["Transitions"]] == [("90", "DEEP_ARCHIVE")]
+    assert set(rule) == {"Id", "Status", "Prefix", "TagFilters", "Transitions"}  # and expires nothing
+
+
+def test_who_sends_tags_only_what_has_a_tag() -> None:
+    def tagging(**site: object) -> list[Any]:
+        policy = aws_template.built(**site)["DaemonPolicy"]["PolicyDocument"]["Statement"]
+        return [one for one in policy if one["Action"] == "s3:PutObjectTagging"]
+
+    assert tagging(**PREFIXED) == []
+    [allowed] = tagging(**TAGGED)
+    study, instance = Uid("1.2"), keys.instance(Uid("1.2"), Uid("1.2.3"), Uid("1.2.3.4"), "0" * 64)
+    for key, is_tagged in (
+        (instance, True),
+        (keys.bundle(study, "0" * 64), True),
+        (keys.PROBE + "x/class", True),
+        (keys.manifest(study, 1), False),
+        (keys.export(study, "0" * 64), False),
+        (keys.IDENTITY, False),
+    ):
+        resource = f"arn:aws:s3:::hospital/rad/{key}"
+        assert any(fnmatch.fnmatchcase(resource, pattern) for pattern in allowed["Resource"]) is is_tagged, key
+    assert allowed["Condition"]["ForAllValues:StringEquals"] == {"s3:RequestObjectTagKeys": [TAG.key]}
+
+
+def test_restoring_is_a_right_of_its_own() -> None:
+    assert aws_template.allowed("RestorePolicy", "s3") == {"RestoreObject"}
+    assert "RestoreObject" not in aws_template.allowed("FetchPolicy", "s3") | aws_template.allowed("DaemonPolicy", "s3")
