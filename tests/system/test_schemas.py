@@ -50,6 +50,10 @@ _NOT_HERE = {
             f"capabilities.{key}": "Amazon: tests/conformance/test_amazon_store.py"
             for key in ("wrong SHA-256 checksum of a part", "S3 Bucket Key")
         },
+        **{
+            f"capabilities.{key}": "Amazon: tests/conformance/test_amazon_cold.py"
+            for key in ("storage class of instances", "tag of instances")
+        },
         "inboxes.not_responding_seconds": "an inbox that hangs: tests/fuse/test_hung.py",
         **{f"studies.{state}": "over too soon" for state in ("uploading", "verifying", "recording", "purging")},
         **{f"files.{state}": "over too soon" for state in ("stored", "deleting")},
@@ -60,6 +64,7 @@ _NOT_HERE = {
         **dict.fromkeys(
             _named("local.listed", "dicomdirs", "images", "missing", "missing_uids", "waits_until"), _DICOMDIR
         ),
+        "archive.storage.storage_class": "tests/unit/test_fetch_cold.py",
         **{f"local.files.{state}": "over too soon" for state in ("stored", "deleting")},
         **{f"local.files.{state}": "no file of a study" for state in ("quarantined", "ignored")},
         **{f"local.unreadable.{key}": "a damaged disk: tests/fuse/test_entries.py" for key in ("name", "reason")},
