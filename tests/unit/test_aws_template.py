@@ -208,6 +208,8 @@ def test_the_parameters_are_all_described_in_the_documents() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     names = set(aws_template.parameters()) - {"BucketName", "Prefix", "TableName"}
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
 PREFIXED: dict[str, object] = {**SITE, "Prefix": "rad/"}
 TAG = ObjectTag(key="archive", value="images")
 TAGGED: dict[str, object] = {**PREFIXED, "ObjectTagKey": TAG.key, "ObjectTagValue": TAG.value}

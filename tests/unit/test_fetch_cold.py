@@ -299,6 +299,53 @@ def test_show_says_what_is_cold_and_what_bringing_it_back_takes(
     ]
 
 
+# -- search ----------------------------------------------------------------------------------------------------------
+
+
+def test_search_says_what_is_cold_if_it_is_asked_to(
+    store: MemoryStore, study: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue = MemoryCatalogue()
+    catalogue.put(study.record())
+    catalogue.put(replace(study.record(), study_uid=Uid("1.9.9")))
+
+    @contextmanager
+    def opened(*_: object, **__: object) -> Iterator[tuple[MemoryStore, MemoryCatalogue]]:
+        yield store, catalogue
+
+    monkeypatch.setattr(factory, "opened", opened)
+
+    def search(*more: str) -> Result:
+        words = ["search", *more, "--bucket", "bucket", "--table", "table"]
+        result = CliRunner().invoke(root, words)
+        if "--json" in more:
+            schemas.check_output(words, result.stdout, result.exit_code)
+        assert result.exit_code == 0
+        return result
+
+    one, *rest = study.instances
+    store.cold = {one.key: "DEEP_ARCHIVE"}
+    assert "DEEP_ARCHIVE" not in search().output and "storage" not in json.loads(search("--json").stdout)["studies"][0]
+    heading, *rows = (line.split("\t") for line in search("--storage").stdout.splitlines())
+    stored = {row[-1]: row[heading.index("STORAGE")] for row in rows}
+    assert stored == {STUDY: f"usual {len(rest)}/4 DEEP_ARCHIVE 1/4", "1.9.9": ""}
+    said = "1 study has objects in cold storage, unless restored: fetch --restore takes up to 12 hours"
+    assert said in search("--storage").stderr
+    found = json.loads(search("--storage", "--json").stdout)["studies"]
+    assert {entry["study_uid"]: [s["is_cold"] for s in entry["storage"]] for entry in found} == {
+        STUDY: [False, True],
+        "1.9.9": [],
+    }
+
+    def refuse(_prefix: str) -> Iterator[Any]:
+        raise OutOfReach("the store does not answer")
+
+    monkeypatch.setattr(store, "listing", refuse)
+    result = search("--storage")
+    assert "2 studies: the storage classes of the objects are unknown: the store does not answer" in result.stderr
+    assert STUDY in result.stdout
+
+
 # -- the command -----------------------------------------------------------------------------------------------------
 
 

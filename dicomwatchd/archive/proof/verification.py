@@ -117,7 +117,7 @@ def verify(
     doubtful = []
     for item in manifest.instances:
         seen = listed.get(item.key)
-        if deep or seen is None or not _agrees(seen, item.object_bytes, item.etag):
+        if deep or not _listed_as_recorded(seen, item.object_bytes, item.etag):
             doubtful.append(item)
         else:
             work.settle(item, "")
@@ -125,7 +125,7 @@ def verify(
     for item, problem in read_items(store, doubtful, map):
         if problem in ("missing", "size", "content") and item.version_id is not None:
             beneath.append((item, problem))
-        elif problem == "cold" and (seen := listed.get(item.key)) is not None and _agrees(seen, item.object_bytes, item.etag):
+        elif problem == "cold" and _listed_as_recorded(listed.get(item.key), item.object_bytes, item.etag):
             work.settle(item, "")
             work.cold += 1
         else:
@@ -213,8 +213,9 @@ def _read_bundle_once(store: ObjectStore, members: list[ManifestInstance]) -> li
     ]
 
 
-def _agrees(seen: StoredObject, size_bytes: int, etag: str | None) -> bool:
-    """Whether an object is listed as it is on record."""
+def _listed_as_recorded(seen: StoredObject | None, size_bytes: int, etag: str | None) -> bool:
+    if seen is None:
+        return False
     etag_differs = etag is not None and seen.etag is not None and etag != seen.etag
     return seen.size_bytes == size_bytes and not etag_differs
 
@@ -268,7 +269,7 @@ class _Work:
         as_recorded = {
             one.key
             for one in self.manifest.exports
-            if (seen := listed.get(one.key)) is not None and _agrees(seen, one.size_bytes, one.etag)
+            if _listed_as_recorded(listed.get(one.key), one.size_bytes, one.etag)
         }
         doubtful = [one.receipt for one in self.manifest.exports if deep or one.key not in as_recorded]
         for verdict in evidence.examine(self.store, doubtful, deep=True, map=map):

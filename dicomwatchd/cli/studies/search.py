@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ import click
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import socket_option
-from dicomwatchd.cli.studies import attributes, held
+from dicomwatchd.cli.studies import attributes, held, storage
 from dicomwatchd.cli.studies.access import ArchiveOptions, archive_and_catalogue_options, noting, opened
 from dicomwatchd.cli.studies.criteria import DateRangeType, DayType, MomentType, PlaceType
 from dicomwatchd.cli.terminal import output, tables
@@ -21,7 +22,11 @@ from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.records import StudyRecord
+    from dicomwatchd.fetch.cold import InClass
     from dicomwatchd.model import Uid
+
+_CONNECTIONS = 8
+_COLUMNS = ("DATE", "PATIENT ID", "NAME", "ACCESSION", "MODALITY", "FILES", "SIZE")
 
 
 @click.command()
@@ -64,6 +69,7 @@ if TYPE_CHECKING:
 )
 @click.option("--incomplete", is_flag=True, help="Studies of which images are missing; show names what.")
 @click.option("--held", "is_held", is_flag=True, help="Studies that the daemon of this machine holds.")
+@click.option("--storage", "with_storage", is_flag=True, help="Ask the store for the storage classes of what is found.")
 @click.option(
     "--limit",
     metavar="N",
@@ -95,6 +101,7 @@ def search(
     archived_since: str | None,
     incomplete: bool,
     is_held: bool,
+    with_storage: bool,
     limit: int,
     is_all: bool,
     after: str | None,
@@ -106,8 +113,9 @@ def search(
 
     All given conditions must match; without any, all studies are listed, newest study date first. Conditions on the
     patient must all match the same patient; a study whose files name several patients is found by each of them. The
-    exit code is 0 even if nothing is found. Needs the catalogue; --held also needs the daemon, or its state. Prints
-    patients' names and IDs.
+    exit code is 0 even if nothing is found. Needs the catalogue; --held also needs the daemon, or its state. The
+    catalogue does not know storage classes: --storage lists the objects of each study that is found, which needs the
+    store, and says what is in cold storage and how long restoring takes. Prints patients' names and IDs.
     """
     from dicomwatchd.archive.documents import patient_ids
     from dicomwatchd.archive.records import Query, place
@@ -134,7 +142,7 @@ def search(
     uids = held.held_uids(invocation, socket_path, where, note) if is_held else None
     absent: list[Uid] = []
     found: Iterable[StudyRecord]
-    with opened(invocation, where) as archive:
+    with opened(invocation, where, connections=_CONNECTIONS) as archive:
         catalogue = archive.needed_catalogue()
         if uids is None:
             for text in catalogue.shortcomings(query):
@@ -143,12 +151,19 @@ def search(
         else:
             found, absent = held.matching(catalogue, query, uids, note)
         records = list(islice(found, limit + 1) if limit else found)
-    truncated = bool(limit) and len(records) > limit
-    records = records[:limit] if limit else records
+        truncated = bool(limit) and len(records) > limit
+        records = records[:limit] if limit else records
+        stored: Mapping[Uid, list[InClass]] = {}
+        if with_storage:
+            with ThreadPoolExecutor(_CONNECTIONS) as pool:
+                stored = storage.of_studies(archive.store, (record.study_uid for record in records), note, pool.map)
     if as_json:
         output.document(
             {
-                "studies": [summary(record) for record in records],
+                "studies": [
+                    summary(record) | ({"storage": storage.document(stored[record.study_uid])} if with_storage else {})
+                    for record in records
+                ],
                 "truncated": truncated,
                 "next": place(records[-1]) if truncated else None,
                 "not_in_catalogue": absent,
@@ -161,7 +176,7 @@ def search(
         output.say("No study matches.")
         return exits.OK
     tables.table(
-        ("DATE", "PATIENT ID", "NAME", "ACCESSION", "MODALITY", "FILES", "SIZE", "STUDY"),
+        (*_COLUMNS, *(["STORAGE"] if with_storage else []), "STUDY"),
         (
             (
                 attributes.date(record.study_date),
@@ -171,12 +186,15 @@ def search(
                 " ".join(record.modalities),
                 record.instances,
                 output.size(record.size_bytes),
+                *([storage.cell(stored[record.study_uid])] if with_storage else []),
                 record.study_uid,
             )
             for record in records
         ),
         least=("ACCESSION", "SIZE", "FILES"),
     )
+    if remark := storage.remark(stored.values()):
+        output.note(remark)
     if truncated:
         output.note(
             f"only the first {output.count(limit, 'study', 'studies')} shown; use a larger --limit to see more, or"

@@ -11,19 +11,18 @@ import click
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, socket_option
-from dicomwatchd.cli.studies import attributes
+from dicomwatchd.cli.studies import attributes, storage
 from dicomwatchd.cli.studies.access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
 from dicomwatchd.cli.studies.damaged import DamagedInstances
 from dicomwatchd.cli.studies.search import summary
 from dicomwatchd.cli.studies.versions import OtherVersions
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
-from dicomwatchd.errors import DicomwatchdError, Permanent, StudyNotFound, Transient
+from dicomwatchd.errors import DicomwatchdError, Permanent, StudyNotFound
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.records import SeriesRecord, StudyRecord
-    from dicomwatchd.archive.stores.port import ObjectStore
     from dicomwatchd.fetch.cold import InClass
     from dicomwatchd.patients import Identity
 
@@ -98,18 +97,8 @@ def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: 
             DamagedInstances.of(manifest),
             OtherVersions.of(manifest),
             missing_uids(manifest.listed),
-            _storage(archive.store, study, notes),
+            storage.of_study(archive.store, study, notes.append),
         )
-
-
-def _storage(store: ObjectStore, study: Uid, notes: list[str]) -> list[InClass]:
-    from dicomwatchd.fetch.cold import classes
-
-    try:
-        return classes(store, study)
-    except (Transient, Permanent) as error:
-        notes.append(f"the storage classes of the objects are unknown: {error.message}")
-        return []
 
 
 def _local(
@@ -136,15 +125,7 @@ def _document(found: _Archived) -> dict[str, Any]:
         "damaged_instances": found.damaged.document(),
         "other_versions": found.versions.document(),
         "missing_uids": found.missing[:_MISSING_LISTED],
-        "storage": [
-            {
-                "storage_class": one.storage_class,
-                "objects": one.objects,
-                "bytes": one.size_bytes,
-                "is_cold": one.is_cold,
-            }
-            for one in found.storage
-        ],
+        "storage": storage.document(found.storage),
         "manifest_key": record.manifest_key,
         "manifest_sha256": record.manifest_sha256,
         "attributes": record.attributes,
@@ -215,25 +196,6 @@ def _missing(uids: list[str], number: int) -> list[tuple[str, str]]:
     return [*(("", f"missing: {uid}") for uid in shown), *([("", f"... and {rest:,} more")] if rest > 0 else [])]
 
 
-def _stored(storage: list[InClass]) -> list[tuple[str, str]]:
-    """In which classes the objects are, where it is not the usual one alone, and what bringing them back takes."""
-    from dicomwatchd.fetch.cold import takes
-
-    if all(one.storage_class is None for one in storage):
-        return []
-    rows = [
-        f"{output.count(one.objects, 'object')}, {output.size(one.size_bytes)}, in"
-        f" {one.storage_class or 'the usual class'}"
-        for one in storage
-    ]
-    if cold := [one.storage_class for one in storage if one.is_cold]:
-        rows.append(
-            f"in cold storage, unless restored: fetch --restore takes {takes(cold, 'standard')},"
-            f" --restore=bulk {takes(cold, 'bulk')}, and is charged for"
-        )
-    return [("Storage" if not number else "", text) for number, text in enumerate(rows)]
-
-
 def _print_archived(found: _Archived) -> None:
     from dicomwatchd.archive.documents import accession_numbers, identities
 
@@ -256,7 +218,7 @@ def _print_archived(found: _Archived) -> None:
             ("Modality", " ".join(record.modalities)),
             ("Archived", f"revision {record.revision}, {record.archived_at}"),
             ("Files", f"{record.instances:,}, {output.size(record.size_bytes)}"),
-            *_stored(found.storage),
+            *storage.rows(found.storage),
             ("Complete", _whole(record)),
             *(("", text) for text in _reasons(record)),
             *found.damaged.rows(),
