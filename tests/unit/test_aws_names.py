@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dicomwatchd.archive.aws.clients import build_client, is_amazon
+from dicomwatchd.archive.aws.clients import build_client, is_amazon, location
+from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
+from dicomwatchd.archive.stores.s3.store import S3Store
+from dicomwatchd.config import DynamoDBSettings, S3Settings
 
 
 @pytest.mark.parametrize(
@@ -46,3 +49,32 @@ def test_others_are_not_amazon(url: str) -> None:
 
 def test_without_an_endpoint_it_is_amazon() -> None:
     assert is_amazon(None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None,
+        "https://s3.eu-central-1.amazonaws.com",
+        "https://s3.dualstack.eu-central-1.amazonaws.com/",
+        "https://bucket.vpce-1a2b3c4d-5e6f.s3.eu-central-1.vpce.amazonaws.com",
+    ],
+)
+def test_a_bucket_is_the_same_by_each_of_amazons_names(url: str | None) -> None:
+    """A state is bound to its archive's destination: another way to it must not send everything again."""
+    archive = {"region": "eu-central-1", "endpoint_url": url}
+    table = {**archive, "endpoint_url": url and url.replace("s3", "dynamodb")}
+    store = S3Store(
+        S3Settings.model_validate({"kind": "s3", "bucket": "hospital", **archive}), connections=1, with_fast_path=False
+    )
+    catalogue = DynamoDBCatalogue(DynamoDBSettings.model_validate({"kind": "dynamodb", "table": "studies", **table}))
+    assert str(store.destination) == "s3|aws:eu-central-1|hospital|"
+    assert catalogue.name == "dynamodb|aws:eu-central-1|studies"
+    store.close()
+    catalogue.close()
+
+
+def test_another_region_and_another_service_are_other_places() -> None:
+    assert location("eu-central-1", "https://s3.eu-north-1.amazonaws.com") == "aws:eu-north-1"
+    assert location("eu-central-1", "https://s3.amazonaws.com") == "aws:eu-central-1"
+    assert location("eu-central-1", "https://rgw.example.org/") == "https://rgw.example.org"

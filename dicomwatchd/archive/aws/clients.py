@@ -242,6 +242,14 @@ def _region_of(endpoint_url: str) -> str | None:
     return found["region"] if found else None
 
 
+def location(region: str, endpoint_url: str | None) -> str:
+    """Where the data are: "aws:<region>" for Amazon, by whichever of its names it is reached (the usual one, that of an
+    interface endpoint, a dual-stack or FIPS one), or the URL of another service."""
+    if endpoint_url is not None and not is_amazon(endpoint_url):
+        return endpoint_url.rstrip("/")
+    return f"aws:{(_region_of(endpoint_url) if endpoint_url else None) or region}"
+
+
 def endpoint_name(service: str, region: str | None, endpoint_url: str | None) -> str:
     """What the ``endpoint`` of our errors says: the service and where it is."""
     place = endpoint_url.rstrip("/") if endpoint_url else f"aws:{region or 'default'}"

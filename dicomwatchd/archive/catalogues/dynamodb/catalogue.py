@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from dicomwatchd.archive.aws.clients import build_client, endpoint_name, error_code, translated
+from dicomwatchd.archive.aws.clients import build_client, endpoint_name, error_code, location, translated
 from dicomwatchd.archive.catalogues.dynamodb.items import (
     ALSO,
     GAPS_TERM,
@@ -81,8 +81,7 @@ class DynamoDBCatalogue:
         self._table = settings.table
         region = self._client.meta.region_name
         self._endpoint = endpoint_name("dynamodb", region, settings.endpoint_url)
-        place = settings.endpoint_url.rstrip("/") if settings.endpoint_url else f"aws:{region}"
-        self._name = f"dynamodb|{place}|{settings.table}"
+        self._name = f"dynamodb|{location(region, settings.endpoint_url)}|{settings.table}"
         self._completed = self._terms_served = False
         self._setup = TableSetup(self._client, self._table, self._endpoint, sleep=sleep, monotonic=monotonic)
 

@@ -105,7 +105,7 @@ class S3Store:
         self._taken = Taken()
         self._destination = Destination(
             kind="s3",
-            endpoint=settings.endpoint_url.rstrip("/") if settings.endpoint_url else f"aws:{region}",
+            endpoint=aws.location(region, settings.endpoint_url),
             container=settings.bucket,
             prefix=settings.prefix,
         )
