@@ -166,7 +166,7 @@ def test_a_cold_study_comes_back_by_the_command(
     place.amazon.forget()
     code, found = fetch()
     assert (code, found["fetched"]) == (1, 2) and found["cold"]["objects"] == 1
-    read = {key for operation, key in place.amazon._requests if operation == "GetObject"}
+    read = {e.key for e in place.amazon.exchanges() if e.operation == "GetObject"}
     assert read == {PREFIX + key for key in (study.key, *(item.key for item in study.instances[1:]))}
     shown = json.loads(CliRunner().invoke(root, ["show", STUDY, *where, "--json"]).stdout)["archive"]["storage"]
     assert [(one["storage_class"], one["objects"]) for one in shown] == [(None, 2), ("GLACIER", 1)]

@@ -47,7 +47,7 @@ def test_a_study_with_a_large_object_goes_there_and_comes_back(site: Site, amazo
         made.path.rename(site.inboxes[0] / f"{made.sop_instance_uid}.dcm")
     site.wait_until_empty(90)
     asked = amazon.requests()
-    objects = [key for operation, key in amazon._requests if operation == "GetObject" and key.endswith(".dcm")]
+    objects = [e.key for e in amazon.exchanges() if e.operation == "GetObject" and e.key.endswith(".dcm")]
     assert objects == [], "all of it was proven by its checksum, and nothing read back"
     assert asked.count("CompleteMultipartUpload") >= 1
     for study in (small, large):

@@ -15,7 +15,7 @@ import re
 import ssl
 import tempfile
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -51,6 +51,19 @@ _KEPT_HERE = (
 )  # fmt: skip
 
 
+@dataclass(slots=True)
+class Exchange:
+    """A request and its answer. ``uses_key``: Amazon would ask for the KMS key (it is for an object under SSE-KMS, and
+    without an S3 Bucket Key)."""
+
+    service: str
+    operation: str
+    key: str
+    sent_bytes: int
+    received_bytes: int = 0
+    uses_key: bool = False
+
+
 class Amazon:
     """Listens on loopback while it is started. It knows one user, the gateway's, and what he may not do is said through
     the rules: `keys`, `slow_down`, `storage`, `signatures`, `conditional`, `throughput`."""
@@ -62,7 +75,7 @@ class Amazon:
         self._server: Server | None = None
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._certificate: Certificate | None = None
-        self._requests: list[tuple[str, str]] = []
+        self._exchanges: list[Exchange] = []
         self.memory = memory = Memory()
         self.keys = Keys(REGIONS[0])
         self.keys.create("alias/aws/s3")
@@ -167,10 +180,13 @@ class Amazon:
 
     def requests(self) -> list[str]:
         """The operations so far, as the API reference names them."""
-        return [operation for operation, _ in self._requests]
+        return [exchange.operation for exchange in self._exchanges]
+
+    def exchanges(self) -> list[Exchange]:
+        return list(self._exchanges)
 
     def forget(self) -> None:
-        self._requests.clear()
+        self._exchanges.clear()
 
     # -- one exchange -------------------------------------------------------------------------------------------
 
@@ -201,10 +217,16 @@ class Amazon:
             return refused(request, 404, "NoSuchHost", f"no service of Amazon's is called {host}")
         if place.service == "dynamodb":
             request.forwarded = {name: value for name, value in headers.items() if name != "content-length"}
-        self._requests.append((request.target or request.operation or method, request.key))
+        operation = request.target or request.operation or method
+        exchange = Exchange(request.service, operation, request.key, len(request.body))
+        self._exchanges.append(exchange)
         asked: list[Rule] = []
         try:
-            return self._answer(request, asked)
+            answer = self._answer(request, asked)
+            exchange.received_bytes = len(answer.body)
+            facts = request.facts
+            exchange.uses_key = facts is not None and facts.encryption == "aws:kms" and not facts.bucket_key
+            return answer
         finally:
             for rule in asked:
                 rule.ended(request)
