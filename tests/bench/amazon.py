@@ -1,5 +1,5 @@
-"""What the main job asks of Amazon, for each layout: requests, bytes and dollars, counted by the server that stands for it
-in the tests.
+"""What the main job asks of Amazon, for each layout: requests, bytes and dollars, counted by the server that stands for
+it in the tests.
 
 python -m tests.bench.amazon [--program FOLDER] [--slices N]
 

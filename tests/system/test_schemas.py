@@ -69,6 +69,7 @@ _NOT_HERE = {
         **{f"local.files.{state}": "no file of a study" for state in ("quarantined", "ignored")},
         **{f"local.unreadable.{key}": "a damaged disk: tests/fuse/test_entries.py" for key in ("name", "reason")},
     },
+    "search": {"studies.storage.storage_class": "tests/unit/test_fetch_cold.py"},
     "attention": {f"parked.{key}": "tests/unit/test_holds.py" for key in ("study_uid", "code", "reason")},
     "fetch": {
         **dict.fromkeys(_named("dicomdirs", "name", "sha256", "reason"), _DICOMDIR),
@@ -249,6 +250,7 @@ def _read_the_archive(site: Site, study: str) -> None:
     answers(site, "fetch", "--patient", patient, code=2)
     answers(site, "search")
     answers(site, "search", "--limit", "1")
+    answers(site, "search", "--storage")
     answers(site, "search", "--patient", "nobody")
     answers(site, "show", study)
     answers(site, "show", "1.2.3", code=1)
