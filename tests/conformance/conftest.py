@@ -1,10 +1,11 @@
-"""The stores that the conformance suite runs against: a folder, and a real Ceph gateway over http and over https."""
+"""The stores that the conformance suite runs against: a folder, a real Ceph gateway over http and over https, and
+Amazon as documented."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -12,6 +13,7 @@ from dicomwatchd.archive.stores.directory.store import DirectoryStore
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import DirectorySettings, Encryption, S3Settings
+from tests.servers.amazon import Amazon
 from tests.servers.ceph import KMS_KEY_ID, CephRgw
 
 if TYPE_CHECKING:
@@ -46,12 +48,16 @@ class FolderPlace(Place):
 
 
 class BucketPlace(Place):
-    def __init__(self, rgw: CephRgw, bucket: str, *, tls: bool) -> None:
+    def __init__(self, client: S3Client, settings: S3Settings) -> None:
         self.kind = "s3"
-        self.tls = tls
-        self.client: S3Client = rgw.client(tls=tls)
-        self.bucket = bucket
-        self.settings = S3Settings(
+        self.client = client
+        self.bucket = settings.bucket
+        self.settings = settings
+        self._opened: list[S3Store] = []
+
+    @classmethod
+    def of_gateway(cls, rgw: CephRgw, bucket: str, *, tls: bool) -> Self:
+        settings = S3Settings(
             kind="s3",
             bucket=bucket,
             prefix=PREFIX,
@@ -61,7 +67,24 @@ class BucketPlace(Place):
             insecure_http=not tls,
             encryption=Encryption(mode="aws:kms", key_id=KMS_KEY_ID) if tls else Encryption(),
         )
-        self._opened: list[S3Store] = []
+        return cls(rgw.client(tls=tls), settings)
+
+    @classmethod
+    def of_amazon(cls, amazon: Amazon, bucket: str) -> Self:
+        settings = S3Settings(
+            kind="s3",
+            bucket=bucket,
+            prefix=PREFIX,
+            region="us-east-1",
+            insecure_http=False,
+            ca_file=amazon.ca_file,
+            encryption=Encryption(mode="aws:kms", key_id=amazon.keys.create(f"alias/{bucket}")),
+        )
+        return cls(amazon.s3(request_checksum_calculation="when_required"), settings)
+
+    @property
+    def tls(self) -> bool:
+        return not self.settings.insecure_http
 
     def open(self, **options: Any) -> S3Store:
         settings = options.pop("settings", self.settings)
@@ -93,7 +116,7 @@ def rgw_place(
     made: list[BucketPlace] = []
 
     def make(tls: bool) -> BucketPlace:
-        made.append(BucketPlace(rgw, bucket, tls=tls))
+        made.append(BucketPlace.of_gateway(rgw, bucket, tls=tls))
         return made[-1]
 
     yield make
@@ -101,11 +124,23 @@ def rgw_place(
         place.close()
 
 
-@pytest.fixture(params=["directory", "rgw-http", "rgw-https-kms"])
+@pytest.fixture
+def amazon_place(amazon: Amazon, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketPlace]:
+    for name, value in amazon.env().items():
+        monkeypatch.setenv(name, value)
+    place = BucketPlace.of_amazon(amazon, bucket)
+    yield place
+    place.close()
+
+
+@pytest.fixture(params=["directory", "rgw-http", "rgw-https-kms", "amazon"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """A place of each kind, not initialised."""
     if request.param == "directory":
         return FolderPlace(tmp_path / "archive")
+    if request.param == "amazon":
+        at_amazon: Place = request.getfixturevalue("amazon_place")
+        return at_amazon
     made: Place = request.getfixturevalue("rgw_place")(request.param == "rgw-https-kms")
     return made
 

@@ -23,6 +23,7 @@ from dicomwatchd.errors import ArchiveRefused, NotInitialised, OutOfReach, Revis
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import IDENTITIES_LIMIT, Identity, Order
 from dicomwatchd.study_completeness import GAPS, Answer, Finding, StudyCompleteness
+from tests.servers.amazon import Amazon
 from tests.servers.dynamodb import DynamoDBLocal
 
 ARCHIVE_ID = "archive-1"
@@ -30,7 +31,7 @@ ARCHIVE_ID = "archive-1"
 Factory = Callable[[], Catalogue]
 
 
-@pytest.fixture(params=["sqlite", "dynamodb-http", "dynamodb-https"])
+@pytest.fixture(params=["sqlite", "dynamodb-http", "dynamodb-https", "amazon"])
 def another(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Factory]:
     """Makes one more adapter instance for the same, not yet initialised, catalogue."""
     made: list[Catalogue] = []
@@ -39,6 +40,15 @@ def another(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         directory: Path = request.getfixturevalue("tmp_path")
         sqlite = SqliteSettings(kind="sqlite", path=directory / "not yet made" / "catalogue.db")
         build = lambda: SqliteCatalogue(sqlite)  # noqa: E731
+    elif request.param == "amazon":
+        amazon: Amazon = request.getfixturevalue("amazon")
+        for name, value in amazon.env().items():
+            monkeypatch.setenv(name, value)
+        table: str = request.getfixturevalue("table_name")
+        at_amazon = DynamoDBSettings.model_validate(
+            {"kind": "dynamodb", "table": table, "region": "us-east-1", "ca_file": amazon.ca_file}
+        )
+        build = lambda: DynamoDBCatalogue(at_amazon, sleep=lambda seconds: time.sleep(0.02))  # noqa: E731
     else:
         server: DynamoDBLocal = request.getfixturevalue("dynamodb")
         tls = request.param == "dynamodb-https"

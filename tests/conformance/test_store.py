@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from dicomwatchd.errors import (
     Permanent,
     SourceChanged,
     Stopping,
+    Transient,
 )
 from dicomwatchd.model import Digest
 from tests.conformance.conftest import FolderPlace, Place
@@ -204,7 +206,9 @@ def test_of_eight_at_once_exactly_one_creates(store: ObjectStore) -> None:
 
         def put(content: Buffer, key: str = key, barrier: threading.Barrier = barrier) -> Receipt:
             barrier.wait()
-            return store.put(key, content)
+            while True:
+                with suppress(Transient):  # Amazon refuses one of two at the same moment: it may try again
+                    return store.put(key, content)
 
         with ThreadPoolExecutor(8) as pool:
             receipts = list(pool.map(put, contents))
@@ -322,7 +326,9 @@ def test_evidence_tells_right_damaged_and_missing(place: Place, store: ObjectSto
         receipts[1].key: "content",
         receipts[-1].key: "missing",
     }
-    method = "etag-md5" if store.capabilities.etag_is_content and not deep else "read-back"
+    method = "read-back"
+    if not deep and (store.capabilities.etag_is_content or store.capabilities.checksum_on_head):
+        method = "etag-md5" if store.capabilities.etag_is_content else "checksum"
     for receipt in receipts:
         verdict = found[receipt.key]
         assert verdict.holds == (verdict.problem == "")

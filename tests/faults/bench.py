@@ -26,6 +26,7 @@ from tests.faults.figures import Figures
 from tests.faults.proxy import FaultProxy
 from tests.faults.rules import Fault, Rule
 from tests.faults.shipping import Shipping, disagreement, not_lost, without_waiting
+from tests.servers.amazon import Amazon
 from tests.servers.ceph import KMS_KEY_ID, CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.servers.tls import make_certificate
@@ -176,10 +177,12 @@ def bench(
     *,
     encryption: Encryption = KMS,
     bundling: Bundling | None = None,
+    amazon: Amazon | None = None,
     **store_proxy_options: Any,
 ) -> Iterator[Bench]:
     """The archive, initialised and probed; botocore's retries do not wait meanwhile. The figures are the caller's to
-    write. Other options go to the store's `FaultProxy`."""
+    write. ``amazon`` stands before this gateway: the store's proxy is then before it, and the program takes the proxy
+    for Amazon. Other options go to the store's `FaultProxy`."""
     certificate = make_certificate(folder / "tls")
     name = f"test-{uuid.uuid4().hex}"
     with ExitStack() as stack:
@@ -188,21 +191,26 @@ def bench(
             patch.setenv(variable, value)
         patch.delenv("AWS_CA_BUNDLE", raising=False)
         without_waiting(patch)
-        store_proxy = stack.enter_context(FaultProxy(rgw.http_endpoint, certificate=certificate, **store_proxy_options))
+        endpoint = rgw.http_endpoint
+        if amazon is not None:
+            endpoint = amazon.direct_endpoint
+            store_proxy_options["trust"] = amazon.ca_file
+            encryption = Encryption(mode="aws:kms", key_id=amazon.keys.create(f"alias/{name}"))
+        store_proxy = stack.enter_context(FaultProxy(endpoint, certificate=certificate, **store_proxy_options))
         catalogue_proxy = stack.enter_context(FaultProxy(dynamodb.http_endpoint, certificate=certificate))
         common = {"region": rgw.region, "ca_file": certificate.ca_file}
-        store = S3Store(
-            S3Settings(
-                kind="s3",
-                bucket=name,
-                prefix=PREFIX,
-                endpoint_url=store_proxy.endpoint,
-                encryption=encryption,
-                **common,  # type: ignore[arg-type]
-            ),
-            connections=8,
-            single_put_bytes=SINGLE_PUT_BYTES,
+        settings = S3Settings(
+            kind="s3",
+            bucket=name,
+            prefix=PREFIX,
+            endpoint_url=store_proxy.endpoint,
+            encryption=encryption,
+            **common,  # type: ignore[arg-type]
         )
+        with pytest.MonkeyPatch.context() as as_amazon:
+            if amazon is not None:
+                as_amazon.setattr("dicomwatchd.archive.aws.clients.is_amazon", lambda _: True)
+            store = S3Store(settings, connections=8, single_put_bytes=SINGLE_PUT_BYTES, with_fast_path=amazon is None)
         stack.callback(store.close)
         catalogue = DynamoDBCatalogue(
             DynamoDBSettings(kind="dynamodb", table=name, endpoint_url=catalogue_proxy.endpoint, **common)  # type: ignore[arg-type]

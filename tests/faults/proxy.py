@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -59,7 +60,8 @@ class _Upstream:
 
 
 class FaultProxy:
-    """Listens on loopback while it is started. ``target`` is the plain http endpoint of the real server.
+    """Listens on loopback while it is started. ``target`` is the real server's endpoint: plain http, or TLS with
+    ``trust``, the certificate of who signed it.
 
     Rules may be changed at any time (`set`, `clear`); those of ``always`` stay. ``strict``: checksums are enforced and
     returned as Amazon S3 does. ``liar``: what the store ignores. With ``certificate`` it speaks TLS, under the name
@@ -75,10 +77,13 @@ class FaultProxy:
         liar: Liar | None = None,
         always: Iterable[Rule] = (),
         port: int = 0,
+        trust: Path | None = None,
     ) -> None:
         parts = urlsplit(target)
-        if parts.scheme != "http" or parts.hostname is None or parts.port is None:
-            raise ValueError("the target must be http://HOST:PORT")
+        scheme = "https" if trust is not None else "http"
+        if parts.scheme != scheme or parts.hostname is None or parts.port is None:
+            raise ValueError(f"the target must be {scheme}://HOST:PORT")
+        self._trust = ssl.create_default_context(cafile=trust) if trust is not None else None
         self._upstream = _Upstream(parts.hostname, parts.port)
         self._certificate = certificate
         self._context: ssl.SSLContext | None = None
@@ -181,10 +186,14 @@ class FaultProxy:
 
     @property
     def target(self) -> str:
-        return f"http://{self._upstream.host}:{self._upstream.port}"
+        scheme = "https" if self._trust is not None else "http"
+        return f"{scheme}://{self._upstream.host}:{self._upstream.port}"
 
     def connection(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self._upstream.host, self._upstream.port, timeout=60)
+        host, port = self._upstream.host, self._upstream.port
+        if self._trust is not None:
+            return http.client.HTTPSConnection(host, port, timeout=60, context=self._trust)
+        return http.client.HTTPConnection(host, port, timeout=60)
 
 
 class _Server(ConnectionServer):
@@ -297,7 +306,7 @@ class _Exchange(BaseHTTPRequestHandler):
         if proxy.liar is None:
             return kept
         length = [(name, value) for name, value in kept if name.lower() == "content-length"]
-        host = [("Host", proxy.target.removeprefix("http://"))]
+        host = [("Host", proxy.target.partition("://")[2])]
         return [*host, *proxy.liar.rewritten(self.command, proxy.target + self.path, kept), *length]
 
     def _send(self, request: Request, answer: Response, rule: Rule | None) -> None:

@@ -21,6 +21,7 @@ from tests.faults.bench import Bench
 from tests.faults.bench import bench as open_bench
 from tests.faults.figures import Figures
 from tests.faults.rules import Fault, Match, Request, Rule, applicable, random_rules
+from tests.servers.amazon import Amazon
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.synthetic import Maker
@@ -28,6 +29,19 @@ from tests.synthetic import Maker
 #: So many attempts botocore makes at one request: as many failures in a row reach our own code.
 ATTEMPTS = 3
 RETRIED_BELOW = (Fault.RESET_BEFORE, Fault.RESET_AFTER, Fault.ERROR_500, Fault.SLOW_DOWN, Fault.THROTTLED)
+#: What Amazon's ways of proving (checksums of parts, ETags that are no content, versions) could answer otherwise.
+AT_AMAZON = (
+    Fault.RESET_AFTER,
+    Fault.CUT_REQUEST,
+    Fault.CORRUPT_REQUEST,
+    Fault.CONFLICT,
+    Fault.PRECONDITION,
+    Fault.ERROR_IN_200,
+    Fault.WRONG_ETAG,
+    Fault.WRONG_CHECKSUM,
+    Fault.DELETE_MARKER,
+    Fault.OTHER_VERSION,
+)
 #: Which byte is hit is drawn: several draws.
 DRAWN = (Fault.CORRUPT_REQUEST, Fault.CORRUPT_RESPONSE)
 RANDOM_SEEDS = 30
@@ -57,8 +71,27 @@ def bundled(rgw: CephRgw, dynamodb: DynamoDBLocal, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="module")
+def at_amazon(
+    rgw: CephRgw, dynamodb: DynamoDBLocal, amazon: Amazon, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bench]:
+    """The same at Amazon, as documented: SSE-KMS, a bucket with versions, checksums of parts."""
+    figures = Figures("faults-amazon", "faults at each request of a shipment to Amazon, as documented")
+    with open_bench(rgw, dynamodb, tmp_path_factory.mktemp("faults-amazon"), figures, amazon=amazon) as opened:
+        assert opened.archive.store.capabilities.checksum_of_parts
+        assert not opened.archive.store.capabilities.etag_is_content
+        yield opened
+    if all(str(fault) in figures.details for fault in AT_AMAZON):
+        figures.write()
+
+
+@pytest.fixture(scope="module")
 def journey(bench: Bench) -> Journey:
     return journey_of(bench, SLICES)
+
+
+@pytest.fixture(scope="module")
+def journey_to_amazon(at_amazon: Bench) -> Journey:
+    return journey_of(at_amazon, SLICES)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +129,13 @@ def test_every_request_meets_the_fault_bundled(fault: Fault, bundled: Bench, bun
     every_request_meets(fault, bundled, bundled_journey, BUNDLED_SLICES)
 
 
+@pytest.mark.parametrize(
+    "fault", [fault if fault in AT_AMAZON else pytest.param(fault, marks=pytest.mark.long) for fault in Fault]
+)
+def test_every_request_to_amazon_meets_the_fault(fault: Fault, at_amazon: Bench, journey_to_amazon: Journey) -> None:
+    every_request_meets(fault, at_amazon, journey_to_amazon, SLICES)
+
+
 def every_request_meets(fault: Fault, bench: Bench, journey: Journey, slices: int) -> None:
     problems: list[str] = []
     cases = 0
@@ -126,6 +166,11 @@ def test_random_faults(seed: int, bench: Bench) -> None:
 @pytest.mark.parametrize("seed", range(RANDOM_SEEDS // 3))
 def test_random_faults_bundled(seed: int, bundled: Bench) -> None:
     _random_faults(seed, bundled, BUNDLED_SLICES)
+
+
+@pytest.mark.parametrize("seed", range(RANDOM_SEEDS // 3))
+def test_random_faults_at_amazon(seed: int, at_amazon: Bench) -> None:
+    _random_faults(seed, at_amazon, SLICES)
 
 
 @pytest.mark.long

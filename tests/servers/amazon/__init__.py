@@ -76,6 +76,7 @@ class Amazon:
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._certificate: Certificate | None = None
         self._exchanges: list[Exchange] = []
+        self._of_key = [threading.RLock() for _ in range(256)]
         self.memory = memory = Memory()
         self.keys = Keys(REGIONS[0])
         self.keys.create("alias/aws/s3")
@@ -239,6 +240,11 @@ class Amazon:
         if request.service == "dynamodb":
             assert self._dynamodb is not None
             return ask(self._dynamodb.http_endpoint, request.method, "/", request.forwarded, request.body)
+        # Nobody may see an object before what is remembered of it: to others both come into being at once.
+        with self._of_key[hash((request.bucket, request.key)) % len(self._of_key)]:
+            return self._answer_of_store(request)
+
+    def _answer_of_store(self, request: Request) -> Answer:
         answer = self._copied(request) if request.operation == "CopyObject" else self._behind(request)
         if answer.succeeded:
             self._begin(request, answer)
