@@ -188,6 +188,8 @@ def applicable(request: Request) -> list[Fault]:
         found.append(Fault.NO_ENCRYPTION_ECHO)
     if request.method == "POST" and "uploadId" in request.query:
         found.append(Fault.ERROR_IN_200)
+    if request.method in ("HEAD", "PUT") or (request.method == "POST" and "uploadId" in request.query):
+        found.append(Fault.WRONG_CHECKSUM)
     return found
 
 
