@@ -203,6 +203,7 @@ def _no_second_look_at_the_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _dated_when_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evidence is as old as its commit."""
+    _no_final_scan(monkeypatch)
     real = Shipments.verified
 
     def verified(shipments: Shipments, claim: Claim, held: Iterable[Proven]) -> None:
@@ -354,20 +355,29 @@ TWO = {**BUSY, "daemons": 2, "strict_rename": False, "actor_rate": 0.0, "kill_ra
 HANGS = {**BUSY, "hangs": True, "actor_rate": 0.2, "damage_rate": 0.0}
 EXPIRES = {"expires": True, "may_read_rules": False, "keep_seconds": (0.0, 0.0), "kill_rate": 0.0}
 UPKEEP = {"upkeep": True, "keep_seconds": (0.0, 0.0), "steps": 30}
-SLOW = {"keep_seconds": (0.0, 0.0), "slow_seconds": 600.0, "damage_rate": 0.0, "kill_rate": 0.0}
+RESTARTS = {**BUSY, "daemons": 1, "actor_rate": 0.0, "kill_rate": 0.03}
+#: Each object is asked for by a request of its own, and one or two answers are as old as evidence may be.
+SLOW = {
+    **BUSY,
+    "slow_seconds": 1000.0,
+    "studies": 1,
+    "steps": 40,
+    "etag_is_content": True,
+    "versions": False,
+    "bundling": None,
+    "damage_rate": 0.0,
+    "actor_rate": 0.0,
+}
 
 
-#: What is seen in few worlds: where to begin. The last look at the store is evidence, too, and hides most of these.
-FIRST_SEEDS: dict[Callable[[pytest.MonkeyPatch], None], int] = {_dated_when_committed: 960}
-
-
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("sabotage", "said", "world"),
     [
         (_no_comparison, "delet", {}),
         (_no_evidence, "does not hold|on evidence|did not arrive", {}),
         (_no_record, "without its deletion being on record", {}),
-        (_no_recovery, "a file that is left", {}),
+        (_no_recovery, "a file that is left", RESTARTS),
         (_no_second_look_at_the_catalogue, "the catalogue is not", {}),
         (_dated_when_committed, "too old", SLOW),
         (_evidence_of_any_version, "not the current one|is deleted", MEDDLES),
@@ -396,14 +406,13 @@ def test_it_notices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sabotage(monkeypatch)
-    first = FIRST_SEEDS.get(sabotage, 0)
-    assert re.search(said, noticed(range(first, first + 400), world))
+    assert any(re.search(said, violation) for violation in violations(range(400), world))
 
 
-def noticed(seeds: Iterable[int], world: dict[str, Any]) -> str:
+def violations(seeds: Iterable[int], world: dict[str, Any]) -> Iterator[str]:
+    """Of the worlds, in their order; one may show another consequence of the same sabotage first."""
     for seed in seeds:
         try:
             simulate(seed, **world)
         except Violation as violation:
-            return str(violation)
-    return "nothing"
+            yield str(violation)
