@@ -134,6 +134,8 @@ class More:
     upkeep: bool
     #: The daemons get on with their work in the midst of it all, and others come in where it hurts most.
     busy: bool
+    #: One small folder of images after the other is handed in.
+    small_uploads: bool
     #: Somebody releases the studies that are held because their files name two patients.
     releases: bool
 
@@ -154,6 +156,7 @@ class More:
             may_read_rules=random.random() < 0.6,
             upkeep=False,
             busy=False,
+            small_uploads=False,
             releases=random.random() < 0.5,
         )
 

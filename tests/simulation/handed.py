@@ -61,7 +61,7 @@ class HandedIn:
         late = [one for one in self._all if one.process is process and not one.ended and process.is_scanning(one.name)]
         if late and self._fate.random.random() < 0.5:
             self._fate.trace.add("comes late")
-            self._grow(self._fate.random.choice(late))
+            self._grow(self._fate.random.choice(late), "A")
 
     def meddled(self, digests: Iterable[str]) -> None:
         """Somebody comes to the store's objects."""
@@ -74,7 +74,7 @@ class HandedIn:
         path = self._root / f"handed{self._numbers}"
         one = Handed(path, process, "", self._fate.random.random() < 0.5)
         path.mkdir()
-        for _ in range(self._fate.random.randint(0, 4)):
+        for _ in range(self._fate.random.randint(0, 1 if self._fate.more.small_uploads else 4)):
             self._put_into(one)
         self._folders.handed.append(path)
         one.name = process.hand_in(path, delete=one.deletes)
@@ -82,20 +82,22 @@ class HandedIn:
             self._all.append(one)
         # Else the daemon died over it, and may have taken the folder in or not.
 
-    def _put_into(self, one: Handed) -> None:
+    def _put_into(self, one: Handed, small: str = "") -> None:
+        """Of an upload that is ``small`` it is said where."""
         folders, random = self._folders, self._fate.random
-        folder = one.path / random.choice(("", "A", "A/B"))
+        folder = one.path / (small if self._fate.more.small_uploads else random.choice(("", "A", "A/B")))
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"IM{random.randint(1, 6)}"
-        data = folders._make(folders._some_instance()) if random.random() < 0.9 else b"plain text, no DICOM"
+        is_image = random.random() < 0.9 or self._fate.more.small_uploads
+        data = folders._make(folders._some_instance()) if is_image else b"plain text, no DICOM"
         folders._write(path, data)
         one.came[path] = one.process.upload_scans
         if not one.deletes:
             folders.not_given.add(path.stat().st_ino)
 
-    def _grow(self, one: Handed) -> None:
+    def _grow(self, one: Handed, small: str = "") -> None:
         if one.path.is_dir():
-            self._put_into(one)
+            self._put_into(one, small)
 
     def _take_away(self, one: Handed) -> None:
         files = sorted(path for path in one.path.rglob("*") if path.is_file() and ".dicomwatchd" not in str(path))

@@ -94,7 +94,8 @@ class _Story:
             (3, self._jump),
         ]
         if fate.more.uploads:
-            self._kinds += [(6, lambda: self._handed.act(self._one())), (20, self._look_at_uploads)]
+            often = 60 if fate.more.small_uploads else 6
+            self._kinds += [(often, lambda: self._handed.act(self._one())), (20, self._look_at_uploads)]
         if fate.more.meddles:
             self._kinds.append((6, self._meddle))
         if fate.more.hangs:
@@ -106,7 +107,7 @@ class _Story:
         if fate.more.upkeep:
             self._kinds += [(10, lambda: self._one().keep_house()), (2, self._a_day_passes)]
         if fate.more.busy:
-            self._kinds.append((8, self._a_while))
+            self._kinds.append((60 if fate.more.small_uploads else 8, self._a_while))
         if fate.more.releases:
             self._kinds.append((3, lambda: self._one().release_what_is_held()))
         fate.act = self._meanwhile

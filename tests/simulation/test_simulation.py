@@ -346,26 +346,41 @@ def _never_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Checkpoints, "tick", lambda _: None)
 
 
-#: Worlds that are full of what a defence is against.
+#: Worlds that are full of what a defence is against: about one in 20, or more, shows that it is missing.
+NOTHING_ELSE = {
+    "daemons": 1,
+    "uploads": False,
+    "meddles": False,
+    "remounts": False,
+    "hangs": False,
+    "poisoned": False,
+    "slow_seconds": 0.0,
+    "months": False,
+    "jumps": False,
+    "transient_rate": 0.0,
+    "damage_rate": 0.0,
+    "kill_rate": 0.0,
+}
 UPLOADS = {"uploads": True, "steps": 30, "kill_rate": 0.0, "transient_rate": 0.0}
 MEDDLES = {"meddles": True, "versions": True, "keep_seconds": (100.0, 100.0), "steps": 30, "damage_rate": 0.0}
 BUSY = {"busy": True, "keep_seconds": (0.0, 0.0), "quiet_seconds": 0.0, "transient_rate": 0.0, "kill_rate": 0.0}
-LATE = {**BUSY, "uploads": True, "actor_rate": 0.0}
+LATE = {**BUSY, **NOTHING_ELSE, "uploads": True, "small_uploads": True, "actor_rate": 0.0}
 TWO = {**BUSY, "daemons": 2, "strict_rename": False, "actor_rate": 0.0, "kill_rate": 0.03}
-HANGS = {**BUSY, "hangs": True, "actor_rate": 0.2, "damage_rate": 0.0}
+HANGS = {**BUSY, **NOTHING_ELSE, "hangs": True, "actor_rate": 0.2}
+CHANGES = {**NOTHING_ELSE, "keep_seconds": (0.0, 0.0), "quiet_seconds": 0.0, "leases": True, "actor_rate": 0.2}
 EXPIRES = {"expires": True, "may_read_rules": False, "keep_seconds": (0.0, 0.0), "kill_rate": 0.0}
 UPKEEP = {"upkeep": True, "keep_seconds": (0.0, 0.0), "steps": 30}
 RESTARTS = {**BUSY, "daemons": 1, "actor_rate": 0.0, "kill_rate": 0.03}
 #: Each object is asked for by a request of its own, and one or two answers are as old as evidence may be.
 SLOW = {
     **BUSY,
+    **NOTHING_ELSE,
     "slow_seconds": 1000.0,
     "studies": 1,
     "steps": 40,
     "etag_is_content": True,
     "versions": False,
     "bundling": None,
-    "damage_rate": 0.0,
     "actor_rate": 0.0,
 }
 
@@ -374,7 +389,7 @@ SLOW = {
 @pytest.mark.parametrize(
     ("sabotage", "said", "world"),
     [
-        (_no_comparison, "delet", {}),
+        (_no_comparison, "delet", CHANGES),
         (_no_evidence, "does not hold|on evidence|did not arrive", {}),
         (_no_record, "without its deletion being on record", {}),
         (_no_recovery, "a file that is left", RESTARTS),
