@@ -14,7 +14,7 @@ from types import MappingProxyType
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.stores.port import TIERED, ObjectStore, Restoring, Speed, StoredObject
-from dicomwatchd.errors import DicomwatchdError, Permanent, Transient
+from dicomwatchd.errors import DicomwatchdError, NoSuchObject, NotSupported, Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 
@@ -172,11 +172,20 @@ class Asked:
 
 
 def ask_back(store: ObjectStore, cold: Cold, speed: Speed, days: int, *, map: Map = map) -> Asked:
-    """Ask for each object, whatever was asked before: that is harmless. Raises Transient, Fatal."""
+    """Ask for each object that is not under way already. A second request with a faster speed overrides the first, and
+    both are charged for: only `expedited` does that, which nobody gives by accident. What is gone is not counted.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html#restoring-objects-upgrade-tier
 
-    def ask(seen: StoredObject) -> Restoring | Permanent:
+    Raises Transient, Fatal.
+    """
+
+    def ask(seen: StoredObject) -> Restoring | Permanent | None:
+        if _is_under_way(seen) and speed != "expedited":
+            return Restoring.UNDER_WAY
         try:
             return _ask(store, seen, speed, days)
+        except NoSuchObject:
+            return None
         except Permanent as error:
             return error
 
@@ -187,6 +196,10 @@ def ask_back(store: ObjectStore, cold: Cold, speed: Speed, days: int, *, map: Ma
 
 
 def _ask(store: ObjectStore, seen: StoredObject, speed: Speed, days: int) -> Restoring:
+    if seen.storage_class == "DEEP_ARCHIVE" and speed == "expedited":
+        raise NotSupported(
+            "objects in DEEP_ARCHIVE cannot be restored in minutes", hint="use --restore=standard or --restore=bulk"
+        )
     # A class that moves objects by itself brings them back for good, and takes no number of days.
     return store.restore(seen.key, speed, None if seen.storage_class == TIERED else days)
 
@@ -210,8 +223,9 @@ def wait_until_back(
     def look(seen: StoredObject) -> StoredObject | None:
         try:
             now = store.head(seen.key)
-            if now is not None and now.is_cold and not _is_under_way(now):
-                _ask(store, now, speed, days)
+            lies_still = now is not None and now.is_cold and not _is_under_way(now)
+            if lies_still and _ask(store, seen, speed, days) is Restoring.READABLE:
+                return None  # whatever HEAD shows: it would be asked for again for ever
         except Transient as error:
             trouble(error)
             return seen

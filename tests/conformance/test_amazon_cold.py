@@ -139,7 +139,10 @@ def test_what_was_asked_back_is_found_again(place: Place, study: Manifest) -> No
     assert len(frozen.instances) == 3 and sorted(place.amazon.requests()) == ["HeadObject"] * 3 + ["ListObjectsV2"]
     assert ask_back(store, frozen, "bulk", 7) == Asked(started=3)
     assert ask_back(store, frozen, "bulk", 7) == Asked(under_way=3)
-    assert find(store, STUDY, study.instances).under_way == 3
+    again = find(store, STUDY, study.instances)
+    assert again.under_way == 3
+    assert ask_back(store, again, "standard", 7) == Asked(under_way=3)
+    assert place.amazon.storage.overridden == 0, "which would be charged for"
     place.amazon.storage.finish_restores(place.bucket)
     assert find(store, STUDY, study.instances) == NOTHING_COLD
     assert ask_back(store, frozen, "bulk", 7) == Asked(readable=3)

@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 
 from dicomwatchd.archive import factory, keys
 from dicomwatchd.archive.layout.manifest import Manifest
-from dicomwatchd.archive.stores.port import TIERED, Restore, Restoring
+from dicomwatchd.archive.stores.port import TIERED, Restore, Restoring, Speed
 from dicomwatchd.cli.app import root
-from dicomwatchd.errors import CredentialsRefused, NotSupported, OutOfReach, Permanent, RequestRefused
+from dicomwatchd.errors import CredentialsRefused, NoSuchObject, NotSupported, OutOfReach, Permanent, RequestRefused
 from dicomwatchd.fetch import Fetcher, file_names
 from dicomwatchd.fetch.cold import (
     FIRST_PAUSE_SECONDS,
@@ -153,6 +153,39 @@ def test_asking_again_is_harmless(store: MemoryStore, study: Manifest) -> None:
     assert look_again(store, found) == NOTHING_COLD
 
 
+def test_what_is_under_way_goes_on_as_it_was_asked_for(store: MemoryStore, study: Manifest) -> None:
+    """A faster request beside it would be charged for, on top of the first."""
+    freeze(store)
+    ask_back(store, find(store, STUDY, study.instances), "bulk", 7)
+    store.asked_back.clear()
+    found = find(store, STUDY, study.instances)
+    assert ask_back(store, found, "standard", 7) == Asked(under_way=4) and store.asked_back == []
+    assert ask_back(store, found, "expedited", 7) == Asked(under_way=4)
+    assert {speed for _, speed, _ in store.asked_back} == {"expedited"}
+
+
+def test_what_is_gone_is_neither_refused_nor_waited_for(
+    store: MemoryStore, study: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze(store)
+    found = find(store, STUDY, study.instances)
+    restore = store.restore
+
+    def restoring(key: str, speed: Speed, days: int | None) -> Restoring:
+        if key == study.instances[0].key:
+            raise NoSuchObject("gone")
+        return restore(key, speed, days)
+
+    monkeypatch.setattr(store, "restore", restoring)
+    assert ask_back(store, found, "bulk", 7) == Asked(started=3)
+
+
+def test_the_coldest_class_has_no_restore_within_minutes(store: MemoryStore, study: Manifest) -> None:
+    store.cold = {study.instances[0].key: "DEEP_ARCHIVE"}
+    asked = ask_back(store, find(store, STUDY, study.instances), "expedited", 7)
+    assert store.asked_back == [] and len(asked.refused) == 1 and "--restore=standard" in asked.refused[0]
+
+
 def test_what_its_class_moves_comes_back_for_good(store: MemoryStore, study: Manifest) -> None:
     store.cold = {study.instances[0].key: TIERED}
     ask_back(store, find(store, STUDY, study.instances, thorough=True), "standard", 7)
@@ -215,6 +248,19 @@ def test_what_cannot_be_restored_is_not_waited_for(store: MemoryStore, study: Ma
     frozen = Without(store.versions, cold=store.cold)
     wait_until_back(frozen, found, "bulk", 7, trouble=troubles.append, sleep=lambda _: pytest.fail("waits"))
     assert len(troubles) == 4
+
+
+def test_what_the_store_calls_readable_is_not_waited_for(store: MemoryStore, study: Manifest) -> None:
+    """Even where HEAD does not show it: it would be asked for again for ever."""
+    freeze(store)
+    found = find(store, STUDY, study.instances)
+
+    class Readable(MemoryStore):
+        def restore(self, key: str, speed: Speed, days: int | None) -> Restoring:
+            return Restoring.READABLE
+
+    readable = Readable(store.versions, cold=store.cold)
+    wait_until_back(readable, found, "bulk", 7, sleep=lambda _: pytest.fail("waits"))
 
 
 def test_how_long_it_takes() -> None:

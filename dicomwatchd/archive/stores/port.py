@@ -336,8 +336,9 @@ class ObjectStore(Protocol):
 
     def restore(self, key: str, speed: Speed, days: int | None) -> Restoring:
         """Ask an object back from cold storage, as a copy that is kept for so many days beside it; ``days`` is None for
-        one that its class has moved there (`TIERED`). That is paid for. It may be repeated: what is under way
-        goes on. Raises NotSupported where there is no cold storage. S3: RestoreObject."""
+        one that its class has moved there (`TIERED`). That is paid for. It may be repeated: what is under way goes
+        on, unless ``speed`` is a faster one than it was asked for, which overrides it and is paid for as well. Raises
+        NotSupported where there is no cold storage. S3: RestoreObject."""
         ...
 
     def check(self) -> None:

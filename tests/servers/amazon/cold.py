@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.servers.amazon.memory import Memory
 from tests.servers.amazon.message import Answer, Request, element, listed_key, refused, with_each, with_text
 from tests.servers.amazon.rules import Rule
 
 COLD: Final = ("GLACIER", "DEEP_ARCHIVE")
 _CLASSES: Final = (*COLD, "STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR")
 _HEADER = "x-amz-storage-class"
+_TIERS: Final = ("Bulk", "Standard", "Expedited")
 
 
 class StorageClasses(Rule):
@@ -19,7 +21,14 @@ class StorageClasses(Rule):
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_RestoreObject.html
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html (x-amz-restore, x-amz-storage-class)
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html
+
+    A request with a faster tier overrides a restore that is under way (202), and both are charged for.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html#restoring-objects-upgrade-tier
     """
+
+    def __init__(self, memory: Memory) -> None:
+        super().__init__(memory)
+        self.overridden = 0  # so many restores, which were under way, by faster ones
 
     def transition(self, bucket: str, prefix: str, storage_class: str) -> int:
         """As a lifecycle rule does; how many versions it has met."""
@@ -49,9 +58,15 @@ class StorageClasses(Rule):
             if not cold:
                 message = "Restore is not allowed for the object's current storage class"
                 return refused(request, 403, "InvalidObjectState", message, StorageClass=facts.storage_class)
+            tier = element(request.body, "Tier") or "Standard"
             if facts.restore is not None and 'ongoing-request="true"' in facts.restore:
+                if _TIERS.index(tier) > _TIERS.index(facts.restore_tier):
+                    facts.restore_tier = tier
+                    self.overridden += 1
+                    return Answer(202, {"content-length": "0"})
                 return refused(request, 409, "RestoreAlreadyInProgress", "Object restore is already in progress")
             again = facts.restore is not None
+            facts.restore_tier = tier
             facts.restore = 'ongoing-request="true"' if not again else facts.restore
             # 200: it was restored already, and stays for longer.
             return Answer(200 if again else 202, {"content-length": "0"})

@@ -23,6 +23,7 @@ class Facts:
     bucket_key: bool = False
     storage_class: str = "STANDARD"
     restore: str | None = None
+    restore_tier: str = ""
 
 
 @dataclass(slots=True)
