@@ -223,16 +223,17 @@ def wait_until_back(
     def look(seen: StoredObject) -> StoredObject | None:
         try:
             now = store.head(seen.key)
-            lies_still = now is not None and now.is_cold and not _is_under_way(now)
-            if lies_still and _ask(store, seen, speed, days) is Restoring.READABLE:
+            if now is None or not now.is_cold:
+                return None
+            if not _is_under_way(now) and _ask(store, now, speed, days) is Restoring.READABLE:
                 return None  # whatever HEAD shows: it would be asked for again for ever
+            return now
         except Transient as error:
             trouble(error)
             return seen
         except Permanent as error:
             trouble(error)
             return None
-        return now if now is not None and now.is_cold else None
 
     waiting, pause = list(cold.objects), FIRST_PAUSE_SECONDS
     while True:

@@ -372,7 +372,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     _expiry("before the first answer", "        if not self._asked:", "        if False:"),
     _expiry("a rule for noncurrent versions", " if rule not in nothing)", ")"),
     _expiry("only such a rule", "rule not in nothing", "False"),
-    _expiry("answers count too", " or seen, judged", ", judged"),
+    _expiry("answers count too", "if judged is not None else None) or seen", "if judged is not None else None)"),
+    _expiry("ends by other tags", "is_by_tag = is_by_tag or unaccepted_days(accepts, days)", "pass"),
+    _expiry(
+        "ends by other tags are told",
+        "return Expiry(unaccepted, judged is not None, notes, is_by_tag)",
+        "return Expiry(unaccepted, judged is not None, notes)",
+    ),
     _expiry(
         "a creation's answer",
         "        self._bucket.note_expiry(key, response)\n        self._bucket.check",
@@ -741,6 +747,8 @@ MUTATIONS: tuple[Mutation, ...] = (
         )
     ),
     # -- evidence
+    _evidence("ends that no listing tells", "return not self._store.expiry.is_by_tag", "return True"),
+    _evidence("ends of unknown rules", "return self._store.expiry.rules_known", "return True"),
     _evidence("the size seen", "        if seen.size_bytes != receipt.size_bytes or seen", "        if seen"),
     _evidence("what is withheld", " or seen.is_withheld:", ":"),
     _evidence("the ETag", " and seen.etag == receipt.expected_etag:", ":"),
@@ -797,8 +805,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _evidence(
         "a listing proves no absence",
-        "            if verdict is not None and verdict.holds:\n",
-        "            if verdict is not None:\n",
+        "            if verdict is not None and verdict.holds and is_looked_at:\n",
+        "            if verdict is not None and is_looked_at:\n",
     ),
     # -- the queue
     _queue("the token", "queue/transitions.py", 'row["token"] != claim.token or not', "not", CLAIMS),

@@ -15,6 +15,7 @@ import pytest
 
 from dicomwatchd.archive.identity import ArchiveIdentity, write_identity
 from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.proof.evidence import LISTING_PAYS_FROM
 from dicomwatchd.archive.proof.verification import verify
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import ExpiryAfter, S3Settings
@@ -46,6 +47,9 @@ class Bucket:
     def keys(self, part: str = ".dcm") -> list[str]:
         listed = self.client.list_objects_v2(**self._where).get("Contents", [])
         return [item["Key"] for item in listed if part in item["Key"]]
+
+    def tag(self, key: str, name: str, value: str) -> None:
+        self.client.put_object_tagging(**self._where, Key=key, Tagging={"TagSet": [{"Key": name, "Value": value}]})
 
     def hide(self, key: str) -> None:
         assert self.client.delete_object(**self._where, Key=key)["DeleteMarker"]
@@ -86,7 +90,7 @@ def opened(
     for variable, value in rgw.env().items():
         patch.setenv(variable, value)
     name, archive_id = f"test-{uuid.uuid4().hex}", str(uuid.uuid4())
-    with_fast_path = settings.pop("with_fast_path", True)
+    with_fast_path, with_versions = settings.pop("with_fast_path", True), settings.pop("with_versions", True)
     store = S3Store(
         S3Settings(
             kind="s3",
@@ -103,7 +107,8 @@ def opened(
     bucket = Bucket(rgw, name)
     try:
         store.initialise()
-        bucket.client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+        if with_versions:
+            bucket.client.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
         write_identity(store, ArchiveIdentity(archive_id, "2026-01-01T00:00:00.000Z"))
         store.probe("probe/")
         archive = Archive(archive_id, store, MemoryCatalogue())
@@ -218,6 +223,27 @@ def test_a_rule_that_ends_objects_stops_deleting_until_it_is_gone(
         bucket.rules(*HARMLESS)
         shipping.run()
         assert shipping.left() == [] and shipping.parked() == []
+
+
+def test_a_rule_for_a_tag_that_only_some_objects_have(
+    rgw: CephRgw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that were stored while another tag was configured. A listing, which proves as many, does not tell."""
+    with opened(rgw, tmp_path, monkeypatch, with_versions=False) as (bucket, archive, shipping):
+        made = drop(shipping, LISTING_PAYS_FROM + 2)
+
+        def act() -> None:
+            bucket.tag(bucket.keys()[-1], "archive", "ct")
+            bucket.rules({"Filter": {"Tag": {"Key": "archive", "Value": "ct"}}, "Expiration": {"Days": 30}})
+            assert archive.store.refresh_expiry().unaccepted is None, "the archive's objects have no tag now"
+
+        with at(stages, "verify", act):
+            shipping.run()
+        assert len(shipping.left()) == len(made) and shipping.parked() == []
+        assert archive.store.expiry.unaccepted is not None
+        bucket.rules(*HARMLESS)
+        shipping.run()
+        assert shipping.left() == []
 
 
 def settled(rules: Callable[[], None], archive: Archive) -> str | None:

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 import pytest
 
 from dicomwatchd.archive.proof.evidence import GROUP, LISTING_PAYS_FROM, Method, Verdict, examine
-from dicomwatchd.archive.stores.port import Capabilities, ObjectStore, Receipt, StoredObject
+from dicomwatchd.archive.stores.port import Capabilities, Expiry, ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import NoSuchObject, OutOfReach, RequestRefused
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ class Store:
     time: float = 0.0
     #: When the requests that spoke of a key were sent.
     begun: dict[str, list[float]] = field(default_factory=dict)
+    expiry: Expiry = field(default_factory=Expiry)
 
     def add(self, key: str, data: bytes, **said: str) -> Receipt:
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -171,6 +172,24 @@ def test_a_series_is_proven_by_one_listing() -> None:
     assert all(v.holds and v.verified_by == "etag-md5" for v in verdicts)
     assert len(verdicts) == len(receipts)
     assert (store.asked.count("listing"), store.asked.count("head")) == (2, LISTING_PAYS_FROM - 1)
+
+
+def test_where_ends_may_be_of_some_objects_a_listing_proves_none() -> None:
+    """Which of them a rule would end, by their tags, HEAD alone tells."""
+    store = Store(ETAG, expiry=Expiry(is_by_tag=True))
+    verdicts = judge(store, [store.add(key(n), b"%d" % n) for n in range(LISTING_PAYS_FROM)])
+    assert all(verdict.holds for verdict in verdicts) and store.asked == ["head"] * LISTING_PAYS_FROM
+
+
+def test_where_rules_are_unknown_one_of_each_series_is_looked_at() -> None:
+    store = Store(ETAG, expiry=Expiry(rules_known=False))
+    receipts = [store.add(key(n, series), b"%d" % n) for series in (1, 2) for n in range(LISTING_PAYS_FROM)]
+    assert len([verdict for verdict in judge(store, receipts) if verdict.holds]) == len(receipts)
+    assert (store.asked.count("listing"), store.asked.count("head")) == (2, 2)
+    store.asked.clear()
+    store.unlisted = {key(3, 1)}
+    judge(store, receipts[:LISTING_PAYS_FROM])
+    assert store.asked.count("head") == 2, "the first, and what is not listed"
 
 
 def test_what_a_listing_lacks_is_asked_for_by_itself() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import LISTING_PAYS_FROM, Verdict
-from dicomwatchd.archive.stores.port import Capabilities, ObjectStore, Receipt, StoredObject, composed
+from dicomwatchd.archive.stores.port import Capabilities, Expiry, ObjectStore, Receipt, StoredObject, composed
 from dicomwatchd.errors import CredentialsRefused, NoSuchObject, OutOfReach
 
 DATA = b"the bytes that were sent"
@@ -40,6 +40,7 @@ class OneObjectStore:
     is_withheld: bool = False
     keys: tuple[str, ...] = ()
     calls: list[tuple[str, str | None]] = field(default_factory=list)
+    expiry: Expiry = field(default_factory=Expiry)
 
     def _seen(self, key: str) -> StoredObject | None:
         if self.data is None:

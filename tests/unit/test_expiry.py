@@ -117,6 +117,20 @@ def test_a_rule_for_other_tags_does_not(changes: dict[str, Any]) -> None:
     assert judge([rule(changes)], "p/", False, OURS).unaccepted is None
 
 
+def test_a_rule_for_tags_is_known_to_end_some_objects() -> None:
+    """Those that were stored with another tag, earlier or by another site."""
+    others = [rule(changes) for changes in (HARMLESS["tagged ones"], NOT_FOR_OURS["another value"])]
+    assert all(judge([one], "p/", False, OURS).is_by_tag for one in others)
+    assert not judge(others, "p/", True, OURS).is_by_tag
+    assert not judge(others, "p/", ExpiryAfter(after_days=30), OURS).is_by_tag
+    assert not any(judge([rule(changes)], "p/", False, None).is_by_tag for changes in ENDS.values())
+    moving = {"Expiration": None, "Transitions": [{"Days": 1, "StorageClass": "GLACIER_IR"}]}
+    assert not judge([rule({**HARMLESS["tagged ones"], **moving})], "p/", False, OURS).is_by_tag
+    bucket = Bucket()
+    bucket.rules = others
+    assert bucket.look() is None and bucket.watch.found.is_by_tag
+
+
 def test_a_rule_that_moves_manifests_is_told_from_one_that_spares_them() -> None:
     cold = {"Expiration": None, "Transitions": [{"Days": 30, "StorageClass": "DEEP_ARCHIVE"}]}
     [of_all] = judge([rule({"Filter": {}, **cold})], "p/", False, OURS).notes

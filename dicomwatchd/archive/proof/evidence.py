@@ -93,13 +93,16 @@ def _examine_group(verifier: _Verifier, group: list[Receipt], deep: bool, map: M
             unlisted += batch
             continue
         asked_at, listed = verifier.listed(batch)
+        is_looked_at = verifier.listing_tells_ends
         for receipt in batch:
             verdict = verifier.by_listing(receipt, listed.get(receipt.key), asked_at)
-            if verdict is not None and verdict.holds:
+            if verdict is not None and verdict.holds and is_looked_at:
                 yield verdict
             else:
-                # Absent, or different: a listing is not the last word on an object.
+                # Absent, or different: a listing is not the last word on an object. Nor does it tell of the end of one,
+                # which HEAD does of at least one of the series.
                 unlisted.append(receipt)
+                is_looked_at = True
     backed = [receipt for receipt in unlisted if verifier.can_tell(receipt)]
     for receipt, seen, verdict in map(verifier.by_head, backed):
         if verdict is not None:
@@ -123,9 +126,17 @@ class _Verifier:
 
     def listing_pays(self, batch: list[Receipt]) -> bool:
         # A listing does not tell the version, which the proof names where there is one.
-        return len(batch) >= LISTING_PAYS_FROM and all(
+        if len(batch) < LISTING_PAYS_FROM or not all(
             self._tells_by_etag(receipt) and receipt.version_id is None for receipt in batch
-        )
+        ):
+            return False
+        # Nor which of the objects a rule of the store would end, where it is for those that have certain tags.
+        return not self._store.expiry.is_by_tag
+
+    @property
+    def listing_tells_ends(self) -> bool:
+        """Whether there are no ends that only other answers than a listing tell of."""
+        return self._store.expiry.rules_known
 
     def listed(self, batch: list[Receipt]) -> tuple[float, dict[str, StoredObject]]:
         """What one listing, begun at the time given, says of these objects: of what is current under their keys. It

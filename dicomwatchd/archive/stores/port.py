@@ -144,12 +144,15 @@ class Expiry:
 
     ``unaccepted``: why no local file may be deleted now, in plain words with no key and no name of a rule, None where
     nothing speaks against it. ``rules_known``: whether the store tells its rules; where it does not, what it says in
-    its other answers is all there is. ``notes``: what else of its rules a person should know.
+    its other answers is all there is. ``is_by_tag``: a rule ends those objects that have certain tags, as some of the
+    archive may from earlier or from another site: which, HEAD tells, and no listing does. ``notes``: what else of its
+    rules a person should know.
     """
 
     unaccepted: str | None = None
     rules_known: bool = True
     notes: tuple[str, ...] = ()
+    is_by_tag: bool = False
 
 
 class Standing(Enum):

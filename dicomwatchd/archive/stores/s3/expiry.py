@@ -51,11 +51,12 @@ def unaccepted_days(accepts: AcceptExpiry, days: float) -> bool:
 class Judged:
     """What the rules of a bucket mean for the archive: why deletion has to wait, and what else is worth knowing.
     ``ending_nothing`` are the names of rules that end no current object, whatever a store says of them: Ceph 18 answers
-    with x-amz-expiration for a rule that is for noncurrent versions only."""
+    with x-amz-expiration for a rule that is for noncurrent versions only. ``is_by_tag``: as in `Expiry`."""
 
     unaccepted: str | None
     notes: tuple[str, ...]
     ending_nothing: frozenset[str] = frozenset()
+    is_by_tag: bool = False
 
 
 def judge(
@@ -63,7 +64,7 @@ def judge(
 ) -> Judged:
     """``prefix`` is that of the archive in its bucket, ``tag`` the one that its instances and bundles are stored with:
     a rule for it is a rule for them."""
-    unaccepted, notes = [], []
+    unaccepted, notes, is_by_tag = [], [], False
     rules = list(rules)
     ending_nothing = {str(rule["ID"]) for rule in rules if rule.get("ID") and not _ends(rule.get("Expiration") or {})}
     for rule in rules:
@@ -73,6 +74,7 @@ def judge(
         with_others = any(one != (tag and (tag.key, tag.value)) for one in tags)
         for what, days in _ends(rule.get("Expiration") or {}):
             if with_others:
+                is_by_tag = is_by_tag or unaccepted_days(accepts, days)
                 notes.append(
                     f"a rule expires objects {what} if they carry its tags, which the archive's objects do not"
                 )
@@ -85,9 +87,8 @@ def judge(
                 "a rule expires noncurrent versions, also those under delete markers: these can then not be fetched"
             )
         notes += _about_transitions(rule, is_for_all=not tags, is_for_others=with_others)
-    return Judged(
-        f"{unaccepted[0]}; {WAITS}" if unaccepted else None, tuple(dict.fromkeys(notes)), frozenset(ending_nothing)
-    )
+    why = f"{unaccepted[0]}; {WAITS}" if unaccepted else None
+    return Judged(why, tuple(dict.fromkeys(notes)), frozenset(ending_nothing), is_by_tag)
 
 
 def _about_transitions(rule: Mapping[str, Any], *, is_for_all: bool, is_for_others: bool) -> Iterator[str]:
@@ -202,11 +203,13 @@ class ExpiryWatch:
         nothing = judged.ending_nothing if judged is not None else frozenset()
         seen = next((why for why, rule in said if rule not in nothing), None)
         notes = judged.notes if judged is not None else ()
+        is_by_tag = judged is not None and judged.is_by_tag
         if not self._asked:
             return Expiry(
                 f"it is not yet known whether lifecycle rules of the store expire objects; {_UNTIL_THEN}", False, notes
             )
-        return Expiry((judged.unaccepted if judged is not None else None) or seen, judged is not None, notes)
+        unaccepted = (judged.unaccepted if judged is not None else None) or seen
+        return Expiry(unaccepted, judged is not None, notes, is_by_tag)
 
 
 _UNTIL_THEN = "local files are kept until then"
