@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -543,6 +544,30 @@ def test_what_others_have_set_on_the_bucket_stays(s3: BucketPlace) -> None:
     }
     assert first["lifecycle of unfinished uploads and probe objects"] == "set"
     assert set(second.values()) <= {"present", "not supported"}
+
+
+def test_a_rule_with_what_only_the_store_knows_is_left(s3: BucketPlace) -> None:
+    """<ArchiveZone/>, of Ceph: sent back without it the rule would end objects in all zones."""
+    client, name = s3.client, cast(Any, {"Bucket": s3.bucket})
+    rule: Any = {"ID": "foreign", "Status": "Enabled", "Filter": {"Prefix": "tmp/"}, "Expiration": {"Days": 3}}
+    sent, came = "request-created.s3.PutBucketLifecycleConfiguration", "after-call.s3.GetBucketLifecycleConfiguration"
+    seen: list[bytes] = []
+
+    def extend(request: Any, **_: object) -> None:
+        request.data = request.data.replace(b"</Prefix>", b"</Prefix><ArchiveZone/>")
+        for header in [one for one in request.headers if one.lower().startswith(("content-md5", "x-amz-checksum"))]:
+            del request.headers[header]
+        request.headers["Content-MD5"] = base64.b64encode(hashlib.md5(request.data).digest()).decode()
+
+    client.meta.events.register_first(sent, extend)
+    client.put_bucket_lifecycle_configuration(**name, LifecycleConfiguration={"Rules": [rule]})
+    client.meta.events.unregister(sent, extend)
+    client.meta.events.register(came, lambda http_response, **_: seen.append(http_response.content))
+    steps = {step.what: step for step in s3.open().initialise()}
+    step = steps["lifecycle of unfinished uploads and probe objects"]
+    assert step.outcome == "not supported" and "would lose: ArchiveZone" in step.detail
+    assert client.get_bucket_lifecycle_configuration(**name)["Rules"][0]["ID"] == "foreign"
+    assert b"<ArchiveZone" in seen[-1]
 
 
 def test_versions_are_left_off_where_they_would_undo_create_only(s3: BucketPlace) -> None:

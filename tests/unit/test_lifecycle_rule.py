@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,12 +17,13 @@ from dicomwatchd.archive import factory
 from dicomwatchd.archive.stores.port import Transition
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.expiry import judge
-from dicomwatchd.archive.stores.s3.setup import add_transitions
+from dicomwatchd.archive.stores.s3.setup import _Setup, add_transitions
 from dicomwatchd.cli.app import root
 from dicomwatchd.config import Encryption, ObjectTag
 from dicomwatchd.errors import NotSupported
 from tests import schemas
 from tests.unit.memory_archive import MemoryCatalogue, MemoryStore
+from tests.unit.test_ranges import answer, answering
 
 TAG = ObjectTag(key="archive", value="images")
 MOVES = [Transition(30, "GLACIER_IR"), Transition(365, "DEEP_ARCHIVE")]
@@ -49,7 +51,7 @@ class Client:
         self.rules = copy.deepcopy(rules or [])
         self.minimum: str | None = None
         self.writes: list[dict[str, Any]] = []
-        self.forgets = self.refuses = self.is_strict = False
+        self.forgets = self.refuses = self.is_strict = self.has_limit = False
         self.meta = SimpleNamespace(partition="aws", region_name="eu-central-1")
 
     def get_bucket_lifecycle_configuration(self, **_: Any) -> dict[str, Any]:
@@ -62,6 +64,8 @@ class Client:
             raise self._error("AccessDenied", 403)
         if self.is_strict and not all("Filter" in rule for rule in arguments["LifecycleConfiguration"]["Rules"]):
             raise self._error("InvalidRequest", 400)
+        if self.has_limit and len(arguments["LifecycleConfiguration"]["Rules"]) > 1000:
+            raise self._error("MalformedXML", 400)
         self.writes.append(arguments)
         if not self.forgets:
             self.rules = copy.deepcopy(arguments["LifecycleConfiguration"]["Rules"])
@@ -214,3 +218,62 @@ def test_without_a_tag_it_would_move_manifests(site: Site) -> None:
     site.configure("region: eu-central-1")
     result = site.init("--lifecycle", "90:GLACIER", "--yes")
     assert result.exit_code == 2 and "archive.store.tag" in result.output and site.store.transitions == ()
+
+
+# -- what others have set --------------------------------------------------------------------------------------------
+
+RULES = (
+    b'<LifecycleConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Rule><ID>theirs</ID><Status>Enabled'
+    b"</Status><Filter><Prefix></Prefix>%s</Filter><Expiration><Days>1</Days></Expiration></Rule>"
+    b"</LifecycleConfiguration>"
+)
+ENCRYPTION = (
+    b"<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm>"
+    b"</ApplyServerSideEncryptionByDefault>%s</Rule></ServerSideEncryptionConfiguration>"
+)
+BLOCKED = b"<BlockedEncryptionTypes><EncryptionType>SSE-C</EncryptionType></BlockedEncryptionTypes>"
+
+
+@pytest.mark.parametrize("does", ["transitions", "lifecycle"])
+def test_a_rule_that_would_lose_a_condition_is_left(monkeypatch: pytest.MonkeyPatch, does: str) -> None:
+    """<ArchiveZone/> is Ceph's: without it the rule would end the objects of all zones."""
+    with answering(monkeypatch, False, answer("200 OK", RULES % b"<ArchiveZone/>")) as (store, server):
+        setup = _Setup(store._bucket, lambda: "x", amazon=False)
+        step = setup.step(does, setup.lifecycle if does == "lifecycle" else lambda: setup.transitions(TAG, MOVES))
+    assert step.outcome == "not supported" and "would lose: ArchiveZone" in step.detail
+    assert [request.split(b" ")[0] for request in server.requests] == [b"GET"]
+
+
+def test_what_is_known_goes_back_as_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = b"<Prefix>p/</Prefix><Tag><Key>a</Key><Value>b</Value></Tag><ObjectSizeLessThan>9</ObjectSizeLessThan>"
+    size = b"<And>%s</And>" % size
+    answers = [answer("200 OK", RULES.replace(b"<Prefix></Prefix>", b"") % size), answer("200 OK", b"")]
+    with answering(monkeypatch, False, *answers, *[answer("200 OK", RULES % b"")] * 2) as (store, server):
+        setup = _Setup(store._bucket, lambda: "x", amazon=False)
+        setup.step("transitions", lambda: setup.transitions(TAG, MOVES))
+    assert server.requests[1].startswith(b"PUT ")
+    for part in (b"<ObjectSizeLessThan>9</ObjectSizeLessThan>", b"<Key>a</Key>", b"<ID>theirs</ID>"):
+        assert part in server.requests[1]
+
+
+def test_what_is_blocked_stays_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default encryption is written with all that is set beside it: SSE-C, whose keys only its writer has."""
+    answers = [answer("200 OK", ENCRYPTION % BLOCKED), answer("200 OK", b""), answer("200 OK", ENCRYPTION % BLOCKED)]
+    with answering(monkeypatch, False, *answers) as (store, server):
+        bucket = replace(store._bucket, encryption=Encryption.model_validate({"mode": "aws:kms", "key_id": "k"}))
+        setup = _Setup(bucket, lambda: "x", amazon=True)
+        setup.step("encryption", setup.default_encryption)
+    assert server.requests[1].startswith(b"PUT ") and b"<SSEAlgorithm>aws:kms</SSEAlgorithm>" in server.requests[1]
+    assert BLOCKED in server.requests[1]
+    unknown = answer("200 OK", ENCRYPTION % b"<Another>1</Another>")
+    with answering(monkeypatch, False, unknown) as (store, server):
+        bucket = replace(store._bucket, encryption=Encryption.model_validate({"mode": "aws:kms", "key_id": "k"}))
+        setup = _Setup(bucket, lambda: "x", amazon=True)
+        assert "would lose: Another" in setup.step("encryption", setup.default_encryption).detail
+
+
+def test_more_rules_than_a_bucket_may_have() -> None:
+    client = Client([{**OTHERS[0], "ID": f"{number}"} for number in range(1000)])
+    client.has_limit = True
+    outcome, detail = added(client)
+    assert outcome == "not supported" and "1,000 rules" in detail and len(client.rules) == 1000

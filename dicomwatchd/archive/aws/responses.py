@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
+from xml.etree import ElementTree
 
 import botocore.exceptions
 from botocore.parsers import ResponseParserError, ResponseParserFactory
@@ -28,6 +29,11 @@ _REQUIRED_OF_EACH: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "ListMultipartUploads": ("Uploads", ("Key", "UploadId", "Initiated")),
     "ListParts": ("Parts", ("PartNumber", "Size", "ETag")),
 }
+#: Answers that are sent back with a change in them: what the client does not know of them would be lost.
+_SENT_BACK = frozenset(("GetBucketLifecycleConfiguration", "GetBucketEncryption"))
+#: Where such an answer has the names of what it holds and the client does not know.
+UNKNOWN = "UnknownElements"
+_NAME = re.compile(r"[A-Za-z0-9]{1,40}\Z")
 _ROOTS: Mapping[str, str] = {
     "ListObjectsV2": "ListBucketResult",
     "ListMultipartUploads": "ListMultipartUploadsResult",
@@ -96,6 +102,34 @@ def _check_members(http_response: Any, parsed: Any, model: Any, **_: object) -> 
     entries, members = _REQUIRED_OF_EACH.get(name, ("", ()))
     for entry in parsed.get(entries, ()) if entries else ():
         _require(name, entry, members)
+    if name in _SENT_BACK:
+        parsed[UNKNOWN] = sorted(set(_unknown(http_response.content, model.output_shape)))
+
+
+def _unknown(content: bytes, shape: Any) -> Iterator[str]:
+    """The names of elements that are not in the client's model of the answer: Ceph and MinIO have some of their own,
+    and Amazon adds others."""
+    payload = shape.serialization.get("payload")
+    try:
+        yield from _not_in(ElementTree.fromstring(content), shape.members[payload] if payload else shape)  # noqa: S314
+    except ElementTree.ParseError as error:
+        raise ResponseParserError("an answer that cannot be read: ParseError") from error
+
+
+def _not_in(element: ElementTree.Element, shape: Any) -> Iterator[str]:
+    members = {}
+    if shape.type_name == "structure":
+        members = {one.serialization.get("name", name): one for name, one in shape.members.items()}
+    elif shape.type_name == "list":
+        members = {shape.member.serialization.get("name", "member"): shape.member}
+    for child in element:
+        name = child.tag.rpartition("}")[2]
+        member = members.get(name)
+        if member is None:
+            yield name if _NAME.match(name) else "another one"
+            continue
+        is_flat = member.type_name == "list" and member.serialization.get("flattened")
+        yield from _not_in(child, member.member if is_flat else member)
 
 
 def _require(operation: str, found: Mapping[str, Any], members: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ import botocore.exceptions
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.aws import clients as aws
+from dicomwatchd.archive.aws.responses import UNKNOWN
 from dicomwatchd.archive.stores.port import InitStep, Transition
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.config import ObjectTag, S3Settings
@@ -37,6 +38,13 @@ _WITHOUT_BUCKET_KEY = "without an S3 Bucket Key; every object of the archive is 
 
 
 _TRANSITIONS = "lifecycle of instances and bundles"
+_DEFAULT = "ApplyServerSideEncryptionByDefault"
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lifecycle-mgmt.html
+_MOST_RULES = 1000
+_WOULD_LOSE = (
+    "the bucket's {what} hold what this program does not know, and would lose: {names}; they were left, so change them"
+    " with the store's own tools"
+)
 
 
 class _NotSupported(Exception):
@@ -162,21 +170,21 @@ class _Setup:
 
     def lifecycle(self) -> InitStep:
         what = "lifecycle of unfinished uploads and probe objects"
-        present, extra = self._lifecycle()
+        present, extra, unknown = self._lifecycle()
         wanted = self._wanted_rules()
         missing = [rule for rule in wanted if not any(_same_rule(rule, other) for other in present)]
         if not missing:
             return InitStep(what, "present")
         replaced = {rule["ID"] for rule in missing}
         rules = [rule for rule in present if rule.get("ID") not in replaced] + missing
-        self._client.put_bucket_lifecycle_configuration(**self._name, LifecycleConfiguration={"Rules": rules}, **extra)
-        kept, _ = self._lifecycle()
+        self._put_rules(rules, extra, unknown)
+        kept = self._lifecycle()[0]
         if not all(any(_same_rule(rule, other) for other in kept) for rule in wanted):
             raise _NotSupported("the store accepted it but does not keep it")
         return InitStep(what, "set", f"aborted after {ABORT_DAYS} days, expired after {PROBE_DAYS}")
 
     def transitions(self, tag: ObjectTag, transitions: Sequence[Transition]) -> InitStep:
-        present, extra = self._lifecycle()
+        present, extra, unknown = self._lifecycle()
         wanted = {
             "ID": f"dicomwatchd-transition {self._bucket.prefix}".strip(),
             "Status": "Enabled",
@@ -194,22 +202,33 @@ class _Setup:
             raise _NotSupported(
                 "a rule of this name has other settings and was left; change or remove it with the store's own tools"
             )
-        rules = [*present, wanted]
+        self._put_rules([*present, wanted], extra, unknown)
+        kept = self._lifecycle()[0]
+        if not any(_moves_alike(wanted, other) for other in kept):
+            raise _NotSupported("the store accepted it but does not keep it")
+        return InitStep(_TRANSITIONS, "set", "nothing expires; other rules were left as they are")
+
+    def _put_rules(self, rules: list[Any], extra: Any, unknown: Sequence[str]) -> None:
+        """All rules of the bucket, for they are written as one document. Raises _NotSupported where a rule would lose
+        something: one that was for some objects alone would then be for others, too."""
+        if unknown:
+            raise _NotSupported(_WOULD_LOSE.format(what="rules", names=", ".join(unknown)))
         try:
             self._client.put_bucket_lifecycle_configuration(
                 **self._name, LifecycleConfiguration={"Rules": rules}, **extra
             )
         except botocore.exceptions.ClientError as error:
-            if aws.http_status(error) == 400 and not all("Filter" in rule for rule in present):
+            if aws.http_status(error) == 400 and not all("Filter" in rule for rule in rules):
                 raise _NotSupported(
                     "a rule that is there is written in the older form, without a Filter, which does not go together"
                     " with this one; write it anew with the store's own tools"
                 ) from error
+            if aws.http_status(error) == 400 and len(rules) > _MOST_RULES:
+                raise _NotSupported(
+                    f"the bucket has {_MOST_RULES:,} rules, and may not have more; remove one with the store's own"
+                    " tools"
+                ) from error
             raise
-        kept, _ = self._lifecycle()
-        if not any(_moves_alike(wanted, other) for other in kept):
-            raise _NotSupported("the store accepted it but does not keep it")
-        return InitStep(_TRANSITIONS, "set", "nothing expires; other rules were left as they are")
 
     def default_encryption(self) -> InitStep:
         what = "default encryption"
@@ -217,18 +236,20 @@ class _Setup:
         wanted: dict[str, str] = {"SSEAlgorithm": str(asked.mode)}
         if asked.key_id is not None:
             wanted["KMSMasterKeyID"] = asked.key_id
-        current, with_bucket_key = self._default_encryption()
+        current, with_bucket_key, others, unknown = self._default_encryption()
         if current == wanted:
             lacks = self._bucket.wants_bucket_keys and not with_bucket_key
             return InitStep(what, "present", _WITHOUT_BUCKET_KEY if lacks else "")
         if current and current.get("SSEAlgorithm") != "AES256":
             detail = "a different default is set and was left; every object is sent with the configured encryption"
             return InitStep(what, "present", detail)
-        rule: Any = {"ApplyServerSideEncryptionByDefault": wanted}
+        if unknown:
+            raise _NotSupported(_WOULD_LOSE.format(what="encryption settings", names=", ".join(unknown)))
+        rule: Any = {**others, _DEFAULT: wanted}
         if asked.mode == "aws:kms":
             rule["BucketKeyEnabled"] = True
         self._client.put_bucket_encryption(**self._name, ServerSideEncryptionConfiguration={"Rules": [rule]})
-        kept, with_bucket_key = self._default_encryption()
+        kept, with_bucket_key, *_ = self._default_encryption()
         if kept != wanted or (self._bucket.wants_bucket_keys and not with_bucket_key):
             raise _NotSupported("the store accepted it but does not keep it")
         return InitStep(what, "set")
@@ -266,11 +287,12 @@ class _Setup:
             raise _NotSupported("the bucket's policy cannot be read and was left")
         return policy
 
-    def _lifecycle(self) -> tuple[list[Any], Any]:
+    def _lifecycle(self) -> tuple[list[Any], Any, Sequence[str]]:
+        """The rules, what else is sent back with them, and what of them would be lost if they were sent back."""
         response: Any = _unless_absent(lambda: self._client.get_bucket_lifecycle_configuration(**self._name), {})
         minimum = response.get("TransitionDefaultMinimumObjectSize")
         extra = {"TransitionDefaultMinimumObjectSize": minimum} if minimum else {}
-        return list(response.get("Rules", [])), extra
+        return list(response.get("Rules", [])), extra, response.get(UNKNOWN, ())
 
     def _wanted_rules(self) -> list[dict[str, Any]]:
         prefix = self._bucket.prefix
@@ -290,12 +312,15 @@ class _Setup:
             },
         ]
 
-    def _default_encryption(self) -> tuple[dict[str, Any], bool]:
-        """The default, and whether it has an S3 Bucket Key."""
+    def _default_encryption(self) -> tuple[dict[str, Any], bool, dict[str, Any], Sequence[str]]:
+        """The default, whether it has an S3 Bucket Key, what else is set beside it (which encryption is blocked), and
+        what of it would be lost if it were sent back."""
         response: Any = _unless_absent(lambda: self._client.get_bucket_encryption(**self._name), {})
         rules = response.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
         first = rules[0] if rules else {}
-        return dict(first.get("ApplyServerSideEncryptionByDefault", {})), first.get("BucketKeyEnabled") is True
+        default, with_bucket_key = dict(first.get(_DEFAULT, {})), first.get("BucketKeyEnabled") is True
+        others = {name: value for name, value in first.items() if name not in (_DEFAULT, "BucketKeyEnabled")}
+        return default, with_bucket_key, others, response.get(UNKNOWN, ())
 
 
 def _unless_absent(look: Callable[[], Any], default: Any) -> Any:
