@@ -30,7 +30,10 @@ NOT_INCLUDED = (
     "CloudTrail data events, Object Lock's longer keeping, S3 Inventory and Batch Operations",
 )
 _LAYOUTS = ("instance", "bundled")
-_Usd = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+#: Whatever is above is a slip of the pen, and would make of the sums what no JSON holds.
+_MOST = 1e12
+_Usd = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
+_Bytes = Annotated[int, Field(ge=0, le=int(_MOST))]
 
 
 class PricesError(ValueError):
@@ -44,7 +47,7 @@ class _Model(BaseModel):
 class StorageStep(_Model):
     usd_per_gb: _Usd
     #: None: all that is above the steps before.
-    up_to_gb: float | None = Field(None, gt=0)
+    up_to_gb: float | None = Field(None, gt=0, le=_MOST, allow_inf_nan=False)
 
 
 class StorageClass(_Model):
@@ -52,9 +55,9 @@ class StorageClass(_Model):
     usd_per_1000_put: _Usd
     usd_per_1000_get: _Usd
     usd_per_gb_read: _Usd
-    billed_from_bytes: int = Field(0, ge=0)
+    billed_from_bytes: _Bytes = 0
     usd_per_1000_monitored: _Usd = 0.0
-    tiered_from_bytes: int = Field(0, ge=0)
+    tiered_from_bytes: _Bytes = 0
     usd_per_gb_of_smaller: _Usd = 0.0
 
     @model_validator(mode="after")
@@ -85,11 +88,11 @@ class KeyPrices(_Model):
 
 
 class Assumptions(_Model):
-    heads_per_object: float = Field(ge=0)
-    manifest_bytes_per_instance: int = Field(ge=0)
-    table_write_units_per_study: float = Field(ge=0)
-    table_bytes_per_study: int = Field(ge=0)
-    objects_per_key_request: float = Field(ge=1)
+    heads_per_object: float = Field(ge=0, le=_MOST, allow_inf_nan=False)
+    manifest_bytes_per_instance: _Bytes
+    table_write_units_per_study: float = Field(ge=0, le=_MOST, allow_inf_nan=False)
+    table_bytes_per_study: _Bytes
+    objects_per_key_request: float = Field(ge=1, le=_MOST, allow_inf_nan=False)
 
 
 class Prices(_Model):
@@ -111,7 +114,9 @@ def load_prices(path: Path | None = None) -> Prices:
     if path is not None:
         try:
             other = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except RecursionError as error:
+            raise PricesError(f"{path}: nested too deeply") from error
+        except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8, a date that is none
             raise PricesError(f"{path}: {error}") from error
         if not isinstance(other, dict):
             raise PricesError(f"{path}: no prices by their names")

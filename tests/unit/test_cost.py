@@ -136,6 +136,12 @@ def test_a_file_of_prices_has_only_what_differs(tmp_path: Path) -> None:
         ("storage_classes: {STANDARD: null}", "storage_classes.STANDARD"),
         ("- 1", "no prices"),
         ("{", "line 1"),
+        ("assumptions: {heads_per_object: .inf}", "heads_per_object"),
+        ("assumptions: {table_bytes_per_study: 1" + "0" * 400 + "}", "table_bytes_per_study"),
+        ("storage_classes: {GLACIER_IR: {billed_from_bytes: 1" + "0" * 400 + "}}", "billed_from_bytes"),
+        ("key: {usd_per_month: 1.0e300}", "key.usd_per_month"),
+        ("date: 2026-13-45", "month must be in"),
+        ("a: " + "[" * 5000, "nested"),
     ],
 )
 def test_prices_that_are_wrong(tmp_path: Path, text: str, said: str) -> None:
