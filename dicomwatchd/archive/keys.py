@@ -39,11 +39,23 @@ _AUDIT_CHECKPOINT = re.compile(r"audit/heads/[0-9a-f]{32}/([0-9]{8})/(\1[0-9]{4}
 _AUDIT_SEGMENT = re.compile(
     r"audit/segments/([0-9a-f]{32})/([0-9]{12})-([0-9]{12})-([0-9a-f]{64})(?:-([2-9]|[1-9][0-9]))?\.jsonl\.gz\Z"
 )
+_STUDY = re.compile(r"studies/([0-9.]+)/\Z")
 _MANIFEST = re.compile(r"studies/([0-9.]+)/manifests/([0-9]{8})\.json\Z")
 
 
 def study_prefix(study: Uid) -> str:
     return f"{STUDIES}{study}/"
+
+
+def parse_study(prefix: str) -> Uid | None:
+    """The study whose objects are below ``prefix``, or None if that is no study's."""
+    match = _STUDY.match(prefix)
+    if match is None:
+        return None
+    try:
+        return Uid(match[1])
+    except InvalidUid:
+        return None
 
 
 def series_prefix(study: Uid, series: Uid) -> str:

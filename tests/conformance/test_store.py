@@ -301,6 +301,35 @@ def test_a_listing_begins_behind_the_key_that_is_named(store: ObjectStore) -> No
         assert [item.key for item in store.listing("l/", after)] == [n for n in names if n[:2] == "l/" and n > after]
 
 
+def test_common_prefixes_are_the_folders_right_below(store: ObjectStore) -> None:
+    """In the order of their keys, whatever stands below them; of more than a page, too."""
+    names = ["l/1.2/a", "l/1.2/b/c", "l/1.2.3/x", "l/1.23/x", "l/1.2-/x", "l/object", "m/1/x", "l/1.2.3/y/z"]
+    for name in names:
+        store.put(name, Buffer.of(b"x"))
+    assert list(store.common_prefixes("l/")) == ["l/1.2-/", "l/1.2.3/", "l/1.2/", "l/1.23/"]
+    for after, left in (
+        ("", 4),
+        ("a", 4),
+        ("l/1.2-/", 3),
+        ("l/1.2.3/", 2),
+        ("l/1.2.3/y", 2),
+        ("l/1.2/", 1),
+        ("l/1.2", 4),
+        ("l/1.23/", 0),
+        ("l/~", 0),
+        ("z", 0),
+    ):
+        assert len(list(store.common_prefixes("l/", after))) == left, after
+    assert list(store.common_prefixes("l/1.2/")) == ["l/1.2/b/"]
+    assert list(store.common_prefixes("nowhere/")) == []
+    with ThreadPoolExecutor(16) as pool:
+        made = [f"p/{number}{end}" for number in range(1100) for end in ("/x", "/y/z")]
+        list(pool.map(lambda key: store.put(key, Buffer.of(b"x")), made))
+    found = list(store.common_prefixes("p/"))
+    assert found == sorted(f"p/{number}/" for number in range(1100))
+    assert list(store.common_prefixes("p/", found[1003])) == found[1004:]
+
+
 # -- evidence -------------------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ from dicomwatchd.ports import timestamp
 from tests.simulation import tiny
 from tests.simulation.chance import Fate, Violation
 from tests.simulation.lifecycle import Lifecycle, Watched
+from tests.unit.memory_archive import common_prefixes
 from tests.unpacking import unpacked
 
 ARCHIVE_ID = "simulated-archive"
@@ -133,6 +134,9 @@ class Shelf:
             if key.startswith(prefix) and key > after and (seen := self.head(key)) is not None:
                 yield replace(seen, version_id=None)
 
+    def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
+        return common_prefixes(sorted(key for key in self.objects if key.startswith(prefix)), prefix, after)
+
     def read(
         self,
         key: str,
@@ -233,6 +237,10 @@ class SimulatedStore:
             self._trouble("listing-broken-off")
             self.shelf.unseen.discard(seen.key)
             yield seen
+
+    def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
+        self._call("listing", prefix)
+        return self.shelf.common_prefixes(prefix, after)
 
     def read(
         self,

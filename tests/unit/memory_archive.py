@@ -43,6 +43,17 @@ PATIENT: DicomJson = {
 }
 
 
+def common_prefixes(found: Iterable[str], prefix: str, after: str) -> Iterator[str]:
+    """Those of keys below ``prefix`` that are in order."""
+    last = after
+    for key in found:
+        below, slash, _ = key.removeprefix(prefix).partition("/")
+        one = f"{prefix}{below}{slash}"
+        if slash and one > last:
+            last = one
+            yield one
+
+
 @dataclass
 class MemoryStore:
     """``versions`` holds every version of a key, newest last; ``tampering`` may change, cut or break what is read. Keys
@@ -115,6 +126,9 @@ class MemoryStore:
             if key.startswith(prefix) and key > after and key not in self.hidden:
                 is_cold = self.cold.get(key) in ("GLACIER", "DEEP_ARCHIVE")
                 yield replace(self._shown(key), version_id=None, is_cold=is_cold)
+
+    def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
+        return common_prefixes((seen.key for seen in self.listing(prefix)), prefix, after)
 
     def read(
         self,

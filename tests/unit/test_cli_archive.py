@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -539,6 +541,62 @@ def test_rebuild_reports_a_manifest_it_cannot_use(site: Site, study: Manifest) -
     path.write_bytes(b"{}")
     result = site.ctl("catalogue", "rebuild")
     assert result.exit_code == 1 and f"{STUDY}\t1\ta manifest in the store cannot be read" in result.stdout
+
+
+def interrupted_after(studies: Site, count: int) -> None:
+    """As a kill does: without an end."""
+    code = f"""
+import os, sys
+from dicomwatchd.archive.repair import progress
+from dicomwatchd.cli.app import root
+kept, progress._EVERY_SECONDS, done = progress.ProgressFile.keep, 0, []
+def keep(self, found):
+    self._every_seconds = 0
+    kept(self, found)
+    done.append(1)
+    if len(done) == {count}:
+        os._exit(9)
+progress.ProgressFile.keep = keep
+root.main(["--config", {str(studies.config)!r}, "catalogue", "rebuild"])
+"""
+    here = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 9, ended.stderr
+
+
+def test_a_killed_rebuild_is_continued_and_says_so(studies: Site) -> None:
+    interrupted_after(studies, 2)
+    kept = studies.state / "catalogue-rebuild.json"
+    assert kept.stat().st_mode & 0o777 == 0o600 and "canary" not in kept.read_text().lower()
+    result = studies.ctl("catalogue", "rebuild")
+    assert result.exit_code == 0 and "continued after 2 studies" in result.stderr
+    assert result.stdout == "3 studies in the store: 0 recorded, 3 already in the catalogue, 0 not usable.\n"
+    assert not kept.exists()
+    again = studies.json("catalogue", "rebuild")
+    assert (again["resumed"], again["unchanged"], again["notes"]) == (False, 3, [])
+
+
+def test_a_rebuild_begins_anew_where_it_has_to(studies: Site) -> None:
+    interrupted_after(studies, 2)
+    assert studies.json("catalogue", "rebuild", "--from-start")["resumed"] is False
+    interrupted_after(studies, 2)
+    identity = read_identity(studies.store())
+    assert identity is not None
+    studies.catalogue_file.unlink()
+    studies.catalogue().initialise(identity.archive_id)
+    answer = studies.json("catalogue", "rebuild")
+    assert (answer["resumed"], answer["recorded"]) == (False, 3)
+    assert "not the one that it wrote" in answer["notes"][0]
+
+
+def test_where_a_rebuild_keeps_how_far_it_has_come(studies: Site, tmp_path: Path) -> None:
+    file = tmp_path / "progress.json"
+    interrupted_after(studies, 1)
+    (studies.state / "catalogue-rebuild.json").rename(file)
+    assert studies.json("catalogue", "rebuild", "--progress-file", str(file))["resumed"] is True
+    assert not file.exists()
+    shutil.rmtree(studies.state)
+    assert studies.json("catalogue", "rebuild")["notes"] == []
 
 
 def test_a_folder_that_may_not_be_written_is_said(site: Site, study: Manifest, tmp_path: Path) -> None:

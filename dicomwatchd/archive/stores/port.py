@@ -314,6 +314,15 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
+        """What the keys below ``prefix`` go on with up to the next "/", each once: beginnings of keys, that "/"
+        included, which sort behind ``after``, in the order of `listing`, streamed. ``prefix`` ends in "/".
+
+        Objects right below ``prefix`` are passed over. A folder without objects may be among them, and ``after`` is
+        not. A caller may leave off at any time. S3: ListObjectsV2, with Prefix, Delimiter and StartAfter.
+        """
+        ...
+
     def read(
         self,
         key: str,

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dicomwatchd import __version__
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
-from dicomwatchd.cli.studies.access import ArchiveOptions, archive_and_catalogue_options, opened
+from dicomwatchd.cli.studies.access import (
+    Archive,
+    ArchiveOptions,
+    Noting,
+    archive_and_catalogue_options,
+    noting,
+    opened,
+)
 from dicomwatchd.cli.terminal import output, progress, tables
 
 if TYPE_CHECKING:
-    from dicomwatchd.archive.repair.rebuild import RebuildReport
+    from dicomwatchd.archive.repair.patience import Patience
+    from dicomwatchd.archive.repair.progress import ProgressFile
+    from dicomwatchd.archive.repair.rebuild import Progress, RebuildReport
+    from dicomwatchd.errors import Transient
 
-_THREADS = 8
+#: Studies that may be done behind one that takes long, for each thread.
+_AHEAD = 16
+#: With the pauses of the daemon's backoff, four to five minutes.
+_ATTEMPTS = 12
+_SAID_EVERY_SECONDS = 60.0
 
 
 @click.group()
@@ -25,29 +45,69 @@ def catalogue() -> None:
 
 
 @catalogue.command()
+@click.option("--from-start", is_flag=True, help="Begin anew, even if an earlier rebuild was interrupted.")
+@click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    default=16,
+    show_default=True,
+    help="Studies to work on in parallel.",
+)
+@click.option(
+    "--progress-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to keep how far it has come. Default: in the configured state directory; without a configuration it"
+    " is not kept.",
+)
 @output.json_option
 @tables.wide_option
 @archive_and_catalogue_options
 @click.pass_obj
-def rebuild(invocation: Invocation, as_json: bool, where: ArchiveOptions) -> int:
+def rebuild(
+    invocation: Invocation,
+    from_start: bool,
+    threads: int,
+    progress_file: Path | None,
+    as_json: bool,
+    where: ArchiveOptions,
+) -> int:
     """Rebuild the catalogue from the store.
 
     The manifests in the store hold everything that the catalogue knows. Nothing in the catalogue is deleted, and
-    newer entries are kept. The daemon may be running, and an interrupted run can be repeated. The exit code is 1 if
-    a manifest could not be used.
+    newer entries are kept. The daemon may be running. An interrupted rebuild continues where it was, for seven days and
+    with the same version of the program. The exit code is 1 if a manifest could not be used, or a study not examined.
     """
+    from dicomwatchd.archive.repair.ahead import ahead
     from dicomwatchd.archive.repair.rebuild import rebuild as run
 
-    with (
-        opened(invocation, where, connections=_THREADS) as archive,
-        ThreadPoolExecutor(_THREADS) as pool,
-        progress.bar(wanted=not as_json) as update,
-    ):
+    notes: list[str] = []
+    note = noting(notes, quiet=as_json)
+    with opened(invocation, where, connections=threads) as archive:
+        path = progress_file.absolute() if progress_file is not None else _path(invocation, where)
+        kept = _kept(archive, path, note)
+        begin = _begin(archive, kept, note, from_start=from_start)
+        with (
+            progress.bar(wanted=not as_json) as update,
+            _workers(threads) as (pool, stopped),
+            _interruption_said(kept, note),
+        ):
 
-        def show(report: RebuildReport) -> None:
-            update(report.studies, report.studies, 0, 0, "Studies recorded")
+            def show(report: RebuildReport) -> None:
+                update(report.studies, report.studies, 0, 0, "Studies recorded")
 
-        report = run(archive.store, archive.needed_catalogue(), progress=show, map=pool.map)
+            report = run(
+                archive.store,
+                archive.needed_catalogue(),
+                progress=show,
+                map=ahead(pool, _AHEAD * threads),
+                begin=begin,
+                keep=kept.keep if kept is not None else lambda _: None,
+                patience=_patience(stopped, note),
+            )
+        if kept is not None:
+            kept.ended()
     if as_json:
         output.document(
             {
@@ -56,6 +116,9 @@ def rebuild(invocation: Invocation, as_json: bool, where: ArchiveOptions) -> int
                 "unchanged": report.unchanged,
                 "unusable": report.unusable,
                 "problems": [asdict(item) for item in report.problems],
+                "unnamed_problems": report.unnamed_problems,
+                "resumed": begin is not None,
+                "notes": notes,
             }
         )
     else:
@@ -68,4 +131,104 @@ def rebuild(invocation: Invocation, as_json: bool, where: ArchiveOptions) -> int
                 ("STUDY", "REVISION", "WHY THE MANIFEST WAS NOT USED"),
                 ((item.study_uid, item.revision, item.reason) for item in report.problems),
             )
-    return exits.NO if report.problems else exits.OK
+        if report.unnamed_problems:
+            output.note(f"{report.unnamed_problems:,} more before the interruption; --from-start lists all of them")
+    return exits.NO if report.has_problems else exits.OK
+
+
+def _path(invocation: Invocation, where: ArchiveOptions) -> Path | None:
+    """In the state directory, if there is a configuration, and the folder."""
+    from dicomwatchd import config
+    from dicomwatchd.archive.repair.progress import NAME
+
+    if where.given:
+        return None
+    folder = config.load(invocation.config_path).state_directory
+    return folder / NAME if folder.is_dir() else None
+
+
+def _kept(archive: Archive, path: Path | None, note: Noting) -> ProgressFile | None:
+    from dicomwatchd.archive.repair.progress import Binding, ProgressFile
+
+    catalogue = archive.needed_catalogue()
+    archive_id = catalogue.identity()
+    if path is None or archive_id is None:
+        return None
+    return ProgressFile(
+        path,
+        Binding(archive_id, str(archive.store.destination), catalogue.name, __version__),
+        unwritten=lambda reason: note(f"how far it has come cannot be kept ({reason}): if interrupted, it begins anew"),
+    )
+
+
+def _begin(archive: Archive, kept: ProgressFile | None, note: Noting, *, from_start: bool) -> Progress | None:
+    """Where an interrupted one is continued."""
+    from dicomwatchd.archive.repair.rebuild import holds
+
+    if kept is not None and from_start:
+        kept.discard()
+    if kept is None or from_start:
+        return None
+    begin, why_not = kept.load()
+    if begin is not None and not holds(archive.needed_catalogue(), begin):
+        begin, why_not = None, "the catalogue is not the one that it wrote, or an older copy"
+    if why_not is not None:
+        note(f"the rebuild begins anew; a kept progress is not used: {why_not}")
+    if begin is not None:
+        done = output.count(begin.report.studies, "study", "studies")
+        note(f"an interrupted rebuild is continued after {done}; --from-start begins anew")
+    return begin
+
+
+@contextmanager
+def _workers(threads: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
+    """The threads, and what ends their pauses when the command is left."""
+    stopped = threading.Event()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            yield pool, stopped
+        finally:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _interruption_said(kept: ProgressFile | None, note: Noting) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if kept is not None:
+            kept.write()
+            if kept.is_kept:
+                note("the rebuild was interrupted; the next one continues there")
+        raise
+
+
+def _patience(stopped: threading.Event, note: Noting) -> Patience:
+    """The daemon's own pauses; said once a minute."""
+    from random import Random
+
+    from dicomwatchd.archive.repair.patience import Patience
+    from dicomwatchd.errors import Stopping
+    from dicomwatchd.pipeline.backoff import ENDPOINT_PAUSE_SECONDS, pause_seconds
+
+    random, lock = Random(), threading.Lock()  # noqa: S311  pauses
+    said_at = float("-inf")
+
+    def sleep(seconds: float) -> None:
+        if stopped.wait(seconds):
+            raise Stopping("the rebuild was interrupted")
+
+    def waiting(error: Transient, seconds: float) -> None:
+        nonlocal said_at
+        with lock:
+            now = time.monotonic()
+            if now - said_at < _SAID_EVERY_SECONDS:
+                return
+            said_at = now
+        note(f"{error.message}; trying again in {seconds:.0f} s")
+
+    def pause(failures: int) -> float:
+        return pause_seconds(failures, random, ENDPOINT_PAUSE_SECONDS)
+
+    return Patience(_ATTEMPTS, pause=pause, sleep=sleep, waiting=waiting)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import heapq
 import os
 import re
 import secrets
@@ -47,6 +48,8 @@ from dicomwatchd.ports import Clock, SystemClock
 SINGLE_PUT_BYTES = 16 * 1024 * 1024
 _WRITE_BYTES = 4 * 1024 * 1024
 _LEFTOVER_SECONDS = 86400
+#: So many names of a folder are in memory at once: some 100 MB.
+_NAMES = 500_000
 
 _MARKER = markers.ARCHIVE
 _PART = re.compile(rb"[A-Za-z0-9!_.*'()-]{1,255}\Z")
@@ -145,6 +148,24 @@ class DirectoryStore:
             if folder_fd is not None:
                 found = self._walk(folder_fd, f"{folder}/" if folder else "", prefix)
                 yield from (one for one in found if one.key > after)
+
+    def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
+        """The names of a folder, so many at a time as memory should hold: it is read anew for the next ones, and closed
+        while the caller is at work, who may take hours."""
+        folder = prefix.removesuffix("/")
+        if folder:
+            _split(folder + "/x")
+        while True:
+            with (
+                self._archive() as root_fd,
+                _at_work("listing"),
+                _if_there(root_fd, folder.encode("ascii")) as folder_fd,
+            ):
+                names = [] if folder_fd is None else _folders(folder_fd, prefix, after)
+            yield from names
+            if len(names) < _NAMES:
+                return
+            after = names[-1]
 
     def read(
         self,
@@ -328,6 +349,17 @@ def _split(key: str) -> tuple[bytes, bytes]:
 
 def _is_key_part(name: bytes) -> bool:
     return _PART.match(name) is not None and name not in (b".", b"..") and not name.startswith(files.OWN)
+
+
+def _folders(folder_fd: int, base: str, after: str) -> list[str]:
+    """The next ones behind ``after``, ``_NAMES`` of them at most. Raises OSError."""
+    with os.scandir(folder_fd) as entries:
+        names = (
+            f"{base}{entry.name}/"
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False) and _is_key_part(os.fsencode(entry.name))
+        )
+        return heapq.nsmallest(_NAMES, (name for name in names if name > after))
 
 
 @contextmanager

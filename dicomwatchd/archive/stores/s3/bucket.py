@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -41,17 +41,20 @@ class ListedObject(NamedTuple):
 
 
 class ListedPage(NamedTuple):
-    """``token`` leads to the next page, None on the last."""
+    """``token`` leads to the next page, None on the last. ``common_prefixes`` are full ones."""
 
     objects: list[ListedObject]
     token: str | None
+    common_prefixes: Sequence[str] = ()
 
 
 class Paging(NamedTuple):
-    """Where a page begins: where the one before has ended, or behind this full key."""
+    """Where a page begins: where the one before has ended, or behind this full key. With a ``delimiter`` keys that are
+    alike up to it are one common prefix."""
 
     token: str | None = None
     after: str | None = None
+    delimiter: str | None = None
 
 
 @dataclass(slots=True)
@@ -290,10 +293,36 @@ class S3Bucket:
                 return
             paging = Paging(token=page.token)
 
+    def common_prefixes(
+        self, prefix: str, after: str = "", short: Callable[[str, Paging], ListedPage | None] = lambda *_: None
+    ) -> Iterator[str]:
+        """ListObjectsV2 with a delimiter, page by page; ``short`` as in `listing`."""
+        start = self.prefix + prefix
+        last = self.prefix + after if after else ""
+        paging = Paging(after=last or None, delimiter="/")
+        while True:
+            page = short(start, paging) or self._page(start, paging)
+            for full in page.common_prefixes:
+                if last.startswith(full):
+                    continue  # StartAfter leads into it, and what is there goes on with it
+                if full < last or not full.startswith(start) or not full.endswith("/"):
+                    raise Transient(
+                        "ListObjectsV2 gave common prefixes out of order",
+                        code="strange-answer",
+                        endpoint=self.endpoint,
+                    )
+                last = full
+                yield full.removeprefix(self.prefix)
+            if not page.token:
+                return
+            paging = Paging(token=page.token, delimiter="/")
+
     def _page(self, start: str, paging: Paging) -> ListedPage:
         arguments: Any = {"ContinuationToken": paging.token} if paging.token else {}
         if paging.after:
             arguments["StartAfter"] = paging.after
+        if paging.delimiter:
+            arguments["Delimiter"] = paging.delimiter
         with self.translated("ListObjectsV2"):
             page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
         found = [
@@ -306,7 +335,11 @@ class S3Bucket:
             )
             for item in page.get("Contents", [])
         ]
-        return ListedPage(found, page.get("NextContinuationToken") if page.get("IsTruncated") else None)
+        return ListedPage(
+            found,
+            page.get("NextContinuationToken") if page.get("IsTruncated") else None,
+            [item["Prefix"] for item in page.get("CommonPrefixes", [])],
+        )
 
     def _require_bucket(self) -> None:
         """A HEAD has no body, so a missing object and a missing bucket look alike: absence needs the bucket."""

@@ -127,6 +127,8 @@ def list_objects(data_plane: S3DataPlane, prefix: str, paging: Paging) -> Listed
         query["continuation-token"] = paging.token
     if paging.after:
         query["start-after"] = paging.after
+    if paging.delimiter:
+        query["delimiter"] = paging.delimiter
     response = data_plane.listing(query)
     try:
         return None if response is None else _page(ElementTree.fromstring(response))  # noqa: S314  botocore's own parser
@@ -139,9 +141,11 @@ def _page(root: ElementTree.Element) -> ListedPage:
     namespace, _, name = root.tag.rpartition("}")
     if name != "ListBucketResult":
         raise ValueError("not a listing")
-    names = ("Key", "Size", "ETag", "LastModified", "StorageClass", "Contents")
-    key, size, etag, modified, storage_class, contents = (f"{namespace}}}{n}" if namespace else n for n in names)
+    names = ("Key", "Size", "ETag", "LastModified", "StorageClass", "Contents", "CommonPrefixes", "Prefix")
+    tags = (f"{namespace}}}{n}" if namespace else n for n in names)
+    key, size, etag, modified, storage_class, contents, together, prefix = tags
     found = []
+    common_prefixes = []
     token, truncated = None, ""
     for element in root:
         if element.tag == contents:
@@ -158,13 +162,15 @@ def _page(root: ElementTree.Element) -> ListedPage:
                     values.get(storage_class) or None,
                 )
             )
+        elif element.tag == together:
+            common_prefixes += [unquote_plus(child.text or "") for child in element if child.tag == prefix]
         elif element.tag.endswith("IsTruncated"):
             truncated = element.text or ""
         elif element.tag.endswith("NextContinuationToken"):
             token = element.text
     if truncated not in ("true", "false") or (truncated == "true") != bool(token):
         raise ValueError("a page that does not say whether it is the last")
-    return ListedPage(found, token)
+    return ListedPage(found, token, common_prefixes)
 
 
 def _seconds(text: str) -> float | None:

@@ -162,6 +162,11 @@ class S3Store:
             return self._bucket.listing(prefix, after)
         return self._bucket.listing(prefix, after, partial(fast_path.list_objects, self._data_plane))
 
+    def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
+        if self._data_plane is None:
+            return self._bucket.common_prefixes(prefix, after)
+        return self._bucket.common_prefixes(prefix, after, partial(fast_path.list_objects, self._data_plane))
+
     def read(
         self,
         key: str,
