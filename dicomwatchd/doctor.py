@@ -44,8 +44,8 @@ _FOR_WANT_OF_A_LEASE = {
     " keep such files)",
     "keep": "an archived file stays here (without_lease: keep)",
 }
-#: A search that is served by what was added to catalogues last.
-_NEWEST_INDEX = Query(birth_date="19000101")
+#: Searches that are served by what was added to catalogues last.
+_NEWEST_INDEXES = (Query(birth_date="19000101"), Query(modality="CT"))
 _SAMPLE = 2000  # directory entries looked at for a file of somebody else
 
 
@@ -190,7 +190,7 @@ def _indexes(catalogue: Catalogue) -> Iterator[Finding]:
     studies that an earlier version has recorded."""
     subject = "catalogue: indexes"
     try:
-        lacking = catalogue.shortcomings(_NEWEST_INDEX)
+        lacking = next(filter(None, map(catalogue.shortcomings, _NEWEST_INDEXES)), ())
     except DicomwatchdError as error:
         yield Finding(subject, "note", f"cannot be looked at now: {error}")
         return

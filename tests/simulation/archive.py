@@ -397,6 +397,9 @@ class SimulatedCatalogue:
 
     def completed(self) -> None: ...
 
+    def is_completed(self) -> bool:
+        return True
+
     def study_uids(self) -> Iterator[Uid]:
         yield from self.records
 

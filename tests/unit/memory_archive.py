@@ -230,6 +230,9 @@ class MemoryCatalogue:
     def completed(self) -> None:
         self._fail()
 
+    def is_completed(self) -> bool:
+        return True
+
     def study_uids(self) -> Iterator[Uid]:
         self._fail()
         yield from self.records

@@ -19,7 +19,7 @@ from dicomwatchd.archive.catalogues.port import OLD_RECORDS
 from dicomwatchd.archive.catalogues.sqlite import catalogue as catalogue_module
 from dicomwatchd.archive.catalogues.sqlite import search_tables
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SCHEMA_VERSION, SqliteCatalogue
-from dicomwatchd.archive.documents import has_pattern, study_document
+from dicomwatchd.archive.documents import study_document
 from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.config import SqliteSettings
 from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, NotInitialised, NotThere, OutOfReach, Permanent
@@ -454,14 +454,14 @@ def test_an_earlier_version_goes_on_with_the_file(catalogue: SqliteCatalogue, pa
         Query(patient_id="D", name="doe", date_from="20200101"),
     ],
 )
-def test_an_index_finds_the_studies(made: SqliteCatalogue, path: Path, query: Query) -> None:
-    statement, values, dates = search_tables._page(query, has_terms=True)
+def test_an_index_finds_the_studies(
+    made: SqliteCatalogue, path: Path, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_tables, "_is_better_by_date", lambda *_: False)
     with sqlite3.connect(path) as database:
-        database.create_function("has_pattern", 2, has_pattern)
-        plan = [
-            row[3]
-            for row in database.execute(f"EXPLAIN QUERY PLAN {statement}", (*values, "99999999", "~", *dates, 500))
-        ]
+        planned = search_tables.planned(database, query)
+        values = (*planned.before, "99999999", "~", *planned.behind, 500)
+        plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {planned.statement}", values)]
     database.close()
     scanned = [line for line in plan if line.startswith("SCAN") and "unindexed" not in line]
     assert all("SUBQUERY" in line or line.startswith("SCAN (") for line in scanned), plan

@@ -17,6 +17,13 @@ OLD_RECORDS = (
     "some studies were recorded by an earlier version: they are searched one by one, and found by their first"
     " patient and order only; `dicomwatchctl catalogue rebuild` changes that"
 )
+#: The same, of what studies are searched by since a later version.
+OLD_MODALITIES = (
+    "some studies were recorded by an earlier version: for a modality all studies of the given dates are read;"
+    " `dicomwatchctl catalogue rebuild` changes that"
+)
+#: Of a query that an index does not serve.
+NO_INDEX = "no index serves an institution or a description alone: all studies of the given dates are read"
 
 
 class Catalogue(Protocol):
@@ -65,6 +72,11 @@ class Catalogue(Protocol):
     def completed(self) -> None:
         """Every study was recorded by this version of the program, as `catalogue rebuild` does: searches may rely on
         its indexes. DynamoDB: PutItem."""
+        ...
+
+    def is_completed(self) -> bool:
+        """Whether that is known. Where it is not, a study that is recorded as it should be may still have to be `put`
+        again to be found by all that it is searched by. DynamoDB: GetItem."""
         ...
 
     def study_uids(self) -> Iterator[Uid]:

@@ -113,10 +113,12 @@ def rebuild(
     patience = patience or impatient()
     budget = ByteBudget(_BUDGET_BYTES)
     now = begin or Progress()
+    # Otherwise an entry that is as it should be is written again, for what it is searched by is not.
+    target = _Target(catalogue, archive_id, is_completed=catalogue.is_completed())
 
     def one(study_uid: Uid) -> _Outcome | None:
         try:
-            return patience.of_study(study_uid, lambda: _record(store, catalogue, archive_id, study_uid, budget))
+            return patience.of_study(study_uid, lambda: _record(store, target, study_uid, budget))
         except OwnTrouble as trouble:
             return _Outcome(None, unresolved=trouble.error.message)
         except Permanent as error:
@@ -198,56 +200,61 @@ def _prefixes(store: ObjectStore, patience: Patience, after: str) -> Iterator[st
         yield prefix
 
 
-def _record(
-    store: ObjectStore, catalogue: Catalogue, archive_id: str, study_uid: Uid, budget: ByteBudget
-) -> _Outcome | None:
+@dataclass(frozen=True, slots=True)
+class _Target:
+    catalogue: Catalogue
+    archive_id: str
+    is_completed: bool
+
+
+def _record(store: ObjectStore, target: _Target, study_uid: Uid, budget: ByteBudget) -> _Outcome | None:
     """None where the study has no manifest: nothing of it counts as archived."""
     listed = manifests.listed(store, study_uid)
     if not listed.revisions:
         return None
     try:
-        there = catalogue.get(study_uid)
+        there = target.catalogue.get(study_uid)
     except Permanent:
         there = None  # an entry that cannot be read is one to write again
     # One above the whole budget is let through alone, and what `trace` does not read takes no memory.
     with budget.held(min(sum(one.size_bytes for one in listed.revisions.values()), lineage.LIMIT_BYTES)):
-        return _of_manifests(store, catalogue, archive_id, listed, there)
+        return _of_manifests(store, target, listed, there)
 
 
-def _of_manifests(
-    store: ObjectStore, catalogue: Catalogue, archive_id: str, listed: Listed, there: StudyRecord | None
-) -> _Outcome:
+def _of_manifests(store: ObjectStore, target: _Target, listed: Listed, there: StudyRecord | None) -> _Outcome:
     try:
         vouched = lineage.vouched_for(store, listed, there)
-        found = lineage.trace(store, listed, vouched, archive_id=archive_id, below=vouched is not None, lenient=True)
+        found = lineage.trace(
+            store, listed, vouched, archive_id=target.archive_id, below=vouched is not None, lenient=True
+        )
     except Permanent as error:
-        _index_again(catalogue, there)
+        _index_again(target, there)
         return _Outcome(None, (Problem(listed.study_uid, listed.newest, error.message),))
     amiss = [(one.revision, one.reason) for one in found.refused]
     amiss += [(other.revision, other.reason) for other in found.disregarded]
     problems = [Problem(listed.study_uid, revision, reason) for revision, reason in sorted(amiss, reverse=True)]
     if found.whole is None:
-        _index_again(catalogue, there)
+        _index_again(target, there)
         return _Outcome(None, tuple(problems))
     record = found.whole.record()
     if found.whole is not found.current or found.disregarded:
         if vouched is not None and not _hides(vouched, found):
-            _index_again(catalogue, there)
+            _index_again(target, there)
             # It is as good as it can be until a daemon has recorded the study.
             return _Outcome(False, tuple(problems), revision=vouched.revision)
         record = replace(record, flags=tuple(sorted({*record.flags, lineage.DISPUTED})))
     try:
-        return _Outcome(_put(catalogue, record, there), tuple(problems), revision=record.revision)
+        return _Outcome(_put(target, record, there), tuple(problems), revision=record.revision)
     except Permanent as error:
         # The manifest is good: an older one would be no better and would hide this.
         return _Outcome(None, (*problems, Problem(listed.study_uid, record.revision, error.message)))
 
 
-def _index_again(catalogue: Catalogue, there: StudyRecord | None) -> None:
+def _index_again(target: _Target, there: StudyRecord | None) -> None:
     """An entry that stays as it is, of an earlier version, is found by what it has."""
-    if there is not None and there.identities is None:
+    if there is not None and (there.identities is None or not target.is_completed):
         with suppress(RevisionConflict):
-            catalogue.put(there)
+            target.catalogue.put(there)
 
 
 def _hides(vouched: Manifest, found: lineage.Lineage) -> bool:
@@ -255,13 +262,13 @@ def _hides(vouched: Manifest, found: lineage.Lineage) -> bool:
     return any(one.revision < vouched.revision for one in found.disregarded)
 
 
-def _put(catalogue: Catalogue, record: StudyRecord, there: StudyRecord | None) -> bool:
+def _put(target: _Target, record: StudyRecord, there: StudyRecord | None) -> bool:
     """Whether the catalogue had to be written. Reading costs less than writing."""
     if there is not None and _holds(there, record):
-        _index_again(catalogue, there)
+        _index_again(target, there)
         return False
     try:
-        catalogue.put(record)
+        target.catalogue.put(record)
     except RevisionConflict as error:
         if there is not None and there.revision == record.revision:
             raise Permanent(

@@ -10,20 +10,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.bench.report import write_json
-from tests.bench.scale import daemons, inboxes, queues
+from tests.bench.scale import catalogues, daemons, inboxes, queues
 from tests.bench.scale.memory import measure_memory
 from tests.bench.scale.rows import Row, document, markdown
 
 DEFAULT_SETTLE_SECONDS = 2.0
+CASES = ("queue", "status", "scan", "idle", "arriving", "memory", "catalogue")
 
 
 def main(arguments: Sequence[str], cache: Path, reports: Path) -> int:
     """``cache`` keeps what is made once; the work of a run lies beside it, on the same file system."""
     parser = argparse.ArgumentParser(
-        prog="scripts/bench --scale", description="what must not grow with the backlog; about a quarter of an hour"
+        prog="scripts/bench --scale", description="what must not grow with the backlog; about an hour"
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the files and one minute of arrivals")
-    parser.add_argument("--case", action="append", choices=("queue", "status", "scan", "idle", "arriving", "memory"))
+    parser.add_argument("--case", action="append", choices=CASES)
     parser.add_argument("--rounds", type=int, metavar="N", help="of queue and scan; default: 7, with --quick 3")
     parser.add_argument("--seconds", type=float, metavar="N", help="of arrivals; default: 600, with --quick 60")
     options = parser.parse_args([argument for argument in arguments if argument != "--scale"])
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str], cache: Path, reports: Path) -> int:
             + daemons.arriving(work, seconds=min(seconds, 60.0), settle_seconds=DEFAULT_SETTLE_SECONDS)[:1]
         ),
         "memory": lambda: measure_memory(cache, work, 100 // share),
+        "catalogue": lambda: catalogues.measure(cache, work, 1_000_000 // share, 300_000 // share, 10_000 // share),
     }
     rows: list[Row] = []
     begun = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -17,6 +18,7 @@ from dicomwatchd.archive.catalogues.dynamodb.items import (
     Item,
     birth_term,
     from_items,
+    modality_term,
     name_term,
     revision_of,
     series_keys,
@@ -25,8 +27,8 @@ from dicomwatchd.archive.catalogues.dynamodb.items import (
     term_start,
     to_items,
 )
-from dicomwatchd.archive.catalogues.dynamodb.setup import INIT_HINT, TableSetup
-from dicomwatchd.archive.catalogues.port import OLD_RECORDS
+from dicomwatchd.archive.catalogues.dynamodb.setup import ENTRIES, INIT_HINT, NAMED_ENTRIES, TableSetup
+from dicomwatchd.archive.catalogues.port import NO_INDEX, OLD_MODALITIES, OLD_RECORDS
 from dicomwatchd.archive.documents import (
     REBUILD_HINT,
     damaged,
@@ -46,9 +48,13 @@ if TYPE_CHECKING:
     from botocore.session import Session
     from mypy_boto3_dynamodb import DynamoDBClient
 
+#: The first page of an index that is read in the order of the answer. Each further one has as many items as those
+#: before it together: whoever wants few reads at most twice of what he takes, and whoever wants all reads whole pages.
 _PAGE_ITEMS = 100
+#: Above it a page is what the service gives, up to 1 MB.
+_LARGE_PAGE_ITEMS = 10_000
 #: Of studies that an index only names so many are read at once: at most 16 MB come in one answer.
-_NAMED_ITEMS = 25
+_NAMED_ITEMS = 100
 _TERMS = "by-term"
 
 
@@ -82,7 +88,8 @@ class DynamoDBCatalogue:
         region = self._client.meta.region_name
         self._endpoint = endpoint_name("dynamodb", region, settings.endpoint_url)
         self._name = f"dynamodb|{location(region, settings.endpoint_url)}|{settings.table}"
-        self._completed = self._terms_served = False
+        self._entries = 0
+        self._has_term_index = False
         self._setup = TableSetup(self._client, self._table, self._endpoint, sleep=sleep, monotonic=monotonic)
 
     @property
@@ -140,10 +147,18 @@ class DynamoDBCatalogue:
             items = self._newest_first("by-accession", "accession_number", index_text(query.accession_number), query)
         elif query.patient_id:
             items = self._newest_first("by-patient", "patient_id", index_text(query.patient_id), query)
-        elif (query.birth_date or _start_of_name(query) or query.is_incomplete) and self._has_terms():
-            items = self._named(self._places_by_term(query), query)
+        elif (query.birth_date or query.is_incomplete) and self._has_terms(NAMED_ENTRIES):
+            items = self._named(
+                self._newest_of_term(birth_term(query.birth_date) if query.birth_date else GAPS_TERM, query)
+            )
+        elif _start_of_name(query) and self._has_terms(NAMED_ENTRIES):
+            items = self._named(self._newest(self._places_by_name(query), query))
         elif query.archived_from and not (query.date_from and query.date_to):
-            items = self._named(self._places_by_archival(query), query)
+            items = self._named(self._newest(self._places_by_archival(query), query))
+        elif query.modality and self._has_terms(ENTRIES):
+            terms = [modality_term(query.modality, str(shard)) for shard in range(SHARDS)]
+            places = heapq.merge(*(self._newest_of_term(term, query) for term in terms), reverse=True)
+            items = self._named(places)
         else:
             streams = [self._newest_first("by-study-date", "shard", str(shard), query) for shard in range(SHARDS)]
             items = heapq.merge(*streams, key=_date_and_uid, reverse=True)
@@ -163,17 +178,23 @@ class DynamoDBCatalogue:
 
     def shortcomings(self, query: Query) -> tuple[str, ...]:
         if query.patient_id or query.accession_number:
-            return () if self._is_completed() else (OLD_RECORDS,)
-        if not (query.birth_date or query.name or query.is_incomplete):
-            return (OLD_RECORDS,) if query.institution and not self._is_completed() else ()
+            return () if self._known_entries() >= NAMED_ENTRIES else (OLD_RECORDS,)
+        if query.birth_date or query.name or query.is_incomplete:
+            wanted, old = NAMED_ENTRIES, OLD_RECORDS
+        elif query.modality and not query.archived_from:
+            wanted, old = ENTRIES, OLD_MODALITIES
+        else:
+            of_old = query.institution and self._known_entries() < NAMED_ENTRIES
+            is_unserved = (query.institution or query.description) and not query.archived_from
+            return (*((OLD_RECORDS,) if of_old else ()), *((NO_INDEX,) if is_unserved else ()))
         if not self._setup.has_index(_TERMS):
             return (
                 f"the table has no index {_TERMS}, so all its studies are read: `{INIT_HINT}` creates it, and"
                 f" `{REBUILD_HINT}` fills it",
             )
-        if not self._is_completed():
-            return (OLD_RECORDS,)
-        if not query.birth_date and not _start_of_name(query) and not query.is_incomplete:
+        if self._known_entries() < wanted:
+            return (old,)
+        if query.name and not query.birth_date and not _start_of_name(query) and not query.is_incomplete:
             return ("no index serves a name that begins with a wildcard: all studies of the given dates are read",)
         return ()
 
@@ -182,36 +203,44 @@ class DynamoDBCatalogue:
         if archive_id is not None:
             self._setup.complete(archive_id)
 
-    def _is_completed(self) -> bool:
+    def is_completed(self) -> bool:
+        return self._setup.entries() >= ENTRIES
+
+    def _known_entries(self) -> int:
         """What holds once holds for good."""
-        self._completed = self._completed or self._setup.is_completed()
-        return self._completed
+        if self._entries < ENTRIES:
+            self._entries = max(self._entries, self._setup.entries())
+        return self._entries
 
-    def _has_terms(self) -> bool:
-        self._terms_served = self._terms_served or (self._is_completed() and self._setup.has_index(_TERMS))
-        return self._terms_served
+    def _has_terms(self, entries: int) -> bool:
+        if self._known_entries() < entries:
+            return False
+        self._has_term_index = self._has_term_index or self._setup.has_index(_TERMS)
+        return self._has_term_index
 
-    def _places_by_term(self, query: Query) -> Iterator[str]:
-        """Where the studies stand that the index of terms names."""
-        conditions, values = "term = :term", {}
+    def _newest_of_term(self, term: str, query: Query) -> Iterator[str]:
+        """Where the studies stand that have this term and nothing more to it."""
+        for item in self._newest_first(_TERMS, "term", index_text(term), query, order="term_order", start="#"):
+            yield term_of(item)[1]
+
+    def _places_by_name(self, query: Query) -> Iterator[str]:
         pattern = folded_name(query.name or "")
-        if query.birth_date:
-            values[":term"] = {"S": birth_term(query.birth_date)}
-        elif query.is_incomplete:
-            values[":term"] = {"S": GAPS_TERM}
-        else:
-            start = literal_start(pattern)
-            conditions += " AND begins_with(term_order, :start)"
-            values |= {":term": {"S": index_text(name_term(start))}, ":start": {"S": term_start(start)}}
+        start = literal_start(pattern)
+        first, condition = term_start(start), "begins_with(term_order, :first)"
+        values = {":term": {"S": index_text(name_term(start))}, ":first": {"S": first}}
+        if start == pattern == first:
+            # The whole name or its first words: behind it come " " and more words, or the "#" that ends a name.
+            condition = "term_order BETWEEN :first AND :last"
+            values |= {":first": {"S": f"{first} "}, ":last": {"S": f"{first}#~"}}
         for item in self._pages(
             "search",
             self._client.query,
             IndexName=_TERMS,
-            KeyConditionExpression=conditions,
+            KeyConditionExpression=f"term = :term AND {condition}",
             ExpressionAttributeValues=values,
         ):
             name, place = term_of(item)
-            if query.birth_date or query.is_incomplete or not name or has_pattern(name, pattern):
+            if not name or has_pattern(name, pattern):
                 yield place
 
     def _places_by_archival(self, query: Query) -> Iterator[str]:
@@ -227,21 +256,26 @@ class DynamoDBCatalogue:
             ):
                 yield _date_and_uid(item)
 
-    def _named(self, places: Iterable[str], query: Query) -> Iterator[Item]:
-        """The study items that stand there, newest first; read when they are wanted, some at once."""
+    @staticmethod
+    def _newest(places: Iterable[str], query: Query) -> list[str]:
+        """Those that are wanted of places in any order."""
         first, last = query.date_from, f"{query.date_to or '99999999'}$"
         if query.date_from or query.date_to:
             first = first or "0"
         wanted = {place for place in places if first <= place <= last}
         if query.before is not None:
             wanted = {place for place in wanted if place < query.before}
-        ordered = sorted(wanted, reverse=True)
-        for at in range(0, len(ordered), _NAMED_ITEMS):
-            page = ordered[at : at + _NAMED_ITEMS]
+        return sorted(wanted, reverse=True)
+
+    def _named(self, places: Iterable[str]) -> Iterator[Item]:
+        """The study items that stand there, in this order; read when they are wanted, more and more at once."""
+        source, some = iter(places), _NAMED_ITEMS // 4
+        while page := list(islice(source, some)):
             # A study may have had another date in an earlier revision, and be named at both places.
             uids = dict.fromkeys(Uid(place.partition("#")[2]) for place in page)
-            found = {_date_and_uid(item): item for item in self._items([study_key(uid) for uid in uids])}
+            found = {_date_and_uid(item): item for item in self._items([study_key(uid) for uid in uids], fresh=False)}
             yield from (found[place] for place in page if place in found)
+            some = min(2 * some, _NAMED_ITEMS)
 
     def study_uids(self) -> Iterator[Uid]:
         for item in self._pages(
@@ -272,12 +306,13 @@ class DynamoDBCatalogue:
             answer = self._client.get_item(TableName=self._table, Key=study_key(study_uid), ConsistentRead=True)
         return answer.get("Item")
 
-    def _items(self, keys: list[Item]) -> Iterator[Item]:
-        """At most 100 items, the limit of BatchGetItem. What does not fit into an answer is asked for again."""
+    def _items(self, keys: list[Item], *, fresh: bool = True) -> Iterator[Item]:
+        """At most 100 items, the limit of BatchGetItem. What does not fit into an answer is asked for again. Without
+        ``fresh`` each costs half."""
         while keys:
             with translated("read the series", self._endpoint):
                 answer: Any = self._client.batch_get_item(
-                    RequestItems={self._table: {"Keys": keys, "ConsistentRead": True}}
+                    RequestItems={self._table: {"Keys": keys, "ConsistentRead": fresh}}
                 )
             found = answer["Responses"].get(self._table, [])
             yield from found
@@ -286,39 +321,44 @@ class DynamoDBCatalogue:
                 raise Throttled("read the series failed: throttled", endpoint=self._endpoint)
             keys = rest
 
-    def _newest_first(self, index: str, key: str, value: str, query: Query) -> Iterator[Item]:
+    def _newest_first(
+        self, index: str, key: str, value: str, query: Query, *, order: str = "study_date_uid", start: str = ""
+    ) -> Iterator[Item]:
+        """A partition of an index by its sort key ``order``, which is ``start`` and the study's place."""
         conditions, values = "#key = :key", {":key": {"S": value}}
         if query.date_from or query.date_to:
             # Digits only: what has no date sorts below "0". "$" comes after the "#" that ends the last date.
             first, last = query.date_from or "0", f"{query.date_to or '99999999'}$"
+            if query.before is not None:
+                last = min(last, query.before)
             if first > last:
                 return
-            conditions += " AND study_date_uid BETWEEN :first AND :last"
-            values |= {":first": {"S": first}, ":last": {"S": last}}
-        if query.before is not None and ":first" not in values:
-            conditions += " AND study_date_uid < :before"
-            values[":before"] = {"S": query.before}
+            conditions += f" AND {order} BETWEEN :first AND :last"
+            values |= {":first": {"S": start + first}, ":last": {"S": start + last}}
         elif query.before is not None:
-            values[":last"] = {"S": min(values[":last"]["S"], query.before)}
-            if values[":first"]["S"] > values[":last"]["S"]:
-                return
+            conditions += f" AND {order} < :before"
+            values[":before"] = {"S": start + query.before}
         yield from self._pages(
             "search",
             self._client.query,
+            limit=_PAGE_ITEMS,
             IndexName=index,
             KeyConditionExpression=conditions,
             ExpressionAttributeNames={"#key": key},
             ExpressionAttributeValues=values,
             ScanIndexForward=False,
-            Limit=_PAGE_ITEMS,
         )
 
-    def _pages(self, operation: str, call: Callable[..., Any], **request: Any) -> Iterator[Item]:
-        """The items of all pages of a Query or Scan; a page may be empty and not the last."""
+    def _pages(self, operation: str, call: Callable[..., Any], *, limit: int = 0, **request: Any) -> Iterator[Item]:
+        """The items of all pages of a Query or Scan; a page may be empty and not the last. ``limit``: of the first; 0
+        for whole pages."""
+        read = 0
         while True:
+            some = {"Limit": max(limit, read)} if limit and read < _LARGE_PAGE_ITEMS else {}
             with translated(operation, self._endpoint):
-                answer = call(TableName=self._table, **request)
+                answer = call(TableName=self._table, **request, **some)
             yield from answer["Items"]
+            read += len(answer["Items"])
             if "LastEvaluatedKey" not in answer:
                 return
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]

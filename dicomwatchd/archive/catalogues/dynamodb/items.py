@@ -15,11 +15,12 @@ the partition for the two orders over all studies. One partition would take 1,00
 each month cannot answer a range without an end; a few fixed ones do both.
 
 ``term`` and ``term_order`` are for what several studies share and a pattern looks for: ("name#" and the first
-character, the whole name), ("born#" and the date, nothing) or ("flag#gaps", nothing). The second of each is followed by
-"#" and ``study_date_uid``. An ALSO item holds one more patient ID, accession number and term that the study has, each
-an index key like that of the study item, which alone has the first of each. It says where to look: the study item is
-read and decides, so what an earlier revision has left there does no harm. An earlier version of the program reads the
-document in it, finds that it does not match, and passes it over.
+character, the whole name), ("born#" and the date, nothing), ("flag#gaps", nothing) or ("modality#", shard, "#" and a
+modality of its series, nothing). The second of each is followed by "#" and ``study_date_uid``, so that studies with
+the same term are in the order of their dates. An ALSO item holds one more patient ID, accession number and term that
+the study has, each an index key like that of the study item, which alone has the first of each. It says where to look:
+the study item is read and decides, so what an earlier revision has left there does no harm. An earlier version of
+the program reads the document in it, finds that it does not match, and passes it over.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def to_items(record: StudyRecord) -> StudyItems:
         "manifest_sha256": {"S": record.manifest_sha256},
         "series_items": {"L": [item["sk"] for item in series]},
         "document": {"S": study_document(record)},
-        "shard": {"S": str(zlib.crc32(record.study_uid.encode()) % SHARDS)},
+        "shard": {"S": _shard(record)},
         "study_date_uid": {"S": place(record)},
         "archived_at_uid": {"S": f"{index_text(record.archived_at)}#{record.study_uid}"},
     }
@@ -122,6 +123,10 @@ def to_items(record: StudyRecord) -> StudyItems:
     study |= first
     also: Iterator[tuple[Item, ...]] = zip_longest(ids, numbers, terms, fillvalue={})
     return StudyItems(study, series, [_also_item(record, *keys) for keys in also])
+
+
+def _shard(record: StudyRecord) -> str:
+    return str(zlib.crc32(record.study_uid.encode()) % SHARDS)
 
 
 def _others(record: StudyRecord) -> list[str]:
@@ -148,6 +153,7 @@ def _terms(record: StudyRecord) -> Iterator[Item]:
             found[birth_term(one.birth_date), ""] = None
     if GAPS in record.flags:
         found[GAPS_TERM, ""] = None
+    found |= dict.fromkeys((modality_term(one, _shard(record)), "") for one in record.modalities if one)
     for term, value in found:
         order = f"{index_text(value)}#{place(record)}"
         yield {"term": {"S": index_text(term)}, "term_order": {"S": order}}
@@ -160,6 +166,11 @@ def name_term(folded: str) -> str:
 
 def birth_term(date: str) -> str:
     return f"born#{index_text(date)}"
+
+
+def modality_term(modality: str, shard: str) -> str:
+    """A part of a modality's studies: all of a common one are too many writes for one partition."""
+    return f"modality#{shard}#{index_text(modality)}"
 
 
 def term_start(folded: str) -> str:

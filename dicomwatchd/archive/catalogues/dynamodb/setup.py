@@ -31,8 +31,12 @@ INDEXES = {
 ADDED = frozenset({"by-term"})
 #: Those that lead to items and do not hold them.
 _KEYS_ONLY = frozenset({"by-term"})
-#: On the identity's item: every study in the table has what this version searches by.
+#: On the identity's item: every study in the table has what some version searches by, of which this is the number.
 COMPLETED = "search_entries"
+#: What this version searches by: 1 names, birth dates and gaps; 2 modalities, too.
+ENTRIES = 2
+#: With which names, birth dates and gaps are among them.
+NAMED_ENTRIES = 1
 
 _POLL_SECONDS = 1.0
 _TABLE_SECONDS = 300.0
@@ -97,16 +101,18 @@ class TableSetup:
         index = _indexes(self._expect()).get(name)
         return index is not None and index["IndexStatus"] in ("ACTIVE", "UPDATING")
 
-    def is_completed(self) -> bool:
+    def entries(self) -> int:
+        """What every study in the table is known to be searched by, as in ENTRIES; 0 where nothing is known."""
         with self._translated("read the table's identity"):
             answer = self._client.get_item(TableName=self._table, Key=IDENTITY_KEY, ConsistentRead=True)
-        return COMPLETED in answer.get("Item", {})
+        number = answer.get("Item", {}).get(COMPLETED, {}).get("N", "0")
+        return int(number) if number.isascii() and number.isdecimal() else 0
 
     def complete(self, archive_id: str) -> None:
         with self._translated("write the table's identity"):
             self._client.put_item(
                 TableName=self._table,
-                Item={**IDENTITY_KEY, "archive_id": {"S": archive_id}, COMPLETED: {"N": "1"}},
+                Item={**IDENTITY_KEY, "archive_id": {"S": archive_id}, COMPLETED: {"N": str(ENTRIES)}},
                 ConditionExpression="archive_id = :archive",
                 ExpressionAttributeValues={":archive": {"S": archive_id}},
             )
@@ -199,7 +205,7 @@ class TableSetup:
                 self._client.put_item(
                     TableName=self._table,
                     # What has no identity yet has no studies, and no earlier version will record any without it.
-                    Item={**IDENTITY_KEY, "archive_id": {"S": archive_id}, COMPLETED: {"N": "1"}},
+                    Item={**IDENTITY_KEY, "archive_id": {"S": archive_id}, COMPLETED: {"N": str(ENTRIES)}},
                     ConditionExpression="attribute_not_exists(pk)",
                 )
                 return "created"

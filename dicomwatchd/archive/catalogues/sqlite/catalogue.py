@@ -14,10 +14,13 @@ from contextlib import contextmanager
 
 from dicomwatchd.archive.catalogues.port import OLD_RECORDS
 from dicomwatchd.archive.catalogues.sqlite.search_tables import (
+    PAGE_ROWS,
+    has_modalities,
     has_unindexed,
     index_study,
     keys_below,
     make_search_tables,
+    planned,
     select_documents,
 )
 from dicomwatchd.archive.documents import (
@@ -74,8 +77,6 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """
 
-_PAGE_ROWS = 500
-
 
 class SqliteCatalogue:
     """The catalogue port on a SQLite file. Safe from many threads and processes.
@@ -131,35 +132,49 @@ class SqliteCatalogue:
         if query.before is not None:
             date, _, uid = query.before.partition("#")
             last = ("" if date == NO_DATE else date, uid)
+        with self._reading() as database:
+            plan = planned(database, query)
         while True:
             with self._reading() as database:
-                keys = keys_below(database, query, last, _PAGE_ROWS)
-                marks = ",".join("?" * len(keys))
-                documents = {
-                    row[1]: row[2:]
-                    for row in database.execute(
-                        select_documents(database, f"WHERE studies.study_uid IN ({marks})"), [uid for _, uid in keys]
-                    )
-                }
-            for _, uid in keys:
+                keys = keys_below(database, plan, last)
+            for at in range(0, len(keys), PAGE_ROWS):
+                yield from self._matching(query, [uid for _, uid in keys[at : at + PAGE_ROWS]])
+            if len(keys) < plan.rows:
+                return
+            last = keys[-1]
+
+    def _matching(self, query: Query, uids: list[str]) -> Iterator[StudyRecord]:
+        with self._reading() as database:
+            marks = ",".join("?" * len(uids))
+            documents = {
+                row[1]: row[2:]
+                for row in database.execute(select_documents(database, f"WHERE studies.study_uid IN ({marks})"), uids)
+            }
+        for uid in uids:
+            if uid in documents:
                 document, naming = documents[uid]
                 record = read_study(document, (), naming)
                 if matches(query, record):
                     yield record
-            if len(keys) < _PAGE_ROWS:
-                return
-            last = keys[-1]
 
     def shortcomings(self, query: Query) -> tuple[str, ...]:
-        if not (query.is_of_patient or query.accession_number or query.description or query.institution):
-            return ()
+        is_by_term = query.is_of_patient or query.accession_number or query.description or query.institution
+        found = []
         with self._reading() as database:
-            if not has_unindexed(database):
-                return ()
-        return (OLD_RECORDS,)
+            if is_by_term and has_unindexed(database):
+                found.append(OLD_RECORDS)
+            if query.modality and not (is_by_term or query.archived_from or has_modalities(database)):
+                found.append(
+                    f"the catalogue has no index of modalities: all studies of the given dates are read; `{INIT_HINT}`"
+                    " makes it"
+                )
+        return tuple(found)
 
     def completed(self) -> None:
         """What is not indexed is on record, study by study."""
+
+    def is_completed(self) -> bool:
+        return True
 
     def study_uids(self) -> Iterator[Uid]:
         last = ""
@@ -167,10 +182,10 @@ class SqliteCatalogue:
             with self._reading() as database:
                 rows = database.execute(
                     "SELECT study_uid FROM studies WHERE study_uid > ? ORDER BY study_uid LIMIT ?",
-                    (last, _PAGE_ROWS),
+                    (last, PAGE_ROWS),
                 ).fetchall()
             yield from (Uid(uid) for (uid,) in rows)
-            if len(rows) < _PAGE_ROWS:
+            if len(rows) < PAGE_ROWS:
                 return
             last = rows[-1][0]
 
@@ -197,7 +212,7 @@ class SqliteCatalogue:
                     database.execute(statement)
             _check_schema(database)
             there = _identity(database)
-            search_made = there in (None, archive_id) and make_search_tables(database)
+            search_made = there in (None, archive_id) and make_search_tables(database, however_large=True)
             if there not in (None, archive_id):
                 raise ArchiveRefused("the catalogue belongs to another archive")
             if there is None:

@@ -1,11 +1,18 @@
 """What the SQLite catalogue is searched by: its tables of terms, and what a query asks of them.
 
 The tables stand beside those that every version has. A file without them is searched by its studies alone.
+
+A search reads no more than it has to: in the order of the answer, along an index that is in that order, where there is
+one (dates, modalities, no patient ID, no accession number); else the keys of all studies that have one of the terms
+that are asked for, which are sorted; and where there are very many of them, or fewer of the dates, it looks at the
+studies one by one, newest first.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from dicomwatchd.archive.documents import (
     accession_numbers,
@@ -46,6 +53,34 @@ CREATE TRIGGER recorded AFTER INSERT ON studies BEGIN
 END
 """
 
+#: Filled by the studies' own documents, whichever version writes them.
+_MODALITIES_SCHEMA = """
+CREATE TABLE modalities (
+    modality TEXT NOT NULL,
+    study_date TEXT NOT NULL,
+    study_uid TEXT NOT NULL,
+    PRIMARY KEY (modality, study_date, study_uid)
+) WITHOUT ROWID;
+CREATE INDEX modalities_of_study ON modalities (study_uid);
+"""
+_MODALITIES_OF = (
+    "INSERT OR IGNORE INTO modalities SELECT one.value, {study}.study_date, {study}.study_uid FROM {source}json_each("
+    "CASE WHEN json_valid({study}.document) THEN {study}.document ELSE '{{}}' END, '$.modalities') AS one"
+    " WHERE one.type = 'text' AND one.value <> ''"
+)
+_MODALITIES_TRIGGER = f"""
+CREATE TRIGGER recorded_modalities AFTER INSERT ON studies BEGIN
+    DELETE FROM modalities WHERE study_uid = NEW.study_uid;
+    {_MODALITIES_OF.format(study="NEW", source="")};
+END
+"""
+#: In a file with more studies only `archive init` makes the table: a daemon's write must not take minutes.
+_FEW_STUDIES = 1000
+
+#: Rows of an index that is in the order of the answer, at once; and keys that have to be sorted.
+PAGE_ROWS = 500
+_SORTED_ROWS = 100_000
+
 #: The end of a range of texts that begin alike.
 _LAST = "\U0010ffff"
 
@@ -61,13 +96,34 @@ def select_documents(database: sqlite3.Connection, where: str) -> str:
     )
 
 
-def keys_below(
-    database: sqlite3.Connection, query: Query, last: tuple[str, str], limit_rows: int
-) -> list[tuple[str, str]]:
-    """Date and UID of the next studies that may match, below a date and UID; `matches` has the last word."""
-    statement, values, dates = _page(query, has_terms=has_search_tables(database))
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``statement`` gives date and UID of the studies that may match, newest first; `matches` has the last word.
+    ``before`` are its values before the place below which they are, ``behind`` those between that and the number of
+    rows, of which it gives ``rows`` at most."""
+
+    statement: str
+    before: tuple[str, ...]
+    behind: tuple[str, ...]
+    rows: int
+
+
+def planned(database: sqlite3.Connection, query: Query) -> Plan:
+    """Looks at how much there is of what is asked for."""
     database.create_function("has_pattern", 2, has_pattern, deterministic=True)
-    return database.execute(statement, (*values, *last, *dates, limit_rows)).fetchall()
+    if (exact := _in_order(query, has_modalities=has_modalities(database))) is not None:
+        return exact
+    found, values = _by_terms(query) if has_search_tables(database) else _by_columns(query)
+    if found and not _is_better_by_date(database, query, found, values):
+        # A cross join keeps this order: by itself SQLite may walk the index of dates, past every study not wanted.
+        return _plan(f"({found}) CROSS JOIN studies USING (study_uid)", "", values, query, _SORTED_ROWS)
+    return _plan("studies", "", (), query)
+
+
+def keys_below(database: sqlite3.Connection, plan: Plan, last: tuple[str, str]) -> list[tuple[str, str]]:
+    """Date and UID of the next studies, below a date and UID."""
+    database.create_function("has_pattern", 2, has_pattern, deterministic=True)
+    return database.execute(plan.statement, (*plan.before, *last, *plan.behind, plan.rows)).fetchall()
 
 
 def has_unindexed(database: sqlite3.Connection) -> bool:
@@ -76,65 +132,97 @@ def has_unindexed(database: sqlite3.Connection) -> bool:
     return database.execute(f"SELECT 1 FROM {source} LIMIT 1").fetchone() is not None
 
 
-def _page(query: Query, *, has_terms: bool) -> tuple[str, list[str], list[str]]:
-    """The statement, with the values before the date, UID and limit, and between them."""
-    found, values = _by_terms(query) if has_terms else ("", [])
-    where = "".join(
-        f" AND {condition}"
-        for condition, value in (("study_date >= ?", query.date_from), ("study_date <= ?", query.date_to))
-        if value
-    )
+def _plan(source: str, condition: str, values: Iterable[str], query: Query, rows: int = PAGE_ROWS) -> Plan:
+    """``source``: a table with the columns study_date and study_uid, or what begins with it."""
+    table = source if source.isidentifier() else "studies"
     dates = [date for date in (query.date_from, query.date_to) if date]
-    # A cross join keeps this order: by itself SQLite may walk the index of dates, past every study that is not wanted.
-    source = f"({found}) CROSS JOIN studies USING (study_uid)" if found else "studies"
-    return (
-        f"SELECT studies.study_date, studies.study_uid FROM {source}"
-        f" WHERE (studies.study_date, studies.study_uid) < (?, ?){where}"
-        " ORDER BY studies.study_date DESC, studies.study_uid DESC LIMIT ?",
-        values,
-        dates,
+    where = f"{condition} AND " if condition else ""
+    where += f"({table}.study_date, {table}.study_uid) < (?, ?)"
+    where += f" AND {table}.study_date >= ?" if query.date_from else ""
+    where += f" AND {table}.study_date <= ?" if query.date_to else ""
+    return Plan(
+        f"SELECT {table}.study_date, {table}.study_uid FROM {source} WHERE {where}"
+        f" ORDER BY {table}.study_date DESC, {table}.study_uid DESC LIMIT ?",
+        tuple(values),
+        tuple(dates),
+        rows,
     )
+
+
+def _in_order(query: Query, *, has_modalities: bool) -> Plan | None:
+    """Where one index has what is asked for, in the order of the answer."""
+    for column, text in (("patient_id", query.patient_id), ("accession_number", query.accession_number)):
+        if text == "" and not (query.patient_id or query.accession_number):  # those that have none
+            return _plan("studies", f"{column} = ?", [""], query)
+    is_other = query.is_of_patient or query.accession_number or query.is_incomplete or query.archived_from
+    if has_modalities and query.modality and query.modality.isascii() and not is_other:
+        return _plan("modalities", "modality = ?", [query.modality], query)
+    return None
+
+
+def _is_better_by_date(database: sqlite3.Connection, query: Query, found: str, values: list[str]) -> bool:
+    """Whether there are fewer studies of the dates, or so many of what is asked for that they are met soon."""
+    [(there,)] = database.execute(f"SELECT count(*) FROM (SELECT 1 FROM ({found}) LIMIT ?)", (*values, _SORTED_ROWS))
+    if not (query.date_from or query.date_to):
+        return bool(there >= _SORTED_ROWS and not query.archived_from)
+    [(of_dates,)] = database.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM studies WHERE study_date >= ? AND study_date <= ? LIMIT ?)",
+        (query.date_from or "0", query.date_to or "99999999", there),
+    )
+    return bool(of_dates < there)
+
+
+def _by_columns(query: Query) -> tuple[str, list[str]]:
+    """The UIDs that every version's indexes give, "" where they have none of what is asked for."""
+    for column, text in (
+        ("accession_number", query.accession_number),
+        ("patient_id", query.patient_id),
+    ):
+        if text:
+            return f"SELECT study_uid FROM studies WHERE {column} = ?", [index_text(text)]
+    if query.archived_from:
+        return "SELECT study_uid FROM studies WHERE archived_at >= ?", [query.archived_from]
+    return "", []
 
 
 def _by_terms(query: Query) -> tuple[str, list[str]]:
-    """The UIDs that the indexes give for all conditions that they know, and those that they do not know of."""
+    """The UIDs that the index gives for the condition that the fewest studies should meet, and those that it does not
+    know of."""
     exact = [
-        ("patient", query.patient_id),
-        ("accession", query.accession_number),
-        ("born", query.birth_date),
-        ("flag", GAPS if query.is_incomplete else None),
+        ("accession", query.accession_number, "SELECT study_uid FROM studies WHERE accession_number = ?"),
+        ("patient", query.patient_id, "SELECT study_uid FROM studies WHERE patient_id = ?"),
+        ("born", query.birth_date, ""),
     ]
+    for kind, value, of_old in exact:
+        if value:
+            # An old entry of the wanted patient or order is found by its first one, without a look at all old ones.
+            rest = of_old or "SELECT study_uid FROM unindexed"
+            return (
+                f"SELECT study_uid FROM terms WHERE kind = ? AND value = ? UNION {rest}",
+                [kind, index_text(value), *([index_text(value)] if of_old else [])],
+            )
     patterns = [
         ("name", query.name and folded_name(query.name)),
         ("description", query.description and folded_text(query.description)),
         ("institution", query.institution and folded_text(query.institution)),
     ]
-    parts, values = [], []
-    for kind, value in exact:
-        if value:
-            parts.append("SELECT study_uid FROM terms WHERE kind = ? AND value = ?")
-            values += [kind, index_text(value)]
-    for kind, pattern in patterns:
-        if pattern:
-            start = index_text(literal_start(pattern))
-            parts.append(
-                "SELECT study_uid FROM terms WHERE kind = ? AND value >= ? AND value < ? AND has_pattern(value, ?)"
-            )
-            values += [kind, start, start + _LAST, index_text(pattern)]
-    if parts:
-        # An old entry of the wanted patient or order is found by its first one, without a look at all old ones.
-        rest, value = "SELECT study_uid FROM unindexed", None
-        if query.accession_number:
-            rest, value = "SELECT study_uid FROM studies WHERE accession_number = ?", query.accession_number
-        if query.patient_id:
-            rest, value = "SELECT study_uid FROM studies WHERE patient_id = ?", query.patient_id
-        found = f"SELECT study_uid FROM ({' INTERSECT '.join(parts)}) UNION {rest}"
-        return found, [*values, *([index_text(value)] if value else [])]
-    for column, text in (("patient_id", query.patient_id), ("accession_number", query.accession_number)):
-        if text is not None:  # of those that have none
-            return f"SELECT study_uid FROM studies WHERE {column} = ?", [text]
+    given = [(kind, index_text(literal_start(pattern)), pattern) for kind, pattern in patterns if pattern]
+    # Without a beginning all texts of a kind are compared: one that has one goes first.
+    for kind, start, pattern in sorted(given, key=lambda one: not one[1]):
+        # The whole text or its first words: what comes behind that is " ", and below "!".
+        end = start + ("!" if start == pattern else _LAST)
+        return (
+            "SELECT study_uid FROM terms WHERE kind = ? AND value >= ? AND value < ? AND has_pattern(value, ?)"
+            " UNION SELECT study_uid FROM unindexed",
+            [kind, start, end, index_text(pattern)],
+        )
     if query.archived_from:
         return "SELECT study_uid FROM studies WHERE archived_at >= ?", [query.archived_from]
+    if query.is_incomplete:
+        return (
+            "SELECT study_uid FROM terms WHERE kind = 'flag' AND value = ? UNION SELECT study_uid FROM unindexed",
+            [GAPS],
+        )
     return "", []
 
 
@@ -164,11 +252,27 @@ def has_search_tables(database: sqlite3.Connection) -> bool:
     return database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'recorded'").fetchone() is not None
 
 
-def make_search_tables(database: sqlite3.Connection) -> bool:
+def has_modalities(database: sqlite3.Connection) -> bool:
+    return database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'recorded_modalities'").fetchone() is not None
+
+
+def make_search_tables(database: sqlite3.Connection, *, however_large: bool = False) -> bool:
     """Within a transaction that writes; whether they were missing."""
-    if has_search_tables(database):
-        return False
-    for statement in _SEARCH_SCHEMA.split(";"):
-        database.execute(statement)
-    database.execute(_SEARCH_TRIGGER)
-    return True
+    made = False
+    if not has_search_tables(database):
+        for statement in _SEARCH_SCHEMA.split(";"):
+            database.execute(statement)
+        database.execute(_SEARCH_TRIGGER)
+        made = True
+    if not has_modalities(database) and (however_large or _has_few(database)):
+        for statement in _MODALITIES_SCHEMA.split(";"):
+            database.execute(statement)
+        database.execute(_MODALITIES_OF.format(study="studies", source="studies, "))
+        database.execute(_MODALITIES_TRIGGER)
+        made = True
+    return made
+
+
+def _has_few(database: sqlite3.Connection) -> bool:
+    by_index = "SELECT 1 FROM studies ORDER BY archived_at LIMIT 1 OFFSET ?"
+    return database.execute(by_index, (_FEW_STUDIES,)).fetchone() is None
