@@ -62,7 +62,7 @@ def open_store(
     assert_never(settings)
 
 
-def open_catalogue(settings: CatalogueSettings, *, session: Session | None = None) -> Catalogue:
+def open_catalogue(settings: CatalogueSettings, *, session: Session | None = None, connections: int = 16) -> Catalogue:
     """The catalogue that the settings name, as above."""
     match settings:
         case SqliteSettings():
@@ -72,7 +72,7 @@ def open_catalogue(settings: CatalogueSettings, *, session: Session | None = Non
         case DynamoDBSettings():
             from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 
-            return DynamoDBCatalogue(settings, session=session)
+            return DynamoDBCatalogue(settings, session=session, max_connections=connections)
     assert_never(settings)
 
 
@@ -91,6 +91,6 @@ def opened(
         opened_store.check()
         opened_catalogue = None
         if catalogue is not None:
-            opened_catalogue = open_catalogue(catalogue, session=session)
+            opened_catalogue = open_catalogue(catalogue, session=session, connections=max(connections, 16))
             stack.callback(opened_catalogue.close)
         yield opened_store, opened_catalogue

@@ -226,7 +226,7 @@ def _by_terms(query: Query) -> tuple[str, list[str]]:
     return "", []
 
 
-def _terms(record: StudyRecord) -> set[tuple[str, str]]:
+def search_terms(record: StudyRecord) -> set[tuple[str, str]]:
     found = {("accession", number) for number in accession_numbers(record)}
     found.add(("description", folded_text(description(record))))
     found |= {("institution", folded_text(one)) for one in record.institutions or ()}
@@ -241,7 +241,7 @@ def _terms(record: StudyRecord) -> set[tuple[str, str]]:
 def index_study(database: sqlite3.Connection, record: StudyRecord) -> None:
     uid = record.study_uid
     database.execute("DELETE FROM terms WHERE study_uid = ?", (uid,))
-    database.executemany("INSERT INTO terms VALUES (?, ?, ?)", [(*term, uid) for term in _terms(record)])
+    database.executemany("INSERT INTO terms VALUES (?, ?, ?)", [(*term, uid) for term in search_terms(record)])
     database.execute("DELETE FROM naming WHERE study_uid = ?", (uid,))
     if (naming := naming_document(record)) is not None:
         database.execute("INSERT INTO naming VALUES (?, ?, ?)", (uid, record.manifest_sha256, naming))
