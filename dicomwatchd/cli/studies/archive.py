@@ -1,4 +1,4 @@
-"""`dicomwatchctl archive`: set up the archive; what it costs is in a file of its own."""
+"""`dicomwatchctl archive`: set up the archive; what it costs and its verification are in files of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.studies.cost import cost
+from dicomwatchd.cli.studies.verify_archive import verify
 from dicomwatchd.cli.terminal import output
 from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised
 
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def archive() -> None:
-    """Set up the archive, and estimate its cost."""
+    """Set up and verify the archive, and estimate its cost."""
 
 
 archive.add_command(cost)
+archive.add_command(verify)
 
 
 class TransitionType(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only

@@ -1,0 +1,463 @@
+"""One study: what its newest manifest lists, against what is seen of its objects. No instance's bytes are read, unless
+they are to be hashed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from itertools import chain
+
+from dicomwatchd.archive import keys
+from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.fixity.listed import of_listing
+from dicomwatchd.archive.fixity.seen import Seen, Sum
+from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.layout.lineage import DISPUTED, Lineage
+from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.layout.manifests import Listed
+from dicomwatchd.archive.proof import evidence
+from dicomwatchd.archive.records import StudyRecord
+from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
+from dicomwatchd.errors import BadManifest, CatalogueEntryDamaged, Permanent, Transient
+from dicomwatchd.model import Uid
+from dicomwatchd.ports import Cancellation, Map, never_cancelled, timestamp
+
+#: Objects of one study that may come before its manifests in the order of keys: bundles and DICOMDIRs.
+_MOST_BEFORE_MANIFESTS = 200_000
+#: Of one study so many findings are kept; all are counted.
+MOST_FINDINGS = 100
+#: What is sent early, or by a shipment, is in a manifest by then.
+ON_ITS_WAY_SECONDS = 86400.0
+
+
+class Outcome(StrEnum):
+    """Of a study. PROVEN: all of it is there as it is on record. NOT_COVERED: what is missing came after the source was
+    made. UNPROVEN: nothing is known to be wrong, and something could not be told. PROBLEM: something is wrong."""
+
+    PROVEN = "proven"
+    NOT_COVERED = "not-covered"
+    UNPROVEN = "unproven"
+    PROBLEM = "problem"
+
+
+class Proof(StrEnum):
+    """By what an object is proven. SIZE: it is there, with its size. ETAG: the store gives it the ETag, too, that it
+    had when its bytes were proven. CHECKSUM: a report has the SHA-256 of its bytes. HASH: they were read and hashed."""
+
+    SIZE = "size"
+    ETAG = "etag"
+    CHECKSUM = "checksum"
+    HASH = "hash"
+
+
+_WEAKEST_FIRST = tuple(Proof)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    outcome: Outcome
+    reason: str
+
+
+#: What can be found of a study or one of its objects. The sentences may be logged.
+KINDS = {
+    "missing": Kind(Outcome.PROBLEM, "the object is missing"),
+    "hidden": Kind(Outcome.PROBLEM, "the object is hidden by a delete marker"),
+    "size": Kind(Outcome.PROBLEM, "the object's size differs from the recorded size"),
+    "content": Kind(Outcome.PROBLEM, "the SHA-256 of the object differs from the recorded one"),
+    "unreadable": Kind(Outcome.PROBLEM, "the store cannot read the object back"),
+    "manifest-missing": Kind(Outcome.PROBLEM, "the catalogue names a manifest that the store does not hold"),
+    "manifest-damaged": Kind(Outcome.PROBLEM, "a manifest is damaged"),
+    "manifest-unusable": Kind(Outcome.PROBLEM, "a manifest cannot be used"),
+    "manifests-disagree": Kind(Outcome.PROBLEM, "a manifest does not continue the others"),
+    "catalogue-missing": Kind(Outcome.PROBLEM, "the catalogue does not have the study"),
+    "catalogue-behind": Kind(Outcome.PROBLEM, "the catalogue has an older revision than the newest manifest"),
+    "catalogue-differs": Kind(Outcome.PROBLEM, "the catalogue names another manifest of this revision"),
+    "catalogue-damaged": Kind(Outcome.PROBLEM, "the study's entry in the catalogue is damaged"),
+    "etag": Kind(
+        Outcome.UNPROVEN, "the object has another ETag than recorded: it was copied, encrypted anew, or replaced"
+    ),
+    "no-checksum": Kind(Outcome.UNPROVEN, "the report has no SHA-256 of the object: its task has failed"),
+    "not-told": Kind(Outcome.UNPROVEN, "the store does not tell"),
+    "too-many": Kind(Outcome.UNPROVEN, "the study has more objects than are gone through"),
+    "newer": Kind(Outcome.NOT_COVERED, "stored after the inventory was made"),
+}
+_WORST_FIRST = (Outcome.PROBLEM, Outcome.UNPROVEN, Outcome.NOT_COVERED)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``kind`` is one of `KINDS`; ``key`` is "" where it is no object's. ``reason`` may be logged."""
+
+    kind: str
+    key: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """Of one study. All are counted, by kind; as many as there is room for are kept."""
+
+    kept: list[Finding] = field(default_factory=list)
+    count: Counter[str] = field(default_factory=Counter)
+
+    def add(self, kind: str, key: str = "", reason: str = "") -> None:
+        self.count[kind] += 1
+        if len(self.kept) < MOST_FINDINGS:
+            self.kept.append(Finding(kind, key, reason or KINDS[kind].reason))
+
+    @property
+    def outcome(self) -> Outcome:
+        found = {KINDS[kind].outcome for kind in self.count}
+        return next((one for one in _WORST_FIRST if one in found), Outcome.PROVEN)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyVerdict:
+    """``objects`` are those that its manifests list; by what they are proven says ``proofs``, and ``proof`` the weakest
+    of them, where the study is proven. ``in_no_manifest`` objects (of so many bytes) are listed by none, and have been
+    there for more than a day; ``on_their_way`` are younger, ``copies`` hold what is listed at another place, or were
+    damaged and replaced. ``revision`` is 0 where there is no manifest to go by. ``looked_again``: by a listing, after
+    what was seen at first did not agree."""
+
+    study_uid: Uid
+    revision: int
+    outcome: Outcome
+    proof: Proof | None
+    findings: tuple[Finding, ...]
+    counts: Mapping[str, int]
+    objects: int
+    proofs: Mapping[str, int]
+    instances: int
+    size_bytes: int
+    damaged_instances: int
+    in_catalogue: bool
+    in_no_manifest: int = 0
+    in_no_manifest_bytes: int = 0
+    on_their_way: int = 0
+    copies: int = 0
+    looked_again: bool = False
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a manifest or the catalogue names the study at all."""
+        return self.in_catalogue or self.revision > 0 or bool(self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """An object that is on record."""
+
+    size_bytes: int
+    etag: str | None
+    sha256: str
+    stored_at: str
+
+
+@dataclass(slots=True)
+class _Look:
+    """What has come of going through what is seen of a study."""
+
+    record: StudyRecord | None = None
+    found: Lineage | None = None
+    findings: Findings = field(default_factory=Findings)
+    proofs: Counter[Proof] = field(default_factory=Counter)
+    objects: int = 0
+    in_no_manifest: int = 0
+    in_no_manifest_bytes: int = 0
+    on_their_way: int = 0
+    copies: int = 0
+    #: Of objects on record, for another look.
+    sums: dict[str, tuple[Sum, ...]] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    present: dict[str, _Wanted] = field(default_factory=dict)
+
+
+class Judge:
+    """Safe to use from many threads. ``as_of`` is when what is seen was so (`Source.as_of`), ``now`` the time.
+
+    With ``hashing`` each object's bytes are read, and hashed: where that costs nobody a transfer. ``cancelled`` is
+    asked between the pieces."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        catalogue: Catalogue | None,
+        archive_id: str,
+        *,
+        now: float,
+        as_of: float | None = None,
+        hashing: bool = False,
+        cancelled: Cancellation = never_cancelled,
+        map: Map = map,
+    ) -> None:
+        self._store, self._catalogue, self._archive_id = store, catalogue, archive_id
+        self._as_of = as_of
+        self._recent_since = (now if as_of is None else as_of) - ON_ITS_WAY_SECONDS
+        self._hashing, self._cancelled, self._map = hashing, cancelled, map
+
+    def study(self, study: Uid, seen: Iterable[Seen]) -> StudyVerdict:
+        """``seen`` are the study's objects, in the order of keys. What does not agree is looked at again, by a listing
+        of the study: what was seen may be older than the manifest, and only what is not there now is missing. Raises
+        Transient where the store or the catalogue does not answer, and Fatal."""
+        look = self._look(study, seen, self._as_of)
+        if look.findings.outcome in (Outcome.PROVEN, Outcome.NOT_COVERED):
+            return self._verdict(study, look, looked_again=False)
+        fresh = map(of_listing, self._store.listing(keys.study_prefix(study)))
+        again = self._look(study, (replace(one, sums=look.sums.get(one.key, ())) for one in fresh), None, look.hidden)
+        return self._verdict(study, again, looked_again=True)
+
+    def absent(self, study: Uid) -> StudyVerdict | None:
+        """A study that the catalogue names, and of which nothing was seen. None where it is gone from there, too."""
+        record = self._record(study, Findings())
+        if record is not None and self._as_of is not None and record.archived_at > timestamp(self._as_of):
+            look = _Look(record=record)
+            look.findings.add("newer")
+            return self._verdict(study, look, looked_again=False)
+        verdict = self.study(study, ())
+        return verdict if verdict.is_named else None
+
+    # -- one look --
+
+    def _look(self, study: Uid, seen: Iterable[Seen], as_of: float | None, hidden: Iterable[str] = ()) -> _Look:
+        look = _Look(hidden=set(hidden))
+        before: list[Seen] = []
+        rest: Iterator[Seen] = iter(seen)
+        behind_manifests = f"{keys.manifests_prefix(study).removesuffix('/')}0"  # "0" comes right behind "/"
+        for one in rest:
+            if one.key >= behind_manifests:
+                rest = chain([one], rest)
+                break
+            if len(before) == _MOST_BEFORE_MANIFESTS:
+                look.findings.add("too-many")
+                return look
+            before.append(one)
+        try:
+            look.found = self._lineage(study, before, look)
+        except Transient as error:
+            if error.endpoint is not None:
+                raise
+            look.findings.add("not-told", reason=error.message)
+            return look
+        except Permanent as error:
+            look.findings.add("manifest-unusable", reason=error.message)
+            return look
+        if look.found is None or look.found.whole is None:
+            self._count_unlisted(chain(before, rest), look, _Spare(study, None, look.found))
+            return look
+        self._compare(study, chain(before, rest), look, look.found.whole, as_of)
+        if self._hashing:
+            self._hash(look)
+        return look
+
+    def _lineage(self, study: Uid, before: Iterable[Seen], look: _Look) -> Lineage | None:
+        """What the manifests say, and the catalogue of them. None where there is no manifest."""
+        revisions: dict[int, StoredObject] = {}
+        strangers = []
+        for one in before:
+            named = keys.parse_manifest(one.key)
+            if named is not None and not one.is_hidden:
+                revisions[named[1]] = StoredObject(one.key, one.size_bytes, one.etag)
+            elif named is None and one.key.startswith(keys.manifests_prefix(study)):
+                strangers.append(one.key)
+        record = look.record = self._record(study, look.findings)
+        if record is not None and record.revision not in revisions:
+            # A listing passes by, and an inventory is of some days ago: what the catalogue names is asked for.
+            there = self._store.head(keys.manifest(study, record.revision))
+            if there is not None:
+                revisions[record.revision] = there
+        if not revisions:
+            if record is not None:
+                look.findings.add("manifest-missing")
+            return None
+        listed = Listed(study, revisions, tuple(strangers))
+        vouched = lineage.vouched_for(self._store, listed, record)
+        found = lineage.trace(self._store, listed, vouched, archive_id=self._archive_id, lenient=True, map=self._map)
+        for refused in found.refused:
+            kind = "manifest-damaged" if refused.kind is BadManifest else "manifest-unusable"
+            look.findings.add(kind, refused.key, f"revision {refused.revision}: {refused.reason}")
+        for other in found.disregarded:
+            look.findings.add(
+                "manifests-disagree", keys.manifest(study, other.revision), f"revision {other.revision}: {other.reason}"
+            )
+        self._compare_record(look, found.current)
+        return found
+
+    def _record(self, study: Uid, findings: Findings) -> StudyRecord | None:
+        if self._catalogue is None:
+            return None
+        try:
+            return self._catalogue.get(study)
+        except CatalogueEntryDamaged:
+            findings.add("catalogue-damaged")
+            return None
+
+    def _compare_record(self, look: _Look, current: Manifest | None) -> None:
+        record = look.record
+        if self._catalogue is None or "catalogue-damaged" in look.findings.count:
+            return
+        if record is None:
+            look.findings.add("catalogue-missing")
+        elif current is None or record.revision > current.revision:
+            look.findings.add("manifest-missing")
+        elif record.revision < current.revision:
+            look.findings.add("catalogue-behind")
+        elif DISPUTED not in record.flags and record.manifest_sha256 != current.sha256:
+            look.findings.add("catalogue-differs")
+
+    def _compare(self, study: Uid, seen: Iterable[Seen], look: _Look, whole: Manifest, as_of: float | None) -> None:
+        wanted = _on_record(whole)
+        look.objects = len(wanted)
+        others = self._others(seen, look, wanted)
+        self._count_unlisted(others, look, _Spare(study, whole, look.found))
+        made_at = None if as_of is None else timestamp(as_of)
+        for key, one in wanted.items():
+            if made_at is not None and one.stored_at > made_at:
+                look.findings.add("newer", key)
+            else:
+                look.findings.add("hidden" if key in look.hidden else "missing", key)
+
+    def _others(self, seen: Iterable[Seen], look: _Look, wanted: dict[str, _Wanted]) -> Iterator[Seen]:
+        """Settles what is on record, takes it out of ``wanted``, and gives what is not."""
+        for one in seen:
+            on_record = wanted.get(one.key)
+            if on_record is None:
+                if keys.parse_manifest(one.key) is None:
+                    yield one
+                continue
+            if one.is_hidden:
+                look.hidden.add(one.key)
+                continue
+            del wanted[one.key]
+            if one.sums:
+                look.sums[one.key] = one.sums
+            said = _told(one, on_record)
+            if not isinstance(said, Proof):
+                look.findings.add(said, one.key)
+            elif self._hashing:
+                look.present[one.key] = on_record
+            else:
+                look.proofs[said] += 1
+
+    def _count_unlisted(self, seen: Iterable[Seen], look: _Look, spare: _Spare) -> None:
+        for one in seen:
+            if one.is_hidden or keys.parse_manifest(one.key) is not None:
+                continue
+            if spare.is_copy(one.key):
+                look.copies += 1
+            elif one.modified_at is not None and one.modified_at > self._recent_since:
+                look.on_their_way += 1
+            else:
+                look.in_no_manifest += 1
+                look.in_no_manifest_bytes += one.size_bytes
+
+    def _hash(self, look: _Look) -> None:
+        receipts = (Receipt(key, one.size_bytes, one.sha256, created=False) for key, one in look.present.items())
+        for verdict in evidence.examine(self._store, receipts, deep=True, map=self._map, cancelled=self._cancelled):
+            if verdict.holds:
+                look.proofs[Proof.HASH] += 1
+            else:
+                look.findings.add(verdict.problem or "not-told", verdict.receipt.key)
+        look.present.clear()
+
+    def _verdict(self, study: Uid, look: _Look, *, looked_again: bool) -> StudyVerdict:
+        found = look.found
+        whole = None if found is None else found.whole
+        outcome = look.findings.outcome
+        proof = min(look.proofs, key=_WEAKEST_FIRST.index, default=None) if outcome is Outcome.PROVEN else None
+        return StudyVerdict(
+            study_uid=study,
+            revision=0 if whole is None else whole.revision,
+            outcome=outcome,
+            proof=proof,
+            findings=tuple(look.findings.kept),
+            counts=dict(look.findings.count),
+            objects=look.objects,
+            proofs={str(one): number for one, number in look.proofs.items()},
+            instances=0 if whole is None else len(whole.instances),
+            size_bytes=0 if whole is None else sum(item.size_bytes for item in whole.instances),
+            damaged_instances=0 if whole is None else len(whole.unsuperseded),
+            in_catalogue=look.record is not None or "catalogue-damaged" in look.findings.count,
+            in_no_manifest=look.in_no_manifest,
+            in_no_manifest_bytes=look.in_no_manifest_bytes,
+            on_their_way=look.on_their_way,
+            copies=look.copies,
+            looked_again=looked_again,
+        )
+
+
+def _on_record(whole: Manifest) -> dict[str, _Wanted]:
+    """The objects that a manifest lists, by their keys: a bundle once, whatever is in it."""
+    wanted: dict[str, _Wanted] = {}
+    for item in whole.instances:
+        if item.key not in wanted:
+            sha256 = keys.bundle_sha256(item.key, whole.study_uid) or item.sha256
+            wanted[item.key] = _Wanted(item.object_bytes, item.etag, sha256, item.stored_at)
+    for one in whole.exports:
+        wanted[one.key] = _Wanted(one.size_bytes, one.etag, one.sha256, one.stored_at)
+    return wanted
+
+
+def _told(seen: Seen, on_record: _Wanted) -> Proof | str:
+    """By what an object is proven, or what was found."""
+    if seen.size_bytes != on_record.size_bytes:
+        return "size"
+    of_this = [one for one in seen.sums if _is_of(one, seen)]
+    known = {one.sha256 for one in of_this if one.sha256 is not None}
+    if known:
+        return Proof.CHECKSUM if known == {on_record.sha256} else "content"
+    if any(one.sha256 is None for one in seen.sums):
+        return "no-checksum"
+    if on_record.etag is None or seen.etag is None:
+        return Proof.SIZE
+    return Proof.ETAG if on_record.etag == seen.etag else "etag"
+
+
+def _is_of(one: Sum, seen: Seen) -> bool:
+    """Whether a sum is of what is current under the key, and not of what was before."""
+    versions = one.version_id is not None and seen.version_id is not None
+    etags = one.etag is not None and seen.etag is not None
+    if versions and one.version_id != seen.version_id:
+        return False
+    if etags and one.etag != seen.etag:
+        return False
+    return versions or etags
+
+
+class _Spare:
+    """Which objects of a study hold what is listed at another place, or were damaged and replaced; by their keys alone,
+    for nothing is read."""
+
+    def __init__(self, study: Uid, whole: Manifest | None, found: Lineage | None) -> None:
+        self._study, self._whole, self._found = study, whole, found
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        if self._whole is None or self._found is None:
+            return frozenset()
+        places = (place.key for several in self._found.elsewhere.values() for place in several)
+        return frozenset((*self._whole.damaged_keys, *places))
+
+    @cached_property
+    def _contents(self) -> frozenset[object]:
+        return frozenset() if self._whole is None else frozenset(item.content for item in self._whole.instances)
+
+    @cached_property
+    def _sha256s(self) -> frozenset[str | None]:
+        """Of whole bundles and DICOMDIRs."""
+        if self._whole is None:
+            return frozenset()
+        bundles = {keys.bundle_sha256(item.key, self._study) for item in self._whole.instances if item.is_in_bundle}
+        return frozenset((*bundles, *(one.sha256 for one in self._whole.exports)))
+
+    def is_copy(self, key: str) -> bool:
+        if key in self._known:
+            return True
+        named = keys.parse_instance(key)
+        if named is not None:
+            return named[1:] in self._contents
+        sha256 = keys.bundle_sha256(key, self._study) or keys.export_sha256(key, self._study)
+        return sha256 is not None and sha256 in self._sha256s

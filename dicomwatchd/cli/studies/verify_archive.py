@@ -1,0 +1,311 @@
+"""`dicomwatchctl archive verify`: is the whole archive there, without downloading it?"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dicomwatchd.cli import exits
+from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.studies.access import ArchiveOptions, archive_options, noting, opened, settings
+from dicomwatchd.cli.terminal import output, tables
+from dicomwatchd.errors import ArchiveRefused, NotInitialised
+
+if TYPE_CHECKING:
+    from dicomwatchd.archive.fixity.progress import Kept, RunRecord, Totals
+    from dicomwatchd.archive.fixity.study import Finding
+    from dicomwatchd.archive.stores.port import ObjectStore
+    from dicomwatchd.cli.studies.access import Noting
+
+_LISTED_FINDINGS = 50
+_PACE = 20.0
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.option(
+    "--pace",
+    metavar="REQUESTS",
+    type=click.FloatRange(min=0.01, max=100_000),
+    default=_PACE,
+    show_default=True,
+    help="Requests to store and catalogue per second, at most.",
+)
+@click.option("--hash", "hashing", is_flag=True, help="Read and hash every file: of an archive in a folder only.")
+@click.option("--restart", is_flag=True, help="Begin anew, even if the last run was interrupted.")
+@click.option("--status", "wants_status", is_flag=True, help="Show how far it is, or what the last run has found.")
+@click.option(
+    "--state-directory",
+    metavar="DIR",
+    type=_FOLDER,
+    help="Where the progress is kept. Default: the state_directory of the configuration.",
+)
+@output.json_option
+@tables.wide_option
+@archive_options
+@click.pass_obj
+def verify(
+    invocation: Invocation,
+    pace: float,
+    hashing: bool,
+    restart: bool,
+    wants_status: bool,
+    state_directory: Path | None,
+    as_json: bool,
+    where: ArchiveOptions,
+) -> int:
+    """Check that the archive holds all studies.
+
+    Every study that the catalogue or a manifest names is compared with what the store lists: each object of its
+    newest manifest must be there and current, with the recorded size and, if the store has one, ETag, and
+    the catalogue must have the same revision. Manifests are read, the files themselves are not.
+
+    The store is listed at a limited pace, and an interrupted run is continued by the next one. Objects that no
+    manifest lists are counted, never deleted. The exit code is 0 only if nothing is missing, changed or unproven.
+    """
+    notes: list[str] = []
+    note = noting(notes, quiet=as_json)
+    if wants_status:
+        return _status(_folder(invocation, where, state_directory), as_json, notes)
+    with _progress_folder(invocation, where, state_directory, note) as folder:
+        run, findings = _verified(invocation, where, folder, pace, hashing, restart, note, as_json)
+    if as_json:
+        output.document(_document("finished", run, findings, run, notes))
+    else:
+        _sentences(run)
+        _table(findings, sum(run.totals.findings.values()))
+    return exits.OK if _holds(run) else exits.NO
+
+
+def _verified(
+    invocation: Invocation,
+    where: ArchiveOptions,
+    folder: Path,
+    per_second: float,
+    hashing: bool,
+    restart: bool,
+    note: Noting,
+    as_json: bool,
+) -> tuple[RunRecord, list[tuple[str, Finding]]]:
+    from dicomwatchd.archive.fixity import progress as kept
+    from dicomwatchd.archive.fixity.listed import Listed
+    from dicomwatchd.archive.fixity.pace import Pace
+    from dicomwatchd.archive.fixity.run import run
+    from dicomwatchd.archive.fixity.study import Judge
+    from dicomwatchd.config import DirectorySettings
+    from dicomwatchd.ports import SystemClock, timestamp
+
+    clock = SystemClock()
+    if hashing and not isinstance(settings(invocation, where)[0], DirectorySettings):
+        raise click.UsageError("--hash would download all objects; it is for an archive in a folder")
+    pace = Pace(per_second)
+    with opened(invocation, where, connections=1) as archive:
+        store = pace.store(archive.store)
+        catalogue = None
+        archive_id = _archive_id(store)
+        if archive.catalogue is None:
+            note("without a catalogue, studies of which all manifests are lost are not noticed")
+        else:
+            catalogue = pace.catalogue(archive.needed_catalogue())
+            if catalogue.identity() != archive_id:
+                raise ArchiveRefused("the catalogue belongs to another archive than the store holds")
+        source = Listed(store)
+        now = clock.now()
+        wanted = kept.RunRecord(
+            archive_id=archive_id,
+            destination=str(archive.store.destination),
+            source=source.kind,
+            source_identity=source.identity,
+            hashing=hashing,
+            started_at=timestamp(now),
+            updated_at=timestamp(now),
+            as_of=None if source.as_of is None else timestamp(source.as_of),
+        )
+        judge = Judge(store, catalogue, archive_id, now=now, as_of=source.as_of, hashing=hashing)
+        with kept.opened(folder, wanted, clock, restart=restart, note=note) as progress, _shown(as_json) as shown:
+            run(source, catalogue, judge, progress, shown)
+            return progress.run, list(progress.findings())
+
+
+def _archive_id(store: ObjectStore) -> str:
+    from dicomwatchd.archive.identity import read_identity
+
+    identity = read_identity(store)
+    if identity is None:
+        raise NotInitialised("there is no archive here", hint="dicomwatchctl archive init")
+    return identity.archive_id
+
+
+def _folder(invocation: Invocation, where: ArchiveOptions, state_directory: Path | None) -> Path:
+    """Raises click.UsageError, ConfigError."""
+    if state_directory is not None:
+        return state_directory
+    if where.given:
+        raise click.UsageError("no configuration is read: say where the progress is kept, with --state-directory")
+    from dicomwatchd import config
+
+    return config.load(invocation.config_path).state_directory
+
+
+@contextmanager
+def _progress_folder(
+    invocation: Invocation, where: ArchiveOptions, state_directory: Path | None, note: Noting
+) -> Iterator[Path]:
+    if where.given and state_directory is None:
+        note("no progress is kept without --state-directory: if this run is interrupted, the next one begins anew")
+        with tempfile.TemporaryDirectory(prefix="dicomwatchctl-") as folder:
+            yield Path(folder)
+        return
+    yield _folder(invocation, where, state_directory)
+
+
+@contextmanager
+def _shown(as_json: bool) -> Iterator[Callable[[Totals], None]]:
+    from dicomwatchd.cli.terminal import progress
+
+    with progress.bar(wanted=not as_json) as update:
+        yield lambda totals: update(totals.studies, totals.studies, 0, 0, "Studies verified")
+
+
+def _holds(run: RunRecord) -> bool:
+    return run.finished_at is not None and not run.totals.with_problems and not run.totals.unproven
+
+
+# -- what is said --
+
+
+def _status(folder: Path, as_json: bool, notes: list[str]) -> int:
+    from dicomwatchd.archive.fixity.progress import read
+
+    kept = read(folder)
+    if kept is None:
+        if as_json:
+            output.document(_document("none", None, [], None, notes))
+        else:
+            output.say("The archive has not been verified as a whole.")
+        return exits.NO
+    state = _state(kept)
+    if as_json:
+        output.document(_document(state, kept.run, list(kept.findings), kept.last_complete, notes))
+    else:
+        if state != "finished":
+            output.say(
+                f"A verification is {state}: begun {kept.run.started_at}, {kept.run.totals.studies:,} studies by "
+                f"{kept.run.updated_at}."
+            )
+        _sentences(kept.run)
+        _table(kept.findings, sum(kept.run.totals.findings.values()))
+        if state != "finished" and kept.last_complete is not None:
+            output.say(f"The last one that came to its end, {kept.last_complete.finished_at}:")
+            _sentences(kept.last_complete)
+    return exits.OK if _holds(kept.run) else exits.NO
+
+
+def _state(kept: Kept) -> str:
+    if kept.run.finished_at is not None:
+        return "finished"
+    return "running" if kept.is_running else "interrupted"
+
+
+def _sentences(run: RunRecord) -> None:
+    said = run.totals
+    how = ", ".join(f"{said.studies_by[by]:,} {words}" for by, words in _BY.items() if said.studies_by[by])
+    output.say(
+        f"{said.proven:,} of {output.count(said.studies, 'study', 'studies')} proven{f' ({how})' if how else ''}, "
+        f"{said.not_covered:,} not covered, {said.unproven:,} not proven, {said.with_problems:,} with something "
+        "missing or wrong."
+    )
+    when = run.as_of or f"{run.started_at} to {run.finished_at or run.updated_at}"
+    output.say(
+        f"{output.count(said.objects, 'object')} on record, {output.count(said.instances, 'file')}, "
+        f"{output.size(said.size_bytes)}; as of {when}."
+    )
+    if said.damaged_instances:
+        output.say(
+            f"{output.count(said.studies_with_damaged_instances, 'study', 'studies')} with "
+            f"{output.count(said.damaged_instances, 'file')} that came damaged, and are archived as they came."
+        )
+    if said.in_no_manifest or said.other_keys:
+        output.say(
+            f"{output.count(said.in_no_manifest + said.other_keys, 'object')} not in any manifest "
+            f"({output.size(said.in_no_manifest_bytes)}), more than a day old."
+        )
+
+
+#: By what a study is proven, the strongest first.
+_BY = {
+    "hash": "by reading and hashing every file",
+    "checksum": "by the SHA-256 of every object",
+    "etag": "by size and ETag",
+    "size": "by presence and size",
+}
+
+
+def _table(findings: Any, total: int) -> None:
+    listed = [(study, one.key, one.reason) for study, one in findings if one.kind != "newer"][:_LISTED_FINDINGS]
+    if listed:
+        tables.table(("STUDY", "OBJECT", "PROBLEM"), listed)
+    if total > len(listed):
+        output.note(f"{total - len(listed):,} more; --json lists them")
+
+
+def _document(
+    state: str,
+    run: RunRecord | None,
+    findings: list[tuple[str, Finding]],
+    last_complete: RunRecord | None,
+    notes: list[str],
+) -> dict[str, Any]:
+    return {
+        "state": state,
+        "holds": run is not None and _holds(run),
+        "run": None if run is None else _run_document(run),
+        "last_complete": None if last_complete is None else _run_document(last_complete),
+        "findings": [
+            {"study_uid": study, "kind": one.kind, "key": one.key or None, "reason": one.reason}
+            for study, one in findings
+        ],
+        "notes": notes,
+    }
+
+
+def _run_document(run: RunRecord) -> dict[str, Any]:
+    said = run.totals
+    return {
+        "archive_id": run.archive_id,
+        "store": run.destination,
+        "source": run.source,
+        "hash": run.hashing,
+        "started_at": run.started_at,
+        "updated_at": run.updated_at,
+        "finished_at": run.finished_at,
+        "as_of": run.as_of,
+        "resumed": run.resumed,
+        "studies": {
+            "total": said.studies,
+            "proven": said.proven,
+            "not_covered": said.not_covered,
+            "unproven": said.unproven,
+            "with_problems": said.with_problems,
+        },
+        "studies_proven_by": {by: said.studies_by[by] for by in _BY},
+        "objects": said.objects,
+        "objects_proven_by": {by: said.objects_by[by] for by in _BY},
+        "instances": said.instances,
+        "bytes": said.size_bytes,
+        "damaged": {"studies": said.studies_with_damaged_instances, "instances": said.damaged_instances},
+        "not_in_any_manifest": {
+            "objects": said.in_no_manifest,
+            "bytes": said.in_no_manifest_bytes,
+            "on_their_way": said.on_their_way,
+            "copies": said.copies,
+            "other_keys": said.other_keys,
+        },
+        "looked_again": said.looked_again,
+        "findings": dict(said.findings),
+    }

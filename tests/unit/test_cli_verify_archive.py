@@ -1,0 +1,103 @@
+"""`archive verify` on the embedded archive: what is printed, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd.model import Uid
+from tests.unit.memory_archive import SERIES, content
+from tests.unit.test_cli_archive import Site, bare, site
+
+__all__ = ["bare", "site"]
+
+PACE = ("--pace", "100000")
+
+
+@pytest.fixture
+def filled(site: Site) -> Site:
+    for number in range(3):
+        study = Uid(f"1.2.{number}")
+        site.add([(SERIES, f"{study}.{n}", content(100 * number + n)) for n in range(2)], study=study)
+    return site
+
+
+def test_it_says_what_is_proven_and_by_what(filled: Site) -> None:
+    result = filled.ctl("archive", "verify", *PACE)
+    assert result.exit_code == 0, result.output
+    assert "3 of 3 studies proven (3 by presence and size), 0 not covered, 0 not proven, 0 with" in result.stdout
+    result = filled.ctl("archive", "verify", "--hash", *PACE)
+    assert "3 of 3 studies proven (3 by reading and hashing every file)" in result.stdout
+
+
+def test_it_says_what_is_missing(filled: Site) -> None:
+    key = next((filled.archive / "studies" / "1.2.1").rglob("*.dcm"))
+    key.unlink()
+    found = filled.json("archive", "verify", *PACE, code=1)
+    assert not found["holds"] and found["run"]["studies"]["with_problems"] == 1
+    assert found["findings"] == [
+        {
+            "study_uid": "1.2.1",
+            "kind": "missing",
+            "key": str(key.relative_to(filled.archive)),
+            "reason": "the object is missing",
+        }
+    ]
+    assert "the object is missing" in filled.ctl("archive", "verify", *PACE).stdout
+
+
+def test_a_flipped_bit_takes_hashing(filled: Site) -> None:
+    path = next((filled.archive / "studies" / "1.2.1").rglob("*.dcm"))
+    data = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert filled.json("archive", "verify", *PACE)["holds"]
+    assert filled.json("archive", "verify", "--hash", *PACE, code=1)["findings"][0]["kind"] == "content"
+
+
+def test_status(filled: Site) -> None:
+    assert "has not been verified" in filled.ctl("archive", "verify", "--status").stdout
+    assert filled.json("archive", "verify", "--status", code=1)["state"] == "none"
+    done = filled.json("archive", "verify", *PACE)
+    said = filled.json("archive", "verify", "--status")
+    assert (said["state"], said["run"], said["last_complete"]) == ("finished", done["run"], done["run"])
+    assert "3 of 3 studies proven" in filled.ctl("archive", "verify", "--status").stdout
+
+
+def test_without_a_configuration(filled: Site, tmp_path: Path) -> None:
+    where = ("--directory", str(filled.archive), "--catalogue-file", str(filled.catalogue_file))
+    result = filled.ctl("archive", "verify", *PACE, *where)
+    assert result.exit_code == 0 and "no progress is kept" in result.stderr
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    found = filled.json("archive", "verify", *PACE, *where, "--state-directory", str(kept))
+    assert found["notes"] == [] and len(list(kept.iterdir())) == 2
+    assert filled.ctl("archive", "verify", "--status", *where).exit_code == 2
+    found = filled.json("archive", "verify", *PACE, *where[:2], "--no-catalogue")
+    assert "without a catalogue" in json.dumps(found["notes"])
+
+
+def test_a_catalogue_of_another_archive(filled: Site, tmp_path: Path) -> None:
+    other = Site(tmp_path / "other")
+    other.folder.mkdir()
+    other.config.write_text(filled.config.read_text().replace(str(tmp_path), str(other.folder)))
+    other.state.mkdir()
+    assert other.ctl("archive", "init").exit_code == 0
+    where = ("--directory", str(filled.archive), "--catalogue-file", str(other.catalogue_file))
+    result = filled.ctl("archive", "verify", *where)
+    assert result.exit_code == 3 and "another archive" in result.stderr
+
+
+def test_hashing_is_not_downloading(filled: Site) -> None:
+    result = filled.ctl("archive", "verify", "--hash", "--bucket", "my-bucket", "--region", "us-east-1")
+    assert result.exit_code == 2 and "download" in result.stderr
+
+
+def test_no_name_of_a_patient_is_kept(filled: Site) -> None:
+    next((filled.archive / "studies" / "1.2.1").rglob("*.dcm")).unlink()
+    said = filled.ctl("archive", "verify", *PACE)
+    kept = b"".join(path.read_bytes() for path in filled.state.iterdir())
+    for text in (said.output.encode(), kept):
+        assert b"CANARY" not in text and b"Canary" not in text
