@@ -15,9 +15,9 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.fixity import progress as kept
 from dicomwatchd.archive.fixity.listed import Listed
 from dicomwatchd.archive.fixity.pace import Pace
-from dicomwatchd.archive.fixity.progress import Progress, RunRecord, Totals
+from dicomwatchd.archive.fixity.progress import RunRecord, Totals
 from dicomwatchd.archive.fixity.run import run
-from dicomwatchd.archive.fixity.seen import Seen, Source
+from dicomwatchd.archive.fixity.seen import Source
 from dicomwatchd.archive.fixity.study import Judge
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import StoredObject
@@ -449,14 +449,9 @@ def test_no_more_requests_than_so_many_a_second(shelf: Shelf) -> None:
     assert at[0] == pytest.approx((pace.requests - 1) / 4)
 
 
-def test_seen_is_small() -> None:
-    assert not hasattr(Seen("k", 1), "__dict__")
-
-
 def test_progress_counts_findings_beyond_those_kept(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept, "MOST_FINDINGS", 2)
     for item in shelf.studies[1].instances:
         del shelf.store.versions[item.key]
     done = shelf.run().totals
     assert done.findings["missing"] == 3 and len(shelf.findings()) == 2
-    assert isinstance(Progress, type)

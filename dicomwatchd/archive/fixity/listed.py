@@ -22,7 +22,6 @@ class Listed:
     kind: str = "listing"
     identity: str = "listing"
     as_of: float | None = None
-    has_sums: bool = False
 
     def below_studies(self, after: str) -> Iterator[Seen]:
         return map(of_listing, self.store.listing(keys.STUDIES, after))

@@ -117,6 +117,8 @@ class RunRecord:
     finished_at: str | None = None
     after: str | None = ""
     resumed: int = 0
+    #: What was counted in the reports that it goes by.
+    reports: dict[str, int] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
 
     def is_of(self, other: RunRecord) -> bool:

@@ -50,11 +50,6 @@ class Source(Protocol):
         it, and so not covered."""
         ...
 
-    @property
-    def has_sums(self) -> bool:
-        """Whether it has checksums of contents."""
-        ...
-
     def below_studies(self, after: str) -> Iterator[Seen]:
         """What is there below ``studies/``, in the order of keys, behind ``after``."""
         ...

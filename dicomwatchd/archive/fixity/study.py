@@ -81,6 +81,7 @@ KINDS = {
         Outcome.UNPROVEN, "the object has another ETag than recorded: it was copied, encrypted anew, or replaced"
     ),
     "no-checksum": Kind(Outcome.UNPROVEN, "the report has no SHA-256 of the object: its task has failed"),
+    "cold": Kind(Outcome.UNPROVEN, "the object is in cold storage and cannot be read"),
     "not-told": Kind(Outcome.UNPROVEN, "the store does not tell"),
     "too-many": Kind(Outcome.UNPROVEN, "the study has more objects than are gone through"),
     "newer": Kind(Outcome.NOT_COVERED, "stored after the inventory was made"),
@@ -409,7 +410,7 @@ def _told(seen: Seen, on_record: _Wanted) -> Proof | str:
     known = {one.sha256 for one in of_this if one.sha256 is not None}
     if known:
         return Proof.CHECKSUM if known == {on_record.sha256} else "content"
-    if any(one.sha256 is None for one in seen.sums):
+    if any(one.sha256 is None and not _is_of_another(one, seen) for one in seen.sums):
         return "no-checksum"
     if on_record.etag is None or seen.etag is None:
         return Proof.SIZE
@@ -417,14 +418,16 @@ def _told(seen: Seen, on_record: _Wanted) -> Proof | str:
 
 
 def _is_of(one: Sum, seen: Seen) -> bool:
-    """Whether a sum is of what is current under the key, and not of what was before."""
+    """Whether a sum is known to be of what is current under the key, and not of what was before."""
     versions = one.version_id is not None and seen.version_id is not None
     etags = one.etag is not None and seen.etag is not None
-    if versions and one.version_id != seen.version_id:
-        return False
-    if etags and one.etag != seen.etag:
-        return False
-    return versions or etags
+    return (versions or etags) and not _is_of_another(one, seen)
+
+
+def _is_of_another(one: Sum, seen: Seen) -> bool:
+    return (None not in (one.version_id, seen.version_id) and one.version_id != seen.version_id) or (
+        None not in (one.etag, seen.etag) and one.etag != seen.etag
+    )
 
 
 class _Spare:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,20 @@ import click
 
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
+from dicomwatchd.cli.studies import reports
 from dicomwatchd.cli.studies.access import ArchiveOptions, archive_options, noting, opened, settings
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.errors import ArchiveRefused, NotInitialised
 
 if TYPE_CHECKING:
-    from dicomwatchd.archive.fixity.progress import Kept, RunRecord, Totals
+    from dicomwatchd.archive.catalogues.port import Catalogue
+    from dicomwatchd.archive.fixity.pace import Pace
+    from dicomwatchd.archive.fixity.progress import Kept, RunRecord
+    from dicomwatchd.archive.fixity.seen import Source
     from dicomwatchd.archive.fixity.study import Finding
     from dicomwatchd.archive.stores.port import ObjectStore
-    from dicomwatchd.cli.studies.access import Noting
+    from dicomwatchd.cli.studies.access import Archive, Noting
+    from dicomwatchd.config import StoreSettings
 
 _LISTED_FINDINGS = 50
 _PACE = 20.0
@@ -35,6 +41,19 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     default=_PACE,
     show_default=True,
     help="Requests to store and catalogue per second, at most.",
+)
+@click.option(
+    "--inventory",
+    metavar="PATH|URL",
+    help="Use an S3 Inventory report instead of listing the store: its manifest.json, or s3://BUCKET/PREFIX, where the"
+    " newest one is taken.",
+)
+@click.option(
+    "--checksums",
+    metavar="PATH|URL",
+    multiple=True,
+    help="Compare the SHA-256 sums in the completion report of an S3 Batch Operations job: its manifest.json, or"
+    " s3://BUCKET/PREFIX. May be given repeatedly.",
 )
 @click.option("--hash", "hashing", is_flag=True, help="Read and hash every file: of an archive in a folder only.")
 @click.option("--restart", is_flag=True, help="Begin anew, even if the last run was interrupted.")
@@ -52,6 +71,8 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 def verify(
     invocation: Invocation,
     pace: float,
+    inventory: str | None,
+    checksums: tuple[str, ...],
     hashing: bool,
     restart: bool,
     wants_status: bool,
@@ -65,15 +86,17 @@ def verify(
     newest manifest must be there and current, with the recorded size and, if the store has one, ETag, and
     the catalogue must have the same revision. Manifests are read, the files themselves are not.
 
-    The store is listed at a limited pace, and an interrupted run is continued by the next one. Objects that no
-    manifest lists are counted, never deleted. The exit code is 0 only if nothing is missing, changed or unproven.
+    The store is listed at a limited pace, or an S3 Inventory report is used instead; a report of checksums proves the
+    content. An interrupted run is continued by the next one. Objects that no manifest lists are counted, never
+    deleted. The exit code is 0 only if nothing is missing, changed or unproven.
     """
     notes: list[str] = []
     note = noting(notes, quiet=as_json)
     if wants_status:
         return _status(_folder(invocation, where, state_directory), as_json, notes)
+    asked = _Asked(pace, inventory, checksums, hashing, restart, as_json)
     with _progress_folder(invocation, where, state_directory, note) as folder:
-        run, findings = _verified(invocation, where, folder, pace, hashing, restart, note, as_json)
+        run, findings = _verified(invocation, where, folder, asked, note)
     if as_json:
         output.document(_document("finished", run, findings, run, notes))
     else:
@@ -82,54 +105,92 @@ def verify(
     return exits.OK if _holds(run) else exits.NO
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was said on the command line."""
+
+    per_second: float
+    inventory: str | None
+    checksums: tuple[str, ...]
+    hashing: bool
+    restart: bool
+    as_json: bool
+
+    def check(self, store: StoreSettings) -> None:
+        """Raises click.UsageError for what this store has not."""
+        from dicomwatchd.config import DirectorySettings
+
+        if not isinstance(store, DirectorySettings):
+            if self.hashing:
+                raise click.UsageError("--hash would download all objects; it is for an archive in a folder")
+        elif self.inventory is not None or self.checksums:
+            raise click.UsageError("--inventory and --checksums are for an archive at S3; --hash reads the files here")
+
+
 def _verified(
-    invocation: Invocation,
-    where: ArchiveOptions,
-    folder: Path,
-    per_second: float,
-    hashing: bool,
-    restart: bool,
-    note: Noting,
-    as_json: bool,
+    invocation: Invocation, where: ArchiveOptions, folder: Path, asked: _Asked, note: Noting
 ) -> tuple[RunRecord, list[tuple[str, Finding]]]:
     from dicomwatchd.archive.fixity import progress as kept
     from dicomwatchd.archive.fixity.listed import Listed
     from dicomwatchd.archive.fixity.pace import Pace
     from dicomwatchd.archive.fixity.run import run
     from dicomwatchd.archive.fixity.study import Judge
-    from dicomwatchd.config import DirectorySettings
+    from dicomwatchd.config import S3Settings
     from dicomwatchd.ports import SystemClock, timestamp
 
     clock = SystemClock()
-    if hashing and not isinstance(settings(invocation, where)[0], DirectorySettings):
-        raise click.UsageError("--hash would download all objects; it is for an archive in a folder")
-    pace = Pace(per_second)
-    with opened(invocation, where, connections=1) as archive:
+    store_settings = settings(invocation, where)[0]
+    asked.check(store_settings)
+    pace = Pace(asked.per_second)
+    with ExitStack() as stack:
+        archive = stack.enter_context(opened(invocation, where, connections=1))
+        shown = stack.enter_context(_shown(asked.as_json))
         store = pace.store(archive.store)
-        catalogue = None
         archive_id = _archive_id(store)
-        if archive.catalogue is None:
-            note("without a catalogue, studies of which all manifests are lost are not noticed")
-        else:
-            catalogue = pace.catalogue(archive.needed_catalogue())
-            if catalogue.identity() != archive_id:
-                raise ArchiveRefused("the catalogue belongs to another archive than the store holds")
-        source = Listed(store)
+        catalogue = _catalogue(archive, archive_id, pace, note)
+        source: Source = Listed(store)
+        counted: dict[str, int] = {}
         now = clock.now()
+        if isinstance(store_settings, S3Settings) and (asked.inventory is not None or asked.checksums):
+            found = stack.enter_context(
+                reports.loaded(
+                    asked.inventory,
+                    asked.checksums,
+                    source,
+                    store_settings,
+                    folder,
+                    pace=pace,
+                    now=now,
+                    note=note,
+                    shown=shown,
+                )
+            )
+            source, counted = found.source, found.counted
         wanted = kept.RunRecord(
             archive_id=archive_id,
             destination=str(archive.store.destination),
             source=source.kind,
             source_identity=source.identity,
-            hashing=hashing,
+            hashing=asked.hashing,
             started_at=timestamp(now),
             updated_at=timestamp(now),
             as_of=None if source.as_of is None else timestamp(source.as_of),
+            reports=counted,
         )
-        judge = Judge(store, catalogue, archive_id, now=now, as_of=source.as_of, hashing=hashing)
-        with kept.opened(folder, wanted, clock, restart=restart, note=note) as progress, _shown(as_json) as shown:
-            run(source, catalogue, judge, progress, shown)
+        judge = Judge(store, catalogue, archive_id, now=now, as_of=source.as_of, hashing=asked.hashing)
+        with kept.opened(folder, wanted, clock, restart=asked.restart, note=note) as progress:
+            run(source, catalogue, judge, progress, lambda totals: shown("Studies verified", totals.studies))
             return progress.run, list(progress.findings())
+
+
+def _catalogue(archive: Archive, archive_id: str, pace: Pace, note: Noting) -> Catalogue | None:
+    if archive.catalogue is None:
+        note("without a catalogue, studies of which all manifests are lost are not noticed")
+        return None
+    catalogue = archive.needed_catalogue()
+    if catalogue.identity() != archive_id:
+        raise ArchiveRefused("the catalogue belongs to another archive than the store holds")
+    return pace.catalogue(catalogue)
 
 
 def _archive_id(store: ObjectStore) -> str:
@@ -165,11 +226,12 @@ def _progress_folder(
 
 
 @contextmanager
-def _shown(as_json: bool) -> Iterator[Callable[[Totals], None]]:
+def _shown(as_json: bool) -> Iterator[Callable[[str, int], None]]:
+    """Takes what is going on, and how many are done."""
     from dicomwatchd.cli.terminal import progress
 
     with progress.bar(wanted=not as_json) as update:
-        yield lambda totals: update(totals.studies, totals.studies, 0, 0, "Studies verified")
+        yield lambda what, done: update(done, done, 0, 0, what)
 
 
 def _holds(run: RunRecord) -> bool:
@@ -225,6 +287,13 @@ def _sentences(run: RunRecord) -> None:
         f"{output.count(said.objects, 'object')} on record, {output.count(said.instances, 'file')}, "
         f"{output.size(said.size_bytes)}; as of {when}."
     )
+    if run.reports.get("failed_tasks"):
+        output.say(f"{run.reports['failed_tasks']:,} tasks of the checksum report have failed.")
+    if run.reports.get("other_versions") or run.reports.get("delete_markers"):
+        markers = output.count(run.reports["delete_markers"], "delete marker")
+        output.say(
+            f"In the inventory are {run.reports['other_versions']:,} versions that are not current, and {markers}."
+        )
     if said.damaged_instances:
         output.say(
             f"{output.count(said.studies_with_damaged_instances, 'study', 'studies')} with "
@@ -237,6 +306,14 @@ def _sentences(run: RunRecord) -> None:
         )
 
 
+_OF_REPORTS = (
+    "inventory_objects",
+    "other_versions",
+    "delete_markers",
+    "checksums",
+    "failed_tasks",
+    "other_checksums",
+)
 #: By what a study is proven, the strongest first.
 _BY = {
     "hash": "by reading and hashing every file",
@@ -286,6 +363,7 @@ def _run_document(run: RunRecord) -> dict[str, Any]:
         "finished_at": run.finished_at,
         "as_of": run.as_of,
         "resumed": run.resumed,
+        "reports": {name: run.reports.get(name) for name in _OF_REPORTS},
         "studies": {
             "total": said.studies,
             "proven": said.proven,
