@@ -49,6 +49,7 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool, chec
             ("Files", _counts(said.get("files"))),
             ("Waiting", output.size(waiting) if waiting else "nothing"),
             ("Oldest", None if oldest is None else f"waiting for {output.duration(oldest)}"),
+            ("Verified", _verified(said.get("archive_verification"))),
         ]
     )
     inboxes = said.get("inboxes") or []
@@ -227,6 +228,21 @@ def _place(text: str | None) -> str:
 
 def _endpoint(name: str) -> str:
     return f"Amazon ({name.removeprefix('aws:')})" if name.startswith("aws:") else name
+
+
+def _verified(said: dict[str, Any] | None) -> str | None:
+    """Of the whole archive (`archive verify`)."""
+    if not said:
+        return None
+    parts = []
+    if done := said.get("last_complete"):
+        parts.append(
+            f"{done.get('proven', 0):,} of {output.count(done.get('studies', 0), 'study', 'studies')} proven, "
+            f"{done.get('with_problems', 0):,} with something missing or wrong, by {done.get('finished_at')}"
+        )
+    if said.get("state") != "finished":
+        parts.append(f"{said.get('state')} at {said.get('studies', 0):,} studies by {said.get('updated_at')}")
+    return "; ".join(parts)
 
 
 def _counts(counts: dict[str, int] | None) -> str:

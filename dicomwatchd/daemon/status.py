@@ -6,11 +6,13 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from dicomwatchd import __version__, doctor
+from dicomwatchd.archive.fixity import progress
 from dicomwatchd.config import Config
-from dicomwatchd.errors import Transient
+from dicomwatchd.errors import Fatal, Permanent, Transient
 from dicomwatchd.intake.inbox import InboxIntake
 from dicomwatchd.pipeline.dispatch import Dispatcher
 from dicomwatchd.pipeline.pool import Pool
@@ -142,6 +144,7 @@ class StatusReporter:
             },
             "workers": {"total": pool.size, "busy": pool.busy},
             "backoff": dispatcher.backoff.remaining(),
+            "archive_verification": _verification(self._config.state_directory),
             "problems": [f"inbox {name} has not answered for {seconds:.0f} s" for name, seconds in silent.items()]
             + [
                 f"inbox {intake.source.name} cannot be opened"
@@ -195,6 +198,34 @@ class StatusReporter:
             + [problem for problem in record if problem],
             "verification": doctor.verification(capabilities),
         }
+
+
+def _verification(state_directory: Path) -> dict[str, Any] | None:
+    """How far the verification of the whole archive is, and what the last one has found; None where there was none, or
+    its progress cannot be read just now."""
+    try:
+        kept = progress.read(state_directory, patience_seconds=0.2)
+    except (Transient, Fatal, Permanent):
+        return None
+    if kept is None:
+        return None
+    done = kept.last_complete
+    return {
+        "state": kept.state,
+        "started_at": kept.run.started_at,
+        "updated_at": kept.run.updated_at,
+        "studies": kept.run.totals.studies,
+        "last_complete": done
+        and {
+            "started_at": done.started_at,
+            "finished_at": done.finished_at,
+            "studies": done.totals.studies,
+            "proven": done.totals.proven,
+            "not_covered": done.totals.not_covered,
+            "unproven": done.totals.unproven,
+            "with_problems": done.totals.with_problems,
+        },
+    }
 
 
 def _state(intake: InboxIntake | None, is_silent: bool) -> str:

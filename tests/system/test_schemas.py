@@ -35,6 +35,15 @@ _ON_S3 = {
     },
     "fetch": {f"bad_objects.{key}" for key in ("sop_instance_uid", "series_uid", "reason", "code")},
     "prove": {"files.proof.version_id"},
+    "archive-verify": {
+        f"{run}.{key}"
+        for run in ("run", "last_complete")
+        for key in (
+            "as_of",
+            *("reports.inventory_objects", "reports.other_versions", "reports.delete_markers"),
+            *("reports.checksums", "reports.failed_tasks", "reports.other_checksums"),
+        )
+    },
 }
 _DICOMDIR = "tests/system/test_dicomdir.py"
 
@@ -266,6 +275,11 @@ def _read_the_archive(site: Site, study: str) -> None:
     answers(site, "prove", study, "--chain", "x", code=1)
     answers(site, "catalogue", "rebuild")
     answers(site, "archive", "cost")
+    answers(site, "archive", "verify", "--status", code=1)
+    answers(site, "archive", "verify", "--pace", "10000")
+    answers(site, "archive", "verify", "--hash", "--pace", "10000")
+    answers(site, "archive", "verify", "--status")
+    answers(site, "status")
 
 
 def _hand_folders_in(site: Site) -> None:
@@ -347,6 +361,7 @@ def _damage_the_archive(site: Site, study: str) -> None:
     answers(site, "verify", study, code=1)
     objects[0].rename(away)
     answers(site, "verify", study, code=1)
+    answers(site, "archive", "verify", "--pace", "10000", code=1)
     answers(site, "fetch", study, "-o", str(site.root / "some"), code=1)
     patient = site.ctl_json("show", study)["archive"]["patient_id"]
     answers(site, "fetch", "--patient", patient, "--all", "-o", str(site.root / "some-of-all"), code=1)

@@ -232,6 +232,21 @@ STATUS = {
     "oldest_waiting_seconds": 75.2,
     "workers": {"total": 16, "busy": 2},
     "backoff": {"s3": 30.0},
+    "archive_verification": {
+        "state": "interrupted",
+        "started_at": "2026-01-31T11:00:00.000Z",
+        "updated_at": "2026-01-31T12:00:00.000Z",
+        "studies": 17,
+        "last_complete": {
+            "started_at": "2025-12-31T11:00:00.000Z",
+            "finished_at": "2025-12-31T12:00:00.000Z",
+            "studies": 1200,
+            "proven": 1199,
+            "not_covered": 0,
+            "unproven": 0,
+            "with_problems": 1,
+        },
+    },
     "problems": ["inbox mr is not there"],
 }
 
@@ -248,6 +263,8 @@ def test_status(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
         "waiting for 1 min 15 s",
         "ct1\topen\t3\t2026-01-31T12:00:00.000Z\t0.25 s",
         "mr\tunavailable\t0\tnot yet\t",
+        "1,199 of 1,200 studies proven, 1 with something missing or wrong, by 2025-12-31T12:00:00.000Z",
+        "interrupted at 17 studies by 2026-01-31T12:00:00.000Z",
         "s3: failing; next attempt in 30 s",
         "Problem: inbox mr is not there",
     ):

@@ -21,7 +21,7 @@ from dicomwatchd.archive.fixity.seen import Source
 from dicomwatchd.archive.fixity.study import Judge
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import StoredObject
-from dicomwatchd.errors import Fatal, OutOfReach
+from dicomwatchd.errors import CatalogueEntryDamaged, CredentialsRefused, Fatal, OutOfReach
 from dicomwatchd.model import Uid
 from tests.unit.memory_archive import SERIES, MemoryCatalogue, MemoryStore, archive, content
 
@@ -85,9 +85,7 @@ class Shelf:
             return progress.run
 
     def findings(self) -> list[tuple[str, str, str]]:
-        found = kept.read(self.folder)
-        assert found is not None
-        return [(study, one.kind, one.key) for study, one in found.findings]
+        return [(study, one.kind, one.key) for study, one in kept.findings(self.folder)]
 
 
 @pytest.fixture
@@ -229,10 +227,51 @@ def test_the_catalogue_is_behind_or_names_another(shelf: Shelf) -> None:
     assert shelf.findings() == [("1.2.2", "catalogue-behind", ""), ("1.2.3", "catalogue-differs", "")]
 
 
+def test_an_entry_of_the_catalogue_is_damaged(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    get, search = shelf.catalogue.get, shelf.catalogue.search
+
+    def damaged(study: Uid) -> Any:
+        if study == "1.2.2":
+            raise CatalogueEntryDamaged("damaged")
+        return get(study)
+
+    def searched(query: Any) -> Iterator[Any]:
+        yield next(search(query))
+        raise CatalogueEntryDamaged("damaged")
+
+    monkeypatch.setattr(shelf.catalogue, "get", damaged)
+    monkeypatch.setattr(shelf.catalogue, "search", searched)
+    assert outcome(shelf.run().totals) == (2, 0, 0, 1)
+    assert shelf.findings() == [("1.2.2", "catalogue-damaged", "")]
+
+    def may_not() -> Iterator[Uid]:
+        raise CredentialsRefused("Scan was refused", endpoint="memory")
+
+    monkeypatch.setattr(shelf.catalogue, "study_uids", may_not)
+    with pytest.raises(CatalogueEntryDamaged):
+        shelf.run()
+
+
 def test_a_manifest_of_another_archive(shelf: Shelf) -> None:
     record(shelf, replace(shelf.studies[2], archive_id="another"))
     assert outcome(shelf.run().totals) == (2, 0, 0, 1)
     assert ("1.2.2", "manifest-unusable", shelf.studies[2].key) in shelf.findings()
+
+
+def test_a_manifest_that_may_not_be_read_concerns_its_study_alone(shelf: Shelf) -> None:
+    """As where the key that it is encrypted with was taken away."""
+
+    def refused(key: str, _number: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        if key == shelf.studies[2].key:
+            raise CredentialsRefused("GetObject was refused", endpoint="memory")
+        yield from chunks
+
+    shelf.store.tampering = refused
+    assert outcome(shelf.run().totals) == (2, 0, 0, 1)
+    assert ("1.2.2", "manifest-unusable", shelf.studies[2].key) in shelf.findings()
+    shelf.store.head = lambda *_: refused(shelf.studies[2].key, 0, iter(())).__next__()  # type: ignore[assignment,method-assign]
+    with pytest.raises(CredentialsRefused):
+        shelf.run()
 
 
 def test_objects_and_manifests_that_come_while_it_runs(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

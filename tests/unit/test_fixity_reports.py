@@ -22,7 +22,7 @@ from dicomwatchd.archive.fixity.progress import RunRecord, Totals
 from dicomwatchd.archive.fixity.reports import InFolder, plain_key
 from dicomwatchd.archive.fixity.seen import Seen, Source, Sum
 from dicomwatchd.archive.fixity.sorting import Sorter
-from dicomwatchd.errors import Permanent
+from dicomwatchd.errors import Fatal, Permanent
 from tests import amazon_reports
 from tests.amazon_reports import Row
 from tests.unit.test_fixity import DAY, NOW, Shelf, first_key, interrupted, outcome, record
@@ -493,6 +493,11 @@ def test_lines_are_put_into_order(tmp_path: Path, run_lines: int, monkeypatch: p
     assert list(sorter.sorted()) == list(sorter.sorted()) == sorted(lines)
     assert list(tmp_path.iterdir()) == [], "no name is left, however it ends"
     sorter.close()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(Fatal, match="cannot be written"):
+        Sorter(tmp_path / "not-there", run_lines=1).add(b"line")
 
 
 def test_sums_meet_their_objects() -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.records import Query, StudyRecord
 from dicomwatchd.archive.stores.port import CHUNK_BYTES, Chunk, ObjectStore, StoredObject
 from dicomwatchd.model import Uid
 
-#: S3 lists so many objects in one request (ListObjectsV2), and a study catalogue is scanned by about as many.
+_Found = TypeVar("_Found")
+
+#: S3 lists so many objects in one request (ListObjectsV2).
 _LISTED_PER_REQUEST = 1000
+#: DynamoDB answers with 1 MB at a time, which are some hundreds of records.
+_FOUND_PER_REQUEST = 200
 #: Of an object that is read through so many bytes count as a request.
 READ_PER_REQUEST_BYTES = 16 * 1024 * 1024
 
@@ -87,9 +92,15 @@ class _PacedCatalogue:
         self._pace.wait()
         return self._catalogue.get(study_uid)
 
+    def search(self, query: Query) -> Iterator[StudyRecord]:
+        return self._paced(self._catalogue.search(query))
+
     def study_uids(self) -> Iterator[Uid]:
+        return self._paced(self._catalogue.study_uids())
+
+    def _paced(self, found: Iterator[_Found]) -> Iterator[_Found]:
         self._pace.wait()
-        for number, uid in enumerate(self._catalogue.study_uids(), 1):
-            yield uid
-            if number % _LISTED_PER_REQUEST == 0:
+        for number, one in enumerate(found, 1):
+            yield one
+            if number % _FOUND_PER_REQUEST == 0:
                 self._pace.wait()

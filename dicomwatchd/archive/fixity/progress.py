@@ -147,8 +147,14 @@ class Kept:
 
     run: RunRecord
     last_complete: RunRecord | None
-    findings: tuple[tuple[str, Finding], ...]
     is_running: bool
+
+    @property
+    def state(self) -> str:
+        """ "running", "interrupted" or "finished": of ``run``."""
+        if self.run.finished_at is not None:
+            return "finished"
+        return "running" if self.is_running else "interrupted"
 
 
 class Progress:
@@ -254,19 +260,42 @@ def _begin(
     return wanted
 
 
-def read(folder: Path) -> Kept | None:
-    """What is kept in this folder; None where there is nothing. Raises Fatal where it cannot be read."""
+def read(folder: Path, patience_seconds: float = _BUSY_SECONDS) -> Kept | None:
+    """What is kept in this folder; None where there is nothing. Raises Fatal where it cannot be read, Transient where
+    a run is just writing it."""
+    with _reading(folder, patience_seconds) as connection:
+        run = None if connection is None else _kept(connection, "run")
+        if connection is None or run is None:
+            return None
+        return Kept(run, _kept(connection, "last_complete"), _is_locked(folder))
+
+
+def findings(folder: Path) -> list[tuple[str, Finding]]:
+    """Of the run under way or the last one, with the study's UID. Raises as `read`."""
+    with _reading(folder, _BUSY_SECONDS) as connection:
+        return [] if connection is None else list(_findings(connection))
+
+
+@contextmanager
+def _reading(folder: Path, patience_seconds: float) -> Iterator[sqlite3.Connection | None]:
     with _translated(folder), ExitStack() as stack:
         try:
             os.close(os.open(folder / FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
         except FileNotFoundError:
-            return None
-        connection = _to_read(folder)
-        stack.callback(connection.close)
-        run, last = _kept(connection, "run"), _kept(connection, "last_complete")
-        if run is None:
-            return None
-        return Kept(run, last, tuple(_findings(connection)), _is_locked(folder))
+            yield None
+            return
+        # Where a run was killed in the midst of a write, only who may write can put that right, and read.
+        for mode in ("rw", "ro"):
+            connection = _connect(folder, mode, patience_seconds)
+            stack.callback(connection.close)
+            try:
+                connection.execute("SELECT count(*) FROM run").fetchone()
+            except sqlite3.OperationalError:
+                if mode == "ro":
+                    raise
+            else:
+                break
+        yield connection
 
 
 def _is_locked(folder: Path) -> bool:
@@ -312,19 +341,8 @@ def _open(folder: Path) -> tuple[sqlite3.Connection, RunRecord | None]:
     return connection, kept
 
 
-def _connect(folder: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{(folder / FILE).absolute().as_uri()}?mode={mode}", uri=True, timeout=_BUSY_SECONDS)
-
-
-def _to_read(folder: Path) -> sqlite3.Connection:
-    """Where a run was killed in the midst of a write, only who may write can put that right, and read."""
-    connection = _connect(folder, "rw")
-    try:
-        connection.execute("SELECT count(*) FROM run").fetchone()
-    except sqlite3.OperationalError:
-        connection.close()
-        return _connect(folder, "ro")
-    return connection
+def _connect(folder: Path, mode: str, patience_seconds: float = _BUSY_SECONDS) -> sqlite3.Connection:
+    return sqlite3.connect(f"{(folder / FILE).absolute().as_uri()}?mode={mode}", uri=True, timeout=patience_seconds)
 
 
 def _kept(connection: sqlite3.Connection, name: str) -> RunRecord | None:

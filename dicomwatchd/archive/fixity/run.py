@@ -10,7 +10,8 @@ from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.fixity.progress import Progress, Totals
 from dicomwatchd.archive.fixity.seen import Seen, Source
 from dicomwatchd.archive.fixity.study import Judge
-from dicomwatchd.errors import InvalidUid
+from dicomwatchd.archive.records import Query
+from dicomwatchd.errors import CatalogueEntryDamaged, CredentialsRefused, InvalidUid
 from dicomwatchd.model import Uid
 
 
@@ -30,7 +31,7 @@ def run(
             shown(progress.run.totals)
         progress.reached(None)
     if catalogue is not None:
-        for study in catalogue.study_uids():
+        for study in _recorded(catalogue):
             if progress.has(study):
                 continue
             verdict = judge.absent(study)
@@ -39,6 +40,19 @@ def run(
             progress.reached(None)
             shown(progress.run.totals)
     progress.finish()
+
+
+def _recorded(catalogue: Catalogue) -> Iterator[Uid]:
+    """Every study that the catalogue names, by a search: whoever may read the archive may do that, and not go through a
+    whole table. But an entry that cannot be read ends a search. Raises CatalogueEntryDamaged where nothing else is
+    allowed."""
+    try:
+        yield from (record.study_uid for record in catalogue.search(Query()))
+    except CatalogueEntryDamaged as error:
+        try:
+            yield from catalogue.study_uids()
+        except CredentialsRefused:
+            raise error from None
 
 
 def _by_study(source: Source, progress: Progress) -> Iterator[tuple[Uid, Iterator[Seen]]]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from dicomwatchd.errors import Fatal
+
 #: So many lines are sorted at once, in memory: some 60 MB.
 RUN_LINES = 200_000
 #: So many files are open at once; where there are more runs they are merged in between.
@@ -16,7 +18,8 @@ _MOST_FILES = 64
 
 class Sorter:
     """Takes lines, without their ends and without line breaks in them, and gives them back in the order of their bytes.
-    The files are in ``folder``, take as much room as the lines, and go with the process, however it ends."""
+    The files are in ``folder``, take as much room as the lines, and go with the process, however it ends. Raises Fatal
+    where they cannot be written."""
 
     def __init__(self, folder: Path, run_lines: int = RUN_LINES) -> None:
         self._folder, self._run_lines = folder, run_lines
@@ -42,15 +45,23 @@ class Sorter:
 
     def _spill(self) -> None:
         self._lines.sort()
-        self._keep(self._lines)
-        self._lines = []
-        if len(self._files) >= _MOST_FILES:
-            for file in self._files:
-                file.seek(0)
-            merged, self._files = self._files, []
-            self._keep(heapq.merge(*map(_lines, merged)))
-            for file in merged:
-                file.close()
+        try:
+            self._keep(self._lines)
+            self._lines = []
+            if len(self._files) >= _MOST_FILES:
+                for file in self._files:
+                    file.seek(0)
+                merged, self._files = self._files, []
+                self._keep(heapq.merge(*map(_lines, merged)))
+                for file in merged:
+                    file.close()
+        except OSError as error:
+            raise Fatal(
+                "the rows of a report cannot be put into order: its files cannot be written",
+                code="state",
+                hint="is there room? A million objects take some 500 MB; --state-directory names another folder",
+                path=str(self._folder),
+            ) from error
 
     def _keep(self, lines: Iterable[bytes]) -> None:
         file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  it is open as long as it is there

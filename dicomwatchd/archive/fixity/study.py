@@ -20,6 +20,7 @@ from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.layout.manifests import Listed
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.records import StudyRecord
+from dicomwatchd.archive.stores import withheld
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
 from dicomwatchd.errors import BadManifest, CatalogueEntryDamaged, Permanent, Transient
 from dicomwatchd.model import Uid
@@ -275,7 +276,7 @@ class Judge:
                 look.findings.add("manifest-missing")
             return None
         listed = Listed(study, revisions, tuple(strangers))
-        vouched = lineage.vouched_for(self._store, listed, record)
+        vouched = self._vouched_for(listed, record, look.findings)
         found = lineage.trace(self._store, listed, vouched, archive_id=self._archive_id, lenient=True, map=self._map)
         for refused in found.refused:
             kind = "manifest-damaged" if refused.kind is BadManifest else "manifest-unusable"
@@ -286,6 +287,16 @@ class Judge:
             )
         self._compare_record(look, found.current)
         return found
+
+    def _vouched_for(self, listed: Listed, record: StudyRecord | None, findings: Findings) -> Manifest | None:
+        try:
+            return lineage.vouched_for(self._store, listed, record)
+        except withheld.REFUSALS:
+            # Of this object alone, if the store answers a look at it all the same: it must not stop the others.
+            key = keys.manifest(listed.study_uid, record.revision if record is not None else listed.newest)
+            self._store.head(key)
+            findings.add("manifest-unusable", key, "the store refuses to give the manifest")
+            return None
 
     def _record(self, study: Uid, findings: Findings) -> StudyRecord | None:
         if self._catalogue is None:

@@ -15,13 +15,14 @@ from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.studies import reports
 from dicomwatchd.cli.studies.access import ArchiveOptions, archive_options, noting, opened, settings
+from dicomwatchd.cli.studies.held import held_uids
 from dicomwatchd.cli.terminal import output, tables
-from dicomwatchd.errors import ArchiveRefused, NotInitialised
+from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, NotInitialised
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.catalogues.port import Catalogue
     from dicomwatchd.archive.fixity.pace import Pace
-    from dicomwatchd.archive.fixity.progress import Kept, RunRecord
+    from dicomwatchd.archive.fixity.progress import RunRecord
     from dicomwatchd.archive.fixity.seen import Source
     from dicomwatchd.archive.fixity.study import Finding
     from dicomwatchd.archive.stores.port import ObjectStore
@@ -96,11 +97,20 @@ def verify(
         return _status(_folder(invocation, where, state_directory), as_json, notes)
     asked = _Asked(pace, inventory, checksums, hashing, restart, as_json)
     with _progress_folder(invocation, where, state_directory, note) as folder:
-        run, findings = _verified(invocation, where, folder, asked, note)
+        try:
+            run, findings = _verified(invocation, where, folder, asked, note)
+        except KeyboardInterrupt:
+            note("interrupted: the same command goes on where it was")
+            raise
+    held = _held(invocation, where)
     if as_json:
-        output.document(_document("finished", run, findings, run, notes))
+        output.document({**_document("finished", run, findings, run, notes), "held": held})
     else:
         _sentences(run)
+        if held:
+            output.say(
+                f"{output.count(held, 'study is', 'studies are')} held by the daemon here: dicomwatchctl attention"
+            )
         _table(findings, sum(run.totals.findings.values()))
     return exits.OK if _holds(run) else exits.NO
 
@@ -193,6 +203,14 @@ def _catalogue(archive: Archive, archive_id: str, pace: Pace, note: Noting) -> C
     return pace.catalogue(catalogue)
 
 
+def _held(invocation: Invocation, where: ArchiveOptions) -> int | None:
+    """How many studies this machine's daemon holds; None where nobody can be asked."""
+    try:
+        return len(held_uids(invocation, None, where, lambda _text: None))
+    except (DicomwatchdError, click.UsageError):
+        return None
+
+
 def _archive_id(store: ObjectStore) -> str:
     from dicomwatchd.archive.identity import read_identity
 
@@ -235,25 +253,28 @@ def _shown(as_json: bool) -> Iterator[Callable[[str, int], None]]:
 
 
 def _holds(run: RunRecord) -> bool:
-    return run.finished_at is not None and not run.totals.with_problems and not run.totals.unproven
+    said = run.totals
+    if run.finished_at is None or said.with_problems or said.unproven:
+        return False
+    return said.proven > 0 or not said.studies  # an inventory that covers nothing proves nothing
 
 
 # -- what is said --
 
 
 def _status(folder: Path, as_json: bool, notes: list[str]) -> int:
-    from dicomwatchd.archive.fixity.progress import read
+    from dicomwatchd.archive.fixity import progress
 
-    kept = read(folder)
+    kept = progress.read(folder)
     if kept is None:
         if as_json:
             output.document(_document("none", None, [], None, notes))
         else:
             output.say("The archive has not been verified as a whole.")
         return exits.NO
-    state = _state(kept)
+    state, findings = kept.state, progress.findings(folder)
     if as_json:
-        output.document(_document(state, kept.run, list(kept.findings), kept.last_complete, notes))
+        output.document(_document(state, kept.run, findings, kept.last_complete, notes))
     else:
         if state != "finished":
             output.say(
@@ -261,17 +282,11 @@ def _status(folder: Path, as_json: bool, notes: list[str]) -> int:
                 f"{kept.run.updated_at}."
             )
         _sentences(kept.run)
-        _table(kept.findings, sum(kept.run.totals.findings.values()))
+        _table(findings, sum(kept.run.totals.findings.values()))
         if state != "finished" and kept.last_complete is not None:
             output.say(f"The last one that came to its end, {kept.last_complete.finished_at}:")
             _sentences(kept.last_complete)
     return exits.OK if _holds(kept.run) else exits.NO
-
-
-def _state(kept: Kept) -> str:
-    if kept.run.finished_at is not None:
-        return "finished"
-    return "running" if kept.is_running else "interrupted"
 
 
 def _sentences(run: RunRecord) -> None:
@@ -347,6 +362,7 @@ def _document(
             {"study_uid": study, "kind": one.kind, "key": one.key or None, "reason": one.reason}
             for study, one in findings
         ],
+        "held": None,
         "notes": notes,
     }
 
