@@ -1,8 +1,8 @@
 """`archive verify` over an archive that is made up as it is read: how much memory it takes, and how long.
 
-    python -m tests.growth.whole STUDIES INSTANCES_EACH listing|inventory FOLDER
+    python -m tests.growth.whole STUDIES INSTANCES_EACH listing|inventory FOLDER [ROWS SORTED AT ONCE]
 
-prints one JSON document.
+prints one JSON document. The first run with an inventory writes the reports, and does no more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dicomwatchd.archive.fixity.progress import RunRecord
 from dicomwatchd.archive.fixity.reports import InFolder
 from dicomwatchd.archive.fixity.run import run
 from dicomwatchd.archive.fixity.seen import Source
-from dicomwatchd.archive.fixity.sorting import Sorter
+from dicomwatchd.archive.fixity.sorting import RUN_LINES, Sorter
 from dicomwatchd.archive.fixity.study import Judge
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest, empty
@@ -135,7 +135,7 @@ def _reports(made: MadeUp, folder: Path) -> tuple[Path, Path]:
     return folder / "manifest.json", folder / "sums.csv"
 
 
-def main(studies: int, instances: int, kind: str, folder: Path) -> dict[str, Any]:
+def main(studies: int, instances: int, kind: str, folder: Path, run_lines: int = RUN_LINES) -> dict[str, Any]:
     made = MadeUp(studies, instances)
     place = InFolder(folder)
     store, catalogue = cast(ObjectStore, made), cast(Catalogue, made)
@@ -146,9 +146,9 @@ def main(studies: int, instances: int, kind: str, folder: Path) -> dict[str, Any
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.monotonic()
     if kind == "inventory":
-        found = Inventory(manifest(place, "manifest.json", BUCKET), Sorter(folder))
+        found = Inventory(manifest(place, "manifest.json", BUCKET), Sorter(folder, run_lines))
         found.load(place, "")
-        of_objects = sums.Checksums(Sorter(folder))
+        of_objects = sums.Checksums(Sorter(folder, run_lines))
         report = sums.manifest(place, "sums.csv")
         of_objects.load(place, report, BUCKET, "")
         source = sums.Summed(found, of_objects, report.sha256)
@@ -172,4 +172,4 @@ def main(studies: int, instances: int, kind: str, folder: Path) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))))
+    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]), *map(int, sys.argv[5:]))))

@@ -3,17 +3,19 @@ and each key that is described there is printed. `Site.ctl` checks the answers o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
 import pytest
 
-from tests import schemas
+from tests import amazon_reports, schemas
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.synthetic import Maker, Patient
@@ -410,6 +412,8 @@ def test_what_an_archive_on_s3_has_more_is_described_too(
             answers(site, *command)
         for command in ("show",), ("verify",), ("prove",):
             answers(site, *command, made.study_uid)
+        inventory, checksums = _reports(tmp_path, rgw, bucket)
+        answers(site, "archive", "verify", "--inventory", str(inventory), "--checksums", str(checksums))
         shelf.damage(site.ctl_json("prove", made.study_uid)["files"][0]["proof"]["key"], b"other bytes")
         answers(site, "verify", made.study_uid, code=1)
         answers(site, "fetch", made.study_uid, "-o", str(site.root / "out"))
@@ -418,3 +422,19 @@ def test_what_an_archive_on_s3_has_more_is_described_too(
         site.close()
     for name, keys in _ON_S3.items():
         assert keys <= schemas.checked[name], name
+
+
+def _reports(folder: Path, rgw: CephRgw, bucket: str) -> tuple[Path, Path]:
+    """An inventory and the checksums of a bucket, as Amazon would make them."""
+    client = rgw.client()
+    rows, tasks = [], []
+    for one in client.list_object_versions(Bucket=bucket)["Versions"]:
+        etag = one["ETag"].strip('"')
+        rows.append(amazon_reports.Row(one["Key"], one["Size"], etag, one["VersionId"], one["IsLatest"]))
+        data = client.get_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])["Body"].read()
+        sha256 = hashlib.sha256(data).hexdigest()
+        tasks.append(amazon_reports.task(bucket, one["Key"], sha256, etag, one["VersionId"]))
+    return (
+        amazon_reports.write(folder / "inventory", amazon_reports.inventory(bucket, rows, time.time() + 3600)),
+        amazon_reports.write(folder / "checksums", amazon_reports.completion(tasks)),
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -23,6 +24,7 @@ from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import StoredObject
 from dicomwatchd.errors import CatalogueEntryDamaged, CredentialsRefused, Fatal, OutOfReach
 from dicomwatchd.model import Uid
+from dicomwatchd.ports import Map
 from tests.unit.memory_archive import SERIES, MemoryCatalogue, MemoryStore, archive, content
 
 ARCHIVE = "archive-1"
@@ -76,12 +78,13 @@ class Shelf:
         source: Source | None = None,
         restart: bool = False,
         shown: Callable[[Totals], None] = lambda _: None,
+        map: Map = map,
     ) -> RunRecord:
         source = source or Listed(self.store)
         with kept.opened(
             self.folder, self.record(source), self.time, restart=restart, note=self.notes.append
         ) as progress:
-            run(source, self.catalogue, self.judge(source.as_of), progress, shown)
+            run(source, self.catalogue, self.judge(source.as_of), progress, shown, map)
             return progress.run
 
     def findings(self) -> list[tuple[str, str, str]]:
@@ -368,13 +371,34 @@ def test_hashing_finds_a_flipped_bit(shelf: Shelf) -> None:
 # -- interruptions ----------------------------------------------------------------------------------------------------
 
 
-def interrupted(shelf: Shelf, after_studies: int, error: BaseException, source: Source | None = None) -> None:
+def interrupted(
+    shelf: Shelf, after_studies: int, error: BaseException, source: Source | None = None, map: Map = map
+) -> None:
     def stop(totals: Totals) -> None:
         if totals.studies == after_studies:
             raise error
 
     with pytest.raises(type(error)):
-        shelf.run(source, shown=stop)
+        shelf.run(source, shown=stop, map=map)
+
+
+@pytest.mark.parametrize("kept_objects", [1, 5, 20_000])
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_studies_side_by_side(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, batch: int, kept_objects: int) -> None:
+    """In whatever parts, large ones alone; the figures are the same, and nothing is passed over after a stop."""
+    monkeypatch.setattr("dicomwatchd.archive.fixity.run._BATCH_STUDIES", batch)
+    monkeypatch.setattr("dicomwatchd.archive.fixity.run._KEPT_OBJECTS", kept_objects)
+    for number in range(4, 12):
+        shelf.add(number, files=number)
+    for name in ("1.2.1x", "a", "1.2.10/x", "zz/x", "zz/y"):
+        shelf.store.versions[f"studies/{name}"] = [b"x"]
+    with ThreadPoolExecutor(4) as pool:
+        for stopped_after in (3, 7, 10):
+            interrupted(shelf, stopped_after, KeyboardInterrupt(), map=pool.map)
+        done = shelf.run(map=pool.map)
+    assert outcome(done.totals) == (11, 0, 0, 0) and done.resumed == 3
+    assert (done.totals.other_keys, done.totals.in_no_manifest) == (4, 1)
+    assert done.totals.instances == 9 + sum(range(4, 12))
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2, 3, 4])
@@ -387,7 +411,7 @@ def test_it_goes_on_where_it_was(shelf: Shelf, stopped_after: int) -> None:
     assert outcome(done.totals) == (2, 0, 0, 2) and (done.totals.studies, done.resumed) == (4, 1)
     assert sorted(shelf.findings()) == [("1.2.1", "missing", first_key(shelf, 1)), ("1.7", "manifest-missing", "")]
     walked = {keys.parse_manifest(key) for key in shelf.store.reads}
-    assert len(walked) == max(0, 3 - stopped_after)
+    assert len(walked) == max(0, 3 - stopped_after), "what was done is not done again"
     assert len(shelf.notes) == 1 and "going on" in shelf.notes[0]
     assert outcome(shelf.run().totals) == (2, 0, 0, 2), "a finished one begins anew"
 

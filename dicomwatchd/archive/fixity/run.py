@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, groupby, islice
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.fixity.progress import Progress, Totals
 from dicomwatchd.archive.fixity.seen import Seen, Source
-from dicomwatchd.archive.fixity.study import Judge
+from dicomwatchd.archive.fixity.study import Judge, StudyVerdict
 from dicomwatchd.archive.records import Query
 from dicomwatchd.errors import CatalogueEntryDamaged, CredentialsRefused, InvalidUid
 from dicomwatchd.model import Uid
+from dicomwatchd.ports import Map
+
+#: Studies that are handed to `map` at once, and objects that are kept for them.
+_BATCH_STUDIES = 64
+_KEPT_OBJECTS = 20_000
 
 
 def run(
@@ -21,25 +27,66 @@ def run(
     judge: Judge,
     progress: Progress,
     shown: Callable[[Totals], None] = lambda _totals: None,
+    map: Map = map,
 ) -> None:
-    """Goes on where ``progress`` is, to the end. ``shown`` is called after each study. Raises Transient and Fatal, and
-    whatever interrupts it; what was done until then is done."""
+    """Goes on where ``progress`` is, to the end. ``shown`` is called after each study, in this thread. Raises Transient
+    and Fatal, and whatever interrupts it; what was done until then is done."""
     if progress.run.after is not None:
-        for study, seen in _by_study(source, progress):
-            progress.add(judge.study(study, seen))
-            progress.reached(_behind(study))
-            shown(progress.run.totals)
+        for batch in _batches(_by_study(source, progress.run.after)):
+            for part, verdict in zip(batch, map(lambda one: _judged(judge, one), batch), strict=True):
+                if verdict is not None:
+                    progress.add(verdict)
+                progress.run.totals.other_keys += part.strangers
+                progress.reached(part.after)
+                shown(progress.run.totals)
         progress.reached(None)
     if catalogue is not None:
         for study in _recorded(catalogue):
             if progress.has(study):
                 continue
-            verdict = judge.absent(study)
-            if verdict is not None:
-                progress.add(verdict)
+            named = judge.absent(study)
+            if named is not None:
+                progress.add(named)
             progress.reached(None)
             shown(progress.run.totals)
     progress.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is seen of a study; or so many keys that are no study's. ``after``: behind all of it."""
+
+    study: Uid | None
+    seen: Iterable[Seen]
+    after: str
+    strangers: int = 0
+
+
+def _judged(judge: Judge, part: _Part) -> StudyVerdict | None:
+    return None if part.study is None else judge.study(part.study, part.seen)
+
+
+def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
+    """Studies to be looked at side by side. What is seen of one that is too large to be kept is gone through as it
+    comes, alone."""
+    batch: list[_Part] = []
+    kept = 0
+    for part in parts:
+        rest = iter(part.seen)
+        first = list(islice(rest, _KEPT_OBJECTS))
+        if len(first) == _KEPT_OBJECTS:
+            if batch:
+                yield batch
+            yield [replace(part, seen=chain(first, rest))]
+            batch, kept = [], 0
+            continue
+        batch.append(replace(part, seen=first))
+        kept += len(first)
+        if len(batch) == _BATCH_STUDIES or kept >= _KEPT_OBJECTS:
+            yield batch
+            batch, kept = [], 0
+    if batch:
+        yield batch
 
 
 def _recorded(catalogue: Catalogue) -> Iterator[Uid]:
@@ -55,15 +102,16 @@ def _recorded(catalogue: Catalogue) -> Iterator[Uid]:
             raise error from None
 
 
-def _by_study(source: Source, progress: Progress) -> Iterator[tuple[Uid, Iterator[Seen]]]:
-    for name, seen in groupby(source.below_studies(progress.run.after or ""), key=lambda one: _folder(one.key)):
+def _by_study(source: Source, after: str) -> Iterator[_Part]:
+    for name, seen in groupby(source.below_studies(after), key=lambda one: _folder(one.key)):
         study = _study(name)
         if study is not None:
-            yield study, seen
+            yield _Part(study, seen, _behind(study))
             continue
+        number, last = 0, ""
         for one in seen:
-            progress.run.totals.other_keys += 1
-            progress.reached(one.key)
+            number, last = number + 1, one.key
+        yield _Part(None, (), last, number)
 
 
 def _folder(key: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, NotInitialised
 if TYPE_CHECKING:
     from dicomwatchd.archive.catalogues.port import Catalogue
     from dicomwatchd.archive.fixity.pace import Pace
-    from dicomwatchd.archive.fixity.progress import RunRecord
+    from dicomwatchd.archive.fixity.progress import RunRecord, Totals
     from dicomwatchd.archive.fixity.seen import Source
     from dicomwatchd.archive.fixity.study import Finding
     from dicomwatchd.archive.stores.port import ObjectStore
@@ -42,6 +44,14 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     default=_PACE,
     show_default=True,
     help="Requests to store and catalogue per second, at most.",
+)
+@click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    help="Studies to look at in parallel.",
 )
 @click.option(
     "--inventory",
@@ -72,6 +82,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 def verify(
     invocation: Invocation,
     pace: float,
+    threads: int,
     inventory: str | None,
     checksums: tuple[str, ...],
     hashing: bool,
@@ -95,7 +106,7 @@ def verify(
     note = noting(notes, quiet=as_json)
     if wants_status:
         return _status(_folder(invocation, where, state_directory), as_json, notes)
-    asked = _Asked(pace, inventory, checksums, hashing, restart, as_json)
+    asked = _Asked(pace, threads, inventory, checksums, hashing, restart, as_json)
     with _progress_folder(invocation, where, state_directory, note) as folder:
         try:
             run, findings = _verified(invocation, where, folder, asked, note)
@@ -120,6 +131,7 @@ class _Asked:
     """What was said on the command line."""
 
     per_second: float
+    threads: int
     inventory: str | None
     checksums: tuple[str, ...]
     hashing: bool
@@ -153,7 +165,9 @@ def _verified(
     asked.check(store_settings)
     pace = Pace(asked.per_second)
     with ExitStack() as stack:
-        archive = stack.enter_context(opened(invocation, where, connections=1))
+        archive = stack.enter_context(opened(invocation, where, connections=asked.threads))
+        pool = ThreadPoolExecutor(asked.threads)
+        stack.callback(pool.shutdown, cancel_futures=True)
         shown = stack.enter_context(_shown(asked.as_json))
         store = pace.store(archive.store)
         archive_id = _archive_id(store)
@@ -189,8 +203,13 @@ def _verified(
         )
         judge = Judge(store, catalogue, archive_id, now=now, as_of=source.as_of, hashing=asked.hashing)
         with kept.opened(folder, wanted, clock, restart=asked.restart, note=note) as progress:
-            run(source, catalogue, judge, progress, lambda totals: shown("Studies verified", totals.studies))
+            show = partial(_show, shown)
+            run(source, catalogue, judge, progress, show, pool.map)
             return progress.run, list(progress.findings())
+
+
+def _show(shown: Callable[[str, int], None], totals: Totals) -> None:
+    shown("Studies verified", totals.studies)
 
 
 def _catalogue(archive: Archive, archive_id: str, pace: Pace, note: Noting) -> Catalogue | None:
