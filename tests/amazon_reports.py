@@ -81,7 +81,7 @@ def inventory(
     listed, files = list(rows), {}
     for number in range(0, max(len(listed), 1), rows_each):
         part = [[one.values(bucket)[name] for name in columns] for one in listed[number : number + rows_each]]
-        files[f"{base}/data/part-{number}.csv.gz"] = gzip.compress(csv_text(part))
+        files[f"{base}/data/part-{number}.csv.gz"] = gzip.compress(csv_text(part), mtime=0)
     manifest = {
         "sourceBucket": bucket,
         "destinationBucket": "arn:aws:s3:::inventories",

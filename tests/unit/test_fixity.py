@@ -20,6 +20,7 @@ from dicomwatchd.archive.fixity.progress import RunRecord, Totals
 from dicomwatchd.archive.fixity.run import run
 from dicomwatchd.archive.fixity.seen import Source
 from dicomwatchd.archive.fixity.study import Judge
+from dicomwatchd.archive.layout.exports import Export
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import StoredObject
 from dicomwatchd.errors import CatalogueEntryDamaged, CredentialsRefused, Fatal, OutOfReach
@@ -179,6 +180,29 @@ def test_a_bundle_is_one_object(shelf: Shelf) -> None:
 def record(shelf: Shelf, changed: Manifest) -> None:
     shelf.store.versions[changed.key] = [changed.to_bytes()]
     shelf.catalogue.put(Manifest.from_bytes(changed.to_bytes()).record())
+
+
+def test_a_dicomdir_that_is_archived_with_a_study(shelf: Shelf) -> None:
+    data = content(5)
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = keys.export(Uid("1.2.1"), sha256)
+    etag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    stored = ("DICOMDIR", "ct1", "2026-01-31T12:00:00.000Z", "etag-md5")
+    shelf.store.versions[key] = [data]
+    record(shelf, replace(shelf.studies[1], exports=(Export(key, sha256, len(data), etag, *stored),)))
+    done = shelf.run().totals
+    assert outcome(done) == (3, 0, 0, 0) and (done.objects, done.in_no_manifest) == (10, 0)
+    del shelf.store.versions[key]
+    assert outcome(shelf.run().totals) == (2, 0, 0, 1) and shelf.findings() == [("1.2.1", "missing", key)]
+
+
+def test_images_that_came_damaged_are_no_problem_of_the_archive(shelf: Shelf) -> None:
+    study = shelf.studies[1]
+    damaged = replace(study.instances[0], damage="it ends early")
+    record(shelf, replace(study, instances=(damaged, *study.instances[1:])))
+    done = shelf.run().totals
+    assert outcome(done) == (3, 0, 0, 0)
+    assert (done.studies_with_damaged_instances, done.damaged_instances) == (1, 1)
 
 
 # -- manifests and catalogue ----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -470,6 +471,35 @@ def test_a_completion_report_that_is_not_what_it_should_be(
     with pytest.raises(Permanent, match=said) as refused:
         desk.run(summed=True)
     assert refused.value.code == "bad-report" and kept.read(desk.shelf.folder) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _data(lambda _: gzip.compress(b"x" * 80_000_000)),
+        lambda files: files.update({_first(files, "manifest.json"): b"[" + b"{}," * 3_000_000}),
+    ],
+    ids=["a row", "the manifest"],
+)
+def test_what_inflates_without_end_takes_no_memory(
+    desk: Desk, change: Callable[[dict[str, bytes]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = amazon_reports.write
+
+    def write(folder: Path, files: dict[str, bytes]) -> Path:
+        path = written(folder, files)
+        files.clear()
+        tracemalloc.start()
+        return path
+
+    monkeypatch.setattr(amazon_reports, "write", write)
+    desk.change_files = change
+    try:
+        with pytest.raises(Permanent, match=r"is none|larger than any"):
+            desk.run()
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_file_of_a_report_is_nowhere_else(desk: Desk) -> None:

@@ -16,11 +16,12 @@ from typing import IO, Protocol
 from urllib.parse import quote, unquote
 
 from dicomwatchd.archive.stores.port import Chunk, ObjectStore
-from dicomwatchd.archive.stores.reading import at_most
+from dicomwatchd.archive.stores.reading import at_most, values
 from dicomwatchd.errors import NoSuchObject, Permanent
 
-#: A report's manifest names its files: 10^9 objects are some thousands.
+#: A report's manifest names its files: 10^9 objects are some thousands, of three values each.
 _MANIFEST_BYTES = 16 * 1024 * 1024
+_MANIFEST_VALUES = 200_000
 _READ_BYTES = 1024 * 1024
 #: Of a row: a key has 1,024 bytes at most, an access control list some thousands.
 _LINE_CHARACTERS = 100_000
@@ -94,7 +95,7 @@ class InBucket:
 
 
 def _limited(data: bytes) -> bytes:
-    if len(data) > _MANIFEST_BYTES:
+    if len(data) > _MANIFEST_BYTES or values(data) > _MANIFEST_VALUES:
         raise bad("the manifest of a report is larger than any")
     return data
 
