@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
+from dicomwatchd.archive.fixity.progress import Totals
 from dicomwatchd.archive.identity import ArchiveIdentity, write_identity
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import Buffer
@@ -151,6 +152,21 @@ def test_a_walk_of_the_listing(site: Site) -> None:
     asked = site.place.amazon.requests()
     assert {name.rpartition(".")[2] for name in asked} <= READING, "whoever may read the archive may verify it"
     assert asked.count("GetObject") == 4, "the archive's identity, and a manifest each"
+
+
+def test_a_walk_goes_on_where_it_was(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_shown: Any, totals: Totals) -> None:
+        if totals.studies == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dicomwatchd.cli.studies.verify_archive._show", stop)
+        site.verify(code=130)
+    assert site.verify("--status", code=1)["run"]["studies"]["total"] == 2
+    site.place.amazon.forget()
+    found = site.verify()
+    assert studies(found) == (3, 0, 0, 0) and found["run"]["resumed"] == 1
+    assert site.place.amazon.requests().count("GetObject") == 2, "the archive's identity, and the third manifest"
 
 
 def test_a_walk_finds_what_is_wrong(site: Site) -> None:

@@ -375,11 +375,15 @@ def _translated(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise Fatal(
             "the folder for the progress of the verification cannot be used",
-            code="state",
+            code="verification-state",
             hint=_HINT,
             path=str(folder),
         ) from error
     except sqlite3.OperationalError as error:
-        raise Transient("the progress of the verification cannot be written", code="state", hint=_HINT) from error
+        raise Transient(
+            "the progress of the verification cannot be written", code="verification-state", hint=_HINT
+        ) from error
     except sqlite3.DatabaseError as error:
-        raise Permanent("what is kept of the verification is damaged", code="state", hint="--restart") from error
+        raise Permanent(
+            "what is kept of the verification is damaged", code="verification-state", hint="--restart"
+        ) from error

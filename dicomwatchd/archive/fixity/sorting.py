@@ -58,7 +58,7 @@ class Sorter:
         except OSError as error:
             raise Fatal(
                 "the rows of a report cannot be put into order: its files cannot be written",
-                code="state",
+                code="verification-state",
                 hint="is there room? A million objects take some 500 MB; --state-directory names another folder",
                 path=str(self._folder),
             ) from error
