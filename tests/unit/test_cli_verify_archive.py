@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dicomwatchd.archive.fixity.progress import RunRecord, Totals
+from dicomwatchd.cli.studies import verify_archive
 from dicomwatchd.model import Uid
 from tests.unit.memory_archive import SERIES, content
 from tests.unit.test_cli_archive import Site, bare, site
@@ -93,6 +96,20 @@ def test_a_catalogue_of_another_archive(filled: Site, tmp_path: Path) -> None:
 def test_hashing_is_not_downloading(filled: Site) -> None:
     result = filled.ctl("archive", "verify", "--hash", "--bucket", "my-bucket", "--region", "us-east-1")
     assert result.exit_code == 2 and "download" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--inventory", "--checksums"])
+def test_a_folder_has_no_reports(filled: Site, option: str) -> None:
+    result = filled.ctl("archive", "verify", option, "manifest.json")
+    assert result.exit_code == 2 and "--hash reads the files here" in result.stderr
+
+
+def test_an_inventory_that_covers_nothing_proves_nothing() -> None:
+    run = RunRecord("a", "d", "inventory", "i", False, "t", "t", finished_at="t")
+    assert verify_archive._holds(run), "an empty archive"
+    assert not verify_archive._holds(replace(run, totals=Totals(studies=2, not_covered=2)))
+    assert verify_archive._holds(replace(run, totals=Totals(studies=2, not_covered=1, proven=1)))
+    assert not verify_archive._holds(replace(run, finished_at=None))
 
 
 def test_no_name_of_a_patient_is_kept(filled: Site) -> None:

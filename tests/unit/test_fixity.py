@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from dicomwatchd.archive.fixity.study import Judge
 from dicomwatchd.archive.layout.exports import Export
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import StoredObject
-from dicomwatchd.errors import CatalogueEntryDamaged, CredentialsRefused, Fatal, OutOfReach
+from dicomwatchd.errors import CatalogueEntryDamaged, CredentialsRefused, Fatal, OutOfReach, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 from tests.unit.memory_archive import SERIES, MemoryCatalogue, MemoryStore, archive, content
@@ -438,6 +439,40 @@ def test_it_goes_on_where_it_was(shelf: Shelf, stopped_after: int) -> None:
     assert len(walked) == max(0, 3 - stopped_after), "what was done is not done again"
     assert len(shelf.notes) == 1 and "going on" in shelf.notes[0]
     assert outcome(shelf.run().totals) == (2, 0, 0, 2), "a finished one begins anew"
+
+
+def test_it_is_stopped_between_two_steps(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written down and what is counted always agree: nothing is counted twice, and nothing is passed over."""
+    add, reached = kept.Progress.add, kept.Progress.reached
+    for step in range(1, 7):
+        count = [0]
+
+        def stopping(what: Callable[..., None], *arguments: Any, at: int = step, count: list[int] = count) -> None:
+            what(*arguments)
+            count[0] += 1
+            if count[0] == at:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(kept.Progress, "add", lambda *arguments: stopping(add, *arguments))
+            patched.setattr(kept.Progress, "reached", lambda *arguments: stopping(reached, *arguments))
+            with pytest.raises(KeyboardInterrupt):
+                shelf.run()
+        done = shelf.run()
+        assert (done.totals.studies, done.totals.objects, done.resumed) == (3, 9, 1)
+
+
+def test_the_progress_cannot_be_written(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_self: Any, _verdict: Any) -> None:
+        with kept._translated(shelf.folder):
+            raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kept.Progress, "add", full)
+        with pytest.raises(Transient) as failed:
+            shelf.run()
+    assert failed.value.code == "verification-state"
+    assert outcome(shelf.run().totals) == (3, 0, 0, 0)
 
 
 def test_the_store_goes_away(shelf: Shelf) -> None:

@@ -158,26 +158,29 @@ class Kept:
 
 
 class Progress:
-    """The progress of one run; whoever has it is the only one that has."""
+    """The progress of one run; whoever has it is the only one that has. Raises Transient where it cannot be written."""
 
-    def __init__(self, connection: sqlite3.Connection, lock_fd: int, run: RunRecord, clock: Clock) -> None:
-        self._connection, self._lock_fd, self._clock = connection, lock_fd, clock
+    def __init__(self, folder: Path, connection: sqlite3.Connection, run: RunRecord, clock: Clock) -> None:
+        self._folder, self._connection, self._clock = folder, connection, clock
         self.run = run
         self._committed_at = clock.monotonic()
         (self._findings,) = connection.execute("SELECT count(*) FROM findings").fetchone()
 
     def has(self, study: Uid) -> bool:
         """Whether a study has been gone through in this run."""
-        return self._connection.execute("SELECT 1 FROM studies WHERE study_uid = ?", (study,)).fetchone() is not None
+        with _translated(self._folder):
+            found = self._connection.execute("SELECT 1 FROM studies WHERE study_uid = ?", (study,)).fetchone()
+        return found is not None
 
     def add(self, verdict: StudyVerdict) -> None:
-        self._connection.execute("INSERT OR IGNORE INTO studies VALUES (?)", (verdict.study_uid,))
+        with _translated(self._folder):
+            self._connection.execute("INSERT OR IGNORE INTO studies VALUES (?)", (verdict.study_uid,))
+            for one in verdict.findings[: MOST_FINDINGS - self._findings]:
+                self._connection.execute(
+                    "INSERT INTO findings VALUES (?, ?, ?, ?)", (verdict.study_uid, one.kind, one.key, one.reason)
+                )
+                self._findings += 1
         self.run.totals.add(verdict)
-        for one in verdict.findings[: MOST_FINDINGS - self._findings]:
-            self._connection.execute(
-                "INSERT INTO findings VALUES (?, ?, ?, ?)", (verdict.study_uid, one.kind, one.key, one.reason)
-            )
-            self._findings += 1
 
     def reached(self, after: str | None) -> None:
         """All before is done. It is on the disk a few seconds later."""
@@ -188,14 +191,16 @@ class Progress:
     def finish(self) -> None:
         now = timestamp(self._clock.now())
         self.run = replace(self.run, after=None, updated_at=now, finished_at=now)
-        self._put("last_complete", self.run)
-        self._connection.execute("DELETE FROM studies")
+        with _translated(self._folder):
+            self._put("last_complete", self.run)
+            self._connection.execute("DELETE FROM studies")
         self.commit()
 
     def commit(self) -> None:
         self.run = replace(self.run, updated_at=self.run.finished_at or timestamp(self._clock.now()))
-        self._put("run", self.run)
-        self._connection.commit()
+        with _translated(self._folder):
+            self._put("run", self.run)
+            self._connection.commit()
         self._committed_at = self._clock.monotonic()
 
     def findings(self) -> Iterator[tuple[str, Finding]]:
@@ -210,30 +215,32 @@ def opened(
     folder: Path, wanted: RunRecord, clock: Clock, *, restart: bool, note: Callable[[str], None]
 ) -> Iterator[Progress]:
     """The progress of the run that is ``wanted``: one that was interrupted goes on, unless it was of another archive or
-    another source, or ``restart`` says otherwise; ``note`` is told. What has been done is committed at the end,
-    whatever ends it. Raises Fatal where the folder cannot be used, or another run has it."""
-    with ExitStack() as stack, _translated(folder):
-        lock_fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        stack.callback(os.close, lock_fd)
-        try:
-            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Fatal(
-                "a verification of the archive is running already",
-                code="verification-running",
-                hint="dicomwatchctl archive verify --status shows how far it is",
-            ) from error
-        connection, kept = _database(folder, note)
-        stack.callback(connection.close)
-        _give_to_owner(folder)
-        run = _begin(connection, kept, wanted, restart=restart, note=note)
-        progress = Progress(connection, lock_fd, run, clock)
-        progress.commit()
+    another source, or ``restart`` says otherwise; ``note`` is told. What has been done is committed where an error ends
+    it; where a person does, who may come between any two steps, what was committed a few seconds before counts. Raises
+    Fatal where the folder cannot be used, or another run has it; Transient."""
+    with ExitStack() as stack:
+        with _translated(folder):
+            lock_fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            stack.callback(os.close, lock_fd)
+            try:
+                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Fatal(
+                    "a verification of the archive is running already",
+                    code="verification-running",
+                    hint="dicomwatchctl archive verify --status shows how far it is",
+                ) from error
+            connection, kept = _database(folder, note)
+            stack.callback(connection.close)
+            _give_to_owner(folder)
+            run = _begin(connection, kept, wanted, restart=restart, note=note)
+            progress = Progress(folder, connection, run, clock)
+            progress.commit()
         try:
             yield progress
-        finally:
-            if progress.run.finished_at is None:
-                progress.commit()
+        except Exception:
+            progress.commit()
+            raise
 
 
 def _begin(
