@@ -29,7 +29,7 @@ from dicomwatchd.archive.fixity.reports import InFolder
 from dicomwatchd.archive.fixity.run import run
 from dicomwatchd.archive.fixity.seen import Source
 from dicomwatchd.archive.fixity.sorting import RUN_LINES, Sorter
-from dicomwatchd.archive.fixity.study import Judge
+from dicomwatchd.archive.fixity.study import StudyVerifier
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.records import Query, StudyRecord
@@ -153,11 +153,11 @@ def main(studies: int, instances: int, kind: str, folder: Path, run_lines: int =
         of_objects.load(place, report, BUCKET, "")
         source = sums.Summed(found, of_objects, report.sha256)
     loaded = time.monotonic() - started
-    judge = Judge(store, catalogue, "archive-1", now=MADE, as_of=source.as_of)
+    verifier = StudyVerifier(store, catalogue, "archive-1", now=MADE, as_of=source.as_of)
     at = "2027-01-15T08:00:00.000Z"
     wanted = RunRecord("archive-1", "made-up", source.kind, source.identity, False, at, at)
     with kept.opened(folder, wanted, SystemClock(), restart=True, note=print) as progress:
-        run(source, catalogue, judge, progress)
+        run(source, catalogue, verifier, progress)
         totals = progress.run.totals
     return {
         "objects": totals.objects,

@@ -20,7 +20,7 @@ from dicomwatchd.archive.fixity.pace import Pace
 from dicomwatchd.archive.fixity.progress import RunRecord, Totals
 from dicomwatchd.archive.fixity.run import run
 from dicomwatchd.archive.fixity.seen import Source
-from dicomwatchd.archive.fixity.study import Judge
+from dicomwatchd.archive.fixity.study import StudyVerifier
 from dicomwatchd.archive.layout.exports import Export
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import StoredObject
@@ -71,9 +71,9 @@ class Shelf:
         as_of = None if source.as_of is None else str(source.as_of)
         return RunRecord(self.archive_id, "memory", source.kind, source.identity, self.hashing, at, at, as_of=as_of)
 
-    def judge(self, as_of: float | None = None, **options: Any) -> Judge:
+    def verifier(self, as_of: float | None = None, **options: Any) -> StudyVerifier:
         options = {"now": self.time.now(), "as_of": as_of, "hashing": self.hashing, **options}
-        return Judge(self.store, self.catalogue, ARCHIVE, **options)
+        return StudyVerifier(self.store, self.catalogue, ARCHIVE, **options)
 
     def run(
         self,
@@ -86,7 +86,7 @@ class Shelf:
         with kept.opened(
             self.folder, self.record(source), self.time, restart=restart, note=self.notes.append
         ) as progress:
-            run(source, self.catalogue, self.judge(source.as_of), progress, shown, map)
+            run(source, self.catalogue, self.verifier(source.as_of), progress, shown, map)
             return progress.run
 
     def findings(self) -> list[tuple[str, str, str]]:
@@ -116,7 +116,7 @@ def test_all_is_there(shelf: Shelf) -> None:
     done = shelf.run().totals
     assert outcome(done) == (3, 0, 0, 0) and done.studies == 3
     assert dict(done.studies_by) == {"etag": 3} and dict(done.objects_by) == {"etag": 9}
-    assert (done.instances, done.objects, done.in_no_manifest, done.looked_again) == (9, 9, 0, 0)
+    assert (done.instances, done.objects, done.in_no_manifest, done.listed_again) == (9, 9, 0, 0)
     assert shelf.findings() == []
 
 
@@ -142,7 +142,7 @@ def test_an_object_is_not_as_recorded(
     key = first_key(shelf, 2)
     harm(shelf.store, key)
     done = shelf.run().totals
-    assert outcome(done) == expected and done.looked_again == 1
+    assert outcome(done) == expected and done.listed_again == 1
     assert shelf.findings() == [("1.2.2", kind, key)]
 
 
@@ -315,7 +315,7 @@ def test_objects_and_manifests_that_come_while_it_runs(shelf: Shelf, monkeypatch
 
     monkeypatch.setattr(shelf.store, "listing", listing)
     totals = shelf.run().totals
-    assert outcome(totals) == (3, 0, 0, 0) and (totals.looked_again, totals.instances) == (1, 10)
+    assert outcome(totals) == (3, 0, 0, 0) and (totals.listed_again, totals.instances) == (1, 10)
 
 
 def _bundled(shelf: Shelf, study: Manifest) -> None:

@@ -190,10 +190,10 @@ def test_what_the_list_lacks_is_looked_for_in_the_store(desk: Desk) -> None:
     """It is consistent in the end, and not at once; or its filter leaves something out."""
     rows = [row for row in desk.rows() if "1.2.2" not in row.key or ".json" in row.key]
     done = desk.run(rows=rows).totals
-    assert outcome(done) == (3, 0, 0, 0) and done.looked_again == 1
+    assert outcome(done) == (3, 0, 0, 0) and done.listed_again == 1
     rows = [row for row in desk.rows() if "/1.2.2/" not in row.key]
     done = desk.run(rows=rows).totals
-    assert outcome(done) == (3, 0, 0, 0) and done.looked_again == 1
+    assert outcome(done) == (3, 0, 0, 0) and done.listed_again == 1
 
 
 # -- what is wrong ----------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class Totals:
     on_their_way: int = 0
     copies: int = 0
     other_keys: int = 0
-    looked_again: int = 0
+    listed_again: int = 0
     findings: Counter[str] = field(default_factory=Counter)
 
     def add(self, verdict: StudyVerdict) -> None:
@@ -86,7 +86,7 @@ class Totals:
         self.size_bytes += verdict.size_bytes
         self.studies_with_damaged_instances += verdict.damaged_instances > 0
         self.damaged_instances += verdict.damaged_instances
-        self.looked_again += verdict.looked_again
+        self.listed_again += verdict.listed_again
         self.findings.update(verdict.counts)
 
     def document(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.fixity.progress import Progress, Totals
 from dicomwatchd.archive.fixity.seen import Seen, Source
-from dicomwatchd.archive.fixity.study import Judge, StudyVerdict
+from dicomwatchd.archive.fixity.study import StudyVerdict, StudyVerifier
 from dicomwatchd.archive.records import Query
 from dicomwatchd.errors import CatalogueEntryDamaged, CredentialsRefused, InvalidUid
 from dicomwatchd.model import Uid
@@ -24,7 +24,7 @@ _KEPT_OBJECTS = 20_000
 def run(
     source: Source,
     catalogue: Catalogue | None,
-    judge: Judge,
+    verifier: StudyVerifier,
     progress: Progress,
     shown: Callable[[Totals], None] = lambda _totals: None,
     map: Map = map,
@@ -33,7 +33,7 @@ def run(
     and Fatal, and whatever interrupts it; what was done until then is done."""
     if progress.run.after is not None:
         for batch in _batches(_by_study(source, progress.run.after)):
-            for part, verdict in zip(batch, map(lambda one: _judged(judge, one), batch), strict=True):
+            for part, verdict in zip(batch, map(lambda one: _verdict(verifier, one), batch), strict=True):
                 if verdict is not None:
                     progress.add(verdict)
                 progress.run.totals.other_keys += part.strangers
@@ -44,7 +44,7 @@ def run(
         for study in _recorded(catalogue):
             if progress.has(study):
                 continue
-            named = judge.absent(study)
+            named = verifier.absent(study)
             if named is not None:
                 progress.add(named)
             progress.reached(None)
@@ -62,8 +62,8 @@ class _Part:
     strangers: int = 0
 
 
-def _judged(judge: Judge, part: _Part) -> StudyVerdict | None:
-    return None if part.study is None else judge.study(part.study, part.seen)
+def _verdict(verifier: StudyVerifier, part: _Part) -> StudyVerdict | None:
+    return None if part.study is None else verifier.study(part.study, part.seen)
 
 
 def _batches(parts: Iterator[_Part]) -> Iterator[list[_Part]]:

@@ -83,7 +83,7 @@ KINDS = {
     ),
     "no-checksum": Kind(Outcome.UNPROVEN, "the report has no SHA-256 of the object: its task has failed"),
     "cold": Kind(Outcome.UNPROVEN, "the object is in cold storage and cannot be read"),
-    "not-told": Kind(Outcome.UNPROVEN, "the store does not tell"),
+    "unknown": Kind(Outcome.UNPROVEN, "the store does not tell"),
     "too-many": Kind(Outcome.UNPROVEN, "the study has more objects than are gone through"),
     "newer": Kind(Outcome.NOT_COVERED, "stored after the inventory was made"),
 }
@@ -122,7 +122,7 @@ class StudyVerdict:
     """``objects`` are those that its manifests list; by what they are proven says ``proofs``, and ``proof`` the weakest
     of them, where the study is proven. ``in_no_manifest`` objects (of so many bytes) are listed by none, and have been
     there for more than a day; ``on_their_way`` are younger, ``copies`` hold what is listed at another place, or were
-    damaged and replaced. ``revision`` is 0 where there is no manifest to go by. ``looked_again``: by a listing, after
+    damaged and replaced. ``revision`` is 0 where there is no manifest to go by. ``listed_again``: by a listing, after
     what was seen at first did not agree."""
 
     study_uid: Uid
@@ -141,7 +141,7 @@ class StudyVerdict:
     in_no_manifest_bytes: int = 0
     on_their_way: int = 0
     copies: int = 0
-    looked_again: bool = False
+    listed_again: bool = False
 
     @property
     def is_named(self) -> bool:
@@ -160,7 +160,7 @@ class _Wanted:
 
 
 @dataclass(slots=True)
-class _Look:
+class _Tally:
     """What has come of going through what is seen of a study."""
 
     record: StudyRecord | None = None
@@ -172,13 +172,13 @@ class _Look:
     in_no_manifest_bytes: int = 0
     on_their_way: int = 0
     copies: int = 0
-    #: Of objects on record, for another look.
+    #: Of objects on record, for when the study is listed again.
     sums: dict[str, tuple[Sum, ...]] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
     present: dict[str, _Wanted] = field(default_factory=dict)
 
 
-class Judge:
+class StudyVerifier:
     """Safe to use from many threads. ``as_of`` is when what is seen was so (`Source.as_of`), ``now`` the time.
 
     With ``hashing`` each object's bytes are read, and hashed: where that costs nobody a transfer. ``cancelled`` is
@@ -205,27 +205,29 @@ class Judge:
         """``seen`` are the study's objects, in the order of keys. What does not agree is looked at again, by a listing
         of the study: what was seen may be older than the manifest, and only what is not there now is missing. Raises
         Transient where the store or the catalogue does not answer, and Fatal."""
-        look = self._look(study, seen, self._as_of)
-        if look.findings.outcome in (Outcome.PROVEN, Outcome.NOT_COVERED):
-            return self._verdict(study, look, looked_again=False)
+        tally = self._go_through(study, seen, self._as_of)
+        if tally.findings.outcome in (Outcome.PROVEN, Outcome.NOT_COVERED):
+            return self._verdict(study, tally, listed_again=False)
         fresh = map(of_listing, self._store.listing(keys.study_prefix(study)))
-        again = self._look(study, (replace(one, sums=look.sums.get(one.key, ())) for one in fresh), None, look.hidden)
-        return self._verdict(study, again, looked_again=True)
+        again = self._go_through(
+            study, (replace(one, sums=tally.sums.get(one.key, ())) for one in fresh), None, tally.hidden
+        )
+        return self._verdict(study, again, listed_again=True)
 
     def absent(self, study: Uid) -> StudyVerdict | None:
         """A study that the catalogue names, and of which nothing was seen. None where it is gone from there, too."""
         record = self._record(study, Findings())
         if record is not None and self._as_of is not None and record.archived_at > timestamp(self._as_of):
-            look = _Look(record=record)
-            look.findings.add("newer")
-            return self._verdict(study, look, looked_again=False)
+            tally = _Tally(record=record)
+            tally.findings.add("newer")
+            return self._verdict(study, tally, listed_again=False)
         verdict = self.study(study, ())
         return verdict if verdict.is_named else None
 
-    # -- one look --
+    # -- once through what is seen --
 
-    def _look(self, study: Uid, seen: Iterable[Seen], as_of: float | None, hidden: Iterable[str] = ()) -> _Look:
-        look = _Look(hidden=set(hidden))
+    def _go_through(self, study: Uid, seen: Iterable[Seen], as_of: float | None, hidden: Iterable[str] = ()) -> _Tally:
+        tally = _Tally(hidden=set(hidden))
         before: list[Seen] = []
         rest: Iterator[Seen] = iter(seen)
         behind_manifests = f"{keys.manifests_prefix(study).removesuffix('/')}0"  # "0" comes right behind "/"
@@ -234,28 +236,28 @@ class Judge:
                 rest = chain([one], rest)
                 break
             if len(before) == _MOST_BEFORE_MANIFESTS:
-                look.findings.add("too-many")
-                return look
+                tally.findings.add("too-many")
+                return tally
             before.append(one)
         try:
-            look.found = self._lineage(study, before, look)
+            tally.found = self._lineage(study, before, tally)
         except Transient as error:
             if error.endpoint is not None:
                 raise
-            look.findings.add("not-told", reason=error.message)
-            return look
+            tally.findings.add("unknown", reason=error.message)
+            return tally
         except Permanent as error:
-            look.findings.add("manifest-unusable", reason=error.message)
-            return look
-        if look.found is None or look.found.whole is None:
-            self._count_unlisted(chain(before, rest), look, _Spare(study, None, look.found))
-            return look
-        self._compare(study, chain(before, rest), look, look.found.whole, as_of)
+            tally.findings.add("manifest-unusable", reason=error.message)
+            return tally
+        if tally.found is None or tally.found.whole is None:
+            self._count_unlisted(chain(before, rest), tally, _Spare(study, None, tally.found))
+            return tally
+        self._compare(study, chain(before, rest), tally, tally.found.whole, as_of)
         if self._hashing:
-            self._hash(look)
-        return look
+            self._hash(tally)
+        return tally
 
-    def _lineage(self, study: Uid, before: Iterable[Seen], look: _Look) -> Lineage | None:
+    def _lineage(self, study: Uid, before: Iterable[Seen], tally: _Tally) -> Lineage | None:
         """What the manifests say, and the catalogue of them. None where there is no manifest."""
         revisions: dict[int, StoredObject] = {}
         strangers = []
@@ -265,7 +267,7 @@ class Judge:
                 revisions[named[1]] = StoredObject(one.key, one.size_bytes, one.etag)
             elif named is None and one.key.startswith(keys.manifests_prefix(study)):
                 strangers.append(one.key)
-        record = look.record = self._record(study, look.findings)
+        record = tally.record = self._record(study, tally.findings)
         if record is not None and record.revision not in revisions:
             # A listing passes by, and an inventory is of some days ago: what the catalogue names is asked for.
             there = self._store.head(keys.manifest(study, record.revision))
@@ -273,26 +275,26 @@ class Judge:
                 revisions[record.revision] = there
         if not revisions:
             if record is not None:
-                look.findings.add("manifest-missing")
+                tally.findings.add("manifest-missing")
             return None
         listed = Listed(study, revisions, tuple(strangers))
-        vouched = self._vouched_for(listed, record, look.findings)
+        vouched = self._vouched_for(listed, record, tally.findings)
         found = lineage.trace(self._store, listed, vouched, archive_id=self._archive_id, lenient=True, map=self._map)
         for refused in found.refused:
             kind = "manifest-damaged" if refused.kind is BadManifest else "manifest-unusable"
-            look.findings.add(kind, refused.key, f"revision {refused.revision}: {refused.reason}")
+            tally.findings.add(kind, refused.key, f"revision {refused.revision}: {refused.reason}")
         for other in found.disregarded:
-            look.findings.add(
+            tally.findings.add(
                 "manifests-disagree", keys.manifest(study, other.revision), f"revision {other.revision}: {other.reason}"
             )
-        self._compare_record(look, found.current)
+        self._compare_record(tally, found.current)
         return found
 
     def _vouched_for(self, listed: Listed, record: StudyRecord | None, findings: Findings) -> Manifest | None:
         try:
             return lineage.vouched_for(self._store, listed, record)
         except withheld.REFUSALS:
-            # Of this object alone, if the store answers a look at it all the same: it must not stop the others.
+            # Of this object alone, if the store still answers a HEAD of it: it must not stop the others.
             key = keys.manifest(listed.study_uid, record.revision if record is not None else listed.newest)
             self._store.head(key)
             findings.add("manifest-unusable", key, "the store refuses to give the manifest")
@@ -307,32 +309,32 @@ class Judge:
             findings.add("catalogue-damaged")
             return None
 
-    def _compare_record(self, look: _Look, current: Manifest | None) -> None:
-        record = look.record
-        if self._catalogue is None or "catalogue-damaged" in look.findings.count:
+    def _compare_record(self, tally: _Tally, current: Manifest | None) -> None:
+        record = tally.record
+        if self._catalogue is None or "catalogue-damaged" in tally.findings.count:
             return
         if record is None:
-            look.findings.add("catalogue-missing")
+            tally.findings.add("catalogue-missing")
         elif current is None or record.revision > current.revision:
-            look.findings.add("manifest-missing")
+            tally.findings.add("manifest-missing")
         elif record.revision < current.revision:
-            look.findings.add("catalogue-behind")
+            tally.findings.add("catalogue-behind")
         elif DISPUTED not in record.flags and record.manifest_sha256 != current.sha256:
-            look.findings.add("catalogue-differs")
+            tally.findings.add("catalogue-differs")
 
-    def _compare(self, study: Uid, seen: Iterable[Seen], look: _Look, whole: Manifest, as_of: float | None) -> None:
+    def _compare(self, study: Uid, seen: Iterable[Seen], tally: _Tally, whole: Manifest, as_of: float | None) -> None:
         wanted = _on_record(whole)
-        look.objects = len(wanted)
-        others = self._others(seen, look, wanted)
-        self._count_unlisted(others, look, _Spare(study, whole, look.found))
+        tally.objects = len(wanted)
+        others = self._others(seen, tally, wanted)
+        self._count_unlisted(others, tally, _Spare(study, whole, tally.found))
         made_at = None if as_of is None else timestamp(as_of)
         for key, one in wanted.items():
             if made_at is not None and one.stored_at > made_at:
-                look.findings.add("newer", key)
+                tally.findings.add("newer", key)
             else:
-                look.findings.add("hidden" if key in look.hidden else "missing", key)
+                tally.findings.add("hidden" if key in tally.hidden else "missing", key)
 
-    def _others(self, seen: Iterable[Seen], look: _Look, wanted: dict[str, _Wanted]) -> Iterator[Seen]:
+    def _others(self, seen: Iterable[Seen], tally: _Tally, wanted: dict[str, _Wanted]) -> Iterator[Seen]:
         """Settles what is on record, takes it out of ``wanted``, and gives what is not."""
         for one in seen:
             on_record = wanted.get(one.key)
@@ -341,63 +343,63 @@ class Judge:
                     yield one
                 continue
             if one.is_hidden:
-                look.hidden.add(one.key)
+                tally.hidden.add(one.key)
                 continue
             del wanted[one.key]
             if one.sums:
-                look.sums[one.key] = one.sums
-            said = _told(one, on_record)
+                tally.sums[one.key] = one.sums
+            said = _proven_by(one, on_record)
             if not isinstance(said, Proof):
-                look.findings.add(said, one.key)
+                tally.findings.add(said, one.key)
             elif self._hashing:
-                look.present[one.key] = on_record
+                tally.present[one.key] = on_record
             else:
-                look.proofs[said] += 1
+                tally.proofs[said] += 1
 
-    def _count_unlisted(self, seen: Iterable[Seen], look: _Look, spare: _Spare) -> None:
+    def _count_unlisted(self, seen: Iterable[Seen], tally: _Tally, spare: _Spare) -> None:
         for one in seen:
             if one.is_hidden or keys.parse_manifest(one.key) is not None:
                 continue
             if spare.is_copy(one.key):
-                look.copies += 1
+                tally.copies += 1
             elif one.modified_at is not None and one.modified_at > self._recent_since:
-                look.on_their_way += 1
+                tally.on_their_way += 1
             else:
-                look.in_no_manifest += 1
-                look.in_no_manifest_bytes += one.size_bytes
+                tally.in_no_manifest += 1
+                tally.in_no_manifest_bytes += one.size_bytes
 
-    def _hash(self, look: _Look) -> None:
-        receipts = (Receipt(key, one.size_bytes, one.sha256, created=False) for key, one in look.present.items())
+    def _hash(self, tally: _Tally) -> None:
+        receipts = (Receipt(key, one.size_bytes, one.sha256, created=False) for key, one in tally.present.items())
         for verdict in evidence.examine(self._store, receipts, deep=True, map=self._map, cancelled=self._cancelled):
             if verdict.holds:
-                look.proofs[Proof.HASH] += 1
+                tally.proofs[Proof.HASH] += 1
             else:
-                look.findings.add(verdict.problem or "not-told", verdict.receipt.key)
-        look.present.clear()
+                tally.findings.add(verdict.problem or "unknown", verdict.receipt.key)
+        tally.present.clear()
 
-    def _verdict(self, study: Uid, look: _Look, *, looked_again: bool) -> StudyVerdict:
-        found = look.found
+    def _verdict(self, study: Uid, tally: _Tally, *, listed_again: bool) -> StudyVerdict:
+        found = tally.found
         whole = None if found is None else found.whole
-        outcome = look.findings.outcome
-        proof = min(look.proofs, key=_WEAKEST_FIRST.index, default=None) if outcome is Outcome.PROVEN else None
+        outcome = tally.findings.outcome
+        proof = min(tally.proofs, key=_WEAKEST_FIRST.index, default=None) if outcome is Outcome.PROVEN else None
         return StudyVerdict(
             study_uid=study,
             revision=0 if whole is None else whole.revision,
             outcome=outcome,
             proof=proof,
-            findings=tuple(look.findings.kept),
-            counts=dict(look.findings.count),
-            objects=look.objects,
-            proofs={str(one): number for one, number in look.proofs.items()},
+            findings=tuple(tally.findings.kept),
+            counts=dict(tally.findings.count),
+            objects=tally.objects,
+            proofs={str(one): number for one, number in tally.proofs.items()},
             instances=0 if whole is None else len(whole.instances),
             size_bytes=0 if whole is None else sum(item.size_bytes for item in whole.instances),
             damaged_instances=0 if whole is None else len(whole.unsuperseded),
-            in_catalogue=look.record is not None or "catalogue-damaged" in look.findings.count,
-            in_no_manifest=look.in_no_manifest,
-            in_no_manifest_bytes=look.in_no_manifest_bytes,
-            on_their_way=look.on_their_way,
-            copies=look.copies,
-            looked_again=looked_again,
+            in_catalogue=tally.record is not None or "catalogue-damaged" in tally.findings.count,
+            in_no_manifest=tally.in_no_manifest,
+            in_no_manifest_bytes=tally.in_no_manifest_bytes,
+            on_their_way=tally.on_their_way,
+            copies=tally.copies,
+            listed_again=listed_again,
         )
 
 
@@ -413,7 +415,7 @@ def _on_record(whole: Manifest) -> dict[str, _Wanted]:
     return wanted
 
 
-def _told(seen: Seen, on_record: _Wanted) -> Proof | str:
+def _proven_by(seen: Seen, on_record: _Wanted) -> Proof | str:
     """By what an object is proven, or what was found."""
     if seen.size_bytes != on_record.size_bytes:
         return "size"

@@ -156,7 +156,7 @@ def _verified(
     from dicomwatchd.archive.fixity.listed import Listed
     from dicomwatchd.archive.fixity.pace import Pace
     from dicomwatchd.archive.fixity.run import run
-    from dicomwatchd.archive.fixity.study import Judge
+    from dicomwatchd.archive.fixity.study import StudyVerifier
     from dicomwatchd.config import S3Settings
     from dicomwatchd.ports import SystemClock, timestamp
 
@@ -201,10 +201,10 @@ def _verified(
             as_of=None if source.as_of is None else timestamp(source.as_of),
             reports=counted,
         )
-        judge = Judge(store, catalogue, archive_id, now=now, as_of=source.as_of, hashing=asked.hashing)
+        verifier = StudyVerifier(store, catalogue, archive_id, now=now, as_of=source.as_of, hashing=asked.hashing)
         with kept.opened(folder, wanted, clock, restart=asked.restart, note=note) as progress:
             show = partial(_show, shown)
-            run(source, catalogue, judge, progress, show, pool.map)
+            run(source, catalogue, verifier, progress, show, pool.map)
             return progress.run, list(progress.findings())
 
 
@@ -419,6 +419,6 @@ def _run_document(run: RunRecord) -> dict[str, Any]:
             "copies": said.copies,
             "other_keys": said.other_keys,
         },
-        "looked_again": said.looked_again,
+        "listed_again": said.listed_again,
         "findings": dict(said.findings),
     }
