@@ -412,6 +412,7 @@ def test_what_an_archive_on_s3_has_more_is_described_too(
             answers(site, *command)
         for command in ("show",), ("verify",), ("prove",):
             answers(site, *command, made.study_uid)
+        answers(site, "archive", "verify")
         inventory, checksums = _reports(tmp_path, rgw, bucket)
         answers(site, "archive", "verify", "--inventory", str(inventory), "--checksums", str(checksums))
         shelf.damage(site.ctl_json("prove", made.study_uid)["files"][0]["proof"]["key"], b"other bytes")
