@@ -434,6 +434,7 @@ def test_an_inventory_with_two_current_versions(desk: Desk) -> None:
     desk.extra = [desk.rows()[4]]
     with pytest.raises(Permanent, match="twice"):
         desk.run()
+    assert kept.read(desk.shelf.folder) is None
 
 
 def test_an_inventory_of_another_prefix(desk: Desk) -> None:

@@ -146,6 +146,12 @@ class Inventory:
             raise bad(
                 "no object of the archive's studies is in the inventory", "is its filter that of the archive's prefix?"
             )
+        last = b""
+        for line in self.sorter.sorted():
+            key = line[: line.index(b"\t")]
+            if key == last:
+                raise bad("the inventory has an object twice, as the current version")
+            last = key
 
     def _load(self, place: Place, file: DataFile, prefix: str, shown: Callable[[int], None]) -> None:
         columns = self.manifest.columns
@@ -186,13 +192,8 @@ class Inventory:
                 shown(counted.rows)
 
     def _objects(self) -> Iterator[Seen]:
-        """Raises Permanent (code "bad-report") where two versions of a key are current."""
-        last = ""
         for line in self.sorter.sorted():
             key, size, etag, modified, version, hidden = line.decode("ascii").split("\t")
-            if key == last:
-                raise bad("the inventory has an object twice, as the current version")
-            last = key
             yield Seen(key, int(size), etag or None, _seconds(modified), version or None, bool(hidden))
 
 
