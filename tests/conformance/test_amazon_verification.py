@@ -161,6 +161,7 @@ def test_a_walk_goes_on_where_it_was(site: Site, monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patched:
         patched.setattr("dicomwatchd.cli.studies.verify_archive._show", stop)
+        patched.setattr("dicomwatchd.archive.fixity.progress._COMMIT_SECONDS", 0.0)
         site.verify(code=130)
     assert site.verify("--status", code=1)["run"]["studies"]["total"] == 2
     site.place.amazon.forget()

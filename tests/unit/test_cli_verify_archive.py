@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,22 @@ def test_status(filled: Site) -> None:
     said = filled.json("archive", "verify", "--status")
     assert (said["state"], said["run"], said["last_complete"]) == ("finished", done["run"], done["run"])
     assert "3 of 3 studies proven" in filled.ctl("archive", "verify", "--status").stdout
+
+
+def test_ctrl_c(filled: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_shown: Any, totals: Totals) -> None:
+        if totals.studies == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(verify_archive, "_show", stop)
+        patched.setattr("dicomwatchd.archive.fixity.progress._COMMIT_SECONDS", 0.0)
+        result = filled.ctl("archive", "verify", *PACE)
+    assert result.exit_code == 130 and "goes on where it was" in result.stderr
+    said = filled.json("archive", "verify", "--status", code=1)
+    assert (said["state"], said["run"]["studies"]["total"]) == ("interrupted", 2)
+    found = filled.json("archive", "verify", *PACE)
+    assert (found["run"]["studies"]["proven"], found["run"]["resumed"]) == (3, 1)
 
 
 def test_without_a_configuration(filled: Site, tmp_path: Path) -> None:
