@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from dicomwatchd.cli.studies.access import (
 from dicomwatchd.cli.terminal import output, progress, tables
 
 if TYPE_CHECKING:
+    from dicomwatchd.archive.catalogues.port import Catalogue
     from dicomwatchd.archive.repair.patience import Patience
     from dicomwatchd.archive.repair.progress import ProgressFile
     from dicomwatchd.archive.repair.rebuild import Progress, RebuildReport
@@ -86,8 +88,9 @@ def rebuild(
     note = noting(notes, quiet=as_json)
     with opened(invocation, where, connections=threads) as archive:
         path = progress_file.absolute() if progress_file is not None else _path(invocation, where)
-        kept = _kept(archive, path, note)
-        begin = _begin(archive, kept, note, from_start=from_start)
+        into = archive.needed_catalogue()
+        kept = _kept(archive, into, path, note)
+        begin = _begin(into, kept, note, from_start=from_start)
         with (
             progress.bar(wanted=not as_json) as update,
             _workers(threads) as (pool, stopped),
@@ -99,7 +102,7 @@ def rebuild(
 
             report = run(
                 archive.store,
-                archive.needed_catalogue(),
+                into,
                 progress=show,
                 map=ahead(pool, _AHEAD * threads),
                 begin=begin,
@@ -144,24 +147,24 @@ def _path(invocation: Invocation, where: ArchiveOptions) -> Path | None:
     if where.given:
         return None
     folder = config.load(invocation.config_path).state_directory
-    return folder / NAME if folder.is_dir() else None
+    # Not Path.is_dir(), which raises where a folder above may not be entered.
+    return folder / NAME if os.path.isdir(folder) else None  # noqa: PTH112
 
 
-def _kept(archive: Archive, path: Path | None, note: Noting) -> ProgressFile | None:
+def _kept(archive: Archive, into: Catalogue, path: Path | None, note: Noting) -> ProgressFile | None:
     from dicomwatchd.archive.repair.progress import Binding, ProgressFile
 
-    catalogue = archive.needed_catalogue()
-    archive_id = catalogue.identity()
+    archive_id = into.identity()
     if path is None or archive_id is None:
         return None
     return ProgressFile(
         path,
-        Binding(archive_id, str(archive.store.destination), catalogue.name, __version__),
+        Binding(archive_id, str(archive.store.destination), into.name, __version__),
         unwritten=lambda reason: note(f"how far it has come cannot be kept ({reason}): if interrupted, it begins anew"),
     )
 
 
-def _begin(archive: Archive, kept: ProgressFile | None, note: Noting, *, from_start: bool) -> Progress | None:
+def _begin(into: Catalogue, kept: ProgressFile | None, note: Noting, *, from_start: bool) -> Progress | None:
     """Where an interrupted one is continued."""
     from dicomwatchd.archive.repair.rebuild import holds
 
@@ -170,7 +173,7 @@ def _begin(archive: Archive, kept: ProgressFile | None, note: Noting, *, from_st
     if kept is None or from_start:
         return None
     begin, why_not = kept.load()
-    if begin is not None and not holds(archive.needed_catalogue(), begin):
+    if begin is not None and not holds(into, begin):
         begin, why_not = None, "the catalogue is not the one that it wrote, or an older copy"
     if why_not is not None:
         note(f"the rebuild begins anew; a kept progress is not used: {why_not}")
