@@ -164,7 +164,8 @@ def _is_better_by_date(database: sqlite3.Connection, query: Query, found: str, v
     """Whether there are fewer studies of the dates, or so many of what is asked for that they are met soon."""
     [(there,)] = database.execute(f"SELECT count(*) FROM (SELECT 1 FROM ({found}) LIMIT ?)", (*values, _SORTED_ROWS))
     if not (query.date_from or query.date_to):
-        return bool(there >= _SORTED_ROWS and not query.archived_from)
+        # However many are incomplete, they are few among all; and what was archived lately may have any date.
+        return bool(there >= _SORTED_ROWS and not (query.archived_from or query.is_incomplete))
     [(of_dates,)] = database.execute(
         "SELECT count(*) FROM (SELECT 1 FROM studies WHERE study_date >= ? AND study_date <= ? LIMIT ?)",
         (query.date_from or "0", query.date_to or "99999999", there),
