@@ -347,6 +347,15 @@ def test_a_listing_is_read_whole(answer: bytes) -> None:
     assert second == b"GET /bucket/?encoding-type=url&list-type=2&prefix=p%2F"
 
 
+def test_common_prefixes_are_read_and_asked_for() -> None:
+    of_two = b"".join(b"<CommonPrefixes><Prefix>%s</Prefix></CommonPrefixes>" % one for one in (b"p/a%20b/", b"p/c/"))
+    answer = chunked(LISTING.replace(b"</ListBucketResult>", of_two + b"</ListBucketResult>"), 10_000)
+    with talking(answer) as (made, server):
+        found = fast_path.list_objects(made, "p/", Paging(after="p/a/", delimiter="/"))
+    assert found == PAGE._replace(common_prefixes=("p/a b/", "p/c/"))
+    assert b"?delimiter=%2F&encoding-type=url&list-type=2&prefix=p%2F&start-after=p%2Fa%2F " in server.requests[0]
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -45,7 +45,7 @@ class ListedPage(NamedTuple):
 
     objects: list[ListedObject]
     token: str | None
-    common_prefixes: Sequence[str] = ()
+    common_prefixes: tuple[str, ...] = ()
 
 
 class Paging(NamedTuple):
@@ -338,7 +338,7 @@ class S3Bucket:
         return ListedPage(
             found,
             page.get("NextContinuationToken") if page.get("IsTruncated") else None,
-            [item["Prefix"] for item in page.get("CommonPrefixes", [])],
+            tuple(item["Prefix"] for item in page.get("CommonPrefixes", [])),
         )
 
     def _require_bucket(self) -> None:

@@ -170,7 +170,7 @@ def _page(root: ElementTree.Element) -> ListedPage:
             token = element.text
     if truncated not in ("true", "false") or (truncated == "true") != bool(token):
         raise ValueError("a page that does not say whether it is the last")
-    return ListedPage(found, token, common_prefixes)
+    return ListedPage(found, token, tuple(common_prefixes))
 
 
 def _seconds(text: str) -> float | None:
