@@ -482,3 +482,18 @@ def test_what_was_asked_back_and_is_under_way(store: MemoryStore, study: Manifes
     freeze(store)
     store.restores = dict.fromkeys(store.cold, UNDER_WAY)
     assert "being restored: repeat the command later" in ctl().output
+
+
+def test_a_cold_version_under_a_delete_marker_is_not_said_to_be_restored(
+    store: MemoryStore, study: Manifest, ctl: Any
+) -> None:
+    """Nothing was asked for, so repeating the command would never bring it."""
+    items = [replace(item, version_id="0") for item in study.instances]
+    store.versions[study.key] = [replace(study, instances=tuple(items)).to_bytes()]
+    store.cold = {items[0].key: GLACIER}
+    store.mark_deleted(items[0].key)
+    result = ctl("--restore")
+    assert result.exit_code == 1 and store.asked_back == []
+    assert "3 of 4 files" in result.output and "1 file is in cold storage as an older version" in result.output
+    assert "REASON" not in result.output, "a table of nothing"
+    assert f"verify {STUDY}" in result.output and "when they are restored" not in result.output

@@ -114,6 +114,14 @@ def document(report: FetchReport, frozen: Cold) -> dict[str, Any]:
 
 def say(report: FetchReport, frozen: Cold, *, is_asked_for: bool) -> None:
     files = _files(report)
+    beneath = max(0, files - len(frozen.instances)) if is_asked_for else 0
+    files -= beneath
+    if beneath:
+        output.say(
+            f"{output.count(beneath, 'file')} {'is' if beneath == 1 else 'are'} in cold storage as an older version,"
+            " under a delete marker or another object, and not restored by this command:"
+            f" `dicomwatchctl verify {report.study_uid}` names the objects."
+        )
     if not files:
         return
     what = f"{output.count(files, 'file')} {'is' if files == 1 else 'are'} in cold storage"

@@ -437,6 +437,8 @@ def _sentences(report: FetchReport, target: Path) -> None:
 
 
 def _list(failures: list[FetchFailure] | tuple[FetchFailure, ...]) -> None:
+    if not failures:
+        return
     rows = [(f.series_uid, f.sop_instance_uid, f.reason) for f in failures[:_LISTED_FAILURES]]
     tables.table(("SERIES", "SOP INSTANCE", "REASON"), rows)
     if len(failures) > _LISTED_FAILURES:
