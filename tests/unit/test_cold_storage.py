@@ -12,6 +12,7 @@ import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.archive.layout.manifests import load
 from dicomwatchd.archive.layout.variants import Grade
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.verification import verify
@@ -219,6 +220,23 @@ def test_a_file_whose_object_is_cold_and_unproven_waits_and_is_sent_nowhere_else
     assert {key for key in pieces.memory.versions if keys.parse_instance(key)} == there
     assert "cold-storage" in {entry["code"] for entry in pieces.log.events("study-delayed")}
     pieces.memory.restores = dict.fromkeys(pieces.memory.cold, BACK)
+    pieces.queue.claims.retry(test_versions.STUDY)
+    pieces.run(3)
+    assert pieces.left() == []
+
+
+def test_a_study_whose_manifest_is_cold_says_what_to_restore(pieces: Pieces) -> None:
+    put(pieces, "A", FIRST)
+    pieces.run()
+    manifests = [key for key in pieces.memory.versions if keys.parse_manifest(key)]
+    pieces.memory.cold = dict.fromkeys(manifests, GLACIER)
+    put(pieces, "B", test_versions.content(2))
+    pieces.run(3)
+    assert [path.name for path in pieces.left()] == ["B"] and pieces.fatal is None
+    assert [entry["code"] for entry in pieces.log.events("study-parked")] == ["cold-storage"]
+    with pytest.raises(ColdObject, match="a manifest of the study is in cold storage"):
+        load(pieces.memory, manifests[0])
+    pieces.memory.restores = dict.fromkeys(manifests, BACK)
     pieces.queue.claims.retry(test_versions.STUDY)
     pieces.run(3)
     assert pieces.left() == []

@@ -10,14 +10,14 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore, StoredObject
 from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES, at_most, has_too_many_values
-from dicomwatchd.errors import BadManifest, ManifestTooLarge, NoSuchObject, Transient
+from dicomwatchd.errors import BadManifest, ColdObject, ManifestTooLarge, NoSuchObject, Transient
 from dicomwatchd.model import Uid
 
 
 def load(
     store: ObjectStore, key: str, *, etag: str | None = None, sha256: str | None = None, size_bytes: int | None = None
 ) -> Manifest:
-    """Read a manifest and check that it is what its key says. Raises Permanent, Transient.
+    """Read a manifest and check that it is what its key says. Raises Permanent, ColdObject among it, and Transient.
 
     The next revision is made from what is read here, so a bit that changed on the way would stay for good: it is read
     twice, unless the ETag that the store lists, or the SHA-256 that the catalogue records, vouches for the first. And
@@ -26,7 +26,14 @@ def load(
     listed_bytes = MANIFEST_LIMIT_BYTES if size_bytes is None else size_bytes
     if listed_bytes > MANIFEST_LIMIT_BYTES:
         raise _too_large()
-    data = at_most(store, key, listed_bytes)
+    try:
+        data = at_most(store, key, listed_bytes)
+    except ColdObject as error:
+        raise ColdObject(
+            "a manifest of the study is in cold storage",
+            hint="restore what is below manifests/ of the study with the store's own tools, then retry; no lifecycle"
+            " rule should move manifests",
+        ) from error
     # An ETag that is the MD5 of what was read is that of these bytes, whatever else the store has for ETags.
     by_etag = etag is not None and _md5(data) == etag
     by_sha256 = sha256 is not None and hashlib.sha256(data).hexdigest() == sha256
