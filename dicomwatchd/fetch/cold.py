@@ -48,6 +48,11 @@ class Cold:
         """How long restoring takes, as Amazon says; of several classes the slowest."""
         return takes({seen.storage_class for seen in self.objects}, speed)
 
+    def may_expire_while_waiting(self, speed: Speed, days: int) -> bool:
+        """Whether restoring the last of several objects may take longer than the first is kept."""
+        is_slow = any(seen.storage_class == "DEEP_ARCHIVE" for seen in self.objects)
+        return len(self.objects) > 1 and is_slow and speed == "bulk" and days == 1
+
 
 NOTHING_COLD = Cold()
 

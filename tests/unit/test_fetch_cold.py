@@ -446,6 +446,14 @@ def test_what_is_waited_for_is_fetched(store: MemoryStore, study: Manifest, ctl:
     assert store.restores == {key: Restore(False) for key in store.cold}
 
 
+def test_copies_that_may_expire_before_the_last_is_back(store: MemoryStore, study: Manifest, ctl: Any) -> None:
+    store.cold = dict.fromkeys((item.key for item in study.instances), "DEEP_ARCHIVE")
+    said = "may expire before the last"
+    assert said in ctl("--restore=bulk", "--restore-days", "1", "--wait").output
+    store.restores.clear()
+    assert said not in ctl("--restore=bulk", "--restore-days", "2", "--wait").output
+
+
 def test_several_studies_are_restored_side_by_side(
     store: MemoryStore, study: Manifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

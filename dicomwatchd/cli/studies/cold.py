@@ -71,6 +71,8 @@ def restored(store: ObjectStore, frozen: Cold, order: Order, note: Noting, map: 
         f" {asked.started:,} requested now, {asked.under_way:,} under way already, {asked.readable:,} readable;"
         f" it takes {frozen.takes(order.speed)}"
     )
+    if order.is_to_wait and frozen.may_expire_while_waiting(order.speed, order.days):
+        note("the first copies may expire before the last are restored: --restore-days 3 keeps them for longer")
     if order.is_to_wait and not asked.refused:
         _wait(store, frozen, order, note, map, with_bar=with_bar)
     return cold.look_again(store, frozen, map=map)
