@@ -32,6 +32,21 @@ def meaning(error: BaseException) -> DicomwatchdError:
 
 
 @pytest.mark.parametrize(
+    ("endpoint", "kind"),
+    [
+        ("s3 at aws:us-east-1", "throttled"),
+        ("s3 at https://bucket.vpce-1a2b3c4d-5e6f.s3.us-east-1.vpce.amazonaws.com", "throttled"),
+        ("s3 at https://s3.hospital.example", "server-error"),
+        ("s3 at https://amazonaws.com.hospital.example", "server-error"),
+    ],
+)
+def test_a_look_has_no_body_to_say_slow_down_in(endpoint: str, kind: str) -> None:
+    found = translate(answer("503", 503), operation="HeadObject", endpoint=endpoint)
+    assert found.code == kind
+    assert translate(answer("500", 500), operation="HeadObject", endpoint=endpoint).code == "server-error"
+
+
+@pytest.mark.parametrize(
     ("code", "status", "kind"),
     [
         ("SlowDown", 503, "throttled"),

@@ -341,7 +341,17 @@ def _from_service(error: aws.ClientError, operation: str, endpoint: str) -> Dico
         return NoSuchObject(what)
     if code == "NotImplemented" or status == 501:
         return NotSupported(what)
+    if code == "503" and _is_at_amazon(endpoint):
+        # A HEAD has no body to say SlowDown in: of Amazon's two reasons for a 503 both ask for fewer requests.
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+        return trouble("throttled", "the service asks for fewer requests (throttling)")
     return _from_status(status, what, trouble, bodiless=code == str(status))
+
+
+def _is_at_amazon(endpoint: str) -> bool:
+    """Of an `endpoint_name`."""
+    place = endpoint.partition(" at ")[2]
+    return place.startswith("aws:") or (place.startswith("https://") and is_amazon(place))
 
 
 def _from_status(
