@@ -117,24 +117,26 @@ class MultipartSender:
         with self._budget.reusing():
             return self._put(key, content, part_size(size_bytes, self._part_bytes), self._with_checksums())
 
-    def _put(self, key: str, content: Content, part_bytes: int, with_checksums: bool) -> Receipt:
+    def _put(
+        self, key: str, content: Content, part_bytes: int, with_checksums: bool, *, goes_on: bool = True
+    ) -> Receipt:
         if (there := self._bucket.existing(key)) is not None:
             digests = list(self._hash_only(content, part_bytes, with_checksums))
             return self._receipt(key, content, digests, created=False, there=there)
-        upload_id, known = self._find_unfinished(key, with_checksums)
+        upload_id, known = self._find_unfinished(key, with_checksums) if goes_on else (None, {})
         resumed = upload_id is not None
         if upload_id is None:
             upload_id = self._begin(key, with_checksums)
         try:
             with self._abandoning(key, upload_id):
                 parts = self._send_parts(key, upload_id, content, part_bytes, with_checksums, known)
-        except ArchiveRefused:
-            # It was begun under another encryption setting, perhaps. It is aborted by now, so this comes to an end.
+                return self._complete(key, upload_id, content, parts)
+        except (ArchiveRefused, Permanent):
+            # It was begun under another encryption setting, perhaps, or by another program. That it was aborted is not
+            # sure, so none is looked for again.
             if resumed:
-                return self._put(key, content, part_bytes, with_checksums)
+                return self._put(key, content, part_bytes, with_checksums, goes_on=False)
             raise
-        with self._abandoning(key, upload_id):
-            return self._complete(key, upload_id, content, parts)
 
     def _begin(self, key: str, with_checksums: bool) -> str:
         arguments: Any = {"ChecksumAlgorithm": "SHA256"} if with_checksums else {}
