@@ -432,6 +432,8 @@ def test_with_it_they_are_asked_back_and_fetched_by_a_later_call(store: MemorySt
     assert result.exit_code == 1 and {asked[1:] for asked in store.asked_back} == {("bulk", 3)}
     assert "4 requested now" in result.output and "being restored" in result.output
     assert json.loads(ctl("--json").stdout)["cold"]["under_way"] == 4
+    again = ctl("--restore").output
+    assert "at the speed that they were requested with" in again and "3 to 5 hours" not in again
     store.restores = dict.fromkeys(store.cold, BACK)
     assert ctl("--restore").exit_code == 0 and store.reads.count(study.instances[0].key) == 1
 

@@ -66,10 +66,13 @@ def restored(store: ObjectStore, frozen: Cold, order: Order, note: Noting, map: 
     asked = cold.ask_back(store, frozen, order.speed, order.days, map=map)
     for reason in asked.refused:
         note(f"objects that are not restored: {reason}")
+    how_long = f"it takes {frozen.takes(order.speed)}"
+    if asked.under_way and not asked.started and order.speed != "expedited":
+        how_long = "they come back at the speed that they were requested with"
     note(
         f"restoring {output.count(len(frozen.objects), 'object')} ({output.size(frozen.size_bytes)}):"
         f" {asked.started:,} requested now, {asked.under_way:,} under way already, {asked.readable:,} readable;"
-        f" it takes {frozen.takes(order.speed)}"
+        f" {how_long}"
     )
     if order.is_to_wait and frozen.may_expire_while_waiting(order.speed, order.days):
         note("the first copies may expire before the last are restored: --restore-days 3 keeps them for longer")
