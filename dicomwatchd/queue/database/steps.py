@@ -442,6 +442,16 @@ UPDATE files SET code = 'dicomdir-before' WHERE state = 'ignored' AND code = 'di
 """
 
 
+#: Erasures of studies that are on record in the audit chain.
+ERASURES = """
+CREATE TABLE erasures (
+  study_uid TEXT PRIMARY KEY,
+  number INTEGER NOT NULL,            -- of the newest that was noted
+  noted_at REAL NOT NULL
+) WITHOUT ROWID;
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -465,4 +475,5 @@ STEPS: tuple[Step, ...] = (
     Step("what files say of how many there should be", SIGNS),
     Step("whether the studies of an upload are complete", UPLOAD_STUDIES),
     Step("what DICOMDIRs list", LISTED),
+    Step("studies that were erased", ERASURES),
 )
