@@ -197,8 +197,9 @@ class Archive:
     def manifest(self, study_uid: str) -> Manifest:
         """What the archive holds of a study: its newest revision, and what any other lists beside.
 
-        Raises Permanent: "study-not-found", and "bad-manifest", "manifests-disagree" and their like where its
-        manifests are not in order (``dicomwatchctl verify`` says how; `fetch` brings what there is).
+        Raises Permanent: "study-not-found" ("study-erased", where it was erased on purpose), and "bad-manifest",
+        "manifests-disagree" and their like where its manifests are not in order (``dicomwatchctl verify`` says how;
+        `fetch` brings what there is).
         """
         return self._found(study_uid).manifest
 

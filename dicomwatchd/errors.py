@@ -198,6 +198,14 @@ class StudyNotFound(Permanent):
     code = "study-not-found"
 
 
+class StudyErased(StudyNotFound):
+    """The study was erased from the archive on purpose, and nothing may bring it back by itself. The reason that was
+    given for it is text that nobody has checked: it may be in the hint of one that a person at a terminal sees, and
+    never in one that the daemon raises."""
+
+    code = "study-erased"
+
+
 # -- manifests --------------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@
     studies/<StudyUID>/bundles/<sha256 of the bundle>.tar
     studies/<StudyUID>/exports/<sha256>.dicomdir    a DICOMDIR that lists images of the study
     studies/<StudyUID>/manifests/<revision, 8 digits>.json
+    erased/<StudyUID>/<number, 8 digits>.json       that all of it was erased, when and why (see erasures)
     archive.json
     audit/chains/<chain>.json                       an audit chain of a daemon, and when it was first seen
     audit/heads/<chain>/<8 digits>/<12 digits>.json its head at some time; the newest comes first (see audit_checkpoint)
@@ -22,10 +23,13 @@ from dicomwatchd.model import Uid
 IDENTITY = "archive.json"
 STUDIES = "studies/"
 PROBE = "probe/"
+#: Apart from the studies: whoever may archive need not be able to create anything here.
+ERASED = "erased/"
 AUDIT = "audit/"
 AUDIT_CHAINS = "audit/chains/"
 
 HIGHEST_REVISION = 99_999_999
+HIGHEST_ERASURE = 99_999_999
 HIGHEST_SEQUENCE = 999_999_999_999
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -39,6 +43,7 @@ _AUDIT_CHECKPOINT = re.compile(r"audit/heads/[0-9a-f]{32}/([0-9]{8})/(\1[0-9]{4}
 _AUDIT_SEGMENT = re.compile(
     r"audit/segments/([0-9a-f]{32})/([0-9]{12})-([0-9]{12})-([0-9a-f]{64})(?:-([2-9]|[1-9][0-9]))?\.jsonl\.gz\Z"
 )
+_ERASURE = re.compile(r"erased/([0-9.]+)/([0-9]{8})\.json\Z")
 _STUDY = re.compile(r"studies/([0-9.]+)/\Z")
 _MANIFEST = re.compile(r"studies/([0-9.]+)/manifests/([0-9]{8})\.json\Z")
 
@@ -135,6 +140,28 @@ def manifest(study: Uid, revision: int) -> str:
 def parse_manifest(key: str) -> tuple[Uid, int] | None:
     """(study, revision) of a manifest's key, or None if the key is no manifest's."""
     match = _MANIFEST.match(key)
+    if match is None or int(match[2]) == 0:
+        return None
+    try:
+        return Uid(match[1]), int(match[2])
+    except InvalidUid:
+        return None
+
+
+def erasures_prefix(study: Uid) -> str:
+    return f"{ERASED}{study}/"
+
+
+def erasure(study: Uid, number: int) -> str:
+    """The key of the record of a study's erasure: the first has number 1."""
+    if not 1 <= number <= HIGHEST_ERASURE:
+        raise ValueError("erasures are numbered from 1 to 99999999")
+    return f"{erasures_prefix(study)}{number:08d}.json"
+
+
+def parse_erasure(key: str) -> tuple[Uid, int] | None:
+    """(study, number) of an erasure's key, or None if the key is none's."""
+    match = _ERASURE.match(key)
     if match is None or int(match[2]) == 0:
         return None
     try:

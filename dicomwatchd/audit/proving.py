@@ -20,7 +20,7 @@ from dicomwatchd.archive.layout.audit_segments import BadSegment, Header, Segmen
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.audit import checkpoints
 from dicomwatchd.errors import DicomwatchdError, Permanent
-from dicomwatchd.queue.audit import FIRST, Audit, AuditEntry, archived_entry, deletions, releases
+from dicomwatchd.queue.audit import FIRST, Audit, AuditEntry, archived_entry, deletions, erasures, releases
 from dicomwatchd.queue.segments import Segment, Segments
 
 _MOST_TOLD = 20
@@ -287,6 +287,7 @@ class Prover:
             "study_uid": study_uid,
             "files": deletions(entries),
             "releases": releases(entries),
+            "erasures": erasures(entries),
             "chain_holds": not broken,
             "broken_at": walk.end + 1 if broken else None,
             "chain_entries": walk.end,

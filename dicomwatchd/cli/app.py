@@ -36,7 +36,7 @@ COMMANDS = {
     "prove": Lazy(f"{_CLI}.proofs", "prove", "Show which files of a study were deleted, and the evidence."),
     "search": Lazy(f"{_CLI}.studies.search", "search", "Find archived studies."),
     "catalogue": Lazy(f"{_CLI}.studies.catalogue", "catalogue", "Maintain the catalogue of the archive."),
-    "archive": Lazy(f"{_CLI}.studies.archive", "archive", "Set up and verify the archive, and estimate its cost."),
+    "archive": Lazy(f"{_CLI}.studies.archive", "archive", "Set up and verify the archive, and erase studies from it."),
     "doctor": Lazy(f"{_CLI}.proofs", "doctor", "Check that everything works."),
     "config": Lazy(f"{_CLI}.config", "config", "Check and describe the configuration."),
 }

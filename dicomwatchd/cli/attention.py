@@ -37,7 +37,8 @@ def attention(invocation: Invocation, limit: int, socket_path: Path | None, as_j
 
     Held studies are archived, and their files are not deleted until you release them: the files of such a study name
     two patients, or more than 64, and these are shown; or the archive has several versions of some of its images, and
-    only the files of these images are kept. Damaged files are archived as damaged and kept. Parked studies
+    only the files of these images are kept; or the study was erased from the archive, and there are files of it here,
+    which are not archived again either. Damaged files are archived as damaged and kept. Parked studies
     could not be archived. Files in quarantine are counted. The exit code is 1 if there is anything. The answer names
     patients."""
     said: dict[str, Any] = ask(invocation, socket_path, "attention", limit=limit)
@@ -77,6 +78,15 @@ def _print_held(study: dict[str, Any]) -> None:
     uid = output.clean(study["study_uid"])
     output.say(f"Study {uid} has been held since {study['held_at']}: {study['reason']}.")
     files = output.count(study["files"], "local file is", "local files are")
+    if (erasure := study["erasure"]) is not None:
+        output.say(
+            f"It was erased at {output.clean(erasure['erased_at'])}, and {files} here, neither archived again nor"
+            f" deleted. The reason given: {output.clean(erasure['because'])}"
+        )
+        what = "Remove these files by your own rules; or, to archive the study again:"
+        output.say(f"{what} sudo dicomwatchctl release {uid} --shown {output.clean(study['shown'])} --because TEXT")
+        output.say()
+        return
     if study["patients"]:
         output.say(f"It is archived, and {files} kept. The patients:")
         tables.table(
@@ -109,7 +119,8 @@ def _print_held(study: dict[str, Any]) -> None:
 def release(invocation: Invocation, study: Uid, because: str, shown: str | None, socket_path: Path | None) -> None:
     """Release a held study.
 
-    Its local files are verified again and deleted, or kept, as their inbox is configured. The audit chain records who
+    Its local files are verified again and deleted, or kept, as their inbox is configured; those of a study that was
+    erased from the archive are archived again. The audit chain records who
     released it and why. With --shown the release holds for the patients and versions that attention has shown, and
     fails if others have come since; without it, for all that the study is held for by now. If another one comes later,
     the study is held again. Only root and the daemon's own user may do this.
@@ -118,6 +129,12 @@ def release(invocation: Invocation, study: Uid, because: str, shown: str | None,
     said: dict[str, Any] = client(invocation, socket_path).call(
         "release", study_uid=study, because=because, **looked_at
     )
+    if said.get("was_erased"):
+        output.say(
+            f"Study {study} is released; {output.count(said['files'], 'local file')} of it will be archived again, and"
+            " deleted or kept as configured."
+        )
+        return
     output.say(
         f"Study {study} is released; {output.count(said['files'], 'kept file')} will be verified again and deleted or"
         " kept as configured."

@@ -76,6 +76,12 @@ def prove(
             f"Released at {release['released_at']} by user {by['uid']} {by['login'] or ''}".rstrip()
             + f", audit entry {release['sequence']}: {release['because']}"
         )
+    for erasure in said["erasures"]:
+        by = erasure["erased_by"]
+        output.say(
+            f"Erased from the archive at {erasure['erased_at']} by user {by['uid']} {by['login'] or ''}".rstrip()
+            + f", audit entry {erasure['sequence']}: {erasure['because']}"
+        )
     for file in files:
         proof = defaultdict(str, file["proof"])  # an entry that somebody has changed may lack any of it
         output.say()

@@ -17,7 +17,7 @@ from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
 from dicomwatchd.queue import Queue
-from dicomwatchd.queue.holds import OTHER_VERSIONS, TWO_PATIENTS, Hold
+from dicomwatchd.queue.holds import ERASED, OTHER_VERSIONS, TWO_PATIENTS, Hold
 from dicomwatchd.queue.uploads import LISTED, Upload
 from dicomwatchd.rights import Asker
 from dicomwatchd.uploads.jobs import UploadJobs, no_such_upload
@@ -28,6 +28,7 @@ Progress = Callable[[dict[str, Any]], None]
 HOLD_REASONS = {
     TWO_PATIENTS: "its files name two patients, or too many to tell",
     OTHER_VERSIONS: "the archive has several versions of some of its images",
+    ERASED: "it was erased from the archive",
 }
 #: So many instances of a study are named that have several versions.
 LISTED_INSTANCES = 100
@@ -80,8 +81,15 @@ def _hold_document(hold: Hold) -> dict[str, Any]:
             for one in instances[:LISTED_INSTANCES]
         ],
         "instances_total": max(len(instances), beyond),
+        "erasure": _erasure_document(hold) if hold.code == ERASED else None,
         "shown": hold.shown,
     }
+
+
+def _erasure_document(hold: Hold) -> dict[str, Any]:
+    """What the archive has on record of it; the reason is a person's text."""
+    [found] = hold.found
+    return {"number": int(found["number"]), "erased_at": found["erased_at"], "because": found["because"]}
 
 
 def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
@@ -194,9 +202,10 @@ def commands(
             raise BadRequest(f"the reason for a release must have 1 to {BECAUSE_CHARACTERS} characters")
         by = _operator(request, "release a study", f"release {study_uid} --because TEXT")
         shown = text(request, "shown") if "shown" in request else None
+        was_erased = ERASED in queue.holds.codes(study_uid)
         due = queue.holds.release(study_uid, because, by.described(), shown)
         wake()
-        return {"study_uid": study_uid, "files": due}
+        return {"study_uid": study_uid, "files": due, "was_erased": was_erased}
 
     def upload(_request: Mapping[str, Any], _progress: Progress) -> Any:
         raise Permanent(

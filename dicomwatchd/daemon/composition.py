@@ -24,6 +24,7 @@ from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.pipeline.deletion.vetoes.expiring import Expiring
 from dicomwatchd.pipeline.deletion.vetoes.pinning import Pinning
 from dicomwatchd.pipeline.dispatch import Dispatcher
+from dicomwatchd.pipeline.erased import ErasedStudies
 from dicomwatchd.pipeline.listed import AskingForListed
 from dicomwatchd.pipeline.pool import Workers
 from dicomwatchd.pipeline.shipment import Archive, Context, Shipment
@@ -93,6 +94,14 @@ class Parts:
             shipments=self.queue.shipments,
             deletions=self.queue.deletions,
             holds=self.queue.holds,
+            erased=ErasedStudies(
+                archive.store,
+                self.queue.holds,
+                self.queue.erasures,
+                around.clock,
+                around.log,
+                lambda: self.dispatcher.backoff.is_to_be_left_alone,
+            ),
             sources=lambda: self.sources.by_id,
             after_archive=self.sources.after_archive,
             rescan=self.sources.rescan,
@@ -148,7 +157,13 @@ class Parts:
             self.queue.dicomdirs, archive, lambda: self.dispatcher.backoff.is_to_be_left_alone
         )
         self.upkeep = Upkeep(
-            [self.queue.parked.step, self.sealing.step, self.queue.pruning.step, asking_for_listed.step]
+            [
+                self.queue.parked.step,
+                self.sealing.step,
+                self.queue.pruning.step,
+                asking_for_listed.step,
+                self.context.erased.step,
+            ]
         )
         self.uploads = UploadJobs(
             self.queue,

@@ -8,14 +8,22 @@ from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
-from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout import erasures, lineage, manifests
+from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.layout.lineage import Lineage
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.layout.manifests import Listed
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import BadManifest, DicomwatchdError, NoSuchObject, Permanent, StudyNotFound
+from dicomwatchd.errors import (
+    BadManifest,
+    CredentialsRefused,
+    DicomwatchdError,
+    NoSuchObject,
+    Permanent,
+    StudyNotFound,
+)
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 
@@ -73,13 +81,20 @@ def look_up(
     ``below``, too); ``note`` is told in one sentence when that happens. Where not all revisions go on from one another,
     ``doubts`` is told of each that does not, or cannot be read; without it that is an error.
 
-    Raises Permanent with code "study-not-found", "manifest-missing" (the catalogue knows a revision that the
+    Raises StudyErased where nothing has been archived since the study was erased, whatever is left of it; Permanent
+    with code "study-not-found", "manifest-missing" (the catalogue knows a revision that the
     store does not hold), "manifest-mismatch" (store and catalogue hold different ones of the same revision),
     "bad-manifest", "newer-manifest" or "manifests-disagree"; and what the store raises.
     """
     record = _recorded(catalogue, study_uid, note)
-    listed = manifests.listed(store, study_uid)
+    erasure = _erasure(store, study_uid, note)
+    floor = erasure.through_revision if erasure is not None else 0
+    if record is not None and record.revision <= floor:
+        record = None
+    listed = manifests.listed(store, study_uid, floor=floor)
     if record is None and not listed.revisions:
+        if erasure is not None:
+            raise erasure.error()
         raise StudyNotFound(f"study {study_uid} is not in the archive")
     found = lineage.trace(store, listed, _vouched_for(store, record, listed), below=below, map=map)
     if found.current is not None and record is not None and found.current.revision > record.revision:
@@ -96,6 +111,15 @@ def look_up(
     if doubts is not None:
         _tell(found, found.whole, doubts)
     return Found(found.whole, found.elsewhere, listed)
+
+
+def _erasure(store: ObjectStore, study_uid: Uid, note: Callable[[str], None]) -> Erasure | None:
+    """The newest record of an erasure, as far as this reader may see any: whoever reads alone changes nothing."""
+    try:
+        return erasures.newest(store, study_uid)
+    except CredentialsRefused:
+        note("you may not list what was erased from the archive: whether this study was is not known")
+        return None
 
 
 def _tell(found: Lineage, used: Manifest, doubts: Doubts) -> None:

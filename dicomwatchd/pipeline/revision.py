@@ -163,17 +163,18 @@ def trace_of(study: Uid, context: Context, map: Map = map, admit: Callable[[int]
     Raises NewerManifest, ForeignManifest where one that nobody vouches against is such.
     """
     archive = context.archive
-    listed = manifests.listed(archive.store, study)
-    record = _recorded(study, context) if len(listed.revisions) > 1 else None
+    floor = context.erased.require_none(study)
+    listed = manifests.listed(archive.store, study, floor=floor)
+    record = _recorded(study, context, floor) if len(listed.revisions) > 1 else None
     if record is not None and record.revision not in listed.revisions:
         # Another daemon may have recorded it since: what the catalogue names was put into the store before.
-        listed = manifests.listed(archive.store, study, record.revision)
+        listed = manifests.listed(archive.store, study, record.revision, floor=floor)
     admit(max((seen.size_bytes for seen in listed.revisions.values()), default=0))
     vouched = lineage.vouched_for(archive.store, listed, record)
     found = lineage.trace(archive.store, listed, vouched, archive_id=archive.archive_id, map=map)
     if vouched is None:
         if record is None and any(one.error for one in found.refused):
-            record = _recorded(study, context)
+            record = _recorded(study, context, floor)
         for one in found.refused:
             if one.error is not None and record is not None and one.revision <= record.revision:
                 raise one.error  # our own, and not given to us: that is the archive's trouble
@@ -188,11 +189,13 @@ def trace_of(study: Uid, context: Context, map: Map = map, admit: Callable[[int]
     return Traced(found, record.revision)
 
 
-def _recorded(study: Uid, context: Context) -> StudyRecord | None:
+def _recorded(study: Uid, context: Context, floor: int) -> StudyRecord | None:
+    """What was erased, up to that revision, counts as nothing."""
     try:
-        return context.archive.catalogue.get(study)
+        record = context.archive.catalogue.get(study)
     except Permanent:
         return None  # damaged as well: it is written anew
+    return None if record is not None and record.revision <= floor else record
 
 
 def _is_of_the_future(key: str, found: Lineage) -> bool:
@@ -247,7 +250,7 @@ def _from_elsewhere(
     refused = tuple(one.key for one in found.refused)
     damaged = {*added.damaged_keys, *(found.current.damaged_keys if found.current else ())}
     again = salvage.unlisted(archive.store, study, listed, damaged=damaged, now=now, map=shipment.run)
-    record = _recorded(study, context)
+    record = _recorded(study, context, found.listed.floor)
     if record is not None:
         there = {item.series_uid for item in (*listed, *again.instances)}
         series = {one.series_uid: one.attributes for one in record.series if one.series_uid in there}
@@ -272,7 +275,8 @@ def revision_nobody_can_read(manifest: Manifest, context: Context) -> int:
     recorded = archive.catalogue.get(manifest.study_uid)
     if recorded is None:
         return 0
-    listed = manifests.listed(archive.store, manifest.study_uid, recorded.revision)
+    floor = context.erased.require_none(manifest.study_uid)
+    listed = manifests.listed(archive.store, manifest.study_uid, recorded.revision, floor=floor)
     if recorded.revision != manifest.revision and recorded.revision in listed.revisions:
         return 0
     _tell_ahead(manifest.study_uid, recorded.revision, context)

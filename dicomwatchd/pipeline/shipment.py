@@ -15,6 +15,7 @@ from dicomwatchd.archive.proof.evidence import Method, Verdict
 from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt
 from dicomwatchd.errors import Transient
+from dicomwatchd.pipeline.erased import ErasedStudies
 from dicomwatchd.pipeline.turns import Turns
 from dicomwatchd.ports import Cancellation, Clock, Log, Map, never_cancelled
 from dicomwatchd.queue.claims import Claims
@@ -66,6 +67,8 @@ class Context:
     shipments: Shipments
     deletions: Deletions
     holds: Holds
+    #: Asked before anything is sent, recorded or deleted.
+    erased: ErasedStudies
     sources: Callable[[], Mapping[int, Source]]
     after_archive: Callable[[Source], AfterArchive]
     rescan: Callable[[int, bytes], None]

@@ -13,6 +13,7 @@ from dicomwatchd.errors import (
     InboxNotResponding,
     RevisionConflict,
     StoreUnreliable,
+    StudyErased,
     Transient,
     Vanished,
 )
@@ -45,15 +46,20 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
     shipment = Shipment(claim, run, StageClock(context.clock), context.clock.now(), retries=claim.attempts, early=early)
     shipment.stages.add("upload", early.seconds)
     _conclude_the_last_one(claim, context)
-    with shipment.stages.stage("upload"):
-        upload(shipment, context)
-    with shipment.stages.stage("verify"):
-        verify(shipment, context)
-    with context.turns.turn() as shipment.admit:
-        with shipment.stages.stage("record"):
-            recorded = record(shipment, context)
-        with shipment.stages.stage("purge"):
-            purge(shipment, recorded, context)
+    context.erased.require_none(claim.study_uid)
+    try:
+        with shipment.stages.stage("upload"):
+            upload(shipment, context)
+        with shipment.stages.stage("verify"):
+            verify(shipment, context)
+        with context.turns.turn() as shipment.admit:
+            with shipment.stages.stage("record"):
+                recorded = record(shipment, context)
+            with shipment.stages.stage("purge"):
+                purge(shipment, recorded, context)
+    except StudyErased:
+        _tell_of_what_was_sent(shipment, context)
+        raise
     context.shipments.finish(
         claim,
         {
@@ -68,6 +74,17 @@ def ship(claim: Claim, run: Map, context: Context, early: Sent = NOTHING) -> Shi
         },
     )
     return shipment
+
+
+def _tell_of_what_was_sent(shipment: Shipment, context: Context) -> None:
+    """Whoever erases waits for what is on its way; but nobody knows whether it was for long enough."""
+    if shipment.sent_files or shipment.early.files or shipment.files:
+        context.log.warning(
+            "sent-while-erased",
+            "parts of a study were sent while it was erased from the archive; dicomwatchctl verify says whether"
+            " anything of it is left there",
+            study_uid=shipment.claim.study_uid,
+        )
 
 
 def _conclude_the_last_one(claim: Claim, context: Context) -> None:
@@ -162,6 +179,7 @@ def record(shipment: Shipment, context: Context) -> Recorded:
     claim, archive = shipment.claim, context.archive
     above = 0
     for _ in range(MAX_CONFLICTS):
+        context.erased.require_none(claim.study_uid)
         asked_at = context.clock.now()
         manifest = next_manifest(shipment, context, above)
         if manifest is None:
@@ -179,6 +197,8 @@ def record(shipment: Shipment, context: Context) -> Recorded:
             raise Transient("the catalogue does not return what was recorded", code="catalogue-behind")
         if fresh.has_other_versions(recorded, manifest):
             continue
+        # Where that took long the study may have been erased before it was recorded.
+        context.erased.require_none(claim.study_uid)
         context.shipments.recorded(claim, manifest.revision, manifest.completeness, manifest.sop_instance_uids)
         return Recorded(manifest, recorded.revision, asked_at, recorded.identities or ())
     raise Transient("other daemons keep recording this study", code="revision-conflict")
@@ -189,7 +209,7 @@ def record(shipment: Shipment, context: Context) -> Recorded:
 
 def purge(shipment: Shipment, recorded: Recorded, context: Context) -> None:
     """Delete the local files that may go, each on its own proof, and keep those that shall stay."""
-    policy, services = ShipmentPolicy(context), services_of(context)
+    policy, services = ShipmentPolicy(context), services_of(context, shipment.claim.study_uid)
     damaged.release(recorded.manifest, shipment.claim, policy, context)
     touched: dict[int, set[bytes]] = {}
     for files, of_these in evidence.pages(shipment, recorded, context):

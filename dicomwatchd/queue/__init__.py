@@ -18,6 +18,7 @@ from dicomwatchd.queue.database.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.database.upgrade import Upgrade
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.dicomdirs import Dicomdirs
+from dicomwatchd.queue.erasures import ErasuresNoted
 from dicomwatchd.queue.holds import Holds
 from dicomwatchd.queue.parked import Parked
 from dicomwatchd.queue.quiet import QuietTimers
@@ -40,6 +41,7 @@ class Queue:
     parked: Parked
     deletions: Deletions
     holds: Holds
+    erasures: ErasuresNoted
     audit: Audit
     segments: Segments
     pruning: Pruning
@@ -90,6 +92,7 @@ def _over(database: Database, clock: Clock) -> Queue:
         parked=Parked(database, clock),
         deletions=Deletions(database, clock),
         holds=Holds(database, clock),
+        erasures=ErasuresNoted(database, clock),
         audit=Audit(database),
         segments=Segments(database, clock),
         pruning=Pruning(database, clock),

@@ -2,7 +2,8 @@
 
 An entry is canonical JSON (sorted keys, no spaces, ASCII). Its hash is the SHA-256 of exactly those bytes, so the
 chain can be checked with nothing but the entries. Kinds: "authorised" (durable before the unlink, with the whole
-proof), "deleted", "restored" (found changed after it was staged; nothing was deleted), "hold-released".
+proof), "deleted", "restored" (found changed after it was staged; nothing was deleted), "hold-released",
+"study-erased" (from the archive, by somebody with rights to do that).
 
 What a chain cannot tell by itself is that its newest entries were cut off. So its head, which stands for all before it,
 is published outside (see audit.checkpoints).
@@ -24,6 +25,8 @@ from dicomwatchd.ports import timestamp
 from dicomwatchd.queue.database.schema import Database, Readable, Transaction
 
 FIRST = "0" * 64
+#: The kind of an entry that says of a study that it was erased from the archive.
+ERASED = "study-erased"
 _END_OF_TIME = 253_402_300_800  # the year 10000, which no timestamp can name
 _NOT_OF_THE_PROOF = frozenset({"kind", "at", "file", "sequence", "previous", "study_uid", "verified_at"})
 
@@ -96,6 +99,7 @@ class Audit:
             "study_uid": study_uid,
             "files": deletions(entries),
             "releases": releases(entries),
+            "erasures": erasures(entries),
             "chain_holds": broken_at is None,
             "broken_at": broken_at,
             "chain_entries": number,
@@ -210,6 +214,26 @@ def releases(entries: Iterable[AuditEntry]) -> list[dict[str, Any]]:
         }
         for entry in entries
         if entry.body.get("kind") == "hold-released" and _is_time(entry.body.get("at"))
+    ]
+
+
+def erasures(entries: Iterable[AuditEntry]) -> list[dict[str, Any]]:
+    """Each erasure of the study from the archive on record: when it was noted here, and what the archive says of it.
+    What cannot be understood is passed over, as in `deletions`."""
+    return [
+        {
+            "sequence": entry.sequence,
+            "noted_at": timestamp(entry.body["at"]),
+            "number": number,
+            "erased_at": str(entry.body.get("erased_at")),
+            "because": str(entry.body.get("because")),
+            "erased_by": {"uid": by.get("uid"), "login": by.get("login")},
+        }
+        for entry in entries
+        if entry.body.get("kind") == ERASED
+        and _is_time(entry.body.get("at"))
+        and type(number := entry.body.get("number")) is int
+        and isinstance(by := entry.body.get("erased_by"), dict)
     ]
 
 

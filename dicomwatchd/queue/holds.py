@@ -14,17 +14,21 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from dicomwatchd.errors import Permanent
-from dicomwatchd.model import Uid
+from dicomwatchd.model import FileState, StudyEvent, StudyState, Uid
 from dicomwatchd.patients import Identity, from_document
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit
-from dicomwatchd.queue.database.schema import Database, Readable
-from dicomwatchd.queue.rows import HELD, MORE, said_by
+from dicomwatchd.queue.database.schema import Database, Readable, Transaction
+from dicomwatchd.queue.quiet import restart_at
+from dicomwatchd.queue.rows import HELD, MORE, OWN_OBJECT, said_by
+from dicomwatchd.queue.transitions import move, state_of
 
 #: ``code`` of a hold: the study's files name two patients, or more than are kept on record.
 TWO_PATIENTS = "two-patients"
 #: The archive has several versions of some SOP Instances that are not the same data set. Only their files are kept.
 OTHER_VERSIONS = "other-versions"
+#: The study was erased from the archive: nothing of it is archived, and no local file of it is deleted.
+ERASED = "erased"
 
 #: Why a file is kept, by the code of the hold.
 REASONS = {
@@ -32,6 +36,7 @@ REASONS = {
     " attention",
     OTHER_VERSIONS: "archived; kept because the archive has another version of the same image: see dicomwatchctl"
     " attention",
+    ERASED: "kept because its study was erased from the archive: see dicomwatchctl attention",
 }
 #: What was found, as plain data for people: the patients that the files name, or the instances with several versions.
 Found = list[dict[str, str]]
@@ -137,6 +142,7 @@ class Holds:
 
     def release(self, study_uid: Uid, because: str, by: dict[str, object], shown: str | None = None) -> int:
         """Whoever ``by`` is has looked at the study: its files go by their rules again, each proven afresh. How many.
+        Those of a study that was erased are archived again, all of them: what was sent of them before is gone.
         ``shown`` is the `Hold.shown` that was looked at; without it, what the study is held for by now is released.
         Raises Permanent where the study is not held, or for something else than what was shown."""
         now = self._clock.now()
@@ -164,11 +170,21 @@ class Holds:
             db.execute(
                 "DELETE FROM identities WHERE study_uid = ? AND kind = 'patient' AND digest = ?", (study_uid, MORE)
             )
+            if ERASED in codes:
+                return _archive_again(db, study_uid, now)
             return db.execute(
                 "UPDATE files SET due_at = 0, code = NULL, reason = NULL"
                 f" WHERE study_uid = ? AND state = 'kept' AND code = '{HELD}'",
                 (study_uid,),
             ).rowcount
+
+    def codes(self, study_uid: Uid) -> list[str]:
+        """What the study is held for now."""
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT code FROM holds WHERE study_uid = ? AND released_at IS NULL ORDER BY code", (study_uid,)
+            ).fetchall()
+        return [row["code"] for row in rows]
 
     def open(self, limit: int) -> Iterator[Hold]:
         """The studies that are held, the oldest hold first; one at a time, for one of 20,000 instances takes 15 MB."""
@@ -184,8 +200,9 @@ class Holds:
     def _open_one(self, study_uid: str, code: str) -> Hold | None:
         with self._database.read() as db:
             row = db.execute(
-                "SELECT h.*, (SELECT COUNT(*) FROM files f WHERE f.study_uid = h.study_uid AND f.state = 'kept'"
-                f" AND f.code = '{HELD}') AS files FROM holds h"
+                # Of one that was erased all files wait, archived before or not.
+                "SELECT h.*, (SELECT COUNT(*) FROM files f WHERE f.study_uid = h.study_uid AND"
+                f" (h.code = '{ERASED}' OR (f.state = 'kept' AND f.code = '{HELD}'))) AS files FROM holds h"
                 " WHERE study_uid = ? AND code = ? AND released_at IS NULL",
                 (study_uid, code),
             ).fetchone()
@@ -216,6 +233,32 @@ class Holds:
             "SELECT * FROM holds WHERE study_uid = ? AND code = ?", (study_uid, code)
         ).fetchone()
         return row
+
+
+def _archive_again(db: Transaction, study_uid: Uid, now: float) -> int:
+    """Every file of a study that was erased counts as one that was never sent; how many there are."""
+    db.execute(
+        "UPDATE files SET state = ?, receipt = NULL, evidence = NULL, due_at = NULL, code = NULL, reason = NULL"
+        " WHERE study_uid = ? AND (state = ? OR (state = ? AND code IS NOT ?))",
+        (FileState.READY, study_uid, FileState.STORED, FileState.KEPT, OWN_OBJECT),
+    )
+    waiting = db.execute(
+        "SELECT source_id, COUNT(*) AS files FROM files WHERE study_uid = ? AND state = ? GROUP BY source_id",
+        (study_uid, FileState.READY),
+    ).fetchall()
+    state = state_of(db, study_uid)
+    if state is StudyState.PARKED:
+        move(db, study_uid, StudyEvent.RETRY, now)
+        db.execute(
+            "UPDATE studies SET not_before = 0, attempts = 0, blamed = 0, turn = 0, endpoint = NULL,"
+            " queued_at = COALESCE(queued_at, ?) WHERE study_uid = ?",
+            (now, study_uid),
+        )
+    elif state is StudyState.ARCHIVED and waiting:
+        move(db, study_uid, StudyEvent.CHANGED, now)
+        for row in waiting:
+            restart_at(db, study_uid, [row["source_id"]], now)
+    return sum(row["files"] for row in waiting)
 
 
 def _shown(db: Readable, study_uid: str) -> str:

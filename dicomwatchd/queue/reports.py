@@ -8,6 +8,7 @@ import os
 import sqlite3
 from typing import Any
 
+from dicomwatchd.errors import StudyErased
 from dicomwatchd.localfiles import printable
 from dicomwatchd.model import SHIPPING, FileState, StudyState
 from dicomwatchd.ports import Clock, timestamp
@@ -175,12 +176,13 @@ class Reports:
         return [{"study_uid": row["study_uid"], "files": row["files"]} for row in rows]
 
     def parked(self, limit: int) -> list[dict[str, Any]]:
-        """Studies that are parked, those that are so for longest first."""
+        """Studies that are parked, those that are so for longest first; without those that wait to be released, which
+        are among the held ones."""
         with self._database.read() as db:
             rows = db.execute(
                 "SELECT study_uid, code, reason FROM studies WHERE state != 'archived' AND state = ?"
-                " ORDER BY changed_at LIMIT ?",
-                (StudyState.PARKED, limit),
+                " AND code IS NOT ? ORDER BY changed_at LIMIT ?",
+                (StudyState.PARKED, StudyErased.code, limit),
             ).fetchall()
         return [{"study_uid": row["study_uid"], "code": row["code"], "reason": row["reason"]} for row in rows]
 

@@ -199,7 +199,7 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "the number of the catalogue's own",
                 REVISION,
-                "    record = _recorded(study, context) if len(listed.revisions) > 1 else None\n",
+                "    record = _recorded(study, context, floor) if len(listed.revisions) > 1 else None\n",
                 "    record = None\n",
             ),
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tests.mutants.cloud import CLOUD
 from tests.mutants.composition import COMPOSITION
+from tests.mutants.erased import ERASED
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.final_check import LAST_SIGHT
 from tests.mutants.handed import HANDED_IN
@@ -1310,6 +1311,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in HELD),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in LAST_SIGHT),
+    *(Mutation(*row) for row in ERASED),
     *(Mutation(*row) for row in PLANTED),
     *(Mutation(*row) for row in ROOTS),
     *(Mutation(*row) for row in UPLOADS),

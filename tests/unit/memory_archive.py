@@ -123,7 +123,8 @@ class MemoryStore:
     def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         self._fail()
         for key in sorted(self.versions):
-            if key.startswith(prefix) and key > after and key not in self.hidden:
+            # What was deleted since the listing began is in it no more.
+            if key.startswith(prefix) and key > after and key in self.versions and key not in self.hidden:
                 is_cold = self.cold.get(key) in ("GLACIER", "DEEP_ARCHIVE")
                 yield replace(self._shown(key), version_id=None, is_cold=is_cold)
 

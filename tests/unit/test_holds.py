@@ -20,7 +20,7 @@ from dicomwatchd.errors import DicomwatchdError, Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.database.pruning import Pruning
-from dicomwatchd.queue.holds import OTHER_VERSIONS, REASONS, TWO_PATIENTS
+from dicomwatchd.queue.holds import ERASED, OTHER_VERSIONS, REASONS, TWO_PATIENTS
 from dicomwatchd.rights import Asker
 from tests import schemas
 from tests.pieces import Pieces, at
@@ -316,7 +316,7 @@ def test_a_release_has_a_reason(pieces: Pieces, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_each_hold_has_a_reason_in_words() -> None:
-    assert set(HOLD_REASONS) == {TWO_PATIENTS, OTHER_VERSIONS} == set(REASONS)
+    assert set(HOLD_REASONS) == {TWO_PATIENTS, OTHER_VERSIONS, ERASED} == set(REASONS)
 
 
 @pytest.mark.parametrize("delete", [False, True])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import LEFT_OUT, dumps
-from dicomwatchd.archive.layout import manifests
+from dicomwatchd.archive.layout import erasures, manifests
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance, Place
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.layout.manifests import Listed
@@ -105,7 +105,7 @@ class Lineage:
 
     def free_above(self, revision: int) -> int:
         """The lowest number above ``revision`` that no manifest has. Raises Permanent when there is none."""
-        number = revision + 1
+        number = max(revision, self.listed.floor) + 1
         while number in self.listed.revisions:
             number += 1
         if number > keys.HIGHEST_REVISION:
@@ -127,8 +127,12 @@ def vouched_for(store: ObjectStore, listed: Listed, record: StudyRecord | None) 
 
 
 def current(store: ObjectStore, study_uid: Uid, record: StudyRecord | None = None) -> Manifest | None:
-    """The revision that counts, None if none does. Raises Transient, Permanent."""
-    listed = manifests.listed(store, study_uid)
+    """The revision that counts, None if none does, or all that do were erased. Raises Transient, Permanent."""
+    erasure = erasures.newest(store, study_uid)
+    floor = erasure.through_revision if erasure is not None else 0
+    if record is not None and record.revision <= floor:
+        record = None
+    listed = manifests.listed(store, study_uid, floor=floor)
     return trace(store, listed, vouched_for(store, listed, record)).current
 
 
@@ -310,7 +314,7 @@ class _Judgement:
             return None if manifest.revision == vouched.revision else ""
         if not _OF_RECORDS.isdisjoint(manifest.flags):
             return "it has a flag that only the catalogue's records have"
-        last = self._counted[-1].revision if self._counted else 0
+        last = self._counted[-1].revision if self._counted else self._listed.floor
         if self._free_between(last, manifest.revision) > PLAUSIBLE_GAP:
             return "its number is far above the others"
         if not self._counted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.manifest import Manifest
@@ -52,30 +52,41 @@ def load(
 @dataclass(frozen=True, slots=True)
 class Listed:
     """What the store lists of a study's manifests, by revision. ``strangers`` are keys among them that are no
-    manifest's."""
+    manifest's. ``floor``: the study was erased, and no revision up to that number counts, or is in ``revisions``."""
 
     study_uid: Uid
     revisions: Mapping[int, StoredObject]
     strangers: tuple[str, ...] = ()
+    floor: int = 0
 
     @property
     def newest(self) -> int:
         """The highest number that is taken; 0 where there is none."""
         return max(self.revisions, default=0)
 
+    def above(self, floor: int) -> Listed:
+        """Without what was erased: the revisions up to that number."""
+        left = {revision: seen for revision, seen in self.revisions.items() if revision > floor}
+        return replace(self, revisions=left, floor=max(self.floor, floor))
 
-def listed(store: ObjectStore, study_uid: Uid, named: int = 0) -> Listed:
-    """``named`` is a revision that somebody has recorded: where the listing does not show it, it is asked for by its
-    key. A listing may be older than what it lists, as that of a folder on a share is, which the kernel remembers."""
+
+def listed(store: ObjectStore, study_uid: Uid, named: int = 0, *, floor: int = 0) -> Listed:
+    """``floor`` as in `Listed`. ``named`` is a revision that somebody has recorded: where the listing does not show it,
+    it is asked for by its key. A listing may be older than what it lists, as that of a folder on a share is, which the
+    kernel remembers."""
     found = {seen.key: seen for seen in store.listing(keys.manifests_prefix(study_uid))}
-    if named and (key := keys.manifest(study_uid, named)) not in found and (seen := store.head(key)) is not None:
+    if (
+        named > floor
+        and (key := keys.manifest(study_uid, named)) not in found
+        and (seen := store.head(key)) is not None
+    ):
         found[key] = seen
     parsed = {key: keys.parse_manifest(key) for key in found}
     return Listed(
         study_uid,
         {named[1]: found[key] for key, named in parsed.items() if named is not None},
         tuple(key for key, named in parsed.items() if named is None),
-    )
+    ).above(floor)
 
 
 def create(store: ObjectStore, manifest: Manifest) -> bool:

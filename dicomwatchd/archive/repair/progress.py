@@ -202,6 +202,7 @@ def _document(progress: Progress) -> dict[str, Any]:
         "studies": report.studies,
         "recorded": report.recorded,
         "unchanged": report.unchanged,
+        "erased": report.erased,
         "problems": [asdict(one) for one in report.problems[:MOST_PROBLEMS]],
         "unnamed_problems": report.unnamed_problems + max(0, len(report.problems) - MOST_PROBLEMS),
         "unresolved": progress.unresolved,
@@ -223,6 +224,7 @@ def _progress(raw: Any) -> Progress:
             studies=_count(raw["studies"]),
             recorded=_count(raw["recorded"]),
             unchanged=_count(raw["unchanged"]),
+            erased=_count(raw.get("erased", 0)),
             problems=tuple(
                 Problem(Uid(one["study_uid"]), _count(one["revision"]), _text(one["reason"])) for one in raw["problems"]
             ),

@@ -6,14 +6,14 @@ one goes on, and what is kept for that, see `progress`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.documents import LEFT_OUT
-from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout import erasures, lineage, manifests
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.layout.manifests import Listed
 from dicomwatchd.archive.records import StudyRecord
@@ -44,13 +44,15 @@ class Problem:
 class RebuildReport:
     """``studies`` were found in the store; of these ``recorded`` were written and ``unchanged`` were in the catalogue
     already, in this or a newer revision. The rest have no manifest that can be used: see ``problems``.
-    ``unnamed_problems`` are those of an interrupted run that were too many to be kept."""
+    ``unnamed_problems`` are those of an interrupted run that were too many to be kept. ``erased`` are further studies,
+    of which the store still holds manifests from before they were erased."""
 
     studies: int = 0
     recorded: int = 0
     unchanged: int = 0
     problems: tuple[Problem, ...] = ()
     unnamed_problems: int = 0
+    erased: int = 0
 
     @property
     def unusable(self) -> int:
@@ -100,7 +102,8 @@ def rebuild(
     A manifest that is damaged, or another archive's, is reported; the next lower one takes its place. Where manifests
     do not go on from one another, which is reported too, all that they list is recorded, with a flag that says so, and
     the entry vouches for none of them. What the catalogue says already is not taken for granted either: all revisions
-    are read. The catalogue must be initialised.
+    are read. What was erased is not recorded; what was erased while this runs is reported. The catalogue must be
+    initialised.
 
     ``map`` may work in other threads, and ahead. ``keep`` is called after each study with what a later call takes as
     ``begin``, to go on behind it: studies that have come into the store since, with a key before that, were recorded
@@ -114,7 +117,8 @@ def rebuild(
     budget = ByteBudget(_BUDGET_BYTES)
     now = begin or Progress()
     # Otherwise an entry that is as it should be is written again, for what it is searched by is not.
-    target = _Target(catalogue, archive_id, is_completed=catalogue.is_completed())
+    erased = patience.of_all(lambda: dict(erasures.numbers(store)))
+    target = _Target(catalogue, archive_id, catalogue.is_completed(), erased)
 
     def one(study_uid: Uid) -> _Outcome | None:
         try:
@@ -150,18 +154,28 @@ def rebuild(
         keep(now)
     if not left:
         catalogue.completed()
+    left += patience.of_all(lambda: list(_erased_meanwhile(store, catalogue, erased)))
     return replace(now.report, problems=(*now.report.problems, *left))
+
+
+def _erased_meanwhile(store: ObjectStore, catalogue: Catalogue, before: dict[Uid, int]) -> Iterator[Problem]:
+    """Studies whose erasure began while this ran, and that may have been recorded once more since."""
+    for study, number in erasures.numbers(store):
+        if number != before.get(study) and (record := catalogue.get(study)) is not None:
+            yield Problem(study, record.revision, "the study was erased meanwhile: erase it again")
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     """``recorded`` is True, False (there already) or None (no usable manifest). ``unresolved``: why nothing is known of
-    the study. ``revision``: the catalogue has this one of it now, or a newer one."""
+    the study. ``revision``: the catalogue has this one of it now, or a newer one. ``is_erased``: what is there was
+    erased, and counts no more."""
 
     recorded: bool | None
     problems: tuple[Problem, ...] = ()
     unresolved: str | None = None
     revision: int | None = None
+    is_erased: bool = False
 
 
 def _with(now: Progress, study_uid: Uid, outcome: _Outcome, *, studies: int) -> Progress:
@@ -169,6 +183,8 @@ def _with(now: Progress, study_uid: Uid, outcome: _Outcome, *, studies: int) -> 
     if outcome.unresolved is not None and len(now.unresolved) >= MOST_UNRESOLVED:
         raise Transient(f"more than {MOST_UNRESOLVED} studies cannot be examined, such as: {outcome.unresolved}")
     report = now.report
+    if outcome.is_erased:  # it is none of the studies
+        return replace(now, report=replace(report, studies=report.studies + studies - 1, erased=report.erased + 1))
     return replace(
         now,
         report=replace(
@@ -205,6 +221,8 @@ class _Target:
     catalogue: Catalogue
     archive_id: str
     is_completed: bool
+    #: The studies that were erased, each with the number of its newest erasure.
+    erased: Mapping[Uid, int]
 
 
 def _record(store: ObjectStore, target: _Target, study_uid: Uid, budget: ByteBudget) -> _Outcome | None:
@@ -212,13 +230,22 @@ def _record(store: ObjectStore, target: _Target, study_uid: Uid, budget: ByteBud
     listed = manifests.listed(store, study_uid)
     if not listed.revisions:
         return None
+    if number := target.erased.get(study_uid):
+        listed = listed.above(erasures.load(store, study_uid, number).through_revision)
+        if not listed.revisions:
+            return _Outcome(None, is_erased=True)
     try:
         there = target.catalogue.get(study_uid)
     except Permanent:
         there = None  # an entry that cannot be read is one to write again
     # One above the whole budget is let through alone, and what `trace` does not read takes no memory.
     with budget.held(min(sum(one.size_bytes for one in listed.revisions.values()), lineage.LIMIT_BYTES)):
-        return _of_manifests(store, target, listed, there)
+        try:
+            return _of_manifests(store, target, listed, there)
+        except Transient:
+            if erasures.newest_number(store, study_uid) == target.erased.get(study_uid, 0):
+                raise
+            return _Outcome(None, is_erased=True)  # its manifests go at this moment
 
 
 def _of_manifests(store: ObjectStore, target: _Target, listed: Listed, there: StudyRecord | None) -> _Outcome:

@@ -1,4 +1,4 @@
-"""`dicomwatchctl archive`: set up the archive; what it costs and its verification are in files of their own."""
+"""`dicomwatchctl archive`: set up the archive; its cost, its verification and erasing are in files of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.studies.cost import cost
+from dicomwatchd.cli.studies.erase import erase, erased
 from dicomwatchd.cli.studies.verify_archive import verify
 from dicomwatchd.cli.terminal import output
 from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 
 @click.group()
 def archive() -> None:
-    """Set up and verify the archive, and estimate its cost."""
+    """Set up and verify the archive, and erase studies from it."""
 
 
 archive.add_command(cost)
+archive.add_command(erase)
+archive.add_command(erased)
 archive.add_command(verify)
 
 

@@ -78,8 +78,9 @@ def rebuild(
     """Rebuild the catalogue from the store.
 
     The manifests in the store hold everything that the catalogue knows. Nothing in the catalogue is deleted, and
-    newer entries are kept. The daemon may be running. An interrupted rebuild continues where it was, for seven days and
-    with the same version of the program. The exit code is 1 if a manifest could not be used, or a study not examined.
+    newer entries are kept. Studies that were erased stay erased. The daemon may be running. An interrupted rebuild
+    continues where it was, for seven days and with the same version of the program. The exit code is 1 if a manifest
+    could not be used, or a study not examined.
     """
     from dicomwatchd.archive.repair.ahead import ahead
     from dicomwatchd.archive.repair.rebuild import rebuild as run
@@ -118,6 +119,7 @@ def rebuild(
                 "recorded": report.recorded,
                 "unchanged": report.unchanged,
                 "unusable": report.unusable,
+                "erased": report.erased,
                 "problems": [asdict(item) for item in report.problems],
                 "unnamed_problems": report.unnamed_problems,
                 "resumed": begin is not None,
@@ -129,6 +131,11 @@ def rebuild(
             f"{output.count(report.studies, 'study', 'studies')} in the store: {report.recorded:,} recorded, "
             f"{report.unchanged:,} already in the catalogue, {report.unusable:,} not usable."
         )
+        if report.erased:
+            output.say(
+                f"{output.count(report.erased, 'further study', 'further studies')} of which something is left were"
+                " erased: erase them again (dicomwatchctl archive erased lists them)."
+            )
         if report.problems:
             tables.table(
                 ("STUDY", "REVISION", "WHY THE MANIFEST WAS NOT USED"),

@@ -18,7 +18,7 @@ from dicomwatchd.cli.studies.search import summary
 from dicomwatchd.cli.studies.versions import OtherVersions
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.control.client import DaemonRefused, DaemonUnreachable
-from dicomwatchd.errors import DicomwatchdError, Permanent, StudyNotFound
+from dicomwatchd.errors import DicomwatchdError, Permanent, StudyErased, StudyNotFound
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
@@ -38,33 +38,42 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     """Show what is known about a study.
 
     STUDY is a Study Instance UID. Shows what the archive holds of it, with patient, study and series attributes;
-    and, if the daemon runs on this machine, its local files and its state. If objects are not in the store's usual
-    storage class, it says which are in cold storage, and how long restoring takes. The exit code is 1 if neither
-    knows it, or if its manifests in the archive are not valid.
+    and, if the daemon runs on this machine, its local files and its state; or when and why it was erased from the
+    archive. If objects are not in the store's usual storage class, it says which are in cold storage, and how long
+    restoring takes. The exit code is 1 if neither knows it, if it was erased, or if its manifests in the archive are
+    not valid.
     """
     notes: list[str] = []
     note = noting(notes, quiet=as_json)
     trouble: DicomwatchdError | None = None
     found = None
+    erased: StudyErased | None = None
     amiss = Amiss(note)
     try:
         found = _archived(invocation, study, where, notes, amiss)
+    except StudyErased as error:
+        erased = error
     except StudyNotFound:
         pass  # the daemon may know it
     except DicomwatchdError as error:
         trouble = error  # and what is here may say why
     local = _local(invocation, study, socket_path, where, note)
     if found is None and local is None:
-        raise trouble or StudyNotFound(f"study {study} is not known here")
+        raise trouble or erased or StudyNotFound(f"study {study} is not known here")
     if trouble is not None:
         note(f"the archive does not answer: {trouble.message}")
-    code = exits.NO if amiss or isinstance(trouble, Permanent) else exits.OK
+    if erased is not None:
+        note(str(erased))
+    code = exits.NO if amiss or erased is not None or isinstance(trouble, Permanent) else exits.OK
     if as_json:
         archived = found and {**_document(found), **amiss.document()}
         output.document({"study_uid": study, "archive": archived, "local": local, "notes": notes})
         return code
     if found is None:
-        output.pairs([("Study", study), ("Archive", "unknown" if trouble else "does not hold it yet")])
+        state = (
+            "unknown" if trouble else "does not hold it any more: it was erased" if erased else "does not hold it yet"
+        )
+        output.pairs([("Study", study), ("Archive", state)])
     else:
         _print_archived(found)
     if local is not None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dicomwatchd.archive import keys
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask
-from dicomwatchd.cli.studies.access import UID, Amiss, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.studies.access import UID, Amiss, Archive, ArchiveOptions, archive_options, noting, opened
 from dicomwatchd.cli.terminal import output, progress, tables
-from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.errors import DicomwatchdError, StudyErased
 from dicomwatchd.model import StudyState, Uid
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json
     Each revision must continue the one before it, and every object of the study must be in one of them: an
     object that no manifest lists is reported if it is more than a day old and this machine is not sending any
     file of the study.
+    Of a study that was erased it says so, and whether anything of it is in the archive all the same.
     The exit code is 0 only if all files are there, all manifests are valid, and no such object is found.
     """
     from dicomwatchd.archive.proof.verification import verify as look
@@ -60,9 +62,12 @@ def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json
     note = noting(notes, quiet=as_json)
     amiss = Amiss(note)
     with opened(invocation, where, connections=threads) as archive, ThreadPoolExecutor(threads) as pool:
-        planned = look_up(
-            archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), below=True, map=pool.map
-        )
+        try:
+            planned = look_up(
+                archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), below=True, map=pool.map
+            )
+        except StudyErased as error:
+            raise _with_what_is_left(error, archive, study) from None
         manifest = planned.manifest
         files, size_bytes = len(manifest.instances), sum(item.size_bytes for item in manifest.instances)
         with progress.bar(wanted=not as_json) as update:
@@ -80,6 +85,20 @@ def verify(invocation: Invocation, study: Uid, deep: bool, threads: int, as_json
     else:
         _sentences(found, stray)
     return exits.OK if found.holds and not amiss and not stray else exits.NO
+
+
+def _with_what_is_left(erased: StudyErased, archive: Archive, study: Uid) -> StudyErased:
+    """What a listing shows of a study that was erased: what came too late, or an erasure that was not finished."""
+    left = sum(1 for _ in archive.store.listing(keys.study_prefix(study)))
+    if archive.catalogue is not None and archive.catalogue.get(study) is not None:
+        left += 1
+    if not left:
+        return erased
+    there = output.count(left, "object or record is", "objects and records are")
+    return StudyErased(
+        f"{erased.message}, but {there} in the archive: run dicomwatchctl archive erase {study} again",
+        hint=erased.hint,
+    )
 
 
 def _stray(found: Verification, is_on_its_way: Callable[[], bool]) -> list[Unlisted]:

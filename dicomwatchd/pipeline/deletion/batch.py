@@ -137,6 +137,7 @@ class DeletionBatch:
             raise Restored
 
     def _require_proven(self, file: LocalFile, proof: DeletionProof) -> None:
+        self.services.require_not_erased()
         if not proof.is_fresh(self.services.clock.now()):
             again = self.evidence.prove_again(file)
             self.services.inboxes.beat()

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from dicomwatchd.archive.stores.port import Standing
+from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.deletion.final_check import FinalCheck
 from dicomwatchd.pipeline.deletion.port import Services, Stands
 from dicomwatchd.pipeline.shipment import Context, location_of, path_of, source_of
@@ -50,7 +51,7 @@ class ShipmentPolicy:
         return stands
 
 
-def services_of(context: Context) -> Services:
+def services_of(context: Context, study: Uid) -> Services:
     """Those of one purge."""
     return Services(
         deletions=context.deletions,
@@ -60,4 +61,5 @@ def services_of(context: Context) -> Services:
         cancelled=context.cancelled,
         heartbeat=context.heartbeat,
         left_staged=context.left_staged,
+        require_not_erased=lambda: context.erased.require_none(study),
     )

@@ -79,3 +79,5 @@ class Services:
     cancelled: Cancellation
     heartbeat: Callable[[], None]
     left_staged: Callable[[int], None]
+    #: Asked right before each unlink: raises StudyErased. See `pipeline.erased` for how old its word may be.
+    require_not_erased: Callable[[], object]

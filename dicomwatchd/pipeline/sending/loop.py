@@ -44,6 +44,10 @@ class Results(Protocol):
 def send(batch: UploadBatch, context: Context) -> list[Outcome]:
     """Send a batch; an outcome for each of its files. An error is an outcome like another here: the other files of the
     page go on, and what they have reached is committed."""
+    try:
+        context.erased.require_none(batch.files[0].header.study_uid)
+    except DicomwatchdError as error:
+        return [(file, error) for file in batch.files]
     if batch.there is not None:
         return bundling.take_over(batch.files, batch.there, context)
     if batch.is_bundle and len(batch.files) > 1:

@@ -1,0 +1,138 @@
+"""A study that was erased from the archive is not archived again by itself, and none of its local files is deleted.
+
+Whoever is about to send something of a study, to record it, or to delete a local file of it, asks here first. The word
+of the store holds for `LOOK_SECONDS`. Who erases waits four times as long between the record of the erasure and the
+first deletion (`archive.erasing.erasure.SETTLE_SECONDS`): so a local file that is deleted on an older look is one whose
+object is there at that moment.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dicomwatchd.archive.layout import erasures
+from dicomwatchd.archive.layout.erasures import Erasure
+from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.errors import DicomwatchdError, StateUnavailable, Stopping, StudyErased
+from dicomwatchd.model import Uid
+from dicomwatchd.ports import Clock, Log
+from dicomwatchd.queue.erasures import ErasuresNoted
+from dicomwatchd.queue.holds import ERASED, Found, Holds
+
+#: So long a look for the record is good for, counted from before it was asked for.
+LOOK_SECONDS = 30.0
+#: Between two rounds for what was erased meanwhile.
+NOTING_SECONDS = 900.0
+#: Looks that are remembered.
+_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """By either clock, before the store was asked."""
+
+    now: float
+    monotonic: float
+    found: Erasure | None
+
+
+class ErasedStudies:
+    """Safe to use from many threads."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        holds: Holds,
+        noted: ErasuresNoted,
+        clock: Clock,
+        log: Log,
+        in_trouble: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """``in_trouble`` tells that the store does not answer at the moment, so that `step` leaves it alone."""
+        self._store, self._holds, self._noted, self._clock, self._log = store, holds, noted, clock, log
+        self._in_trouble = in_trouble
+        self._next_round = clock.monotonic()
+        self._lock = threading.Lock()
+        self._looks: dict[Uid, _Look] = {}
+
+    def require_none(self, study: Uid) -> int:
+        """The revision up to which manifests of the study were erased, all of them before somebody released it here; 0
+        where it never was. Raises StudyErased where the study was erased and not released since: then that is on record
+        here, and the study is held; Transient, Permanent."""
+        erasure = self._newest(study)
+        if erasure is None:
+            return 0
+        self._note(erasure)
+        held, is_new = self._hold(erasure)
+        if is_new:
+            self._log.warning(
+                "study-erased",
+                "a study of which there are files here was erased from the archive; they are neither archived nor"
+                " deleted until somebody releases the study (dicomwatchctl attention)",
+                study_uid=study,
+            )
+        if held:
+            raise StudyErased("the study was erased from the archive; its local files are kept")
+        return erasure.through_revision
+
+    def step(self) -> bool:
+        """Every so often: note what was erased since, of studies that were ever here, also where no file of them comes
+        any more; and let go what the state says of them. Whether there is more to do at once. Raises Transient where
+        the state fails, Stopping. One thread calls it."""
+        if self._clock.monotonic() < self._next_round or self._in_trouble():
+            return False
+        self._next_round = self._clock.monotonic() + NOTING_SECONDS
+        try:
+            for study, number in self._noted.concerning(list(erasures.numbers(self._store))):
+                erasure = erasures.load(self._store, study, number)
+                self._note(erasure)
+                if ERASED in self._holds.codes(study):
+                    self._hold(erasure)  # for this one by now, which is what a person is to see
+        except (Stopping, StateUnavailable):
+            raise
+        except DicomwatchdError:
+            pass  # what does not answer now is asked in the next round; nothing is archived or deleted meanwhile
+        while self._noted.forget():
+            pass
+        return False
+
+    def _hold(self, erasure: Erasure) -> tuple[bool, bool]:
+        """As `Holds.hold`."""
+        return self._holds.hold(
+            erasure.study_uid, ERASED, _found(erasure), lambda released: _number(released) >= erasure.number
+        )
+
+    def _note(self, erasure: Erasure) -> None:
+        said = erasure.document()
+        self._noted.note(
+            erasure.study_uid, erasure.number, {name: said[name] for name in ("erased_at", "because", "erased_by")}
+        )
+
+    def _newest(self, study: Uid) -> Erasure | None:
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        with self._lock:
+            last = self._looks.get(study)
+        # A machine that was asleep has not counted that on the one clock; and the other may have been set.
+        if last is not None and _is_young(last.now, now) and _is_young(last.monotonic, monotonic):
+            return last.found
+        found = erasures.newest(self._store, study)
+        with self._lock:
+            if len(self._looks) >= _REMEMBERED:
+                self._looks.clear()
+            self._looks[study] = _Look(now, monotonic, found)
+        return found
+
+
+def _is_young(asked_at: float, now: float) -> bool:
+    return 0 <= now - asked_at <= LOOK_SECONDS
+
+
+def _found(erasure: Erasure) -> Found:
+    """For whoever looks at what is held: the reason is text of a person's, and nothing of it is logged."""
+    return [{"number": str(erasure.number), "erased_at": erasure.erased_at, "because": erasure.because}]
+
+
+def _number(found: Found) -> int:
+    return max((int(one.get("number", 0)) for one in found), default=0)

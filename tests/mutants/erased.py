@@ -1,0 +1,91 @@
+"""Mutants of what keeps an erased study from being archived again, or its local files from being deleted: rows of
+`mutations.Mutation`."""
+
+from __future__ import annotations
+
+_DAEMON = ("tests/unit/test_erased_studies.py",)
+_ARCHIVE = ("tests/unit/test_erasing.py",)
+_STORE = ("tests/unit/test_erasing_s3.py",)
+
+ERASED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
+    (f"erased: {name}", file, old, new, tests)
+    for name, file, old, new, tests in (
+        (
+            "asked before a batch is sent",
+            "pipeline/sending/loop.py",
+            "        context.erased.require_none(batch.files[0].header.study_uid)\n",
+            "        pass\n",
+            _DAEMON,
+        ),
+        (
+            "asked right before the unlink",
+            "pipeline/deletion/batch.py",
+            "        self.services.require_not_erased()\n",
+            "",
+            _DAEMON,
+        ),
+        (
+            "asked after it was recorded",
+            "pipeline/stages.py",
+            "        context.erased.require_none(claim.study_uid)\n        context.shipments",
+            "        context.shipments",
+            _DAEMON,
+        ),
+        (
+            "a look grows old",
+            "pipeline/erased.py",
+            "    return 0 <= now - asked_at <= LOOK_SECONDS\n",
+            "    return True\n",
+            _DAEMON,
+        ),
+        (
+            "a release is for the erasures so far",
+            "pipeline/erased.py",
+            "_number(released) >= erasure.number",
+            "_number(released) >= 1",
+            _DAEMON,
+        ),
+        (
+            "manifests from before do not count",
+            "archive/layout/manifests.py",
+            "    ).above(floor)\n",
+            "    )\n",
+            _DAEMON,
+        ),
+        (
+            "the record comes first",
+            "archive/erasing/erasure.py",
+            "        erasure = self._on_record(found, because, who)\n        self._wait()\n",
+            "        self._wait()\n        erasure = self._on_record(found, because, who)\n",
+            _ARCHIVE,
+        ),
+        (
+            "nothing goes before daemons have had time",
+            "archive/erasing/erasure.py",
+            "        self._wait()\n",
+            "",
+            _ARCHIVE,
+        ),
+        (
+            "what is locked is refused",
+            "archive/erasing/erasure.py",
+            "        if found.locked:\n",
+            "        if False:\n",
+            _ARCHIVE,
+        ),
+        (
+            "a refusal within a 200",
+            "archive/erasing/s3.py",
+            '                for one in answer.get("Errors", [])\n',
+            "                for one in ()\n",
+            _STORE,
+        ),
+        (
+            "a key of another prefix",
+            "archive/erasing/s3.py",
+            "        if not full.startswith(start):\n",
+            "        if False:\n",
+            _STORE,
+        ),
+    )
+)
