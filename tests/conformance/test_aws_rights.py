@@ -167,8 +167,11 @@ def maintenance_work(site: Mapping[str, Any], place: Mapping[str, str]) -> Itera
 
 
 def erase_work(site: Mapping[str, Any], place: Mapping[str, str]) -> Iterator[Case]:
-    """What erasing a study asks for: every version of its objects, its records, and bundles written anew."""
+    """What erasing a study asks for: every version of its objects, its records, and a record of the erasure."""
     for action, resource, context in (
+        ("s3:ListBucket", BUCKET, {"s3:prefix": "rad/erased/1.2.3/"}),
+        ("s3:ListBucketMultipartUploads", BUCKET, {}),
+        ("s3:AbortMultipartUpload", f"{STUDY}/4/5/aa.dcm", {}),
         ("s3:ListBucketVersions", BUCKET, {"s3:prefix": "rad/studies/1.2.3/"}),
         ("s3:GetBucketObjectLockConfiguration", BUCKET, {}),
         ("s3:GetObject", f"{BUCKET}/rad/archive.json", {}),
@@ -177,11 +180,9 @@ def erase_work(site: Mapping[str, Any], place: Mapping[str, str]) -> Iterator[Ca
         ("s3:GetObjectLegalHold", f"{STUDY}/bundles/aa.tar", {}),
         ("s3:DeleteObject", f"{STUDY}/manifests/00000001.json", {}),
         ("s3:DeleteObjectVersion", f"{STUDY}/bundles/aa.tar", {}),
-        ("s3:PutObject", f"{STUDY}/bundles/bb.tar", {**KMS, **CREATED}),
-        ("s3:PutObject", f"{BUCKET}/rad/audit/1/00000001.json", {**KMS, **CREATED}),
+        ("s3:PutObject", f"{BUCKET}/rad/erased/1.2.3/00000001.json", {**KMS, **CREATED}),
         ("dynamodb:Query", TABLE, {}),
         ("dynamodb:DeleteItem", TABLE, {LEADING: ["STUDY#1.2.3"]}),
-        ("dynamodb:PutItem", TABLE, {LEADING: ["STUDY#1.2.3"]}),
     ):
         yield Case("erase", action, resource, {**place, **context}, None, site)
     for action in ("kms:GenerateDataKey", "kms:Decrypt"):
@@ -227,6 +228,8 @@ DAEMON = [
     ),
     Case("ct1", "s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**KMS, **OVERWRITTEN}, "CreateOnly"),
     Case("ct1", "s3:PutObject", f"{BUCKET}/rad/audit/1/00000001.json", {**KMS, **OVERWRITTEN}, "CreateOnly"),
+    # A record of an erasure keeps a study out of the archive: no daemon creates one.
+    Case("ct1", "s3:PutObject", f"{BUCKET}/rad/erased/1.2.3/00000001.json", {**KMS, **CREATED}, "Implicit"),
     Case("ct1", "s3:PutObject", f"{BUCKET}/rad/archive.json", {**KMS, **CREATED}, "Implicit"),
     Case("ct1", "s3:PutObject", f"{BUCKET}/other/x", {**KMS, **CREATED}, "Implicit"),
     Case("ct1", "s3:GetObject", f"{BUCKET}/other/x", {}, "Implicit"),
@@ -288,7 +291,10 @@ ERASER = [
             ("s3:DeleteObjectVersion", f"{BUCKET}/rad/audit/1/00000001.json", {}, "Implicit"),
             ("s3:DeleteObjectVersion", f"{BUCKET}/rad/archive.json", {}, "Implicit"),
             ("s3:DeleteObjectVersion", f"{BUCKET}/other/x", {}, "Implicit"),
-            ("s3:PutObject", f"{STUDY}/bundles/aa.tar", {**KMS, **OVERWRITTEN}, "CreateOnly"),
+            ("s3:DeleteObjectVersion", f"{BUCKET}/rad/erased/1.2.3/00000001.json", {}, "Implicit"),
+            ("s3:PutObject", f"{BUCKET}/rad/erased/1.2.3/00000001.json", {**KMS, **OVERWRITTEN}, "CreateOnly"),
+            ("s3:PutObject", f"{STUDY}/bundles/aa.tar", {**KMS, **CREATED}, "Implicit"),
+            ("s3:PutObject", f"{BUCKET}/rad/audit/1/00000001.json", {**KMS, **CREATED}, "Implicit"),
             ("s3:PutObject", f"{BUCKET}/rad/archive.json", {**KMS, **CREATED}, "Implicit"),
             ("s3:BypassGovernanceRetention", f"{STUDY}/bundles/aa.tar", {}, "Implicit"),
             ("s3:PutObjectRetention", f"{STUDY}/bundles/aa.tar", {}, "Implicit"),
@@ -299,6 +305,7 @@ ERASER = [
             ("s3:ListBucketVersions", BUCKET, {}, "Implicit"),
             ("kms:Decrypt", KEY, {}, "Implicit"),
             ("kms:ScheduleKeyDeletion", KEY, {}, "Implicit"),
+            ("dynamodb:PutItem", TABLE, {LEADING: ["STUDY#1.2.3"]}, "Implicit"),
             ("dynamodb:DeleteItem", TABLE, {LEADING: ["ARCHIVE"]}, "Implicit"),
             ("dynamodb:DeleteItem", TABLE, {}, "Implicit"),
             ("dynamodb:DeleteTable", TABLE, {}, "Implicit"),

@@ -77,6 +77,7 @@ def test_the_bucket_denies_what_it_should() -> None:
     assert deletion["Condition"] == {"ArnEquals": {"aws:PrincipalArn": "${DaemonPrincipalArn}"}}
     assert denials["CreateOnly"]["Resource"] == [
         "${Bucket.Arn}/${Prefix}" + keys.STUDIES + "*",
+        "${Bucket.Arn}/${Prefix}" + keys.ERASED + "*",
         "${Bucket.Arn}/${Prefix}" + keys.AUDIT + "*",
         "${Bucket.Arn}/${Prefix}" + keys.IDENTITY,
     ]
