@@ -590,11 +590,16 @@ def test_a_rebuild_begins_anew_where_it_has_to(studies: Site) -> None:
 
 
 def test_where_a_rebuild_keeps_how_far_it_has_come(studies: Site, tmp_path: Path) -> None:
-    file = tmp_path / "progress.json"
+    """In a folder that is named, under a name of its own: it replaces and removes that file."""
     interrupted_after(studies, 1)
-    (studies.state / "catalogue-rebuild.json").rename(file)
-    assert studies.json("catalogue", "rebuild", "--progress-file", str(file))["resumed"] is True
-    assert not file.exists()
+    kept, patients = tmp_path / "kept", tmp_path / "patient.dcm"
+    kept.mkdir()
+    patients.write_bytes(b"the only copy")
+    (studies.state / "catalogue-rebuild.json").rename(kept / "catalogue-rebuild.json")
+    assert studies.ctl("catalogue", "rebuild", "--state-directory", str(patients)).exit_code == 2
+    assert patients.read_bytes() == b"the only copy"
+    assert studies.json("catalogue", "rebuild", "--state-directory", str(kept))["resumed"] is True
+    assert list(kept.iterdir()) == []
     shutil.rmtree(studies.state)
     assert studies.json("catalogue", "rebuild")["notes"] == []
 

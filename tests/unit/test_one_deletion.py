@@ -129,6 +129,20 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("archive/erasing/directory.py", "erase", "os.unlink"): (1, "an object of the study that is erased"),
     ("archive/erasing/directory.py", "_remove_empty", "os.rmdir"): (1, "fails for a directory with anything in it"),
     ("archive/catalogues/sqlite/catalogue.py", "_create_file", "os.open"): (1, "the catalogue's file; no O_TRUNC"),
+    # How far a command has come, under names of its own in the state directory, or in a folder that a person names.
+    ("archive/repair/progress.py", "_replace", "os.open"): (1, "O_EXCL, a random name"),
+    ("archive/repair/progress.py", "_replace", "os.rename"): (1, "onto catalogue-rebuild.json"),
+    ("archive/repair/progress.py", "_replace", "os.unlink"): (1, "the new file it has made"),
+    ("archive/repair/progress.py", "_remove", "self._path.unlink"): (1, "catalogue-rebuild.json"),
+    ("archive/repair/progress.py", "_remove", "left.unlink"): (1, "its new files that killed rebuilds have left"),
+    ("archive/fixity/progress.py", "opened", "os.open"): (1, "the lock; no O_TRUNC"),
+    ("archive/fixity/progress.py", "_open", "os.open"): (1, "archive-verification.db; no O_TRUNC"),
+    ("archive/fixity/progress.py", "_database", "(folder / f'{FILE}{suffix}').unlink"): (
+        1,
+        "archive-verification.db, and its journal",
+    ),
+    ("archive/fixity/sorting.py", "_keep", "tempfile.TemporaryFile"): (1, "a new file without a name"),
+    ("cli/studies/verify_archive.py", "_progress_folder", "tempfile.TemporaryDirectory"): (1, "a new folder, removed"),
     # The state directory, which no inbox overlaps.
     ("queue/database/schema.py", "open_writer", "os.open"): (2, "the lock and the database; no O_TRUNC"),
     ("markers.py", "write", "os.open"): (1, "O_EXCL, a name of our own"),

@@ -158,10 +158,12 @@ def rebuild(
     return replace(now.report, problems=(*now.report.problems, *left))
 
 
-def _erased_meanwhile(store: ObjectStore, catalogue: Catalogue, before: dict[Uid, int]) -> Iterator[Problem]:
+def _erased_meanwhile(store: ObjectStore, catalogue: Catalogue, before: Mapping[Uid, int]) -> Iterator[Problem]:
     """Studies whose erasure began while this ran, and that may have been recorded once more since."""
     for study, number in erasures.numbers(store):
-        if number != before.get(study) and (record := catalogue.get(study)) is not None:
+        if number == before.get(study) or (record := catalogue.get(study)) is None:
+            continue
+        if record.revision <= erasures.load(store, study, number).through_revision:
             yield Problem(study, record.revision, "the study was erased meanwhile: erase it again")
 
 

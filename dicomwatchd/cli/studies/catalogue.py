@@ -57,11 +57,10 @@ def catalogue() -> None:
     help="Studies to work on in parallel.",
 )
 @click.option(
-    "--progress-file",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Where to keep how far it has come. Default: in the configured state directory; without a configuration it"
-    " is not kept.",
+    "--state-directory",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Where the progress is kept. Default: the state_directory of the configuration; without one it is not kept.",
 )
 @output.json_option
 @tables.wide_option
@@ -71,7 +70,7 @@ def rebuild(
     invocation: Invocation,
     from_start: bool,
     threads: int,
-    progress_file: Path | None,
+    state_directory: Path | None,
     as_json: bool,
     where: ArchiveOptions,
 ) -> int:
@@ -88,7 +87,7 @@ def rebuild(
     notes: list[str] = []
     note = noting(notes, quiet=as_json)
     with opened(invocation, where, connections=threads) as archive:
-        path = progress_file.absolute() if progress_file is not None else _path(invocation, where)
+        path = _path(invocation, where, state_directory)
         into = archive.needed_catalogue()
         kept = _kept(archive, into, path, note)
         begin = _begin(into, kept, note, from_start=from_start)
@@ -146,11 +145,13 @@ def rebuild(
     return exits.NO if report.has_problems else exits.OK
 
 
-def _path(invocation: Invocation, where: ArchiveOptions) -> Path | None:
-    """In the state directory, if there is a configuration, and the folder."""
+def _path(invocation: Invocation, where: ArchiveOptions, state_directory: Path | None) -> Path | None:
+    """A file of one name alone, for it is replaced and removed: nobody may name another file of his by mistake."""
     from dicomwatchd import config
     from dicomwatchd.archive.repair.progress import NAME
 
+    if state_directory is not None:
+        return state_directory.absolute() / NAME
     if where.given:
         return None
     folder = config.load(invocation.config_path).state_directory
