@@ -10,8 +10,8 @@ from typing import IO
 
 from dicomwatchd.errors import Fatal
 
-#: So many lines are sorted at once, in memory: some 60 MB.
-RUN_LINES = 200_000
+#: So many lines are sorted at once, in memory: some 30 MB.
+RUN_LINES = 100_000
 #: So many files are open at once; where there are more runs they are merged in between.
 _MOST_FILES = 64
 
@@ -33,6 +33,8 @@ class Sorter:
 
     def sorted(self) -> Iterator[bytes]:
         """May be asked for again, one after the other; nothing is to be added any more."""
+        if self._files:
+            self._spill()  # the memory is for what comes next
         self._lines.sort()
         for file in self._files:
             file.seek(0)
@@ -44,6 +46,8 @@ class Sorter:
             file.close()
 
     def _spill(self) -> None:
+        if not self._lines:
+            return
         self._lines.sort()
         try:
             self._keep(self._lines)
