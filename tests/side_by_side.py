@@ -24,7 +24,7 @@ _TOGETHER = {
 #: Files of many minutes, and by what in a test's name they come apart: at fixtures that they do not share.
 _APART = {
     "tests/simulation/test_simulation.py": r"seeds\[\d+\]|rare|notices",
-    "tests/system/test_faults.py": r"bundled",
+    "tests/system/test_faults.py": r"bundled|amazon",
     "tests/system/test_journey_s3.py": r"6_gb",
     "tests/system/test_kills.py": r"bundled|fails",
 }
