@@ -48,6 +48,8 @@ _ON_S3 = {
     },
 }
 _DICOMDIR = "tests/system/test_dicomdir.py"
+_ERASING = "tests/system/test_erasing.py"
+_ERASURE = ("number", "erased_at", "because", "erased_by", "erased_by.uid", "erased_by.login")
 
 
 def _named(of: str, *keys: str) -> tuple[str, ...]:
@@ -81,14 +83,23 @@ _NOT_HERE = {
         **{f"local.unreadable.{key}": "a damaged disk: tests/fuse/test_entries.py" for key in ("name", "reason")},
     },
     "search": {"studies.storage.storage_class": "tests/unit/test_fetch_cold.py"},
-    "attention": {f"parked.{key}": "tests/unit/test_holds.py" for key in ("study_uid", "code", "reason")},
+    "attention": {
+        **{f"parked.{key}": "tests/unit/test_holds.py" for key in ("study_uid", "code", "reason")},
+        **dict.fromkeys(_named("held.erasure", "number", "erased_at", "because"), _ERASING),
+    },
     "fetch": {
         **dict.fromkeys(_named("dicomdirs", "name", "sha256", "reason"), _DICOMDIR),
         **dict.fromkeys(_named("studies.dicomdirs", "name", "sha256", "reason"), _DICOMDIR),
         **dict.fromkeys(("stopped", "studies.stopped"), "a disk that fills up, or a store that goes away meanwhile"),
         **{f"studies.{key}": "as of one study, on S3" for key in _ON_S3["fetch"]},
     },
-    "prove": {"files.why": "a file that changes while it is deleted"},
+    "prove": {
+        "files.why": "a file that changes while it is deleted",
+        **dict.fromkeys(_named("erasures", *_ERASURE, "sequence", "noted_at"), _ERASING),
+    },
+    "archive-erase": dict.fromkeys(
+        ("same_medium", *_named("refusals", "key", "version_id", "code")), "tests/unit/test_erasing_s3.py"
+    ),
     **{
         name: {"expires": "a rule of S3", "disc_image": "the image of a disc: tests/unit/test_disc_image.py"}
         for name in ("upload", "upload-show", "upload-cancel")
@@ -119,6 +130,7 @@ def test_every_command_answers_as_its_schema_says_and_no_key_is_never_printed(si
     _take_the_archive_away(site)
     _damage_the_archive(site, study)
     _change_the_record(site, study)
+    _erase_one(site, study)
     assert set(schemas.checked) == schemas.with_json(), "commands whose answer was never checked"
     for name, seen in schemas.checked.items():
         elsewhere = {*_NOT_HERE.get(name, {}), *_ON_S3.get(name, ())}
@@ -439,3 +451,10 @@ def _reports(folder: Path, rgw: CephRgw, bucket: str) -> tuple[Path, Path]:
         amazon_reports.write(folder / "inventory", amazon_reports.inventory(bucket, rows, time.time() + 3600)),
         amazon_reports.write(folder / "checksums", amazon_reports.completion(tasks)),
     )
+
+
+def _erase_one(site: Site, study: str) -> None:
+    because = ("--because", "request 17/2026")
+    answers(site, "archive", "erase", study, *because, "--dry-run")
+    answers(site, "archive", "erase", study, *because, "--yes", study, "--no-wait")
+    answers(site, "archive", "erased")
