@@ -86,11 +86,10 @@ def look_up(
     store does not hold), "manifest-mismatch" (store and catalogue hold different ones of the same revision),
     "bad-manifest", "newer-manifest" or "manifests-disagree"; and what the store raises.
     """
-    record = _recorded(catalogue, study_uid, note)
+    recorded = _recorded(catalogue, study_uid, note)
     erasure = _erasure(store, study_uid, note)
-    floor = erasure.through_revision if erasure is not None else 0
-    if record is not None and record.revision <= floor:
-        record = None
+    floor = erasures.floor_of(erasure)
+    record = erasures.unless_erased(recorded, floor)
     listed = manifests.listed(store, study_uid, floor=floor)
     if record is None and not listed.revisions:
         if erasure is not None:

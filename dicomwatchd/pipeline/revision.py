@@ -10,7 +10,7 @@ from typing import Any
 from dicomwatchd import __version__
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.documents import LEFT_OUT, dumps
-from dicomwatchd.archive.layout import lineage, manifests
+from dicomwatchd.archive.layout import erasures, lineage, manifests
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.lineage import Lineage
 from dicomwatchd.archive.layout.manifest import (
@@ -195,7 +195,7 @@ def _recorded(study: Uid, context: Context, floor: int) -> StudyRecord | None:
         record = context.archive.catalogue.get(study)
     except Permanent:
         return None  # damaged as well: it is written anew
-    return None if record is not None and record.revision <= floor else record
+    return erasures.unless_erased(record, floor)
 
 
 def _is_of_the_future(key: str, found: Lineage) -> bool:

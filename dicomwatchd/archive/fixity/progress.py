@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from dicomwatchd.archive.fixity.study import Finding, Outcome, Proof, StudyVerdict
+from dicomwatchd.archive.fixity.findings import Finding, Outcome, Proof, StudyVerdict
 from dicomwatchd.errors import Fatal, Permanent, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Clock, timestamp

@@ -8,9 +8,10 @@ from itertools import chain, groupby, islice
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.fixity.findings import StudyVerdict
 from dicomwatchd.archive.fixity.progress import Progress, Totals
 from dicomwatchd.archive.fixity.seen import Seen, Source
-from dicomwatchd.archive.fixity.study import StudyVerdict, StudyVerifier
+from dicomwatchd.archive.fixity.study import StudyVerifier
 from dicomwatchd.archive.records import Query
 from dicomwatchd.errors import CatalogueEntryDamaged, CredentialsRefused, InvalidUid
 from dicomwatchd.model import Uid

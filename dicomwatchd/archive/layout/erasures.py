@@ -15,6 +15,7 @@ from typing import Any
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import checked
+from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore
 from dicomwatchd.archive.stores.reading import at_most
 from dicomwatchd.errors import NoSuchObject, Permanent, StudyErased, Transient
@@ -97,6 +98,16 @@ class Erasure:
             f"study {self.study_uid} was erased from the archive at {self.erased_at}",
             hint=f"the reason given: {self.because}",
         )
+
+
+def floor_of(erasure: Erasure | None) -> int:
+    """The highest revision that counts as erased; 0 where the study never was."""
+    return 0 if erasure is None else erasure.through_revision
+
+
+def unless_erased(record: StudyRecord | None, floor: int) -> StudyRecord | None:
+    """What the catalogue has; None where all of that was erased."""
+    return None if record is not None and record.revision <= floor else record
 
 
 def newest_number(store: ObjectStore, study: Uid) -> int:

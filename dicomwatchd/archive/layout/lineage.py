@@ -128,10 +128,8 @@ def vouched_for(store: ObjectStore, listed: Listed, record: StudyRecord | None) 
 
 def current(store: ObjectStore, study_uid: Uid, record: StudyRecord | None = None) -> Manifest | None:
     """The revision that counts, None if none does, or all that do were erased. Raises Transient, Permanent."""
-    erasure = erasures.newest(store, study_uid)
-    floor = erasure.through_revision if erasure is not None else 0
-    if record is not None and record.revision <= floor:
-        record = None
+    floor = erasures.floor_of(erasures.newest(store, study_uid))
+    record = erasures.unless_erased(record, floor)
     listed = manifests.listed(store, study_uid, floor=floor)
     return trace(store, listed, vouched_for(store, listed, record)).current
 

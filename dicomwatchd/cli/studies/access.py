@@ -76,6 +76,13 @@ def archive_and_catalogue_options(function: _Function) -> _Function:
     return _with_options(function, _OPTIONS[:-1])
 
 
+def threads_option(help: str, *, default: int = 16) -> Callable[[_Function], _Function]:
+    """``--threads``: how much of what is done at once."""
+    return click.option(
+        "--threads", metavar="N", type=click.IntRange(1, 256), default=default, show_default=True, help=help
+    )
+
+
 def _with_options(function: _Function, options: list[Callable[[Any], Any]]) -> _Function:
     @wraps(function)
     def collected(*args: Any, **kwargs: Any) -> Any:

@@ -24,6 +24,7 @@ from dicomwatchd.cli.studies.access import (
     archive_and_catalogue_options,
     noting,
     opened,
+    threads_option,
 )
 from dicomwatchd.cli.terminal import output, progress, tables
 
@@ -48,14 +49,7 @@ def catalogue() -> None:
 
 @catalogue.command()
 @click.option("--from-start", is_flag=True, help="Begin anew, even if an earlier rebuild was interrupted.")
-@click.option(
-    "--threads",
-    metavar="N",
-    type=click.IntRange(1, 256),
-    default=16,
-    show_default=True,
-    help="Studies to work on in parallel.",
-)
+@threads_option("Studies to work on in parallel.")
 @click.option(
     "--state-directory",
     metavar="DIR",

@@ -16,7 +16,16 @@ import click
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.studies import attributes, cold
-from dicomwatchd.cli.studies.access import UID, Amiss, Archive, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.studies.access import (
+    UID,
+    Amiss,
+    Archive,
+    ArchiveOptions,
+    archive_options,
+    noting,
+    opened,
+    threads_option,
+)
 from dicomwatchd.cli.studies.criteria import DateRangeType
 from dicomwatchd.cli.terminal import output, progress, tables
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
@@ -110,14 +119,7 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     help="How long restored files stay readable.",
 )
 @click.option("--wait", is_flag=True, help="With --restore: wait until the files are restored, then fetch them.")
-@click.option(
-    "--threads",
-    metavar="N",
-    type=click.IntRange(1, 256),
-    default=16,
-    show_default=True,
-    help="Files to fetch in parallel.",
-)
+@threads_option("Files to fetch in parallel.")
 @click.option(
     "--mode",
     metavar="MODE",

@@ -14,7 +14,16 @@ from dicomwatchd.archive import keys
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask
-from dicomwatchd.cli.studies.access import UID, Amiss, Archive, ArchiveOptions, archive_options, noting, opened
+from dicomwatchd.cli.studies.access import (
+    UID,
+    Amiss,
+    Archive,
+    ArchiveOptions,
+    archive_options,
+    noting,
+    opened,
+    threads_option,
+)
 from dicomwatchd.cli.terminal import output, progress, tables
 from dicomwatchd.errors import DicomwatchdError, StudyErased
 from dicomwatchd.model import StudyState, Uid
@@ -30,14 +39,7 @@ _ON_ITS_WAY_SECONDS = 86400.0
 @click.command()
 @click.argument("study", metavar="STUDY", type=UID)
 @click.option("--deep", is_flag=True, help="Read every byte back and compare its SHA-256.")
-@click.option(
-    "--threads",
-    metavar="N",
-    type=click.IntRange(1, 256),
-    default=16,
-    show_default=True,
-    help="Objects to read in parallel.",
-)
+@threads_option("Objects to read in parallel.")
 @output.json_option
 @tables.wide_option
 @archive_options

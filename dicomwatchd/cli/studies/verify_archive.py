@@ -16,17 +16,17 @@ import click
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.studies import reports
-from dicomwatchd.cli.studies.access import ArchiveOptions, archive_options, noting, opened, settings
+from dicomwatchd.cli.studies.access import ArchiveOptions, archive_options, noting, opened, settings, threads_option
 from dicomwatchd.cli.studies.held import held_uids
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, NotInitialised
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.catalogues.port import Catalogue
+    from dicomwatchd.archive.fixity.findings import Finding
     from dicomwatchd.archive.fixity.pace import Pace
     from dicomwatchd.archive.fixity.progress import RunRecord, Totals
     from dicomwatchd.archive.fixity.seen import Source
-    from dicomwatchd.archive.fixity.study import Finding
     from dicomwatchd.archive.stores.port import ObjectStore
     from dicomwatchd.cli.studies.access import Archive, Noting
     from dicomwatchd.config import StoreSettings
@@ -45,14 +45,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     show_default=True,
     help="Requests to store and catalogue per second, at most.",
 )
-@click.option(
-    "--threads",
-    metavar="N",
-    type=click.IntRange(1, 256),
-    default=8,
-    show_default=True,
-    help="Studies to look at in parallel.",
-)
+@threads_option("Studies to look at in parallel.", default=8)
 @click.option(
     "--inventory",
     metavar="PATH|URL",
