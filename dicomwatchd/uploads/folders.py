@@ -45,29 +45,31 @@ class UploadFolders:
         """``kept`` are the descriptors that an earlier process has left with the keeper; they are this object's own."""
         self._keeper: Keeper = keeper or NoKeeper()
         self._lock = threading.Lock()
+        #: The uploads that are not over. What is found again for another, by a thread that had begun to look, would be
+        #: held for as long as the process lives, and no medium with it on could be taken out.
+        self._current: set[str] = set()
         self._held: dict[str, int] = {}
         #: Left by an earlier process, and not compared yet with what is on record.
         self._kept: dict[str, int] = dict(kept or {})
 
     def attached(self, upload: Upload) -> Upload:
-        """The upload with a source that can be opened."""
+        """The upload with a source that can be opened until it is let go."""
+        with self._lock:
+            self._current.add(upload.source.name)
         opening = partial(self._open, upload.source.name, upload.source.path, upload.root)
         return replace(upload, source=replace(upload.source, opening=opening, asker=upload.asker))
 
     def hold(self, name: str, fd: int) -> None:
         """Keep a copy of this descriptor for as long as the upload lasts."""
         with self._lock:
-            if name in self._held:
-                os.close(self._held[name])
-            self._held[name] = os.dup(fd)
-        self._keeper.keep(name, fd)
+            self._current.add(name)
+            self._hold(name, fd)
 
     def let_go(self, name: str) -> None:
+        """The upload is over: from now on nothing opens its folder, not even what began to before."""
         with self._lock:
-            fds = [fds.pop(name) for fds in (self._held, self._kept) if name in fds]
-        for fd in fds:
-            os.close(fd)
-        self._keeper.forget(name)
+            self._current.discard(name)
+            self._release(name)
 
     def let_go_but(self, names: Collection[str]) -> None:
         """What an earlier process has left of uploads that are no more."""
@@ -76,8 +78,21 @@ class UploadFolders:
         for name in others:
             self.let_go(name)
 
+    def _hold(self, name: str, fd: int) -> None:
+        """Called under the lock, as `_release` is: the keeper is to hear of both in their order."""
+        if name in self._held:
+            os.close(self._held[name])
+        self._held[name] = os.dup(fd)
+        self._keeper.keep(name, fd)
+
+    def _release(self, name: str) -> None:
+        for fds in (self._held, self._kept):
+            if name in fds:
+                os.close(fds.pop(name))
+        self._keeper.forget(name)
+
     def _open(self, name: str, path: bytes, root: Root | None) -> int:
-        """Raises OSError, ESTALE where only another folder is to be had."""
+        """Raises OSError, ESTALE where only another folder is to be had, or the upload is over."""
         if root is None:
             raise OSError(errno.ESTALE, "it is unknown which folder it was")
         if (fd := self._from_the_held(name)) is not None:
@@ -103,9 +118,13 @@ class UploadFolders:
         fd = _if_same(open_root(path), root)
         if fd is None:
             raise OSError(errno.ESTALE, "another folder")
-        self.let_go(name)
-        self.hold(name, fd)
-        return fd
+        with self._lock:
+            if name in self._current:
+                self._release(name)
+                self._hold(name, fd)
+                return fd
+        os.close(fd)
+        raise OSError(errno.ESTALE, "the upload is over")
 
     def _from_the_kept(self, name: str, root: Root) -> int | None:
         """What cannot be looked at now is kept on: into a home no other way may lead."""

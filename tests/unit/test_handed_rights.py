@@ -400,6 +400,25 @@ def test_what_the_service_manager_kept_stays_until_it_can_be_looked_at(
     again.let_go(handed.name)
 
 
+def test_a_folder_is_not_found_again_once_its_upload_is_over(pieces: Pieces, folder: Path) -> None:
+    """A thread that was about to look at it when the upload ended would have it open for as long as the daemon runs:
+    the medium could not be taken out."""
+    handed = By(ANNA, pieces, folder)
+    handed.go(lambda now: now["files"] == 6, ship=False)
+    known = pieces.queue.uploads.known(handed.name)
+    assert known is not None
+    keeper = Kept()
+    folders = UploadFolders(keeper)
+    source = folders.attached(known.upload).source
+    os.close(source.open())
+    assert list(keeper.names) == [handed.name], "by its path, and kept from then on"
+    before = os.listdir("/proc/self/fd")
+    folders.let_go(handed.name)
+    with pytest.raises(OSError, match="the upload is over"):
+        source.open()
+    assert keeper.names == {} and len(os.listdir("/proc/self/fd")) == len(before) - 1
+
+
 def test_no_descriptor_stays_open(pieces: Pieces, tmp_path: Path) -> None:
     def count() -> int:
         return len(os.listdir("/proc/self/fd"))
