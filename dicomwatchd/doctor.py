@@ -136,6 +136,9 @@ def verification(capabilities: Capabilities) -> str:
     """By what a shipment verifies its objects in this store, in plain words."""
     if capabilities.etag_is_content:
         return "by the ETag, which this store computes from the stored bytes"
+    if capabilities.etag_follows_content:
+        of_parts = "" if capabilities.checksum_of_parts else "; large objects, sent in parts, by reading them back"
+        return f"by the ETag with which this store answers once it has compared the bytes{of_parts}"
     if capabilities.checksum_on_head:
         of_parts = "" if capabilities.checksum_of_parts else "; large objects, sent in parts, by reading them back"
         return f"by the checksum that this store computes{of_parts}"

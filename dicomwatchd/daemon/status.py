@@ -139,6 +139,8 @@ class StatusReporter:
                 "etag_is_content": capabilities.etag_is_content,
                 "checksum_on_head": capabilities.checksum_on_head,
                 "checksum_of_parts": capabilities.checksum_of_parts,
+                "etag_follows_content": capabilities.etag_follows_content,
+                "lists_versions": capabilities.lists_versions,
                 "creates_only": capabilities.creates_only,
                 **capabilities.details,
             },

@@ -67,7 +67,7 @@ def _export(study: Uid, one: LocalDicomdir, folders: Folders, now: str, context:
                     key=receipt.key,
                     sha256=one.sha256,
                     size_bytes=size_bytes,
-                    etag=receipt.expected_etag,
+                    etag=receipt.known_etag,
                     original_path=printable(b"/".join(part for part in (one.dir, one.name) if part)),
                     inbox="upload" if source.kind == "upload" else source.name,
                     stored_at=now,

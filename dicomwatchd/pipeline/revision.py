@@ -360,7 +360,7 @@ def _instance(file: LocalFile, source: str, now: str) -> ManifestInstance:
         object_bytes=location.receipt.size_bytes,
         sha256=location.sha256,
         # The one that the object has: where its ETag is no MD5 `verify` would read everything back otherwise.
-        etag=location.receipt.seen_etag or location.receipt.expected_etag,
+        etag=location.receipt.known_etag,
         version_id=location.receipt.version_id,
         original_path=printable(b"/".join(part for part in (file.dir, file.name) if part)),
         inbox=source,

@@ -134,6 +134,8 @@ class Shipment:
     admit: Callable[[int], None] = lambda _: None
 
 
+#: What is proven by its ETag is known again by the one that its receipt has.
+_BY_ETAG = (Method.ETAG, Method.ANSWERED_ETAG)
 _RECEIPT = tuple(item.name for item in fields(Receipt))
 
 
@@ -166,8 +168,9 @@ class ObjectLocation:
     def to_text(self) -> str:
         """As the queue keeps it: a bundle's receipt with the file's part of it."""
         found: dict[str, object] = {name: getattr(self.receipt, name) for name in _RECEIPT}
-        if self.receipt.seen_etag is None:
-            del found["seen_etag"]  # nearly always, and there are many of these
+        for name in ("seen_etag", "answered_etag"):
+            if found[name] is None:
+                del found[name]  # one of them at least, and there are many of these
         if self.is_in_bundle:
             found["part"] = asdict(self.span)
         return json.dumps(found, separators=(",", ":"))
@@ -215,7 +218,7 @@ def proven(files: Iterable[LocalFile], verdict: Verdict) -> Iterator[Proven]:
     proofs name: it need not be the one that was sent, if somebody has sent the same bytes again. So is its ETag the one
     by which the object is known again, where it was proven by something else."""
     version_id = verdict.seen.version_id if verdict.seen is not None else None
-    etag = verdict.seen.etag if verdict.seen is not None and verdict.verified_by != Method.ETAG else None
+    etag = verdict.seen.etag if verdict.seen is not None and verdict.verified_by not in _BY_ETAG else None
     for file in files:
         receipt = None
         if version_id is not None and (location := location_of(file)).receipt.version_id != version_id:

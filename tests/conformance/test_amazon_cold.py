@@ -111,9 +111,7 @@ def test_what_is_cold_is_proven_without_a_read(at_amazon: Callable[..., Place], 
     place.amazon.forget()
     verdicts = examined(store, *receipts) + examined(store, receipts[0])
     assert all(verdict.holds for verdict in verdicts)
-    assert {verdict.verified_by for verdict in verdicts} == {
-        evidence.Method.CHECKSUM if kms else evidence.Method.ETAG,
-    }
+    assert {verdict.verified_by for verdict in verdicts} == {evidence.Method.ANSWERED_ETAG}
     assert "GetObject" not in place.amazon.requests()
     with pytest.raises(ColdObject):
         bytes_of(store, receipts[0].key)

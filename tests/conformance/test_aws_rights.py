@@ -117,6 +117,7 @@ def daemon_work(role: str, site: Mapping[str, Any], place: Mapping[str, str]) ->
     """All that the daemon asks of S3, KMS and DynamoDB, with the headers that it sends."""
     for action, resource, context in (
         ("s3:ListBucket", BUCKET, {"s3:prefix": "rad/studies/1.2.3/"}),
+        ("s3:ListBucketVersions", BUCKET, {"s3:prefix": "rad/studies/1.2.3/"}),
         ("s3:ListBucketMultipartUploads", BUCKET, {}),
         ("s3:GetLifecycleConfiguration", BUCKET, {}),
         ("s3:GetObject", f"{BUCKET}/rad/archive.json", {}),
@@ -235,6 +236,7 @@ DAEMON = [
     Case("ct1", "s3:GetObject", f"{BUCKET}/other/x", {}, "Implicit"),
     Case("ct1", "s3:ListBucket", BUCKET, {}, "Implicit"),
     Case("ct1", "s3:ListBucket", BUCKET, {"s3:prefix": "other/"}, "Implicit"),
+    Case("ct1", "s3:ListBucketVersions", BUCKET, {"s3:prefix": "other/"}, "Implicit"),
     Case("ct1", "s3:ListBucket", BUCKET, {"s3:prefix": "ra"}, "Implicit"),
     Case("ct1", "s3:PutObjectTagging", f"{STUDY}/4/5/aa.dcm", {}, "Implicit"),
     Case("ct1", "s3:PutObjectTagging", f"{STUDY}/series/4/5/aa.dcm", {TAG_KEYS: ["archive"]}, None, TAGGED),

@@ -289,7 +289,9 @@ def test_a_small_file_takes_one_request_and_leaves_no_transfer_coding(s3: Bucket
     assert sent == ["PutObject"]
     [sent_headers] = headers
     assert "Expect" not in sent_headers
-    assert {"Content-MD5", "If-None-Match"} <= set(sent_headers)
+    assert {"x-amz-checksum-sha256", "If-None-Match"} <= set(sent_headers)
+    signed = hashlib.sha256(b"content").hexdigest().encode()
+    assert sent_headers["X-Amz-Content-SHA256"] == signed, "over https too"
     kept = s3.client.head_object(Bucket=s3.bucket, Key=PREFIX + KEY)
     assert not kept.get("ContentEncoding")
     assert kept["ContentType"] == "application/dicom"

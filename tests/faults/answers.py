@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -108,18 +109,42 @@ def falsified(answer: Response, fault: Fault, request: Request, rng: random.Rand
     if fault is Fault.WRONG_CHECKSUM:
         wrong = [(n, "AAAA" + v[4:]) if n.lower().startswith("x-amz-checksum-") else (n, v) for n, v in answer.headers]
         return replace(answer, headers=wrong)
+    if fault is Fault.NO_CHECKSUM_ECHO:
+        told = [(n, v) for n, v in answer.headers if not n.lower().startswith("x-amz-checksum-")]
+        return replace(answer, headers=told)
+    if fault is Fault.ETAG_OF_KEY:
+        if _is_listing(request):
+            return _with_body(answer, _KEY_AND_ETAG.sub(_etag_of_key, answer.body))
+        etag = _of_key(request.path.rsplit("/", 1)[-1].encode())
+        return answer.with_header("ETag", f'"{etag}"') if answer.has("ETag") else answer
     if fault is Fault.WRONG_ETAG:
-        if "list-type" in request.query:
+        if _is_listing(request):
             body = re.sub(rb"<ETag>[^<]*</ETag>", f"<ETag>&quot;{_WRONG_MD5}&quot;</ETag>".encode(), answer.body)
             return _with_body(answer, body)
         return answer.with_header("ETag", f'"{_WRONG_MD5}"') if answer.has("ETag") else answer
     if fault is Fault.WRONG_SIZE:
-        if "list-type" in request.query:
+        if _is_listing(request):
             return _with_body(answer, re.sub(rb"<Size>(\d+)</Size>", _one_more, answer.body))
         if request.method == "HEAD":
             size = next((int(v) for n, v in answer.headers if n.lower() == "content-length"), 0)
             return answer.with_header("Content-Length", str(size + 1))
     return answer
+
+
+#: Of each object of a listing, up to its ETag; a key's last part has no letters that would be written otherwise.
+_KEY_AND_ETAG = re.compile(rb"(<Key>[^<]*?([^</]+)</Key>.*?)<ETag>[^<]*</ETag>", re.DOTALL)
+
+
+def _is_listing(request: Request) -> bool:
+    return "list-type" in request.query or "versions" in request.query
+
+
+def _etag_of_key(found: re.Match[bytes]) -> bytes:
+    return found[1] + f"<ETag>&quot;{_of_key(found[2])}&quot;</ETag>".encode()
+
+
+def _of_key(name: bytes) -> str:
+    return hashlib.md5(name, usedforsecurity=False).hexdigest()
 
 
 def _one_more(found: re.Match[bytes]) -> bytes:

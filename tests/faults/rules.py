@@ -33,6 +33,8 @@ class Fault(StrEnum):
     WRONG_SIZE = "wrong-size"  # HEAD: Content-Length; LIST: Size
     WRONG_ETAG = "wrong-etag"  # headers and LIST
     WRONG_CHECKSUM = "wrong-checksum"  # headers
+    NO_CHECKSUM_ECHO = "no-checksum-echo"  # committed, the answer says nothing of checksums
+    ETAG_OF_KEY = "etag-of-key"  # headers and LIST: it stays when the content changes
     NOT_FOUND = "404"  # without asking the server
     DELETE_MARKER = "404-delete-marker"  # the same, as for an object under a delete marker
     MARKER_NAMED = "405-delete-marker"  # HEAD: as if the marker itself had been asked for
@@ -175,21 +177,21 @@ def applicable(request: Request) -> list[Fault]:
     if request.method in ("GET", "POST"):
         found += [Fault.CUT_RESPONSE, Fault.CORRUPT_RESPONSE]
     if request.method == "HEAD":
-        found += [Fault.WRONG_SIZE, Fault.WRONG_ETAG, Fault.MARKER_NAMED]
+        found += [Fault.WRONG_SIZE, Fault.WRONG_ETAG, Fault.ETAG_OF_KEY, Fault.MARKER_NAMED]
     if request.method == "HEAD" or (request.method == "GET" and not request.query):
         found += [Fault.NOT_FOUND, Fault.DELETE_MARKER]
     if request.method in ("HEAD", "PUT") or (request.method == "GET" and not request.query):
         found += [Fault.OTHER_VERSION, Fault.EXPIRES]
-    if "list-type" in request.query:
-        found += [Fault.WRONG_SIZE, Fault.WRONG_ETAG]
+    if "list-type" in request.query or "versions" in request.query:
+        found += [Fault.WRONG_SIZE, Fault.WRONG_ETAG, Fault.ETAG_OF_KEY]
     if request.method == "PUT":
-        found.append(Fault.WRONG_ETAG)
+        found += [Fault.WRONG_ETAG, Fault.ETAG_OF_KEY]
     if request.method == "PUT" or "uploads" in request.query:
         found.append(Fault.NO_ENCRYPTION_ECHO)
     if request.method == "POST" and "uploadId" in request.query:
         found.append(Fault.ERROR_IN_200)
     if request.method in ("HEAD", "PUT") or (request.method == "POST" and "uploadId" in request.query):
-        found.append(Fault.WRONG_CHECKSUM)
+        found += [Fault.WRONG_CHECKSUM, Fault.NO_CHECKSUM_ECHO]
     return found
 
 

@@ -46,6 +46,9 @@ class FileStore(MemoryStore):
             yield from (StoredObject(*row) for row in rows)
             after = rows[-1][0]
 
+    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+        return self.listing(prefix)
+
     def read(
         self,
         key: str,

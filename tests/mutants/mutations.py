@@ -748,7 +748,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         )
     ),
     # -- evidence
-    _evidence("ends that no listing tells", "return not self._store.expiry.is_by_tag", "return True"),
+    _evidence("ends that no listing tells", " and not self._store.expiry.is_by_tag", ""),
     _evidence("ends of unknown rules", "return self._store.expiry.rules_known", "return True"),
     _evidence("the size seen", "        if seen.size_bytes != receipt.size_bytes or seen", "        if seen"),
     _evidence("what is withheld", " or seen.is_withheld:", ":"),
@@ -780,7 +780,74 @@ MUTATIONS: tuple[Mutation, ...] = (
         "        except Permanent as error:\n            missing",
         "        except ZeroDivisionError as error:\n            missing",
     ),
-    _evidence("the listing of another version", " and receipt.version_id is None for", " for"),
+    _evidence("the listing of another version", " and (receipt.version_id is None or self._backs.lists_versions)", ""),
+    _evidence(
+        "the listing of versions",
+        "self._store.current_versions(prefix) if with_versions else self._store.listing(prefix)",
+        "self._store.listing(prefix)",
+    ),
+    *(
+        Mutation(f"answered ETag: {name}", f"archive/stores/s3/{file}", old, new, ("tests/unit/test_answered_etag.py",))
+        for name, file, old, new in (
+            (
+                "where ETags follow the content",
+                "store.py",
+                "        if not self._capabilities.etag_follows_content:\n            return None\n",
+                "",
+            ),
+            (
+                "an echo where there are echoes",
+                "store.py",
+                "None if self._capabilities.echoes_checksum else sha256",
+                "sha256",
+            ),
+            ("the echo is ours", "store.py", "else sha256) != sha256:", "else sha256) is None:"),
+            (
+                "an MD5 where nothing else is known",
+                "store.py",
+                "_md5(data) if answered_etag is None else None",
+                "None",
+            ),
+            (
+                "an MD5 goes with it where nothing else is shown",
+                "store.py",
+                "        if not self._capabilities.etag_follows_content:\n            arguments",
+                "        if False:\n            arguments",
+            ),
+            ("the same everywhere", "probe.py", "if len(shown) != 1 or None in shown:", "if None in shown:"),
+            ("an ETag everywhere", "probe.py", "if len(shown) != 1 or None in shown:", "if len(shown) != 1:"),
+            ("another content has another", "probe.py", "etags[0] != etags[1])", "True)"),
+            (
+                "the same of what was sent once",
+                "probe.py",
+                "answered_etag is not None and etags == [answered_etag] * 3",
+                "answered_etag is not None",
+            ),
+            (
+                "an ETag of what was sent once",
+                "probe.py",
+                "answered_etag is not None and etags == [answered_etag] * 3",
+                "etags == [answered_etag] * 3",
+            ),
+            (
+                "the version that was answered",
+                "probe.py",
+                "found == {(self._scratch + name, version_id, _etag(response))}",
+                "bool(found)",
+            ),
+        )
+    ),
+    _evidence("the ETag of the answer", " and seen.etag == receipt.answered_etag:", ":"),
+    _evidence(
+        "the ETag of the answer is backed",
+        "self._backs.etag_follows_content and receipt.answered_etag is not None",
+        "receipt.answered_etag is not None",
+    ),
+    _evidence(
+        "an answer had an ETag",
+        "self._backs.etag_follows_content and receipt.answered_etag is not None",
+        "self._backs.etag_follows_content",
+    ),
     _evidence(
         "what is current is looked at",
         "            seen = self._store.head(receipt.key)\n        except",

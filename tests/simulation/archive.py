@@ -134,6 +134,11 @@ class Shelf:
             if key.startswith(prefix) and key > after and (seen := self.head(key)) is not None:
                 yield replace(seen, version_id=None)
 
+    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+        for key in sorted(self.versions):
+            if key.startswith(prefix):
+                yield self.head(key)
+
     def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
         return common_prefixes(sorted(key for key in self.objects if key.startswith(prefix)), prefix, after)
 
@@ -236,6 +241,14 @@ class SimulatedStore:
         for seen in list(self.shelf.listing(prefix, after)):
             self._trouble("listing-broken-off")
             self.shelf.unseen.discard(seen.key)
+            yield seen
+
+    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+        self._call("listing", prefix)
+        for seen in list(self.shelf.current_versions(prefix)):
+            self._trouble("listing-broken-off")
+            if seen is not None:
+                self.shelf.unseen.discard(seen.key)
             yield seen
 
     def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
@@ -477,8 +490,9 @@ def receipt(shelf: Shelf, key: str, data: bytes, created: bool) -> Receipt:
         size_bytes=len(data),
         sha256=_sha256(data),
         created=created,
-        expected_etag=_md5(data),
+        expected_etag=None if created and backs.etag_follows_content else _md5(data),
         expected_checksum=f"sha256:{_sha256(data)}" if backs.checksum_on_head else None,
+        answered_etag=_md5(data) if created and backs.etag_follows_content else None,
         version_id=shelf.versions.get(key) if "versions" in backs.details else None,
     )
 

@@ -138,6 +138,9 @@ class More:
     small_uploads: bool
     #: Somebody releases the studies that are held because their files name two patients.
     releases: bool
+    #: What the probe has shown of the store: `Capabilities` of the same names.
+    etag_follows_content: bool
+    lists_versions: bool
 
     @classmethod
     def drawn(cls, random: Random, plan: Plan) -> More:
@@ -158,6 +161,8 @@ class More:
             busy=False,
             small_uploads=False,
             releases=random.random() < 0.5,
+            etag_follows_content=random.random() < 0.5,
+            lists_versions=random.random() < 0.5,
         )
 
 

@@ -71,6 +71,8 @@ class _Story:
             etag_is_content=plan.etag_is_content,
             checksum_on_head=plan.checksum_on_head,
             creates_only=True,
+            etag_follows_content=fate.more.etag_follows_content,
+            lists_versions=plan.versions and fate.more.lists_versions,
             details={"versions": "yes"} if plan.versions else {},
         )
         self._shelf = Shelf(capabilities)

@@ -35,7 +35,9 @@ AT_AMAZON = (
     Fault.CONFLICT,
     Fault.ERROR_IN_200,
     Fault.WRONG_ETAG,
+    Fault.ETAG_OF_KEY,
     Fault.WRONG_CHECKSUM,
+    Fault.NO_CHECKSUM_ECHO,
     Fault.OTHER_VERSION,
 )
 #: Which byte is hit is drawn: several draws.

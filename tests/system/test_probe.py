@@ -75,7 +75,11 @@ def test_a_gateway_as_it_is_proves_by_etag(opened: Open) -> None:
     bench = opened()
     found = bench.archive.store.capabilities
     assert (found.etag_is_content, found.checksum_on_head, found.creates_only) == (True, False, True)
-    assert methods(ship(bench)[1]) == {"etag-md5"}
+    assert found.etag_follows_content and not found.echoes_checksum and not found.lists_versions
+    made, manifest = ship(bench)
+    by_size = {item.size_bytes: item.verified_by for item in manifest.instances}
+    assert by_size.pop(made[-1].size_bytes) == "etag-md5", "sent in parts"
+    assert set(by_size.values()) == {"etag-answered"}, "no MD5 is worked out here"
 
 
 def test_a_start_after_a_start_finds_the_same(opened: Open) -> None:
@@ -96,6 +100,46 @@ def test_a_strict_store_whose_etag_says_nothing_proves_by_checksum(opened: Open)
     assert set(by_size.values()) == {"checksum"}
 
 
+def test_an_etag_that_stays_when_the_content_changes_proves_nothing(opened: Open) -> None:
+    bench = opened(strict=True, always=[Rule(Fault.ETAG_OF_KEY, Match(without_query=("partNumber",)), times=ALL_DAY)])
+    found = bench.archive.store.capabilities
+    assert found.details["ETag follows the content"] == "no"
+    assert not found.etag_follows_content and not found.etag_is_content
+    assert methods(ship(bench)[1]) == {"checksum", "read-back"}
+
+
+def test_where_nothing_may_be_overwritten_an_etag_is_not_believed_to_follow_the_content(opened: Open) -> None:
+    overwrites = Match(method="PUT", path=r"/changing$")
+    bench = opened(strict=True, always=[Rule(Fault.REFUSED, overwrites, nth=2, times=ALL_DAY)])
+    found = bench.archive.store.capabilities
+    assert found.details["ETag follows the content"].startswith("not shown")
+    assert found.etag_is_content and not found.etag_follows_content
+    assert methods(ship(bench)[1]) == {"etag-md5"}
+
+
+def test_a_checksum_that_is_not_echoed_leaves_the_etag_unproven(opened: Open) -> None:
+    """Where the store's answers name what it has worked out, each answer has to."""
+    instances = Match(method="PUT", path=r"\.dcm$", without_query=("partNumber",))
+    bench = opened(strict=True)
+    assert bench.archive.store.capabilities.echoes_checksum
+    silent = Rule(Fault.NO_CHECKSUM_ECHO, instances)
+    other = Rule(Fault.WRONG_CHECKSUM, instances, nth=2)
+    _, manifest = ship(bench, silent, other)
+    assert (silent.hits, other.hits) == (1, 1)
+    found = [item.verified_by for item in manifest.instances]
+    assert found.count("etag-md5") == 3, "those two, and what was sent in parts"
+    assert found.count("etag-answered") == len(found) - 3 > 0
+
+
+def test_an_answer_with_the_etag_of_other_bytes_proves_nothing(opened: Open) -> None:
+    """The store is honest at its probe; then the answer to one creation names another object's ETag."""
+    bench = opened(strict=True)
+    lie = Rule(Fault.WRONG_ETAG, Match(method="PUT", path=r"\.dcm$", without_query=("partNumber",)))
+    _, manifest = ship(bench, lie)
+    assert lie.hits == 1
+    assert [item.verified_by for item in manifest.instances].count("checksum") == 1
+
+
 def test_an_etag_that_is_no_md5_means_reading_back(opened: Open) -> None:
     bench = opened(always=[Rule(Fault.WRONG_ETAG, Match(without_query=("partNumber",)), times=ALL_DAY)])
     assert not bench.archive.store.capabilities.etag_is_content
@@ -105,7 +149,7 @@ def test_an_etag_that_is_no_md5_means_reading_back(opened: Open) -> None:
 def test_a_store_that_takes_a_wrong_md5_is_not_believed_its_etags(opened: Open) -> None:
     bench = opened(("content-md5",))
     found = bench.archive.store.capabilities
-    assert not found.etag_is_content and not found.checksum_on_head
+    assert not found.etag_is_content and not found.checksum_on_head and not found.etag_follows_content
     assert found.details["wrong Content-MD5"] == "accepted" == found.details["body altered after signing"]
     assert methods(ship(bench)[1]) == {"read-back"}
 
@@ -169,7 +213,7 @@ def test_trouble_is_never_taken_for_a_refusal(opened: Open) -> None:
                     found = store.probe("probe/")
                 except DicomwatchdError:
                     continue  # nothing is concluded, and nothing shipped
-                if found.etag_is_content or found.checksum_on_head or found.creates_only:
+                if any((found.etag_is_content, found.etag_follows_content, found.checksum_on_head, found.creates_only)):
                     believed.append((str(fault), number, request.operation, found.details))
     proxy.clear()
     assert believed == [] and tried > 100

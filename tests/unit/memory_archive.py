@@ -128,6 +128,12 @@ class MemoryStore:
                 is_cold = self.cold.get(key) in ("GLACIER", "DEEP_ARCHIVE")
                 yield replace(self._shown(key), version_id=None, is_cold=is_cold)
 
+    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+        self._fail()
+        for key in sorted(self.versions):
+            if key.startswith(prefix):
+                yield None if key in self.hidden else self._shown(key)
+
     def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
         return common_prefixes((seen.key for seen in self.listing(prefix)), prefix, after)
 

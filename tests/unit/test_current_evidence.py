@@ -49,6 +49,14 @@ class WatchedStore(MemoryStore):
             yield seen
         self.clock.advance(self.slow("listing", prefix))
 
+    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+        began = self.clock.now()
+        for seen in list(super().current_versions(prefix)):
+            if seen is not None:
+                self.asked[seen.key] = began
+            yield seen
+        self.clock.advance(self.slow("listing", prefix))
+
     def read(
         self,
         key: str,

@@ -58,6 +58,13 @@ class OneObjectStore:
             if (seen := self._seen(key)) is not None:
                 yield seen
 
+    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+        self.calls.append(("versions", None))
+        for key in self.keys:
+            yield None
+            if (seen := self._seen(key)) is not None:
+                yield replace(seen, version_id="v1")
+
     def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
         self.calls.append(("read", version_id))
         if self.data is None:
@@ -116,6 +123,95 @@ class TestEachBacking:
         verdicts = each_way(None, capabilities, etag=etag, checksum=checksum)
         assert not any(verdict.holds for verdict in verdicts)
         assert {verdict.problem for verdict in verdicts} == {"missing"}
+
+
+# -- the ETag of the answer ------------------------------------------------------------------------------------------
+
+FOLLOWS = Capabilities(etag_follows_content=True)
+ANSWERED = "kms-0815"
+
+
+def answered(number: int = 0, *, etag: str | None = ANSWERED, version_id: str | None = None) -> Receipt:
+    return replace(receipt(number, etag=False, checksum=False, version_id=version_id), answered_etag=etag)
+
+
+@pytest.mark.parametrize("shown", [ANSWERED, "kms-0816", None])
+@pytest.mark.parametrize("follows", [False, True])
+def test_the_etag_of_the_answer_proves_where_etags_follow_the_content(follows: bool, shown: str | None) -> None:
+    """The bytes are others in any case: what says that they are right is believed only where the probe bears it out."""
+    many = [answered(number) for number in range(LISTING_PAYS_FROM + 1)]
+    backs = Capabilities(etag_follows_content=follows)
+    store = OneObjectStore(OTHER, backs, etag=shown, keys=tuple(one.key for one in many))
+    proves = follows and shown == ANSWERED
+    for verdict in judge(store, many[0]) + judge(store, *many):
+        assert (verdict.holds, verdict.verified_by) == (proves, "etag-answered" if proves else "")
+    assert not any(verdict.holds for verdict in judge(store, *many, deep=True))
+
+
+def test_an_object_proven_so_costs_a_share_of_a_listing() -> None:
+    many = [answered(number) for number in range(1000)]
+    store = OneObjectStore(DATA, FOLLOWS, etag=ANSWERED, keys=tuple(one.key for one in many))
+    assert all(verdict.holds for verdict in judge(store, *many))
+    assert store.calls == [("listing", None)]
+
+
+def test_no_etag_in_the_answer_and_none_shown_is_not_the_same_etag() -> None:
+    (verdict,) = judge(OneObjectStore(OTHER, FOLLOWS), answered(etag=None))
+    assert (verdict.holds, verdict.problem) == (False, "content")
+
+
+def test_the_etag_of_the_answer_of_another_size_proves_nothing() -> None:
+    store = OneObjectStore(DATA, FOLLOWS, etag=ANSWERED, said_size=len(DATA) + 1)
+    (verdict,) = judge(store, answered())
+    assert verdict.verified_by == "read-back"
+
+
+def test_the_etag_of_an_answer_is_not_one_that_was_computed() -> None:
+    """A store whose ETags are MD5s and one whose ETags follow the content back different things."""
+    etag = Capabilities(etag_is_content=True)
+    (verdict,) = judge(OneObjectStore(OTHER, etag, etag=ANSWERED), answered())
+    assert not verdict.holds
+    (verdict,) = judge(OneObjectStore(OTHER, FOLLOWS, etag=md5(DATA)), receipt(checksum=False))
+    assert not verdict.holds
+
+
+def test_what_a_listing_cannot_tell_of_is_asked_for_by_itself_and_the_others_are_listed() -> None:
+    many = [answered(number) for number in range(LISTING_PAYS_FROM)]
+    there_before = receipt(LISTING_PAYS_FROM, etag=False)
+    backs = Capabilities(etag_follows_content=True, checksum_on_head=True)
+    keys = tuple(one.key for one in (*many, there_before))
+    store = OneObjectStore(DATA, backs, etag=ANSWERED, checksum=f"sha256:{sha256(DATA)}", keys=keys)
+    verdicts = judge(store, *many, there_before)
+    assert sorted(verdict.verified_by for verdict in verdicts) == ["checksum"] + ["etag-answered"] * len(many)
+    assert store.calls == [("listing", None), ("head", None)]
+
+
+# -- versions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lists", [False, True])
+def test_where_versions_are_listed_the_current_one_is_named_by_a_listing(lists: bool) -> None:
+    many = [answered(number, version_id="v0") for number in range(LISTING_PAYS_FROM)]
+    backs = Capabilities(etag_follows_content=True, lists_versions=lists)
+    store = OneObjectStore(DATA, backs, etag=ANSWERED, keys=tuple(one.key for one in many))
+    verdicts = judge(store, *many)
+    assert all(verdict.holds for verdict in verdicts)
+    assert {verdict.seen.version_id for verdict in verdicts if verdict.seen} == ({"v1"} if lists else {None})
+    assert set(store.calls) == ({("versions", None)} if lists else {("head", None)})
+
+
+def test_a_version_that_is_not_current_is_no_object() -> None:
+    class Hidden(OneObjectStore):
+        def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+            yield from (None for _ in self.keys)
+
+        def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+            return None
+
+    many = [answered(number, version_id="v0") for number in range(LISTING_PAYS_FROM)]
+    backs = Capabilities(etag_follows_content=True, lists_versions=True)
+    store = Hidden(DATA, backs, etag=ANSWERED, keys=tuple(one.key for one in many))
+    assert {(verdict.holds, verdict.problem) for verdict in judge(store, *many)} == {(False, "missing")}
 
 
 # -- objects sent in parts -------------------------------------------------------------------------------------------

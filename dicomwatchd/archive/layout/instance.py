@@ -28,7 +28,8 @@ class ManifestInstance:
     """One SOP Instance's bytes in the archive.
 
     ``original_path`` is the path below the inbox it came from; it may name the patient and stays in the manifest.
-    ``verified_by`` says what proved the stored bytes: "etag-md5", "checksum" or "read-back".
+    ``verified_by`` says what proved the stored bytes: "etag-md5", "etag-answered", "checksum" or "read-back"
+    (`proof.evidence.Method`).
 
     ``damage`` is what is missing or wrong of it, and where, in plain words; "" of one that is whole, or of which it
     cannot be told (then ``repairs`` says so).

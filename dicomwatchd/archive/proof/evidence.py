@@ -35,6 +35,7 @@ class Method(StrEnum):
     """What proved an object's content, from the cheapest to the dearest."""
 
     ETAG = "etag-md5"
+    ANSWERED_ETAG = "etag-answered"
     CHECKSUM = "checksum"
     READ_BACK = "read-back"
 
@@ -71,10 +72,11 @@ def examine(
     verdict; Transient (the store does not answer) is raised, for then nothing is known. ``now`` dates the verdicts:
     seconds since the epoch. ``cancelled`` is asked between the pieces of what is read back.
 
-    Only what the probe has found proves content (`Capabilities`): an ETag or a checksum that equals the one
-    computed from the bytes sent. A differing one proves nothing yet (the object may have been cut into other
-    parts), so the bytes are read back and hashed then, as they are where the store backs nothing, and for all
-    objects when ``deep``. What is in cold storage is proven by ETag or checksum like anything else, and is never read.
+    Only what the probe has found proves content (`Capabilities`): an ETag or a checksum that equals the one computed
+    from the bytes sent, or the ETag with which a store that had checked them answered. A differing one proves nothing
+    yet (the object may have been cut into other parts), so the bytes are read back and hashed then, as they are where
+    the store backs nothing, and for all objects when ``deep``. What is in cold storage is proven by ETag or checksum
+    like anything else, and is never read.
     Works in groups, so memory does not grow with the number of receipts.
     """
     iterator = iter(receipts)
@@ -89,12 +91,14 @@ def _examine_group(verifier: _Verifier, group: list[Receipt], deep: bool, map: M
     doubtful: list[tuple[Receipt, StoredObject | None]] = []
     unlisted: list[Receipt] = []
     for batch in _by_series(group):
-        if not verifier.listing_pays(batch):
+        told = [receipt for receipt in batch if verifier.listing_can_tell(receipt)]
+        if not verifier.listing_pays(told):
             unlisted += batch
             continue
-        asked_at, listed = verifier.listed(batch)
+        unlisted += [receipt for receipt in batch if not verifier.listing_can_tell(receipt)]
+        asked_at, listed = verifier.listed(told)
         is_looked_at = verifier.listing_tells_ends
-        for receipt in batch:
+        for receipt in told:
             verdict = verifier.by_listing(receipt, listed.get(receipt.key), asked_at)
             if verdict is not None and verdict.holds and is_looked_at:
                 yield verdict
@@ -122,16 +126,15 @@ class _Verifier:
 
     def can_tell(self, receipt: Receipt) -> bool:
         """Whether a look at the object without its bytes can prove them."""
-        return self._tells_by_etag(receipt) or self._tells_by_checksum(receipt)
+        return self._etag_can_tell(receipt) or self._tells_by_checksum(receipt)
 
-    def listing_pays(self, batch: list[Receipt]) -> bool:
-        # A listing does not tell the version, which the proof names where there is one.
-        if len(batch) < LISTING_PAYS_FROM or not all(
-            self._tells_by_etag(receipt) and receipt.version_id is None for receipt in batch
-        ):
-            return False
-        # Nor which of the objects a rule of the store would end, where it is for those that have certain tags.
-        return not self._store.expiry.is_by_tag
+    def listing_can_tell(self, receipt: Receipt) -> bool:
+        """A listing tells of ETags; of the version, which the proof names where there is one, not in every store."""
+        return self._etag_can_tell(receipt) and (receipt.version_id is None or self._backs.lists_versions)
+
+    def listing_pays(self, told: list[Receipt]) -> bool:
+        # It does not tell which objects a rule of the store would end, where that is for those that have certain tags.
+        return len(told) >= LISTING_PAYS_FROM and not self._store.expiry.is_by_tag
 
     @property
     def listing_tells_ends(self) -> bool:
@@ -147,7 +150,11 @@ class _Verifier:
         found: dict[str, StoredObject] = {}
         limit = _LISTED_AT_LEAST + _LISTED_PER_RECEIPT * len(batch)
         prefix = os.path.commonprefix(sorted(wanted))  # noqa: RUF071  of keys, which are no paths
-        for seen in until_cancelled(self._cancelled, islice(self._store.listing(prefix), limit)):
+        with_versions = any(receipt.version_id is not None for receipt in batch)
+        listing = self._store.current_versions(prefix) if with_versions else self._store.listing(prefix)
+        for seen in until_cancelled(self._cancelled, islice(listing, limit)):
+            if seen is None:
+                continue
             if seen.key in wanted:
                 found[seen.key] = seen
             if seen.key >= last:
@@ -162,6 +169,8 @@ class _Verifier:
             return None
         if self._tells_by_etag(receipt) and seen.etag == receipt.expected_etag:
             return Verdict(receipt, True, Method.ETAG, seen, "", asked_at)
+        if self._tells_by_answer(receipt) and seen.etag == receipt.answered_etag:
+            return Verdict(receipt, True, Method.ANSWERED_ETAG, seen, "", asked_at)
         if self._tells_by_checksum(receipt) and seen.checksum == receipt.expected_checksum:
             return Verdict(receipt, True, Method.CHECKSUM, seen, "", asked_at)
         return None
@@ -228,8 +237,14 @@ class _Verifier:
         with suppress(Permanent):
             self._store.head(key)
 
+    def _etag_can_tell(self, receipt: Receipt) -> bool:
+        return self._tells_by_etag(receipt) or self._tells_by_answer(receipt)
+
     def _tells_by_etag(self, receipt: Receipt) -> bool:
         return self._backs.etag_is_content and receipt.expected_etag is not None
+
+    def _tells_by_answer(self, receipt: Receipt) -> bool:
+        return self._backs.etag_follows_content and receipt.answered_etag is not None
 
     def _tells_by_checksum(self, receipt: Receipt) -> bool:
         if receipt.expected_checksum is None:

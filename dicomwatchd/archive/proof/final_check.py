@@ -37,7 +37,8 @@ def missing(store: ObjectStore, wanted: Mapping[str, Receipt], cancelled: Cancel
 def is_itself(store: ObjectStore, receipt: Receipt, seen: StoredObject) -> bool:
     """Whether this is the object that was proven, by its size, and by its ETag where that is known: the one that proves
     the content, or the one that the object had when it was proven."""
-    known = {receipt.seen_etag, receipt.expected_etag if store.capabilities.etag_is_content else None} - {None}
+    expected_etag = receipt.expected_etag if store.capabilities.etag_is_content else None
+    known = {receipt.seen_etag, receipt.answered_etag, expected_etag} - {None}
     return seen.size_bytes == receipt.size_bytes and (not known or seen.etag in known)
 
 

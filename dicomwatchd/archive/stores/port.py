@@ -98,8 +98,10 @@ class Receipt:
     """What is known once an object was sent: what the store must say of it if it holds our very bytes.
 
     ``expected_etag`` and ``expected_checksum`` are computed here, from the bytes in the buffer that was sent,
-    never copied from an answer. ``created`` is False where the key existed already; whether the bytes under it
-    are the right ones is for the verification to say, as it is for those just sent.
+    never copied from an answer. ``answered_etag`` is copied from one: the answer to the creation of this object, whose
+    bytes the store had compared with the SHA-256 that was sent with them (`Capabilities.etag_follows_content`).
+    ``created`` is False where the key existed already; whether the bytes under it are the right ones is for the
+    verification to say, as it is for those just sent.
 
     ``sha256`` is 64 lower-case hexadecimal digits. ``expected_etag`` is the MD5 in such digits, with "-<parts>" behind
     it for an object sent in parts; ``expected_checksum`` is written as in `StoredObject`. Either is
@@ -116,23 +118,37 @@ class Receipt:
     encryption: str | None = None
     #: The ETag that the object had when its bytes were proven, where an ETag alone proves nothing.
     seen_etag: str | None = None
+    answered_etag: str | None = None
+
+    @property
+    def known_etag(self) -> str | None:
+        """The ETag by which the object is known again."""
+        return self.seen_etag or self.answered_etag or self.expected_etag
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What this endpoint and bucket really back, found out by the probe. The default trusts nothing.
 
-    ``etag_is_content``: the ETag is the MD5 of the bytes the store received (composite for multipart), so an ETag
-    equal to the one computed here proves the content. ``checksum_on_head``: HEAD returns a full-object checksum
-    the store computed itself. ``checksum_of_parts``: of an object sent in parts it returns the one composed of the
-    parts' checksums, each of which it has compared with what arrived. ``creates_only``: If-None-Match: * is honoured.
-    ``objects_are_files``: they can be seen under other paths too, an inbox's among them. ``details``: what was tried
-    and what came of it, as `doctor` shows it; no key and no path.
+    ``etag_is_content``: the ETag is the MD5 of the bytes the store received (composite for multipart), so an ETag equal
+    to the one computed here proves the content. ``checksum_on_head``: HEAD returns a full-object checksum the store
+    computed itself. ``checksum_of_parts``: of an object sent in parts it returns the one composed of the parts'
+    checksums, each of which it has compared with what arrived. ``etag_follows_content``: the store refuses bytes that
+    are not those of the SHA-256 sent with them, answers with the ETag that HEAD and listings show of the object,
+    whatever it is made of, and changes it with the content: so an object that shows the ETag with which its creation
+    was answered has the bytes that were sent. ``echoes_checksum``: the answer to a creation names the SHA-256 that the
+    store has worked out. ``lists_versions``: the store keeps versions, and `ObjectStore.current_versions` shows which
+    one is current. ``creates_only``: If-None-Match: * is honoured. ``objects_are_files``: they can be seen under other
+    paths too, an inbox's among them. ``details``: what was tried and what came of it, as `doctor` shows it; no key and
+    no path.
     """
 
     etag_is_content: bool = False
     checksum_on_head: bool = False
     checksum_of_parts: bool = False
+    etag_follows_content: bool = False
+    echoes_checksum: bool = False
+    lists_versions: bool = False
     creates_only: bool = False
     objects_are_files: bool = False
     details: dict[str, str] = field(default_factory=dict)
@@ -311,6 +327,13 @@ class ObjectStore(Protocol):
         order is that of the keys' ASCII characters, "/" among them. What was put before the listing began is in it;
         an empty one is no error. A caller may leave off at any time.
         S3: ListObjectsV2, with Prefix and StartAfter.
+        """
+        ...
+
+    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+        """As `listing`, of a store that lists versions (`Capabilities.lists_versions`): each object with the version
+        that is current, and None for each version or delete marker that is not, or that hides one.
+        S3: ListObjectVersions.
         """
         ...
 

@@ -134,6 +134,9 @@ class DirectoryStore:
             return Standing.ITSELF
         return Standing.APART
 
+    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+        return self.listing(prefix)
+
     def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
         """One folder's names are in memory at a time, for each level. Links are not followed, and not listed."""
         folder, _, _ = prefix.rpartition("/")

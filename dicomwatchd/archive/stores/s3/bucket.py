@@ -276,9 +276,7 @@ class S3Bucket:
             page = short(start, paging) or self._page(start, paging)
             for full, size_bytes, etag, modified_at, storage_class in page.objects:
                 if full <= last or not full.startswith(start):
-                    raise Transient(
-                        "ListObjectsV2 gave keys out of order", code="strange-answer", endpoint=self.endpoint
-                    )
+                    raise self._out_of_order("ListObjectsV2")
                 last = full
                 storage_class = cold.other_than_usual(storage_class)
                 yield StoredObject(
@@ -292,6 +290,43 @@ class S3Bucket:
             if not page.token:
                 return
             paging = Paging(token=page.token)
+
+    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+        """ListObjectVersions, page by page: each current version, and None for what is not one. Strongly consistent as
+        ListObjectsV2 is."""
+        start, last = self.prefix + prefix, ""
+        marker: Any = {}
+        while True:
+            with self.translated("ListObjectVersions"):
+                page = self.client.list_object_versions(Bucket=self.name, Prefix=start, **marker)
+            for item in page.get("Versions", []):
+                if not item.get("IsLatest"):
+                    yield None
+                    continue
+                full = item["Key"]
+                if full <= last or not full.startswith(start):
+                    raise self._out_of_order("ListObjectVersions")
+                last = full
+                storage_class = cold.other_than_usual(item.get("StorageClass"))
+                yield StoredObject(
+                    full.removeprefix(self.prefix),
+                    item["Size"],
+                    _unquoted(item),
+                    item.get("VersionId"),
+                    modified_at=_modified_at(item),
+                    storage_class=storage_class,
+                    is_cold=storage_class in cold.CLASSES,
+                )
+            yield from (None for _ in page.get("DeleteMarkers", []))
+            if not page.get("IsTruncated"):
+                return
+            following = page.get("NextKeyMarker"), page.get("NextVersionIdMarker")
+            if not all(following) or following == tuple(marker.values()):
+                raise self._out_of_order("ListObjectVersions")
+            marker = {"KeyMarker": following[0], "VersionIdMarker": following[1]}
+
+    def _out_of_order(self, operation: str) -> Transient:
+        return Transient(f"{operation} gave keys out of order", code="strange-answer", endpoint=self.endpoint)
 
     def common_prefixes(
         self, prefix: str, after: str = "", short: Callable[[str, Paging], ListedPage | None] = lambda *_: None
@@ -329,8 +364,8 @@ class S3Bucket:
             ListedObject(
                 item["Key"],
                 item["Size"],
-                item.get("ETag", "").strip('"') or None,
-                item["LastModified"].timestamp() if item.get("LastModified") else None,
+                _unquoted(item),
+                _modified_at(item),
                 item.get("StorageClass"),
             )
             for item in page.get("Contents", [])
@@ -349,6 +384,14 @@ class S3Bucket:
             if aws.http_status(error) == 404:
                 error = _no_such_bucket(error)
             raise aws.translate(error, operation="check the bucket", endpoint=self.endpoint) from error
+
+
+def _unquoted(item: Any) -> str | None:
+    return item.get("ETag", "").strip('"') or None
+
+
+def _modified_at(item: Any) -> float | None:
+    return item["LastModified"].timestamp() if item.get("LastModified") else None
 
 
 def _is_delete_marker(error: botocore.exceptions.ClientError) -> bool:

@@ -75,7 +75,8 @@ class S3DataPlane:
     """Safe to use from many threads; keeps as many connections as there are threads that send at once.
 
     ``credentials`` is asked for each request, so that keys that were renewed are used. ``tls`` is None for plain http.
-    Over http the body's SHA-256 is part of the signature; over https, as botocore has it, it is not.
+    The SHA-256 of an object's body is part of the signature, so that the store compares it with what arrives. A part's
+    is over http only: over https botocore does without, and a part has its MD5.
     """
 
     def __init__(
@@ -195,7 +196,7 @@ class S3DataPlane:
         credentials = self._credentials()
         if credentials is None or not all(map(_plain, headers.values())):
             return None
-        if self._address.tls:
+        if sha256 is None and self._address.tls:
             sha256 = _UNSIGNED
         elif sha256 is None:
             sha256 = hashlib.sha256(data).hexdigest()

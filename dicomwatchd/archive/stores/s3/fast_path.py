@@ -39,6 +39,7 @@ _REQUEST_HEADERS = {
 }
 _ANSWER_HEADERS = {
     "etag": "ETag",
+    "x-amz-checksum-sha256": "ChecksumSHA256",
     "x-amz-expiration": "Expiration",
     "x-amz-version-id": "VersionId",
     "x-amz-server-side-encryption": "ServerSideEncryption",

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,9 @@ _EXISTS = re.compile(r"PreconditionFailed|^412$")
 
 #: Whether an object was encrypted with it.
 BUCKET_KEY = "S3 Bucket Key"
+
+#: Some 200 KB: a store may check what it takes in one piece and not what it takes in several.
+_ALTERED_REPEATS = 3000
 
 _REFUSED = "refused"
 _ACCEPTED = "accepted"
@@ -41,6 +45,12 @@ def probe(bucket: S3Bucket, scratch_key: str) -> Capabilities:
     - ``checksum_on_head``: HEAD gives the SHA-256 of an object, and an object with a wrong one was refused.
     - ``checksum_of_parts``: HEAD gives, of an object sent in parts with a SHA-256 each, the one composed of these, and
       a part with a wrong one was refused. It is tried where the store has kept the SHA-256 of an object.
+    - ``etag_follows_content``: a body that is not that of the SHA-256 sent with it is refused; answer, HEAD and listing
+      show one and the same ETag, whatever it is; other content of the same length under the same key has another one.
+      It is tried by overwriting an object of the probe: where nothing may be overwritten, not even there, it is not
+      shown.
+    - ``echoes_checksum``: the answer to an object sent with its SHA-256 names it.
+    - ``lists_versions``: an answer named a version, and ListObjectVersions shows that one, with that ETag, as current.
     - ``creates_only``: a second creation of a key is refused and the first content stays. This is about objects sent
       in one piece, as manifests are; Ceph 18 lets a second completion in parts through, and a second creation of any
       kind in a bucket with versioning.
@@ -51,6 +61,16 @@ def probe(bucket: S3Bucket, scratch_key: str) -> Capabilities:
     return _Probe(bucket, scratch_key).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _PlainPut:
+    """What an object shows that was sent with nothing but its SHA-256; ``etag_is_shown``: the same ETag everywhere."""
+
+    etag_is_md5: bool = False
+    etag_is_shown: bool = False
+    echoes_checksum: bool = False
+    is_listed_by_version: bool = False
+
+
 class _Probe:
     def __init__(self, bucket: S3Bucket, scratch_key: str) -> None:
         self._bucket = bucket
@@ -59,21 +79,26 @@ class _Probe:
         self._details: dict[str, str] = {}
 
     def run(self) -> Capabilities:
-        etag = self._etag_of_plain_put()  # first: a store that takes no objects at all is asked nothing else
-        self._refused("body altered after signing", self._put_altered, _DIGEST, "altered")  # alters what others send
+        plain = self._plain_put()  # first: a store that takes no objects at all is asked nothing else
+        # Before the threads: it alters what others send.
+        altered = self._refused("body altered after signing", self._put_altered, _DIGEST, "altered")
         # Twenty requests one after the other are seconds on a far store.
         with ThreadPoolExecutor(3, thread_name_prefix="probe") as threads:
             of_digests = threads.submit(self._wrong_digests_refused)
             of_second = threads.submit(self._second_put_refused)
             of_parts = threads.submit(lambda: self._multipart(with_checksums=of_digests.result()[1]))
             of_class = threads.submit(self._kept_as_asked)
+            of_change = threads.submit(self._etag_changes)
         creates_only, (md5, checksum) = of_second.result(), of_digests.result()
         multipart_etag, multipart_checksum = of_parts.result()
         of_class.result()
         return Capabilities(
-            etag_is_content=etag and md5 and multipart_etag,
+            etag_is_content=plain.etag_is_md5 and md5 and multipart_etag,
             checksum_on_head=checksum,
             checksum_of_parts=checksum and multipart_checksum,
+            etag_follows_content=altered and plain.etag_is_shown and of_change.result(),
+            echoes_checksum=plain.echoes_checksum,
+            lists_versions=plain.is_listed_by_version,
             creates_only=creates_only,
             details=dict(self._details),
         )
@@ -119,7 +144,7 @@ class _Probe:
         self._details[what] = "yes" if holds else "no"
         return holds
 
-    def _etag_of_plain_put(self) -> bool:
+    def _plain_put(self) -> _PlainPut:
         data = self._data("plain")
         try:
             with self._bucket.translated("PutObject"):
@@ -137,7 +162,7 @@ class _Probe:
         seen = self._bucket.head(self._scratch + "plain")
         listed = {item.key: item for item in self._bucket.listing(self._scratch)}.get(self._scratch + "plain")
         if not self._note("read after write", seen is not None and seen.size_bytes == len(data)):
-            return False
+            return _PlainPut()
         self._note("listed after write", listed is not None)
         assert seen is not None  # noqa: S101  noted above
         asked = self._bucket.encryption.mode
@@ -147,8 +172,53 @@ class _Probe:
                 f"the store confirms the requested encryption ({asked}) but does not apply it",
                 hint="check archive.store.encryption in the configuration, and whether the store supports it",
             )
-        etags = [response.get("ETag", "").strip('"'), seen.etag, listed.etag if listed else None]
-        return self._note("ETag is the MD5", etags == [md5] * 3)
+        answered_etag = _etag(response)
+        etags = [answered_etag, seen.etag, listed.etag if listed else None]
+        return _PlainPut(
+            etag_is_md5=self._note("ETag is the MD5", etags == [md5] * 3),
+            etag_is_shown=answered_etag is not None and etags == [answered_etag] * 3,
+            echoes_checksum=self._note("answers with the SHA-256", response.get("ChecksumSHA256") == _sha256(data)),
+            is_listed_by_version=self._is_listed_by_version("plain", response),
+        )
+
+    def _is_listed_by_version(self, name: str, response: Any) -> bool:
+        version_id = response.get("VersionId")
+        if version_id is None:
+            return False
+        try:
+            listed = [item for item in self._bucket.current_versions(self._scratch + name) if item is not None]
+        except (Permanent, CredentialsRefused):
+            self._details["lists versions"] = "not shown: may the daemon list them (s3:ListBucketVersions)?"
+            return False
+        found = {(item.key, item.version_id, item.etag) for item in listed}
+        return self._note("lists versions", found == {(self._scratch + name, version_id, _etag(response))})
+
+    def _etag_changes(self) -> bool:
+        """Whether another content of the same length has another ETag, in all places."""
+        what, key = "ETag follows the content", self._scratch + "changing"
+        etags: list[str | None] = []
+        for data in (self._data("changes"), self._data("changed")):
+            creates: Any = {} if etags else {"IfNoneMatch": "*"}
+            try:
+                with self._bucket.translated("PutObject"):
+                    # Overwrites what this probe has put there itself a moment ago: nothing else is ever called so.
+                    response = self._client.put_object(
+                        **self._bucket.address(key),
+                        **self._bucket.creation(key),
+                        Body=data,
+                        ChecksumSHA256=_sha256(data),
+                        **creates,
+                    )
+            except (Permanent, CredentialsRefused):
+                self._details[what] = "not shown: nothing may be overwritten, not even the probe's own objects"
+                return False
+            seen = self._bucket.head(key)
+            listed = {item.key: item for item in self._bucket.listing(key)}.get(key)
+            shown = {_etag(response), seen.etag if seen else None, listed.etag if listed else None}
+            if len(shown) != 1 or None in shown:
+                return self._note(what, False)
+            etags += shown
+        return self._note(what, etags[0] != etags[1])
 
     def _kept_as_asked(self) -> None:
         """Whether the store takes the storage class and the tag of instances. Raises ArchiveRefused where it does not,
@@ -199,12 +269,12 @@ class _Probe:
         return self._put("wrong-sha256", self._data("wrong-sha256"), ChecksumSHA256=_sha256(b"wrong"))
 
     def _put_altered(self) -> object:
-        """Signed with one body, sent with another of the same length."""
-        signed = self._data("altered")
+        """Signed with one body, sent with another, as long as a slice: the two differ near their end."""
+        signed = self._data("altered") * _ALTERED_REPEATS
 
         def alter(request: Any, **_: object) -> None:
             if request.body.read() == signed:
-                request.body = io.BytesIO(signed[::-1])
+                request.body = io.BytesIO(signed[:-2] + b"!\n")
             else:
                 request.body.seek(0)
 
@@ -311,6 +381,11 @@ class _Probe:
     def _data(self, name: str) -> bytes:
         """Differs from probe to probe, so that no store can know it beforehand."""
         return f"dicomwatchd probe {self._scratch} {name}\n".encode("ascii")
+
+
+def _etag(response: Any) -> str | None:
+    """Without its quotes, as `StoredObject` has it."""
+    return response.get("ETag", "").strip('"') or None
 
 
 def _plain(storage_class: str) -> str:

@@ -93,8 +93,7 @@ class S3Store:
             endpoint_url=settings.endpoint_url,
             ca_file=settings.ca_file,
             max_connections=connections + SENDING_THREADS,
-            # A private endpoint seldom has a name for each bucket.
-            s3={"addressing_style": "path"} if settings.endpoint_url else None,
+            s3=_client_settings(settings),
         )
         for operation in ("PutObject", "UploadPart"):
             client.meta.events.register(f"before-sign.s3.{operation}", _no_expect)
@@ -161,6 +160,9 @@ class S3Store:
         if self._data_plane is None:
             return self._bucket.listing(prefix, after)
         return self._bucket.listing(prefix, after, partial(fast_path.list_objects, self._data_plane))
+
+    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+        return self._bucket.current_versions(prefix)
 
     def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
         if self._data_plane is None:
@@ -306,32 +308,43 @@ class S3Store:
         data = content.read(0, digest.size_bytes)
         if not isinstance(content, Buffer) and hashlib.sha256(data).hexdigest() != digest.sha256:
             raise SourceChanged("a file's content has changed since it was read first")
-        md5 = hashlib.md5(data, usedforsecurity=False)
         looks_first = not self._capabilities.creates_only or self._taken.is_likely(key)
         if looks_first and (there := self._bucket.existing(key)) is not None:
             self._taken.note(key, True)
-            return _receipt(key, content, md5.hexdigest(), created=False, there=there)
-        arguments = {
-            **self._bucket.creation(key),
-            "ContentMD5": base64.b64encode(md5.digest()).decode("ascii"),
-            "ChecksumSHA256": base64.b64encode(bytes.fromhex(digest.sha256)).decode("ascii"),
-            "IfNoneMatch": "*",
-        }
+            return _receipt_of_existing(key, content, _md5(data), there)
+        sha256 = base64.b64encode(bytes.fromhex(digest.sha256)).decode("ascii")
+        arguments = {**self._bucket.creation(key), "ChecksumSHA256": sha256, "IfNoneMatch": "*"}
+        if not self._capabilities.etag_follows_content:
+            arguments["ContentMD5"] = base64.b64encode(bytes.fromhex(_md5(data))).decode("ascii")
         response = self._create(key, data, digest.sha256, arguments)
         self._taken.note(key, isinstance(response, StoredObject))
         if isinstance(response, StoredObject):
-            return _receipt(key, content, md5.hexdigest(), created=False, there=response)
+            return _receipt_of_existing(key, content, _md5(data), response)
         self._bucket.note_expiry(key, response)
         self._bucket.check_encryption(response)
         self._bucket.check_storage_class(key, response)
-        return _receipt(
-            key,
-            content,
-            md5.hexdigest(),
+        answered_etag = self._etag_of_what_was_checked(response, sha256)
+        return Receipt(
+            key=key,
+            size_bytes=digest.size_bytes,
+            sha256=digest.sha256,
             created=True,
+            # Work for nothing where the answer's is known.
+            expected_etag=_md5(data) if answered_etag is None else None,
+            expected_checksum=f"sha256:{digest.sha256}",
             version_id=response.get("VersionId"),
             encryption=response.get("ServerSideEncryption"),
+            answered_etag=answered_etag,
         )
+
+    def _etag_of_what_was_checked(self, response: Mapping[str, Any], sha256: str) -> str | None:
+        """The ETag of an answer to a creation, where the store has shown that it checks what it takes and that its
+        ETags follow the content; None where this answer does not bear that out."""
+        if not self._capabilities.etag_follows_content:
+            return None
+        if response.get("ChecksumSHA256", None if self._capabilities.echoes_checksum else sha256) != sha256:
+            return None
+        return response.get("ETag", "").strip('"') or None
 
     def _create(self, key: str, data: bytes, sha256: str, arguments: Any) -> Mapping[str, Any] | StoredObject:
         """PutObject's answer, or the object that was there. The fast path is for what goes well; botocore, with its
@@ -353,26 +366,32 @@ class S3Store:
             raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
 
 
-def _receipt(
-    key: str,
-    content: Content,
-    md5: str,
-    *,
-    created: bool,
-    there: StoredObject | None = None,
-    version_id: str | None = None,
-    encryption: str | None = None,
-) -> Receipt:
+def _receipt_of_existing(key: str, content: Content, md5: str, there: StoredObject) -> Receipt:
     return Receipt(
         key=key,
         size_bytes=content.digest.size_bytes,
         sha256=content.digest.sha256,
-        created=created,
+        created=False,
         expected_etag=md5,
         expected_checksum=f"sha256:{content.digest.sha256}",
-        version_id=there.version_id if there is not None else version_id,
-        encryption=there.encryption if there is not None else encryption,
+        version_id=there.version_id,
+        encryption=there.encryption,
     )
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _client_settings(settings: S3Settings) -> dict[str, Any] | None:
+    if not settings.endpoint_url:
+        return None
+    # A private endpoint seldom has a name for each bucket.
+    found: dict[str, Any] = {"addressing_style": "path"}
+    if not aws.is_amazon(settings.endpoint_url):
+        # Over https too: not every store looks at x-amz-checksum-sha256, and what is signed each one compares.
+        found["payload_signing_enabled"] = True
+    return found
 
 
 def _no_expect(request: Any, **_: object) -> None:
