@@ -77,13 +77,22 @@ def test_an_answer_counts_where_it_bears_out_what_the_probe_has_shown(
 
 
 def test_what_was_there_before_is_known_by_what_is_computed_here() -> None:
-    """Nobody knows what its ETag was given for."""
-    capabilities = Capabilities(etag_follows_content=True, creates_only=True)
-    store = Answering(capabilities, StoredObject(KEY, len(DATA), etag="kms-0815", version_id="v7"))
-    receipt = store.put(KEY, Buffer(DATA))
-    assert (receipt.answered_etag, receipt.expected_etag, receipt.created) == (None, MD5, False)
-    assert receipt.version_id == "v7"
-    store.close()
+    """Nobody knows what its ETag was given for, but where its checksum, which the store has compared, is beside it."""
+    ours, other = (f"sha256:{hashlib.sha256(data).hexdigest()}" for data in (DATA, b"other"))
+    for follows, on_head, checksum, etag in (
+        (True, True, ours, "kms-0815"),
+        (True, True, other, None),
+        (True, True, None, None),
+        (True, False, ours, None),
+        (False, True, ours, None),
+    ):
+        backs = Capabilities(etag_follows_content=follows, checksum_on_head=on_head, creates_only=True)
+        there = StoredObject(KEY, len(DATA), etag="kms-0815", version_id="v7", checksum=checksum)
+        store = Answering(backs, there)
+        receipt = store.put(KEY, Buffer(DATA))
+        assert (receipt.answered_etag, receipt.expected_etag, receipt.created) == (etag, MD5, False)
+        assert receipt.version_id == "v7"
+        store.close()
 
 
 # -- the probe -------------------------------------------------------------------------------------------------------

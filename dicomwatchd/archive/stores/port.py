@@ -99,7 +99,8 @@ class Receipt:
 
     ``expected_etag`` and ``expected_checksum`` are computed here, from the bytes in the buffer that was sent,
     never copied from an answer. ``answered_etag`` is copied from one: the answer to the creation of this object, whose
-    bytes the store had compared with the SHA-256 that was sent with them (`Capabilities.etag_follows_content`).
+    bytes the store had compared with the SHA-256 that was sent with them (`Capabilities.etag_follows_content`), or the
+    answer to a look at it, if it was there before, that named this SHA-256 beside it.
     ``created`` is False where the key existed already; whether the bytes under it are the right ones is for the
     verification to say, as it is for those just sent.
 

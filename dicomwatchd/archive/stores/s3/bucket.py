@@ -201,7 +201,7 @@ class S3Bucket:
             return False  # then the refusal is the answer
         return all(item.get("Key") != full_key for item in page.get("Contents", []))
 
-    def existing(self, key: str) -> StoredObject | None:
+    def existing(self, key: str, *, checksum: bool = False) -> StoredObject | None:
         """As `head`, for an object that was to be created and is there already.
 
         What is older than the start was stored under another setting, perhaps: it is taken as it is, for nothing here
@@ -209,7 +209,7 @@ class S3Bucket:
         another program, has to be encrypted as asked: raises ArchiveRefused if it is not, and the probe of the next
         start tells whether it is the store that encrypts no more.
         """
-        response = self._head(self.address(key))
+        response, withheld = self._look(self.address(key), checksum=checksum)
         if response is None:
             return None
         self.note_expiry(key, response)
@@ -222,7 +222,7 @@ class S3Bucket:
                     "an object created since the start is not encrypted as configured",
                     hint="does the store, or another program that writes to this archive, use other settings?",
                 ) from error
-        return _stored(key, response, response["ContentLength"])
+        return replace(_stored(key, response, response["ContentLength"]), is_withheld=withheld)
 
     def head(self, key: str, version_id: str | None = None, *, checksum: bool = False) -> StoredObject | None:
         """HeadObject; ``checksum`` asks for the stored checksum too. On Amazon that takes the right to decrypt, which
@@ -231,18 +231,21 @@ class S3Bucket:
         arguments = self.address(key)
         if version_id is not None:
             arguments["VersionId"] = version_id
-        withheld = False
-        try:
-            response = self._head({**arguments, "ChecksumMode": "ENABLED"} if checksum else arguments)
-        except (CredentialsRefused, EncryptionKeyUnusable):
-            if not checksum:
-                raise
-            response, withheld = self._head(arguments), True
+        response, withheld = self._look(arguments, checksum=checksum)
         if response is None:
             return None
         if version_id is None:
             self.note_expiry(key, response)
         return replace(_stored(key, response, response["ContentLength"]), is_withheld=withheld)
+
+    def _look(self, arguments: Any, *, checksum: bool) -> tuple[Any, bool]:
+        """HeadObject's answer, and whether the checksum was refused."""
+        try:
+            return self._head({**arguments, "ChecksumMode": "ENABLED"} if checksum else arguments), False
+        except (CredentialsRefused, EncryptionKeyUnusable):
+            if not checksum:
+                raise
+            return self._head(arguments), True
 
     def note_expiry(self, key: str, response: Mapping[str, Any]) -> None:
         """What an answer about the current object says of its end (x-amz-expiration)."""

@@ -309,9 +309,9 @@ class S3Store:
         if not isinstance(content, Buffer) and hashlib.sha256(data).hexdigest() != digest.sha256:
             raise SourceChanged("a file's content has changed since it was read first")
         looks_first = not self._capabilities.creates_only or self._taken.is_likely(key)
-        if looks_first and (there := self._bucket.existing(key)) is not None:
+        if looks_first and (there := self._existing(key)) is not None:
             self._taken.note(key, True)
-            return _receipt_of_existing(key, content, _md5(data), there)
+            return self._receipt_of_existing(key, content, data, there)
         sha256 = base64.b64encode(bytes.fromhex(digest.sha256)).decode("ascii")
         arguments = {**self._bucket.creation(key), "ChecksumSHA256": sha256, "IfNoneMatch": "*"}
         if not self._capabilities.etag_follows_content:
@@ -319,7 +319,7 @@ class S3Store:
         response = self._create(key, data, digest.sha256, arguments)
         self._taken.note(key, isinstance(response, StoredObject))
         if isinstance(response, StoredObject):
-            return _receipt_of_existing(key, content, _md5(data), response)
+            return self._receipt_of_existing(key, content, data, response)
         self._bucket.note_expiry(key, response)
         self._bucket.check_encryption(response)
         self._bucket.check_storage_class(key, response)
@@ -346,37 +346,45 @@ class S3Store:
             return None
         return response.get("ETag", "").strip('"') or None
 
+    def _existing(self, key: str) -> StoredObject | None:
+        """With its checksum where that would tell what its ETag stands for."""
+        backs = self._capabilities
+        return self._bucket.existing(key, checksum=backs.etag_follows_content and backs.checksum_on_head)
+
+    def _receipt_of_existing(self, key: str, content: Content, data: bytes, there: StoredObject) -> Receipt:
+        checksum = f"sha256:{content.digest.sha256}"
+        backs = self._capabilities
+        tells = backs.etag_follows_content and backs.checksum_on_head and there.checksum == checksum
+        return Receipt(
+            key=key,
+            size_bytes=content.digest.size_bytes,
+            sha256=content.digest.sha256,
+            created=False,
+            expected_etag=_md5(data),
+            expected_checksum=checksum,
+            version_id=there.version_id,
+            encryption=there.encryption,
+            answered_etag=there.etag if tells else None,
+        )
+
     def _create(self, key: str, data: bytes, sha256: str, arguments: Any) -> Mapping[str, Any] | StoredObject:
         """PutObject's answer, or the object that was there. The fast path is for what goes well; botocore, with its
         retries, for everything else."""
         if self._data_plane is not None:
             short = fast_path.put_object(self._data_plane, self._bucket.full_key(key), data, sha256, arguments)
-            if short is not None and (response := short or self._bucket.existing(key)):
+            if short is not None and (response := short or self._existing(key)):
                 return response
         try:
             return self._bucket.client.put_object(**self._bucket.address(key), **arguments, Body=data)
         except botocore.exceptions.ClientError as error:
             # 412: the key was there, perhaps by a request of ours whose answer was lost. 409: a race just now.
-            if aws.http_status(error) in (409, 412) and (there := self._bucket.existing(key)) is not None:
+            if aws.http_status(error) in (409, 412) and (there := self._existing(key)) is not None:
                 return there
             if aws.http_status(error) == 412:
                 raise Transient("PutObject met another writer", code="conflict") from error
             raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
         except aws.FOREIGN as error:
             raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
-
-
-def _receipt_of_existing(key: str, content: Content, md5: str, there: StoredObject) -> Receipt:
-    return Receipt(
-        key=key,
-        size_bytes=content.digest.size_bytes,
-        sha256=content.digest.sha256,
-        created=False,
-        expected_etag=md5,
-        expected_checksum=f"sha256:{content.digest.sha256}",
-        version_id=there.version_id,
-        encryption=there.encryption,
-    )
 
 
 def _md5(data: bytes) -> str:
