@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,13 +16,16 @@ from click.testing import CliRunner
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
+from dicomwatchd.archive.erasing.dynamodb import DynamoDBRecords
 from dicomwatchd.archive.fixity.progress import Totals
 from dicomwatchd.archive.identity import ArchiveIdentity, write_identity
+from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.cli.app import root
 from dicomwatchd.config import DynamoDBSettings
 from dicomwatchd.model import Uid
+from dicomwatchd.ports import timestamp
 from tests import amazon_reports, schemas
 from tests.amazon_reports import Row
 from tests.conformance.test_amazon_store import PREFIX, Place, at_amazon
@@ -90,6 +94,19 @@ class Site:
             self.studies.append(made)
         catalogue.close()
         self.place.s3.create_bucket(Bucket=self.reports)
+
+    def forget(self, study: Manifest) -> None:
+        """Of the catalogue alone, as an erasure does it first."""
+        settings = DynamoDBSettings(
+            kind="dynamodb",
+            table=self.table,
+            region="us-east-1",
+            ca_file=self.place.amazon.ca_file,
+            insecure_http=False,
+        )
+        records = DynamoDBRecords(settings)
+        assert records.erase(study.study_uid)
+        records.close()
 
     def verify(self, *options: str, code: int = 0) -> dict[str, Any]:
         arguments = [
@@ -213,6 +230,34 @@ def test_an_inventory_finds_what_is_wrong(site: Site) -> None:
         ("content", first[2].key),
     }
     assert (found["run"]["reports"]["other_versions"], found["run"]["reports"]["delete_markers"]) == (3, 1)
+
+
+def test_what_an_erasure_has_left(site: Site) -> None:
+    """By a walk and by an inventory; and nothing is said of a study of which all is gone."""
+    s3, study = site.place.s3, site.studies[1]
+    erased_at = timestamp(time.time() + 60)
+    erasure = Erasure(IDENTITY.archive_id, study.study_uid, 1, erased_at, "request 17/2026", 0, "root", 101)
+    s3.put_object(**site.place.of(erasure.key), Body=erasure.to_bytes())
+    left = {*(item.key for item in study.instances), study.key, None}
+    for options in ((), ("--inventory", site.inventory(), "--checksums", site.checksums())):
+        found = site.verify(*options, code=1)
+        assert studies(found) == (2, 0, 0, 1) and found["run"]["left_erased"] == 1
+        assert {(one["kind"], one["key"]) for one in found["findings"]} == {("left-erased", key) for key in left}
+    s3.delete_object(**site.place.of(study.key))  # that puts a delete marker over it
+    hidden = ("--inventory", site.inventory())
+    keys_left = {one["key"] for one in site.verify(*hidden, code=1)["findings"]}
+    assert keys_left == left, "what is under a delete marker is there"
+    assert {one["key"] for one in site.verify(code=1)["findings"]} == left - {study.key}, "which no listing shows"
+    for page in s3.get_paginator("list_object_versions").paginate(
+        Bucket=site.place.bucket, Prefix=PREFIX + keys.study_prefix(study.study_uid)
+    ):
+        for one in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+            s3.delete_object(Bucket=site.place.bucket, Key=one["Key"], VersionId=one["VersionId"])
+    assert {one["key"] for one in site.verify(code=1)["findings"]} == {None}, "the catalogue's entry"
+    site.forget(study)
+    for reports in ((), ("--inventory", site.inventory())):
+        found = site.verify(*reports)
+        assert studies(found) == (2, 0, 0, 0) and found["run"]["left_erased"] == 0
 
 
 def test_a_copy_in_place_is_proven_by_its_checksum(site: Site) -> None:

@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 
 from dicomwatchd.archive.fixity.progress import RunRecord, Totals
+from dicomwatchd.archive.identity import read_identity
+from dicomwatchd.archive.layout import erasures
+from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.cli.studies import verify_archive
+from dicomwatchd.errors import CredentialsRefused
 from dicomwatchd.model import Uid
+from dicomwatchd.ports import SystemClock, timestamp
 from tests.unit.memory_archive import SERIES, content
 from tests.unit.test_cli_archive import Site, bare, site
 
@@ -68,6 +73,39 @@ def test_status(filled: Site) -> None:
     said = filled.json("archive", "verify", "--status")
     assert (said["state"], said["run"], said["last_complete"]) == ("finished", done["run"], done["run"])
     assert "3 of 3 studies proven" in filled.ctl("archive", "verify", "--status").stdout
+
+
+def put_on_record(filled: Site, study: str) -> None:
+    """As an erasure that was interrupted right after its first step."""
+    store = filled.store()
+    identity = read_identity(store)
+    assert identity is not None
+    erased_at = timestamp(SystemClock().now() + 60)
+    erasure = Erasure(identity.archive_id, Uid(study), 1, erased_at, "request 17/2026", 0, "root", 101)
+    assert erasures.create(store, erasure)
+
+
+def test_an_erasure_that_was_interrupted(filled: Site) -> None:
+    put_on_record(filled, "1.2.1")
+    found = filled.json("archive", "verify", *PACE, code=1)
+    assert not found["holds"] and found["run"]["left_erased"] == 1
+    assert found["run"]["studies"] == {"total": 3, "proven": 2, "not_covered": 0, "unproven": 0, "with_problems": 1}
+    assert {(one["study_uid"], one["kind"]) for one in found["findings"]} == {("1.2.1", "left-erased")}
+    assert len(found["findings"]) == 4 and found["run"]["findings"] == {"left-erased": 4}
+    for said in (filled.ctl("archive", "verify", *PACE, "--hash"), filled.ctl("archive", "verify", "--status")):
+        assert said.exit_code == 1
+        assert "Of 1 study that was erased something is still there." in said.stdout
+        assert "dicomwatchctl archive erase STUDY" in said.stdout and "request 17" not in said.output
+    assert filled.json("archive", "verify", "--status", code=1)["run"]["left_erased"] == 1
+
+
+def test_who_may_not_list_erasures_is_told(filled: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_store: Any) -> Any:
+        raise CredentialsRefused("no")
+
+    monkeypatch.setattr("dicomwatchd.archive.layout.erasures.numbers", refused)
+    found = filled.json("archive", "verify", *PACE)
+    assert found["holds"] and "may not list what was erased" in json.dumps(found["notes"])
 
 
 def test_ctrl_c(filled: Site, monkeypatch: pytest.MonkeyPatch) -> None:

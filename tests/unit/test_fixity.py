@@ -15,6 +15,7 @@ import pytest
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.fixity import progress as kept
+from dicomwatchd.archive.fixity.erased import Erased
 from dicomwatchd.archive.fixity.listed import Listed
 from dicomwatchd.archive.fixity.pace import Pace
 from dicomwatchd.archive.fixity.progress import RunRecord, Totals
@@ -72,7 +73,8 @@ class Shelf:
         return RunRecord(self.archive_id, "memory", source.kind, source.identity, self.hashing, at, at, as_of=as_of)
 
     def verifier(self, as_of: float | None = None, **options: Any) -> StudyVerifier:
-        options = {"now": self.time.now(), "as_of": as_of, "hashing": self.hashing, **options}
+        known: dict[str, Any] = {"now": self.time.now(), "as_of": as_of, "erased": Erased.listed(self.store)}
+        options = {**known, "hashing": self.hashing, **options}
         return StudyVerifier(self.store, self.catalogue, ARCHIVE, **options)
 
     def run(

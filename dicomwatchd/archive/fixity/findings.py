@@ -57,6 +57,7 @@ KINDS = {
     "catalogue-behind": Kind(Outcome.PROBLEM, "the catalogue has an older revision than the newest manifest"),
     "catalogue-differs": Kind(Outcome.PROBLEM, "the catalogue names another manifest of this revision"),
     "catalogue-damaged": Kind(Outcome.PROBLEM, "the study's entry in the catalogue is damaged"),
+    "left-erased": Kind(Outcome.PROBLEM, "the study was erased, and this is still there"),
     "etag": Kind(
         Outcome.UNPROVEN, "the object has another ETag than recorded: it was copied, encrypted anew, or replaced"
     ),

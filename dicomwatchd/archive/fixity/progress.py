@@ -44,7 +44,8 @@ class Totals:
     one that is proven the weakest proof of its objects (``studies_by``). ``objects`` are on record; by what they are
     proven says ``objects_by``. ``in_no_manifest`` objects, of so many bytes, are listed by no manifest and more than a
     day old; ``on_their_way`` are younger; ``copies`` hold what is listed elsewhere. ``other_keys`` are below
-    ``studies/`` and no study's. ``findings`` are counted by kind, of objects and of studies."""
+    ``studies/`` and no study's. ``left_erased`` are studies that were erased, and of which something is still there:
+    they have a problem, too. ``findings`` are counted by kind, of objects and of studies."""
 
     studies: int = 0
     proven: int = 0
@@ -64,6 +65,7 @@ class Totals:
     copies: int = 0
     other_keys: int = 0
     listed_again: int = 0
+    left_erased: int = 0
     findings: Counter[str] = field(default_factory=Counter)
 
     def add(self, verdict: StudyVerdict) -> None:
@@ -87,6 +89,7 @@ class Totals:
         self.studies_with_damaged_instances += verdict.damaged_instances > 0
         self.damaged_instances += verdict.damaged_instances
         self.listed_again += verdict.listed_again
+        self.left_erased += verdict.counts.get("left-erased", 0) > 0
         self.findings.update(verdict.counts)
 
     def document(self) -> dict[str, Any]:

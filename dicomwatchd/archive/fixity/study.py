@@ -6,15 +6,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import chain
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.fixity.erased import CannotTell, Erased, Leavings, erased_at
 from dicomwatchd.archive.fixity.findings import WEAKEST_FIRST, Findings, Outcome, Proof, StudyVerdict
 from dicomwatchd.archive.fixity.listed import of_listing
 from dicomwatchd.archive.fixity.seen import Seen, Sum
-from dicomwatchd.archive.layout import lineage
+from dicomwatchd.archive.fixity.spare import Spare
+from dicomwatchd.archive.layout import erasures, lineage
+from dicomwatchd.archive.layout.erasures import Erasure
 from dicomwatchd.archive.layout.lineage import DISPUTED, Lineage
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.layout.manifests import Listed
@@ -58,6 +60,8 @@ class _Tally:
     #: Of objects on record, for when the study is listed again.
     sums: dict[str, tuple[Sum, ...]] = field(default_factory=dict)
     hidden: set[str] = field(default_factory=set)
+    #: Of a study that was erased; no listing shows them.
+    hidden_and_left: list[str] = field(default_factory=list)
     present: dict[str, _Wanted] = field(default_factory=dict)
 
 
@@ -65,7 +69,7 @@ class StudyVerifier:
     """Safe to use from many threads. ``as_of`` is when what is seen was so (`Source.as_of`), ``now`` the time.
 
     With ``hashing`` each object's bytes are read, and hashed: where that costs nobody a transfer. ``cancelled`` is
-    asked between the pieces."""
+    asked between the pieces. ``erased`` are the studies that were, None where nobody may know."""
 
     def __init__(
         self,
@@ -75,32 +79,54 @@ class StudyVerifier:
         *,
         now: float,
         as_of: float | None = None,
+        erased: Erased | None = None,
         hashing: bool = False,
         cancelled: Cancellation = never_cancelled,
         map: Map = map,
     ) -> None:
         self._store, self._catalogue, self._archive_id = store, catalogue, archive_id
-        self._as_of = as_of
+        self._as_of, self._erased = as_of, erased
         self._recent_since = (now if as_of is None else as_of) - ON_ITS_WAY_SECONDS
         self._hashing, self._cancelled, self._map = hashing, cancelled, map
 
     def study(self, study: Uid, seen: Iterable[Seen]) -> StudyVerdict:
         """``seen`` are the study's objects, in the order of keys. What does not agree is looked at again, by a listing
-        of the study: what was seen may be older than the manifest, and only what is not there now is missing. Raises
-        Transient where the store or the catalogue does not answer, and Fatal."""
-        tally = self._go_through(study, seen, self._as_of)
-        if tally.findings.outcome in (Outcome.PROVEN, Outcome.NOT_COVERED):
-            return self._verdict(study, tally, listed_again=False)
-        fresh = map(of_listing, self._store.listing(keys.study_prefix(study)))
-        again = self._go_through(
-            study, (replace(one, sums=tally.sums.get(one.key, ())) for one in fresh), None, tally.hidden
-        )
+        of the study: what was seen may be older than the manifest, and only what is not there now is missing. What was
+        erased is not missing, and what is left of it is nothing that the archive holds. Raises Transient where the
+        store or the catalogue does not answer, and Fatal."""
+        try:
+            erasure = None if self._erased is None else self._erased.of(study)
+            tally = self._go_through(study, seen, self._as_of, erasure)
+            if tally.findings.outcome in (Outcome.PROVEN, Outcome.NOT_COVERED):
+                return self._verdict(study, tally, listed_again=False)
+            again = self._listed_again(study, tally, erasure)
+            if again.findings.outcome is Outcome.PROBLEM or "unknown" in again.findings.count:
+                erasure = None if self._erased is None else self._erased.since(study)
+                if erasure is not None:
+                    again = self._listed_again(study, again, erasure)
+        except CannotTell as error:
+            again = _Tally()
+            again.findings.add("unknown", reason=str(error))
         return self._verdict(study, again, listed_again=True)
+
+    def _listed_again(self, study: Uid, before: _Tally, erasure: Erasure | None) -> _Tally:
+        fresh = map(of_listing, self._store.listing(keys.study_prefix(study)))
+        seen = (replace(one, sums=before.sums.get(one.key, ())) for one in fresh)
+        tally = self._go_through(study, seen, None, erasure, before.hidden)
+        for key in before.hidden_and_left:
+            tally.findings.add("left-erased", key)
+        return tally
 
     def absent(self, study: Uid) -> StudyVerdict | None:
         """A study that the catalogue names, and of which nothing was seen. None where it is gone from there, too."""
         record = self._record(study, Findings())
-        if record is not None and self._as_of is not None and record.archived_at > timestamp(self._as_of):
+        is_erased = self._erased is not None and study in self._erased.numbers
+        if (
+            record is not None
+            and not is_erased
+            and self._as_of is not None
+            and record.archived_at > timestamp(self._as_of)
+        ):
             tally = _Tally(record=record)
             tally.findings.add("newer")
             return self._verdict(study, tally, listed_again=False)
@@ -109,7 +135,14 @@ class StudyVerifier:
 
     # -- once through what is seen --
 
-    def _go_through(self, study: Uid, seen: Iterable[Seen], as_of: float | None, hidden: Iterable[str] = ()) -> _Tally:
+    def _go_through(
+        self,
+        study: Uid,
+        seen: Iterable[Seen],
+        as_of: float | None,
+        erasure: Erasure | None,
+        hidden: Iterable[str] = (),
+    ) -> _Tally:
         tally = _Tally(hidden=set(hidden))
         before: list[Seen] = []
         rest: Iterator[Seen] = iter(seen)
@@ -123,7 +156,7 @@ class StudyVerifier:
                 return tally
             before.append(one)
         try:
-            tally.found = self._lineage(study, before, tally)
+            tally.found = self._lineage(study, before, tally, erasures.floor_of(erasure))
         except Transient as error:
             if error.endpoint is not None:
                 raise
@@ -132,16 +165,19 @@ class StudyVerifier:
         except Permanent as error:
             tally.findings.add("manifest-unusable", reason=error.message)
             return tally
+        leavings = None
+        if erasure is not None:
+            leavings = Leavings(erasure, self._recent_since, is_archived_again=tally.found is not None)
         if tally.found is None or tally.found.whole is None:
-            self._count_unlisted(chain(before, rest), tally, _Spare(study, None, tally.found))
+            self._count_unlisted(chain(before, rest), tally, Spare(study, None, tally.found), leavings)
             return tally
-        self._compare(study, chain(before, rest), tally, tally.found.whole, as_of)
+        self._compare(study, chain(before, rest), tally, tally.found.whole, leavings, as_of)
         if self._hashing:
             self._hash(tally)
         return tally
 
-    def _lineage(self, study: Uid, before: Iterable[Seen], tally: _Tally) -> Lineage | None:
-        """What the manifests say, and the catalogue of them. None where there is no manifest."""
+    def _lineage(self, study: Uid, before: Iterable[Seen], tally: _Tally, floor: int) -> Lineage | None:
+        """What the manifests say, and the catalogue of them, above what was erased. None where there is no manifest."""
         revisions: dict[int, StoredObject] = {}
         strangers = []
         for one in before:
@@ -150,17 +186,22 @@ class StudyVerifier:
                 revisions[named[1]] = StoredObject(one.key, one.size_bytes, one.etag)
             elif named is None and one.key.startswith(keys.manifests_prefix(study)):
                 strangers.append(one.key)
-        record = tally.record = self._record(study, tally.findings)
+        recorded = self._record(study, tally.findings)
+        record = tally.record = erasures.unless_erased(recorded, floor)
+        if record is not recorded:
+            tally.findings.add("left-erased")
         if record is not None and record.revision not in revisions:
             # A listing passes by, and an inventory is of some days ago: what the catalogue names is asked for.
             there = self._store.head(keys.manifest(study, record.revision))
             if there is not None:
                 revisions[record.revision] = there
-        if not revisions:
+        listed = Listed(study, revisions, tuple(strangers)).above(floor)
+        if not listed.revisions:
             if record is not None:
                 tally.findings.add("manifest-missing")
+            if floor and "catalogue-damaged" in tally.findings.count:
+                tally.findings.add("left-erased")
             return None
-        listed = Listed(study, revisions, tuple(strangers))
         vouched = self._vouched_for(listed, record, tally.findings)
         found = lineage.trace(self._store, listed, vouched, archive_id=self._archive_id, lenient=True, map=self._map)
         for refused in found.refused:
@@ -205,11 +246,19 @@ class StudyVerifier:
         elif DISPUTED not in record.flags and record.manifest_sha256 != current.sha256:
             tally.findings.add("catalogue-differs")
 
-    def _compare(self, study: Uid, seen: Iterable[Seen], tally: _Tally, whole: Manifest, as_of: float | None) -> None:
+    def _compare(
+        self,
+        study: Uid,
+        seen: Iterable[Seen],
+        tally: _Tally,
+        whole: Manifest,
+        leavings: Leavings | None,
+        as_of: float | None,
+    ) -> None:
         wanted = _on_record(whole)
         tally.objects = len(wanted)
         others = self._others(seen, tally, wanted)
-        self._count_unlisted(others, tally, _Spare(study, whole, tally.found))
+        self._count_unlisted(others, tally, Spare(study, whole, tally.found), leavings)
         made_at = None if as_of is None else timestamp(as_of)
         for key, one in wanted.items():
             if made_at is not None and one.stored_at > made_at:
@@ -222,8 +271,7 @@ class StudyVerifier:
         for one in seen:
             on_record = wanted.get(one.key)
             if on_record is None:
-                if keys.parse_manifest(one.key) is None:
-                    yield one
+                yield one
                 continue
             if one.is_hidden:
                 tally.hidden.add(one.key)
@@ -239,17 +287,27 @@ class StudyVerifier:
             else:
                 tally.proofs[said] += 1
 
-    def _count_unlisted(self, seen: Iterable[Seen], tally: _Tally, spare: _Spare) -> None:
+    def _count_unlisted(self, seen: Iterable[Seen], tally: _Tally, spare: Spare, leavings: Leavings | None) -> None:
         for one in seen:
-            if one.is_hidden or keys.parse_manifest(one.key) is not None:
+            if leavings is not None and not spare.is_copy(one.key) and leavings.has(one):
+                self._left(one, tally, leavings)
+            elif one.is_hidden or keys.parse_manifest(one.key) is not None:
                 continue
-            if spare.is_copy(one.key):
+            elif spare.is_copy(one.key):
                 tally.copies += 1
             elif one.modified_at is not None and one.modified_at > self._recent_since:
                 tally.on_their_way += 1
             else:
                 tally.in_no_manifest += 1
                 tally.in_no_manifest_bytes += one.size_bytes
+
+    def _left(self, one: Seen, tally: _Tally, leavings: Leavings) -> None:
+        if one.is_hidden:
+            # Its versions are there, if that was so when it had been erased.
+            if self._as_of is None or self._as_of <= erased_at(leavings.erasure):
+                return
+            tally.hidden_and_left.append(one.key)
+        tally.findings.add("left-erased", one.key, leavings.reason)
 
     def _hash(self, tally: _Tally) -> None:
         receipts = (Receipt(key, one.size_bytes, one.sha256, created=False) for key, one in tally.present.items())
@@ -324,39 +382,3 @@ def _is_of_another(one: Sum, seen: Seen) -> bool:
     return (None not in (one.version_id, seen.version_id) and one.version_id != seen.version_id) or (
         None not in (one.etag, seen.etag) and one.etag != seen.etag
     )
-
-
-class _Spare:
-    """Which objects of a study hold what is listed at another place, or were damaged and replaced; by their keys alone,
-    for nothing is read."""
-
-    def __init__(self, study: Uid, whole: Manifest | None, found: Lineage | None) -> None:
-        self._study, self._whole, self._found = study, whole, found
-
-    @cached_property
-    def _known(self) -> frozenset[str]:
-        if self._whole is None or self._found is None:
-            return frozenset()
-        places = (place.key for several in self._found.elsewhere.values() for place in several)
-        return frozenset((*self._whole.damaged_keys, *places))
-
-    @cached_property
-    def _contents(self) -> frozenset[object]:
-        return frozenset() if self._whole is None else frozenset(item.content for item in self._whole.instances)
-
-    @cached_property
-    def _sha256s(self) -> frozenset[str | None]:
-        """Of whole bundles and DICOMDIRs."""
-        if self._whole is None:
-            return frozenset()
-        bundles = {keys.bundle_sha256(item.key, self._study) for item in self._whole.instances if item.is_in_bundle}
-        return frozenset((*bundles, *(one.sha256 for one in self._whole.exports)))
-
-    def is_copy(self, key: str) -> bool:
-        if key in self._known:
-            return True
-        named = keys.parse_instance(key)
-        if named is not None:
-            return named[1:] in self._contents
-        sha256 = keys.bundle_sha256(key, self._study) or keys.export_sha256(key, self._study)
-        return sha256 is not None and sha256 in self._sha256s

@@ -19,10 +19,11 @@ from dicomwatchd.cli.studies import reports
 from dicomwatchd.cli.studies.access import ArchiveOptions, archive_options, noting, opened, settings, threads_option
 from dicomwatchd.cli.studies.held import held_uids
 from dicomwatchd.cli.terminal import output, tables
-from dicomwatchd.errors import ArchiveRefused, DicomwatchdError, NotInitialised
+from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, DicomwatchdError, NotInitialised
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.catalogues.port import Catalogue
+    from dicomwatchd.archive.fixity.erased import Erased
     from dicomwatchd.archive.fixity.findings import Finding
     from dicomwatchd.archive.fixity.pace import Pace
     from dicomwatchd.archive.fixity.progress import RunRecord, Totals
@@ -93,7 +94,8 @@ def verify(
 
     The store is listed at a limited pace, or an S3 Inventory report is used instead; a report of checksums proves the
     content. An interrupted run is continued by the next one. Objects that no manifest lists are counted, never
-    deleted. The exit code is 0 only if nothing is missing, changed or unproven.
+    deleted. What is left of a study that was erased is named. The exit code is 0 only if nothing is missing,
+    changed, unproven, or left of what was erased.
     """
     notes: list[str] = []
     note = noting(notes, quiet=as_json)
@@ -194,7 +196,15 @@ def _verified(
             as_of=None if source.as_of is None else timestamp(source.as_of),
             reports=counted,
         )
-        verifier = StudyVerifier(store, catalogue, archive_id, now=now, as_of=source.as_of, hashing=asked.hashing)
+        verifier = StudyVerifier(
+            store,
+            catalogue,
+            archive_id,
+            now=now,
+            as_of=source.as_of,
+            erased=_erased(store, note),
+            hashing=asked.hashing,
+        )
         with kept.opened(folder, wanted, clock, restart=asked.restart, note=note) as progress:
             show = partial(_show, shown)
             run(source, catalogue, verifier, progress, show, pool.map)
@@ -213,6 +223,16 @@ def _catalogue(archive: Archive, archive_id: str, pace: Pace, note: Noting) -> C
     if catalogue.identity() != archive_id:
         raise ArchiveRefused("the catalogue belongs to another archive than the store holds")
     return pace.catalogue(catalogue)
+
+
+def _erased(store: ObjectStore, note: Noting) -> Erased | None:
+    from dicomwatchd.archive.fixity.erased import Erased
+
+    try:
+        return Erased.listed(store)
+    except CredentialsRefused:
+        note("you may not list what was erased from the archive: what is left of it counts as any other study")
+        return None
 
 
 def _held(invocation: Invocation, where: ArchiveOptions) -> int | None:
@@ -314,6 +334,9 @@ def _sentences(run: RunRecord) -> None:
         f"{output.count(said.objects, 'object')} on record, {output.count(said.instances, 'file')}, "
         f"{output.size(said.size_bytes)}; as of {when}."
     )
+    if said.left_erased:
+        studies = "1 study that was" if said.left_erased == 1 else f"{said.left_erased:,} studies that were"
+        output.say(f"Of {studies} erased something is still there. {_ERASE_AGAIN}")
     if run.reports.get("failed_tasks"):
         output.say(f"{run.reports['failed_tasks']:,} tasks of the checksum report have failed.")
     if run.reports.get("other_versions") or run.reports.get("delete_markers"):
@@ -333,6 +356,7 @@ def _sentences(run: RunRecord) -> None:
         )
 
 
+_ERASE_AGAIN = "Unless a study was archived again since, run dicomwatchctl archive erase STUDY again."
 _OF_REPORTS = (
     "inventory_objects",
     "other_versions",
@@ -413,5 +437,6 @@ def _run_document(run: RunRecord) -> dict[str, Any]:
             "other_keys": said.other_keys,
         },
         "listed_again": said.listed_again,
+        "left_erased": said.left_erased,
         "findings": dict(said.findings),
     }
