@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from dicomwatchd import config as configuration
 from dicomwatchd.archive import factory
 from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.proof.verification import InstanceProblem, Verification
@@ -29,7 +30,7 @@ from dicomwatchd.archive.records import Query, SeriesRecord, StudyRecord
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY
 from dicomwatchd.control.client import ControlClient
-from dicomwatchd.errors import ColdObject, Permanent, StudyNotFound, Transient
+from dicomwatchd.errors import ColdObject, CredentialsRefused, Permanent, StudyNotFound, Transient
 from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, file_names, look_up
 from dicomwatchd.fetch.cold import NOTHING_COLD, find, not_there_yet
 from dicomwatchd.fetch.plan import Found, of_series
@@ -188,9 +189,13 @@ class Archive:
 
     def study(self, study_uid: str) -> StudyRecord:
         """What the catalogue has of one study, with its series. Raises Permanent (codes "study-not-found",
-        "no-catalogue"), Transient."""
+        "study-erased" where the catalogue does not have it and it was erased on purpose, "no-catalogue"), Transient."""
         found = self._needed_catalogue().get(Uid(study_uid))
         if found is None:
+            with suppress(CredentialsRefused):  # whoever reads may not be let see what was erased
+                erasure = erasures.newest(self._store, Uid(study_uid))
+                if erasure is not None:
+                    raise erasure.error()
             raise StudyNotFound(f"study {study_uid} is not in the catalogue")
         return found
 

@@ -36,11 +36,12 @@ _SHORT = 8  # hex digits of the SHA-256 in the name of a file whose UID has seve
 @dataclass(frozen=True, slots=True)
 class Found:
     """What the archive has of a study: ``manifest`` lists all of it, ``elsewhere`` says at which other places contents
-    are, too, by other revisions."""
+    are, too, by other revisions. ``erasure``: it was erased before, and archived again since."""
 
     manifest: Manifest
     elsewhere: Mapping[Content, tuple[ManifestInstance, ...]]
     listed: Listed
+    erasure: Erasure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ def look_up(
         raise BadManifest(f"no manifest of study {study_uid} in the store can be read", hint=_REPAIR_HINT)
     if doubts is not None:
         _tell(found, found.whole, doubts)
-    return Found(found.whole, found.elsewhere, listed)
+    return Found(found.whole, found.elsewhere, listed, erasure)
 
 
 def _erasure(store: ObjectStore, study_uid: Uid, note: Callable[[str], None]) -> Erasure | None:

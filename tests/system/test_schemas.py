@@ -458,3 +458,4 @@ def _erase_one(site: Site, study: str) -> None:
     answers(site, "archive", "erase", study, *because, "--dry-run")
     answers(site, "archive", "erase", study, *because, "--yes", study, "--no-wait")
     answers(site, "archive", "erased")
+    answers(site, "show", study, code=1)

@@ -22,6 +22,7 @@ from dicomwatchd.errors import DicomwatchdError, Permanent, StudyErased, StudyNo
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
+    from dicomwatchd.archive.layout.erasures import Erasure
     from dicomwatchd.archive.records import SeriesRecord, StudyRecord
     from dicomwatchd.fetch.cold import InClass
     from dicomwatchd.patients import Identity
@@ -38,44 +39,41 @@ def show(invocation: Invocation, study: Uid, socket_path: Path | None, as_json: 
     """Show what is known about a study.
 
     STUDY is a Study Instance UID. Shows what the archive holds of it, with patient, study and series attributes;
-    and, if the daemon runs on this machine, its local files and its state; or when and why it was erased from the
-    archive. If objects are not in the store's usual storage class, it says which are in cold storage, and how long
-    restoring takes. The exit code is 1 if neither knows it, if it was erased, or if its manifests in the archive are
-    not valid.
+    and, if the daemon runs on this machine, its local files and its state; and when, by whom and why it was erased
+    from the archive, if it was. If objects are not in the store's usual storage class, it says which are in cold
+    storage, and how long restoring takes. The exit code is 1 if neither knows it, if it was erased and not archived
+    again since, or if its manifests in the archive are not valid.
     """
     notes: list[str] = []
     note = noting(notes, quiet=as_json)
     trouble: DicomwatchdError | None = None
-    found = None
-    erased: StudyErased | None = None
+    found = erasure = None
     amiss = Amiss(note)
     try:
-        found = _archived(invocation, study, where, notes, amiss)
-    except StudyErased as error:
-        erased = error
+        found, erasure = _archived(invocation, study, where, notes, amiss)
     except StudyNotFound:
         pass  # the daemon may know it
     except DicomwatchdError as error:
         trouble = error  # and what is here may say why
     local = _local(invocation, study, socket_path, where, note)
-    if found is None and local is None:
-        raise trouble or erased or StudyNotFound(f"study {study} is not known here")
+    is_erased = found is None and erasure is not None
+    if found is None and local is None and not is_erased:
+        raise trouble or StudyNotFound(f"study {study} is not known here")
     if trouble is not None:
         note(f"the archive does not answer: {trouble.message}")
-    if erased is not None:
-        note(str(erased))
-    code = exits.NO if amiss or erased is not None or isinstance(trouble, Permanent) else exits.OK
+    if found is None and erasure is not None:
+        note(str(erasure.error()))
+    code = exits.NO if amiss or is_erased or isinstance(trouble, Permanent) else exits.OK
     if as_json:
         archived = found and {**_document(found), **amiss.document()}
-        output.document({"study_uid": study, "archive": archived, "local": local, "notes": notes})
+        erased = erasure and {key: value for key, value in erasure.document().items() if key in _OF_ERASURE}
+        output.document({"study_uid": study, "archive": archived, "erased": erased, "local": local, "notes": notes})
         return code
     if found is None:
-        state = (
-            "unknown" if trouble else "does not hold it any more: it was erased" if erased else "does not hold it yet"
-        )
-        output.pairs([("Study", study), ("Archive", state)])
+        state = "does not hold it any more: it was erased" if is_erased else "does not hold it yet"
+        output.pairs([("Study", study), ("Archive", "unknown" if trouble else state), *_erased(erasure, "")])
     else:
-        _print_archived(found)
+        _print_archived(found, erasure)
     if local is not None:
         output.say()
         _print_local(local)
@@ -95,19 +93,29 @@ class _Archived:
     storage: list[InClass]
 
 
-def _archived(invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss) -> _Archived:
+def _archived(
+    invocation: Invocation, study: Uid, where: ArchiveOptions, notes: list[str], amiss: Amiss
+) -> tuple[_Archived | None, Erasure | None]:
+    """What is there, and its last erasure; with an erasure alone nothing was archived since. Raises StudyNotFound, and
+    as `look_up`."""
+    from dicomwatchd.archive.layout import erasures
     from dicomwatchd.archive.layout.listed import missing_uids
-    from dicomwatchd.fetch import plan
+    from dicomwatchd.fetch import look_up
 
     with opened(invocation, where) as archive:
-        manifest = plan(archive.store, archive.catalogue, study, note=notes.append, doubts=amiss.doubts())
-        return _Archived(
+        try:
+            found = look_up(archive.store, archive.catalogue, study, note=notes.append, doubts=amiss.doubts())
+        except StudyErased:
+            return None, erasures.newest(archive.store, study)
+        manifest = found.manifest
+        of_study = _Archived(
             manifest.record(),
             DamagedInstances.of(manifest),
             OtherVersions.of(manifest),
             missing_uids(manifest.listed),
             storage.of_study(archive.store, study, notes.append),
         )
+        return of_study, found.erasure
 
 
 def _local(
@@ -151,6 +159,14 @@ def _document(found: _Archived) -> dict[str, Any]:
     }
 
 
+def _erased(erasure: Erasure | None, since: str) -> list[tuple[str, str]]:
+    """When the study was erased, by whom and why, as the record says; nothing of the patient is in it."""
+    if erasure is None:
+        return []
+    by = erasure.login or f"user {erasure.uid}"
+    return [("Erased", f"{erasure.erased_at}, by {by}{since}"), ("Because", erasure.because)]
+
+
 def _other(one: Identity) -> str:
     """Another patient that files of the study name."""
     said = (one.patient_id, one.issuer, one.name, attributes.date(one.birth_date), one.sex)
@@ -158,6 +174,8 @@ def _other(one: Identity) -> str:
 
 
 _SERIES_TEXT = 24
+#: What is told of an erasure beside the study.
+_OF_ERASURE = ("number", "erased_at", "because", "erased_by")
 #: Of what a DICOMDIR lists and is missing so many are printed, and named with --json.
 _MISSING_PRINTED, _MISSING_LISTED = 20, 100
 
@@ -205,7 +223,7 @@ def _missing(uids: list[str], number: int) -> list[tuple[str, str]]:
     return [*(("", f"missing: {uid}") for uid in shown), *([("", f"... and {rest:,} more")] if rest > 0 else [])]
 
 
-def _print_archived(found: _Archived) -> None:
+def _print_archived(found: _Archived, erasure: Erasure | None) -> None:
     from dicomwatchd.archive.documents import accession_numbers, identities
 
     record = found.record
@@ -225,6 +243,7 @@ def _print_archived(found: _Archived) -> None:
             ("Accession", ", ".join(number for number in accession_numbers(record) if number)),
             ("Description", value(attributes.STUDY_DESCRIPTION)),
             ("Modality", " ".join(record.modalities)),
+            *_erased(erasure, ", and archived again since"),
             ("Archived", f"revision {record.revision}, {record.archived_at}"),
             ("Files", f"{record.instances:,}, {output.size(record.size_bytes)}"),
             *storage.rows(found.storage),
