@@ -77,7 +77,7 @@ def built(**parameters: Any) -> dict[str, Any]:
         value = parameters.pop(name, parameter.get("Default"))
         assert value is not None, f"{name} has to be given"
         several = parameter["Type"] == "CommaDelimitedList"
-        values[name] = [value] if several and isinstance(value, str) else value
+        values[name] = value.split(",") if several and isinstance(value, str) else value
         for one in values[name] if several else [values[name]]:
             assert re.fullmatch(parameter.get("AllowedPattern", ".*"), str(one)), f"{name}: {one}"
             assert one in parameter.get("AllowedValues", [one])

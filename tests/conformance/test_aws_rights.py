@@ -70,6 +70,9 @@ STANDBY = {**ENDPOINTS, "SourceIpRanges": ["192.0.2.0/24"], "BucketName": "hospi
 #: Instances and bundles are sent with a tag.
 TAGGED = {**GUARDED, "ObjectTagKey": "archive", "ObjectTagValue": "images"}
 
+#: Instances and bundles are sent in one class alone.
+ONE_CLASS = {**PLAIN, "StorageClasses": ["GLACIER_IR"]}
+
 POLICY_OF = {
     "ct1": "DaemonPolicy",
     "mr2": "DaemonPolicy",
@@ -99,6 +102,7 @@ FROM_HOSPITAL = {"aws:SourceIp": "192.0.2.7"}
 FROM_ELSEWHERE = {"aws:SourceIp": "198.51.100.9"}
 LEADING = "dynamodb:LeadingKeys"
 TAG_KEYS = "s3:RequestObjectTagKeys"
+CLASS = "s3:x-amz-storage-class"
 
 
 @dataclass(frozen=True)
@@ -516,6 +520,45 @@ ELSEWHERE = [
     ),
     Case("desk", "dynamodb:Query", f"{TABLE}/index/by-patient", FROM_ELSEWHERE, "NoRecordsFromElsewhere", BOTH),
 ]
+#: In a class that takes hours to be read from, or is kept in one place, what was just sent is of no use to anybody.
+OTHER_CLASSES = ("DEEP_ARCHIVE", "GLACIER", "ONEZONE_IA", "STANDARD_IA", "REDUCED_REDUNDANCY", "SNOW")
+STORAGE_CLASSES = [
+    *(
+        Case(role, "s3:PutObject", f"{STUDY}/series/4/instances/5/aa.dcm", {**KMS, **created, CLASS: name}, None, site)
+        for role in ("ct1", "mr2")
+        for created in (CREATED, {CREATION: "false"})  # CreateMultipartUpload
+        for site, names in ((PLAIN, ("STANDARD", "INTELLIGENT_TIERING", "GLACIER_IR")), (ONE_CLASS, ("GLACIER_IR",)))
+        for name in names
+    ),
+    *(
+        Case(role, "s3:PutObject", f"{BUCKET}/rad/{path}", {**KMS, **created, CLASS: name}, "DaemonNamesNoOtherClass")
+        for role in ("ct1", "mr2")
+        for created in (CREATED, {CREATION: "false"})
+        for path in (
+            "studies/1.2.3/series/4/instances/5/aa.dcm",
+            "studies/1.2.3/bundles/aa.tar",
+            "studies/1.2.3/manifests/00000001.json",
+            "audit/1/00000001.json",
+            "probe/1/plain",
+        )
+        for name in OTHER_CLASSES
+    ),
+    *(
+        Case("ct1", "s3:PutObject", f"{STUDY}/bundles/aa.tar", {**KMS, **CREATED, CLASS: name}, denied, ONE_CLASS)
+        for name, denied in (
+            ("STANDARD", "DaemonNamesNoOtherClass"),
+            ("INTELLIGENT_TIERING", "DaemonNamesNoOtherClass"),
+        )
+    ),
+    # Manifests and the parts of an upload name no class.
+    Case("ct1", "s3:PutObject", f"{STUDY}/manifests/00000001.json", {**KMS, **CREATED}, None, ONE_CLASS),
+    Case("ct1", "s3:PutObject", f"{STUDY}/bundles/aa.tar", {CREATION: "false"}, None, ONE_CLASS),
+    # Who copies in place chooses the class.
+    *(
+        Case("care", "s3:PutObject", f"{STUDY}/bundles/aa.tar", {**KMS, **OVERWRITTEN, CLASS: name}, None, GUARDED)
+        for name in ("DEEP_ARCHIVE", "GLACIER")
+    ),
+]
 ALL = {
     "the roles' own work": WORK,
     "the daemon's credentials": DAEMON,
@@ -527,6 +570,7 @@ ALL = {
     "a second region": SECOND_REGION,
     "the log of access": ACCESS_LOG,
     "other encryption": ENCRYPTION,
+    "other storage classes": STORAGE_CLASSES,
     "without TLS": TRANSPORT,
     "an administrator's": ADMINISTRATOR,
     "from elsewhere": ELSEWHERE,

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 
@@ -17,7 +17,7 @@ from dicomwatchd.archive.catalogues.dynamodb.setup import definition
 from dicomwatchd.archive.stores.port import Transition
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
-from dicomwatchd.config import Encryption, ObjectTag
+from dicomwatchd.config import Encryption, ObjectTag, StorageClass
 from dicomwatchd.model import Uid
 from tests import aws_template
 
@@ -209,6 +209,15 @@ def test_the_parameters_are_all_described_in_the_documents() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     names = set(aws_template.parameters()) - {"BucketName", "Prefix", "TableName"}
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_the_storage_classes_are_those_that_can_be_configured() -> None:
+    """No daemon is kept from its work by a stack that is updated."""
+    defined = aws_template.parameters()["StorageClasses"]
+    classes = get_args(get_args(StorageClass)[0])
+    assert defined["Default"].split(",") == list(classes)
+    assert all(re.fullmatch(defined["AllowedPattern"], name) for name in classes)
+    assert not re.fullmatch(defined["AllowedPattern"], "DEEP_ARCHIVE")
 
 
 PREFIXED: dict[str, object] = {**SITE, "Prefix": "rad/"}
