@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dicomwatchd.archive import keys
 from dicomwatchd.archive.fixity.progress import RunRecord, Totals
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.archive.layout import erasures
@@ -73,6 +74,19 @@ def test_status(filled: Site) -> None:
     said = filled.json("archive", "verify", "--status")
     assert (said["state"], said["run"], said["last_complete"]) == ("finished", done["run"], done["run"])
     assert "3 of 3 studies proven" in filled.ctl("archive", "verify", "--status").stdout
+
+
+def test_both_verifications_give_the_same_grace(filled: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To what no manifest lists yet: it is one figure."""
+    sent = filled.archive / keys.instance(Uid("1.2.1"), SERIES, Uid("1.2.1.9"), "9" * 64)
+    sent.parent.mkdir(parents=True)
+    sent.write_bytes(b"x")
+    where = ("--directory", str(filled.archive), "--catalogue-file", str(filled.catalogue_file))
+    for grace, told in ((86400.0, 0), (-60.0, 1)):
+        monkeypatch.setattr("dicomwatchd.archive.proof.verification.ON_ITS_WAY_SECONDS", grace)
+        assert len(filled.json("verify", "1.2.1", *where, code=told)["stray"]) == told
+        unlisted = filled.json("archive", "verify", *PACE)["run"]["not_in_any_manifest"]
+        assert (unlisted["objects"], unlisted["on_their_way"]) == (told, 1 - told)
 
 
 def put_on_record(filled: Site, study: str) -> None:

@@ -11,6 +11,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.fixity.seen import Seen
 from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.layout.erasures import Erasure
+from dicomwatchd.archive.proof.verification import may_be_on_its_way
 from dicomwatchd.archive.stores import withheld
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import Permanent, Transient
@@ -63,11 +64,12 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class Leavings:
-    """What of a study's objects its erasure has left. ``recent_since``: what was stored later may be on its way still,
-    where somebody has released the study. ``is_archived_again``: a revision that counts is there."""
+    """What of a study's objects its erasure has left. ``seen_at`` is when they were seen, in seconds since the epoch:
+    what was stored shortly before may be on its way, where somebody has released the study. ``is_archived_again``: a
+    revision that counts is there."""
 
     erasure: Erasure
-    recent_since: float
+    seen_at: float
     is_archived_again: bool
 
     def has(self, one: Seen) -> bool:
@@ -77,7 +79,7 @@ class Leavings:
             return named[1] <= self.erasure.through_revision
         if one.modified_at is not None and one.modified_at <= erased_at(self.erasure):
             return True
-        return not self.is_archived_again and (one.modified_at is None or one.modified_at <= self.recent_since)
+        return not self.is_archived_again and not may_be_on_its_way(one.modified_at, self.seen_at)
 
     @property
     def reason(self) -> str:

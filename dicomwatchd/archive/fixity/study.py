@@ -21,6 +21,7 @@ from dicomwatchd.archive.layout.lineage import DISPUTED, Lineage
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.layout.manifests import Listed
 from dicomwatchd.archive.proof import evidence
+from dicomwatchd.archive.proof.verification import may_be_on_its_way
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores import withheld
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject
@@ -30,8 +31,6 @@ from dicomwatchd.ports import Cancellation, Map, never_cancelled, timestamp
 
 #: Objects of one study that may come before its manifests in the order of keys: bundles and DICOMDIRs.
 _MOST_BEFORE_MANIFESTS = 200_000
-#: What is sent early, or by a shipment, is in a manifest by then.
-ON_ITS_WAY_SECONDS = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ class StudyVerifier:
     ) -> None:
         self._store, self._catalogue, self._archive_id = store, catalogue, archive_id
         self._as_of, self._erased = as_of, erased
-        self._recent_since = (now if as_of is None else as_of) - ON_ITS_WAY_SECONDS
+        self._seen_at = now if as_of is None else as_of
         self._hashing, self._cancelled, self._map = hashing, cancelled, map
 
     def study(self, study: Uid, seen: Iterable[Seen]) -> StudyVerdict:
@@ -167,7 +166,7 @@ class StudyVerifier:
             return tally
         leavings = None
         if erasure is not None:
-            leavings = Leavings(erasure, self._recent_since, is_archived_again=tally.found is not None)
+            leavings = Leavings(erasure, self._seen_at, is_archived_again=tally.found is not None)
         if tally.found is None or tally.found.whole is None:
             self._count_unlisted(chain(before, rest), tally, Spare(study, None, tally.found), leavings)
             return tally
@@ -295,7 +294,7 @@ class StudyVerifier:
                 continue
             elif spare.is_copy(one.key):
                 tally.copies += 1
-            elif one.modified_at is not None and one.modified_at > self._recent_since:
+            elif may_be_on_its_way(one.modified_at, self._seen_at):
                 tally.on_their_way += 1
             else:
                 tally.in_no_manifest += 1

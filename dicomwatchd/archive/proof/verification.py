@@ -52,6 +52,15 @@ class ExportProblem:
     reason: str
 
 
+#: What is sent early, or by a shipment, is in a manifest by then, unless its study still waits.
+ON_ITS_WAY_SECONDS = 86400.0
+
+
+def may_be_on_its_way(modified_at: float | None, now: float) -> bool:
+    """Whether an object that no manifest lists has been there for so short a time that the next one may list it."""
+    return modified_at is not None and modified_at > now - ON_ITS_WAY_SECONDS
+
+
 @dataclass(frozen=True, slots=True)
 class Unlisted:
     """An object of the study that holds, as far as can be told, what no manifest lists; when it was put there, in

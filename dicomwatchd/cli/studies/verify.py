@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from dicomwatchd.archive.proof.verification import Unlisted, Verification
 
 _LISTED_PROBLEMS = 50
-#: What is sent early, or by a shipment, is in a manifest by then, unless the daemon says that its study still waits.
-_ON_ITS_WAY_SECONDS = 86400.0
 
 
 @click.command()
@@ -106,8 +104,10 @@ def _with_what_is_left(erased: StudyErased, archive: Archive, study: Uid) -> Stu
 def _stray(found: Verification, is_on_its_way: Callable[[], bool]) -> list[Unlisted]:
     """What no manifest lists though no shipment of it can be on its way: it was put there long ago, and the daemon of
     this machine, if there is one, is not at the study."""
-    since = time.time() - _ON_ITS_WAY_SECONDS
-    old = [one for one in found.unlisted if one.modified_at is None or one.modified_at < since]
+    from dicomwatchd.archive.proof.verification import may_be_on_its_way
+
+    now = time.time()
+    old = [one for one in found.unlisted if not may_be_on_its_way(one.modified_at, now)]
     return [] if old and is_on_its_way() else old
 
 
@@ -174,9 +174,11 @@ def _sentences(found: Verification, stray: list[Unlisted]) -> None:
             "part of the next revision, or damaged and replaced"
         )
     if stray:
+        from dicomwatchd.archive.proof.verification import ON_ITS_WAY_SECONDS
+
         output.say(
             f"{output.count(len(stray), 'object')} of the study that no manifest lists, more than "
-            f"{output.duration(_ON_ITS_WAY_SECONDS)} old, and this machine is not sending any file of the study:"
+            f"{output.duration(ON_ITS_WAY_SECONDS)} old, and this machine is not sending any file of the study:"
         )
         tables.table(("OBJECT",), ((one.key,) for one in stray[:_LISTED_PROBLEMS]))
         if len(stray) > _LISTED_PROBLEMS:
