@@ -6,6 +6,7 @@ from __future__ import annotations
 _DAEMON = ("tests/unit/test_erased_studies.py",)
 _ARCHIVE = ("tests/unit/test_erasing.py",)
 _STORE = ("tests/unit/test_erasing_s3.py",)
+_VERIFICATION = ("tests/unit/test_fixity_erased.py",)
 
 ERASED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
     (f"erased: {name}", file, old, new, tests)
@@ -86,6 +87,20 @@ ERASED: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "        if not full.startswith(start):\n",
             "        if False:\n",
             _STORE,
+        ),
+        (
+            "what is on its way of a released study is not called left",
+            "archive/fixity/erased.py",
+            " and not may_be_on_its_way(one.modified_at, self.seen_at)\n",
+            "\n",
+            _VERIFICATION,
+        ),
+        (
+            "manifests from before are no part of the archive that is verified",
+            "archive/fixity/study.py",
+            "Listed(study, revisions, tuple(strangers)).above(floor)",
+            "Listed(study, revisions, tuple(strangers))",
+            _VERIFICATION,
         ),
     )
 )
