@@ -260,6 +260,22 @@ def test_what_an_erasure_has_left(site: Site) -> None:
         assert studies(found) == (2, 0, 0, 0) and found["run"]["left_erased"] == 0
 
 
+def test_a_rebuild_of_an_empty_catalogue_fetches_each_manifest_once(site: Site) -> None:
+    """By its ETag, or under SSE-KMS by its checksum."""
+    for study in site.studies:
+        site.forget(study)
+    site.place.amazon.forget()
+    arguments = [
+        *("catalogue", "rebuild", "--bucket", site.place.bucket, "--prefix", PREFIX, "--region", "us-east-1"),
+        *("--ca-file", str(site.place.amazon.ca_file), "--table", site.table, "--json"),
+    ]
+    result = CliRunner().invoke(root, arguments, catch_exceptions=False)
+    assert result.exit_code == 0 and json.loads(result.stdout)["recorded"] == 3, result.output
+    fetched = [e.key for e in site.place.amazon.exchanges() if e.operation == "GetObject" and "/manifests/" in e.key]
+    assert len(fetched) == 3
+    assert studies(site.verify()) == (3, 0, 0, 0)
+
+
 def test_a_copy_in_place_is_proven_by_its_checksum(site: Site) -> None:
     """As another storage class or key is given: under SSE-KMS the ETag is another one from then on."""
     key = site.place.amazon.keys.create("alias/next")

@@ -158,6 +158,18 @@ def test_bytes_read_into_memory_of_the_callers_are_the_same(
     assert found == data[offset:][:length]
 
 
+def test_a_checksum_that_comes_with_the_bytes_is_of_the_whole_object(store: ObjectStore) -> None:
+    """Where there is none nothing is told, and the bytes are the same."""
+    data = os.urandom(SIZE)
+    store.put(KEY, Buffer.of(data))
+    told: list[str] = []
+    assert b"".join(map(bytes, store.read(KEY, checksum=told.append))) == data
+    assert told in ([], [f"sha256:{hashlib.sha256(data).hexdigest()}"])
+    told.clear()
+    assert b"".join(map(bytes, store.read(KEY, offset_bytes=2, length_bytes=3, checksum=told.append))) == data[2:5]
+    assert told == []
+
+
 def test_what_is_in_memory_is_created_whatever_its_size(store: ObjectStore) -> None:
     data = os.urandom(store.single_put_bytes + 1)
     assert store.put(KEY, Buffer.of(data)).created

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dicomwatchd.archive.stores.port import Capabilities, Chunk, Content, Receipt, StoredObject
@@ -57,6 +57,7 @@ class FileStore(MemoryStore):
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,
     ) -> Iterator[Chunk]:
         row = self._db.execute("SELECT data FROM objects WHERE key = ?", (key,)).fetchone()
         if row is None:

@@ -535,6 +535,13 @@ MUTATIONS: tuple[Mutation, ...] = (
         DAMAGED,
     ),
     Mutation(
+        "damaged manifest: whatever checksum the store gives",
+        "archive/layout/manifests.py",
+        'checksum == f"sha256:{found}"',
+        "checksum is not None",
+        ("tests/unit/test_manifest_reads.py",),
+    ),
+    Mutation(
         "damaged manifest: whatever its size",
         "archive/layout/manifests.py",
         "if size_bytes is not None and len(data) != size_bytes:",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from dicomwatchd.archive import keys
@@ -150,6 +150,7 @@ class Shelf:
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,
     ) -> Iterator[bytes]:
         whole = self.objects.get(key) if version_id is None else self.history.get((key, version_id))
         if whole is None:
@@ -263,6 +264,7 @@ class SimulatedStore:
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,
     ) -> Iterator[bytes]:
         self._call("read", key)
         self._maybe_lose(key)

@@ -78,6 +78,8 @@ class MemoryStore:
     transitions: tuple[Transition, ...] = ()
     #: What was asked back, how fast and for how long.
     asked_back: list[tuple[str, Speed, int | None]] = field(default_factory=list)
+    #: What it says of an object's checksum with the bytes.
+    tells: Callable[[bytes], str] | None = None
     #: Every object that was looked at by HEAD.
     heads: list[str] = field(default_factory=list)
 
@@ -145,6 +147,7 @@ class MemoryStore:
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,
     ) -> Iterator[Chunk]:
         self._fail()
         self.reads.append(key)
@@ -156,6 +159,8 @@ class MemoryStore:
             raise NoSuchObject("no such object") from None
         if key in self.cold and (key not in self.restores or self.restores[key].is_under_way):
             raise ColdObject("in cold storage")
+        if checksum is not None and length_bytes is None and self.tells is not None:
+            checksum(self.tells(data))
         data = data[offset_bytes : None if length_bytes is None else offset_bytes + length_bytes]
         chunks = (data[at : at + self.chunk_bytes] for at in range(0, len(data), self.chunk_bytes))
         for chunk in chunks if self.tampering is None else self.tampering(key, self.reads.count(key), chunks):

@@ -65,9 +65,12 @@ class WatchedStore(MemoryStore):
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,
     ) -> Iterator[Chunk]:
         self._look("read", key)
-        yield from super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer)
+        yield from super().read(
+            key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer, checksum=checksum
+        )
         self.clock.advance(self.slow("read", key))
 
     def _look(self, operation: str, key: str) -> None:

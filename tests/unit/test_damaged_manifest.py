@@ -52,10 +52,13 @@ class Shelf(MemoryStore):
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,
     ) -> Iterator[Chunk]:
         if self.refusal is not None and key == SECOND:
             raise self.refusal
-        return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer)
+        return super().read(
+            key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer, checksum=checksum
+        )
 
 
 @pytest.fixture

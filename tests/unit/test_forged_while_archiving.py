@@ -4,7 +4,7 @@ the daemon's own revision alone, and that lists what every honest one listed."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -424,10 +424,13 @@ class Withheld(MemoryStore):
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,
     ) -> Iterator[Chunk]:
         if key in self.withheld:
             raise self.refusal
-        return super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer)
+        return super().read(
+            key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer, checksum=checksum
+        )
 
 
 def ended(pieces: Pieces) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -41,8 +41,11 @@ class WaveringStore(MemoryStore):
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,
     ) -> Iterator[Chunk]:
-        chunks = super().read(key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer)
+        chunks = super().read(
+            key, version_id, offset_bytes=offset_bytes, length_bytes=length_bytes, buffer=buffer, checksum=checksum
+        )
         if key in self.wavers:
             self.wavers[key] -= 1
             if self.wavers[key] < 0:

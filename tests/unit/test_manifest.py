@@ -559,7 +559,7 @@ class MemoryStore:
     def listing(self, prefix: str) -> Iterator[StoredObject]:
         yield from (StoredObject(key, len(self.objects[key])) for key in sorted(self.objects) if key.startswith(prefix))
 
-    def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+    def read(self, key: str, version_id: str | None = None, **_: Any) -> Iterator[bytes]:
         yield self.objects[key]
 
 
@@ -595,7 +595,7 @@ def test_a_bit_changed_on_the_way_here_never_gets_into_the_next_revision() -> No
     class OnceBad(MemoryStore):
         times = 0
 
-        def read(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        def read(self, key: str, version_id: str | None = None, **_: Any) -> Iterator[bytes]:
             self.times += 1
             yield bad if self.times == 1 else good
 

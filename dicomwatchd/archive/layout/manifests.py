@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore, StoredObject
-from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES, at_most, has_too_many_values
+from dicomwatchd.archive.stores.reading import MANIFEST_LIMIT_BYTES, at_most, has_too_many_values, with_checksum
 from dicomwatchd.errors import BadManifest, ColdObject, ManifestTooLarge, NoSuchObject, Transient
 from dicomwatchd.model import Uid
 
@@ -20,14 +20,15 @@ def load(
     """Read a manifest and check that it is what its key says. Raises Permanent, ColdObject among it, and Transient.
 
     The next revision is made from what is read here, so a bit that changed on the way would stay for good: it is read
-    twice, unless the ETag that the store lists, or the SHA-256 that the catalogue records, vouches for the first. And
-    what has another size than the listing's ``size_bytes`` is not what the store holds.
+    twice, unless the ETag that the store lists, the SHA-256 that it keeps and gives with the bytes, or the one that the
+    catalogue records vouches for the first. And what has another size than the listing's ``size_bytes`` is not what the
+    store holds.
     """
     listed_bytes = MANIFEST_LIMIT_BYTES if size_bytes is None else size_bytes
     if listed_bytes > MANIFEST_LIMIT_BYTES:
         raise _too_large()
     try:
-        data = at_most(store, key, listed_bytes)
+        data, checksum = with_checksum(store, key, listed_bytes)
     except ColdObject as error:
         raise ColdObject(
             "a manifest of the study is in cold storage",
@@ -36,7 +37,8 @@ def load(
         ) from error
     # An ETag that is the MD5 of what was read is that of these bytes, whatever else the store has for ETags.
     by_etag = etag is not None and _md5(data) == etag
-    by_sha256 = sha256 is not None and hashlib.sha256(data).hexdigest() == sha256
+    found = hashlib.sha256(data).hexdigest()
+    by_sha256 = found == sha256 or checksum == f"sha256:{found}"
     if not by_etag and not by_sha256 and at_most(store, key, listed_bytes) != data:
         raise Transient("two reads of a manifest differ", code="damaged-on-the-way")
     if size_bytes is not None and len(data) != size_bytes:

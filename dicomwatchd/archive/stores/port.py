@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, Protocol
@@ -355,6 +355,7 @@ class ObjectStore(Protocol):
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,
     ) -> Iterator[Chunk]:
         """The object's bytes in chunks of at most 1 MiB, from the store itself. Raises NoSuchObject when it
         is not there, ColdObject when it is there and has to be restored first.
@@ -365,8 +366,11 @@ class ObjectStore(Protocol):
         With ``length_bytes`` (1 or more) the bytes from ``offset_bytes`` on, as many of them as the object has:
         fewer, or none, where it ends before. Without it ``offset_bytes`` is 0.
 
+        ``checksum`` is told, before the first chunk, the checksum that the store has of the whole object, written as in
+        `StoredObject`: where it gives one with the bytes, and no part is asked for. It compares nothing; the store may.
+
         An answer that ends early is OutOfReach, never a shorter object. S3: GetObject, with Range (RFC 9110
-        section 14.2).
+        section 14.2), or with x-amz-checksum-mode.
         """
         ...
 

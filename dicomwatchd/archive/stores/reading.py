@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dicomwatchd.archive.stores.port import ObjectStore
+from collections.abc import Iterator
+
+from dicomwatchd.archive.stores.port import Chunk, ObjectStore
 
 #: A manifest of 150,000 instances has 120 MB, and costs six times as much of memory while it is made and compared.
 MANIFEST_LIMIT_BYTES = 128 * 1024**2
@@ -16,11 +18,22 @@ BYTES_PER_VALUE = 16
 _PIECE_BYTES = 1024**2
 
 
+def with_checksum(store: ObjectStore, key: str, limit_bytes: int) -> tuple[bytes, str | None]:
+    """As `at_most`, with the checksum of the object that the store gives with it, None where it gives none."""
+    told: list[str] = []
+    data = _first(store.read(key, checksum=told.append), limit_bytes)
+    return data, told[0] if told else None
+
+
 def at_most(store: ObjectStore, key: str, limit_bytes: int) -> bytes:
     """The object's bytes; of one that has more, ``limit_bytes`` + 1 of them. Raises as `ObjectStore.read`."""
+    return _first(store.read(key), limit_bytes)
+
+
+def _first(chunks: Iterator[Chunk], limit_bytes: int) -> bytes:
     pieces: list[bytes] = []
     left = limit_bytes + 1
-    for chunk in store.read(key):
+    for chunk in chunks:
         piece = bytes(chunk[:left])
         pieces.append(piece)
         left -= len(piece)

@@ -178,6 +178,7 @@ class DirectoryStore:
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,  # noqa: ARG002  files have none
     ) -> Iterator[Chunk]:
         """Out of the device, as far as the kernel can be told to forget what it has in memory."""
         folder, name = _split(key)

@@ -416,13 +416,13 @@ def _stored(key: str, response: Any, size_bytes: int) -> StoredObject:
         size_bytes=size_bytes,
         etag=response["ETag"].strip('"') if response.get("ETag") else None,
         version_id=response.get("VersionId"),
-        checksum=_checksum(response),
+        checksum=checksum_of(response),
         encryption=response.get("ServerSideEncryption"),
         **cold.told(response),
     )
 
 
-def _checksum(response: Any) -> str | None:
+def checksum_of(response: Any) -> str | None:
     """As in `StoredObject`; one composed of the parts' checksums is told by its "-N"."""
     sha256, crc64 = response.get("ChecksumSHA256"), response.get("ChecksumCRC64NVME")
     if sha256:

@@ -36,7 +36,7 @@ from dicomwatchd.archive.stores.port import (
 )
 from dicomwatchd.archive.stores.s3 import fast_path, probe, restoring
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
-from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket, checksum_of
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.archive.stores.s3.fast_http import Body
 from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
@@ -177,18 +177,22 @@ class S3Store:
         offset_bytes: int = 0,
         length_bytes: int | None = None,
         buffer: memoryview | None = None,
+        checksum: Callable[[str], None] | None = None,
     ) -> Iterator[Chunk]:
-        """GetObject, with Range for a part. A body that ends early raises OutOfReach."""
+        """GetObject, with Range for a part. A body that ends early raises OutOfReach. The checksum is asked for where
+        the store is known to keep one; botocore then compares it with the bytes, too (Transient)."""
         wanted = ranges.Wanted(offset_bytes, length_bytes) if length_bytes is not None else None
+        if wanted is not None or not (self._bucket.is_amazon or self._capabilities.checksum_on_head):
+            checksum = None
         found = None
-        if self._data_plane is not None:
+        if self._data_plane is not None and checksum is None:
             query = {"versionId": version_id} if version_id is not None else {}
             found = self._data_plane.get(self._bucket.full_key(key), query, wanted)
         if found is not None:
             if version_id is None:
                 self._bucket.note_expiry(key, fast_path.about_its_end(found.headers))
             chunks, surplus_bytes = self._chunks(found, buffer), found.surplus_bytes
-        elif (responded := self._asked(key, version_id, wanted)) is not None:
+        elif (responded := self._asked(key, version_id, wanted, checksum)) is not None:
             chunks, surplus_bytes = responded
         else:
             return
@@ -196,13 +200,19 @@ class S3Store:
             yield from ranges.cut(chunks, surplus_bytes, length_bytes)
 
     def _asked(
-        self, key: str, version_id: str | None, wanted: ranges.Wanted | None
+        self,
+        key: str,
+        version_id: str | None,
+        wanted: ranges.Wanted | None,
+        checksum: Callable[[str], None] | None,
     ) -> tuple[Generator[Chunk, None, None], int] | None:
         """The chunks of botocore's answer, and how many bytes of them come before what is wanted; None where the
         object ends before."""
         arguments: Any = {"VersionId": version_id} if version_id is not None else {}
         if wanted is not None:
             arguments["Range"] = wanted.header
+        if checksum is not None:
+            arguments["ChecksumMode"] = "ENABLED"
         try:
             response = self._bucket.client.get_object(**self._bucket.address(key), **arguments)
         except aws.FOREIGN as error:
@@ -221,6 +231,8 @@ class S3Store:
         if surplus_bytes is None:
             body.close()
             raise OutOfReach("GetObject answered with another part", endpoint=self._bucket.endpoint)
+        if checksum is not None and (told := checksum_of(response)) is not None:
+            checksum(told)
         return self._read(body, size_bytes), surplus_bytes
 
     def _read(self, body: Any, left: int) -> Generator[Chunk, None, None]:
