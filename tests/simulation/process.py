@@ -368,10 +368,9 @@ class Process:
         finally:
             self._proofs.pop()
 
-    def _require_fresh(self, proof_of_it: DeletionProof) -> None:
+    def _require_fresh(self, proof_of_it: DeletionProof, now: float) -> None:
         """What the proof rests on has been asked for no longer ago than its lifetime, by this process, by its own
         clock: where the comparison took longer, once more."""
-        now = self._fate.clock.now()
         asked = self._store.asked.get((proof_of_it.key, proof_of_it.sha256), [])
         if not any(0 <= now - at <= LIFETIME_SECONDS for at in asked):
             ages = ", ".join(f"{now - at:.0f} s" for at in asked[-3:]) or "none"
@@ -411,6 +410,7 @@ class Process:
         """os.unlink as pipeline.proof sees it: what goes has to be in the store, and its deletion on record."""
         if self.hanging is not None and self.hanging.is_given_up:
             raise Violation("a file is deleted by work that was given up")
+        begun = self._fate.clock.now()  # whoever is held up in the midst of the call cannot look any more
         # Without a lease nothing can tell of a write between the last look and this call.
         self._fate.at("unlink", actors=self._fate.plan.leases, hot=True)
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=dir_fd)
@@ -420,7 +420,7 @@ class Process:
         finally:
             os.close(fd)
         digest = _sha256(data)
-        self._require_fresh(self._proofs[-1])
+        self._require_fresh(self._proofs[-1], begun)
         if digest not in self._shelf.held():
             raise Violation("a file is deleted that the store does not hold")
         self._require_free(data, self._proofs[-1])
