@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -20,9 +21,10 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
-from dicomwatchd import resolved_paths
+from dicomwatchd import config_receiver, resolved_paths
 from dicomwatchd.character_sets import USABLE_WHEN_MISSING, corrected
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
 from dicomwatchd.errors import ConfigError
@@ -43,12 +45,14 @@ _TABLE_NAME = r"^[a-zA-Z0-9_.-]{3,255}$"
 
 _TAG = r"^[A-Za-z0-9_.:/@-]+$"
 _SHARE = r"^(?:100|[1-9]?[0-9])%$"
+_AE_TITLE = f"^{config_receiver.AE_TITLE}$"
 _PATTERNS = {
     f"^{INBOX_NAME}$": "must be a short name of letters, digits, '_', '.' and '-', starting with a letter or digit",
     _BUCKET_NAME: "must be a bucket name",
     _TABLE_NAME: "must be a table name",
     _TAG: "must be of letters, digits and '_.:/@-'",
     _SHARE: "must be a whole percentage, such as 10%",
+    _AE_TITLE: "must be an AE title: at most 16 letters, digits, '_', '.', '-' and blanks within",
 }
 
 _DURATION = re.compile(r"([0-9]+)\s*([smhdw])\Z")
@@ -351,6 +355,66 @@ class Archive(_Model):
     layout: Annotated[InstanceLayout | BundledLayout, Field(discriminator="kind")] = InstanceLayout()
 
 
+class ReceiverTls(_Model):
+    """DICOM over TLS. All files are in PEM form."""
+
+    certificate_file: AbsolutePath = Field(description="The receiver's certificate, and those between it and its CA")
+    key_file: AbsolutePath = Field(description="The certificate's key, without a passphrase")
+    client_ca_file: AbsolutePath | None = Field(
+        None, description="Peers must show a certificate of one of these CAs; default: they need none"
+    )
+
+
+class AllowedPeer(_Model):
+    """Who may send: by AE title, by address, or by both together."""
+
+    ae_title: str | None = Field(None, pattern=_AE_TITLE, description="What the peer calls itself; default: anything")
+    address: Annotated[str, AfterValidator(config_receiver.is_network)] | None = Field(
+        None, description="An address, or a network; default: any", examples=["10.1.2.3", "10.1.2.0/24"]
+    )
+
+    @model_validator(mode="after")
+    def _names_somebody(self) -> AllowedPeer:
+        if self.ae_title is None and self.address is None:
+            raise ValueError("must have ae_title, address, or both")
+        return self
+
+    def has_address(self, address: IPv4Address | IPv6Address) -> bool:
+        return self.address is None or address in ip_network(self.address)
+
+
+class Receiver(_Model):
+    """A port at which dicomwatchd-receive takes DICOM objects (C-STORE) and puts them into an inbox."""
+
+    name: str = Field(pattern=f"^{INBOX_NAME}$", description="Short name for logs. Must not hold patient data.")
+    ae_title: str = Field(pattern=_AE_TITLE, description="The called AE title; associations for another are rejected")
+    listen: Annotated[str, AfterValidator(config_receiver.is_listen)] = Field(
+        config_receiver.DEFAULT_LISTEN,
+        description="Address and port; 0.0.0.0 and [::] are all addresses of the machine",
+    )
+    inbox: str = Field(pattern=f"^{INBOX_NAME}$", description="Name of the inbox that the objects go into")
+    allow: tuple[AllowedPeer, ...] = Field(
+        (), description="Who may send; default: everybody, which is accepted for loopback or with client certificates"
+    )
+    tls: ReceiverTls | None = None
+    max_associations: WholeNumber = Field(64, ge=1, le=256, description="More at once are rejected for the time being")
+    max_pdu_bytes: WholeNumber = Field(131072, ge=4096, le=1048576, description="Maximum length of a P-DATA PDU")
+    idle_seconds: Number = Field(
+        60, ge=1, le=3600, description="An association of which nothing, or no whole PDU, came for this long is aborted"
+    )
+    disk_free_min: str = Field(
+        "5%", pattern=_SHARE, description="Objects are refused (0xA700) while less than this share of the disk is free"
+    )
+
+    @property
+    def address(self) -> tuple[IPv4Address | IPv6Address, int]:
+        return config_receiver.address_and_port(self.listen)
+
+    @property
+    def disk_free_min_share(self) -> float:
+        return int(self.disk_free_min[:-1]) / 100
+
+
 class Config(_Model):
     """The whole file. A configuration for `fetch` alone needs only ``archive``."""
 
@@ -391,6 +455,7 @@ class Config(_Model):
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when less than this share of a disk is free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     inboxes: tuple[Inbox, ...] = ()
+    receivers: tuple[Receiver, ...] = ()
 
     @property
     def disk_free_warn_share(self) -> float:
@@ -509,6 +574,7 @@ def _cross_checks(data: dict[Any, Any], found: dict[Path, ResolvedPath]) -> Iter
         socket = Path(state) / SOCKET_NAME
     if isinstance(socket, str | Path) and len(str(socket).encode(errors="replace")) > _SOCKET_PATH_MAX_BYTES:
         yield "control_socket", f"is too long for a socket: at most {_SOCKET_PATH_MAX_BYTES} bytes"
+    yield from config_receiver.cross_checks(data)
 
 
 def _overlap(one: Path, other: Path) -> bool:

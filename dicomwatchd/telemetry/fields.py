@@ -88,6 +88,10 @@ _FIELDS: Mapping[str, _Check] = {
     "sop_class_uid": _UID,
     "transfer_syntax_uid": _UID,
     "inbox": _text(INBOX_NAME, 63),
+    "receiver": _text(INBOX_NAME, 63),
+    # Titles as those in use, which are no sentence; and the peer's address.
+    "calling_ae_title": _text(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", 16),
+    "peer": _text(r"[0-9.]{7,15}|[0-9a-f:.]{2,45}", 45),
     "revision": _whole,
     "uid": _whole,  # of a user of this system
     # what happened to it; modes and enumerations of ours

@@ -1,0 +1,73 @@
+"""What values of a receiver in the configuration must be like, and what only several of them together show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Any
+
+#: AE titles may be more (PS3.5 table 6.2-1), but hardly any is; and it is in the log.
+AE_TITLE = r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,14}[A-Za-z0-9_.-])?"
+#: The port for DICOM that needs no rights of root's, on this machine alone.
+DEFAULT_LISTEN = "127.0.0.1:11112"
+
+
+def address_and_port(listen: str) -> tuple[IPv4Address | IPv6Address, int]:
+    """Raises ValueError."""
+    match = re.match(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})\Z", listen)
+    try:
+        if match is None or not 0 < int(match[3]) < 65536:
+            raise ValueError
+        return ip_address(match[1] or match[2]), int(match[3])
+    except ValueError:
+        raise ValueError("must be ADDRESS:PORT, such as 127.0.0.1:11112, 0.0.0.0:104 or [::]:11112") from None
+
+
+def is_listen(value: str) -> str:
+    """Raises ValueError."""
+    address_and_port(value)
+    return value
+
+
+def is_network(value: str) -> str:
+    """Raises ValueError."""
+    try:
+        ip_network(value)
+    except ValueError:
+        raise ValueError("must be an address or a network, such as 10.1.2.3 or 10.1.2.0/24") from None
+    return value
+
+
+def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
+    """(place in the file, what is wrong). ``data`` may be anything; what is wrong in itself is passed over."""
+    receivers, inboxes = (
+        [one if isinstance(one, dict) else {} for one in found] if isinstance(found, list | tuple) else []
+        for found in (data.get("receivers"), data.get("inboxes"))
+    )
+    names = [one.get("name") for one in inboxes]
+    for index, receiver in enumerate(receivers):
+        where = f"receivers[{index}]"
+        inbox, listen = receiver.get("inbox"), receiver.get("listen", DEFAULT_LISTEN)
+        if isinstance(inbox, str) and inbox not in names:
+            yield f"{where}.inbox", "must be the name of one of inboxes"
+        for key in ("name", "listen"):
+            used = [one.get(key, DEFAULT_LISTEN if key == "listen" else None) for one in receivers]
+            if isinstance(used[index], str) and used.index(used[index]) != index:
+                yield f"{where}.{key}", f"is used by receivers[{used.index(used[index])}] already"
+        if isinstance(listen, str) and not receiver.get("allow") and not _has_client_certificates(receiver):
+            try:
+                is_local = address_and_port(listen)[0].is_loopback
+            except ValueError:
+                continue
+            if not is_local:
+                yield (
+                    f"{where}.allow",
+                    "is missing: whoever reaches this address could send; name the peers, or demand certificates"
+                    " (tls.client_ca_file)",
+                )
+
+
+def _has_client_certificates(receiver: dict[Any, Any]) -> bool:
+    tls = receiver.get("tls")
+    return isinstance(tls, dict) and tls.get("client_ca_file") is not None

@@ -1,0 +1,169 @@
+"""What is agreed on before an object is sent (PS3.8 section 7.1, PS3.7 Annex D.3): who may send what, and how encoded.
+
+The items of these PDUs are read, negotiated and written by pynetdicom, which knows what peers of thirty years put into
+them; all of it is short, and was read as a whole before.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+from pydicom.uid import UID
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
+)
+from pynetdicom.presentation import PresentationContext, build_context, negotiate_unrestricted
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from dicomwatchd.config import AllowedPeer
+from dicomwatchd.errors import InvalidUid
+from dicomwatchd.model import Uid
+from dicomwatchd.receiver.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+
+_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+_ACCEPTED = 0x00
+#: What an AE title may be that is shown in a log: titles in use are no more than that, and no sentence fits.
+_SHOWN_AE_TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,15}")
+
+Address = IPv4Address | IPv6Address
+
+
+class BadRequest(Exception):
+    """An A-ASSOCIATE-RQ that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A-ASSOCIATE-RJ (PS3.8 section 9.3.4). ``reason`` is a word for the log."""
+
+    reason: str
+    result: int
+    source: int
+    diagnostic: int
+
+    def pdu(self) -> bytes:
+        return struct.pack(">BBLBBBB", 0x03, 0, 4, 0, self.result, self.source, self.diagnostic)
+
+
+CALLED_NOT_RECOGNISED = Rejection("called-ae-title", 1, 1, 7)
+CALLING_NOT_RECOGNISED = Rejection("calling-ae-title", 1, 1, 3)
+NO_CONTEXT = Rejection("no-storage-proposed", 1, 1, 1)
+TOO_MANY = Rejection("too-many-associations", 2, 3, 2)
+STOPPING = Rejection("stopping", 2, 3, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An accepted presentation context. ``stores`` is false of Verification, the only other service."""
+
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    stores: bool
+
+
+class AssociationRequest:
+    """A peer's A-ASSOCIATE-RQ. Raises BadRequest."""
+
+    def __init__(self, pdu: bytes) -> None:
+        try:
+            request = A_ASSOCIATE_RQ()
+            request.decode(pdu)
+            primitive = request.to_primitive()
+            self._primitive: A_ASSOCIATE = primitive
+            self.called = str(primitive.called_ae_title).strip()
+            self.calling = str(primitive.calling_ae_title).strip()
+            self._proposed: list[PresentationContext] = primitive.presentation_context_definition_list
+            self._roles = {
+                item.sop_class_uid: (item.scu_role, item.scp_role)
+                for item in primitive.user_information
+                if isinstance(item, SCP_SCU_RoleSelectionNegotiation) and item.sop_class_uid is not None
+            }
+        # What a library of others raises for bytes that nobody has checked before it.
+        except (
+            ArithmeticError,
+            AssertionError,
+            AttributeError,
+            LookupError,
+            NotImplementedError,
+            TypeError,
+            ValueError,
+            struct.error,
+        ) as error:
+            raise BadRequest from error
+
+    def accepted(self, pdu_bytes: int) -> tuple[bytes, Mapping[int, Context]]:
+        """The A-ASSOCIATE-AC, and what it accepts by presentation context ID: every SOP class of storage, those that
+        are private or unknown too, each with the transfer syntax that the peer has put first, whatever it is; and
+        Verification. Raises BadRequest."""
+        verification = build_context(Verification)
+        try:
+            # Its own order of preference is what the peer proposes in: nothing here is better in one syntax.
+            for proposed in self._proposed:
+                if proposed.abstract_syntax == Verification and proposed.transfer_syntax:
+                    verification.transfer_syntax = [*verification.transfer_syntax, *proposed.transfer_syntax]
+            results, roles = negotiate_unrestricted(self._proposed, [verification], self._roles)
+            answer = A_ASSOCIATE()
+            answer.application_context_name = UID(_APPLICATION_CONTEXT)
+            answer.calling_ae_title = self._primitive.calling_ae_title
+            answer.called_ae_title = self._primitive.called_ae_title
+            answer.result, answer.result_source = 0x00, 0x01
+            answer.presentation_context_definition_results_list = results
+            answer.user_information = [*_ours(pdu_bytes), *roles]
+            pdu = A_ASSOCIATE_AC()
+            pdu.from_primitive(answer)
+            encoded = pdu.encode()
+            contexts = {
+                context.context_id: _context(context)
+                for context in results
+                if context.result == _ACCEPTED and context.context_id is not None
+            }
+        except (AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
+            raise BadRequest from error
+        return encoded, contexts
+
+
+def _context(context: PresentationContext) -> Context:
+    sop_class = str(context.abstract_syntax)
+    return Context(sop_class, str(context.transfer_syntax[0]), sop_class != Verification)
+
+
+def _ours(
+    pdu_bytes: int,
+) -> list[MaximumLengthNotification | ImplementationClassUIDNotification | ImplementationVersionNameNotification]:
+    length, class_uid = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    version = ImplementationVersionNameNotification()
+    length.maximum_length_received = pdu_bytes
+    class_uid.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    version.implementation_version_name = IMPLEMENTATION_VERSION
+    return [length, class_uid, version]
+
+
+def may_connect(allow: tuple[AllowedPeer, ...], address: Address) -> bool:
+    """Whether anybody at this address may ask for an association."""
+    return not allow or any(one.has_address(address) for one in allow)
+
+
+def may_associate(allow: tuple[AllowedPeer, ...], address: Address, calling: str) -> bool:
+    return not allow or any(one.has_address(address) and one.ae_title in (None, calling) for one in allow)
+
+
+def shown(ae_title: str) -> str | None:
+    """An AE title as the log may show it; None of one that is unlike any in use."""
+    return ae_title if _SHOWN_AE_TITLE.fullmatch(ae_title) else None
+
+
+def uid(text: bytes) -> Uid | None:
+    """A UID that a peer has sent; None where it is none."""
+    try:
+        return Uid(text.decode("ascii"))
+    except (InvalidUid, UnicodeDecodeError):
+        return None

@@ -1,0 +1,96 @@
+"""Command sets of DIMSE (PS3.7 sections 6.3 and 9.3): Implicit VR Little Endian, a handful of short elements."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
+_RESPONSE = 0x8000
+_NO_DATA_SET = 0x0101
+
+#: Longer ones are made by nobody: a C-STORE-RQ has about 250 bytes.
+COMMAND_MOST_BYTES = 16 * 1024
+#: What is sent back of a UID that the peer has sent, which need be none.
+_UID_MOST_BYTES = 66
+#: A comment is LO.
+_COMMENT_MOST_BYTES = 64
+
+_GROUP_LENGTH, _SOP_CLASS, _FIELD, _MESSAGE_ID = 0x0000, 0x0002, 0x0100, 0x0110
+_ANSWERED_ID, _DATA_SET_TYPE, _STATUS, _COMMENT, _SOP_INSTANCE = 0x0120, 0x0800, 0x0900, 0x0902, 0x1000
+
+# Status codes: PS3.7 Annex C, and PS3.4 table B.2-1 for C-STORE.
+SUCCESS = 0x0000
+SOP_CLASS_NOT_SUPPORTED, UNRECOGNISED_OPERATION = 0x0122, 0x0211
+OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0xA700, 0xC000
+
+
+class BadCommand(Exception):
+    """A command set that cannot be read, so that nobody knows what would have to be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``sop_class`` and ``sop_instance`` are as the peer has sent them, without padding: checked by nobody."""
+
+    field: int
+    message_id: int
+    has_data_set: bool
+    sop_class: bytes
+    sop_instance: bytes
+
+
+def parsed(command: bytes) -> Request:
+    """Raises BadCommand."""
+    elements: dict[int, bytes] = {}
+    at = 0
+    while at < len(command):
+        if len(command) - at < 8:
+            raise BadCommand
+        group, element, length = struct.unpack_from("<HHL", command, at)
+        at += 8
+        if group != 0 or length > len(command) - at:
+            raise BadCommand
+        elements[element] = command[at : at + length]
+        at += length
+    field = _number(elements, _FIELD)
+    return Request(
+        field=field,
+        message_id=0 if field == C_CANCEL_RQ else _number(elements, _MESSAGE_ID),
+        has_data_set=_number(elements, _DATA_SET_TYPE) != _NO_DATA_SET,
+        sop_class=elements.get(_SOP_CLASS, b"").rstrip(b"\0 "),
+        sop_instance=elements.get(_SOP_INSTANCE, b"").rstrip(b"\0 "),
+    )
+
+
+def _number(elements: dict[int, bytes], element: int) -> int:
+    value = elements.get(element, b"")
+    if len(value) != 2:
+        raise BadCommand
+    return int.from_bytes(value, "little")
+
+
+def response(to: Request, status: int, comment: str = "") -> bytes:
+    """The answer to a request, with a comment of ours for whoever looks for the cause at the peer."""
+    elements = {
+        _FIELD: _us(to.field | _RESPONSE),
+        _ANSWERED_ID: _us(to.message_id),
+        _DATA_SET_TYPE: _us(_NO_DATA_SET),
+        _STATUS: _us(status),
+    }
+    if comment:
+        elements[_COMMENT] = _even(comment.encode("ascii")[:_COMMENT_MOST_BYTES], b" ")
+    if 0 < len(to.sop_class) <= _UID_MOST_BYTES:
+        elements[_SOP_CLASS] = _even(to.sop_class, b"\0")
+    if 0 < len(to.sop_instance) <= _UID_MOST_BYTES:
+        elements[_SOP_INSTANCE] = _even(to.sop_instance, b"\0")
+    body = b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in sorted(elements.items()))
+    return struct.pack("<HHLL", 0, _GROUP_LENGTH, 4, len(body)) + body
+
+
+def _us(value: int) -> bytes:
+    return value.to_bytes(2, "little")
+
+
+def _even(value: bytes, padding: bytes) -> bytes:
+    return value + padding if len(value) % 2 else value

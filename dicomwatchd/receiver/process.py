@@ -1,0 +1,183 @@
+"""The receiver's process: command line, signals, readiness, reload, end. Builds and connects all its parts."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from dicomwatchd import __version__
+from dicomwatchd.config import DEFAULT_PATH, Config, Receiver, load
+from dicomwatchd.errors import ConfigError, DicomwatchdError, Misconfigured
+from dicomwatchd.ports import Clock, SystemClock
+from dicomwatchd.receiver import tls
+from dicomwatchd.receiver.folder import InboxFolder, Limits
+from dicomwatchd.receiver.listener import Listener, Stopping
+from dicomwatchd.telemetry.fields import error_fields
+from dicomwatchd.telemetry.foreign import redirect_foreign_logging
+from dicomwatchd.telemetry.health import Heartbeats, ServiceManager
+from dicomwatchd.telemetry.journal import Journal, open_journal
+
+DONE, FAILED, USAGE = 0, 1, 2
+#: How long objects that are under way at the end may take.
+DRAIN_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
+
+EXITS = """exit status:
+  0  normal end, after SIGTERM
+  1  it could not start or go on: a port, a folder or a certificate
+  2  bad usage or configuration, or no receivers in it"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="dicomwatchd-receive",
+        description="Receives DICOM objects over the network (C-STORE) into inboxes of dicomwatchd.",
+        epilog=EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default: {DEFAULT_PATH}")
+    parser.add_argument("--version", action="version", version=f"dicomwatchd-receive {__version__}")
+    options = parser.parse_args(arguments)
+    try:
+        config = load(options.config)
+        if not config.receivers:
+            raise ConfigError([("receivers", "names no receiver")], source=str(options.config))
+    except ConfigError as error:
+        for where, why in error.problems:
+            sys.stderr.write(f"dicomwatchd-receive: {options.config}: {where + ': ' if where else ''}{why}\n")
+        return USAGE
+    journal = open_journal(sys.stderr, level=config.log_level, never=_never_logged(config))
+    redirect_foreign_logging(journal, config.log_level)
+    # What the library says of PDUs is made of what peers send, UIDs and names; what we say of an association is ours.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+    return Process(options.config, config, journal, SystemClock()).run()
+
+
+class Process:
+    def __init__(self, path: Path, config: Config, journal: Journal, clock: Clock) -> None:
+        self._path, self._config, self._journal, self._clock = path, config, journal, clock
+        self._service = ServiceManager.from_environment()
+        self._stopping = Stopping()
+        self._listeners: list[Listener] = []
+        self._reload = threading.Event()
+        self._tick = threading.Event()
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        os.umask(0o007)
+        try:
+            self._listeners = self._opened(self._config)
+        except DicomwatchdError as error:
+            self._refuse(error)
+            return FAILED
+        self._service.ready()
+        self._journal.info(
+            "receiver-started",
+            "the receiver listens",
+            version=__version__,
+            receivers_count=len(self._listeners),
+        )
+        heartbeats = Heartbeats(self._clock)  # none is registered: the main thread's own ping is the sign
+        while not self._stopping.event.is_set():
+            if not all(listener.is_alive for listener in self._listeners):
+                return FAILED  # the crash of its thread is in the log; systemd starts all anew
+            self._service.ping(heartbeats)
+            if self._reload.is_set():
+                self._reloaded()
+            self._tick.wait(min(_LOOK_SECONDS, self._service.ping_interval_seconds or _LOOK_SECONDS))
+            self._tick.clear()
+        return self._ended()
+
+    def _ended(self) -> int:
+        self._service.stopping()
+        for listener in self._listeners:
+            listener.close()
+        clean = self._stopping.wait(DRAIN_SECONDS, self._clock)
+        self._journal.info("receiver-stopped", "the receiver stops", clean=clean)
+        return DONE
+
+    def _opened(self, config: Config) -> list[Listener]:
+        """The receivers of a configuration, at work. Raises DicomwatchdError, and then none is."""
+        inboxes = {inbox.name: inbox.path for inbox in config.inboxes}
+        begun: list[Listener] = []
+        try:
+            for settings in config.receivers:
+                limits = Limits(settings.disk_free_min_share, config.max_file_bytes)
+                folder = InboxFolder(inboxes[settings.inbox], limits)
+                begun.append(self._listener(settings, folder))
+        except DicomwatchdError:
+            for listener in begun:
+                listener.close()
+            raise
+        for listener in begun:
+            listener.start()
+        return begun
+
+    def _listener(self, settings: Receiver, folder: InboxFolder) -> Listener:
+        context = None if settings.tls is None else tls.server_context(settings.tls)
+        return Listener(settings, folder, context, self._stopping, self._journal, self._clock)
+
+    def _reloaded(self) -> None:
+        """SIGHUP: the new configuration if it is good, the old one otherwise. Associations go on under what they were
+        begun with; so do their folders' descriptors, which are a few."""
+        self._reload.clear()
+        self._service.reloading()
+        old, self._listeners = self._listeners, []
+        try:
+            config = load(self._path)
+            if not config.receivers:
+                raise ConfigError([("receivers", "names no receiver")], source=str(self._path))
+            for listener in old:
+                listener.close()  # a port is not to be had twice
+            self._listeners = self._opened(config)
+        except DicomwatchdError as error:
+            self._journal.error(
+                "receiver-reload-refused",
+                "the receiver's new configuration is invalid; the old one stays in use",
+                **error_fields(error),
+            )
+            self._listeners = self._again(old)
+        else:
+            self._config = config
+            self._journal.set_never(_never_logged(config))
+            self._journal.level = config.log_level
+            self._journal.info(
+                "receiver-reloaded", "the receiver uses its new configuration", receivers_count=len(self._listeners)
+            )
+        self._service.ready()
+
+    def _again(self, old: list[Listener]) -> list[Listener]:
+        if all(listener.is_alive for listener in old):
+            return old
+        try:
+            return self._opened(self._config)
+        except DicomwatchdError as error:
+            self._refuse(error)
+            return old  # closed: the process ends, and is started anew
+
+    def _refuse(self, error: DicomwatchdError) -> None:
+        self._journal.error("receiver-refused", "the receiver cannot start", **error_fields(error))
+        if sys.stderr.isatty():
+            where = f": {error.path}" if isinstance(error, Misconfigured) and error.path else ""
+            sys.stderr.write(f"dicomwatchd-receive: {error}{where}\n")
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        (self._reload if number == signal.SIGHUP else self._stopping.event).set()
+        self._tick.set()
+
+
+def _never_logged(config: Config) -> list[str]:
+    """The last net under the allow list, as in the daemon."""
+    return [str(inbox.path) for inbox in config.inboxes]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
