@@ -21,8 +21,7 @@ from pynetdicom.pdu_primitives import (
     MaximumLengthNotification,
     SCP_SCU_RoleSelectionNegotiation,
 )
-from pynetdicom.presentation import PresentationContext, build_context, negotiate_unrestricted
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.presentation import PresentationContext
 
 from dicomwatchd.config import AllowedPeer
 from dicomwatchd.errors import InvalidUid
@@ -30,11 +29,16 @@ from dicomwatchd.model import Uid
 from dicomwatchd.receiver.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
-_ACCEPTED = 0x00
+VERIFICATION = "1.2.840.10008.1.1"
+_NO_STORAGE = ("Storage Commitment", "Storage Directory", "Storage Service")
+#: Where its items begin, and what kind of them there are no more of than there are odd numbers in a byte.
+_ITEMS_AT, _PRESENTATION_CONTEXT, _MOST_CONTEXTS = 74, 0x20, 128
+_ACCEPTED, _USER_REJECTION, _NO_ABSTRACT_SYNTAX = 0x00, 0x01, 0x03
 #: What an AE title may be that is shown in a log: titles in use are no more than that, and no sentence fits.
 _SHOWN_AE_TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,15}")
 
 Address = IPv4Address | IPv6Address
+_Roles = tuple[bool | None, bool | None]
 
 
 class BadRequest(Exception):
@@ -74,6 +78,8 @@ class AssociationRequest:
     """A peer's A-ASSOCIATE-RQ. Raises BadRequest."""
 
     def __init__(self, pdu: bytes) -> None:
+        if _contexts_in(pdu) > _MOST_CONTEXTS:
+            raise BadRequest
         try:
             request = A_ASSOCIATE_RQ()
             request.decode(pdu)
@@ -104,13 +110,9 @@ class AssociationRequest:
         """The A-ASSOCIATE-AC, and what it accepts by presentation context ID: every SOP class of storage, those that
         are private or unknown too, each with the transfer syntax that the peer has put first, whatever it is; and
         Verification. Raises BadRequest."""
-        verification = build_context(Verification)
         try:
-            # Its own order of preference is what the peer proposes in: nothing here is better in one syntax.
-            for proposed in self._proposed:
-                if proposed.abstract_syntax == Verification and proposed.transfer_syntax:
-                    verification.transfer_syntax = [*verification.transfer_syntax, *proposed.transfer_syntax]
-            results, roles = negotiate_unrestricted(self._proposed, [verification], self._roles)
+            results = [_result(proposed, self._roles) for proposed in self._proposed]
+            roles = [_role(uid) for uid, (as_scu, _) in self._roles.items() if as_scu]
             answer = A_ASSOCIATE()
             answer.application_context_name = UID(_APPLICATION_CONTEXT)
             answer.calling_ae_title = self._primitive.calling_ae_title
@@ -131,9 +133,49 @@ class AssociationRequest:
         return encoded, contexts
 
 
+def is_storage(sop_class_uid: str) -> bool:
+    """Whether a SOP class may be one of storage: what has no name in the standard may be, a new one or a private one,
+    and of what has one those that are called so. What else is called so: the directory of a medium, and commitment."""
+    known = UID(sop_class_uid)
+    return not known.type or ("Storage" in known.name and not any(word in known.name for word in _NO_STORAGE))
+
+
+def _result(proposed: PresentationContext, roles: Mapping[UID, _Roles]) -> PresentationContext:
+    """With the transfer syntax that the peer has put first: nothing here is better in one than in another, and what is
+    compressed, private or big endian stays as it is."""
+    result = PresentationContext()
+    result.context_id, result.abstract_syntax = proposed.context_id, proposed.abstract_syntax
+    result.transfer_syntax = [*proposed.transfer_syntax[:1]]
+    sop_class = UID(str(proposed.abstract_syntax))
+    if not (sop_class == VERIFICATION or is_storage(sop_class)):
+        result.result = _NO_ABSTRACT_SYNTAX
+    elif not roles.get(sop_class, (True, None))[0]:
+        result.result = _USER_REJECTION  # it wants to be sent to, and nothing else
+    else:
+        result.result = _ACCEPTED
+    return result
+
+
+def _role(sop_class: UID) -> SCP_SCU_RoleSelectionNegotiation:
+    """To a peer that proposes roles: it may send, and is sent nothing."""
+    role = SCP_SCU_RoleSelectionNegotiation()
+    role.sop_class_uid, role.scu_role, role.scp_role = sop_class, True, False
+    return role
+
+
+def _contexts_in(pdu: bytes) -> int:
+    """How many presentation contexts an A-ASSOCIATE-RQ has, as far as its items can be followed."""
+    count, at = 0, _ITEMS_AT
+    while at + 4 <= len(pdu):
+        kind, length = struct.unpack_from(">BxH", pdu, at)
+        count += kind == _PRESENTATION_CONTEXT
+        at += 4 + length
+    return count
+
+
 def _context(context: PresentationContext) -> Context:
     sop_class = str(context.abstract_syntax)
-    return Context(sop_class, str(context.transfer_syntax[0]), sop_class != Verification)
+    return Context(sop_class, str(context.transfer_syntax[0]), sop_class != VERIFICATION)
 
 
 def _ours(

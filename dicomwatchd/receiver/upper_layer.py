@@ -18,8 +18,9 @@ ASSOCIATE_RQ, P_DATA, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
 #: PDU types that a peer which has asked for an association may not send, and those that nobody may.
 _OTHERS = frozenset((0x02, 0x03, 0x06))
 
-#: 128 presentation contexts with all transfer syntaxes that there are take a sixth of it.
-ASSOCIATE_MOST_BYTES = 512 * 1024
+#: 128 presentation contexts, each with all transfer syntaxes that there are, fit into it. To read the worst that does
+#: takes a second of a processor.
+ASSOCIATE_MOST_BYTES = 256 * 1024
 #: How much longer than we have allowed a P-DATA PDU may be: some count their header, or that of the value, as extra.
 SLACK_BYTES = 4096
 #: How often a connection that waits for its peer looks whether the receiver stops.

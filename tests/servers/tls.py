@@ -27,8 +27,9 @@ class Certificate:
     key_file: Path
 
 
-def make_certificate(directory: Path, *names: str) -> Certificate:
+def make_certificate(directory: Path, *names: str, purpose: str = "serverAuth") -> Certificate:
     """Makes ca.pem, server-cert.pem and server-key.pem in `directory`, valid for 30 days; for these host names too.
+    `purpose` is clientAuth for a client that shows one.
 
     The server's own certificate is signed by a throw-away authority and is none itself: strict clients
     (rustls, Python 3.13) refuse an authority's certificate as a server's. The authority's key is not kept.
@@ -58,7 +59,7 @@ def make_certificate(directory: Path, *names: str) -> Certificate:
             *new, "-keyout", f"{made.key_file}", "-out", f"{made.cert_file}", "-subj", "/CN=localhost",
             "-CA", f"{ca}", "-CAkey", f"{ca_key}",
             "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature",
-            "-addext", "extendedKeyUsage=serverAuth",
+            "-addext", f"extendedKeyUsage={purpose}",
             "-addext", ",".join(("subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1", *(f"DNS:{n}" for n in names))),
         )  # fmt: skip
     finally:
