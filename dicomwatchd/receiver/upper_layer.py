@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from dicomwatchd.ports import Clock
@@ -26,6 +27,8 @@ SLACK_BYTES = 4096
 #: How often a connection that waits for its peer looks whether the receiver stops.
 _LOOK_SECONDS = 1.0
 _BUFFER_BYTES = 256 * 1024
+#: Peers of DCMTK's send a PDU's header by itself, and the rest once that is acknowledged: in 40 ms, if nobody asks.
+_HEADER_ALONE_BYTES = 12
 
 #: A-ABORT of the service provider (PS3.8 table 9-26): why.
 NOT_SPECIFIED, UNRECOGNISED, UNEXPECTED, INVALID_PARAMETER = 0, 1, 2, 6
@@ -181,6 +184,9 @@ class UpperLayer:
             raise ConnectionOver("connection-lost") from error
         if received == 0:
             raise ConnectionOver("connection-lost")
+        if received <= _HEADER_ALONE_BYTES:
+            with suppress(OSError):  # no TCP, or gone since
+                self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         self._end += received
         self.received_bytes += received
 

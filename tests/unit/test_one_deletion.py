@@ -150,6 +150,9 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("control/server.py", "stop", "self._path.unlink"): (1, "the control socket"),
     # Asks where paths lead, and nothing else: a program of a few constant lines.
     ("resolved_paths.py", "resolve", "subprocess.Popen"): (1, "a child that resolves paths; it changes nothing"),
+    # The receiver: an object gets a name when it is whole, and none is ever taken away.
+    ("receiver/folder.py", "__init__", "os.open"): (1, "O_TMPFILE: a new file without a name"),
+    ("receiver/folder.py", "_give_name", "os.link"): (1, "its name; fails where that is taken"),
     # The folder that a person fetches into.
     ("fetch/folder.py", "_create", "os.open"): (1, "O_EXCL, a temporary name"),
     ("fetch/folder.py", "rewind", "os.ftruncate"): (1, "the temporary file it has made"),
