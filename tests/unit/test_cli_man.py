@@ -115,6 +115,16 @@ def test_the_daemons_page_has_its_options() -> None:
     assert set(re.findall(r"^\.B (\d+)$", described, flags=re.MULTILINE)) == codes and codes
 
 
+def test_the_receiver_s_page_is_true() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dicomwatchd.receiver", "--help"], capture_output=True, text=True, check=True
+    )
+    described = sections(page("dicomwatchd-receive.8"), "SH")
+    assert set(_OPTION.findall(described["OPTIONS"])) == set(_OPTION.findall(done.stdout.partition("exit status")[0]))
+    codes = set(re.findall(r"^  (\d+)  ", done.stdout, flags=re.MULTILINE))
+    assert set(re.findall(r"^\.B (\d+)$", described["EXIT STATUS"], flags=re.MULTILINE)) == codes and codes
+
+
 def keys_of(*models: str) -> set[str]:
     schema: dict[str, Any] = Config.model_json_schema()
     found = [schema if name == "Config" else schema["$defs"][name] for name in models]
@@ -126,6 +136,9 @@ def keys_of(*models: str) -> set[str]:
     [
         ("TOP LEVEL", ["Config"]),
         ("INBOXES", ["Inbox"]),
+        ("RECEIVERS", ["Receiver"]),
+        ("ALLOW", ["AllowedPeer"]),
+        ("TLS", ["ReceiverTls"]),
         ("STORE", ["S3Settings", "DirectorySettings"]),
         ("TAG", ["ObjectTag"]),
         ("ENCRYPTION", ["Encryption"]),
@@ -142,6 +155,9 @@ def test_the_configuration_page_has_every_key(section: str, models: list[str]) -
 def test_every_part_of_the_configuration_has_its_section() -> None:
     covered = {
         "Inbox",
+        "Receiver",
+        "AllowedPeer",
+        "ReceiverTls",
         "S3Settings",
         "DirectorySettings",
         "ObjectTag",
