@@ -19,6 +19,8 @@ from dicomwatchd.unit import addresses
 from dicomwatchd.unit.addresses import Address
 
 DROP_IN = Path("/etc/systemd/system/dicomwatchd.service.d/folders.conf")
+#: The same of the receiver's unit.
+RECEIVER_DROP_IN = Path("/etc/systemd/system/dicomwatchd-receiver.service.d/folders.conf")
 #: Keys of the service, as a shared credentials file (`[default]`), root's; LoadCredential= hands it to the daemon.
 CREDENTIALS = Path("/etc/dicomwatchd/aws.credentials")
 #: Keys of the service as variables: read by systemd, still valid, and seen in the process's environment.
@@ -198,6 +200,37 @@ def drop_in(settings: config.Config, source: Path, reached: Reach, *, asked: str
     if credential:
         lines += [f"LoadCredential=aws:{CREDENTIALS}", "Environment=AWS_SHARED_CREDENTIALS_FILE=%d/aws"]
     return "\n".join([*lines, ""])
+
+
+def receiver_drop_in(settings: config.Config, source: Path) -> str:
+    """Its text for the receiver's unit: the inboxes that receivers write to, which have to be mounted before one does,
+    and who may connect, where that is known."""
+    names = {receiver.inbox for receiver in settings.receivers}
+    folders = [inbox.path for inbox in settings.inboxes if inbox.name in names]
+    peers = receiver_peers(settings)
+    return "\n".join(
+        [
+            f"# Written by dicomwatchd-folders from {source}.",
+            "[Unit]",
+            *(f'RequiresMountsFor="{quoted(folder)}"' for folder in folders),
+            "[Service]",
+            *(f'ReadWritePaths="-{quoted(folder)}"' for folder in folders),
+            *([] if peers is None else ["IPAddressDeny=any", f"IPAddressAllow={' '.join(peers)}"]),
+            "",
+        ]
+    )
+
+
+def receiver_peers(settings: config.Config) -> tuple[str, ...] | None:
+    """The addresses of all who may send; None where somebody may from any."""
+    found: set[str] = set()
+    for receiver in settings.receivers:
+        if receiver.address[0].is_loopback:
+            continue
+        if not receiver.allow or any(peer.address is None for peer in receiver.allow):
+            return None
+        found |= {peer.address for peer in receiver.allow if peer.address is not None}
+    return (*addresses.LOOPBACK, *sorted(found))
 
 
 def changed_addresses(settings: config.Config, service: Service, allowed: str) -> list[str]:

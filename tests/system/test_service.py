@@ -515,6 +515,68 @@ def test_a_reload_takes_a_good_configuration_and_keeps_the_old_one_otherwise(ser
     service.sh("systemctl", "reload", "dicomwatchd", timeout=30)
 
 
+RECEIVED = "srv/dicom/received"
+RECEIVER = f"""receivers:
+  - name: ct
+    ae_title: ARCHIVE
+    inbox: received
+    listen: 0.0.0.0:11112
+    allow: [{{ae_title: CT1, address: 127.0.0.1}}]
+inboxes:
+  - {{name: received, path: /{RECEIVED}, settle_seconds: 0, quiet_seconds: 1}}
+"""
+
+
+def test_a_receiver_s_objects_are_archived_and_it_can_touch_nothing_else(service: SystemdLab) -> None:
+    receiver = "dicomwatchd-receiver"
+    assert lab_says(service, "is-enabled", receiver) == "disabled"
+    assert service.sh("systemd-analyze", "verify", "--man=no", f"{receiver}.service").stderr == ""
+    service.sh("install", "-d", "-o", receiver, "-g", "dicomwatchd", "-m", "2770", f"/{RECEIVED}")
+    put(service, "etc/dicomwatchd/config.yaml", CONFIG.replace("inboxes:\n", RECEIVER, 1))
+    said = service.sh(FOLDERS).stdout
+    assert f"{receiver}.service.d/folders.conf" in said
+    service.sh("systemctl", "restart", "dicomwatchd", timeout=60)
+    service.sh("systemctl", "start", receiver)
+    assert show(service, "ActiveState", receiver) == "active"
+
+    maker = Maker(9, Patient.marked(CANARY))
+    with tempfile.TemporaryDirectory() as name:
+        made = maker.ct_series(Path(name) / CANARY, slices=3, rows=64, columns=64)
+        shutil.copytree(name, service.root / "srv/export")
+    service.sh("storescu", "-aet", "CT1", "-aec", "ARCHIVE", "+sd", "127.0.0.1", "11112", f"/srv/export/{CANARY}")
+    assert service.sh("echoscu", "-aet", "CT2", "-aec", "ARCHIVE", "127.0.0.1", "11112", check=False).returncode
+    service.sh("rm", "-r", "/srv/export")
+    wait_until_empty(service, RECEIVED)
+    wait_for(lambda: bool(about(service, made[0].study_uid)), 20, "the study to be archived")
+    wait_for(
+        lambda: any(e["DICOMWATCHD_EVENT"] == "study-archived" for e in about(service, made[0].study_uid)), 20, "it"
+    )
+
+    pid = show(service, "MainPID", receiver)
+    inside = ["nsenter", "--target", pid, "--mount", "--", "setpriv", "--reuid", receiver, "--regid", receiver]
+    for place in ("/var/lib/dicomwatchd", f"/{ARCHIVE}", "/etc/dicomwatchd/aws.credentials", f"/{INBOX}"):
+        assert service.sh(*inside, "--clear-groups", "ls", place, check=False).returncode, place
+    writes = [*inside, "--clear-groups", "touch"]
+    assert service.sh(*writes, f"/{RECEIVED}/.probe", check=False).returncode == 0, "this test would not notice"
+    service.sh("rm", f"/{RECEIVED}/.probe")
+    assert service.sh(*writes, "/tmp/../srv/probe", check=False).returncode
+    assert "0000000000000000" in service.sh("grep", "CapEff", f"/proc/{pid}/status").stdout
+
+    service.sh("systemctl", "reload", receiver, timeout=30)
+    assert show(service, "MainPID", receiver) == pid
+    service.sh("systemctl", "stop", receiver, timeout=60)
+    assert show(service, "Result", receiver) == "success"
+    log = service.sh("journalctl", "-u", receiver, "-o", "cat", "--all").stdout
+    assert "3 objects stored" in log and "CANARY" not in log and f"/{RECEIVED}" not in log
+    put(service, "etc/dicomwatchd/config.yaml", CONFIG)
+    service.sh(FOLDERS)
+    service.sh("systemctl", "restart", "dicomwatchd", timeout=60)
+
+
+def lab_says(lab: SystemdLab, *asked: str) -> str:
+    return lab.sh("systemctl", *asked, check=False).stdout.strip()
+
+
 def test_a_hung_daemon_is_killed_and_its_successor_goes_on(service: SystemdLab) -> None:
     pid, restarts = show(service, "MainPID"), int(show(service, "NRestarts"))
     fed = show(service, "WatchdogTimestampMonotonic")
@@ -693,8 +755,11 @@ def test_uninstalling_keeps_what_cannot_be_made_again(service: SystemdLab) -> No
     gone = (
         "opt/dicomwatchd",
         "usr/local/bin/dicomwatchd",
+        "usr/local/bin/dicomwatchd-receive",
         "usr/local/bin/dicomwatchctl",
         "usr/local/sbin/dicomwatchd-folders",
+        "etc/systemd/system/dicomwatchd-receiver.service",
+        "etc/systemd/system/dicomwatchd-receiver.service.d",
     )
     for path in (*gone, "etc/systemd/system/dicomwatchd.service"):
         assert not os.path.lexists(service.root / path), path

@@ -1,0 +1,108 @@
+"""Receivers in the configuration: every problem with its place, nobody let in by mistake."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dicomwatchd import config
+from dicomwatchd.errors import ConfigError
+from dicomwatchd.receiver.association import may_associate, may_connect
+from dicomwatchd.unit import drop_in
+
+ARCHIVE = {
+    "store": {"kind": "directory", "path": "/srv/archive"},
+    "catalogue": {"kind": "sqlite", "path": "/srv/archive/catalogue.db"},
+}
+INBOXES = [{"name": "ct1", "path": "/srv/dicom/ct1"}, {"name": "mr1", "path": "/srv/dicom/mr 100%"}]
+TLS = {"certificate_file": "/etc/c.pem", "key_file": "/etc/k.pem"}
+
+
+def parsed(*receivers: dict[str, Any]) -> config.Config:
+    given = [{"name": "ct", "ae_title": "ARCHIVE", "inbox": "ct1", **one} for one in receivers]
+    return config.parse({"inboxes": INBOXES, "archive": ARCHIVE, "receivers": given})
+
+
+def test_there_is_none_unless_asked_for_and_then_on_loopback() -> None:
+    assert config.parse({"inboxes": INBOXES, "archive": ARCHIVE}).receivers == ()
+    (receiver,) = parsed({}).receivers
+    assert receiver.address == (ip_address("127.0.0.1"), 11112)
+    assert receiver.disk_free_min_share == 0.05
+
+
+@pytest.mark.parametrize(
+    ("receiver", "where", "why"),
+    [
+        ({"inbox": "other"}, "receivers[0].inbox", "must be the name of one of inboxes"),
+        ({"ae_title": "A" * 17}, "receivers[0].ae_title", "must be an AE title"),
+        ({"ae_title": "A\\B"}, "receivers[0].ae_title", "must be an AE title"),
+        ({"ae_title": " A"}, "receivers[0].ae_title", "must be an AE title"),
+        ({"ae_title": "A\n"}, "receivers[0].ae_title", "must be an AE title"),
+        ({"listen": "11112"}, "receivers[0].listen", "must be ADDRESS:PORT"),
+        ({"listen": "localhost:11112"}, "receivers[0].listen", "must be ADDRESS:PORT"),
+        ({"listen": "127.0.0.1:0"}, "receivers[0].listen", "must be ADDRESS:PORT"),
+        ({"listen": "127.0.0.1:65536"}, "receivers[0].listen", "must be ADDRESS:PORT"),
+        ({"listen": "0.0.0.0:104"}, "receivers[0].allow", "is missing: whoever reaches this address could send"),
+        ({"listen": "[::]:104", "tls": TLS}, "receivers[0].allow", "is missing"),
+        ({"listen": "[::]:104", "tls": {**TLS, "client_ca_file": None}}, "receivers[0].allow", "is missing"),
+        ({"allow": [{}]}, "receivers[0].allow[0]", "must have ae_title, address, or both"),
+        ({"allow": [{"address": "ct1.hospital"}]}, "receivers[0].allow[0].address", "must be an address or a network"),
+        ({"allow": [{"address": "10.1.2.3/8"}]}, "receivers[0].allow[0].address", "must be an address or a network"),
+        ({"tls": {"certificate_file": "/c"}}, "receivers[0].tls.key_file", "is missing"),
+        ({"max_associations": 0}, "receivers[0].max_associations", "must be >= 1"),
+        ({"idle_seconds": 0}, "receivers[0].idle_seconds", "must be >= 1"),
+        ({"max_pdu_bytes": 100}, "receivers[0].max_pdu_bytes", "must be >= 4096"),
+        ({"disk_free_min": "5"}, "receivers[0].disk_free_min", "must be a whole percentage"),
+        ({"port": 104}, "receivers[0].port", "is not a known key"),
+    ],
+)
+def test_what_is_wrong(receiver: dict[str, Any], where: str, why: str) -> None:
+    with pytest.raises(ConfigError) as found:
+        parsed(receiver)
+    [(place, reason)] = found.value.problems
+    assert place == where and reason.startswith(why)
+
+
+def test_two_of_one_name_or_at_one_port() -> None:
+    with pytest.raises(ConfigError) as found:
+        parsed({}, {})
+    assert found.value.problems == [
+        ("receivers[1].name", "is used by receivers[0] already"),
+        ("receivers[1].listen", "is used by receivers[0] already"),
+    ]
+    assert len(parsed({}, {"name": "mr", "listen": "127.0.0.1:11113"}).receivers) == 2
+
+
+def test_nonsense_is_no_crash() -> None:
+    nonsense: list[Any] = ["x", [1], [{"listen": 1, "tls": 2, "allow": 3}], {"name": []}]
+    for receivers in nonsense:
+        with pytest.raises(ConfigError):
+            config.parse({"inboxes": INBOXES, "archive": ARCHIVE, "receivers": receivers})
+
+
+def test_who_may() -> None:
+    (receiver,) = parsed(
+        {"allow": [{"ae_title": "CT1", "address": "10.1.0.0/16"}, {"ae_title": "MR1"}, {"address": "fd12::/64"}]}
+    ).receivers
+    inside, outside, six = map(ip_address, ("10.1.2.3", "10.2.2.3", "fd12::7"))
+    may = {(a, t) for a in (inside, outside, six) for t in ("CT1", "MR1", "XX") if may_associate(receiver.allow, a, t)}
+    assert may == {(inside, "CT1"), (inside, "MR1"), (outside, "MR1"), (six, "MR1"), (six, "CT1"), (six, "XX")}
+    (narrow,) = parsed({"allow": [{"ae_title": "CT1", "address": "10.1.0.0/16"}]}).receivers
+    assert (may_connect(narrow.allow, inside), may_connect(narrow.allow, outside)) == (True, False)
+    assert may_associate((), outside, "anybody")
+
+
+def test_the_unit_s_drop_in() -> None:
+    receivers: list[dict[str, Any]] = [
+        {"listen": "0.0.0.0:104", "allow": [{"address": "10.1.2.0/24"}, {"ae_title": "X", "address": "10.0.0.1"}]},
+        {"name": "mr", "inbox": "mr1"},
+    ]
+    text = drop_in.receiver_drop_in(parsed(*receivers), Path("/etc/c.yaml"))
+    assert 'ReadWritePaths="-/srv/dicom/ct1"\nReadWritePaths="-/srv/dicom/mr 100%%"\n' in text
+    assert 'RequiresMountsFor="/srv/dicom/ct1"\n' in text
+    assert "IPAddressDeny=any\nIPAddressAllow=127.0.0.0/8 ::1/128 10.0.0.1 10.1.2.0/24\n" in text
+    receivers[0]["allow"] = [{"address": "10.1.2.0/24"}, {"ae_title": "X"}]
+    assert "IPAddress" not in drop_in.receiver_drop_in(parsed(*receivers), Path("/etc/c.yaml"))
