@@ -32,6 +32,7 @@ WAITING_MOST, WAITING_MOST_OF_ONE = 128, 32
 _BACKLOG = 128
 #: How often the port looks whether it is to close.
 _LOOK_SECONDS = 1.0
+_ENDED = "an association has ended: {files} objects stored, {refused_files} refused"
 #: The kernel has no room for another connection.
 _NO_CONNECTION = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -272,21 +273,22 @@ class Listener:
     def _say_ended(
         self, wire: UpperLayer, tally: Tally, calling: str, address: Address, end: str, seconds: float
     ) -> None:
-        say = self._log.info if end == "released" and not tally.refused else self._log.warning
-        say(
-            "association-ended",
-            "an association has ended: {files} objects stored, {refused_files} refused",
-            receiver=self.settings.name,
-            peer=str(address),
-            calling_ae_title=association.shown(calling),
-            reason=end,
-            files=tally.stored,
-            refused_files=tally.refused,
-            code=tally.problem,
-            errno=tally.errno,
-            bytes=wire.received_bytes,
-            seconds=seconds,
-        )
+        fields = {
+            "receiver": self.settings.name,
+            "peer": str(address),
+            "calling_ae_title": association.shown(calling),
+            "reason": end,
+            "files": tally.stored,
+            "refused_files": tally.refused,
+            "code": tally.problem,
+            "errno": tally.errno,
+            "bytes": wire.received_bytes,
+            "seconds": seconds,
+        }
+        if end == "released" and not tally.refused:
+            self._log.info("association-ended", _ENDED, **fields)
+        else:
+            self._log.warning("association-ended", _ENDED, **fields)
 
 
 def _address(text: str) -> Address:

@@ -320,7 +320,8 @@ def test_what_stands_before_a_data_set(title: str, tmp_path: Path) -> None:
     assert (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID) == (CT_IMAGE, "1.2.3")
     assert meta.TransferSyntaxUID == EXPLICIT_LITTLE_ENDIAN and meta.FileMetaInformationVersion == b"\0\1"
     assert meta.get("SourceApplicationEntityTitle", "") == title
-    assert meta.ImplementationVersionName.startswith("DICOMWATCHD") and len(meta.ImplementationVersionName) <= 16
+    version = str(meta.ImplementationVersionName)
+    assert version.startswith("DICOMWATCHD") and len(version) <= 16
     assert Uid(str(meta.ImplementationClassUID))
     assert found.PatientName == "DOE"
     assert path.read_bytes().endswith(data_set)
