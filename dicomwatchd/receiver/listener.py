@@ -32,7 +32,6 @@ WAITING_MOST, WAITING_MOST_OF_ONE = 128, 32
 _BACKLOG = 128
 #: How often the port looks whether it is to close.
 _LOOK_SECONDS = 1.0
-_ENDED = "an association has ended: {files} objects stored, {refused_files} refused"
 #: The kernel has no room for another connection.
 _NO_CONNECTION = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -286,9 +285,13 @@ class Listener:
             "seconds": seconds,
         }
         if end == "released" and not tally.refused:
-            self._log.info("association-ended", _ENDED, **fields)
+            self._log.info("association-ended", "an association has ended: {files} objects stored", **fields)
         else:
-            self._log.warning("association-ended", _ENDED, **fields)
+            self._log.warning(
+                "association-ended",
+                "an association has ended: {files} objects stored, {refused_files} refused, {reason}",
+                **fields,
+            )
 
 
 def _address(text: str) -> Address:

@@ -19,6 +19,7 @@ from tests.mutants.inboxes import INBOXES
 from tests.mutants.limits import LIMITS
 from tests.mutants.lineage import LINEAGE
 from tests.mutants.planted import PLANTED
+from tests.mutants.receiver import RECEIVER
 from tests.mutants.roots import ROOTS
 from tests.mutants.uploads import UPLOADS
 
@@ -1404,6 +1405,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in UPLOADS),
     *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
+    *(Mutation(*row) for row in RECEIVER),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
         Mutation(f"staging: {name}", file, old, new, STAGING)

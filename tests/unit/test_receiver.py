@@ -256,6 +256,14 @@ def test_the_folder_is_synced_after_the_name(inbox: InboxFolder, monkeypatch: py
     assert calls[1] == inbox.fd
 
 
+def test_writes_that_are_short(inbox: InboxFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data)[:70_000]))
+    data = os.urandom(600_000)
+    kept(inbox, "1.2.3", data)
+    assert (inbox.path / "1.2.3.dcm").read_bytes() == data
+
+
 def test_too_long(tmp_path: Path) -> None:
     folder = InboxFolder(tmp_path, Limits(0.0, 1000))
     with pytest.raises(NoRoom):
