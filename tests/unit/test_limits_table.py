@@ -13,7 +13,7 @@ from dicomwatchd.archive.stores import budget, reading
 from dicomwatchd.archive.stores.port import CHUNK_BYTES
 from dicomwatchd.archive.stores.s3.multipart import SENDING_THREADS
 from dicomwatchd.cli.disc import iso9660
-from dicomwatchd.config import MAX_FILE_BYTES, Config
+from dicomwatchd.config import MAX_FILE_BYTES, Config, Receiver
 from dicomwatchd.control.server import LIMITS
 from dicomwatchd.daemon.plan import ACTIVE_SHIPMENTS
 from dicomwatchd.intake.dicom import attributes, dicomdir, opening, sizes, structure
@@ -23,6 +23,7 @@ from dicomwatchd.patients import IDENTITIES_LIMIT
 from dicomwatchd.pipeline.slots import Slots
 from dicomwatchd.pipeline.turns import LARGE_BYTES, RETRY_SECONDS
 from dicomwatchd.queue.dicomdirs import LIMIT_IMAGES_OF_SOURCE, LIMIT_LISTS_OF_STUDY
+from dicomwatchd.receiver import association, dimse, listener, upper_layer
 from dicomwatchd.uploads import reception
 
 ROOT = Path(__file__).parents[2]
@@ -52,7 +53,7 @@ SAID: dict[str, list[float]] = {
     "bytes of an object": [CHUNK_BYTES // MIB],
     "any other answer": [aws_limits.ANSWER_LIMIT_BYTES["s3"] // MIB, aws_limits.ANSWER_LIMIT_BYTES["dynamodb"] // MIB],
     "time for an answer": [deadlines.ANSWER_SECONDS, deadlines.BODY_BYTES_PER_SECOND],
-    "connections": [LIMITS.connections, LIMITS.by_user, LIMITS.own_connections],
+    "connections to the control": [LIMITS.connections, LIMITS.by_user, LIMITS.own_connections],
     "uploads": [reception.MOST_UPLOADS, reception.MOST_OF_ONE],
     "a DICOMDIR": [dicomdir.LIMIT_BYTES // MIB, dicomdir.LIMIT_RECORDS, dicomdir.LIMIT_IMAGES],
     "lists of DICOMDIRs": [LIMIT_IMAGES_OF_SOURCE, LIMIT_LISTS_OF_STUDY],
@@ -65,6 +66,19 @@ SAID: dict[str, list[float]] = {
     "descriptors": [],
     "lists asked for": [LIMITS.long_lines],
     "a request": [LIMITS.line_bytes, LIMITS.idle_seconds, LIMITS.send_seconds],
+    "connections to a receiver": [
+        listener.WAITING_MOST,
+        listener.WAITING_MOST_OF_ONE,
+        listener.ASSOCIATE_WITHIN_SECONDS,
+    ],
+    "associations of a receiver": [Receiver.model_fields["max_associations"].default, 256],
+    "the request for an association": [upper_layer.ASSOCIATE_MOST_BYTES // 1024, association._MOST_CONTEXTS],
+    "a PDU that": [
+        Receiver.model_fields["max_pdu_bytes"].default,
+        upper_layer.SLACK_BYTES,
+        Receiver.model_fields["idle_seconds"].default,
+    ],
+    "a command set": [dimse.COMMAND_MOST_BYTES // 1024],
     "memory": [int(UNIT.partition("MemoryMax=")[2].partition("G")[0])],
     "threads": [int(UNIT.partition("TasksMax=")[2].partition("\n")[0])],
 }
