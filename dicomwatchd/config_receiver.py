@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 #: AE titles may be more (PS3.5 table 6.2-1), but hardly any is; and it is in the log.
 AE_TITLE = r"[A-Za-z0-9](?:[A-Za-z0-9 _.-]{0,14}[A-Za-z0-9_.-])?"
+#: As receivers call their files.
+_OUR_NAME = "1.2.3.dcm"
 #: The port for DICOM that needs no rights of root's, on this machine alone.
 DEFAULT_LISTEN = "127.0.0.1:11112"
 
@@ -51,6 +54,9 @@ def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
         inbox, listen = receiver.get("inbox"), receiver.get("listen", DEFAULT_LISTEN)
         if isinstance(inbox, str) and inbox not in names:
             yield f"{where}.inbox", "must be the name of one of inboxes"
+        for box in inboxes:
+            if box.get("name") == inbox and not _takes_our_names(box):
+                yield f"{where}.inbox", "names an inbox whose include or exclude keep its files (*.dcm) out"
         for key in ("name", "listen"):
             used = [one.get(key, DEFAULT_LISTEN if key == "listen" else None) for one in receivers]
             if isinstance(used[index], str) and used.index(used[index]) != index:
@@ -71,3 +77,15 @@ def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
 def _has_client_certificates(receiver: dict[Any, Any]) -> bool:
     tls = receiver.get("tls")
     return isinstance(tls, dict) and tls.get("client_ca_file") is not None
+
+
+def _takes_our_names(inbox: dict[Any, Any]) -> bool:
+    """Whether an inbox's patterns admit what a receiver calls its files: what they leave out would stay for ever."""
+    include, exclude = inbox.get("include", ["*"]), inbox.get("exclude", [])
+    if not all(
+        isinstance(one, list | tuple) and all(isinstance(glob, str) for glob in one) for one in (include, exclude)
+    ):
+        return True
+    return any(fnmatchcase(_OUR_NAME, one) for one in include) and not any(
+        fnmatchcase(_OUR_NAME, one) for one in exclude
+    )

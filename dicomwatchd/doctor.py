@@ -35,7 +35,7 @@ from dicomwatchd.localfiles import (
 from dicomwatchd.pipeline.deletion.staging import private
 from dicomwatchd.ports import DiskUsage
 from dicomwatchd.queue.bindings.roots import Pin
-from dicomwatchd.unit import addresses, drop_in, keyfiles
+from dicomwatchd.unit import addresses, drop_in, keyfiles, receivers
 
 _CAP_LEASE = 1 << 28  # capabilities(7)
 #: By the inbox's ``without_lease``: what follows where no read lease is to be had on a file.
@@ -88,6 +88,7 @@ def examine(
         *(Finding(*found) for found in keyfiles.findings(config, os.environ)),
         *_disk(config, "state", config.state_directory),
         *_inboxes(config, silent or {}),
+        *(Finding(*found) for found in receivers.findings(config)),
     ]
 
 

@@ -31,6 +31,7 @@ from dicomwatchd.receiver.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"
 _NO_STORAGE = ("Storage Commitment", "Storage Directory", "Storage Service")
+_TITLES_AT, _TITLES_END = 10, 42
 #: Where its items begin, and what kind of them there are no more of than there are odd numbers in a byte.
 _ITEMS_AT, _PRESENTATION_CONTEXT, _MOST_CONTEXTS = 74, 0x20, 128
 _ACCEPTED, _USER_REJECTION, _NO_ABSTRACT_SYNTAX = 0x00, 0x01, 0x03
@@ -82,7 +83,8 @@ class AssociationRequest:
             raise BadRequest
         try:
             request = A_ASSOCIATE_RQ()
-            request.decode(pdu)
+            # Titles are padded with blanks, by older devices with NUL.
+            request.decode(pdu[:_TITLES_AT] + pdu[_TITLES_AT:_TITLES_END].replace(b"\0", b" ") + pdu[_TITLES_END:])
             primitive = request.to_primitive()
             self._primitive: A_ASSOCIATE = primitive
             self.called = str(primitive.called_ae_title).strip()

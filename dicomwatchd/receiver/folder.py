@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,8 @@ class InboxFolder:
         self.path, self.limits = path, limits
         try:
             self.fd = localfiles.open_root(str(path))
+            # Associations that were begun before a reload go on with it.
+            self._closing = weakref.finalize(self, os.close, self.fd)
         except OSError as error:
             raise Misconfigured(
                 "the folder of a receiver's inbox cannot be opened",
@@ -62,11 +65,7 @@ class InboxFolder:
                 path=str(path),
                 hint="it must exist, and the receiver's user must be able to write to it",
             ) from error
-        try:
-            self._try_out()
-        except BaseException:  # nobody else knows of the descriptor
-            os.close(self.fd)
-            raise
+        self._try_out()
 
     def _try_out(self) -> None:
         try:
@@ -88,7 +87,8 @@ class InboxFolder:
             pass  # it may have room again
 
     def close(self) -> None:
-        os.close(self.fd)
+        """Otherwise it is closed with the last who uses it."""
+        self._closing()
 
     def require_room(self) -> None:
         """Raises NoRoom, Unwritable."""

@@ -32,6 +32,8 @@ WAITING_MOST, WAITING_MOST_OF_ONE = 128, 32
 _BACKLOG = 128
 #: How often the port looks whether it is to close.
 _LOOK_SECONDS = 1.0
+#: What a peer that was told no, or that ends, has to close its side.
+_LINGER_SECONDS = 1.0
 #: The kernel has no room for another connection.
 _NO_CONNECTION = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -205,9 +207,9 @@ class Listener:
         except OSError:
             self._say_refused("tls", address)  # ssl.SSLError is one
         finally:
+            _close(connection, self._clock)
             if waiting:
                 self._places.waits_no_more(address)
-            _close(connection)
 
     def _secured(self, plain: socket.socket) -> socket.socket:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -300,14 +302,15 @@ def _address(text: str) -> Address:
     return mapped or found
 
 
-def _close(connection: socket.socket) -> None:
+def _close(connection: socket.socket, clock: Clock) -> None:
     """So that what was sent last, a rejection or an abort, reaches the peer, although it may have sent more than was
-    read."""
+    read: a connection with unread bytes is reset."""
+    until = clock.monotonic() + _LINGER_SECONDS
     with suppress(OSError):
-        connection.settimeout(1.0)
         if not isinstance(connection, ssl.SSLSocket):
             connection.shutdown(socket.SHUT_WR)
-            for _ in range(16):
+            while (left := until - clock.monotonic()) > 0:
+                connection.settimeout(left)
                 if not connection.recv(64 * 1024):
                     break
     connection.close()

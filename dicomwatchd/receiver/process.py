@@ -6,9 +6,11 @@ import argparse
 import logging
 import os
 import signal
+import ssl
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -60,12 +62,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return Process(options.config, config, journal, SystemClock()).run()
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """One receiver, but for its port."""
+
+    settings: Receiver
+    folder: InboxFolder
+    context: ssl.SSLContext | None
+
+
 class Process:
     def __init__(self, path: Path, config: Config, journal: Journal, clock: Clock) -> None:
         self._path, self._config, self._journal, self._clock = path, config, journal, clock
         self._service = ServiceManager.from_environment()
         self._stopping = Stopping()
         self._listeners: list[Listener] = []
+        self._using: list[_Prepared] = []
         self._reload = threading.Event()
         self._tick = threading.Event()
 
@@ -74,7 +86,7 @@ class Process:
             signal.signal(number, self._on_signal)
         os.umask(0o007)
         try:
-            self._listeners = self._opened(self._config)
+            self._listen(self._prepared(self._config))
         except DicomwatchdError as error:
             self._refuse(error)
             return FAILED
@@ -104,64 +116,74 @@ class Process:
         self._journal.info("receiver-stopped", "the receiver stops", clean=clean)
         return DONE
 
-    def _opened(self, config: Config) -> list[Listener]:
-        """The receivers of a configuration, at work. Raises DicomwatchdError, and then none is."""
+    def _prepared(self, config: Config) -> list[_Prepared]:
+        """All that receivers need but their ports. Raises DicomwatchdError."""
         inboxes = {inbox.name: inbox.path for inbox in config.inboxes}
+        return [
+            _Prepared(
+                settings,
+                InboxFolder(inboxes[settings.inbox], Limits(settings.disk_free_min_share, config.max_file_bytes)),
+                None if settings.tls is None else tls.server_context(settings.tls),
+            )
+            for settings in config.receivers
+        ]
+
+    def _listen(self, prepared: list[_Prepared]) -> None:
+        """Raises Misconfigured, and then none listens."""
         begun: list[Listener] = []
         try:
-            for settings in config.receivers:
-                limits = Limits(settings.disk_free_min_share, config.max_file_bytes)
-                folder = InboxFolder(inboxes[settings.inbox], limits)
-                begun.append(self._listener(settings, folder))
-        except DicomwatchdError:
+            for one in prepared:
+                begun.append(
+                    Listener(one.settings, one.folder, one.context, self._stopping, self._journal, self._clock)
+                )
+        except Misconfigured:
             for listener in begun:
                 listener.close()
             raise
         for listener in begun:
             listener.start()
-        return begun
-
-    def _listener(self, settings: Receiver, folder: InboxFolder) -> Listener:
-        context = None if settings.tls is None else tls.server_context(settings.tls)
-        return Listener(settings, folder, context, self._stopping, self._journal, self._clock)
+        self._listeners, self._using = begun, prepared
 
     def _reloaded(self) -> None:
         """SIGHUP: the new configuration if it is good, the old one otherwise. Associations go on under what they were
-        begun with; so do their folders' descriptors, which are a few."""
+        begun with."""
         self._reload.clear()
         self._service.reloading()
-        old, self._listeners = self._listeners, []
         try:
             config = load(self._path)
             if not config.receivers:
                 raise ConfigError([("receivers", "names no receiver")], source=str(self._path))
-            for listener in old:
-                listener.close()  # a port is not to be had twice
-            self._listeners = self._opened(config)
+            prepared = self._prepared(config)
         except DicomwatchdError as error:
-            self._journal.error(
-                "receiver-reload-refused",
-                "the receiver's new configuration is invalid; the old one stays in use",
-                **error_fields(error),
-            )
-            self._listeners = self._again(old)
+            self._say_refused(error)
         else:
-            self._config = config
-            self._journal.set_never(_never_logged(config))
-            self._journal.level = config.log_level
-            self._journal.info(
-                "receiver-reloaded", "the receiver uses its new configuration", receivers_count=len(self._listeners)
-            )
+            self._exchange(config, prepared)
         self._service.ready()
 
-    def _again(self, old: list[Listener]) -> list[Listener]:
-        if all(listener.is_alive for listener in old):
-            return old
+    def _exchange(self, config: Config, prepared: list[_Prepared]) -> None:
+        for listener in self._listeners:
+            listener.close()  # a port is not to be had twice
         try:
-            return self._opened(self._config)
-        except DicomwatchdError as error:
-            self._refuse(error)
-            return old  # closed: the process ends, and is started anew
+            self._listen(prepared)
+        except Misconfigured as error:
+            self._say_refused(error)
+            try:
+                self._listen(self._using)
+            except Misconfigured as gone:  # somebody has taken the port: the process ends, and is started anew
+                self._refuse(gone)
+            return
+        self._journal.set_never(_never_logged(config))
+        self._journal.level = config.log_level
+        self._journal.info(
+            "receiver-reloaded", "the receiver uses its new configuration", receivers_count=len(self._listeners)
+        )
+
+    def _say_refused(self, error: DicomwatchdError) -> None:
+        self._journal.error(
+            "receiver-reload-refused",
+            "the receiver's new configuration is invalid; the old one stays in use",
+            **error_fields(error),
+        )
 
     def _refuse(self, error: DicomwatchdError) -> None:
         self._journal.error("receiver-refused", "the receiver cannot start", **error_fields(error))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -202,6 +204,33 @@ def test_tls(site: Site, receiving: Receiving, tmp_path: Path) -> None:
     with pytest.raises((Gone, OSError)):
         Modality(receiving.port, tls=old)
     assert data_sets(receiving.stored()) == data_sets([one.path for one in made])
+
+
+def test_a_reload_that_cannot_be(site: Site, receiving: Receiving, tmp_path: Path) -> None:
+    """Neither a broken certificate nor a port that is taken ends what works; associations go on over a reload."""
+    receiving.start()
+    assert receiving.process is not None
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    with socket.create_server(("127.0.0.1", 0)) as taken, Modality(receiving.port) as before:
+        changes: list[dict[str, Any]] = [
+            {"tls": {"certificate_file": str(broken), "key_file": str(broken)}},
+            {"tls": None, "inbox": "none"},
+            {"inbox": site.inbox.name, "listen": f"127.0.0.1:{taken.getsockname()[1]}"},
+        ]
+        for number, change in enumerate(changes):
+            receiving.configure(**change)
+            receiving.process.send_signal(signal.SIGHUP)
+            site.wait_for(lambda n=number: len(site.events("receiver-reload-refused")) > n, 10, "the reload")  # type: ignore[misc]
+            Modality(receiving.port).release()
+        receiving.configure(listen=f"127.0.0.1:{receiving.port}")
+        receiving.process.send_signal(signal.SIGHUP)
+        site.wait_for(lambda: bool(site.events("receiver-reloaded")), 10, "the reload")
+        assert before.send("1.2.3", b"an image") == 0
+        before.release()
+    codes = [event["code"] for event in site.events("receiver-reload-refused")]
+    assert codes == ["receiver-tls", "config", "receiver-listen"]
+    assert receiving.stop() == 0
 
 
 def test_no_room(site: Site, receiving: Receiving) -> None:

@@ -536,8 +536,10 @@ def test_a_receiver_s_objects_are_archived_and_it_can_touch_nothing_else(service
     said = service.sh(FOLDERS).stdout
     assert f"{receiver}.service.d/folders.conf" in said
     service.sh("systemctl", "restart", "dicomwatchd", timeout=60)
+    assert findings_of(service)["receiver ct"]["outcome"] == "bad"
     service.sh("systemctl", "start", receiver)
     assert show(service, "ActiveState", receiver) == "active"
+    assert findings_of(service)["receiver ct"]["outcome"] == "good"
 
     maker = Maker(9, Patient.marked(CANARY))
     with tempfile.TemporaryDirectory() as name:

@@ -171,6 +171,12 @@ def test_roles() -> None:
     assert role(CT_IMAGE, 1, 0) in answer and mr.encode() not in answer
 
 
+def test_titles_padded_with_nul() -> None:
+    request = associate_rq([(CT_IMAGE, [EXPLICIT_LITTLE_ENDIAN])])
+    found = AssociationRequest(request.replace(b"ARCHIVE         CT1             ", b"ARCHIVE".ljust(16, b"\0") * 2))
+    assert (found.called, found.calling) == ("ARCHIVE", "ARCHIVE")
+
+
 @pytest.mark.parametrize(
     ("title", "shown"),
     [("CT1", "CT1"), ("CT 1_a.b-c", "CT 1_a.b-c"), ("", None), ("DOE^JANE", None), ("A" * 17, None), ("CT1\n", None)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from dicomwatchd import config
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.receiver.association import may_associate, may_connect
-from dicomwatchd.unit import drop_in
+from dicomwatchd.unit import drop_in, receivers
 
 ARCHIVE = {
     "store": {"kind": "directory", "path": "/srv/archive"},
@@ -76,11 +77,18 @@ def test_two_of_one_name_or_at_one_port() -> None:
     assert len(parsed({}, {"name": "mr", "listen": "127.0.0.1:11113"}).receivers) == 2
 
 
+@pytest.mark.parametrize("patterns", [{"include": ["IM*"]}, {"exclude": ["*.dcm"]}, {"exclude": ["1.2.*"]}])
+def test_an_inbox_that_would_leave_the_files_alone(patterns: dict[str, Any]) -> None:
+    receiver = {"name": "ct", "ae_title": "ARCHIVE", "inbox": "ct1"}
+    with pytest.raises(ConfigError, match="keep its files"):
+        config.parse({"inboxes": [{**INBOXES[0], **patterns}], "archive": ARCHIVE, "receivers": [receiver]})
+
+
 def test_nonsense_is_no_crash() -> None:
     nonsense: list[Any] = ["x", [1], [{"listen": 1, "tls": 2, "allow": 3}], {"name": []}]
-    for receivers in nonsense:
+    for one in nonsense:
         with pytest.raises(ConfigError):
-            config.parse({"inboxes": INBOXES, "archive": ARCHIVE, "receivers": receivers})
+            config.parse({"inboxes": INBOXES, "archive": ARCHIVE, "receivers": one})
 
 
 def test_who_may() -> None:
@@ -96,13 +104,25 @@ def test_who_may() -> None:
 
 
 def test_the_unit_s_drop_in() -> None:
-    receivers: list[dict[str, Any]] = [
+    given: list[dict[str, Any]] = [
         {"listen": "0.0.0.0:104", "allow": [{"address": "10.1.2.0/24"}, {"ae_title": "X", "address": "10.0.0.1"}]},
         {"name": "mr", "inbox": "mr1"},
     ]
-    text = drop_in.receiver_drop_in(parsed(*receivers), Path("/etc/c.yaml"))
+    text = drop_in.receiver_drop_in(parsed(*given), Path("/etc/c.yaml"))
     assert 'ReadWritePaths="-/srv/dicom/ct1"\nReadWritePaths="-/srv/dicom/mr 100%%"\n' in text
     assert 'RequiresMountsFor="/srv/dicom/ct1"\n' in text
     assert "IPAddressDeny=any\nIPAddressAllow=127.0.0.0/8 ::1/128 10.0.0.1 10.1.2.0/24\n" in text
-    receivers[0]["allow"] = [{"address": "10.1.2.0/24"}, {"ae_title": "X"}]
-    assert "IPAddress" not in drop_in.receiver_drop_in(parsed(*receivers), Path("/etc/c.yaml"))
+    given[0]["allow"] = [{"address": "10.1.2.0/24"}, {"ae_title": "X"}]
+    assert "IPAddress" not in drop_in.receiver_drop_in(parsed(*given), Path("/etc/c.yaml"))
+
+
+def test_the_doctor_says_whether_they_are_at_work() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        free = socket.create_server(("127.0.0.1", 0))
+        other = free.getsockname()[1]
+        free.close()
+        settings = parsed({"listen": f"127.0.0.1:{port}"}, {"name": "mr", "listen": f"127.0.0.1:{other}"})
+        found = list(receivers.findings(settings))
+    assert [(subject, outcome) for subject, outcome, _ in found] == [("receiver ct", "good"), ("receiver mr", "bad")]
+    assert "dicomwatchd-receiver" in found[1][2]
