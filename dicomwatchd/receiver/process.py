@@ -9,6 +9,7 @@ import signal
 import ssl
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     journal = open_journal(sys.stderr, level=config.log_level, never=_never_logged(config))
     redirect_foreign_logging(journal, config.log_level)
-    # What the library says of PDUs is made of what peers send, UIDs and names; what we say of an association is ours.
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
+    # What libraries say here is made of what peers have sent, UIDs and names, and of nothing else.
+    for library in ("pydicom", "pynetdicom"):
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
+    warnings.simplefilter("ignore", UserWarning)
     return Process(options.config, config, journal, SystemClock()).run()
 
 

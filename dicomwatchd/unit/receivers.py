@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 
@@ -28,3 +29,12 @@ def findings(config: Config) -> Iterator[tuple[str, str, str]]:
             yield subject, "good", f"AE title {receiver.ae_title} at {receiver.listen}, into inbox {receiver.inbox}"
         else:
             yield subject, "bad", _NOBODY.format(receiver.listen)
+        if receiver.tls is not None and _everybody_may_read(receiver.tls.key_file):
+            yield subject, "bad", "everybody may read its TLS key: chmod 640, owner root, group dicomwatchd-receiver"
+
+
+def _everybody_may_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & 0o004)
+    except OSError:
+        return False  # what may not be looked at from here others may not read either

@@ -6,10 +6,13 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -180,3 +183,48 @@ def test_what_was_answered_is_archived(ground: Ground) -> None:
     run.site.ctl("fetch", study, "-o", str(run.site.root / "out"))
     fetched = sorted(data_set_of(path) for path in (run.site.root / "out").rglob("*.dcm"))
     assert fetched == sorted(ground.bodies.values())
+
+
+def _body(uid: str) -> bytes:
+    """Of any length up to some blocks, and known by the UID."""
+    return Random(uid).randbytes(Random(uid).choice((10, 3_000, 200_000, 700_000)))
+
+
+def _killed_under_load(root: Path, times: int) -> tuple[int, int]:
+    """Four modalities send as fast as they can; (what was answered with Success, what of it is not there)."""
+    site = Site(root, log_level="INFO")
+    receiving = Receiving(site)
+    random = Random(7)
+    acknowledged: list[str] = []
+
+    def send(run: int, number: int) -> None:
+        with suppress(Gone, OSError), Modality(receiving.port) as modality:
+            for count in range(100_000):
+                uid = f"2.25.{run}.{number}.{count}"
+                if modality.send(uid, _body(uid)) == 0:
+                    acknowledged.append(uid)
+
+    for run in range(times):
+        receiving.start()
+        senders = [threading.Thread(target=send, args=(run, number)) for number in range(4)]
+        for sender in senders:
+            sender.start()
+        time.sleep(random.uniform(0.05, 1.0))
+        receiving.close()
+        for sender in senders:
+            sender.join()
+    there = {path.name.removesuffix(".dcm"): path for path in site.inbox.iterdir()}
+    assert all(data_set_of(path) == _body(uid) for uid, path in there.items()), "there by name and not whole"
+    return len(acknowledged), len(set(acknowledged) - there.keys())
+
+
+@pytest.mark.parametrize("times", [8, pytest.param(100, marks=pytest.mark.long)])
+def test_killed_under_load(times: int, tmp_path: Path) -> None:
+    acknowledged, lost = _killed_under_load(tmp_path, times)
+    assert lost == 0 and acknowledged > 10 * times
+    invariants.report(
+        f"receiver-kills-load-{times}",
+        "objects that a receiver has answered with Success to four modalities, killed again and again",
+        tried=acknowledged,
+        kills=times,
+    )

@@ -126,3 +126,12 @@ def test_the_doctor_says_whether_they_are_at_work() -> None:
         found = list(receivers.findings(settings))
     assert [(subject, outcome) for subject, outcome, _ in found] == [("receiver ct", "good"), ("receiver mr", "bad")]
     assert "dicomwatchd-receiver" in found[1][2]
+
+
+def test_the_doctor_says_that_everybody_may_read_a_key(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    key.touch(0o640)
+    settings = parsed({"tls": {"certificate_file": "/c.pem", "key_file": str(key)}})
+    assert not any("TLS key" in detail for _, _, detail in receivers.findings(settings))
+    key.chmod(0o644)
+    assert any("TLS key" in detail and outcome == "bad" for _, outcome, detail in receivers.findings(settings))
