@@ -9,10 +9,13 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
+from pydicom.data import get_testdata_file
 
 from tests.dicom_peer import Gone, Modality, c_store_rq, data_set_of, p_data
 from tests.servers.tls import make_certificate
@@ -97,6 +100,54 @@ def test_every_class_and_every_syntax(site: Site, receiving: Receiving) -> None:
             head = stored.read_bytes()[:400]
             assert modality.accepted[context_id].encode() in head and sop_class.encode() in head and b"CT1" in head
         modality.release()
+
+
+#: In pydicom's package, with the transfer syntax each is in.
+COMPRESSED = {
+    "JPEG2000.dcm": "1.2.840.10008.1.2.4.91",
+    "JPEG-LL.dcm": "1.2.840.10008.1.2.4.70",
+    "MR_small_RLE.dcm": "1.2.840.10008.1.2.5",
+    "MR_small_jpeg_ls_lossless.dcm": "1.2.840.10008.1.2.4.80",
+    "image_dfl.dcm": "1.2.840.10008.1.2.1.99",
+}
+
+
+def test_compressed_files_stay_as_they_are(site: Site, receiving: Receiving) -> None:
+    receiving.start()
+    files = {name: get_testdata_file(name, download=False) for name in COMPRESSED}
+    given = {name: pydicom.dcmread(path) for name, path in files.items() if path}
+    assert len(given) >= 4
+    done = receiving.peer("dcmsend", "--no-halt", files=[Path(str(files[name])) for name in given])
+    assert done.returncode == 0, done.stderr
+    found = {
+        (str(one.file_meta.TransferSyntaxUID), str(one.SOPInstanceUID)): one
+        for one in map(pydicom.dcmread, receiving.stored())
+    }
+    for name, data in given.items():
+        stored = found[COMPRESSED[name], str(data.SOPInstanceUID)]
+        assert stored.PixelData == data.PixelData, name
+
+
+def test_objects_without_waiting_for_answers(receiving: Receiving) -> None:
+    """A peer may not do so, and loses nothing if it does."""
+    receiving.start()
+    with Modality(receiving.port) as modality:
+        for number in range(1, 6):
+            modality.socket.sendall(p_data(1, 3, c_store_rq(CT_IMAGE, f"1.2.{number}".encode(), number)))
+            modality.socket.sendall(p_data(1, 2, b"image%d" % number * 10_000))
+        answers = [modality.answer() for _ in range(5)]
+        modality.release()
+    assert [(answer[0x0120][0], answer[0x0900]) for answer in answers] == [(n, b"\0\0") for n in range(1, 6)]
+    assert data_sets(receiving.stored()) == [b"image%d" % number * 10_000 for number in range(1, 6)]
+
+
+def test_all_addresses_of_the_machine(receiving: Receiving) -> None:
+    """A peer's IPv4 address is the same one at a port of both kinds."""
+    receiving.configure(listen=f"[::]:{receiving.port}", allow=[{"address": "127.0.0.1"}])
+    receiving.start()
+    Modality(receiving.port).release()
+    with socket.create_connection(("::1", receiving.port)) as other, suppress(ConnectionError):
+        assert other.recv(1) == b""
 
 
 def test_one_instance_with_other_bytes(site: Site, receiving: Receiving) -> None:

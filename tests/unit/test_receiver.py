@@ -7,6 +7,8 @@ import errno
 import os
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,19 @@ from tests.dicom_peer import VERIFICATION, associate_rq, c_store_rq, item, p_dat
 from tests.synthetic import CT_IMAGE, EXPLICIT_LITTLE_ENDIAN
 
 PLENTY = Limits(free_share=0.0, object_bytes=1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("program", "strangers"),
+    [
+        ("dicomwatchd.daemon.process, dicomwatchd.cli.app, dicomwatchd.api", {"pynetdicom"}),
+        ("dicomwatchd.receiver.process", {"boto3", "botocore", "sqlite3", "watchdog"}),
+    ],
+)
+def test_what_parses_the_network_and_what_deletes_are_not_in_one_process(program: str, strangers: set[str]) -> None:
+    code = f"import sys, {program}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "dicomwatchd.config" in loaded and not strangers & set(loaded)
 
 
 # --- off the wire
