@@ -20,6 +20,8 @@ from dicomwatchd.unit.addresses import LOOPBACK
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "etc" / "config.yaml"
 UNIT = ROOT / "systemd" / "dicomwatchd.service"
+RECEIVER_UNIT = ROOT / "systemd" / "dicomwatchd-receiver.service"
+RECEIVER_EXPOSURE_AT_MOST = 1.0
 #: By `systemd-analyze security`, with a filter of addresses and without one.
 EXPOSURE_AT_MOST, EXPOSURE_AT_AMAZON = 1.2, 1.3
 
@@ -132,6 +134,29 @@ def test_the_exposure_of_the_service(unit: Path) -> None:
     assert exposed(unit, EXPOSURE_AT_MOST)[0] != 0, "this test would not notice"
     drop_in.unlink()
     assert exposed(unit, EXPOSURE_AT_AMAZON)[0] == 0
+
+
+def test_the_receiver_s_unit(tmp_path: Path) -> None:
+    needs("systemd-analyze")
+    text = RECEIVER_UNIT.read_text()
+    assert f"ExecStart=/opt/dicomwatchd/bin/dicomwatchd-receive --config {config.DEFAULT_PATH}\n" in text
+    path = tmp_path / RECEIVER_UNIT.name
+    path.write_text(re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", text))
+    drop_in = tmp_path / f"{path.name}.d" / "folders.conf"
+    drop_in.parent.mkdir()
+    receiver = {
+        "name": "ct",
+        "ae_title": "A",
+        "inbox": "ct1",
+        "listen": "0.0.0.0:104",
+        "allow": [{"address": "10.1.2.3"}],
+    }
+    settings = config.parse({**config_text.read_yaml(SAMPLE.read_text()), "receivers": [receiver]})
+    drop_in.write_text(unit_drop_in.receiver_drop_in(settings, SAMPLE))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", path], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    code, found = exposed(path, RECEIVER_EXPOSURE_AT_MOST)
+    assert (code, found <= RECEIVER_EXPOSURE_AT_MOST) == (0, True), found
 
 
 def test_the_unit_starts_what_the_package_installs() -> None:
