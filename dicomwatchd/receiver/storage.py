@@ -8,7 +8,6 @@ stored is read to its end all the same, and answered with a status that says wha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from dicomwatchd.model import Uid
@@ -25,7 +24,6 @@ class Tally:
 
     stored: int = 0
     refused: int = 0
-    echoed: int = 0
     problem: str | None = None
     errno: int | None = None
 
@@ -40,7 +38,8 @@ class _Answer:
     errno: int | None = None
 
 
-_STORED = _Answer(dimse.SUCCESS)
+_STORED = _ECHO = _Answer(dimse.SUCCESS)
+_UNKNOWN = _Answer(dimse.UNRECOGNISED_OPERATION)
 _NO_ROOM = _Answer(dimse.OUT_OF_RESOURCES, "the disk of the inbox is short of room", "disk-short")
 _BAD_UID = _Answer(dimse.CANNOT_UNDERSTAND, "SOP class, instance or transfer syntax is no UID", "invalid-uid")
 _EMPTY = _Answer(dimse.CANNOT_UNDERSTAND, "there is no data set", "no-data-set")
@@ -58,6 +57,8 @@ class Provider:
     ) -> None:
         self._wire, self._contexts, self._calling = wire, contexts, calling
         self._folder, self._tally = folder, tally
+        #: Of the message that is being read.
+        self._has_data_left = False
 
     def serve(self) -> None:
         """Until the peer releases the association. Raises ConnectionOver for every other end."""
@@ -86,78 +87,59 @@ class Provider:
                     raise ConnectionOver("protocol", INVALID_PARAMETER) from error
 
     def _message(self, context_id: int, request: dimse.Request) -> None:
-        context = self._contexts[context_id]
+        self._has_data_left = request.has_data_set
         if request.field == dimse.C_STORE_RQ:
-            answer = self._stored(context_id, context, request)
-            if answer.problem is None:
-                self._tally.stored += 1
-            else:
-                self._tally.refused += 1
-                self._tally.problem, self._tally.errno = answer.problem, answer.errno
+            answer = self._stored(context_id, request)
+            self._count(answer)
         else:
-            self._skip_data_set(context_id, request)
-            if request.field == dimse.C_ECHO_RQ:
-                self._tally.echoed += 1
-                answer = _Answer(dimse.SUCCESS)
-            elif request.field == dimse.C_CANCEL_RQ:
+            self._skip_data_set(context_id)
+            if request.field == dimse.C_CANCEL_RQ:
                 return  # of what was answered long ago; it gets no answer of its own
-            else:
-                answer = _Answer(dimse.UNRECOGNISED_OPERATION)
+            answer = _ECHO if request.field == dimse.C_ECHO_RQ else _UNKNOWN
         self._wire.send_command(context_id, dimse.response(request, answer.status, answer.comment))
 
-    def _stored(self, context_id: int, context: Context, request: dimse.Request) -> _Answer:
-        if not request.has_data_set:
-            return _EMPTY
+    def _stored(self, context_id: int, request: dimse.Request) -> _Answer:
+        context = self._contexts[context_id]
         instance, sop_class = association.uid(request.sop_instance), association.uid(request.sop_class)
         syntax = association.uid(context.transfer_syntax_uid.encode())
-        refused = None
-        if not context.stores:
-            refused = _NOT_STORED_HERE
-        elif instance is None or sop_class is None or syntax is None:
-            refused = _BAD_UID
-        if refused is not None or instance is None or sop_class is None or syntax is None:
-            self._skip_data_set(context_id, request)
-            return refused or _BAD_UID
-        return self._written(context_id, instance, beginning(sop_class, instance, syntax, self._calling))
+        if context.stores and instance and sop_class and syntax:
+            return self._written(context_id, instance, beginning(sop_class, instance, syntax, self._calling))
+        self._skip_data_set(context_id)
+        return _BAD_UID if context.stores else _NOT_STORED_HERE
 
     def _written(self, context_id: int, instance: Uid, head: bytes) -> _Answer:
         """The data set goes to the disk as it comes; once that has failed, nowhere."""
-        failed: _Answer | None = None
-        with ExitStack() as stack:
-            incoming: Incoming | None = None
-            try:
-                incoming = stack.enter_context(Incoming(self._folder))
+        length = 0
+        try:
+            with Incoming(self._folder) as incoming:
                 incoming.write(head)
-            except (NoRoom, Unwritable) as error:
-                failed = _failure(error)
-            is_last, length = False, 0
-            while not is_last:
-                fragment = self._data_fragment(context_id)
-                is_last = fragment.last
-                length += len(fragment.data)
-                if failed is None and incoming is not None:
-                    try:
-                        incoming.write(fragment.data)
-                    except (NoRoom, Unwritable) as error:
-                        failed = _failure(error)
-            if failed is not None or incoming is None:
-                return failed or _NO_ROOM
-            if length == 0:
-                return _EMPTY
-            try:
-                incoming.keep(instance)
-            except (NoRoom, Unwritable) as error:
-                return _failure(error)
-        return _STORED
+                while self._has_data_left:
+                    data = self._data_fragment(context_id).data
+                    incoming.write(data)
+                    length += len(data)
+                if length:
+                    incoming.keep(instance)
+        except (NoRoom, Unwritable) as error:
+            self._skip_data_set(context_id)
+            return _failure(error)
+        return _STORED if length else _EMPTY
 
-    def _skip_data_set(self, context_id: int, request: dimse.Request) -> None:
-        while request.has_data_set and not self._data_fragment(context_id).last:
-            pass
+    def _count(self, answer: _Answer) -> None:
+        if answer.problem is None:
+            self._tally.stored += 1
+        else:
+            self._tally.refused += 1
+            self._tally.problem, self._tally.errno = answer.problem, answer.errno
+
+    def _skip_data_set(self, context_id: int) -> None:
+        while self._has_data_left:
+            self._data_fragment(context_id)
 
     def _data_fragment(self, context_id: int) -> Fragment:
         fragment = self._wire.next_fragment(between_messages=False)
         if fragment is None or fragment.is_command or fragment.context_id != context_id:
             raise ConnectionOver("protocol", UNEXPECTED)
+        self._has_data_left = not fragment.last
         return fragment
 
 
