@@ -249,7 +249,7 @@ LINEAGE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "their age",
                 "cli/studies/verify.py",
-                "if one.modified_at is None or one.modified_at < since]",
+                " if not may_be_on_its_way(one.modified_at, now)]",
                 "]",
             ),
             (
