@@ -1,14 +1,10 @@
-"""What searches of a large catalogue read, and what a rebuild asks of store and catalogue; for ten times as many by
-calculation. SQLite and the embedded archive; with DynamoDB Local, which is started for it, the table's pages as well.
-"""
+"""What searches of a large catalogue read: of SQLite, and of DynamoDB Local, which is started for it."""
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,13 +17,8 @@ from dicomwatchd.archive.catalogues.dynamodb.items import to_items
 from dicomwatchd.archive.catalogues.sqlite.catalogue import SqliteCatalogue
 from dicomwatchd.archive.catalogues.sqlite.search_tables import search_terms
 from dicomwatchd.archive.documents import index_text, naming_document, study_document
-from dicomwatchd.archive.layout.manifest import empty
 from dicomwatchd.archive.records import Query, StudyRecord
-from dicomwatchd.archive.repair.ahead import ahead
-from dicomwatchd.archive.repair.progress import Binding, ProgressFile
-from dicomwatchd.archive.repair.rebuild import rebuild
-from dicomwatchd.archive.stores.directory.store import DirectoryStore
-from dicomwatchd.config import DirectorySettings, DynamoDBSettings, SqliteSettings
+from dicomwatchd.config import DynamoDBSettings, SqliteSettings
 from dicomwatchd.model import DicomJson, Uid
 from dicomwatchd.patients import Identity, Order
 from dicomwatchd.study_completeness import GAPS
@@ -37,7 +28,6 @@ from tests.servers.dynamodb import DynamoDBLocal
 ARCHIVE_ID = "archive-of-benchmarks"
 #: As `search` shows by default.
 SHOWN = 1000
-THREADS = 16
 #: A page of an index that holds the studies themselves, and one that names them; of the service's own megabyte.
 PAGE_BYTES = 1_000_000
 
@@ -254,15 +244,7 @@ def fill_dynamodb(client: Any, table: str, studies: int) -> int:
 def measure_dynamodb(work: Path, studies: int) -> list[Row]:
     with DynamoDBLocal(work / "dynamodb") as server:
         client = server.client(max_pool_connections=8)
-        settings = DynamoDBSettings(
-            kind="dynamodb",
-            table="catalogue",
-            region=server.region,
-            endpoint_url=server.http_endpoint,
-            ca_file=None,
-            insecure_http=True,
-        )
-        catalogue = DynamoDBCatalogue(settings, client=client)
+        catalogue = DynamoDBCatalogue(table_of(server), client=client)
         catalogue.initialise(ARCHIVE_ID)
         begun = time.monotonic()
         items = fill_dynamodb(client, "catalogue", studies)
@@ -295,156 +277,22 @@ def measure_dynamodb(work: Path, studies: int) -> list[Row]:
         return rows
 
 
+def table_of(server: DynamoDBLocal) -> DynamoDBSettings:
+    return DynamoDBSettings(
+        kind="dynamodb",
+        table="catalogue",
+        region=server.region,
+        endpoint_url=server.http_endpoint,
+        ca_file=None,
+        insecure_http=True,
+    )
+
+
 def _most_requests(found: int, entries: int) -> float:
     """The pages of its answer: four parts of an index, each begun with small pages, what is named a hundred at a time,
     and of a name's pattern the pages of all names that have it."""
     return 4 * 5 + found / 100 + 3 + entries / 5000
 
 
-# -- the rebuild ------------------------------------------------------------------------------------------------------
-
-
-class _CountedStore:
-    """A store whose requests are counted."""
-
-    def __init__(self, store: DirectoryStore) -> None:
-        self._store = store
-        self.calls: Counter[str] = Counter()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
-        for number, one in enumerate(self._store.common_prefixes(prefix, after)):
-            if number % 1000 == 0:
-                self.calls["LIST of studies"] += 1
-            yield one
-
-    def listing(self, *what: Any) -> Any:
-        self.calls["LIST of a study"] += 1
-        return self._store.listing(*what)
-
-    def read(self, *what: Any, **how: Any) -> Any:
-        self.calls["GET"] += 1
-        return self._store.read(*what, **how)
-
-
-class _CountedCatalogue:
-    def __init__(self, catalogue: SqliteCatalogue) -> None:
-        self._catalogue = catalogue
-        self.calls: Counter[str] = Counter()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._catalogue, name)
-
-    def get(self, uid: Uid) -> StudyRecord | None:
-        self.calls["get"] += 1
-        return self._catalogue.get(uid)
-
-    def put(self, record: StudyRecord) -> None:
-        self.calls["put"] += 1
-        self._catalogue.put(record)
-
-
-def write_manifests(root: Path, studies: int, instances: int) -> None:
-    """An archive in a folder with the manifests alone; each has ``instances`` that are not there."""
-    store = DirectoryStore(DirectorySettings(kind="directory", path=root))
-    store.initialise()
-    for number in range(studies):
-        one = study(number)
-        series = Uid(f"{one.study_uid}.1")
-        made = empty(ARCHIVE_ID, one.study_uid).merged(
-            _instances(one.study_uid, series, instances),
-            attributes=one.attributes,
-            series={series: {"00080060": {"vr": "CS", "Value": list(one.modalities[:1])}}},
-            flags=[],
-            damaged_keys=[],
-            created_at=one.archived_at,
-            created_by="benchmark",
-            identities=one.identities or (),
-            orders=one.orders or (),
-        )
-        path = root / made.key
-        path.parent.mkdir(parents=True)
-        path.write_bytes(made.to_bytes())
-
-
-def _instances(study_uid: Uid, series: Uid, count: int) -> Iterator[Any]:
-    from dicomwatchd.archive import keys
-    from dicomwatchd.archive.layout.instance import ManifestInstance
-
-    for number in range(count):
-        sha256, uid = f"{number:064x}", Uid(f"{series}.{number}")
-        key = keys.instance(study_uid, series, uid, sha256)
-        yield ManifestInstance(
-            series_uid=series,
-            sop_instance_uid=uid,
-            sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-            transfer_syntax_uid="1.2.840.10008.1.2.1",
-            key=key,
-            size_bytes=526_000,
-            object_bytes=526_000,
-            sha256=sha256,
-            etag=sha256[:32],
-            version_id=None,
-            original_path=f"PAT/ST/SE/IM{number:06d}",
-            inbox="ct1",
-            stored_at="2026-11-24T10:00:00.000Z",
-            verified_by="etag-md5",
-            repairs=(),
-            offset_bytes=0,
-        )
-
-
-def measure_rebuild(work: Path, studies: int, instances: int) -> list[Row]:
-    archive, path = work / "archive", work / "rebuilt.db"
-    write_manifests(archive, studies, instances)
-    rows = []
-    for threads in (1, THREADS):
-        path.unlink(missing_ok=True)
-        catalogue = _CountedCatalogue(SqliteCatalogue(SqliteSettings(kind="sqlite", path=path)))
-        catalogue.initialise(ARCHIVE_ID)
-        for what in ("an empty catalogue", "a complete catalogue"):
-            store = _CountedStore(DirectoryStore(DirectorySettings(kind="directory", path=archive)))
-            catalogue.calls.clear()
-            kept = ProgressFile(work / "progress.json", Binding(ARCHIVE_ID, "x", "x", "x"))
-            begun, cpu = time.monotonic(), time.process_time()
-            with ThreadPoolExecutor(threads) as pool:
-                report = rebuild(
-                    store,
-                    catalogue,
-                    map=ahead(pool, 16 * threads),
-                    keep=kept.keep,
-                )
-            kept.ended()
-            assert report.studies == studies and not report.problems
-            seconds, cpu = time.monotonic() - begun, time.process_time() - cpu
-            calls = {**store.calls, **catalogue.calls}
-            print(f"  {what}, {threads} threads: {seconds:.1f} s, {cpu:.1f} s CPU, {calls}", flush=True)
-            of_studies = sum(count for name, count in calls.items() if name != "LIST of studies")
-            rows.append(
-                Row(
-                    f"rebuild of {studies:,} studies of {instances} instances, embedded archive, {threads} threads",
-                    f"{what}: requests a study",
-                    of_studies / studies,
-                    "",
-                    5 if "empty" in what else 4,
-                    {
-                        **{f"{name} a study": count / studies for name, count in calls.items()},
-                        "ms a study": seconds / studies * 1000,
-                        "ms CPU a study": cpu / studies * 1000,
-                        "hours for ten million, calculated": seconds / studies * 1e7 / 3600,
-                    },
-                )
-            )
-    shutil.rmtree(archive)
-    return rows
-
-
-def measure(folder: Path, work: Path, studies: int, table_studies: int, rebuilt: int) -> list[Row]:
-    parts: list[Callable[[], list[Row]]] = [
-        lambda: measure_rebuild(work, rebuilt, 100),
-        lambda: measure_sqlite(folder, studies),
-        lambda: measure_dynamodb(work, table_studies),
-    ]
-    return [row for part in parts for row in part()]
+def measure(folder: Path, work: Path, studies: int, table_studies: int) -> list[Row]:
+    return measure_sqlite(folder, studies) + measure_dynamodb(work, table_studies)

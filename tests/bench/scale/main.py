@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.bench.report import write_json
-from tests.bench.scale import catalogues, daemons, inboxes, queues
+from tests.bench.scale import catalogues, daemons, inboxes, queues, rebuilds
 from tests.bench.scale.memory import measure_memory
 from tests.bench.scale.rows import Row, document, markdown
 
 DEFAULT_SETTLE_SECONDS = 2.0
-CASES = ("queue", "status", "scan", "idle", "arriving", "memory", "catalogue")
+CASES = ("queue", "status", "scan", "idle", "arriving", "memory", "catalogue", "rebuild")
 
 
 def main(arguments: Sequence[str], cache: Path, reports: Path) -> int:
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str], cache: Path, reports: Path) -> int:
             + daemons.arriving(work, seconds=min(seconds, 60.0), settle_seconds=DEFAULT_SETTLE_SECONDS)[:1]
         ),
         "memory": lambda: measure_memory(cache, work, 100 // share),
-        "catalogue": lambda: catalogues.measure(cache, work, 1_000_000 // share, 300_000 // share, 10_000 // share),
+        "catalogue": lambda: catalogues.measure(cache, work, 1_000_000 // share, 300_000 // share),
+        "rebuild": lambda: rebuilds.measure(work, 10_000 // share),
     }
     rows: list[Row] = []
     begun = time.monotonic()
