@@ -31,7 +31,7 @@ from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY
 from dicomwatchd.control.client import ControlClient
 from dicomwatchd.errors import ColdObject, CredentialsRefused, Permanent, StudyNotFound, Transient
-from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, file_names, look_up
+from dicomwatchd.fetch import Doubts, Fetcher, FetchFailure, FetchProgress, FetchReport, by_uid, look_up
 from dicomwatchd.fetch.cold import NOTHING_COLD, find, not_there_yet
 from dicomwatchd.fetch.plan import Found, of_series
 from dicomwatchd.fetch.sources import BadObject, chunks, sources
@@ -261,7 +261,7 @@ class Archive:
         wanted = {Uid(one) for one in series} or None
         with ThreadPoolExecutor(self._connections) as pool:
             found = look_up(self._store, self._catalogue, Uid(study_uid), doubts=doubts, map=pool.map)
-            items = not_there_yet(file_names(of_series(found.manifest, wanted)), Path(folder))
+            items = not_there_yet(by_uid(of_series(found.manifest, wanted)), Path(folder))
             cold = NOTHING_COLD
             with suppress(Transient, Permanent):  # which the fetch meets, if it is more than a moment's
                 cold = find(self._store, found.manifest.study_uid, items, found.elsewhere, map=pool.map)

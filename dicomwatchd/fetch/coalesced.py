@@ -10,14 +10,13 @@ from dicomwatchd.archive.layout.bundle import pieces
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError, Fatal
+from dicomwatchd.fetch.plan import Placed, split
 from dicomwatchd.fetch.report import Run
 from dicomwatchd.fetch.workplace import Workplace
 from dicomwatchd.model import Digest
 
 #: What lies between two instances that are fetched together is read too: up to here that costs less than a request.
 _GAP_BYTES = 256 * 1024
-
-Named = tuple[ManifestInstance, str]
 
 
 class CoalescedReads:
@@ -26,12 +25,12 @@ class CoalescedReads:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
-    def bring(self, run: Run, place: Workplace, group: Sequence[Named]) -> set[ManifestInstance]:
+    def bring(self, run: Run, place: Workplace, group: Sequence[Placed]) -> set[ManifestInstance]:
         """Instances of one bundle, in its order, to their names; returns those that are there now, which the run has
         been told. Raises Fatal."""
         done: set[ManifestInstance] = set()
         try:
-            wanted = [named for named in group if not self._is_there(run, place, named, done)]
+            wanted = [placed for placed in group if not self._is_there(run, place, placed, done)]
             for nearby in _nearby(wanted):
                 self._copy(run, place, nearby, done)
         except Fatal:
@@ -41,17 +40,18 @@ class CoalescedReads:
         return done
 
     @staticmethod
-    def _is_there(run: Run, place: Workplace, named: Named, done: set[ManifestInstance]) -> bool:
-        item, name = named
-        there = place.series(item.series_uid).holds(name, Digest(item.sha256, item.size_bytes), run.check)
+    def _is_there(run: Run, place: Workplace, placed: Placed, done: set[ManifestInstance]) -> bool:
+        item, path = placed
+        folder, name = split(path)
+        there = place.folder(folder).holds(name, Digest(item.sha256, item.size_bytes), run.check)
         if there:
-            run.found(item)
+            run.found(item, path)
             done.add(item)
         return there
 
-    def _copy(self, run: Run, place: Workplace, nearby: list[Named], done: set[ManifestInstance]) -> None:
+    def _copy(self, run: Run, place: Workplace, nearby: list[Placed], done: set[ManifestInstance]) -> None:
         first, last = nearby[0][0].span, nearby[-1][0].span
-        of_span = {item.span: (item, name) for item, name in nearby}
+        of_span = {item.span: (item, path) for item, path in nearby}
         chunks = self._store.read(
             nearby[0][0].key,
             offset_bytes=first.offset_bytes,
@@ -60,17 +60,18 @@ class CoalescedReads:
         )
         for span, its_pieces in groupby(pieces(chunks, first.offset_bytes, list(of_span)), key=lambda piece: piece[0]):
             if span is not None:
-                item, name = of_span[span]
-                if self._write(run, place, item, name, (piece for _, piece in its_pieces)):
-                    run.got(item, None)
+                item, path = of_span[span]
+                if self._write(run, place, item, path, (piece for _, piece in its_pieces)):
+                    run.got(item, path, None)
                     done.add(item)
 
     @staticmethod
-    def _write(run: Run, place: Workplace, item: ManifestInstance, name: str, its_pieces: Iterable[memoryview]) -> bool:
+    def _write(run: Run, place: Workplace, item: ManifestInstance, path: str, its_pieces: Iterable[memoryview]) -> bool:
         came_in, digest, whole = 0, hashlib.sha256(), False
+        folder, name = split(path)
         scratch = place.scratch[: item.size_bytes] if item.size_bytes <= len(place.scratch) else None
         try:
-            with place.series(item.series_uid).temporary() as file:
+            with place.folder(folder).temporary() as file:
                 for piece in its_pieces:
                     run.check()
                     if scratch is not None:
@@ -92,12 +93,12 @@ class CoalescedReads:
         return whole
 
 
-def _nearby(wanted: Iterable[Named]) -> Iterator[list[Named]]:
-    nearby: list[Named] = []
-    for item, name in wanted:
+def _nearby(wanted: Iterable[Placed]) -> Iterator[list[Placed]]:
+    nearby: list[Placed] = []
+    for item, path in wanted:
         if nearby and item.offset_bytes - nearby[-1][0].span.end_bytes > _GAP_BYTES:
             yield nearby
             nearby = []
-        nearby.append((item, name))
+        nearby.append((item, path))
     if nearby:
         yield nearby

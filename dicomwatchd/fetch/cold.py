@@ -15,6 +15,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.stores.port import TIERED, ObjectStore, Restoring, Speed, StoredObject
 from dicomwatchd.errors import DicomwatchdError, NoSuchObject, NotSupported, Permanent, Transient
+from dicomwatchd.fetch.plan import Placed
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map
 
@@ -152,13 +153,13 @@ class _Copies:
         return place.content in self._instances or keys.bundle_sha256(place.key, self._study) in self._bundles
 
 
-def not_there_yet(named: Iterable[tuple[ManifestInstance, str]], directory: Path) -> list[ManifestInstance]:
+def not_there_yet(placed: Iterable[Placed], directory: Path) -> list[ManifestInstance]:
     """The instances of which no file of their size has their name in the folder: what is there needs no restoring.
     Whether it has the right bytes is for the fetch to say."""
     found = []
-    for item, name in named:
+    for item, path in placed:
         with suppress(OSError):
-            there = os.lstat(directory / item.series_uid / name)
+            there = os.lstat(directory / path)
             if stat.S_ISREG(there.st_mode) and there.st_size == item.size_bytes:
                 continue
         found.append(item)

@@ -44,7 +44,7 @@ def fetch_dicomdirs(
         return []
     found = []
     with TargetFolder.opened(directory, token, mode) as folder:
-        with folder.beside_series(FOLDER) as target:
+        with folder.below(FOLDER) as target:
             target.remove_leftovers()
             for one in manifest.exports:
                 reason = ""

@@ -6,7 +6,7 @@ import hashlib
 import random
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import ColdObject, DicomwatchdError, Fatal, Permanent, Transient
 from dicomwatchd.fetch.coalesced import CoalescedReads
 from dicomwatchd.fetch.folder import PRIVATE, DiskFull, Occupied, SeriesFolder, TargetFolder, Temporary
-from dicomwatchd.fetch.plan import file_names, of_series, together
+from dicomwatchd.fetch.plan import Placed, by_uid, of_series, split, together
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
 from dicomwatchd.fetch.sources import BadObject, MissingObject, Source, chunks, sources
 from dicomwatchd.fetch.workplace import Workplace
@@ -66,12 +66,14 @@ class Fetcher:
         directory: Path,
         *,
         series: Collection[Uid] | None = None,
+        places: Sequence[Placed] | None = None,
         mode: int = PRIVATE,
         elsewhere: Mapping[Content, tuple[ManifestInstance, ...]] = MappingProxyType({}),
         cold: Collection[ManifestInstance] = (),
         progress: Callable[[FetchProgress], None] = lambda _progress: None,
     ) -> FetchReport:
-        """Bring every instance of the manifest, or of the given series, to ``directory``/<SeriesUID>/.
+        """Bring every instance of the manifest, or of the given series, to ``directory``/<SeriesUID>/; or each instance
+        of ``places`` to the path that it has there.
 
         Files get ``mode``, and folders one by which who may read the files finds them.
         What is there already with the right bytes is kept, with other bytes reported and not touched. One bad
@@ -83,25 +85,25 @@ class Fetcher:
         Raises Permanent (code "series-not-found"; the folder cannot be used) and Fatal.
         """
         begun = self._monotonic()
-        named = file_names(of_series(manifest, series))
-        groups = together(named)
+        placed = by_uid(of_series(manifest, series)) if places is None else places
+        groups = together(placed)
         run = Run(manifest, groups, progress, elsewhere, frozenset(cold))
         with TargetFolder.opened(directory, self._token, mode) as folder:
-            self._remove_leftovers(folder, {item.series_uid for item, _ in named})
+            self._remove_leftovers(folder, {split(path)[0] for _, path in placed})
             self._work_through(run, folder, threads=max(1, min(self._threads, len(groups))))
-            for uid in sorted(run.series_with_files):
-                with folder.series(uid) as target:
+            for path in sorted(with_those_above(run.folders_with_files)):
+                with folder.below(path) as target:
                     target.flush()
             folder.flush()
         return run.report(self._monotonic() - begun)
 
-    def _remove_leftovers(self, folder: TargetFolder, series: set[Uid]) -> None:
-        for uid in sorted(series):
+    def _remove_leftovers(self, folder: TargetFolder, paths: set[str]) -> None:
+        for path in sorted(paths):
             try:
-                with folder.series(uid) as target:
+                with folder.below(path) as target:
                     target.remove_leftovers()
             except Permanent:
-                continue  # each file of the series will meet the same, and report it
+                continue  # each file of the folder will meet the same, and report it
 
     def _work_through(self, run: Run, folder: TargetFolder, threads: int) -> None:
         with self._executor(threads) as pool:
@@ -121,14 +123,14 @@ class Fetcher:
                 except Fatal as error:
                     run.stop(error)
                     raise
-                for item, name in group:
+                for item, path in group:
                     if item not in brought:
-                        self._bring_one(run, place, item, name)
+                        self._bring_one(run, place, item, path)
 
-    def _bring_one(self, run: Run, place: Workplace, item: ManifestInstance, name: str) -> None:
+    def _bring_one(self, run: Run, place: Workplace, item: ManifestInstance, path: str) -> None:
         try:
             run.check()
-            self._bring(run, place, item, name)
+            self._bring(run, place, item, path)
         except Fatal as error:
             run.stop(error)
             raise
@@ -137,12 +139,13 @@ class Fetcher:
             if isinstance(error, DiskFull) or run.out_of_reach_in_a_row >= _GIVE_UP_AFTER:
                 run.stop(error)
 
-    def _bring(self, run: Run, place: Workplace, item: ManifestInstance, name: str) -> None:
+    def _bring(self, run: Run, place: Workplace, item: ManifestInstance, path: str) -> None:
         """One instance to its name, from the first source that has its bytes."""
-        target = place.series(item.series_uid)
+        folder, name = split(path)
+        target = place.folder(folder)
         places = (item, *run.elsewhere.get(item.content, ()))
         if self._is_there(run, target, name, places):
-            run.found(item)
+            run.found(item, path)
             return
         if item in run.cold:
             raise ColdObject(IN_COLD_STORAGE)
@@ -164,7 +167,7 @@ class Fetcher:
                     # Another fetch into the same folder was quicker: as good, if it brought the right bytes.
                     if not target.holds(name, Digest(source.item.sha256, source.item.size_bytes), run.check):
                         raise
-            run.got(item, _in_words(trouble) if trouble is not None and source.version_id is not None else trouble)
+            run.got(item, path, _in_words(trouble) if trouble and source.version_id is not None else trouble)
             return
         if is_cold:
             raise ColdObject(IN_COLD_STORAGE)
@@ -221,6 +224,11 @@ class Fetcher:
                 run.count(-came_in)
                 raise
             self._sleep(attempt * (0.5 + self._jitter()))
+
+
+def with_those_above(folders: Iterable[str]) -> set[str]:
+    """Folders, and those between them and the target folder."""
+    return {folder.rsplit("/", above)[0] for folder in folders for above in range(folder.count("/") + 1)}
 
 
 def _in_words(trouble: BadObject) -> BadObject:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dicomwatchd import localfiles
 from dicomwatchd.errors import Permanent
-from dicomwatchd.model import Digest, Uid
+from dicomwatchd.model import Digest
 
 #: Of a file, unless another is asked for. It holds a patient's images.
 PRIVATE = 0o600
@@ -71,19 +71,27 @@ class TargetFolder:
         finally:
             os.close(fd)
 
-    def series(self, uid: Uid) -> SeriesFolder:
-        """The folder of one series, made if need be, to be closed. Raises Occupied when a link or a file stands there,
-        Permanent."""
-        return self.beside_series(uid)
+    def below(self, path: str) -> SeriesFolder:
+        """A folder below DIR ("" is DIR itself), made if need be with those above it, to be closed. ``path`` is
+        "/"-separated, of plain names. Raises Occupied when a link or a file stands there, Permanent."""
+        fd = os.dup(self._fd)
+        for part in path.split("/") if path else ():
+            try:
+                deeper = self._entered(fd, os.fsencode(part))
+            finally:
+                os.close(fd)
+            fd = deeper
+        return SeriesFolder(fd, self._token, self._mode)
 
-    def beside_series(self, folder: str) -> SeriesFolder:
-        """As `series`; a plain name, which is no UID if it is for something else."""
-        name, made = os.fsencode(folder), False
+    def _entered(self, above_fd: int, name: bytes) -> int:
+        made = False
         try:
+            if name in (b"", b".", b".."):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             with suppress(FileExistsError):
-                os.mkdir(name, _PRIVATE_FOLDER, dir_fd=self._fd)
+                os.mkdir(name, _PRIVATE_FOLDER, dir_fd=above_fd)
                 made = True
-            fd = localfiles.make_directory(self._fd, name, _PRIVATE_FOLDER)
+            fd = localfiles.make_directory(above_fd, name, _PRIVATE_FOLDER)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise Occupied(
@@ -96,7 +104,7 @@ class TargetFolder:
         except Permanent:
             os.close(fd)
             raise
-        return SeriesFolder(fd, self._token, self._mode)
+        return fd
 
     def flush(self) -> None:
         """Make the names of the series' folders durable. Raises Permanent."""
@@ -104,7 +112,7 @@ class TargetFolder:
 
 
 class SeriesFolder:
-    """The open folder of one series; every name below is relative to its descriptor."""
+    """An open folder of files, of one series usually; every name below is relative to its descriptor."""
 
     def __init__(self, fd: int, token: Callable[[], str], mode: int) -> None:
         self._fd = fd

@@ -30,7 +30,11 @@ from dicomwatchd.ports import Map
 #: Instances of one bundle that one thread brings: more would leave the other threads idle at the end.
 _TOGETHER = 64
 _REPAIR_HINT = "archiving any file of the study again creates a new revision"
-_SHORT = 8  # hex digits of the SHA-256 in the name of a file whose UID has several contents
+SHORT = 8  # hex digits of the SHA-256 in the name of a file whose UID has several contents
+
+
+#: An instance, and where its file goes: below the target folder, "/"-separated, of plain names.
+Placed = tuple[ManifestInstance, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,16 +198,16 @@ def of_series(manifest: Manifest, series: Collection[Uid] | None) -> list[Manife
     return [item for item in manifest.instances if item.series_uid in series]
 
 
-def together(named: Iterable[tuple[ManifestInstance, str]]) -> list[list[tuple[ManifestInstance, str]]]:
+def together(placed: Iterable[Placed]) -> list[list[Placed]]:
     """What is fetched in one go: neighbours in a bundle, in the order in which they lie there; each other instance by
     itself."""
-    groups: list[list[tuple[ManifestInstance, str]]] = []
-    in_bundles: dict[str, list[tuple[ManifestInstance, str]]] = {}
-    for item, name in named:
+    groups: list[list[Placed]] = []
+    in_bundles: dict[str, list[Placed]] = {}
+    for item, path in placed:
         if item.is_in_bundle:
-            in_bundles.setdefault(item.key, []).append((item, name))
+            in_bundles.setdefault(item.key, []).append((item, path))
         else:
-            groups.append([(item, name)])
+            groups.append([(item, path)])
     for members in in_bundles.values():
         members.sort(key=lambda member: member[0].offset_bytes)
         groups += [members[at : at + _TOGETHER] for at in range(0, len(members), _TOGETHER)]
@@ -219,12 +223,23 @@ def file_names(instances: Iterable[ManifestInstance]) -> list[tuple[ManifestInst
     """
     items = list(instances)
     contents = Counter((i.series_uid, i.sop_instance_uid) for i in items)
-    shorts = Counter((i.series_uid, i.sop_instance_uid, i.sha256[:_SHORT]) for i in items)
+    shorts = Counter((i.series_uid, i.sop_instance_uid, i.sha256[:SHORT]) for i in items)
     named = []
     for item in items:
         suffix = ""
         if contents[item.series_uid, item.sop_instance_uid] > 1:
-            unique = shorts[item.series_uid, item.sop_instance_uid, item.sha256[:_SHORT]] == 1
-            suffix = f"-{item.sha256[:_SHORT] if unique else item.sha256}"
+            unique = shorts[item.series_uid, item.sop_instance_uid, item.sha256[:SHORT]] == 1
+            suffix = f"-{item.sha256[:SHORT] if unique else item.sha256}"
         named.append((item, f"{item.sop_instance_uid}{suffix}.dcm"))
     return named
+
+
+def by_uid(instances: Iterable[ManifestInstance]) -> list[Placed]:
+    """The layout of a fetch unless another is asked for: `file_names`, in a folder of each series."""
+    return [(item, f"{item.series_uid}/{name}") for item, name in file_names(instances)]
+
+
+def split(path: str) -> tuple[str, str]:
+    """Folder ("" for the target folder itself) and name."""
+    folder, _, name = path.rpartition("/")
+    return folder, name

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.errors import DicomwatchdError, Transient
+from dicomwatchd.fetch.plan import Placed, split
 from dicomwatchd.model import Uid
 
 
@@ -70,7 +71,7 @@ class Run:
     def __init__(
         self,
         manifest: Manifest,
-        groups: Sequence[Sequence[tuple[ManifestInstance, str]]],
+        groups: Sequence[Sequence[Placed]],
         progress: Callable[[FetchProgress], None],
         elsewhere: Mapping[Content, tuple[ManifestInstance, ...]],
         cold: Collection[ManifestInstance] = frozenset(),
@@ -90,9 +91,9 @@ class Run:
         self.out_of_reach_in_a_row = 0
         self.failed: list[FetchFailure] = []
         self.bad_objects: list[FetchFailure] = []
-        self.series_with_files: set[Uid] = set()
+        self.folders_with_files: set[str] = set()
 
-    def todo(self) -> Iterator[Sequence[tuple[ManifestInstance, str]]]:
+    def todo(self) -> Iterator[Sequence[Placed]]:
         """Each group of instances once over all threads. After a stop they are still handed out, to be counted as
         failed."""
         while True:
@@ -118,23 +119,23 @@ class Run:
             self._bytes_done += size_bytes
             self._tell()
 
-    def got(self, item: ManifestInstance, trouble: DicomwatchdError | None) -> None:
+    def got(self, item: ManifestInstance, path: str, trouble: DicomwatchdError | None) -> None:
         """Fetched, its bytes counted already; ``trouble`` is what was wrong with the object the manifest names."""
         with self._lock:
             self.fetched += 1
             self.out_of_reach_in_a_row = 0
             self.fetched_bytes += item.size_bytes
-            self.series_with_files.add(item.series_uid)
+            self.folders_with_files.add(split(path)[0])
             if trouble is not None:
                 self.bad_objects.append(_failure(item, trouble))
             self._tell()
 
-    def found(self, item: ManifestInstance) -> None:
+    def found(self, item: ManifestInstance, path: str) -> None:
         """There already, and right."""
         with self._lock:
             self.already_there += 1
             self._bytes_done += item.size_bytes
-            self.series_with_files.add(item.series_uid)
+            self.folders_with_files.add(split(path)[0])
             self._tell()
 
     def fail(self, item: ManifestInstance, error: DicomwatchdError) -> None:

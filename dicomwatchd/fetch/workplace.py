@@ -1,4 +1,4 @@
-"""What one thread of a fetch keeps at hand from one file to the next: the series' folder, and room for chunks."""
+"""What one thread of a fetch keeps at hand from one file to the next: the folder it fills, and room for chunks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import suppress
 
 from dicomwatchd.archive.stores.port import CHUNK_BYTES
 from dicomwatchd.fetch.folder import SeriesFolder, TargetFolder
-from dicomwatchd.model import Uid
 
 
 class Workplace:
@@ -16,7 +15,7 @@ class Workplace:
 
     def __init__(self, folder: TargetFolder) -> None:
         self._folder = folder
-        self._open: tuple[Uid, SeriesFolder] | None = None
+        self._open: tuple[str, SeriesFolder] | None = None
         self._memory = mmap.mmap(-1, 2 * CHUNK_BYTES)
         self.buffer = memoryview(self._memory)[:CHUNK_BYTES]
         self.scratch = memoryview(self._memory)[CHUNK_BYTES:]
@@ -31,11 +30,11 @@ class Workplace:
         with suppress(BufferError):  # a traceback holds a view of it, and it goes with that
             self._memory.close()
 
-    def series(self, uid: Uid) -> SeriesFolder:
-        """The folder of one series, open until another is asked for. Raises as `TargetFolder.series`."""
-        if self._open is None or self._open[0] != uid:
+    def folder(self, path: str) -> SeriesFolder:
+        """A folder below the target, open until another is asked for. Raises as `TargetFolder.below`."""
+        if self._open is None or self._open[0] != path:
             self._leave()
-            self._open = uid, self._folder.series(uid)
+            self._open = path, self._folder.below(path)
         return self._open[1]
 
     def _leave(self) -> None:

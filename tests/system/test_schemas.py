@@ -269,6 +269,8 @@ def _find_gaps(site: Site) -> None:
 def _read_the_archive(site: Site, study: str) -> None:
     patient = site.ctl_json("search", "--limit", "1")["studies"][0]["patient_id"]
     answers(site, "fetch", "--patient", patient, "--all", "-o", str(site.root / "all"))
+    answers(site, "fetch", "--patient", patient, "--all", "-o", str(site.root / "readable"), "--layout", "readable")
+    answers(site, "fetch", study, "-o", str(site.root / "original"), "--layout", "original")
     answers(site, "fetch", "--patient", patient, "--all", "--series", "1.2.3", "-o", str(site.root / "none"), code=1)
     answers(site, "fetch", "--patient", patient, code=2)
     answers(site, "search")

@@ -781,3 +781,42 @@ def test_fetch_of_all_that_match_goes_on_past_one_that_is_damaged(hospital: Site
 def test_fetch_is_told_one_way_which_study(hospital: Site, arguments: list[str], elsewhere: Path) -> None:
     assert hospital.ctl("fetch", *arguments).exit_code == 2
     assert not list(elsewhere.iterdir())
+
+
+# --- layouts
+
+
+def test_fetch_in_a_layout_that_people_can_read(site: Site, study: Manifest, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    answer = site.json("fetch", STUDY, "-o", str(folder), "--layout", "readable")
+    assert answer["complete"] and answer["layout"] == "readable"
+    series = "Canary Name (CANARY-ID)/20260131-CT/CT"
+    assert {name.rpartition("/")[0].rpartition("-")[0] for name in fetched(folder)} == {series}
+    assert sorted(fetched(folder).values()) == sorted(content(n) for n in range(5))
+    again = site.json("fetch", STUDY, "-o", str(folder), "--layout", "readable")
+    assert (again["fetched"], again["already_there"]) == (0, 5)
+
+
+def test_fetch_as_below_the_inbox(site: Site, tmp_path: Path) -> None:
+    site.add([(SERIES, "1.2.1", content(1))])
+    assert site.ctl("fetch", STUDY, "-o", str(tmp_path / "out"), "--layout", "original").exit_code == 0
+    assert fetched(tmp_path / "out") == {"CANARY^PATH/IM1": content(1)}
+
+
+def test_several_studies_in_a_layout_that_people_can_read_do_not_mix(site: Site, tmp_path: Path) -> None:
+    other = Uid("1.2.840.99999.2")
+    site.add([(SERIES, "1.2.1", content(1))])
+    site.add([(SERIES, "1.2.1", content(2))], study=other)
+    found = {}
+    for layout in ("readable", "original"):
+        folder = tmp_path / layout
+        answer = site.json("fetch", "--patient", "CANARY-ID", "--all", "-o", str(folder), "--layout", layout)
+        assert answer["complete"] and all(one["layout"] == layout for one in answer["studies"])
+        found[layout] = fetched(folder)
+    assert set(found["original"]) == {f"{STUDY}/CANARY^PATH/IM1", f"{other}/CANARY^PATH/IM1"}
+    assert len({name.rpartition("/")[0] for name in found["readable"]}) == 2
+    assert {name.split("/")[0] for name in found["readable"]} == {"Canary Name (CANARY-ID)"}
+
+
+def test_without_a_layout_the_answer_is_as_it_was(site: Site, study: Manifest) -> None:
+    assert "layout" not in site.json("fetch", STUDY, "-o", "out")

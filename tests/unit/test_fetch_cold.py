@@ -17,7 +17,7 @@ from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import TIERED, Restore, Restoring, Speed
 from dicomwatchd.cli.app import root
 from dicomwatchd.errors import CredentialsRefused, NoSuchObject, NotSupported, OutOfReach, Permanent, RequestRefused
-from dicomwatchd.fetch import Fetcher, file_names
+from dicomwatchd.fetch import Fetcher, by_uid
 from dicomwatchd.fetch.cold import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -130,13 +130,13 @@ def test_what_lies_under_a_cold_object_is_for_the_fetch_to_find(study: Manifest,
 
 
 def test_what_is_in_the_folder_needs_no_restoring(store: MemoryStore, study: Manifest, tmp_path: Path) -> None:
-    named = file_names(study.instances)
-    assert not_there_yet(named, tmp_path / "none") == list(study.instances)
+    placed = by_uid(study.instances)
+    assert not_there_yet(placed, tmp_path / "none") == list(study.instances)
     Fetcher(store).fetch(study, tmp_path)
-    assert not_there_yet(named, tmp_path) == []
-    first, name = named[0]
-    (tmp_path / first.series_uid / name).write_bytes(b"short")
-    assert not_there_yet(named, tmp_path) == [first]
+    assert not_there_yet(placed, tmp_path) == []
+    first, path = placed[0]
+    (tmp_path / path).write_bytes(b"short")
+    assert not_there_yet(placed, tmp_path) == [first]
 
 
 # -- asking and waiting ----------------------------------------------------------------------------------------------

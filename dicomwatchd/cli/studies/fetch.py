@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,21 +27,19 @@ from dicomwatchd.cli.studies.access import (
     threads_option,
 )
 from dicomwatchd.cli.studies.criteria import DateRangeType
+from dicomwatchd.cli.studies.fetched import Done, say_dicomdirs, sentences
 from dicomwatchd.cli.terminal import output, progress, tables
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
-from dicomwatchd.errors import ColdObject, Permanent, StudyNotFound
+from dicomwatchd.errors import Permanent, StudyNotFound
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
-    from dicomwatchd.archive.layout.instance import ManifestInstance
     from dicomwatchd.archive.records import Query, StudyRecord
     from dicomwatchd.archive.stores.port import Speed
-    from dicomwatchd.fetch import FetchFailure, FetchProgress, FetchReport
-    from dicomwatchd.fetch.cold import Cold
-    from dicomwatchd.fetch.dicomdirs import FetchedDicomdir
-    from dicomwatchd.fetch.plan import Found
+    from dicomwatchd.fetch import FetchProgress
+    from dicomwatchd.fetch.layouts import Layout
+    from dicomwatchd.fetch.plan import Found, Placed
 
-_LISTED_FAILURES = 20
 _LISTED_STUDIES = 50
 
 
@@ -95,6 +93,13 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     help="Target folder; each of several studies gets its own folder in it, named after its UID. Default: a folder"
     " named after the study's UID, in the current folder.",
 )
+@click.option(
+    "--layout",
+    metavar="NAME",
+    type=click.Choice(["uid", "original", "readable"]),
+    help="Folders and names of the files: by UIDs (uid, the default), as below the inbox that they came from"
+    " (original), or PATIENT/DATE-DESCRIPTION/SERIES (readable).",
+)
 @click.option("--series", metavar="UID", type=UID, multiple=True, help="Only this series; may be given repeatedly.")
 @click.option(
     "--with-dicomdir",
@@ -141,6 +146,7 @@ def fetch(
     dates: tuple[str, str] | None,
     is_all: bool,
     folder: Path | None,
+    layout: Layout | None,
     series: tuple[Uid, ...],
     with_dicomdir: bool,
     restore: Speed | None,
@@ -179,7 +185,7 @@ def fetch(
     if wait and restore is None:
         raise click.UsageError("--wait needs --restore")
     restoring = cold.Order(restore, restore_days, wait) if restore is not None else None
-    order = _Order(series, threads, mode, as_json, with_dicomdir, restoring)
+    order = _Order(series, threads, mode, as_json, with_dicomdir, restoring, layout)
     with opened(invocation, where, connections=threads) as archive:
         if study is not None:
             done = _one(archive, study, folder or Path(study), order)
@@ -193,11 +199,12 @@ def fetch(
         notes: list[str] = []
         wanted = _wanted(archive, query, noting(notes, quiet=as_json), is_all=is_all, may_ask=not as_json)
         several = len(wanted) > 1
+        targets = _targets(wanted, folder, layout)
+        order = replace(order, beside_others=len(wanted) > len(set(targets.values())))
         all_done, failed = [], []
         if several and wait:
-            _ask_for_all(archive, {uid: folder / uid if folder else Path(uid) for uid in wanted}, order)
-        for uid in wanted:
-            target = (folder / uid if several else folder) if folder else Path(uid)
+            _ask_for_all(archive, targets, order)
+        for uid, target in targets.items():
             try:
                 all_done.append(_one(archive, uid, target, order))
             except Permanent as error:
@@ -250,6 +257,14 @@ def _wanted(archive: Archive, query: Query, note: Callable[[str], None], *, is_a
     return [record.study_uid for record in records]
 
 
+def _targets(wanted: list[Uid], folder: Path | None, layout: Layout | None) -> dict[Uid, Path]:
+    """A folder of each study's own, but for names that people read: those of a patient's studies lie beside each
+    other."""
+    if folder is None or len(wanted) == 1 or layout == "readable":
+        return {uid: folder or Path(uid) for uid in wanted}
+    return {uid: folder / uid for uid in wanted}
+
+
 def _may_be_asked() -> bool:
     return sys.stdin.isatty()
 
@@ -285,43 +300,22 @@ class _Order:
     as_json: bool
     with_dicomdir: bool
     restore: cold.Order | None
+    layout: Layout | None
+    #: Several studies go to one folder, and their names tell them apart.
+    beside_others: bool = False
 
+    def places(self, found: Found) -> list[Placed]:
+        from dicomwatchd.fetch.layouts import placed
+        from dicomwatchd.fetch.plan import of_series
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    report: FetchReport
-    target: Path
-    amiss: Amiss
-    notes: list[str]
-    frozen: Cold
-    #: None where they were not asked for.
-    dicomdirs: list[FetchedDicomdir] | None = None
-
-    @property
-    def code(self) -> int:
-        if self.report.complete and not self.amiss and not any(one.reason for one in self.dicomdirs or []):
-            return exits.OK
-        return exits.code_for(self.report.stopped) if self.report.stopped else exits.NO
-
-    def document(self) -> dict[str, Any]:
-        document = _document(self.report, self.target, self.amiss, self.notes)
-        asked_for = None if self.dicomdirs is None else [asdict(one) for one in self.dicomdirs]
-        is_complete = document["complete"] and not any(one.reason for one in self.dicomdirs or [])
-        frozen = cold.document(self.report, self.frozen)
-        return {**document, "complete": is_complete, "cold": frozen, "dicomdirs": asked_for}
-
-
-def _not_there_yet(found: Found, target: Path, order: _Order) -> list[ManifestInstance]:
-    from dicomwatchd.fetch.cold import not_there_yet
-    from dicomwatchd.fetch.plan import file_names, of_series
-
-    return not_there_yet(file_names(of_series(found.manifest, order.series or None)), target)
+        items = of_series(found.manifest, self.series or None)
+        return placed(self.layout or "uid", found.manifest, items, beside_others=self.beside_others)
 
 
 def _ask_for_all(archive: Archive, targets: dict[Uid, Path], order: _Order) -> None:
     """Ask back what is cold of all studies, before the first of them is waited for: they are restored side by side."""
     from dicomwatchd.fetch import look_up
-    from dicomwatchd.fetch.cold import ask_back
+    from dicomwatchd.fetch.cold import ask_back, not_there_yet
 
     assert order.restore is not None  # noqa: S101  who waits restores
     with ThreadPoolExecutor(order.threads) as pool:
@@ -329,14 +323,15 @@ def _ask_for_all(archive: Archive, targets: dict[Uid, Path], order: _Order) -> N
             with suppress(Permanent):  # which is told when the study's turn comes
                 amiss = Amiss(lambda _text: None)
                 found = look_up(archive.store, archive.catalogue, uid, doubts=amiss.doubts(), map=pool.map)
-                items = _not_there_yet(found, target, order)
+                items = not_there_yet(order.places(found), target)
                 frozen = cold.find(archive.store, found, items, order.restore, pool.map)
                 ask_back(archive.store, frozen, order.restore.speed, order.restore.days, map=pool.map)
 
 
-def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
+def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> Done:
     """Fetch one study, and say what has come of it, unless that is for a document."""
     from dicomwatchd.fetch import Fetcher, look_up
+    from dicomwatchd.fetch.cold import not_there_yet
     from dicomwatchd.fetch.dicomdirs import fetch_dicomdirs
 
     notes: list[str] = []
@@ -344,8 +339,8 @@ def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
     amiss = Amiss(note)
     with ThreadPoolExecutor(order.threads) as pool:
         found = look_up(archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), map=pool.map)
-        items = _not_there_yet(found, target, order)
-        frozen = cold.find(archive.store, found, items, order.restore, pool.map)
+        places = order.places(found)
+        frozen = cold.find(archive.store, found, not_there_yet(places, target), order.restore, pool.map)
         if order.restore is not None:
             frozen = cold.restored(archive.store, frozen, order.restore, note, pool.map, with_bar=not order.as_json)
     with progress.bar(wanted=not order.as_json) as update:
@@ -357,7 +352,7 @@ def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
             report = Fetcher(archive.store, threads=order.threads).fetch(
                 found.manifest,
                 target,
-                series=order.series or None,
+                places=places,
                 mode=order.mode,
                 elsewhere=found.elsewhere,
                 cold=frozen.instances,
@@ -370,78 +365,8 @@ def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> _Done:
     if order.with_dicomdir and report.stopped is None:
         dicomdirs = fetch_dicomdirs(archive.store, found.manifest, target, mode=order.mode)
     if not order.as_json:
-        _sentences(report, target)
+        sentences(report, target)
         cold.say(report, frozen, is_asked_for=order.restore is not None)
         if dicomdirs is not None:
-            _say_dicomdirs(dicomdirs, target)
-    return _Done(report, target, amiss, notes, frozen, dicomdirs)
-
-
-def _say_dicomdirs(dicomdirs: list[FetchedDicomdir], target: Path) -> None:
-    if not dicomdirs:
-        output.say("No DICOMDIR was archived with the study.")
-    for one in dicomdirs:
-        place = output.clean(target / one.name)
-        output.say(f"DICOMDIR: {place}" if not one.reason else f"DICOMDIR not fetched ({one.reason}): {place}")
-
-
-def _document(report: FetchReport, target: Path, amiss: Amiss, notes: list[str]) -> dict[str, Any]:
-    return {
-        "study_uid": report.study_uid,
-        "revision": report.revision,
-        "directory": str(target),
-        "complete": report.complete and not amiss,
-        **amiss.document(),
-        "files": report.files,
-        "bytes": report.size_bytes,
-        "fetched": report.fetched,
-        "fetched_bytes": report.fetched_bytes,
-        "already_there": report.already_there,
-        "failed": [asdict(failure) for failure in report.failed],
-        "bad_objects": [asdict(failure) for failure in report.bad_objects],
-        "stopped": report.stopped.message if report.stopped else None,
-        "seconds": round(report.seconds, 3),
-        "notes": notes,
-    }
-
-
-def _sentences(report: FetchReport, target: Path) -> None:
-    there = report.fetched + report.already_there
-    done = f"{report.fetched:,} fetched"
-    if report.fetched_bytes and report.seconds:
-        speed = output.size(report.fetched_bytes / report.seconds)
-        done += f" ({output.size(report.fetched_bytes)} at {speed}/s)"
-    if report.already_there:
-        done += f", {report.already_there:,} already present"
-    place = output.clean(target)
-    if report.complete:
-        whole = "The one file" if report.files == 1 else f"All {report.files:,} files"
-        output.say(
-            f"{whole} of study {report.study_uid}, revision {report.revision}, "
-            f"{'is' if report.files == 1 else 'are'} in {place}: {done}; every SHA-256 matches."
-        )
-    else:
-        from dicomwatchd.fetch.report import Stopped
-
-        output.say(f"{there:,} of {output.count(report.files, 'file')} in {place}: {done}. Not fetched:")
-        _list([failure for failure in report.failed if failure.code not in (Stopped.code, ColdObject.code)])
-        stopped = sum(failure.code == Stopped.code for failure in report.failed)
-        if report.stopped is not None:
-            output.problem(report.stopped)
-            if stopped:
-                output.note(f"the fetch stopped there; files not tried: {stopped:,}")
-    if report.bad_objects:
-        output.note(
-            "these files are correct, but did not come from the object that the manifest names; "
-            f"`dicomwatchctl verify --deep {report.study_uid}` examines the study"
-        )
-        _list(report.bad_objects)
-
-
-def _list(failures: list[FetchFailure] | tuple[FetchFailure, ...]) -> None:
-    if not failures:
-        return
-    rows = [(f.series_uid, f.sop_instance_uid, f.reason) for f in failures[:_LISTED_FAILURES]]
-    tables.table(("SERIES", "SOP INSTANCE", "REASON"), rows)
-    if len(failures) > _LISTED_FAILURES:
-        output.say(f"... and {len(failures) - _LISTED_FAILURES:,} more; --json lists all of them")
+            say_dicomdirs(dicomdirs, target)
+    return Done(report, target, amiss, notes, frozen, dicomdirs, order.layout)

@@ -1,0 +1,117 @@
+"""What has come of a fetch, in sentences and as a document."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dicomwatchd.cli import exits
+from dicomwatchd.cli.studies import cold
+from dicomwatchd.cli.studies.access import Amiss
+from dicomwatchd.cli.terminal import output, tables
+from dicomwatchd.errors import ColdObject
+
+if TYPE_CHECKING:
+    from dicomwatchd.fetch import FetchFailure, FetchReport
+    from dicomwatchd.fetch.cold import Cold
+    from dicomwatchd.fetch.dicomdirs import FetchedDicomdir
+    from dicomwatchd.fetch.layouts import Layout
+
+_LISTED_FAILURES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    report: FetchReport
+    target: Path
+    amiss: Amiss
+    notes: list[str]
+    frozen: Cold
+    #: None where they were not asked for.
+    dicomdirs: list[FetchedDicomdir] | None = None
+    layout: Layout | None = None
+
+    @property
+    def code(self) -> int:
+        if self.report.complete and not self.amiss and not any(one.reason for one in self.dicomdirs or []):
+            return exits.OK
+        return exits.code_for(self.report.stopped) if self.report.stopped else exits.NO
+
+    def document(self) -> dict[str, Any]:
+        document = document_of(self.report, self.target, self.amiss, self.notes)
+        asked_for = None if self.dicomdirs is None else [asdict(one) for one in self.dicomdirs]
+        is_complete = document["complete"] and not any(one.reason for one in self.dicomdirs or [])
+        frozen = cold.document(self.report, self.frozen)
+        document = {**document, "complete": is_complete, "cold": frozen, "dicomdirs": asked_for}
+        return document if self.layout is None else {**document, "layout": self.layout}
+
+
+def say_dicomdirs(dicomdirs: list[FetchedDicomdir], target: Path) -> None:
+    if not dicomdirs:
+        output.say("No DICOMDIR was archived with the study.")
+    for one in dicomdirs:
+        place = output.clean(target / one.name)
+        output.say(f"DICOMDIR: {place}" if not one.reason else f"DICOMDIR not fetched ({one.reason}): {place}")
+
+
+def document_of(report: FetchReport, target: Path, amiss: Amiss, notes: list[str]) -> dict[str, Any]:
+    return {
+        "study_uid": report.study_uid,
+        "revision": report.revision,
+        "directory": str(target),
+        "complete": report.complete and not amiss,
+        **amiss.document(),
+        "files": report.files,
+        "bytes": report.size_bytes,
+        "fetched": report.fetched,
+        "fetched_bytes": report.fetched_bytes,
+        "already_there": report.already_there,
+        "failed": [asdict(failure) for failure in report.failed],
+        "bad_objects": [asdict(failure) for failure in report.bad_objects],
+        "stopped": report.stopped.message if report.stopped else None,
+        "seconds": round(report.seconds, 3),
+        "notes": notes,
+    }
+
+
+def sentences(report: FetchReport, target: Path) -> None:
+    there = report.fetched + report.already_there
+    done = f"{report.fetched:,} fetched"
+    if report.fetched_bytes and report.seconds:
+        speed = output.size(report.fetched_bytes / report.seconds)
+        done += f" ({output.size(report.fetched_bytes)} at {speed}/s)"
+    if report.already_there:
+        done += f", {report.already_there:,} already present"
+    place = output.clean(target)
+    if report.complete:
+        whole = "The one file" if report.files == 1 else f"All {report.files:,} files"
+        output.say(
+            f"{whole} of study {report.study_uid}, revision {report.revision}, "
+            f"{'is' if report.files == 1 else 'are'} in {place}: {done}; every SHA-256 matches."
+        )
+    else:
+        from dicomwatchd.fetch.report import Stopped
+
+        output.say(f"{there:,} of {output.count(report.files, 'file')} in {place}: {done}. Not fetched:")
+        _list([failure for failure in report.failed if failure.code not in (Stopped.code, ColdObject.code)])
+        stopped = sum(failure.code == Stopped.code for failure in report.failed)
+        if report.stopped is not None:
+            output.problem(report.stopped)
+            if stopped:
+                output.note(f"the fetch stopped there; files not tried: {stopped:,}")
+    if report.bad_objects:
+        output.note(
+            "these files are correct, but did not come from the object that the manifest names; "
+            f"`dicomwatchctl verify --deep {report.study_uid}` examines the study"
+        )
+        _list(report.bad_objects)
+
+
+def _list(failures: list[FetchFailure] | tuple[FetchFailure, ...]) -> None:
+    if not failures:
+        return
+    rows = [(f.series_uid, f.sop_instance_uid, f.reason) for f in failures[:_LISTED_FAILURES]]
+    tables.table(("SERIES", "SOP INSTANCE", "REASON"), rows)
+    if len(failures) > _LISTED_FAILURES:
+        output.say(f"... and {len(failures) - _LISTED_FAILURES:,} more; --json lists all of them")
