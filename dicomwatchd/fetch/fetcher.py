@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 import secrets
 import time
@@ -14,18 +13,17 @@ from types import MappingProxyType
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import ColdObject, DicomwatchdError, Fatal, Permanent, Transient
+from dicomwatchd.errors import ColdObject, DicomwatchdError, Fatal, Permanent
 from dicomwatchd.fetch.coalesced import CoalescedReads
-from dicomwatchd.fetch.folder import PRIVATE, DiskFull, Occupied, SeriesFolder, TargetFolder, Temporary
+from dicomwatchd.fetch.copying import IN_COLD_STORAGE, Copying
+from dicomwatchd.fetch.folder import PRIVATE, DiskFull, Occupied, SeriesFolder, TargetFolder
 from dicomwatchd.fetch.plan import Placed, by_uid, of_series, split, together
 from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
-from dicomwatchd.fetch.sources import BadObject, MissingObject, Source, chunks, sources
 from dicomwatchd.fetch.workplace import Workplace
 from dicomwatchd.model import Digest, Uid
 
-IN_COLD_STORAGE = "in cold storage: it must be restored before it can be fetched"
 #: So many files one after the other that the store did not answer for: it is gone, and not one object damaged.
-_GIVE_UP_AFTER = 4
+GIVE_UP_AFTER = 4
 
 
 class Fetcher:
@@ -53,11 +51,9 @@ class Fetcher:
         self._store = store
         self._coalesced = CoalescedReads(store)
         self._threads = threads
-        self._attempts = attempts
-        self._sleep = sleep
+        self._copying = Copying(store, attempts=attempts, sleep=sleep, jitter=jitter)
         self._monotonic = monotonic
         self._token = token
-        self._jitter = jitter
         self._executor = executor
 
     def fetch(
@@ -136,7 +132,7 @@ class Fetcher:
             raise
         except DicomwatchdError as error:
             run.fail(item, error)
-            if isinstance(error, DiskFull) or run.out_of_reach_in_a_row >= _GIVE_UP_AFTER:
+            if isinstance(error, DiskFull) or run.out_of_reach_in_a_row >= GIVE_UP_AFTER:
                 run.stop(error)
 
     def _bring(self, run: Run, place: Workplace, item: ManifestInstance, path: str) -> None:
@@ -149,29 +145,16 @@ class Fetcher:
             return
         if item in run.cold:
             raise ColdObject(IN_COLD_STORAGE)
-        trouble: BadObject | None = None
-        is_cold = False
-        for source in sources(self._store, run.manifest.study_uid, places):
-            with target.temporary() as file:
-                try:
-                    self._copy(run, source, file, place.buffer)
-                except BadObject as error:
-                    trouble = trouble or error
-                    continue
-                except ColdObject:
-                    is_cold = True  # which is no news where another place has the bytes
-                    continue
-                try:
-                    file.publish(name)
-                except Occupied:
-                    # Another fetch into the same folder was quicker: as good, if it brought the right bytes.
-                    if not target.holds(name, Digest(source.item.sha256, source.item.size_bytes), run.check):
-                        raise
-            run.got(item, path, _in_words(trouble) if trouble and source.version_id is not None else trouble)
-            return
-        if is_cold:
-            raise ColdObject(IN_COLD_STORAGE)
-        raise trouble or BadObject("nothing in the store could be read")
+        with target.temporary() as file:
+            copied = self._copying.fill(run, places, file, place.buffer)
+            try:
+                file.publish(name)
+            except Occupied:
+                # Another fetch into the same folder was quicker: as good, if it brought the right bytes.
+                right = Digest(copied.source.item.sha256, copied.source.item.size_bytes)
+                if not target.holds(name, right, run.check):
+                    raise
+        run.got(item, path, copied.news)
 
     @staticmethod
     def _is_there(run: Run, target: SeriesFolder, name: str, places: Sequence[ManifestInstance]) -> bool:
@@ -187,52 +170,7 @@ class Fetcher:
             raise occupied
         return False
 
-    def _copy(
-        self,
-        run: Run,
-        source: Source,
-        file: Temporary,
-        buffer: memoryview,
-    ) -> None:
-        """Fill ``file`` with exactly the recorded bytes. Raises BadObject when the source has others."""
-        item = source.item
-        for attempt in range(1, self._attempts + 1):
-            run.check()
-            file.rewind()
-            came_in = 0
-            digest = hashlib.sha256()
-            try:
-                for chunk in chunks(self._store, source, buffer):
-                    run.check()
-                    came_in += len(chunk)
-                    if came_in > item.size_bytes:
-                        came_in -= len(chunk)
-                        raise BadObject(f"the stored object is longer than the recorded {item.size_bytes} bytes")
-                    digest.update(chunk)
-                    file.write(chunk, whole=len(chunk) == item.size_bytes)
-                    run.count(len(chunk))
-                if came_in != item.size_bytes:
-                    raise BadObject(f"the stored object has {came_in} bytes instead of {item.size_bytes}")
-                if digest.hexdigest() != item.sha256:
-                    raise BadObject("the stored object's SHA-256 is not the recorded one")
-                return
-            except Transient:
-                run.count(-came_in)
-                if attempt == self._attempts:
-                    raise
-            except DicomwatchdError:
-                run.count(-came_in)
-                raise
-            self._sleep(attempt * (0.5 + self._jitter()))
-
 
 def with_those_above(folders: Iterable[str]) -> set[str]:
     """Folders, and those between them and the target folder."""
     return {folder.rsplit("/", above)[0] for folder in folders for above in range(folder.count("/") + 1)}
-
-
-def _in_words(trouble: BadObject) -> BadObject:
-    """What was wrong with what is current, now that the recorded version has come right from under it."""
-    if isinstance(trouble, MissingObject):
-        return BadObject("the object is hidden by a delete marker; its recorded version was fetched", code="hidden")
-    return BadObject("the object was overwritten; its recorded version was fetched", code="overwritten")

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from dicomwatchd import localfiles
 from dicomwatchd.errors import Permanent
@@ -63,7 +64,7 @@ class TargetFolder:
         except FileExistsError as error:
             raise Occupied("is not a folder", path=str(path)) from error
         except OSError as error:
-            raise _translated(error, "cannot be used as a target folder", path=str(path)) from error
+            raise translated(error, "cannot be used as a target folder", path=str(path)) from error
         try:
             if made:
                 _give_mode(fd, folder_mode(mode), _PRIVATE_FOLDER)
@@ -97,7 +98,7 @@ class TargetFolder:
                 raise Occupied(
                     "a symbolic link or a file is in the way of the series' folder; it was not touched"
                 ) from error
-            raise _translated(error, "the series' folder cannot be created") from error
+            raise translated(error, "the series' folder cannot be created") from error
         try:
             if made:
                 _give_mode(fd, folder_mode(self._mode), _PRIVATE_FOLDER)
@@ -134,7 +135,7 @@ class SeriesFolder:
         try:
             names = [name for name in os.listdir(self._fd) if _TEMPORARY.match(name)]  # noqa: PTH208  a descriptor
         except OSError as error:
-            raise _translated(error, "the series' folder cannot be read") from error
+            raise translated(error, "the series' folder cannot be read") from error
         for name in names:
             # Without a lock to be had (some network shares) it may be somebody's: a leftover does no harm.
             with suppress(OSError), localfiles.regular_file(self._fd, os.fsencode(name)) as fd:
@@ -164,7 +165,7 @@ class SeriesFolder:
         except localfiles.NotRegular as error:
             raise Occupied("a symbolic link, a folder or a device has the file's name; it was not touched") from error
         except OSError as error:
-            raise _translated(error, "the existing file cannot be read") from error
+            raise translated(error, "the existing file cannot be read") from error
         raise Occupied(
             "a file with different content already has this name; it was not touched",
             hint="move it away, or fetch into another folder",
@@ -176,7 +177,7 @@ class SeriesFolder:
         try:
             name, fd = self._create()
         except OSError as error:
-            raise _translated(error, "no file can be created in the series' folder") from error
+            raise translated(error, "no file can be created in the series' folder") from error
         file = Temporary(self._fd, name, fd, self._mode)
         try:
             yield file
@@ -214,6 +215,10 @@ class Temporary:
         self._begun = False
         self.named = False
 
+    def stream(self) -> BinaryIO:
+        """Another way to write to it, to be closed before it gets its name, or flushed."""
+        return os.fdopen(os.dup(self._fd), "r+b")
+
     def rewind(self) -> None:
         """Start over, empty."""
         if not self._begun:
@@ -222,7 +227,7 @@ class Temporary:
             os.lseek(self._fd, 0, os.SEEK_SET)
             os.ftruncate(self._fd, 0)
         except OSError as error:
-            raise _translated(error, "the file cannot be written") from error
+            raise translated(error, "the file cannot be written") from error
         self._begun = False
 
     def write(self, data: bytes | memoryview, *, whole: bool = False) -> None:
@@ -235,7 +240,7 @@ class Temporary:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
         except OSError as error:
-            raise _translated(error, "the file cannot be written") from error
+            raise translated(error, "the file cannot be written") from error
 
     def _write_straight(self, blocks: memoryview) -> int:
         """Whole blocks straight to the disk (open(2), O_DIRECT); how many bytes of them. 0 where the file system or the
@@ -265,7 +270,7 @@ class Temporary:
         except FileExistsError as error:
             raise Occupied("a file with this name appeared in the meantime; it was not touched") from error
         except OSError as error:
-            raise _translated(error, "the file cannot be finished") from error
+            raise translated(error, "the file cannot be finished") from error
         self.named = True
 
 
@@ -276,7 +281,7 @@ def _give_mode(fd: int, mode: int, made_with: int) -> None:
     try:
         os.fchmod(fd, mode)
     except OSError as error:
-        raise _translated(error, "the requested mode cannot be set") from error
+        raise translated(error, "the requested mode cannot be set") from error
 
 
 def _flush(fd: int) -> None:
@@ -284,10 +289,11 @@ def _flush(fd: int) -> None:
         os.fsync(fd)
     except OSError as error:
         if error.errno != errno.EINVAL:  # EINVAL: a file system whose directories cannot be flushed
-            raise _translated(error, "the target folder cannot be flushed to disk") from error
+            raise translated(error, "the target folder cannot be flushed to disk") from error
 
 
-def _translated(error: OSError, what: str, *, path: str | None = None) -> Permanent:
+def translated(error: OSError, what: str, *, path: str | None = None) -> Permanent:
+    """An error of the file system in words of ours."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(
             "the disk of the target folder is full",

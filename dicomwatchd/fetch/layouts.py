@@ -9,6 +9,7 @@ from typing import Literal
 
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
+from dicomwatchd.fetch.attributes import text
 from dicomwatchd.fetch.plan import SHORT, Placed, by_uid, file_names, split
 from dicomwatchd.fetch.safe_names import extension, folded, safe
 from dicomwatchd.model import DicomJson, Uid
@@ -41,7 +42,7 @@ def placed(
 def _readable(manifest: Manifest, items: list[ManifestInstance], *, beside_others: bool) -> list[Placed]:
     """PATIENT/DATE-DESCRIPTION/SERIES/<SOP Instance UID>.dcm. A manifest has no instance numbers; a name that counted
     files would be another one after the next revision."""
-    study = _joined(_text(manifest.attributes, _STUDY_DATE) or "undated", _described(manifest))
+    study = _joined(text(manifest.attributes, _STUDY_DATE) or "undated", _described(manifest))
     if beside_others:
         study += f"-{_digits(manifest.study_uid)}"
     folder = f"{_patient(manifest.attributes)}/{study}"
@@ -50,15 +51,15 @@ def _readable(manifest: Manifest, items: list[ManifestInstance], *, beside_other
 
 
 def _patient(attributes: DicomJson) -> str:
-    name = " ".join(part for part in _text(attributes, _PATIENT_NAME).split("^") if part.strip())
-    number = safe(_text(attributes, _PATIENT_ID), _PART_BYTES)
+    name = " ".join(part for part in text(attributes, _PATIENT_NAME).split("^") if part.strip())
+    number = safe(text(attributes, _PATIENT_ID), _PART_BYTES)
     shown = safe(name, _PART_BYTES) or "unnamed"
     return f"{shown} ({number})" if number else shown
 
 
 def _described(manifest: Manifest) -> str:
-    modalities = {_text(of_series, _MODALITY) for of_series in manifest.series.values()} - {""}
-    return _text(manifest.attributes, _STUDY_DESCRIPTION) or " ".join(sorted(modalities)) or "study"
+    modalities = {text(of_series, _MODALITY) for of_series in manifest.series.values()} - {""}
+    return text(manifest.attributes, _STUDY_DESCRIPTION) or " ".join(sorted(modalities)) or "study"
 
 
 def _series_names(manifest: Manifest, wanted: set[Uid]) -> dict[Uid, str]:
@@ -69,9 +70,9 @@ def _series_names(manifest: Manifest, wanted: set[Uid]) -> dict[Uid, str]:
 
 
 def _series_name(attributes: DicomJson) -> str:
-    number = _text(attributes, _SERIES_NUMBER)
+    number = text(attributes, _SERIES_NUMBER)
     number = f"{int(number):03}" if number.isascii() and number.isdigit() and len(number) < 10 else number
-    parts = [number, _text(attributes, _MODALITY), _text(attributes, _SERIES_DESCRIPTION)]
+    parts = [number, text(attributes, _MODALITY), text(attributes, _SERIES_DESCRIPTION)]
     return _joined(*(part for part in parts if part)) if any(parts) else "series"
 
 
@@ -79,17 +80,8 @@ def _joined(*parts: str) -> str:
     return safe("-".join(parts), _PART_BYTES) or "_"
 
 
-def _digits(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:SHORT]
-
-
-def _text(attributes: DicomJson, tag: str) -> str:
-    """The first value, of a name the first group that it has."""
-    values = attributes.get(tag, {}).get("Value")
-    value = values[0] if isinstance(values, list) and values else None
-    if isinstance(value, dict):
-        value = next((value[group] for group in ("Alphabetic", "Ideographic", "Phonetic") if value.get(group)), None)
-    return value.strip() if isinstance(value, str) else ""
+def _digits(uid: Uid) -> str:
+    return hashlib.sha256(uid.encode()).hexdigest()[:SHORT]
 
 
 def _original(items: list[ManifestInstance]) -> list[Placed]:

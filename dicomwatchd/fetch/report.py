@@ -121,14 +121,19 @@ class Run:
 
     def got(self, item: ManifestInstance, path: str, trouble: DicomwatchdError | None) -> None:
         """Fetched, its bytes counted already; ``trouble`` is what was wrong with the object the manifest names."""
+        self.note(item, trouble)
         with self._lock:
             self.fetched += 1
-            self.out_of_reach_in_a_row = 0
             self.fetched_bytes += item.size_bytes
             self.folders_with_files.add(split(path)[0])
+            self._tell()
+
+    def note(self, item: ManifestInstance, trouble: DicomwatchdError | None) -> None:
+        """Its bytes came in, from wherever; it is not where it goes yet."""
+        with self._lock:
+            self.out_of_reach_in_a_row = 0
             if trouble is not None:
                 self.bad_objects.append(_failure(item, trouble))
-            self._tell()
 
     def found(self, item: ManifestInstance, path: str) -> None:
         """There already, and right."""

@@ -271,6 +271,8 @@ def _read_the_archive(site: Site, study: str) -> None:
     answers(site, "fetch", "--patient", patient, "--all", "-o", str(site.root / "all"))
     answers(site, "fetch", "--patient", patient, "--all", "-o", str(site.root / "readable"), "--layout", "readable")
     answers(site, "fetch", study, "-o", str(site.root / "original"), "--layout", "original")
+    answers(site, "fetch", study, "--zip", str(site.root / "study.zip"))
+    answers(site, "fetch", "--patient", patient, "--all", "--zip", str(site.root / "patient.zip"))
     answers(site, "fetch", "--patient", patient, "--all", "--series", "1.2.3", "-o", str(site.root / "none"), code=1)
     answers(site, "fetch", "--patient", patient, code=2)
     answers(site, "search")

@@ -156,9 +156,12 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     # The folder that a person fetches into.
     ("fetch/folder.py", "_create", "os.open"): (1, "O_EXCL, a temporary name"),
     ("fetch/folder.py", "rewind", "os.ftruncate"): (1, "the temporary file it has made"),
+    ("fetch/folder.py", "stream", "os.fdopen"): (1, "the temporary file it has made"),
     ("fetch/folder.py", "temporary", "os.unlink"): (1, "the temporary file it has made"),
     ("fetch/folder.py", "remove_leftovers", "os.unlink"): (1, "temporary names of a fetch that was killed"),
     ("fetch/folder.py", "publish", "localfiles.rename_noreplace"): (1, "refuses a taken name"),
+    ("fetch/spool.py", "__init__", "tempfile.TemporaryFile"): (1, "a file without a name"),
+    ("fetch/spool.py", "rewind", "os.ftruncate"): (1, "the file without a name that it has made"),
 }
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, nullcontext, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -18,7 +17,6 @@ from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.studies import attributes, cold
 from dicomwatchd.cli.studies.access import (
     UID,
-    Amiss,
     Archive,
     ArchiveOptions,
     archive_options,
@@ -27,8 +25,10 @@ from dicomwatchd.cli.studies.access import (
     threads_option,
 )
 from dicomwatchd.cli.studies.criteria import DateRangeType
-from dicomwatchd.cli.studies.fetched import Done, say_dicomdirs, sentences
-from dicomwatchd.cli.terminal import output, progress, tables
+from dicomwatchd.cli.studies.fetched import Done
+from dicomwatchd.cli.studies.fetching import Delivery, Order, ToFolders, ask_for_all
+from dicomwatchd.cli.studies.packing import STDOUT, ToZip
+from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
 from dicomwatchd.errors import Permanent, StudyNotFound
 from dicomwatchd.model import Uid
@@ -36,9 +36,7 @@ from dicomwatchd.model import Uid
 if TYPE_CHECKING:
     from dicomwatchd.archive.records import Query, StudyRecord
     from dicomwatchd.archive.stores.port import Speed
-    from dicomwatchd.fetch import FetchProgress
     from dicomwatchd.fetch.layouts import Layout
-    from dicomwatchd.fetch.plan import Found, Placed
 
 _LISTED_STUDIES = 50
 
@@ -100,6 +98,14 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     help="Folders and names of the files: by UIDs (uid, the default), as below the inbox that they came from"
     " (original), or PATIENT/DATE-DESCRIPTION/SERIES (readable).",
 )
+@click.option(
+    "--zip",
+    "zip_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Write one ZIP file, with a page and a text that say what is in it; - writes it to standard output.",
+)
+@click.option("--deflate", is_flag=True, help="With --zip: compress files that are not compressed.")
 @click.option("--series", metavar="UID", type=UID, multiple=True, help="Only this series; may be given repeatedly.")
 @click.option(
     "--with-dicomdir",
@@ -147,6 +153,8 @@ def fetch(
     is_all: bool,
     folder: Path | None,
     layout: Layout | None,
+    zip_file: Path | None,
+    deflate: bool,
     series: tuple[Uid, ...],
     with_dicomdir: bool,
     restore: Speed | None,
@@ -184,55 +192,80 @@ def fetch(
         raise click.UsageError("give either STUDY, or --accession or --patient")
     if wait and restore is None:
         raise click.UsageError("--wait needs --restore")
+    if deflate and zip_file is None:
+        raise click.UsageError("--deflate needs --zip")
+    if zip_file is not None and (folder is not None or with_dicomdir):
+        raise click.UsageError("--output and --with-dicomdir fill a folder: they exclude --zip")
     restoring = cold.Order(restore, restore_days, wait) if restore is not None else None
-    order = _Order(series, threads, mode, as_json, with_dicomdir, restoring, layout)
-    with opened(invocation, where, connections=threads) as archive:
+    order = Order(series, threads, mode, as_json, with_dicomdir, restoring, layout)
+    to_stdout = zip_file == STDOUT
+    zip_to: Path | BinaryIO | None = sys.stdout.buffer if to_stdout else zip_file
+    if to_stdout and (as_json or sys.stdout.isatty()):
+        raise click.UsageError("--zip - writes to standard output, which must be neither a terminal nor JSON")
+    with redirect_stdout(sys.stderr) if to_stdout else nullcontext(), ExitStack() as stack:
+        archive = stack.enter_context(opened(invocation, where, connections=threads))
         if study is not None:
-            done = _one(archive, study, folder or Path(study), order)
-            if as_json:
-                output.document(done.document())
-            return done.code
-        from dicomwatchd.archive.records import Query
+            wanted, several, notes = [study], False, []
+        else:
+            from dicomwatchd.archive.records import Query
 
-        begin, end = dates or ("", "")
-        query = Query(patient_id=patient, accession_number=accession, date_from=begin, date_to=end, issuer=issuer)
-        notes: list[str] = []
-        wanted = _wanted(archive, query, noting(notes, quiet=as_json), is_all=is_all, may_ask=not as_json)
-        several = len(wanted) > 1
-        targets = _targets(wanted, folder, layout)
-        order = replace(order, beside_others=len(wanted) > len(set(targets.values())))
-        all_done, failed = [], []
+            begin, end = dates or ("", "")
+            query = Query(patient_id=patient, accession_number=accession, date_from=begin, date_to=end, issuer=issuer)
+            notes = list[str]()
+            wanted = _wanted(archive, query, noting(notes, quiet=as_json), is_all=is_all, may_ask=not as_json)
+            several = len(wanted) > 1
+        delivery: Delivery
+        targets: dict[Uid, Path] = {}
+        if zip_to is not None:
+            order = replace(order, beside_others=several)
+            delivery = stack.enter_context(ToZip.opened(archive, order, zip_to, deflate=deflate))
+        else:
+            targets = _targets(wanted, folder, layout)
+            order = replace(order, beside_others=len(wanted) > len(set(targets.values())))
+            delivery = ToFolders(archive, order, targets)
         if several and wait:
-            _ask_for_all(archive, targets, order)
-        for uid, target in targets.items():
-            try:
-                all_done.append(_one(archive, uid, target, order))
-            except Permanent as error:
-                if not several:
-                    raise
-                if not as_json:
-                    output.problem(error)
-                failed.append({"study_uid": uid, "code": error.code, "reason": error.message})
-                continue
-            if all_done[-1].report.stopped is not None:
-                break  # the store, or the disk: the next one would meet the same
-    code = max([exits.NO if failed else exits.OK, *(done.code for done in all_done)])
-    if as_json:
-        documents = [done.document() for done in all_done]
-        is_complete = len(all_done) == len(wanted) and all(one["complete"] for one in documents)
-        output.document(
-            {
-                "matching": len(wanted),
-                "complete": is_complete,
-                "studies": documents,
-                "failed_studies": failed,
-                "notes": notes,
-            }
-        )
+            ask_for_all(archive, {uid: targets.get(uid) for uid in wanted}, order)
+        done, failed = _deliver(delivery, wanted, as_json=as_json)
+        more = delivery.end(done)
+    code = max([exits.NO if failed else exits.OK, *(one.code for one in done)])
+    if as_json and study is not None:
+        output.document({**done[0].document(), **more})
+    elif as_json:
+        output.document({**_document(wanted, done, failed, notes), **more})
     elif several:
-        whole = sum(done.code == exits.OK for done in all_done)
+        whole = sum(one.code == exits.OK for one in done)
         output.say(f"{whole:,} of {output.count(len(wanted), 'study', 'studies')} fetched.")
     return code
+
+
+def _deliver(delivery: Delivery, wanted: list[Uid], *, as_json: bool) -> tuple[list[Done], list[dict[str, str]]]:
+    """What has come of each study, and of which nothing could be fetched. Raises Permanent if there is but one."""
+    done: list[Done] = []
+    failed = []
+    for uid in wanted:
+        try:
+            done.append(delivery.one(uid))
+        except Permanent as error:
+            if len(wanted) == 1:
+                raise
+            if not as_json:
+                output.problem(error)
+            failed.append({"study_uid": uid, "code": error.code, "reason": error.message})
+            continue
+        if done[-1].report.stopped is not None:
+            break  # the store, or the disk: the next one would meet the same
+    return done, failed
+
+
+def _document(wanted: list[Uid], done: list[Done], failed: list[dict[str, str]], notes: list[str]) -> dict[str, Any]:
+    documents = [one.document() for one in done]
+    return {
+        "matching": len(wanted),
+        "complete": len(done) == len(wanted) and all(one["complete"] for one in documents),
+        "studies": documents,
+        "failed_studies": failed,
+        "notes": notes,
+    }
 
 
 def _wanted(archive: Archive, query: Query, note: Callable[[str], None], *, is_all: bool, may_ask: bool) -> list[Uid]:
@@ -288,85 +321,3 @@ def _list_studies(records: list[StudyRecord]) -> None:
 
 def _size(records: list[StudyRecord]) -> str:
     return output.size(sum(one.size_bytes for one in records))
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What the command line says of every study that it fetches."""
-
-    series: tuple[Uid, ...]
-    threads: int
-    mode: int
-    as_json: bool
-    with_dicomdir: bool
-    restore: cold.Order | None
-    layout: Layout | None
-    #: Several studies go to one folder, and their names tell them apart.
-    beside_others: bool = False
-
-    def places(self, found: Found) -> list[Placed]:
-        from dicomwatchd.fetch.layouts import placed
-        from dicomwatchd.fetch.plan import of_series
-
-        items = of_series(found.manifest, self.series or None)
-        return placed(self.layout or "uid", found.manifest, items, beside_others=self.beside_others)
-
-
-def _ask_for_all(archive: Archive, targets: dict[Uid, Path], order: _Order) -> None:
-    """Ask back what is cold of all studies, before the first of them is waited for: they are restored side by side."""
-    from dicomwatchd.fetch import look_up
-    from dicomwatchd.fetch.cold import ask_back, not_there_yet
-
-    assert order.restore is not None  # noqa: S101  who waits restores
-    with ThreadPoolExecutor(order.threads) as pool:
-        for uid, target in targets.items():
-            with suppress(Permanent):  # which is told when the study's turn comes
-                amiss = Amiss(lambda _text: None)
-                found = look_up(archive.store, archive.catalogue, uid, doubts=amiss.doubts(), map=pool.map)
-                items = not_there_yet(order.places(found), target)
-                frozen = cold.find(archive.store, found, items, order.restore, pool.map)
-                ask_back(archive.store, frozen, order.restore.speed, order.restore.days, map=pool.map)
-
-
-def _one(archive: Archive, study: Uid, target: Path, order: _Order) -> Done:
-    """Fetch one study, and say what has come of it, unless that is for a document."""
-    from dicomwatchd.fetch import Fetcher, look_up
-    from dicomwatchd.fetch.cold import not_there_yet
-    from dicomwatchd.fetch.dicomdirs import fetch_dicomdirs
-
-    notes: list[str] = []
-    note = noting(notes, quiet=order.as_json)
-    amiss = Amiss(note)
-    with ThreadPoolExecutor(order.threads) as pool:
-        found = look_up(archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), map=pool.map)
-        places = order.places(found)
-        frozen = cold.find(archive.store, found, not_there_yet(places, target), order.restore, pool.map)
-        if order.restore is not None:
-            frozen = cold.restored(archive.store, frozen, order.restore, note, pool.map, with_bar=not order.as_json)
-    with progress.bar(wanted=not order.as_json) as update:
-
-        def show(at: FetchProgress) -> None:
-            update(at.files_done, at.files_total, at.bytes_done, at.bytes_total, "Fetching")
-
-        try:
-            report = Fetcher(archive.store, threads=order.threads).fetch(
-                found.manifest,
-                target,
-                places=places,
-                mode=order.mode,
-                elsewhere=found.elsewhere,
-                cold=frozen.instances,
-                progress=show,
-            )
-        except KeyboardInterrupt:
-            output.note("interrupted; fetched files are kept. Run the same command again to fetch the rest")
-            raise
-    dicomdirs = None
-    if order.with_dicomdir and report.stopped is None:
-        dicomdirs = fetch_dicomdirs(archive.store, found.manifest, target, mode=order.mode)
-    if not order.as_json:
-        sentences(report, target)
-        cold.say(report, frozen, is_asked_for=order.restore is not None)
-        if dicomdirs is not None:
-            say_dicomdirs(dicomdirs, target)
-    return Done(report, target, amiss, notes, frozen, dicomdirs, order.layout)

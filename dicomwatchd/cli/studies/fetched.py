@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from dicomwatchd.fetch import FetchFailure, FetchReport
     from dicomwatchd.fetch.cold import Cold
     from dicomwatchd.fetch.dicomdirs import FetchedDicomdir
-    from dicomwatchd.fetch.layouts import Layout
 
 _LISTED_FAILURES = 20
 
@@ -24,13 +23,14 @@ _LISTED_FAILURES = 20
 @dataclass(frozen=True, slots=True)
 class Done:
     report: FetchReport
-    target: Path
+    target: Path | None
     amiss: Amiss
     notes: list[str]
     frozen: Cold
     #: None where they were not asked for.
     dicomdirs: list[FetchedDicomdir] | None = None
-    layout: Layout | None = None
+    #: What the command line has asked for besides, and the answer has because of it.
+    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def code(self) -> int:
@@ -43,8 +43,7 @@ class Done:
         asked_for = None if self.dicomdirs is None else [asdict(one) for one in self.dicomdirs]
         is_complete = document["complete"] and not any(one.reason for one in self.dicomdirs or [])
         frozen = cold.document(self.report, self.frozen)
-        document = {**document, "complete": is_complete, "cold": frozen, "dicomdirs": asked_for}
-        return document if self.layout is None else {**document, "layout": self.layout}
+        return {**document, "complete": is_complete, "cold": frozen, "dicomdirs": asked_for, **self.more}
 
 
 def say_dicomdirs(dicomdirs: list[FetchedDicomdir], target: Path) -> None:
@@ -55,11 +54,11 @@ def say_dicomdirs(dicomdirs: list[FetchedDicomdir], target: Path) -> None:
         output.say(f"DICOMDIR: {place}" if not one.reason else f"DICOMDIR not fetched ({one.reason}): {place}")
 
 
-def document_of(report: FetchReport, target: Path, amiss: Amiss, notes: list[str]) -> dict[str, Any]:
+def document_of(report: FetchReport, target: Path | None, amiss: Amiss, notes: list[str]) -> dict[str, Any]:
     return {
         "study_uid": report.study_uid,
         "revision": report.revision,
-        "directory": str(target),
+        "directory": None if target is None else str(target),
         "complete": report.complete and not amiss,
         **amiss.document(),
         "files": report.files,

@@ -1,0 +1,100 @@
+"""`dicomwatchctl fetch --zip`: studies in one file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+from dicomwatchd.cli.studies import cold
+from dicomwatchd.cli.studies.access import Archive
+from dicomwatchd.cli.studies.fetched import Done, sentences
+from dicomwatchd.cli.studies.fetching import Order, bar, prepared
+from dicomwatchd.cli.terminal import output
+from dicomwatchd.model import Uid
+
+if TYPE_CHECKING:
+    from dicomwatchd.fetch.pages import OnMedium
+    from dicomwatchd.fetch.stream import Verified
+    from dicomwatchd.fetch.zipped import ZipWriter
+
+STDOUT = Path("-")
+
+
+@dataclass(slots=True)
+class ToZip:
+    """All studies to one ZIP file, which gets its name once the last is in it. What cannot be had is missing in it, as
+    its pages say; there is no file if that is everything, or if the store or the disk has ended it."""
+
+    archive: Archive
+    order: Order
+    target: Path
+    writer: ZipWriter
+    publish: Callable[[], None]
+    on_medium: list[OnMedium] = field(default_factory=list)
+
+    @staticmethod
+    @contextmanager
+    def opened(archive: Archive, order: Order, target: Path | BinaryIO, *, deflate: bool) -> Iterator[ToZip]:
+        """To a new file, or to standard output."""
+        from dicomwatchd.fetch.zipped import Unseekable, ZipWriter, new_file
+
+        if not isinstance(target, Path):
+            with ZipWriter(cast(BinaryIO, Unseekable(target)), mode=order.mode, deflate=deflate) as writer:
+                yield ToZip(archive, order, STDOUT, writer, target.flush)
+            return
+        with (
+            new_file(target, order.mode) as (stream, publish),
+            ZipWriter(stream, mode=order.mode, deflate=deflate) as writer,
+        ):
+            yield ToZip(archive, order, target, writer, publish)
+
+    def one(self, study: Uid) -> Done:
+        from dicomwatchd.fetch.handing import hand_out
+        from dicomwatchd.fetch.pages import OnMedium
+        from dicomwatchd.fetch.zipped import FOLDER
+
+        ready = prepared(self.archive, study, self.order, None)
+        files = Counter[Uid]()
+
+        def take(one: Verified) -> None:
+            item, path = one.placed
+            with one.spool.reading() as content:
+                self.writer.add(f"{FOLDER}/{path}", content, item.size_bytes, item.transfer_syntax_uid)
+            files[item.series_uid] += 1
+
+        with bar(self.order, "Packing") as show:
+            report = hand_out(
+                self.archive.store,
+                ready.found,
+                ready.places,
+                take,
+                Path(tempfile.gettempdir()) if self.target == STDOUT else self.target.parent,
+                cold=ready.frozen.instances,
+                threads=self.order.threads,
+                progress=show,
+            )
+        self.on_medium.append(OnMedium(ready.found.manifest, files, report))
+        if not self.order.as_json and report.stopped is None:
+            sentences(report, self.target)
+            cold.say(report, ready.frozen, is_asked_for=self.order.restore is not None)
+        elif not self.order.as_json and report.stopped is not None:
+            output.problem(report.stopped)
+        return Done(report, None, ready.amiss, ready.notes, ready.frozen, None, self.order.said())
+
+    def end(self, done: Sequence[Done]) -> dict[str, Any]:
+        from dicomwatchd.fetch.pages import INDEX, README, index_page, readme
+
+        size_bytes = None
+        if any(one.fetched for one in (every.report for every in done)) and not any(one.report.stopped for one in done):
+            self.writer.add_text(INDEX, index_page(self.on_medium, has_dicomdir=False))
+            self.writer.add_text(README, readme(self.on_medium, has_dicomdir=False))
+            size_bytes = self.writer.finish()
+            self.publish()
+        elif not self.order.as_json:
+            output.say("No ZIP file was written.")
+        return {"zip": {"file": str(self.target), "bytes": size_bytes}}
