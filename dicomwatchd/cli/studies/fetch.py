@@ -99,6 +99,11 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     " (original), or PATIENT/DATE-DESCRIPTION/SERIES (readable).",
 )
 @click.option(
+    "--dicomdir",
+    is_flag=True,
+    help="Make a DICOM file-set: files with names of eight characters, and a DICOMDIR that lists them.",
+)
+@click.option(
     "--zip",
     "zip_file",
     metavar="FILE",
@@ -153,6 +158,7 @@ def fetch(
     is_all: bool,
     folder: Path | None,
     layout: Layout | None,
+    dicomdir: bool,
     zip_file: Path | None,
     deflate: bool,
     series: tuple[Uid, ...],
@@ -196,8 +202,10 @@ def fetch(
         raise click.UsageError("--deflate needs --zip")
     if zip_file is not None and (folder is not None or with_dicomdir):
         raise click.UsageError("--output and --with-dicomdir fill a folder: they exclude --zip")
+    if dicomdir and (layout is not None or with_dicomdir):
+        raise click.UsageError("--dicomdir has names of its own: it excludes --layout and --with-dicomdir")
     restoring = cold.Order(restore, restore_days, wait) if restore is not None else None
-    order = Order(series, threads, mode, as_json, with_dicomdir, restoring, layout)
+    order = Order(series, threads, mode, as_json, with_dicomdir, restoring, layout, dicomdir)
     to_stdout = zip_file == STDOUT
     zip_to: Path | BinaryIO | None = sys.stdout.buffer if to_stdout else zip_file
     if to_stdout and (as_json or sys.stdout.isatty()):
@@ -227,11 +235,11 @@ def fetch(
             ask_for_all(archive, {uid: targets.get(uid) for uid in wanted}, order)
         done, failed = _deliver(delivery, wanted, as_json=as_json)
         more = delivery.end(done)
-    code = max([exits.NO if failed else exits.OK, *(one.code for one in done)])
-    if as_json and study is not None:
-        output.document({**done[0].document(), **more})
-    elif as_json:
-        output.document({**_document(wanted, done, failed, notes), **more})
+    code = max([exits.NO if failed or delivery.is_lacking else exits.OK, *(one.code for one in done)])
+    if as_json:
+        document = done[0].document() if study is not None else _document(wanted, done, failed, notes)
+        document["complete"] &= not delivery.is_lacking
+        output.document({**document, **more})
     elif several:
         whole = sum(one.code == exits.OK for one in done)
         output.say(f"{whole:,} of {output.count(len(wanted), 'study', 'studies')} fetched.")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dicomwatchd.fetch import FetchFailure, FetchReport
     from dicomwatchd.fetch.cold import Cold
     from dicomwatchd.fetch.dicomdirs import FetchedDicomdir
+    from dicomwatchd.fetch.file_set.writing import Listing
 
 _LISTED_FAILURES = 20
 
@@ -31,19 +32,43 @@ class Done:
     dicomdirs: list[FetchedDicomdir] | None = None
     #: What the command line has asked for besides, and the answer has because of it.
     more: dict[str, Any] = field(default_factory=dict)
+    #: Why there is no DICOMDIR, or what is not in it; "" if there is, or nobody has asked for one.
+    unlisted: str = ""
 
     @property
     def code(self) -> int:
-        if self.report.complete and not self.amiss and not any(one.reason for one in self.dicomdirs or []):
+        if self.report.complete and not self.amiss and not self._is_lacking:
             return exits.OK
         return exits.code_for(self.report.stopped) if self.report.stopped else exits.NO
+
+    @property
+    def _is_lacking(self) -> bool:
+        return bool(self.unlisted) or any(one.reason for one in self.dicomdirs or [])
 
     def document(self) -> dict[str, Any]:
         document = document_of(self.report, self.target, self.amiss, self.notes)
         asked_for = None if self.dicomdirs is None else [asdict(one) for one in self.dicomdirs]
-        is_complete = document["complete"] and not any(one.reason for one in self.dicomdirs or [])
+        is_complete = document["complete"] and not self._is_lacking
         frozen = cold.document(self.report, self.frozen)
         return {**document, "complete": is_complete, "cold": frozen, "dicomdirs": asked_for, **self.more}
+
+
+def say_listing(listing: Listing) -> None:
+    """Of a DICOMDIR that was written here."""
+    if listing.listed:
+        output.say(f"The DICOMDIR lists {output.count(listing.listed, 'file')}.")
+    if listing.reason:
+        output.say(f"The DICOMDIR {'is incomplete' if listing.listed else 'was not written'}: {listing.reason}.")
+    if listing.without_file_meta:
+        output.note(
+            f"files without file meta information, which some viewers refuse: {listing.without_file_meta:,}; they were"
+            " archived like that, and no byte of a file is changed"
+        )
+    if listing.invented_values:
+        output.note(
+            "values that a DICOMDIR must have, which the files do not, and that were invented in it:"
+            f" {listing.invented_values:,}"
+        )
 
 
 def say_dicomdirs(dicomdirs: list[FetchedDicomdir], target: Path) -> None:

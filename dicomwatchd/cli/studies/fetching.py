@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dicomwatchd.cli.studies import cold
 from dicomwatchd.cli.studies.access import Amiss, Archive, noting
-from dicomwatchd.cli.studies.fetched import Done, say_dicomdirs, sentences
+from dicomwatchd.cli.studies.fetched import Done, say_dicomdirs, say_listing, sentences
 from dicomwatchd.cli.terminal import output, progress
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
-    from dicomwatchd.fetch import FetchProgress
+    from dicomwatchd.fetch import FetchProgress, FetchReport
     from dicomwatchd.fetch.cold import Cold
+    from dicomwatchd.fetch.file_set.writing import Listing
     from dicomwatchd.fetch.layouts import Layout
     from dicomwatchd.fetch.plan import Found, Placed
 
@@ -34,6 +35,8 @@ class Order:
     with_dicomdir: bool
     restore: cold.Order | None
     layout: Layout | None
+    #: A DICOMDIR is written, and names are as it needs them.
+    dicomdir: bool = False
     #: Several studies go to one folder, and their names tell them apart.
     beside_others: bool = False
 
@@ -41,11 +44,16 @@ class Order:
         """What of it is in the answer, because it was said."""
         return {} if self.layout is None else {"layout": self.layout}
 
-    def places(self, found: Found) -> list[Placed]:
+    def places(self, found: Found, number: int = 1) -> list[Placed]:
+        """Of the study that is the how-manieth in one place."""
         from dicomwatchd.fetch.layouts import placed
         from dicomwatchd.fetch.plan import of_series
 
         items = of_series(found.manifest, self.series or None)
+        if self.dicomdir:
+            from dicomwatchd.fetch.file_set.names import media_names
+
+            return media_names(items, number)
         return placed(self.layout or "uid", found.manifest, items, beside_others=self.beside_others)
 
 
@@ -60,7 +68,7 @@ class Prepared:
     notes: list[str]
 
 
-def prepared(archive: Archive, study: Uid, order: Order, target: Path | None) -> Prepared:
+def prepared(archive: Archive, study: Uid, order: Order, target: Path | None, number: int = 1) -> Prepared:
     """Look a study up; what is cold of it and not in the ``target`` yet is asked back, if that is wanted. Raises
     KeyboardInterrupt, Transient, Permanent, Fatal."""
     from dicomwatchd.fetch import look_up
@@ -71,7 +79,7 @@ def prepared(archive: Archive, study: Uid, order: Order, target: Path | None) ->
     amiss = Amiss(note)
     with ThreadPoolExecutor(order.threads) as pool:
         found = look_up(archive.store, archive.catalogue, study, note=note, doubts=amiss.doubts(), map=pool.map)
-        places = order.places(found)
+        places = order.places(found, number)
         items = [item for item, _ in places] if target is None else not_there_yet(places, target)
         frozen = cold.find(archive.store, found, items, order.restore, pool.map)
         if order.restore is not None:
@@ -109,6 +117,10 @@ class Delivery(Protocol):
         """Deliver it, and say what has come of it unless that is for a document. Raises Permanent where nothing of it
         can be had, KeyboardInterrupt, Transient, Fatal."""
 
+    @property
+    def is_lacking(self) -> bool:
+        """Whether something is amiss that is not one study's."""
+
     def end(self, done: Sequence[Done]) -> dict[str, Any]:
         """What there is to do and to say after the last; what an answer in JSON has of it. Raises as `one`."""
 
@@ -120,6 +132,7 @@ class ToFolders:
     archive: Archive
     order: Order
     targets: Mapping[Uid, Path]
+    is_lacking: bool = False
 
     def one(self, study: Uid) -> Done:
         from dicomwatchd.fetch import Fetcher
@@ -149,7 +162,25 @@ class ToFolders:
             cold.say(report, ready.frozen, is_asked_for=self.order.restore is not None)
             if dicomdirs is not None:
                 say_dicomdirs(dicomdirs, target)
-        return Done(report, target, ready.amiss, ready.notes, ready.frozen, dicomdirs, self.order.said())
+        more = self.order.said()
+        unlisted = ""
+        if self.order.dicomdir:
+            listing = self._list(study, ready, target, report)
+            more |= {"dicomdir": asdict(listing)}
+            unlisted = listing.reason
+            if not self.order.as_json:
+                say_listing(listing)
+        return Done(report, target, ready.amiss, ready.notes, ready.frozen, dicomdirs, more, unlisted)
+
+    def _list(self, study: Uid, ready: Prepared, target: Path, report: FetchReport) -> Listing:
+        from dicomwatchd.fetch.file_set.writing import Listing, list_folder
+
+        if not report.complete:
+            return Listing(reason="files are missing: run the same command again when they can be fetched")
+        try:
+            return list_folder(study, ready.places, target, mode=self.order.mode)
+        except Permanent as error:
+            return Listing(reason=error.message)
 
     def end(self, done: Sequence[Done]) -> dict[str, Any]:  # noqa: ARG002  every study has said its own
         return {}

@@ -6,18 +6,19 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from dicomwatchd.cli.studies import cold
 from dicomwatchd.cli.studies.access import Archive
-from dicomwatchd.cli.studies.fetched import Done, sentences
+from dicomwatchd.cli.studies.fetched import Done, say_listing, sentences
 from dicomwatchd.cli.studies.fetching import Order, bar, prepared
 from dicomwatchd.cli.terminal import output
 from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
+    from dicomwatchd.fetch.file_set.writing import Lister
     from dicomwatchd.fetch.pages import OnMedium
     from dicomwatchd.fetch.stream import Verified
     from dicomwatchd.fetch.zipped import ZipWriter
@@ -36,6 +37,8 @@ class ToZip:
     writer: ZipWriter
     publish: Callable[[], None]
     on_medium: list[OnMedium] = field(default_factory=list)
+    #: None where no DICOMDIR is wanted.
+    lister: Lister | None = None
 
     @staticmethod
     @contextmanager
@@ -45,26 +48,30 @@ class ToZip:
 
         if not isinstance(target, Path):
             with ZipWriter(cast(BinaryIO, Unseekable(target)), mode=order.mode, deflate=deflate) as writer:
-                yield ToZip(archive, order, STDOUT, writer, target.flush)
+                yield ToZip(archive, order, STDOUT, writer, target.flush, lister=_lister(order))
             return
         with (
             new_file(target, order.mode) as (stream, publish),
             ZipWriter(stream, mode=order.mode, deflate=deflate) as writer,
         ):
-            yield ToZip(archive, order, target, writer, publish)
+            yield ToZip(archive, order, target, writer, publish, lister=_lister(order))
 
     def one(self, study: Uid) -> Done:
         from dicomwatchd.fetch.handing import hand_out
         from dicomwatchd.fetch.pages import OnMedium
         from dicomwatchd.fetch.zipped import FOLDER
 
-        ready = prepared(self.archive, study, self.order, None)
+        ready = prepared(self.archive, study, self.order, None, len(self.on_medium) + 1)
         files = Counter[Uid]()
 
         def take(one: Verified) -> None:
             item, path = one.placed
             with one.spool.reading() as content:
-                self.writer.add(f"{FOLDER}/{path}", content, item.size_bytes, item.transfer_syntax_uid)
+                place = path if self.order.dicomdir else f"{FOLDER}/{path}"
+                self.writer.add(place, content, item.size_bytes, item.transfer_syntax_uid)
+            if self.lister is not None:
+                with one.spool.reading() as content:
+                    self.lister.take(study, item, path, content)
             files[item.series_uid] += 1
 
         with bar(self.order, "Packing") as show:
@@ -87,14 +94,32 @@ class ToZip:
         return Done(report, None, ready.amiss, ready.notes, ready.frozen, None, self.order.said())
 
     def end(self, done: Sequence[Done]) -> dict[str, Any]:
+        from dicomwatchd.fetch.file_set.names import DICOMDIR
         from dicomwatchd.fetch.pages import INDEX, README, index_page, readme
 
         size_bytes = None
+        more: dict[str, Any] = {}
         if any(one.fetched for one in (every.report for every in done)) and not any(one.report.stopped for one in done):
-            self.writer.add_text(INDEX, index_page(self.on_medium, has_dicomdir=False))
-            self.writer.add_text(README, readme(self.on_medium, has_dicomdir=False))
+            has_dicomdir = self.lister is not None
+            if self.lister is not None:
+                self.writer.add_text(DICOMDIR, self.lister.to_bytes())
+                more = {"dicomdir": asdict(self.lister.listing)}
+                if not self.order.as_json:
+                    say_listing(self.lister.listing)
+            self.writer.add_text(INDEX, index_page(self.on_medium, has_dicomdir=has_dicomdir))
+            self.writer.add_text(README, readme(self.on_medium, has_dicomdir=has_dicomdir))
             size_bytes = self.writer.finish()
             self.publish()
         elif not self.order.as_json:
             output.say("No ZIP file was written.")
-        return {"zip": {"file": str(self.target), "bytes": size_bytes}}
+        return {"zip": {"file": str(self.target), "bytes": size_bytes}, **more}
+
+    @property
+    def is_lacking(self) -> bool:
+        return self.lister is not None and bool(self.lister.listing.reason)
+
+
+def _lister(order: Order) -> Lister | None:
+    from dicomwatchd.fetch.file_set.writing import Lister
+
+    return Lister() if order.dicomdir else None
