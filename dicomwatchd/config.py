@@ -27,6 +27,7 @@ from pydantic import (
 from dicomwatchd import config_receiver, resolved_paths
 from dicomwatchd.character_sets import USABLE_WHEN_MISSING, corrected
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
+from dicomwatchd.dicom_addresses import address_of, is_ae_title
 from dicomwatchd.errors import ConfigError
 from dicomwatchd.resolved_paths import ResolvedPath
 
@@ -37,6 +38,8 @@ MAX_FILE_BYTES = 64 * 1024**3
 LONGEST_WAIT_SECONDS = 7 * 86400
 
 DEFAULT_PATH = Path("/etc/dicomwatchd/config.yaml")
+
+CALLING_AE_TITLE = "DICOMWATCHD"
 
 #: An inbox's name is in logs and statistics, so it is a short plain word and no path.
 INBOX_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
@@ -415,6 +418,40 @@ class Receiver(_Model):
         return int(self.disk_free_min[:-1]) / 100
 
 
+def _ae_title(value: str) -> str:
+    if not is_ae_title(value):
+        raise ValueError("must be an AE title: 1 to 16 characters, no backslash")
+    return value
+
+
+def _address(value: str) -> str:
+    if address_of(value) is None:
+        raise ValueError("must be HOST:PORT, or [ADDRESS]:PORT of IPv6")
+    return value
+
+
+class DestinationTls(_Model):
+    """TLS, with the certificates in PEM form."""
+
+    ca_file: AbsolutePath | None = Field(None, description="Certificates of a private CA; default: those of the system")
+    certificate_file: AbsolutePath | None = Field(None, description="Our own certificate, if the destination asks")
+    key_file: AbsolutePath | None = Field(None, description="Its key; default: in certificate_file")
+
+
+class Destination(_Model):
+    """A DICOM application to which `fetch --send` sends studies."""
+
+    name: str = Field(pattern=f"^{INBOX_NAME}$", description="Short name, for `fetch --send NAME`.")
+    ae_title: Annotated[str, AfterValidator(_ae_title)] = Field(description="The called AE title")
+    address: Annotated[str, AfterValidator(_address)] = Field(
+        description="HOST:PORT", examples=["pacs.example.org:104"]
+    )
+    calling_ae_title: Annotated[str, AfterValidator(_ae_title)] = Field(
+        CALLING_AE_TITLE, description="What we call ourselves"
+    )
+    tls: DestinationTls | None = Field(None, description="Default: no TLS; patient data is sent unencrypted")
+
+
 class Config(_Model):
     """The whole file. A configuration for `fetch` alone needs only ``archive``."""
 
@@ -456,6 +493,7 @@ class Config(_Model):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     inboxes: tuple[Inbox, ...] = ()
     receivers: tuple[Receiver, ...] = ()
+    destinations: tuple[Destination, ...] = ()
 
     @property
     def disk_free_warn_share(self) -> float:
@@ -565,6 +603,7 @@ def _cross_checks(data: dict[Any, Any], found: dict[Path, ResolvedPath]) -> Iter
         if isinstance(name, str) and names.index(name) != index:
             yield f"inboxes[{index}].name", f"is used by inboxes[{names.index(name)}] already"
 
+    yield from _repeated_destinations(data)
     for where, ours in leading.items():
         if not where.startswith("inboxes"):
             yield from ((where, f"overlaps {inbox}") for inbox, place in of_inboxes if _overlap(ours, place))
@@ -575,6 +614,14 @@ def _cross_checks(data: dict[Any, Any], found: dict[Path, ResolvedPath]) -> Iter
     if isinstance(socket, str | Path) and len(str(socket).encode(errors="replace")) > _SOCKET_PATH_MAX_BYTES:
         yield "control_socket", f"is too long for a socket: at most {_SOCKET_PATH_MAX_BYTES} bytes"
     yield from config_receiver.cross_checks(data)
+
+
+def _repeated_destinations(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
+    given = data.get("destinations")
+    names = [one.get("name") if isinstance(one, dict) else None for one in given] if isinstance(given, list) else []
+    for index, name in enumerate(names):
+        if isinstance(name, str) and names.index(name) != index:
+            yield f"destinations[{index}].name", f"is used by destinations[{names.index(name)}] already"
 
 
 def _overlap(one: Path, other: Path) -> bool:

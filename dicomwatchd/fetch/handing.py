@@ -10,14 +10,15 @@ from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.fetch.plan import Found, Placed
-from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run
+from dicomwatchd.fetch.report import FetchProgress, FetchReport, Run, Stopped
 from dicomwatchd.fetch.stream import Streamer, Verified
 
 
 class NotTaken(DicomwatchdError):
-    """Whoever takes instances has not taken this one; the others may go on."""
+    """Whoever takes instances has not taken this one; the others may go on, unless it ``ends`` there."""
 
     code = "not-taken"
+    ends = False
 
 
 def hand_out(
@@ -38,13 +39,19 @@ def hand_out(
     """
     begun = monotonic()
     run = Run(found.manifest, [[one] for one in places], progress, found.elsewhere, frozenset(cold))
+    has_ended = False
     with Streamer(store, directory, threads=threads).verified(run, places) as verified:
         for one in verified:
             item, path = one.placed
             try:
+                if has_ended:
+                    run.check()
                 take(one)
-            except NotTaken as error:
+            except (NotTaken, Stopped) as error:
                 run.fail(item, error)
+                if isinstance(error, NotTaken) and error.ends:
+                    has_ended = True
+                    run.stop(None)
             else:
                 run.got(item, path, None)
     return run.report(monotonic() - begun)

@@ -48,6 +48,11 @@ _ON_S3 = {
     },
 }
 _DICOMDIR = "tests/system/test_dicomdir.py"
+_SENT = (
+    "to",
+    "attempts",
+    *(f"results.{key}" for key in ("sop_instance_uid", "series_uid", "status", "code", "reason", "earlier")),
+)
 _ERASING = "tests/system/test_erasing.py"
 _ERASURE = ("number", "erased_at", "because", "erased_by", "erased_by.uid", "erased_by.login")
 
@@ -90,6 +95,14 @@ _NOT_HERE = {
     "fetch": {
         **dict.fromkeys(_named("dicomdirs", "name", "sha256", "reason"), _DICOMDIR),
         **dict.fromkeys(_named("studies.dicomdirs", "name", "sha256", "reason"), _DICOMDIR),
+        **dict.fromkeys(
+            (*_named("sent", *_SENT), "sent.results", *_named("studies.sent", *_SENT), "studies.sent.results"),
+            "a DICOM peer: tests/unit/test_send.py",
+        ),
+        **dict.fromkeys(
+            _named("studies.dicomdir", "listed", "invented_values", "without_file_meta", "reason"), "as of one study"
+        ),
+        **dict.fromkeys(_named("studies.zip", "file", "bytes"), "one file of all studies"),
         **dict.fromkeys(("stopped", "studies.stopped"), "a disk that fills up, or a store that goes away meanwhile"),
         **{f"studies.{key}": "as of one study, on S3" for key in _ON_S3["fetch"]},
     },

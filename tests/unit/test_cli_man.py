@@ -144,6 +144,8 @@ def keys_of(*models: str) -> set[str]:
         ("ENCRYPTION", ["Encryption"]),
         ("LAYOUT", ["InstanceLayout", "BundledLayout"]),
         ("CATALOGUE", ["DynamoDBSettings", "SqliteSettings"]),
+        ("DESTINATIONS", ["Destination"]),
+        ("TLS OF A DESTINATION", ["DestinationTls"]),
     ],
 )
 def test_the_configuration_page_has_every_key(section: str, models: list[str]) -> None:
@@ -168,6 +170,8 @@ def test_every_part_of_the_configuration_has_its_section() -> None:
         "SqliteSettings",
         "Archive",
         "DeleteAfter",
+        "Destination",
+        "DestinationTls",
         "ExpiryAfter",
     }
     assert set(Config.model_json_schema()["$defs"]) == covered

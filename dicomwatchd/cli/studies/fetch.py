@@ -28,6 +28,7 @@ from dicomwatchd.cli.studies.criteria import DateRangeType
 from dicomwatchd.cli.studies.fetched import Done
 from dicomwatchd.cli.studies.fetching import Delivery, Order, ToFolders, ask_for_all
 from dicomwatchd.cli.studies.packing import STDOUT, ToZip
+from dicomwatchd.cli.studies.sending import ToDestination, destination_of
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
 from dicomwatchd.errors import Permanent, StudyNotFound
@@ -111,6 +112,19 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     help="Write one ZIP file, with a page and a text that say what is in it; - writes it to standard output.",
 )
 @click.option("--deflate", is_flag=True, help="With --zip: compress files that are not compressed.")
+@click.option(
+    "--send",
+    "send_to",
+    metavar="DEST",
+    help="Send the files by DICOM (C-STORE) to AET@HOST:PORT, or to a destination of this name in the configuration.",
+)
+@click.option("--calling", metavar="AET", help="With --send: our own AE title. Default: DICOMWATCHD.")
+@click.option(
+    "--resume",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --send: note in FILE what was confirmed, and send only what FILE does not have.",
+)
 @click.option("--series", metavar="UID", type=UID, multiple=True, help="Only this series; may be given repeatedly.")
 @click.option(
     "--with-dicomdir",
@@ -161,6 +175,9 @@ def fetch(
     dicomdir: bool,
     zip_file: Path | None,
     deflate: bool,
+    send_to: str | None,
+    calling: str | None,
+    resume: Path | None,
     series: tuple[Uid, ...],
     with_dicomdir: bool,
     restore: Speed | None,
@@ -198,6 +215,10 @@ def fetch(
         raise click.UsageError("give either STUDY, or --accession or --patient")
     if wait and restore is None:
         raise click.UsageError("--wait needs --restore")
+    if send_to is None and (calling is not None or resume is not None):
+        raise click.UsageError("--calling and --resume need --send")
+    if send_to is not None and (folder or zip_file or layout or dicomdir or with_dicomdir):
+        raise click.UsageError("--send excludes --output, --zip, --layout, --dicomdir and --with-dicomdir")
     if deflate and zip_file is None:
         raise click.UsageError("--deflate needs --zip")
     if zip_file is not None and (folder is not None or with_dicomdir):
@@ -224,7 +245,10 @@ def fetch(
             several = len(wanted) > 1
         delivery: Delivery
         targets: dict[Uid, Path] = {}
-        if zip_to is not None:
+        if send_to is not None:
+            to = destination_of(invocation, send_to, calling)
+            delivery = stack.enter_context(ToDestination.opened(archive, order, to, resume))
+        elif zip_to is not None:
             order = replace(order, beside_others=several)
             delivery = stack.enter_context(ToZip.opened(archive, order, zip_to, deflate=deflate))
         else:

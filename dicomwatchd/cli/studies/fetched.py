@@ -118,7 +118,7 @@ def sentences(report: FetchReport, target: Path) -> None:
         from dicomwatchd.fetch.report import Stopped
 
         output.say(f"{there:,} of {output.count(report.files, 'file')} in {place}: {done}. Not fetched:")
-        _list([failure for failure in report.failed if failure.code not in (Stopped.code, ColdObject.code)])
+        list_failures([failure for failure in report.failed if failure.code not in (Stopped.code, ColdObject.code)])
         stopped = sum(failure.code == Stopped.code for failure in report.failed)
         if report.stopped is not None:
             output.problem(report.stopped)
@@ -129,10 +129,10 @@ def sentences(report: FetchReport, target: Path) -> None:
             "these files are correct, but did not come from the object that the manifest names; "
             f"`dicomwatchctl verify --deep {report.study_uid}` examines the study"
         )
-        _list(report.bad_objects)
+        list_failures(report.bad_objects)
 
 
-def _list(failures: list[FetchFailure] | tuple[FetchFailure, ...]) -> None:
+def list_failures(failures: list[FetchFailure] | tuple[FetchFailure, ...]) -> None:
     if not failures:
         return
     rows = [(f.series_uid, f.sop_instance_uid, f.reason) for f in failures[:_LISTED_FAILURES]]
