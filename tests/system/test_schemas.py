@@ -103,6 +103,7 @@ _NOT_HERE = {
             _named("studies.dicomdir", "listed", "invented_values", "without_file_meta", "reason"), "as of one study"
         ),
         **dict.fromkeys(_named("studies.zip", "file", "bytes"), "one file of all studies"),
+        **dict.fromkeys(_named("studies.iso", "file", "bytes"), "one file of all studies"),
         **dict.fromkeys(("stopped", "studies.stopped"), "a disk that fills up, or a store that goes away meanwhile"),
         **{f"studies.{key}": "as of one study, on S3" for key in _ON_S3["fetch"]},
     },
@@ -286,6 +287,8 @@ def _read_the_archive(site: Site, study: str) -> None:
     answers(site, "fetch", study, "-o", str(site.root / "original"), "--layout", "original")
     answers(site, "fetch", study, "-o", str(site.root / "medium"), "--dicomdir")
     answers(site, "fetch", study, "--zip", str(site.root / "study.zip"))
+    answers(site, "fetch", study, "--iso", str(site.root / "study.iso"))
+    answers(site, "fetch", "--patient", patient, "--all", "--iso", str(site.root / "patient.iso"))
     answers(site, "fetch", "--patient", patient, "--all", "--zip", str(site.root / "patient.zip"), "--dicomdir")
     answers(site, "fetch", "--patient", patient, "--all", "--series", "1.2.3", "-o", str(site.root / "none"), code=1)
     answers(site, "fetch", "--patient", patient, code=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -9,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import pycdlib
 import pydicom
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -16,6 +18,7 @@ from pydicom.fileset import FileSet
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from dicomwatchd.archive.layout.instance import ManifestInstance
+from dicomwatchd.cli.disc.iso9660 import DiscImage
 from dicomwatchd.errors import Permanent
 from dicomwatchd.fetch.file_set.directory import Directory
 from dicomwatchd.fetch.file_set.names import media_names
@@ -23,6 +26,7 @@ from dicomwatchd.fetch.file_set.record_types import LEAVES, record_type
 from dicomwatchd.fetch.file_set.values import Said, fit, read
 from dicomwatchd.fetch.file_set.writing import list_folder
 from dicomwatchd.fetch.folder import Occupied
+from dicomwatchd.fetch.iso import IsoWriter
 from dicomwatchd.intake.dicom.dicomdir import read_dicomdir
 from dicomwatchd.model import Uid
 from tests import samples, tools
@@ -419,3 +423,70 @@ def test_what_is_no_dicom_makes_the_answer_no(site: Site, tmp_path: Path) -> Non
 @pytest.mark.parametrize("other", [("--layout", "uid"), ("--with-dicomdir",)])
 def test_names_of_its_own(site: Site, other: tuple[str, ...]) -> None:
     assert site.ctl("fetch", STUDY, "--dicomdir", *other).exit_code == 2
+
+
+# --- the image of a disc
+
+
+def test_the_image_of_a_disc_holds_the_file_set(site: Site, tmp_path: Path) -> None:
+    files, image = add(site, tmp_path), tmp_path / "out" / "disc.iso"
+    answer = site.json("fetch", STUDY, "--iso", str(image))
+    assert answer["complete"] and answer["iso"] == {"file": str(image), "bytes": image.stat().st_size}
+    assert answer["dicomdir"]["listed"] == 3 and image.stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in image.parent.iterdir()] == ["disc.iso"]
+    found = unpacked(image, tmp_path / "unpacked")
+    check(found, 3)
+    assert {p.name for p in found.iterdir()} == {"DICOMDIR", "DICOM", "INDEX.HTM", "README.TXT"}
+    assert sorted(p.read_bytes() for p in found.rglob("IM*")) == sorted(data for _, data in files)
+    again = site.ctl("fetch", STUDY, "--iso", str(image))
+    assert again.exit_code == 1 and "not touched" in again.stderr
+
+
+def unpacked(image: Path, folder: Path) -> Path:
+    folder.mkdir()
+    disc = pycdlib.PyCdlib()
+    disc.open(str(image))
+    for above, _, names in disc.walk(iso_path="/"):
+        for name in names:
+            target = folder / above.lstrip("/") / name.partition(";")[0].rstrip(".")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            disc.get_file_from_iso(str(target), iso_path=f"{above.rstrip('/')}/{name}")
+    disc.close()
+    return folder
+
+
+def test_an_upload_of_the_image_reads_it(site: Site, tmp_path: Path) -> None:
+    """What goes out comes in again: by the reader that `upload` has for discs."""
+    files, image = add(site, tmp_path), tmp_path / "disc.iso"
+    assert site.ctl("fetch", STUDY, "--iso", str(image)).exit_code == 0
+    with image.open("rb") as file:
+        entries = DiscImage(file.fileno()).contents().entries
+    names = {b"/".join(entry.path) for entry in entries}
+    assert sum(name.startswith(b"DICOM/ST") for name in names) == len(files) and b"DICOMDIR" in names
+
+
+def test_a_thousand_files(tmp_path: Path) -> None:
+    image = tmp_path / "disc.iso"
+    with image.open("w+b") as stream, IsoWriter(stream, tmp_path) as writer:
+        for n in range(1000):
+            writer.add(f"DICOM/ST000001/SE000001/IM{n:06}", BytesIO(b"%d" % n), len(b"%d" % n), "")
+        assert writer.finish() == image.stat().st_size
+    found = unpacked(image, tmp_path / "unpacked")
+    assert (found / "DICOM/ST000001/SE000001/IM000999").read_bytes() == b"999"
+
+
+def test_a_full_disk_leaves_no_image(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(site, tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("pycdlib.PyCdlib.write_fp", full)
+    image = tmp_path / "out" / "disc.iso"
+    done = site.ctl("fetch", STUDY, "--iso", str(image))
+    assert done.exit_code == 1 and "full" in done.stderr and list(image.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("other", [("-o", "x"), ("--zip", "x"), ("--layout", "uid"), ("--with-dicomdir",)])
+def test_an_image_is_one_thing(site: Site, other: tuple[str, ...]) -> None:
+    assert site.ctl("fetch", STUDY, "--iso", "x.iso", *other).exit_code == 2

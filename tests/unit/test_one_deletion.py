@@ -160,6 +160,7 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("fetch/folder.py", "temporary", "os.unlink"): (1, "the temporary file it has made"),
     ("fetch/folder.py", "remove_leftovers", "os.unlink"): (1, "temporary names of a fetch that was killed"),
     ("fetch/folder.py", "publish", "localfiles.rename_noreplace"): (1, "refuses a taken name"),
+    ("fetch/iso.py", "__init__", "tempfile.TemporaryFile"): (1, "a file without a name"),
     ("fetch/send.py", "opened", "os.open"): (1, "appends to what it has made; anything else is refused"),
     ("fetch/send.py", "opened", "open"): (1, "the same descriptor"),
     ("fetch/spool.py", "__init__", "tempfile.TemporaryFile"): (1, "a file without a name"),

@@ -27,7 +27,7 @@ from dicomwatchd.cli.studies.access import (
 from dicomwatchd.cli.studies.criteria import DateRangeType
 from dicomwatchd.cli.studies.fetched import Done
 from dicomwatchd.cli.studies.fetching import Delivery, Order, ToFolders, ask_for_all
-from dicomwatchd.cli.studies.packing import STDOUT, ToZip
+from dicomwatchd.cli.studies.packing import STDOUT, ToFile
 from dicomwatchd.cli.studies.sending import ToDestination, destination_of
 from dicomwatchd.cli.terminal import output, tables
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
@@ -111,6 +111,13 @@ class ModeType(click.ParamType):  # type: ignore[type-arg]  # generic in newer c
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     help="Write one ZIP file, with a page and a text that say what is in it; - writes it to standard output.",
 )
+@click.option(
+    "--iso",
+    "iso_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the image of a disc (ISO 9660) with a DICOM file-set, to be burnt or mounted.",
+)
 @click.option("--deflate", is_flag=True, help="With --zip: compress files that are not compressed.")
 @click.option(
     "--send",
@@ -174,6 +181,7 @@ def fetch(
     layout: Layout | None,
     dicomdir: bool,
     zip_file: Path | None,
+    iso_file: Path | None,
     deflate: bool,
     send_to: str | None,
     calling: str | None,
@@ -217,16 +225,18 @@ def fetch(
         raise click.UsageError("--wait needs --restore")
     if send_to is None and (calling is not None or resume is not None):
         raise click.UsageError("--calling and --resume need --send")
-    if send_to is not None and (folder or zip_file or layout or dicomdir or with_dicomdir):
-        raise click.UsageError("--send excludes --output, --zip, --layout, --dicomdir and --with-dicomdir")
+    if send_to is not None and (folder or zip_file or iso_file or layout or dicomdir or with_dicomdir):
+        raise click.UsageError("--send excludes --output, --zip, --iso, --layout, --dicomdir and --with-dicomdir")
     if deflate and zip_file is None:
         raise click.UsageError("--deflate needs --zip")
     if zip_file is not None and (folder is not None or with_dicomdir):
         raise click.UsageError("--output and --with-dicomdir fill a folder: they exclude --zip")
+    if iso_file is not None and (folder or zip_file or layout or with_dicomdir):
+        raise click.UsageError("--iso has a file-set in it: it excludes --output, --zip, --layout and --with-dicomdir")
     if dicomdir and (layout is not None or with_dicomdir):
         raise click.UsageError("--dicomdir has names of its own: it excludes --layout and --with-dicomdir")
     restoring = cold.Order(restore, restore_days, wait) if restore is not None else None
-    order = Order(series, threads, mode, as_json, with_dicomdir, restoring, layout, dicomdir)
+    order = Order(series, threads, mode, as_json, with_dicomdir, restoring, layout, dicomdir or iso_file is not None)
     to_stdout = zip_file == STDOUT
     zip_to: Path | BinaryIO | None = sys.stdout.buffer if to_stdout else zip_file
     if to_stdout and (as_json or sys.stdout.isatty()):
@@ -248,9 +258,11 @@ def fetch(
         if send_to is not None:
             to = destination_of(invocation, send_to, calling)
             delivery = stack.enter_context(ToDestination.opened(archive, order, to, resume))
+        elif iso_file is not None:
+            delivery = stack.enter_context(ToFile.image(archive, order, iso_file))
         elif zip_to is not None:
             order = replace(order, beside_others=several)
-            delivery = stack.enter_context(ToZip.opened(archive, order, zip_to, deflate=deflate))
+            delivery = stack.enter_context(ToFile.opened(archive, order, zip_to, deflate=deflate))
         else:
             targets = _targets(wanted, folder, layout)
             order = replace(order, beside_others=len(wanted) > len(set(targets.values())))

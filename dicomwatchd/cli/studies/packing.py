@@ -1,4 +1,4 @@
-"""`dicomwatchctl fetch --zip`: studies in one file."""
+"""`dicomwatchctl fetch --zip` and `--iso`: studies in one file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dicomwatchd.model import Uid
 
 if TYPE_CHECKING:
     from dicomwatchd.fetch.file_set.writing import Lister
+    from dicomwatchd.fetch.iso import IsoWriter
     from dicomwatchd.fetch.pages import OnMedium
     from dicomwatchd.fetch.stream import Verified
     from dicomwatchd.fetch.zipped import ZipWriter
@@ -27,34 +28,46 @@ STDOUT = Path("-")
 
 
 @dataclass(slots=True)
-class ToZip:
-    """All studies to one ZIP file, which gets its name once the last is in it. What cannot be had is missing in it, as
-    its pages say; there is no file if that is everything, or if the store or the disk has ended it."""
+class ToFile:
+    """All studies to one ZIP file, or the image of one disc, which gets its name once the last is in it. What cannot be
+    had is missing in it, as its pages say; there is no file if that is everything, or if the store or the disk has
+    ended it."""
 
     archive: Archive
     order: Order
     target: Path
-    writer: ZipWriter
+    writer: ZipWriter | IsoWriter
     publish: Callable[[], None]
+    kind: str = "zip"
     on_medium: list[OnMedium] = field(default_factory=list)
     #: None where no DICOMDIR is wanted.
     lister: Lister | None = None
 
     @staticmethod
     @contextmanager
-    def opened(archive: Archive, order: Order, target: Path | BinaryIO, *, deflate: bool) -> Iterator[ToZip]:
+    def opened(archive: Archive, order: Order, target: Path | BinaryIO, *, deflate: bool) -> Iterator[ToFile]:
         """To a new file, or to standard output."""
         from dicomwatchd.fetch.zipped import Unseekable, ZipWriter, new_file
 
         if not isinstance(target, Path):
             with ZipWriter(cast(BinaryIO, Unseekable(target)), mode=order.mode, deflate=deflate) as writer:
-                yield ToZip(archive, order, STDOUT, writer, target.flush, lister=_lister(order))
+                yield ToFile(archive, order, STDOUT, writer, target.flush, lister=_lister(order))
             return
         with (
             new_file(target, order.mode) as (stream, publish),
             ZipWriter(stream, mode=order.mode, deflate=deflate) as writer,
         ):
-            yield ToZip(archive, order, target, writer, publish, lister=_lister(order))
+            yield ToFile(archive, order, target, writer, publish, lister=_lister(order))
+
+    @staticmethod
+    @contextmanager
+    def image(archive: Archive, order: Order, target: Path) -> Iterator[ToFile]:
+        """To the image of a disc."""
+        from dicomwatchd.fetch.iso import IsoWriter
+        from dicomwatchd.fetch.zipped import new_file
+
+        with new_file(target, order.mode) as (stream, publish), IsoWriter(stream, target.parent) as writer:
+            yield ToFile(archive, order, target, writer, publish, "iso", lister=_lister(order))
 
     def one(self, study: Uid) -> Done:
         from dicomwatchd.fetch.handing import hand_out
@@ -111,8 +124,8 @@ class ToZip:
             size_bytes = self.writer.finish()
             self.publish()
         elif not self.order.as_json:
-            output.say("No ZIP file was written.")
-        return {"zip": {"file": str(self.target), "bytes": size_bytes}, **more}
+            output.say("No file was written.")
+        return {self.kind: {"file": str(self.target), "bytes": size_bytes}, **more}
 
     @property
     def is_lacking(self) -> bool:
