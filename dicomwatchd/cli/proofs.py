@@ -155,8 +155,8 @@ def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> i
     """Check that everything works.
 
     Tests the store and what it enforces, the catalogue, the inboxes and their disks. The running daemon runs
-    the tests, with its own rights; if it is not running, this command runs them with yours. The exit code is
-    1 if something has to be fixed.
+    the tests, with its own rights; if it is not running, this command runs them with yours. Destinations of
+    fetch --send are tried by this command. The exit code is 1 if something has to be fixed.
     """
     connection = client(invocation, socket_path)
     try:
@@ -166,6 +166,7 @@ def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> i
             raise
         output.note("the daemon is not running; these checks ran with your rights")
         findings = _from_here(invocation)
+    findings += _destinations(invocation)
     if as_json:
         output.document({"findings": findings})
     else:
@@ -174,6 +175,24 @@ def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> i
             ((f["outcome"], output.clean(f["subject"]), output.clean(f["detail"])) for f in findings),
         )
     return exits.NO if any(f["outcome"] == "bad" for f in findings) else exits.OK
+
+
+def _destinations(invocation: Invocation) -> list[dict[str, str]]:
+    """From where this command runs, whoever runs the rest: the daemon never talks to them."""
+    from dicomwatchd import config
+    from dicomwatchd.errors import ConfigError
+
+    try:
+        destinations = config.load(invocation.config_path).destinations
+    except ConfigError:
+        return []  # not this user's to read, or told by the rest
+    if not destinations:
+        return []
+    from dicomwatchd.fetch.destination import of_settings
+    from dicomwatchd.fetch.reachable import look
+
+    looks = ((one.name, *look(of_settings(one))) for one in destinations)
+    return [{"subject": f"destination {name}", "outcome": outcome, "detail": text} for name, outcome, text in looks]
 
 
 def _from_here(invocation: Invocation) -> list[dict[str, str]]:

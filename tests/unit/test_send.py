@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
@@ -446,6 +447,31 @@ def test_echo() -> None:
         Channel(one.destination, []).echo()
     with pytest.raises(Unreachable):
         Channel(one.destination, []).echo()
+
+
+ECHO = ("1.2.840.10008.1.1", "1.2.840.10008.1.2")
+
+
+def test_the_doctor_tries_each_destination(
+    site: Site, authority: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_certificate(tmp_path / "other")
+    with peer(ECHO) as plain, peer(ECHO, context=server_context(authority)) as safe:
+        lines = [
+            f"{{name: plain, ae_title: PEER, address: '127.0.0.1:{plain.port}'}}",
+            f"{{name: safe, ae_title: PEER, address: '127.0.0.1:{safe.port}', tls: {{ca_file: {authority.ca_file}}}}}",
+            f"{{name: other-ca, ae_title: PEER, address: '127.0.0.1:{safe.port}', tls: {{ca_file: {other.ca_file}}}}}",
+            f"{{name: title, ae_title: OTHER, address: '127.0.0.1:{plain.port}'}}",
+            f"{{name: nobody, ae_title: PEER, address: '127.0.0.1:{free_port()}'}}",
+        ]
+        site.config.write_text(site.config.read_text() + "destinations:\n" + "".join(f"  - {one}\n" for one in lines))
+        result = site.ctl("doctor", "--json")
+    found = {one["subject"].partition(" ")[2]: one for one in json.loads(result.stdout)["findings"]}
+    outcomes = {name: found[name]["outcome"] for name in ("plain", "safe", "other-ca", "title", "nobody")}
+    assert outcomes == {"plain": "good", "safe": "note", "other-ca": "note", "title": "note", "nobody": "note"}
+    assert "unencrypted" in found["plain"]["detail"] and "29 more days" in found["safe"]["detail"]
+    assert "not trusted" in found["other-ca"]["detail"] and "rejects" in found["title"]["detail"]
+    assert "reached" in found["nobody"]["detail"]
 
 
 # --- words
