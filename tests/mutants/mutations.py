@@ -14,6 +14,7 @@ from tests.mutants.erased import ERASED
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.final_check import LAST_SIGHT
 from tests.mutants.handed import HANDED_IN
+from tests.mutants.handed_out import HANDED_OUT
 from tests.mutants.held import HELD
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.limits import LIMITS
@@ -1406,6 +1407,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
     *(Mutation(*row) for row in RECEIVER),
+    *(Mutation(*row) for row in HANDED_OUT),
     # -- several daemons at one inbox, and what a crash leaves aside
     *(
         Mutation(f"staging: {name}", file, old, new, STAGING)

@@ -218,6 +218,20 @@ def test_only_what_failed_is_sent_again(store: MemoryStore, study: Manifest, tmp
     assert len(one.got) == 7 + 2 + 1 and len(set(one.got)) == 7
 
 
+def test_of_two_contents_of_one_instance_only_the_one_that_failed_is_sent_again(
+    store: MemoryStore, tmp_path: Path
+) -> None:
+    made = Maker(seed=6).ct_series(tmp_path / "ct", slices=1, rows=16, columns=16)[0].path.read_bytes()
+    other = made[:-1] + bytes([made[-1] ^ 1])
+    header = pydicom.dcmread(BytesIO(made))
+    both = [(header.SeriesInstanceUID, str(header.SOPInstanceUID), data) for data in (made, other)]
+    manifest = archive(store, both)
+    with peer() as one:
+        one.answers = [0, 0xA700]
+        done = sent(store, manifest, one.destination, tmp_path)
+    assert done.report.complete and done.attempts == 2 and len(one.got) == 3
+
+
 def test_what_fails_three_times_has_failed_with_its_status(store: MemoryStore, study: Manifest, tmp_path: Path) -> None:
     with peer() as one:
         one.answers = [0xA700, *[0] * 6, 0xA700, 0xA701]
