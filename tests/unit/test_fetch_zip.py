@@ -84,7 +84,7 @@ def test_to_standard_output(site: Site, study: Manifest) -> None:
     done = subprocess.run(command, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert instances(done.stdout) == EXPECTED
-    assert b"All 5 files" in done.stderr
+    assert b"All 5 files" in done.stderr and b"in standard output: 5 fetched" in done.stderr
     assert site.ctl("fetch", STUDY, "--zip", "-", "--json").exit_code == 2
 
 
@@ -138,6 +138,22 @@ def test_what_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     assert [p.read_bytes() for p in target.parent.iterdir()] == [b"theirs"]
 
 
+def test_nothing_is_said_to_be_in_a_file_that_did_not_get_its_name(
+    site: Site, study: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out" / "study.zip"
+    finish = ZipWriter.finish
+
+    def somebody_is_quicker(writer: ZipWriter) -> int:
+        target.write_bytes(b"theirs")
+        return finish(writer)
+
+    monkeypatch.setattr(ZipWriter, "finish", somebody_is_quicker)
+    result = site.ctl("fetch", STUDY, "--zip", str(target))
+    assert result.exit_code == 1 and "All 5 files" not in result.stdout
+    assert [p.read_bytes() for p in target.parent.iterdir()] == [b"theirs"]
+
+
 def test_a_damaged_object_is_left_out_and_said(site: Site, study: Manifest, tmp_path: Path) -> None:
     site.path_of(study.instances[1].key).write_bytes(b"x" * study.instances[1].size_bytes)
     target = tmp_path / "study.zip"
@@ -155,6 +171,8 @@ def test_nothing_to_be_had_makes_no_file(site: Site, study: Manifest, tmp_path: 
     answer = site.json("fetch", STUDY, "--zip", str(target), code=1)
     assert answer["zip"] == {"file": str(target), "bytes": None} and len(answer["failed"]) == 5
     assert list(target.parent.iterdir()) == []
+    said = site.ctl("fetch", STUDY, "--zip", str(target)).stdout
+    assert "missing from the store" in said and said.endswith("No file was written.\n")
     assert site.ctl("fetch", "1.2.3.4", "--zip", str(target)).exit_code == 1
     assert list(target.parent.iterdir()) == []
 

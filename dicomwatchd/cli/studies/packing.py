@@ -99,10 +99,7 @@ class ToFile:
                 progress=show,
             )
         self.on_medium.append(OnMedium(ready.found.manifest, files, report))
-        if not self.order.as_json and report.stopped is None:
-            sentences(report, self.target)
-            cold.say(report, ready.frozen, is_asked_for=self.order.restore is not None)
-        elif not self.order.as_json and report.stopped is not None:
+        if not self.order.as_json and report.stopped is not None:
             output.problem(report.stopped)
         return Done(report, None, ready.amiss, ready.notes, ready.frozen, None, self.order.said())
 
@@ -117,15 +114,24 @@ class ToFile:
             if self.lister is not None:
                 self.writer.add_text(DICOMDIR, self.lister.to_bytes())
                 more = {"dicomdir": asdict(self.lister.listing)}
-                if not self.order.as_json:
-                    say_listing(self.lister.listing)
             self.writer.add_text(INDEX, index_page(self.on_medium, has_dicomdir=has_dicomdir))
             self.writer.add_text(README, readme(self.on_medium, has_dicomdir=has_dicomdir))
             size_bytes = self.writer.finish()
             self.publish()
+            if not self.order.as_json:
+                self._say(done)
         elif not self.order.as_json:
+            self._say([one for one in done if one.report.stopped is None and not one.report.fetched])
             output.say("No file was written.")
         return {self.kind: {"file": str(self.target), "bytes": size_bytes}, **more}
+
+    def _say(self, done: Sequence[Done]) -> None:
+        """Not before the file has its name: until then it may come to nothing."""
+        for one in done:
+            sentences(one.report, Path("standard output") if self.target == STDOUT else self.target)
+            cold.say(one.report, one.frozen, is_asked_for=self.order.restore is not None)
+        if self.lister is not None:
+            say_listing(self.lister.listing)
 
     @property
     def is_lacking(self) -> bool:
