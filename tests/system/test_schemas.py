@@ -29,7 +29,7 @@ _ON_S3 = {
         f"capabilities.{key}"
         for key in (
             *("ETag is the MD5", "ETag of parts is composed of MD5s", "HEAD gives the SHA-256", "encryption"),
-            *("HEAD gives the SHA-256 of parts",),
+            *("HEAD gives the SHA-256 of parts", "ETag follows the content", "answers with the SHA-256"),
             *("body altered after signing", "first content kept", "listed after write", "read after write"),
             *("second conditional multipart", "second conditional put", "wrong Content-MD5"),
             *("wrong Content-MD5 of a part", "wrong ETag of a part", "wrong SHA-256 checksum"),
@@ -66,7 +66,7 @@ _NOT_HERE = {
     "status": {
         **{
             f"capabilities.{key}": "Amazon: tests/conformance/test_amazon_store.py"
-            for key in ("wrong SHA-256 checksum of a part", "S3 Bucket Key")
+            for key in ("wrong SHA-256 checksum of a part", "S3 Bucket Key", "lists versions")
         },
         **{
             f"capabilities.{key}": "Amazon: tests/conformance/test_amazon_cold.py"
