@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -241,8 +243,12 @@ def fill_dynamodb(client: Any, table: str, studies: int) -> int:
         return sum(pool.map(write, (range(at, min(at + 100, studies)) for at in range(0, studies, 100))))
 
 
-def measure_dynamodb(work: Path, studies: int) -> list[Row]:
-    with DynamoDBLocal(work / "dynamodb") as server:
+def measure_dynamodb(studies: int) -> list[Row]:
+    in_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108  on a disk to fill it takes hours
+    with (
+        tempfile.TemporaryDirectory(prefix="dicomwatchd-bench.", dir=in_memory) as work,
+        DynamoDBLocal(Path(work) / "dynamodb") as server,
+    ):
         client = server.client(max_pool_connections=8)
         catalogue = DynamoDBCatalogue(table_of(server), client=client)
         catalogue.initialise(ARCHIVE_ID)
@@ -294,5 +300,5 @@ def _most_requests(found: int, entries: int) -> float:
     return 4 * 5 + found / 100 + 3 + entries / 5000
 
 
-def measure(folder: Path, work: Path, studies: int, table_studies: int) -> list[Row]:
-    return measure_sqlite(folder, studies) + measure_dynamodb(work, table_studies)
+def measure(folder: Path, studies: int, table_studies: int) -> list[Row]:
+    return measure_sqlite(folder, studies) + measure_dynamodb(table_studies)

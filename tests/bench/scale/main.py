@@ -43,7 +43,7 @@ def main(arguments: Sequence[str], cache: Path, reports: Path) -> int:
             + daemons.arriving(work, seconds=min(seconds, 60.0), settle_seconds=DEFAULT_SETTLE_SECONDS)[:1]
         ),
         "memory": lambda: measure_memory(cache, work, 100 // share),
-        "catalogue": lambda: catalogues.measure(cache, work, 1_000_000 // share, 300_000 // share),
+        "catalogue": lambda: catalogues.measure(cache, 1_000_000 // share, 300_000 // share),
         "rebuild": lambda: rebuilds.measure(work, 10_000 // share),
     }
     rows: list[Row] = []
