@@ -244,7 +244,7 @@ def fill_dynamodb(client: Any, table: str, studies: int) -> int:
 
 
 def measure_dynamodb(studies: int) -> list[Row]:
-    in_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108  on a disk to fill it takes hours
+    in_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with (
         tempfile.TemporaryDirectory(prefix="dicomwatchd-bench.", dir=in_memory) as work,
         DynamoDBLocal(Path(work) / "dynamodb") as server,
