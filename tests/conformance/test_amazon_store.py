@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -94,7 +95,7 @@ def place(at_amazon: Callable[..., Place]) -> Place:
 
 
 def examined(store: S3Store, *receipts: Receipt) -> list[evidence.Verdict]:
-    return list(evidence.examine(store, receipts))
+    return list(evidence.examine(store, receipts, now=time.time))
 
 
 # -- what the current version is ------------------------------------------------------------------------------------
@@ -384,6 +385,23 @@ def test_an_object_that_may_not_be_decrypted_concerns_itself_alone(place: Place)
     assert seen is not None and (seen.size_bytes, seen.is_withheld, seen.checksum) == (3, True, None)
     readable = store.head(other)
     assert readable is not None and not readable.is_withheld and readable.checksum is not None
+
+
+def test_a_series_whose_key_was_disabled_since_it_was_sent_is_not_proven_by_a_listing(place: Place) -> None:
+    """ETags stay as they were, and a listing does not tell what may be decrypted: local files that were kept until now
+    are the only ones that anybody can still read."""
+    sending = place.ready()
+    keys = [f"studies/1.2/series/1.2.3/1.2.3.{n}/{n:064}.dcm" for n in range(12)]
+    receipts = [sending.put(key, Source(b"object %02d" % n)) for n, key in enumerate(keys)]
+    assert all(receipt.answered_etag and receipt.encryption == "aws:kms" for receipt in receipts)
+    place.amazon.keys.without_use.add(place.kms_key or "")
+    following = Encryption(mode="aws:kms", key_id=place.amazon.keys.create("alias/following"))
+    store = place.open(settings=place.settings.model_copy(update={"encryption": following}))
+    store.probe("probe/fixture/")
+    assert store.capabilities.etag_follows_content and store.capabilities.lists_versions
+    an_hour_later = time.time() + 3600
+    found = list(evidence.examine(store, receipts, now=lambda: an_hour_later))
+    assert {(verdict.holds, verdict.problem) for verdict in found} == {(False, "unreadable")}
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -895,9 +895,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     _evidence(
         "a listing proves no absence",
-        "            if verdict is not None and verdict.holds and is_looked_at:\n",
-        "            if verdict is not None and is_looked_at:\n",
+        "verdict is not None and verdict.holds and is_looked_at",
+        "verdict is not None and is_looked_at",
     ),
+    _evidence("what a listing does not tell of a key", " and not verifier.may_be_withheld(verdict):", ":"),
+    _evidence("an object whose age is not known", "return stored_at is None or abs", "return stored_at is not None and abs"),
+    _evidence("how long a key was usable", " > KEY_USABLE_SECONDS", " > 1e9"),
+    _evidence("an object of the future", "abs(verdict.asked_at - stored_at)", "(verdict.asked_at - stored_at)"),
     # -- the queue
     _queue("the token", "queue/transitions.py", 'row["token"] != claim.token or not', "not", CLAIMS),
     _queue("announced", "queue/transitions.py", "        db.transitions.append(transition)\n", "", OPENING),

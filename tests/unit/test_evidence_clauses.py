@@ -264,6 +264,47 @@ def test_an_object_that_is_shown_and_not_given_is_refused_by_itself(capabilities
     assert (verdict.holds, verdict.verified_by, verdict.problem) == (False, "", "unreadable")
 
 
+@dataclass
+class Aged(Withholding):
+    """Its listing shows what HEAD is refused, as of a key that has been disabled."""
+
+    stored_at: float | None = None
+
+    def listing(self, prefix: str) -> Iterator[StoredObject]:
+        for seen in super().listing(prefix):
+            yield replace(seen, modified_at=self.stored_at, is_withheld=False)
+
+
+@pytest.mark.parametrize("method", ["answered", "md5"])
+@pytest.mark.parametrize("encryption", ["aws:kms", "aws:kms:dsse", "AES256", None])
+@pytest.mark.parametrize(
+    ("age_seconds", "is_young"), [(None, False), (0, True), (900, True), (901, False), (-900, True), (-901, False)]
+)
+def test_a_listing_does_not_tell_whether_an_object_may_still_be_decrypted(
+    method: str, encryption: str | None, age_seconds: float | None, is_young: bool
+) -> None:
+    """Under a KMS key what was stored long ago is asked for by itself, wherever HEAD would tell."""
+    now = 1_700_000_000.0
+    one = answered if method == "answered" else receipt
+    many = [replace(one(number), encryption=encryption) for number in range(LISTING_PAYS_FROM)]
+    backs = Capabilities(etag_follows_content=True, etag_is_content=True, checksum_on_head=True)
+    store = Aged(
+        DATA,
+        backs,
+        etag=ANSWERED if method == "answered" else md5(DATA),
+        is_withheld=True,
+        keys=tuple(one.key for one in many),
+        stored_at=None if age_seconds is None else now - age_seconds,
+    )
+    is_told = is_young or encryption in ("AES256", None)
+    found = list(evidence.examine(cast(ObjectStore, store), many, now=lambda: now))
+    assert {(verdict.holds, verdict.problem) for verdict in found} == {(True, "") if is_told else (False, "unreadable")}
+    store.capabilities = replace(backs, checksum_on_head=False)
+    assert all(verdict.holds for verdict in evidence.examine(cast(ObjectStore, store), many, now=lambda: now)), (
+        "HEAD tells no more than a listing"
+    )
+
+
 def test_who_is_shown_nothing_is_refused_everything() -> None:
     class Closed(Withholding):
         def head(self, key: str, version_id: str | None = None) -> StoredObject | None:

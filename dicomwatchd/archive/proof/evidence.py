@@ -21,6 +21,8 @@ from dicomwatchd.ports import Cancellation, Map, never_cancelled, until_cancelle
 
 GROUP = 2000
 LISTING_PAYS_FROM = 8  # a listing costs about as much as so many HEADs
+#: So long the creation of an object is evidence that it may be decrypted: as long as any evidence to delete on.
+KEY_USABLE_SECONDS = 900.0
 _LISTED_AT_LEAST = 1000
 _LISTED_PER_RECEIPT = 50
 
@@ -100,11 +102,11 @@ def _examine_group(verifier: _Verifier, group: list[Receipt], deep: bool, map: M
         is_looked_at = verifier.listing_tells_ends
         for receipt in told:
             verdict = verifier.by_listing(receipt, listed.get(receipt.key), asked_at)
-            if verdict is not None and verdict.holds and is_looked_at:
+            if verdict is not None and verdict.holds and is_looked_at and not verifier.may_be_withheld(verdict):
                 yield verdict
             else:
                 # Absent, or different: a listing is not the last word on an object. Nor does it tell of the end of one,
-                # which HEAD does of at least one of the series.
+                # which HEAD does of at least one of the series, nor whether one may still be decrypted.
                 unlisted.append(receipt)
                 is_looked_at = True
     backed = [receipt for receipt in unlisted if verifier.can_tell(receipt)]
@@ -135,6 +137,14 @@ class _Verifier:
     def listing_pays(self, told: list[Receipt]) -> bool:
         # It does not tell which objects a rule of the store would end, where that is for those that have certain tags.
         return len(told) >= LISTING_PAYS_FROM and not self._store.expiry.is_by_tag
+
+    def may_be_withheld(self, verdict: Verdict) -> bool:
+        """Whether HEAD could refuse what a listing shows: under a KMS key that has been disabled since the object was
+        stored. What was stored a moment ago was encrypted with one that was usable then."""
+        if not self._backs.checksum_on_head or not (verdict.receipt.encryption or "").startswith("aws:kms"):
+            return False
+        stored_at = verdict.seen.modified_at if verdict.seen is not None else None
+        return stored_at is None or abs(verdict.asked_at - stored_at) > KEY_USABLE_SECONDS
 
     @property
     def listing_tells_ends(self) -> bool:
