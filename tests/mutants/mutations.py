@@ -838,7 +838,8 @@ MUTATIONS: tuple[Mutation, ...] = (
             ),
             ("the same everywhere", "probe.py", "if len(shown) != 1 or None in shown:", "if None in shown:"),
             ("an ETag everywhere", "probe.py", "if len(shown) != 1 or None in shown:", "if len(shown) != 1:"),
-            ("another content has another", "probe.py", "etags[0] != etags[1])", "True)"),
+            ("another content has another", "probe.py", "len({*etags, of_another}) == 3)", "True)"),
+            ("another object has another", "probe.py", "len({*etags, of_another}) == 3)", "len({*etags}) == 2)"),
             (
                 "the same of what was sent once",
                 "probe.py",
@@ -899,7 +900,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         "verdict is not None and is_looked_at",
     ),
     _evidence("what a listing does not tell of a key", " and not verifier.may_be_withheld(verdict):", ":"),
-    _evidence("an object whose age is not known", "return stored_at is None or abs", "return stored_at is not None and abs"),
+    _evidence("an object of unknown age", "return stored_at is None or abs", "return stored_at is not None and abs"),
     _evidence("how long a key was usable", " > KEY_USABLE_SECONDS", " > 1e9"),
     _evidence("an object of the future", "abs(verdict.asked_at - stored_at)", "(verdict.asked_at - stored_at)"),
     # -- the queue

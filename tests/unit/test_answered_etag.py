@@ -175,10 +175,14 @@ def none_at(*places: str) -> Any:
     return lambda where, etag: None if where in places else etag
 
 
+def changes(bucket: Bucket) -> bool:
+    return of(bucket)._etag_changes(of(bucket)._plain_put().etag)
+
+
 def test_an_etag_that_follows_the_content_is_found_out() -> None:
     bucket = Bucket()
-    assert of(bucket)._etag_changes()
-    assert len(bucket.objects) == 1 and of(bucket)._plain_put().etag_is_shown
+    assert changes(bucket)
+    assert len(bucket.objects) == 2 and of(Bucket())._plain_put().etag_is_shown
 
 
 @pytest.mark.parametrize(
@@ -187,6 +191,8 @@ def test_an_etag_that_follows_the_content_is_found_out() -> None:
         Bucket(etag=lambda key, data: hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()),
         Bucket(etag=lambda key, data: f"etag-{len(data)}"),
         Bucket(etag=lambda key, data: "constant"),
+        Bucket(etag=lambda key, data: "2" if data.endswith(b"changed\n") else "1"),
+        Bucket(etag=lambda key, data: "1" if data.endswith(b"changes\n") else "2"),
         Bucket(etag=lambda key, data: "" if data.endswith(b"changes\n") else "etag"),
         Bucket(tell=other_at("answer")),
         Bucket(tell=other_at("head")),
@@ -197,10 +203,11 @@ def test_an_etag_that_follows_the_content_is_found_out() -> None:
         Bucket(refuses=Permanent("not allowed")),
         Bucket(refuses=CredentialsRefused("not allowed", endpoint="store")),
     ],
-    ids=["of-key", "of-length", "constant", "only-of-the-second", *map(str, range(8))],
+    ids=["of-key", "of-length", "constant", "counts", "counts-down", "only-of-the-second", *map(str, range(8))],
 )
 def test_one_that_does_not_is_not_believed(bucket: Bucket) -> None:
-    assert not of(bucket)._etag_changes()
+    """One that counts what was put under a key is the same again once that was deleted and something else put there."""
+    assert not changes(bucket)
 
 
 @pytest.mark.parametrize(

@@ -46,9 +46,9 @@ def probe(bucket: S3Bucket, scratch_key: str) -> Capabilities:
     - ``checksum_of_parts``: HEAD gives, of an object sent in parts with a SHA-256 each, the one composed of these, and
       a part with a wrong one was refused. It is tried where the store has kept the SHA-256 of an object.
     - ``etag_follows_content``: a body that is not that of the SHA-256 sent with it is refused; answer, HEAD and listing
-      show one and the same ETag, whatever it is; other content of the same length under the same key has another one.
-      It is tried by overwriting an object of the probe: where nothing may be overwritten, not even there, it is not
-      shown.
+      show one and the same ETag, whatever it is; other content of the same length under the same key has another one,
+      and neither has that of another key's object, as where an ETag counts what was put under its key. It is tried by
+      overwriting an object of the probe: where nothing may be overwritten, not even there, it is not shown.
     - ``echoes_checksum``: the answer to an object sent with its SHA-256 names it.
     - ``lists_versions``: an answer named a version, and ListObjectVersions shows that one, with that ETag, as current.
     - ``creates_only``: a second creation of a key is refused and the first content stays. This is about objects sent
@@ -63,10 +63,12 @@ def probe(bucket: S3Bucket, scratch_key: str) -> Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class _PlainPut:
-    """What an object shows that was sent with nothing but its SHA-256; ``etag_is_shown``: the same ETag everywhere."""
+    """What an object shows that was sent with nothing but its SHA-256; ``etag_is_shown``: the same ETag everywhere,
+    ``etag``, which is that of the answer."""
 
     etag_is_md5: bool = False
     etag_is_shown: bool = False
+    etag: str | None = None
     echoes_checksum: bool = False
     is_listed_by_version: bool = False
 
@@ -88,7 +90,7 @@ class _Probe:
             of_second = threads.submit(self._second_put_refused)
             of_parts = threads.submit(lambda: self._multipart(with_checksums=of_digests.result()[1]))
             of_class = threads.submit(self._kept_as_asked)
-            of_change = threads.submit(self._etag_changes)
+            of_change = threads.submit(self._etag_changes, plain.etag)
         creates_only, (md5, checksum) = of_second.result(), of_digests.result()
         multipart_etag, multipart_checksum = of_parts.result()
         of_class.result()
@@ -177,6 +179,7 @@ class _Probe:
         return _PlainPut(
             etag_is_md5=self._note("ETag is the MD5", etags == [md5] * 3),
             etag_is_shown=answered_etag is not None and etags == [answered_etag] * 3,
+            etag=answered_etag,
             echoes_checksum=self._note("answers with the SHA-256", response.get("ChecksumSHA256") == _sha256(data)),
             is_listed_by_version=self._is_listed_by_version("plain", response),
         )
@@ -193,8 +196,9 @@ class _Probe:
         found = {(item.key, item.version_id, item.etag) for item in listed}
         return self._note("lists versions", found == {(self._scratch + name, version_id, _etag(response))})
 
-    def _etag_changes(self) -> bool:
-        """Whether another content of the same length has another ETag, in all places."""
+    def _etag_changes(self, of_another: str | None) -> bool:
+        """Whether another content of the same length has another ETag, in all places, and neither that ``of_another``
+        object."""
         what, key = "ETag follows the content", self._scratch + "changing"
         etags: list[str | None] = []
         for data in (self._data("changes"), self._data("changed")):
@@ -218,7 +222,7 @@ class _Probe:
             if len(shown) != 1 or None in shown:
                 return self._note(what, False)
             etags += shown
-        return self._note(what, etags[0] != etags[1])
+        return self._note(what, len({*etags, of_another}) == 3)
 
     def _kept_as_asked(self) -> None:
         """Whether the store takes the storage class and the tag of instances. Raises ArchiveRefused where it does not,
