@@ -108,9 +108,13 @@ def test_an_etag_that_stays_when_the_content_changes_proves_nothing(opened: Open
     assert methods(ship(bench)[1]) == {"checksum", "read-back"}
 
 
-def test_where_nothing_may_be_overwritten_an_etag_is_not_believed_to_follow_the_content(opened: Open) -> None:
+@pytest.mark.parametrize("refusal", [Fault.REFUSED, Fault.CONFLICT])
+def test_where_nothing_may_be_overwritten_an_etag_is_not_believed_to_follow_the_content(
+    opened: Open, refusal: Fault
+) -> None:
+    """Stores for records refuse it with 409: there the daemon starts and works as it did."""
     overwrites = Match(method="PUT", path=r"/changing$")
-    bench = opened(strict=True, always=[Rule(Fault.REFUSED, overwrites, nth=2, times=ALL_DAY)])
+    bench = opened(strict=True, always=[Rule(refusal, overwrites, nth=2, times=ALL_DAY)])
     found = bench.archive.store.capabilities
     assert found.details["ETag follows the content"].startswith("not shown")
     assert found.etag_is_content and not found.etag_follows_content

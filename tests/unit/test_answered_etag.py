@@ -17,7 +17,7 @@ from dicomwatchd.archive.stores.s3 import probe
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import Encryption, S3Settings
-from dicomwatchd.errors import CredentialsRefused, Permanent
+from dicomwatchd.errors import CredentialsRefused, OutOfReach, Permanent, Transient
 
 DATA = b"content"
 MD5 = hashlib.md5(DATA, usedforsecurity=False).hexdigest()
@@ -201,13 +201,33 @@ def test_an_etag_that_follows_the_content_is_found_out() -> None:
         Bucket(tell=none_at("listing")),
         Bucket(tell=none_at("answer", "head", "listing")),
         Bucket(refuses=Permanent("not allowed")),
+        Bucket(refuses=Transient("PutObject failed: ObjectUnderRetention (409)", code="conflict")),
         Bucket(refuses=CredentialsRefused("not allowed", endpoint="store")),
     ],
-    ids=["of-key", "of-length", "constant", "counts", "counts-down", "only-of-the-second", *map(str, range(8))],
+    ids=["of-key", "of-length", "constant", "counts", "counts-down", "only-of-the-second", *map(str, range(9))],
 )
 def test_one_that_does_not_is_not_believed(bucket: Bucket) -> None:
     """One that counts what was put under a key is the same again once that was deleted and something else put there."""
     assert not changes(bucket)
+
+
+@pytest.mark.parametrize("error", [Transient("slow", code="throttled"), OutOfReach("no answer", endpoint="store")])
+def test_trouble_with_an_overwriting_is_no_answer(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        changes(Bucket(refuses=error))
+
+
+def test_a_key_of_the_probe_that_is_taken_already_is_trouble() -> None:
+    """By an attempt of its own whose answer was lost: the place is used up, and another one tells."""
+
+    class Taken(Bucket):
+        def put_object(self, Key: str, Body: bytes, ChecksumSHA256: str, IfNoneMatch: str = "") -> dict[str, str]:
+            if Key.endswith("changing"):
+                raise Transient("PutObject failed: PreconditionFailed (412)", code="conflict")
+            return super().put_object(Key, Body, ChecksumSHA256, IfNoneMatch)
+
+    with pytest.raises(Transient):
+        changes(Taken())
 
 
 @pytest.mark.parametrize(

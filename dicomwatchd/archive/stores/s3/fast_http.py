@@ -76,7 +76,7 @@ class S3DataPlane:
 
     ``credentials`` is asked for each request, so that keys that were renewed are used. ``tls`` is None for plain http.
     The SHA-256 of an object's body is part of the signature, so that the store compares it with what arrives. A part's
-    is over http only: over https botocore does without, and a part has its MD5.
+    is over http only: over https a part is known by its MD5, though botocore signs it, too, but for Amazon.
     """
 
     def __init__(

@@ -213,7 +213,11 @@ class _Probe:
                         ChecksumSHA256=_sha256(data),
                         **creates,
                     )
-            except (Permanent, CredentialsRefused):
+            except (Permanent, Transient) as error:
+                # So a store for records refuses the second creation (409). Of the first it is an answer that got lost.
+                is_taken = bool(etags) and error.code == "conflict"
+                if not is_taken and not isinstance(error, Permanent | CredentialsRefused):
+                    raise
                 self._details[what] = "not shown: nothing may be overwritten, not even the probe's own objects"
                 return False
             seen = self._bucket.head(key)
