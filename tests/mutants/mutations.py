@@ -839,9 +839,9 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("the same everywhere", "probe.py", "if len(shown) != 1 or None in shown:", "if None in shown:"),
             ("an ETag everywhere", "probe.py", "if len(shown) != 1 or None in shown:", "if len(shown) != 1:"),
             ("another content has another", "probe.py", "len({*etags, of_another}) == 3)", "True)"),
-            ("a store that overwrites nothing", "probe.py", 'bool(etags) and error.code == "conflict"', "False"),
-            ("an answer that was lost", "probe.py", "bool(etags) and error.code", "error.code"),
-            ("trouble with an overwriting", "probe.py", 'bool(etags) and error.code == "conflict"', "bool(etags)"),
+            ("a store that overwrites nothing", "probe.py", '(etags and error.code == "conflict")', "False"),
+            ("an answer that was lost", "probe.py", "(etags and error.code", "(error.code"),
+            ("trouble with an overwriting", "probe.py", '(etags and error.code == "conflict")', "etags"),
             ("another object has another", "probe.py", "len({*etags, of_another}) == 3)", "len({*etags}) == 2)"),
             (
                 "the same of what was sent once",

@@ -63,8 +63,7 @@ def probe(bucket: S3Bucket, scratch_key: str) -> Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class _PlainPut:
-    """What an object shows that was sent with nothing but its SHA-256; ``etag_is_shown``: the same ETag everywhere,
-    ``etag``, which is that of the answer."""
+    """What an object shows that was sent with nothing but its SHA-256; ``etag_is_shown``: the same ETag everywhere."""
 
     etag_is_md5: bool = False
     etag_is_shown: bool = False
@@ -197,26 +196,20 @@ class _Probe:
         return self._note("lists versions", found == {(self._scratch + name, version_id, _etag(response))})
 
     def _etag_changes(self, of_another: str | None) -> bool:
-        """Whether another content of the same length has another ETag, in all places, and neither that ``of_another``
-        object."""
+        """Whether other content of the same length has another ETag, in all places; neither is that ``of_another``."""
         what, key = "ETag follows the content", self._scratch + "changing"
         etags: list[str | None] = []
         for data in (self._data("changes"), self._data("changed")):
-            creates: Any = {} if etags else {"IfNoneMatch": "*"}
+            arguments: Any = {"ChecksumSHA256": _sha256(data)} | ({} if etags else {"IfNoneMatch": "*"})
             try:
                 with self._bucket.translated("PutObject"):
                     # Overwrites what this probe has put there itself a moment ago: nothing else is ever called so.
                     response = self._client.put_object(
-                        **self._bucket.address(key),
-                        **self._bucket.creation(key),
-                        Body=data,
-                        ChecksumSHA256=_sha256(data),
-                        **creates,
+                        **self._bucket.address(key), **self._bucket.creation(key), Body=data, **arguments
                     )
             except (Permanent, Transient) as error:
-                # So a store for records refuses the second creation (409). Of the first it is an answer that got lost.
-                is_taken = bool(etags) and error.code == "conflict"
-                if not is_taken and not isinstance(error, Permanent | CredentialsRefused):
+                # So a store for records refuses the second creation (409); of the first it is an answer that got lost.
+                if not isinstance(error, Permanent | CredentialsRefused) and not (etags and error.code == "conflict"):
                     raise
                 self._details[what] = "not shown: nothing may be overwritten, not even the probe's own objects"
                 return False
