@@ -26,8 +26,8 @@ _EXISTS = re.compile(r"PreconditionFailed|^412$")
 #: Whether an object was encrypted with it.
 BUCKET_KEY = "S3 Bucket Key"
 
-#: Some 200 KB: a store may check what it takes in one piece and not what it takes in several.
-_ALTERED_REPEATS = 3000
+#: More than stores take in one piece (RGW 4 MiB): one may check that and not what it takes in several.
+_ALTERED_BYTES = 5 * 1024 * 1024
 
 _REFUSED = "refused"
 _ACCEPTED = "accepted"
@@ -270,12 +270,13 @@ class _Probe:
         return self._put("wrong-sha256", self._data("wrong-sha256"), ChecksumSHA256=_sha256(b"wrong"))
 
     def _put_altered(self) -> object:
-        """Signed with one body, sent with another, as long as a slice: the two differ near their end."""
-        signed = self._data("altered") * _ALTERED_REPEATS
+        """Signed with one body, sent with another of the same length: the two differ at their end."""
+        line = self._data("altered")
+        signed = (line * (_ALTERED_BYTES // len(line) + 1))[:_ALTERED_BYTES]
 
         def alter(request: Any, **_: object) -> None:
             if request.body.read() == signed:
-                request.body = io.BytesIO(signed[:-2] + b"!\n")
+                request.body = io.BytesIO(signed[:-1] + b"!")
             else:
                 request.body.seek(0)
 
