@@ -58,9 +58,9 @@ def c_store_rq(sop_class: str, sop_instance: bytes, message_id: int = 1) -> byte
     )
 
 
-def data_set_of(path: Path) -> bytes:
-    """What stands behind the File Meta Information."""
-    content = path.read_bytes()
+def data_set_of(file: Path | bytes) -> bytes:
+    """What stands behind the File Meta Information of a file, or of its content."""
+    content = file if isinstance(file, bytes) else file.read_bytes()
     assert content[128:132] == b"DICM"
     (length,) = struct.unpack_from("<L", content, 140)
     return content[144 + length :]
@@ -75,7 +75,8 @@ class Gone(Exception):
 
 
 class Modality:
-    """``accepted`` has the transfer syntax of each accepted presentation context."""
+    """``accepted`` has the transfer syntax of each accepted presentation context; ``max_pdu_bytes`` is the longest PDU
+    that the receiver wants."""
 
     def __init__(
         self,
@@ -98,11 +99,14 @@ class Modality:
         except BaseException:
             self.socket.close()
             raise
+        self.max_pdu_bytes = 16384
         at = 68
         while at < len(body):
             item_kind, length = struct.unpack_from(">BxH", body, at)
             if item_kind == 0x21 and body[at + 6] == 0:
                 self.accepted[body[at + 4]] = body[at + 12 : at + 4 + length].decode().rstrip("\0")
+            if item_kind == 0x50 and body[at + 4] == 0x51:  # which comes first in there
+                (self.max_pdu_bytes,) = struct.unpack_from(">L", body, at + 8)
             at += 4 + length
 
     def __enter__(self) -> Self:

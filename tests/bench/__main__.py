@@ -16,6 +16,7 @@ from tests.bench.cases import CASES
 from tests.bench.clients import AwsCli, Client, Ferry, Ours, Rclone, S5cmd
 from tests.bench.data import Shelf
 from tests.bench.measure import RunFailed
+from tests.bench.receive import main as receive
 from tests.bench.rounds import Result, run_case
 from tests.bench.scale import main as scale
 from tests.bench.store import Servers, servers
@@ -37,6 +38,8 @@ DELAY_MILLISECONDS = 50
 def main() -> int:
     if "--scale" in sys.argv:
         return scale.main(sys.argv[1:], CACHE / "scale", REPORTS)
+    if "--receive" in sys.argv:
+        return receive.main(sys.argv[1:], CACHE, REPORTS)
     parser = argparse.ArgumentParser(prog="scripts/bench", description="dicomwatchd beside the tools for moving files")
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 5, with --quick 1")
     parser.add_argument("--quick", action="store_true", help="smaller data, under three minutes; judges no goal")

@@ -35,7 +35,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str], log: Path, timeout_se
         process = subprocess.Popen(
             command, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
-        memory = _Memory(process.pid)
+        memory = PeakMemory(process.pid)
         killer = threading.Timer(timeout_seconds, process.kill)
         killer.start()
         _, status, usage = os.wait4(process.pid, 0)
@@ -49,7 +49,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str], log: Path, timeout_se
     return Measured(wall, usage.ru_utime + usage.ru_stime, peak)
 
 
-class _Memory:
+class PeakMemory:
     """Watches a process tree from a thread. The kernel's own maximum (ru_maxrss) will not do: it begins with the
     memory of whoever started the process."""
 

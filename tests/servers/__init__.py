@@ -1,8 +1,9 @@
-"""Real servers for the tests: Ceph's object gateway, DynamoDB Local, a systemd of their own; and what IAM would say.
+"""Real servers for the tests: Ceph's object gateway, DynamoDB Local, Orthanc, a systemd of their own; and what IAM
+would say.
 
 This file knows what a machine must have for them; it imports nothing outside the standard library. The
-servers themselves are in `tests.servers.ceph`, `.dynamodb`, `.systemd` and `.iam`; `python -m tests.servers` runs
-them by hand.
+servers themselves are in `tests.servers.ceph`, `.dynamodb`, `.orthanc`, `.systemd` and `.iam`; `python -m
+tests.servers` runs them by hand.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "dynamodb": ["default-jre-headless", "npm", "openssl", "util-linux"],
     "iam": ["npm"],
     "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd"],
+    "orthanc": ["orthanc", "util-linux"],
     "tools": [
         "dcmtk",
         "dicom3tools",
@@ -42,6 +44,8 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     "dynamodb": ("java", "openssl", "setpriv"),
     "iam": ("node",),
     "systemd": ("systemctl", "unshare", "nsenter", "setpriv"),
+    # Debian has it where a user's PATH need not lead.
+    "orthanc": ("/usr/sbin/Orthanc", "setpriv"),
     "tools": ("dcmdump", "storescu", "dciodvfy", "jq", "strace", "shellcheck", "fusermount3", "gcc", "pkg-config"),
 }
 _CAP_SYS_ADMIN: Final = 1 << 21

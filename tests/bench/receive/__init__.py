@@ -1,0 +1,1 @@
+"""scripts/bench --receive: dicomwatchd-receive beside other receivers of DICOM objects."""
