@@ -93,7 +93,7 @@ def _read(file: IO[str], to: str) -> set[tuple[str, str]]:
     for line in lines[1:]:
         try:
             one = json.loads(line)
-            if line.endswith("\n") and one["to"] == to:
+            if one["to"] == to:
                 found.add((str(one["sop"]), str(one["sha256"])))
         except (ValueError, TypeError, KeyError):
             continue

@@ -109,17 +109,10 @@ HANDED_OUT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             _SEND,
         ),
         (
-            "a line that was cut off",
-            "fetch/send.py",
-            '            if line.endswith("\\n") and one["to"] == to:',
-            '            if one["to"] == to:',
-            _SEND,
-        ),
-        (
             "another destination's",
             "fetch/send.py",
-            '            if line.endswith("\\n") and one["to"] == to:',
-            '            if line.endswith("\\n"):',
+            '            if one["to"] == to:',
+            "            if True:",
             _SEND,
         ),
     )

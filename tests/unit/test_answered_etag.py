@@ -179,7 +179,13 @@ def changes(bucket: Bucket) -> bool:
     return of(bucket)._etag_changes(of(bucket)._plain_put().etag)
 
 
+def by_content(changes: str) -> Any:
+    """An ETag for each object of the probe's, that of the first of two contents as given."""
+    return lambda key, data: {b"changes": changes, b"changed": "2"}.get(data.split()[-1], "plain")
+
+
 def test_an_etag_that_follows_the_content_is_found_out() -> None:
+    assert changes(Bucket(etag=by_content("1")))
     bucket = Bucket()
     assert changes(bucket)
     assert len(bucket.objects) == 2 and of(Bucket())._plain_put().etag_is_shown
@@ -194,6 +200,8 @@ def test_an_etag_that_follows_the_content_is_found_out() -> None:
         Bucket(etag=lambda key, data: "2" if data.endswith(b"changed\n") else "1"),
         Bucket(etag=lambda key, data: "1" if data.endswith(b"changes\n") else "2"),
         Bucket(etag=lambda key, data: "" if data.endswith(b"changes\n") else "etag"),
+        Bucket(etag=by_content("1"), tell=lambda where, etag: "2" if where == "listing" and etag == "1" else etag),
+        Bucket(etag=by_content("")),
         Bucket(tell=other_at("answer")),
         Bucket(tell=other_at("head")),
         Bucket(tell=other_at("listing")),
@@ -204,7 +212,7 @@ def test_an_etag_that_follows_the_content_is_found_out() -> None:
         Bucket(refuses=Transient("PutObject failed: ObjectUnderRetention (409)", code="conflict")),
         Bucket(refuses=CredentialsRefused("not allowed", endpoint="store")),
     ],
-    ids=["of-key", "of-length", "constant", "counts", "counts-down", "only-of-the-second", *map(str, range(9))],
+    ids=["of-key", "of-length", "constant", "counts", "counts-down", "only-of-the-second", *map(str, range(11))],
 )
 def test_one_that_does_not_is_not_believed(bucket: Bucket) -> None:
     """One that counts what was put under a key is the same again once that was deleted and something else put there."""
