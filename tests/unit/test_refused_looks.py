@@ -40,7 +40,7 @@ class _Store(ThreadingHTTPServer):
         def do_GET(self) -> None:
             assert isinstance(self.server, _Store)
             self.server.asked.append((self.command, self.path))
-            is_listing = "list-type=2" in self.path
+            is_listing = "list-type=2" in self.path or "versions" in self.path
             body = self.server.listed if is_listing else None
             status = 403 if body is None else self.server.listing_status
             self.send_response_only(status)
@@ -132,6 +132,16 @@ def test_a_bucket_that_is_not_there_is_told_below_a_prefix_too(store: _Store) ->
     store.listed, store.listing_status = b"<Error><Code>NoSuchBucket</Code></Error>", 404
     with opened(store) as archive, pytest.raises(NotInitialised):
         archive.check()
+
+
+def test_a_listing_that_is_answered_as_a_look_at_an_object_says_nothing(store: _Store) -> None:
+    """By something in between: to take it for an archive without objects would be to send all of it again."""
+    store.listed, store.listing_status = b"<Error><Code>NoSuchKey</Code></Error>", 404
+    with opened(store) as archive:
+        for look in (archive.listing, archive.common_prefixes, archive.current_versions):
+            with pytest.raises(Transient) as strange:
+                list(look("studies/"))
+            assert strange.value.code == "strange-answer"
 
 
 def test_without_a_prefix_the_bucket_is_asked_as_ever(store: _Store) -> None:

@@ -6,7 +6,7 @@ import base64
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -21,7 +21,14 @@ from dicomwatchd.archive.stores.port import StoredObject
 from dicomwatchd.archive.stores.s3 import cold
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.config import Encryption, ObjectTag
-from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, EncryptionKeyUnusable, Permanent, Transient
+from dicomwatchd.errors import (
+    ArchiveRefused,
+    CredentialsRefused,
+    EncryptionKeyUnusable,
+    NoSuchObject,
+    Permanent,
+    Transient,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -300,7 +307,7 @@ class S3Bucket:
         start, last = self.prefix + prefix, ""
         marker: Any = {}
         while True:
-            with self.translated("ListObjectVersions"):
+            with self._listing("ListObjectVersions"):
                 page = self.client.list_object_versions(Bucket=self.name, Prefix=start, **marker)
             for item in page.get("Versions", []):
                 if not item.get("IsLatest"):
@@ -327,6 +334,17 @@ class S3Bucket:
             if not all(following) or following == tuple(marker.values()):
                 return  # it leads nowhere: what was not listed is asked for by itself
             marker = {"KeyMarker": following[0], "VersionIdMarker": following[1]}
+
+    @contextmanager
+    def _listing(self, operation: str) -> Iterator[None]:
+        """As `translated`. A listing is about no object, so no answer to it says that there is none."""
+        try:
+            with self.translated(operation):
+                yield
+        except NoSuchObject as error:
+            raise Transient(
+                f"{operation} was answered as if it were about an object", code="strange-answer", endpoint=self.endpoint
+            ) from error
 
     def _out_of_order(self, operation: str) -> Transient:
         return Transient(f"{operation} gave keys out of order", code="strange-answer", endpoint=self.endpoint)
@@ -361,7 +379,7 @@ class S3Bucket:
             arguments["StartAfter"] = paging.after
         if paging.delimiter:
             arguments["Delimiter"] = paging.delimiter
-        with self.translated("ListObjectsV2"):
+        with self._listing("ListObjectsV2"):
             page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
         found = [
             ListedObject(
