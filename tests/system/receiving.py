@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 
+from tests.dcmtk import dcmtk
 from tests.system.site import PYTHON, Site
 
 
@@ -70,7 +71,7 @@ class Receiving:
     def peer(self, program: str, *options: str, files: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
         """A program of DCMTK's against this receiver."""
         return subprocess.run(
-            [program, "-aec", "ARCHIVE", *options, "127.0.0.1", str(self.port), *map(str, files)],
+            [dcmtk(program), "-aec", "ARCHIVE", *options, "127.0.0.1", str(self.port), *map(str, files)],
             capture_output=True,
             text=True,
             timeout=120,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import ssl
@@ -17,14 +16,12 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from tests.dcmtk import dcmtk
 from tests.dicom_peer import Gone, Modality, c_store_rq, data_set_of, p_data
 from tests.servers.tls import make_certificate
 from tests.synthetic import CT_IMAGE, EXPLICIT_LITTLE_ENDIAN, Maker, Patient
 from tests.system.receiving import Receiving
 from tests.system.site import Site
-
-if shutil.which("storescu") is None:
-    pytest.skip("DCMTK is not installed; scripts/setup-test-machine installs it", allow_module_level=True)
 
 PRIVATE_CLASS, PRIVATE_SYNTAX = "1.3.12.2.1107.5.9.1", "1.2.840.113619.5.2"
 
@@ -163,7 +160,7 @@ def test_one_instance_with_other_bytes(site: Site, receiving: Receiving) -> None
 def test_fifty_associations_at_once(site: Site, receiving: Receiving) -> None:
     made = [Maker(seed=seed).mr_study(site.root / f"mr{seed}", series=1, slices=4, rows=16) for seed in range(50)]
     receiving.start()
-    command = ["storescu", "-aec", "ARCHIVE", "+sd", "127.0.0.1", str(receiving.port)]
+    command = [dcmtk("storescu"), "-aec", "ARCHIVE", "+sd", "127.0.0.1", str(receiving.port)]
     running = [subprocess.Popen([*command, str(site.root / f"mr{seed}")]) for seed in range(50)]
     assert [one.wait(120) for one in running] == [0] * 50
     assert data_sets(receiving.stored()) == data_sets([one.path for study in made for one in study])
@@ -186,7 +183,16 @@ def test_a_peer_killed_in_the_middle(site: Site, receiving: Receiving) -> None:
     made = Maker(seed=4).ct_series(site.root / "scanner", slices=1, rows=3000, columns=3000)
     receiving.start()
     sending = subprocess.Popen(
-        ["storescu", "-aec", "ARCHIVE", "--max-send-pdu", "4096", "127.0.0.1", str(receiving.port), str(made[0].path)]
+        [
+            dcmtk("storescu"),
+            "-aec",
+            "ARCHIVE",
+            "--max-send-pdu",
+            "4096",
+            "127.0.0.1",
+            str(receiving.port),
+            str(made[0].path),
+        ]
     )
     time.sleep(0.03)
     sending.kill()

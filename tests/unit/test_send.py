@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
 import ssl
@@ -28,6 +27,7 @@ from dicomwatchd.errors import ConfigError, Misconfigured, Permanent
 from dicomwatchd.fetch import by_uid, look_up
 from dicomwatchd.fetch.destination import Channel, Destination, Lost, TlsFiles, Unreachable, parse_destination
 from dicomwatchd.fetch.send import Confirmed, SendReport, send_study
+from tests.dcmtk import dcmtk
 from tests.servers.tls import Certificate, make_certificate
 from tests.synthetic import JPEG_2000_LOSSLESS, RLE_LOSSLESS, Maker
 from tests.unit.memory_archive import STUDY, MemoryStore, archive
@@ -186,11 +186,9 @@ def test_storescp_of_dcmtk_takes_it(
 @contextmanager
 def storescp(inbox: Path) -> Iterator[tuple[subprocess.Popen[bytes], Destination]]:
     """DCMTK's, which stores what comes bit for bit, in whatever transfer syntax."""
-    if shutil.which("storescp") is None:
-        pytest.fail("storescp is not installed: scripts/setup-test-machine installs it (Debian's package dcmtk)")
     port = free_port()
     inbox.mkdir()
-    running = subprocess.Popen(["storescp", "-aet", "PEER", "-od", str(inbox), "+B", "+xa", str(port)])
+    running = subprocess.Popen([dcmtk("storescp"), "-aet", "PEER", "-od", str(inbox), "+B", "+xa", str(port)])
     try:
         _answers(port)
         yield running, Destination("PEER", "127.0.0.1", port)

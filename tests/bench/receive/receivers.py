@@ -13,6 +13,7 @@ import psutil
 
 from tests.bench.measure import RunFailed
 from tests.bench.receive.senders import CALLING
+from tests.dcmtk import dcmtk
 from tests.servers import processes
 from tests.servers.orthanc import AE_TITLE, Orthanc
 from tests.system.receiving import Receiving
@@ -100,7 +101,7 @@ class Storescp:
         self.port = processes.free_port()
         self._folder = folder / "received"
         self._folder.mkdir(parents=True)
-        command = ["storescp", "--fork", "--output-directory", str(self._folder), str(self.port)]
+        command = [dcmtk("storescp"), "--fork", "--output-directory", str(self._folder), str(self.port)]
         self._process = subprocess.Popen(command)
         until = time.monotonic() + 10
         while not any(one.laddr.port == self.port for one in psutil.Process(self._process.pid).net_connections("tcp")):

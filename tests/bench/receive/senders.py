@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.bench.measure import RunFailed
+from tests.dcmtk import dcmtk
 
 #: What each receiver knows the modality by.
 CALLING = "CT1"
@@ -20,7 +21,7 @@ def storescu(port: int, called: str, folders: Sequence[Path]) -> float:
     begun = time.perf_counter()
     running = [
         subprocess.Popen(
-            ["storescu", "-aet", CALLING, "-aec", called, "+sd", "127.0.0.1", str(port), str(folder)],
+            [dcmtk("storescu"), "-aet", CALLING, "-aec", called, "+sd", "127.0.0.1", str(port), str(folder)],
             stdout=subprocess.DEVNULL,
         )
         for folder in folders
