@@ -138,6 +138,12 @@ class Throttled(Transient):
     code = "throttled"
 
 
+class Conflict(Transient):
+    """Another request was at the same thing, or has been: what there is now has to be looked at first."""
+
+    code = "conflict"
+
+
 class CredentialsRefused(Transient):
     """The service does not take the credentials, or their rights do not suffice; or there are none."""
 

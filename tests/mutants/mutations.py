@@ -839,9 +839,19 @@ MUTATIONS: tuple[Mutation, ...] = (
             ("the same everywhere", "probe.py", "if len(shown) != 1 or None in shown:", "if None in shown:"),
             ("an ETag everywhere", "probe.py", "if len(shown) != 1 or None in shown:", "if len(shown) != 1:"),
             ("another content has another", "probe.py", "len({*etags, of_another}) == 3)", "True)"),
-            ("a store that overwrites nothing", "probe.py", '(etags and error.code == "conflict")', "False"),
-            ("an answer that was lost", "probe.py", "(etags and error.code", "(error.code"),
-            ("trouble with an overwriting", "probe.py", '(etags and error.code == "conflict")', "etags"),
+            (
+                "a store that overwrites nothing",
+                "probe.py",
+                "(Permanent, CredentialsRefused, Conflict)",
+                "(Permanent, CredentialsRefused)",
+            ),
+            ("an answer that was lost", "probe.py", "isinstance(error, Conflict) and not etags", "False"),
+            (
+                "trouble with an overwriting",
+                "probe.py",
+                "(Permanent, CredentialsRefused, Conflict)",
+                "(Permanent, Transient)",
+            ),
             ("another object has another", "probe.py", "len({*etags, of_another}) == 3)", "len({*etags}) == 2)"),
             (
                 "the same of what was sent once",

@@ -17,7 +17,7 @@ from dicomwatchd.archive.stores.s3 import probe
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import Encryption, S3Settings
-from dicomwatchd.errors import CredentialsRefused, OutOfReach, Permanent, Transient
+from dicomwatchd.errors import Conflict, CredentialsRefused, OutOfReach, Permanent, Throttled
 
 DATA = b"content"
 MD5 = hashlib.md5(DATA, usedforsecurity=False).hexdigest()
@@ -209,7 +209,7 @@ def test_an_etag_that_follows_the_content_is_found_out() -> None:
         Bucket(tell=none_at("listing")),
         Bucket(tell=none_at("answer", "head", "listing")),
         Bucket(refuses=Permanent("not allowed")),
-        Bucket(refuses=Transient("PutObject failed: ObjectUnderRetention (409)", code="conflict")),
+        Bucket(refuses=Conflict("PutObject failed: ObjectUnderRetention (409)")),
         Bucket(refuses=CredentialsRefused("not allowed", endpoint="store")),
     ],
     ids=["of-key", "of-length", "constant", "counts", "counts-down", "only-of-the-second", *map(str, range(11))],
@@ -219,7 +219,7 @@ def test_one_that_does_not_is_not_believed(bucket: Bucket) -> None:
     assert not changes(bucket)
 
 
-@pytest.mark.parametrize("error", [Transient("slow", code="throttled"), OutOfReach("no answer", endpoint="store")])
+@pytest.mark.parametrize("error", [Throttled("slow"), OutOfReach("no answer", endpoint="store")])
 def test_trouble_with_an_overwriting_is_no_answer(error: Exception) -> None:
     with pytest.raises(type(error)):
         changes(Bucket(refuses=error))
@@ -231,10 +231,10 @@ def test_a_key_of_the_probe_that_is_taken_already_is_trouble() -> None:
     class Taken(Bucket):
         def put_object(self, Key: str, Body: bytes, ChecksumSHA256: str, IfNoneMatch: str = "") -> dict[str, str]:
             if Key.endswith("changing"):
-                raise Transient("PutObject failed: PreconditionFailed (412)", code="conflict")
+                raise Conflict("PutObject failed: PreconditionFailed (412)")
             return super().put_object(Key, Body, ChecksumSHA256, IfNoneMatch)
 
-    with pytest.raises(Transient):
+    with pytest.raises(Conflict):
         changes(Taken())
 
 

@@ -25,6 +25,7 @@ from dicomwatchd.archive.aws import responses as aws_responses
 from dicomwatchd.archive.aws.credentials import Chain
 from dicomwatchd.errors import (
     ColdObject,
+    Conflict,
     CredentialsRefused,
     DicomwatchdError,
     EncryptionKeyUnusable,
@@ -334,7 +335,7 @@ def _from_service(error: aws.ClientError, operation: str, endpoint: str) -> Dico
         hint = "if it has never been created: dicomwatchctl archive init"
         return NotThere(what, hint=hint, endpoint=endpoint)
     if _CONFLICT.match(code):
-        return Transient(what, code="conflict")
+        return Conflict(what)
     if _DAMAGED.match(code):
         return Transient(what, code="damaged-on-the-way")
     if code in ("NoSuchKey", "NoSuchVersion", "404"):
@@ -372,7 +373,7 @@ def _from_status(
     if status == 200:  # the service found out after it had begun to answer
         return Transient(what, code="server-error")
     if status in (409, 412):
-        return Transient(what, code="conflict")
+        return Conflict(what)
     return RequestRefused(what)
 
 

@@ -19,7 +19,7 @@ from dicomwatchd.archive.erasing.port import Lock, ObjectEraser, RecordEraser, R
 from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.layout.erasures import MARGIN_REVISIONS, Erasure
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import Permanent, StudyNotFound, Transient
+from dicomwatchd.errors import Conflict, Permanent, StudyNotFound
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Map, timestamp
 
@@ -220,7 +220,7 @@ class Eraser:
             self.objects.adopt(erasure.key)
             if is_ours:
                 return erasure
-        raise Transient("others keep erasing this study", code="conflict")
+        raise Conflict("others keep erasing this study")
 
     def _wait(self) -> None:
         end = self.monotonic() + self.settle_seconds

@@ -20,6 +20,7 @@ from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.fast_http import S3DataPlane
 from dicomwatchd.errors import (
     ArchiveRefused,
+    Conflict,
     DicomwatchdError,
     Permanent,
     SourceChanged,
@@ -303,7 +304,7 @@ class MultipartSender:
             if aws.http_status(error) in (409, 412):
                 # Amazon wants all parts of such an upload sent again, in a new one.
                 self._abort(key, upload_id)
-                failure = Transient("CompleteMultipartUpload met another writer", code="conflict")
+                failure = Conflict("CompleteMultipartUpload met another writer")
             raise failure from error
         self._bucket.note_expiry(key, response)
         self._bucket.confirm_encryption(key, response)

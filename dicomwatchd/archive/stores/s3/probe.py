@@ -16,7 +16,7 @@ from typing import Any
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.port import Capabilities, composed
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
-from dicomwatchd.errors import ArchiveRefused, CredentialsRefused, Permanent, Transient
+from dicomwatchd.errors import ArchiveRefused, Conflict, CredentialsRefused, Permanent, Transient
 
 #: Error codes by which a store says that the bytes are not those announced, a part is none it knows, the key is taken.
 _DIGEST = re.compile(r"(?i)digest|checksum|sha256|md5|signature")
@@ -207,9 +207,9 @@ class _Probe:
                     response = self._client.put_object(
                         **self._bucket.address(key), **self._bucket.creation(key), Body=data, **arguments
                     )
-            except (Permanent, Transient) as error:
+            except (Permanent, CredentialsRefused, Conflict) as error:
                 # So a store for records refuses the second creation (409); of the first it is an answer that got lost.
-                if not isinstance(error, Permanent | CredentialsRefused) and not (etags and error.code == "conflict"):
+                if isinstance(error, Conflict) and not etags:
                     raise
                 self._details[what] = "not shown: nothing may be overwritten, not even the probe's own objects"
                 return False

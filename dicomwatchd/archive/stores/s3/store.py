@@ -44,6 +44,7 @@ from dicomwatchd.archive.stores.s3.taken import Taken
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import (
     ColdObject,
+    Conflict,
     NoSuchObject,
     NotInitialised,
     NotThere,
@@ -393,7 +394,7 @@ class S3Store:
             if aws.http_status(error) in (409, 412) and (there := self._existing(key)) is not None:
                 return there
             if aws.http_status(error) == 412:
-                raise Transient("PutObject met another writer", code="conflict") from error
+                raise Conflict("PutObject met another writer") from error
             raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
         except aws.FOREIGN as error:
             raise aws.translate(error, operation="PutObject", endpoint=self._bucket.endpoint) from error
