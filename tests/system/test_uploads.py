@@ -140,9 +140,9 @@ def test_the_upload_of_an_image_that_is_broken_off_is_cancelled(site: Site, made
     image = make_image(site.root / "cdrom", site.root / "disc.iso")
     site.start()
     (site.root / "archive").rename(site.root / "archive-away")  # so that it cannot end before it is broken off
-    waiting = subprocess.Popen(
-        [CTL, "--config", str(site.config_file), "upload", str(image)], env=site.environment, stderr=subprocess.PIPE
-    )
+    # Whoever runs the tests in the background ignores SIGINT, and so would the command.
+    command = ["env", "--default-signal=INT", CTL, "--config", str(site.config_file), "upload", str(image)]
+    waiting = subprocess.Popen(command, env=site.environment, stderr=subprocess.PIPE)
     site.wait_for(lambda: bool(site.ctl_json("upload", "list")["uploads"]), 90, "the upload to be under way")
     waiting.send_signal(signal.SIGINT)
     _, stderr = waiting.communicate(timeout=60)
