@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.stores.port import Buffer, ObjectStore
-from dicomwatchd.errors import ArchiveRefused, NoSuchObject, Transient
+from dicomwatchd.errors import ArchiveRefused, Conflict, NoSuchObject, Transient
 
 FORMAT = "dicomwatchd-archive/1"
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 _MOST_BYTES = 65536
+#: Of its creation, while another one is under way.
+_ATTEMPTS = 6
+_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +56,22 @@ def read_identity(store: ObjectStore) -> ArchiveIdentity | None:
     return identity
 
 
-def write_identity(store: ObjectStore, identity: ArchiveIdentity) -> ArchiveIdentity:
+def write_identity(
+    store: ObjectStore, identity: ArchiveIdentity, sleep: Callable[[float], None] = time.sleep
+) -> ArchiveIdentity:
     """Give the store an identity if it has none; returns the one it holds then, which may be another's who was
     quicker. Raises Transient, ArchiveRefused."""
-    if (held := read_identity(store)) is not None:
-        return held
-    store.put(keys.IDENTITY, Buffer.of(identity.to_bytes()))
+    for attempt in range(1, _ATTEMPTS + 1):
+        if (held := read_identity(store)) is not None:
+            return held
+        try:
+            store.put(keys.IDENTITY, Buffer.of(identity.to_bytes()))
+            break
+        except Conflict:
+            # Amazon refuses whoever comes while another's creation is under way (409): soon there is one, or none.
+            if attempt == _ATTEMPTS:
+                raise
+            sleep(_PAUSE_SECONDS * attempt)
     held = read_identity(store)
     if held is None:
         raise Transient("the store does not return the identity that was just written", code="strange-answer")
