@@ -814,13 +814,13 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "an MD5 where nothing else is known",
                 "store.py",
-                "_md5(data) if answered_etag is None else None",
+                "(md5 or _md5(data)) if answered_etag is None else None",
                 "None",
             ),
             (
                 "an MD5 goes with it where nothing else is shown",
                 "store.py",
-                "        if not self._capabilities.etag_follows_content:\n            arguments",
+                "        if md5 is not None:\n            arguments",
                 "        if False:\n            arguments",
             ),
             ("its own checksum beside it", "store.py", " and there.checksum == checksum\n", "\n"),
@@ -868,7 +868,7 @@ MUTATIONS: tuple[Mutation, ...] = (
             (
                 "the version that was answered",
                 "probe.py",
-                "found == {(self._scratch + name, version_id, _etag(response))}",
+                "found == {(self._scratch + name, version_id, etag_of(response))}",
                 "bool(found)",
             ),
         )

@@ -284,19 +284,11 @@ class S3Bucket:
         paging = Paging(after=last or None)
         while True:
             page = short(start, paging) or self._page(start, paging)
-            for full, size_bytes, etag, modified_at, storage_class in page.objects:
-                if full <= last or not full.startswith(start):
+            for item in page.objects:
+                if item.full_key <= last or not item.full_key.startswith(start):
                     raise self._out_of_order("ListObjectsV2")
-                last = full
-                storage_class = cold.other_than_usual(storage_class)
-                yield StoredObject(
-                    full.removeprefix(self.prefix),
-                    size_bytes,
-                    etag,
-                    modified_at=modified_at,
-                    storage_class=storage_class,
-                    is_cold=storage_class in cold.CLASSES,
-                )
+                last = item.full_key
+                yield self._shown(item)
             if not page.token:
                 return
             paging = Paging(token=page.token)
@@ -313,20 +305,11 @@ class S3Bucket:
                 if not item.get("IsLatest"):
                     yield None
                     continue
-                full = item["Key"]
-                if full <= last or not full.startswith(start):
+                listed = _listed(item)
+                if listed.full_key <= last or not listed.full_key.startswith(start):
                     raise self._out_of_order("ListObjectVersions")
-                last = full
-                storage_class = cold.other_than_usual(item.get("StorageClass"))
-                yield StoredObject(
-                    full.removeprefix(self.prefix),
-                    item["Size"],
-                    _unquoted(item),
-                    item.get("VersionId"),
-                    modified_at=_modified_at(item),
-                    storage_class=storage_class,
-                    is_cold=storage_class in cold.CLASSES,
-                )
+                last = listed.full_key
+                yield self._shown(listed, item.get("VersionId"))
             yield from (None for _ in page.get("DeleteMarkers", []))
             if not page.get("IsTruncated"):
                 return
@@ -334,6 +317,18 @@ class S3Bucket:
             if not all(following) or following == tuple(marker.values()):
                 return  # it leads nowhere: what was not listed is asked for by itself
             marker = {"KeyMarker": following[0], "VersionIdMarker": following[1]}
+
+    def _shown(self, item: ListedObject, version_id: str | None = None) -> StoredObject:
+        storage_class = cold.other_than_usual(item.storage_class)
+        return StoredObject(
+            item.full_key.removeprefix(self.prefix),
+            item.size_bytes,
+            item.etag,
+            version_id,
+            modified_at=item.modified_at,
+            storage_class=storage_class,
+            is_cold=storage_class in cold.CLASSES,
+        )
 
     @contextmanager
     def _listing(self, operation: str) -> Iterator[None]:
@@ -381,18 +376,8 @@ class S3Bucket:
             arguments["Delimiter"] = paging.delimiter
         with self._listing("ListObjectsV2"):
             page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
-        found = [
-            ListedObject(
-                item["Key"],
-                item["Size"],
-                _unquoted(item),
-                _modified_at(item),
-                item.get("StorageClass"),
-            )
-            for item in page.get("Contents", [])
-        ]
         return ListedPage(
-            found,
+            [_listed(item) for item in page.get("Contents", [])],
             page.get("NextContinuationToken") if page.get("IsTruncated") else None,
             tuple(item["Prefix"] for item in page.get("CommonPrefixes", [])),
         )
@@ -407,12 +392,15 @@ class S3Bucket:
             raise aws.translate(error, operation="check the bucket", endpoint=self.endpoint) from error
 
 
-def _unquoted(item: Any) -> str | None:
-    return item.get("ETag", "").strip('"') or None
+def etag_of(response: Mapping[str, Any]) -> str | None:
+    """Without its quotes, as `StoredObject` has it: of an answer, or of an entry of a listing."""
+    return response.get("ETag", "").strip('"') or None
 
 
-def _modified_at(item: Any) -> float | None:
-    return item["LastModified"].timestamp() if item.get("LastModified") else None
+def _listed(item: Any) -> ListedObject:
+    """An entry of a listing by botocore."""
+    modified_at = item["LastModified"].timestamp() if item.get("LastModified") else None
+    return ListedObject(item["Key"], item["Size"], etag_of(item), modified_at, item.get("StorageClass"))
 
 
 def _is_delete_marker(error: botocore.exceptions.ClientError) -> bool:
@@ -432,7 +420,7 @@ def _stored(key: str, response: Any, size_bytes: int) -> StoredObject:
     return StoredObject(
         key=key,
         size_bytes=size_bytes,
-        etag=response["ETag"].strip('"') if response.get("ETag") else None,
+        etag=etag_of(response),
         version_id=response.get("VersionId"),
         checksum=checksum_of(response),
         encryption=response.get("ServerSideEncryption"),

@@ -15,7 +15,7 @@ from typing import Any
 
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.port import Capabilities, composed
-from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket, etag_of
 from dicomwatchd.errors import ArchiveRefused, Conflict, CredentialsRefused, Permanent, Transient
 
 #: Error codes by which a store says that the bytes are not those announced, a part is none it knows, the key is taken.
@@ -173,7 +173,7 @@ class _Probe:
                 f"the store confirms the requested encryption ({asked}) but does not apply it",
                 hint="check archive.store.encryption in the configuration, and whether the store supports it",
             )
-        answered_etag = _etag(response)
+        answered_etag = etag_of(response)
         etags = [answered_etag, seen.etag, listed.etag if listed else None]
         return _PlainPut(
             etag_is_md5=self._note("ETag is the MD5", etags == [md5] * 3),
@@ -193,7 +193,7 @@ class _Probe:
             self._details["lists versions"] = "not shown: may the daemon list them (s3:ListBucketVersions)?"
             return False
         found = {(item.key, item.version_id, item.etag) for item in listed}
-        return self._note("lists versions", found == {(self._scratch + name, version_id, _etag(response))})
+        return self._note("lists versions", found == {(self._scratch + name, version_id, etag_of(response))})
 
     def _etag_changes(self, of_another: str | None) -> bool:
         """Whether other content of the same length has another ETag, in all places; neither is that ``of_another``."""
@@ -215,7 +215,7 @@ class _Probe:
                 return False
             seen = self._bucket.head(key)
             listed = {item.key: item for item in self._bucket.listing(key)}.get(key)
-            shown = {_etag(response), seen.etag if seen else None, listed.etag if listed else None}
+            shown = {etag_of(response), seen.etag if seen else None, listed.etag if listed else None}
             if len(shown) != 1 or None in shown:
                 return self._note(what, False)
             etags += shown
@@ -383,11 +383,6 @@ class _Probe:
     def _data(self, name: str) -> bytes:
         """Differs from probe to probe, so that no store can know it beforehand."""
         return f"dicomwatchd probe {self._scratch} {name}\n".encode("ascii")
-
-
-def _etag(response: Any) -> str | None:
-    """Without its quotes, as `StoredObject` has it."""
-    return response.get("ETag", "").strip('"') or None
 
 
 def _plain(storage_class: str) -> str:

@@ -36,7 +36,7 @@ from dicomwatchd.archive.stores.port import (
 )
 from dicomwatchd.archive.stores.s3 import fast_path, probe, restoring
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
-from dicomwatchd.archive.stores.s3.bucket import S3Bucket, checksum_of
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket, checksum_of, etag_of
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.archive.stores.s3.fast_http import Body
 from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
@@ -324,15 +324,16 @@ class S3Store:
         looks_first = not self._capabilities.creates_only or self._taken.is_likely(key)
         if looks_first and (there := self._existing(key)) is not None:
             self._taken.note(key, True)
-            return self._receipt_of_existing(key, content, data, there)
+            return self._receipt_of_existing(key, content, _md5(data), there)
         sha256 = base64.b64encode(bytes.fromhex(digest.sha256)).decode("ascii")
         arguments = {**self._bucket.creation(key), "ChecksumSHA256": sha256, "IfNoneMatch": "*"}
-        if not self._capabilities.etag_follows_content:
-            arguments["ContentMD5"] = base64.b64encode(bytes.fromhex(_md5(data))).decode("ascii")
+        md5 = None if self._capabilities.etag_follows_content else _md5(data)
+        if md5 is not None:
+            arguments["ContentMD5"] = base64.b64encode(bytes.fromhex(md5)).decode("ascii")
         response = self._create(key, data, digest.sha256, arguments)
         self._taken.note(key, isinstance(response, StoredObject))
         if isinstance(response, StoredObject):
-            return self._receipt_of_existing(key, content, data, response)
+            return self._receipt_of_existing(key, content, md5 or _md5(data), response)
         self._bucket.note_expiry(key, response)
         self._bucket.check_encryption(response)
         self._bucket.check_storage_class(key, response)
@@ -343,7 +344,7 @@ class S3Store:
             sha256=digest.sha256,
             created=True,
             # Work for nothing where the answer's is known.
-            expected_etag=_md5(data) if answered_etag is None else None,
+            expected_etag=(md5 or _md5(data)) if answered_etag is None else None,
             expected_checksum=f"sha256:{digest.sha256}",
             version_id=response.get("VersionId"),
             encryption=response.get("ServerSideEncryption"),
@@ -357,14 +358,14 @@ class S3Store:
             return None
         if response.get("ChecksumSHA256", None if self._capabilities.echoes_checksum else sha256) != sha256:
             return None
-        return response.get("ETag", "").strip('"') or None
+        return etag_of(response)
 
     def _existing(self, key: str) -> StoredObject | None:
         """With its checksum where that would tell what its ETag stands for."""
         backs = self._capabilities
         return self._bucket.existing(key, checksum=backs.etag_follows_content and backs.checksum_on_head)
 
-    def _receipt_of_existing(self, key: str, content: Content, data: bytes, there: StoredObject) -> Receipt:
+    def _receipt_of_existing(self, key: str, content: Content, md5: str, there: StoredObject) -> Receipt:
         checksum = f"sha256:{content.digest.sha256}"
         backs = self._capabilities
         tells = backs.etag_follows_content and backs.checksum_on_head and there.checksum == checksum
@@ -373,7 +374,7 @@ class S3Store:
             size_bytes=content.digest.size_bytes,
             sha256=content.digest.sha256,
             created=False,
-            expected_etag=_md5(data),
+            expected_etag=md5,
             expected_checksum=checksum,
             version_id=there.version_id,
             encryption=there.encryption,
