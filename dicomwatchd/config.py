@@ -386,6 +386,21 @@ class AllowedPeer(_Model):
         return self.address is None or address in ip_network(self.address)
 
 
+class Commitment(_Model):
+    """Storage Commitment: a modality asks whether the archive holds its images, and is told so later."""
+
+    folder: AbsolutePath = Field(description="Where requests wait, on a local disk; receiver and daemon write to it")
+    report_to: tuple[str, ...] = Field(
+        min_length=1, description="Names of `destinations`: the modalities that may ask, by their AE title"
+    )
+    wait_seconds: Number = Field(
+        86400,
+        ge=0,
+        le=30 * 86400,
+        description="How long the answer may wait for images that are not archived yet; what is not by then has failed",
+    )
+
+
 class Receiver(_Model):
     """A port at which dicomwatchd-receive takes DICOM objects (C-STORE) and puts them into an inbox."""
 
@@ -408,6 +423,7 @@ class Receiver(_Model):
     disk_free_min: str = Field(
         "5%", pattern=_SHARE, description="Objects are refused (0xA700) while less than this share of the disk is free"
     )
+    commitment: Commitment | None = Field(None, description="Default: Storage Commitment is not offered")
 
     @property
     def address(self) -> tuple[IPv4Address | IPv6Address, int]:
@@ -564,6 +580,7 @@ def _named_folders(data: dict[Any, Any]) -> Iterator[tuple[str, Path]]:
     )
     named = [
         *((f"inboxes[{index}].path", box.get("path")) for index, box in enumerate(boxes)),
+        *config_receiver.commitment_folders(data),
         ("state_directory", data.get("state_directory", Config.model_fields["state_directory"].default)),
         ("control_socket", data.get("control_socket")),
         ("archive.store.path", store.get("path") if store.get("kind") == "directory" else None),

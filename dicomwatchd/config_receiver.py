@@ -61,6 +61,7 @@ def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
             used = [one.get(key, DEFAULT_LISTEN if key == "listen" else None) for one in receivers]
             if isinstance(used[index], str) and used.index(used[index]) != index:
                 yield f"{where}.{key}", f"is used by receivers[{used.index(used[index])}] already"
+        yield from _of_commitment(where, receiver, data)
         if isinstance(listen, str) and not receiver.get("allow") and not _has_client_certificates(receiver):
             try:
                 is_local = address_and_port(listen)[0].is_loopback
@@ -72,6 +73,38 @@ def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
                     "is missing: whoever reaches this address could send; name the peers, or demand certificates"
                     " (tls.client_ca_file)",
                 )
+
+
+def commitment_folders(data: dict[Any, Any]) -> Iterator[tuple[str, object]]:
+    """(place in the file, path) of the folders in which requests for commitment wait."""
+    given = data.get("receivers")
+    for index, receiver in enumerate(given if isinstance(given, list | tuple) else []):
+        if commitment := _commitment(receiver):
+            yield f"receivers[{index}].commitment.folder", commitment.get("folder")
+
+
+def _of_commitment(where: str, receiver: dict[Any, Any], data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
+    """Each modality is found by what it calls itself, so no two may be called the same."""
+    given = data.get("destinations")
+    destinations = [one for one in given if isinstance(one, dict)] if isinstance(given, list | tuple) else []
+    ae_titles = {one.get("name"): one.get("ae_title") for one in destinations}
+    names = _commitment(receiver).get("report_to")
+    seen: dict[object, object] = {}
+    for index, name in enumerate(names if isinstance(names, list | tuple) else []):
+        if not isinstance(name, str):
+            continue
+        place = f"{where}.commitment.report_to[{index}]"
+        if name not in ae_titles:
+            yield place, "must be the name of one of destinations"
+        elif (title := ae_titles[name]) in seen:
+            yield place, f"has the same ae_title as {seen[title]}: which of the two asks could not be told"
+        else:
+            seen[title] = name
+
+
+def _commitment(receiver: object) -> dict[Any, Any]:
+    found = receiver.get("commitment") if isinstance(receiver, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _has_client_certificates(receiver: dict[Any, Any]) -> bool:

@@ -183,6 +183,23 @@ def regular_file(directory_fd: int, name: bytes) -> Iterator[int]:
         os.close(fd)
 
 
+def put_whole(directory_fd: int, name: bytes, data: bytes, mode: int) -> None:
+    """A new file that gets its name once all of ``data`` is on the disk; on return the name is, too. A local file
+    system is needed (O_TMPFILE of open(2)). Raises FileExistsError where the name is taken, OSError."""
+    fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=directory_fd)
+    try:
+        os.fchmod(fd, mode)  # whatever the umask
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fsync(fd)
+        # By /proc, for AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH.
+        os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory_fd, follow_symlinks=True)
+        os.fsync(directory_fd)
+    finally:
+        os.close(fd)
+
+
 def identity(fd: int) -> FileIdentity:
     return FileIdentity.of(os.fstat(fd))
 

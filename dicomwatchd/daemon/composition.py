@@ -21,6 +21,8 @@ from dicomwatchd.daemon.sources import Sources
 from dicomwatchd.daemon.startup import Startup
 from dicomwatchd.errors import Fatal
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
+from dicomwatchd.pipeline.committing.judgement import Judgement
+from dicomwatchd.pipeline.committing.rounds import Commitments, Desk
 from dicomwatchd.pipeline.deletion.vetoes.expiring import Expiring
 from dicomwatchd.pipeline.deletion.vetoes.pinning import Pinning
 from dicomwatchd.pipeline.dispatch import Dispatcher
@@ -161,9 +163,16 @@ class Parts:
                 self.queue.parked.step,
                 self.sealing.step,
                 self.queue.pruning.step,
+                self.queue.received.step,
                 asking_for_listed.step,
                 self.context.erased.step,
             ]
+        )
+        self.commitments = Commitments(
+            self._desks(plan, around.workers),
+            around.clock,
+            around.log,
+            lambda: self.dispatcher.backoff.is_to_be_left_alone,
         )
         self.uploads = UploadJobs(
             self.queue,
@@ -219,6 +228,20 @@ class Parts:
         self.archive.catalogue.close()
 
     # -- details ----------------------------------------------------------------------------------------------------
+
+    def _desks(self, plan: Plan, workers: Workers) -> list[Desk]:
+        """Of the receivers that are asked for commitment; from now on the state knows what they have stored."""
+        sources = {source.name: source for source in self.sources.inboxes}
+        self.queue.received.keep_for({sources[one.inbox].source_id for one in plan.commitments})
+        return [
+            Desk(
+                one.receiver,
+                one.folder,
+                one.wait_seconds,
+                Judgement(self.context, self.queue.received, sources[one.inbox], workers.lane),
+            )
+            for one in plan.commitments
+        ]
 
     def _tell_of_waits(self, news: list[WaitNews]) -> None:
         for one in news:

@@ -31,6 +31,16 @@ class InboxPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitmentPlan:
+    """A receiver that is asked for storage commitment: of what goes into its inbox, and where the requests wait."""
+
+    receiver: str
+    inbox: str
+    folder: Path
+    wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be built. ``forbidden`` are the folders that no upload may overlap."""
 
@@ -43,6 +53,7 @@ class Plan:
     sizes: Sizes = SIZES
     #: Of folders that are handed in; each inbox has its own.
     charset_when_missing: str = ""
+    commitments: tuple[CommitmentPlan, ...] = ()
 
     def inbox(self, name: str) -> InboxPlan | None:
         return next((inbox for inbox in self.inboxes if inbox.name == name), None)
@@ -62,6 +73,11 @@ def plan_of(config: Config) -> Plan:
         answer_seconds=config.inbox_answer_seconds,
         sizes=Sizes(config.max_file_bytes, takes_sparse=config.sparse_files == "take"),
         charset_when_missing=config.charset_when_missing or "",
+        commitments=tuple(
+            CommitmentPlan(one.name, one.inbox, one.commitment.folder, one.commitment.wait_seconds)
+            for one in config.receivers
+            if one.commitment is not None
+        ),
     )
 
 

@@ -119,6 +119,8 @@ class Supervisor:
         self._thread("checkpoints", parts.checkpoints.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("expiring", parts.expiring.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("upkeep", parts.upkeep.run, self._stopping, WORKER_SILENCE_SECONDS)
+        if self._plan.commitments:
+            self._thread("commitments", parts.commitments.run, self._stopping, WORKER_SILENCE_SECONDS)
         parts.begin(waits_for_listed=watch)  # a run that ends when all is done does not wait for what may never come
         for intake in list(parts.sources.intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)

@@ -20,7 +20,8 @@ from pynetdicom.presentation import build_context
 from dicomwatchd.config import CALLING_AE_TITLE
 from dicomwatchd.config import Destination as Settings
 from dicomwatchd.dicom_addresses import address_of, is_ae_title
-from dicomwatchd.errors import Misconfigured, Transient
+from dicomwatchd.dicom_tls import client_context
+from dicomwatchd.errors import Transient
 from dicomwatchd.fetch.handing import NotTaken
 
 #: Presentation contexts of an association have odd numbers of a byte.
@@ -42,15 +43,8 @@ class TlsFiles:
     key_file: Path | None = None
 
     def context(self) -> ssl.SSLContext:
-        """As PS3.15 B.12 (BCP 195) asks for: TLS 1.2 or newer, and a name that fits. Raises Misconfigured."""
-        try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if self.certificate_file is not None:
-                context.load_cert_chain(self.certificate_file, self.key_file)
-        except (OSError, ValueError) as error:
-            raise Misconfigured(f"the TLS files of the destination cannot be used ({type(error).__name__})") from error
-        return context
+        """Raises Misconfigured."""
+        return client_context(self.ca_file, self.certificate_file, self.key_file)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from dicomwatchd.queue.erasures import ErasuresNoted
 from dicomwatchd.queue.holds import Holds
 from dicomwatchd.queue.parked import Parked
 from dicomwatchd.queue.quiet import QuietTimers
+from dicomwatchd.queue.received import Received
 from dicomwatchd.queue.reports import Reports
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.queue.segments import Segments
@@ -45,6 +46,7 @@ class Queue:
     audit: Audit
     segments: Segments
     pruning: Pruning
+    received: Received
     reports: Reports
     uploads: Uploads
     binding: Binding
@@ -96,6 +98,7 @@ def _over(database: Database, clock: Clock) -> Queue:
         audit=Audit(database),
         segments=Segments(database, clock),
         pruning=Pruning(database, clock),
+        received=Received(database, clock),
         reports=Reports(database, clock),
         uploads=Uploads(database, clock),
         upgrade=Upgrade(database, clock),

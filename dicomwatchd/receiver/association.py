@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -23,6 +23,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext
 
+from dicomwatchd.commitments import PUSH_MODEL
 from dicomwatchd.config import AllowedPeer
 from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Uid
@@ -34,7 +35,7 @@ _NO_STORAGE = ("Storage Commitment", "Storage Directory", "Storage Service")
 _TITLES_AT, _TITLES_END = 10, 42
 #: Where its items begin, and what kind of them there are no more of than there are odd numbers in a byte.
 _ITEMS_AT, _PRESENTATION_CONTEXT, _MOST_CONTEXTS = 74, 0x20, 128
-_ACCEPTED, _USER_REJECTION, _NO_ABSTRACT_SYNTAX = 0x00, 0x01, 0x03
+_ACCEPTED, _USER_REJECTION, _NO_ABSTRACT_SYNTAX, _NO_TRANSFER_SYNTAX = 0x00, 0x01, 0x03, 0x04
 #: What an AE title may be that is shown in a log: titles in use are no more than that, and no sentence fits.
 _SHOWN_AE_TITLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.-]{0,15}")
 
@@ -68,11 +69,18 @@ STOPPING = Rejection("stopping", 2, 3, 1)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """An accepted presentation context. ``stores`` is false of Verification, the only other service."""
+    """An accepted presentation context: of storage, of requests for commitment, or of Verification."""
 
     sop_class_uid: str
     transfer_syntax_uid: str
-    stores: bool
+
+    @property
+    def commits(self) -> bool:
+        return self.sop_class_uid == PUSH_MODEL
+
+    @property
+    def stores(self) -> bool:
+        return self.sop_class_uid not in (VERIFICATION, PUSH_MODEL)
 
 
 class AssociationRequest:
@@ -108,12 +116,12 @@ class AssociationRequest:
         ) as error:
             raise BadRequest from error
 
-    def accepted(self, pdu_bytes: int) -> tuple[bytes, Mapping[int, Context]]:
+    def accepted(self, pdu_bytes: int, commitment: Sequence[str] = ()) -> tuple[bytes, Mapping[int, Context]]:
         """The A-ASSOCIATE-AC, and what it accepts by presentation context ID: every SOP class of storage, those that
-        are private or unknown too, each with the transfer syntax that the peer has put first, whatever it is; and
-        Verification. Raises BadRequest."""
+        are private or unknown too, each with the transfer syntax that the peer has put first, whatever it is;
+        Verification; and Storage Commitment in these transfer syntaxes, if any. Raises BadRequest."""
         try:
-            results = [_result(proposed, self._roles) for proposed in self._proposed]
+            results = [_result(proposed, self._roles, commitment) for proposed in self._proposed]
             roles = [_role(uid) for uid, (as_scu, _) in self._roles.items() if as_scu]
             answer = A_ASSOCIATE()
             answer.application_context_name = UID(_APPLICATION_CONTEXT)
@@ -142,17 +150,25 @@ def is_storage(sop_class_uid: str) -> bool:
     return not known.type or ("Storage" in known.name and not any(word in known.name for word in _NO_STORAGE))
 
 
-def _result(proposed: PresentationContext, roles: Mapping[UID, _Roles]) -> PresentationContext:
+def _result(
+    proposed: PresentationContext, roles: Mapping[UID, _Roles], commitment: Sequence[str]
+) -> PresentationContext:
     """With the transfer syntax that the peer has put first: nothing here is better in one than in another, and what is
     compressed, private or big endian stays as it is."""
     result = PresentationContext()
     result.context_id, result.abstract_syntax = proposed.context_id, proposed.abstract_syntax
     result.transfer_syntax = [*proposed.transfer_syntax[:1]]
     sop_class = UID(str(proposed.abstract_syntax))
-    if not (sop_class == VERIFICATION or is_storage(sop_class)):
+    commits = sop_class == PUSH_MODEL and bool(commitment)
+    if commits:
+        result.transfer_syntax = [*[one for one in proposed.transfer_syntax if one in commitment][:1]]
+    if not (commits or sop_class == VERIFICATION or is_storage(sop_class)):
         result.result = _NO_ABSTRACT_SYNTAX
     elif not roles.get(sop_class, (True, None))[0]:
         result.result = _USER_REJECTION  # it wants to be sent to, and nothing else
+    elif not result.transfer_syntax:
+        result.transfer_syntax = [*proposed.transfer_syntax[:1]]
+        result.result = _NO_TRANSFER_SYNTAX
     else:
         result.result = _ACCEPTED
     return result
@@ -176,8 +192,7 @@ def _contexts_in(pdu: bytes) -> int:
 
 
 def _context(context: PresentationContext) -> Context:
-    sop_class = str(context.abstract_syntax)
-    return Context(sop_class, str(context.transfer_syntax[0]), sop_class != VERIFICATION)
+    return Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
 
 
 def _ours(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
+C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ, N_ACTION_RQ = 0x0001, 0x0030, 0x0FFF, 0x0130
 _RESPONSE = 0x8000
 _NO_DATA_SET = 0x0101
 
@@ -18,10 +18,12 @@ _COMMENT_MOST_BYTES = 64
 
 _GROUP_LENGTH, _SOP_CLASS, _FIELD, _MESSAGE_ID = 0x0000, 0x0002, 0x0100, 0x0110
 _ANSWERED_ID, _DATA_SET_TYPE, _STATUS, _COMMENT, _SOP_INSTANCE = 0x0120, 0x0800, 0x0900, 0x0902, 0x1000
+_REQUESTED_CLASS, _REQUESTED_INSTANCE, _ACTION_TYPE = 0x0003, 0x1001, 0x1008
 
 # Status codes: PS3.7 Annex C, and PS3.4 table B.2-1 for C-STORE.
 SUCCESS = 0x0000
-SOP_CLASS_NOT_SUPPORTED, UNRECOGNISED_OPERATION = 0x0122, 0x0211
+PROCESSING_FAILURE, NO_SUCH_INSTANCE, INVALID_ARGUMENT, NO_SUCH_ACTION = 0x0110, 0x0112, 0x0115, 0x0123
+SOP_CLASS_NOT_SUPPORTED, UNRECOGNISED_OPERATION, RESOURCE_LIMITATION = 0x0122, 0x0211, 0x0213
 OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0xA700, 0xC000
 
 
@@ -31,13 +33,25 @@ class BadCommand(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """``sop_class`` and ``sop_instance`` are as the peer has sent them, without padding: checked by nobody."""
+    """``sop_class`` and ``sop_instance``, affected or requested, are as the peer has sent them, without padding:
+    checked by nobody. ``action_type`` is that of an N-ACTION."""
 
     field: int
     message_id: int
     has_data_set: bool
     sop_class: bytes
     sop_instance: bytes
+    action_type: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``problem`` is a word for the log, None of what went well; ``comment`` is for the peer's administrator."""
+
+    status: int
+    comment: str = ""
+    problem: str | None = None
+    errno: int | None = None
 
 
 def parsed(command: bytes) -> Request:
@@ -58,9 +72,15 @@ def parsed(command: bytes) -> Request:
         field=field,
         message_id=0 if field == C_CANCEL_RQ else _number(elements, _MESSAGE_ID),
         has_data_set=_number(elements, _DATA_SET_TYPE) != _NO_DATA_SET,
-        sop_class=elements.get(_SOP_CLASS, b"").rstrip(b"\0 "),
-        sop_instance=elements.get(_SOP_INSTANCE, b"").rstrip(b"\0 "),
+        sop_class=_uid(elements, _SOP_CLASS, _REQUESTED_CLASS),
+        sop_instance=_uid(elements, _SOP_INSTANCE, _REQUESTED_INSTANCE),
+        action_type=_number(elements, _ACTION_TYPE) if field == N_ACTION_RQ else None,
     )
+
+
+def _uid(elements: dict[int, bytes], affected: int, requested: int) -> bytes:
+    """Of a service of composite objects (C-) the affected one, of normalized ones (N-) that which is requested."""
+    return elements.get(affected, elements.get(requested, b"")).rstrip(b"\0 ")
 
 
 def _number(elements: dict[int, bytes], element: int) -> int:

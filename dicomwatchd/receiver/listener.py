@@ -21,6 +21,7 @@ from dicomwatchd.errors import Misconfigured
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.receiver import association
 from dicomwatchd.receiver.association import Address, AssociationRequest, BadRequest, Rejection
+from dicomwatchd.receiver.commitment import SYNTAXES, Taking
 from dicomwatchd.receiver.folder import InboxFolder
 from dicomwatchd.receiver.storage import Provider, Tally
 from dicomwatchd.receiver.upper_layer import INVALID_PARAMETER, ConnectionOver, UpperLayer
@@ -105,11 +106,12 @@ class Listener:
         settings: Receiver,
         folder: InboxFolder,
         tls: ssl.SSLContext | None,
+        commitments: Taking | None,
         stopping: Stopping,
         log: Log,
         clock: Clock,
     ) -> None:
-        self.settings, self._folder, self._tls = settings, folder, tls
+        self.settings, self._folder, self._tls, self._commitments = settings, folder, tls, commitments
         self._stopping, self._log, self._clock = stopping, log, clock
         self._places = _Places(settings.max_associations)
         self._closed = threading.Event()
@@ -228,7 +230,11 @@ class Listener:
     def _associate(self, wire: UpperLayer, request: AssociationRequest, address: Address, has_place: bool) -> None:
         """Raises ConnectionOver, BadRequest before there is an association."""
         rejection = self._rejection(request, address, has_place)
-        answer, contexts = (b"", {}) if rejection else request.accepted(self.settings.max_pdu_bytes)
+        commitments = self._commitments
+        offered = commitments is not None and commitments.offered_to(request.calling)
+        answer, contexts = (
+            (b"", {}) if rejection else request.accepted(self.settings.max_pdu_bytes, SYNTAXES if offered else ())
+        )
         if rejection is None and not contexts:
             rejection = association.NO_CONTEXT
         if rejection is not None:
@@ -238,7 +244,7 @@ class Listener:
         tally, since, end = Tally(), self._clock.monotonic(), "released"
         try:
             wire.send(answer)
-            Provider(wire, contexts, request.calling, self._folder, tally).serve()
+            Provider(wire, contexts, request.calling, self._folder, tally, commitments).serve()
         except ConnectionOver as over:
             end = over.reason
             self._end(wire, over.abort)

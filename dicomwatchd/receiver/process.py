@@ -16,12 +16,16 @@ from pathlib import Path
 from types import FrameType
 
 from dicomwatchd import __version__
-from dicomwatchd.config import DEFAULT_PATH, Config, Receiver, load
+from dicomwatchd.commitments import CommitmentFolder
+from dicomwatchd.config import DEFAULT_PATH, Commitment, Config, Destination, DestinationTls, Receiver, load
+from dicomwatchd.dicom_tls import client_context
 from dicomwatchd.errors import ConfigError, DicomwatchdError, Misconfigured
 from dicomwatchd.ports import Clock, SystemClock
 from dicomwatchd.receiver import tls
+from dicomwatchd.receiver.commitment import Taking
 from dicomwatchd.receiver.folder import InboxFolder, Limits
 from dicomwatchd.receiver.listener import Listener, Stopping
+from dicomwatchd.receiver.reporting import Reporting
 from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.telemetry.foreign import redirect_foreign_logging
 from dicomwatchd.telemetry.health import Heartbeats, ServiceManager
@@ -72,6 +76,8 @@ class _Prepared:
     settings: Receiver
     folder: InboxFolder
     context: ssl.SSLContext | None
+    commitments: Taking | None
+    reporting: tuple[Reporting, ...]
 
 
 class Process:
@@ -81,6 +87,8 @@ class Process:
         self._stopping = Stopping()
         self._listeners: list[Listener] = []
         self._using: list[_Prepared] = []
+        #: Ends the reporting of what is in use.
+        self._reported = threading.Event()
         self._reload = threading.Event()
         self._tick = threading.Event()
 
@@ -113,6 +121,7 @@ class Process:
 
     def _ended(self) -> int:
         self._service.stopping()
+        self._reported.set()
         for listener in self._listeners:
             listener.close()
         clean = self._stopping.wait(DRAIN_SECONDS, self._clock)
@@ -127,9 +136,27 @@ class Process:
                 settings,
                 InboxFolder(inboxes[settings.inbox], Limits(settings.disk_free_min_share, config.max_file_bytes)),
                 None if settings.tls is None else tls.server_context(settings.tls),
+                *self._commitments(settings, settings.commitment, config.destinations),
             )
             for settings in config.receivers
         ]
+
+    def _commitments(
+        self, settings: Receiver, commitment: Commitment | None, destinations: tuple[Destination, ...]
+    ) -> tuple[Taking | None, tuple[Reporting, ...]]:
+        """Raises DicomwatchdError."""
+        if commitment is None:
+            return None, ()
+        folder = CommitmentFolder(commitment.folder)
+        folder.require_writable()
+        by_name = {one.name: one for one in destinations}
+        modalities = [by_name[name] for name in commitment.report_to]
+        taking = Taking(
+            settings.name, {one.ae_title: one.name for one in modalities}, folder, self._clock, self._journal
+        )
+        return taking, tuple(
+            Reporting(settings, one, _client_context(one.tls), folder, self._clock, self._journal) for one in modalities
+        )
 
     def _listen(self, prepared: list[_Prepared]) -> None:
         """Raises Misconfigured, and then none listens."""
@@ -137,7 +164,15 @@ class Process:
         try:
             for one in prepared:
                 begun.append(
-                    Listener(one.settings, one.folder, one.context, self._stopping, self._journal, self._clock)
+                    Listener(
+                        one.settings,
+                        one.folder,
+                        one.context,
+                        one.commitments,
+                        self._stopping,
+                        self._journal,
+                        self._clock,
+                    )
                 )
         except Misconfigured:
             for listener in begun:
@@ -146,6 +181,10 @@ class Process:
         for listener in begun:
             listener.start()
         self._listeners, self._using = begun, prepared
+        self._reported.set()
+        self._reported = threading.Event()
+        for reporting in (reporting for one in prepared for reporting in one.reporting):
+            threading.Thread(target=reporting.run, args=(self._reported,), name="reporting", daemon=True).start()
 
     def _reloaded(self) -> None:
         """SIGHUP: the new configuration if it is good, the old one otherwise. Associations go on under what they were
@@ -199,9 +238,17 @@ class Process:
         self._tick.set()
 
 
+def _client_context(settings: DestinationTls | None) -> ssl.SSLContext | None:
+    """Raises Misconfigured."""
+    if settings is None:
+        return None
+    return client_context(settings.ca_file, settings.certificate_file, settings.key_file)
+
+
 def _never_logged(config: Config) -> list[str]:
     """The last net under the allow list, as in the daemon."""
-    return [str(inbox.path) for inbox in config.inboxes]
+    commitments = [one.commitment.folder for one in config.receivers if one.commitment is not None]
+    return [*(str(inbox.path) for inbox in config.inboxes), *map(str, commitments)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""The Storage SCP (PS3.4 Annex B), and Verification: what is done with the messages of one association.
+"""The Storage SCP (PS3.4 Annex B), Verification, and requests for commitment: what is done with the messages of one
+association.
 
 An object is answered with Success when it is in the inbox and will be there after a power cut. One that cannot be
 stored is read to its end all the same, and answered with a status that says what the peer may do about it: later again
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from dicomwatchd.model import Uid
 from dicomwatchd.receiver import association, dimse
 from dicomwatchd.receiver.association import Context
+from dicomwatchd.receiver.commitment import MOST_BYTES, Taking
+from dicomwatchd.receiver.dimse import Answer
 from dicomwatchd.receiver.folder import InboxFolder, Incoming, NoRoom, Unwritable
 from dicomwatchd.receiver.part10 import beginning
 from dicomwatchd.receiver.upper_layer import INVALID_PARAMETER, UNEXPECTED, ConnectionOver, Fragment, UpperLayer
@@ -28,35 +31,31 @@ class Tally:
     errno: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """``problem`` is a word for the log, None of what went well; ``comment`` is for the peer's administrator."""
-
-    status: int
-    comment: str = ""
-    problem: str | None = None
-    errno: int | None = None
-
-
-_STORED = _ECHO = _Answer(dimse.SUCCESS)
-_UNKNOWN = _Answer(dimse.UNRECOGNISED_OPERATION)
-_NO_ROOM = _Answer(dimse.OUT_OF_RESOURCES, "the disk of the inbox is short of room", "disk-short")
-_BAD_UID = _Answer(dimse.CANNOT_UNDERSTAND, "SOP class, instance or transfer syntax is no UID", "invalid-uid")
-_EMPTY = _Answer(dimse.CANNOT_UNDERSTAND, "there is no data set", "no-data-set")
-_NOT_STORED_HERE = _Answer(
+_STORED = _ECHO = Answer(dimse.SUCCESS)
+_UNKNOWN = Answer(dimse.UNRECOGNISED_OPERATION)
+_NO_ROOM = Answer(dimse.OUT_OF_RESOURCES, "the disk of the inbox is short of room", "disk-short")
+_BAD_UID = Answer(dimse.CANNOT_UNDERSTAND, "SOP class, instance or transfer syntax is no UID", "invalid-uid")
+_EMPTY = Answer(dimse.CANNOT_UNDERSTAND, "there is no data set", "no-data-set")
+_NOT_STORED_HERE = Answer(
     dimse.SOP_CLASS_NOT_SUPPORTED, "not in a presentation context of storage", "no-storage-context"
 )
 
 
 class Provider:
     """Serves one association, with what was accepted by presentation context ID. ``calling`` is what the peer calls
-    itself."""
+    itself. ``commitments`` is None where none may be asked for."""
 
     def __init__(
-        self, wire: UpperLayer, contexts: Mapping[int, Context], calling: str, folder: InboxFolder, tally: Tally
+        self,
+        wire: UpperLayer,
+        contexts: Mapping[int, Context],
+        calling: str,
+        folder: InboxFolder,
+        tally: Tally,
+        commitments: Taking | None = None,
     ) -> None:
         self._wire, self._contexts, self._calling = wire, contexts, calling
-        self._folder, self._tally = folder, tally
+        self._folder, self._tally, self._commitments = folder, tally, commitments
         #: Of the message that is being read.
         self._has_data_left = False
 
@@ -91,6 +90,8 @@ class Provider:
         if request.field == dimse.C_STORE_RQ:
             answer = self._stored(context_id, request)
             self._count(answer)
+        elif request.field == dimse.N_ACTION_RQ and self._commitments and self._contexts[context_id].commits:
+            answer = self._asked(context_id, request, self._commitments)
         else:
             self._skip_data_set(context_id)
             if request.field == dimse.C_CANCEL_RQ:
@@ -98,7 +99,16 @@ class Provider:
             answer = _ECHO if request.field == dimse.C_ECHO_RQ else _UNKNOWN
         self._wire.send_command(context_id, dimse.response(request, answer.status, answer.comment))
 
-    def _stored(self, context_id: int, request: dimse.Request) -> _Answer:
+    def _asked(self, context_id: int, request: dimse.Request, commitments: Taking) -> Answer:
+        action: bytearray | None = bytearray()
+        while self._has_data_left:
+            data = self._data_fragment(context_id).data
+            if action is not None:
+                action = None if len(action) + len(data) > MOST_BYTES else action + data
+        syntax = self._contexts[context_id].transfer_syntax_uid
+        return commitments.take(self._calling, request, syntax, None if action is None else bytes(action))
+
+    def _stored(self, context_id: int, request: dimse.Request) -> Answer:
         context = self._contexts[context_id]
         instance, sop_class = association.uid(request.sop_instance), association.uid(request.sop_class)
         syntax = association.uid(context.transfer_syntax_uid.encode())
@@ -107,7 +117,7 @@ class Provider:
         self._skip_data_set(context_id)
         return _BAD_UID if context.stores else _NOT_STORED_HERE
 
-    def _written(self, context_id: int, instance: Uid, head: bytes) -> _Answer:
+    def _written(self, context_id: int, instance: Uid, head: bytes) -> Answer:
         """The data set goes to the disk as it comes; once that has failed, nowhere."""
         length = 0
         try:
@@ -124,7 +134,7 @@ class Provider:
             return _failure(error)
         return _STORED if length else _EMPTY
 
-    def _count(self, answer: _Answer) -> None:
+    def _count(self, answer: Answer) -> None:
         if answer.problem is None:
             self._tally.stored += 1
         else:
@@ -143,8 +153,8 @@ class Provider:
         return fragment
 
 
-def _failure(error: NoRoom | Unwritable) -> _Answer:
+def _failure(error: NoRoom | Unwritable) -> Answer:
     if isinstance(error, NoRoom):
         return _NO_ROOM
     # As long as the inbox is as it is, so a peer does well to try later.
-    return _Answer(dimse.OUT_OF_RESOURCES, "the inbox cannot be written to", error.reason, error.errno)
+    return Answer(dimse.OUT_OF_RESOURCES, "the inbox cannot be written to", error.reason, error.errno)

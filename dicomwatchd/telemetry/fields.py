@@ -115,6 +115,7 @@ _FIELDS: Mapping[str, _Check] = {
     # how much and how long; see also _BY_UNIT
     "files": _whole,
     "instances": _whole,
+    "failed_instances": _whole,
     "studies": _whole,
     "series": _whole,
     "bytes": _whole,

@@ -10,11 +10,13 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import assert_never
 from urllib.parse import urlsplit
 
 from dicomwatchd import config
+from dicomwatchd.dicom_addresses import address_of
 from dicomwatchd.unit import addresses
 from dicomwatchd.unit.addresses import Address
 
@@ -86,12 +88,17 @@ def writable_folders(settings: config.Config) -> list[Path]:
         folders.append(store.path)
     if isinstance(catalogue, config.SqliteSettings):
         folders.append(catalogue.path.parent)
-    folders += [settings.state_directory, settings.socket_path.parent]
+    folders += [*_commitment_folders(settings), settings.state_directory, settings.socket_path.parent]
     chosen: list[Path] = []
     for folder in folders:
         if not any(folder.is_relative_to(known) for known in (*OWN, *chosen)):
             chosen.append(folder)
     return chosen
+
+
+def _commitment_folders(settings: config.Config) -> list[Path]:
+    """In which receiver and daemon leave each other word, each once."""
+    return list(dict.fromkeys(one.commitment.folder for one in settings.receivers if one.commitment is not None))
 
 
 # -- addresses ------------------------------------------------------------------------------------------------------
@@ -203,10 +210,10 @@ def drop_in(settings: config.Config, source: Path, reached: Reach, *, asked: str
 
 
 def receiver_drop_in(settings: config.Config, source: Path) -> str:
-    """Its text for the receiver's unit: the inboxes that receivers write to, which have to be mounted before one does,
-    and who may connect, where that is known."""
+    """Its text for the receiver's unit: the inboxes that receivers write to and the folders of commitments, which have
+    to be mounted before one does, and who may connect or be called, where that is known."""
     names = {receiver.inbox for receiver in settings.receivers}
-    folders = [inbox.path for inbox in settings.inboxes if inbox.name in names]
+    folders = [inbox.path for inbox in settings.inboxes if inbox.name in names] + _commitment_folders(settings)
     peers = receiver_peers(settings)
     return "\n".join(
         [
@@ -222,15 +229,30 @@ def receiver_drop_in(settings: config.Config, source: Path) -> str:
 
 
 def receiver_peers(settings: config.Config) -> tuple[str, ...] | None:
-    """The addresses of all who may send; None where somebody may from any."""
+    """The addresses of all who may send, and of those who are told of commitments; None where somebody may from any, or
+    is called by a name, whose address may be another one tomorrow."""
     found: set[str] = set()
+    modalities = {one.name: address_of(one.address) for one in settings.destinations}
     for receiver in settings.receivers:
+        for name in receiver.commitment.report_to if receiver.commitment is not None else ():
+            host = modalities[name]
+            if host is None or not _is_address(host[0]):
+                return None
+            found.add(host[0])
         if receiver.address[0].is_loopback:
             continue
         if not receiver.allow or any(peer.address is None for peer in receiver.allow):
             return None
         found |= {peer.address for peer in receiver.allow if peer.address is not None}
     return (*addresses.LOOPBACK, *sorted(found))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def changed_addresses(settings: config.Config, service: Service, allowed: str) -> list[str]:

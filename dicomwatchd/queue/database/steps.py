@@ -452,6 +452,26 @@ CREATE TABLE erasures (
 """
 
 
+#: Files that came by receivers that are asked for commitment, and are gone from here: where the archive has to be asked
+#: for them. ``gone_at`` is NULL until somebody who has a clock comes by.
+RECEIVED = """
+CREATE TABLE received_sources (source_id INTEGER PRIMARY KEY);
+CREATE TABLE received (
+  source_id INTEGER NOT NULL, name BLOB NOT NULL,
+  study_uid TEXT NOT NULL,
+  sha256 TEXT,                        -- NULL: it was never sent
+  gone_at REAL,
+  PRIMARY KEY (source_id, name)
+) WITHOUT ROWID;
+CREATE INDEX received_by_time ON received (gone_at);
+CREATE TRIGGER files_received AFTER DELETE ON files
+  WHEN OLD.dir = x'' AND OLD.study_uid IS NOT NULL AND OLD.source_id IN (SELECT source_id FROM received_sources) BEGIN
+  INSERT INTO received (source_id, name, study_uid, sha256) VALUES (OLD.source_id, OLD.name, OLD.study_uid, OLD.sha256)
+    ON CONFLICT DO UPDATE SET study_uid = excluded.study_uid, sha256 = excluded.sha256, gone_at = NULL;
+END;
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -476,4 +496,5 @@ STEPS: tuple[Step, ...] = (
     Step("whether the studies of an upload are complete", UPLOAD_STUDIES),
     Step("what DICOMDIRs list", LISTED),
     Step("studies that were erased", ERASURES),
+    Step("what has come by receivers, and where it is", RECEIVED),
 )

@@ -1,0 +1,1 @@
+"""Storage Commitment: what only the daemon can tell, whether the archive provably holds what a modality asks for."""
