@@ -19,7 +19,7 @@ from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.daemon.composition import Parts, Surroundings
-from dicomwatchd.daemon.plan import InboxPlan, Plan
+from dicomwatchd.daemon.plan import CommitmentPlan, InboxPlan, Plan
 from dicomwatchd.errors import Fatal
 from dicomwatchd.intake.dicom.sizes import Sizes
 from dicomwatchd.intake.inbox import IntakeSettings
@@ -86,6 +86,7 @@ class Pieces:
         answering: Inboxes | None = None,
         sizes: Sizes | None = None,
         max_wait_seconds: float = 0.0,
+        commitments: tuple[CommitmentPlan, ...] = (),
         **changes: Any,
     ) -> None:
         self.root = root
@@ -102,6 +103,7 @@ class Pieces:
         self._after_archive = after_archive or AfterArchive(delete=True)
         self.settings = settings(**changes)
         self.max_wait_seconds = max_wait_seconds
+        self.commitments = commitments
         self.bundling = bundling
         self.sizes = sizes or Sizes()
         self.answering = answering or AlwaysAnswering()
@@ -141,7 +143,7 @@ class Pieces:
             InboxPlan(path.name, path, self.settings, self._after_archive, max_wait_seconds=self.max_wait_seconds)
             for path in self.inboxes
         )
-        return Plan(self.state, tuple(inboxes), active_shipments=1, sizes=self.sizes)
+        return Plan(self.state, tuple(inboxes), active_shipments=1, sizes=self.sizes, commitments=self.commitments)
 
     @property
     def after_archive(self) -> AfterArchive:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -39,6 +40,7 @@ MOST_OPEN = 200
 SYNTAXES = (str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian))
 
 _ACTION_TYPE = 1
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _ITEM = b"\xfe\xff\x00\xe0"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -127,6 +129,9 @@ def read_action(action: bytes, syntax: str) -> tuple[Uid, tuple[Reference, ...]]
     BadAction."""
     try:
         found: Dataset = read_dataset(io.BytesIO(action), syntax == SYNTAXES[0], is_little_endian=True)
+        _require_whole(found)
+        for item in found.ReferencedSOPSequence:
+            _require_whole(item)
         references = {
             Reference(Uid(str(item.ReferencedSOPClassUID)), Uid(str(item.ReferencedSOPInstanceUID))): None
             for item in found.ReferencedSOPSequence
@@ -150,3 +155,11 @@ def read_action(action: bytes, syntax: str) -> tuple[Uid, tuple[Reference, ...]]
     if not references:
         raise BadAction
     return transaction, tuple(references)
+
+
+def _require_whole(data_set: Dataset) -> None:
+    """pydicom takes a value that ends before its length for a shorter one: half a UID is another instance's. Raises
+    ValueError."""
+    for element in data_set.values():
+        if isinstance(element, RawDataElement) and element.length not in (len(element.value or b""), _UNDEFINED_LENGTH):
+            raise ValueError("it ends in the midst of a value")
