@@ -29,6 +29,7 @@ from dicomwatchd.commitments import (
 from dicomwatchd.config import Destination, Receiver
 from dicomwatchd.dicom_addresses import address_of
 from dicomwatchd.ports import Clock, Log
+from dicomwatchd.receiver import association
 
 _LOOK_SECONDS = 1.0
 #: Between two attempts at a modality that does not take a report, growing from the first to the last.
@@ -113,7 +114,9 @@ class Reporting:
     def _is_given_up(self, report: Report) -> bool:
         if self._clock.now() - report.request.received_at <= self._give_up_seconds:
             return False
-        self._say("commitment-given-up", "nobody took a report of storage commitment; it is given up", report)
+        self._log.warning(
+            "commitment-given-up", "nobody took a report of storage commitment; it is given up", **self._said(report)
+        )
         return True
 
     def _is_delivered(self, report: Report) -> bool:
@@ -123,11 +126,11 @@ class Reporting:
             self._send(report)
         except _NotTaken as failure:
             if self._pause() == 1:
-                self._say(
+                self._log.warning(
                     "commitment-unreported",
-                    "a modality does not take the report; it is tried again",
-                    report,
-                    failure.reason,
+                    "a modality does not take the report of storage commitment; it is tried again",
+                    reason=failure.reason,
+                    **self._said(report),
                 )
             return False
         self._failures = 0
@@ -135,7 +138,7 @@ class Reporting:
             "commitment-reported",
             "a modality was told that the archive holds {instances} instances, and {failed_instances} not",
             receiver=self._settings.name,
-            calling_ae_title=self._destination.ae_title,
+            calling_ae_title=association.shown(self._destination.ae_title),
             instances=len(report.request.references) - len(report.result.failed),
             failed_instances=len(report.result.failed),
             seconds=self._clock.now() - report.request.received_at,
@@ -148,30 +151,27 @@ class Reporting:
         self._not_before = self._clock.monotonic() + longest * (0.5 + self._jitter() / 2)
         return self._failures
 
-    def _say(self, event: str, message: str, report: Report, reason: str | None = None) -> None:
-        self._log.warning(
-            event,
-            message,
-            receiver=self._settings.name,
-            calling_ae_title=self._destination.ae_title,
-            instances=len(report.request.references),
-            reason=reason,
-        )
+    def _said(self, report: Report) -> dict[str, object]:
+        return {
+            "receiver": self._settings.name,
+            "calling_ae_title": association.shown(self._destination.ae_title),
+            "instances": len(report.request.references),
+        }
 
     # -- the wire ---------------------------------------------------------------------------------------------------
 
     def _send(self, report: Report) -> None:
         """Raises _NotTaken."""
-        association = self._associated()
+        associated = self._associated()
         try:
             data_set = event_information(report.request, report.result)
             event_type = _FAILURES_EXIST if report.result.failed else _ALL_COMMITTED
-            status, _ = association.send_n_event_report(data_set, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE)
+            status, _ = associated.send_n_event_report(data_set, event_type, PUSH_MODEL, PUSH_MODEL_INSTANCE)
         except (OSError, RuntimeError, ValueError) as error:
             raise _NotTaken("connection-lost") from error
         finally:
-            if association.is_established:
-                association.release()
+            if associated.is_established:
+                associated.release()
         if "Status" not in status:
             raise _NotTaken("no-answer")
         if status.Status != 0:
@@ -185,7 +185,7 @@ class Reporting:
         application = AE(self._settings.ae_title)
         application.acse_timeout, application.connection_timeout = _ACSE_SECONDS, _ACSE_SECONDS
         application.dimse_timeout, application.network_timeout = _DIMSE_SECONDS, _NETWORK_SECONDS
-        association = application.associate(
+        made = application.associate(
             host,
             port,
             contexts=[build_context(PUSH_MODEL)],
@@ -193,12 +193,12 @@ class Reporting:
             ext_neg=[build_role(PUSH_MODEL, scp_role=True)],
             tls_args=None if self._tls is None else (self._tls, host),
         )
-        if not association.is_established:
-            raise _NotTaken("rejected" if association.is_rejected else "unreachable")
-        if not association.accepted_contexts:
-            association.release()
+        if not made.is_established:
+            raise _NotTaken("rejected" if made.is_rejected else "unreachable")
+        if not made.accepted_contexts:
+            made.release()
             raise _NotTaken("not-accepted")
-        return association
+        return made
 
 
 def event_information(request: Request, result: Result) -> Dataset:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.mutants.cloud import CLOUD
+from tests.mutants.commitment import COMMITMENT
 from tests.mutants.composition import COMPOSITION
 from tests.mutants.erased import ERASED
 from tests.mutants.fairness import FAIRNESS
@@ -1424,6 +1425,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in UPLOADS),
     *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
+    *(Mutation(*row) for row in COMMITMENT),
     *(Mutation(*row) for row in RECEIVER),
     *(Mutation(*row) for row in HANDED_OUT),
     # -- several daemons at one inbox, and what a crash leaves aside

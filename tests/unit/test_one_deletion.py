@@ -153,6 +153,14 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     # The receiver: an object gets a name when it is whole, and none is ever taken away.
     ("receiver/folder.py", "__init__", "os.open"): (1, "O_TMPFILE: a new file without a name"),
     ("receiver/folder.py", "_give_name", "os.link"): (1, "its name; fails where that is taken"),
+    # Requests for storage commitment: in a folder of their own, which no inbox overlaps.
+    ("commitments.py", "require_writable", "os.open"): (1, "O_TMPFILE: a new file without a name"),
+    ("localfiles.py", "put_whole", "os.open"): (1, "O_TMPFILE: a new file without a name"),
+    ("localfiles.py", "put_whole", "os.link"): (1, "its name; fails where that is taken"),
+    ("pipeline/committing/rounds.py", "_unlink", "os.unlink"): (
+        1,
+        "a request, its result or the note that it was reported, by names that nothing else has",
+    ),
     # The folder that a person fetches into.
     ("fetch/folder.py", "_create", "os.open"): (1, "O_EXCL, a temporary name"),
     ("fetch/folder.py", "rewind", "os.ftruncate"): (1, "the temporary file it has made"),

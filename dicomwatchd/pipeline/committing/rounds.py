@@ -84,8 +84,7 @@ class Commitments:
                         number_open += self._looked_at(path, folder, request_id, kinds)
                 self._told.discard(path)
             except (OSError, Misconfigured) as error:
-                if path not in self._told:
-                    self._told.add(path)
+                if self._is_news(path):
                     self._log.error(
                         "commitment-folder-unusable",
                         "the folder of requests for storage commitment cannot be read or written to",
@@ -106,15 +105,16 @@ class Commitments:
                 return True
             request = folder.request(request_id)
         except Unreadable:
-            self._say_once("commitment-unreadable", "a request for storage commitment cannot be read", request_id)
+            if self._is_news(request_id):
+                self._log.warning("commitment-unreadable", "a request for storage commitment cannot be read")
             return True
         desk = self._desks.get((path, request.receiver))
         if desk is None:
-            self._say_once(
-                "commitment-without-receiver",
-                "a request for storage commitment came by a receiver that is not configured any more",
-                request_id,
-            )
+            if self._is_news(request_id):
+                self._log.warning(
+                    "commitment-without-receiver",
+                    "a request for storage commitment came by a receiver that is not configured any more",
+                )
         elif self._is_due(request_id):
             self._judge(folder, request_id, request, desk, renewed=Kind.RESULT in kinds)
         return True
@@ -166,10 +166,12 @@ class Commitments:
         seconds = FIRST_PAUSE_SECONDS if last is None else min(LONGEST_PAUSE_SECONDS, 2 * last.seconds)
         self._pauses[request_id] = _Pause(seconds, self._clock.monotonic() + seconds)
 
-    def _say_once(self, event: str, message: str, request_id: str) -> None:
-        if request_id not in self._told:
-            self._told.add(request_id)
-            self._log.warning(event, message)
+    def _is_news(self, what: object) -> bool:
+        """Whether it was not told yet."""
+        if what in self._told:
+            return False
+        self._told.add(what)
+        return True
 
 
 def _result(request: Request, verdicts: Mapping[Reference, Verdict], now: float) -> Result:

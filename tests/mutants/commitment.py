@@ -1,0 +1,77 @@
+"""Mutants of Storage Commitment: a modality deletes on that word. Rows of `mutations.Mutation`."""
+
+from __future__ import annotations
+
+UNIT = ("tests/unit/test_commitment.py",)
+
+_JUDGEMENT, _ROUNDS, _RECEIVED = (
+    "pipeline/committing/judgement.py",
+    "pipeline/committing/rounds.py",
+    "queue/received.py",
+)
+
+COMMITMENT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
+    (f"commitment: {name}", file, old, new, UNIT)
+    for name, file, old, new in (
+        ("what lies there unseen", _JUDGEMENT, "if names - {", "if set() - {"),
+        ("what is on its way", _JUDGEMENT, "if file.state not in (FileState.KEPT, None) or", "if"),
+        ("what is held", _JUDGEMENT, " or file.is_held", ""),
+        ("what was never sent", _JUDGEMENT, "        if file.sha256 is None:", "        if False:"),
+        ("in quarantine", _JUDGEMENT, "FileState.QUARANTINED, FileState.IGNORED", "FileState.IGNORED"),
+        ("never heard of", _JUDGEMENT, "return contents or Reason.NO_SUCH_INSTANCE", "return contents"),
+        ("an inbox exchanged", _JUDGEMENT, "if self._context.is_exchanged(self._source):", "if False:"),
+        ("erased", _JUDGEMENT, "            context.erased.require_none(study)\n", "            pass\n"),
+        ("objects that end", _JUDGEMENT, "if context.stops_deleting() is not None:", "if False:"),
+        (
+            "a catalogue that is behind",
+            _JUDGEMENT,
+            "            record is None\n            or manifest",
+            "            manifest",
+        ),
+        ("two patients", _JUDGEMENT, "        if held.is_held(recorded, context):", "        if False:"),
+        ("several versions", _JUDGEMENT, "elif content[0] not in by_versions and item.key", "elif item.key"),
+        ("a damaged copy", _JUDGEMENT, "            if item.damage:", "            if False:"),
+        ("what the store shows", _JUDGEMENT, "            if verdict.holds\n", ""),
+        ("every content", _JUDGEMENT, "    if Open.WAITS in verdicts:", "    if verdicts[0] is Open.WAITS:"),
+        ("its SOP class", _JUDGEMENT, "if any(sop_class != one.sop_class_uid", "if any(sop_class == '?'"),
+        (
+            "nothing but a damaged copy",
+            _JUDGEMENT,
+            "    if not verdicts:\n        return Reason.PROC",
+            "    if not verdicts:\n        return Committed(0) or Reason.PROC",
+        ),
+        (
+            "all of a request",
+            _ROUNDS,
+            "        if waits and not is_over:",
+            "        if len(waits) == len(request.references) and not is_over:",
+        ),
+        (
+            "what cannot be told has failed",
+            _ROUNDS,
+            "                failed[index] = Reason.PROCESSING_FAILURE",
+            "                pass",
+        ),
+        (
+            "an old result",
+            _ROUNDS,
+            "return 0 <= self._clock.now() - self._judged_at[request_id] <= _RENEWED_SECONDS",
+            "return True",
+        ),
+        (
+            "a result of the future",
+            _ROUNDS,
+            "return 0 <= self._clock.now() - self._judged_at",
+            "return self._clock.now() - self._judged_at",
+        ),
+        ("the age of the evidence", _ROUNDS, "judged_at = min(judged_at, asked_at)", "pass"),
+        ("reported is over", _ROUNDS, "if Kind.REPORTED in kinds or", "if"),
+        (
+            "other names of an instance",
+            _RECEIVED,
+            "(name >= ? AND name < ?) OR (name >= ? AND name < ?)",
+            "(name = ? AND name < ?) OR (name >= ? AND name < ?)",
+        ),
+        ("known for a while", _RECEIVED, "WHERE gone_at {} LIMIT ?", "WHERE gone_at {} AND 0 LIMIT ?"),
+    )
+)
