@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from dicomwatchd.model import FileState
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue.database.schema import Database
-from dicomwatchd.queue.rows import HELD
 
 #: So long what is gone is known. A modality asks within minutes, a slow one in the night.
 KEEP_SECONDS = 14 * 86400.0
@@ -27,7 +26,6 @@ class ReceivedFile:
     state: FileState | None
     study_uid: str
     sha256: str | None
-    is_held: bool = False
 
 
 class Received:
@@ -52,14 +50,10 @@ class Received:
                 named = "(name = ? OR (name >= ? AND name < ?) OR (name >= ? AND name < ?))"
                 here = {
                     row["name"]: ReceivedFile(
-                        row["name"],
-                        FileState(row["state"]),
-                        row["study_uid"] or "",
-                        row["sha256"],
-                        row["code"] == HELD,
+                        row["name"], FileState(row["state"]), row["study_uid"] or "", row["sha256"]
                     )
                     for row in db.execute(
-                        "SELECT name, state, code, study_uid, sha256 FROM files"
+                        "SELECT name, state, study_uid, sha256 FROM files"
                         f" WHERE source_id = ? AND dir = x'' AND {named}",
                         parameters,
                     )

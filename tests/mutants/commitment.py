@@ -14,8 +14,7 @@ COMMITMENT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
     (f"commitment: {name}", file, old, new, UNIT)
     for name, file, old, new in (
         ("what lies there unseen", _JUDGEMENT, "if names - {", "if set() - {"),
-        ("what is on its way", _JUDGEMENT, "if file.state not in (FileState.KEPT, None) or", "if"),
-        ("what is held", _JUDGEMENT, " or file.is_held", ""),
+        ("what is on its way", _JUDGEMENT, "if file.state not in (FileState.KEPT, None):", "if False:"),
         ("what was never sent", _JUDGEMENT, "        if file.sha256 is None:", "        if False:"),
         ("in quarantine", _JUDGEMENT, "FileState.QUARANTINED, FileState.IGNORED", "FileState.IGNORED"),
         ("never heard of", _JUDGEMENT, "return contents or Reason.NO_SUCH_INSTANCE", "return contents"),
@@ -29,7 +28,7 @@ COMMITMENT: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
             "            manifest",
         ),
         ("two patients", _JUDGEMENT, "        if held.is_held(recorded, context):", "        if False:"),
-        ("several versions", _JUDGEMENT, "elif content[0] not in by_versions and item.key", "elif item.key"),
+        ("several versions", _JUDGEMENT, " if content[0] not in by_versions", ""),
         ("a damaged copy", _JUDGEMENT, "            if item.damage:", "            if False:"),
         ("what the store shows", _JUDGEMENT, "            if verdict.holds\n", ""),
         ("every content", _JUDGEMENT, "    if Open.WAITS in verdicts:", "    if verdicts[0] is Open.WAITS:"),

@@ -130,13 +130,13 @@ class Judgement:
         if held.is_held(recorded, context):
             return waits
         by_versions = versions.held_instances(manifest, context)
-        items = _listed(manifest, wanted)
-        proven = self._proven(study, [item for content, item in items.items() if content[0] not in by_versions])
+        items = {content: item for content, item in _listed(manifest, wanted).items() if content[0] not in by_versions}
+        proven = self._proven(study, items.values())
         found = dict(waits)
         for content, item in items.items():
             if item.damage:
                 found[content] = item.sop_class_uid, Open.DAMAGED
-            elif content[0] not in by_versions and item.key in proven:
+            elif item.key in proven:
                 found[content] = item.sop_class_uid, Committed(min(asked_at, proven[item.key]))
         return found
 
@@ -165,7 +165,7 @@ def _here(files: list[ReceivedFile], names: set[bytes]) -> dict[str, set[str]] |
         if file.state in (FileState.QUARANTINED, FileState.IGNORED):
             return Reason.PROCESSING_FAILURE
     for file in files:
-        if file.state not in (FileState.KEPT, None) or file.is_held:
+        if file.state not in (FileState.KEPT, None):
             return Open.WAITS
         if file.sha256 is None:
             # One that has gone before it was sent; or that is kept for another archive.
