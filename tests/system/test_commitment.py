@@ -15,9 +15,13 @@ from typing import Any
 import pytest
 
 from tests.committing_modality import Modality, Pair
+from tests.servers.amazon import Amazon
+from tests.servers.ceph import CephRgw
+from tests.servers.dynamodb import DynamoDBLocal
 from tests.synthetic import CT_IMAGE, MR_IMAGE, Made, Maker, Patient
 from tests.system.receiving import Receiving
 from tests.system.site import Site
+from tests.system.test_journey_s3 import archive_of
 
 FAILED, NO_SUCH_INSTANCE, CONFLICT = 0x0110, 0x0112, 0x0119
 
@@ -25,8 +29,10 @@ FAILED, NO_SUCH_INSTANCE, CONFLICT = 0x0110, 0x0112, 0x0119
 class Ward:
     """A site with a receiver that is asked for commitment by one modality."""
 
-    def __init__(self, root: Path, *, wait_seconds: float = 600, **settings: Any) -> None:
-        self.site = Site(root, inbox={"settle_seconds": 0, **settings.pop("inbox", {})}, **settings)
+    def __init__(
+        self, root: Path, archive: dict[str, Any] | None = None, *, wait_seconds: float = 600, **settings: Any
+    ) -> None:
+        self.site = Site(root, archive, inbox={"settle_seconds": 0, **settings.pop("inbox", {})}, **settings)
         self.folder = root / "commitments"
         self.folder.mkdir()
         self.receiving = Receiving(self.site)
@@ -279,3 +285,53 @@ def test_while_no_daemon_runs_the_request_waits(ward: Ward) -> None:
         assert nothing_is_reported(modality, 3)
         ward.site.start()
         assert modality.report().committed == set(pairs(made))
+
+
+def test_at_amazon_under_kms_nothing_is_read_back(tmp_path: Path, amazon: Amazon, bucket: str, table_name: str) -> None:
+    place = {"region": "us-east-1", "ca_file": str(amazon.ca_file)}
+    key = amazon.keys.create("alias/dicom")
+    archive = {
+        "store": {"kind": "s3", "bucket": bucket, "encryption": {"mode": "aws:kms", "key_id": key}, **place},
+        "catalogue": {"kind": "dynamodb", "table": table_name, **place},
+    }
+    ward = Ward(tmp_path, archive, environment=amazon.env(), wait_seconds=20)
+    try:
+        ward.begin()
+        made = ward.made(12)
+        with ward.modality as modality:
+            modality.store(paths(made))
+            ward.site.wait_for(lambda: bool(ward.site.events("study-archived")), 90, "the study to be archived")
+            amazon.forget()
+            assert modality.ask(pairs(made)) == 0
+            assert modality.report().committed == set(pairs(made))
+            asked = [(one.operation, one.key.endswith(".dcm")) for one in amazon.exchanges()]
+            assert ("GetObject", True) not in asked and ("HeadObject", True) not in asked
+            # Whoever deletes an object there leaves a delete marker: it is not what anybody would be served.
+            [victim] = [
+                one["Key"]
+                for one in amazon.s3().list_objects_v2(Bucket=bucket)["Contents"]
+                if made[0].sop_instance_uid in one["Key"]
+            ]
+            amazon.s3().delete_object(Bucket=bucket, Key=victim)
+            assert modality.ask(pairs(made)) == 0
+            report = modality.report()
+            assert report.failed == {pairs(made)[0]: FAILED} and report.committed == set(pairs(made)[1:])
+    finally:
+        ward.close()
+
+
+def test_on_a_gateway_in_bundles(
+    tmp_path: Path, rgw: CephRgw, dynamodb: DynamoDBLocal, bucket: str, table_name: str
+) -> None:
+    archive = archive_of(rgw, dynamodb, bucket, table_name)
+    archive["layout"] = {"kind": "bundled"}
+    ward = Ward(tmp_path, archive, environment=rgw.env())
+    try:
+        ward.begin()
+        made = ward.made(12)
+        with ward.modality as modality:
+            modality.store(paths(made))
+            assert modality.ask(pairs(made)) == 0
+            assert modality.report().committed == set(pairs(made))
+    finally:
+        ward.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dicomwatchd.commitments import CommitmentFolder, Kind, Reason, Reference, R
 from dicomwatchd.daemon.plan import CommitmentPlan
 from dicomwatchd.errors import Transient
 from dicomwatchd.model import Uid
-from dicomwatchd.pipeline.committing.judgement import Committed, Judgement, Open
+from dicomwatchd.pipeline.committing.judgement import Committed, Judgement, Open, _receipt
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.received import KEEP_SECONDS, instance_of
 from tests.pieces import ARCHIVE_ID, Pieces, at
@@ -455,3 +456,19 @@ def test_a_link_in_the_folder_leads_nowhere(tmp_path: Path) -> None:
     (tmp_path / f"ct1-{'0' * 24}.request").symlink_to(tmp_path / "secret")
     with CommitmentFolder(tmp_path) as folder, pytest.raises(OSError, match="not a regular file"):
         folder.request(f"ct1-{'0' * 24}")
+
+
+@pytest.mark.parametrize(
+    ("verified_by", "expected", "answered"),
+    [("etag-md5", "e", None), ("etag-answered", None, "e"), ("checksum", None, None), ("read-back", None, None)],
+)
+def test_an_etag_proves_what_it_proved_then(
+    verified_by: str, expected: str | None, answered: str | None, pieces: Pieces
+) -> None:
+    """Of a key that may be disabled by now nobody knows: then a listing does not stand for the object."""
+    receive(pieces, 1)
+    pieces.run()
+    [item] = pieces.manifest(STUDY).instances
+    receipt = _receipt(STUDY, replace(item, etag="e", verified_by=verified_by))
+    assert (receipt.expected_etag, receipt.answered_etag) == (expected, answered)
+    assert receipt.encryption == "aws:kms" and receipt.expected_checksum == f"sha256:{item.sha256}"
