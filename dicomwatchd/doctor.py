@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,17 +79,18 @@ def examine(
     silent: Mapping[str, float] | None = None,
     *,
     allowed: str | None = None,
+    now: float | None = None,
 ) -> list[Finding]:
     """Everything the daemon's user can see from here. ``silent`` are the inboxes that are known not to answer, and for
-    how many seconds; ``allowed`` the addresses that the unit lets the service talk to, where it has a filter. Raises
-    nothing of its own: what fails is a finding."""
+    how many seconds; ``allowed`` the addresses that the unit lets the service talk to, where it has a filter; ``now``
+    the time by which certificates are judged. Raises nothing of its own: what fails is a finding."""
     return [
         *_archive(store, catalogue),
         *_addresses(config, allowed),
         *(Finding(*found) for found in keyfiles.findings(config, os.environ)),
         *_disk(config, "state", config.state_directory),
         *_inboxes(config, silent or {}),
-        *(Finding(*found) for found in receivers.findings(config)),
+        *(Finding(*found) for found in receivers.findings(config, time.time() if now is None else now)),
     ]
 
 

@@ -189,10 +189,14 @@ def _destinations(invocation: Invocation) -> list[dict[str, str]]:
     if not destinations:
         return []
     from dicomwatchd.fetch.destination import of_settings
-    from dicomwatchd.fetch.reachable import look
+    from dicomwatchd.fetch.reachable import look, own_files
 
-    looks = ((one.name, *look(of_settings(one))) for one in destinations)
-    return [{"subject": f"destination {name}", "outcome": outcome, "detail": text} for name, outcome, text in looks]
+    found = list[tuple[str, str, str]]()
+    for one in destinations:
+        subject, to = f"destination {one.name}", of_settings(one)
+        found.append((subject, *look(to)))
+        found += ((f"{subject}: {what}", outcome, text) for what, outcome, text in own_files(to))
+    return [{"subject": subject, "outcome": outcome, "detail": text} for subject, outcome, text in found]
 
 
 def _from_here(invocation: Invocation) -> list[dict[str, str]]:

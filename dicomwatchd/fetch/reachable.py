@@ -1,15 +1,16 @@
-"""Whether a destination is there: by C-ECHO, and, with TLS, how long its certificate is still good."""
+"""Whether a destination is there: by C-ECHO, and, with TLS, how long its certificate and ours are still good."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 
+from dicomwatchd import certificates
 from dicomwatchd.errors import DicomwatchdError
 from dicomwatchd.fetch.destination import Channel, Destination
 
-_SOON_DAYS = 30
 _CONNECT_SECONDS = 10.0
 
 
@@ -26,9 +27,21 @@ def look(to: Destination, now: float | None = None) -> tuple[str, str]:
         return "note", f"{to}: {what.removeprefix(f'{to} ')}"
     if ends is None:
         return "good", f"{to} answers a C-ECHO, without TLS: patient data is sent unencrypted"
-    days = int((ends - (time.time() if now is None else now)) // 86400)
-    outcome = "good" if days >= _SOON_DAYS else "note"
+    days = certificates.days_left(ends, time.time() if now is None else now)
+    outcome = "good" if days >= certificates.SOON_DAYS else "note"
     return outcome, f"{to} answers a C-ECHO over TLS; its certificate is good for {days} more days"
+
+
+def own_files(to: Destination, now: float | None = None) -> Iterator[tuple[str, str, str]]:
+    """What it is, outcome and detail, of the certificates on this side: ours, and those of the CAs that its own is
+    checked with."""
+    if to.tls is None:
+        return
+    at = time.time() if now is None else now
+    if to.tls.certificate_file is not None:
+        yield "certificate", *certificates.judge_shown(to.tls.certificate_file, at)
+    if to.tls.ca_file is not None:
+        yield "CA", *certificates.judge_trusted(to.tls.ca_file, at)
 
 
 def _certificate_ends(to: Destination) -> float:

@@ -1,4 +1,5 @@
-"""Whether the receivers of the configuration are at work: that is another service, which may not be enabled."""
+"""Whether the receivers of the configuration are at work: that is another service, which may not be enabled. And how
+long the certificates of their TLS are still good."""
 
 from __future__ import annotations
 
@@ -7,14 +8,15 @@ from pathlib import Path
 
 import psutil
 
-from dicomwatchd.config import Config
+from dicomwatchd import certificates
+from dicomwatchd.config import Config, Receiver
 
 _NOBODY = "nobody listens at {}: run systemctl enable --now dicomwatchd-receiver, and see its journal"
 
 
-def findings(config: Config) -> Iterator[tuple[str, str, str]]:
-    """(subject, outcome, detail) for each, as the doctor tells it. By the kernel's list, for a connection would be one
-    more line in the receiver's journal."""
+def findings(config: Config, now: float) -> Iterator[tuple[str, str, str]]:
+    """(subject, outcome, detail) for each, as the doctor tells it at ``now``, seconds since the epoch. Who listens is
+    told by the kernel's list, for a connection would be one more line in the receiver's journal."""
     if not config.receivers:
         return
     listening = {
@@ -31,6 +33,16 @@ def findings(config: Config) -> Iterator[tuple[str, str, str]]:
             yield subject, "bad", _NOBODY.format(receiver.listen)
         if receiver.tls is not None and _everybody_may_read(receiver.tls.key_file):
             yield subject, "bad", "everybody may read its TLS key: chmod 640, owner root, group dicomwatchd-receiver"
+        yield from _certificates(receiver, now)
+
+
+def _certificates(receiver: Receiver, now: float) -> Iterator[tuple[str, str, str]]:
+    """Of the files as they are now; the receiver has read them at its start, or at its last reload."""
+    if receiver.tls is None:
+        return
+    yield f"receiver {receiver.name}: certificate", *certificates.judge_shown(receiver.tls.certificate_file, now)
+    if receiver.tls.client_ca_file is not None:
+        yield f"receiver {receiver.name}: client CA", *certificates.judge_trusted(receiver.tls.client_ca_file, now)
 
 
 def _everybody_may_read(path: Path) -> bool:

@@ -19,6 +19,7 @@ ARCHIVE = {
     "catalogue": {"kind": "sqlite", "path": "/srv/archive/catalogue.db"},
 }
 INBOXES = [{"name": "ct1", "path": "/srv/dicom/ct1"}, {"name": "mr1", "path": "/srv/dicom/mr 100%"}]
+NOW = 1_800_000_000.0
 TLS = {"certificate_file": "/etc/c.pem", "key_file": "/etc/k.pem"}
 
 
@@ -123,7 +124,7 @@ def test_the_doctor_says_whether_they_are_at_work() -> None:
         other = free.getsockname()[1]
         free.close()
         settings = parsed({"listen": f"127.0.0.1:{port}"}, {"name": "mr", "listen": f"127.0.0.1:{other}"})
-        found = list(receivers.findings(settings))
+        found = list(receivers.findings(settings, NOW))
     assert [(subject, outcome) for subject, outcome, _ in found] == [("receiver ct", "good"), ("receiver mr", "bad")]
     assert "dicomwatchd-receiver" in found[1][2]
 
@@ -132,6 +133,6 @@ def test_the_doctor_says_that_everybody_may_read_a_key(tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     key.touch(0o640)
     settings = parsed({"tls": {"certificate_file": "/c.pem", "key_file": str(key)}})
-    assert not any("TLS key" in detail for _, _, detail in receivers.findings(settings))
+    assert not any("TLS key" in detail for _, _, detail in receivers.findings(settings, NOW))
     key.chmod(0o644)
-    assert any("TLS key" in detail and outcome == "bad" for _, outcome, detail in receivers.findings(settings))
+    assert any("TLS key" in detail and outcome == "bad" for _, outcome, detail in receivers.findings(settings, NOW))
