@@ -89,6 +89,7 @@ def _from_the_state(
     from dicomwatchd.daemon.commands import reading
     from dicomwatchd.ports import SystemClock
     from dicomwatchd.queue import open_queue_to_read
+    from dicomwatchd.unit.receivers import names_by_inbox
 
     loaded = config.load(invocation.config_path)
     try:
@@ -101,7 +102,7 @@ def _from_the_state(
     store = open_store(loaded.archive.store, connections=2)
     try:
         prover = Prover(queue.audit, queue.segments, store, queue.binding.archive_id() or "")
-        return reading(queue, prover)[command](arguments, lambda _progress: None)
+        return reading(queue, prover, names_by_inbox(loaded))[command](arguments, lambda _progress: None)
     finally:
         queue.close()
         store.close()

@@ -55,11 +55,13 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool, chec
     inboxes = said.get("inboxes") or []
     if inboxes:
         output.say()
+        has_receivers = any(inbox.get("receivers") for inbox in inboxes)
         tables.table(
-            ("INBOX", "STATE", "FILES WAITING", "LAST SCAN", "SCAN TOOK"),
+            ("INBOX", *(("RECEIVERS",) if has_receivers else ()), "STATE", "FILES WAITING", "LAST SCAN", "SCAN TOOK"),
             (
                 (
                     inbox.get("name"),
+                    *((_receivers(inbox.get("receivers")),) if has_receivers else ()),
                     inbox.get("state"),
                     inbox.get("files_waiting"),
                     inbox.get("last_scan_at") or "not yet",
@@ -181,7 +183,7 @@ def stats(invocation: Invocation, days: int, socket_path: Path | None, as_json: 
     """Show archived amounts by day and inbox.
 
     Shows shipments (files of one study sent together), studies, files, size, speed, and the seconds spent in each
-    stage. Days are in UTC.
+    stage, and the receivers that put objects into the inbox, as configured now. Days are in UTC.
     """
     said: dict[str, Any] = ask(invocation, socket_path, "stats", days=days)
     if as_json:
@@ -193,12 +195,17 @@ def stats(invocation: Invocation, days: int, socket_path: Path | None, as_json: 
         return
     rows = [*rows, {"day": "all", "inbox": "", **(said.get("totals") or {})}]
     stages = list(dict.fromkeys(stage for row in rows for stage in row.get("seconds") or {}))
+    has_receivers = any(row.get("receivers") for row in rows)
     tables.table(
-        ("DAY", "INBOX", "SHIPMENTS", "STUDIES", "FILES", "SIZE", "MB/S", *(f"{stage.upper()} S" for stage in stages)),
+        (
+            *("DAY", "INBOX", *(("RECEIVERS",) if has_receivers else ())),
+            *("SHIPMENTS", "STUDIES", "FILES", "SIZE", "MB/S", *(f"{stage.upper()} S" for stage in stages)),
+        ),
         (
             (
                 row.get("day"),
                 row.get("inbox"),
+                *((" ".join(row.get("receivers") or ()),) if has_receivers else ()),
                 row.get("shipments"),
                 row.get("studies"),
                 row.get("files"),
@@ -247,6 +254,13 @@ def _verified(said: dict[str, Any] | None) -> str | None:
 
 def _counts(counts: dict[str, int] | None) -> str:
     return ", ".join(f"{number:,} {state}" for state, number in (counts or {}).items()) or "none"
+
+
+def _receivers(receivers: list[dict[str, Any]] | None) -> str:
+    return ", ".join(
+        f"{one.get('name')} ({one.get('ae_title')}{': not listening' if one.get('listening') is False else ''})"
+        for one in receivers or ()
+    )
 
 
 def _seconds(seconds: float | None) -> str:

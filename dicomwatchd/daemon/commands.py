@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from dicomwatchd import upload_result
@@ -92,8 +93,9 @@ def _erasure_document(hold: Hold) -> dict[str, Any]:
     return {"number": int(found["number"]), "erased_at": found["erased_at"], "because": found["because"]}
 
 
-def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
-    """What can be answered whether the daemon runs or not."""
+def reading(queue: Queue, prover: Prover, receivers: Mapping[str, Sequence[str]]) -> dict[str, Command]:
+    """What can be answered whether the daemon runs or not. ``receivers``: those of each inbox, as they are configured
+    now; which of them a file came through is not on record."""
 
     def list_queue(request: Mapping[str, Any], _progress: Progress) -> Any:
         return queue.reports.queue(whole(request, "limit", 100))
@@ -118,7 +120,11 @@ def reading(queue: Queue, prover: Prover) -> dict[str, Command]:
         return queue.reports.show(_study_uid(request))
 
     def stats(request: Mapping[str, Any], _progress: Progress) -> Any:
-        return queue.reports.stats(whole(request, "days", 7))
+        said = queue.reports.stats(whole(request, "days", 7))
+        for day in said["days"]:
+            of_inboxes = (receivers.get(inbox, ()) for inbox in day["inbox"].split(","))
+            day["receivers"] = list(dict.fromkeys(name for names in of_inboxes for name in names))
+        return said
 
     def prove(request: Mapping[str, Any], _progress: Progress) -> Any:
         study_uid = _study_uid(request)
@@ -172,9 +178,10 @@ def commands(
     uploads: UploadJobs,
     wake: Callable[[], None],
     prover: Prover,
+    receivers: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, Command]:
     """``live_status`` adds to what the queue says of the inboxes what only the running daemon knows, ``examine`` is
-    what its doctor finds; the rest comes from the queue."""
+    what its doctor finds; the rest comes from the queue. ``receivers``: see `reading`."""
 
     def status(_request: Mapping[str, Any], _progress: Progress) -> Any:
         reported = queue.reports.status()
@@ -249,7 +256,7 @@ def commands(
         return [asdict(finding) for finding in examine()]
 
     return {
-        **reading(queue, prover),
+        **reading(queue, prover, receivers),
         "status": status,
         "retry": retry,
         "inbox-confirm": inbox_confirm,

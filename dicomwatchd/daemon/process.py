@@ -37,6 +37,7 @@ from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.telemetry.foreign import redirect_foreign_logging
 from dicomwatchd.telemetry.health import ServiceManager
 from dicomwatchd.telemetry.journal import Journal, open_journal
+from dicomwatchd.unit.receivers import names_by_inbox
 from dicomwatchd.uploads.folders import UploadFolders
 
 #: With --once: how often to look whether all is done, which costs little, and to see to everything else.
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"dicomwatchd: {options.config}: {where + ': ' if where else ''}{why}\n")
         return USAGE
     journal = open_journal(sys.stderr, level=config.log_level, never=_never_logged(config))
+    journal.receivers = names_by_inbox(config)
     redirect_foreign_logging(journal, config.log_level)
     keep_no_large_blocks()
     _allow_many_files()
@@ -192,6 +194,7 @@ class Process:
     def _use(self, config: Config) -> None:
         self._config = config
         self._journal.set_never(_never_logged(config))
+        self._journal.receivers = names_by_inbox(config)
         self._journal.level = config.log_level
 
     def _say_refused(self, error: DicomwatchdError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.rows import Transition
 from dicomwatchd.telemetry.journal import Journal
 from dicomwatchd.telemetry.metrics import ProcessUsage, process_usage
+from dicomwatchd.unit import receivers
 
 DISK_CHECK_SECONDS = 60.0
 
@@ -63,6 +64,7 @@ class StatusReporter:
             "study-archived",
             "study {study_uid} is archived: {files:,} files, {bytes:mb} in {seconds:.1f} s; {deleted:,} deleted here",
             study_uid=shipment.claim.study_uid,
+            **_came_from(shipment.sources),
             files=shipment.files,
             bytes=shipment.bytes,
             sent_files=early.files + shipment.sent_files,
@@ -118,6 +120,8 @@ class StatusReporter:
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
         intakes_by_name = {intake.source.name: intake for intake in intakes}
+        at_work = receivers.listening() if self._config.receivers else None
+        receivers_of = receivers.by_inbox(self._config)
         return {
             "inboxes": [
                 {
@@ -126,6 +130,15 @@ class StatusReporter:
                     "not_responding_seconds": round(silent[inbox["name"]], 1) if inbox["name"] in silent else None,
                     "last_scan_seconds": intake and intake.last_scan_seconds,
                     "unreadable": intake.unreadable if intake else 0,
+                    "receivers": [
+                        {
+                            "name": receiver.name,
+                            "ae_title": receiver.ae_title,
+                            "listen": receiver.listen,
+                            "listening": None if at_work is None else receiver.address in at_work,
+                        }
+                        for receiver in receivers_of.get(inbox["name"], ())
+                    ],
                 }
                 for inbox in inboxes
             ],
@@ -190,6 +203,11 @@ class StatusReporter:
                 f"{count} files of {name} are the archive's own objects under another path; they are kept"
                 for name, count in queue.reports.own_objects().items()
             ]
+            + [
+                f"receiver {receiver.name}: {receivers.NOBODY.format(receiver.listen)}"
+                for receiver in self._config.receivers
+                if at_work is not None and receiver.address not in at_work
+            ]
             + [f"the disk of {name} is almost full: {share:.0%} free" for name, share in self._low_disks.items()]
             + ([] if capabilities.creates_only else [doctor.OVERWRITES])
             + [
@@ -200,6 +218,11 @@ class StatusReporter:
             + [problem for problem in record if problem],
             "verification": doctor.verification(capabilities),
         }
+
+
+def _came_from(sources: Collection[str]) -> dict[str, Any]:
+    """The inbox, or upload, of a shipment's files; ``sources`` where they came from several."""
+    return {"inbox": next(iter(sources))} if len(sources) == 1 else {"sources": sorted(sources)}
 
 
 def _verification(state_directory: Path) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from dicomwatchd.queue import Queue
 from dicomwatchd.telemetry.health import Heartbeats
 from dicomwatchd.telemetry.journal import Journal
 from dicomwatchd.unit import addresses
+from dicomwatchd.unit.receivers import names_by_inbox
 from dicomwatchd.uploads.folders import UploadFolders
 
 #: A worker that has neither finished an item nor come round in a long one for this time is stuck.
@@ -282,6 +283,7 @@ class Supervisor:
             parts.uploads,
             parts.dispatcher.wake,
             parts.prover,
+            names_by_inbox(self._config),
         )
         try:
             return ControlServer(self._config.socket_path, answers, self._journal)

@@ -88,7 +88,9 @@ _FIELDS: Mapping[str, _Check] = {
     "sop_class_uid": _UID,
     "transfer_syntax_uid": _UID,
     "inbox": _text(INBOX_NAME, 63),
+    "sources": _texts(_text(INBOX_NAME, 63)),  # inboxes and uploads, where there are several
     "receiver": _text(INBOX_NAME, 63),
+    "receivers": _texts(_text(INBOX_NAME, 63)),
     # Titles as those in use, which are no sentence; and the peer's address.
     "calling_ae_title": _text(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", 16),
     "peer": _text(r"[0-9.]{7,15}|[0-9a-f:.]{2,45}", 45),

@@ -10,13 +10,14 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TextIO
 
 from dicomwatchd.ports import Clock, SystemClock, timestamp
 from dicomwatchd.telemetry.fields import FieldValue, checked, checked_event, compose, named_in
 from dicomwatchd.telemetry.figures import figures
+from dicomwatchd.telemetry.origins import with_receivers
 
 Level = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 IDENTIFIER = "dicomwatchd"
@@ -145,6 +146,8 @@ class Journal:
         clock: Clock | None = None,
     ) -> None:
         self.level: Level = level
+        #: Of each inbox, by names: said by every entry that names the inbox.
+        self.receivers: Mapping[str, Sequence[str]] = {}
         self._sink = sink
         self._strict = strict
         self._never: tuple[str, ...] = ()
@@ -173,7 +176,7 @@ class Journal:
 
     def _log(self, level: Level, event: str, template: str, given: Mapping[str, object]) -> None:
         # Checked before the level is looked at: a test at INFO finds a bad DEBUG call too.
-        fields = checked(given, strict=self._strict)
+        fields = checked(with_receivers(given, self.receivers), strict=self._strict)
         event = checked_event(event, strict=self._strict)
         message = compose(template, fields, strict=self._strict)
         if "error" in fields and "{error}" not in template:

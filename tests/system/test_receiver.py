@@ -56,8 +56,19 @@ def test_from_a_modality_to_the_archive(site: Site, receiving: Receiving) -> Non
     assert receiving.peer("dcmsend", files=[made[-1].path]).returncode == 0
     site.wait_for(lambda: len(site.events("study-archived")) == 2, 60, "both studies to be archived")
     site.wait_until_empty()
-    assert site.stop() == 0
+    [inbox] = [one for one in site.ctl_json("status")["inboxes"] if one["kind"] == "inbox"]
+    listen = f"127.0.0.1:{receiving.port}"
+    assert inbox["receivers"] == [{"name": "ct", "ae_title": "ARCHIVE", "listen": listen, "listening": True}]
+    assert "ct (ARCHIVE)" in site.ctl("status").stdout
     assert receiving.stop() == 0
+    said = site.ctl_json("status", "--check", check=False)
+    [inbox] = [one for one in said["inboxes"] if one["kind"] == "inbox"]
+    assert inbox["receivers"][0]["listening"] is False
+    assert [problem for problem in said["problems"] if problem.startswith(f"receiver ct: nobody listens at {listen}")]
+    assert site.stop() == 0
+    for event in site.events("study-archived"):
+        assert (event["inbox"], event["receiver"]) == (site.inbox.name, "ct")
+    assert [day["receivers"] for day in site.ctl_json("stats")["days"]] == [["ct"]]  # by the state alone
     for study, count in ((made[0].study_uid, 5), (made[-1].study_uid, 1)):
         site.ctl("fetch", study, "-o", str(site.root / "out" / study))
         fetched = list((site.root / "out" / study).rglob("*.dcm"))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -124,7 +125,12 @@ _NOT_HERE = {
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path, inboxes=2)
-    yield site
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # in a receiver's place
+        listen = f"127.0.0.1:{listener.getsockname()[1]}"
+        inbox = site.config["inboxes"][0]["name"]
+        site.config["receivers"] = [{"name": "ct", "ae_title": "ARCHIVE", "inbox": inbox, "listen": listen}]
+        site.write_config()
+        yield site
     site.close()
 
 

@@ -101,7 +101,10 @@ def test_what_is_sent_while_a_study_arrives_has_its_time(pieces: Pieces) -> None
     assert seconds >= shipment.early.seconds
     assert (shipment.early.files, shipment.sent_files) == (3, 0)
     assert line.startswith(f"study {shipment.claim.study_uid} is archived: 3 files, 1.6 MB in ")
-    assert f"; 3 deleted here (3 sent files, sent 1.6 MB, 3 early files, upload {seconds:.1f} s at 0." in line
+    assert (
+        f"; 3 deleted here (inbox inbox1, 3 sent files, sent 1.6 MB, 3 early files, upload {seconds:.1f} s at 0."
+        in line
+    )
     assert "3 early files" in line
     [day] = pieces.queue.reports.stats(7)["days"]
     assert day["seconds"]["upload"] == pytest.approx(seconds, abs=0.01)
@@ -121,3 +124,15 @@ def test_nothing_is_told_of_a_speed_where_nothing_was_sent(pieces: Pieces) -> No
     assert shipment.sent_bytes == 0 and shipment.files == 2
     assert "MB/s" not in line.partition("verify")[0]
     assert pieces.queue.reports.stats(7)["totals"]["megabytes_per_second"] == before
+
+
+def test_where_a_study_came_from(pieces: Pieces) -> None:
+    Maker(seed=3).ct_series(pieces.inbox, slices=2, rows=16, columns=16)
+    shipment, line = shipped(pieces)
+    assert shipment.sources == {"inbox1"} and "(inbox inbox1, " in line
+    shipment.sources = {"mr", "ct1"}
+    sink, archive = Kept(), Archive(ARCHIVE_ID, pieces.store, pieces.catalogue)
+    journal = Journal(sink, strict=True)
+    journal.receivers = {"ct1": ("ct",)}
+    StatusReporter(cast(Config, None), archive, journal, pieces.clock).shipped(shipment, pieces.queue.audit)
+    assert "(sources ct1 mr, receiver ct, " in sink.lines[-1]

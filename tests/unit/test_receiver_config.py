@@ -129,6 +129,18 @@ def test_the_doctor_says_whether_they_are_at_work() -> None:
     assert "dicomwatchd-receiver" in found[1][2]
 
 
+def test_who_listens_is_what_the_kernel_says() -> None:
+    """At addresses of both kinds, and not whoever only has a connection, from or to there."""
+    with socket.create_server(("127.0.0.1", 0)) as four, socket.create_server(("::", 0), family=socket.AF_INET6) as six:
+        ours = {(ip_address(one.getsockname()[0]), one.getsockname()[1]) for one in (four, six)}
+        with socket.create_connection(four.getsockname()) as connection:
+            found = receivers.listening()
+            assert found is not None and ours <= found
+            assert connection.getsockname()[1] not in {port for _, port in found}
+    left = receivers.listening()
+    assert left is not None and not ours & left
+
+
 def test_the_doctor_says_that_everybody_may_read_a_key(tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     key.touch(0o640)

@@ -94,7 +94,7 @@ def test_the_catalogue_is_asked_for_the_held_studies_alone(
 def test_the_running_daemon_is_asked_also_for_an_archive_of_the_options(
     hospital: Site, queue: Queue, tmp_path: Path
 ) -> None:
-    server = ControlServer(tmp_path / "socket", reading(queue, None), Log())  # type: ignore[arg-type]
+    server = ControlServer(tmp_path / "socket", reading(queue, None, {}), Log())  # type: ignore[arg-type]
     server.start()
     try:
         place = ("--directory", str(hospital.archive), "--catalogue-file", str(hospital.catalogue_file))

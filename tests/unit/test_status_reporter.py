@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dicomwatchd.config import Receiver
 from dicomwatchd.daemon.status import StatusReporter
 from tests.pieces import Pieces
 from tests.unit.uploading import unlistable
@@ -21,9 +23,11 @@ def pieces(tmp_path: Path) -> Iterator[Pieces]:
     pieces.close()
 
 
-def status(pieces: Pieces, silent: dict[str, float] | None = None) -> tuple[dict[str, Any], list[str]]:
+def status(
+    pieces: Pieces, silent: dict[str, float] | None = None, receivers: Sequence[Receiver] = ()
+) -> tuple[dict[str, Any], list[str]]:
     """(what it says of the inbox, the problems)"""
-    config: Any = SimpleNamespace(disk_free_warn_share=0.0, state_directory=pieces.state)
+    config: Any = SimpleNamespace(disk_free_warn_share=0.0, state_directory=pieces.state, receivers=receivers)
     pool: Any = SimpleNamespace(size=1, busy=0)
     journal: Any = pieces.log
     said = StatusReporter(config, pieces.context.archive, journal, pieces.clock).status(
@@ -36,7 +40,7 @@ def status(pieces: Pieces, silent: dict[str, float] | None = None) -> tuple[dict
         silent=silent or {},
     )
     [inbox] = said["inboxes"]
-    return inbox, [problem for problem in said["problems"] if problem.startswith("inbox ")]
+    return inbox, [problem for problem in said["problems"] if problem.startswith(("inbox ", "receiver "))]
 
 
 def test_a_folder_that_cannot_be_listed(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +61,29 @@ def test_an_inbox_that_does_not_answer(pieces: Pieces) -> None:
     assert (inbox["state"], inbox["not_responding_seconds"]) == ("not-responding", 42.0)
     assert problem == "inbox inbox1 has not answered for 42 s"
     assert status(pieces)[0]["state"] == "open"
+
+
+def test_who_puts_objects_into_it(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two receivers of this inbox, of which one is not at work, and one of another."""
+    pieces.scan()
+    assert status(pieces)[0]["receivers"] == []
+    with socket.create_server(("127.0.0.1", 0)) as there, socket.create_server(("127.0.0.1", 0)) as gone:
+        ports = [one.getsockname()[1] for one in (there, gone)]
+        gone.close()
+        given = [("ct", "inbox1", ports[0]), ("mr", "inbox1", ports[1]), ("us", "inbox2", ports[0])]
+        receivers = [
+            Receiver.model_validate({"name": n, "ae_title": "ARCHIVE", "inbox": box, "listen": f"127.0.0.1:{port}"})
+            for n, box, port in given
+        ]
+        inbox, [problem] = status(pieces, receivers=receivers)
+        assert [(one["name"], one["listening"]) for one in inbox["receivers"]] == [("ct", True), ("mr", False)]
+        assert inbox["receivers"][0] == {
+            "name": "ct",
+            "ae_title": "ARCHIVE",
+            "listen": f"127.0.0.1:{ports[0]}",
+            "listening": True,
+        }
+        assert problem.startswith(f"receiver mr: nobody listens at 127.0.0.1:{ports[1]}")
+        monkeypatch.setattr("dicomwatchd.unit.receivers._TABLES", (Path("/nowhere"),))
+        inbox, problems = status(pieces, receivers=receivers)
+        assert [one["listening"] for one in inbox["receivers"]] == [None, None] and problems == []
