@@ -20,24 +20,12 @@ from tests.dcmtk import dcmtk
 from tests.dicom_peer import Gone, Modality, c_store_rq, data_set_of, p_data
 from tests.servers.tls import make_certificate
 from tests.synthetic import CT_IMAGE, EXPLICIT_LITTLE_ENDIAN, Maker, Patient
-from tests.system.receiving import Receiving
+from tests.system.receiving import Receiving, receiving, site
 from tests.system.site import Site
 
+__all__ = ["receiving", "site"]  # fixtures
+
 PRIVATE_CLASS, PRIVATE_SYNTAX = "1.3.12.2.1107.5.9.1", "1.2.840.113619.5.2"
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path, inbox={"settle_seconds": 0})
-    yield site
-    site.close()
-
-
-@pytest.fixture
-def receiving(site: Site) -> Iterator[Receiving]:
-    receiving = Receiving(site)
-    yield receiving
-    receiving.close()
 
 
 def data_sets(paths: list[Path]) -> list[bytes]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.error import HTTPError
 
 import pytest
@@ -12,26 +10,14 @@ from tests.conftest import skip_unless_available
 from tests.dicom_peer import data_set_of
 from tests.servers.orthanc import Orthanc
 from tests.synthetic import Maker, Patient
-from tests.system.receiving import Receiving
+from tests.system.receiving import Receiving, receiving, site
 from tests.system.site import Site
 
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    skip_unless_available("orthanc")
-    site = Site(tmp_path, inbox={"settle_seconds": 0})
-    yield site
-    site.close()
-
-
-@pytest.fixture
-def receiving(site: Site) -> Iterator[Receiving]:
-    receiving = Receiving(site)
-    yield receiving
-    receiving.close()
+__all__ = ["receiving", "site"]  # fixtures
 
 
 def test_orthanc_sends_a_study(site: Site, receiving: Receiving) -> None:
+    skip_unless_available("orthanc")
     site.init()
     maker = Maker(seed=31, patient=Patient.marked("CANARY^JANE"))
     made = maker.ct_series(site.root / "ct", slices=4, rows=64, columns=64)
