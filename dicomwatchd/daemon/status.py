@@ -114,9 +114,11 @@ class StatusReporter:
         record: Iterable[str | None],
         queue: Queue,
         silent: Mapping[str, float],
+        commitments_open: int = 0,
     ) -> dict[str, Any]:
         """What only the running daemon knows; ``inboxes`` is what the queue says of them, ``record`` what is wrong with
-        the record of deletions, ``silent`` for how many seconds an inbox has not answered, by its name."""
+        the record of deletions, ``silent`` for how many seconds an inbox has not answered, by its name,
+        ``commitments_open`` how many requests of modalities are not reported yet."""
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
         intakes_by_name = {intake.source.name: intake for intake in intakes}
@@ -142,6 +144,7 @@ class StatusReporter:
                 }
                 for inbox in inboxes
             ],
+            "commitments_open": commitments_open,
             "version": __version__,
             "pid": os.getpid(),
             "started_at": timestamp(self._started_at),

@@ -304,6 +304,7 @@ class Supervisor:
             record=[parts.checkpoints.problem, parts.sealing.problem],
             queue=parts.queue,
             silent=self._not_responding(),
+            commitments_open=parts.commitments.open,
         )
 
     def _not_responding(self) -> dict[str, float]:

@@ -3,6 +3,7 @@ which may not be enabled), and how long the certificates of their TLS are still 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -12,6 +13,9 @@ from dicomwatchd import certificates
 from dicomwatchd.config import Config, Receiver
 
 NOBODY = "nobody listens at {}: run systemctl enable --now dicomwatchd-receiver, and see its journal"
+
+
+_NOT_OURS = "is not there, or not for this user to write to: install -d -o dicomwatchd-receiver -g dicomwatchd -m 2770"
 
 
 #: Of the kernel: listening sockets come first (Documentation/networking/proc_net_tcp.rst), with this state.
@@ -73,6 +77,8 @@ def findings(config: Config, now: float) -> Iterator[tuple[str, str, str]]:
             yield subject, "bad", NOBODY.format(receiver.listen)
         if receiver.tls is not None and _everybody_may_read(receiver.tls.key_file):
             yield subject, "bad", "everybody may read its TLS key: chmod 640, owner root, group dicomwatchd-receiver"
+        if receiver.commitment is not None and not os.access(receiver.commitment.folder, os.R_OK | os.W_OK | os.X_OK):
+            yield f"{subject}: commitment", "bad", f"its folder {receiver.commitment.folder} {_NOT_OURS}"
         yield from _certificates(receiver, now)
 
 
