@@ -6,30 +6,14 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from tests.dcmtk import dcmtk
 from tests.system.site import PYTHON, Site
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
-    site = Site(tmp_path, inbox={"settle_seconds": 0})
-    yield site
-    site.close()
-
-
-@pytest.fixture
-def receiving(site: Site) -> Iterator[Receiving]:
-    """Of the fixture `site`, not started; import both."""
-    receiving = Receiving(site)
-    yield receiving
-    receiving.close()
 
 
 def free_port() -> int:

@@ -20,7 +20,8 @@ from tests.dcmtk import dcmtk
 from tests.dicom_peer import Gone, Modality, c_store_rq, data_set_of, p_data
 from tests.servers.tls import make_certificate
 from tests.synthetic import CT_IMAGE, EXPLICIT_LITTLE_ENDIAN, Maker, Patient
-from tests.system.receiving import Receiving, receiving, site
+from tests.system.receiving import Receiving
+from tests.system.receiving_fixtures import receiving, site
 from tests.system.site import Site
 
 __all__ = ["receiving", "site"]  # fixtures

@@ -10,7 +10,8 @@ from tests.conftest import skip_unless_available
 from tests.dicom_peer import data_set_of
 from tests.servers.orthanc import Orthanc
 from tests.synthetic import Maker, Patient
-from tests.system.receiving import Receiving, receiving, site
+from tests.system.receiving import Receiving
+from tests.system.receiving_fixtures import receiving, site
 from tests.system.site import Site
 
 __all__ = ["receiving", "site"]  # fixtures

@@ -18,7 +18,8 @@ from tests.dicom_peer import data_set_of
 from tests.servers.orthanc import AE_TITLE, Orthanc
 from tests.servers.tls import make_certificate
 from tests.synthetic import Made, Maker, Patient
-from tests.system.receiving import Receiving, receiving, site
+from tests.system.receiving import Receiving
+from tests.system.receiving_fixtures import receiving, site
 from tests.system.site import CTL, Site
 from tests.unit.test_send import storescp
 
