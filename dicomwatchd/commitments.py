@@ -9,12 +9,14 @@ whoever is killed goes on from what is there.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -28,10 +30,14 @@ PUSH_MODEL, PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.
 MOST_INSTANCES = 20_000
 #: A result is reported while it is younger than a file's evidence may be when it is deleted. An older one is renewed.
 RESULT_SECONDS = 900.0
+#: A report that nobody has taken for so long, counted from the longest wait for what it was asked about, is given up.
+GIVE_UP_SECONDS = 7 * 86400.0
 
 _FORMAT = "dicomwatchd-commitment/1"
 #: 20,000 of the longest UIDs fit into it.
 _MOST_BYTES = 8 * 1024 * 1024
+#: Far more than all modalities of a house may leave there; more were put there by nobody who means well.
+_MOST_FILES = 100_000
 _NAME = re.compile(r"(?P<id>[A-Za-z0-9][A-Za-z0-9_.-]{0,62}-[0-9a-f]{24})\.(?P<kind>request|result|reported)\Z")
 #: The folder is for the two alone; what the daemon writes there has its own user and is for the receiver as well.
 _MODE = 0o664
@@ -128,7 +134,7 @@ class CommitmentFolder:
         fd = localfiles.opened_again(self.fd)
         try:
             with os.scandir(fd) as entries:
-                names = [entry.name for entry in entries]
+                names = [entry.name for entry in islice(entries, _MOST_FILES)]
         finally:
             os.close(fd)
         for name in names:
@@ -158,7 +164,7 @@ class CommitmentFolder:
         self._put(request_id, Kind.REPORTED, {"format": _FORMAT})
 
     def request(self, request_id: str) -> Request:
-        """Raises Unreadable."""
+        """Raises Unreadable, OSError."""
         return self._read(request_id, Kind.REQUEST, _request)
 
     def result(self, request_id: str) -> Result:
@@ -170,16 +176,27 @@ class CommitmentFolder:
         localfiles.put_whole(self.fd, name_of(request_id, kind), data, _MODE)
 
     def _read(self, request_id: str, kind: Kind, of_document: Callable[[Any], _T]) -> _T:
-        with localfiles.regular_file(self.fd, name_of(request_id, kind)) as fd:
-            data = b""
-            while len(data) <= _MOST_BYTES and (piece := os.read(fd, _MOST_BYTES)):
-                data += piece
+        try:
+            with localfiles.regular_file(self.fd, name_of(request_id, kind)) as fd:
+                data = b""
+                while len(data) <= _MOST_BYTES and (piece := os.read(fd, _MOST_BYTES)):
+                    data += piece
+        except localfiles.NotRegular as error:
+            raise Unreadable from error
         try:
             document = json.loads(data) if len(data) <= _MOST_BYTES else {}
             if document["format"] != _FORMAT:
                 raise ValueError("another format")
             return of_document(document)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, InvalidUid) as error:
+        except (
+            ArithmeticError,
+            AttributeError,
+            InvalidUid,
+            KeyError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise Unreadable from error
 
 
@@ -197,11 +214,18 @@ def _request(document: Any) -> Request:
     if not 0 < len(references) <= MOST_INSTANCES:
         raise ValueError("no instances, or too many")
     return Request(
-        str(document["receiver"]), Uid(document["transaction_uid"]), float(document["received_at"]), references
+        str(document["receiver"]), Uid(document["transaction_uid"]), _time(document["received_at"]), references
     )
 
 
 def _result(document: Any) -> Result:
     return Result(
-        float(document["judged_at"]), {int(index): Reason(reason) for index, reason in document["failed"].items()}
+        _time(document["judged_at"]), {int(index): Reason(reason) for index, reason in document["failed"].items()}
     )
+
+
+def _time(said: Any) -> float:
+    seconds = float(said)
+    if not math.isfinite(seconds):
+        raise ValueError("no time")
+    return seconds

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 
-from dicomwatchd import localfiles
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout import lineage
 from dicomwatchd.archive.layout.instance import ManifestInstance
@@ -18,9 +18,10 @@ from dicomwatchd.archive.proof.evidence import Method
 from dicomwatchd.archive.stores.port import Receipt
 from dicomwatchd.commitments import Reason, Reference
 from dicomwatchd.errors import StudyErased
-from dicomwatchd.model import FileState, Uid
+from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.pipeline.deletion import fresh
 from dicomwatchd.pipeline.deletion.fresh import Recorded
+from dicomwatchd.pipeline.deletion.proof import Exchanged
 from dicomwatchd.pipeline.deletion.vetoes import held, versions
 from dicomwatchd.pipeline.shipment import Context
 from dicomwatchd.ports import Map
@@ -55,9 +56,11 @@ class Judgement:
     def __init__(self, context: Context, received: Received, source: Source, lane: Callable[[], Map]) -> None:
         self._context, self._received, self._source, self._lane = context, received, source, lane
 
-    def of(self, references: Iterable[Reference], *, until_one_waits: bool) -> dict[Reference, Verdict]:
-        """``until_one_waits``: the archive need not be asked if one has to be waited for. Raises Transient, Permanent,
-        Fatal, Stopping: then nothing can be said."""
+    def of(
+        self, references: Iterable[Reference], *, until_one_waits: bool, beat: Callable[[], None] = lambda: None
+    ) -> dict[Reference, Verdict]:
+        """``until_one_waits``: the archive need not be asked if one has to be waited for. ``beat`` is a sign of life in
+        between. Raises Transient, Permanent, Fatal, Stopping, OSError: then nothing can be said."""
         references = list(references)
         local = self._local(references)
         verdicts: dict[Reference, Verdict] = {}
@@ -71,7 +74,7 @@ class Judgement:
                 verdicts[one] = found
         if until_one_waits and Open.WAITS in verdicts.values():
             return verdicts
-        archived = {study: self._in_archive(Uid(study), contents) for study, contents in wanted.items()}
+        archived = {study: self._in_archive(Uid(study), contents, beat) for study, contents in wanted.items()}
         for one in references:
             if one not in verdicts:
                 verdicts[one] = _together(one, local[one.sop_instance_uid], archived)
@@ -81,33 +84,42 @@ class Judgement:
 
     def _local(self, references: list[Reference]) -> dict[str, dict[str, set[str]] | Verdict]:
         """Of each instance the contents that came of it, by study; or what can be said without the archive."""
+        uids = {str(one.sop_instance_uid) for one in references}
+        waits: dict[str, dict[str, set[str]] | Verdict] = dict.fromkeys(uids, Open.WAITS)
         if self._context.is_exchanged(self._source):
-            return dict.fromkeys((one.sop_instance_uid for one in references), Open.WAITS)
-        # The folder first: what is deleted meanwhile is in the state by then.
-        names = self._context.inboxes.call(self._source.source_id, self._names)
-        known = self._received.of(self._source.source_id, {one.sop_instance_uid for one in references})
-        return {uid: _here(files, names.get(uid, set())) for uid, files in known.items()}
+            return waits
+        try:
+            # The folder first: what is deleted meanwhile is in the state by then.
+            names = self._context.inboxes.call(self._source.source_id, partial(self._names, uids))
+        except Exchanged:  # what lies in the true one nobody can see
+            return waits
+        known = self._received.of(self._source.source_id, uids)
+        return {uid: _here(files, names.get(uid, {})) for uid, files in known.items()}
 
-    def _names(self) -> dict[str, set[bytes]]:
-        """What lies in the inbox, by SOP Instance UID: what was stored before the request came has its name there, long
-        before it is in the state."""
-        found: dict[str, set[bytes]] = {}
-        fd = localfiles.open_root(self._source.path)
+    def _names(self, uids: Collection[str]) -> dict[str, dict[bytes, FileIdentity | None]]:
+        """What lies in the inbox of these instances, and which file it is; None where that cannot be told. What was
+        stored before the request came has its name there, long before it is in the state. Raises Exchanged, OSError,
+        Transient."""
+        found: dict[str, dict[bytes, FileIdentity | None]] = {}
+        fd = self._context.pinned(self._source).open()
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
                     name = os.fsencode(entry.name)
-                    if (uid := instance_of(name)) is not None:
-                        found.setdefault(uid, set()).add(name)
+                    if (uid := instance_of(name)) is not None and uid in uids:
+                        found.setdefault(uid, {})[name] = _identity(entry)
         finally:
             os.close(fd)
         return found
 
     # -- what the archive has ----------------------------------------------------------------------------------------
 
-    def _in_archive(self, study: Uid, wanted: Collection[_Content]) -> dict[_Content, tuple[str, Verdict]]:
+    def _in_archive(
+        self, study: Uid, wanted: Collection[_Content], beat: Callable[[], None]
+    ) -> dict[_Content, tuple[str, Verdict]]:
         """The SOP class that is on record of each content, "" where none is, and what can be said of it."""
         context = self._context
+        beat()
         try:
             context.erased.require_none(study)
         except StudyErased:
@@ -131,7 +143,7 @@ class Judgement:
             return waits
         by_versions = versions.held_instances(manifest, context)
         items = {content: item for content, item in _listed(manifest, wanted).items() if content[0] not in by_versions}
-        proven = self._proven(study, items.values())
+        proven = self._proven(study, items.values(), beat)
         found = dict(waits)
         for content, item in items.items():
             if item.damage:
@@ -140,26 +152,41 @@ class Judgement:
                 found[content] = item.sop_class_uid, Committed(min(asked_at, proven[item.key]))
         return found
 
-    def _proven(self, study: Uid, items: Iterable[ManifestInstance]) -> dict[str, float]:
+    def _proven(self, study: Uid, items: Iterable[ManifestInstance], beat: Callable[[], None]) -> dict[str, float]:
         """The keys of these whose objects the store was just seen to hold, and when it was asked."""
         receipts = {item.key: _receipt(study, item) for item in items if not item.damage}
         context = self._context
-        return {
-            verdict.receipt.key: verdict.asked_at
-            for verdict in evidence.examine(
-                context.archive.store,
-                receipts.values(),
-                map=self._lane(),
-                now=context.clock.now,
-                cancelled=context.cancelled,
-            )
-            if verdict.holds
-        }
+
+        def cancelled() -> bool:
+            beat()
+            return context.cancelled()
+
+        proven: dict[str, float] = {}
+        for verdict in evidence.examine(
+            context.archive.store,
+            receipts.values(),
+            map=self._lane(),
+            now=context.clock.now,
+            cancelled=cancelled,
+        ):
+            beat()
+            if verdict.holds:
+                proven[verdict.receipt.key] = verdict.asked_at
+        return proven
 
 
-def _here(files: list[ReceivedFile], names: set[bytes]) -> dict[str, set[str]] | Verdict:
-    if names - {file.name for file in files if file.state is not None}:
+def _identity(entry: os.DirEntry[str]) -> FileIdentity | None:
+    try:
+        return FileIdentity.of(entry.stat(follow_symlinks=False))
+    except OSError:
+        return None
+
+
+def _here(files: list[ReceivedFile], names: Mapping[bytes, FileIdentity | None]) -> dict[str, set[str]] | Verdict:
+    if names.keys() - {file.name for file in files if file.state is not None}:
         return Open.WAITS  # there, and not looked at yet
+    if any(file.name in names and names[file.name] != file.identity for file in files if file.state is not None):
+        return Open.WAITS  # another file by now than was looked at
     contents: dict[str, set[str]] = {}
     for file in files:
         if file.state in (FileState.QUARANTINED, FileState.IGNORED):

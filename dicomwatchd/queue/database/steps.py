@@ -458,15 +458,16 @@ RECEIVED = """
 CREATE TABLE received_sources (source_id INTEGER PRIMARY KEY);
 CREATE TABLE received (
   source_id INTEGER NOT NULL, name BLOB NOT NULL,
-  study_uid TEXT NOT NULL,
+  study_uid TEXT NOT NULL,            -- '' where nobody knew it yet
   sha256 TEXT,                        -- NULL: it was never sent
   gone_at REAL,
   PRIMARY KEY (source_id, name)
 ) WITHOUT ROWID;
 CREATE INDEX received_by_time ON received (gone_at);
 CREATE TRIGGER files_received AFTER DELETE ON files
-  WHEN OLD.dir = x'' AND OLD.study_uid IS NOT NULL AND OLD.source_id IN (SELECT source_id FROM received_sources) BEGIN
-  INSERT INTO received (source_id, name, study_uid, sha256) VALUES (OLD.source_id, OLD.name, OLD.study_uid, OLD.sha256)
+  WHEN OLD.dir = x'' AND OLD.source_id IN (SELECT source_id FROM received_sources) BEGIN
+  INSERT INTO received (source_id, name, study_uid, sha256)
+    VALUES (OLD.source_id, OLD.name, COALESCE(OLD.study_uid, ''), OLD.sha256)
     ON CONFLICT DO UPDATE SET study_uid = excluded.study_uid, sha256 = excluded.sha256, gone_at = NULL;
 END;
 """
