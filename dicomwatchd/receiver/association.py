@@ -29,7 +29,7 @@ from dicomwatchd.errors import InvalidUid
 from dicomwatchd.model import Uid
 from dicomwatchd.receiver.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
-_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 VERIFICATION = "1.2.840.10008.1.1"
 _NO_STORAGE = ("Storage Commitment", "Storage Directory", "Storage Service")
 _TITLES_AT, _TITLES_END = 10, 42
@@ -124,12 +124,12 @@ class AssociationRequest:
             results = [_result(proposed, self._roles, commitment) for proposed in self._proposed]
             roles = [_role(uid) for uid, (as_scu, _) in self._roles.items() if as_scu]
             answer = A_ASSOCIATE()
-            answer.application_context_name = UID(_APPLICATION_CONTEXT)
+            answer.application_context_name = UID(APPLICATION_CONTEXT)
             answer.calling_ae_title = self._primitive.calling_ae_title
             answer.called_ae_title = self._primitive.called_ae_title
             answer.result, answer.result_source = 0x00, 0x01
             answer.presentation_context_definition_results_list = results
-            answer.user_information = [*_ours(pdu_bytes), *roles]
+            answer.user_information = [*ours(pdu_bytes), *roles]
             pdu = A_ASSOCIATE_AC()
             pdu.from_primitive(answer)
             encoded = pdu.encode()
@@ -195,7 +195,7 @@ def _context(context: PresentationContext) -> Context:
     return Context(str(context.abstract_syntax), str(context.transfer_syntax[0]))
 
 
-def _ours(
+def ours(
     pdu_bytes: int,
 ) -> list[MaximumLengthNotification | ImplementationClassUIDNotification | ImplementationVersionNameNotification]:
     length, class_uid = MaximumLengthNotification(), ImplementationClassUIDNotification()

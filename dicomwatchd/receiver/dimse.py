@@ -5,9 +5,9 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ, N_ACTION_RQ = 0x0001, 0x0030, 0x0FFF, 0x0130
+C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ, N_ACTION_RQ, N_EVENT_REPORT_RQ = 0x0001, 0x0030, 0x0FFF, 0x0130, 0x0100
 _RESPONSE = 0x8000
-_NO_DATA_SET = 0x0101
+_NO_DATA_SET, _A_DATA_SET = 0x0101, 0x0001
 
 #: Longer ones are made by nobody: a C-STORE-RQ has about 250 bytes.
 COMMAND_MOST_BYTES = 16 * 1024
@@ -18,7 +18,7 @@ _COMMENT_MOST_BYTES = 64
 
 _GROUP_LENGTH, _SOP_CLASS, _FIELD, _MESSAGE_ID = 0x0000, 0x0002, 0x0100, 0x0110
 _ANSWERED_ID, _DATA_SET_TYPE, _STATUS, _COMMENT, _SOP_INSTANCE = 0x0120, 0x0800, 0x0900, 0x0902, 0x1000
-_REQUESTED_CLASS, _REQUESTED_INSTANCE, _ACTION_TYPE = 0x0003, 0x1001, 0x1008
+_REQUESTED_CLASS, _REQUESTED_INSTANCE, _EVENT_TYPE, _ACTION_TYPE = 0x0003, 0x1001, 0x1002, 0x1008
 
 # Status codes: PS3.7 Annex C, and PS3.4 table B.2-1 for C-STORE.
 SUCCESS = 0x0000
@@ -56,6 +56,27 @@ class Answer:
 
 def parsed(command: bytes) -> Request:
     """Raises BadCommand."""
+    elements = _elements(command)
+    field = _number(elements, _FIELD)
+    return Request(
+        field=field,
+        message_id=0 if field == C_CANCEL_RQ else _number(elements, _MESSAGE_ID),
+        has_data_set=_number(elements, _DATA_SET_TYPE) != _NO_DATA_SET,
+        sop_class=_uid(elements, _SOP_CLASS, _REQUESTED_CLASS),
+        sop_instance=_uid(elements, _SOP_INSTANCE, _REQUESTED_INSTANCE),
+        action_type=_number(elements, _ACTION_TYPE) if field == N_ACTION_RQ else None,
+    )
+
+
+def answered(command: bytes, field: int, message_id: int) -> int:
+    """The status with which the peer has answered this request of ours. Raises BadCommand."""
+    elements = _elements(command)
+    if _number(elements, _FIELD) != field | _RESPONSE or _number(elements, _ANSWERED_ID) != message_id:
+        raise BadCommand
+    return _number(elements, _STATUS)
+
+
+def _elements(command: bytes) -> dict[int, bytes]:
     elements: dict[int, bytes] = {}
     at = 0
     while at < len(command):
@@ -67,15 +88,7 @@ def parsed(command: bytes) -> Request:
             raise BadCommand
         elements[element] = command[at : at + length]
         at += length
-    field = _number(elements, _FIELD)
-    return Request(
-        field=field,
-        message_id=0 if field == C_CANCEL_RQ else _number(elements, _MESSAGE_ID),
-        has_data_set=_number(elements, _DATA_SET_TYPE) != _NO_DATA_SET,
-        sop_class=_uid(elements, _SOP_CLASS, _REQUESTED_CLASS),
-        sop_instance=_uid(elements, _SOP_INSTANCE, _REQUESTED_INSTANCE),
-        action_type=_number(elements, _ACTION_TYPE) if field == N_ACTION_RQ else None,
-    )
+    return elements
 
 
 def _uid(elements: dict[int, bytes], affected: int, requested: int) -> bytes:
@@ -104,6 +117,24 @@ def response(to: Request, status: int, comment: str = "") -> bytes:
         elements[_SOP_CLASS] = _even(to.sop_class, b"\0")
     if 0 < len(to.sop_instance) <= _UID_MOST_BYTES:
         elements[_SOP_INSTANCE] = _even(to.sop_instance, b"\0")
+    return _command(elements)
+
+
+def event_report(message_id: int, sop_class: str, sop_instance: str, event_type: int) -> bytes:
+    """N-EVENT-REPORT-RQ (PS3.7 table 10.3-1), with Event Information to follow."""
+    return _command(
+        {
+            _SOP_CLASS: _even(sop_class.encode("ascii"), b"\0"),
+            _FIELD: _us(N_EVENT_REPORT_RQ),
+            _MESSAGE_ID: _us(message_id),
+            _DATA_SET_TYPE: _us(_A_DATA_SET),
+            _SOP_INSTANCE: _even(sop_instance.encode("ascii"), b"\0"),
+            _EVENT_TYPE: _us(event_type),
+        }
+    )
+
+
+def _command(elements: dict[int, bytes]) -> bytes:
     body = b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in sorted(elements.items()))
     return struct.pack("<HHLL", 0, _GROUP_LENGTH, 4, len(body)) + body
 

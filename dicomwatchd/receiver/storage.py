@@ -103,8 +103,10 @@ class Provider:
         action: bytearray | None = bytearray()
         while self._has_data_left:
             data = self._data_fragment(context_id).data
-            if action is not None:
-                action = None if len(action) + len(data) > MOST_BYTES else action + data
+            if action is not None and len(action) + len(data) > MOST_BYTES:
+                action = None
+            elif action is not None:
+                action += data
         syntax = self._contexts[context_id].transfer_syntax_uid
         return commitments.take(self._calling, request, syntax, None if action is None else bytes(action))
 

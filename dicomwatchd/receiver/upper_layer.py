@@ -1,4 +1,5 @@
-"""The DICOM upper layer as its acceptor needs it (PS3.8 section 9.3): PDUs off a connection, and PDUs onto it.
+"""The DICOM upper layer (PS3.8 section 9.3), as its acceptor and one who calls need it: PDUs off a connection, and PDUs
+onto it.
 
 Nothing of a length that the peer names is taken up as a whole: what belongs to a data set is handed on piece by piece,
 as it lies in one buffer, and everything else is small or refused. Each PDU has to be there in time, so that a peer
@@ -15,9 +16,17 @@ from dataclasses import dataclass
 
 from dicomwatchd.ports import Clock
 
-ASSOCIATE_RQ, P_DATA, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
+ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = (
+    0x01,
+    0x02,
+    0x03,
+    0x04,
+    0x05,
+    0x06,
+    0x07,
+)
 #: PDU types that a peer which has asked for an association may not send, and those that nobody may.
-_OTHERS = frozenset((0x02, 0x03, 0x06))
+_OTHERS = frozenset((ASSOCIATE_AC, ASSOCIATE_RJ, RELEASE_RP))
 
 #: 128 presentation contexts, each with all transfer syntaxes that there are, fit into it. To read the worst that does
 #: takes a second of a processor.
@@ -85,10 +94,17 @@ class UpperLayer:
 
     def associate_request(self, within_seconds: float) -> bytes:
         """The A-ASSOCIATE-RQ that every connection begins with, header and all. Raises ConnectionOver."""
+        return self._associate_pdu(within_seconds, (ASSOCIATE_RQ,))
+
+    def associate_answer(self, within_seconds: float) -> bytes:
+        """The A-ASSOCIATE-AC or -RJ, header and all, that one who calls is answered with. Raises ConnectionOver."""
+        return self._associate_pdu(within_seconds, (ASSOCIATE_AC, ASSOCIATE_RJ))
+
+    def _associate_pdu(self, within_seconds: float, kinds: tuple[int, ...]) -> bytes:
         self._deadline = self._clock.monotonic() + within_seconds
         header = bytes(self._take(6))
         kind, length = header[0], int.from_bytes(header[2:])
-        if kind != ASSOCIATE_RQ:
+        if kind not in kinds:
             raise ConnectionOver("no-dicom", UNEXPECTED if kind in (*_OTHERS, P_DATA, RELEASE_RQ) else UNRECOGNISED)
         if length > ASSOCIATE_MOST_BYTES:
             raise ConnectionOver("pdu-too-long", INVALID_PARAMETER)
@@ -202,13 +218,32 @@ class UpperLayer:
         except OSError as error:
             raise ConnectionOver("connection-lost") from error
 
+    def send_data_set(self, context_id: int, data_set: bytes, most_bytes: int) -> None:
+        """In as many PDUs as it takes, none with more than ``most_bytes`` of it. Raises ConnectionOver."""
+        for start in range(0, len(data_set), most_bytes):
+            piece = data_set[start : start + most_bytes]
+            control = 2 if start + most_bytes >= len(data_set) else 0
+            self.send(struct.pack(">BBLLBB", P_DATA, 0, len(piece) + 6, len(piece) + 2, context_id, control) + piece)
+
     def send_command(self, context_id: int, command: bytes) -> None:
         """A command set without a data set: those of answers fit into any PDU. Raises ConnectionOver."""
         self.send(struct.pack(">BBLLBB", P_DATA, 0, len(command) + 6, len(command) + 2, context_id, 3) + command)
 
     def send_release(self) -> None:
         """A-RELEASE-RP. Raises ConnectionOver."""
-        self.send(bytes((0x06, 0, 0, 0, 0, 4, 0, 0, 0, 0)))
+        self.send(bytes((RELEASE_RP, 0, 0, 0, 0, 4, 0, 0, 0, 0)))
+
+    def release(self, within_seconds: float) -> None:
+        """A-RELEASE-RQ, and until it is answered whatever else comes is thrown away. Raises ConnectionOver."""
+        self.send(bytes((RELEASE_RQ, 0, 0, 0, 0, 4, 0, 0, 0, 0)))
+        self._deadline = self._clock.monotonic() + within_seconds
+        left = self._pdu_left
+        while True:
+            while left:
+                left -= len(self._take_some(left))
+            kind, _, left = struct.unpack(">BBL", self._take(6))
+            if kind in (RELEASE_RP, ABORT):
+                return
 
     def send_abort(self, reason: int) -> None:
         """A-ABORT: of ours where we have no reason that the standard knows, else of the protocol. Raises

@@ -68,6 +68,12 @@ class Receiving:
         assert self.process is not None
         return int(psutil.Process(self.process.pid).memory_info().rss)
 
+    @property
+    def processor_seconds(self) -> float:
+        assert self.process is not None
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
+
     def peer(self, program: str, *options: str, files: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
         """A program of DCMTK's against this receiver."""
         return subprocess.run(

@@ -111,6 +111,29 @@ def test_what_is_no_request(ward: Ward) -> None:
     assert ward.receiving.rss_bytes < 300 << 20
 
 
+def test_a_request_in_crumbs(ward: Ward) -> None:
+    """A data set in 75,000 fragments costs what it costs in ten."""
+    ward.receiving.start()
+    data_set = action(item(CT_IMAGE, "1.2.3.4")) + element(0x4009, 0x0010, bytes(3_000_000))
+    rq = command(
+        {
+            0x0003: uid(PUSH_MODEL),
+            0x0100: b"\x30\x01",
+            0x0110: b"\1\0",
+            0x0800: b"\1\0",
+            0x1001: uid(PUSH_MODEL_INSTANCE),
+            0x1008: b"\1\0",
+        }
+    )
+    crumbs = [data_set[start : start + 40] for start in range(0, len(data_set), 40)]
+    with Bytes(ward.receiving.port, [(PUSH_MODEL, [IMPLICIT])]) as modality:
+        began = ward.receiving.processor_seconds
+        modality.socket.sendall(p_data(1, 3, rq))
+        modality.socket.sendall(b"".join(p_data(1, 2 if one is crumbs[-1] else 0, one) for one in crumbs))
+        assert modality.answer()[0x0900] == b"\0\0"
+    assert ward.receiving.processor_seconds - began < 5
+
+
 def test_who_may_ask(ward: Ward) -> None:
     ward.receiving.start()
     contexts = [(PUSH_MODEL, [IMPLICIT]), (CT_IMAGE, [IMPLICIT])]
