@@ -53,6 +53,8 @@ class Received:
         with self._database.write() as db:
             db.execute("DELETE FROM received_sources")
             db.executemany("INSERT INTO received_sources VALUES (?)", [(one,) for one in source_ids])
+            # Of the others nothing is noted from here on: what was noted before could be taken for the last that came.
+            db.execute("DELETE FROM received WHERE source_id NOT IN (SELECT source_id FROM received_sources)")
 
     def of(self, source_id: int, sop_instance_uids: Iterable[str]) -> dict[str, list[ReceivedFile]]:
         """The files of these instances, by SOP Instance UID. One that has the name of another that is gone stands for

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from dicomwatchd.commitments import CommitmentFolder, Kind, Reason, Reference, Request, Result
@@ -17,6 +18,7 @@ from dicomwatchd.pipeline.committing.rounds import Commitments, Desk
 from dicomwatchd.pipeline.shipment import AfterArchive
 from dicomwatchd.queue.received import GONE, HERE, instance_of
 from tests.pieces import FakeClock, Log, Pieces
+from tests.synthetic import Made
 from tests.unit.test_commitment import (
     WAIT_SECONDS,
     ask,
@@ -87,6 +89,69 @@ def test_the_inbox_is_not_mounted(pieces: Pieces) -> None:
     pieces.inbox.rename(pieces.root / "elsewhere")
     pieces.inbox.mkdir()
     assert judged(pieces, made) == [Open.WAITS]
+
+
+def test_one_instance_in_two_studies(pieces: Pieces) -> None:
+    """Both have to be there."""
+    made = receive(pieces, 1)
+    pieces.run()
+    name = again(pieces, made[0], StudyInstanceUID="1.2.3.4.5")
+    assert judged(pieces, made) == [Open.WAITS]
+    pieces.settle()
+    assert judged(pieces, made) == [Open.WAITS]
+    pieces.run()
+    assert name not in pieces.states() and judged(pieces, made) == ["committed"]
+    [key] = [key for key in pieces.memory.versions if "/1.2.3.4.5/" in key and made[0].sop_instance_uid in key]
+    del pieces.memory.versions[key]
+    assert judged(pieces, made) == [Open.WAITS]
+
+
+def test_one_instance_in_two_series(pieces: Pieces) -> None:
+    """Two images by one UID: somebody has to look at them first."""
+    made = receive(pieces, 1)
+    pieces.run()
+    again(pieces, made[0], SeriesInstanceUID="1.2.3.4.5")
+    pieces.run(2)
+    assert judged(pieces, made) == [Open.WAITS]
+    pieces.run_and_release()
+    assert judged(pieces, made) == ["committed"]
+
+
+def again(pieces: Pieces, one: Made, **changed: str) -> str:
+    """The same instance once more, with other elements."""
+    data_set = pydicom.dcmread(one.path)
+    for keyword, value in changed.items():
+        setattr(data_set, keyword, value)
+    name = f"{one.sop_instance_uid}-0123456789ab.dcm"
+    data_set.save_as(pieces.inbox / name)
+    return name
+
+
+def test_switched_off_and_on_again(pieces: Pieces) -> None:
+    """What went in between nobody has noted: then what was noted before says nothing any more."""
+    made = receive(pieces, 1)
+    pieces.run()
+    assert judged(pieces, made) == ["committed"]
+    plans, pieces.commitments = pieces.commitments, ()
+    pieces.restart()
+    corrected(pieces, made[0], f"{made[0].sop_instance_uid}.dcm")
+    pieces.settle()
+    (pieces.inbox / f"{made[0].sop_instance_uid}.dcm").unlink()
+    pieces.run()
+    pieces.commitments = plans
+    pieces.restart()
+    pieces.run()
+    assert pieces.states() == {} and judged(pieces, made) == [Reason.NO_SUCH_INSTANCE]
+
+
+def test_below_the_inbox_nobody_has_received_anything(pieces: Pieces) -> None:
+    """A receiver stores at the top; what lies below, by whatever name, was put there by others."""
+    made = receive(pieces, 1)
+    (pieces.inbox / "below").mkdir()
+    name = f"{made[0].sop_instance_uid}.dcm"
+    (pieces.inbox / name).rename(pieces.inbox / "below" / name)
+    pieces.run(2)
+    assert judged(pieces, made) == [Reason.NO_SUCH_INSTANCE]
 
 
 @pytest.mark.parametrize(
