@@ -13,6 +13,7 @@ import math
 import os
 import re
 import secrets
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -99,6 +100,7 @@ class CommitmentFolder:
         """Raises Misconfigured."""
         try:
             self.fd = localfiles.open_root(str(path))
+            self._closing = weakref.finalize(self, os.close, self.fd)
         except OSError as error:
             raise Misconfigured(
                 "the folder of commitments cannot be opened",
@@ -114,7 +116,8 @@ class CommitmentFolder:
         self.close()
 
     def close(self) -> None:
-        os.close(self.fd)
+        """Otherwise it is closed with the last who uses it."""
+        self._closing()
 
     def require_writable(self) -> None:
         """Raises Misconfigured."""

@@ -153,6 +153,23 @@ def test_who_may_ask(ward: Ward) -> None:
         assert modality.accepted == {3: IMPLICIT}
 
 
+def test_reloaded_again_and_again(ward: Ward) -> None:
+    """Nothing of what was in use before stays open."""
+    ward.receiving.start()
+    process = ward.receiving.process
+    assert process is not None
+
+    def is_open() -> int:
+        links = [link for link in Path(f"/proc/{process.pid}/fd").iterdir() if link.is_symlink()]
+        return sum(link.resolve() == ward.folder.resolve() for link in links)
+
+    for number in range(8):
+        process.send_signal(signal.SIGHUP)
+        ward.site.wait_for(lambda: len(ward.site.events("receiver-reloaded")) == number + 1, 30, "a reload")  # noqa: B023
+        assert n_action(ward, ONE) == 0
+    ward.site.wait_for(lambda: is_open() <= 2, 10, "what is not in use to be closed")
+
+
 def test_more_requests_than_are_kept(ward: Ward) -> None:
     ward.receiving.start()
     for _ in range(MOST_OPEN):
