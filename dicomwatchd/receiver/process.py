@@ -89,6 +89,7 @@ class Process:
         self._using: list[_Prepared] = []
         #: Ends the reporting of what is in use.
         self._reported = threading.Event()
+        self._reporters: list[threading.Thread] = []
         self._reload = threading.Event()
         self._tick = threading.Event()
 
@@ -110,14 +111,20 @@ class Process:
         )
         heartbeats = Heartbeats(self._clock)  # none is registered: the main thread's own ping is the sign
         while not self._stopping.event.is_set():
-            if not all(listener.is_alive for listener in self._listeners):
-                return FAILED  # the crash of its thread is in the log; systemd starts all anew
+            if not self.is_whole:
+                return FAILED  # the crash of a thread is in the log; systemd starts all anew
             self._service.ping(heartbeats)
             if self._reload.is_set():
                 self._reloaded()
             self._tick.wait(min(_LOOK_SECONDS, self._service.ping_interval_seconds or _LOOK_SECONDS))
             self._tick.clear()
         return self._ended()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all listen, and all modalities are reported to."""
+        threads = all(thread.is_alive() for thread in self._reporters)
+        return threads and all(listener.is_alive for listener in self._listeners)
 
     def _ended(self) -> int:
         self._service.stopping()
@@ -183,8 +190,13 @@ class Process:
         self._listeners, self._using = begun, prepared
         self._reported.set()
         self._reported = threading.Event()
-        for reporting in (reporting for one in prepared for reporting in one.reporting):
-            threading.Thread(target=reporting.run, args=(self._reported,), name="reporting", daemon=True).start()
+        self._reporters = [
+            threading.Thread(target=reporting.run, args=(self._reported,), name="reporting", daemon=True)
+            for one in prepared
+            for reporting in one.reporting
+        ]
+        for thread in self._reporters:
+            thread.start()
 
     def _reloaded(self) -> None:
         """SIGHUP: the new configuration if it is good, the old one otherwise. Associations go on under what they were

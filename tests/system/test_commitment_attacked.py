@@ -20,6 +20,7 @@ from tests.dicom_peer import Gone, command, p_data
 from tests.dicom_peer import Modality as Bytes
 from tests.synthetic import CT_IMAGE
 from tests.system import invariants
+from tests.system.site import PYTHON
 from tests.system.test_commitment import Ward, pairs, paths
 
 IMPLICIT = "1.2.840.10008.1.2"
@@ -168,6 +169,16 @@ def test_reloaded_again_and_again(ward: Ward) -> None:
         ward.site.wait_for(lambda: len(ward.site.events("receiver-reloaded")) == number + 1, 30, "a reload")  # noqa: B023
         assert n_action(ward, ONE) == 0
     ward.site.wait_for(lambda: is_open() <= 2, 10, "what is not in use to be closed")
+
+
+def test_nobody_goes_on_who_cannot_report(ward: Ward) -> None:
+    """A thread that has crashed would be missed by nobody but the modality: the process ends, and is started anew."""
+    crash = "Reporting.step = lambda *_: 1 / 0"
+    code = f"import sys; from dicomwatchd.receiver.reporting import Reporting; {crash};"
+    code += " from dicomwatchd.receiver.process import main; sys.exit(main())"
+    ward.receiving.program = (PYTHON, "-c", code)
+    ward.receiving.start()
+    assert ward.receiving.process is not None and ward.receiving.process.wait(20) == 1
 
 
 def test_more_requests_than_are_kept(ward: Ward) -> None:
