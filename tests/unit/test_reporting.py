@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -19,11 +20,13 @@ from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr
 
 from dicomwatchd.commitments import MOST_INSTANCES, CommitmentFolder, Kind, Reason, Reference, Request, Result
 from dicomwatchd.config import Destination, Receiver
+from dicomwatchd.dicom_tls import client_context
 from dicomwatchd.model import Uid
 from dicomwatchd.receiver import calling
 from dicomwatchd.receiver.reporting import Reporting
 from tests.dicom_peer import command
 from tests.pieces import FakeClock, Log
+from tests.servers.tls import make_certificate
 from tests.system.receiving import free_port
 
 PUSH_MODEL = b"1.2.840.10008.1.20.1"
@@ -39,12 +42,12 @@ class Desk:
         self.folder = CommitmentFolder(root)
         self.reporting = self.reporter()
 
-    def reporter(self, name: str = "ct") -> Reporting:
+    def reporter(self, tls: ssl.SSLContext | None = None) -> Reporting:
         commitment = {"folder": str(self.root), "report_to": ["ct1"], "wait_seconds": 60}
         return Reporting(
-            Receiver.model_validate({"name": name, "ae_title": "ARCHIVE", "inbox": "inbox", "commitment": commitment}),
+            Receiver.model_validate({"name": "ct", "ae_title": "ARCHIVE", "inbox": "inbox", "commitment": commitment}),
             Destination.model_validate({"name": "ct1", "ae_title": "CT1", "address": f"127.0.0.1:{self.port}"}),
-            None,
+            tls,
             self.folder,
             self.clock,
             self.log,
@@ -87,6 +90,7 @@ class Modality:
         syntaxes: tuple[str, ...] = (IMPLICIT,),
         answers_roles: bool = True,
         pdu_bytes: int = 16382,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.told: list[tuple[str, int, int, int]] = []
         self._status = status
@@ -95,7 +99,9 @@ class Modality:
         roles: dict[str, Any] = {"scu_role": True, "scp_role": True} if answers_roles else {}
         application.add_supported_context(StorageCommitmentPushModel, [*syntaxes], **roles)
         handlers: list[Any] = [(evt.EVT_N_EVENT_REPORT, self._on_report)]
-        self._server: Any = application.start_server(("127.0.0.1", desk.port), block=False, evt_handlers=handlers)
+        self._server: Any = application.start_server(
+            ("127.0.0.1", desk.port), block=False, evt_handlers=handlers, ssl_context=tls
+        )
 
     def _on_report(self, event: Any) -> tuple[int, None]:
         said = event.event_information
@@ -129,6 +135,19 @@ def test_whoever_takes_it(desk: Desk, kind: dict[str, Any]) -> None:
     with Modality(desk, **kind) as modality:
         desk.reporting.step()
         assert modality.told == [("1.2.3", 2, 700, 300)] and desk.is_reported(asked)
+
+
+def test_by_tls_and_to_nobody_else(desk: Desk) -> None:
+    theirs, others = make_certificate(desk.root / "theirs"), make_certificate(desk.root / "others")
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(theirs.cert_file, theirs.key_file)
+    asked = desk.judged()
+    with Modality(desk, tls=server) as modality:
+        for reporting in (desk.reporting, desk.reporter(client_context(others.ca_file, None, None))):
+            reporting.step()
+            assert modality.told == [] and not desk.is_reported(asked)
+        desk.reporter(client_context(theirs.ca_file, None, None)).step()
+        assert modality.told and desk.is_reported(asked)
 
 
 def test_the_most_instances(desk: Desk) -> None:
