@@ -25,7 +25,7 @@ from dicomwatchd.queue.rows import Claim, LocalFile, Proven, Source
 from dicomwatchd.queue.shipments import Shipments
 from dicomwatchd.telemetry.metrics import StageClock
 
-#: Files that are read from the queue, verified and deleted together.
+#: Files that are read from the queue together.
 PAGE = 500
 
 

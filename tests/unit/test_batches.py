@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,13 +106,14 @@ def test_each_file_of_a_batch_has_the_receipt_of_its_own_bytes(pieces: Pieces) -
 def test_a_batch_to_be_deleted_is_of_one_folder_and_not_too_large(pieces: Pieces) -> None:
     def sized(number: int, folder: bytes, size_bytes: int) -> tuple[LocalFile, Any]:
         identity = FileIdentity(1, number, size_bytes, 1, 1)
-        return replace(some, file_id=number, dir=folder, identity=identity), None
+        return replace(some, file_id=number, dir=folder, identity=identity), SimpleNamespace(key=f"{number:04}")
 
     some = claimed(pieces)[0]
     small, large = 1000, deleting.BATCH_BYTES
     proofs = [sized(number, b"A", small) for number in range(deleting.BATCH_FILES + 1)]
     proofs += [sized(number, b"B", size) for number, size in enumerate((small, large, small, small), start=1000)]
-    batches = [[file.file_id for file, _ in batch] for batch in deleting.batches(proofs)]
+    shuffled: list[Any] = [*proofs[1::2], *proofs[::2]]  # a folder is read in any order
+    batches = [[file.file_id for file, _ in batch] for batch in deleting.batches(shuffled)]
     assert batches == [list(range(deleting.BATCH_FILES)), [deleting.BATCH_FILES], [1000], [1001], [1002, 1003]]
 
 

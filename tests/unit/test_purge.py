@@ -15,12 +15,12 @@ from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.errors import StateUnavailable, Stopping, Transient
 from dicomwatchd.model import FileState, StudyState, Uid
 from dicomwatchd.pipeline import stages
-from dicomwatchd.pipeline.deletion import batch, proof
+from dicomwatchd.pipeline.deletion import batch, evidence, proof
 from dicomwatchd.pipeline.deletion.proof import delete_on_proof
 from dicomwatchd.pipeline.deletion.staging import staged as staging
 from dicomwatchd.pipeline.deletion.staging import tidying
 from dicomwatchd.pipeline.shipment import AfterArchive
-from dicomwatchd.queue.rows import Source
+from dicomwatchd.queue.rows import Claim, Source
 from tests.pieces import Pieces, at
 from tests.simulation.tiny import instance
 from tests.unit.memory_archive import MemoryCatalogue
@@ -316,3 +316,20 @@ def test_a_batch_that_breaks_off_hides_no_deletion(pieces: Pieces, monkeypatch: 
     pieces.run()
     assert kinds(pieces) == ["authorised"] * 5 + ["deleted"] * 5
     assert state(pieces) == StudyState.ARCHIVED
+
+
+def test_large_files_go_on_record_a_few_at_a_time(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is on record is compared while its proof is fresh, at a slow share, too."""
+    sizes = [file.stat().st_size for file in pieces.inbox.rglob("*") if file.is_file()]
+    monkeypatch.setattr(evidence, "PAGE_BYTES", 2 * max(sizes))
+    together: list[int] = []
+    real = pieces.queue.deletions.authorise
+
+    def authorise(claim: Claim, proofs: Any) -> set[int]:
+        together.append(len(proofs))
+        return real(claim, proofs)
+
+    monkeypatch.setattr(pieces.queue.deletions, "authorise", authorise)
+    pieces.run()
+    assert pieces.left() == [] and len(sizes) > 2
+    assert together == [2] * (len(sizes) // 2) + [1] * (len(sizes) % 2)

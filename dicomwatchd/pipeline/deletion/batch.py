@@ -25,7 +25,7 @@ from dicomwatchd.queue.rows import LocalFile
 
 #: Files of a folder that one worker deletes one after the other, and how large they may be together.
 BATCH_FILES = 64
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 16 * 1024 * 1024
 
 ProvenFile = tuple[LocalFile, DeletionProof]
 #: None: it is gone. A text: it turned out to be another file. Otherwise what has kept it.
@@ -34,8 +34,9 @@ Result = str | Exception | None
 
 def batches(proofs: list[ProvenFile]) -> Iterator[list[ProvenFile]]:
     """Neighbours, to be deleted one after the other: opening their folders, and handing work to a thread, costs as
-    much as deleting a small file."""
-    for _, group in groupby(proofs, key=lambda item: (item[0].source_id, item[0].dir)):
+    much as deleting a small file. Their objects are neighbours, too: a listing of them meets few others."""
+    ordered = sorted(proofs, key=lambda item: (item[0].source_id, item[0].dir, item[1].key))
+    for _, group in groupby(ordered, key=lambda item: (item[0].source_id, item[0].dir)):
         batch: list[ProvenFile] = []
         size_bytes = 0
         for file, proof in group:
