@@ -96,7 +96,7 @@ class InboxIntake:
         self.scans = 0
         self.last_scan_seconds: float | None = None
         self._last_scan_began = 0.0
-        self._schedule = Schedule(settings.scan_interval_seconds, random)
+        self._schedule = Schedule(settings.scan_interval_seconds, random, clock)
         self._presence = Presence(source.name, log, recovered_root)
         self._settling = Settling(settings.settle_seconds, trust_ctime=settings.trust_ctime)
         self._unreadable = Unreadable(source.name, log)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import threading
 from random import Random
 
-#: Pause in which a burst of events gathers.
+from dicomwatchd.ports import Clock
+
+#: Pause between two looks in which a burst of events gathers.
 GATHER_SECONDS = 0.2
 
 
 class Schedule:
-    def __init__(self, scan_interval_seconds: float, random: Random) -> None:
+    def __init__(self, scan_interval_seconds: float, random: Random, clock: Clock) -> None:
         self._interval_seconds = scan_interval_seconds
         self._random = random
+        self._clock = clock
         self._hints_lock = threading.Lock()
         self._hints: dict[bytes, bool] = {}
         self._wake = threading.Event()
@@ -67,10 +70,14 @@ class Schedule:
         self.next_scan = min(self.next_scan, monotonic + self._interval_seconds)
 
     def wait(self, pause_seconds: float, stopping: threading.Event) -> None:
-        """Until something is asked for, or the pause is over."""
+        """Until something is asked for, or the pause is over. The first event after a rest is looked into at once,
+        those behind it together."""
+        began = self._clock.monotonic()
         self._wake.wait(min(pause_seconds, 1.0))
         if self._wake.is_set() and not stopping.is_set():
             self._wake.clear()
             if self._burst:
                 self._burst = False
-                stopping.wait(GATHER_SECONDS)
+                rested_seconds = self._clock.monotonic() - began
+                if rested_seconds < GATHER_SECONDS:
+                    stopping.wait(GATHER_SECONDS - rested_seconds)
