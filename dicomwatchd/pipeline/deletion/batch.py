@@ -76,7 +76,7 @@ class DeletionBatch:
                 return [(file, Itself()) for file, _ in self.items]
         folders, staging = Folders(inboxes), StagingFolders()
         try:
-            with inboxes.at(source_id):
+            with inboxes.at(source_id), self.services.final_check.staging():
                 for file, proof in self.items:
                     self._stage(folders, staging, file, proof)
             # Not at the inbox: it need not show a sign of life while the store is asked.
