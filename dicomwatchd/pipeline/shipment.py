@@ -209,7 +209,8 @@ def examined(files: list[LocalFile], shipment: Shipment, context: Context) -> It
         by_key.setdefault(receipt.key, []).append(file)
         receipts.setdefault(receipt.key, receipt)
     store, now = context.archive.store, context.clock.now
-    for verdict in evidence.examine(store, receipts.values(), map=shipment.run, now=now, cancelled=context.cancelled):
+    neighbours = [receipts[key] for key in sorted(receipts)]  # what is listed together meets few others
+    for verdict in evidence.examine(store, neighbours, map=shipment.run, now=now, cancelled=context.cancelled):
         yield by_key[verdict.receipt.key], verdict
 
 

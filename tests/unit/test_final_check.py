@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from dicomwatchd import localfiles
+from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.stores.port import Capabilities, Content, Receipt, StoredObject
 from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.model import Uid
+from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.deletion import proof as proof_module
 from dicomwatchd.pipeline.deletion.staging import staged as staging_module
 from dicomwatchd.pipeline.pace import Pace
@@ -539,4 +541,28 @@ def test_workers_share_a_look(tmp_path: Path) -> None:
     pool.close()
     assert pieces.left() == []
     assert len([one for one in store.asked if "manifests" not in one[1]]) <= 2, "all are staged by then"
+    pieces.close()
+
+
+def test_series_that_have_come_mixed_are_each_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To verify them: objects are looked up in groups, in the order of their keys."""
+    monkeypatch.setattr(evidence, "GROUP", 20)
+    store = Counting(capabilities=ETAGS)
+    pieces = Pieces(tmp_path, store=store)
+    pieces.memory = store
+    for number in range(20):
+        for series in ("1.2.1.1", "1.2.1.2", "1.2.1.3"):
+            (pieces.inbox / f"{series}.{number}").write_bytes(instance(STUDY, series, f"{series}.{number}", number))
+        pieces.settle()
+    asked: list[str] = []
+    real = stages.verify
+
+    def verified(*arguments: Any) -> None:
+        store.asked.clear()
+        real(*arguments)
+        asked.extend(what for what, _ in store.asked)
+
+    monkeypatch.setattr(stages, "verify", verified)
+    pieces.run()
+    assert pieces.left() == [] and asked.count("listing") == 3, asked
     pieces.close()
