@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import queue
-import socket
 import ssl
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
-from pynetdicom import AE, _config
-from pynetdicom.association import Association
-from pynetdicom.presentation import build_context
+from pynetdicom.dsutils import split_dataset
 
 from dicomwatchd.config import CALLING_AE_TITLE
 from dicomwatchd.config import Destination as Settings
 from dicomwatchd.dicom_addresses import address_of, is_ae_title
 from dicomwatchd.dicom_tls import client_context
 from dicomwatchd.errors import Transient
+from dicomwatchd.fetch.association import Association, AssociationOver, Pair, Rejected
 from dicomwatchd.fetch.handing import NotTaken
 
 #: Presentation contexts of an association have odd numbers of a byte.
 CONTEXTS_LIMIT = 128
-_ACSE_SECONDS, _DIMSE_SECONDS, _STALLED_SECONDS = 30.0, 300.0, 120.0
-#: PDUs that wait to be sent. pynetdicom would take all of an instance into its queue if the network is slower than the
-#: disk.
-_PDUS_AHEAD = 64
-
-Pair = tuple[str, str]
+_ACSE_SECONDS, _DIMSE_SECONDS, _STALLED_SECONDS, _RELEASE_SECONDS = 30.0, 300.0, 120.0, 10.0
+_VERIFICATION: Pair = ("1.2.840.10008.1.1", "1.2.840.10008.1.2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +91,6 @@ class NotAccepted(Refused):
     code = "not-accepted"
 
 
-class _Bounded(queue.Queue[Any]):
-    """Holds up who sends until there is room; not for ever, should nobody take anything out."""
-
-    def __init__(self) -> None:
-        super().__init__(_PDUS_AHEAD)
-        self.is_given_up = False
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002
-        if self.is_given_up:
-            return
-        try:
-            super().put(item, timeout=_STALLED_SECONDS)
-        except queue.Full:
-            self.is_given_up = True
-            raise TimeoutError from None
-
-
 class Channel:
     """One association at a time, made when it is needed, for instances of these ``pairs`` of SOP class and transfer
     syntax. What is stored is what is offered, and a file goes as it is: nothing is transcoded."""
@@ -125,8 +99,7 @@ class Channel:
         self._destination = destination
         ordered = sorted(set(pairs))
         self._groups = [ordered[at : at + CONTEXTS_LIMIT] for at in range(0, len(ordered), CONTEXTS_LIMIT)]
-        self._open: tuple[int, Association, frozenset[Pair]] | None = None
-        self._message = 0
+        self._open: tuple[int, Association] | None = None
 
     def group_of(self, pair: Pair) -> int:
         """By which instances are best ordered: each group has its own association."""
@@ -135,86 +108,86 @@ class Channel:
     def send(self, pair: Pair, path: Path) -> int:
         """The status, success or a warning, with which the destination has confirmed the file. Raises Refused,
         NotAccepted, NotTaken, Lost, Unreachable."""
-        association, accepted = self._association(self.group_of(pair))
-        if pair not in accepted:
+        association = self._association(self.group_of(pair))
+        if pair not in association.accepted:
             raise NotAccepted(f"the destination does not accept {UID(pair[0]).name} as {UID(pair[1]).name}")
-        self._message = self._message % 65535 + 1
+        its_pair, sop_instance_uid, offset_bytes = _meta_of(path)
+        if its_pair not in association.accepted:
+            raise NotTaken("the file meta information is not of the recorded SOP class and transfer syntax")
         try:
-            answer = association.send_c_store(path, msg_id=self._message)
-        except (AttributeError, InvalidDicomError) as error:
-            raise NotTaken("the file has no file meta information, without which it cannot be sent as it is") from error
-        except ValueError as error:
-            raise NotTaken("the file meta information is not of the recorded SOP class and transfer syntax") from error
-        except (OSError, RuntimeError) as error:
+            with path.open("rb", buffering=0) as file:
+                status = association.store(its_pair, sop_instance_uid, file.fileno(), offset_bytes)
+        except (OSError, AssociationOver) as error:
             self.close()
-            raise Lost("the association was lost") from error
-        if "Status" not in answer:
+            raise Lost("the association was lost, or the destination has not answered") from error
+        except BaseException:  # an interruption, in the midst of a message
             self.close()
-            raise Lost("the destination has not answered, or ended the association")
-        status = int(answer.Status)
+            raise
         if status != 0 and status & 0xF000 != 0xB000:
             raise Refused(f"the destination has refused it with status {status:04X} ({_meaning(status)})")
         return status
 
     def echo(self) -> None:
-        """C-ECHO. Raises Unreachable."""
-        association = self._associate([("1.2.840.10008.1.1", "1.2.840.10008.1.2")])
+        """C-ECHO. Raises Unreachable, NotAccepted."""
+        association = self._associate([_VERIFICATION])
         try:
-            if "Status" not in (answer := association.send_c_echo()) or answer.Status != 0:
+            if association.echo(_VERIFICATION) != 0:
                 raise Unreachable("the destination does not answer a C-ECHO")
+        except AssociationOver as error:
+            raise Unreachable("the destination does not answer a C-ECHO") from error
         finally:
-            association.release()
+            association.release(_RELEASE_SECONDS)
 
     def close(self) -> None:
-        """Release the association, or break it off if nobody takes anything from it."""
-        if self._open is None:
-            return
-        _, association, _ = self._open
-        self._open = None
-        pending = association.dul.to_provider_queue
-        if association.is_established and not getattr(pending, "is_given_up", False):
-            association.release()
-            return
-        # Nobody may be waited for here: its threads are in the midst of sending, and end with the connection.
-        with suppress(OSError, AttributeError):
-            association.dul.socket.socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        """Release the association, or break it off in the midst of a message."""
+        if self._open is not None:
+            _, association = self._open
+            self._open = None
+            association.release(_RELEASE_SECONDS)
 
-    def _association(self, group: int) -> tuple[Association, frozenset[Pair]]:
+    def _association(self, group: int) -> Association:
         if group < 0:
             raise NotAccepted("its SOP class or transfer syntax is not on record: it cannot be offered")
-        if self._open is not None and (self._open[0] != group or not self._open[1].is_established):
+        if self._open is not None and (self._open[0] != group or self._open[1].is_over):
             self.close()
         if self._open is None:
-            association = self._associate(self._groups[group])
-            accepted = frozenset(
-                (str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts
-            )
-            association.dul.to_provider_queue = _Bounded()
-            self._open = group, association, accepted
-        return self._open[1], self._open[2]
+            self._open = group, self._associate(self._groups[group])
+        return self._open[1]
 
     def _associate(self, pairs: list[Pair]) -> Association:
-        _config.STORE_SEND_CHUNKED_DATASET = True  # the only way to say that an instance is not to be read at once
+        """Raises Unreachable, NotAccepted, Misconfigured (TLS files)."""
         to = self._destination
-        application = AE(to.calling_ae_title)
-        application.acse_timeout, application.connection_timeout = _ACSE_SECONDS, _ACSE_SECONDS
-        application.dimse_timeout, application.network_timeout = _DIMSE_SECONDS, None
-        association = application.associate(
-            to.host,
-            to.port,
-            contexts=[build_context(abstract, transfer) for abstract, transfer in pairs],
-            ae_title=to.called_ae_title,
-            tls_args=None if to.tls is None else (to.tls.context(), to.host),
-        )
-        if association.is_established:
-            return association
-        rejected = association.is_rejected
-        if not rejected and association.acceptor.primitive is not None:
+        tls = None if to.tls is None else to.tls.context()
+        hint = "check address, AE titles and, with TLS, the certificates; `dicomwatchctl doctor` tries named ones"
+        try:
+            association = Association(
+                (to.host, to.port),
+                (to.called_ae_title, to.calling_ae_title),
+                pairs,
+                tls,
+                connect_seconds=_ACSE_SECONDS,
+                seconds=_DIMSE_SECONDS,
+                stalled_seconds=_STALLED_SECONDS,
+            )
+        except Rejected as error:
+            raise Unreachable(f"{to} rejects the association: AE titles may be wrong", hint=hint) from error
+        except (OSError, AssociationOver) as error:
+            raise Unreachable(f"{to} cannot be reached", hint=hint) from error
+        if not association.accepted:
+            association.release(_RELEASE_SECONDS)
             raise NotAccepted("the destination accepts none of the study's SOP classes and transfer syntaxes")
-        raise Unreachable(
-            f"{to} {'rejects the association: AE titles may be wrong' if rejected else 'cannot be reached'}",
-            hint="check address, AE titles and, with TLS, the certificates; `dicomwatchctl doctor` tries named ones",
-        )
+        return association
+
+
+def _meta_of(path: Path) -> tuple[Pair, str, int]:
+    """What the file's meta information says that it is (SOP class and transfer syntax, SOP Instance UID), and where its
+    data set begins. Raises NotTaken."""
+    try:
+        meta, offset_bytes = split_dataset(path)
+        pair = str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
+        return pair, str(meta.MediaStorageSOPInstanceUID), offset_bytes
+    except (AttributeError, InvalidDicomError) as error:
+        raise NotTaken("the file has no file meta information, without which it cannot be sent as it is") from error
 
 
 def _meaning(status: int) -> str:

@@ -6,11 +6,13 @@ import json
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -25,9 +27,20 @@ from dicomwatchd import config
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.errors import ConfigError, Misconfigured, Permanent
 from dicomwatchd.fetch import by_uid, look_up
-from dicomwatchd.fetch.destination import Channel, Destination, Lost, TlsFiles, Unreachable, parse_destination
+from dicomwatchd.fetch.destination import (
+    Channel,
+    Destination,
+    Lost,
+    NotAccepted,
+    Refused,
+    TlsFiles,
+    Unreachable,
+    parse_destination,
+)
+from dicomwatchd.fetch.handing import NotTaken
 from dicomwatchd.fetch.send import Confirmed, SendReport, send_study
 from tests.dcmtk import dcmtk
+from tests.dicom_peer import command, item, p_data
 from tests.servers.tls import Certificate, make_certificate
 from tests.synthetic import JPEG_2000_LOSSLESS, RLE_LOSSLESS, Maker
 from tests.unit.memory_archive import STUDY, MemoryStore, archive
@@ -55,6 +68,13 @@ class Peer:
     got: list[str] = field(default_factory=list)
     data: dict[str, bytes] = field(default_factory=dict)
     associations: int = 0
+    server: Any = None
+
+    def end(self) -> None:
+        """Every association, as a peer does that has waited for too long."""
+        for one in self.server.active_associations:
+            one.abort()
+        time.sleep(0.2)
 
     @property
     def destination(self) -> Destination:
@@ -86,6 +106,7 @@ def peer(*pairs: tuple[str, str], context: ssl.SSLContext | None = None, title: 
     server: Any = application.start_server(
         ("127.0.0.1", found.port), block=False, evt_handlers=handlers, ssl_context=context
     )
+    found.server = server
     try:
         yield found
     finally:
@@ -356,34 +377,20 @@ def test_a_file_without_meta_information_cannot_be_sent_as_it_is(store: MemorySt
     assert "as it is" in done.report.failed[0].reason
 
 
-def test_a_large_instance_is_not_held_in_memory(store: MemoryStore, tmp_path: Path) -> None:
-    """A peer that reads slowly holds up who sends: what waits is bounded."""
-    from dicomwatchd.fetch import destination
-
-    made = tmp_path / "one.dcm"
+def test_a_large_instance_is_not_held_in_memory(tmp_path: Path) -> None:
     Maker(seed=7).sparse_multiframe(tmp_path, size_bytes=40_000_000, name="one.dcm")
-    longest = 0
     pair = ("1.2.840.10008.5.1.4.1.1.7.3", JPEG_2000_LOSSLESS)
-    with peer(pair) as one:
-        channel = Channel(one.destination, [pair])
-        association, _ = channel._association(0)
-        waiting = association.dul.to_provider_queue
-        assert isinstance(waiting, destination._Bounded)
-        is_over = threading.Event()
-
-        def watch() -> None:
-            nonlocal longest
-            while not is_over.wait(0.001):
-                longest = max(longest, waiting.qsize())
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        assert channel.send(pair, made) == 0
-        is_over.set()
-        watcher.join()
+    with storescp(tmp_path / "inbox") as (_, destination):
+        channel = Channel(destination, [pair])
+        tracemalloc.start()
+        try:
+            assert channel.send(pair, tmp_path / "one.dcm") == 0
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
         channel.close()
-    assert 0 < longest <= destination._PDUS_AHEAD
-    assert len(next(iter(one.data.values()))) > 40_000_000
+    assert peak < 2_000_000
+    assert sum(path.stat().st_size for path in (tmp_path / "inbox").iterdir()) > 40_000_000
 
 
 def test_a_destination_that_takes_nothing_any_more_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,6 +409,170 @@ def test_a_destination_that_takes_nothing_any_more_is_given_up(tmp_path: Path, m
         running.send_signal(signal.SIGCONT)
         assert channel.send(pair, tmp_path / "one.dcm") == 0
         channel.close()
+
+
+# --- what a peer may answer, byte by byte
+
+PAIR = (CT, EXPLICIT)
+
+
+def accepting(pdu_bytes: int = 16384, contexts: Sequence[tuple[int, int]] = ((1, 0),)) -> bytes:
+    """A-ASSOCIATE-AC of these contexts with these results."""
+    items = item(0x10, b"1.2.840.10008.3.1.1.1")
+    for context_id, result in contexts:
+        items += item(0x21, bytes((context_id, 0, result, 0)) + item(0x40, EXPLICIT.encode()))
+    items += item(0x50, item(0x51, pdu_bytes.to_bytes(4, "big")) + item(0x52, b"2.25.1"))
+    body = struct.pack(">HH16s16s32x", 1, 0, b"PEER".ljust(16), b"US".ljust(16)) + items
+    return struct.pack(">BBL", 2, 0, len(body)) + body
+
+
+def stored(message_id: int = 1, status: int = 0, field: int = 0x8001) -> bytes:
+    elements = {0x0100: field, 0x0120: message_id, 0x0800: 0x0101, 0x0900: status}
+    return command({tag: value.to_bytes(2, "little") for tag, value in elements.items()})
+
+
+class ByHand:
+    """A peer that takes what comes, and answers what it was given: after the request, and after each message."""
+
+    def __init__(self, answers: Sequence[bytes]) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.destination = Destination("PEER", "127.0.0.1", self._server.getsockname()[1])
+        self._answers = list(answers)
+        self.lengths: list[int] = []
+        self.values: list[tuple[int, int, bytes]] = []
+        self.kinds: list[int] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._server.accept()
+        with connection, suppress(OSError, EOFError), connection.makefile("rb") as incoming:
+            while True:
+                header = incoming.read(6)
+                if len(header) < 6:
+                    return
+                kind, length = struct.unpack(">BxL", header)
+                body = incoming.read(length)
+                self.kinds.append(kind)
+                if kind == 4:
+                    self.lengths.append(length)
+                    self.values.append((body[4], body[5], body[6:]))
+                    if body[5] != 2:
+                        continue
+                if kind == 5:
+                    connection.sendall(bytes((6, 0, 0, 0, 0, 4, 0, 0, 0, 0)))
+                elif self._answers:
+                    answer = self._answers.pop(0)
+                    for start in range(len(answer)):  # byte by byte: no PDU comes as one
+                        connection.sendall(answer[start : start + 1])
+                    if not answer:
+                        return
+
+    def close(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        self._server.close()
+
+
+@pytest.fixture
+def slice_file(tmp_path: Path) -> Path:
+    return Maker(seed=6).ct_series(tmp_path / "ct", slices=1, rows=300, columns=300)[0].path
+
+
+@pytest.mark.parametrize("pdu_bytes", [128, 4096, 16384, 0, 1 << 31])
+def test_pdus_are_as_long_as_the_peer_takes_them(slice_file: Path, pdu_bytes: int) -> None:
+    hand = ByHand([accepting(pdu_bytes), p_data(1, 3, stored(1)), p_data(1, 3, stored(2, 0xB000))])
+    channel = Channel(hand.destination, [PAIR])
+    assert channel.send(PAIR, slice_file) == 0 and channel.send(PAIR, slice_file) == 0xB000
+    channel.close()
+    hand.close()
+    assert hand.kinds[0] == 1 and hand.kinds[-1] == 5, "released"
+    longest = max(hand.lengths)
+    assert longest <= (pdu_bytes or 1 << 30)
+    if pdu_bytes in (128, 4096):
+        assert longest == pdu_bytes, "as long as it may be"
+    data = b"".join(value for _, control, value in hand.values if not control & 1)
+    assert data == data_set(slice_file.read_bytes()) * 2
+    commands = b"".join(value for _, control, value in hand.values if control & 1)
+    assert commands.count(CT.encode()) == 2 and {context for context, _, _ in hand.values} == {1}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",  # the connection ends
+        bytes((7, 0, 0, 0, 0, 4, 0, 0, 0, 0)),  # A-ABORT
+        bytes((5, 0, 0, 0, 0, 4, 0, 0, 0, 0)),  # A-RELEASE-RQ in the midst of it
+        p_data(1, 3, stored(7)),  # of another message
+        p_data(1, 3, stored(1, field=0x8030)),  # of another service
+        p_data(1, 3, b""),
+        p_data(1, 3, command({0x0100: b"\x01\x80", 0x0120: b"\x01\0"})),  # without a status
+        p_data(1, 2, b"a data set"),
+        bytes((4, 0, 0, 0, 0, 3, 0, 0, 0)),  # a value that is cut off
+        bytes((4, 0, 0, 0, 0, 6, 0, 0, 0, 200, 1, 3)),  # and one longer than its PDU
+        bytes((4, 0, 0xFF, 0xFF, 0xFF, 0xFF)),  # 4 GiB
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    ],
+)
+def test_no_answer_is_no_confirmation(slice_file: Path, answer: bytes) -> None:
+    hand = ByHand([accepting(), answer])
+    channel = Channel(hand.destination, [PAIR])
+    with pytest.raises(Lost):
+        channel.send(PAIR, slice_file)
+    channel.close()
+    hand.close()
+    assert 5 not in hand.kinds, "nothing is released in the midst of a message"
+
+
+def test_an_answer_in_pieces(slice_file: Path) -> None:
+    whole = stored(1, 0xA701)
+    hand = ByHand([accepting(), p_data(1, 1, whole[:5]) + p_data(1, 1, whole[5:30]) + p_data(1, 3, whole[30:])])
+    channel = Channel(hand.destination, [PAIR])
+    with pytest.raises(Refused, match="A701"):
+        channel.send(PAIR, slice_file)
+    channel.close()
+    hand.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        bytes((7, 0, 0, 0, 0, 4, 0, 0, 0, 0)),
+        accepting()[:-8] + b"\xff" * 8,
+        struct.pack(">BBL", 2, 0, 5) + b"short",
+        accepting(pdu_bytes=6),
+        b"SSH-2.0-OpenSSH_10.0\r\n",
+    ],
+)
+def test_no_association(slice_file: Path, answer: bytes) -> None:
+    hand = ByHand([answer])
+    with pytest.raises(Unreachable):
+        Channel(hand.destination, [PAIR]).send(PAIR, slice_file)
+    hand.close()
+
+
+def test_contexts_that_are_refused_or_that_nobody_asked_for(slice_file: Path) -> None:
+    hand = ByHand([accepting(contexts=[(1, 3), (3, 0), (255, 0)]), p_data(3, 3, stored())])
+    channel = Channel(hand.destination, [PAIR, (US, EXPLICIT)])  # in this order: CT, then US
+    with pytest.raises(NotAccepted, match="CT Image Storage"):
+        channel.send(PAIR, slice_file)
+    with pytest.raises(NotTaken, match="is not of the recorded"):
+        channel.send((US, EXPLICIT), slice_file)
+    channel.close()
+    hand.close()
+    assert hand.kinds == [1, 5]
+
+
+def test_a_peer_that_has_ended_it_between_two_instances(slice_file: Path) -> None:
+    """Nothing was lost: it is asked for another association, and no attempt is spent on that."""
+    with peer() as one:
+        channel = Channel(one.destination, [PAIR])
+        assert channel.send(PAIR, slice_file) == 0
+        one.end()
+        assert channel.send(PAIR, slice_file) == 0
+        channel.close()
+    assert one.associations == 2
 
 
 # --- TLS
