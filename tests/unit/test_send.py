@@ -507,7 +507,7 @@ def test_pdus_are_as_long_as_the_peer_takes_them(slice_file: Path, pdu_bytes: in
         p_data(1, 3, stored(1, field=0x8030)),  # of another service
         p_data(1, 3, b""),
         p_data(1, 3, command({0x0100: b"\x01\x80", 0x0120: b"\x01\0"})),  # without a status
-        p_data(1, 2, b"a data set"),
+        p_data(1, 2, stored()),  # as a data set
         bytes((4, 0, 0, 0, 0, 3, 0, 0, 0)),  # a value that is cut off
         bytes((4, 0, 0, 0, 0, 6, 0, 0, 0, 200, 1, 3)),  # and one longer than its PDU
         bytes((4, 0, 0xFF, 0xFF, 0xFF, 0xFF)),  # 4 GiB
