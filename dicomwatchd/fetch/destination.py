@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID
-from pynetdicom.dsutils import split_dataset
 
 from dicomwatchd.config import CALLING_AE_TITLE
 from dicomwatchd.config import Destination as Settings
 from dicomwatchd.dicom_addresses import address_of, is_ae_title
 from dicomwatchd.dicom_tls import client_context
-from dicomwatchd.errors import Transient
+from dicomwatchd.errors import Transient, Unarchivable
 from dicomwatchd.fetch.association import Association, AssociationOver, Pair, Rejected
 from dicomwatchd.fetch.handing import NotTaken
+from dicomwatchd.intake.dicom.opening import plain_uid, read_meta
+from dicomwatchd.intake.dicom.reading import FileBytes
 
 #: Presentation contexts of an association have odd numbers of a byte.
 CONTEXTS_LIMIT = 128
 _ACSE_SECONDS, _DIMSE_SECONDS, _STALLED_SECONDS, _RELEASE_SECONDS = 30.0, 300.0, 120.0, 10.0
+_NO_META = "the file has no file meta information, without which it cannot be sent as it is"
 _VERIFICATION: Pair = ("1.2.840.10008.1.1", "1.2.840.10008.1.2")
 
 
@@ -111,12 +113,14 @@ class Channel:
         association = self._association(self.group_of(pair))
         if pair not in association.accepted:
             raise NotAccepted(f"the destination does not accept {UID(pair[0]).name} as {UID(pair[1]).name}")
-        its_pair, sop_instance_uid, offset_bytes = _meta_of(path)
-        if its_pair not in association.accepted:
-            raise NotTaken("the file meta information is not of the recorded SOP class and transfer syntax")
         try:
             with path.open("rb", buffering=0) as file:
+                its_pair, sop_instance_uid, offset_bytes = _meta_of(file.fileno())
+                if its_pair not in association.accepted:
+                    raise NotTaken("the file meta information is not of the recorded SOP class and transfer syntax")
                 status = association.store(its_pair, sop_instance_uid, file.fileno(), offset_bytes)
+        except NotTaken:
+            raise
         except (OSError, AssociationOver) as error:
             self.close()
             raise Lost("the association was lost, or the destination has not answered") from error
@@ -179,15 +183,17 @@ class Channel:
         return association
 
 
-def _meta_of(path: Path) -> tuple[Pair, str, int]:
-    """What the file's meta information says that it is (SOP class and transfer syntax, SOP Instance UID), and where its
-    data set begins. Raises NotTaken."""
+def _meta_of(file: int) -> tuple[Pair, str, int]:
+    """What the file meta information of the open ``file`` says that it is (SOP class and transfer syntax, SOP Instance
+    UID), and where its data set begins. Raises NotTaken."""
     try:
-        meta, offset_bytes = split_dataset(path)
-        pair = str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
-        return pair, str(meta.MediaStorageSOPInstanceUID), offset_bytes
-    except (AttributeError, InvalidDicomError) as error:
-        raise NotTaken("the file has no file meta information, without which it cannot be sent as it is") from error
+        meta = read_meta(FileBytes(file, os.fstat(file).st_size))
+    except Unarchivable as error:
+        raise NotTaken(_NO_META) from error
+    pair, sop_instance_uid = (plain_uid(meta.sop_class), meta.transfer_syntax_uid), plain_uid(meta.sop_instance)
+    if not (all(pair) and sop_instance_uid):
+        raise NotTaken(_NO_META)
+    return pair, sop_instance_uid, meta.end
 
 
 def _meaning(status: int) -> str:
