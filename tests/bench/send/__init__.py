@@ -1,0 +1,1 @@
+"""scripts/bench --send: `dicomwatchctl fetch --send` beside DCMTK's senders."""
