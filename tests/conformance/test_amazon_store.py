@@ -405,11 +405,15 @@ def test_a_series_whose_key_was_disabled_since_it_was_sent_is_not_proven_by_a_li
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_credentials_that_are_refused_concern_everything(place: Place, times: int) -> None:
+def test_credentials_that_are_refused_concern_everything(
+    place: Place, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A refusal without a reason (HEAD) is never taken for one object's, if the next look is refused, too."""
     store = place.ready()
     receipt = store.put(KEY, Source(b"new"))
     store._bucket.client.meta.events.register_first("before-sign.s3", _unknown_key)
+    assert store._data_plane is not None
+    monkeypatch.setattr(store._data_plane, "_credentials", STRANGER.get_frozen_credentials)
     with pytest.raises(CredentialsRefused) as refused:
         examined(store, *[receipt] * times)
     assert refused.value.endpoint is not None
@@ -417,8 +421,11 @@ def test_credentials_that_are_refused_concern_everything(place: Place, times: in
         store.head(KEY)
 
 
+STRANGER = Credentials("AKIASTRANGER", "another secret")
+
+
 def _unknown_key(request: Any, request_signer: Any, **_: Any) -> None:
-    request_signer._credentials = Credentials("AKIASTRANGER", "another secret")
+    request_signer._credentials = STRANGER
 
 
 # -- what is there already --------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import pytest
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.stores.port import Buffer, Content
 from dicomwatchd.archive.stores.ranges import Wanted
-from dicomwatchd.archive.stores.s3.fast_http import Body, Response, S3DataPlane
+from dicomwatchd.archive.stores.s3.connection import Response
+from dicomwatchd.archive.stores.s3.data_plane import Body, S3DataPlane
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.errors import ArchiveRefused, Permanent, Stopping, Transient
 from tests.conformance.conftest import PREFIX, BucketPlace
@@ -61,6 +62,9 @@ class Altered:
 
     def get(self, key: str, query: dict[str, str], wanted: Wanted | None = None) -> Body | None:
         return self._data_plane.get(key, query, wanted)
+
+    def head(self, key: str, query: dict[str, str], headers: dict[str, str]) -> Response | None:
+        return self._data_plane.head(key, query, headers)
 
     def listing(self, query: dict[str, str]) -> bytes | None:
         return self._data_plane.listing(query)

@@ -210,7 +210,7 @@ def bench(
         with pytest.MonkeyPatch.context() as as_amazon:
             if amazon is not None:
                 as_amazon.setattr("dicomwatchd.archive.aws.clients.is_amazon", lambda _: True)
-            store = S3Store(settings, connections=8, single_put_bytes=SINGLE_PUT_BYTES, with_fast_path=amazon is None)
+            store = S3Store(settings, connections=8, single_put_bytes=SINGLE_PUT_BYTES)
         stack.callback(store.close)
         catalogue = DynamoDBCatalogue(
             DynamoDBSettings(kind="dynamodb", table=name, endpoint_url=catalogue_proxy.endpoint, **common)  # type: ignore[arg-type]

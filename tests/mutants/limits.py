@@ -6,6 +6,8 @@ CONTROL = ("tests/unit/test_control_limits.py",)
 
 INTAKE = ("tests/unit/test_intake_limits.py",)
 STORE = ("tests/unit/test_store_limits.py",)
+DATA_PLANE = ("tests/unit/test_data_plane.py",)
+ADDRESSING = ("tests/unit/test_addressing.py",)
 DENSE = ("tests/unit/test_dense_manifests.py",)
 
 LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
@@ -180,25 +182,25 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ),
             (
                 "lengths",
-                "archive/stores/s3/fast_http.py",
-                '_LENGTH = re.compile(r"[0-9]{1,19}\\Z")',
-                '_LENGTH = re.compile(r"[0-9]+\\Z")',
+                "archive/stores/s3/data_plane.py",
+                'LENGTH = re.compile(r"[0-9]{1,19}\\Z")',
+                'LENGTH = re.compile(r"[0-9]+\\Z")',
             ),
             (
                 "time of a head",
-                "archive/stores/s3/fast_http.py",
-                "        self.allow(deadlines.ANSWER_SECONDS)\n        received",
-                "        self.allow(1e9)\n        received",
+                "archive/stores/s3/connection.py",
+                "        self.allow(deadlines.body_seconds(len(data)))\n",
+                "        self.allow(1e9)\n",
             ),
             (
                 "time of a body",
-                "archive/stores/s3/fast_http.py",
+                "archive/stores/s3/data_plane.py",
                 "        connection.allow(deadlines.body_seconds(self.length))\n",
                 "        connection.allow(1e9)\n",
             ),
             (
                 "time of chunks",
-                "archive/stores/s3/fast_http.py",
+                "archive/stores/s3/data_plane.py",
                 "connection.allow(deadlines.body_seconds(_SMALL_BODY_BYTES))",
                 "connection.allow(1e9)",
             ),
@@ -209,6 +211,136 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "",
             ),
             ("time by way of botocore", "archive/aws/limits.py", "if self._seconds < 0 or (", "if ("),
+        )
+    ),
+    *(
+        (f"limits, data plane: {name}", f"archive/stores/s3/{file}", old, new, DATA_PLANE)
+        for name, file, old, new in (
+            ("bytes of a head", "connection.py", "self._head_bytes > _HEAD_LIMIT_BYTES or ", ""),
+            ("silence", "connection.py", "deadlines.ANSWER_SECONDS - self._quiet_seconds)", "1e9)"),
+            ("bytes ahead", "connection.py", "        if self._ahead_bytes >= _AHEAD_BYTES:", "        if False:"),
+            ("bytes of a listing", "data_plane.py", "        if len(found) > _LISTING_BYTES:", "        if False:"),
+            ("bytes of a listing of a length", "data_plane.py", "if body.length > _LISTING_BYTES:", "if False:"),
+            (
+                "what was sent is kept",
+                "connection.py",
+                '        self._curl.setopt(pycurl.POSTFIELDS, b"")',
+                "        pass",
+            ),
+        )
+    ),
+    *(
+        (f"data plane: {name}", f"archive/stores/s3/{file}", old, new, DATA_PLANE)
+        for name, file, old, new in (
+            (
+                "another status of a creation",
+                "data_plane.py",
+                "sha256, headers, (200, 409, 412))",
+                "sha256, headers, (200, 403, 409, 412, 503))",
+            ),
+            (
+                "another status of a part",
+                "data_plane.py",
+                "None, headers, (200,))",
+                "None, headers, (200, 204, 409, 412))",
+            ),
+            ("another status of a look", "data_plane.py", "response.status in (200, 404)", "True"),
+            (
+                "another status of a reading",
+                "data_plane.py",
+                "            if response.status not in (200, 206):",
+                "            if False:",
+            ),
+            ("another status of a listing", "data_plane.py", "response.status != 200 or ", ""),
+            ("a body that breaks off", "connection.py", "            elif failed:", "            elif False:"),
+            ("a coded body", "data_plane.py", '            or "content-encoding" in response.headers\n', ""),
+            (
+                "two values of a header",
+                "connection.py",
+                " or headers.setdefault(name, value.strip()) != value.strip():",
+                ":\n            raise OddResponse\n        headers[name] = value.strip()\n        if False:",
+            ),
+            ("an older protocol", "connection.py", 'rb"HTTP/1\\.1 ', 'rb"HTTP/1\\.[01] '),
+            (
+                "a header that is signed otherwise than sent",
+                "data_plane.py",
+                "not all(map(_plain, headers.values()))",
+                "False",
+            ),
+            (
+                "proxies of the environment",
+                "connection.py",
+                "            (pycurl.PROXY, route.proxy),",
+                "            *([(pycurl.PROXY, route.proxy)] if route.proxy else []),",
+            ),
+            ("sent again from where it was", "connection.py", "        self._sent_bytes = offset\n", ""),
+            (
+                "a connection in the middle of an answer",
+                "data_plane.py",
+                "            if is_whole:\n                self._give_back",
+                "            if True:\n                self._give_back",
+            ),
+            (
+                "a look without a length",
+                "fast_path.py",
+                "    if not LENGTH.match(length):\n        return None\n",
+                "    length = length if LENGTH.match(length) else '0'\n",
+            ),
+            (
+                "a look without a zone",
+                "fast_path.py",
+                '        if found["LastModified"].tzinfo is None:\n            return None\n',
+                "",
+            ),
+        )
+    ),
+    *(
+        (f"data plane, address: {name}", f"archive/stores/s3/{file}", old, new, ADDRESSING)
+        for name, file, old, new in (
+            (
+                "signed otherwise",
+                "addressing.py",
+                '.get("auth_type") not in _SIGNED_BY or signing.get("signing_name") != "s3"',
+                '.get("auth_type") is None',
+            ),
+            ("the usual region", "addressing.py", 'region=signing["region"]', "region=client.meta.region_name"),
+            (
+                "the endpoint's host",
+                "addressing.py",
+                '    parts = urlsplit(prepared["url"])',
+                "    parts = urlsplit(client.meta.endpoint_url)",
+            ),
+            (
+                "a proxy that speaks TLS",
+                "addressing.py",
+                'proxy.startswith("http://") else None',
+                'proxy.startswith("http") else None',
+            ),
+            (
+                "listings end for ever",
+                "addressing.py",
+                "        client.meta.events.unregister(_OPERATION, take)",
+                "        pass",
+            ),
+            (
+                "trusts anybody",
+                "connection.py",
+                "            (pycurl.NOSIGNAL, 1),",
+                "            (pycurl.NOSIGNAL, 1),\n            (pycurl.SSL_VERIFYPEER, 0),",
+            ),
+            (
+                "trusts any name",
+                "connection.py",
+                "            (pycurl.NOSIGNAL, 1),",
+                "            (pycurl.NOSIGNAL, 1),\n            (pycurl.SSL_VERIFYHOST, 0),",
+            ),
+            ("the CONNECT's headers", "connection.py", "            (_SUPPRESS_CONNECT_HEADERS, 1),\n", ""),
+            (
+                "the first credentials",
+                "fast_path.py",
+                "credentials=lambda: _frozen(credentials)",
+                "credentials=lambda kept=_frozen(credentials): kept",
+            ),
         )
     ),
     *(

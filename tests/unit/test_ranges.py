@@ -16,7 +16,7 @@ from dicomwatchd.archive.stores.ranges import Wanted, cut, surplus
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import Permanent, Transient
-from tests.unit.test_fast_http import Server
+from tests.unit.test_data_plane import Server
 
 DATA = bytes(range(100))
 

@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 _KEY = re.compile(r"[A-Za-z0-9!_.*'()/-]{1,500}\Z")
 
 
+#: boto3's arguments of HeadObject to its answer, {} where there is no such object, None where botocore is to be asked.
+Look = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+
+
+def _unasked(_: Mapping[str, Any]) -> None:
+    return None
+
+
 class ListedObject(NamedTuple):
     """``full_key`` with the prefix of the archive; ``etag`` without quotes; ``modified_at`` in seconds since the
     epoch."""
@@ -208,7 +216,7 @@ class S3Bucket:
             return False  # then the refusal is the answer
         return all(item.get("Key") != full_key for item in page.get("Contents", []))
 
-    def existing(self, key: str, *, checksum: bool = False) -> StoredObject | None:
+    def existing(self, key: str, *, checksum: bool = False, short: Look = _unasked) -> StoredObject | None:
         """As `head`, for an object that was to be created and is there already.
 
         What is older than the start was stored under another setting, perhaps: it is taken as it is, for nothing here
@@ -216,7 +224,7 @@ class S3Bucket:
         another program, has to be encrypted as asked: raises ArchiveRefused if it is not, and the probe of the next
         start tells whether it is the store that encrypts no more.
         """
-        response, withheld = self._look(self.address(key), checksum=checksum)
+        response, withheld = self._look(self.address(key), checksum, short)
         if response is None:
             return None
         self.note_expiry(key, response)
@@ -231,35 +239,43 @@ class S3Bucket:
                 ) from error
         return replace(_stored(key, response, response["ContentLength"]), is_withheld=withheld)
 
-    def head(self, key: str, version_id: str | None = None, *, checksum: bool = False) -> StoredObject | None:
-        """HeadObject; ``checksum`` asks for the stored checksum too. On Amazon that takes the right to decrypt, which
-        the rest of the answer does not: where it is refused the object is looked at without, and if it is shown then
-        the refusal concerns that object alone."""
+    def head(
+        self, key: str, version_id: str | None = None, *, checksum: bool = False, short: Look = _unasked
+    ) -> StoredObject | None:
+        """HeadObject; ``short`` is asked first. ``checksum`` asks for the stored checksum too. On Amazon that takes the
+        right to decrypt, which the rest of the answer does not: where it is refused the object is looked at without,
+        and if it is shown then the refusal concerns that object alone."""
         arguments = self.address(key)
         if version_id is not None:
             arguments["VersionId"] = version_id
-        response, withheld = self._look(arguments, checksum=checksum)
+        response, withheld = self._look(arguments, checksum, short)
         if response is None:
             return None
         if version_id is None:
             self.note_expiry(key, response)
         return replace(_stored(key, response, response["ContentLength"]), is_withheld=withheld)
 
-    def _look(self, arguments: Any, *, checksum: bool) -> tuple[Any, bool]:
+    def _look(self, arguments: Any, checksum: bool, short: Look) -> tuple[Any, bool]:
         """HeadObject's answer, and whether the checksum was refused."""
         try:
-            return self._head({**arguments, "ChecksumMode": "ENABLED"} if checksum else arguments), False
+            return self._head({**arguments, "ChecksumMode": "ENABLED"} if checksum else arguments, short), False
         except (CredentialsRefused, EncryptionKeyUnusable):
             if not checksum:
                 raise
-            return self._head(arguments), True
+            return self._head(arguments, short), True
 
     def note_expiry(self, key: str, response: Mapping[str, Any]) -> None:
         """What an answer about the current object says of its end (x-amz-expiration)."""
         self.expiry.noted(key, response.get("Expiration"), response.get("LastModified"))
 
-    def _head(self, arguments: Any) -> Any:
+    def _head(self, arguments: Any, short: Look) -> Any:
         """HeadObject's answer, None where there is no such object."""
+        found = short(arguments)
+        if found:
+            return found
+        if found is not None:
+            self._require_bucket()
+            return None
         try:
             return self.client.head_object(**arguments)
         except botocore.exceptions.ClientError as error:

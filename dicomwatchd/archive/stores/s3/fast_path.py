@@ -1,25 +1,23 @@
-"""PutObject, UploadPart, GetObject and ListObjectsV2 by the fast path (`data_plane`): from boto3's arguments to
-headers, and back to its answers."""
+"""PutObject, UploadPart, GetObject, HeadObject and ListObjectsV2 by the data plane: from boto3's arguments to headers,
+and back to its answers."""
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 import botocore.session
-from botocore.httpsession import get_cert_path
-from botocore.utils import get_environ_proxies
 
 from dicomwatchd import __version__
 from dicomwatchd.archive.aws import clients as aws
+from dicomwatchd.archive.stores.s3 import addressing
 from dicomwatchd.archive.stores.s3.bucket import ListedObject, ListedPage, Paging
-from dicomwatchd.archive.stores.s3.fast_http import Address, S3DataPlane
+from dicomwatchd.archive.stores.s3.data_plane import LENGTH, S3DataPlane
 from dicomwatchd.archive.stores.s3.signing import Credentials
 from dicomwatchd.config import S3Settings
 
@@ -38,6 +36,9 @@ _REQUEST_HEADERS = {
     "Tagging": "x-amz-tagging",
 }
 _ANSWER_HEADERS = {
+    "x-amz-checksum-crc64nvme": "ChecksumCRC64NVME",
+    "x-amz-restore": "Restore",
+    "x-amz-archive-status": "ArchiveStatus",
     "etag": "ETag",
     "x-amz-checksum-sha256": "ChecksumSHA256",
     "x-amz-expiration": "Expiration",
@@ -49,28 +50,16 @@ _ANSWER_HEADERS = {
 
 
 def connect(client: S3Client, session: botocore.session.Session, settings: S3Settings) -> S3DataPlane | None:
-    """The fast path to the bucket that ``client`` reaches, with the same credentials and the same trust; None where
-    there is none: through a proxy, and at Amazon, whose many kinds of addresses are for botocore to know."""
-    url = settings.endpoint_url
-    if url is None or get_environ_proxies(url):
-        return None
-    parts = urlsplit(url)
-    tls = None
-    if parts.scheme == "https":
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        tls.load_verify_locations(
-            str(settings.ca_file or session.get_config_variable("ca_bundle") or get_cert_path(True))
-        )
+    """The data plane of the bucket that ``client`` reaches, with the same credentials, at the same address, through the
+    same proxy and with the same trust. None where botocore alone can: without credentials, and where `addressing` finds
+    no way."""
     credentials = session.get_credentials()
-    if credentials is None or parts.hostname is None:
+    if credentials is None:
         return None
-    return S3DataPlane(
-        Address(parts.hostname, parts.port or (443 if tls else 80), tls is not None, f"/{settings.bucket}"),
-        region=client.meta.region_name,
-        credentials=lambda: _frozen(credentials),
-        tls=tls,
-        user_agent=f"dicomwatchd/{__version__}",
-    )
+    address = addressing.find(client, session, settings)
+    if address is None:
+        return None
+    return S3DataPlane(address, credentials=lambda: _frozen(credentials), user_agent=f"dicomwatchd/{__version__}")
 
 
 def _frozen(credentials: Any) -> Credentials | None:
@@ -104,6 +93,28 @@ def upload_part(
     if response is None or not response.headers.get("etag"):
         return None
     return _known(response.headers)
+
+
+def head_object(data_plane: S3DataPlane, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """As boto3's head_object with these ``arguments`` where it answers with success; {} where there is no such object;
+    None where the data plane did not lead to an answer that can be read."""
+    query = {"versionId": arguments["VersionId"]} if "VersionId" in arguments else {}
+    headers = {"x-amz-checksum-mode": arguments["ChecksumMode"]} if "ChecksumMode" in arguments else {}
+    response = data_plane.head(arguments["Key"], query, headers)
+    if response is None or response.status != 200:
+        return None if response is None else {}
+    length, modified = response.headers.get("content-length", ""), response.headers.get("last-modified")
+    if not LENGTH.match(length):
+        return None
+    found: dict[str, Any] = {**_known(response.headers), "ContentLength": int(length)}
+    if modified is not None:
+        try:
+            found["LastModified"] = parsedate_to_datetime(modified)
+        except ValueError:
+            return None
+        if found["LastModified"].tzinfo is None:
+            return None
+    return found
 
 
 def _known(headers: Mapping[str, str]) -> dict[str, str]:

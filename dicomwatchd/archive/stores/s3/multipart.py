@@ -17,7 +17,7 @@ from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject, composed
 from dicomwatchd.archive.stores.s3 import fast_path
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
-from dicomwatchd.archive.stores.s3.fast_http import S3DataPlane
+from dicomwatchd.archive.stores.s3.data_plane import S3DataPlane
 from dicomwatchd.errors import (
     ArchiveRefused,
     Conflict,

@@ -31,17 +31,16 @@ class Signer:
         self._now = now
         self._known: tuple[tuple[str, str], bytes] = (("", ""), b"")
 
-    def head(
+    def signed(
         self,
         method: str,
         path: str,
         query: Mapping[str, str],
         headers: Mapping[str, str],
         credentials: Credentials,
-        user_agent: str,
-        length: int,
-    ) -> bytes:
-        """The request's first line and headers; all of ``headers`` are signed, in which names are lower-case."""
+    ) -> tuple[str, list[str]]:
+        """The request's target and its headers as lines; all of ``headers`` are signed, in which names are
+        lower-case."""
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._now()))
         day = moment[:8]
         signed = {**headers, "x-amz-date": moment}
@@ -55,16 +54,12 @@ class Signer:
         scope = f"{day}/{self._region}/s3/aws4_request"
         to_sign = "\n".join((_ALGORITHM, moment, scope, hashlib.sha256(canonical.encode()).hexdigest()))
         signature = hmac.digest(self._key(credentials.secret_key, day), to_sign.encode(), "sha256").hex()
-        lines = [
-            f"{method} {path}{'?' if text else ''}{text} HTTP/1.1",
-            *(f"{name}: {signed[name]}" for name in names),
+        lines = [f"{name}: {signed[name]}" for name in names]
+        lines.append(
             f"authorization: {_ALGORITHM} Credential={credentials.access_key}/{scope}, SignedHeaders={listed},"
-            f" Signature={signature}",
-            f"content-length: {length}",
-            f"user-agent: {user_agent}",
-            "\r\n",
-        ]
-        return "\r\n".join(lines).encode("ascii")
+            f" Signature={signature}"
+        )
+        return f"{path}{'?' if text else ''}{text}", lines
 
     def _key(self, secret_key: str, day: str) -> bytes:
         (known_secret, known_day), key = self._known

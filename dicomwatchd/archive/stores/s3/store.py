@@ -37,8 +37,8 @@ from dicomwatchd.archive.stores.port import (
 from dicomwatchd.archive.stores.s3 import fast_path, probe, restoring
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket, checksum_of, etag_of
+from dicomwatchd.archive.stores.s3.data_plane import Body
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
-from dicomwatchd.archive.stores.s3.fast_http import Body
 from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
 from dicomwatchd.archive.stores.s3.taken import Taken
 from dicomwatchd.config import S3Settings
@@ -152,7 +152,10 @@ class S3Store:
         return self._put_single(key, content)
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
-        return self._bucket.head(key, version_id, checksum=self._capabilities.checksum_on_head)
+        return self._bucket.head(key, version_id, checksum=self._capabilities.checksum_on_head, short=self._looked)
+
+    def _looked(self, arguments: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        return None if self._data_plane is None else fast_path.head_object(self._data_plane, arguments)
 
     def standing(self, key: str, path: bytes, found: os.stat_result) -> Standing:  # noqa: ARG002  no files here
         return Standing.APART
@@ -363,7 +366,8 @@ class S3Store:
     def _existing(self, key: str) -> StoredObject | None:
         """With its checksum where that would tell what its ETag stands for."""
         backs = self._capabilities
-        return self._bucket.existing(key, checksum=backs.etag_follows_content and backs.checksum_on_head)
+        checksum = backs.etag_follows_content and backs.checksum_on_head
+        return self._bucket.existing(key, checksum=checksum, short=self._looked)
 
     def _receipt_of_existing(self, key: str, content: Content, md5: str, there: StoredObject) -> Receipt:
         checksum = f"sha256:{content.digest.sha256}"
