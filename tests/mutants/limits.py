@@ -7,6 +7,7 @@ CONTROL = ("tests/unit/test_control_limits.py",)
 INTAKE = ("tests/unit/test_intake_limits.py",)
 STORE = ("tests/unit/test_store_limits.py",)
 DATA_PLANE = ("tests/unit/test_data_plane.py",)
+LOOKS = ("tests/unit/test_looks.py",)
 ADDRESSING = ("tests/unit/test_addressing.py",)
 DENSE = ("tests/unit/test_dense_manifests.py",)
 
@@ -293,6 +294,20 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "",
             ),
         )
+    ),
+    (
+        "data plane: absence needs the bucket",
+        "archive/stores/s3/bucket.py",
+        "        if found is not None:\n            self._require_bucket()\n",
+        "        if found is not None:\n",
+        LOOKS,
+    ),
+    (
+        "data plane: what is not there is no object",
+        "archive/stores/s3/fast_path.py",
+        "    if response is None or response.status != 200:",
+        "    if response is None:",
+        LOOKS,
     ),
     *(
         (f"data plane, address: {name}", f"archive/stores/s3/{file}", old, new, ADDRESSING)
