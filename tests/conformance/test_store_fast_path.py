@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.conformance.conftest import PREFIX, BucketPlace
 from tests.conformance.test_store import MIB, Source
 from tests.conformance.test_store_s3 import PARTS, Switch, counted
 from tests.servers.ceph import KMS_KEY_ID
+from tests.unit.test_addressing import Proxy
 
 KEY = "studies/1.2/series/1.3/1.4/" + "0" * 64 + ".dcm"
 
@@ -296,6 +298,54 @@ def test_a_part_takes_the_short_way_and_uses_its_connection_again(s3: BucketPlac
         assert b"".join(store.read(KEY, offset_bytes=offset, length_bytes=length)) == data[offset : offset + length]
         assert len(store._data_plane._idle) == 1
     assert asked == []
+
+
+@contextmanager
+def by_the_data_plane_alone(store: S3Store) -> Iterator[list[str]]:
+    """What botocore is asked meanwhile."""
+    asked: list[str] = []
+    store._bucket.client.meta.events.register(
+        "before-sign.s3", lambda operation_name, **_: asked.append(operation_name)
+    )
+    yield asked
+
+
+def exercised(store: S3Store) -> None:
+    """Each kind of request once. Raises AssertionError where botocore had to be asked."""
+    data = os.urandom(9 * MIB)
+    receipt = store.put(KEY.replace("1.4", "1.5"), Source(data))  # its parts
+    with by_the_data_plane_alone(store) as asked:
+        small = store.put(KEY, Buffer.of(b"content"))
+        assert b"".join(store.read(KEY)) == b"content"
+        assert (
+            b"".join(store.read(receipt.key, offset_bytes=5 * MIB, length_bytes=100)) == data[5 * MIB : 5 * MIB + 100]
+        )
+        seen = store.head(KEY)
+        assert seen is not None and (seen.size_bytes, seen.etag) == (7, small.answered_etag)
+        assert [one.key for one in store.listing("studies/")] == [KEY, receipt.key]
+    assert asked == []
+    assert all(verdict.holds for verdict in evidence.examine(store, [small, receipt]))
+
+
+def test_every_kind_of_request_goes_by_the_data_plane(s3: BucketPlace) -> None:
+    exercised(probed(s3, **PARTS))
+
+
+def test_through_a_tunnel(rgw_place: Callable[[bool], BucketPlace], monkeypatch: pytest.MonkeyPatch) -> None:
+    place = rgw_place(True)
+    place.open().initialise()
+    port = urlsplit(place.settings.endpoint_url or "").port
+    assert port is not None
+    proxy = Proxy(port)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    store = probed(place, **PARTS)
+    exercised(store)
+    store.close()
+    proxy.close()
+    assert len(proxy.heads) > 1
+    assert all(head.startswith(b"CONNECT localhost:%d " % port) for head in proxy.heads)
 
 
 def test_what_is_not_there_is_for_the_long_way_to_say(s3: BucketPlace) -> None:
