@@ -4,9 +4,11 @@ failure."""
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,7 +24,7 @@ from dicomwatchd.errors import ArchiveRefused, Permanent, Stopping, Transient
 from tests.conformance.conftest import PREFIX, BucketPlace
 from tests.conformance.test_store import MIB, Source
 from tests.conformance.test_store_s3 import PARTS, Switch, counted
-from tests.servers.ceph import KMS_KEY_ID
+from tests.servers.ceph import KMS_KEY_ID, CephRgw
 from tests.unit.test_addressing import Proxy
 
 KEY = "studies/1.2/series/1.3/1.4/" + "0" * 64 + ".dcm"
@@ -325,6 +327,33 @@ def exercised(store: S3Store) -> None:
         assert [one.key for one in store.listing("studies/")] == [KEY, receipt.key]
     assert asked == []
     assert all(verdict.holds for verdict in evidence.examine(store, [small, receipt]))
+
+
+def test_a_bucket_that_is_part_of_the_host_s_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at Amazon; over http, and over https with SSE-KMS. libcurl takes what is below localhost for loopback (RFC
+    6761), for botocore this does it."""
+    resolve = socket.getaddrinfo
+
+    def resolved(host: Any, *more: Any, **options: Any) -> Any:
+        return resolve("127.0.0.1" if str(host).endswith(".localhost") else host, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    virtual = {"addressing_style": "virtual", "payload_signing_enabled": True}
+    monkeypatch.setattr("dicomwatchd.archive.stores.s3.store._client_settings", lambda _: virtual)
+    with CephRgw(tmp_path / "rgw", name="s3.localhost") as rgw:
+        for name, value in rgw.env().items():
+            monkeypatch.setenv(name, value)
+        for tls in (False, True):
+            place = BucketPlace.of_gateway(rgw, f"by-name-{tls:d}", tls=tls)
+            place.settings = place.settings.model_copy(update={"endpoint_url": rgw.named_endpoint(tls=tls)})
+            store = place.open(**PARTS)
+            store.initialise()
+            store.probe("probe/x/")
+            assert store._data_plane is not None
+            address = store._data_plane._address
+            assert (address.host_header.partition(":")[0], address.base_path) == (f"by-name-{tls:d}.s3.localhost", "")
+            exercised(store)
+            place.close()
 
 
 def test_every_kind_of_request_goes_by_the_data_plane(s3: BucketPlace) -> None:

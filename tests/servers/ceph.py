@@ -76,7 +76,7 @@ debug rgw = 0
 # without tcp_nodelay every GET waits 40 ms for an acknowledgement
 rgw frontends = beast tcp_nodelay=1 endpoint=127.0.0.1:{http_port} ssl_endpoint=127.0.0.1:{https_port} \
 ssl_certificate=gateway-cert.pem ssl_private_key=gateway-key.pem
-rgw crypt require ssl = false
+{naming}rgw crypt require ssl = false
 rgw crypt s3 kms backend = testing
 rgw crypt s3 kms encryption keys = {kms_key_id}={kms_key}
 """
@@ -87,7 +87,8 @@ class CephRgw:
 
     `certificate` is made when none is given. `warm` makes the pools that the first requests would otherwise
     wait for. `detached` servers outlive this process (see `attach`); others are killed when the thread that
-    started them ends.
+    started them ends. With a `name` buckets are reached below it, as part of the host's name, and it takes every other
+    host's name for a bucket; an address stays an address.
     """
 
     region: Final = "us-east-1"
@@ -99,6 +100,7 @@ class CephRgw:
         warm: bool = True,
         certificate: Certificate | None = None,
         detached: bool = False,
+        name: str = "",
     ) -> None:
         self.directory = directory.absolute()
         self.access_key = f"TEST{secrets.token_hex(8).upper()}"
@@ -108,6 +110,7 @@ class CephRgw:
         self._warm = warm
         self._certificate = certificate
         self._detached = detached
+        self._name = name
 
     @classmethod
     def attach(cls, directory: Path) -> Self:
@@ -126,6 +129,9 @@ class CephRgw:
     @property
     def https_endpoint(self) -> str:
         return f"https://localhost:{self._https_port}"
+
+    def named_endpoint(self, *, tls: bool) -> str:
+        return f"https://{self._name}:{self._https_port}" if tls else f"http://{self._name}:{self._http_port}"
 
     @property
     def ca_file(self) -> Path:
@@ -211,7 +217,9 @@ class CephRgw:
     def _configure(self) -> None:
         for name in ("mon", "osd", "mgr", "rgw", "crash"):
             (self.directory / name).mkdir()
-        self._certificate = self._certificate or make_certificate(self.directory)
+        self._certificate = self._certificate or make_certificate(
+            self.directory, *((self._name, f"*.{self._name}") if self._name else ())
+        )
         # the gateway's settings cannot express a path with a space: names in its working directory
         shutil.copy(self._certificate.cert_file, self.directory / "gateway-cert.pem")
         shutil.copy(self._certificate.key_file, self.directory / "gateway-key.pem")
@@ -226,6 +234,7 @@ class CephRgw:
                 https_port=self._https_port,
                 class_directory=class_directory(),
                 kms_key_id=KMS_KEY_ID,
+                naming=f"rgw dns name = {self._name}\n" if self._name else "",
                 kms_key=base64.b64encode(secrets.token_bytes(32)).decode(),
             )
         )
