@@ -193,6 +193,8 @@ class Parts:
     def begin(self, *, waits_for_listed: bool = True) -> None:
         """The rest of the start: the intakes, the uploads of an earlier run, and what was kept and may go by now.
         ``waits_for_listed``: studies wait for what a DICOMDIR lists, as the plan says. Raises Transient, Fatal."""
+        asked_for = {one.inbox for one in self.sources.plan.commitments}
+        self.queue.received.keep_for({one.source_id for one in self.sources.inboxes if one.name in asked_for})
         self.queue.quiet.wait_at_most(
             {
                 source.source_id: inbox.max_wait_seconds
@@ -230,9 +232,8 @@ class Parts:
     # -- details ----------------------------------------------------------------------------------------------------
 
     def _desks(self, plan: Plan, workers: Workers) -> list[Desk]:
-        """Of the receivers that are asked for commitment; from now on the state knows what they have stored."""
+        """Of the receivers that are asked for commitment."""
         sources = {source.name: source for source in self.sources.inboxes}
-        self.queue.received.keep_for({sources[one.inbox].source_id for one in plan.commitments})
         return [
             Desk(
                 one.receiver,

@@ -50,6 +50,10 @@ class Received:
 
     def keep_for(self, source_ids: Collection[int]) -> None:
         """What has gone from these sources is known from now on, and of no others."""
+        with self._database.read() as reading:
+            known = {row["source_id"] for row in reading.execute("SELECT source_id FROM received_sources")}
+        if known == set(source_ids):
+            return
         with self._database.write() as db:
             db.execute("DELETE FROM received_sources")
             db.executemany("INSERT INTO received_sources VALUES (?)", [(one,) for one in source_ids])

@@ -19,7 +19,7 @@ from dicomwatchd.errors import Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.pipeline.committing.judgement import Committed, Judgement, Open, _receipt
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
-from dicomwatchd.queue.received import KEEP_SECONDS, instance_of
+from dicomwatchd.queue.received import KEEP_SECONDS, Received, instance_of
 from tests.pieces import ARCHIVE_ID, Pieces, at
 from tests.synthetic import CT_IMAGE, MR_IMAGE, Made, Maker, Patient
 from tests.unit.erasing import BECAUSE, WHO, eraser
@@ -474,3 +474,20 @@ def test_an_etag_proves_what_it_proved_then(
     receipt = _receipt(STUDY, replace(item, etag="e", verified_by=verified_by))
     assert (receipt.expected_etag, receipt.answered_etag) == (expected, answered)
     assert receipt.encryption == "aws:kms" and receipt.expected_checksum == f"sha256:{item.sha256}"
+
+
+def test_a_state_that_cannot_be_written_at_the_start_can_be_opened_again(
+    pieces: Pieces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever fails to begin closes what is open: nobody else could go on otherwise."""
+
+    def full(*_: object) -> None:
+        raise Transient("the disk is full")
+
+    pieces.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(Received, "keep_for", full)
+        with pytest.raises(Transient):
+            pieces.start()
+    pieces.parts.queue.close()
+    pieces.start()
