@@ -91,6 +91,17 @@ def test_the_inbox_is_not_mounted(pieces: Pieces) -> None:
     assert judged(pieces, made) == [Open.WAITS]
 
 
+def test_taken_out_of_an_inbox_that_was_never_seen_with_anything_in_it(pieces: Pieces) -> None:
+    """Nobody can tell whether it is the same folder; what was never sent has failed all the same."""
+    made = receive(pieces, 1)
+    pieces.settle()
+    (pieces.inbox / f"{made[0].sop_instance_uid}.dcm").unlink()
+    pieces.run()
+    with pieces.queue._database.write() as db:
+        db.execute("DELETE FROM roots")
+    assert judged(pieces, made) == [Reason.PROCESSING_FAILURE]
+
+
 def test_one_instance_in_two_studies(pieces: Pieces) -> None:
     """Both have to be there."""
     made = receive(pieces, 1)

@@ -91,8 +91,10 @@ class Judgement:
         try:
             # The folder first: what is deleted meanwhile is in the state by then.
             names = self._context.inboxes.call(self._source.source_id, partial(self._names, uids))
-        except Exchanged:  # what lies in the true one nobody can see
-            return waits
+        except Exchanged:  # what lies in the true one nobody can see; what has failed without it has failed
+            known = self._received.of(self._source.source_id, uids)
+            failed = Reason.PROCESSING_FAILURE
+            return waits | {uid: failed for uid, files in known.items() if _here(files, {}) is failed}
         known = self._received.of(self._source.source_id, uids)
         return {uid: _here(files, names.get(uid, {})) for uid, files in known.items()}
 
