@@ -109,6 +109,10 @@ class Ours:
         program = str(PROGRAMS / "dicomwatchd")
         return [program, "--config", str(self._config(job)), "--once"], self._environment()
 
+    def daemon(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
+        """The command of one that goes on, and its environment."""
+        return [str(PROGRAMS / "dicomwatchd"), "--config", str(self._config(job))], self._environment()
+
     def fetch(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
         program = str(PROGRAMS / "dicomwatchctl")
         command = [program, "--config", str(self._config(job)), "fetch", job.study_uid, "-o", str(job.target)]

@@ -6,11 +6,17 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
+
+import psutil
 
 _SAMPLE_SECONDS = 0.02
+#: Between two looks whether a daemon has done its work: what the looks cost is no daemon's.
+_WAIT_SECONDS = 0.01
 _LOOK_FOR_CHILDREN_EVERY = 10
 
 
@@ -47,6 +53,62 @@ def run(command: Sequence[str], *, env: Mapping[str, str], log: Path, timeout_se
         tail = log.read_text(errors="replace")[-3000:]
         raise RunFailed(f"{Path(command[0]).name} ended with {process.returncode} after {wall:.1f} s:\n{tail}")
     return Measured(wall, usage.ru_utime + usage.ru_stime, peak)
+
+
+@dataclass(slots=True)
+class Found:
+    """What was measured, once its context has been left."""
+
+    _measured: Measured | None = None
+
+    @property
+    def measured(self) -> Measured:
+        assert self._measured is not None
+        return self._measured
+
+
+class Daemon:
+    """A process that goes on, measured over a part of its life. To be left as a context, which ends it."""
+
+    def __init__(
+        self, command: Sequence[str], *, env: Mapping[str, str], log: Path, timeout_seconds: float = 900
+    ) -> None:
+        self._log, self._timeout_seconds = log, timeout_seconds
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def wait_for(self, is_so: Callable[[], bool]) -> None:
+        """Raises RunFailed where it takes too long, or the process ends."""
+        end = time.perf_counter() + self._timeout_seconds
+        while not is_so():
+            if self._process.poll() is not None or time.perf_counter() > end:
+                tail = self._log.read_text(errors="replace")[-3000:]
+                raise RunFailed(f"a daemon has ended, or takes too long:\n{tail}")
+            time.sleep(_WAIT_SECONDS)
+
+    @contextmanager
+    def measured(self) -> Iterator[Found]:
+        """Wall time and CPU time of what happens within, and the greatest memory since the start."""
+        found, process = Found(), psutil.Process(self._process.pid)
+        memory = PeakMemory(self._process.pid)
+        before, begun = process.cpu_times(), time.perf_counter()
+        yield found
+        wall, after = time.perf_counter() - begun, process.cpu_times()
+        cpu = after.user + after.system - before.user - before.system
+        found._measured = Measured(wall, cpu, memory.stop())
 
 
 class PeakMemory:

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: Lets the servers come to rest after what the last run has left them to do.
 _REST_SECONDS = 0.5
+#: A daemon has looked at its inbox by then, and nothing of its start is left to do.
+_COMES_TO_REST_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -43,7 +45,7 @@ def run_case(
     runner = (
         _Fetching(servers, endpoint, work, data, case.layout)
         if case.direction == "fetch"
-        else _Moving(servers, endpoint, work, data, case.layout)
+        else (_Running if case.running else _Moving)(servers, endpoint, work, data, case.layout)
     )
     try:
         able = [client for client in clients if _try(result, client, runner.begin)]
@@ -94,14 +96,17 @@ class _Runner:
         self._data.link_into(job.inbox)
         client.prepare(job)
         _rest()
-        command, env = client.move(job)
-        measured = measure.run(command, env=env, log=job.scratch / "log")
+        measured = self._measured(client, job)
         left = [path for path in job.inbox.rglob("*") if not path.is_dir()]
         stored = self._servers.count(job.bucket)
         least = 1 if client.bundles and job.layout == "bundled" else self._data.files
         if left or stored < least:
             raise RunFailed(f"{client.name}: {len(left)} files left, {stored} objects stored")
         return measured
+
+    def _measured(self, client: Client, job: Job) -> Measured:
+        command, env = client.move(job)
+        return measure.run(command, env=env, log=job.scratch / "log")
 
     def _clear(self, client: Client, job: Job) -> None:
         self._servers.clear(job.bucket)
@@ -122,6 +127,36 @@ class _Moving(_Runner):
 
     def end(self) -> None:
         pass
+
+
+class _Running(_Moving):
+    """Ours runs already, and has come to rest; a peer is a program that begins with the work, as ever."""
+
+    def _measured(self, client: Client, job: Job) -> Measured:
+        if not isinstance(client, Ours):
+            return super()._measured(client, job)
+        arriving = job.inbox.with_name("arriving")
+        arriving.mkdir()
+        for path in list(job.inbox.iterdir()):
+            path.rename(arriving / path.name)
+        command, env = client.daemon(job)
+        with measure.Daemon(command, env=env, log=job.scratch / "log") as daemon:
+            daemon.wait_for((job.scratch / "state" / "control.sock").exists)
+            time.sleep(_COMES_TO_REST_SECONDS)
+            with daemon.measured() as found:
+                for path in list(arriving.iterdir()):
+                    path.rename(job.inbox / path.name)
+                daemon.wait_for(lambda: not _holds_a_file(job.inbox))
+        return found.measured
+
+
+def _holds_a_file(folder: Path) -> bool:
+    """Down to the first one. A folder may go while it is looked at."""
+    try:
+        with os.scandir(folder) as entries:
+            return any(not entry.is_dir() or _holds_a_file(Path(entry.path)) for entry in entries)
+    except FileNotFoundError:
+        return False
 
 
 class _Fetching(_Runner):
