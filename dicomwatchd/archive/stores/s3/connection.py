@@ -71,6 +71,8 @@ class Connection:
             (pycurl.NETRC, pycurl.NETRC_IGNORED),
             (pycurl.PATH_AS_IS, 1),
             (pycurl.TCP_KEEPALIVE, 1),
+            # A new connection goes where the name leads now: a store's addresses come and go, and connections are kept.
+            (pycurl.DNS_CACHE_TIMEOUT, 0),
             (pycurl.CONNECTTIMEOUT_MS, round(CONNECT_SECONDS * 1000)),
             (pycurl.UPLOAD_BUFFERSIZE, _SENDING_BYTES),
             (pycurl.PROXY, route.proxy),  # "": none, whatever the environment says
