@@ -122,7 +122,7 @@ class CommitmentFolder:
     def require_writable(self) -> None:
         """Raises Misconfigured."""
         try:
-            os.close(os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self.fd))
+            os.close(localfiles.open_unnamed(self.fd, _MODE))
         except OSError as error:
             raise Misconfigured(
                 "nothing can be stored in the folder of commitments",

@@ -183,18 +183,29 @@ def regular_file(directory_fd: int, name: bytes) -> Iterator[int]:
         os.close(fd)
 
 
+def open_unnamed(directory_fd: int, mode: int) -> int:
+    """A new file without a name, of which nothing is left if nobody gives it one (O_TMPFILE of open(2)); a local file
+    system is needed. Raises OSError."""
+    return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=directory_fd)
+
+
+def give_name(fd: int, directory_fd: int, name: bytes) -> None:
+    """Of a file that has none. Raises FileExistsError where the name is taken, OSError."""
+    # By /proc, for AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH (open(2), O_TMPFILE).
+    os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory_fd, follow_symlinks=True)
+
+
 def put_whole(directory_fd: int, name: bytes, data: bytes, mode: int) -> None:
-    """A new file that gets its name once all of ``data`` is on the disk; on return the name is, too. A local file
-    system is needed (O_TMPFILE of open(2)). Raises FileExistsError where the name is taken, OSError."""
-    fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=directory_fd)
+    """A new file that gets its name once all of ``data`` is on the disk; on return the name is, too. Raises as
+    `open_unnamed` and `give_name`."""
+    fd = open_unnamed(directory_fd, mode)
     try:
         os.fchmod(fd, mode)  # whatever the umask
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
         os.fsync(fd)
-        # By /proc, for AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH.
-        os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory_fd, follow_symlinks=True)
+        give_name(fd, directory_fd, name)
         os.fsync(directory_fd)
     finally:
         os.close(fd)

@@ -118,7 +118,7 @@ class Incoming:
         folder.require_room()
         folder.require_same()
         try:
-            self._fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, _FILE_MODE, dir_fd=folder.fd)
+            self._fd = localfiles.open_unnamed(folder.fd, _FILE_MODE)
         except OSError as error:
             if error.errno in _NO_UNNAMED:
                 raise Unwritable("inbox-without-o-tmpfile", error.errno) from error
@@ -173,8 +173,7 @@ class Incoming:
         name = f"{sop_instance}.dcm"
         while True:
             try:
-                # By /proc, for AT_EMPTY_PATH would need CAP_DAC_READ_SEARCH (open(2), O_TMPFILE).
-                os.link(f"/proc/self/fd/{self._fd}", name, dst_dir_fd=self._folder.fd, follow_symlinks=True)
+                localfiles.give_name(self._fd, self._folder.fd, name.encode("ascii"))
             except FileExistsError:
                 name = f"{sop_instance}-{secrets.token_hex(6)}.dcm"
             else:

@@ -151,12 +151,9 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     # Asks where paths lead, and nothing else: a program of a few constant lines.
     ("resolved_paths.py", "resolve", "subprocess.Popen"): (1, "a child that resolves paths; it changes nothing"),
     # The receiver: an object gets a name when it is whole, and none is ever taken away.
-    ("receiver/folder.py", "__init__", "os.open"): (1, "O_TMPFILE: a new file without a name"),
-    ("receiver/folder.py", "_give_name", "os.link"): (1, "its name; fails where that is taken"),
+    ("localfiles.py", "open_unnamed", "os.open"): (1, "O_TMPFILE: a new file without a name"),
+    ("localfiles.py", "give_name", "os.link"): (1, "its name; fails where that is taken"),
     # Requests for storage commitment: in a folder of their own, which no inbox overlaps.
-    ("commitments.py", "require_writable", "os.open"): (1, "O_TMPFILE: a new file without a name"),
-    ("localfiles.py", "put_whole", "os.open"): (1, "O_TMPFILE: a new file without a name"),
-    ("localfiles.py", "put_whole", "os.link"): (1, "its name; fails where that is taken"),
     ("pipeline/committing/rounds.py", "_unlink", "os.unlink"): (
         1,
         "a request, its result or the note that it was reported, by names that nothing else has",
