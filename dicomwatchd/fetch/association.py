@@ -25,6 +25,8 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context
 
+from dicomwatchd import unread_pdus
+
 #: SOP class and transfer syntax.
 Pair = tuple[str, str]
 
@@ -194,17 +196,7 @@ class Association:
                 if one.result == 0 and one.context_id in by_id
             }
             return accepted, int(answer.maximum_length_received or 0)
-        # What a library of others raises for bytes that nobody has checked before it.
-        except (
-            ArithmeticError,
-            AssertionError,
-            AttributeError,
-            LookupError,
-            NotImplementedError,
-            TypeError,
-            ValueError,
-            struct.error,
-        ) as error:
+        except unread_pdus.FOREIGN as error:
             raise AssociationOver("the answer to the request for an association cannot be read") from error
 
     def _begin(self, context_id: int, elements: Mapping[int, bytes]) -> None:

@@ -23,6 +23,7 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext
 
+from dicomwatchd import unread_pdus
 from dicomwatchd.commitments import PUSH_MODEL
 from dicomwatchd.config import AllowedPeer
 from dicomwatchd.errors import InvalidUid
@@ -103,17 +104,7 @@ class AssociationRequest:
                 for item in primitive.user_information
                 if isinstance(item, SCP_SCU_RoleSelectionNegotiation) and item.sop_class_uid is not None
             }
-        # What a library of others raises for bytes that nobody has checked before it.
-        except (
-            ArithmeticError,
-            AssertionError,
-            AttributeError,
-            LookupError,
-            NotImplementedError,
-            TypeError,
-            ValueError,
-            struct.error,
-        ) as error:
+        except unread_pdus.FOREIGN as error:
             raise BadRequest from error
 
     def accepted(self, pdu_bytes: int, commitment: Sequence[str] = ()) -> tuple[bytes, Mapping[int, Context]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE, MaximumLengthNotification
 from pynetdicom.presentation import build_context, build_role
 
+from dicomwatchd import unread_pdus
 from dicomwatchd.ports import Clock
 from dicomwatchd.receiver import association, dimse
 from dicomwatchd.receiver.upper_layer import ASSOCIATE_RJ, ConnectionOver, UpperLayer
@@ -129,17 +129,7 @@ def _accepted(pdu: bytes, syntaxes: tuple[str, ...]) -> tuple[str, int]:
             for item in primitive.user_information
             if isinstance(item, MaximumLengthNotification)
         ]
-    # What a library of others raises for bytes that nobody has checked before it.
-    except (
-        ArithmeticError,
-        AssertionError,
-        AttributeError,
-        LookupError,
-        NotImplementedError,
-        TypeError,
-        ValueError,
-        struct.error,
-    ) as error:
+    except unread_pdus.FOREIGN as error:
         raise NotTaken("protocol") from error
     if syntax not in syntaxes or 0 < length < _LEAST_BYTES:
         raise NotTaken("not-accepted")

@@ -224,8 +224,9 @@ class Commitments:
         began = self._clock.monotonic()
         verdicts = self._verdicts(request, desk, beat, until_one_waits=not is_over)
         pause_seconds = _PAUSE_PER_WORK * (self._clock.monotonic() - began)
-        result = _result(request, verdicts or {}, self._clock.now())
-        waits = [one for one in request.references if not isinstance((verdicts or {}).get(one), Committed | Reason)]
+        told = verdicts or {}
+        result = _result(request, told, self._clock.now())
+        waits = [one for one in request.references if not isinstance(told.get(one), Committed | Reason)]
         if (waits and not is_over) or (renewed and verdicts is None):
             self._pause(known, pause_seconds)
             return

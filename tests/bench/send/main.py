@@ -6,15 +6,16 @@ import argparse
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench.data import DataSet, Shelf
 from tests.bench.measure import Measured
 from tests.bench.measure import run as measured_run
 from tests.bench.receive.receivers import Ours, Receiver, Storescp
+from tests.bench.receive.report import document
 from tests.bench.report import write_json
-from tests.bench.send.report import Key, document, markdown
+from tests.bench.send.report import Key, markdown
 from tests.bench.send.senders import Sender, senders
 
 RECEIVERS: tuple[Callable[[], Receiver], ...] = (Ours, Storescp)
@@ -55,9 +56,13 @@ def main(arguments: Sequence[str], cache: Path, reports: Path) -> int:
     table = markdown(runs, does, data.files, data.size_bytes)
     print(f"\n{table}")
     name = "bench-send-quick" if options.quick else "bench-send"
-    write_json(reports / f"{name}.json", document(runs, data.files, data.size_bytes))
+    write_json(reports / f"{name}.json", document(_by_sender(runs), data.files, data.size_bytes))
     (reports / f"{name}.md").write_text(table + "\n")
     return 0
+
+
+def _by_sender(runs: Mapping[Key, Sequence[Measured]]) -> dict[tuple[str, str], Sequence[Measured]]:
+    return {(sender, receiver): measured for (receiver, sender), measured in runs.items()}
 
 
 def run(sender: Sender, receiver: Receiver, data: DataSet, work: Path) -> Measured:

@@ -6,7 +6,6 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from tests.bench.measure import Measured
 
@@ -50,21 +49,3 @@ def markdown(runs: Mapping[Key, Sequence[Measured]], does: Mapping[str, str], fi
 def _place(key: Key, runs: Mapping[Key, object], does: Mapping[str, str]) -> tuple[int, int]:
     receivers = list(dict.fromkeys(receiver for receiver, _ in runs))
     return receivers.index(key[0]), list(does).index(key[1])
-
-
-def document(runs: Mapping[Key, Sequence[Measured]], files: int, size_bytes: int) -> dict[str, Any]:
-    return {
-        "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
-        "files": files,
-        "bytes": size_bytes,
-        "runs": [
-            {
-                "receiver": receiver,
-                "sender": sender,
-                "wall_seconds": [round(one.wall_seconds, 3) for one in measured],
-                "cpu_seconds": [round(one.cpu_seconds, 3) for one in measured],
-                "peak_rss_bytes": [one.peak_rss_bytes for one in measured],
-            }
-            for (receiver, sender), measured in runs.items()
-        ],
-    }
