@@ -19,15 +19,22 @@ class Record:
         self._study_tags: dict[Uid, frozenset[str]] = {}
         self._series_tags: dict[tuple[Uid, Uid], frozenset[str]] = {}
         self._said: set[tuple[Uid, str]] = set()
+        #: What files of this batch have said, each in all: another one that says the same says nothing new.
+        self._seen: set[tuple[bytes | None, ...]] = set()
 
     def flushed(self) -> None:
         """The batch is on the queue."""
         self._study_tags.clear()
         self._series_tags.clear()
         self._said.clear()
+        self._seen.clear()
 
     def holds_all_of(self, header: Header) -> bool:
         """Whether nothing that this file says is missing. If something is, the file's attributes go with the batch."""
+        said = header.said
+        if said in self._seen:
+            return True
+        self._seen.add(said)
         study, series = header.instance.study_uid, header.instance.series_uid
         identity, order = header.identity_digest, header.order_digest
         queued = self._arrivals.on_record(study, series, identity, order)

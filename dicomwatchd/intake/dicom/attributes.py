@@ -75,6 +75,9 @@ ORDER_TAGS = (0x00080050, 0x00200010, 0x00380010)
 ORDER_ISSUER = 0x00080051
 LOCAL_ENTITY_ID, UNIVERSAL_ENTITY_ID = 0x00400031, 0x00400032
 
+#: From what stands under these all follows that is asked of a file's attributes.
+ASKED_OF = (SPECIFIC_CHARACTER_SET, ORDER_ISSUER, *STUDY_TAGS, *SERIES_TAGS)
+
 #: The greatest length of a value on record, in characters (PS3.5 table 6.2-1): of text, which is cut there, in names
 #: each component group. SH has 16; accession numbers are often longer, and are searched for as they are. Of the other
 #: VRs, numbers, dates and codes, a cut value would be another value: it is left out when it is longer than any can be.

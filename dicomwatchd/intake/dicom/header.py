@@ -87,6 +87,11 @@ class Header:
         return text_of(self._values, self.instance.sop_class_uid, self._references, self._big_endian)
 
     @property
+    def said(self) -> tuple[bytes | None, ...]:
+        """Equal for files of which all that follows here is equal: most files of a series, told at the least cost."""
+        return tuple(map(self._values.get, attributes.ASKED_OF))
+
+    @property
     def study_attributes(self) -> DicomJson:
         """Patient and study, as DICOM JSON (PS3.18 Annex F); a new dictionary each time."""
         return self._attributes(attributes.STUDY_TAGS)
