@@ -282,7 +282,7 @@ def read_lease(fd: int) -> Iterator[bool]:
     open it so meanwhile. Yields False where leases are not to be had (not the owner, no CAP_LEASE, a network share).
     Raises WriterPresent.
     """
-    if _file_system(fd) in _SHARED:
+    if is_on_a_share(fd):
         yield False
         return
     # A lease that is broken sends SIGIO, which would end the process; SIGURG is ignored by default.
@@ -298,6 +298,11 @@ def read_lease(fd: int) -> Iterator[bool]:
         yield True
     finally:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def is_on_a_share(fd: int) -> bool:
+    """Whether the file system of an open file is another machine's, or another program's."""
+    return _file_system(fd) in _SHARED
 
 
 def _file_system(fd: int) -> int:

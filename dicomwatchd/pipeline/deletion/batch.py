@@ -9,12 +9,14 @@ the files of the batch stand under their names again, and no other of the purge 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
 from dicomwatchd.archive.stores.port import Standing
 from dicomwatchd.errors import DicomwatchdError, InboxNotResponding, Transient, Vanished
+from dicomwatchd.pipeline.deletion.at_once import Turn
 from dicomwatchd.pipeline.deletion.port import Evidence, Policy, Services, is_due
 from dicomwatchd.pipeline.deletion.proof import Deleting, DeletionProof, Itself, Restored, delete_on_proof
 from dicomwatchd.pipeline.deletion.staging.staged import StagingFolders
@@ -58,12 +60,13 @@ class _Staged:
 
 @dataclass(slots=True)
 class DeletionBatch:
-    """Files of one folder, each with its proof."""
+    """Files of one folder, each with its proof. ``turn`` is around what is done with the files themselves."""
 
     items: list[ProvenFile]
     policy: Policy
     evidence: Evidence
     services: Services
+    turn: Turn = nullcontext
     _ended: list[tuple[LocalFile, Result]] = field(default_factory=list)
     _staged: list[_Staged] = field(default_factory=list)
 
@@ -76,12 +79,12 @@ class DeletionBatch:
                 return [(file, Itself()) for file, _ in self.items]
         folders, staging = Folders(inboxes), StagingFolders()
         try:
-            with inboxes.at(source_id), self.services.final_check.staging():
+            with self.services.final_check.staging(), self.turn(), inboxes.at(source_id):
                 for file, proof in self.items:
                     self._stage(folders, staging, file, proof)
             # Not at the inbox: it need not show a sign of life while the store is asked.
             why_not, gone = self._ask_store()
-            with inboxes.at(source_id):
+            with self.turn(), inboxes.at(source_id):
                 missing = [one for one in self._staged if one.key in gone or one.stands is Standing.MISSING]
                 if missing:
                     self.services.final_check.note(len(missing))

@@ -11,6 +11,7 @@ from itertools import chain
 from dicomwatchd.errors import InboxNotResponding, Stopping
 from dicomwatchd.localfiles import directory
 from dicomwatchd.model import FileIdentity
+from dicomwatchd.pipeline.deletion.at_once import Turn, turns_at
 from dicomwatchd.pipeline.deletion.batch import DeletionBatch, ProvenFile, Result, batches
 from dicomwatchd.pipeline.deletion.port import Evidence, Policy, Services
 from dicomwatchd.pipeline.deletion.proof import Exchanged, Itself, LeaseRefused, NoRight, Restored
@@ -64,14 +65,17 @@ def _delete_authorised(
     proofs: list[ProvenFile], claim: Claim, run: Map, policy: Policy, evidence: Evidence, services: Services
 ) -> Outcome:
     """A lease, or a right, that a file is left for here was to be had a moment before."""
+    turns: dict[int, Turn] = {}
 
     def delete_batch(batch: list[ProvenFile]) -> list[tuple[LocalFile, Result]]:
-        return DeletionBatch(batch, policy, evidence, services).delete()
+        return DeletionBatch(batch, policy, evidence, services, turns[batch[0][0].source_id]).delete()
 
     outcome = Outcome()
     first_error: Exception | None = None
     unfinished = {file.file_id for file, _ in proofs}
     try:
+        for source in {policy.source(file) for file, _ in proofs}:
+            turns[source.source_id] = turns_at(source, services.inboxes, services.heartbeat)
         for file, result in chain.from_iterable(run(delete_batch, batches(proofs))):
             unfinished.discard(file.file_id)
             match result:
