@@ -56,6 +56,9 @@ class Surroundings:
     #: A study has moved on.
     announce: Callable[[Transition], None] = lambda _: None
     on_shipped: Callable[[Shipment], None] = lambda _: None
+    #: Waits until the archive's store is known, where that is found out beside the start; raises where it may not be
+    #: used (see `ObjectStore.probe`).
+    probed: Callable[[], None] = lambda: None
     #: The start goes on, and takes its time.
     starting: Callable[[], None] = lambda: None
     #: A sign of life of the thread that calls it.
@@ -70,8 +73,9 @@ class Surroundings:
 
 
 class Parts:
-    """One plan, built over an archive that was opened for it. Nothing moves before `begin`; after it, whoever has the
-    parts steps or runs `dispatcher`, `checkpoints`, `upkeep` and the intakes, and `close` is the end."""
+    """One plan, built over an archive that was opened for it. Nothing moves before `begin`, or its two halves `prepare`
+    and `go`; after it, whoever has the parts steps or runs `dispatcher`, `checkpoints`, `upkeep` and the intakes (these
+    after the first half already), and `close` is the end."""
 
     def __init__(self, plan: Plan, archive: Archive, around: Surroundings) -> None:
         """Opens the state, and brings back files that a crash has left staged. Raises Fatal, Transient,
@@ -82,7 +86,14 @@ class Parts:
         self.queue.say_when_used(around.inboxes.elsewhere)
         self.sources = Sources(plan, lambda: self.uploads)
         self._startup = Startup(
-            archive, self.queue, self.sources, around.inboxes, around.upload_folders, around.starting, around.log
+            archive,
+            self.queue,
+            self.sources,
+            around.inboxes,
+            around.upload_folders,
+            around.starting,
+            around.log,
+            around.probed,
         )
         try:
             self._startup.recover()
@@ -185,14 +196,17 @@ class Parts:
             around.upload_folders,
             ArchivedInstances(archive, around.inboxes).of,
         )
-        if not archive.store.capabilities.creates_only:
-            self._log.warning(
-                "store-overwrites", "the store lets objects be overwritten: only one daemon may send to this archive"
-            )
+        self._is_going = False
 
     def begin(self, *, waits_for_listed: bool = True) -> None:
-        """The rest of the start: the intakes, the uploads of an earlier run, and what was kept and may go by now.
-        ``waits_for_listed``: studies wait for what a DICOMDIR lists, as the plan says. Raises Transient, Fatal."""
+        """The rest of the start. Raises Transient, Fatal, ArchiveRefused."""
+        self.prepare(waits_for_listed=waits_for_listed)
+        self.go()
+
+    def prepare(self, *, waits_for_listed: bool = True) -> None:
+        """The intakes, the uploads of an earlier run, and what was kept and may go by now; the archive is asked for
+        nothing. From here on the intakes may run. ``waits_for_listed``: studies wait for what a DICOMDIR lists, as the
+        plan says. Raises Transient, Fatal."""
         asked_for = {one.inbox for one in self.sources.plan.commitments}
         self.queue.received.keep_for({one.source_id for one in self.sources.inboxes if one.name in asked_for})
         self.queue.quiet.wait_at_most(
@@ -209,11 +223,20 @@ class Parts:
         active = [*self.sources.intakes, *self.uploads.sources()]
         self._startup.send_kept_again(active)
         self._startup.release_kept(self._pinning.see)
-        self.expiring.step()
         self.queue.claims.queue_due()  # at once: a run that ends when all is done must not end before they are
         self.dispatcher.wake()
         self.queue.quiet.retire(active)
         self.queue.quiet.release_unheld()
+
+    def go(self) -> None:
+        """Once the store is known: from here on all parts may run. Raises Transient, Fatal, ArchiveRefused."""
+        self._startup.bind()
+        if not self.archive.store.capabilities.creates_only:
+            self._log.warning(
+                "store-overwrites", "the store lets objects be overwritten: only one daemon may send to this archive"
+            )
+        self.expiring.step()
+        self._is_going = True
 
     def tick(self) -> None:
         """To be called every second or so: what nobody else looks after. Raises Transient, Fatal."""
@@ -221,10 +244,15 @@ class Parts:
         self.queue.quiet.retire(intake.source.source_id for intake in self.sources.every_intake() if intake.holds)
         self._tell_of_waits(self.queue.quiet.end_waits())
 
+    def put_checkpoint(self) -> None:
+        """Before the end. A store that was not found usable gets nothing."""
+        if self._is_going:
+            self.checkpoints.step()
+
     def close(self) -> None:
         """Once nothing steps or runs any part any more."""
         if self.checkpoints.problem is None:  # else a store that does not answer would be waited for twice
-            self.checkpoints.step()  # what the last shipments have deleted; not every store takes anything any more
+            self.put_checkpoint()  # what the last shipments have deleted; not every store takes anything any more
         self.queue.close()
         self.archive.store.close()
         self.archive.catalogue.close()

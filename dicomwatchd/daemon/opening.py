@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from dicomwatchd.archive import keys
@@ -19,7 +20,20 @@ INIT = "dicomwatchctl archive init"
 
 
 def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
-    """The archive, looked at and found usable; creates nothing. Raises NotInitialised, ArchiveRefused, OutOfReach."""
+    """As `reach_archive`, and found usable. Raises the same."""
+    archive = reach_archive(config, draining)
+    try:
+        archive.store.probe(keys.PROBE)
+    except BaseException:  # whatever ends it: nobody else knows of the two
+        archive.store.close()
+        archive.catalogue.close()
+        raise
+    return archive
+
+
+def reach_archive(config: Config, draining: Callable[[], bool]) -> Archive:
+    """The archive, there and the one that its catalogue is of; creates nothing. Until its store was probed nothing may
+    be asked of it. Raises NotInitialised, ArchiveRefused, OutOfReach."""
     hint = f"if this is the right place, run: {INIT}"
     memory = ByteBudget()
     session = aws_session(config.archive.store, config.archive.catalogue)
@@ -42,7 +56,6 @@ def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
             raise NotInitialised("the catalogue is not initialised", hint=hint)
         if catalogue_id != identity.archive_id:
             raise ArchiveRefused("the catalogue belongs to another archive than the store", hint=hint)
-        store.probe(keys.PROBE)
     except BaseException:  # whatever ends it: nobody else knows of the two
         store.close()
         catalogue.close()
@@ -52,15 +65,52 @@ def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
     return Archive(identity.archive_id, store, catalogue, memory, bundling)
 
 
-def bind(queue: Queue, archive: Archive, log: Log) -> None:
-    """What the state knows to be archived is in this archive, from here on too. Raises ArchiveRefused, Transient."""
+class Probing:
+    """The probe of an archive's store, which goes on while other parts of the start do: on a far store it takes
+    seconds."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._store = archive.store
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._probe, name="probing", daemon=True)
+        self._thread.start()
+
+    def _probe(self) -> None:
+        try:
+            self._store.probe(keys.PROBE)
+        except BaseException as error:  # noqa: BLE001  handed to whoever waits for the result
+            self._error = error
+
+    def wait(self) -> None:
+        """Until the store is known. Raises what the probe has raised (see `ObjectStore.probe`)."""
+        self.end()
+        if self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        """Until nobody asks the store any more, whatever came of it."""
+        self._thread.join()
+
+
+def is_bound(queue: Queue, archive: Archive) -> bool:
+    """Whether the state is bound to this archive where it is now. Raises ArchiveRefused where it belongs to another
+    one, Transient."""
     known, found = queue.binding.archive_id(), archive.archive_id
     if known is not None and known != found:
         raise ArchiveRefused(
             "this is not the archive that the daemon's state belongs to",
             hint=f"is the share mounted, and is it the right bucket? If the change is intended: {INIT} --new-archive",
         )
-    if queue.binding.bind(found, f"{archive.store.destination} {archive.catalogue.name}"):
+    return queue.binding.is_to(found, _location(archive))
+
+
+def bind(queue: Queue, archive: Archive, log: Log) -> None:
+    """What the state knows to be archived is in this archive, from here on too. Raises ArchiveRefused, Transient."""
+    if not is_bound(queue, archive) and queue.binding.bind(archive.archive_id, _location(archive)):
         log.warning(
             "archive-moved", "the archive's location has changed; files not deleted yet are sent or verified again"
         )
+
+
+def _location(archive: Archive) -> str:
+    return f"{archive.store.destination} {archive.catalogue.name}"

@@ -18,7 +18,7 @@ from types import FrameType
 from dicomwatchd import __version__
 from dicomwatchd.archive.stores.budget import keep_no_large_blocks
 from dicomwatchd.config import DEFAULT_PATH, Config, load
-from dicomwatchd.daemon.opening import open_archive
+from dicomwatchd.daemon.opening import Probing, open_archive, reach_archive
 from dicomwatchd.daemon.supervisor import StopSignal, Supervisor
 from dicomwatchd.errors import (
     ArchiveRefused,
@@ -141,22 +141,37 @@ class Process:
 
     def _begin(self, config: Config) -> Supervisor:
         stop_signal = StopSignal(self._service.extend)
-        return self._start(config, open_archive(config, stop_signal), stop_signal)
+        archive = reach_archive(config, stop_signal)
+        return self._start(config, archive, stop_signal, Probing(archive))
 
-    def _start(self, config: Config, archive: Archive, stop_signal: StopSignal) -> Supervisor:
+    def _start(
+        self, config: Config, archive: Archive, stop_signal: StopSignal, probing: Probing | None = None
+    ) -> Supervisor:
         try:
             random = Random()  # noqa: S311  jitter, no secret
             running = Supervisor(
-                config, archive, stop_signal, self._journal, self._clock, random, self._folders, self._started_at
+                config,
+                archive,
+                stop_signal,
+                self._journal,
+                self._clock,
+                random,
+                self._folders,
+                self._started_at,
+                probing.wait if probing is not None else lambda: None,
             )
         except BaseException:  # whatever ends it: the archive was handed over to nobody
             self.left_behind = self.left_behind or bool(stop_signal.heartbeats.excused())
+            if probing is not None:
+                probing.end()
             archive.store.close()
             archive.catalogue.close()
             raise
         try:
             running.start(watch=not self._options.once)
         except BaseException:  # whatever ends it: its threads are running
+            if probing is not None:
+                probing.end()
             self._end(running)
             raise
         return running

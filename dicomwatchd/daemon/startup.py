@@ -10,7 +10,7 @@ from functools import partial
 
 from dicomwatchd import __version__
 from dicomwatchd.answering import Inboxes
-from dicomwatchd.daemon.opening import bind
+from dicomwatchd.daemon.opening import bind, is_bound
 from dicomwatchd.daemon.sources import Sources
 from dicomwatchd.errors import InboxNotResponding
 from dicomwatchd.pipeline.deletion.staging import recover
@@ -36,7 +36,9 @@ class Startup:
         upload_folders: UploadFolders,
         heartbeat: Callable[[], None],
         log: Log,
+        probed: Callable[[], None] = lambda: None,
     ) -> None:
+        """``probed`` waits until the archive's store is known, and raises where it may not be used."""
         self._archive = archive
         self._queue = queue
         self._sources = sources
@@ -44,6 +46,7 @@ class Startup:
         self._folders = upload_folders
         self._heartbeat = heartbeat
         self._log = log
+        self._probed = probed
         #: (device, inode) of each source's folder in which nothing is staged any more; None where nobody could look.
         self.roots: dict[int, tuple[int, int] | None] = {}
         #: Those that were too large to be searched in time.
@@ -54,7 +57,10 @@ class Startup:
 
     def recover(self) -> None:
         """Raises Fatal, Transient, ArchiveRefused."""
-        bind(self._queue, self._archive, self._log)
+        if not is_bound(self._queue, self._archive) and self._queue.binding.archive_id() is not None:
+            # What is known of another place has to be given up before anything goes by it; and nothing is given up for
+            # a place that may not be used.
+            self.bind()
         self._know_sources()
         left = self._bring_back()
         unavailable = {source_id for source_id, recovered in left.items() if recovered.root is None}
@@ -64,6 +70,11 @@ class Startup:
         self._dismiss({source_id for source_id, recovered in left.items() if recovered.is_through}, unavailable)
         self._queue.claims.recover()
         self._retry_after_upgrade()
+
+    def bind(self) -> None:
+        """From here on the state speaks of this archive, whose store was probed. Raises ArchiveRefused, Transient."""
+        self._probed()
+        bind(self._queue, self._archive, self._log)
 
     def _know_sources(self) -> None:
         arrivals, sources = self._queue.arrivals, self._sources

@@ -70,9 +70,10 @@ class Supervisor:
         random: Random,
         upload_folders: UploadFolders | None = None,
         started_at: float | None = None,
+        probed: Callable[[], None] = lambda: None,
     ) -> None:
-        """``started_at``: see `StatusReporter`. Raises Fatal, Transient, ArchiveRefused; the archive is then still the
-        caller's to close."""
+        """``started_at``: see `StatusReporter`; ``probed``: see `Surroundings`. Raises Fatal, Transient,
+        ArchiveRefused; the archive is then still the caller's to close."""
         self._config, self._archive, self._journal = config, archive, journal
         self._reporter = StatusReporter(config, archive, journal, clock, started_at)
         self.fatal: Fatal | None = None
@@ -102,6 +103,7 @@ class Supervisor:
             attend=self._attend,
             announce=self._reporter.changed,
             on_shipped=self._shipped,
+            probed=probed,
             starting=stop_signal.starting,
             heartbeat=stop_signal.beat,
             cancelled=stop_signal,
@@ -113,20 +115,22 @@ class Supervisor:
     # -- life -------------------------------------------------------------------------------------------------------
 
     def start(self, *, watch: bool) -> None:
-        """Begin. ``watch`` False: no events, only looks; for a run that ends when all is done."""
+        """Begin. ``watch`` False: no events, only looks; for a run that ends when all is done. What lies in the inboxes
+        is read already while the store is probed."""
         parts = self._parts
         self._control = self._control_server()
+        parts.prepare(waits_for_listed=watch)  # a run that ends when all is done does not wait for what may never come
+        for intake in list(parts.sources.intakes.values()):
+            self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
+        for intake in parts.sources.watched_intakes() if watch else ():
+            self._watch(intake)
+        parts.go()
         self._thread("dispatcher", parts.dispatcher.run, self._stopping)
         self._thread("checkpoints", parts.checkpoints.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("expiring", parts.expiring.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("upkeep", parts.upkeep.run, self._stopping, WORKER_SILENCE_SECONDS)
         if self._plan.commitments:
             self._thread("commitments", parts.commitments.run, self._stopping, WORKER_SILENCE_SECONDS)
-        parts.begin(waits_for_listed=watch)  # a run that ends when all is done does not wait for what may never come
-        for intake in list(parts.sources.intakes.values()):
-            self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
-        for intake in parts.sources.watched_intakes() if watch else ():
-            self._watch(intake)
         self._control.start()
 
     def tick(self) -> None:
@@ -149,7 +153,7 @@ class Supervisor:
         if self._stopped:
             return
         self._stopped = True
-        self._parts.checkpoints.step()
+        self._parts.put_checkpoint()
         self._intake_stopping.set()
         self._stopping.set()
         self._pool.drain()

@@ -18,6 +18,10 @@ class Binding:
     def archive_id(self) -> str | None:
         return bound_archive_id(self._database)
 
+    def is_to(self, archive_id: str, destination: str) -> bool:
+        """Whether the state is bound to this archive and destination already."""
+        return (self._get("archive_id"), self._get("destination")) == (archive_id, destination)
+
     def bind(self, archive_id: str, destination: str) -> bool:
         """Bind the state to this archive and destination. Where it was bound to other ones, everything that is not
         yet deleted has to be sent or verified again; True when that was so."""
