@@ -1,7 +1,8 @@
 """Connections: a proxy's port that takes every name of Amazon's for its own, and speaks TLS under it.
 
 A client with HTTPS_PROXY set asks for a tunnel (CONNECT) to a name, and finds this server at its end; so names, TLS and
-virtual hosts are as they are with Amazon, and nothing leaves the machine. TLS without a tunnel is taken too.
+virtual hosts are as they are with Amazon, and nothing leaves the machine. TLS without a tunnel is taken too; and so is
+plain http of a client with HTTP_PROXY set, which names the host in each request.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tests.servers.amazon.message import Answer
 from tests.servers.connections import ConnectionServer
 
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"))
+_HANDSHAKE = b"\x16"
 Serve = Callable[[str, str, dict[str, str], bytes], Answer]
 
 
@@ -31,7 +33,10 @@ class Server(ConnectionServer):
 
     def prepared(self, plain: socket.socket) -> socket.socket:
         plain.settimeout(30)
-        if plain.recv(1, socket.MSG_PEEK) == b"C":  # CONNECT; a handshake begins with a byte 22
+        first = plain.recv(1, socket.MSG_PEEK)
+        if first not in (b"C", _HANDSHAKE):
+            return plain
+        if first == b"C":  # CONNECT
             head = b""
             while not head.endswith(b"\r\n\r\n") and (byte := plain.recv(1)):
                 head += byte
@@ -58,7 +63,10 @@ class _Exchange(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = self.server.serve(self.command, self.path, headers, self._body(headers))
+        target = self.path
+        if target.startswith("http://"):
+            target = "/" + target.removeprefix("http://").partition("/")[2]
+        answer = self.server.serve(self.command, target, headers, self._body(headers))
         self.send_response_only(answer.status)
         for name, value in answer.headers.items():
             if name not in _HOP_BY_HOP:
