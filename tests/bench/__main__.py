@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 
-from tests.bench import report
-from tests.bench.cases import CASES
-from tests.bench.clients import AwsCli, Client, Ferry, Ours, Rclone, S5cmd
+from tests.bench import cores, pages, report
+from tests.bench.cases import BY_BOTOCORE, CASES
+from tests.bench.clients import AwsCli, ByBotocore, Client, Ferry, Ours, Rclone, S5cmd
 from tests.bench.data import Shelf
+from tests.bench.document import document, write_json
 from tests.bench.measure import RunFailed
 from tests.bench.receive import main as receive
 from tests.bench.rounds import Result, run_case
@@ -32,8 +35,11 @@ CLIENTS: dict[str, Callable[[Servers], Client]] = {
     "rclone": Rclone,
     "ferry": Ferry,
     "aws": AwsCli,
+    "botocore": ByBotocore,
 }
 DELAY_MILLISECONDS = 50
+#: The name of a whole run's reports: those of other runs do not take its place.
+_WHOLE = "bench"
 
 
 def main() -> int:
@@ -53,11 +59,21 @@ def main() -> int:
     parser.add_argument(
         "--servers", type=Path, metavar="DIR", help="use what `python -m tests.servers up all DIR` left"
     )
-    parser.add_argument("--write-readme", action="store_true", help="put the table into README.md")
+    parser.add_argument(
+        "--write-readme",
+        action="store_true",
+        help="measure nothing: put the tables of the last whole run into README.md and docs/performance.md",
+    )
     options = parser.parse_args()
+    if options.write_readme:
+        figures = REPORTS / f"{_WHOLE}.json"
+        if not figures.exists():
+            parser.error("there are no figures of a whole run: run it without --quick, --case and --client first")
+        pages.write(ROOT, figures)
+        return 0
     rounds = options.rounds or (1 if options.quick else 5)
     results: list[Result] = []
-    begun = time.monotonic()
+    begun, today = time.monotonic(), datetime.now().astimezone().date()
     CACHE.mkdir(exist_ok=True)
     shelf = Shelf(CACHE / "data")
     with ExitStack() as stack:
@@ -66,9 +82,15 @@ def main() -> int:
         at_work = Path(tempfile.mkdtemp(prefix="dicomwatchd-bench."))  # short: sockets lie in there
         stack.callback(shutil.rmtree, at_work, ignore_errors=True)
         running = stack.enter_context(servers(at_work, options.servers))
+        processors = cores.split(os.sched_getaffinity(0))
+        running.keep_to(processors.servers)
+        os.sched_setaffinity(0, processors.clients)  # who is started from here on has them, too
         clients: list[Client] = [CLIENTS[name](running) for name in options.client or CLIENTS]
         for case in CASES:
             if case.name not in options.case if options.case else options.quick and not case.in_quick:
+                continue
+            able = [client for client in clients if case.takes(client.name)]
+            if not able:
                 continue
             data = (case.quick_data if options.quick else case.data)(shelf)
             print(f"{case.name}: {data.files} files, {data.size_bytes / 1e6:.0f} MB, {case.link}", flush=True)
@@ -80,21 +102,22 @@ def main() -> int:
                         endpoint = running.https
                     case "delayed":
                         endpoint = link.enter_context(running.delayed(DELAY_MILLISECONDS, at_work / "proxy"))
-                able = [client for client in clients if case.takes(client.name)]
+                    case "amazon-http" | "amazon-https":
+                        endpoint = link.enter_context(running.like_amazon(tls=case.link == "amazon-https"))
                 try:
                     results.append(run_case(case, data, able, rounds, running, endpoint, work))
                 except RunFailed as error:
                     print(f"bench: {case.name}: {error}", file=sys.stderr)
                     return 1
-        versions = {client.name: client.version() for client in clients}
-        knows = {client.name: client.knows for client in clients}
-    table = report.markdown(results, versions, knows)
+        seen = [client for client in clients if any(client.name in result.runs for result in results)]
+        versions = {client.name: client.version() for client in seen if client.name != BY_BOTOCORE}
+        knows = {client.name: client.knows for client in seen if client.name != BY_BOTOCORE}
+    found = document(results, versions, knows, rounds=rounds, date=today.isoformat(), cores=str(processors))
+    table = report.markdown(found)
     print(f"\n{table}\n\n{time.monotonic() - begun:.0f} s in all")
-    name = "bench-quick" if options.quick else "bench"
-    report.write_json(REPORTS / f"{name}.json", report.document(results, versions))
+    name = f"{_WHOLE}-quick" if options.quick else f"{_WHOLE}-part" if options.case or options.client else _WHOLE
+    write_json(REPORTS / f"{name}.json", found)
     (REPORTS / f"{name}.md").write_text(table + "\n")
-    if options.write_readme:
-        report.write_readme(ROOT / "README.md", table)
     return 0
 
 

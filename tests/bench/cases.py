@@ -8,13 +8,20 @@ from typing import Literal
 
 from tests.bench.data import DataSet, Shelf
 
+#: How the store is reached; "amazon" is one that behaves as Amazon's does.
+Link = Literal["http", "https", "delayed", "amazon-http", "amazon-https"]
+#: Ours, without its data plane.
+BY_BOTOCORE = "all by botocore"
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """``figure`` of ours divided by that of ``peer`` in the same round, the median of all rounds: at most ``limit``."""
+    """``figure`` of ours divided by that of ``peer`` in the same round, the median of all rounds: at most ``limit``.
+    Without a peer it is the figure itself: "requests" is the milliseconds of CPU that the store's requests take for an
+    object."""
 
-    figure: Literal["wall", "cpu"]
-    peer: str
+    figure: Literal["wall", "cpu", "requests"]
+    peer: str | None
     limit: float
 
 
@@ -24,7 +31,7 @@ class Case:
     title: str
     data: Callable[[Shelf], DataSet]
     quick_data: Callable[[Shelf], DataSet]
-    link: Literal["http", "https", "delayed"] = "http"
+    link: Link = "http"
     direction: Literal["move", "fetch"] = "move"
     goals: tuple[Goal, ...] = ()
     in_quick: bool = True
@@ -32,12 +39,19 @@ class Case:
     layout: Literal["instance", "bundled"] = "instance"
     #: Ours is a daemon that runs already: from the rename of the folder into its inbox to the last unlink.
     running: bool = False
+    #: The whole job, or only what the daemon's requests to the store take of the processor.
+    measures: Literal["job", "requests"] = "job"
 
     def takes(self, client: str) -> bool:
+        if self.measures == "requests":
+            return client in ("dicomwatchd", BY_BOTOCORE)
+        if client == BY_BOTOCORE:
+            return False
         return (self.layout == "instance" and not self.running) or client in ("dicomwatchd", "s5cmd mv", "ferry run")
 
 
 _MAIN_GOALS = (Goal("wall", "ferry run", 0.75), Goal("wall", "s5cmd mv", 1.15), Goal("cpu", "ferry run", 1.0))
+_REQUEST_GOALS = (Goal("requests", None, 0.4),)
 _RUNNING_GOALS = (Goal("wall", "s5cmd mv", 1.0),)
 
 CASES = (
@@ -83,9 +97,9 @@ CASES = (
     ),
     Case(
         "studies",
-        "{files:,} CT slices of many studies at once",
-        lambda shelf: shelf.studies(20, 100),
-        lambda shelf: shelf.studies(10, 20),
+        "{files:,} files of many studies at once, of 1 to 400 files each",
+        lambda shelf: shelf.studies(20),
+        lambda shelf: shelf.studies(5),
         goals=(Goal("wall", "ferry run", 0.75), Goal("wall", "s5cmd mv", 1.0)),
     ),
     Case(
@@ -102,6 +116,16 @@ CASES = (
         lambda shelf: shelf.ct_series(200),
         direction="fetch",
         goals=(Goal("wall", "s5cmd mv", 1.0),),
+    ),
+    Case(
+        "fetch-https",
+        "{files:,} CT slices brought back over https",
+        lambda shelf: shelf.ct_series(1000),
+        lambda shelf: shelf.ct_series(200),
+        link="https",
+        direction="fetch",
+        goals=(Goal("wall", "s5cmd mv", 1.0),),
+        in_quick=False,
     ),
     Case(
         "far",
@@ -138,5 +162,25 @@ CASES = (
         goals=(Goal("wall", "s5cmd mv", 1.0),),
         in_quick=False,
         layout="bundled",
+    ),
+    Case(
+        "amazon-https",
+        "{files:,} MR images of 40 KB, like Amazon: KMS, versions, https",
+        lambda shelf: shelf.mr_study(1000),
+        lambda shelf: shelf.mr_study(200),
+        link="amazon-https",
+        goals=_REQUEST_GOALS,
+        in_quick=False,
+        measures="requests",
+    ),
+    Case(
+        "amazon-http",
+        "{files:,} MR images of 40 KB, the same over http",
+        lambda shelf: shelf.mr_study(1000),
+        lambda shelf: shelf.mr_study(200),
+        link="amazon-http",
+        goals=_REQUEST_GOALS,
+        in_quick=False,
+        measures="requests",
     ),
 )

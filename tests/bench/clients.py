@@ -12,6 +12,7 @@ from typing import Protocol
 
 import yaml
 
+from tests.bench.cases import BY_BOTOCORE
 from tests.bench.store import Endpoint, Servers
 
 PROGRAMS = Path(sys.executable).parent
@@ -63,6 +64,7 @@ class Ours:
     name = "dicomwatchd"
     knows = "the store's own ETag of every object, manifest, catalogue, audit; SHA-256 again"
     bundles = True
+    _counted: tuple[str, ...] = ()
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
@@ -82,10 +84,11 @@ class Ours:
                         "store": {
                             "kind": "s3",
                             "bucket": job.bucket,
-                            "endpoint_url": job.endpoint.url,
+                            "endpoint_url": job.endpoint.url or None,
                             "region": self._servers.rgw.region,
-                            "insecure_http": job.endpoint.ca_file is None,
+                            "insecure_http": job.endpoint.is_plain_http,
                             "ca_file": str(job.endpoint.ca_file) if job.endpoint.ca_file else None,
+                            "encryption": dict(job.endpoint.encryption),
                         },
                         "catalogue": {
                             "kind": "dynamodb",
@@ -100,23 +103,28 @@ class Ours:
         )
         subprocess.run(
             [PROGRAMS / "dicomwatchctl", "--config", self._config(job), "archive", "init"],
-            env=self._environment(),
+            env=self._environment(job),
             check=True,
             capture_output=True,
         )
 
     def move(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
         program = str(PROGRAMS / "dicomwatchd")
-        return [program, "--config", str(self._config(job)), "--once"], self._environment()
+        return [program, "--config", str(self._config(job)), "--once"], self._environment(job)
 
     def daemon(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
         """The command of one that goes on, and its environment."""
-        return [str(PROGRAMS / "dicomwatchd"), "--config", str(self._config(job))], self._environment()
+        return [str(PROGRAMS / "dicomwatchd"), "--config", str(self._config(job))], self._environment(job)
 
     def fetch(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
         program = str(PROGRAMS / "dicomwatchctl")
         command = [program, "--config", str(self._config(job)), "fetch", job.study_uid, "-o", str(job.target)]
-        return command, self._environment()
+        return command, self._environment(job)
+
+    def requests(self, job: Job, file: Path) -> tuple[Sequence[str], Mapping[str, str]]:
+        """As `move`, with ``file`` for what its requests take (`request_costs`)."""
+        command = [sys.executable, "-m", "tests.bench.request_costs", str(file), *self._counted]
+        return [*command, "--config", str(self._config(job)), "--once"], self._environment(job)
 
     def finish(self, job: Job) -> None:
         self._servers.drop_table(job.name)
@@ -124,8 +132,15 @@ class Ours:
     def _config(self, job: Job) -> Path:
         return job.scratch / "config.yaml"
 
-    def _environment(self) -> dict[str, str]:
-        return _plain_environment() | self._servers.rgw.env()
+    def _environment(self, job: Job) -> dict[str, str]:
+        return _plain_environment() | self._servers.rgw.env() | dict(job.endpoint.environment)
+
+
+class ByBotocore(Ours):
+    """The same program, without its data plane."""
+
+    name = BY_BOTOCORE
+    _counted = ("--by-botocore",)
 
 
 class _Peer:
@@ -284,7 +299,11 @@ def _plain_environment() -> dict[str, str]:
     """The machine's environment without what a person may have set for these programs."""
     # PYTHONDONTWRITEBYTECODE, for one, has each process compile all that it imports: 0.35 s of CPU.
     theirs = ("AWS_", "RCLONE_", "FERRY_", "S3_", "DYNAMODB_", "PYTHON")
-    return {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(theirs) and not name.lower().endswith("_proxy")
+    }
 
 
 def _said(*command: str) -> str:

@@ -52,12 +52,26 @@ class Shelf:
 
         return self._kept(f"mr-{files}x{rows}", make)
 
-    def studies(self, studies: int, slices: int, rows: int = 512) -> DataSet:
+    def studies(self, studies: int) -> DataSet:
+        """Of a radiology's size: of five one is a large CT, one a small one, one an MR of many small images, one a few
+        localisers, and one a single large image of 20 MB."""
+
         def make(maker: Maker, folder: Path) -> None:
             for number in range(studies):
-                maker.ct_series(folder / f"STUDY{number:03d}", slices=slices, rows=rows, columns=rows)
+                place = folder / f"STUDY{number:03d}"
+                match number % 5:
+                    case 0:
+                        maker.ct_series(place, slices=300)
+                    case 1:
+                        maker.mr_study(place, series=5, slices=80)
+                    case 2:
+                        maker.ct_series(place, slices=1, rows=3200, columns=3200)
+                    case 3:
+                        maker.mr_study(place, series=1, slices=9)
+                    case _:
+                        maker.ct_series(place, slices=40)
 
-        return self._kept(f"studies-{studies}x{slices}x{rows}", make)
+        return self._kept(f"studies-{studies}-mixed", make)
 
     def multiframe(self, size_bytes: int) -> DataSet:
         def make(maker: Maker, folder: Path) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -27,19 +27,34 @@ class RunFailed(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class Measured:
     """``cpu_seconds`` is user + system of the process and of the children it waited for (wait4). ``peak_rss_bytes``
-    is the sum of the high-water marks (VmHWM) of all processes of the tree, looked at every 20 ms."""
+    is the sum of the high-water marks (VmHWM) of all processes of the tree, looked at every 20 ms. ``requests``, where
+    they were measured: of each operation how many, and the CPU seconds that all of them took."""
 
     wall_seconds: float
     cpu_seconds: float
     peak_rss_bytes: int
+    requests: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
-def run(command: Sequence[str], *, env: Mapping[str, str], log: Path, timeout_seconds: float = 900) -> Measured:
-    """Raises RunFailed unless the command ends with status 0 in time."""
+def run(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: Path,
+    timeout_seconds: float = 900,
+    folder: Path | None = None,
+) -> Measured:
+    """``folder`` is where it is started. Raises RunFailed unless the command ends with status 0 in time."""
     with log.open("ab") as output:
         begun = time.perf_counter()
         process = subprocess.Popen(
-            command, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=folder,
         )
         memory = PeakMemory(process.pid)
         killer = threading.Timer(timeout_seconds, process.kill)

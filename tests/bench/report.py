@@ -1,150 +1,120 @@
-"""What was measured, as a Markdown table, as JSON, and in README between its two markers."""
+"""What a run has measured (`document`), as Markdown tables."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from tests.bench.cases import Goal
-from tests.bench.clients import FETCHING, Ours
-from tests.bench.measure import Measured
-from tests.bench.rounds import Result
+from tests.bench.clients import Ours
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 MAX_RSS_BYTES = 200e6
+_FIGURES = {"wall": "wall", "cpu": "CPU", "requests": "ms CPU"}
 
 
-def ratios(result: Result, figure: str, peer: str) -> list[float]:
-    """Ours divided by the peer's, round by round."""
-    ours, theirs = result.runs[Ours.name], result.runs[peer]
-    return [_figure(one, figure) / _figure(other, figure) for one, other in zip(ours, theirs, strict=True)]
-
-
-def judged(result: Result) -> list[tuple[Goal, float, bool]]:
-    """Each goal whose peer took part, the median ratio, and whether it is reached."""
-    if Ours.name not in result.runs:
-        return []
-    found = []
-    for goal in result.case.goals:
-        if goal.peer in result.runs:
-            ratio = statistics.median(ratios(result, goal.figure, goal.peer))
-            found.append((goal, ratio, ratio <= goal.limit))
-    return found
-
-
-def markdown(results: Sequence[Result], versions: Mapping[str, str], knows: Mapping[str, str]) -> str:
-    """One table for all cases: medians, with the smallest and largest wall time."""
-    lines = [
-        "| case | client | wall s (min - max) | CPU s | RSS MB | dicomwatchd's wall / its | goals |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for result in results:
-        best = best_peer(result)
-        goals = judged(result)
-        title = result.case.title.format(files=result.data.files, size_gib=result.data.size_bytes / 2**30)
-        for number, (name, runs) in enumerate(result.runs.items()):
-            walls = [run.wall_seconds for run in runs]
-            ratio = ""
-            if name != Ours.name and Ours.name in result.runs:
-                ratio = f"{statistics.median(ratios(result, 'wall', name)):.2f}{' (best)' if name == best else ''}"
-            words = "; ".join(
-                f"{goal.figure} {ratio:.2f} (goal {goal.limit}) {'reached' if reached else 'NOT reached'}"
-                for goal, ratio, reached in goals
-                if goal.peer == name
-            )
-            if name == Ours.name:
-                words = "" if _median(runs, "rss") <= MAX_RSS_BYTES else "RSS above 200 MB: NOT reached"
-            shown = FETCHING.get(name, name) if result.case.direction == "fetch" else name
-            lines.append(
-                f"| {title if number == 0 else ''} | {shown} | {statistics.median(walls):.2f}"
-                f" ({min(walls):.2f} - {max(walls):.2f}) | {_median(runs, 'cpu'):.2f}"
-                f" | {_median(runs, 'rss') / 1e6:.0f} | {ratio} | {words} |"
-            )
+def markdown(found: Mapping[str, Any]) -> str:
+    """Every client of every case: medians, with the smallest and largest wall time; and under which circumstances."""
+    jobs = [case for case in found["cases"] if case["measures"] == "job"]
+    requests = [case for case in found["cases"] if case["measures"] == "requests"]
+    lines: list[str] = []
+    if jobs:
         lines += [
-            f"| | {name} | left out: {why.removeprefix(name).lstrip(': ')} | | | | |"
-            for name, why in result.failed.items()
+            "| case | client | wall s (min - max) | CPU s | RSS MB | ratio: wall | CPU | goal |",
+            "|---|---|--:|--:|--:|--:|--:|---|",
+            *(line for case in jobs for line in _of_a_job(case)),
+            "",
         ]
-    rounds = max((len(runs) for result in results for runs in result.runs.values()), default=0)
-    lines += [
-        "",
-        f"Medians of {rounds} rounds, the clients taking turns, on {os.cpu_count()} cores that the store shares, with"
-        f" Python {platform.python_version()};"
-        " ratios are medians of the rounds' own. CPU and memory are the client's, its children included."
-        f" Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}. What each knows before it"
-        f" deletes: {'; '.join(f'{name}: {what}' for name, what in knows.items())}.",
+    if requests:
+        lines += [
+            "| CPU of the store's requests for an object | by | ms (min - max) | requests | ratio | goal |",
+            "|---|---|--:|--:|--:|---|",
+            *(line for case in requests for line in _of_requests(case)),
+            "",
+        ]
+    return "\n".join([*lines, _circumstances(found)])
+
+
+def goals(found: Mapping[str, Any]) -> str:
+    """Each goal and what was measured, a line each."""
+    lines = ["| case | figure | measured | goal | |", "|---|---|--:|--:|---|"]
+    for case in found["cases"]:
+        for number, goal in enumerate(case["goals"]):
+            measured, limit = f"{goal['measured']:.2f}", f"{goal['limit']:g}"
+            if goal["peer"] is None:
+                figure = "CPU for an object"
+                measured, limit = f"{measured} ms", f"{limit} ms"
+            else:
+                figure = f"{_FIGURES[goal['figure']]} / {case['clients'][goal['peer']]['shown']}'s"
+            title = case["title"] if number == 0 else ""
+            lines.append(f"| {title} | {figure} | {measured} | {limit} | {_word(goal)} |")
+    return "\n".join([*lines, "", _when(found)])
+
+
+def _of_a_job(case: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for number, (name, client) in enumerate(case["clients"].items()):
+        walls, rss_bytes = client["wall_seconds"], statistics.median(client["peak_rss_bytes"])
+        wall = cpu = ""
+        if "ratios" in client:
+            wall = f"{client['ratios']['wall']:.2f}{' (best)' if name == case['best_peer'] else ''}"
+            cpu = f"{client['ratios']['cpu']:.2f}"
+        words = _words(case, name)
+        if name == Ours.name and rss_bytes > MAX_RSS_BYTES:
+            words = [f"RSS <= {MAX_RSS_BYTES / 1e6:.0f} MB: NOT reached"]
+        lines.append(
+            f"| {case['title'] if number == 0 else ''} | {client['shown']} | {statistics.median(walls):.2f}"
+            f" ({min(walls):.2f} - {max(walls):.2f}) | {statistics.median(client['cpu_seconds']):.2f}"
+            f" | {rss_bytes / 1e6:.0f} | {wall} | {cpu} | {'; '.join(words)} |"
+        )
+    return lines + [f"| | {name} | left out: {why} | | | | | |" for name, why in case["failed"].items()]
+
+
+def _of_requests(case: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for number, (name, client) in enumerate(case["clients"].items()):
+        took = client["request_cpu_ms"]
+        calls = sum(one["calls"] for one in client["requests"].values())
+        ratio = f"{client['ratios']['requests']:.2f}" if "ratios" in client else ""
+        words = _words(case, name) + (_words(case, None) if name == Ours.name else [])
+        lines.append(
+            f"| {case['title'] if number == 0 else ''} | {client['shown']} | {statistics.median(took):.2f}"
+            f" ({min(took):.2f} - {max(took):.2f}) | {calls / case['files']:.2f} | {ratio} | {'; '.join(words)} |"
+        )
+    return lines + [f"| | {name} | left out: {why} | | | |" for name, why in case["failed"].items()]
+
+
+def _words(case: Mapping[str, Any], peer: str | None) -> list[str]:
+    """A client's goals, with what has come of them."""
+    return [
+        f"{_FIGURES[goal['figure']]} <= {goal['limit']:g}: {_word(goal)}"
+        for goal in case["goals"]
+        if goal["peer"] == peer
     ]
-    return "\n".join(lines)
 
 
-def best_peer(result: Result) -> str | None:
-    peers = [name for name in result.runs if name != Ours.name]
-    return min(peers, key=lambda name: _median(result.runs[name], "wall"), default=None)
+def _word(goal: Mapping[str, Any]) -> str:
+    return "reached" if goal["reached"] else "NOT reached"
 
 
-def document(results: Sequence[Result], versions: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
-        "versions": dict(versions),
-        "cases": [
-            {
-                "case": result.case.name,
-                "files": result.data.files,
-                "bytes": result.data.size_bytes,
-                "clients": {
-                    name: {
-                        "wall_seconds": [round(run.wall_seconds, 3) for run in runs],
-                        "cpu_seconds": [round(run.cpu_seconds, 3) for run in runs],
-                        "peak_rss_bytes": [run.peak_rss_bytes for run in runs],
-                    }
-                    for name, runs in result.runs.items()
-                },
-                "failed": result.failed,
-                "best_peer": best_peer(result),
-                "goals": [
-                    {
-                        "figure": goal.figure,
-                        "peer": goal.peer,
-                        "limit": goal.limit,
-                        "ratio": round(ratio, 3),
-                        "reached": reached,
-                    }
-                    for goal, ratio, reached in judged(result)
-                ],
-            }
-            for result in results
-        ],
-    }
+def _when(found: Mapping[str, Any]) -> str:
+    machine, rounds = found["machine"], found["rounds"]
+    return (
+        f"Measured on {found['date']} with Python {machine['python']}: medians of {rounds}"
+        f" round{'' if rounds == 1 else 's'}, the clients taking turns, on {machine['cores']}; ratios are medians of"
+        " the rounds' own."
+    )
 
 
-def write_json(path: Path, found: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n")
+def _circumstances(found: Mapping[str, Any]) -> str:
+    sentences = [
+        _when(found),
+        "Ratio: dicomwatchd's divided by the client's. CPU and memory are the client's, its children included.",
+        f"Versions: {_listed(found['versions'], ' ', ', ')}.",
+        f"What each knows before it deletes: {_listed(found['knows'], ': ', '; ')}.",
+    ]
+    return " ".join(sentences)
 
 
-def write_readme(readme: Path, table: str) -> None:
-    """Raises ValueError where the markers are not there, once each and in order."""
-    text = readme.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme.name} has no {BEGIN} ... {END}")
-    readme.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
-
-
-def _median(runs: Sequence[Measured], figure: str) -> float:
-    return statistics.median(_figure(run, figure) for run in runs)
-
-
-def _figure(measured: Measured, figure: str) -> float:
-    match figure:
-        case "wall":
-            return measured.wall_seconds
-        case "cpu":
-            return measured.cpu_seconds
-        case _:
-            return measured.peak_rss_bytes
+def _listed(named: Mapping[str, str], between: str, behind: str) -> str:
+    pairs: Sequence[str] = [f"{name}{between}{what}" for name, what in named.items()]
+    return behind.join(pairs)

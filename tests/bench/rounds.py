@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,8 @@ from tests.bench.measure import Measured, RunFailed
 from tests.bench.store import Endpoint, Servers
 
 T = TypeVar("T")
+
+ROOT = Path(__file__).parents[2]
 
 #: Lets the servers come to rest after what the last run has left them to do.
 _REST_SECONDS = 0.5
@@ -42,11 +45,7 @@ def run_case(
 ) -> Result:
     """``clients`` that cannot do the case's job are left out. Raises RunFailed where ours has not done its work."""
     result = Result(case, data)
-    runner = (
-        _Fetching(servers, endpoint, work, data, case.layout)
-        if case.direction == "fetch"
-        else (_Running if case.running else _Moving)(servers, endpoint, work, data, case.layout)
-    )
+    runner = _kind_of(case)(servers, endpoint, work, data, case.layout)
     try:
         able = [client for client in clients if _try(result, client, runner.begin)]
         result.runs = {client.name: [] for client in able}
@@ -66,6 +65,14 @@ def run_case(
         runner.end()
     result.runs = {name: runs for name, runs in result.runs.items() if name not in result.failed}
     return result
+
+
+def _kind_of(case: Case) -> type[_Moving | _Fetching]:
+    if case.measures == "requests":
+        return _Requests
+    if case.direction == "fetch":
+        return _Fetching
+    return _Running if case.running else _Moving
 
 
 def _try(result: Result, client: Client, work: Callable[[Client], T]) -> T | None:
@@ -148,6 +155,17 @@ class _Running(_Moving):
                     path.rename(job.inbox / path.name)
                 daemon.wait_for(lambda: not _holds_a_file(job.inbox))
         return found.measured
+
+
+class _Requests(_Moving):
+    """Of ours alone, with and without its data plane: what its requests to the store take."""
+
+    def _measured(self, client: Client, job: Job) -> Measured:
+        assert isinstance(client, Ours)
+        file = job.scratch / "requests.json"
+        command, env = client.requests(job, file)
+        measured = measure.run(command, env=env, log=job.scratch / "log", folder=ROOT)
+        return replace(measured, requests={name: tuple(cost) for name, cost in json.loads(file.read_text()).items()})
 
 
 def _holds_a_file(folder: Path) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.bench import cores
 from tests.servers import processes
+from tests.servers.amazon import Amazon
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
 
@@ -21,10 +23,17 @@ _OUR_OWN = re.compile(r"/manifests/|(?:^|/)probe/|(?:^|/)audit/|archive\.json$")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """How a client reaches the gateway. ``ca_file`` is None over plain http."""
+    """How a client reaches the gateway. ``url`` is "" where the region tells, ``ca_file`` None over plain http.
+    ``environment`` leads there, ``encryption`` is as ours is configured."""
 
     url: str
     ca_file: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    encryption: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_plain_http(self) -> bool:
+        return self.url.startswith("http:")
 
 
 class Servers:
@@ -32,6 +41,13 @@ class Servers:
         self.rgw = rgw
         self.dynamodb = dynamodb
         self._client = rgw.client(retries={"total_max_attempts": 8})
+        self._processors: frozenset[int] | None = None
+
+    def keep_to(self, processors: frozenset[int]) -> None:
+        """All of them, and whoever answers for them later."""
+        self._processors = processors
+        for pid in (*self.rgw.pids().values(), *self.dynamodb.pids().values()):
+            cores.keep_to(pid, processors)
 
     @property
     def http(self) -> Endpoint:
@@ -48,12 +64,28 @@ class Servers:
         target = self.rgw.http_endpoint.rpartition(":")[2]
         directory.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "tests.bench.proxy", str(port), target, str(milliseconds)]
-        processes.spawn(directory, "proxy", command, detached=False, cwd=Path(__file__).parents[2])
+        pid = processes.spawn(directory, "proxy", command, detached=False, cwd=Path(__file__).parents[2])
+        if self._processors is not None:
+            cores.keep_to(pid, self._processors)
         try:
             processes.wait_for_http(directory, ["proxy"], port, 20)
             yield Endpoint(f"http://127.0.0.1:{port}")
         finally:
             processes.end(directory, "proxy", grace_seconds=0)
+
+    @contextmanager
+    def like_amazon(self, *, tls: bool) -> Iterator[Endpoint]:
+        """The gateway behind the server that answers as Amazon does (tests/servers/amazon), with SSE-KMS, under which
+        an ETag is no MD5. Its buckets get versions when they are made."""
+        with Amazon(self.rgw) as amazon:
+            key = amazon.keys.create("alias/bench")
+            way = amazon.env(self.rgw.region)
+            yield Endpoint(
+                "" if tls else f"http://s3.{self.rgw.region}.amazonaws.com",
+                amazon.ca_file if tls else None,
+                way | {"HTTP_PROXY": way["HTTPS_PROXY"]},
+                {"mode": "aws:kms", "key_id": key},
+            )
 
     def make_bucket(self, bucket: str) -> None:
         self._client.create_bucket(Bucket=bucket)

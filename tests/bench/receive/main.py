@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 
 from tests.bench.data import DataSet, Shelf
+from tests.bench.document import write_json
 from tests.bench.measure import Measured, PeakMemory
 from tests.bench.receive.receivers import DebiansOrthanc, Ours, OursToTheArchive, Receiver, Storescp
 from tests.bench.receive.report import Key, document, markdown
 from tests.bench.receive.senders import SENDERS
-from tests.bench.report import write_json
 from tests.servers.orthanc import PROGRAM as ORTHANC
 
 ASSOCIATIONS = 4

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench.report import write_json
+from tests.bench.document import write_json
 from tests.bench.scale import catalogues, daemons, inboxes, queues, rebuilds
 from tests.bench.scale.memory import measure_memory
 from tests.bench.scale.rows import Row, document, markdown

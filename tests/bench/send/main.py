@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.bench.data import DataSet, Shelf
+from tests.bench.document import write_json
 from tests.bench.measure import Measured
 from tests.bench.measure import run as measured_run
 from tests.bench.receive.receivers import Ours, Receiver, Storescp
 from tests.bench.receive.report import document
-from tests.bench.report import write_json
 from tests.bench.send.report import Key, markdown
 from tests.bench.send.senders import Sender, senders
 
