@@ -93,7 +93,7 @@ class Ours:
                         "catalogue": {
                             "kind": "dynamodb",
                             "table": job.name,
-                            "endpoint_url": self._servers.dynamodb.http_endpoint,
+                            "endpoint_url": job.endpoint.catalogue_url or self._servers.dynamodb.http_endpoint,
                             "region": self._servers.dynamodb.region,
                             "insecure_http": True,
                         },
@@ -112,9 +112,10 @@ class Ours:
         program = str(PROGRAMS / "dicomwatchd")
         return [program, "--config", str(self._config(job)), "--once"], self._environment(job)
 
-    def daemon(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
-        """The command of one that goes on, and its environment."""
-        return [str(PROGRAMS / "dicomwatchd"), "--config", str(self._config(job))], self._environment(job)
+    def daemon(self, job: Job, program: Sequence[str] = ()) -> tuple[Sequence[str], Mapping[str, str]]:
+        """The command of one that goes on, and its environment. ``program`` is run in place of the usual one."""
+        program = program or [str(PROGRAMS / "dicomwatchd")]
+        return [*program, "--config", str(self._config(job))], self._environment(job)
 
     def fetch(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
         program = str(PROGRAMS / "dicomwatchctl")

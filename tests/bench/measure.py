@@ -45,9 +45,25 @@ def run(
     folder: Path | None = None,
 ) -> Measured:
     """``folder`` is where it is started. Raises RunFailed unless the command ends with status 0 in time."""
+    begun = time.perf_counter()
+    process = _started(command, env, log, folder)
+    memory = PeakMemory(process.pid)
+    killer = threading.Timer(timeout_seconds, process.kill)
+    killer.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - begun
+    killer.cancel()
+    peak = memory.stop()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        tail = log.read_text(errors="replace")[-3000:]
+        raise RunFailed(f"{Path(command[0]).name} ended with {process.returncode} after {wall:.1f} s:\n{tail}")
+    return Measured(wall, usage.ru_utime + usage.ru_stime, peak)
+
+
+def _started(command: Sequence[str], env: Mapping[str, str], log: Path, folder: Path | None) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
-        begun = time.perf_counter()
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             env=dict(env),
             stdin=subprocess.DEVNULL,
@@ -56,18 +72,6 @@ def run(
             start_new_session=True,
             cwd=folder,
         )
-        memory = PeakMemory(process.pid)
-        killer = threading.Timer(timeout_seconds, process.kill)
-        killer.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - begun
-        killer.cancel()
-        peak = memory.stop()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        tail = log.read_text(errors="replace")[-3000:]
-        raise RunFailed(f"{Path(command[0]).name} ended with {process.returncode} after {wall:.1f} s:\n{tail}")
-    return Measured(wall, usage.ru_utime + usage.ru_stime, peak)
 
 
 @dataclass(slots=True)
@@ -86,13 +90,16 @@ class Daemon:
     """A process that goes on, measured over a part of its life. To be left as a context, which ends it."""
 
     def __init__(
-        self, command: Sequence[str], *, env: Mapping[str, str], log: Path, timeout_seconds: float = 900
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+        timeout_seconds: float = 900,
+        folder: Path | None = None,
     ) -> None:
         self._log, self._timeout_seconds = log, timeout_seconds
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                command, env=dict(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
+        self._process = _started(command, env, log, folder)
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,6 @@ says. Hashing an object and reading its file are not in it, nor is what is asked
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 import threading
@@ -20,23 +19,16 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from botocore.client import BaseClient
-
 from dicomwatchd.archive.stores.s3 import fast_path
-from dicomwatchd.archive.stores.s3.data_plane import S3DataPlane
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.daemon import process
-
-_Name = Callable[..., str | None]
+from tests.bench import request_hooks
 
 
 class Costs:
-    """What was asked within something else that is counted is counted as that."""
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._found: dict[str, tuple[int, float]] = {}
-        self._at = threading.local()
 
     def found(self) -> dict[str, tuple[int, float]]:
         with self._lock:
@@ -46,35 +38,21 @@ class Costs:
         with self._lock:
             self._found.clear()
 
-    def counted(self, named: _Name, do: Callable[..., Any]) -> Callable[..., Any]:
-        """``named`` gets the arguments, and says None for what is not counted."""
-
-        @wraps(do)
-        def counting(*args: Any, **kwargs: Any) -> Any:
-            name = None if getattr(self._at, "work", False) else named(*args, **kwargs)
-            if name is None:
-                return do(*args, **kwargs)
-            self._at.work, begun = True, time.thread_time()
-            try:
-                return do(*args, **kwargs)
-            finally:
-                took, self._at.work = time.thread_time() - begun, False
-                with self._lock:
-                    calls, seconds = self._found.get(name, (0, 0.0))
-                    self._found[name] = calls + 1, seconds + took
-
-        return counting
+    def watch(self, operation: str, client: Any, ask: Callable[[], Any]) -> Any:
+        if request_hooks.service(client) != "s3":
+            return ask()
+        name = operation if client is None else f"{operation} by botocore"
+        begun = time.thread_time()
+        try:
+            return ask()
+        finally:
+            took = time.thread_time() - begun
+            with self._lock:
+                calls, seconds = self._found.get(name, (0, 0.0))
+                self._found[name] = calls + 1, seconds + took
 
 
-def count(costs: Costs) -> None:
-    """From now on, for the whole process."""
-    for name, function in inspect.getmembers(fast_path, inspect.isfunction):
-        if next(iter(inspect.signature(function).parameters), "") == "data_plane":
-            operation = "".join(map(str.capitalize, name.split("_")))
-            setattr(fast_path, name, costs.counted(lambda *_, said=operation, **__: said, function))
-    S3DataPlane.get = costs.counted(lambda *_, **__: "GetObject", S3DataPlane.get)  # type: ignore[method-assign]
-    client: Any = BaseClient
-    client._make_api_call = costs.counted(_by_botocore, client._make_api_call)
+def _forgets_the_probe(costs: Costs) -> None:
     probe = S3Store.probe
 
     @wraps(probe)
@@ -86,17 +64,14 @@ def count(costs: Costs) -> None:
     S3Store.probe = probing  # type: ignore[method-assign]
 
 
-def _by_botocore(client: Any, operation: str, _: Any) -> str | None:
-    return f"{operation} by botocore" if client.meta.service_model.service_name == "s3" else None
-
-
 def main() -> int:
     file, *arguments = sys.argv[1:]
     costs = Costs()
     if arguments[:1] == ["--by-botocore"]:
         arguments = arguments[1:]
         fast_path.connect = lambda *_: None
-    count(costs)
+    request_hooks.install(costs.watch)
+    _forgets_the_probe(costs)
     status = process.main(arguments)
     Path(file).write_text(json.dumps(costs.found()))
     return status

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 #: Lets the servers come to rest after what the last run has left them to do.
 _REST_SECONDS = 0.5
 #: A daemon has looked at its inbox by then, and nothing of its start is left to do.
-_COMES_TO_REST_SECONDS = 3.0
+COMES_TO_REST_SECONDS = 3.0
 
 
 @dataclass(slots=True)
@@ -149,11 +149,11 @@ class _Running(_Moving):
         command, env = client.daemon(job)
         with measure.Daemon(command, env=env, log=job.scratch / "log") as daemon:
             daemon.wait_for((job.scratch / "state" / "control.sock").exists)
-            time.sleep(_COMES_TO_REST_SECONDS)
+            time.sleep(COMES_TO_REST_SECONDS)
             with daemon.measured() as found:
                 for path in list(arriving.iterdir()):
                     path.rename(job.inbox / path.name)
-                daemon.wait_for(lambda: not _holds_a_file(job.inbox))
+                daemon.wait_for(lambda: not holds_a_file(job.inbox))
         return found.measured
 
 
@@ -168,11 +168,11 @@ class _Requests(_Moving):
         return replace(measured, requests={name: tuple(cost) for name, cost in json.loads(file.read_text()).items()})
 
 
-def _holds_a_file(folder: Path) -> bool:
+def holds_a_file(folder: Path) -> bool:
     """Down to the first one. A folder may go while it is looked at."""
     try:
         with os.scandir(folder) as entries:
-            return any(not entry.is_dir() or _holds_a_file(Path(entry.path)) for entry in entries)
+            return any(not entry.is_dir() or holds_a_file(Path(entry.path)) for entry in entries)
     except FileNotFoundError:
         return False
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Endpoint:
     ca_file: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     encryption: Mapping[str, str] = field(default_factory=dict)
+    #: Another one than DynamoDB Local's own.
+    catalogue_url: str = ""
 
     @property
     def is_plain_http(self) -> bool:
@@ -58,18 +60,38 @@ class Servers:
         return Endpoint(self.rgw.https_endpoint, self.rgw.ca_file)
 
     @contextmanager
-    def delayed(self, milliseconds: int, directory: Path) -> Iterator[Endpoint]:
+    def delayed(self, milliseconds: int, directory: Path, catalogue_url: str = "") -> Iterator[Endpoint]:
         """The gateway over http, so much further away."""
+        with self._delayed(self.rgw.http_endpoint, milliseconds, directory) as url:
+            yield Endpoint(url, catalogue_url=catalogue_url)
+
+    @contextmanager
+    def catalogue_delayed(self, milliseconds: int, directory: Path) -> Iterator[str]:
+        """The URL of DynamoDB Local, so much further away."""
+        with self._delayed(self.dynamodb.http_endpoint, milliseconds, directory) as url:
+            yield url
+
+    @contextmanager
+    def amazon_delayed(self, milliseconds: int, directory: Path, catalogue_url: str) -> Iterator[Endpoint]:
+        """As `like_amazon`, so much further away. It is reached through a tunnel, and to set one up takes a request."""
+        with self.like_amazon(tls=True) as near:
+            through = near.environment["HTTPS_PROXY"]
+            with self._delayed(through, milliseconds, directory) as url:
+                environment = {**near.environment, "HTTPS_PROXY": url}
+                yield replace(near, environment=environment, catalogue_url=catalogue_url)
+
+    @contextmanager
+    def _delayed(self, url: str, milliseconds: int, directory: Path) -> Iterator[str]:
         port = processes.free_port()
-        target = self.rgw.http_endpoint.rpartition(":")[2]
+        target = url.rpartition(":")[2]
         directory.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "tests.bench.proxy", str(port), target, str(milliseconds)]
         pid = processes.spawn(directory, "proxy", command, detached=False, cwd=Path(__file__).parents[2])
         if self._processors is not None:
             cores.keep_to(pid, self._processors)
         try:
-            processes.wait_for_http(directory, ["proxy"], port, 20)
-            yield Endpoint(f"http://127.0.0.1:{port}")
+            processes.wait_for_listener(directory, "proxy", port, 20)
+            yield f"http://127.0.0.1:{port}"
         finally:
             processes.end(directory, "proxy", grace_seconds=0)
 

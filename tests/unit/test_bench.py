@@ -17,6 +17,8 @@ from tests.bench.cores import Cores, keep_to, split
 from tests.bench.data import DataSet
 from tests.bench.document import document, write_json
 from tests.bench.measure import Measured
+from tests.bench.round_trips import Asked, chain
+from tests.bench.round_trips import markdown as listed
 from tests.bench.rounds import Result
 
 ROOT = Path(__file__).parents[2]
@@ -176,3 +178,32 @@ def test_all_threads_of_a_running_server_are_kept_to_its_processors() -> None:
         server.wait(10)
         server.stdout.close()
     keep_to(server.pid, one)  # it has ended: nothing to do
+
+
+# --- requests in sequence
+
+
+def _asked(asked: float, answered: float, operation: str) -> Asked:
+    return Asked(asked, answered, operation, ("stages.py:1 ship",))
+
+
+def test_the_chain_is_what_waited_for_one_another() -> None:
+    first, put, slow_put, last = (
+        _asked(0.0, 0.1, "List"),
+        _asked(0.11, 0.2, "Put"),
+        _asked(0.12, 0.3, "Put"),
+        _asked(0.31, 0.4, "Get"),
+    )
+    beside = _asked(0.05, 0.25, "Beside")  # it was answered while others were under way
+    too_late = _asked(0.35, 0.6, "Late")  # nothing has waited for its answer
+    assert chain([put, too_late, last, beside, first, slow_put], 0.5) == [first, slow_put, last]
+
+
+def test_requests_of_one_place_at_one_time_are_one_line() -> None:
+    found = [_asked(0.0, 0.1, "Put"), _asked(0.05, 0.15, "Put"), _asked(0.2, 0.3, "Put"), _asked(0.05, 0.1, "Head")]
+    assert [line for line in listed(found, 0.31).splitlines() if "ship" in line] == [
+        "| * | 0 | 150 | Put | 2 | stages.py:1 ship |",
+        "|  | 50 | 50 | Head | 1 | stages.py:1 ship |",
+        "| * | 200 | 100 | Put | 1 | stages.py:1 ship |",
+    ]
+    assert listed(found, 0.31).endswith("4 requests, 2 in the chain: 0.20 of 0.31 s.")
