@@ -2,10 +2,11 @@
 were made one after the other.
 
 python -m tests.bench.round_trips [--milliseconds N] [--files N] [--kind ct|mr] [--layout instance|bundled] [--amazon]
+                                  [--once]
 
-Store and catalogue are so far away (`proxy`), and the daemon runs already. The chain is followed from the last unlink
-back: what was answered last before it, what was answered last before that was asked, and so on. A star stands before
-what is in it: time is saved where something in it need not wait for what comes before.
+Store and catalogue are so far away (`proxy`), and the daemon runs already, or is started for it. The chain is followed
+from the last unlink back: what was answered last before it, what was answered last before that was asked, and so on. A
+star stands before what is in it: time is saved where something in it need not wait for what comes before.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,20 +79,20 @@ def _groups(found: Sequence[Asked]) -> list[list[Asked]]:
     return groups
 
 
-def traced(client: Ours, job: Job, data: DataSet) -> tuple[list[Asked], float]:
-    """Of a daemon that has come to rest, from the rename of the study into its inbox on."""
+def traced(client: Ours, job: Job, data: DataSet, *, once: bool) -> tuple[list[Asked], float]:
+    """Of a daemon that has come to rest, from the rename of the study into its inbox on; or of one run from its start
+    to its end."""
     client.prepare(job)
-    arriving, file = job.inbox.with_name("arriving"), job.scratch / "requests"
-    data.link_into(arriving)
+    file = job.scratch / "requests"
     command, env = client.daemon(job, program=(sys.executable, "-m", "tests.bench.request_trace", str(file)))
-    with measure.Daemon(command, env=env, log=job.scratch / "log", folder=ROOT) as daemon:
-        daemon.wait_for((job.scratch / "state" / "control.sock").exists)
-        time.sleep(COMES_TO_REST_SECONDS)
+    log = job.scratch / "log"
+    if once:
+        data.link_into(job.inbox)
         begun = time.monotonic()
-        for path in list(arriving.iterdir()):
-            path.rename(job.inbox / path.name)
-        daemon.wait_for(lambda: not holds_a_file(job.inbox))
+        measure.run([*command, "--once"], env=env, log=log, folder=ROOT)
         end = time.monotonic() - begun
+    else:
+        begun, end = _of_a_running_one(command, env, job, data)
     lines: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
     found = [
         Asked(
@@ -103,6 +104,19 @@ def traced(client: Ours, job: Job, data: DataSet) -> tuple[list[Asked], float]:
         for one in lines
     ]
     return [one for one in found if 0 <= one.asked <= end], end
+
+
+def _of_a_running_one(command: Sequence[str], env: Mapping[str, str], job: Job, data: DataSet) -> tuple[float, float]:
+    arriving = job.inbox.with_name("arriving")
+    data.link_into(arriving)
+    with measure.Daemon(command, env=env, log=job.scratch / "log", folder=ROOT) as daemon:
+        daemon.wait_for((job.scratch / "state" / "control.sock").exists)
+        time.sleep(COMES_TO_REST_SECONDS)
+        begun = time.monotonic()
+        for path in list(arriving.iterdir()):
+            path.rename(job.inbox / path.name)
+        daemon.wait_for(lambda: not holds_a_file(job.inbox))
+        return begun, time.monotonic() - begun
 
 
 def _far(stack: ExitStack, running: Servers, milliseconds: int, folder: Path, *, amazon: bool) -> Endpoint:
@@ -118,6 +132,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=["ct", "mr"], default="ct")
     parser.add_argument("--layout", choices=["instance", "bundled"], default="instance")
     parser.add_argument("--amazon", action="store_true", help="a store like Amazon's: KMS, versions, https")
+    parser.add_argument("--once", action="store_true", help="dicomwatchd --once, from its start to its end")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="dicomwatchd-bench."))
@@ -131,8 +146,9 @@ def main() -> None:
         inbox.mkdir()
         name = "bench-round-trips"
         job = Job(name, endpoint, name, scratch, inbox, folder / "target", data.study_uid, options.layout)
-        found, end = traced(Ours(running), job, data)
-        print(f"{data.files} files, {data.size_bytes / 1e6:.1f} MB, {options.milliseconds} ms away, {options.layout}\n")
+        found, end = traced(Ours(running), job, data, once=options.once)
+        way = f"{options.milliseconds} ms away{', like Amazon' if options.amazon else ''}"
+        print(f"{data.files} files, {data.size_bytes / 1e6:.1f} MB, {way}, layout {options.layout}\n")
         print(markdown(found, end))
 
 
