@@ -52,6 +52,19 @@ class Shelf:
 
         return self._kept(f"mr-{files}x{rows}", make)
 
+    def small_studies(self, studies: int, modality: str, files: int) -> DataSet:
+        """Each of so many files, of one series."""
+
+        def make(maker: Maker, folder: Path) -> None:
+            for number in range(studies):
+                place = folder / f"STUDY{number:03d}"
+                if modality == "ct":
+                    maker.ct_series(place, slices=files)
+                else:
+                    maker.mr_study(place, series=1, slices=files)
+
+        return self._kept(f"{modality}-{studies}x{files}", make)
+
     def studies(self, studies: int) -> DataSet:
         """Of a radiology's size: of five one is a large CT, one a small one, one an MR of many small images, one a few
         localisers, and one a single large image of 20 MB."""

@@ -1,8 +1,8 @@
 """What a small study waits for at a far store: the requests from its arrival to its last unlink, and which of them
 were made one after the other.
 
-python -m tests.bench.round_trips [--milliseconds N] [--files N] [--kind ct|mr] [--layout instance|bundled] [--amazon]
-                                  [--once]
+python -m tests.bench.round_trips [--milliseconds N] [--studies N] [--files N] [--kind ct|mr]
+                                  [--layout instance|bundled] [--amazon] [--once]
 
 Store and catalogue are so far away (`proxy`), and the daemon runs already, or is started for it. The chain is followed
 from the last unlink back: what was answered last before it, what was answered last before that was asked, and so on. A
@@ -129,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.round_trips", description=__doc__)
     parser.add_argument("--milliseconds", type=int, default=50, metavar="N")
     parser.add_argument("--files", type=int, default=20, metavar="N")
+    parser.add_argument("--studies", type=int, default=1, metavar="N", help="that arrive at once")
     parser.add_argument("--kind", choices=["ct", "mr"], default="ct")
     parser.add_argument("--layout", choices=["instance", "bundled"], default="instance")
     parser.add_argument("--amazon", action="store_true", help="a store like Amazon's: KMS, versions, https")
@@ -138,7 +139,7 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix="dicomwatchd-bench."))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         shelf = Shelf(folder / "data")
-        data = shelf.ct_series(options.files) if options.kind == "ct" else shelf.mr_study(options.files)
+        data = shelf.small_studies(options.studies, options.kind, options.files)
         running = stack.enter_context(servers(folder, None))
         endpoint = _far(stack, running, options.milliseconds, folder, amazon=options.amazon)
         scratch, inbox = folder / "scratch", folder / "inbox"
@@ -147,8 +148,8 @@ def main() -> None:
         name = "bench-round-trips"
         job = Job(name, endpoint, name, scratch, inbox, folder / "target", data.study_uid, options.layout)
         found, end = traced(Ours(running), job, data, once=options.once)
-        way = f"{options.milliseconds} ms away{', like Amazon' if options.amazon else ''}"
-        print(f"{data.files} files, {data.size_bytes / 1e6:.1f} MB, {way}, layout {options.layout}\n")
+        what = f"{options.studies} x {options.files} files, {data.size_bytes / 1e6:.1f} MB, layout {options.layout}"
+        print(f"{what}, {options.milliseconds} ms away{', like Amazon' if options.amazon else ''}\n")
         print(markdown(found, end))
 
 
