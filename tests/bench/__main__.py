@@ -73,6 +73,7 @@ def main() -> int:
         return 0
     rounds = options.rounds or (1 if options.quick else 5)
     results: list[Result] = []
+    failed = False
     begun, today = time.monotonic(), datetime.now().astimezone().date()
     CACHE.mkdir(exist_ok=True)
     shelf = Shelf(CACHE / "data")
@@ -108,17 +109,18 @@ def main() -> int:
                     results.append(run_case(case, data, able, rounds, running, endpoint, work))
                 except RunFailed as error:
                     print(f"bench: {case.name}: {error}", file=sys.stderr)
-                    return 1
+                    failed = True
         seen = [client for client in clients if any(client.name in result.runs for result in results)]
         versions = {client.name: client.version() for client in seen if client.name != BY_BOTOCORE}
         knows = {client.name: client.knows for client in seen if client.name != BY_BOTOCORE}
     found = document(results, versions, knows, rounds=rounds, date=today.isoformat(), cores=str(processors))
     table = report.markdown(found)
     print(f"\n{table}\n\n{time.monotonic() - begun:.0f} s in all")
-    name = f"{_WHOLE}-quick" if options.quick else f"{_WHOLE}-part" if options.case or options.client else _WHOLE
+    is_part = failed or options.case or options.client
+    name = f"{_WHOLE}-quick" if options.quick else f"{_WHOLE}-part" if is_part else _WHOLE
     write_json(REPORTS / f"{name}.json", found)
     (REPORTS / f"{name}.md").write_text(table + "\n")
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
