@@ -36,13 +36,21 @@ def install(watch: Watch) -> None:
 
         return asked
 
-    for name, function in inspect.getmembers(fast_path, inspect.isfunction):
-        if next(iter(inspect.signature(function).parameters), "") == "data_plane":
-            operation = "".join(map(str.capitalize, name.split("_")))
-            setattr(fast_path, name, watched(lambda *_, said=operation, **__: (said, None), function))
+    for operation, function in of_the_data_plane().items():
+        setattr(fast_path, function.__name__, watched(lambda *_, said=operation, **__: (said, None), function))
     S3DataPlane.get = watched(lambda *_, **__: ("GetObject", None), S3DataPlane.get)  # type: ignore[method-assign]
     client: Any = BaseClient
     client._make_api_call = watched(lambda client, operation, _: (operation, client), client._make_api_call)
+
+
+def of_the_data_plane() -> dict[str, Callable[..., Any]]:
+    """Its functions that make a request each, by the request's name. GetObject is a method of its own: the answer is
+    read later."""
+    return {
+        "".join(map(str.capitalize, name.split("_"))): function
+        for name, function in inspect.getmembers(fast_path, inspect.isfunction)
+        if next(iter(inspect.signature(function).parameters), "") == "data_plane"
+    }
 
 
 def service(client: Any) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.bench import pages, report
-from tests.bench.cases import Case, Goal
+from tests.bench import clients, pages, report, request_hooks
+from tests.bench.cases import CASES, Case, Goal
 from tests.bench.cores import Cores, keep_to, split
 from tests.bench.data import DataSet
 from tests.bench.document import document, write_json
@@ -83,6 +83,20 @@ def test_requests_are_counted_and_weighed_for_an_object() -> None:
     assert "| 1,000 slices | dicomwatchd | 0.38 (0.38 - 0.38) | 1.03 |  | ms CPU <= 0.4: reached |" in table
     assert "|  | botocore | 1.90 (1.90 - 1.90) | 1.00 | 0.20 |  |" in table
     assert "| 1,000 slices | CPU for an object | 0.38 ms | 0.4 ms | reached |" in report.goals(found)
+
+
+def test_every_goal_is_measured_against_somebody_who_takes_part() -> None:
+    names = {one.name for one in (clients.Ours, clients.S5cmd, clients.Rclone, clients.Ferry, clients.AwsCli)}
+    for case in CASES:
+        assert case.goals, case.name
+        assert case.takes("dicomwatchd"), case.name
+        for goal in case.goals:
+            assert goal.peer is None or (goal.peer in names and case.takes(goal.peer)), (case.name, goal)
+    assert {case.name for case in CASES if case.takes(clients.ByBotocore.name)} == {"amazon-http", "amazon-https"}
+
+
+def test_each_request_of_the_data_plane_is_watched() -> None:
+    assert request_hooks.of_the_data_plane().keys() >= {"PutObject", "UploadPart", "HeadObject", "ListObjects"}
 
 
 # --- the pages
