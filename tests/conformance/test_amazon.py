@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import botocore.exceptions
 import pytest
 from botocore.config import Config
@@ -92,6 +93,22 @@ def test_boto3_as_it_comes_reaches_a_bucket_by_its_own_name(amazon: Amazon, plac
     assert found["Body"].read() == DATA
     assert found.get("ContentEncoding") is None
     assert plain.meta.endpoint_url == "https://s3.amazonaws.com"
+
+
+def test_plain_http_through_the_proxy_leads_to_the_same_bucket(amazon: Amazon, s3: S3Client, place: str) -> None:
+    """Each request names the host then, and the signature is that of the path alone."""
+    config = Config(proxies={"http": f"http://127.0.0.1:{amazon.port}"}, request_checksum_calculation="when_required")
+    plain = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id=amazon.env()["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=amazon.env()["AWS_SECRET_ACCESS_KEY"],
+        endpoint_url="http://s3.us-east-1.amazonaws.com",
+        config=config,
+    )
+    plain.put_object(Bucket=place, Key="studies/1/a b.dcm", Body=DATA)
+    assert s3.get_object(Bucket=place, Key="studies/1/a b.dcm")["Body"].read() == DATA
+    assert plain.list_objects_v2(Bucket=place, Prefix="studies/1/a b")["KeyCount"] == 1
 
 
 @pytest.mark.parametrize("style", ["path", "virtual"])
