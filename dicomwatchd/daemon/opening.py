@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
@@ -45,13 +46,19 @@ def reach_archive(config: Config, draining: Callable[[], bool]) -> Archive:
         session=session,
     )
     catalogue = open_catalogue(config.archive.catalogue, session=session)
+
+    def of_catalogue() -> str | None:
+        catalogue.check()
+        return catalogue.identity()
+
     try:
-        store.check()
-        identity = read_identity(store)
+        with ThreadPoolExecutor(1, thread_name_prefix="opening") as beside:  # each is a way there and back, or several
+            asked = beside.submit(of_catalogue)
+            store.check()
+            identity = read_identity(store)
         if identity is None:
             raise NotInitialised("the store holds no archive", hint=hint)
-        catalogue.check()
-        catalogue_id = catalogue.identity()
+        catalogue_id = asked.result()
         if catalogue_id is None:
             raise NotInitialised("the catalogue is not initialised", hint=hint)
         if catalogue_id != identity.archive_id:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
 from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.layout.erasures import Erasure
@@ -31,11 +32,11 @@ _REMEMBERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """By either clock, before the store was asked."""
+    """By either clock, before the store was asked; and what it says, once it has answered."""
 
     now: float
     monotonic: float
-    found: Erasure | None
+    found: Future[Erasure | None] = field(default_factory=Future)
 
 
 class ErasedStudies:
@@ -114,14 +115,23 @@ class ErasedStudies:
         now, monotonic = self._clock.now(), self._clock.monotonic()
         with self._lock:
             last = self._looks.get(study)
-        # A machine that was asleep has not counted that on the one clock; and the other may have been set.
-        if last is not None and _is_young(last.now, now) and _is_young(last.monotonic, monotonic):
-            return last.found
-        found = erasures.newest(self._store, study)
-        with self._lock:
-            if len(self._looks) >= _REMEMBERED:
-                self._looks.clear()
-            self._looks[study] = _Look(now, monotonic, found)
+            # A machine that was asleep has not counted that on the one clock; and the other may have been set.
+            is_there = last is not None and _is_young(last.now, now) and _is_young(last.monotonic, monotonic)
+            if last is None or not is_there:
+                if len(self._looks) >= _REMEMBERED:
+                    self._looks.clear()
+                last = self._looks[study] = _Look(now, monotonic)
+        if is_there:  # or is being found out: a study's workers begin all at once, and one of them looks for all
+            return last.found.result()
+        try:
+            found = erasures.newest(self._store, study)
+        except BaseException as error:
+            with self._lock:
+                if self._looks.get(study) is last:
+                    del self._looks[study]
+            last.found.set_exception(error)
+            raise
+        last.found.set_result(found)
         return found
 
 

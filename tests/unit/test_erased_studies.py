@@ -4,7 +4,10 @@ nothing back, and deletes no local file on the strength of what is gone."""
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,13 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.erasing.erasure import SETTLE_SECONDS, Report
 from dicomwatchd.archive.layout import erasures
 from dicomwatchd.archive.repair.rebuild import rebuild
+from dicomwatchd.archive.stores.port import ObjectStore, StoredObject
 from dicomwatchd.cli.studies.same_medium import with_the_same_dicomdir
 from dicomwatchd.cli.upload_text import sentences
-from dicomwatchd.errors import DicomwatchdError, Permanent, StudyErased
+from dicomwatchd.errors import DicomwatchdError, OutOfReach, Permanent, StudyErased
 from dicomwatchd.fetch import look_up
 from dicomwatchd.model import StudyState, Uid
-from dicomwatchd.pipeline.erased import LOOK_SECONDS, NOTING_SECONDS
+from dicomwatchd.pipeline.erased import LOOK_SECONDS, NOTING_SECONDS, ErasedStudies
 from dicomwatchd.pipeline.shipment import AfterArchive, Bundling
 from dicomwatchd.queue.holds import ERASED
 from dicomwatchd.rights import Asker
@@ -623,3 +627,71 @@ def test_a_dicomdir_that_cannot_be_read_names_nobody(pieces: Pieces) -> None:
     first, _ = sorted({Uid(one.study_uid) for one in made[:-1]})
     pieces.memory.versions[keys.export(first, made[-1].sha256)] = [b"DICM" * 50]
     assert with_the_same_dicomdir(pieces.store, first) == []
+
+
+def erased_studies(pieces: Pieces, store: ObjectStore) -> ErasedStudies:
+    return ErasedStudies(store, pieces.queue.holds, pieces.queue.erasures, pieces.clock, pieces.log)
+
+
+class SlowStore(MemoryStore):
+    """Says nothing of erasures before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.answers = threading.Event()
+        self.trouble: DicomwatchdError | None = None
+
+    def listing(self, prefix: str, after: str = "") -> Iterator[StoredObject]:
+        self.asked += 1
+        assert self.answers.wait(20)
+        if self.trouble is not None:
+            raise self.trouble
+        yield from super().listing(prefix, after)
+
+
+def look_at_once(looks: ErasedStudies, store: SlowStore, people: int) -> list[object]:
+    def look() -> object:
+        try:
+            return looks.require_none(Uid(STUDY))
+        except DicomwatchdError as error:
+            return error
+
+    with ThreadPoolExecutor(people) as threads:
+        asked = [threads.submit(look) for _ in range(people)]
+        while not store.asked:
+            time.sleep(0.001)
+        time.sleep(0.1)  # the others come
+        store.answers.set()
+        return [one.result() for one in asked]
+
+
+def test_of_all_who_come_while_one_looks_nobody_else_asks(pieces: Pieces) -> None:
+    store = SlowStore()
+    assert look_at_once(erased_studies(pieces, store), store, 8) == [0] * 8
+    assert store.asked == 1
+
+
+def test_one_who_finds_no_answer_finds_none_for_all_and_is_asked_again_later(pieces: Pieces) -> None:
+    store = SlowStore()
+    store.trouble = OutOfReach("away")
+    looks = erased_studies(pieces, store)
+    assert look_at_once(looks, store, 8) == [store.trouble] * 8
+    store.trouble = None
+    assert looks.require_none(Uid(STUDY)) == 0
+
+
+def test_nobody_goes_by_a_look_that_has_taken_longer_than_its_word_holds(pieces: Pieces) -> None:
+    store = SlowStore()
+    looks = erased_studies(pieces, store)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(looks.require_none, Uid(STUDY))
+        while not store.asked:
+            time.sleep(0.001)
+        pieces.clock.advance(LOOK_SECONDS + 1)
+        second = threads.submit(looks.require_none, Uid(STUDY))
+        while store.asked < 2:
+            assert not second.done()
+            time.sleep(0.001)
+        store.answers.set()
+        assert (first.result(), second.result()) == (0, 0)

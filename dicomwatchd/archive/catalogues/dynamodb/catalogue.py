@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ _LARGE_PAGE_ITEMS = 10_000
 #: Of studies that an index only names so many are read at once: at most 16 MB come in one answer.
 _NAMED_ITEMS = 100
 _TERMS = "by-term"
+#: Items of a study that are written at once.
+_AT_ONCE = 8
 
 
 class DynamoDBCatalogue:
@@ -119,10 +122,7 @@ class DynamoDBCatalogue:
                 raise _conflict(revision[0])
             if revision[0] < record.revision:
                 present = {key["sk"]["S"] for key in series_keys(there)}
-        for item in (*items.series, *items.also):
-            if item["sk"]["S"] not in present:
-                with translated("write an item of a study", self._endpoint):
-                    self._client.put_item(TableName=self._table, Item=item)
+        self._write_all([item for item in (*items.series, *items.also) if item["sk"]["S"] not in present])
         with translated("write a study", self._endpoint):
             try:
                 self._client.put_item(
@@ -139,6 +139,22 @@ class DynamoDBCatalogue:
                 if error_code(error) == "ConditionalCheckFailedException":
                     raise _conflict(record.revision) from error
                 raise
+
+    def _write_all(self, items: list[dict[str, Any]]) -> None:
+        """At once, for far away each takes a way there and back; not by BatchWriteItem, which those may delete by who
+        may call it. All of them have come to an end before an error is raised."""
+
+        def write(item: dict[str, Any]) -> None:
+            with translated("write an item of a study", self._endpoint):
+                self._client.put_item(TableName=self._table, Item=item)
+
+        if len(items) < 2:
+            for item in items:
+                write(item)
+            return
+        with ThreadPoolExecutor(min(len(items), _AT_ONCE), thread_name_prefix="catalogue") as threads:
+            for written in [threads.submit(write, item) for item in items]:
+                written.result()
 
     def search(self, query: Query) -> Iterator[StudyRecord]:
         """Memory holds one page for each partition asked, or, of studies that an index only names, where they stand;
