@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from dicomwatchd.archive.stores.s3 import fast_path
-from dicomwatchd.archive.stores.s3.bucket import Paging
 from dicomwatchd.archive.stores.s3.data_plane import S3DataPlane
+from dicomwatchd.archive.stores.s3.listed import Paging
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.config import S3Settings
 from tests.servers.processes import free_port

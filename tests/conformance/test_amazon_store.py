@@ -259,7 +259,8 @@ def test_what_somebody_has_put_over_an_object_or_deleted_of_such_a_series_is_see
     assert found[keys[2]].verified_by == evidence.Method.READ_BACK
 
 
-def test_versions_are_listed_page_by_page(place: Place) -> None:
+@pytest.mark.parametrize("by_botocore", [False, True])
+def test_versions_are_listed_page_by_page(place: Place, monkeypatch: pytest.MonkeyPatch, by_botocore: bool) -> None:
     store = place.ready()
     keys = [f"studies/1.2/series/1.2.3/1.2.3.{n:02}/{n:064}.dcm" for n in range(7)]
     for key in keys:
@@ -267,7 +268,15 @@ def test_versions_are_listed_page_by_page(place: Place) -> None:
             place.s3.put_object(**place.of(key), Body=b"object")
     place.s3.delete_object(**place.of(keys[4]))
     two_at_a_time: Any = lambda params, **_: {**params, "MaxKeys": 2}  # noqa: E731
-    store._bucket.client.meta.events.register("provide-client-params.s3.ListObjectVersions", two_at_a_time)
+    data_plane = store._data_plane
+    assert data_plane is not None
+    if by_botocore:
+        store._data_plane = None
+        store._bucket.client.meta.events.register("provide-client-params.s3.ListObjectVersions", two_at_a_time)
+    else:
+        listing = data_plane.listing
+        monkeypatch.setattr(data_plane, "listing", lambda query: listing({**query, "max-keys": "2"}))
+        monkeypatch.setattr(store._bucket.client, "list_object_versions", None)  # nobody asks it
     found = [seen and seen.key for seen in store.current_versions("studies/")]
     assert [key for key in found if key] == [key for key in keys if key != keys[4]]
     assert found.count(None) == 7 * 3 + 1 - 6

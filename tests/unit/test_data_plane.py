@@ -24,9 +24,9 @@ from botocore.credentials import Credentials, ReadOnlyCredentials
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.aws import deadlines
 from dicomwatchd.archive.stores.s3 import connection, data_plane, fast_path
-from dicomwatchd.archive.stores.s3.bucket import ListedObject, ListedPage, Paging
 from dicomwatchd.archive.stores.s3.connection import Connection, Response
 from dicomwatchd.archive.stores.s3.data_plane import Address, S3DataPlane
+from dicomwatchd.archive.stores.s3.listed import ListedObject, ListedPage, Marker, Paging, VersionsPage
 
 OK = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'
 GET_ABC = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
@@ -447,6 +447,73 @@ def test_whatever_byte_of_a_listing_is_another_it_is_a_page_or_none() -> None:
             nothing += page is None
             assert page is None or all(item.size_bytes >= 0 for item in page.objects)
     assert nothing > len(LISTING), "most of what is no listing is taken for none"
+
+
+VERSIONS = (
+    b'<?xml version="1.0"?><ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>b</Name>'
+    b"<Prefix>p/</Prefix><KeyMarker></KeyMarker><VersionIdMarker></VersionIdMarker>"
+    b"<Version><Key>p/a%26+b</Key><VersionId>v2</VersionId><IsLatest>true</IsLatest>"
+    b"<LastModified>2026-01-31T12:00:00.500Z</LastModified><ETag>&quot;00ff&quot;</ETag><Size>12</Size></Version>"
+    b"<Version><Key>p/a%26+b</Key><VersionId>v1</VersionId><IsLatest>false</IsLatest><Size>11</Size></Version>"
+    b"<DeleteMarker><Key>p/b</Key><VersionId>v1</VersionId><IsLatest>true</IsLatest></DeleteMarker>"
+    b"<Version><Key>p/c</Key><VersionId>null</VersionId><IsLatest>true</IsLatest><Size>0</Size></Version>"
+    b"<IsTruncated>true</IsTruncated><NextKeyMarker>p/c%2B</NextKeyMarker>"
+    b"<NextVersionIdMarker>null</NextVersionIdMarker></ListVersionsResult>"
+)
+VERSIONS_PAGE = VersionsPage(
+    [
+        (ListedObject("p/a& b", 12, "00ff", 1769860800.5), "v2"),
+        None,
+        None,
+        (ListedObject("p/c", 0, None), "null"),
+    ],
+    Marker("p/c+", "null"),
+    is_last=False,
+)
+
+
+def whole(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def test_versions_are_listed() -> None:
+    last = VERSIONS.replace(b"<IsTruncated>true", b"<IsTruncated>false").replace(b"p/c%2B", b"")
+    with talking(whole(VERSIONS), whole(last)) as (made, server):
+        assert fast_path.list_versions(made, "p/", None) == VERSIONS_PAGE
+        assert fast_path.list_versions(made, "p/", Marker("p/c+", "null")) == VERSIONS_PAGE._replace(
+            following=None, is_last=True
+        )
+    [first, second] = [request.partition(b" HTTP/1.1")[0] for request in server.requests]
+    assert first == b"GET /bucket/?encoding-type=url&prefix=p%2F&versions="
+    assert second == (
+        b"GET /bucket/?encoding-type=url&key-marker=p%2Fc%2B&prefix=p%2F&version-id-marker=null&versions="
+    )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        LISTING,
+        VERSIONS[:-30],
+        VERSIONS.replace(b"<IsLatest>false", b"<IsLatest>perhaps"),
+        VERSIONS.replace(b"<IsLatest>true</IsLatest><LastModified>", b"<LastModified>"),
+        VERSIONS.replace(b"<Size>12</Size>", b""),
+        VERSIONS.replace(b"<Size>11</Size>", b"<Size>-11</Size>"),
+        VERSIONS.replace(b"<IsTruncated>true</IsTruncated>", b""),
+    ],
+)
+def test_what_is_no_list_of_versions_is_none(body: bytes) -> None:
+    with talking(whole(body)) as (made, _):
+        assert fast_path.list_versions(made, "p/", None) is None
+
+
+def test_whatever_byte_of_a_list_of_versions_is_another_no_old_version_is_shown_as_current() -> None:
+    at = VERSIONS.index(b"v1</VersionId><IsLatest>false")
+    bodies = [VERSIONS[:n] + bytes([byte]) + VERSIONS[n + 1 :] for n in range(at, at + 60) for byte in b"\x00</9zt"]
+    with talking(*map(whole, bodies)) as (made, _):
+        for _ in bodies:
+            page = fast_path.list_versions(made, "p/", None)
+            assert page is None or all(one is None or one[1] != "v1" for one in page.versions)
 
 
 # --- the connection

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import botocore.exceptions
@@ -20,6 +20,16 @@ from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.port import StoredObject
 from dicomwatchd.archive.stores.s3 import cold
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
+from dicomwatchd.archive.stores.s3.listed import (
+    ListedObject,
+    ListedPage,
+    Marker,
+    Paging,
+    VersionsPage,
+    etag_of,
+    listed_by_botocore,
+    versions_by_botocore,
+)
 from dicomwatchd.config import Encryption, ObjectTag
 from dicomwatchd.errors import (
     ArchiveRefused,
@@ -42,34 +52,6 @@ Look = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
 def _unasked(_: Mapping[str, Any]) -> None:
     return None
-
-
-class ListedObject(NamedTuple):
-    """``full_key`` with the prefix of the archive; ``etag`` without quotes; ``modified_at`` in seconds since the
-    epoch."""
-
-    full_key: str
-    size_bytes: int
-    etag: str | None
-    modified_at: float | None = None
-    storage_class: str | None = None
-
-
-class ListedPage(NamedTuple):
-    """``token`` leads to the next page, None on the last. ``common_prefixes`` are full ones."""
-
-    objects: list[ListedObject]
-    token: str | None
-    common_prefixes: tuple[str, ...] = ()
-
-
-class Paging(NamedTuple):
-    """Where a page begins: where the one before has ended, or behind this full key. With a ``delimiter`` keys that are
-    alike up to it are one common prefix."""
-
-    token: str | None = None
-    after: str | None = None
-    delimiter: str | None = None
 
 
 @dataclass(slots=True)
@@ -309,30 +291,32 @@ class S3Bucket:
                 return
             paging = Paging(token=page.token)
 
-    def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
+    def current_versions(
+        self, prefix: str, short: Callable[[str, Marker | None], VersionsPage | None] = lambda *_: None
+    ) -> Iterator[StoredObject | None]:
         """ListObjectVersions, page by page: each current version, and None for what is not one. Strongly consistent as
-        ListObjectsV2 is."""
+        ListObjectsV2 is. ``short`` as in `listing`."""
         start, last = self.prefix + prefix, ""
-        marker: Any = {}
+        marker: Marker | None = None
         while True:
-            with self._listing("ListObjectVersions"):
-                page = self.client.list_object_versions(Bucket=self.name, Prefix=start, **marker)
-            for item in page.get("Versions", []):
-                if not item.get("IsLatest"):
+            page = short(start, marker) or self._versions_page(start, marker)
+            for version in page.versions:
+                if version is None:
                     yield None
                     continue
-                listed = _listed(item)
+                listed, version_id = version
                 if listed.full_key <= last or not listed.full_key.startswith(start):
                     raise self._out_of_order("ListObjectVersions")
                 last = listed.full_key
-                yield self._shown(listed, item.get("VersionId"))
-            yield from (None for _ in page.get("DeleteMarkers", []))
-            if not page.get("IsTruncated"):
-                return
-            following = page.get("NextKeyMarker"), page.get("NextVersionIdMarker")
-            if not all(following) or following == tuple(marker.values()):
-                return  # it leads nowhere: what was not listed is asked for by itself
-            marker = {"KeyMarker": following[0], "VersionIdMarker": following[1]}
+                yield self._shown(listed, version_id)
+            if page.is_last or page.following is None or page.following == marker:
+                return  # or it leads nowhere: what was not listed is asked for by itself
+            marker = page.following
+
+    def _versions_page(self, start: str, marker: Marker | None) -> VersionsPage:
+        begins: Any = {} if marker is None else {"KeyMarker": marker.full_key, "VersionIdMarker": marker.version_id}
+        with self._listing("ListObjectVersions"):
+            return versions_by_botocore(self.client.list_object_versions(Bucket=self.name, Prefix=start, **begins))
 
     def _shown(self, item: ListedObject, version_id: str | None = None) -> StoredObject:
         storage_class = cold.other_than_usual(item.storage_class)
@@ -393,7 +377,7 @@ class S3Bucket:
         with self._listing("ListObjectsV2"):
             page = self.client.list_objects_v2(Bucket=self.name, Prefix=start, **arguments)
         return ListedPage(
-            [_listed(item) for item in page.get("Contents", [])],
+            [listed_by_botocore(item) for item in page.get("Contents", [])],
             page.get("NextContinuationToken") if page.get("IsTruncated") else None,
             tuple(item["Prefix"] for item in page.get("CommonPrefixes", [])),
         )
@@ -406,17 +390,6 @@ class S3Bucket:
             if aws.http_status(error) == 404:
                 error = _no_such_bucket(error)
             raise aws.translate(error, operation="check the bucket", endpoint=self.endpoint) from error
-
-
-def etag_of(response: Mapping[str, Any]) -> str | None:
-    """Without its quotes, as `StoredObject` has it: of an answer, or of an entry of a listing."""
-    return response.get("ETag", "").strip('"') or None
-
-
-def _listed(item: Any) -> ListedObject:
-    """An entry of a listing by botocore."""
-    modified_at = item["LastModified"].timestamp() if item.get("LastModified") else None
-    return ListedObject(item["Key"], item["Size"], etag_of(item), modified_at, item.get("StorageClass"))
 
 
 def _is_delete_marker(error: botocore.exceptions.ClientError) -> bool:

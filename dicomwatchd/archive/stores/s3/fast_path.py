@@ -3,7 +3,7 @@ and back to its answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -16,8 +16,8 @@ import botocore.session
 from dicomwatchd import __version__
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.s3 import addressing
-from dicomwatchd.archive.stores.s3.bucket import ListedObject, ListedPage, Paging
 from dicomwatchd.archive.stores.s3.data_plane import LENGTH, S3DataPlane
+from dicomwatchd.archive.stores.s3.listed import ListedObject, ListedPage, Marker, Paging, VersionsPage
 from dicomwatchd.archive.stores.s3.signing import Credentials
 from dicomwatchd.config import S3Settings
 
@@ -148,41 +148,92 @@ def list_objects(data_plane: S3DataPlane, prefix: str, paging: Paging) -> Listed
         return None
 
 
+def list_versions(data_plane: S3DataPlane, prefix: str, marker: Marker | None) -> VersionsPage | None:
+    """As `list_objects`, of ListObjectVersions."""
+    query = {"versions": "", "prefix": prefix, "encoding-type": "url"}
+    if marker is not None:
+        query |= {"key-marker": marker.full_key, "version-id-marker": marker.version_id}
+    response = data_plane.listing(query)
+    try:
+        return None if response is None else _versions(ElementTree.fromstring(response))  # noqa: S314  as above
+    except (ElementTree.ParseError, ValueError):
+        return None
+
+
 def _page(root: ElementTree.Element) -> ListedPage:
     """Raises ValueError for what is no page."""
-    namespace, _, name = root.tag.rpartition("}")
-    if name != "ListBucketResult":
-        raise ValueError("not a listing")
-    names = ("Key", "Size", "ETag", "LastModified", "StorageClass", "Contents", "CommonPrefixes", "Prefix")
-    tags = (f"{namespace}}}{n}" if namespace else n for n in names)
-    key, size, etag, modified, storage_class, contents, together, prefix = tags
+    tag = _tags(root, "ListBucketResult")
     found = []
     common_prefixes = []
     token, truncated = None, ""
+    contents, together, prefix = tag("Contents"), tag("CommonPrefixes"), tag("Prefix")
+    of_object = _Tags(tag)
     for element in root:
         if element.tag == contents:
-            values = {child.tag: child.text or "" for child in element}
-            digits = values.get(size, "")
-            if key not in values or not (digits.isascii() and digits.isdecimal()):
-                raise ValueError("an object without name or size")
-            found.append(
-                ListedObject(
-                    unquote_plus(values[key]),
-                    int(digits),
-                    values.get(etag, "").strip('"') or None,
-                    _seconds(values.get(modified, "")),
-                    values.get(storage_class) or None,
-                )
-            )
+            found.append(_listed({child.tag: child.text or "" for child in element}, of_object))
         elif element.tag == together:
             common_prefixes += [unquote_plus(child.text or "") for child in element if child.tag == prefix]
-        elif element.tag.endswith("IsTruncated"):
+        elif element.tag == tag("IsTruncated"):
             truncated = element.text or ""
-        elif element.tag.endswith("NextContinuationToken"):
+        elif element.tag == tag("NextContinuationToken"):
             token = element.text
     if truncated not in ("true", "false") or (truncated == "true") != bool(token):
         raise ValueError("a page that does not say whether it is the last")
     return ListedPage(found, token, tuple(common_prefixes))
+
+
+def _versions(root: ElementTree.Element) -> VersionsPage:
+    """Raises ValueError for what is no page."""
+    tag = _tags(root, "ListVersionsResult")
+    found: list[tuple[ListedObject, str | None] | None] = []
+    values: dict[str, str] = {}
+    version, gone, is_latest, version_id = tag("Version"), tag("DeleteMarker"), tag("IsLatest"), tag("VersionId")
+    of_object = _Tags(tag)
+    for element in root:
+        if element.tag == gone:
+            found.append(None)
+        elif element.tag == version:
+            of_version = {child.tag: child.text or "" for child in element}
+            latest = of_version.get(is_latest)
+            if latest not in ("true", "false"):
+                raise ValueError("a version that does not say whether it is the current one")
+            listed = _listed(of_version, of_object)
+            found.append((listed, of_version.get(version_id) or None) if latest == "true" else None)
+        else:
+            values[element.tag] = element.text or ""
+    truncated = values.get(tag("IsTruncated"), "")
+    if truncated not in ("true", "false"):
+        raise ValueError("a page that does not say whether it is the last")
+    following = unquote_plus(values.get(tag("NextKeyMarker"), "")), values.get(tag("NextVersionIdMarker"), "")
+    return VersionsPage(found, Marker(*following) if all(following) else None, truncated == "false")
+
+
+def _tags(root: ElementTree.Element, of_root: str) -> Callable[[str], str]:
+    """The names of elements in the namespace of ``root``. Raises ValueError where that is another element."""
+    namespace, _, name = root.tag.rpartition("}")
+    if name != of_root:
+        raise ValueError("not a listing")
+    return lambda name: f"{namespace}}}{name}" if namespace else name
+
+
+class _Tags:
+    def __init__(self, tag: Callable[[str], str]) -> None:
+        self.key, self.size, self.etag = tag("Key"), tag("Size"), tag("ETag")
+        self.modified, self.storage_class = tag("LastModified"), tag("StorageClass")
+
+
+def _listed(values: Mapping[str, str], tags: _Tags) -> ListedObject:
+    """Raises ValueError."""
+    digits = values.get(tags.size, "")
+    if tags.key not in values or not (digits.isascii() and digits.isdecimal()):
+        raise ValueError("an object without name or size")
+    return ListedObject(
+        unquote_plus(values[tags.key]),
+        int(digits),
+        values.get(tags.etag, "").strip('"') or None,
+        _seconds(values.get(tags.modified, "")),
+        values.get(tags.storage_class) or None,
+    )
 
 
 def _seconds(text: str) -> float | None:

@@ -15,7 +15,8 @@ from typing import Any
 
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.port import Capabilities, composed
-from dicomwatchd.archive.stores.s3.bucket import S3Bucket, etag_of
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.listed import etag_of
 from dicomwatchd.errors import ArchiveRefused, Conflict, CredentialsRefused, Permanent, Transient
 
 #: Error codes by which a store says that the bytes are not those announced, a part is none it knows, the key is taken.

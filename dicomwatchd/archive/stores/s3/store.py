@@ -36,9 +36,10 @@ from dicomwatchd.archive.stores.port import (
 )
 from dicomwatchd.archive.stores.s3 import fast_path, probe, restoring
 from dicomwatchd.archive.stores.s3 import setup as s3_setup
-from dicomwatchd.archive.stores.s3.bucket import S3Bucket, checksum_of, etag_of
+from dicomwatchd.archive.stores.s3.bucket import S3Bucket, checksum_of
 from dicomwatchd.archive.stores.s3.data_plane import Body
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
+from dicomwatchd.archive.stores.s3.listed import etag_of
 from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
 from dicomwatchd.archive.stores.s3.taken import Taken
 from dicomwatchd.config import S3Settings
@@ -166,7 +167,9 @@ class S3Store:
         return self._bucket.listing(prefix, after, partial(fast_path.list_objects, self._data_plane))
 
     def current_versions(self, prefix: str) -> Iterator[StoredObject | None]:
-        return self._bucket.current_versions(prefix)
+        if self._data_plane is None:
+            return self._bucket.current_versions(prefix)
+        return self._bucket.current_versions(prefix, partial(fast_path.list_versions, self._data_plane))
 
     def common_prefixes(self, prefix: str, after: str = "") -> Iterator[str]:
         if self._data_plane is None:
