@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from dicomwatchd import config_receiver, resolved_paths
+from dicomwatchd import config_bandwidth, config_receiver, resolved_paths
 from dicomwatchd.character_sets import USABLE_WHEN_MISSING, corrected
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
 from dicomwatchd.dicom_addresses import address_of, is_ae_title
@@ -504,6 +504,11 @@ class Config(_Model):
         le=LONGEST_WAIT_SECONDS,
         description="How long a quiet study waits for images that a DICOMDIR lists and that are neither here nor"
         " archived; then it is archived without them. 0: not at all",
+    )
+    bandwidth: config_bandwidth.Limits | None = Field(
+        None,
+        description="How fast the daemon may send to the archive, by weekday and local time; default: unlimited",
+        examples=[{"default": "50MB/s", "Mon-Fri 08:00-18:00": "10MB/s"}],
     )
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when less than this share of a disk is free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -107,6 +107,7 @@ def problem(
         "path_type": text,
         "tuple_type": "must be a list",
         "model_type": mapping,
+        "dict_type": mapping,
         "model_attributes_type": mapping,
         "too_short": "must not be empty",
         "string_too_long": f"must be at most {context.get('max_length')} characters long",

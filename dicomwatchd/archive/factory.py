@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import ObjectStore
+from dicomwatchd.archive.stores.uplink import Uplink
 from dicomwatchd.config import (
     CatalogueSettings,
     DirectorySettings,
@@ -43,22 +44,25 @@ def open_store(
     stopping: Callable[[], bool] = _never,
     budget: ByteBudget | None = None,
     session: Session | None = None,
+    uplink: Uplink | None = None,
 ) -> ObjectStore:
     """The store that the settings name; whether it is there is for its `check` to say.
 
     ``connections`` is how many threads will use it at once. ``stopping`` is asked in the middle of long uploads,
-    which then raise Stopping; ``budget`` is how much of files may be in memory at once. Raises Fatal where the
-    settings cannot work at all.
+    which then raise Stopping; ``budget`` is how much of files may be in memory at once, ``uplink`` how fast they may
+    be sent. Raises Fatal where the settings cannot work at all.
     """
     match settings:
         case DirectorySettings():
             from dicomwatchd.archive.stores.directory.store import DirectoryStore
 
-            return DirectoryStore(settings, stopping=stopping)
+            return DirectoryStore(settings, stopping=stopping, uplink=uplink)
         case S3Settings():
             from dicomwatchd.archive.stores.s3.store import S3Store
 
-            return S3Store(settings, connections=connections, stopping=stopping, budget=budget, session=session)
+            return S3Store(
+                settings, connections=connections, stopping=stopping, budget=budget, session=session, uplink=uplink
+            )
     assert_never(settings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool, chec
             ("Files", _counts(said.get("files"))),
             ("Waiting", output.size(waiting) if waiting else "nothing"),
             ("Oldest", None if oldest is None else f"waiting for {output.duration(oldest)}"),
+            ("Sending", _limit(said.get("bandwidth"))),
             ("Verified", _verified(said.get("archive_verification"))),
         ]
     )
@@ -237,6 +239,22 @@ def _place(text: str | None) -> str:
 
 def _endpoint(name: str) -> str:
     return f"Amazon ({name.removeprefix('aws:')})" if name.startswith("aws:") else name
+
+
+def _limit(bandwidth: dict[str, Any] | None) -> str | None:
+    """In this machine's local time, as the configuration is."""
+    if not bandwidth:
+        return None
+    said = f"{_rate(bandwidth)} ({bandwidth.get('rule')})"
+    if not (change := bandwidth.get("next_change")):
+        return said
+    at = datetime.fromisoformat(change["at"]).astimezone()
+    return f"{said}; from {at:%a %H:%M} on {_rate(change)}"
+
+
+def _rate(limit: dict[str, Any]) -> str:
+    at_most = limit.get("bytes_per_second")
+    return "unlimited" if at_most is None else f"at most {output.size(at_most)}/s"
 
 
 def _verified(said: dict[str, Any] | None) -> str | None:

@@ -10,6 +10,7 @@ from dicomwatchd.archive import keys
 from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.archive.stores.budget import ByteBudget
+from dicomwatchd.archive.stores.uplink import Uplink
 from dicomwatchd.config import BundledLayout, Config
 from dicomwatchd.daemon.plan import ACTIVE_SHIPMENTS
 from dicomwatchd.errors import ArchiveRefused, NotInitialised
@@ -20,9 +21,9 @@ from dicomwatchd.queue import Queue
 INIT = "dicomwatchctl archive init"
 
 
-def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
+def open_archive(config: Config, draining: Callable[[], bool], uplink: Uplink | None = None) -> Archive:
     """As `reach_archive`, and found usable. Raises the same."""
-    archive = reach_archive(config, draining)
+    archive = reach_archive(config, draining, uplink)
     try:
         archive.store.probe(keys.PROBE)
     except BaseException:  # whatever ends it: nobody else knows of the two
@@ -32,7 +33,7 @@ def open_archive(config: Config, draining: Callable[[], bool]) -> Archive:
     return archive
 
 
-def reach_archive(config: Config, draining: Callable[[], bool]) -> Archive:
+def reach_archive(config: Config, draining: Callable[[], bool], uplink: Uplink | None = None) -> Archive:
     """The archive, there and the one that its catalogue is of; creates nothing. Until its store was probed nothing may
     be asked of it. Raises NotInitialised, ArchiveRefused, OutOfReach."""
     hint = f"if this is the right place, run: {INIT}"
@@ -44,6 +45,7 @@ def reach_archive(config: Config, draining: Callable[[], bool]) -> Archive:
         stopping=draining,
         budget=memory,
         session=session,
+        uplink=uplink,
     )
     catalogue = open_catalogue(config.archive.catalogue, session=session)
 

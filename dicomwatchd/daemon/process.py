@@ -17,7 +17,9 @@ from types import FrameType
 
 from dicomwatchd import __version__
 from dicomwatchd.archive.stores.budget import keep_no_large_blocks
+from dicomwatchd.archive.stores.uplink import Uplink
 from dicomwatchd.config import DEFAULT_PATH, Config, load
+from dicomwatchd.config_bandwidth import schedule_of
 from dicomwatchd.daemon.opening import Probing, open_archive, reach_archive
 from dicomwatchd.daemon.supervisor import StopSignal, Supervisor
 from dicomwatchd.errors import (
@@ -104,6 +106,7 @@ class Process:
     def __init__(self, options: argparse.Namespace, config: Config, journal: Journal, clock: Clock) -> None:
         self._options, self._config, self._journal, self._clock = options, config, journal, clock
         self._started_at = clock.now()
+        self._uplink = Uplink(clock)
         self._service = ServiceManager.from_environment()
         self._folders = UploadFolders(DescriptorStore.from_environment(), left_before())
         self._stop = threading.Event()
@@ -140,8 +143,9 @@ class Process:
     # -- one configuration after the other --------------------------------------------------------------------------
 
     def _begin(self, config: Config) -> Supervisor:
+        self._uplink.follow(schedule_of(config.bandwidth))
         stop_signal = StopSignal(self._service.extend)
-        archive = reach_archive(config, stop_signal)
+        archive = reach_archive(config, stop_signal, self._uplink)
         return self._start(config, archive, stop_signal, Probing(archive))
 
     def _start(
@@ -159,6 +163,7 @@ class Process:
                 self._folders,
                 self._started_at,
                 probing.wait if probing is not None else lambda: None,
+                self._uplink,
             )
         except BaseException:  # whatever ends it: the archive was handed over to nobody
             self.left_behind = self.left_behind or bool(stop_signal.heartbeats.excused())
@@ -183,8 +188,13 @@ class Process:
         old = self._config
         try:
             config = load(self._options.config, folders=True)
+            if _differs_in_bandwidth_alone(config, old):
+                self._use(config)
+                self._journal.info("reloaded", "the new configuration is now used", inboxes=len(config.inboxes))
+                self._service.ready()
+                return running
             stop_signal = StopSignal(self._service.extend)
-            archive = open_archive(config, stop_signal)
+            archive = open_archive(config, stop_signal, self._uplink)
         except DicomwatchdError as error:
             self._say_refused(error)
         else:
@@ -208,6 +218,7 @@ class Process:
 
     def _use(self, config: Config) -> None:
         self._config = config
+        self._uplink.follow(schedule_of(config.bandwidth))
         self._journal.set_never(_never_logged(config))
         self._journal.receivers = names_by_inbox(config)
         self._journal.level = config.log_level
@@ -301,6 +312,11 @@ def _allow_many_files() -> None:
     wanted = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _differs_in_bandwidth_alone(one: Config, other: Config) -> bool:
+    """What sends goes on then: the limit is nobody's part, and is changed under it."""
+    return one != other and one.model_copy(update={"bandwidth": other.bandwidth}) == other
 
 
 def _never_logged(config: Config) -> list[str]:

@@ -11,8 +11,10 @@ from typing import Any
 
 from dicomwatchd import doctor
 from dicomwatchd.answering import Answering
+from dicomwatchd.archive.stores.uplink import Uplink
 from dicomwatchd.config import Config
 from dicomwatchd.control.server import ControlServer
+from dicomwatchd.daemon.bandwidth import BandwidthReporter
 from dicomwatchd.daemon.commands import commands
 from dicomwatchd.daemon.composition import Parts, Surroundings
 from dicomwatchd.daemon.plan import plan_of
@@ -71,11 +73,13 @@ class Supervisor:
         upload_folders: UploadFolders | None = None,
         started_at: float | None = None,
         probed: Callable[[], None] = lambda: None,
+        uplink: Uplink | None = None,
     ) -> None:
         """``started_at``: see `StatusReporter`; ``probed``: see `Surroundings`. Raises Fatal, Transient,
         ArchiveRefused; the archive is then still the caller's to close."""
         self._config, self._archive, self._journal = config, archive, journal
         self._reporter = StatusReporter(config, archive, journal, clock, started_at)
+        self._bandwidth = BandwidthReporter(uplink or Uplink(clock), journal)
         self.fatal: Fatal | None = None
         self.heartbeats = stop_signal.heartbeats
         self._stopping = stop_signal.stopping
@@ -135,6 +139,7 @@ class Supervisor:
 
     def tick(self) -> None:
         """To be called every second or so: what nobody else looks after."""
+        self._bandwidth.tick()
         self._pool.tick()
         self._parts.tick()
         self._tick_inboxes()
@@ -300,7 +305,7 @@ class Supervisor:
 
     def _status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
         parts = self._parts
-        return self._reporter.status(
+        return {"bandwidth": self._bandwidth.document()} | self._reporter.status(
             inboxes,
             intakes=parts.sources.intakes.values(),
             pool=self._pool,

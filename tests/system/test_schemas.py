@@ -129,6 +129,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         listen = f"127.0.0.1:{listener.getsockname()[1]}"
         inbox = site.config["inboxes"][0]["name"]
         site.config["receivers"] = [{"name": "ct", "ae_title": "ARCHIVE", "inbox": inbox, "listen": listen}]
+        site.config["bandwidth"] = {"default": "500MB/s", "00:00-12:00": "400MB/s"}
         site.write_config()
         yield site
     site.close()

@@ -119,7 +119,7 @@ def temporary(folder_fd: int, random_name: str) -> Iterator[tuple[int, bytes]]:
             os.unlink(name, dir_fd=folder_fd)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Raises OSError."""
     left = memoryview(data)
     while left:

@@ -31,6 +31,7 @@ from dicomwatchd.archive.stores.port import (
     StoredObject,
     Transition,
 )
+from dicomwatchd.archive.stores.uplink import Uplink
 from dicomwatchd.config import DirectorySettings
 from dicomwatchd.errors import (
     NoSuchObject,
@@ -76,9 +77,11 @@ class DirectoryStore:
         stopping: Callable[[], bool] = _never,
         clock: Clock | None = None,
         random_name: Callable[[], str] = secrets.token_hex,
+        uplink: Uplink | None = None,
     ) -> None:
         self._root = settings.path
         self._stopping = stopping
+        self._uplink = uplink
         self._clock = clock or SystemClock()
         self._random_name = random_name
         self._folders = files.DurableFolders()
@@ -296,7 +299,9 @@ class DirectoryStore:
             if len(data) != length:
                 raise SourceChanged("a file is shorter than when it was read first")
             sha256.update(data)
-            files.write_all(fd, data)
+            sending = None if self._uplink is None else self._uplink.sending(self._stopping)
+            for piece in (data,) if sending is None else sending.pieces(data):
+                files.write_all(fd, piece)
             offset += length
         if sha256.hexdigest() != digest.sha256:
             raise SourceChanged("a file's content has changed since it was read first")

@@ -18,6 +18,8 @@ from typing import Any
 import pycurl
 
 from dicomwatchd.archive.aws import deadlines
+from dicomwatchd.archive.stores.uplink import Sending
+from dicomwatchd.errors import Stopping
 
 CONNECT_SECONDS = 5.0
 _HEAD_LIMIT_BYTES = 64 * 1024
@@ -96,6 +98,8 @@ class Connection:
         self._seconds_left = self._quiet_seconds = 0.0
         self._sent: memoryview | None = None
         self._sent_bytes = 0
+        self._sending: Sending | None = None
+        self._waited_seconds = 0.0
         self._forget()
 
     def _forget(self) -> None:
@@ -103,7 +107,8 @@ class Connection:
         self._head_bytes = 0
         self._head_is_whole = False
         self._is_odd = False
-        self._failure: OSError | OddResponse | None = None
+        self._failure: OSError | OddResponse | Stopping | None = None
+        self._stopped: Stopping | None = None
         self._ahead: deque[memoryview] = deque()
         self._ahead_bytes = 0
         self._is_paused = False
@@ -117,9 +122,18 @@ class Connection:
             self._multi.close()
             self._curl.close()
 
-    def exchange(self, method: str, url: str, headers: Sequence[str], data: bytes | bytearray) -> Response:
-        """Send a request and read its answer's head. ``headers`` as lines. Raises OSError, OddResponse."""
+    def exchange(
+        self,
+        method: str,
+        url: str,
+        headers: Sequence[str],
+        data: bytes | bytearray,
+        sending: Sending | None = None,
+    ) -> Response:
+        """Send a request and read its answer's head. ``headers`` as lines. ``sending`` says when ``data`` may go; no
+        deadline counts the time for which it is waited for. Raises OSError, OddResponse, Stopping."""
         self._forget()
+        self._sending = sending
         with _Translated():
             self._curl.setopt(pycurl.URL, url)
             self._curl.setopt(pycurl.HTTPHEADER, [*headers, *_NONE_OF_ITS_OWN])
@@ -145,7 +159,7 @@ class Connection:
             curl.setopt(pycurl.HTTPGET, 1)
         else:
             curl.setopt(pycurl.CUSTOMREQUEST, method)
-            if isinstance(data, bytes):
+            if isinstance(data, bytes) and self._sending is None:
                 curl.setopt(pycurl.POSTFIELDS, data)  # sent out of this very object
             else:
                 curl.setopt(pycurl.UPLOAD, 1)
@@ -210,13 +224,16 @@ class Connection:
             if not events and self._timer_at is not None and self._timer_at <= time.monotonic():
                 self._timer_at = None
                 _, running = self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        spent = time.monotonic() - began
+        spent = time.monotonic() - began - self._waited_seconds
+        self._waited_seconds = 0.0
         self._seconds_left -= spent
         self._quiet_seconds = 0.0 if events else self._quiet_seconds + spent
         if not running:
             _, _, failed = self._multi.info_read()
             self._leave()
-            if self._is_odd:
+            if self._stopped is not None:
+                self._failure = self._stopped
+            elif self._is_odd:
                 self._failure = OddResponse()
             elif failed:
                 self._failure = ConnectionError(f"libcurl: {failed[0][2]}")
@@ -226,7 +243,7 @@ class Connection:
         if self._is_running:
             self._is_running = False
             self._multi.remove_handle(self._curl)
-        self._sent = None
+        self._sent = self._sending = None
         self._curl.setopt(pycurl.POSTFIELDS, b"")  # what was sent is not kept
 
     def _on_socket(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
@@ -269,9 +286,19 @@ class Connection:
             self._ahead_bytes += len(data) - taken
         return len(data)
 
-    def _on_send(self, most_bytes: int) -> bytes:
+    def _on_send(self, most_bytes: int) -> bytes | int:
         if self._sent is None:
             return b""
+        most_bytes = min(most_bytes, len(self._sent) - self._sent_bytes)
+        if self._sending is not None and most_bytes:
+            began = time.monotonic()
+            try:
+                most_bytes = self._sending.next(most_bytes)
+            except Stopping as error:
+                self._stopped = error
+                return int(pycurl.READFUNC_ABORT)
+            finally:
+                self._waited_seconds += time.monotonic() - began
         piece = bytes(self._sent[self._sent_bytes : self._sent_bytes + most_bytes])
         self._sent_bytes += len(piece)
         return piece

@@ -24,6 +24,8 @@ from dicomwatchd.archive.aws import deadlines
 from dicomwatchd.archive.stores.ranges import Wanted, surplus
 from dicomwatchd.archive.stores.s3.connection import Connection, OddResponse, Response, Route
 from dicomwatchd.archive.stores.s3.signing import Credentials, Signer
+from dicomwatchd.archive.stores.uplink import Sending
+from dicomwatchd.errors import Stopping
 
 #: After so many refusals and failures in a row the data plane rests: the store is down, or it does not fit this one.
 GIVE_UP_AFTER = 8
@@ -61,7 +63,8 @@ class S3DataPlane:
 
     ``credentials`` is asked for each request, so that keys that were renewed are used. The SHA-256 of an object's body
     is part of the signature, so that the store compares it with what arrives. A part's is over http only: over https a
-    part is known by its MD5, though botocore signs it, too, but for Amazon.
+    part is known by its MD5, though botocore signs it, too, but for Amazon. ``sending`` is asked for each of them: it
+    says when bytes may go, and where it is None nothing is asked any more.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class S3DataPlane:
         *,
         credentials: Callable[[], Credentials | None],
         user_agent: str,
+        sending: Callable[[], Sending | None] = lambda: None,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,6 +81,7 @@ class S3DataPlane:
         self._signer = Signer(address.region, now)
         self._credentials = credentials
         self._user_agent = user_agent
+        self._sending = sending
         self._monotonic = monotonic
         self._idle: deque[Connection] = deque()
         self._is_closed = False
@@ -104,7 +109,7 @@ class S3DataPlane:
         headers: Mapping[str, str],
         understood: tuple[int, ...],
     ) -> Response | None:
-        began = self._begin("PUT", quote(key, safe=_SAFE), query, sha256, headers, data)
+        began = self._begin("PUT", quote(key, safe=_SAFE), query, sha256, headers, data, self._sending())
         if began is None:
             return None
         connection, response = began
@@ -182,10 +187,14 @@ class S3DataPlane:
         sha256: str | None,
         headers: Mapping[str, str],
         data: bytes | bytearray,
+        sending: Sending | None = None,
     ) -> tuple[Connection, Response] | None:
-        """Sends the request; the head of its answer, and the connection from which the body is still to be read."""
+        """Sends the request; the head of its answer, and the connection from which the body is still to be read. Raises
+        Stopping."""
         if self._monotonic() < self._rests_until:
             return None
+        if sending is not None:
+            sending.begin(len(data))  # before it is signed, for a signature has a time
         credentials, address = self._credentials(), self._address
         if credentials is None or not all(map(_plain, headers.values())):
             return None
@@ -198,11 +207,14 @@ class S3DataPlane:
         lines.append(f"user-agent: {self._user_agent}")
         connection = self._connection()
         try:
-            return connection, connection.exchange(method, address.origin + target, lines, data)
+            return connection, connection.exchange(method, address.origin + target, lines, data, sending)
         except (OSError, OddResponse):
             connection.close()
             self._noted(None)
             return None
+        except Stopping:
+            connection.close()
+            raise
 
     def _noted(self, outcome: _T) -> _T:
         if outcome is not None:

@@ -19,6 +19,7 @@ from dicomwatchd.archive.stores.s3 import addressing
 from dicomwatchd.archive.stores.s3.data_plane import LENGTH, S3DataPlane
 from dicomwatchd.archive.stores.s3.listed import ListedObject, ListedPage, Marker, Paging, VersionsPage
 from dicomwatchd.archive.stores.s3.signing import Credentials
+from dicomwatchd.archive.stores.uplink import Sending
 from dicomwatchd.config import S3Settings
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ _ANSWER_HEADERS = {
 }
 
 
-def connect(client: S3Client, session: botocore.session.Session, settings: S3Settings) -> S3DataPlane | None:
+def connect(
+    client: S3Client,
+    session: botocore.session.Session,
+    settings: S3Settings,
+    sending: Callable[[], Sending | None] = lambda: None,
+) -> S3DataPlane | None:
     """The data plane of the bucket that ``client`` reaches, with the same credentials, at the same address, through the
     same proxy and with the same trust. None where botocore alone can: without credentials, and where `addressing` finds
     no way."""
@@ -59,7 +65,9 @@ def connect(client: S3Client, session: botocore.session.Session, settings: S3Set
     address = addressing.find(client, session, settings)
     if address is None:
         return None
-    return S3DataPlane(address, credentials=lambda: _frozen(credentials), user_agent=f"dicomwatchd/{__version__}")
+    return S3DataPlane(
+        address, credentials=lambda: _frozen(credentials), user_agent=f"dicomwatchd/{__version__}", sending=sending
+    )
 
 
 def _frozen(credentials: Any) -> Credentials | None:

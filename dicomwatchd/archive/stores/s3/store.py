@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions
@@ -42,6 +43,7 @@ from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.archive.stores.s3.listed import etag_of
 from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
 from dicomwatchd.archive.stores.s3.taken import Taken
+from dicomwatchd.archive.stores.uplink import PacedBody, Uplink
 from dicomwatchd.config import S3Settings
 from dicomwatchd.errors import (
     ColdObject,
@@ -69,7 +71,8 @@ def _never() -> bool:
 class S3Store:
     """Implements ObjectStore. ``connections`` is how many threads may use it at once without waiting for each
     other; the threads that send parts of big objects come on top. ``stopping`` is asked between two parts.
-    ``budget`` is shared by all stores of a process. ``with_fast_path`` False: every request is botocore's.
+    ``budget`` is shared by all stores of a process, and so is ``uplink``, which says how fast objects and parts may be
+    sent. ``with_fast_path`` False: every request is botocore's.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class S3Store:
         with_fast_path: bool = True,
         session: Session | None = None,
         now: Callable[[], float] = time.time,
+        uplink: Uplink | None = None,
     ) -> None:
         self._random_name = random_name
         session = session or aws.new_session()
@@ -99,6 +103,8 @@ class S3Store:
         )
         for operation in ("PutObject", "UploadPart"):
             client.meta.events.register(f"before-sign.s3.{operation}", _no_expect)
+            if uplink is not None:
+                client.meta.events.register(f"before-send.s3.{operation}", partial(_paced, uplink, stopping))
         region = client.meta.region_name
         self._settings = settings
         self._single_put_bytes = single_put_bytes
@@ -121,7 +127,10 @@ class S3Store:
             tag=settings.tag,
             expiry=ExpiryWatch(settings.prefix, settings.accept_expiry, now, settings.tag),
         )
-        self._data_plane = fast_path.connect(client, session, settings) if with_fast_path else None
+        self._data_plane = None
+        if with_fast_path:
+            sending = (lambda: None) if uplink is None else partial(uplink.sending, stopping)
+            self._data_plane = fast_path.connect(client, session, settings, sending)
         self._executor = ThreadPoolExecutor(SENDING_THREADS, thread_name_prefix="s3-part")
         self._multipart = MultipartSender(
             self._bucket,
@@ -427,3 +436,10 @@ def _no_expect(request: Any, **_: object) -> None:
     """Without "Expect: 100-continue", which botocore adds: it costs a round trip for each object."""
     if "Expect" in request.headers:
         del request.headers["Expect"]
+
+
+def _paced(uplink: Uplink, stopping: Callable[[], bool], request: Any, **_: object) -> None:
+    """Of botocore's own requests, each of its attempts."""
+    if request.body and (sending := uplink.sending(stopping)) is not None:
+        body = request.body
+        request.body = PacedBody(BytesIO(body) if isinstance(body, bytes | bytearray) else body, sending)
