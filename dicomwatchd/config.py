@@ -102,6 +102,12 @@ class DeleteAfter(_Model):
     """Keep the local file for this long after it was archived, then prove again and delete."""
 
     delete_after: str = Field(description="A whole number and a unit: s, m, h, d or w.", examples=["7d"])
+    disk_free_min: str | None = Field(
+        None,
+        pattern=_SHARE,
+        description="While less than this share of the inbox's disk is free, files are deleted before their time",
+    )
+    disk_free_goal: str | None = Field(None, pattern=_SHARE, description="Until this share of the disk is free")
 
     @field_validator("delete_after")
     @classmethod
@@ -112,6 +118,21 @@ class DeleteAfter(_Model):
         if len(match[1]) > 12 or int(match[1]) * _SECONDS[match[2]] > _LONGEST_SECONDS:
             raise ValueError("must be at most 100 years")
         return value
+
+    @model_validator(mode="after")
+    def _has_a_goal_above_the_minimum(self) -> DeleteAfter:
+        if (self.disk_free_min is None) != (self.disk_free_goal is None):
+            raise ValueError("must have disk_free_min and disk_free_goal, or neither")
+        if (shares := self.room_shares) is not None and not 0 < shares[0] < shares[1]:
+            raise ValueError("must have a disk_free_goal above disk_free_min, and that above 0%")
+        return self
+
+    @property
+    def room_shares(self) -> tuple[float, float] | None:
+        """disk_free_min and disk_free_goal, 0 to 1."""
+        if self.disk_free_min is None or self.disk_free_goal is None:
+            return None
+        return int(self.disk_free_min[:-1]) / 100, int(self.disk_free_goal[:-1]) / 100
 
     @property
     def seconds(self) -> int:

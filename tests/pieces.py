@@ -24,6 +24,7 @@ from dicomwatchd.errors import Fatal
 from dicomwatchd.intake.dicom.sizes import Sizes
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.model import Uid
+from dicomwatchd.pipeline.deletion.early import Room
 from dicomwatchd.pipeline.deletion.proof import Deleting
 from dicomwatchd.pipeline.pool import InlineWorkers
 from dicomwatchd.pipeline.shipment import AfterArchive, Archive, Bundling
@@ -87,6 +88,7 @@ class Pieces:
         sizes: Sizes | None = None,
         max_wait_seconds: float = 0.0,
         commitments: tuple[CommitmentPlan, ...] = (),
+        room: Room | None = None,
         **changes: Any,
     ) -> None:
         self.root = root
@@ -104,6 +106,7 @@ class Pieces:
         self.settings = settings(**changes)
         self.max_wait_seconds = max_wait_seconds
         self.commitments = commitments
+        self.room = room
         self.bundling = bundling
         self.sizes = sizes or Sizes()
         self.answering = answering or AlwaysAnswering()
@@ -140,7 +143,14 @@ class Pieces:
 
     def _plan(self) -> Plan:
         inboxes = (
-            InboxPlan(path.name, path, self.settings, self._after_archive, max_wait_seconds=self.max_wait_seconds)
+            InboxPlan(
+                path.name,
+                path,
+                self.settings,
+                self._after_archive,
+                max_wait_seconds=self.max_wait_seconds,
+                room=self.room,
+            )
             for path in self.inboxes
         )
         return Plan(self.state, tuple(inboxes), active_shipments=1, sizes=self.sizes, commitments=self.commitments)

@@ -85,6 +85,8 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool, chec
     if number := said.get("studies_waiting_for_listed"):
         waits = "study waits" if number == 1 else "studies wait"
         output.say(f"{number:,} {waits} for images that a DICOMDIR lists (max_wait_seconds): see dicomwatchctl queue")
+    for inbox in said.get("deleting_early") or []:
+        output.say(output.clean(f"{inbox}: the disk is too full; archived files are deleted before their time"))
     if number := said.get("commitments_open"):
         output.say(f"{output.count(number, 'request')} for storage commitment: not reported to the modality yet")
     for text in said.get("problems") or []:

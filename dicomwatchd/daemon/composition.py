@@ -23,6 +23,7 @@ from dicomwatchd.errors import Fatal
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.pipeline.committing.judgement import Judgement
 from dicomwatchd.pipeline.committing.rounds import Commitments, Desk
+from dicomwatchd.pipeline.deletion.early import EarlyDeletion, Watched
 from dicomwatchd.pipeline.deletion.vetoes.expiring import Expiring
 from dicomwatchd.pipeline.deletion.vetoes.pinning import Pinning
 from dicomwatchd.pipeline.dispatch import Dispatcher
@@ -166,12 +167,21 @@ class Parts:
             # Nor does the record of deletions go where the store would end it by itself.
             lambda: self.dispatcher.backoff.is_to_be_left_alone or self.expiring.problem is not None,
         )
+        self.early = EarlyDeletion(
+            self.queue.early,
+            self._watched_disks,
+            around.clock,
+            around.log,
+            may_delete=self._may_delete,
+            due=self.dispatcher.wake,
+        )
         asking_for_listed = AskingForListed(
             self.queue.dicomdirs, archive, lambda: self.dispatcher.backoff.is_to_be_left_alone
         )
         self.upkeep = Upkeep(
             [
                 self.queue.parked.step,
+                self.early.step,
                 self.sealing.step,
                 self.queue.pruning.step,
                 self.queue.received.step,
@@ -271,6 +281,24 @@ class Parts:
             )
             for one in plan.commitments
         ]
+
+    def _watched_disks(self) -> list[Watched]:
+        pairs = zip(self.sources.inboxes, self.sources.plan.inboxes, strict=True)
+        return [
+            Watched(source, inbox.room, self.sources.intakes[source.source_id])
+            for source, inbox in pairs
+            if inbox.room is not None and source.source_id in self.sources.intakes
+        ]
+
+    def _may_delete(self, source: Source) -> bool:
+        """Whether a file of this inbox that falls due now could be deleted, and not only be kept for another reason."""
+        rule = self.sources.after_archive(source)
+        return (
+            (rule.delete or rule.keep_seconds is not None)
+            and self.expiring.problem is None
+            and not self.dispatcher.backoff.is_to_be_left_alone
+            and not self.context.is_exchanged(source)
+        )
 
     def _tell_of_waits(self, news: list[WaitNews]) -> None:
         for one in news:

@@ -9,6 +9,7 @@ from dicomwatchd import resolved_paths
 from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
 from dicomwatchd.intake.inbox import IntakeSettings
+from dicomwatchd.pipeline.deletion.early import Room
 from dicomwatchd.pipeline.shipment import AfterArchive
 
 ACTIVE_SHIPMENTS = 8
@@ -28,6 +29,8 @@ class InboxPlan:
     by_events: bool = False
     #: How long a quiet study waits for what a DICOMDIR lists.
     max_wait_seconds: float = 0.0
+    #: How much of its disk is to be free, if need be by deleting files before their time.
+    room: Room | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,13 @@ def _inbox_plan(inbox: Inbox, config: Config) -> InboxPlan:
         after_archive=_after_archive(inbox),
         sends_early=inbox.send_while_arriving,
         by_events=inbox.watch == "events",
+        room=_room(inbox),
     )
+
+
+def _room(inbox: Inbox) -> Room | None:
+    shares = inbox.after_archive.room_shares if isinstance(inbox.after_archive, DeleteAfter) else None
+    return None if shares is None else Room(*shares)
 
 
 def _after_archive(inbox: Inbox) -> AfterArchive:

@@ -86,8 +86,7 @@ class StatusReporter:
         )
 
     def check_disks(self, of_inboxes: Mapping[str, DiskUsage]) -> None:
-        """Say early when a disk fills. Nothing is ever deleted to make room. ``of_inboxes`` is what each inbox's own
-        thread has last seen."""
+        """Say early when a disk fills. ``of_inboxes`` is what each inbox's own thread has last seen."""
         if self._clock.monotonic() < self._next_disk_check:
             return
         self._next_disk_check = self._clock.monotonic() + DISK_CHECK_SECONDS
@@ -117,7 +116,7 @@ class StatusReporter:
         commitments_open: int = 0,
     ) -> dict[str, Any]:
         """What only the running daemon knows; ``inboxes`` is what the queue says of them, ``record`` what is wrong with
-        the record of deletions, ``silent`` for how many seconds an inbox has not answered, by its name,
+        deletions and their record, ``silent`` for how many seconds an inbox has not answered, by its name,
         ``commitments_open`` how many requests of modalities are not reported yet."""
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities

@@ -305,12 +305,13 @@ class Supervisor:
 
     def _status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
         parts = self._parts
-        return {"bandwidth": self._bandwidth.document()} | self._reporter.status(
+        own = {"bandwidth": self._bandwidth.document(), "deleting_early": parts.early.at_work}
+        return own | self._reporter.status(
             inboxes,
             intakes=parts.sources.intakes.values(),
             pool=self._pool,
             dispatcher=parts.dispatcher,
-            record=[parts.checkpoints.problem, parts.sealing.problem],
+            record=[parts.checkpoints.problem, parts.sealing.problem, *parts.early.problems],
             queue=parts.queue,
             silent=self._not_responding(),
             commitments_open=parts.commitments.open,

@@ -17,7 +17,7 @@ from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.errors import Stopping, Transient
 from dicomwatchd.intake.comparison import Comparison
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
-from dicomwatchd.intake.folder.disk import Disk
+from dicomwatchd.intake.folder.disk import Disk, DiskSeen
 from dicomwatchd.intake.folder.leftovers import Leftovers
 from dicomwatchd.intake.folder.presence import Presence
 from dicomwatchd.intake.folder.unreadable import Unreadable
@@ -200,7 +200,17 @@ class InboxIntake:
     @property
     def disk(self) -> DiskUsage | None:
         """How full the inbox's disk was when it was last asked; None if it could not be."""
-        return self._disk.usage
+        return None if self._disk.seen is None else self._disk.seen.usage
+
+    @property
+    def disk_seen(self) -> DiskSeen | None:
+        """As `disk`, with when it was asked."""
+        return self._disk.seen
+
+    def measure_disk_soon(self) -> None:
+        """The inbox's thread asks at once how full the disk is, if its file system answers."""
+        self._disk.measure_soon()
+        self._schedule.wake()
 
     @property
     def unsearched(self) -> bool:

@@ -18,6 +18,7 @@ from dicomwatchd.queue.database.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.database.upgrade import Upgrade
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.dicomdirs import Dicomdirs
+from dicomwatchd.queue.early import EarlyDues
 from dicomwatchd.queue.erasures import ErasuresNoted
 from dicomwatchd.queue.holds import Holds
 from dicomwatchd.queue.parked import Parked
@@ -41,6 +42,7 @@ class Queue:
     shipments: Shipments
     parked: Parked
     deletions: Deletions
+    early: EarlyDues
     holds: Holds
     erasures: ErasuresNoted
     audit: Audit
@@ -93,6 +95,7 @@ def _over(database: Database, clock: Clock) -> Queue:
         shipments=Shipments(database, clock),
         parked=Parked(database, clock),
         deletions=Deletions(database, clock),
+        early=EarlyDues(database, clock),
         holds=Holds(database, clock),
         erasures=ErasuresNoted(database, clock),
         audit=Audit(database),
