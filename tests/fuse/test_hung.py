@@ -130,6 +130,28 @@ def test_a_share_that_hangs(trial: Trial) -> None:
     trial.finish("stopped server")
 
 
+def test_a_disk_that_is_to_have_room_does_not_say_how_full_it_is(trial: Trial) -> None:
+    """Its marks are such that every disk is too full. Nobody but the inbox's own thread waits for it, and nothing goes
+    on the word of an earlier look."""
+    site, share = trial.site, trial.share
+    rule = {"delete_after": "7d", "disk_free_min": "99%", "disk_free_goal": "100%"}
+    site.config["inboxes"][1]["after_archive"] = rule
+    site.write_config()
+    site.start()
+    trial.wait_archived(trial.remote(), "the first files to go early")
+    share.order(stuck=["statfs"])
+    trial.wait_silent()
+    remote = trial.remote()
+    let_go = len(site.events("due-early"))
+    for _ in range(3):
+        trial.wait_archived(trial.local(), "the other inbox to go on")
+        time.sleep(8)
+    assert len(site.events("due-early")) == let_go and all(one.path.exists() for one in remote)
+    share.order()
+    trial.finish("in statfs")
+    assert not site.events("study-parked") and not site.events("stuck")
+
+
 @pytest.mark.parametrize("operation", ["read", "open", "rename", "unlink"])
 def test_it_hangs_in_the_midst_of_a_shipment(trial: Trial, operation: str) -> None:
     """More files than workers, each of which waits for the share: others do the work of the other inbox."""

@@ -89,7 +89,6 @@ class EarlyDeletion:
         self._dues, self._watched, self._clock, self._log = dues, watched, clock, log
         self._may_delete, self._due = may_delete, due
         self._ask_at = 0.0
-        self._seen_at: dict[int, float] = {}
         self._full: dict[int, Watched] = {}
         self._disks: dict[int, _Disk] = {}
 
@@ -111,26 +110,18 @@ class EarlyDeletion:
         """Look at what the inboxes have seen, and let files go where that is called for. Raises Transient."""
         watched = self._watched()
         now = self._clock.monotonic()
-        fresh = {one.source.source_id: seen for one in watched if (seen := self._fresh(one)) is not None}
         if watched and now >= self._ask_at:
             self._ask_at = now + CHECK_SECONDS
             for one in watched:
                 one.intake.measure_disk_soon()
+        on_disks: dict[int, list[tuple[Watched, DiskSeen]]] = {}
         for one in watched:
-            if (seen := fresh.get(one.source.source_id)) is not None:
+            if (seen := one.intake.disk_seen) is not None:
                 self._judge(one, seen)
-        devices = {seen.device for seen in fresh.values()}
-        for device in devices:
-            self._make_room(device, watched, [seen for seen in fresh.values() if seen.device == device])
+                on_disks.setdefault(seen.device, []).append((one, seen))
+        for device, here in on_disks.items():
+            self._make_room(device, here)
         return False
-
-    def _fresh(self, one: Watched) -> DiskSeen | None:
-        """What was seen since the last step, so that no picture of a disk is acted upon twice, nor an old one."""
-        seen = one.intake.disk_seen
-        if seen is None or seen.monotonic <= self._seen_at.get(one.source.source_id, float("-inf")):
-            return None
-        self._seen_at[one.source.source_id] = seen.monotonic
-        return seen
 
     def _judge(self, one: Watched, seen: DiskSeen) -> None:
         source_id, share = one.source.source_id, _free_share(seen.usage)
@@ -151,21 +142,20 @@ class EarlyDeletion:
                 free_bytes=seen.usage.free,
             )
 
-    def _make_room(self, device: int, watched: Sequence[Watched], seen: list[DiskSeen]) -> None:
+    def _make_room(self, device: int, here: list[tuple[Watched, DiskSeen]]) -> None:
         """Inboxes on one disk fill it together, and are emptied together."""
-        here = [one for one in watched if (at := one.intake.disk_seen) is not None and at.device == device]
-        full = [one for one in here if one.source.source_id in self._full]
+        full = [one for one, _ in here if one.source.source_id in self._full]
         if not full:
             self._disks.pop(device, None)
             return
-        newest = max(seen, key=lambda one: one.monotonic)
-        on_their_way = self._dues.on_their_way([one.source.source_id for one in here])
+        newest = max((seen for _, seen in here), key=lambda seen: seen.monotonic)
         disk = self._disks.get(device)
+        if disk is not None and newest.monotonic <= disk.decided_at:
+            return  # no look at a disk is acted upon twice, nor one from before the last decision
+        on_their_way = self._dues.on_their_way([one.source.source_id for one, _ in here])
         if disk is None:
             # What is being deleted at this moment may be counted as free and as on its way, or as neither.
             self._disks[device] = _Disk(on_their_way, self._clock.monotonic())
-            return
-        if newest.monotonic <= disk.decided_at:
             return
         certain = newest.usage.free + max(on_their_way, disk.on_their_way_bytes)
         let_go = self._let_go(full, newest.usage, certain)
