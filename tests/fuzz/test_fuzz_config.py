@@ -36,9 +36,15 @@ GOOD: dict[str, Any] = {
     "workers": 8,
     "scan_interval_seconds": 60,
     "log_level": "INFO",
+    "bandwidth": {"default": "50MB/s", "Mon-Fri 08:00-18:00": "10MB/s", "Sat,Sun": "unlimited"},
     "inboxes": [
         {"name": "ct1", "path": "/srv/ct1", "settle_seconds": 2, "quiet_seconds": 60, "after_archive": "delete"},
         {"name": "mr1", "path": "/srv/mr1", "watch": "poll", "after_archive": {"delete_after": "7d"}, "include": ["*"]},
+        {
+            "name": "us1",
+            "path": "/srv/us1",
+            "after_archive": {"delete_after": "7d", "disk_free_min": "10%", "disk_free_goal": "20%"},
+        },
     ],
 }
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.dates() | st.binary(max_size=5) | NASTY

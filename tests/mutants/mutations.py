@@ -20,6 +20,7 @@ from tests.mutants.held import HELD
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.limits import LIMITS
 from tests.mutants.lineage import LINEAGE
+from tests.mutants.pacing import PACING
 from tests.mutants.planted import PLANTED
 from tests.mutants.receiver import RECEIVER
 from tests.mutants.roots import ROOTS
@@ -1417,6 +1418,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in HANDED_IN),
     *(Mutation(*row) for row in HELD),
+    *(Mutation(*row) for row in PACING),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in LAST_SIGHT),
     *(Mutation(*row) for row in ERASED),

@@ -187,7 +187,7 @@ def test_what_has_begun_goes_on_before_others_begin() -> None:
     for thread in threads:
         thread.join()
     seconds = clock.monotonic() - began
-    assert 1.6 - CATCH_UP_SECONDS - 0.02 < seconds < 2.4
+    assert 1.6 - CATCH_UP_SECONDS - 0.02 < seconds < 6.0
     # As few are under way as are of use: the first ends long before the last begins.
     first_end = min(at for at, _, what in events if what == "end")
     last_begin = max(min(at for at, other, _ in events if other == number) for number in range(32))
