@@ -113,7 +113,7 @@ class Uplink:
             self._look()
         rate = self._rate()
         if rate is None:
-            return most_bytes, 0.0
+            return min(most_bytes, _PIECE_BYTES_AT_MOST), 0.0
         if woken is not self._first():
             return 0, LOOK_SECONDS
         size_bytes = min(most_bytes, _PIECE_BYTES_AT_MOST, rate // _PIECES_PER_SECOND)
