@@ -26,6 +26,7 @@ from pydantic import (
 
 from dicomwatchd import config_bandwidth, config_receiver, resolved_paths
 from dicomwatchd.character_sets import USABLE_WHEN_MISSING, corrected
+from dicomwatchd.config_drill import RestoreDrill
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
 from dicomwatchd.dicom_addresses import address_of, is_ae_title
 from dicomwatchd.errors import ConfigError
@@ -533,6 +534,7 @@ class Config(_Model):
     )
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when less than this share of a disk is free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    restore_drill: RestoreDrill = RestoreDrill()
     inboxes: tuple[Inbox, ...] = ()
     receivers: tuple[Receiver, ...] = ()
     destinations: tuple[Destination, ...] = ()
@@ -588,7 +590,8 @@ def parse_archive(
 
 
 def _every_key() -> set[str]:
-    models, waiting = [], [_Model]
+    models: list[type[BaseModel]] = [RestoreDrill]
+    waiting: list[type[BaseModel]] = [_Model]
     while waiting:
         models += (below := waiting.pop().__subclasses__())
         waiting += below

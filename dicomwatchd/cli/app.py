@@ -33,6 +33,7 @@ COMMANDS = {
     "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is not an inbox."),
     "fetch": Lazy(f"{_CLI}.studies.fetch", "fetch", "Fetch a study, with every file verified."),
     "verify": Lazy(f"{_CLI}.studies.verify", "verify", "Check that the archive holds a study."),
+    "drill": Lazy(f"{_CLI}.drill", "drill", "Fetch a study for trial, and compare it with its manifest."),
     "prove": Lazy(f"{_CLI}.proofs", "prove", "Show which files of a study were deleted, and the evidence."),
     "search": Lazy(f"{_CLI}.studies.search", "search", "Find archived studies."),
     "catalogue": Lazy(f"{_CLI}.studies.catalogue", "catalogue", "Maintain the catalogue of the archive."),

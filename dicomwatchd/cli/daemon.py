@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dicomwatchd.cli import exits
+from dicomwatchd.cli import drill, exits
 from dicomwatchd.cli.app import Invocation
 from dicomwatchd.cli.control_access import ask, client, socket_option
 from dicomwatchd.cli.studies.access import UID
@@ -52,6 +52,7 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool, chec
             ("Oldest", None if oldest is None else f"waiting for {output.duration(oldest)}"),
             ("Sending", _limit(said.get("bandwidth"))),
             ("Verified", _verified(said.get("archive_verification"))),
+            ("Restore drills", drill.line(said.get("restore_drill"))),
         ]
     )
     inboxes = said.get("inboxes") or []

@@ -11,9 +11,11 @@ from typing import Any
 
 from dicomwatchd import upload_result
 from dicomwatchd.audit.proving import Prover, chain_id
-from dicomwatchd.control.peer import BadRequest, Request
+from dicomwatchd.control.peer import NO_SUCH_COMMAND, BadRequest, Request
 from dicomwatchd.control.server import Command, text, whole
+from dicomwatchd.daemon import drill_report
 from dicomwatchd.doctor import Finding
+from dicomwatchd.drill.rounds import RestoreDrills
 from dicomwatchd.errors import Permanent
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
@@ -179,6 +181,7 @@ def commands(
     wake: Callable[[], None],
     prover: Prover,
     receivers: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    drills: RestoreDrills | None = None,
 ) -> dict[str, Command]:
     """``live_status`` adds to what the queue says of the inboxes what only the running daemon knows, ``examine`` is
     what its doctor finds; the rest comes from the queue. ``receivers``: see `reading`."""
@@ -252,6 +255,19 @@ def commands(
             )
         return uploads.cancel(name)
 
+    def drill(request: Mapping[str, Any], progress: Progress) -> Any:
+        """What is fetched is paid for, and nobody gets to see it."""
+        study_uid = _study_uid(request) if "study_uid" in request else None
+        _operator(request, "start a restore drill", "drill")
+        if drills is None:
+            raise BadRequest(NO_SUCH_COMMAND)
+        wanted = drills.want(study_uid)
+        while not wanted.done.wait(0.3):
+            progress({})
+        if wanted.is_cut_off:
+            raise Permanent("the drill was cut off: the daemon stops, or its state cannot be written", code="no-drills")
+        return drill_report.answer(wanted.drilled)
+
     def doctor(_request: Mapping[str, Any], _progress: Progress) -> Any:
         return [asdict(finding) for finding in examine()]
 
@@ -265,5 +281,6 @@ def commands(
         "upload-folder": upload_folder,
         "upload-show": upload_show,
         "upload-cancel": upload_cancel,
+        "drill": drill,
         "doctor": doctor,
     }

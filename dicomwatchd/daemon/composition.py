@@ -19,6 +19,9 @@ from dicomwatchd.audit.sealing import Sealing
 from dicomwatchd.daemon.plan import Plan
 from dicomwatchd.daemon.sources import Sources
 from dicomwatchd.daemon.startup import Startup
+from dicomwatchd.drill.rounds import RestoreDrills
+from dicomwatchd.drill.scratch import Scratch
+from dicomwatchd.drill.trial import Trial
 from dicomwatchd.errors import Fatal
 from dicomwatchd.intake.inbox import InboxIntake, IntakeSettings
 from dicomwatchd.pipeline.committing.judgement import Judgement
@@ -185,6 +188,7 @@ class Parts:
                 self.sealing.step,
                 self.queue.pruning.step,
                 self.queue.received.step,
+                self.queue.drills.step,
                 asking_for_listed.step,
                 self.context.erased.step,
             ]
@@ -195,6 +199,7 @@ class Parts:
             around.log,
             lambda: self.dispatcher.backoff.is_to_be_left_alone,
         )
+        self.drills = self._drills(plan)
         self.uploads = UploadJobs(
             self.queue,
             self._start_upload_intake,
@@ -298,6 +303,26 @@ class Parts:
             and self.expiring.problem is None
             and not self.dispatcher.backoff.is_to_be_left_alone
             and not self.context.is_exchanged(source)
+        )
+
+    def _drills(self, plan: Plan) -> RestoreDrills:
+        around, random = self._around, self._around.random
+
+        def token() -> str:
+            return f"{random.getrandbits(64):016x}"
+
+        scratch = Scratch(plan.state_directory, token, plan.free_share)
+        return RestoreDrills(
+            self.queue.drills,
+            self.archive.store,
+            Trial(self.archive.store, self.archive.catalogue, scratch, around.clock, token, random.random),
+            scratch,
+            plan.restore_drill,
+            around.clock,
+            random,
+            self._log,
+            busy=lambda: self.dispatcher.busy,
+            in_trouble=lambda: self.dispatcher.backoff.is_to_be_left_alone,
         )
 
     def _tell_of_waits(self, news: list[WaitNews]) -> None:

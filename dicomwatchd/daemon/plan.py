@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicomwatchd import resolved_paths
 from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
+from dicomwatchd.config_drill import RestoreDrill
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
 from dicomwatchd.intake.inbox import IntakeSettings
 from dicomwatchd.pipeline.deletion.early import Room
@@ -57,6 +58,9 @@ class Plan:
     #: Of folders that are handed in; each inbox has its own.
     charset_when_missing: str = ""
     commitments: tuple[CommitmentPlan, ...] = ()
+    restore_drill: RestoreDrill = field(default_factory=RestoreDrill)
+    #: Of a disk this share is left free.
+    free_share: float = 0.1
 
     def inbox(self, name: str) -> InboxPlan | None:
         return next((inbox for inbox in self.inboxes if inbox.name == name), None)
@@ -81,6 +85,8 @@ def plan_of(config: Config) -> Plan:
             for one in config.receivers
             if one.commitment is not None
         ),
+        restore_drill=config.restore_drill,
+        free_share=config.disk_free_warn_share,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from dicomwatchd import __version__, doctor
 from dicomwatchd.archive.fixity import progress
 from dicomwatchd.config import Config
+from dicomwatchd.daemon import drill_report
 from dicomwatchd.errors import Fatal, Permanent, Transient
 from dicomwatchd.intake.inbox import InboxIntake
 from dicomwatchd.pipeline.dispatch import Dispatcher
@@ -162,6 +163,7 @@ class StatusReporter:
             "workers": {"total": pool.size, "busy": pool.busy},
             "backoff": dispatcher.backoff.remaining(),
             "archive_verification": _verification(self._config.state_directory),
+            "restore_drill": drill_report.document(queue.drills, self._config.restore_drill),
             "problems": [f"inbox {name} has not answered for {seconds:.0f} s" for name, seconds in silent.items()]
             + [
                 f"inbox {intake.source.name} cannot be opened"
@@ -217,7 +219,8 @@ class StatusReporter:
                 for name, count in queue.reports.kept_elsewhere().items()
             ]
             + ([store.expiry.unaccepted] if store.expiry.unaccepted else [])
-            + [problem for problem in record if problem],
+            + [problem for problem in record if problem]
+            + [*drill_report.problems(queue.drills, self._config.restore_drill, self._clock.now())],
             "verification": doctor.verification(capabilities),
         }
 

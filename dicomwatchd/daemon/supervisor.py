@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -39,6 +40,8 @@ WORKER_SILENCE_SECONDS = 900.0
 LOOP_SILENCE_SECONDS = 300.0
 #: How long an inbox is waited for when the daemon stops.
 STOP_ANSWER_SECONDS = 5.0
+#: The thread that nobody waits for longer when the daemon stops: what it does is worth nothing half done.
+DRILL = "drill"
 
 
 class StopSignal:
@@ -88,6 +91,7 @@ class Supervisor:
         self._threads: list[threading.Thread] = []
         self._watching: list[threading.Thread] = []
         self._closed = False
+        self._stop_by = 0.0
         self._plan = plan_of(config)
         self._answering = Answering(clock, journal, self._plan.answer_seconds, lambda: self._parts.dispatcher.wake())
         self.heartbeats.excused = self._answering.inside
@@ -133,6 +137,8 @@ class Supervisor:
         self._thread("checkpoints", parts.checkpoints.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("expiring", parts.expiring.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("upkeep", parts.upkeep.run, self._stopping, WORKER_SILENCE_SECONDS)
+        if watch:  # a run that ends when all is done makes no drills
+            self._thread(DRILL, parts.drills.run, self._stopping, WORKER_SILENCE_SECONDS)
         if self._plan.commitments:
             self._thread("commitments", parts.commitments.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._control.start()
@@ -169,6 +175,7 @@ class Supervisor:
         for intake in self._parts.sources.every_intake():
             intake.wake()
         self._answering.hurry(STOP_ANSWER_SECONDS)
+        self._stop_by = time.monotonic() + STOP_ANSWER_SECONDS
         for thread in self._threads:
             while thread.is_alive() and not self._is_left_behind(thread):
                 self._tick_inboxes()
@@ -180,7 +187,10 @@ class Supervisor:
         self._parts.close()
 
     def _is_left_behind(self, thread: threading.Thread) -> bool:
-        """It waits for an inbox that does not answer, and nobody waits for it. What it wakes up to, it drops."""
+        """It waits for an inbox or a store that does not answer, and nobody waits for it. What it wakes up to, it
+        drops."""
+        if thread.name == DRILL:
+            return time.monotonic() >= self._stop_by
         silent = self._answering.not_responding()
         return any(
             thread.name == f"intake-{intake.source.source_id}" and intake.source.source_id in silent
@@ -189,8 +199,10 @@ class Supervisor:
 
     @property
     def left_behind(self) -> bool:
-        """Whether threads are left that wait for an inbox: then the process ends without waiting for them."""
-        return bool(self._answering.inside()) or any(watching.is_alive() for watching in self._watching)
+        """Whether threads are left that wait for an inbox, or for what a drill has asked of the store: then the process
+        ends without waiting for them."""
+        dropped = [*self._watching, *(thread for thread in self._threads if thread.name == DRILL)]
+        return bool(self._answering.inside()) or any(thread.is_alive() for thread in dropped)
 
     @property
     def queue(self) -> Queue:
@@ -293,6 +305,7 @@ class Supervisor:
             parts.dispatcher.wake,
             parts.prover,
             names_by_inbox(self._config),
+            parts.drills,
         )
         try:
             return ControlServer(self._config.socket_path, answers, self._journal)

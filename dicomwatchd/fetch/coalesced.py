@@ -9,7 +9,7 @@ from itertools import groupby
 from dicomwatchd.archive.layout.bundle import pieces
 from dicomwatchd.archive.layout.instance import ManifestInstance
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import DicomwatchdError, Fatal
+from dicomwatchd.errors import DicomwatchdError, Fatal, Stopping
 from dicomwatchd.fetch.plan import Placed, split
 from dicomwatchd.fetch.report import Run
 from dicomwatchd.fetch.workplace import Workplace
@@ -27,13 +27,13 @@ class CoalescedReads:
 
     def bring(self, run: Run, place: Workplace, group: Sequence[Placed]) -> set[ManifestInstance]:
         """Instances of one bundle, in its order, to their names; returns those that are there now, which the run has
-        been told. Raises Fatal."""
+        been told. Raises Fatal, Stopping."""
         done: set[ManifestInstance] = set()
         try:
             wanted = [placed for placed in group if not self._is_there(run, place, placed, done)]
             for nearby in _nearby(wanted):
                 self._copy(run, place, nearby, done)
-        except Fatal:
+        except (Fatal, Stopping):
             raise
         except DicomwatchdError:
             return done

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from dicomwatchd.archive.layout.instance import Content, ManifestInstance
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.archive.stores.port import ObjectStore
-from dicomwatchd.errors import ColdObject, DicomwatchdError, Fatal, Permanent
+from dicomwatchd.errors import ColdObject, DicomwatchdError, Fatal, Permanent, Stopping
 from dicomwatchd.fetch.coalesced import CoalescedReads
 from dicomwatchd.fetch.copying import IN_COLD_STORAGE, Copying
 from dicomwatchd.fetch.folder import PRIVATE, DiskFull, Occupied, SeriesFolder, TargetFolder
@@ -76,9 +76,10 @@ class Fetcher:
         object does not stop the others; a full disk or a store out of reach does, and the report says so. What does not
         come right from where the manifest says is looked for ``elsewhere``. What is known to be ``cold``, with all its
         places, is not asked for: it has failed (code "cold-storage") unless it is there already.
-        ``progress`` is called from the working threads, one call at a time.
+        ``progress`` is called from the working threads, one call at a time; Stopping, which it or ``sleep`` may raise,
+        ends the fetch.
 
-        Raises Permanent (code "series-not-found"; the folder cannot be used) and Fatal.
+        Raises Permanent (code "series-not-found"; the folder cannot be used), Stopping and Fatal.
         """
         begun = self._monotonic()
         placed = by_uid(of_series(manifest, series)) if places is None else places
@@ -116,7 +117,7 @@ class Fetcher:
                 try:
                     together = len(group) > 1 and not any(item in run.cold for item, _ in group)
                     brought = self._coalesced.bring(run, place, group) if together else set()
-                except Fatal as error:
+                except (Fatal, Stopping) as error:
                     run.stop(error)
                     raise
                 for item, path in group:
@@ -127,7 +128,7 @@ class Fetcher:
         try:
             run.check()
             self._bring(run, place, item, path)
-        except Fatal as error:
+        except (Fatal, Stopping) as error:
             run.stop(error)
             raise
         except DicomwatchdError as error:

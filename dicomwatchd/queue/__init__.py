@@ -18,6 +18,7 @@ from dicomwatchd.queue.database.schema import Database, open_reader, open_writer
 from dicomwatchd.queue.database.upgrade import Upgrade
 from dicomwatchd.queue.deletions import Deletions
 from dicomwatchd.queue.dicomdirs import Dicomdirs
+from dicomwatchd.queue.drills import Drills
 from dicomwatchd.queue.early import EarlyDues
 from dicomwatchd.queue.erasures import ErasuresNoted
 from dicomwatchd.queue.holds import Holds
@@ -49,6 +50,7 @@ class Queue:
     segments: Segments
     pruning: Pruning
     received: Received
+    drills: Drills
     reports: Reports
     uploads: Uploads
     binding: Binding
@@ -102,6 +104,7 @@ def _over(database: Database, clock: Clock) -> Queue:
         segments=Segments(database, clock),
         pruning=Pruning(database, clock),
         received=Received(database, clock),
+        drills=Drills(database, clock),
         reports=Reports(database, clock),
         uploads=Uploads(database, clock),
         upgrade=Upgrade(database, clock),

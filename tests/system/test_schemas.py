@@ -315,6 +315,9 @@ def _read_the_archive(site: Site, study: str) -> None:
     answers(site, "prove", study, "--whole")
     answers(site, "prove", "1.2.3", code=1)
     answers(site, "prove", study, "--chain", "x", code=1)
+    answers(site, "drill")
+    answers(site, "drill", study)
+    answers(site, "drill", "1.2.3", code=1)
     answers(site, "catalogue", "rebuild")
     answers(site, "archive", "cost")
     answers(site, "archive", "verify", "--status", code=1)
@@ -385,6 +388,9 @@ def _take_the_archive_away(site: Site) -> None:
     bad = Maker(seed=45).ct_series(site.root / "parked", slices=1, rows=16, columns=16)
     (site.root / "archive" / "studies" / bad[0].study_uid).write_text("in the way")
     shutil.copytree(site.root / "parked", site.inbox / "parked")
+    [broken] = (site.root / "archive" / "studies" / study).rglob("*.dcm")
+    broken.rename(site.root / "broken")
+    answers(site, "drill", study, code=1)
     site.wait_for(
         lambda: "parked" in {one["state"] for one in site.ctl_json("queue")["studies"]}, 90, "a study to be parked"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dicomwatchd.config import Receiver
+from dicomwatchd.config_drill import RestoreDrill
 from dicomwatchd.daemon.status import StatusReporter
 from tests.pieces import Pieces
 from tests.unit.uploading import unlistable
@@ -27,7 +28,9 @@ def status(
     pieces: Pieces, silent: dict[str, float] | None = None, receivers: Sequence[Receiver] = ()
 ) -> tuple[dict[str, Any], list[str]]:
     """(what it says of the inbox, the problems)"""
-    config: Any = SimpleNamespace(disk_free_warn_share=0.0, state_directory=pieces.state, receivers=receivers)
+    config: Any = SimpleNamespace(
+        disk_free_warn_share=0.0, state_directory=pieces.state, receivers=receivers, restore_drill=RestoreDrill()
+    )
     pool: Any = SimpleNamespace(size=1, busy=0)
     journal: Any = pieces.log
     said = StatusReporter(config, pieces.context.archive, journal, pieces.clock).status(

@@ -473,6 +473,24 @@ END;
 """
 
 
+#: Restore drills: which study was chosen when, and what has come of it. ``instances`` were compared with the manifest,
+#: ``equal`` of them have come back as they are recorded.
+DRILLS = """
+CREATE TABLE drills (
+  drill_id INTEGER PRIMARY KEY,
+  at REAL NOT NULL,
+  study_uid TEXT NOT NULL,            -- '' where none could be chosen
+  revision INTEGER NOT NULL,          -- whose manifest was compared with; 0 where none could be read
+  outcome TEXT NOT NULL, code TEXT NOT NULL,          -- queue.drills.Outcome; why
+  instances INTEGER NOT NULL, equal INTEGER NOT NULL,
+  bytes INTEGER NOT NULL, seconds REAL NOT NULL
+);
+CREATE INDEX drills_by_time ON drills (at);
+CREATE INDEX drills_of_study ON drills (study_uid, drill_id);
+CREATE INDEX drills_failed ON drills (study_uid, drill_id) WHERE outcome = 'failed';
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -498,4 +516,5 @@ STEPS: tuple[Step, ...] = (
     Step("what DICOMDIRs list", LISTED),
     Step("studies that were erased", ERASURES),
     Step("what has come by receivers, and where it is", RECEIVED),
+    Step("what has come of restore drills", DRILLS),
 )

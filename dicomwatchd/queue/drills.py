@@ -1,0 +1,200 @@
+"""Restore drills: what has come of each, for 30 days, and which studies are to be tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dicomwatchd.model import Uid
+from dicomwatchd.ports import Clock
+from dicomwatchd.queue.database.schema import Database
+
+#: What the figures are of.
+FIGURES_SECONDS = 30 * 86400.0
+#: So long a drill stays on record; one that has failed until its study was compared again.
+KEEP_SECONDS = 31 * 86400.0
+_ROUND_SECONDS = 3600.0
+_PAGE = 500
+_LOT = "drill-lot"
+#: Of these it is known what the archive gives back.
+_COMPARED = "('equal', 'failed')"
+#: The study was not compared since.
+_OPEN = (
+    "d.outcome = 'failed' AND NOT EXISTS (SELECT 1 FROM drills n WHERE n.study_uid = d.study_uid"
+    f" AND n.drill_id > d.drill_id AND n.outcome IN {_COMPARED})"
+)
+
+
+class Outcome(StrEnum):
+    """EQUAL and FAILED speak of the archive, all others of why it was not compared: objects in cold storage, more bytes
+    than are left of a day's, no room for the copy, a store out of reach or whatever else was in the way here."""
+
+    EQUAL = "equal"
+    FAILED = "failed"
+    COLD = "cold"
+    TOO_LARGE = "too-large"
+    NO_ROOM = "no-room"
+    NOT_DONE = "not-done"
+
+
+@dataclass(frozen=True, slots=True)
+class Drilled:
+    """What has come of one drill. ``study_uid`` is "" where none could be chosen, ``revision`` 0 where no manifest
+    could be read. ``instances`` were compared, ``equal`` of them came back as they are recorded; ``size_bytes`` were
+    fetched."""
+
+    study_uid: str
+    outcome: Outcome
+    code: str = ""
+    revision: int = 0
+    instances: int = 0
+    equal: int = 0
+    size_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def is_compared(self) -> bool:
+        return self.outcome in (Outcome.EQUAL, Outcome.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of the last 30 days: how many drills had which outcome, and what was compared. ``last_at`` and
+    ``last_compared_at``, in seconds since the epoch, are of the last drill of all, and of the last that compared
+    anything; None where there was none."""
+
+    studies: Mapping[Outcome, int]
+    instances: int
+    equal: int
+    size_bytes: int
+    last_at: float | None
+    last_compared_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A study whose last comparison has failed, at ``at`` (seconds since the epoch)."""
+
+    study_uid: str
+    at: float
+    code: str
+    instances: int
+    equal: int
+
+
+class Drills:
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._next_round = clock.monotonic()
+
+    def record(self, one: Drilled) -> None:
+        """Raises Transient, Fatal."""
+        with self._database.write() as db:
+            db.execute(
+                "INSERT INTO drills (at, study_uid, revision, outcome, code, instances, equal, bytes, seconds)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    self._clock.now(),
+                    one.study_uid,
+                    one.revision,
+                    one.outcome.value,
+                    one.code,
+                    one.instances,
+                    one.equal,
+                    one.size_bytes,
+                    one.seconds,
+                ),
+            )
+
+    def forget(self, study_uid: Uid) -> None:
+        """It was erased on purpose: what has failed of it is no news any more."""
+        with self._database.write() as db:
+            db.execute("DELETE FROM drills WHERE study_uid = ? AND outcome = 'failed'", (study_uid,))
+
+    def figures(self) -> Figures:
+        since = self._clock.now() - FIGURES_SECONDS
+        with self._database.read() as db:
+            rows = db.execute(
+                "SELECT outcome, COUNT(*) AS studies, SUM(instances) AS instances, SUM(equal) AS equal, SUM(bytes) AS"
+                f" bytes, MAX(at) AS last, MAX(CASE WHEN outcome IN {_COMPARED} THEN at END) AS compared FROM drills"
+                " WHERE at > ? GROUP BY outcome",
+                (since,),
+            ).fetchall()
+        return Figures(
+            {Outcome(row["outcome"]): row["studies"] for row in rows},
+            sum(row["instances"] for row in rows),
+            sum(row["equal"] for row in rows),
+            sum(row["bytes"] for row in rows),
+            max((row["last"] for row in rows), default=None),
+            max((row["compared"] for row in rows if row["compared"] is not None), default=None),
+        )
+
+    def is_stalled(self, since: float) -> bool:
+        """Whether drills have been tried for longer than since then (seconds since the epoch), and none of them could
+        compare anything. Studies in cold storage are left out on purpose, and do not count."""
+        with self._database.read() as db:
+            row = db.execute(
+                f"SELECT MIN(at) < ? AND MAX(CASE WHEN outcome IN {_COMPARED} THEN at ELSE 0 END) < ? AND"
+                " MAX(CASE WHEN outcome IN ('no-room', 'not-done') THEN at ELSE 0 END) > ? FROM drills",
+                (since, since, since),
+            ).fetchone()
+        return bool(row[0])
+
+    def failed(self, limit: int) -> list[Failed]:
+        """The studies whose last comparison has failed, the oldest first."""
+        with self._database.read() as db:
+            rows = db.execute(
+                f"SELECT d.* FROM drills d WHERE {_OPEN} ORDER BY d.drill_id LIMIT ?", (limit,)
+            ).fetchall()
+        return [Failed(row["study_uid"], row["at"], row["code"], row["instances"], row["equal"]) for row in rows]
+
+    def failed_count(self) -> int:
+        with self._database.read() as db:
+            return int(db.execute(f"SELECT COUNT(*) FROM drills d WHERE {_OPEN}").fetchone()[0])
+
+    def due_again(self, before: float) -> Uid | None:
+        """A study whose last comparison has failed, and that was not tried since ``before`` (seconds since the epoch);
+        the one that has waited longest."""
+        with self._database.read() as db:
+            row = db.execute(
+                f"SELECT d.study_uid, (SELECT MAX(t.at) FROM drills t WHERE t.study_uid = d.study_uid) AS tried"
+                f" FROM drills d WHERE {_OPEN} AND tried < ? ORDER BY tried LIMIT 1",
+                (before,),
+            ).fetchone()
+        return None if row is None else Uid(row["study_uid"])
+
+    def fetched_bytes(self, since: float) -> int:
+        """What was fetched since then (seconds since the epoch)."""
+        with self._database.read() as db:
+            row = db.execute("SELECT COALESCE(SUM(bytes), 0) FROM drills WHERE at > ?", (since,)).fetchone()
+        return int(row[0])
+
+    def lot(self) -> str:
+        """What `keep_lot` has kept; "" where nothing was."""
+        with self._database.read() as db:
+            row = db.execute("SELECT value FROM meta WHERE key = ?", (_LOT,)).fetchone()
+        return "" if row is None else str(row["value"])
+
+    def keep_lot(self, said: str) -> None:
+        """From which studies the next are chosen; Raises Transient, Fatal."""
+        with self._database.write() as db:
+            db.execute(
+                "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+                (_LOT, said),
+            )
+
+    def step(self) -> bool:
+        """One page of what is old; whether there may be more at once."""
+        if self._clock.monotonic() < self._next_round:
+            return False
+        with self._database.write() as db:
+            gone = db.execute(
+                "DELETE FROM drills WHERE drill_id IN (SELECT d.drill_id FROM drills d WHERE d.at < ?"
+                f" AND NOT ({_OPEN}) LIMIT ?)",
+                (self._clock.now() - KEEP_SECONDS, _PAGE),
+            ).rowcount
+        if gone < _PAGE:
+            self._next_round = self._clock.monotonic() + _ROUND_SECONDS
+        return gone == _PAGE
