@@ -315,6 +315,7 @@ class Parts:
         return RestoreDrills(
             self.queue.drills,
             self.archive.store,
+            self.archive.archive_id,
             Trial(self.archive.store, self.archive.catalogue, scratch, around.clock, token, random.random),
             scratch,
             plan.restore_drill,

@@ -11,7 +11,7 @@ from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.config_drill import RestoreDrill
 from dicomwatchd.drill.lot import Lot
 from dicomwatchd.drill.scratch import Scratch, ScratchUnusable
-from dicomwatchd.drill.trial import Trial
+from dicomwatchd.drill.trial import MANIFEST, Nothing, Trial
 from dicomwatchd.errors import Fatal, Permanent, Stopping, Transient
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Clock, Log
@@ -51,6 +51,7 @@ class RestoreDrills:
         self,
         drills: Drills,
         store: ObjectStore,
+        archive_id: str,
         trial: Trial,
         scratch: Scratch,
         plan: RestoreDrill,
@@ -62,6 +63,7 @@ class RestoreDrills:
         in_trouble: Callable[[], bool] = lambda: False,
     ) -> None:
         self._drills, self._store, self._trial, self._scratch = drills, store, trial, scratch
+        self._archive_id = archive_id
         self.plan = plan
         self._clock, self._random, self._log = clock, random, log
         self._busy, self._in_trouble = busy, in_trouble
@@ -76,6 +78,7 @@ class RestoreDrills:
         """The thread, until it is told to stop: in the midst of a drill too, whose copies are then gone."""
         self._stopping, self._beat, self._runs = stopping, beat, True
         try:
+            self._drills.belong_to(self._archive_id)
             self.clear()
             while not stopping.is_set():
                 beat()
@@ -157,8 +160,11 @@ class RestoreDrills:
             if chosen is None:
                 break
             tried = self._trial.of(chosen, left, self._sign, self._sleep)
-            if tried is None:
-                self._drills.forget(chosen)
+            if tried is Nothing.ABSENT and self._drills.has_failed(chosen):
+                tried = Drilled(chosen, Outcome.FAILED, MANIFEST)  # it was there, and nobody has erased it
+            if isinstance(tried, Nothing):
+                if tried is Nothing.ERASED:
+                    self._drills.forget(chosen)
                 continue
             drilled = self._told(tried)
             if drilled.outcome not in (Outcome.COLD, Outcome.TOO_LARGE):

@@ -7,6 +7,7 @@ import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 from dicomwatchd.archive.catalogues.port import Catalogue
@@ -23,6 +24,7 @@ from dicomwatchd.errors import (
     NotSupported,
     Permanent,
     RequestRefused,
+    StudyErased,
     StudyNotFound,
     Transient,
 )
@@ -43,6 +45,14 @@ DIFFERS, MANIFEST, ELSEWHERE, DISK = "differs", "manifest", "elsewhere", "disk"
 _CHUNK_BYTES = 1 << 20
 #: What the store or this program does not do: nothing of it says that the archive is damaged.
 _NOT_THE_ARCHIVE = (NewerManifest, BeyondReadLimit, NotSupported, InvalidRequest, RequestRefused, Transient, Fatal)
+
+
+class Nothing(Enum):
+    """Why there was nothing to try: the study was erased on purpose, or no manifest of it is there, as of one that is
+    on its way."""
+
+    ERASED = "erased"
+    ABSENT = "absent"
 
 
 @dataclass(slots=True)
@@ -79,15 +89,17 @@ class Trial:
 
     def of(
         self, study: Uid, most_bytes: int, beat: Callable[[], None], sleep: Callable[[float], None]
-    ) -> Drilled | None:
-        """None: the study was erased, or is not archived yet. ``most_bytes`` may be fetched. ``beat`` is called between
+    ) -> Drilled | Nothing:
+        """``most_bytes`` may be fetched. ``beat`` is called between
         pieces, and ``sleep`` to wait; what they raise ends the drill, and its copies are gone. Raises nothing else."""
         begun = self.clock.monotonic()
         doubtful = _Doubtful()
         try:
             found = look_up(self.store, self.catalogue, study, doubts=doubtful.doubts())
+        except StudyErased:
+            return Nothing.ERASED
         except StudyNotFound:
-            return None  # of a study on its way; one that is on record and has no manifest left is another error
+            return Nothing.ABSENT
         except ColdObject as error:
             return Drilled(study, Outcome.COLD, error.code)
         except _NOT_THE_ARCHIVE as error:
@@ -97,7 +109,7 @@ class Trial:
         else:
             drilled = self._fetched(study, found, most_bytes, doubtful, beat, sleep, begun)
         if drilled.outcome is Outcome.FAILED and self._is_erased(study, drilled.revision):
-            return None
+            return Nothing.ERASED
         return drilled
 
     def _is_erased(self, study: Uid, revision: int) -> bool:

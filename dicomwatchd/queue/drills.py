@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.database.schema import Database
+from dicomwatchd.queue.database.schema import Database, Readable
 
 #: What the figures are of.
 FIGURES_SECONDS = 30 * 86400.0
@@ -16,7 +16,7 @@ FIGURES_SECONDS = 30 * 86400.0
 KEEP_SECONDS = 31 * 86400.0
 _ROUND_SECONDS = 3600.0
 _PAGE = 500
-_LOT = "drill-lot"
+_LOT, _ARCHIVE = "drill-lot", "drill-archive"
 #: Of these it is known what the archive gives back.
 _COMPARED = "('equal', 'failed')"
 #: The study was not compared since.
@@ -89,6 +89,16 @@ class Drills:
         self._clock = clock
         self._next_round = clock.monotonic()
 
+    def belong_to(self, archive_id: str) -> None:
+        """What is known of another archive says nothing of this one. Raises Transient, Fatal."""
+        with self._database.read() as reading:
+            if _kept(reading, _ARCHIVE) == archive_id:
+                return
+        with self._database.write() as db:
+            db.execute("DELETE FROM drills")
+            db.execute("DELETE FROM meta WHERE key = ?", (_LOT,))
+            _keep(db, _ARCHIVE, archive_id)
+
     def record(self, one: Drilled) -> None:
         """Raises Transient, Fatal."""
         with self._database.write() as db:
@@ -150,6 +160,14 @@ class Drills:
             ).fetchall()
         return [Failed(row["study_uid"], row["at"], row["code"], row["instances"], row["equal"]) for row in rows]
 
+    def has_failed(self, study_uid: Uid) -> bool:
+        """Whether it is one of those."""
+        with self._database.read() as db:
+            row = db.execute(
+                f"SELECT 1 FROM drills d WHERE d.study_uid = ? AND {_OPEN} LIMIT 1", (study_uid,)
+            ).fetchone()
+        return row is not None
+
     def failed_count(self) -> int:
         with self._database.read() as db:
             return int(db.execute(f"SELECT COUNT(*) FROM drills d WHERE {_OPEN}").fetchone()[0])
@@ -174,16 +192,12 @@ class Drills:
     def lot(self) -> str:
         """What `keep_lot` has kept; "" where nothing was."""
         with self._database.read() as db:
-            row = db.execute("SELECT value FROM meta WHERE key = ?", (_LOT,)).fetchone()
-        return "" if row is None else str(row["value"])
+            return _kept(db, _LOT)
 
     def keep_lot(self, said: str) -> None:
-        """From which studies the next are chosen; Raises Transient, Fatal."""
+        """From which studies the next are chosen. Raises Transient, Fatal."""
         with self._database.write() as db:
-            db.execute(
-                "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-                (_LOT, said),
-            )
+            _keep(db, _LOT, said)
 
     def step(self) -> bool:
         """One page of what is old; whether there may be more at once."""
@@ -198,3 +212,14 @@ class Drills:
         if gone < _PAGE:
             self._next_round = self._clock.monotonic() + _ROUND_SECONDS
         return gone == _PAGE
+
+
+def _kept(db: Readable, key: str) -> str:
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return "" if row is None else str(row["value"])
+
+
+def _keep(db: Readable, key: str, value: str) -> None:
+    db.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, value)
+    )

@@ -22,7 +22,7 @@ from dicomwatchd.drill import rounds, trial
 from dicomwatchd.drill.lot import SAMPLE, Lot
 from dicomwatchd.drill.rounds import RestoreDrills
 from dicomwatchd.drill.scratch import NAME, Scratch, ScratchUnusable
-from dicomwatchd.drill.trial import Trial
+from dicomwatchd.drill.trial import Nothing, Trial
 from dicomwatchd.errors import ArchiveRefused, OutOfReach, Permanent, Stopping
 from dicomwatchd.model import Uid
 from dicomwatchd.queue.drills import KEEP_SECONDS, Drilled, Outcome
@@ -71,6 +71,7 @@ class Yard:
         self.drills = RestoreDrills(
             self.bench.queue.drills,
             self.store,
+            "archive-1",
             self.trial,
             self.scratch,
             self.plan,
@@ -93,9 +94,9 @@ class Yard:
             action()
 
     def of(self, study: Uid = STUDY, most_bytes: int = 10**9) -> Drilled | None:
-        drilled = self.trial.of(study, most_bytes, self.beat, lambda _seconds: None)
+        tried = self.trial.of(study, most_bytes, self.beat, lambda _seconds: None)
         assert self.left() == []
-        return drilled
+        return None if isinstance(tried, Nothing) else tried
 
     def left(self) -> list[str]:
         return os.listdir(self.root / NAME) if (self.root / NAME).exists() else []
@@ -351,7 +352,7 @@ def test_a_folder_that_is_not_private_or_is_a_link(yard: Yard) -> None:
     (yard.root / NAME).symlink_to("inbox")
     yard.archive()
     drilled = yard.trial.of(STUDY, 10**9, yard.beat, lambda _: None)
-    assert drilled is not None and (drilled.outcome, drilled.code) == (Outcome.NOT_DONE, ScratchUnusable.code)
+    assert isinstance(drilled, Drilled) and (drilled.outcome, drilled.code) == (Outcome.NOT_DONE, ScratchUnusable.code)
     yard.drills.clear()
     assert yard.log.events("restore-drill-scratch") != [] and os.listdir(yard.root / "inbox") == []
 
@@ -521,6 +522,31 @@ def test_a_failed_study_that_is_erased_is_no_problem_any_more(yard: Yard) -> Non
     erase(yard)
     yard.day(2)
     assert yard.problems() == []
+
+
+def test_a_failed_study_of_which_nothing_is_left_stays_a_problem(yard: Yard) -> None:
+    """Neither the store nor the catalogue knows it any more, and nobody has erased it."""
+    yard.store.versions.pop(yard.archive().instances[0].key)
+    yard.drills._turn(STUDY, 10**9)
+    yard.store.versions.clear()
+    yard.catalogue.fault = OutOfReach("away")
+    for number in range(9):
+        yard.archive(Uid(f"1.2.3.{number}"), instances=1)
+    yard.day(3)
+    [problem] = yard.problems()
+    assert "manifest" in problem and str(STUDY) in problem
+    assert yard.outcomes().count("equal") >= 5, "and it is in nobody's way"
+
+
+def test_what_was_of_another_archive_says_nothing_of_this_one(yard: Yard) -> None:
+    drills = yard.bench.queue.drills
+    drills.belong_to("archive-1")
+    drills.record(Drilled("1.2.1", Outcome.FAILED, trial.DIFFERS, 1, 3, 2))
+    drills.keep_lot("x")
+    drills.belong_to("archive-1")
+    assert len(yard.problems()) == 1 and drills.lot() == "x"
+    drills.belong_to("archive-2")
+    assert yard.problems() == [] and drills.lot() == "" and drills.figures().last_at is None
 
 
 def test_out_of_reach_is_no_failure_of_the_archive(yard: Yard) -> None:
