@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tests.mutants.cloud import CLOUD
 from tests.mutants.commitment import COMMITMENT
 from tests.mutants.composition import COMPOSITION
+from tests.mutants.drill import DRILL
 from tests.mutants.erased import ERASED
 from tests.mutants.fairness import FAIRNESS
 from tests.mutants.final_check import LAST_SIGHT
@@ -1428,6 +1429,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
     *(Mutation(*row) for row in COMMITMENT),
+    *(Mutation(*row) for row in DRILL),
     *(Mutation(*row) for row in RECEIVER),
     *(Mutation(*row) for row in HANDED_OUT),
     # -- several daemons at one inbox, and what a crash leaves aside

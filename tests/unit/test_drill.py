@@ -478,6 +478,7 @@ def test_no_more_bytes_a_day_than_allowed(tmp_path: Path) -> None:
         yard.archive(Uid(f"1.2.3.{number}"))
     yard.day(2)
     assert 2 * 22_500 <= yard.document()["bytes"] <= 3 * 30_000
+    assert set(yard.outcomes()) == {"equal"}, "and nothing is looked at for which there are no bytes left"
     yard.bench.queue.close()
 
 
