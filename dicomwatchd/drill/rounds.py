@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -78,7 +79,8 @@ class RestoreDrills:
         """The thread, until it is told to stop: in the midst of a drill too, whose copies are then gone."""
         self._stopping, self._beat, self._runs = stopping, beat, True
         try:
-            self._drills.belong_to(self._archive_id)
+            with suppress(Transient):  # the state's disk is full: whoever writes to it next says so
+                self._drills.belong_to(self._archive_id)
             self.clear()
             while not stopping.is_set():
                 beat()
@@ -128,7 +130,7 @@ class RestoreDrills:
                 self._due = self._clock.now() + self._pause()
                 self._scheduled()
         except (Transient, Permanent):
-            return  # the state's disk is full: whoever writes to it next says so
+            return  # as above
 
     # -- which study --------------------------------------------------------------------------------------------------
 

@@ -6,9 +6,11 @@ import hashlib
 import random
 import secrets
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.layout import erasures
@@ -43,8 +45,22 @@ from dicomwatchd.queue.drills import Drilled, Outcome
 DIFFERS, MANIFEST, ELSEWHERE, DISK = "differs", "manifest", "elsewhere", "disk"
 
 _CHUNK_BYTES = 1 << 20
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 #: What the store or this program does not do: nothing of it says that the archive is damaged.
 _NOT_THE_ARCHIVE = (NewerManifest, BeyondReadLimit, NotSupported, InvalidRequest, RequestRefused, Transient, Fatal)
+
+
+class _Here(Executor):
+    """A fetch's one thread is the drill's own: no other has to be had, or to be waited for when the process ends."""
+
+    def submit(self, fn: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_R]:
+        future: Future[_R] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except DicomwatchdError as error:
+            future.set_exception(error)
+        return future
 
 
 class Nothing(Enum):
@@ -153,6 +169,7 @@ class Trial:
                     monotonic=self.clock.monotonic,
                     token=self.token,
                     jitter=self.jitter,
+                    executor=lambda _threads: _Here(),
                 )
                 report = fetcher.fetch(manifest, folder, elsewhere=found.elsewhere, progress=lambda _: beat())
                 compared = _compare(found, folder, beat)

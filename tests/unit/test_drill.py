@@ -23,7 +23,7 @@ from dicomwatchd.drill.lot import SAMPLE, Lot
 from dicomwatchd.drill.rounds import RestoreDrills
 from dicomwatchd.drill.scratch import NAME, Scratch, ScratchUnusable
 from dicomwatchd.drill.trial import Nothing, Trial
-from dicomwatchd.errors import ArchiveRefused, OutOfReach, Permanent, Stopping
+from dicomwatchd.errors import ArchiveRefused, OutOfReach, Permanent, StateUnavailable, Stopping
 from dicomwatchd.model import Uid
 from dicomwatchd.queue.drills import KEEP_SECONDS, Drilled, Outcome
 from tests.pieces import Log
@@ -636,6 +636,28 @@ def test_the_thread_removes_what_a_killed_one_has_left(yard: Yard) -> None:
         thread.join(20)
     assert yard.left() == []
     assert yard.log.events("restore-drill-scratch") == [{"studies": 1}]
+
+
+def test_a_state_whose_disk_is_full_ends_nothing(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    yard.archive()
+
+    def full() -> Any:
+        raise StateUnavailable("the disk with the daemon's state is full", code="state-full", endpoint="state")
+
+    stopping = threading.Event()
+    turns: list[int] = []
+
+    def beat() -> None:
+        turns.append(1)
+        if len(turns) > 3:
+            stopping.set()
+
+    monkeypatch.setattr(yard.bench.queue._database, "write", full)
+    monkeypatch.setattr(rounds, "_TURN_SECONDS", 0.01)
+    yard.clock.seconds += DAY
+    yard.drills._due = yard.clock.now()
+    yard.drills.run(stopping, beat)
+    assert len(turns) == 4 and yard.left() == [] and yard.outcomes() == []
 
 
 # --- what the state keeps
