@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from dicomwatchd import config_bandwidth, config_receiver, resolved_paths
+from dicomwatchd import config_bandwidth, config_metrics, config_receiver, resolved_paths
 from dicomwatchd.character_sets import USABLE_WHEN_MISSING, corrected
 from dicomwatchd.config_drill import RestoreDrill
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
@@ -538,6 +538,7 @@ class Config(_Model):
     inboxes: tuple[Inbox, ...] = ()
     receivers: tuple[Receiver, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    metrics: config_metrics.Metrics | None = Field(None, description="Default: no figures for Prometheus")
 
     @property
     def disk_free_warn_share(self) -> float:
@@ -660,6 +661,7 @@ def _cross_checks(data: dict[Any, Any], found: dict[Path, ResolvedPath]) -> Iter
     if isinstance(socket, str | Path) and len(str(socket).encode(errors="replace")) > _SOCKET_PATH_MAX_BYTES:
         yield "control_socket", f"is too long for a socket: at most {_SOCKET_PATH_MAX_BYTES} bytes"
     yield from config_receiver.cross_checks(data)
+    yield from config_metrics.cross_checks(data)
 
 
 def _repeated_destinations(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:

@@ -34,6 +34,7 @@ from dicomwatchd.errors import (
 )
 from dicomwatchd.pipeline.shipment import Archive
 from dicomwatchd.ports import Clock, SystemClock
+from dicomwatchd.prometheus.counts import Counts
 from dicomwatchd.telemetry.descriptors import DescriptorStore, left_before
 from dicomwatchd.telemetry.fields import error_fields
 from dicomwatchd.telemetry.foreign import redirect_foreign_logging
@@ -107,6 +108,7 @@ class Process:
         self._options, self._config, self._journal, self._clock = options, config, journal, clock
         self._started_at = clock.now()
         self._uplink = Uplink(clock)
+        self._counts = Counts()
         self._service = ServiceManager.from_environment()
         self._folders = UploadFolders(DescriptorStore.from_environment(), left_before())
         self._stop = threading.Event()
@@ -164,6 +166,7 @@ class Process:
                 self._started_at,
                 probing.wait if probing is not None else lambda: None,
                 self._uplink,
+                self._counts,
             )
         except BaseException:  # whatever ends it: the archive was handed over to nobody
             self.left_behind = self.left_behind or bool(stop_signal.heartbeats.excused())

@@ -42,6 +42,7 @@ class StatusReporter:
         self._usage: ProcessUsage = process_usage()
         self._next_disk_check = 0.0
         self._low_disks: dict[str, float] = {}
+        self._state_disk: DiskUsage | None = None
 
     def changed(self, transition: Transition) -> None:
         self._journal.debug(
@@ -102,7 +103,7 @@ class StatusReporter:
             low[name] = share
             if name not in self._low_disks:
                 self._journal.warning("disk-low", "a disk is almost full", inbox=name, free_bytes=usage.free)
-        self._low_disks = low
+        self._low_disks, self._state_disk = low, found.get("state")
 
     def status(
         self,
@@ -122,8 +123,10 @@ class StatusReporter:
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
         intakes_by_name = {intake.source.name: intake for intake in intakes}
+        disks = {**{name: intake.disk for name, intake in intakes_by_name.items()}, "state": self._state_disk}
         at_work = receivers.listening() if self._config.receivers else None
         receivers_of = receivers.by_inbox(self._config)
+        held, wrong = queue.holds.count(), [problem for problem in record if problem]
         return {
             "inboxes": [
                 {
@@ -145,6 +148,18 @@ class StatusReporter:
                 for inbox in inboxes
             ],
             "commitments_open": commitments_open,
+            "studies_held": held,
+            "disks": [
+                {
+                    "name": name,
+                    "free_bytes": usage.free,
+                    "size_bytes": usage.total,
+                    "almost_full": doctor.free_share(usage) < self._config.disk_free_warn_share,
+                }
+                for name, usage in disks.items()
+                if usage is not None
+            ],
+            "audit": {"entries": queue.audit.head().sequence, "problems": len(wrong)},
             "version": __version__,
             "pid": os.getpid(),
             "started_at": timestamp(self._started_at),
@@ -184,7 +199,7 @@ class StatusReporter:
             ]
             + (
                 [f"studies held: {held}; archived, and none of their files is deleted: see dicomwatchctl attention"]
-                if (held := queue.holds.count())
+                if held
                 else []
             )
             + [
@@ -219,7 +234,7 @@ class StatusReporter:
                 for name, count in queue.reports.kept_elsewhere().items()
             ]
             + ([store.expiry.unaccepted] if store.expiry.unaccepted else [])
-            + [problem for problem in record if problem]
+            + wrong
             + [*drill_report.problems(queue.drills, self._config.restore_drill, self._clock.now())],
             "verification": doctor.verification(capabilities),
         }

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dicomwatchd import doctor
 from dicomwatchd.answering import Answering
 from dicomwatchd.archive.stores.uplink import Uplink
 from dicomwatchd.config import Config
-from dicomwatchd.control.server import ControlServer
+from dicomwatchd.control.server import Command, ControlServer
 from dicomwatchd.daemon.bandwidth import BandwidthReporter
 from dicomwatchd.daemon.commands import commands
 from dicomwatchd.daemon.composition import Parts, Surroundings
@@ -28,12 +28,17 @@ from dicomwatchd.pipeline.pace import Pace
 from dicomwatchd.pipeline.pool import Pool
 from dicomwatchd.pipeline.shipment import Archive, Shipment
 from dicomwatchd.ports import Clock
+from dicomwatchd.prometheus.counts import Counts
 from dicomwatchd.queue import Queue
+from dicomwatchd.queue.rows import Transition
 from dicomwatchd.telemetry.health import Heartbeats
 from dicomwatchd.telemetry.journal import Journal
 from dicomwatchd.unit import addresses
 from dicomwatchd.unit.receivers import names_by_inbox
 from dicomwatchd.uploads.folders import UploadFolders
+
+if TYPE_CHECKING:
+    from dicomwatchd.prometheus.exposition import Exposition
 
 #: A worker that has neither finished an item nor come round in a long one for this time is stuck.
 WORKER_SILENCE_SECONDS = 900.0
@@ -77,12 +82,14 @@ class Supervisor:
         started_at: float | None = None,
         probed: Callable[[], None] = lambda: None,
         uplink: Uplink | None = None,
+        counts: Counts | None = None,
     ) -> None:
-        """``started_at``: see `StatusReporter`; ``probed``: see `Surroundings`. Raises Fatal, Transient,
-        ArchiveRefused; the archive is then still the caller's to close."""
+        """``started_at``: see `StatusReporter`; ``probed``: see `Surroundings`; ``counts`` goes on over reloads. Raises
+        Fatal, Transient, ArchiveRefused; the archive is then still the caller's to close."""
         self._config, self._archive, self._journal = config, archive, journal
         self._reporter = StatusReporter(config, archive, journal, clock, started_at)
         self._bandwidth = BandwidthReporter(uplink or Uplink(clock), journal)
+        self._counts, self._clock = counts or Counts(), clock
         self.fatal: Fatal | None = None
         self.heartbeats = stop_signal.heartbeats
         self._stopping = stop_signal.stopping
@@ -96,6 +103,7 @@ class Supervisor:
         self._answering = Answering(clock, journal, self._plan.answer_seconds, lambda: self._parts.dispatcher.wake())
         self.heartbeats.excused = self._answering.inside
         self._control: ControlServer | None = None
+        self._metrics: Exposition | None = None
         self._pool = Pool(
             Pace(config.workers, clock),
             began=lambda name: self.heartbeats.register(name, WORKER_SILENCE_SECONDS),
@@ -109,7 +117,7 @@ class Supervisor:
             workers=self._pool,
             on_fatal=self._on_fatal,
             attend=self._attend,
-            announce=self._reporter.changed,
+            announce=self._changed,
             on_shipped=self._shipped,
             probed=probed,
             starting=stop_signal.starting,
@@ -126,7 +134,10 @@ class Supervisor:
         """Begin. ``watch`` False: no events, only looks; for a run that ends when all is done. What lies in the inboxes
         is read already while the store is probed."""
         parts = self._parts
-        self._control = self._control_server()
+        answers = self._answers()
+        self._control = self._control_server(answers)
+        if watch:  # a run that ends when all is done is over before anybody fetches its figures
+            self._metrics = self._exposition(answers)
         parts.prepare(waits_for_listed=watch)  # a run that ends when all is done does not wait for what may never come
         for intake in list(parts.sources.intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
@@ -142,6 +153,8 @@ class Supervisor:
         if self._plan.commitments:
             self._thread("commitments", parts.commitments.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._control.start()
+        if self._metrics is not None:
+            self._metrics.start()
 
     def tick(self) -> None:
         """To be called every second or so: what nobody else looks after."""
@@ -172,6 +185,8 @@ class Supervisor:
         self._parts.uploads.close()
         if self._control is not None:
             self._control.stop()
+        if self._metrics is not None:
+            self._metrics.stop()
         for intake in self._parts.sources.every_intake():
             intake.wake()
         self._answering.hurry(STOP_ANSWER_SECONDS)
@@ -295,9 +310,9 @@ class Supervisor:
 
     # -- what it tells ----------------------------------------------------------------------------------------------
 
-    def _control_server(self) -> ControlServer:
+    def _answers(self) -> dict[str, Command]:
         parts = self._parts
-        answers = commands(
+        return commands(
             parts.queue,
             self._status,
             self._examine,
@@ -307,13 +322,34 @@ class Supervisor:
             names_by_inbox(self._config),
             parts.drills,
         )
+
+    def _control_server(self, answers: dict[str, Command]) -> ControlServer:
         try:
             return ControlServer(self._config.socket_path, answers, self._journal)
         except OSError as error:
             why = f"cannot be created there ({os.strerror(error.errno or 0)})"
             raise ConfigError([("control_socket", why)]) from error
 
+    def _exposition(self, answers: dict[str, Command]) -> Exposition | None:
+        """The very status that `dicomwatchctl` prints, for Prometheus. Raises ConfigError."""
+        if (settings := self._config.metrics) is None:
+            return None
+        # Only for whoever has it configured: its library costs every start 30 ms.
+        from dicomwatchd.prometheus.exposition import Exposition
+
+        status = partial(answers["status"], {}, lambda _progress: None)
+        try:
+            return Exposition(self._config, settings, status, self._counts, self._clock, self._journal)
+        except OSError as error:
+            why = f"cannot be listened at ({os.strerror(error.errno or 0)})"
+            raise ConfigError([("metrics.listen", why)]) from error
+
+    def _changed(self, transition: Transition) -> None:
+        self._counts.changed(transition)
+        self._reporter.changed(transition)
+
     def _shipped(self, shipment: Shipment) -> None:
+        self._counts.shipped(shipment)
         self._reporter.shipped(shipment, self._parts.queue.audit)
 
     def _status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:

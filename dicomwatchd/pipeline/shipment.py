@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 
@@ -125,6 +126,8 @@ class Shipment:
     sent_bytes: int = 0
     early: Sent = NOTHING
     read_back_bytes: int = 0
+    #: Files by what proved that the store holds them. One that was sent again counts once more.
+    verified_files: Counter[str] = field(default_factory=Counter)
     deleted_files: int = 0
     deleted_bytes: int = 0
     kept_files: int = 0

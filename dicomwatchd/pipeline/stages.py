@@ -145,6 +145,7 @@ def _examine_all(shipment: Shipment, context: Context) -> tuple[list[LocalFile],
             if verdict.holds:
                 if verdict.verified_by == Method.READ_BACK:
                     shipment.read_back_bytes += verdict.receipt.size_bytes
+                shipment.verified_files[verdict.verified_by] += len(files)
                 held += proven(files, verdict)
             elif verdict.problem == "missing":
                 missing += files

@@ -82,6 +82,14 @@ def outside(found: Iterable[Address], allowed: Iterable[Network]) -> list[str]:
     )
 
 
+def covers(allowed: Iterable[Network], network: str) -> bool:
+    """Whether all of an address or a network is allowed."""
+    wanted = ip_network(network)
+    if isinstance(wanted, IPv4Network):
+        return any(isinstance(one, IPv4Network) and wanted.subnet_of(one) for one in allowed)
+    return any(isinstance(one, IPv6Network) and wanted.subnet_of(one) for one in allowed)
+
+
 def _alike(address: Address, network: Network) -> bool:
     return address.version == network.version
 

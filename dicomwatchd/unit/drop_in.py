@@ -108,7 +108,7 @@ def reach(settings: config.Config, service: Service) -> Reach:
     """The addresses that the daemon needs and no others, or why that is not known."""
     urls = list(endpoints(settings))
     if not urls:
-        return Reach(addresses.LOOPBACK, "the archive is a folder: only this machine itself")
+        return Reach((*addresses.LOOPBACK, *scrapers(settings)), "the archive is a folder: only this machine itself")
     hosts: dict[str, bool] = {}  # whether it has to resolve
     for url, is_amazon in urls:
         through = proxy(url, service.environment)
@@ -135,7 +135,12 @@ def reach(settings: config.Config, service: Service) -> Reach:
     why = "the endpoints of the configuration, proxies and name servers" + (
         ", and the instance role's metadata service" if metadata else ""
     )
-    return Reach((*addresses.LOOPBACK, *listed, *metadata), why)
+    return Reach((*addresses.LOOPBACK, *listed, *scrapers(settings), *metadata), why)
+
+
+def scrapers(settings: config.Config) -> tuple[str, ...]:
+    """The addresses and networks from which the figures for Prometheus may be fetched."""
+    return settings.metrics.allow if settings.metrics is not None else ()
 
 
 def endpoints(settings: config.Config) -> Iterator[tuple[str, bool]]:
@@ -262,6 +267,7 @@ def changed_addresses(settings: config.Config, service: Service, allowed: str) -
     for host in sorted(hosts):
         changed += [f"{host} at {address}" for address in addresses.outside(service.lookup(host), networks)]
     changed += [f"the name server {address}" for address in addresses.outside(service.name_servers, networks)]
+    changed += [f"metrics.allow {one}" for one in scrapers(settings) if not addresses.covers(networks, one)]
     return changed
 
 
