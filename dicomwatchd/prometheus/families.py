@@ -88,6 +88,16 @@ def _backlog(said: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge("dicomwatchd_backlog_files", "Known files that are not archived yet.", waiting)
     yield _gauge("dicomwatchd_backlog_bytes", "Bytes of known files that are not archived yet.", said["bytes_waiting"])
     yield _gauge(
+        "dicomwatchd_oldest_unarchived_seconds",
+        "For how long the oldest study that is not parked has had files that are not archived; 0 where none has.",
+        said["oldest_unarchived_seconds"],
+    )
+    yield _gauge(
+        "dicomwatchd_oldest_parked_seconds",
+        "For how long the oldest parked study has had files that are not archived; 0 where none is parked.",
+        said["oldest_parked_seconds"],
+    )
+    yield _gauge(
         "dicomwatchd_oldest_queued_seconds",
         "For how long the oldest study has been ready for its turn; 0 where none is.",
         said["oldest_waiting_seconds"],

@@ -259,11 +259,12 @@ def _merge_study(db: Transaction, arrival: Arrival, now: float) -> None:
         # A study may have been known before, and forgotten, with a slow shipment of it still about: its tokens must not
         # come again. No study's token grows without a transition, so the number of the last one is above them all.
         db.execute(
-            "INSERT INTO studies (study_uid, state, token, changed_at, patient_id, attributes)"
-            " VALUES (?, ?, (SELECT COALESCE(MAX(transition_id), 0) FROM transitions), ?, ?, ?)",
+            "INSERT INTO studies (study_uid, state, token, changed_at, waits_since, patient_id, attributes)"
+            " VALUES (?, ?, (SELECT COALESCE(MAX(transition_id), 0) FROM transitions), ?, ?, ?, ?)",
             (
                 header.study_uid,
                 StudyState.ARRIVING,
+                now,
                 now,
                 arrival.patient_id,
                 json.dumps(arrival.study_attributes or {}),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections.abc import Iterable
 from typing import Any
 
 from dicomwatchd.errors import StudyErased
@@ -18,6 +19,7 @@ from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.dicomdirs import here_of, lists_of
 from dicomwatchd.queue.rows import DAMAGED, LEFT, NO_LEASE, OWN_OBJECT, UNREADABLE, WAITING
 
+_ON_THE_WAY = (StudyState.ARRIVING, StudyState.QUEUED, *SHIPPING)
 #: Of what a DICOMDIR lists and is missing so many are named.
 _MISSING_SHOWN = 100
 
@@ -43,6 +45,7 @@ class Reports:
                 WAITING,
             ).fetchall()
             without_lease = self._kept_without_lease(db)
+            on_the_way, parked = _oldest(db, _ON_THE_WAY), _oldest(db, (StudyState.PARKED,))
             waiting_for_listed = db.execute("SELECT COUNT(*) FROM listed_waits WHERE ended = 0").fetchone()[0]
         return {
             "inboxes": [
@@ -59,8 +62,13 @@ class Reports:
             "kept_without_lease": without_lease,
             "studies_waiting_for_listed": waiting_for_listed,
             "bytes_waiting": sum(row["bytes"] for row in files if row["state"] in WAITING),
-            "oldest_waiting_seconds": None if oldest["at"] is None else max(0.0, self._clock.now() - oldest["at"]),
+            "oldest_waiting_seconds": self._age(oldest["at"]),
+            "oldest_unarchived_seconds": self._age(on_the_way),
+            "oldest_parked_seconds": self._age(parked),
         }
+
+    def _age(self, at: float | None) -> float | None:
+        return None if at is None else max(0.0, self._clock.now() - at)
 
     def kept_elsewhere(self) -> dict[str, int]:
         """By source, how many kept files were archived at another place than this one and wait for their source to be
@@ -109,9 +117,8 @@ class Reports:
             quarantined = db.execute(
                 "SELECT COALESCE(SUM(files), 0) FROM file_counts WHERE state = ?", (FileState.QUARANTINED,)
             ).fetchone()[0]
-        on_the_way = (StudyState.ARRIVING, StudyState.QUEUED, *SHIPPING)
         return {
-            "moving": sum(studies.get(state, 0) for state in on_the_way),
+            "moving": sum(studies.get(state, 0) for state in _ON_THE_WAY),
             "parked": studies.get(StudyState.PARKED, 0),
             "quarantined": quarantined,
         }
@@ -290,6 +297,18 @@ class Reports:
             "days": [{"day": day, "inbox": inbox, **_finished(g)} for (day, inbox), g in groups.items()],
             "totals": _finished(totals),
         }
+
+
+def _oldest(db: sqlite3.Connection, states: Iterable[StudyState]) -> float | None:
+    """Since when the study in one of these states has waited that has done so for longest; the first entry of an index
+    for each."""
+    found = [
+        db.execute("SELECT MIN(waits_since) FROM studies WHERE state != 'archived' AND state = ?", (state,)).fetchone()[
+            0
+        ]
+        for state in states
+    ]
+    return min((at for at in found if at is not None), default=None)
 
 
 def _listed(db: sqlite3.Connection, study_uid: str) -> dict[str, Any] | None:

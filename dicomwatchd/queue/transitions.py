@@ -49,5 +49,13 @@ def move(db: Transaction, study_uid: str, event: StudyEvent, now: float) -> Tran
             " reason = NULL, endpoint = NULL WHERE study_uid = ?",
             (study_uid,),
         )
-    db.execute("UPDATE studies SET state = ? WHERE study_uid = ?", (new, study_uid))
+    if new is StudyState.ARCHIVED:
+        db.execute("UPDATE studies SET state = ?, waits_since = NULL WHERE study_uid = ?", (new, study_uid))
+    elif event is StudyEvent.CHANGED:
+        db.execute(
+            "UPDATE studies SET state = ?, waits_since = COALESCE(waits_since, ?) WHERE study_uid = ?",
+            (new, now, study_uid),
+        )
+    else:  # for a kept file that falls due nobody waits
+        db.execute("UPDATE studies SET state = ? WHERE study_uid = ?", (new, study_uid))
     return transition

@@ -148,6 +148,7 @@ def keys_of(*models: str) -> set[str]:
         ("CATALOGUE", ["DynamoDBSettings", "SqliteSettings"]),
         ("DESTINATIONS", ["Destination"]),
         ("TLS OF A DESTINATION", ["DestinationTls"]),
+        ("METRICS", ["Metrics"]),
     ],
 )
 def test_the_configuration_page_has_every_key(section: str, models: list[str]) -> None:
@@ -177,6 +178,7 @@ def test_every_part_of_the_configuration_has_its_section() -> None:
         "Destination",
         "DestinationTls",
         "ExpiryAfter",
+        "Metrics",
     }
     assert set(Config.model_json_schema()["$defs"]) == covered
     assert "delete_after" in page("dicomwatchd.yaml.5")

@@ -491,6 +491,16 @@ CREATE INDEX drills_failed ON drills (study_uid, drill_id) WHERE outcome = 'fail
 """
 
 
+#: Since when a study has files that are not archived; NULL of one that has none, whatever of it falls due. By state, so
+#: that the longest wait is the first entry of an index, however many wait.
+WAITS_SINCE = """
+ALTER TABLE studies ADD COLUMN waits_since REAL;
+UPDATE studies SET waits_since = COALESCE(queued_at, changed_at) WHERE state != 'archived';
+DROP INDEX studies_open;
+CREATE INDEX studies_open ON studies (state, waits_since) WHERE state != 'archived';
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -517,4 +527,5 @@ STEPS: tuple[Step, ...] = (
     Step("studies that were erased", ERASURES),
     Step("what has come by receivers, and where it is", RECEIVED),
     Step("what has come of restore drills", DRILLS),
+    Step("since when a study waits", WAITS_SINCE),
 )
