@@ -15,7 +15,7 @@ from dicomwatchd.config_metrics import Metrics
 from dicomwatchd.ports import Clock, Log
 from dicomwatchd.prometheus import families
 from dicomwatchd.prometheus.counts import Counts
-from dicomwatchd.prometheus.listener import Listener
+from dicomwatchd.prometheus.listener import Address, Listener
 from dicomwatchd.prometheus.sampling import Sampler
 
 #: So long a scrape waits for a new status before it takes the one before; Prometheus' own patience is 10 s.
@@ -47,16 +47,17 @@ class Exposition:
         counts: Counts,
         clock: Clock,
         log: Log,
+        address: Address | None = None,
     ) -> None:
-        """``status`` is what `dicomwatchctl status` prints; it may take its time. Raises OSError when it cannot listen
-        there."""
+        """``status`` is what `dicomwatchctl status` prints; it may take its time. ``address``: another than that of the
+        settings. Raises OSError when it cannot listen there."""
         self._sampler = Sampler(status, clock, log)
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(
             DaemonCollector(self._sampler, counts, frozenset(inbox.name for inbox in config.inboxes), clock)
         )
         ProcessCollector(registry=self._registry)
-        self._listener = Listener(settings.address, settings.admits, self.text, log)
+        self._listener = Listener(address or settings.address, settings.admits, self.text, log)
 
     @property
     def port(self) -> int:

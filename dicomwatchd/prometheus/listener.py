@@ -25,7 +25,7 @@ Answer = Callable[[str], tuple[str, bytes]]
 _PATH = "/metrics"
 _PIECE_BYTES = 4096
 _HINT = "dicomwatchd has its figures at /metrics\n"
-_BACKLOG = 16
+_BACKLOG = 128
 _STOP_SECONDS = 2.0
 
 

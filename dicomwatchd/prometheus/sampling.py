@@ -71,6 +71,7 @@ class Sampler:
             with self._changed:
                 self._sample = sample or self._sample
                 self._rounds += 1
+                self._wanted = False  # whoever asked meanwhile has got this one
                 ended = self._clock.monotonic()
                 self._not_before = ended + max(LEAST_SECONDS, REST * (ended - begun))
                 self._changed.notify_all()

@@ -12,6 +12,7 @@ import pytest
 
 from dicomwatchd import config
 from dicomwatchd.archive.aws import clients as aws
+from dicomwatchd.config_metrics import Metrics
 from dicomwatchd.errors import OutOfReach
 from dicomwatchd.unit import addresses, drop_in
 from dicomwatchd.unit.addresses import Address, Filter
@@ -131,6 +132,22 @@ def test_the_drop_in_and_what_is_read_back_from_it() -> None:
     assert drop_in.asked_before(without) == "any"
     # As the version before wrote it: nothing was asked for.
     assert drop_in.asked_before("# Written by dicomwatchd-folders from the configuration.\n[Service]\n") == "known"
+
+
+def test_who_fetches_the_figures_is_let_through() -> None:
+    metrics = Metrics(listen="0.0.0.0:9187", allow=("10.1.9.7", "10.2.0.0/16"))
+    watched = settings().model_copy(update={"metrics": metrics})
+    reached = drop_in.reach(watched, service())
+    assert {*metrics.allow, "10.1.2.3"} <= set(reached.allowed or ())
+    allowed = " ".join(reached.allowed or ())
+    assert drop_in.changed_addresses(watched, service(), allowed) == []
+    before = " ".join(drop_in.reach(settings(), service()).allowed or ())
+    assert drop_in.changed_addresses(watched, service(), before) == [
+        "metrics.allow 10.1.9.7",
+        "metrics.allow 10.2.0.0/16",
+    ]
+    of_a_folder = settings(None, None).model_copy(update={"metrics": metrics})
+    assert drop_in.reach(of_a_folder, service()).allowed == (*addresses.LOOPBACK, *metrics.allow)
 
 
 def test_the_command_shows_the_drop_in(tmp_path: Path) -> None:
