@@ -1,0 +1,267 @@
+"""The real Prometheus at a real daemon: at rest no alert fires, each fires in its situation, and most end with it.
+
+The rules are ours with ``for`` taken out, which the tests of promtool have (tests/unit/test_alerts.py): no test waits
+for hours. Times that lie hours back are put into the state while the daemon is stopped."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import alerts
+from tests.servers import processes
+from tests.servers.prometheus import Prometheus, skip_unless_installed
+from tests.synthetic import Maker, Patient
+from tests.system.site import Site
+
+
+def at_once() -> dict[str, Any]:
+    """Our rules, each without the time that it waits before it fires."""
+    return {
+        "groups": [
+            {
+                "name": "dicomwatchd",
+                "rules": [{key: value for key, value in rule.items() if key != "for"} for rule in alerts.rules()],
+            }
+        ]
+    }
+
+
+class Watched(Site):
+    """A site with figures, a receiver's port that somebody listens at, and Prometheus."""
+
+    def __init__(self, root: Path, *, inboxes: int = 1, **settings: Any) -> None:
+        self.target = f"127.0.0.1:{processes.free_port()}"
+        super().__init__(root, inboxes=inboxes, metrics={"listen": self.target}, **settings)
+        self.receiver = socket.create_server(("127.0.0.1", processes.free_port()))
+        listen = f"127.0.0.1:{self.receiver.getsockname()[1]}"
+        name = self.config["inboxes"][0]["name"]
+        self.config["receivers"] = [{"name": "ct", "ae_title": "ARCHIVE", "inbox": name, "listen": listen}]
+        self.write_config()
+        self.prometheus = Prometheus(root / "prometheus", self.target, at_once())
+
+    def close(self) -> None:
+        super().close()
+        self.receiver.close()
+        self.prometheus.close()
+
+    def figures(self) -> str:
+        with urllib.request.urlopen(f"http://{self.target}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def figure(self, name: str) -> float | None:
+        found = re.search(rf"(?m)^{re.escape(name)} (\S+)$", self.figures())
+        return None if found is None else float(found[1])
+
+    def change_the_state(self, sql: str, *values: object) -> None:
+        """While the daemon is stopped, or does not write it just now."""
+        with closing(sqlite3.connect(self.state / "state.db", timeout=30)) as db, db:
+            assert db.execute(sql, values).rowcount > 0, sql
+
+    def reload(self) -> None:
+        assert self.daemon is not None
+        before = len(self.events("reloaded"))
+        self.write_config()
+        self.daemon.send_signal(signal.SIGHUP)
+        self.wait_for(lambda: len(self.events("reloaded")) > before, 60, "the new configuration to be used")
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    skip_unless_installed()
+    site = Watched(tmp_path, inboxes=2)
+    try:
+        with site.prometheus:
+            site.init()
+            yield site
+    finally:
+        site.close()
+
+
+def archive(site: Watched, maker: Maker, slices: int = 3) -> str:
+    made = maker.ct_series(site.inbox / "ct", slices=slices, rows=16, columns=16)
+    site.wait_for(lambda: not any(one.path.exists() for one in made), 90, "a study to be archived")
+    return made[0].study_uid
+
+
+def test_at_rest_no_alert_fires_and_each_asks_for_what_is_there(watched: Watched) -> None:
+    watched.start()
+    archive(watched, Maker(seed=61))
+    watched.ctl("archive", "verify", "--pace", "10000")
+    prometheus = watched.prometheus
+    prometheus.wait_for(
+        lambda: bool(prometheus.query("dicomwatchd_archive_verification_studies")), 60, "its figures to be there"
+    )
+    prometheus.wait_for_rounds(5)
+    assert prometheus.firing() == set()
+    for rule in alerts.rules():
+        assert prometheus.query(rule["expr"]) == [], rule["alert"]
+        for name in set(re.findall(r"\bdicomwatchd_\w+", re.sub(r'"[^"]*"', "", rule["expr"]))):
+            assert prometheus.query(name), f"{rule['alert']} asks for {name}, which is not there"
+    assert prometheus.query("up == 1")
+    status = watched.ctl_json("status")
+    assert watched.figure('dicomwatchd_studies{state="archived"}') == status["studies"]["archived"] == 1
+    assert watched.figure("dicomwatchd_audit_entries_total") == status["audit"]["entries"] > 0
+    assert watched.figure('dicomwatchd_stage_files_sum{stage="purge"}') == 3
+    assert watched.figure('dicomwatchd_verified_files_total{method="read-back"}') == 3
+    assert watched.stop() == 0
+    prometheus.wait_until_firing("DicomwatchdDown")
+
+
+def test_what_is_wrong_with_files_inboxes_and_disks(watched: Watched) -> None:
+    prometheus, maker = watched.prometheus, Maker(seed=62)
+    watched.config["inboxes"][1]["quiet_seconds"] = 3600
+    watched.write_config()
+    watched.start()
+    study = archive(watched, maker)
+
+    (watched.inbox / "readme").write_text("no DICOM")
+    prometheus.wait_until_firing("DicomwatchdFilesInQuarantine")
+    (watched.inbox / "readme").unlink()
+    prometheus.wait_until_over("DicomwatchdFilesInQuarantine")
+
+    for number, patient in enumerate((Patient("DOE^JANE", "P1"), Patient("ROE^JOHN", "P2", "19510213", "M")), start=1):
+        Maker(seed=63, patient=patient).ct_series(
+            watched.inbox / f"two{number}", slices=1, study=0, series=number, rows=16, columns=16
+        )
+    prometheus.wait_until_firing("DicomwatchdStudiesHeld", "DicomwatchdProblem")
+    [held] = watched.ctl_json("attention", check=False)["held"]
+    watched.ctl("release", held["study_uid"], "--because", "registered twice")
+    prometheus.wait_until_over("DicomwatchdStudiesHeld", "DicomwatchdProblem")
+
+    bad = Maker(seed=64).ct_series(watched.root / "parked", slices=1, rows=16, columns=16)
+    in_the_way = watched.root / "archive" / "studies" / bad[0].study_uid
+    in_the_way.write_text("in the way")
+    shutil.copytree(watched.root / "parked", watched.inbox / "parked")
+    prometheus.wait_until_firing("DicomwatchdStudiesParked", seconds=90)
+    in_the_way.unlink()
+    watched.ctl("retry", bad[0].study_uid)
+    prometheus.wait_until_over("DicomwatchdStudiesParked")
+
+    before = watched.figure('dicomwatchd_study_events_total{event="finished"}')
+    watched.config["disk_free_warn"] = "100%"
+    watched.reload()
+    prometheus.wait_until_firing("DicomwatchdDiskAlmostFull")
+    after = watched.figure('dicomwatchd_study_events_total{event="finished"}')
+    assert after is not None and before is not None and after >= before > 0, "a reload sets nothing back"
+    watched.config["disk_free_warn"] = "0%"
+    watched.reload()
+    prometheus.wait_until_over("DicomwatchdDiskAlmostFull")
+
+    watched.receiver.close()
+    prometheus.wait_until_firing("DicomwatchdReceiverDown")
+
+    object_of_it = next((watched.root / "archive" / "studies" / study).rglob("*.dcm"))
+    object_of_it.rename(watched.root / "away")
+    watched.ctl("archive", "verify", "--pace", "10000", check=False)
+    prometheus.wait_until_firing("DicomwatchdArchiveDamaged")
+    (watched.root / "away").rename(object_of_it)
+    watched.ctl("archive", "verify", "--pace", "10000")
+    prometheus.wait_until_over("DicomwatchdArchiveDamaged")
+
+    maker.ct_series(watched.inboxes[1] / "slow", slices=2, rows=16, columns=16)
+    watched.wait_for(lambda: watched.figure('dicomwatchd_studies{state="arriving"}') == 1, 60, "a study to arrive")
+    assert (watched.figure("dicomwatchd_oldest_unarchived_seconds") or 3600) < 3600
+    assert watched.stop() == 0
+    hours_ago = time.time() - 5 * 3600
+    watched.change_the_state("UPDATE studies SET waits_since = ? WHERE state = 'arriving'", hours_ago)
+    watched.change_the_state("DELETE FROM audit WHERE sequence > 3")
+    watched.start()
+    prometheus.wait_until_firing("DicomwatchdFilesWaitTooLong", "DicomwatchdRecordOfDeletions")
+
+    watched.inboxes[1].rename(watched.root / "elsewhere")
+    prometheus.wait_until_firing("DicomwatchdInboxUnavailable")
+    watched.change_the_state("UPDATE sources SET scanned_at = ? WHERE name = 'inbox2'", hours_ago)
+    prometheus.wait_until_firing("DicomwatchdInboxNotScanned")
+    (watched.root / "elsewhere").rename(watched.inboxes[1])
+    prometheus.wait_until_over("DicomwatchdInboxUnavailable", "DicomwatchdInboxNotScanned")
+    assert watched.stop() == 0
+
+
+def test_an_archive_that_is_away_and_one_that_loses_objects(watched: Watched) -> None:
+    prometheus, maker = watched.prometheus, Maker(seed=65)
+    watched.start()
+    prometheus.wait_for_rounds(3)
+    (watched.root / "archive").rename(watched.root / "archive-away")
+    for number in range(3):
+        maker.ct_series(watched.inbox / str(number), slices=1, rows=16, columns=16, study=number, series=number)
+    prometheus.wait_until_firing(
+        "DicomwatchdEndpointFails", "DicomwatchdMoreFailThanPass", "DicomwatchdNothingArchived", seconds=120
+    )
+    assert prometheus.query('dicomwatchd_endpoint_pause_seconds{endpoint="the archive\'s folder"}')
+    (watched.root / "archive-away").rename(watched.root / "archive")
+    watched.wait_until_empty(120)
+    prometheus.wait_until_over("DicomwatchdEndpointFails", "DicomwatchdNothingArchived")
+
+    # Sent early, and gone when its study is quiet.
+    watched.config["inboxes"][0]["quiet_seconds"] = 6
+    watched.reload()
+    made = maker.ct_series(watched.inbox / "early", slices=2, rows=16, columns=16, study=7, series=7)
+    folder = watched.root / "archive" / "studies" / made[0].study_uid
+    watched.wait_for(lambda: len(list(folder.rglob("*.dcm"))) == 2, 60, "its files to be sent early")
+    for one in list(folder.rglob("*.dcm")):
+        one.unlink()
+    watched.wait_until_empty(90)
+    prometheus.wait_until_firing("DicomwatchdStoreLosesObjects")
+
+    for _ in range(4):
+        assert watched.stop() == 0
+        watched.start()
+        prometheus.wait_for_rounds(2)
+    prometheus.wait_until_firing("DicomwatchdRestarts")
+
+
+def test_a_port_in_use_is_said_and_a_reload_keeps_what_there_was(watched: Watched) -> None:
+    watched.start()
+    right = watched.target
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        assert watched.daemon is not None
+        watched.config["metrics"] = {"listen": taken}
+        watched.write_config()
+        watched.daemon.send_signal(signal.SIGHUP)
+        watched.wait_for(lambda: bool(watched.events("reload-refused")), 60, "it to be refused")
+        assert "metrics.listen" in str(watched.events("reload-refused")[0]["error"])
+        watched.wait_for(lambda: "dicomwatchd_status_up 1" in watched.figures(), 30, "the old port to be served again")
+        assert watched.stop() == 0
+        assert watched.once("--give-up-after", "20") == 0  # which has nobody listen
+    watched.config["metrics"] = {"listen": right}
+    watched.write_config()
+    with socket.create_server(("127.0.0.1", int(right.rpartition(":")[2]))):
+        with pytest.raises(AssertionError, match="the daemon has ended with 2"):
+            watched.start()
+        [said] = watched.events("refused")
+        assert "metrics.listen" in said["error"] and "in use" in said["error"]
+    watched.start()
+    del watched.config["metrics"]
+    watched.reload()
+    with pytest.raises(OSError, match="refused"):
+        watched.figures()
+    assert watched.stop() == 0
+
+
+def test_who_hangs_at_the_port_holds_up_nothing(watched: Watched) -> None:
+    watched.start()
+    host, _, port = watched.target.rpartition(":")
+    hanging = [socket.create_connection((host, int(port))) for _ in range(50)]
+    try:
+        archive(watched, Maker(seed=66))
+        assert watched.ctl_json("status")["studies"] == {"archived": 1}
+        begun = time.monotonic()
+        assert watched.stop() == 0
+        assert time.monotonic() - begun < 15
+    finally:
+        for one in hanging:
+            one.close()
+    assert not watched.events("stuck")
