@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ import pytest
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.layout.manifest import Manifest
 from dicomwatchd.model import Uid
+from tests.servers import processes
 from tests.synthetic import Made, Maker, Patient
 from tests.system import invariants
 from tests.system.site import Site
@@ -26,7 +28,8 @@ if os.geteuid() != 0:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    site = Site(tmp_path, log_level="DEBUG", max_file_bytes=1 << 20, scan_interval_seconds=0.5)
+    metrics = {"listen": f"127.0.0.1:{processes.free_port()}"}
+    site = Site(tmp_path, log_level="DEBUG", max_file_bytes=1 << 20, scan_interval_seconds=0.5, metrics=metrics)
     site.init()
     return site
 
@@ -51,6 +54,9 @@ def test_no_patient_and_no_path_on_the_newer_ways(site: Site) -> None:
         for name, command in (("status", "status"), ("queue", "queue"), ("stats", "stats"), ("inboxes", "inbox list"))
         for option in ((), ("--json",))
     }
+    told["figures"] = _figures(site, "text/plain")
+    told["figures, as OpenMetrics"] = _figures(site, "application/openmetrics-text;version=1.0.0")
+    assert "dicomwatchd_problems 1" in told["figures"] or "dicomwatchd_problems 2" in told["figures"]
     assert site.stop() == 0
     told |= {"log": site.log_file.read_text(), "answers to who may not know": said}
     assert '"level": "DEBUG"' in told["log"]
@@ -58,6 +64,8 @@ def test_no_patient_and_no_path_on_the_newer_ways(site: Site) -> None:
         for word in (MARKER, MARKER.lower(), "JANE", str(site.inbox), str(site.root / "handed")):
             at = text.find(word)
             assert at < 0, f"{what} holds {word}: ...{text[max(0, at - 300) : at + 50]}"
+    uids = {one.study_uid for one in (*first, *more, *exchanged)}
+    assert not [uid for uid in uids if uid in told["figures"] or uid in told["figures, as OpenMetrics"]]
     for event in ("upload-started", "upload-finished", "inbox-exchanged", "study-archived"):
         assert site.events(event), event
     held = set(invariants.objects(site.root / "archive").values())
@@ -65,6 +73,12 @@ def test_no_patient_and_no_path_on_the_newer_ways(site: Site) -> None:
     invariants.report(
         "canary-new-ways", "uploads, replaced inboxes, planted manifests, with markers to find in logs", tried=4
     )
+
+
+def _figures(site: Site, accept: str) -> str:
+    url = f"http://{site.config['metrics']['listen']}/metrics"
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=30) as answer:
+        return str(answer.read().decode())
 
 
 def _plant_in(inbox: Path) -> None:

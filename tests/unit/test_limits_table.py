@@ -22,6 +22,7 @@ from dicomwatchd.model import SERIES_ATTRIBUTES_LIMIT_BYTES
 from dicomwatchd.patients import IDENTITIES_LIMIT
 from dicomwatchd.pipeline.slots import Slots
 from dicomwatchd.pipeline.turns import LARGE_BYTES, RETRY_SECONDS
+from dicomwatchd.prometheus import listener as prometheus_listener
 from dicomwatchd.queue.dicomdirs import LIMIT_IMAGES_OF_SOURCE, LIMIT_LISTS_OF_STUDY
 from dicomwatchd.receiver import association, dimse, listener, upper_layer
 from dicomwatchd.uploads import reception
@@ -66,6 +67,11 @@ SAID: dict[str, list[float]] = {
     "descriptors": [],
     "lists asked for": [LIMITS.long_lines],
     "a request": [LIMITS.line_bytes, LIMITS.idle_seconds, LIMITS.send_seconds],
+    "connections to the port": [
+        prometheus_listener.LIMITS.connections,
+        prometheus_listener.LIMITS.request_bytes,
+        prometheus_listener.LIMITS.seconds,
+    ],
     "connections to a receiver": [
         listener.WAITING_MOST,
         listener.WAITING_MOST_OF_ONE,
@@ -117,7 +123,7 @@ def test_the_unit_has_room_for_all_of_it() -> None:
     """The sums of the page, from the numbers of the program."""
     workers = 256
     shipments = Slots(ACTIVE_SHIPMENTS, lambda: 0.0).most
-    threads = LIMITS.connections + LIMITS.own_connections + workers + shipments + SENDING_THREADS + 16 * 4 + 10
+    threads = LIMITS.connections + LIMITS.own_connections + workers + shipments + SENDING_THREADS + 16 * 4 + 20
     threads += 2 * reception.MOST_UPLOADS
     assert shipments == 26
     assert threads < 600
