@@ -1,7 +1,8 @@
-"""The alert rules that we ship, and what makes each of them fire."""
+"""The alert rules that we ship and what makes each of them fire, and the dashboard's queries."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 RULES = ROOT / "etc" / "prometheus" / "dicomwatchd.rules.yml"
 SITE = {"job": "dicomwatchd", "instance": "archive:9187"}
+
+
+DASHBOARD = ROOT / "etc" / "grafana" / "dashboard.json"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,18 @@ class Case:
 def rules() -> list[dict[str, Any]]:
     [group] = yaml.safe_load(RULES.read_text())["groups"]
     return list(group["rules"])
+
+
+def dashboard_queries() -> dict[str, list[str]]:
+    """By a panel's title, its queries as Prometheus takes them, for all daemons and the last minute."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return {
+        panel["title"]: [
+            target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m") for target in panel["targets"]
+        ]
+        for panel in panels
+        if panel["type"] != "row"
+    }
 
 
 #: What a daemon tells at rest, as far as an alert asks for it.

@@ -109,6 +109,10 @@ def test_at_rest_no_alert_fires_and_each_asks_for_what_is_there(watched: Watched
         assert prometheus.query(rule["expr"]) == [], rule["alert"]
         for name in set(re.findall(r"\bdicomwatchd_\w+", re.sub(r'"[^"]*"', "", rule["expr"]))):
             assert prometheus.query(name), f"{rule['alert']} asks for {name}, which is not there"
+    for title, queries in alerts.dashboard_queries().items():
+        for query in queries:
+            found = prometheus.query(query)
+            assert found and all(one["value"][1] != "NaN" for one in found), f"panel {title}: {query} gave {found}"
     assert prometheus.query("up == 1")
     status = watched.ctl_json("status")
     assert watched.figure('dicomwatchd_studies{state="archived"}') == status["studies"]["archived"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def test_every_alert_has_a_severity_and_a_section_of_the_operations_guide() -> N
         assert rule["labels"]["severity"] in ("page", "ticket", "note"), rule["alert"]
         file, _, anchor = rule["annotations"]["runbook"].partition("#")
         assert file == "docs/operations.md" and anchor in anchors, rule["alert"]
+
+
+def test_the_dashboard_is_the_one_of_its_script() -> None:
+    script = alerts.ROOT / "scripts" / "dashboard"
+    assert subprocess.run([sys.executable, script, "--check"]).returncode == 0, "run scripts/dashboard"
+    queries = alerts.dashboard_queries()
+    assert len(queries) > 20 and all(queries.values())
 
 
 def test_every_section_names_its_alerts() -> None:
