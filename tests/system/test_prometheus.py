@@ -12,16 +12,21 @@ import socket
 import sqlite3
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dicomwatchd.archive.proof.evidence import Method
 from tests import alerts
+from tests.faults.liar import Liar
+from tests.faults.proxy import FaultProxy
 from tests.servers import processes
+from tests.servers.ceph import CephRgw
 from tests.servers.prometheus import Prometheus, skip_unless_installed
+from tests.servers.tls import make_certificate
 from tests.synthetic import Maker, Patient
 from tests.system.site import Site
 
@@ -41,9 +46,18 @@ def at_once() -> dict[str, Any]:
 class Watched(Site):
     """A site with figures, a receiver's port that somebody listens at, and Prometheus."""
 
-    def __init__(self, root: Path, *, inboxes: int = 1, **settings: Any) -> None:
+    def __init__(
+        self,
+        root: Path,
+        archive: dict[str, Any] | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        inboxes: int = 1,
+        **settings: Any,
+    ) -> None:
         self.target = f"127.0.0.1:{processes.free_port()}"
-        super().__init__(root, inboxes=inboxes, metrics={"listen": self.target}, **settings)
+        metrics = {"listen": self.target}
+        super().__init__(root, archive, environment=environment, inboxes=inboxes, metrics=metrics, **settings)
         self.receiver = socket.create_server(("127.0.0.1", processes.free_port()))
         listen = f"127.0.0.1:{self.receiver.getsockname()[1]}"
         name = self.config["inboxes"][0]["name"]
@@ -55,6 +69,17 @@ class Watched(Site):
         super().close()
         self.receiver.close()
         self.prometheus.close()
+
+    def start(self) -> None:
+        super().start()
+        if "metrics" in self.config:
+            self.wait_for(self.listens, 30, "the port to be there")
+
+    def listens(self) -> bool:
+        try:
+            return "dicomwatchd_status_up 1" in self.figures()
+        except OSError:
+            return False
 
     def figures(self) -> str:
         with urllib.request.urlopen(f"http://{self.target}/metrics", timeout=10) as answer:
@@ -89,6 +114,27 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         site.close()
 
 
+@pytest.fixture
+def careless(tmp_path: Path, rgw: CephRgw, bucket: str) -> Iterator[Watched]:
+    """Before a store that ignores If-None-Match, and so overwrites what is there."""
+    skip_unless_installed()
+    certificate = make_certificate(tmp_path / "tls")
+    liar = Liar(rgw.access_key, rgw.secret_key, rgw.region, ("if-none-match",))
+    with FaultProxy(rgw.http_endpoint, certificate=certificate, liar=liar) as proxy:
+        store = {"kind": "s3", "bucket": bucket, "region": rgw.region, "ca_file": str(certificate.ca_file)}
+        kept = {"kind": "sqlite", "path": str(tmp_path / "catalogue.db")}
+        site = Watched(
+            tmp_path, {"store": store | {"endpoint_url": proxy.endpoint}, "catalogue": kept}, environment=rgw.env()
+        )
+        site.environment.pop("AWS_CA_BUNDLE", None)
+        try:
+            with site.prometheus:
+                site.init()
+                yield site
+        finally:
+            site.close()
+
+
 def archive(site: Watched, maker: Maker, slices: int = 3) -> str:
     made = maker.ct_series(site.inbox / "ct", slices=slices, rows=16, columns=16)
     site.wait_for(lambda: not any(one.path.exists() for one in made), 90, "a study to be archived")
@@ -103,6 +149,8 @@ def test_at_rest_no_alert_fires_and_each_asks_for_what_is_there(watched: Watched
     prometheus.wait_for(
         lambda: bool(prometheus.query("dicomwatchd_archive_verification_studies")), 60, "its figures to be there"
     )
+    prometheus.wait_for_rounds(3)
+    archive(watched, Maker(seed=60))  # while it is watched, so that there are rates
     prometheus.wait_for_rounds(5)
     assert prometheus.firing() == set()
     for rule in alerts.rules():
@@ -115,10 +163,10 @@ def test_at_rest_no_alert_fires_and_each_asks_for_what_is_there(watched: Watched
             assert found and all(one["value"][1] != "NaN" for one in found), f"panel {title}: {query} gave {found}"
     assert prometheus.query("up == 1")
     status = watched.ctl_json("status")
-    assert watched.figure('dicomwatchd_studies{state="archived"}') == status["studies"]["archived"] == 1
+    assert watched.figure('dicomwatchd_studies{state="archived"}') == status["studies"]["archived"] == 2
     assert watched.figure("dicomwatchd_audit_entries_total") == status["audit"]["entries"] > 0
-    assert watched.figure('dicomwatchd_stage_files_sum{stage="purge"}') == 3
-    assert watched.figure('dicomwatchd_verified_files_total{method="read-back"}') == 3
+    assert watched.figure('dicomwatchd_stage_files_sum{stage="purge"}') == 6
+    assert watched.figure('dicomwatchd_verified_files_total{method="read-back"}') == 6
     assert watched.stop() == 0
     prometheus.wait_until_firing("DicomwatchdDown")
 
@@ -226,6 +274,16 @@ def test_an_archive_that_is_away_and_one_that_loses_objects(watched: Watched) ->
     prometheus.wait_until_firing("DicomwatchdRestarts")
 
 
+def test_a_store_that_overwrites(careless: Watched) -> None:
+    careless.start()
+    careless.prometheus.wait_until_firing("DicomwatchdStoreOverwrites")
+    archive(careless, Maker(seed=68))
+    proven = {
+        method.value: careless.figure(f'dicomwatchd_verified_files_total{{method="{method}"}}') for method in Method
+    }
+    assert sum(count or 0 for count in proven.values()) == 3 and not proven[Method.READ_BACK]
+
+
 def test_a_port_in_use_is_said_and_a_reload_keeps_what_there_was(watched: Watched) -> None:
     watched.start()
     right = watched.target
@@ -237,7 +295,7 @@ def test_a_port_in_use_is_said_and_a_reload_keeps_what_there_was(watched: Watche
         watched.daemon.send_signal(signal.SIGHUP)
         watched.wait_for(lambda: bool(watched.events("reload-refused")), 60, "it to be refused")
         assert "metrics.listen" in str(watched.events("reload-refused")[0]["error"])
-        watched.wait_for(lambda: "dicomwatchd_status_up 1" in watched.figures(), 30, "the old port to be served again")
+        watched.wait_for(watched.listens, 30, "the old port to be served again")
         assert watched.stop() == 0
         assert watched.once("--give-up-after", "20") == 0  # which has nobody listen
     watched.config["metrics"] = {"listen": right}

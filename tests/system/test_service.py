@@ -32,12 +32,16 @@ CONFIG = f"""
 scan_interval_seconds: 2
 log_level: DEBUG
 workers: 4
+metrics: {{listen: "127.0.0.1:9187"}}
 inboxes:
   - {{name: ct1, path: "/{INBOX}", settle_seconds: 0.2, quiet_seconds: 1}}
 archive:
   store: {{kind: directory, path: /{ARCHIVE}}}
   catalogue: {{kind: sqlite, path: /{ARCHIVE}/catalogue.db}}
 """
+
+#: Any user of the machine may ask, in this case one who may do nothing else.
+FIGURES = "from urllib.request import urlopen; print(urlopen('http://127.0.0.1:9187/metrics').read().decode())"
 
 #: For a test there is less time than for a hospital. The modality's group is the documented way to its files.
 TEST_DROP_IN = """
@@ -488,6 +492,9 @@ def test_a_study_is_archived_and_its_originals_deleted(service: SystemdLab) -> N
     assert len(told) < 20, "logged by file"
     assert any(entry.get("DICOMWATCHD_FILES") == "5" for entry in told)
     assert re.search(r"\d", show(service, "StatusText"))
+    figures = service.sh("runuser", "-u", "modality", "--", "/usr/bin/python3", "-c", FIGURES).stdout
+    assert 'dicomwatchd_studies{state="archived"} 1' in figures and "process_open_fds" in figures
+    assert uid not in figures and CANARY not in figures
 
 
 def about(lab: SystemdLab, study_uid: str) -> list[dict[str, Any]]:
