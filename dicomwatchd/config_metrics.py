@@ -63,7 +63,8 @@ def cross_checks(data: dict[Any, Any]) -> Iterator[tuple[str, str]]:
     for index, receiver in enumerate(given if isinstance(given, list | tuple) else []):
         other = receiver.get("listen", config_receiver.DEFAULT_LISTEN) if isinstance(receiver, dict) else None
         try:
-            if isinstance(other, str) and config_receiver.address_and_port(other)[1] == port:
-                yield "metrics.listen", f"has the port of receivers[{index}]"
+            theirs = config_receiver.address_and_port(other) if isinstance(other, str) else (address, 0)
         except ValueError:
             continue
+        if theirs[1] == port and (theirs[0] == address or theirs[0].is_unspecified or address.is_unspecified):
+            yield "metrics.listen", f"has the port of receivers[{index}]"

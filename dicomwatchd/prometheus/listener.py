@@ -63,7 +63,8 @@ class Listener:
         self._admits, self._answer, self._log, self._limits = admits, answer, log, limits
         host, port = address
         family = socket.AF_INET if isinstance(host, IPv4Address) else socket.AF_INET6
-        self._socket = socket.create_server((str(host), port), family=family, backlog=_BACKLOG)
+        both = family == socket.AF_INET6 and host.is_unspecified and socket.has_dualstack_ipv6()
+        self._socket = socket.create_server((str(host), port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._stopping = threading.Event()

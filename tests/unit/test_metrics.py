@@ -318,6 +318,7 @@ def test_without_it_there_is_none() -> None:
         ({"listen": "[::]:9187", "allow": []}, ("metrics.allow", "is missing")),
         ({"allow": ["ten"]}, ("metrics.allow[0]", "must be an address or a network")),
         ({"listen": "127.0.0.1:11112"}, ("metrics.listen", "has the port of receivers[0]")),
+        ({"listen": "0.0.0.0:11112", "allow": ["10.1.2.3"]}, ("metrics.listen", "has the port of receivers[0]")),
         ({"port": 9187}, ("metrics.port", "is not a known key")),
         ("127.0.0.1:9187", ("metrics", "must be a mapping")),
     ],
@@ -329,6 +330,12 @@ def test_what_is_wrong_is_said(metrics: object, problem: tuple[str, str]) -> Non
         parse({"archive": ARCHIVE, "inboxes": inboxes, "receivers": receivers, "metrics": metrics})
     [(where, why)] = caught.value.problems
     assert where == problem[0] and why.startswith(problem[1])
+
+
+def test_another_address_may_have_the_same_port() -> None:
+    receivers = [{"name": "ct", "ae_title": "A", "inbox": "ct1"}]
+    data = {"archive": ARCHIVE, "inboxes": [{"name": "ct1", "path": "/srv/ct1"}], "receivers": receivers}
+    assert parse({**data, "metrics": {"listen": "127.0.0.2:11112"}}).metrics is not None
 
 
 def test_numbers_are_finite() -> None:

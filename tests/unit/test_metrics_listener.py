@@ -231,6 +231,23 @@ def test_a_stop_waits_for_nobody_and_the_port_is_free_then(serve: Callable[..., 
     Listener((LOOPBACK, port), lambda _: True, lambda _: ("", b""), Log()).stop()
 
 
+def test_all_addresses_are_those_of_both_kinds() -> None:
+    listener = Listener(
+        (ip_address("::"), 0),
+        Metrics(listen="[::]:9187", allow=("127.0.0.1", "::1")).admits,
+        lambda _: ("", b""),
+        Log(),
+    )
+    listener.start()
+    try:
+        for address in ("127.0.0.1", "::1") if socket.has_dualstack_ipv6() else ():
+            with socket.create_connection((address, listener.port), 10) as client:
+                client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 200 "), address
+    finally:
+        listener.stop()
+
+
 def test_a_port_in_use_is_an_error(serve: Callable[..., Served]) -> None:
     served = serve()
     with pytest.raises(OSError, match="in use"):
