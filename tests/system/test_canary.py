@@ -56,7 +56,7 @@ def test_no_patient_and_no_path_on_the_newer_ways(site: Site) -> None:
     }
     told["figures"] = _figures(site, "text/plain")
     told["figures, as OpenMetrics"] = _figures(site, "application/openmetrics-text;version=1.0.0")
-    assert "dicomwatchd_problems 1" in told["figures"] or "dicomwatchd_problems 2" in told["figures"]
+    assert "dicomwatchd_status_up 1" in told["figures"] and "dicomwatchd_audit_entries_total" in told["figures"]
     assert site.stop() == 0
     told |= {"log": site.log_file.read_text(), "answers to who may not know": said}
     assert '"level": "DEBUG"' in told["log"]
