@@ -21,6 +21,7 @@ from tests.mutants.held import HELD
 from tests.mutants.inboxes import INBOXES
 from tests.mutants.limits import LIMITS
 from tests.mutants.lineage import LINEAGE
+from tests.mutants.metrics import METRICS
 from tests.mutants.pacing import PACING
 from tests.mutants.planted import PLANTED
 from tests.mutants.receiver import RECEIVER
@@ -1428,6 +1429,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in UPLOADS),
     *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),
+    *(Mutation(*row) for row in METRICS),
     *(Mutation(*row) for row in COMMITMENT),
     *(Mutation(*row) for row in DRILL),
     *(Mutation(*row) for row in RECEIVER),

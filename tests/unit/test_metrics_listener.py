@@ -184,7 +184,11 @@ def test_who_does_not_read_is_cut_off(serve: Callable[..., Served]) -> None:
         time.sleep(1.5)
         served.answer = lambda _accept: ("text/plain", b"")
         assert served.get()[0] == 200
-        assert closed_within(client, 5)
+        found = 0
+        with suppress(ConnectionError):
+            while piece := client.recv(1 << 20):
+                found += len(piece)
+        assert found < 32 << 20
 
 
 def test_a_thousand_that_say_nothing(serve: Callable[..., Served]) -> None:
@@ -224,6 +228,10 @@ def test_a_stop_waits_for_nobody_and_the_port_is_free_then(serve: Callable[..., 
     served = serve()
     port = served.listener.port
     with served.connect() as silent:
+        deadline = time.monotonic() + 10
+        while not served.listener._open:  # it has a seat
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         begun = time.monotonic()
         served.listener.stop()
         assert time.monotonic() - begun < 1.5
