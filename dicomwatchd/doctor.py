@@ -139,11 +139,11 @@ def verification(capabilities: Capabilities) -> str:
     """By what a shipment verifies its objects in this store, in plain words."""
     if capabilities.etag_is_content:
         return "by the ETag, which this store computes from the stored bytes"
+    in_parts = capabilities.checksum_of_parts or capabilities.etag_follows_parts
+    of_parts = "" if in_parts else "; large objects, sent in parts, by reading them back"
     if capabilities.etag_follows_content:
-        of_parts = "" if capabilities.checksum_of_parts else "; large objects, sent in parts, by reading them back"
         return f"by the ETag with which this store answers once it has compared the bytes{of_parts}"
     if capabilities.checksum_on_head:
-        of_parts = "" if capabilities.checksum_of_parts else "; large objects, sent in parts, by reading them back"
         return f"by the checksum that this store computes{of_parts}"
     return "by reading every object back"
 
@@ -184,7 +184,9 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
         else:
             yield Finding(f"store: {what}", "good", answer)
     if store.destination.kind == "s3":
-        fast = capabilities.etag_is_content or capabilities.checksum_of_parts
+        single = capabilities.etag_follows_content or capabilities.checksum_on_head
+        in_parts = capabilities.checksum_of_parts or capabilities.etag_follows_parts
+        fast = capabilities.etag_is_content or (single and in_parts)
         yield Finding("verification", "good" if fast else "note", verification(capabilities))
     if not capabilities.creates_only:
         yield Finding("create-only", "bad", OVERWRITES)

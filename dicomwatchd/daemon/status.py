@@ -171,6 +171,7 @@ class StatusReporter:
                 "checksum_on_head": capabilities.checksum_on_head,
                 "checksum_of_parts": capabilities.checksum_of_parts,
                 "etag_follows_content": capabilities.etag_follows_content,
+                "etag_follows_parts": capabilities.etag_follows_parts,
                 "lists_versions": capabilities.lists_versions,
                 "creates_only": capabilities.creates_only,
                 **capabilities.details,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PREFIX = "radiology/"
 BIG: Any = {"single_put_bytes": 4 * MIB, "part_bytes": 5 * MIB}
 FRANKFURT = "eu-central-1"
-PROBED_PARTS = 4  # of the probe that comes with `Place.ready`
+PROBED_PARTS = 6  # of the probe that comes with `Place.ready`
 
 
 class Place:
@@ -159,17 +159,18 @@ def test_a_store_that_keeps_checksums_of_parts_is_found_out(place: Place) -> Non
     found = place.ready().capabilities
     assert (found.etag_is_content, found.checksum_on_head, found.checksum_of_parts) == (False, True, True)
     assert (found.etag_follows_content, found.echoes_checksum, found.lists_versions) == (True, True, True)
+    assert not found.etag_follows_parts, "under KMS the ETag of parts is composed of nothing that is known"
     assert found.details["wrong SHA-256 checksum of a part"] == "refused"
     assert found.details["HEAD gives the SHA-256 of parts"] == "yes"
 
 
-def test_where_the_etag_proves_no_part_is_hashed_a_second_time(at_amazon: Callable[..., Place]) -> None:
+def test_where_the_etag_follows_the_parts_no_md5_is_worked_out(at_amazon: Callable[..., Place]) -> None:
     place = at_amazon(kms=False)
     store = place.ready(**BIG)
     receipt = store.put(KEY, Source(bytes(9 * MIB)))
-    assert receipt.expected_checksum is None
+    assert receipt.expected_checksum is not None and receipt.expected_etag is None
     (verdict,) = examined(store, receipt)
-    assert (verdict.holds, verdict.verified_by) == (True, evidence.Method.ETAG)
+    assert (verdict.holds, verdict.verified_by) == (True, evidence.Method.ANSWERED_ETAG)
 
 
 def test_a_large_object_that_is_there_is_proven_by_its_checksum_too(place: Place) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, cast
 
 import botocore.exceptions
@@ -65,21 +66,25 @@ class Switch:
 # -- parts ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_big_file_goes_in_parts_and_its_etag_is_foretold(s3: BucketPlace) -> None:
+@pytest.mark.parametrize("follows", [False, True])
+def test_a_big_file_goes_in_parts_and_its_etag_is_foretold(s3: BucketPlace, follows: bool) -> None:
     store = s3.open(**PARTS, with_fast_path=False)
-    assert store.probe("probe/x/").etag_is_content
+    found = store.probe("probe/x/")
+    assert found.etag_is_content and found.etag_follows_parts
+    store._capabilities = replace(found, etag_follows_parts=follows)
     data = os.urandom(40 * MIB + 7)
     with counted(store) as sent:
         receipt = store.put(KEY, Source(data))
     assert (receipt.created, sent.count("UploadPart")) == (True, 9)
     seen = store.head(KEY)
     assert seen is not None
-    assert (seen.size_bytes, seen.etag) == (len(data), receipt.expected_etag)
-    assert receipt.expected_etag is not None and receipt.expected_etag.endswith("-9")
+    assert (seen.size_bytes, seen.etag) == (len(data), receipt.known_etag)
+    assert receipt.known_etag is not None and receipt.known_etag.endswith("-9")
+    assert (receipt.answered_etag is not None, receipt.expected_etag is not None) == (follows, not follows)
     assert receipt.encryption == seen.encryption == ("aws:kms" if s3.tls else None)
     assert hashlib.sha256(bytes_of(store, KEY)).hexdigest() == receipt.sha256
     [verdict] = evidence.examine(store, [receipt])
-    assert (verdict.holds, verdict.verified_by) == (True, "etag-md5")
+    assert (verdict.holds, verdict.verified_by) == (True, "etag-answered" if follows else "etag-md5")
     assert s3.unfinished() == []
 
 

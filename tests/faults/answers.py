@@ -113,12 +113,12 @@ def falsified(answer: Response, fault: Fault, request: Request, rng: random.Rand
         told = [(n, v) for n, v in answer.headers if not n.lower().startswith("x-amz-checksum-")]
         return replace(answer, headers=told)
     if fault is Fault.ETAG_OF_KEY:
-        if _is_listing(request):
+        if _is_listing(request) or _is_completion(request):
             return _with_body(answer, _KEY_AND_ETAG.sub(_etag_of_key, answer.body))
         etag = _of_key(request.path.rsplit("/", 1)[-1].encode())
         return answer.with_header("ETag", f'"{etag}"') if answer.has("ETag") else answer
     if fault is Fault.WRONG_ETAG:
-        if _is_listing(request):
+        if _is_listing(request) or _is_completion(request):
             body = re.sub(rb"<ETag>[^<]*</ETag>", f"<ETag>&quot;{_WRONG_MD5}&quot;</ETag>".encode(), answer.body)
             return _with_body(answer, body)
         return answer.with_header("ETag", f'"{_WRONG_MD5}"') if answer.has("ETag") else answer
@@ -137,6 +137,10 @@ _KEY_AND_ETAG = re.compile(rb"(<Key>[^<]*?([^</]+)</Key>.*?)<ETag>[^<]*</ETag>",
 
 def _is_listing(request: Request) -> bool:
     return "list-type" in request.query or "versions" in request.query
+
+
+def _is_completion(request: Request) -> bool:
+    return request.method == "POST" and "uploadId" in request.query
 
 
 def _etag_of_key(found: re.Match[bytes]) -> bytes:

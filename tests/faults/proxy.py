@@ -303,7 +303,7 @@ class _Exchange(BaseHTTPRequestHandler):
     def _headers_to_send(self) -> list[tuple[str, str]]:
         kept = [(name, value) for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP]
         proxy = self.server.proxy
-        if proxy.liar is None:
+        if proxy.liar is None or not proxy.liar.is_told(self.path):
             return kept
         length = [(name, value) for name, value in kept if name.lower() == "content-length"]
         host = [("Host", proxy.target.partition("://")[2])]

@@ -31,10 +31,10 @@ class Fault(StrEnum):
     ERROR_IN_200 = "error-in-200"  # CompleteMultipartUpload: status 200, the body says that it failed
     NO_ENCRYPTION_ECHO = "no-encryption-echo"  # committed, the answer says nothing of encryption
     WRONG_SIZE = "wrong-size"  # HEAD: Content-Length; LIST: Size
-    WRONG_ETAG = "wrong-etag"  # headers and LIST
+    WRONG_ETAG = "wrong-etag"  # headers, LIST, and the answer to a completion
     WRONG_CHECKSUM = "wrong-checksum"  # headers
     NO_CHECKSUM_ECHO = "no-checksum-echo"  # committed, the answer says nothing of checksums
-    ETAG_OF_KEY = "etag-of-key"  # headers and LIST: it stays when the content changes
+    ETAG_OF_KEY = "etag-of-key"  # the same: it stays when the content changes
     NOT_FOUND = "404"  # without asking the server
     DELETE_MARKER = "404-delete-marker"  # the same, as for an object under a delete marker
     MARKER_NAMED = "405-delete-marker"  # HEAD: as if the marker itself had been asked for
@@ -189,7 +189,7 @@ def applicable(request: Request) -> list[Fault]:
     if request.method == "PUT" or "uploads" in request.query:
         found.append(Fault.NO_ENCRYPTION_ECHO)
     if request.method == "POST" and "uploadId" in request.query:
-        found.append(Fault.ERROR_IN_200)
+        found += [Fault.ERROR_IN_200, Fault.WRONG_ETAG, Fault.ETAG_OF_KEY]
     if request.method in ("HEAD", "PUT") or (request.method == "POST" and "uploadId" in request.query):
         found += [Fault.WRONG_CHECKSUM, Fault.NO_CHECKSUM_ECHO]
     return found

@@ -242,8 +242,8 @@ LIMITS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "another status of a part",
                 "data_plane.py",
-                "None, headers, (200,))",
-                "None, headers, (200, 204, 409, 412))",
+                "data, sha256, headers, (200,))",
+                "data, sha256, headers, (200, 204, 409, 412))",
             ),
             ("another status of a look", "data_plane.py", "response.status in (200, 404)", "True"),
             (

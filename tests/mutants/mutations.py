@@ -23,6 +23,7 @@ from tests.mutants.limits import LIMITS
 from tests.mutants.lineage import LINEAGE
 from tests.mutants.metrics import METRICS
 from tests.mutants.pacing import PACING
+from tests.mutants.parts import PARTS
 from tests.mutants.planted import PLANTED
 from tests.mutants.receiver import RECEIVER
 from tests.mutants.roots import ROOTS
@@ -880,13 +881,24 @@ MUTATIONS: tuple[Mutation, ...] = (
     _evidence("the ETag of the answer", " and seen.etag == receipt.answered_etag:", ":"),
     _evidence(
         "the ETag of the answer is backed",
-        "self._backs.etag_follows_content and receipt.answered_etag is not None",
-        "receipt.answered_etag is not None",
+        "if in_parts else self._backs.etag_follows_content",
+        "if in_parts else True",
+    ),
+    _evidence(
+        "that of a completion is backed",
+        "self._backs.etag_follows_parts if in_parts",
+        "True if in_parts",
+    ),
+    _evidence(
+        "a completion is told from a creation",
+        "        in_parts = etags.is_composed(receipt.answered_etag)\n",
+        "        in_parts = False\n",
     ),
     _evidence(
         "an answer had an ETag",
-        "self._backs.etag_follows_content and receipt.answered_etag is not None",
-        "self._backs.etag_follows_content",
+        "        if receipt.answered_etag is None:\n            return False\n"
+        "        in_parts = etags.is_composed(receipt.answered_etag)\n",
+        "        in_parts = etags.is_composed(receipt.answered_etag or '')\n",
     ),
     _evidence(
         "what is current is looked at",
@@ -1424,6 +1436,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in LAST_SIGHT),
     *(Mutation(*row) for row in ERASED),
+    *(Mutation(*row) for row in PARTS),
     *(Mutation(*row) for row in PLANTED),
     *(Mutation(*row) for row in ROOTS),
     *(Mutation(*row) for row in UPLOADS),

@@ -43,9 +43,9 @@ Open = Callable[..., Bench]
 def opened(rgw: CephRgw, dynamodb: DynamoDBLocal, tmp_path: Path) -> Iterator[Open]:
     with ExitStack() as stack:
 
-        def open_one(ignores: tuple[str, ...] = (), **options: Any) -> Bench:
-            if ignores:
-                options["liar"] = Liar(rgw.access_key, rgw.secret_key, rgw.region, ignores)
+        def open_one(ignores: tuple[str, ...] = (), *, of_parts_alone: bool = False, **options: Any) -> Bench:
+            if ignores or of_parts_alone:
+                options["liar"] = Liar(rgw.access_key, rgw.secret_key, rgw.region, ignores, of_parts_alone)
             figures = Figures("probe", "")
             return stack.enter_context(benches.bench(rgw, dynamodb, tmp_path, figures, **options))
 
@@ -76,10 +76,12 @@ def test_a_gateway_as_it_is_proves_by_etag(opened: Open) -> None:
     found = bench.archive.store.capabilities
     assert (found.etag_is_content, found.checksum_on_head, found.creates_only) == (True, False, True)
     assert found.etag_follows_content and not found.echoes_checksum and not found.lists_versions
+    assert found.etag_follows_parts and not found.checksum_of_parts
+    assert found.details["part altered after signing"] == found.details["wrong ETag of a part"] == "refused"
     made, manifest = ship(bench)
-    by_size = {item.size_bytes: item.verified_by for item in manifest.instances}
-    assert by_size.pop(made[-1].size_bytes) == "etag-md5", "sent in parts"
-    assert set(by_size.values()) == {"etag-answered"}, "no MD5 is worked out here"
+    assert methods(manifest) == {"etag-answered"}, "no MD5 is worked out here"
+    in_parts = next(item for item in manifest.instances if item.size_bytes == made[-1].size_bytes)
+    assert in_parts.etag is not None and in_parts.etag.endswith("-1"), "sent in parts"
 
 
 def test_a_start_after_a_start_finds_the_same(opened: Open) -> None:
@@ -105,7 +107,77 @@ def test_an_etag_that_stays_when_the_content_changes_proves_nothing(opened: Open
     found = bench.archive.store.capabilities
     assert found.details["ETag follows the content"] == "no"
     assert not found.etag_follows_content and not found.etag_is_content
+    assert found.details["ETag of parts follows them"] == "no" and not found.etag_follows_parts
     assert methods(ship(bench)[1]) == {"checksum", "read-back"}
+
+
+@pytest.mark.parametrize("fault", [Fault.WRONG_ETAG, Fault.ETAG_OF_KEY])
+def test_an_etag_of_objects_in_parts_that_stays_proves_nothing(opened: Open, fault: Fault) -> None:
+    """Of objects in one piece it is an honest store."""
+    shown = [Match(method="POST", query={"uploadId": None}), Match(method="HEAD", path=r"/parts$")]
+    bench = opened(always=[Rule(fault, match, times=ALL_DAY) for match in shown])
+    found = bench.archive.store.capabilities
+    assert found.etag_follows_content and not found.etag_follows_parts and not found.etag_is_content
+    made, manifest = ship(bench)
+    by_size = {item.size_bytes: item.verified_by for item in manifest.instances}
+    assert by_size.pop(made[-1].size_bytes) == "read-back"
+    assert set(by_size.values()) == {"etag-answered"}
+
+
+def test_parts_that_are_not_compared_are_known_by_their_md5(opened: Open) -> None:
+    """The store compares objects in one piece with what was signed, and parts with their MD5 alone."""
+    bench = opened(of_parts_alone=True)
+    found = bench.archive.store.capabilities
+    assert found.details["part altered after signing"] == "accepted" != found.details["body altered after signing"]
+    assert found.etag_follows_content and found.etag_is_content and not found.etag_follows_parts
+    damage = Rule(Fault.CORRUPT_REQUEST, Match(query={"partNumber": None}))
+    made, manifest = ship(bench, damage)
+    assert damage.hits == 1
+    by_size = {item.size_bytes: item.verified_by for item in manifest.instances}
+    assert by_size.pop(made[-1].size_bytes) == "etag-md5", "the store has refused the damaged one"
+    assert set(by_size.values()) == {"etag-answered"}
+
+
+def test_parts_that_are_compared_with_nothing_are_read_back(opened: Open) -> None:
+    bench = opened(("content-md5",), of_parts_alone=True)
+    found = bench.archive.store.capabilities
+    assert found.etag_follows_content and not found.etag_is_content and not found.etag_follows_parts
+    damage = Rule(Fault.CORRUPT_REQUEST, Match(query={"partNumber": None}))
+    _, manifest = ship(bench, damage)
+    assert damage.hits == 1 and len(manifest.damaged_keys) == 1
+    assert methods(manifest) == {"etag-answered", "read-back"}
+
+
+def test_a_part_answered_with_the_etag_of_other_bytes_is_completed_by_its_own(opened: Open) -> None:
+    """The completion that names it is refused; the next attempt finds the part there, and knows it by its MD5."""
+    bench = opened()
+    lie = Rule(Fault.WRONG_ETAG, Match(method="PUT", query={"partNumber": None}))
+    made, manifest = ship(bench, lie)
+    assert lie.hits == 1
+    by_size = {item.size_bytes: item.verified_by for item in manifest.instances}
+    assert by_size.pop(made[-1].size_bytes) == "etag-md5"
+    refused = [r.status for r in bench.store_proxy.requests() if r.method == "POST" and "uploadId" in r.query]
+    assert refused == [400, 200]
+
+
+@pytest.mark.parametrize("fault", [Fault.WRONG_ETAG, Fault.ETAG_OF_KEY])
+def test_a_completion_answered_with_another_etag_proves_nothing(opened: Open, fault: Fault) -> None:
+    bench = opened()
+    lie = Rule(fault, Match(method="POST", query={"uploadId": None}))
+    made, manifest = ship(bench, lie)
+    assert lie.hits == 1
+    by_size = {item.size_bytes: item.verified_by for item in manifest.instances}
+    assert by_size.pop(made[-1].size_bytes) == "read-back"
+    assert set(by_size.values()) == {"etag-answered"}
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET_AFTER, Fault.ERROR_IN_200])
+def test_a_completion_whose_answer_tells_nothing_is_proven_by_md5(opened: Open, fault: Fault) -> None:
+    bench = opened()
+    lost = Rule(fault, Match(method="POST", query={"uploadId": None}), times=3)
+    _, manifest = ship(bench, lost)
+    assert lost.hits >= 1
+    assert {item.verified_by for item in manifest.instances} <= {"etag-answered", "etag-md5"}
 
 
 @pytest.mark.parametrize("refusal", [Fault.REFUSED, Fault.CONFLICT])
@@ -154,6 +226,7 @@ def test_a_store_that_takes_a_wrong_md5_is_not_believed_its_etags(opened: Open) 
     bench = opened(("content-md5",))
     found = bench.archive.store.capabilities
     assert not found.etag_is_content and not found.checksum_on_head and not found.etag_follows_content
+    assert not found.etag_follows_parts and found.details["part altered after signing"] == "accepted"
     assert found.details["wrong Content-MD5"] == "accepted" == found.details["body altered after signing"]
     assert methods(ship(bench)[1]) == {"read-back"}
 
@@ -217,7 +290,8 @@ def test_trouble_is_never_taken_for_a_refusal(opened: Open) -> None:
                     found = store.probe("probe/")
                 except DicomwatchdError:
                     continue  # nothing is concluded, and nothing shipped
-                if any((found.etag_is_content, found.etag_follows_content, found.checksum_on_head, found.creates_only)):
+                proves = found.etag_is_content or found.etag_follows_content or found.etag_follows_parts
+                if proves or found.checksum_on_head or found.creates_only:
                     believed.append((str(fault), number, request.operation, found.details))
     proxy.clear()
     assert believed == [] and tried > 100

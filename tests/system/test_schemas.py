@@ -31,7 +31,8 @@ _ON_S3 = {
         for key in (
             *("ETag is the MD5", "ETag of parts is composed of MD5s", "HEAD gives the SHA-256", "encryption"),
             *("HEAD gives the SHA-256 of parts", "ETag follows the content", "answers with the SHA-256"),
-            *("body altered after signing", "first content kept", "listed after write", "read after write"),
+            *("body altered after signing", "part altered after signing", "ETag of parts follows them"),
+            *("first content kept", "listed after write", "read after write"),
             *("second conditional multipart", "second conditional put", "wrong Content-MD5"),
             *("wrong Content-MD5 of a part", "wrong ETag of a part", "wrong SHA-256 checksum"),
         )

@@ -97,6 +97,9 @@ def test_a_store_that_calls_its_key_service_for_each_object(examine: Examine, an
             "by the checksum that this store computes",
         ),
         (Capabilities(checksum_on_head=True), "note", "large objects, sent in parts, by reading them back"),
+        (Capabilities(etag_follows_content=True), "note", "large objects, sent in parts, by reading them back"),
+        (Capabilities(etag_follows_content=True, etag_follows_parts=True), "good", "once it has compared the bytes"),
+        (Capabilities(etag_follows_parts=True), "note", "by reading every object back"),
         (Capabilities(), "note", "by reading every object back"),
     ],
 )

@@ -232,6 +232,18 @@ def test_a_checksum_of_parts_proves_where_just_that_is_backed(whole: bool, parts
     assert verdict.verified_by == ("checksum" if parts and right else "")
 
 
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("etag", [f"{md5(DATA)}-2", md5(DATA)], ids=["in parts", "in one piece"])
+def test_the_etag_of_a_completion_proves_where_just_that_is_backed(single: bool, parts: bool, etag: str) -> None:
+    """What the probe has shown of objects in one piece it has not shown of others, nor the other way."""
+    backs = Capabilities(etag_follows_content=single, etag_follows_parts=parts)
+    (verdict,) = judge(OneObjectStore(OTHER, backs, etag=etag), answered(etag=etag))
+    assert verdict.holds is (parts if etag.endswith("-2") else single)
+    (verdict,) = judge(OneObjectStore(OTHER, backs, etag="0" * 32 + "-2"), answered(etag=etag))
+    assert not verdict.holds
+
+
 def test_a_checksum_of_parts_is_not_one_of_the_whole() -> None:
     digest = sha256(hashlib.sha256(DATA).digest())
     store = OneObjectStore(

@@ -15,6 +15,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Literal
 
+from dicomwatchd.archive.stores import etags
 from dicomwatchd.archive.stores.port import ObjectStore, Receipt, StoredObject, of_parts
 from dicomwatchd.errors import ColdObject, CredentialsRefused, EncryptionKeyUnusable, NoSuchObject, Permanent
 from dicomwatchd.ports import Cancellation, Map, never_cancelled, until_cancelled
@@ -254,7 +255,10 @@ class _Verifier:
         return self._backs.etag_is_content and receipt.expected_etag is not None
 
     def _tells_by_answer(self, receipt: Receipt) -> bool:
-        return self._backs.etag_follows_content and receipt.answered_etag is not None
+        if receipt.answered_etag is None:
+            return False
+        in_parts = etags.is_composed(receipt.answered_etag)
+        return self._backs.etag_follows_parts if in_parts else self._backs.etag_follows_content
 
     def _tells_by_checksum(self, receipt: Receipt) -> bool:
         if receipt.expected_checksum is None:

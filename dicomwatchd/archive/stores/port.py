@@ -99,7 +99,8 @@ class Receipt:
 
     ``expected_etag`` and ``expected_checksum`` are computed here, from the bytes in the buffer that was sent,
     never copied from an answer. ``answered_etag`` is copied from one: the answer to the creation of this object, whose
-    bytes the store had compared with the SHA-256 that was sent with them (`Capabilities.etag_follows_content`), or the
+    bytes the store had compared with the SHA-256 that was sent with them (`Capabilities.etag_follows_content`; of an
+    object in parts `Capabilities.etag_follows_parts`, and it is composed of the parts' own), or the
     answer to a look at it, if it was there before, that named this SHA-256 beside it.
     ``created`` is False where the key existed already; whether the bytes under it are the right ones is for the
     verification to say, as it is for those just sent.
@@ -137,17 +138,20 @@ class Capabilities:
     checksums, each of which it has compared with what arrived. ``etag_follows_content``: the store refuses bytes that
     are not those of the SHA-256 sent with them, answers with the ETag that HEAD and listings show of the object,
     whatever it is made of, and changes it with the content: so an object that shows the ETag with which its creation
-    was answered has the bytes that were sent. ``echoes_checksum``: the answer to a creation names the SHA-256 that the
-    store has worked out. ``lists_versions``: the store keeps versions, and `ObjectStore.current_versions` shows which
-    one is current. ``creates_only``: If-None-Match: * is honoured. ``objects_are_files``: they can be seen under other
-    paths too, an inbox's among them. ``details``: what was tried and what came of it, as `doctor` shows it; no key and
-    no path.
+    was answered has the bytes that were sent. ``etag_follows_parts``: the same of an object sent in parts. The store
+    refuses a part whose bytes are not those of the SHA-256 sent with it, changes a part's ETag with its bytes,
+    completes nothing by an ETag that is no longer the part's, and composes the object's ETag of its parts' (`etags`).
+    ``echoes_checksum``: the answer to a creation names the SHA-256 that the store has worked out.
+    ``lists_versions``: the store keeps versions, and `ObjectStore.current_versions` shows which one is current.
+    ``creates_only``: If-None-Match: * is honoured. ``objects_are_files``: they can be seen under other paths too, an
+    inbox's among them. ``details``: what was tried and what came of it, as `doctor` shows it; no key and no path.
     """
 
     etag_is_content: bool = False
     checksum_on_head: bool = False
     checksum_of_parts: bool = False
     etag_follows_content: bool = False
+    etag_follows_parts: bool = False
     echoes_checksum: bool = False
     lists_versions: bool = False
     creates_only: bool = False

@@ -62,9 +62,10 @@ class S3DataPlane:
     """Safe to use from many threads; keeps as many connections as there are threads that send at once.
 
     ``credentials`` is asked for each request, so that keys that were renewed are used. The SHA-256 of an object's body
-    is part of the signature, so that the store compares it with what arrives. A part's is over http only: over https a
-    part is known by its MD5, though botocore signs it, too, but for Amazon. ``sending`` is asked for each of them: it
-    says when bytes may go, and where it is None nothing is asked any more.
+    is part of the signature, so that the store compares it with what arrives. So is a part's that the caller gives. Of
+    one that is known by its MD5 it is worked out here, and over http only, though botocore signs it, too, but for
+    Amazon. ``sending`` is asked for each of them: it says when bytes may go, and where it is None nothing is asked any
+    more.
     """
 
     def __init__(
@@ -94,11 +95,16 @@ class S3DataPlane:
         return self._put(key, {}, data, sha256, headers, (200, 409, 412))
 
     def put_part(
-        self, key: str, query: Mapping[str, str], data: bytearray, headers: Mapping[str, str]
+        self,
+        key: str,
+        query: Mapping[str, str],
+        data: bytearray,
+        headers: Mapping[str, str],
+        sha256: str | None = None,
     ) -> Response | None:
         """UploadPart of the full ``key``, by the part's number and the upload in ``query``. Any answer but a success is
-        None. Its SHA-256 is worked out here, and only where it is signed."""
-        return self._put(key, query, data, None, headers, (200,))
+        None. Without its SHA-256 that is worked out here, and only where it is signed."""
+        return self._put(key, query, data, sha256, headers, (200,))
 
     def _put(
         self,

@@ -92,12 +92,20 @@ def put_object(
 
 
 def upload_part(
-    data_plane: S3DataPlane, full_key: str, upload_id: str, number: int, data: bytearray, digests: Mapping[str, str]
+    data_plane: S3DataPlane,
+    full_key: str,
+    upload_id: str,
+    number: int,
+    data: bytearray,
+    digests: Mapping[str, str],
+    sha256: str | None = None,
 ) -> dict[str, str] | None:
     """As boto3's upload_part where it answers with success; None where the fast path did not lead to such an answer.
-    ``digests`` are boto3's arguments (ContentMD5)."""
+    ``digests`` are boto3's arguments (ContentMD5, ChecksumSHA256), ``sha256`` what is to be signed, in hexadecimal
+    digits."""
     headers = {_REQUEST_HEADERS[name]: value for name, value in digests.items()}
-    response = data_plane.put_part(full_key, {"partNumber": str(number), "uploadId": upload_id}, data, headers)
+    query = {"partNumber": str(number), "uploadId": upload_id}
+    response = data_plane.put_part(full_key, query, data, headers, sha256)
     if response is None or not response.headers.get("etag"):
         return None
     return _known(response.headers)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from dicomwatchd.archive.aws import clients as aws
 from dicomwatchd.archive.stores.budget import ByteBudget
-from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject, composed
-from dicomwatchd.archive.stores.s3 import fast_path
+from dicomwatchd.archive.stores.port import Content, Receipt, StoredObject
+from dicomwatchd.archive.stores.s3 import fast_path, parts
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.data_plane import S3DataPlane
+from dicomwatchd.archive.stores.s3.listed import etag_of
+from dicomwatchd.archive.stores.s3.parts import Digests, Known, Means, Part
 from dicomwatchd.errors import (
     ArchiveRefused,
     Conflict,
@@ -28,9 +28,6 @@ from dicomwatchd.errors import (
     Transient,
 )
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
-
 MIB = 1024 * 1024
 PART_BYTES = 16 * MIB
 MAX_PARTS = 10_000  # S3's limits
@@ -38,54 +35,9 @@ MAX_OBJECT_BYTES = 5 * 1024 * 1024 * MIB
 SENDING_THREADS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Digests:
-    """Of one part. ``sha256`` is None where the store does not back checksums of parts, or its ETags tell enough."""
-
-    md5: bytes
-    sha256: bytes | None = None
-
-    @classmethod
-    def of(cls, data: bytearray, with_sha256: bool) -> Digests:
-        md5 = hashlib.md5(data, usedforsecurity=False).digest()
-        return cls(md5, hashlib.sha256(data).digest() if with_sha256 else None)
-
-    def arguments(self) -> dict[str, str]:
-        """As boto3's upload_part takes them."""
-        found = {"ContentMD5": base64.b64encode(self.md5).decode("ascii")}
-        if self.sha256 is not None:
-            found["ChecksumSHA256"] = base64.b64encode(self.sha256).decode("ascii")
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part as it was sent (or found there): its number from 1, the store's ETag, the digests of our bytes."""
-
-    number: int
-    etag: str
-    digests: Digests
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """``sha256`` as the store writes it."""
-
-    size_bytes: int
-    etag: str
-    sha256: str | None
-
-    def is_of(self, data: bytearray, digests: Digests) -> bool:
-        if self.size_bytes != len(data):
-            return False
-        if digests.sha256 is not None:  # under a KMS key the ETag is no MD5
-            return self.sha256 == digests.arguments()["ChecksumSHA256"]
-        return self.etag == digests.md5.hex()
-
-
 class MultipartSender:
-    """Sends one big object after the other, or several at once, from any thread. ``with_checksums``: each part with its
-    SHA-256, of which the store makes one of the object; asked for each object.
+    """Sends one big object after the other, or several at once, from any thread. ``means``: by what each is to be
+    proven, which is asked for each object.
 
     Each caller reads its own file in order; the threads that send, and the budget, are shared by all of them.
     """
@@ -99,10 +51,10 @@ class MultipartSender:
         budget: ByteBudget,
         part_bytes: int,
         stopping: Callable[[], bool],
-        with_checksums: Callable[[], bool] = lambda: False,
+        means: Callable[[], Means] = Means,
     ) -> None:
         self._bucket = bucket
-        self._with_checksums = with_checksums
+        self._means = means
         self._data_plane = data_plane
         self._executor = executor
         self._budget = budget
@@ -116,27 +68,25 @@ class MultipartSender:
         if size_bytes > MAX_OBJECT_BYTES:
             raise Permanent("larger than the 5 TiB that an S3 object may have", code="too-large")
         with self._budget.reusing():
-            return self._put(key, content, part_size(size_bytes, self._part_bytes), self._with_checksums())
+            return self._put(key, content, part_size(size_bytes, self._part_bytes), self._means())
 
-    def _put(
-        self, key: str, content: Content, part_bytes: int, with_checksums: bool, *, goes_on: bool = True
-    ) -> Receipt:
+    def _put(self, key: str, content: Content, part_bytes: int, means: Means, *, goes_on: bool = True) -> Receipt:
         if (there := self._bucket.existing(key)) is not None:
-            digests = list(self._hash_only(content, part_bytes, with_checksums))
-            return self._receipt(key, content, digests, created=False, there=there)
-        upload_id, known = self._find_unfinished(key, with_checksums) if goes_on else (None, {})
+            return self._receipt_of_existing(key, content, part_bytes, means, there)
+        upload_id, known = self._find_unfinished(key, means.with_checksums) if goes_on else (None, {})
         resumed = upload_id is not None
         if upload_id is None:
-            upload_id = self._begin(key, with_checksums)
+            upload_id = self._begin(key, means.with_checksums)
+        in_use = means.for_parts_found_there() if known else means
         try:
             with self._abandoning(key, upload_id):
-                parts = self._send_parts(key, upload_id, content, part_bytes, with_checksums, known)
-                return self._complete(key, upload_id, content, parts)
+                sent = self._send_parts(key, upload_id, content, part_bytes, in_use, known)
+                return self._complete(key, upload_id, content, part_bytes, in_use, sent)
         except (ArchiveRefused, Permanent):
             # It was begun under another encryption setting, perhaps, or by another program. That it was aborted is not
             # sure, so none is looked for again.
             if resumed:
-                return self._put(key, content, part_bytes, with_checksums, goes_on=False)
+                return self._put(key, content, part_bytes, means, goes_on=False)
             raise
 
     def _begin(self, key: str, with_checksums: bool) -> str:
@@ -151,7 +101,7 @@ class MultipartSender:
             self._bucket.check_storage_class(key, response)
         return upload_id
 
-    def _find_unfinished(self, key: str, with_checksums: bool) -> tuple[str | None, dict[int, _Known]]:
+    def _find_unfinished(self, key: str, with_checksums: bool) -> tuple[str | None, dict[int, Known]]:
         """The newest unfinished upload of this very key and its parts: one that takes such parts as are to be sent, for
         with or without checksums it was begun, and in the storage class that is asked for.
 
@@ -176,15 +126,15 @@ class MultipartSender:
                 return None, {}
             raise translated from error
 
-    def _known_parts(self, key: str, upload_id: str) -> dict[int, _Known]:
-        known: dict[int, _Known] = {}
+    def _known_parts(self, key: str, upload_id: str) -> dict[int, Known]:
+        known: dict[int, Known] = {}
         marker = 0
         while True:
             response = self._bucket.client.list_parts(
                 **self._bucket.address(key), UploadId=upload_id, PartNumberMarker=marker
             )
             for part in response.get("Parts", []):
-                known[part["PartNumber"]] = _Known(part["Size"], part["ETag"].strip('"'), part.get("ChecksumSHA256"))
+                known[part["PartNumber"]] = Known(part["Size"], part["ETag"].strip('"'), part.get("ChecksumSHA256"))
             following = response.get("NextPartNumberMarker", 0)
             if not response.get("IsTruncated") or following <= marker:
                 return known
@@ -196,14 +146,14 @@ class MultipartSender:
         upload_id: str,
         content: Content,
         part_bytes: int,
-        with_checksums: bool,
-        known: dict[int, _Known],
+        means: Means,
+        known: dict[int, Known],
     ) -> list[Part]:
         """Read in order, hash in order, send side by side. Raises SourceChanged when what was read is not what
         the digest says; nothing is completed then."""
         size_bytes = content.digest.size_bytes
         count = math.ceil(size_bytes / part_bytes)
-        parts: list[Part] = []
+        sent: list[Part] = []
         under_way: list[Future[Part]] = []
         sha256 = hashlib.sha256()
         try:
@@ -217,7 +167,7 @@ class MultipartSender:
                     sha256.update(buffer)
                     # The last part is always sent: its answer confirms the encryption of an upload found unfinished.
                     there = known.get(number) if number < count else None
-                    send = partial(self._send_part, key, upload_id, number, buffer, with_checksums, there)
+                    send = partial(self._send_part, key, upload_id, number, buffer, means, there)
                     future = self._executor.submit(send)
                 except BaseException:
                     self._budget.release_buffer(buffer)
@@ -227,13 +177,13 @@ class MultipartSender:
                 # What is done is not kept: a future holds on to its room.
                 done = [f for f in under_way if f.done()]
                 under_way = [f for f in under_way if f not in done]
-                parts += [f.result() for f in done]
+                sent += [f.result() for f in done]
                 del buffer, send, future, done
             if sha256.hexdigest() != content.digest.sha256:
                 raise SourceChanged("a file's content has changed since it was read first")
             self._await(under_way)
-            parts += [future.result() for future in under_way]
-            return sorted(parts, key=lambda part: part.number)
+            sent += [future.result() for future in under_way]
+            return sorted(sent, key=lambda part: part.number)
         finally:
             # Whatever happened, nothing of this object is under way once its caller has the answer.
             for future in under_way:
@@ -251,24 +201,25 @@ class MultipartSender:
         self._budget.release_buffer(buffer)
 
     def _send_part(
-        self, key: str, upload_id: str, number: int, data: bytearray, with_checksums: bool, there: _Known | None
+        self, key: str, upload_id: str, number: int, data: bytearray, means: Means, there: Known | None
     ) -> Part:
-        digests = Digests.of(data, with_checksums)
+        digests = means.digests(data)
         if there is not None and there.is_of(data, digests):
             return Part(number, there.etag, digests)
-        response = self._upload_part(key, upload_id, number, data, digests.arguments())
+        response = self._upload_part(key, upload_id, number, data, digests, means.arguments(digests))
         self._bucket.check_encryption(response)
-        return Part(number, response["ETag"].strip('"'), digests)
+        is_compared = means.by_etags and means.bears_out(digests, response.get("ChecksumSHA256"))
+        return Part(number, response["ETag"].strip('"'), digests, is_compared)
 
     def _upload_part(
-        self, key: str, upload_id: str, number: int, data: bytearray, digests: Mapping[str, Any]
+        self, key: str, upload_id: str, number: int, data: bytearray, digests: Digests, arguments: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """UploadPart's answer. A part may be sent twice: the last one counts, and they are the same bytes."""
         if self._data_plane is not None:
             full_key = self._bucket.full_key(key)
-            if (
-                response := fast_path.upload_part(self._data_plane, full_key, upload_id, number, data, digests)
-            ) is not None:
+            sha256 = digests.sha256.hex() if digests.sha256 is not None else None
+            response = fast_path.upload_part(self._data_plane, full_key, upload_id, number, data, arguments, sha256)
+            if response is not None:
                 return response
         with self._bucket.translated("UploadPart"):
             return self._bucket.client.upload_part(
@@ -276,21 +227,21 @@ class MultipartSender:
                 UploadId=upload_id,
                 PartNumber=number,
                 Body=cast(bytes, data),  # botocore takes it as it is
-                **digests,
+                **arguments,
             )
 
-    def _complete(self, key: str, upload_id: str, content: Content, parts: list[Part]) -> Receipt:
-        digests = [part.digests for part in parts]
+    def _complete(
+        self, key: str, upload_id: str, content: Content, part_bytes: int, means: Means, sent: list[Part]
+    ) -> Receipt:
         # Not every store minds If-None-Match here; the look narrows the gap to milliseconds for those.
         if (there := self._bucket.existing(key)) is not None:
             self._abort(key, upload_id)
-            return self._receipt(key, content, digests, created=False, there=there)
-        completed = [_completed(part) for part in parts]
+            return self._receipt_of_existing(key, content, part_bytes, means, there)
         try:
             response = self._bucket.client.complete_multipart_upload(
                 **self._bucket.address(key),
                 UploadId=upload_id,
-                MultipartUpload={"Parts": completed},
+                MultipartUpload={"Parts": [part.completed(means) for part in sent]},
                 IfNoneMatch="*",
             )
         except aws.FOREIGN as error:
@@ -300,7 +251,7 @@ class MultipartSender:
             if there is not None:
                 if aws.http_status(error) == 412:
                     self._abort(key, upload_id)
-                return self._receipt(key, content, digests, created=False, there=there)
+                return self._receipt_of_existing(key, content, part_bytes, means, there)
             if aws.http_status(error) in (409, 412):
                 # Amazon wants all parts of such an upload sent again, in a new one.
                 self._abort(key, upload_id)
@@ -308,33 +259,38 @@ class MultipartSender:
             raise failure from error
         self._bucket.note_expiry(key, response)
         self._bucket.confirm_encryption(key, response)
-        return self._receipt(key, content, digests, created=True, version_id=response.get("VersionId"))
-
-    def _receipt(
-        self,
-        key: str,
-        content: Content,
-        digests: list[Digests],
-        *,
-        created: bool,
-        there: StoredObject | None = None,
-        version_id: str | None = None,
-    ) -> Receipt:
-        composite = hashlib.md5(b"".join(one.md5 for one in digests), usedforsecurity=False).hexdigest()
-        sha256s = [one.sha256 for one in digests if one.sha256 is not None]
+        digests = [part.digests for part in sent]
         mode = self._bucket.encryption.mode
         return Receipt(
             key=key,
             size_bytes=content.digest.size_bytes,
             sha256=content.digest.sha256,
-            created=created,
-            expected_etag=f"{composite}-{len(digests)}",
-            expected_checksum=composed(sha256s) if sha256s else None,
-            version_id=there.version_id if there is not None else version_id,
-            encryption=there.encryption if there is not None else (mode if mode != "store-default" else None),
+            created=True,
+            expected_etag=parts.expected_etag(digests),
+            expected_checksum=parts.expected_checksum(digests, means),
+            version_id=response.get("VersionId"),
+            encryption=mode if mode != "store-default" else None,
+            answered_etag=parts.answered_etag(sent, etag_of(response)),
         )
 
-    def _hash_only(self, content: Content, part_bytes: int, with_checksums: bool) -> Iterator[Digests]:
+    def _receipt_of_existing(
+        self, key: str, content: Content, part_bytes: int, means: Means, there: StoredObject
+    ) -> Receipt:
+        """Of an object that no answer speaks of: somebody else's, or ours, whose answer was lost. What it must show is
+        worked out of the content, which is read once more for that."""
+        digests = list(self._hash_only(content, part_bytes, means))
+        return Receipt(
+            key=key,
+            size_bytes=content.digest.size_bytes,
+            sha256=content.digest.sha256,
+            created=False,
+            expected_etag=parts.expected_etag(digests),
+            expected_checksum=parts.expected_checksum(digests, means),
+            version_id=there.version_id,
+            encryption=there.encryption,
+        )
+
+    def _hash_only(self, content: Content, part_bytes: int, means: Means) -> Iterator[Digests]:
         """The digests of each part of content that the store has already. Raises SourceChanged, Stopping."""
         sha256 = hashlib.sha256()
         for start in range(0, content.digest.size_bytes, part_bytes):
@@ -345,7 +301,7 @@ class MultipartSender:
             try:
                 content.fill(start, memoryview(buffer))
                 sha256.update(buffer)
-                yield Digests.of(buffer, with_checksums)
+                yield means.digests_of_existing(buffer)
             finally:
                 self._budget.release_buffer(buffer)
         if sha256.hexdigest() != content.digest.sha256:
@@ -366,13 +322,6 @@ class MultipartSender:
         """As far as it goes: what is left over is for the bucket's lifecycle rule."""
         with suppress(*aws.FOREIGN):
             self._bucket.client.abort_multipart_upload(**self._bucket.address(key), UploadId=upload_id)
-
-
-def _completed(part: Part) -> CompletedPartTypeDef:
-    found: CompletedPartTypeDef = {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
-    if part.digests.sha256 is not None:
-        found["ChecksumSHA256"] = part.digests.arguments()["ChecksumSHA256"]
-    return found
 
 
 def part_size(size_bytes: int, at_least: int) -> int:

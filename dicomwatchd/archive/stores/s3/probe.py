@@ -6,14 +6,15 @@ import base64
 import hashlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from dicomwatchd.archive.aws import clients as aws
+from dicomwatchd.archive.stores import etags
 from dicomwatchd.archive.stores.port import Capabilities, composed
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
 from dicomwatchd.archive.stores.s3.listed import etag_of
@@ -50,6 +51,11 @@ def probe(bucket: S3Bucket, scratch_key: str) -> Capabilities:
       show one and the same ETag, whatever it is; other content of the same length under the same key has another one,
       and neither has that of another key's object, as where an ETag counts what was put under its key. It is tried by
       overwriting an object of the probe: where nothing may be overwritten, not even there, it is not shown.
+    - ``etag_follows_parts``: a part altered after it was signed is refused, sent as parts are sent then: with its
+      SHA-256 beside it, which the answer names, where the store keeps that of parts, otherwise with the signed one
+      alone. A part's ETag is another one once other bytes were sent in its place, and so is that of other bytes in
+      another upload. A completion that names the ETag of what was replaced is refused. Answer, HEAD and listing show
+      one ETag of the object, and it is the one composed of the parts' (`etags`). Nothing is overwritten for that.
     - ``echoes_checksum``: the answer to an object sent with its SHA-256 names it.
     - ``lists_versions``: an answer named a version, and ListObjectVersions shows that one, with that ETag, as current.
     - ``creates_only``: a second creation of a key is refused and the first content stays. This is about objects sent
@@ -73,6 +79,17 @@ class _PlainPut:
     is_listed_by_version: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _OfParts:
+    """What was seen of an upload in parts. ``etag_is_md5``: composed of MD5s, and wrong ones were refused;
+    ``checksum``: HEAD gave what the SHA-256 sums make, and a wrong one was refused; ``etag_follows``: as `Capabilities`
+    has it of parts."""
+
+    etag_is_md5: bool
+    checksum: bool
+    etag_follows: bool
+
+
 class _Probe:
     def __init__(self, bucket: S3Bucket, scratch_key: str) -> None:
         self._bucket = bucket
@@ -92,13 +109,14 @@ class _Probe:
             of_class = threads.submit(self._kept_as_asked)
             of_change = threads.submit(self._etag_changes, plain.etag)
         creates_only, (md5, checksum) = of_second.result(), of_digests.result()
-        multipart_etag, multipart_checksum = of_parts.result()
+        in_parts = of_parts.result()
         of_class.result()
         return Capabilities(
-            etag_is_content=plain.etag_is_md5 and md5 and multipart_etag,
+            etag_is_content=plain.etag_is_md5 and md5 and in_parts.etag_is_md5,
             checksum_on_head=checksum,
-            checksum_of_parts=checksum and multipart_checksum,
+            checksum_of_parts=in_parts.checksum,
             etag_follows_content=altered and plain.etag_is_shown and of_change.result(),
+            etag_follows_parts=in_parts.etag_follows,
             echoes_checksum=plain.echoes_checksum,
             lists_versions=plain.is_listed_by_version,
             creates_only=creates_only,
@@ -272,6 +290,12 @@ class _Probe:
 
     def _put_altered(self) -> object:
         """Signed with one body, sent with another of the same length: the two differ at their end."""
+        with self._altering("PutObject") as signed:
+            return self._put("altered", signed)
+
+    @contextmanager
+    def _altering(self, operation: str) -> Iterator[bytes]:
+        """The body that is to be sent, and is altered on its way."""
         line = self._data("altered")
         signed = (line * (_ALTERED_BYTES // len(line) + 1))[:_ALTERED_BYTES]
 
@@ -281,11 +305,11 @@ class _Probe:
             else:
                 request.body.seek(0)
 
-        self._client.meta.events.register("before-send.s3.PutObject", alter)
+        self._client.meta.events.register(f"before-send.s3.{operation}", alter)
         try:
-            return self._put("altered", signed)
+            yield signed
         finally:
-            self._client.meta.events.unregister("before-send.s3.PutObject", alter)
+            self._client.meta.events.unregister(f"before-send.s3.{operation}", alter)
 
     def _checksum_on_head(self) -> bool:
         data = self._data("sha256")
@@ -295,9 +319,8 @@ class _Probe:
         holds = seen is not None and seen.checksum == f"sha256:{hashlib.sha256(data).hexdigest()}"
         return self._note("HEAD gives the SHA-256", holds)
 
-    def _multipart(self, *, with_checksums: bool) -> tuple[bool, bool]:
-        """Of the ETag, and of the checksum."""
-        data = self._data("parts")
+    def _multipart(self, *, with_checksums: bool) -> _OfParts:
+        replaced, data = self._data("replaced"), self._data("parts")
         md5 = hashlib.md5(data, usedforsecurity=False)
         upload_id, checked = self._begin_upload(with_checksums)
         wrong = base64.b64encode(hashlib.md5(b"wrong", usedforsecurity=False).digest()).decode("ascii")
@@ -309,39 +332,64 @@ class _Probe:
             lambda: self._upload(upload_id, data, False, ChecksumSHA256=_sha256(b"wrong")),
             _DIGEST,
         )
+        altered = self._refused("part altered after signing", lambda: self._upload_altered(upload_id, checked), _DIGEST)
         with self._bucket.translated("UploadPart"):
-            part_etag = self._upload(upload_id, data, checked)
+            first = self._upload(upload_id, replaced, checked)
+            part = self._upload(upload_id, data, checked)
+        first_etag, part_etag = etag_of(first) or "", etag_of(part) or ""
         wrong_etag = self._refused(
             "wrong ETag of a part",
-            lambda: self._complete(upload_id, hashlib.md5(b"wrong", usedforsecurity=False).hexdigest(), data, checked),
+            lambda: self._complete(upload_id, first_etag, data, checked),
             _PART,
             "parts",
         )
+        answered_etag = None
         if wrong_etag:
             with self._bucket.translated("CompleteMultipartUpload"):
-                self._complete(upload_id, part_etag, data, checked)
+                answered_etag = etag_of(self._complete(upload_id, part_etag, data, checked))
         seen = self._bucket.head(self._scratch + "parts", checksum=checked)
-        composite = f"{hashlib.md5(md5.digest(), usedforsecurity=False).hexdigest()}-1"
-        right_etag = self._note(
+        listed = {item.key: item for item in self._bucket.listing(self._scratch + "parts")}.get(self._scratch + "parts")
+        shown = [answered_etag, seen.etag if seen else None, listed.etag if listed else None]
+        of_md5 = etags.composed([md5.hexdigest()])
+        is_md5 = self._note(
             "ETag of parts is composed of MD5s",
-            part_etag == md5.hexdigest() and seen is not None and seen.etag == composite,
+            part_etag == md5.hexdigest() and seen is not None and seen.etag == of_md5,
         )
-        right_checksum = self._note(
+        is_checksum = self._note(
             "HEAD gives the SHA-256 of parts",
             checked and seen is not None and seen.checksum == composed([hashlib.sha256(data).digest()]),
         )
-        self._second_multipart(with_checksums)
-        return right_etag and wrong_md5 and wrong_etag, right_checksum and wrong_checksum
+        checksum = is_checksum and wrong_checksum
+        other_etag = self._second_multipart(with_checksums)
+        of_part = etags.composed([part_etag])
+        follows = self._note(
+            "ETag of parts follows them",
+            of_part is not None and shown == [of_part] * 3 and len({first_etag, part_etag, other_etag}) == 3,
+        )
+        # As parts are sent then: with a checksum beside them, and in the answer, where the store keeps it.
+        is_as_sent = (checksum and part.get("ChecksumSHA256") == _sha256(data)) if checked else True
+        return _OfParts(
+            etag_is_md5=is_md5 and wrong_md5 and wrong_etag,
+            checksum=checksum,
+            etag_follows=follows and altered and wrong_etag and is_as_sent,
+        )
 
-    def _second_multipart(self, with_checksums: bool) -> None:
+    def _upload_altered(self, upload_id: str, checked: bool) -> object:
+        """As `_put_altered`, as a part."""
+        with self._altering("UploadPart") as signed:
+            return self._upload(upload_id, signed, checked)
+
+    def _second_multipart(self, with_checksums: bool) -> str | None:
+        """The ETag of a part of another upload."""
         data = self._data("other")
         upload_id, checked = self._begin_upload(with_checksums)
         with self._bucket.translated("UploadPart"):
-            etag = self._upload(upload_id, data, checked)
-        complete = partial(self._complete, upload_id, etag, data, checked)
+            etag = etag_of(self._upload(upload_id, data, checked))
+        complete = partial(self._complete, upload_id, etag or "", data, checked)
         if self._refused("second conditional multipart", complete, _EXISTS):
             with self._bucket.translated("AbortMultipartUpload"):
                 self._client.abort_multipart_upload(**self._bucket.address(self._scratch + "parts"), UploadId=upload_id)
+        return etag
 
     def _begin_upload(self, with_checksums: bool) -> tuple[str, bool]:
         """The upload, and whether it was begun with checksums: a store may have them of whole objects alone."""
@@ -358,19 +406,18 @@ class _Probe:
         self._bucket.check_encryption(response)
         return response["UploadId"], checked
 
-    def _upload(self, upload_id: str, data: bytes, checked: bool, **arguments: Any) -> str:
+    def _upload(self, upload_id: str, data: bytes, checked: bool, **arguments: Any) -> Any:
         if checked:
             arguments["ChecksumSHA256"] = _sha256(data)
-        response = self._client.upload_part(
+        return self._client.upload_part(
             **self._bucket.address(self._scratch + "parts"),
             UploadId=upload_id,
             PartNumber=1,
             Body=data,
             **arguments,
         )
-        return response["ETag"].strip('"')
 
-    def _complete(self, upload_id: str, etag: str, data: bytes, checked: bool) -> object:
+    def _complete(self, upload_id: str, etag: str, data: bytes, checked: bool) -> Any:
         part: Any = {"PartNumber": 1, "ETag": f'"{etag}"'}
         if checked:
             part["ChecksumSHA256"] = _sha256(data)

@@ -42,6 +42,7 @@ from dicomwatchd.archive.stores.s3.data_plane import Body
 from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.archive.stores.s3.listed import etag_of
 from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
+from dicomwatchd.archive.stores.s3.parts import Means
 from dicomwatchd.archive.stores.s3.taken import Taken
 from dicomwatchd.archive.stores.uplink import PacedBody, Uplink
 from dicomwatchd.config import S3Settings
@@ -139,8 +140,7 @@ class S3Store:
             budget=budget or ByteBudget(),
             part_bytes=part_bytes,
             stopping=stopping,
-            # Where an ETag proves the content each part's SHA-256 would be work for nothing.
-            with_checksums=lambda: self._capabilities.checksum_of_parts and not self._capabilities.etag_is_content,
+            means=lambda: Means.of(self._capabilities),
         )
 
     @property
