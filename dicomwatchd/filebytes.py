@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from dicomwatchd.errors import SourceChanged
 
@@ -59,3 +60,29 @@ def sha256_of(fd: int, size_bytes: int, heartbeat: Callable[[], None] = _nothing
         digest.update(chunk)
         heartbeat()
     return digest.hexdigest()
+
+
+def sha256_in_pieces(
+    fd: int, size_bytes: int, piece_bytes: int, heartbeat: Callable[[], None] = _nothing
+) -> tuple[str, tuple[bytes, ...]]:
+    """As `sha256_of`, and the SHA-256 of each piece: from one reading of the bytes. ``piece_bytes`` is a multiple of
+    PIECE_BYTES.
+
+    The pieces are hashed beside the whole, in a second thread: the whole cannot be divided.
+    """
+    whole, pieces, before = hashlib.sha256(), [], None
+    buffers = [memoryview(bytearray(min(PIECE_BYTES, size_bytes))) for _ in range(2)]
+    with ThreadPoolExecutor(1, thread_name_prefix="sha256") as beside:
+        for number, offset in enumerate(range(0, size_bytes, PIECE_BYTES)):
+            chunk = buffers[number % 2][: size_bytes - offset]
+            fill(fd, offset, chunk)  # the buffer before this one may still be hashed
+            if before is not None:
+                before.result()
+            if offset % piece_bytes == 0:
+                pieces.append(hashlib.sha256())
+            before = beside.submit(pieces[-1].update, chunk)
+            whole.update(chunk)
+            heartbeat()
+        if before is not None:
+            before.result()
+    return whole.hexdigest(), tuple(piece.digest() for piece in pieces)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from dicomwatchd.errors import DicomwatchdError, InvalidUid
@@ -59,11 +59,20 @@ class FileIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class Pieces:
+    """The SHA-256 of each piece of a file, in their order; all are of the same length, but the last may be shorter."""
+
+    piece_bytes: int
+    sha256s: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Digest:
-    """The SHA-256 (lower-case hex) of a whole file and its length."""
+    """The SHA-256 (lower-case hex) of a whole file, and its length; that of its pieces where it was hashed in these."""
 
     sha256: str
     size_bytes: int
+    pieces: Pieces | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

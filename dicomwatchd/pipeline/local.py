@@ -13,9 +13,9 @@ from typing import Protocol
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive.stores.port import Buffer, Content
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
-from dicomwatchd.filebytes import fill, read_exactly, sha256_of
+from dicomwatchd.filebytes import fill, read_exactly, sha256_in_pieces, sha256_of
 from dicomwatchd.localfiles import KeptOpen, NotRegular, identity, open_directory, regular_file
-from dicomwatchd.model import Digest, FileIdentity
+from dicomwatchd.model import Digest, FileIdentity, Pieces
 from dicomwatchd.ports import Cancellation, never_cancelled, stop_check
 from dicomwatchd.queue.rows import LocalFile, Source
 
@@ -49,14 +49,24 @@ def require(fd: int, expected: FileIdentity) -> None:
         raise SourceChanged("the file has changed since it was read")
 
 
+def _in_one_piece(_: int) -> None:
+    return None
+
+
 @contextmanager
 def content_of(
-    folders: Folders, source: Source, file: KnownFile, in_memory_up_to: int, cancelled: Cancellation = never_cancelled
+    folders: Folders,
+    source: Source,
+    file: KnownFile,
+    in_memory_up_to: int,
+    cancelled: Cancellation = never_cancelled,
+    piece_bytes: Callable[[int], int | None] = _in_one_piece,
 ) -> Iterator[Content]:
     """The file's content with its digest; on leaving, the file is still what it was, or SourceChanged is raised.
 
     A small file is read once, and that buffer is hashed and sent. A large one is hashed here and read again while
-    it is sent; the store compares the digest of what it sends with this one. Raises Stopping as well.
+    it is sent; the store compares the digest of what it sends with this one, or, where ``piece_bytes`` says so of its
+    size (`ObjectStore.piece_bytes`), those of its pieces, which come out of the same reading. Raises Stopping as well.
     """
     inboxes = folders.inboxes
     heartbeat = stop_check(cancelled, inboxes.beat)
@@ -69,11 +79,18 @@ def content_of(
             yield Buffer.of(data)
         else:
             with inboxes.at(source.source_id), _translated():
-                digest = Digest(sha256_of(fd, size, heartbeat), size)
+                digest = _digest_of(fd, size, piece_bytes(size), heartbeat)
                 require(fd, file.identity)
             yield _OpenFile(fd, digest, source.source_id, inboxes, heartbeat)
         with inboxes.at(source.source_id):
             require(fd, file.identity)
+
+
+def _digest_of(fd: int, size_bytes: int, piece_bytes: int | None, heartbeat: Callable[[], None]) -> Digest:
+    if piece_bytes is None:
+        return Digest(sha256_of(fd, size_bytes, heartbeat), size_bytes)
+    sha256, sha256s = sha256_in_pieces(fd, size_bytes, piece_bytes, heartbeat)
+    return Digest(sha256, size_bytes, Pieces(piece_bytes, sha256s))
 
 
 def by_folder(files: Iterable[LocalFile]) -> list[list[LocalFile]]:

@@ -141,6 +141,7 @@ class More:
     #: What the probe has shown of the store: `Capabilities` of the same names.
     etag_follows_content: bool
     lists_versions: bool
+    etag_follows_parts: bool
 
     @classmethod
     def drawn(cls, random: Random, plan: Plan) -> More:
@@ -163,6 +164,7 @@ class More:
             releases=random.random() < 0.5,
             etag_follows_content=random.random() < 0.5,
             lists_versions=random.random() < 0.5,
+            etag_follows_parts=random.random() < 0.5,
         )
 
 

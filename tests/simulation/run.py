@@ -72,10 +72,11 @@ class _Story:
             checksum_on_head=plan.checksum_on_head,
             creates_only=True,
             etag_follows_content=fate.more.etag_follows_content,
+            etag_follows_parts=fate.more.etag_follows_parts,
             lists_versions=plan.versions and fate.more.lists_versions,
             details={"versions": "yes"} if plan.versions else {},
         )
-        self._shelf = Shelf(capabilities)
+        self._shelf = Shelf(capabilities, plan.single_put_bytes)
         self._catalogue = SimulatedCatalogue(fate)
         self._other = OtherSite(self._shelf, self._catalogue, fate)
         self._folders = Folders(root, fate)

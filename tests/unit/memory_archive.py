@@ -93,6 +93,9 @@ class MemoryStore:
         self.versions[key].append(data)
         self.hidden.discard(key)
 
+    def piece_bytes(self, size_bytes: int) -> int | None:
+        return None
+
     def put(self, key: str, content: Content) -> Receipt:
         created = key not in self.versions or key in self.hidden
         digest = content.digest

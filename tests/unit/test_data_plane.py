@@ -254,6 +254,15 @@ def test_a_part_is_signed_as_botocore_does_it(monkeypatch: pytest.MonkeyPatch, t
     assert sent["authorization"] == request.headers["Authorization"]
 
 
+def test_a_part_is_signed_with_what_was_worked_out_of_it() -> None:
+    """Whatever is sent: the store compares."""
+    given = hashlib.sha256(b"what was hashed").hexdigest()
+    with talking(OK) as (made, server):
+        query = {"uploadId": "u", "partNumber": "1"}
+        assert made.put_part("k", query, bytearray(b"what is sent"), {}, given) is not None
+    assert f"\r\nx-amz-content-sha256: {given}\r\n".encode() in server.requests[0]
+
+
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
 def test_anything_but_a_plain_answer_to_a_part_is_none(odd: bytes) -> None:
     with talking(odd) as (made, _):

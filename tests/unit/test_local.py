@@ -12,7 +12,7 @@ import pytest
 
 from dicomwatchd import filebytes
 from dicomwatchd.errors import SourceChanged, Transient, Unarchivable
-from dicomwatchd.model import FileIdentity, InstanceHeader, Uid
+from dicomwatchd.model import FileIdentity, InstanceHeader, Pieces, Uid
 from dicomwatchd.pipeline import local
 from dicomwatchd.pipeline.local import Folders, content_of
 from dicomwatchd.queue.rows import LocalFile, Source
@@ -47,6 +47,44 @@ def test_the_digest_is_that_of_the_bytes(place: Place, in_memory: int) -> None:
         buffer = bytearray(b"?" * 60)
         content.fill(100, memoryview(buffer)[5:55])
         assert buffer == b"?" * 5 + DATA[100:150] + b"?" * 5
+
+
+@pytest.mark.parametrize("length", [1, 6, 7, 8, 13, 14, 15, 21, 28, 29, 42, len(DATA)])
+@pytest.mark.parametrize("piece_bytes", [7, 14, 35])
+def test_pieces_are_hashed_with_the_whole(
+    place: Place, monkeypatch: pytest.MonkeyPatch, length: int, piece_bytes: int
+) -> None:
+    source, file, _ = place
+    monkeypatch.setattr(filebytes, "PIECE_BYTES", 7)
+    beats = []
+    with Folders() as folders, folders.opened(source, file) as (_, fd):
+        found = filebytes.sha256_in_pieces(fd, length, piece_bytes, lambda: beats.append(1))
+        with pytest.raises(SourceChanged):
+            filebytes.sha256_in_pieces(fd, len(DATA) + 1, piece_bytes)
+    data = DATA[:length]
+    pieces = [data[start : start + piece_bytes] for start in range(0, length, piece_bytes)]
+    assert found == (hashlib.sha256(data).hexdigest(), tuple(hashlib.sha256(piece).digest() for piece in pieces))
+    assert len(beats) == -(-length // 7)
+
+
+@pytest.mark.parametrize(
+    ("in_memory", "piece_bytes", "asked"), [(0, 1 << 20, 1), (0, None, 1), (len(DATA), 1 << 20, 0)]
+)
+def test_pieces_of_what_is_sent_in_parts_alone(
+    place: Place, in_memory: int, piece_bytes: int | None, asked: int
+) -> None:
+    source, file, _ = place
+    sizes: list[int] = []
+
+    def pieces_of(size_bytes: int) -> int | None:
+        sizes.append(size_bytes)
+        return piece_bytes
+
+    with Folders() as folders, content_of(folders, source, file, in_memory, piece_bytes=pieces_of) as content:
+        assert content.digest.sha256 == hashlib.sha256(DATA).hexdigest()
+        pieces = content.digest.pieces
+    assert sizes == [len(DATA)] * asked
+    assert pieces == (Pieces(1 << 20, (hashlib.sha256(DATA).digest(),)) if asked and piece_bytes else None)
 
 
 def test_reading_and_hashing_go_on_where_the_kernel_gives_less_than_asked(

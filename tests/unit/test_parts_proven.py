@@ -19,13 +19,15 @@ import pytest
 
 from dicomwatchd.archive.stores import etags
 from dicomwatchd.archive.stores.budget import ByteBudget
-from dicomwatchd.archive.stores.port import Buffer, Capabilities, Receipt, composed
+from dicomwatchd.archive.stores.port import Buffer, Capabilities, Content, Receipt, composed
 from dicomwatchd.archive.stores.s3 import probe
 from dicomwatchd.archive.stores.s3.bucket import S3Bucket
+from dicomwatchd.archive.stores.s3.connection import Response
 from dicomwatchd.archive.stores.s3.multipart import MIB, MultipartSender
 from dicomwatchd.archive.stores.s3.parts import Means
 from dicomwatchd.config import Encryption
-from dicomwatchd.errors import Conflict, Transient
+from dicomwatchd.errors import Conflict, SourceChanged, Transient
+from dicomwatchd.model import Digest, Pieces
 
 KEY = "studies/1.2/series/1.2.3/1.2.3.4/" + "0" * 64 + ".dcm"
 PART_BYTES = MIB
@@ -207,17 +209,23 @@ def executor() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
-def put(store: Store, executor: ThreadPoolExecutor, means: Means = BY_ETAGS, data: bytes = DATA) -> Receipt:
+def put(
+    store: Store,
+    executor: ThreadPoolExecutor,
+    means: Means = BY_ETAGS,
+    content: Content | None = None,
+    data_plane: Any = None,
+) -> Receipt:
     sender = MultipartSender(
         bucket_of(store),
-        None,
+        data_plane,
         executor=executor,
         budget=ByteBudget(),
         part_bytes=PART_BYTES,
         stopping=lambda: False,
         means=lambda: means,
     )
-    return sender.put(KEY, Buffer.of(data))
+    return sender.put(KEY, content or Buffer.of(DATA))
 
 
 def of_pieces(etag: Callable[[bytes], str] = sha1) -> str | None:
@@ -360,6 +368,122 @@ def test_what_is_there_already_is_proven_by_all_that_is_computed_here(
     assert (again.expected_checksum is not None) is means.with_checksums
 
 
+# -- pieces that were hashed before ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Hashed:
+    """Content that was ``before`` when it was hashed, in pieces too, and is ``data`` when it is sent."""
+
+    data: bytes
+    before: bytes = DATA
+    piece_bytes: int = PART_BYTES
+
+    @property
+    def digest(self) -> Digest:
+        sums = [
+            hashlib.sha256(self.before[start : start + self.piece_bytes]).digest()
+            for start in range(0, len(self.before), self.piece_bytes)
+        ]
+        whole = hashlib.sha256(self.before).hexdigest()
+        return Digest(whole, len(self.before), Pieces(self.piece_bytes, tuple(sums)))
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.data[offset : offset + length]
+
+    def fill(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = self.data[offset : offset + len(buffer)]
+
+
+@dataclass
+class DataPlane:
+    """The short way to the store: it signs the SHA-256 that it is given, and the store compares."""
+
+    store: Store
+    is_well: bool = True
+    signed: list[str | None] = field(default_factory=list)
+
+    def put_part(
+        self, key: str, query: dict[str, str], data: bytearray, headers: dict[str, str], sha256: str | None
+    ) -> Response | None:
+        self.signed.append(sha256)
+        if not self.is_well or sha256 != hashlib.sha256(data).hexdigest():
+            return None
+        names = {"x-amz-checksum-sha256": "ChecksumSHA256", "content-md5": "ContentMD5"}
+        answer = self.store.upload_part(
+            Bucket="b",
+            Key=key,
+            UploadId=query["uploadId"],
+            PartNumber=int(query["partNumber"]),
+            Body=data,
+            **{names[name]: value for name, value in headers.items()},
+        )
+        checksum = answer.get("ChecksumSHA256")
+        return Response(200, {"etag": answer["ETag"]} | ({"x-amz-checksum-sha256": checksum} if checksum else {}))
+
+
+CHANGED = DATA[: MIB + 5] + b"?" + DATA[MIB + 6 :]
+
+
+@pytest.mark.parametrize("means", [BY_ETAGS, BY_CHECKSUMS, BY_BOTH], ids=["etags", "checksums", "both"])
+@pytest.mark.parametrize("is_well", [True, False])
+def test_what_was_worked_out_before_is_what_the_store_compares(
+    executor: ThreadPoolExecutor, means: Means, is_well: bool
+) -> None:
+    store = Store(with_checksums=True)
+    data_plane = DataPlane(store, is_well)
+    receipt = put(store, executor, means, Hashed(DATA), data_plane)
+    assert sorted(map(str, data_plane.signed)) == sorted(hashlib.sha256(piece).hexdigest() for piece in PIECES)
+    assert len(store.sent) == 3 and store.objects[KEY][1] == DATA
+    assert receipt.answered_etag == (of_pieces() if means.by_etags else None)
+    assert (receipt.expected_checksum is not None) is means.with_checksums
+
+
+@pytest.mark.parametrize("means", [BY_ETAGS, BY_CHECKSUMS, BY_BOTH], ids=["etags", "checksums", "both"])
+@pytest.mark.parametrize("is_well", [True, False])
+@pytest.mark.parametrize("by_data_plane", [True, False])
+def test_what_has_changed_since_is_refused_and_signed_by_nobody_else(
+    executor: ThreadPoolExecutor, means: Means, is_well: bool, by_data_plane: bool
+) -> None:
+    """botocore would sign, and the store take, what is there now."""
+    store = Store(with_checksums=True)
+    with pytest.raises(SourceChanged):
+        put(store, executor, means, Hashed(CHANGED), DataPlane(store, is_well) if by_data_plane else None)
+    assert store.objects == {} and store.uploads == {}
+    assert all(one.get("ChecksumSHA256") != sha256(CHANGED[MIB : 2 * MIB]) for one in store.sent)
+    assert len(store.sent) <= 2
+
+
+@pytest.mark.parametrize(
+    ("means", "piece_bytes"),
+    [(Means(), PART_BYTES), (BY_ETAGS, 2 * PART_BYTES)],
+    ids=["parts that are not compared", "other pieces"],
+)
+def test_where_that_is_of_no_use_what_is_sent_is_hashed(
+    executor: ThreadPoolExecutor, means: Means, piece_bytes: int
+) -> None:
+    store = Store(part_etag=lambda data, _: md5(data))
+    with pytest.raises(SourceChanged):
+        put(store, executor, means, Hashed(CHANGED, piece_bytes=piece_bytes))
+    assert store.objects == {}
+    assert put(store, executor, means, Hashed(DATA, piece_bytes=piece_bytes)).known_etag == of_pieces(md5)
+
+
+def test_pieces_are_asked_for_where_parts_are_compared(executor: ThreadPoolExecutor) -> None:
+    for means, size in ((Means(), None), (BY_ETAGS, PART_BYTES), (BY_CHECKSUMS, PART_BYTES)):
+        sender = MultipartSender(
+            bucket_of(Store()),
+            None,
+            executor=executor,
+            budget=ByteBudget(),
+            part_bytes=PART_BYTES,
+            stopping=lambda: False,
+            means=lambda found=means: found,  # type: ignore[misc]
+        )
+        assert sender.piece_bytes(len(DATA)) == size
+        assert sender.piece_bytes(50_000 * MIB) in (None, 5 * MIB), "as it is cut"
+
+
 # -- parts that were found there -------------------------------------------------------------------------------------
 
 
@@ -406,6 +530,18 @@ def test_parts_that_are_known_by_their_checksum_leave_the_proof_to_it(executor: 
     receipt = put(store, executor, BY_BOTH)
     assert len(store.sent) == 1 and receipt.answered_etag is None and receipt.expected_checksum is not None
     assert not any("ContentMD5" in one for one in store.sent)
+
+
+def test_a_part_that_is_there_is_one_that_was_hashed_before(executor: ThreadPoolExecutor) -> None:
+    store = Store(with_checksums=True)
+    unfinished(store, PIECES[0], CHANGED[MIB : 2 * MIB])
+    with pytest.raises(SourceChanged):
+        put(store, executor, BY_BOTH, Hashed(CHANGED))
+    store = Store(part_etag=lambda data, _: md5(data))
+    unfinished(store, PIECES[0], CHANGED[MIB : 2 * MIB])
+    with pytest.raises(SourceChanged):
+        put(store, executor, BY_ETAGS, Hashed(CHANGED))
+    assert store.objects == {}
 
 
 def test_parts_of_another_checksum_are_sent_again(executor: ThreadPoolExecutor) -> None:

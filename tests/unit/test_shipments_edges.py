@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from dicomwatchd.archive.layout.manifest import Manifest, empty
 from dicomwatchd.archive.records import StudyRecord
 from dicomwatchd.archive.stores.port import Content, Receipt
 from dicomwatchd.errors import OutOfReach, Permanent, Unarchivable
-from dicomwatchd.model import StudyState, Uid
+from dicomwatchd.model import Digest, StudyState, Uid
 from dicomwatchd.pipeline import stages
 from dicomwatchd.pipeline.deletion import fresh
 from dicomwatchd.pipeline.shipment import AfterArchive
@@ -328,3 +328,30 @@ def test_an_object_that_is_lost_before_the_purge(tmp_path: Path) -> None:
     assert pieces.left() == []
     assert len(pieces.archived()) == 1
     pieces.close()
+
+
+@dataclass
+class InParts(MemoryStore):
+    """Which sends whatever has more than 100 bytes in parts, and has them compared."""
+
+    single_put_bytes: int = 100
+    sent: list[Digest] = field(default_factory=list)
+
+    def piece_bytes(self, size_bytes: int) -> int | None:
+        return 1 << 20
+
+    def put(self, key: str, content: Content) -> Receipt:
+        if key.endswith(".dcm"):
+            self.sent.append(content.digest)
+        return super().put(key, content)
+
+
+def test_a_large_file_is_hashed_in_the_parts_that_the_store_compares(tmp_path: Path) -> None:
+    store = InParts()
+    pieces = Pieces(tmp_path, store=store)
+    (pieces.inbox / "IM1").write_bytes(DATA)
+    pieces.run()
+    [digest] = store.sent
+    assert digest.pieces is not None and digest.pieces.sha256s == (hashlib.sha256(DATA).digest(),)
+    assert digest.sha256 == hashlib.sha256(DATA).hexdigest()
+    assert not list(pieces.inbox.iterdir())

@@ -191,7 +191,8 @@ class Content(Protocol):
 
     @property
     def digest(self) -> Digest:
-        """What the content was when it was taken up. Whoever sends it hashes what is sent, and compares."""
+        """What the content was when it was taken up. Whoever sends it hashes what is sent, and compares; or has the
+        store compare it with what was worked out then (`Digest.pieces`)."""
         ...
 
     def read(self, offset: int, length: int) -> bytes:
@@ -294,6 +295,12 @@ class ObjectStore(Protocol):
     def single_put_bytes(self) -> int:
         """Up to this size an object is sent in one piece, from one buffer. The caller has taken the memory for that out
         of the budget (`budget.ByteBudget`) when he calls `put`; what a larger object takes is the store's matter."""
+        ...
+
+    def piece_bytes(self, size_bytes: int) -> int | None:
+        """In pieces of which length an object of this size is sent, where the store compares each with its SHA-256, as
+        the probe has shown: `Digest.pieces` of such pieces spare another pass over the bytes. A multiple of 1 MiB; None
+        where they would be of no use. Raises nothing."""
         ...
 
     def put(self, key: str, content: Content) -> Receipt:

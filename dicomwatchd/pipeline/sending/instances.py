@@ -35,7 +35,9 @@ def send_one(folders: Folders, file: LocalFile, context: Context) -> Outcome:
     try:
         with (
             context.archive.memory.held(in_memory, context.cancelled),
-            content_of(folders, source_of(file, context), file, store.single_put_bytes, context.cancelled) as content,
+            content_of(
+                folders, source_of(file, context), file, store.single_put_bytes, context.cancelled, store.piece_bytes
+            ) as content,
         ):
             key = keys.instance(
                 header.study_uid,

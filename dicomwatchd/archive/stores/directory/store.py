@@ -95,6 +95,9 @@ class DirectoryStore:
     def capabilities(self) -> Capabilities:
         return self._capabilities
 
+    def piece_bytes(self, size_bytes: int) -> int | None:  # noqa: ARG002  nothing compares them
+        return None
+
     @property
     def single_put_bytes(self) -> int:
         return SINGLE_PUT_BYTES

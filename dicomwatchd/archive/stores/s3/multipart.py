@@ -27,6 +27,7 @@ from dicomwatchd.errors import (
     Stopping,
     Transient,
 )
+from dicomwatchd.model import Digest
 
 MIB = 1024 * 1024
 PART_BYTES = 16 * MIB
@@ -60,6 +61,10 @@ class MultipartSender:
         self._budget = budget
         self._part_bytes = part_bytes
         self._stopping = stopping
+
+    def piece_bytes(self, size_bytes: int) -> int | None:
+        """As `ObjectStore.piece_bytes`."""
+        return None if self._means().with_md5 else part_size(size_bytes, self._part_bytes)
 
     def put(self, key: str, content: Content) -> Receipt:
         """As `ObjectStore.put`. An upload that failed in a way that heals, or was stopped, is left for the next
@@ -150,9 +155,11 @@ class MultipartSender:
         known: dict[int, Known],
     ) -> list[Part]:
         """Read in order, hash in order, send side by side. Raises SourceChanged when what was read is not what
-        the digest says; nothing is completed then."""
+        the digest says; nothing is completed then. Where the store compares each part with what was worked out of it
+        when the whole was hashed, nothing is hashed here."""
         size_bytes = content.digest.size_bytes
         count = math.ceil(size_bytes / part_bytes)
+        worked_out = _of_pieces(content.digest, part_bytes) if not means.with_md5 else None
         sent: list[Part] = []
         under_way: list[Future[Part]] = []
         sha256 = hashlib.sha256()
@@ -164,10 +171,12 @@ class MultipartSender:
                 buffer = self._budget.buffer(length, self._stopping)
                 try:
                     content.fill((number - 1) * part_bytes, memoryview(buffer))
-                    sha256.update(buffer)
+                    if worked_out is None:
+                        sha256.update(buffer)
                     # The last part is always sent: its answer confirms the encryption of an upload found unfinished.
                     there = known.get(number) if number < count else None
-                    send = partial(self._send_part, key, upload_id, number, buffer, means, there)
+                    known_digests = worked_out[number - 1] if worked_out is not None else None
+                    send = partial(self._send_part, key, upload_id, number, buffer, means, there, known_digests)
                     future = self._executor.submit(send)
                 except BaseException:
                     self._budget.release_buffer(buffer)
@@ -179,7 +188,7 @@ class MultipartSender:
                 under_way = [f for f in under_way if f not in done]
                 sent += [f.result() for f in done]
                 del buffer, send, future, done
-            if sha256.hexdigest() != content.digest.sha256:
+            if worked_out is None and sha256.hexdigest() != content.digest.sha256:
                 raise SourceChanged("a file's content has changed since it was read first")
             self._await(under_way)
             sent += [future.result() for future in under_way]
@@ -201,33 +210,55 @@ class MultipartSender:
         self._budget.release_buffer(buffer)
 
     def _send_part(
-        self, key: str, upload_id: str, number: int, data: bytearray, means: Means, there: Known | None
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        data: bytearray,
+        means: Means,
+        there: Known | None,
+        worked_out: Digests | None,
     ) -> Part:
-        digests = means.digests(data)
-        if there is not None and there.is_of(data, digests):
+        digests = worked_out or means.digests(data)
+        if there is not None and there.is_of(len(data), digests):
             return Part(number, there.etag, digests)
-        response = self._upload_part(key, upload_id, number, data, digests, means.arguments(digests))
+        response = self._upload_part(key, upload_id, number, data, digests, means, is_of_data=worked_out is None)
         self._bucket.check_encryption(response)
         is_compared = means.by_etags and means.bears_out(digests, response.get("ChecksumSHA256"))
         return Part(number, response["ETag"].strip('"'), digests, is_compared)
 
     def _upload_part(
-        self, key: str, upload_id: str, number: int, data: bytearray, digests: Digests, arguments: Mapping[str, Any]
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        data: bytearray,
+        digests: Digests,
+        means: Means,
+        *,
+        is_of_data: bool,
     ) -> Mapping[str, Any]:
-        """UploadPart's answer. A part may be sent twice: the last one counts, and they are the same bytes."""
+        """UploadPart's answer. A part may be sent twice: the last one counts, and they are the same bytes.
+
+        Unless the digests are known to be those of the very ``data`` nothing is sent by botocore before they were
+        compared: it signs whatever it gets. Raises SourceChanged where the store has refused what they are not of.
+        """
+        arguments = means.arguments(digests)
         if self._data_plane is not None:
             full_key = self._bucket.full_key(key)
             sha256 = digests.sha256.hex() if digests.sha256 is not None else None
             response = fast_path.upload_part(self._data_plane, full_key, upload_id, number, data, arguments, sha256)
             if response is not None:
                 return response
+        if not is_of_data and hashlib.sha256(data).digest() != digests.sha256:
+            raise SourceChanged("a file's content has changed since it was read first")
         with self._bucket.translated("UploadPart"):
             return self._bucket.client.upload_part(
                 **self._bucket.address(key),
                 UploadId=upload_id,
                 PartNumber=number,
                 Body=cast(bytes, data),  # botocore takes it as it is
-                **arguments,
+                **cast(Any, arguments),
             )
 
     def _complete(
@@ -322,6 +353,13 @@ class MultipartSender:
         """As far as it goes: what is left over is for the bucket's lifecycle rule."""
         with suppress(*aws.FOREIGN):
             self._bucket.client.abort_multipart_upload(**self._bucket.address(key), UploadId=upload_id)
+
+
+def _of_pieces(digest: Digest, part_bytes: int) -> list[Digests] | None:
+    """What was worked out of the parts when the whole was hashed, if it was hashed in just these."""
+    if digest.pieces is None or digest.pieces.piece_bytes != part_bytes:
+        return None
+    return [Digests(sha256=sha256) for sha256 in digest.pieces.sha256s]
 
 
 def part_size(size_bytes: int, at_least: int) -> int:

@@ -108,8 +108,9 @@ class Known:
     etag: str
     sha256: str | None
 
-    def is_of(self, data: bytearray, digests: Digests) -> bool:
-        if self.size_bytes != len(data):
+    def is_of(self, size_bytes: int, digests: Digests) -> bool:
+        """Whether it is a part of this size with these digests."""
+        if self.size_bytes != size_bytes:
             return False
         if digests.sha256 is not None:  # under a KMS key the ETag is no MD5
             return self.sha256 == _base64(digests.sha256)

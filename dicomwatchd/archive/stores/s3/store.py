@@ -155,6 +155,9 @@ class S3Store:
     def single_put_bytes(self) -> int:
         return self._single_put_bytes
 
+    def piece_bytes(self, size_bytes: int) -> int | None:
+        return self._multipart.piece_bytes(size_bytes) if size_bytes > self._single_put_bytes else None
+
     def put(self, key: str, content: Content) -> Receipt:
         # What is in memory already goes in one piece: a manifest of any size is created in one atomic step.
         if content.digest.size_bytes > self._single_put_bytes and not isinstance(content, Buffer):
