@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.at_once import AT_ONCE
 from tests.mutants.cloud import CLOUD
 from tests.mutants.commitment import COMMITMENT
 from tests.mutants.composition import COMPOSITION
@@ -1432,6 +1433,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in FAIRNESS),
     *(Mutation(*row) for row in HANDED_IN),
     *(Mutation(*row) for row in HELD),
+    *(Mutation(*row) for row in AT_ONCE),
     *(Mutation(*row) for row in PACING),
     *(Mutation(*row) for row in INBOXES),
     *(Mutation(*row) for row in LAST_SIGHT),
