@@ -47,6 +47,15 @@ def of_the_status(said: Mapping[str, Any], inboxes: Collection[str]) -> Iterator
     yield from _inboxes([one for one in said["inboxes"] if one["name"] in inboxes and one["kind"] == "inbox"])
     yield from _disks(said["disks"])
     yield from _verification(said["archive_verification"])
+    yield from _drills(said["restore_drill"])
+    yield from _line(said["bandwidth"])
+    early = [inbox for inbox in said["deleting_early"] if inbox in inboxes]
+    yield _gauges(
+        "dicomwatchd_inbox_deleting_early",
+        "1 for an inbox whose archived files are deleted before their time, because its disk is too full.",
+        "inbox",
+        dict.fromkeys(early, 1),
+    )
 
 
 def of_the_counts(counted: Counted) -> Iterator[Metric]:
@@ -205,6 +214,42 @@ def _verification(said: Mapping[str, Any] | None) -> Iterator[Metric]:
         "verdict",
         {name: done[name] for name in ("proven", "not_covered", "unproven", "with_problems")},
     )
+
+
+def _drills(said: Mapping[str, Any]) -> Iterator[Metric]:
+    """Of so many days as the status names; nothing where there never was a drill and none is to be."""
+    if not said["studies_per_day"] and not any(said["studies"].values()):
+        return
+    yield _gauges(
+        "dicomwatchd_restore_drill_studies", "Restore drills of the last days by outcome.", "outcome", said["studies"]
+    )
+    yield _gauge("dicomwatchd_restore_drill_instances", "Instances that these drills have compared.", said["instances"])
+    yield _gauge(
+        "dicomwatchd_restore_drill_equal_instances",
+        "Instances of them that came back as they were archived.",
+        said["instances_equal"],
+    )
+    yield _gauge(
+        "dicomwatchd_restore_drill_open_failures",
+        "Studies that did not come back, and have not since.",
+        len(said["failed"]),
+    )
+    if said["last_compared_at"]:
+        yield _gauge(
+            "dicomwatchd_restore_drill_last_compared_timestamp_seconds",
+            "When a drill has last compared a study.",
+            _seconds(said["last_compared_at"]),
+        )
+
+
+def _line(said: Mapping[str, Any] | None) -> Iterator[Metric]:
+    """Nothing where sending is not limited now."""
+    if said is not None and said["bytes_per_second"] is not None:
+        yield _gauge(
+            "dicomwatchd_bandwidth_limit_bytes_per_second",
+            "What may be sent to the archive in a second, as things are.",
+            said["bytes_per_second"],
+        )
 
 
 # -- details --------------------------------------------------------------------------------------------------------

@@ -73,6 +73,19 @@ STATUS: dict[str, Any] = {
             "with_problems": 1,
         }
     },
+    "restore_drill": {
+        "studies_per_day": 5,
+        "days": 30,
+        "studies": {"equal": 9, "failed": 1, "cold": 0, "too-large": 0, "no-room": 0, "not-done": 2},
+        "instances": 1200,
+        "instances_equal": 1199,
+        "bytes": 5,
+        "last_at": "2026-01-31T10:00:00.000Z",
+        "last_compared_at": "2026-01-31T09:00:00.000Z",
+        "failed": [{"study_uid": "1.2.3"}],
+    },
+    "bandwidth": {"rule": "default", "bytes_per_second": 50_000_000, "next_change": None},
+    "deleting_early": ["us1", "gone"],
     "problems": ["one", "two"],
 }
 
@@ -89,6 +102,18 @@ def figures(metrics: Any) -> dict[str, float]:
             labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
             found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
     return found
+
+
+def test_of_what_is_not_configured_nothing_is_said() -> None:
+    none = {
+        **STATUS,
+        "restore_drill": {**STATUS["restore_drill"], "studies_per_day": 0, "studies": {"equal": 0, "failed": 0}},
+        "bandwidth": {"rule": "default", "bytes_per_second": None, "next_change": None},
+        "deleting_early": [],
+    }
+    for status in (none, {**none, "bandwidth": None}):
+        found = figures(families.of_the_status(status, ("ct1", "us1")))
+        assert not any(word in name for name in found for word in ("drill", "bandwidth", "early"))
 
 
 def test_what_the_status_says() -> None:
@@ -121,6 +146,13 @@ def test_what_the_status_says() -> None:
         "dicomwatchd_disk_free_bytes{disk=state}": 5,
         "dicomwatchd_disk_almost_full{disk=state}": 1,
         "dicomwatchd_archive_verification_studies{verdict=with_problems}": 1,
+        "dicomwatchd_restore_drill_studies{outcome=failed}": 1,
+        "dicomwatchd_restore_drill_instances": 1200,
+        "dicomwatchd_restore_drill_equal_instances": 1199,
+        "dicomwatchd_restore_drill_open_failures": 1,
+        "dicomwatchd_restore_drill_last_compared_timestamp_seconds": 1769850000,
+        "dicomwatchd_bandwidth_limit_bytes_per_second": 50_000_000,
+        "dicomwatchd_inbox_deleting_early{inbox=us1}": 1,
     }.items() <= found.items()
     assert "dicomwatchd_inbox_last_scan_timestamp_seconds{inbox=us1}" not in found
     assert "dicomwatchd_store_capability{capability=encryption}" not in found
