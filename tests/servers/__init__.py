@@ -32,6 +32,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
         "gcc",
         "pkg-config",
         "libsystemd-dev",
+        "prometheus",
     ],
 }
 """What scripts/setup-test-machine installs for each kind of server; `tools` is for tests that need none."""
@@ -46,7 +47,18 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     "systemd": ("systemctl", "unshare", "nsenter", "setpriv"),
     # Debian has it where a user's PATH need not lead.
     "orthanc": ("/usr/sbin/Orthanc", "setpriv"),
-    "tools": ("dcmdump", "storescu", "dciodvfy", "jq", "strace", "shellcheck", "fusermount3", "gcc", "pkg-config"),
+    "tools": (
+        "dcmdump",
+        "storescu",
+        "dciodvfy",
+        "jq",
+        "strace",
+        "shellcheck",
+        "fusermount3",
+        "gcc",
+        "pkg-config",
+        "promtool",
+    ),
 }
 _CAP_SYS_ADMIN: Final = 1 << 21
 
