@@ -134,16 +134,16 @@ class Supervisor:
         """Begin. ``watch`` False: no events, only looks; for a run that ends when all is done. What lies in the inboxes
         is read already while the store is probed."""
         parts = self._parts
-        answers = self._answers()
-        self._control = self._control_server(answers)
-        if watch:  # a run that ends when all is done is over before anybody fetches its figures
-            self._metrics = self._exposition(answers)
         parts.prepare(waits_for_listed=watch)  # a run that ends when all is done does not wait for what may never come
         for intake in list(parts.sources.intakes.values()):
             self._thread(f"intake-{intake.source.source_id}", intake.run, self._intake_stopping)
         for intake in parts.sources.watched_intakes() if watch else ():
             self._watch(intake)
         parts.go()
+        answers = self._answers()
+        self._control = self._control_server(answers)  # not before: whoever finds the socket is to have an answer
+        if watch:  # a run that ends when all is done is over before anybody fetches its figures
+            self._metrics = self._exposition(answers)
         self._thread("dispatcher", parts.dispatcher.run, self._stopping)
         self._thread("checkpoints", parts.checkpoints.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("expiring", parts.expiring.run, self._stopping, WORKER_SILENCE_SECONDS)
