@@ -37,6 +37,12 @@ class _Look:
     now: float
     monotonic: float
     found: Future[Erasure | None] = field(default_factory=Future)
+    thread: int = field(default_factory=threading.get_ident)
+
+    @property
+    def is_to_be_had(self) -> bool:
+        """Of what is being found out it is, too, but for the thread that does that: nobody waits for himself."""
+        return self.found.done() or self.thread != threading.get_ident()
 
 
 class ErasedStudies:
@@ -116,7 +122,8 @@ class ErasedStudies:
         with self._lock:
             last = self._looks.get(study)
             # A machine that was asleep has not counted that on the one clock; and the other may have been set.
-            is_there = last is not None and _is_young(last.now, now) and _is_young(last.monotonic, monotonic)
+            is_young = last is not None and _is_young(last.now, now) and _is_young(last.monotonic, monotonic)
+            is_there = last is not None and is_young and last.is_to_be_had
             if last is None or not is_there:
                 if len(self._looks) >= _REMEMBERED:
                     self._looks.clear()

@@ -43,8 +43,8 @@ AT_ONCE: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "the word of a look that has taken long",
             "pipeline/erased.py",
-            " and _is_young(last.now, now) and _is_young(last.monotonic, monotonic)\n            if last is None",
-            "\n            if last is None",
+            "            is_there = last is not None and is_young and last.is_to_be_had",
+            "            is_there = last is not None and last.is_to_be_had",
             _ERASED,
         ),
         (

@@ -695,3 +695,20 @@ def test_nobody_goes_by_a_look_that_has_taken_longer_than_its_word_holds(pieces:
             time.sleep(0.001)
         store.answers.set()
         assert (first.result(), second.result()) == (0, 0)
+
+
+def test_nobody_waits_for_himself(pieces: Pieces) -> None:
+    """The simulation has one thread, in which a study's shipment comes while another one looks."""
+    store = MemoryStore()
+    looks = erased_studies(pieces, store)
+    real, within = store.listing, list[int]()
+
+    def listing(prefix: str, after: str = "") -> Iterator[StoredObject]:
+        if not within:
+            within.append(-1)
+            within[0] = looks.require_none(Uid(STUDY))
+        return real(prefix, after)
+
+    store.listing = listing  # type: ignore[method-assign]
+    assert looks.require_none(Uid(STUDY)) == 0
+    assert within == [0]
