@@ -21,7 +21,7 @@ AT_LEAST = 4
 WAITING_SHARE = 0.8
 #: A machine with less of a processor to spare than this makes its processes wait for it.
 SPARE_SHARE = 0.25
-CHECK_SECONDS = 0.25
+CHECK_SECONDS = 0.4
 #: One in so many workers must have come to the end of an item between two looks.
 DONE_SHARE = 8
 #: After a service has asked for less it is left in peace for so long.

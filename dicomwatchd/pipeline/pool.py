@@ -85,7 +85,7 @@ class Pool:
         self._pace.slow_down()
 
     def tick(self) -> None:
-        """Whether more may be under way by now: workers ask at each end of an item, and so may anybody else."""
+        """To be called about every second, or oftener."""
         if self._pace.adjust():
             with self._condition:
                 self._condition.notify_all()
@@ -191,7 +191,6 @@ class Pool:
                 future.set_result(result)
             with self._condition:
                 self._pace.finished(more=bool(self._lanes))
-            self.tick()  # a far store shows in a moment, and a small study is over in a few
 
 
 class _Lane:
