@@ -28,22 +28,26 @@ def status(
     pieces: Pieces, silent: dict[str, float] | None = None, receivers: Sequence[Receiver] = ()
 ) -> tuple[dict[str, Any], list[str]]:
     """(what it says of the inbox, the problems)"""
+    found = said(pieces, receivers=receivers, silent=silent or {})
+    [inbox] = found["inboxes"]
+    return inbox, [problem for problem in found["problems"] if problem.startswith(("inbox ", "receiver "))]
+
+
+def said(pieces: Pieces, *, receivers: Any = (), record: Any = (), **more: Any) -> dict[str, Any]:
     config: Any = SimpleNamespace(
         disk_free_warn_share=0.0, state_directory=pieces.state, receivers=receivers, restore_drill=RestoreDrill()
     )
     pool: Any = SimpleNamespace(size=1, busy=0)
     journal: Any = pieces.log
-    said = StatusReporter(config, pieces.context.archive, journal, pieces.clock).status(
+    return StatusReporter(config, pieces.context.archive, journal, pieces.clock).status(
         [{"name": "inbox1"}],
         intakes=pieces.intakes,
         pool=pool,
         dispatcher=pieces.dispatcher,
-        record=[],
+        record=record,
         queue=pieces.queue,
-        silent=silent or {},
+        **{"silent": {}, **more},
     )
-    [inbox] = said["inboxes"]
-    return inbox, [problem for problem in said["problems"] if problem.startswith(("inbox ", "receiver "))]
 
 
 def test_a_folder_that_cannot_be_listed(pieces: Pieces, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,3 +94,10 @@ def test_who_puts_objects_into_it(pieces: Pieces, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr("dicomwatchd.unit.receivers._TABLES", (Path("/nowhere"),))
         inbox, problems = status(pieces, receivers=receivers)
         assert [one["listening"] for one in inbox["receivers"]] == [None, None] and problems == []
+
+
+def test_a_disk_that_stays_full_is_no_problem_of_the_record_of_deletions(pieces: Pieces) -> None:
+    found = said(pieces, full_disks=["the disk of inbox1 is too full"])
+    assert found["audit"]["problems"] == 0
+    assert "the disk of inbox1 is too full" in found["problems"]
+    assert said(pieces, record=["it was cut", None])["audit"]["problems"] == 1

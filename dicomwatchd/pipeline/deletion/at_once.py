@@ -18,7 +18,7 @@ from dicomwatchd.errors import InboxNotResponding
 from dicomwatchd.localfiles import is_on_a_share
 from dicomwatchd.queue.rows import Source
 
-#: Measured with 2 processors: 2 leave one of them idle at times, 32 cost a third more of processor time.
+#: Measured with 2 processors, 5,000 MR: with 32 the whole job took 1.1 to 1.2 times the CPU; 2 were no better.
 AT_ONCE = 4
 #: A turn is for the others' good: nobody waits for one longer than this, whatever has become of who has it.
 MOST_SECONDS = 10.0
