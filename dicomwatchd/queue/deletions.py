@@ -15,6 +15,7 @@ from dicomwatchd.model import FileIdentity, FileState, Uid
 from dicomwatchd.ports import Clock
 from dicomwatchd.queue import audit, holds
 from dicomwatchd.queue.bindings.remounts import Remounts
+from dicomwatchd.queue.database import meta
 from dicomwatchd.queue.database.schema import Database, Readable, Transaction
 from dicomwatchd.queue.rows import (
     DAMAGED,
@@ -250,15 +251,12 @@ class Deletions:
         if self.known_root(source_id) == inode:
             return
         with self._database.write() as db:
-            db.execute(
-                "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-                (f"root-{source_id}", str(inode)),
-            )
+            meta.put(db, f"root-{source_id}", str(inode))
 
     def known_root(self, source_id: int) -> int | None:
         with self._database.read() as db:
-            row = db.execute("SELECT value FROM meta WHERE key = ?", (f"root-{source_id}",)).fetchone()
-        return None if row is None else int(row["value"])
+            inode = meta.get(db, f"root-{source_id}")
+        return None if inode is None else int(inode)
 
     def concluded(self, deleting: PendingDeletion, kind: str, why: str) -> None:
         """After a crash: ``kind`` "deleted" (the unlink had happened), "restored" (the file is back), or "gone" (nobody

@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Clock
-from dicomwatchd.queue.database.schema import Database, Readable
+from dicomwatchd.queue.database import meta
+from dicomwatchd.queue.database.schema import Database
 
 #: What the figures are of.
 FIGURES_SECONDS = 30 * 86400.0
@@ -92,12 +93,12 @@ class Drills:
     def belong_to(self, archive_id: str) -> None:
         """What is known of another archive says nothing of this one. Raises Transient, Fatal."""
         with self._database.read() as reading:
-            if _kept(reading, _ARCHIVE) == archive_id:
+            if meta.get(reading, _ARCHIVE) == archive_id:
                 return
         with self._database.write() as db:
             db.execute("DELETE FROM drills")
             db.execute("DELETE FROM meta WHERE key = ?", (_LOT,))
-            _keep(db, _ARCHIVE, archive_id)
+            meta.put(db, _ARCHIVE, archive_id)
 
     def record(self, one: Drilled) -> None:
         """Raises Transient, Fatal."""
@@ -192,12 +193,12 @@ class Drills:
     def lot(self) -> str:
         """What `keep_lot` has kept; "" where nothing was."""
         with self._database.read() as db:
-            return _kept(db, _LOT)
+            return meta.get(db, _LOT) or ""
 
     def keep_lot(self, said: str) -> None:
         """From which studies the next are chosen. Raises Transient, Fatal."""
         with self._database.write() as db:
-            _keep(db, _LOT, said)
+            meta.put(db, _LOT, said)
 
     def step(self) -> bool:
         """One page of what is old; whether there may be more at once."""
@@ -212,14 +213,3 @@ class Drills:
         if gone < _PAGE:
             self._next_round = self._clock.monotonic() + _ROUND_SECONDS
         return gone == _PAGE
-
-
-def _kept(db: Readable, key: str) -> str:
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return "" if row is None else str(row["value"])
-
-
-def _keep(db: Readable, key: str, value: str) -> None:
-    db.execute(
-        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value", (key, value)
-    )

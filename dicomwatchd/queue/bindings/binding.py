@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.database import meta
 from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.transitions import move, state_of
 
@@ -39,10 +40,7 @@ class Binding:
                 db.execute("UPDATE files SET receipt = NULL WHERE state = ?", (FileState.KEPT,))
                 db.execute("UPDATE listed SET lacking = NULL")  # what the other archive has is not here
             for key, value in (("archive_id", archive_id), ("destination", destination)):
-                db.execute(
-                    "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-                    (key, value),
-                )
+                meta.put(db, key, value)
         return changed
 
     def send_kept_again(self, active: Iterable[int]) -> tuple[int, int]:
@@ -85,5 +83,4 @@ def bound_archive_id(database: Database) -> str | None:
 
 def _get(database: Database, key: str) -> str | None:
     with database.read() as db:
-        row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    return None if row is None else str(row["value"])
+        return meta.get(db, key)

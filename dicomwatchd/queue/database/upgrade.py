@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from dicomwatchd.model import FileState, StudyEvent, StudyState
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.database import meta
 from dicomwatchd.queue.database.schema import Database
 from dicomwatchd.queue.transitions import move
 
@@ -52,8 +53,5 @@ class Upgrade:
             files = db.execute(
                 "UPDATE files SET code = ? WHERE state = ? AND code = ?", (OLD_FAULT, FileState.QUARANTINED, FAULT)
             ).rowcount
-            db.execute(
-                "INSERT INTO meta (key, value) VALUES ('program', ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-                (version,),
-            )
+            meta.put(db, "program", version)
         return Retried(len(parked), files)
