@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 
 from tests.bench import cores, pages, report
-from tests.bench.cases import BY_BOTOCORE, CASES
-from tests.bench.clients import AwsCli, ByBotocore, Client, Ferry, Ours, Rclone, S5cmd
+from tests.bench.cases import BY_BOTOCORE, CASES, LEAST
+from tests.bench.clients import AwsCli, Beside, ByBotocore, Client, Ferry, Least, Ours, Rclone, S5cmd
 from tests.bench.data import Shelf
 from tests.bench.document import document, write_json
 from tests.bench.measure import RunFailed
@@ -36,6 +36,7 @@ CLIENTS: dict[str, Callable[[Servers], Client]] = {
     "ferry": Ferry,
     "aws": AwsCli,
     "botocore": ByBotocore,
+    LEAST: Least,
 }
 DELAY_MILLISECONDS = 50
 #: The name of a whole run's reports: those of other runs do not take its place.
@@ -56,6 +57,14 @@ def main() -> int:
         "--case", action="append", choices=[case.name for case in CASES], help="only this one; repeatable"
     )
     parser.add_argument("--client", action="append", choices=list(CLIENTS), help="only this one; repeatable")
+    parser.add_argument(
+        "--beside",
+        action="append",
+        type=Path,
+        metavar="TREE",
+        default=[],
+        help="another checkout of dicomwatchd, taking turns with the clients; repeatable",
+    )
     parser.add_argument(
         "--servers", type=Path, metavar="DIR", help="use what `python -m tests.servers up all DIR` left"
     )
@@ -86,7 +95,10 @@ def main() -> int:
         processors = cores.split(os.sched_getaffinity(0))
         running.keep_to(processors.servers)
         os.sched_setaffinity(0, processors.clients)  # who is started from here on has them, too
-        clients: list[Client] = [CLIENTS[name](running) for name in options.client or CLIENTS]
+        clients: list[Client] = [
+            CLIENTS[name](running) for name in options.client or [name for name in CLIENTS if name != LEAST]
+        ]
+        clients += [Beside(running, tree.resolve(), number) for number, tree in enumerate(options.beside, start=1)]
         for case in CASES:
             if case.name not in options.case if options.case else options.quick and not case.in_quick:
                 continue
@@ -116,7 +128,7 @@ def main() -> int:
     found = document(results, versions, knows, rounds=rounds, date=today.isoformat(), cores=str(processors))
     table = report.markdown(found)
     print(f"\n{table}\n\n{time.monotonic() - begun:.0f} s in all")
-    is_part = failed or options.case or options.client
+    is_part = failed or options.case or options.client or options.beside
     name = f"{_WHOLE}-quick" if options.quick else f"{_WHOLE}-part" if is_part else _WHOLE
     write_json(REPORTS / f"{name}.json", found)
     (REPORTS / f"{name}.md").write_text(table + "\n")

@@ -12,6 +12,10 @@ from tests.bench.data import DataSet, Shelf
 Link = Literal["http", "https", "delayed", "amazon-http", "amazon-https"]
 #: Ours, without its data plane.
 BY_BOTOCORE = "all by botocore"
+#: Another checkout of ours, with a number.
+BESIDE = "beside"
+#: The least that does as much (tests/bench/least.py).
+LEAST = "least"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,16 @@ class Case:
             return client in ("dicomwatchd", BY_BOTOCORE)
         if client == BY_BOTOCORE:
             return False
-        return (self.layout == "instance" and not self.running) or client in ("dicomwatchd", "s5cmd mv", "ferry run")
+        return (
+            (self.layout == "instance" and not self.running)
+            or client
+            in (
+                "dicomwatchd",
+                "s5cmd mv",
+                "ferry run",
+            )
+            or client.startswith(BESIDE)
+        )
 
 
 _MAIN_GOALS = (Goal("wall", "ferry run", 0.75), Goal("wall", "s5cmd mv", 1.15), Goal("cpu", "ferry run", 1.0))

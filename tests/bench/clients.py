@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Protocol
 
 import yaml
 
-from tests.bench.cases import BY_BOTOCORE
+from tests.bench.cases import BESIDE, BY_BOTOCORE, LEAST
 from tests.bench.store import Endpoint, Servers
 
 PROGRAMS = Path(sys.executable).parent
@@ -102,24 +103,24 @@ class Ours:
             )
         )
         subprocess.run(
-            [PROGRAMS / "dicomwatchctl", "--config", self._config(job), "archive", "init"],
+            [*self._program("dicomwatchctl"), "--config", self._config(job), "archive", "init"],
             env=self._environment(job),
             check=True,
             capture_output=True,
         )
 
     def move(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
-        program = str(PROGRAMS / "dicomwatchd")
-        return [program, "--config", str(self._config(job)), "--once"], self._environment(job)
+        command = [*self._program("dicomwatchd"), "--config", str(self._config(job)), "--once"]
+        return command, self._environment(job)
 
     def daemon(self, job: Job, program: Sequence[str] = ()) -> tuple[Sequence[str], Mapping[str, str]]:
         """The command of one that goes on, and its environment. ``program`` is run in place of the usual one."""
-        program = program or [str(PROGRAMS / "dicomwatchd")]
+        program = program or self._program("dicomwatchd")
         return [*program, "--config", str(self._config(job))], self._environment(job)
 
     def fetch(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
-        program = str(PROGRAMS / "dicomwatchctl")
-        command = [program, "--config", str(self._config(job)), "fetch", job.study_uid, "-o", str(job.target)]
+        program = self._program("dicomwatchctl")
+        command = [*program, "--config", str(self._config(job)), "fetch", job.study_uid, "-o", str(job.target)]
         return command, self._environment(job)
 
     def requests(self, job: Job, file: Path) -> tuple[Sequence[str], Mapping[str, str]]:
@@ -133,8 +134,31 @@ class Ours:
     def _config(self, job: Job) -> Path:
         return job.scratch / "config.yaml"
 
+    def _program(self, name: str) -> list[str]:
+        return [str(PROGRAMS / name)]
+
     def _environment(self, job: Job) -> dict[str, str]:
         return _plain_environment() | self._servers.rgw.env() | dict(job.endpoint.environment)
+
+
+class Beside(Ours):
+    """Another checkout of the same program, such as one from before a change."""
+
+    def __init__(self, servers: Servers, tree: Path, number: int) -> None:
+        super().__init__(servers)
+        self.name = f"{BESIDE} {number}"
+        self._tree = tree
+
+    def version(self) -> str:
+        return _said("git", "-C", str(self._tree), "describe", "--always", "--dirty").strip()
+
+    def _program(self, name: str) -> list[str]:
+        scripts = tomllib.loads((self._tree / "pyproject.toml").read_text())["project"]["scripts"]
+        module, _, function = scripts[name].partition(":")
+        return [sys.executable, "-P", "-c", f"import sys; from {module} import {function}; sys.exit({function}())"]
+
+    def _environment(self, job: Job) -> dict[str, str]:
+        return super()._environment(job) | {"PYTHONPATH": str(self._tree)}
 
 
 class ByBotocore(Ours):
@@ -294,6 +318,28 @@ class AwsCli(_Peer):
         command = [str(PROGRAMS / "aws"), "--endpoint-url", job.endpoint.url, "s3", arguments[0], "--recursive"]
         env = self._environment(job) | {"AWS_CONFIG_FILE": str(settings)}
         return [*command, "--only-show-errors", *arguments[1:]], env
+
+
+class Least(_Peer):
+    """The floor (tests/bench/least.py): no peer, so it is run when it is asked for and is never the best one."""
+
+    name = LEAST
+    knows = "the store's own ETag of every object; SHA-256 again"
+
+    def version(self) -> str:
+        return "of ours"
+
+    def move(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
+        return self._command(job, "move", job.inbox)
+
+    def fetch(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
+        return self._command(job, "fetch", job.target)
+
+    def _command(self, job: Job, what: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
+        command = [sys.executable, "-m", "tests.bench.least", what, "--threads", str(job.endpoint.useful_threads)]
+        command += ["--ca", str(job.endpoint.ca_file or "")]
+        env = self._environment(job) | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        return [*command, job.endpoint.url, self._servers.rgw.region, job.bucket, str(folder)], env
 
 
 def _plain_environment() -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.bench.cases import Goal
+from tests.bench.cases import BESIDE, LEAST, Goal
 from tests.bench.clients import FETCHING, Ours
 from tests.bench.measure import Measured
 from tests.bench.rounds import Result
@@ -102,7 +102,7 @@ def _best_peer(result: Result) -> str | None:
     peers = {
         name: statistics.median(_figure(result, run, figure) for run in runs)
         for name, runs in result.runs.items()
-        if name != Ours.name
+        if name not in (Ours.name, LEAST) and not name.startswith(BESIDE)
     }
     return min(peers, key=lambda name: peers[name], default=None)
 

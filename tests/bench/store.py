@@ -32,6 +32,8 @@ class Endpoint:
     encryption: Mapping[str, str] = field(default_factory=dict)
     #: Another one than DynamoDB Local's own.
     catalogue_url: str = ""
+    #: For a program that does not find that by itself.
+    useful_threads: int = 16
 
     @property
     def is_plain_http(self) -> bool:
@@ -63,7 +65,7 @@ class Servers:
     def delayed(self, milliseconds: int, directory: Path, catalogue_url: str = "") -> Iterator[Endpoint]:
         """The gateway over http, so much further away."""
         with self._delayed(self.rgw.http_endpoint, milliseconds, directory) as url:
-            yield Endpoint(url, catalogue_url=catalogue_url)
+            yield Endpoint(url, catalogue_url=catalogue_url, useful_threads=256)
 
     @contextmanager
     def catalogue_delayed(self, milliseconds: int, directory: Path) -> Iterator[str]:
