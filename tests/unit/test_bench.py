@@ -65,6 +65,13 @@ def test_a_goal_is_judged_by_the_figure_that_is_not_rounded() -> None:
     assert "| 0.75 | 0.75 | reached |" in report.goals(found)
 
 
+@pytest.mark.parametrize("name", ["least", "beside 1"])
+def test_the_floor_and_older_selves_are_no_peers(name: str) -> None:
+    found = _found(_case(), [Measured(3, 3, 1), Measured(3, 3, 1)], [Measured(1, 1, 1), Measured(1, 1, 1)], name)
+    assert found["cases"][0]["best_peer"] is None
+    assert "| 3.00 |" in report.markdown(found)
+
+
 def test_the_goals_are_listed_with_what_was_measured() -> None:
     """One whose peer has not done the work has no figure, and is not there."""
     assert report.goals(JOB).splitlines()[2:4] == [
