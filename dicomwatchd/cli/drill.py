@@ -39,7 +39,9 @@ def line(said: dict[str, Any] | None) -> str | None:
     if compared:
         text = (
             f"{said['instances_equal']:,} of {output.count(said['instances'], 'instance')} came back equal in the last"
-            f" {said['days']} days ({output.count(compared, 'study', 'studies')})"
+            f" {said['days']} days ({output.count(compared, 'study', 'studies')}"
+            + (f", {studies['failed']:,} of them not as recorded" if studies["failed"] else "")
+            + ")"
         )
     else:
         text = f"no study was fetched in the last {said['days']} days"

@@ -262,8 +262,12 @@ def commands(
         if drills is None:
             raise BadRequest(NO_SUCH_COMMAND)
         wanted = drills.want(study_uid)
-        while not wanted.done.wait(0.3):
-            progress({})
+        try:
+            while not wanted.done.wait(0.3):
+                progress({})
+        except BaseException:  # whoever has asked is gone, and what is fetched is paid for
+            drills.give_up(wanted)
+            raise
         if wanted.is_cut_off:
             raise Permanent("the drill was cut off: the daemon stops, or its state cannot be written", code="no-drills")
         return drill_report.answer(wanted.drilled)

@@ -38,6 +38,7 @@ def document(drills: Drills, plan: RestoreDrill) -> dict[str, Any]:
             }
             for one in drills.failed(_NAMED)
         ],
+        "failed_total": drills.failed_count(),
     }
 
 

@@ -59,7 +59,7 @@ class Plan:
     charset_when_missing: str = ""
     commitments: tuple[CommitmentPlan, ...] = ()
     restore_drill: RestoreDrill = field(default_factory=RestoreDrill)
-    #: Of a disk this share is left free.
+    #: Of its disk a restore drill leaves this share free.
     free_share: float = 0.1
 
     def inbox(self, name: str) -> InboxPlan | None:
@@ -86,8 +86,15 @@ def plan_of(config: Config) -> Plan:
             if one.commitment is not None
         ),
         restore_drill=config.restore_drill,
-        free_share=config.disk_free_warn_share,
+        free_share=max(_shares_to_be_left(config, inboxes)),
     )
+
+
+def _shares_to_be_left(config: Config, inboxes: tuple[InboxPlan, ...]) -> list[float]:
+    """Copies and inboxes may be on one disk, where a copy must not be what files are deleted early for, or objects
+    refused."""
+    refused = [one.disk_free_min_share for one in config.receivers]
+    return [config.disk_free_warn_share, *refused, *(one.room.goal_share for one in inboxes if one.room is not None)]
 
 
 def _inbox_plan(inbox: Inbox, config: Config) -> InboxPlan:

@@ -42,6 +42,32 @@ class Wanted:
     drilled: Drilled | None = None
     #: The daemon stops first, or cannot write down what came of it.
     is_cut_off: bool = True
+    #: Whoever has asked is gone.
+    is_given_up: bool = False
+
+
+class _GivenUp(Transient):
+    """Nobody waits any more for a drill that was asked for."""
+
+    code = "given-up"
+
+
+class _Begun:
+    """A drill that is under way, on record before its first byte comes: what it was to fetch counts for the day, and
+    when it was for the next one's time, whatever becomes of it."""
+
+    def __init__(self, drills: Drills, study: Uid) -> None:
+        self._drills, self._study = drills, study
+        self.drill_id: int | None = None
+
+    def note(self, size_bytes: int) -> None:
+        """Raises Transient, Fatal."""
+        self.drill_id = self._drills.begin(self._study, size_bytes)
+
+    def drop(self) -> None:
+        """There was nothing to try. Raises Transient, Fatal."""
+        if self.drill_id is not None:
+            self._drills.drop(self.drill_id)
 
 
 class RestoreDrills:
@@ -74,6 +100,8 @@ class RestoreDrills:
         self._lock = threading.Lock()
         self._due: float | None = None
         self._runs = False
+        self._current: Wanted | None = None
+        self._was_again = False
 
     def run(self, stopping: threading.Event, beat: Callable[[], None]) -> None:
         """The thread, until it is told to stop: in the midst of a drill too, whose copies are then gone."""
@@ -101,6 +129,12 @@ class RestoreDrills:
             self._wanted.append(wanted)
         return wanted
 
+    def give_up(self, wanted: Wanted) -> None:
+        """Whoever has asked is gone: what has begun is ended, what waits for its turn does not begin."""
+        with self._lock:
+            wanted.is_given_up = True
+            self._wanted = [one for one in self._wanted if one is not wanted]
+
     def clear(self) -> None:
         """What a run that was killed has left."""
         try:
@@ -118,7 +152,7 @@ class RestoreDrills:
     def step(self) -> None:
         """A drill that somebody waits for, or one that is due. Raises Stopping, Fatal."""
         with self._lock:
-            wanted = self._wanted.pop(0) if self._wanted else None
+            wanted = self._current = self._wanted.pop(0) if self._wanted else None
         try:
             if wanted is not None:
                 try:  # whatever was fetched today: a person has asked
@@ -131,6 +165,12 @@ class RestoreDrills:
                 self._scheduled()
         except (Transient, Permanent):
             return  # as above
+        except (Stopping, Fatal):
+            raise
+        except Exception as error:  # noqa: BLE001  a fault of ours in a drill is no reason to archive nothing any more
+            self._log.error("restore-drill-fault", "a restore drill was ended by a fault", **error_fields(error))
+        finally:
+            self._current = None
 
     # -- which study --------------------------------------------------------------------------------------------------
 
@@ -149,7 +189,10 @@ class RestoreDrills:
     def _scheduled(self) -> None:
         left = self.plan.bytes_per_day - self._drills.fetched_bytes(self._clock.now() - _DAY_SECONDS)
         if left > 0:
-            self._turn(self._drills.due_again(self._clock.now() - AGAIN_SECONDS), left)
+            # In turn: where many have failed, and nobody can put them right, something is to be known of the others.
+            again = None if self._was_again else self._drills.due_again(self._clock.now() - AGAIN_SECONDS)
+            self._was_again = again is not None
+            self._turn(again, left)
 
     def _turn(self, study: Uid | None, left: int) -> Drilled | None:
         """This study, or any: then some are looked at until one was fetched, or could not be for a reason that is not
@@ -161,16 +204,19 @@ class RestoreDrills:
                 return self._told(chosen)
             if chosen is None:
                 break
-            tried = self._trial.of(chosen, left, self._sign, self._sleep)
+            begun = _Begun(self._drills, chosen)
+            tried = self._trial.of(chosen, left, self._sign, self._sleep, begun.note)
             if tried is Nothing.ABSENT and self._drills.has_failed(chosen):
                 tried = Drilled(chosen, Outcome.FAILED, MANIFEST)  # it was there, and nobody has erased it
             if isinstance(tried, Nothing):
+                begun.drop()
                 if tried is Nothing.ERASED:
                     self._drills.forget(chosen)
                 continue
-            drilled = self._told(tried)
+            drilled = self._told(tried, begun)
             if drilled.outcome not in (Outcome.COLD, Outcome.TOO_LARGE):
                 break
+            left -= drilled.size_bytes  # of one that turned out to be cold in the midst of it
         return drilled
 
     def _draw(self) -> Uid | Drilled | None:
@@ -186,9 +232,9 @@ class RestoreDrills:
 
     # -- what is told -------------------------------------------------------------------------------------------------
 
-    def _told(self, drilled: Drilled) -> Drilled:
-        """Put on record, and into the journal. Raises Transient, Fatal."""
-        self._drills.record(drilled)
+    def _told(self, drilled: Drilled, begun: _Begun | None = None) -> Drilled:
+        """Put on record, in the place of what was when it began, and into the journal. Raises Transient, Fatal."""
+        self._drills.record(drilled, None if begun is None else begun.drill_id)
         study = drilled.study_uid or None
         if not drilled.is_compared:
             self._log.info(
@@ -235,6 +281,8 @@ class RestoreDrills:
             self._stopping.wait(GIVES_WAY_SECONDS)
         if self._stopping.is_set():
             raise Stopping("the daemon stops in the midst of a restore drill")
+        if self._current is not None and self._current.is_given_up:
+            raise _GivenUp("nobody waits for this restore drill any more")
 
     def _sleep(self, seconds: float) -> None:
         self._stopping.wait(seconds)

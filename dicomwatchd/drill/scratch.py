@@ -20,6 +20,8 @@ from dicomwatchd.ports import DiskUsage
 NAME = "restore-drill"
 _OURS = re.compile(r"study-[0-9a-f]{16}\Z")
 _PRIVATE = 0o700
+#: Of common file systems: on the average half of a file's last one is empty, of a small file's nearly all of it.
+_BLOCK_BYTES = 4096
 
 
 class ScratchUnusable(Permanent):
@@ -47,25 +49,22 @@ class Scratch:
 
     def clear(self) -> int:
         """Remove what killed drills have left; how many folders. Raises ScratchUnusable."""
-        removed = 0
         with self._opened() as fd:
-            for name in os.listdir(fd):  # noqa: PTH208  a descriptor
-                if _OURS.match(name) and stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-                    _remove(fd, name)
-                    removed += 1
-        return removed
+            return _clear(fd)
 
-    def has_room(self, size_bytes: int) -> bool:
-        """Whether so much more fits. Raises ScratchUnusable."""
+    def has_room(self, size_bytes: int, files: int = 0) -> bool:
+        """Whether so much more fits, in so many files: each takes whole blocks. Raises ScratchUnusable."""
         with self._opened():
             usage = self._disk_usage(self._path)
-        return usage.free - size_bytes >= usage.total * self._free_share
+        return usage.free - size_bytes - files * _BLOCK_BYTES >= usage.total * self._free_share
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """A new folder, gone afterwards with all that is in it. Raises ScratchUnusable."""
+        """A new folder, gone afterwards with all that is in it; what could not be removed after an earlier drill goes
+        first. Raises ScratchUnusable."""
         name = f"study-{self._token()}"
         with self._opened() as fd:
+            _clear(fd)
             os.mkdir(name, _PRIVATE, dir_fd=fd)
             try:
                 yield self._path / name
@@ -96,6 +95,16 @@ class Scratch:
         finally:
             if fd >= 0:
                 os.close(fd)
+
+
+def _clear(folder_fd: int) -> int:
+    """Raises OSError."""
+    removed = 0
+    for name in os.listdir(folder_fd):
+        if _OURS.match(name) and stat.S_ISDIR(os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mode):
+            _remove(folder_fd, name)
+            removed += 1
+    return removed
 
 
 def _remove(folder_fd: int, name: str) -> None:

@@ -33,7 +33,7 @@ from dicomwatchd.errors import (
 from dicomwatchd.fetch import Doubts, Fetcher, by_uid, cold, look_up
 from dicomwatchd.fetch.folder import DiskFull
 from dicomwatchd.fetch.plan import Found
-from dicomwatchd.fetch.report import FetchReport
+from dicomwatchd.fetch.report import FetchProgress, FetchReport
 from dicomwatchd.fetch.sources import BadObject
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import Clock
@@ -45,6 +45,8 @@ from dicomwatchd.queue.drills import Drilled, Outcome
 DIFFERS, MANIFEST, ELSEWHERE, DISK = "differs", "manifest", "elsewhere", "disk"
 
 _CHUNK_BYTES = 1 << 20
+#: Each time so much has come it is looked whether the disk still has room: others fill it, too.
+_LOOK_BYTES = 64 << 20
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 #: What the store or this program does not do: nothing of it says that the archive is damaged.
@@ -79,6 +81,31 @@ class _Compared:
     other: int = 0
 
 
+class _NoMoreRoom(Permanent):
+    """Somebody else has filled the disk meanwhile: what is fetched for trial makes room."""
+
+    code = "no-more-room"
+
+
+class _Meter:
+    """What has come over the network, whether it was of use or not."""
+
+    def __init__(self, scratch: Scratch, beat: Callable[[], None]) -> None:
+        self._scratch, self._beat = scratch, beat
+        self._last = self._looked = 0
+        self.size_bytes = 0
+
+    def __call__(self, progress: FetchProgress) -> None:
+        """Raises _NoMoreRoom, ScratchUnusable, and what the beat raises."""
+        self._beat()
+        self.size_bytes += max(0, progress.bytes_done - self._last)
+        self._last = progress.bytes_done
+        if self.size_bytes - self._looked >= _LOOK_BYTES:
+            if not self._scratch.has_room(0):
+                raise _NoMoreRoom("the disk has no more room for a restore drill")
+            self._looked = self.size_bytes
+
+
 @dataclass(slots=True)
 class _Doubtful:
     """How many of the study's revisions are not as they should be."""
@@ -104,10 +131,16 @@ class Trial:
     jitter: Callable[[], float] = field(default=random.random)
 
     def of(
-        self, study: Uid, most_bytes: int, beat: Callable[[], None], sleep: Callable[[float], None]
+        self,
+        study: Uid,
+        most_bytes: int,
+        beat: Callable[[], None],
+        sleep: Callable[[float], None],
+        begins: Callable[[int], None] = lambda _bytes: None,
     ) -> Drilled | Nothing:
-        """``most_bytes`` may be fetched. ``beat`` is called between
-        pieces, and ``sleep`` to wait; what they raise ends the drill, and its copies are gone. Raises nothing else."""
+        """``most_bytes`` may be fetched; ``begins`` hears how many it will be before the first of them comes. ``beat``
+        is called between pieces, and ``sleep`` to wait; where these raise anything but Transient, Permanent and Fatal,
+        which end the drill alone, it is passed on. The copies are gone in any case."""
         begun = self.clock.monotonic()
         doubtful = _Doubtful()
         try:
@@ -121,12 +154,24 @@ class Trial:
         except _NOT_THE_ARCHIVE as error:
             return Drilled(study, Outcome.NOT_DONE, error.code)
         except Permanent:
-            drilled = _failed(study, MANIFEST)
-        else:
-            drilled = self._fetched(study, found, most_bytes, doubtful, beat, sleep, begun)
+            return self._looked_up_again(study)
+        drilled = self._fetched(study, found, most_bytes, doubtful, beat, sleep, begins, begun)
         if drilled.outcome is Outcome.FAILED and self._is_erased(study, drilled.revision):
             return Nothing.ERASED
         return drilled
+
+    def _looked_up_again(self, study: Uid) -> Drilled | Nothing:
+        """Of a study whose manifests cannot be used. One that is being erased at this moment is found to be so now;
+        an erasure of years ago excuses nothing that was archived since."""
+        try:
+            look_up(self.store, self.catalogue, study, doubts=_Doubtful().doubts())
+        except StudyErased:
+            return Nothing.ERASED
+        except _NOT_THE_ARCHIVE as error:
+            return Drilled(study, Outcome.NOT_DONE, error.code)
+        except Permanent:
+            return Drilled(study, Outcome.FAILED, MANIFEST)
+        return Drilled(study, Outcome.NOT_DONE, "changing")
 
     def _is_erased(self, study: Uid, revision: int) -> bool:
         """Whether somebody has erased it meanwhile: what is missing then is meant to be."""
@@ -144,23 +189,26 @@ class Trial:
         doubtful: _Doubtful,
         beat: Callable[[], None],
         sleep: Callable[[float], None],
+        begins: Callable[[int], None],
         begun: float,
     ) -> Drilled:
         manifest = found.manifest
         size_bytes = sum(item.size_bytes for item in manifest.instances)
+        meter = _Meter(self.scratch, beat)
 
         def left_out(outcome: Outcome, code: str = "") -> Drilled:
-            return Drilled(study, outcome, code, manifest.revision)
+            return Drilled(study, outcome, code, manifest.revision, size_bytes=meter.size_bytes)
 
         if size_bytes > most_bytes:
             return left_out(Outcome.TOO_LARGE)
         try:
-            if not self.scratch.has_room(size_bytes):
+            if not self.scratch.has_room(size_bytes, len(manifest.instances)):
                 return left_out(Outcome.NO_ROOM)
             beat()
             if self._is_cold(found):
                 return left_out(Outcome.COLD, ColdObject.code)
             beat()
+            begins(size_bytes)
             with self.scratch.folder() as folder:
                 fetcher = Fetcher(
                     self.store,
@@ -171,10 +219,10 @@ class Trial:
                     jitter=self.jitter,
                     executor=lambda _threads: _Here(),
                 )
-                report = fetcher.fetch(manifest, folder, elsewhere=found.elsewhere, progress=lambda _: beat())
+                report = fetcher.fetch(manifest, folder, elsewhere=found.elsewhere, progress=meter)
                 compared = _compare(found, folder, beat)
-        except ScratchUnusable as error:
-            return left_out(Outcome.NOT_DONE, error.code)
+        except _NoMoreRoom as error:
+            return left_out(Outcome.NO_ROOM, error.code)
         except (Transient, Permanent, Fatal) as error:
             return left_out(Outcome.NOT_DONE, error.code)
         outcome, code = _judge(report, compared, doubtful.revisions)
@@ -186,7 +234,7 @@ class Trial:
             manifest.revision,
             compared.equal + bad,
             compared.equal,
-            report.fetched_bytes,
+            meter.size_bytes,
             self.clock.monotonic() - begun,
         )
 
@@ -197,10 +245,6 @@ class Trial:
             return bool(cold.find(self.store, study, items, found.elsewhere).instances)
         except Permanent:
             return False  # the fetch finds out
-
-
-def _failed(study: Uid, code: str) -> Drilled:
-    return Drilled(study, Outcome.FAILED, code)
 
 
 def _compare(found: Found, folder: Path, beat: Callable[[], None]) -> _Compared:

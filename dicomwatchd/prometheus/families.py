@@ -232,7 +232,7 @@ def _drills(said: Mapping[str, Any]) -> Iterator[Metric]:
     yield _gauge(
         "dicomwatchd_restore_drill_open_failures",
         "Studies that did not come back, and have not since.",
-        len(said["failed"]),
+        said["failed_total"],
     )
     if said["last_compared_at"]:
         yield _gauge(

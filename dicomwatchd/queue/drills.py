@@ -18,6 +18,8 @@ KEEP_SECONDS = 31 * 86400.0
 _ROUND_SECONDS = 3600.0
 _PAGE = 500
 _LOT, _ARCHIVE = "drill-lot", "drill-archive"
+#: Of a drill that is under way, or was when the daemon ended.
+CUT_OFF = "cut-off"
 #: Of these it is known what the archive gives back.
 _COMPARED = "('equal', 'failed')"
 #: The study was not compared since.
@@ -61,7 +63,8 @@ class Drilled:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of the last 30 days: how many drills had which outcome, and what was compared. ``last_at`` and
+    """Of the last 30 days: how many drills had which outcome, and what was compared; not of one that is under way, or
+    was cut off with the daemon. ``last_at`` and
     ``last_compared_at``, in seconds since the epoch, are of the last drill of all, and of the last that compared
     anything; None where there was none."""
 
@@ -100,9 +103,27 @@ class Drills:
             db.execute("DELETE FROM meta WHERE key = ?", (_LOT,))
             meta.put(db, _ARCHIVE, archive_id)
 
-    def record(self, one: Drilled) -> None:
-        """Raises Transient, Fatal."""
+    def begin(self, study_uid: Uid, size_bytes: int) -> int:
+        """A drill that is about to fetch so much: if nobody tells how it ended it was cut off, and all of that counts
+        as fetched. Raises Transient, Fatal."""
         with self._database.write() as db:
+            return int(
+                db.execute(
+                    "INSERT INTO drills (at, study_uid, revision, outcome, code, instances, equal, bytes, seconds)"
+                    " VALUES (?, ?, 0, ?, ?, 0, 0, ?, 0) RETURNING drill_id",
+                    (self._clock.now(), study_uid, Outcome.NOT_DONE.value, CUT_OFF, size_bytes),
+                ).fetchone()["drill_id"]
+            )
+
+    def drop(self, drill_id: int) -> None:
+        """It was none. Raises Transient, Fatal."""
+        with self._database.write() as db:
+            db.execute("DELETE FROM drills WHERE drill_id = ?", (drill_id,))
+
+    def record(self, one: Drilled, begun: int | None = None) -> None:
+        """How a drill has ended; ``begun``: what `begin` gave. Raises Transient, Fatal."""
+        with self._database.write() as db:
+            db.execute("DELETE FROM drills WHERE drill_id = ?", (begun,))
             db.execute(
                 "INSERT INTO drills (at, study_uid, revision, outcome, code, instances, equal, bytes, seconds)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -128,10 +149,11 @@ class Drills:
         since = self._clock.now() - FIGURES_SECONDS
         with self._database.read() as db:
             rows = db.execute(
-                "SELECT outcome, COUNT(*) AS studies, SUM(instances) AS instances, SUM(equal) AS equal, SUM(bytes) AS"
-                f" bytes, MAX(at) AS last, MAX(CASE WHEN outcome IN {_COMPARED} THEN at END) AS compared FROM drills"
-                " WHERE at > ? GROUP BY outcome",
-                (since,),
+                "SELECT outcome, SUM(code != :cut_off) AS studies, SUM(instances) AS instances, SUM(equal) AS equal,"
+                " SUM(CASE WHEN code != :cut_off THEN bytes ELSE 0 END) AS bytes, MAX(at) AS last,"
+                f" MAX(CASE WHEN outcome IN {_COMPARED} THEN at END) AS compared FROM drills"
+                " WHERE at > :since GROUP BY outcome",
+                {"since": since, "cut_off": CUT_OFF},
             ).fetchall()
         return Figures(
             {Outcome(row["outcome"]): row["studies"] for row in rows},
@@ -143,13 +165,14 @@ class Drills:
         )
 
     def is_stalled(self, since: float) -> bool:
-        """Whether drills have been tried for longer than since then (seconds since the epoch), and none of them could
-        compare anything. Studies in cold storage are left out on purpose, and do not count."""
+        """Whether there were drills before then (seconds since the epoch), and none since has compared anything: they
+        could not, or there was none at all. Only where all since were of studies in cold storage nothing is amiss:
+        these are left out on purpose."""
         with self._database.read() as db:
             row = db.execute(
-                f"SELECT MIN(at) < ? AND MAX(CASE WHEN outcome IN {_COMPARED} THEN at ELSE 0 END) < ? AND"
-                " MAX(CASE WHEN outcome IN ('no-room', 'not-done') THEN at ELSE 0 END) > ? FROM drills",
-                (since, since, since),
+                f"SELECT MIN(at) < :since AND SUM(at >= :since AND outcome IN {_COMPARED}) = 0"
+                " AND (SUM(at >= :since) = 0 OR SUM(at >= :since AND outcome != 'cold') > 0) FROM drills",
+                {"since": since},
             ).fetchone()
         return bool(row[0])
 
@@ -201,14 +224,17 @@ class Drills:
             meta.put(db, _LOT, said)
 
     def step(self) -> bool:
-        """One page of what is old; whether there may be more at once."""
+        """One page of what is old; whether there may be more at once. What is of the future, by a clock that was set
+        back since, is of now: it would count for today until then."""
         if self._clock.monotonic() < self._next_round:
             return False
+        now = self._clock.now()
         with self._database.write() as db:
+            db.execute("UPDATE drills SET at = ? WHERE at > ?", (now, now))
             gone = db.execute(
                 "DELETE FROM drills WHERE drill_id IN (SELECT d.drill_id FROM drills d WHERE d.at < ?"
                 f" AND NOT ({_OPEN}) LIMIT ?)",
-                (self._clock.now() - KEEP_SECONDS, _PAGE),
+                (now - KEEP_SECONDS, _PAGE),
             ).rowcount
         if gone < _PAGE:
             self._next_round = self._clock.monotonic() + _ROUND_SECONDS

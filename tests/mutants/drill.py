@@ -3,8 +3,101 @@
 from __future__ import annotations
 
 TESTS = ("tests/unit/test_drill.py",)
+ATTACKED = ("tests/unit/test_drill_attacked.py",)
 
-DRILL: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
+_UNDER_ATTACK: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
+    (f"drill attacked: {name}", file, old, new, ATTACKED)
+    for name, file, old, new in (
+        (
+            "a fault ends no daemon",
+            "drill/rounds.py",
+            "        except Exception as error:",
+            "        except ZeroDivisionError as error:",
+        ),
+        (
+            "on record before its first byte",
+            "drill/rounds.py",
+            "        self.drill_id = self._drills.begin(self._study, size_bytes)",
+            "        pass",
+        ),
+        (
+            "which says nothing of the archive",
+            "queue/drills.py",
+            "SUM(CASE WHEN code != :cut_off THEN bytes ELSE 0 END)",
+            "SUM(bytes)",
+        ),
+        ("what came of no use counts", "drill/trial.py", "            meter.size_bytes,\n", "            0,\n"),
+        (
+            "what is left of the day",
+            "drill/rounds.py",
+            "            left -= drilled.size_bytes",
+            "            left -= 0",
+        ),
+        (
+            "a clock that was ahead",
+            "queue/drills.py",
+            '"UPDATE drills SET at = ? WHERE at > ?"',
+            '"UPDATE drills SET at = ? WHERE at > 1e300 + ?"',
+        ),
+        (
+            "an old erasure excuses nothing",
+            "drill/trial.py",
+            "            return Drilled(study, Outcome.FAILED, MANIFEST)\n",
+            "            return Nothing.ERASED\n",
+        ),
+        (
+            "others in between",
+            "drill/rounds.py",
+            "again = None if self._was_again else self._drills",
+            "again = self._drills",
+        ),
+        (
+            "never is a problem",
+            "queue/drills.py",
+            "(SUM(at >= :since) = 0 OR SUM(at >= :since AND outcome != 'cold') > 0)",
+            "SUM(at >= :since AND outcome NOT IN ('cold', 'too-large')) > 0",
+        ),
+        (
+            "what could not be removed",
+            "drill/scratch.py",
+            "            _clear(fd)\n            os.mkdir",
+            "            os.mkdir",
+        ),
+        ("whole blocks", "drill/scratch.py", " - files * _BLOCK_BYTES >=", " >="),
+        (
+            "a disk that others fill",
+            "drill/trial.py",
+            "            if not self._scratch.has_room(0):\n",
+            "            if False:\n",
+        ),
+        (
+            "room for the inboxes",
+            "daemon/plan.py",
+            ", *(one.room.goal_share for one in inboxes if one.room is not None)]",
+            "]",
+        ),
+        (
+            "nobody waits any more",
+            "drill/rounds.py",
+            "        if self._current is not None and self._current.is_given_up:\n",
+            "        if False:\n",
+        ),
+        (
+            "nor for the next",
+            "drill/rounds.py",
+            "            self._wanted = [one for one in self._wanted if one is not wanted]\n",
+            "            pass\n",
+        ),
+        (
+            "a study without a manifest did not come back",
+            "cli/drill.py",
+            'if studies["failed"] else ""',
+            'if False else ""',
+        ),
+    )
+)
+
+DRILL: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = _UNDER_ATTACK + tuple(
     (f"drill: {name}", file, old, new, TESTS)
     for name, file, old, new in (
         (
@@ -44,21 +137,21 @@ DRILL: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = tuple(
         (
             "there is room",
             "drill/trial.py",
-            "            if not self.scratch.has_room(size_bytes):\n",
+            "            if not self.scratch.has_room(size_bytes, len(manifest.instances)):\n",
             "            if False:\n",
         ),
         ("as many bytes as are left", "drill/trial.py", "        if size_bytes > most_bytes:\n", "        if False:\n"),
         (
             "a share of the disk stays free",
             "drill/scratch.py",
-            "usage.free - size_bytes >= usage.total * self._free_share",
-            "usage.free >= size_bytes",
+            "usage.free - size_bytes - files * _BLOCK_BYTES >= usage.total * self._free_share",
+            "usage.free - files * _BLOCK_BYTES >= size_bytes",
         ),
         (
             "only what a drill has made is removed",
             "drill/scratch.py",
-            "                if _OURS.match(name) and stat.S_ISDIR",
-            "                if stat.S_ISDIR",
+            "        if _OURS.match(name) and stat.S_ISDIR",
+            "        if stat.S_ISDIR",
         ),
         ("the folder is nobody else's", "drill/scratch.py", "os.O_DIRECTORY | os.O_NOFOLLOW |", "os.O_DIRECTORY |"),
         (

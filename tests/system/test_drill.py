@@ -199,6 +199,20 @@ def test_a_stop_does_not_wait_for_it(site: Site) -> None:
     assert site.events("restore-drill") == [] and site.events("restore-drill-failed") == []
 
 
+def test_whoever_gives_up_ends_it(site: Site) -> None:
+    """Ctrl-C: what nobody waits for is not fetched to its end."""
+    site.start()
+    study = archive(site, slices=400)[0].study_uid
+    asking = _in_the_midst(site, study)
+    asking.send_signal(signal.SIGINT)
+    asking.wait(30)
+    site.wait_for(lambda: site.events("restore-drill-left-out") != [], 30, "the drill to be ended")
+    assert site.events("restore-drill-left-out")[-1]["code"] == "given-up"
+    site.wait_for(lambda: scratch(site) == [], 30, "its copies to be gone")
+    assert drill(site, study)["instances"] == 400
+    assert site.stop() == 0
+
+
 def test_studies_are_archived_meanwhile(site: Site) -> None:
     """A drill of a large study is under way, and new studies do not wait for it."""
     site.start()
