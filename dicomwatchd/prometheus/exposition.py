@@ -20,6 +20,7 @@ from dicomwatchd.prometheus.sampling import Sampler
 
 #: So long a scrape waits for a new status before it takes the one before; Prometheus' own patience is 10 s.
 PATIENCE_SECONDS = 3.0
+_OPENMETRICS = "application/openmetrics-text"
 
 
 class DaemonCollector(Collector):
@@ -64,8 +65,10 @@ class Exposition:
         return self._listener.port
 
     def text(self, accept: str) -> tuple[str, bytes]:
-        """(content type, content) for an Accept header."""
-        encode, kind = choose_encoder(accept)
+        """(content type, content) for an Accept header, of which only the name of the format counts: the library
+        repeats what else is in it in the content type."""
+        wants = any(one.partition(";")[0].strip() == _OPENMETRICS for one in accept.split(","))
+        encode, kind = choose_encoder(f"{_OPENMETRICS};version=1.0.0" if wants else "")
         return kind, encode(self._registry)
 
     def start(self) -> None:

@@ -147,6 +147,45 @@ def test_the_real_figures_can_be_parsed_in_both_formats() -> None:
         exposition.stop()
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        b"application/openmetrics-text;version=x",
+        b"application/openmetrics-text;version=1.x",
+        b"application/openmetrics-text;version=9\xe9",
+        b"application/openmetrics-text;version=9\nX-Canary: yes",
+        b"text/plain;version=x",
+        b"text/plain;version=1.0.0;escaping=x",
+        b";;;=,=;version=,",
+    ],
+)
+def test_what_is_asked_for_is_not_repeated_and_is_no_fault(accept: bytes) -> None:
+    """The library compares such a version with a number, and puts it into the content type."""
+    log = Log()
+    exposition = Exposition(
+        configuration(),
+        Metrics.model_construct(listen="127.0.0.1:9187", allow=()),
+        lambda: STATUS,
+        Counts(),
+        SystemClock(),
+        log,
+        address=(LOOPBACK, 0),
+    )
+    exposition.start()
+    try:
+        with socket.create_connection(("127.0.0.1", exposition.port), 10) as client:
+            client.sendall(b"GET /metrics HTTP/1.1\r\nAccept: " + accept + b"\r\n\r\n")
+            found = b""
+            while piece := client.recv(65536):
+                found += piece
+    finally:
+        exposition.stop()
+    head, _, content = found.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ") and b"dicomwatchd_backlog_files" in content
+    assert b"Canary" not in head and b"version=9" not in head
+    assert log.entries == []
+
+
 # -- who gets none --------------------------------------------------------------------------------------------------
 
 
