@@ -78,8 +78,8 @@ class Surroundings:
 
 class Parts:
     """One plan, built over an archive that was opened for it. Nothing moves before `begin`, or its two halves `prepare`
-    and `go`; after it, whoever has the parts steps or runs `dispatcher`, `checkpoints`, `upkeep` and the intakes (these
-    after the first half already), and `close` is the end."""
+    and `go`; after it, whoever has the parts steps or runs `dispatcher`, `checkpoints`, `upkeep`, `room` and the
+    intakes (these after the first half already), and `close` is the end."""
 
     def __init__(self, plan: Plan, archive: Archive, around: Surroundings) -> None:
         """Opens the state, and brings back files that a crash has left staged. Raises Fatal, Transient,
@@ -184,7 +184,6 @@ class Parts:
         self.upkeep = Upkeep(
             [
                 self.queue.parked.step,
-                self.early.step,
                 self.sealing.step,
                 self.queue.pruning.step,
                 self.queue.received.step,
@@ -193,6 +192,8 @@ class Parts:
                 self.context.erased.step,
             ]
         )
+        #: By itself: the upkeep sends to the store, too, and may wait for its share of a narrow line for hours.
+        self.room = Upkeep([self.early.step])
         self.commitments = Commitments(
             self._desks(plan, around.workers),
             around.clock,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dicomwatchd import doctor
 from dicomwatchd.answering import Answering
@@ -18,6 +18,7 @@ from dicomwatchd.control.server import Command, ControlServer
 from dicomwatchd.daemon.bandwidth import BandwidthReporter
 from dicomwatchd.daemon.commands import commands
 from dicomwatchd.daemon.composition import Parts, Surroundings
+from dicomwatchd.daemon.figures import FiguresPort
 from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.daemon.status import StatusReporter
 from dicomwatchd.doctor import Finding
@@ -36,9 +37,6 @@ from dicomwatchd.telemetry.journal import Journal
 from dicomwatchd.unit import addresses
 from dicomwatchd.unit.receivers import names_by_inbox
 from dicomwatchd.uploads.folders import UploadFolders
-
-if TYPE_CHECKING:
-    from dicomwatchd.prometheus.exposition import Exposition
 
 #: A worker that has neither finished an item nor come round in a long one for this time is stuck.
 WORKER_SILENCE_SECONDS = 900.0
@@ -103,7 +101,7 @@ class Supervisor:
         self._answering = Answering(clock, journal, self._plan.answer_seconds, lambda: self._parts.dispatcher.wake())
         self.heartbeats.excused = self._answering.inside
         self._control: ControlServer | None = None
-        self._metrics: Exposition | None = None
+        self._figures: FiguresPort | None = None
         self._pool = Pool(
             Pace(config.workers, clock),
             began=lambda name: self.heartbeats.register(name, WORKER_SILENCE_SECONDS),
@@ -143,24 +141,28 @@ class Supervisor:
         answers = self._answers()
         self._control = self._control_server(answers)  # not before: whoever finds the socket is to have an answer
         if watch:  # a run that ends when all is done is over before anybody fetches its figures
-            self._metrics = self._exposition(answers)
+            self._figures = self._figures_port(answers)
         self._thread("dispatcher", parts.dispatcher.run, self._stopping)
         self._thread("checkpoints", parts.checkpoints.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("expiring", parts.expiring.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._thread("upkeep", parts.upkeep.run, self._stopping, WORKER_SILENCE_SECONDS)
+        if any(inbox.room is not None for inbox in self._plan.inboxes):
+            self._thread("room", parts.room.run, self._stopping, WORKER_SILENCE_SECONDS)
         if watch:  # a run that ends when all is done makes no drills
-            self._thread(DRILL, parts.drills.run, self._stopping, WORKER_SILENCE_SECONDS)
+            self._thread(DRILL, parts.drills.run, self._stopping, None)
         if self._plan.commitments:
             self._thread("commitments", parts.commitments.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._control.start()
-        if self._metrics is not None:
-            self._metrics.start()
+        if self._figures is not None:
+            self._figures.tick()
 
     def tick(self) -> None:
         """To be called every second or so: what nobody else looks after."""
         self._bandwidth.tick()
         self._pool.tick()
         self._parts.tick()
+        if self._figures is not None:
+            self._figures.tick()
         self._tick_inboxes()
         intakes = self._parts.sources.intakes.values()
         self._reporter.check_disks({intake.source.name: intake.disk for intake in intakes if intake.disk is not None})
@@ -185,8 +187,8 @@ class Supervisor:
         self._parts.uploads.close()
         if self._control is not None:
             self._control.stop()
-        if self._metrics is not None:
-            self._metrics.stop()
+        if self._figures is not None:
+            self._figures.stop()
         for intake in self._parts.sources.every_intake():
             intake.wake()
         self._answering.hurry(STOP_ANSWER_SECONDS)
@@ -272,9 +274,12 @@ class Supervisor:
         name: str,
         run: Callable[[threading.Event, Callable[[], None]], None],
         stopping: threading.Event,
-        silence_seconds: float = LOOP_SILENCE_SECONDS,
+        silence_seconds: float | None = LOOP_SILENCE_SECONDS,
     ) -> None:
-        self.heartbeats.register(name, silence_seconds)
+        """After ``silence_seconds`` without a sign of life the watchdog ends the daemon; None: whatever this thread
+        waits for, the others are worth more."""
+        if silence_seconds is not None:
+            self.heartbeats.register(name, silence_seconds)
         thread = threading.Thread(
             target=self._guarded, args=(run, stopping, partial(self._beat, name)), name=name, daemon=True
         )
@@ -330,19 +335,10 @@ class Supervisor:
             why = f"cannot be created there ({os.strerror(error.errno or 0)})"
             raise ConfigError([("control_socket", why)]) from error
 
-    def _exposition(self, answers: dict[str, Command]) -> Exposition | None:
-        """The very status that `dicomwatchctl` prints, for Prometheus. Raises ConfigError."""
-        if (settings := self._config.metrics) is None:
-            return None
-        # Only for whoever has it configured: its library costs every start 30 ms.
-        from dicomwatchd.prometheus.exposition import Exposition
-
+    def _figures_port(self, answers: dict[str, Command]) -> FiguresPort:
+        """The very status that `dicomwatchctl` prints, for Prometheus."""
         status = partial(answers["status"], {}, lambda _progress: None)
-        try:
-            return Exposition(self._config, settings, status, self._counts, self._clock, self._journal)
-        except OSError as error:
-            why = f"cannot be listened at ({os.strerror(error.errno or 0)})"
-            raise ConfigError([("metrics.listen", why)]) from error
+        return FiguresPort(self._config, status, self._counts, self._clock, self._journal)
 
     def _changed(self, transition: Transition) -> None:
         self._counts.changed(transition)
@@ -355,7 +351,8 @@ class Supervisor:
     def _status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
         parts = self._parts
         own = {"bandwidth": self._bandwidth.document(), "deleting_early": parts.early.at_work}
-        return own | self._reporter.status(
+        unserved = self._figures.problem if self._figures is not None else None
+        said = own | self._reporter.status(
             inboxes,
             intakes=parts.sources.intakes.values(),
             pool=self._pool,
@@ -366,6 +363,7 @@ class Supervisor:
             silent=self._not_responding(),
             commitments_open=parts.commitments.open,
         )
+        return said | {"problems": [*said["problems"], *([unserved] if unserved else [])]}
 
     def _not_responding(self) -> dict[str, float]:
         """By an inbox's name, for how many seconds it has not answered."""

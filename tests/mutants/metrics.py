@@ -6,6 +6,8 @@ LISTENER = ("tests/unit/test_metrics_listener.py",)
 FIGURES = ("tests/unit/test_metrics.py",)
 WAITS = ("tests/unit/test_longest_wait.py",)
 
+PORT = ("tests/unit/test_figures_port.py",)
+
 METRICS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     *(
         (f"metrics, listener: {name}", "prometheus/listener.py", old, new, LISTENER)
@@ -53,7 +55,35 @@ METRICS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
         for name, old, new in (
             ("of the configuration alone", 'if one["name"] in inboxes and one["kind"] == "inbox"', ""),
             ("few endpoints", "[:MOST_ENDPOINTS]", ""),
+            ("all that failed", 'said["failed_total"]', 'len(said["failed"])'),
         )
+    ),
+    *(
+        (f"metrics, port: {name}", "daemon/figures.py", old, new, PORT)
+        for name, old, new in (
+            (
+                "taken by others",
+                "except (OSError, ImportError, RuntimeError) as error:",
+                "except (ImportError, RuntimeError) as error:",
+            ),
+            ("told once", "            if self.problem is None:\n", "            if True:\n"),
+            ("not without end", "        self._again_at = now + AGAIN_SECONDS\n", "        pass\n"),
+            ("its end", " or self._is_over:", ":"),
+        )
+    ),
+    (
+        "metrics: what is asked for is not repeated",
+        "prometheus/exposition.py",
+        'choose_encoder(f"{_OPENMETRICS};version=1.0.0" if wants else "")',
+        "choose_encoder(accept)",
+        LISTENER,
+    ),
+    (
+        "metrics: a drill that hangs",
+        "daemon/supervisor.py",
+        "parts.drills.run, self._stopping, None)",
+        "parts.drills.run, self._stopping, WORKER_SILENCE_SECONDS)",
+        ("tests/unit/test_supervisor.py",),
     ),
     *(
         (f"metrics, longest wait: {name}", "queue/transitions.py", old, new, WAITS)
