@@ -7,7 +7,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.claims import BLAMED_OFTEN
 from dicomwatchd.queue.database.schema import Database
+
+#: So often a study has failed for a reason of its own when it is not waited for any more.
+FAILED_OFTEN = 3
+_FAILS = f"s.blamed >= {BLAMED_OFTEN} OR (s.attempts >= {FAILED_OFTEN} AND s.endpoint IS NULL)"
+_GOES = f"s.state != 'parked' AND NOT ({_FAILS})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +31,9 @@ class EarlyDues:
         self._clock = clock
 
     def on_their_way(self, source_ids: Collection[int]) -> int:
-        """Bytes of these sources' files whose time has come and that are still there, but for those of parked studies,
-        which go nowhere."""
+        """Bytes of these sources' files whose time has come and that are still there, but for those of studies that go
+        nowhere: parked ones, and those that fail again and again while others pass or for a reason of their own, which
+        may be for ever. What only met an outage goes when that is over."""
         sources = _listed(source_ids)
         with self._database.read() as db:
             due, staged = (
@@ -35,12 +42,12 @@ class EarlyDues:
                     (
                         "SELECT SUM(f.size_bytes) AS total FROM files f INDEXED BY files_due"
                         " CROSS JOIN studies s USING (study_uid) WHERE f.state = 'kept' AND f.due_at IS NOT NULL"
-                        f" AND f.due_at <= ? AND f.code IS NULL AND f.source_id IN ({sources}) AND s.state != 'parked'",
+                        f" AND f.due_at <= ? AND f.code IS NULL AND f.source_id IN ({sources}) AND {_GOES}",
                         (self._clock.now(),),
                     ),
                     (
                         "SELECT SUM(f.size_bytes) AS total FROM studies s CROSS JOIN files f USING (study_uid)"
-                        " WHERE s.state != 'archived' AND s.state != 'parked' AND f.state IN ('stored', 'deleting')"
+                        f" WHERE s.state != 'archived' AND {_GOES} AND f.state IN ('stored', 'deleting')"
                         f" AND f.due_at IS NOT NULL AND f.source_id IN ({sources})",
                         (),
                     ),

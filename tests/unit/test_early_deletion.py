@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dicomwatchd.errors import OutOfReach, Transient
 from dicomwatchd.intake.folder import disk
 from dicomwatchd.pipeline.deletion.early import CHECK_SECONDS, STAYS_FULL, Room
 from dicomwatchd.pipeline.shipment import AfterArchive
@@ -146,7 +147,6 @@ def test_what_is_not_proven_stays_on_a_disk_without_a_free_byte(pieces: Pieces, 
 def test_a_store_that_cannot_be_asked(pieces: Pieces, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     made = drop(pieces, 1)
     small.fill(FILES)
-    from dicomwatchd.errors import OutOfReach
 
     def away(*_: object, **__: object) -> object:
         raise OutOfReach("away", endpoint="store")
@@ -307,3 +307,68 @@ def test_the_clock_is_set(pieces: Pieces, small: Small, monkeypatch: pytest.Monk
         monkeypatch.setattr(pieces.clock, "now", lambda jump=jump: true() + jump)
         breathe(pieces, 4)
         assert there(*studies) == [0, 0, 1, 2, 2]
+
+
+# -- what fails for ever -----------------------------------------------------------------------------------------------
+
+
+def test_a_study_that_fails_again_and_again_is_not_waited_for(
+    pieces: Pieces, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files count as on their way, and never go: the disk would stay full for as long as that one study fails."""
+    studies = [drop(pieces, seed) for seed in range(1, 6)]
+    stuck = studies[0][0].study_uid
+    for name in ("head", "read", "listing"):
+        real = getattr(pieces.memory, name)
+
+        def fails(key: str, *arguments: Any, real: Any = real, **more: Any) -> Any:
+            if stuck in key:
+                raise Transient("the store cannot read it back", code="unreadable-object")
+            return real(key, *arguments, **more)
+
+        monkeypatch.setattr(pieces.memory, name, fails)
+    contents = [one.path.read_bytes() for made in studies for one in made]
+    small.fill(9)
+    breathe(pieces, 40)
+    assert there(*studies) == [2, 0, 0, 1, 2], "five files have gone, of those that could"
+    assert pieces.parts.early.at_work == []
+    monkeypatch.undo()
+    pieces.require_nothing_lost(*contents)
+
+
+def test_what_only_met_an_outage_is_waited_for(pieces: Pieces, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all would be let go while nothing can be deleted, and go together when that is over."""
+    studies = [drop(pieces, seed) for seed in range(1, 6)]
+
+    def away(*_: object, **__: object) -> object:
+        raise OutOfReach("away", endpoint="store")
+
+    for name in ("head", "read", "listing", "put"):
+        monkeypatch.setattr(pieces.memory, name, away)
+    small.fill(9)
+    breathe(pieces, 30)
+    assert there(*studies) == [2, 2, 2, 2, 2]
+    monkeypatch.undo()
+    monkeypatch.setattr(disk, "shutil", SimpleNamespace(disk_usage=small.usage))
+    breathe(pieces, 10)
+    assert there(*studies) == [0, 0, 1, 2, 2]
+
+
+def test_the_upkeep_may_wait_for_the_store_and_room_is_made(
+    pieces: Pieces, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends to the archive, at a limit after all that waits already; a full disk cannot wait for that."""
+    made = drop(pieces, 1)
+    small.fill(FILES)
+
+    def waits() -> bool:
+        raise AssertionError("it would wait for its share of the line for hours")
+
+    monkeypatch.setattr(pieces.parts.upkeep, "_pieces", [waits])
+    for _ in range(6):
+        pieces.clock.advance(CHECK_SECONDS + 0.1)
+        pieces.parts.room.step()
+        pieces.look()
+        pieces.parts.room.step()
+        pieces.ship()
+    assert there(made) == [0]
