@@ -96,6 +96,35 @@ def test_a_stop_does_not_wait_for_a_narrow_line(site: Site) -> None:
     Embedded(site.root / "archive").require_whole(made[0].study_uid, [one.sha256 for one in made], revision=1)
 
 
+@pytest.mark.parametrize("how", ["stop", "reload"])
+def test_neither_does_one_with_deletions_to_publish(site: Site, how: str) -> None:
+    """The head of the record of deletions goes first, and is no line behind hours of images."""
+    first = Maker(9).ct_series(site.inbox / "first", slices=2, rows=16, columns=16)
+    site.start()
+    site.wait_for(lambda: not any(one.path.exists() for one in first), 60, "a study to be deleted")
+    limit_to(site, "64kB/s")
+    made = Maker(8).ct_series(site.inbox / "ct", slices=12, rows=1024, columns=1024)
+    before = arrived(site)
+    site.wait_for(lambda: arrived(site) > before + 100_000, 30, "sending to begin")
+    began = time.monotonic()
+    if how == "stop":
+        assert site.stop(timeout=30) == 0
+    else:
+        site.config["workers"] = 7
+        reloads = len(site.events("reloaded"))
+        site.write_config()
+        assert site.daemon is not None
+        site.daemon.send_signal(signal.SIGHUP)
+        site.wait_for(lambda: len(site.events("reloaded")) > reloads, 30, "the reload")
+    assert time.monotonic() - began < 12
+    if how == "reload":
+        assert site.stop(timeout=30) == 0
+    heads = [*(site.root / "archive").rglob("*")]
+    assert any("audit" in str(one) for one in heads)
+    assert all(one.path.exists() for one in made)
+    invariants.require_whole_audit(site.state, [one.sha256 for one in first])
+
+
 def test_the_time_of_day_is_the_machines(site: Site) -> None:
     hour = datetime.now().hour
     now = f"{hour:02}:00-{hour + 1:02}:00"

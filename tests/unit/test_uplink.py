@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from itertools import pairwise
@@ -199,6 +200,42 @@ def test_what_has_begun_goes_on_before_others_begin() -> None:
         for earlier, later in pairwise(own)
     ]
     assert max(gaps) < 1.0
+
+
+def test_what_is_small_waits_for_one_piece_and_not_for_all_that_has_come_before() -> None:
+    """A stop and a reload wait for the head of the record of deletions, a line of text: behind all that waits at a
+    narrow line it would be hours, after which systemd kills the daemon."""
+    uplink = Uplink(SystemClock())
+    uplink.follow(schedule_of({"default": "500kB/s"}))
+    over, ended = threading.Event(), list[int]()
+
+    def large() -> None:
+        sending = uplink.sending(over.is_set)
+        assert sending is not None
+        with suppress(Stopping):
+            for _ in sending.pieces(bytes(50_000_000)):
+                ended.append(1)
+
+    threads = [threading.Thread(target=large) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    try:
+        clock = SystemClock()
+        while len(ended) < 3:
+            over.wait(0.01)
+        for size in (300, 4096):
+            began, pieces = clock.monotonic(), len(ended)
+            send(uplink, size)
+            assert clock.monotonic() - began < 2.0
+        # Many of them, as of small images, do not keep the others from going on.
+        pieces = len(ended)
+        for _ in range(20):
+            send(uplink, 300)
+        assert len(ended) - pieces >= 15
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_a_body_for_a_library() -> None:

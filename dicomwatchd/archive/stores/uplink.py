@@ -29,6 +29,9 @@ _PIECE_BYTES_AT_MOST = 128 * 1024
 _SHORTEST_SECONDS = 0.001
 #: Of a request and its answer, beside what is sent.
 _HEAD_BYTES = 1024
+#: What is no larger begins in turn with the pieces of what has begun, and not behind all that waits to begin: the head
+#: of the record of deletions above all, which a stop and a reload wait for.
+_SMALL_BYTES = 4096
 
 
 def _wait(woken: threading.Event, seconds: float) -> None:
@@ -56,6 +59,9 @@ class Uplink:
         #: Who waits in the middle of something, and who to begin, in the order in which they came.
         self._begun: dict[threading.Event, None] = {}
         self._new: dict[threading.Event, None] = {}
+        #: Of these, who has only little to send.
+        self._small: dict[threading.Event, None] = {}
+        self._small_is_next = True
 
     def follow(self, schedule: Schedule | None) -> None:
         """From now on; whoever waits goes by it, too."""
@@ -85,10 +91,10 @@ class Uplink:
         """Waits until something may be sent; returns how many bytes, at most ``most_bytes``. Raises Stopping.
 
         Whoever is in the middle of something comes first, in turn, so that as few things are under way at once as make
-        full use of the limit, and none of them stands still."""
+        full use of the limit, and none of them stands still. What is small waits for one piece of these at most."""
         if most_bytes <= 0:
             return 0
-        line, woken = self._new if begins else self._begun, threading.Event()
+        line, woken = self._line(most_bytes, begins=begins), threading.Event()
         with self._lock:
             line[woken] = None
         try:
@@ -122,7 +128,13 @@ class Uplink:
         if missing > 0:
             return 0, min(max(missing / rate, _SHORTEST_SECONDS), LOOK_SECONDS)
         self._allowed_bytes -= size_bytes + head_bytes
+        self._small_is_next = woken not in self._small
         return size_bytes, 0.0
+
+    def _line(self, most_bytes: int, *, begins: bool) -> dict[threading.Event, None]:
+        if not begins:
+            return self._begun
+        return self._small if most_bytes <= _SMALL_BYTES else self._new
 
     def _fill(self, now: float, rate: int) -> None:
         # However the time has jumped, no more is allowed than for the time to catch up with.
@@ -144,11 +156,13 @@ class Uplink:
         return None if self._in_force is None else self._in_force.bytes_per_second
 
     def _first(self) -> threading.Event | None:
-        return next(iter(self._begun or self._new), None)
+        others = (self._begun, self._new)
+        lines = (self._small, *others) if self._small_is_next else (*others, self._small)
+        return next((woken for line in lines for woken in line), None)
 
     def _wake_first(self) -> None:
         if self._rate() is None:
-            for woken in (*self._begun, *self._new):
+            for woken in (*self._begun, *self._small, *self._new):
                 woken.set()
         elif (first := self._first()) is not None:
             first.set()
