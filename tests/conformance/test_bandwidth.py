@@ -52,3 +52,15 @@ def test_objects_and_parts_at_a_limit(
     for data in small:
         assert b"".join(store.read(KEY.format(hashlib.sha256(data).hexdigest()))) == data
     assert b"".join(store.read(KEY.format("large"))) == large
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https-kms"])
+def test_the_probe_finds_the_same_at_a_limit(rgw_place: Callable[[bool], BucketPlace], tls: bool) -> None:
+    """A daemon that is started with a limit must not take the store for one that compares nothing."""
+    place = rgw_place(tls)
+    place.open().initialise()
+    uplink = Uplink(SystemClock())
+    uplink.follow(schedule_of({"default": "20MB/s"}))
+    free, limited = probed(place).capabilities, probed(place, uplink=uplink).capabilities
+    assert limited.details["body altered after signing"] == "refused"
+    assert limited == free and limited.etag_follows_content and limited.etag_follows_parts

@@ -24,6 +24,19 @@ PACING: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             ("of held studies", _DUES, "h.study_uid = f.study_uid AND h.released_at IS NULL", "h.released_at = 0"),
             ("the first", _DUES, "ORDER BY f.due_at LIMIT", "ORDER BY f.due_at DESC LIMIT"),
             ("as much as is called for", _DUES, "if missing <= 0:", "if False:"),
+            (
+                "what fails for ever",
+                _DUES,
+                """_GOES = f"s.state != 'parked' AND NOT ({_FAILS})\"""",
+                """_GOES = "s.state != 'parked'\"""",
+            ),
+            (
+                "a thread of its own",
+                "daemon/composition.py",
+                "        self.room = Upkeep([self.early.step])",
+                "        self.room = Upkeep([])",
+            ),
+            ("what met an outage", _DUES, " AND s.endpoint IS NULL)", ")"),
         )
     ),
     *(
@@ -42,8 +55,22 @@ PACING: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
             (
                 "who has begun",
                 _UPLINK,
-                "self._new if begins else self._begun, threading",
-                "self._new, threading",
+                "        if not begins:\n            return self._begun\n",
+                "        if not begins:\n            return self._new\n",
+                UPLINK,
+            ),
+            (
+                "what is small",
+                _UPLINK,
+                "return self._small if most_bytes <= _SMALL_BYTES else self._new",
+                "return self._new",
+                UPLINK,
+            ),
+            (
+                "small ones take turns",
+                _UPLINK,
+                "        self._small_is_next = woken not in self._small\n",
+                "",
                 UPLINK,
             ),
             ("who stops", _UPLINK, "if stopping():", "if False and stopping():", UPLINK),
@@ -52,6 +79,13 @@ PACING: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
                 "archive/stores/s3/connection.py",
                 "time.monotonic() - began - self._waited_seconds",
                 "time.monotonic() - began",
+                SENT,
+            ),
+            (
+                "what the probe alters",
+                "archive/stores/s3/probe.py",
+                "events.register_first(",
+                "events.register(",
                 SENT,
             ),
             ("botocore's", _STORE, "(sending := uplink.sending(stopping)) is not None", "False", SENT),

@@ -17,6 +17,7 @@ from dicomwatchd.archive.aws import deadlines
 from dicomwatchd.archive.stores.port import Buffer
 from dicomwatchd.archive.stores.s3 import fast_path
 from dicomwatchd.archive.stores.s3.connection import Connection
+from dicomwatchd.archive.stores.s3.probe import _Probe
 from dicomwatchd.archive.stores.s3.store import S3Store
 from dicomwatchd.archive.stores.uplink import Uplink
 from dicomwatchd.config import S3Settings
@@ -274,3 +275,27 @@ def test_without_a_limit_nothing_is_asked_on_the_way(server: Server, monkeypatch
         for number in range(10):
             store.put(f"studies/{number}", Buffer(bytes(300_000)))
     assert server.total == 10 * 300_000
+
+
+@pytest.mark.parametrize("operation", ["PutObject", "UploadPart"])
+def test_the_probe_alters_what_is_sent_at_a_limit_as_well(
+    server: Server, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """Else a store that compares what arrives would pass for one that does not, and each object would be read back."""
+    with store_at(server, limited("64MB/s"), with_fast_path=False) as store:
+        sent: list[bytes] = []
+        monkeypatch.setattr(Counting, "_take", lambda self: _whole(self, sent))
+        trying = _Probe(store._bucket, "probe/x/")
+        with trying._altering(operation) as signed:
+            if operation == "PutObject":
+                trying._put("altered", signed)
+            else:
+                trying._upload("1", signed, False)
+    assert [len(one) for one in sent] == [len(signed)]
+    assert sent[0][:-1] == signed[:-1] and sent[0] != signed
+
+
+def _whole(handler: Counting, sent: list[bytes]) -> str:
+    data = handler.rfile.read(int(handler.headers.get("content-length", 0)))
+    sent.append(data)
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

@@ -62,6 +62,9 @@ class Events:
     def register(self, name: str, handler: Any) -> None:
         self.handlers.setdefault(name, []).append(handler)
 
+    def register_first(self, name: str, handler: Any) -> None:
+        self.handlers.setdefault(name, []).insert(0, handler)
+
     def unregister(self, name: str, handler: Any) -> None:
         self.handlers[name].remove(handler)
 

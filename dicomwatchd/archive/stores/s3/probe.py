@@ -305,7 +305,8 @@ class _Probe:
             else:
                 request.body.seek(0)
 
-        self._client.meta.events.register(f"before-send.s3.{operation}", alter)
+        # Before it is handed out in pieces, where sending is limited.
+        self._client.meta.events.register_first(f"before-send.s3.{operation}", alter)
         try:
             yield signed
         finally:
