@@ -54,10 +54,11 @@ class Schedule:
         now = _minute_of_week(local)
         limit = self.at(local).bytes_per_second
         begun = local.replace(second=0, microsecond=0)
+        # Within the hour that comes twice when summer ends, of the same one of the two.
         for ahead in range(1, _WEEK_MINUTES):
             then = self.limits[self.minutes[(now + ahead) % _WEEK_MINUTES]]
             if then.bytes_per_second != limit:
-                return begun + timedelta(minutes=ahead), then
+                return (begun + timedelta(minutes=ahead)).replace(fold=local.fold), then
         return None
 
 

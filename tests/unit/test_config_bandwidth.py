@@ -158,3 +158,13 @@ def test_summer_ends_and_begins() -> None:
     working = schedule({"default": "50MB/s", WORKING_HOURS: "10MB/s"})
     [at, _] = working.next_change(datetime(2026, 10, 24, 12, tzinfo=BERLIN)) or [None, None]
     assert at is not None and at.timestamp() == datetime(2026, 10, 26, 8, tzinfo=BERLIN).timestamp()
+
+
+def test_the_next_change_within_the_hour_that_comes_twice() -> None:
+    """In the second of the two it is ahead, and not an hour ago."""
+    found = schedule({"default": "50MB/s", "02:50-04:00": "10MB/s"})
+    first = datetime(2026, 10, 25, 0, 45, tzinfo=ZoneInfo("UTC"))
+    for now, then in ((first, 0), (first + timedelta(hours=1), 1)):
+        [at, _] = found.next_change(now.astimezone(BERLIN)) or [None, None]
+        assert at is not None
+        assert at.timestamp() == datetime(2026, 10, 25, then, 50, tzinfo=ZoneInfo("UTC")).timestamp()
