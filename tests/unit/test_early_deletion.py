@@ -348,6 +348,15 @@ def test_what_only_met_an_outage_is_waited_for(pieces: Pieces, small: Small, mon
     small.fill(9)
     breathe(pieces, 30)
     assert there(*studies) == [2, 2, 2, 2, 2]
+    # A restart in the midst of it knows nothing of the outage until it meets it.
+    due = sum(int(str(one["files"])) for one in pieces.log.events("due-early"))
+    pieces.restart()
+    for _ in range(4):
+        pieces.clock.advance(CHECK_SECONDS + 0.1)
+        pieces.parts.early.step()
+        pieces.look()
+        pieces.parts.early.step()
+    assert sum(int(str(one["files"])) for one in pieces.log.events("due-early")) == due
     monkeypatch.undo()
     monkeypatch.setattr(disk, "shutil", SimpleNamespace(disk_usage=small.usage))
     breathe(pieces, 10)
