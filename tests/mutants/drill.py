@@ -213,8 +213,8 @@ DRILL: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = _UNDER_ATTACK + 
         (
             "what has failed is tried again",
             "drill/rounds.py",
-            "self._turn(self._drills.due_again(self._clock.now() - AGAIN_SECONDS), left)",
-            "self._turn(None, left)",
+            "            self._turn(again, left)\n",
+            "            self._turn(None, left)\n",
         ),
         (
             "once a day",
