@@ -197,13 +197,6 @@ class Inbox(_Model):
     )
     exclude: tuple[str, ...] = Field((), description="Globs on the file's name or its path below the inbox")
 
-    @field_validator("name")
-    @classmethod
-    def _is_not_the_daemons_own(cls, value: str) -> str:
-        if value == "state":  # of two disks with one name status, journal and figures would tell of one
-            raise ValueError("must not be state, which is what the disk of the daemon's own state is called")
-        return value
-
 
 class Encryption(_Model):
     mode: Literal["aws:kms", "AES256", "store-default"] = "store-default"

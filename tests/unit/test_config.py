@@ -190,10 +190,6 @@ ONE_PROBLEM: list[tuple[Any, tuple[str, str]]] = [
         ),
     ),
     (with_inbox(name=1), ("inboxes[0].name", "must be text; put it in quotes")),
-    (
-        with_inbox(name="state"),
-        ("inboxes[0].name", "must not be state, which is what the disk of the daemon's own state is called"),
-    ),
     (with_inbox(include=[]), ("inboxes[0].include", "must not be empty")),
     (with_inbox(include="*.dcm"), ("inboxes[0].include", "must be a list")),
     (with_inbox(exclude=[False]), ("inboxes[0].exclude[0]", "must be text; put it in quotes")),
