@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +19,13 @@ from dicomwatchd import answering, resolved_paths
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.identity import read_identity
+from dicomwatchd.archive.preflight import run as preflight
 from dicomwatchd.archive.records import Query
 from dicomwatchd.archive.stores.port import Capabilities, ObjectStore
 from dicomwatchd.audit.proving import Prover
 from dicomwatchd.config import Config, Inbox
 from dicomwatchd.errors import DicomwatchdError
+from dicomwatchd.findings import Finding as Finding
 from dicomwatchd.localfiles import (
     WriterPresent,
     open_root,
@@ -47,19 +48,11 @@ _FOR_WANT_OF_A_LEASE = {
 }
 #: Searches that are served by what was added to catalogues last.
 _NEWEST_INDEXES = (Query(birth_date="19000101"), Query(modality="CT"))
+_ENDED_BY_A_RULE = "remove the rule, or allow it by archive.store.accept_expiry in the configuration"
 _SAMPLE = 2000  # directory entries looked at for a file of somebody else
 
 
 OVERWRITES = "the store lets objects be overwritten: only one daemon may send to this archive"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """``outcome``: "good", "note" (works, and costs or lacks something) or "bad" (has to be mended)."""
-
-    subject: str
-    outcome: str
-    detail: str
 
 
 #: Before the inbox's name.
@@ -85,7 +78,7 @@ def examine(
     how many seconds; ``allowed`` the addresses that the unit lets the service talk to, where it has a filter; ``now``
     the time by which certificates are judged. Raises nothing of its own: what fails is a finding."""
     return [
-        *_archive(store, catalogue),
+        *_archive(config, store, catalogue),
         *_addresses(config, allowed),
         *(Finding(*found) for found in keyfiles.findings(config, os.environ)),
         *_disk(config, "state", config.state_directory),
@@ -151,7 +144,7 @@ def verification(capabilities: Capabilities) -> str:
 # -- the archive ----------------------------------------------------------------------------------------------------
 
 
-def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
+def _archive(config: Config, store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
     archive_id = None
     try:
         store.check()
@@ -191,6 +184,7 @@ def _archive(store: ObjectStore, catalogue: Catalogue) -> Iterator[Finding]:
     if not capabilities.creates_only:
         yield Finding("create-only", "bad", OVERWRITES)
     yield from _expiry(store)
+    yield from preflight.findings(config.archive, store, catalogue, config.workers)
 
 
 def _indexes(catalogue: Catalogue) -> Iterator[Finding]:
@@ -229,13 +223,14 @@ def _expiry(store: ObjectStore) -> Iterator[Finding]:
         yield Finding(subject, "note", f"cannot be read now: {error}")
         return
     if found.unaccepted is not None:
-        yield Finding(subject, "bad", found.unaccepted)
+        yield Finding(subject, "bad", found.unaccepted, _ENDED_BY_A_RULE, essential=True)
     elif not found.rules_known:
         yield Finding(
             subject,
             "note",
             "the store's lifecycle rules cannot be read (s3:GetLifecycleConfiguration); a rule that expires objects"
             " shows only in the store's answers about objects",
+            "allow s3:GetLifecycleConfiguration to the daemon's role",
         )
     else:
         yield Finding(

@@ -154,13 +154,15 @@ def _say_published(published: dict[str, Any]) -> None:
 def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> int:
     """Check that everything works.
 
-    Tests the store and what it enforces, the catalogue, the inboxes and their disks. The running daemon runs
-    the tests, with its own rights; if it is not running, this command runs them with yours. Destinations of
-    fetch --send are tried by this command. The exit code is 1 if something has to be fixed.
+    Tests the store and what it enforces, how bucket, role and table protect the archive, the catalogue, the inboxes and
+    their disks. The running daemon runs the tests, with its own rights; if it is not running, this command runs them
+    with yours. Destinations of fetch --send are tried by this command. "unknown" could not be tested, and is no pass.
+    The exit code is 1 if something has to be fixed.
     """
     connection = client(invocation, socket_path)
     try:
-        findings: list[dict[str, str]] = connection.call("doctor", answer_seconds=300)
+        said: list[dict[str, Any]] = connection.call("doctor", answer_seconds=300)
+        findings = [{"fix": None, "essential": False, **one} for one in said]  # of an earlier version, perhaps
     except DaemonNotRunning:
         if socket_path is not None:
             raise
@@ -172,15 +174,24 @@ def doctor(invocation: Invocation, socket_path: Path | None, as_json: bool) -> i
     else:
         tables.table(
             ("", "WHAT", "FINDING"),
-            ((f["outcome"], output.clean(f["subject"]), output.clean(f["detail"])) for f in findings),
+            ((f["outcome"], output.clean(f["subject"]), output.clean(_told(f))) for f in findings),
         )
     return exits.NO if any(f["outcome"] == "bad" for f in findings) else exits.OK
 
 
-def _destinations(invocation: Invocation) -> list[dict[str, str]]:
+def _told(finding: dict[str, Any]) -> str:
+    fix = f". To fix it: {finding['fix']}" if finding["fix"] else ""
+    keeps = ". Until then no local file is deleted" if finding["essential"] else ""
+    return f"{finding['detail']}{fix}{keeps}"
+
+
+def _destinations(invocation: Invocation) -> list[dict[str, Any]]:
     """From where this command runs, whoever runs the rest: the daemon never talks to them."""
+    from dataclasses import asdict
+
     from dicomwatchd import config
     from dicomwatchd.errors import ConfigError
+    from dicomwatchd.findings import Finding
 
     try:
         destinations = config.load(invocation.config_path).destinations
@@ -196,10 +207,10 @@ def _destinations(invocation: Invocation) -> list[dict[str, str]]:
         subject, to = f"destination {one.name}", of_settings(one)
         found.append((subject, *look(to)))
         found += ((f"{subject}: {what}", outcome, text) for what, outcome, text in own_files(to))
-    return [{"subject": subject, "outcome": outcome, "detail": text} for subject, outcome, text in found]
+    return [asdict(Finding(*one)) for one in found]
 
 
-def _from_here(invocation: Invocation) -> list[dict[str, str]]:
+def _from_here(invocation: Invocation) -> list[dict[str, Any]]:
     from contextlib import suppress
     from dataclasses import asdict
 

@@ -14,9 +14,9 @@ from dicomwatchd.audit.proving import Prover, chain_id
 from dicomwatchd.control.peer import NO_SUCH_COMMAND, BadRequest, Request
 from dicomwatchd.control.server import Command, text, whole
 from dicomwatchd.daemon import drill_report
-from dicomwatchd.doctor import Finding
 from dicomwatchd.drill.rounds import RestoreDrills
 from dicomwatchd.errors import Permanent
+from dicomwatchd.findings import Finding
 from dicomwatchd.model import Uid
 from dicomwatchd.ports import timestamp
 from dicomwatchd.queue import Queue

@@ -236,7 +236,7 @@ class StatusReporter:
                 f"{count} kept files of {name}, which is no longer an inbox, are archived only at another location"
                 for name, count in queue.reports.kept_elsewhere().items()
             ]
-            + ([store.expiry.unaccepted] if store.expiry.unaccepted else [])
+            + list(filter(None, (store.expiry.unaccepted, store.expiry.unprotected)))
             + [*wrong, *full_disks]
             + [*drill_report.problems(queue.drills, self._config.restore_drill, self._clock.now())],
             "verification": doctor.verification(capabilities),

@@ -21,8 +21,8 @@ from dicomwatchd.daemon.composition import Parts, Surroundings
 from dicomwatchd.daemon.figures import FiguresPort
 from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.daemon.status import StatusReporter
-from dicomwatchd.doctor import Finding
 from dicomwatchd.errors import ConfigError, Fatal, InboxNotResponding, Stopping
+from dicomwatchd.findings import Finding
 from dicomwatchd.intake.inbox import InboxIntake
 from dicomwatchd.intake.watch import Watcher
 from dicomwatchd.pipeline.pace import Pace

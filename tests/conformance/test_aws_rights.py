@@ -105,6 +105,20 @@ TAG_KEYS = "s3:RequestObjectTagKeys"
 CLASS = "s3:x-amz-storage-class"
 
 
+#: What `doctor` asks of the bucket; no role but the daemon's needs it.
+PROTECTION = (
+    "s3:GetBucketVersioning",
+    "s3:GetBucketObjectLockConfiguration",
+    "s3:GetEncryptionConfiguration",
+    "s3:GetBucketPolicy",
+    "s3:GetBucketPolicyStatus",
+    "s3:GetBucketPublicAccessBlock",
+    "s3:GetBucketAcl",
+)
+#: The key that its three requests name, which must be refused.
+NOBODYS = f"{BUCKET}/rad/studies/dicomwatchd-preflight-00/none"
+
+
 @dataclass(frozen=True)
 class Case:
     """``denied``: the Sid that has to say no, "Implicit" where nothing says yes, None where it is to be allowed."""
@@ -124,6 +138,9 @@ def daemon_work(role: str, site: Mapping[str, Any], place: Mapping[str, str]) ->
         ("s3:ListBucketVersions", BUCKET, {"s3:prefix": "rad/studies/1.2.3/"}),
         ("s3:ListBucketMultipartUploads", BUCKET, {}),
         ("s3:GetLifecycleConfiguration", BUCKET, {}),
+        *((right, BUCKET, {}) for right in PROTECTION),
+        ("dynamodb:DescribeTable", TABLE, {}),
+        ("dynamodb:DescribeContinuousBackups", TABLE, {}),
         ("s3:GetObject", f"{BUCKET}/rad/archive.json", {}),
         ("s3:GetObject", f"{STUDY}/4/5/aa.dcm", {}),
         ("s3:GetObjectVersion", f"{STUDY}/4/5/aa.dcm", {}),
@@ -232,6 +249,9 @@ DAEMON = [
         for action, resource in DAEMON_DENIED
     ),
     Case("ct1", "s3:PutObject", f"{STUDY}/4/5/aa.dcm", {**KMS, **OVERWRITTEN}, "CreateOnly"),
+    Case("ct1", "s3:DeleteObjectVersion", NOBODYS, {}, "DaemonDeletesNothing"),
+    Case("ct1", "s3:DeleteObject", NOBODYS, {}, "DaemonDeletesNothing"),
+    Case("ct1", "s3:PutObject", NOBODYS, {**KMS, **OVERWRITTEN}, "CreateOnly"),
     Case("ct1", "s3:PutObject", f"{BUCKET}/rad/audit/1/00000001.json", {**KMS, **OVERWRITTEN}, "CreateOnly"),
     # A record of an erasure keeps a study out of the archive: no daemon creates one.
     Case("ct1", "s3:PutObject", f"{BUCKET}/rad/erased/1.2.3/00000001.json", {**KMS, **CREATED}, "Implicit"),

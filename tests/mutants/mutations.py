@@ -26,6 +26,7 @@ from tests.mutants.metrics import METRICS
 from tests.mutants.pacing import PACING
 from tests.mutants.parts import PARTS
 from tests.mutants.planted import PLANTED
+from tests.mutants.protection import PROTECTION
 from tests.mutants.receiver import RECEIVER
 from tests.mutants.roots import ROOTS
 from tests.mutants.uploads import UPLOADS
@@ -1447,6 +1448,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in METRICS),
     *(Mutation(*row) for row in COMMITMENT),
     *(Mutation(*row) for row in DRILL),
+    *(Mutation(*row) for row in PROTECTION),
     *(Mutation(*row) for row in RECEIVER),
     *(Mutation(*row) for row in HANDED_OUT),
     # -- several daemons at one inbox, and what a crash leaves aside

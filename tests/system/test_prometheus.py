@@ -29,6 +29,7 @@ from tests.servers.prometheus import Prometheus, skip_unless_installed
 from tests.servers.tls import make_certificate
 from tests.synthetic import Maker, Patient
 from tests.system.site import Site
+from tests.system.test_two_daemons import keep_versions
 
 
 def at_once() -> dict[str, Any]:
@@ -130,6 +131,7 @@ def careless(tmp_path: Path, rgw: CephRgw, bucket: str) -> Iterator[Watched]:
         try:
             with site.prometheus:
                 site.init()
+                keep_versions(rgw, bucket)  # without them nothing would be deleted here
                 yield site
         finally:
             site.close()

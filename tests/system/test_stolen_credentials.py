@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PREFIX = "rad/"
-_NOT_KNOWN_THERE = {"s3:PutEncryptionConfiguration", "s3:UpdateObjectEncryption"}
+_NOT_KNOWN_THERE = {"s3:PutEncryptionConfiguration", "s3:GetEncryptionConfiguration", "s3:UpdateObjectEncryption"}
 ROLES = {"daemon": "DaemonPolicy", "reader": "FetchPolicy", "care": "MaintenancePolicy"}
 #: Beyond the 16 MiB from which a file goes in parts.
 LARGE = {"rows": 3000, "columns": 3000}

@@ -69,7 +69,8 @@ def _site(root: Path, archive: dict[str, Any], environment: dict[str, str]) -> S
 def careless(
     tmp_path: Path, rgw: CephRgw, dynamodb: DynamoDBLocal, bucket: str, table_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Site, Site]]:
-    """Two sites before a store that ignores If-None-Match, and so overwrites what is there."""
+    """Two sites before a store that ignores If-None-Match, and so overwrites what is there. It keeps versions: without
+    them nothing would be deleted here (`test_unprotected`)."""
     certificate = make_certificate(tmp_path / "tls")
     liar = Liar(rgw.access_key, rgw.secret_key, rgw.region, ("if-none-match",))
     for name, value in rgw.env().items():
@@ -80,9 +81,16 @@ def careless(
         archive["store"] |= {"endpoint_url": proxy.endpoint, "ca_file": str(certificate.ca_file)}
         sites = [_site(tmp_path / name, archive, rgw.env()) for name in ("one", "other")]
         sites[0].init()
+        keep_versions(rgw, bucket)
         yield sites[0], sites[1]
         for site in sites:
             site.close()
+
+
+def keep_versions(rgw: CephRgw, bucket: str) -> None:
+    client = rgw.client()
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    client.close()
 
 
 def test_a_store_that_overwrites(careless: tuple[Site, Site]) -> None:

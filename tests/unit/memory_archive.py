@@ -72,6 +72,8 @@ class MemoryStore:
     hidden: set[str] = field(default_factory=set)
     #: Why it ends objects by itself, if it does.
     expires: str | None = None
+    #: Why its settings do not protect what it holds, if so.
+    unprotected: str | None = None
     #: The class of keys in cold storage, and how far those are that were asked back.
     cold: dict[str, str] = field(default_factory=dict)
     restores: dict[str, Restore] = field(default_factory=dict)
@@ -202,7 +204,7 @@ class MemoryStore:
 
     @property
     def expiry(self) -> Expiry:
-        return Expiry(self.expires)
+        return Expiry(self.expires, unprotected=self.unprotected)
 
     def refresh_expiry(self) -> Expiry:
         self._fail()

@@ -161,11 +161,12 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """What is known of a store that ends objects of the archive by itself.
+    """What is known of a store that ends objects of the archive by itself, or would let others do so.
 
     ``unaccepted``: why no local file may be deleted now, in plain words with no key and no name of a rule, None where
     nothing speaks against it. ``rules_known``: whether the store tells its rules; where it does not, what it says in
-    its other answers is all there is. ``is_by_tag``: a rule ends those objects that have certain tags, as some of the
+    its other answers is all there is. ``unprotected``: why none may be deleted now because of other settings of the
+    store, in such words, too. ``is_by_tag``: a rule ends those objects that have certain tags, as some of the
     archive may from earlier or from another site: which, HEAD tells, and no listing does. ``notes``: what else of its
     rules a person should know.
     """
@@ -174,6 +175,12 @@ class Expiry:
     rules_known: bool = True
     notes: tuple[str, ...] = ()
     is_by_tag: bool = False
+    unprotected: str | None = None
+
+    @property
+    def forbids_deleting(self) -> str | None:
+        """Why no local file may be deleted now; None where nothing of the store speaks against it."""
+        return self.unaccepted or self.unprotected
 
 
 class Standing(Enum):
@@ -423,12 +430,16 @@ class ObjectStore(Protocol):
     @property
     def expiry(self) -> Expiry:
         """What is known by now, from the last look and from all answers since. A store that could end objects has
-        ``unaccepted`` set until the first look has ended. Raises nothing."""
+        ``unaccepted`` set until the first look has ended, and ``unprotected`` until its settings were looked at. Raises
+        nothing."""
         ...
 
     def refresh_expiry(self) -> Expiry:
         """Ask afresh whether the store ends objects by itself. Raises Transient, Permanent.
-        S3: GetBucketLifecycleConfiguration, and the header x-amz-expiration of HeadObject."""
+        Whether its settings let others do so is asked, too.
+        S3: GetBucketLifecycleConfiguration, and the header x-amz-expiration of HeadObject; GetPublicAccessBlock, and
+        where that leaves something open GetBucketPolicyStatus and GetBucketAcl; GetBucketVersioning where the store
+        overwrites."""
         ...
 
     def close(self) -> None:

@@ -99,6 +99,16 @@ class DynamoDBCatalogue:
     def name(self) -> str:
         return self._name
 
+    @property
+    def table(self) -> str:
+        """The table's name; with `client`, for those who ask for what no catalogue has in common
+        (`archive.preflight`)."""
+        return self._table
+
+    @property
+    def client(self) -> DynamoDBClient:
+        return self._client
+
     def get(self, study_uid: Uid) -> StudyRecord | None:
         """The study item is read first: the series items it names were there before it, and never change."""
         study = self._study_item(study_uid)

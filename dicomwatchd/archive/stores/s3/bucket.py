@@ -140,7 +140,7 @@ class S3Bucket:
                 f"the store does not confirm the requested encryption ({asked.mode})",
                 hint="check archive.store.encryption in the configuration, and whether the store supports it",
             )
-        if asked.key_id is not None and not _same_key(asked.key_id, response.get("SSEKMSKeyId")):
+        if asked.key_id is not None and not same_key(asked.key_id, response.get("SSEKMSKeyId")):
             raise ArchiveRefused(
                 "the store does not confirm the requested encryption key", hint="check encryption.key_id"
             )
@@ -428,7 +428,8 @@ def checksum_of(response: Any) -> str | None:
     return f"crc64nvme:{crc64}" if crc64 and "-" not in crc64 else None
 
 
-def _same_key(asked: str, responded: str | None) -> bool:
+def same_key(asked: str, responded: str | None) -> bool:
+    """Whether both name one key, as far as that can be told: an alias says nothing of the key that it stands for."""
     if not responded:
         return False
     asked_kind, asked_name = _kind_and_name(asked)

@@ -142,6 +142,16 @@ def _ends(expiration: Mapping[str, Any]) -> list[tuple[str, float]]:
     return ends
 
 
+def aborts_after_days(rules: Iterable[Mapping[str, Any]], prefix: str) -> int | None:
+    """After how many days a rule ends uploads to anywhere below ``prefix`` that were never completed; None: never."""
+    found = [
+        int((rule.get("AbortIncompleteMultipartUpload") or {}).get("DaysAfterInitiation") or 0)
+        for rule in rules
+        if rule.get("Status") == "Enabled" and prefix.startswith(_prefix(rule)) and not _tags(rule)
+    ]
+    return min(filter(None, found), default=None)
+
+
 class ExpiryWatch:
     """What is known of it for one archive. Safe to use from many threads. ``now`` in seconds since the epoch."""
 

@@ -156,7 +156,7 @@ class _Setup:
         statements: Any = policy.get("Statement", [])
         if isinstance(statements, dict):
             statements = [statements]
-        if any(_denies_plain(statement, self._arn) for statement in statements):
+        if any(denies_plain(statement, self._arn) for statement in statements):
             return InitStep(what, "present")
         policy = {
             "Version": "2012-10-17",
@@ -164,7 +164,7 @@ class _Setup:
             "Statement": [*(s for s in statements if s.get("Sid") != TLS_SID), wanted],
         }
         self._client.put_bucket_policy(**self._name, Policy=json.dumps(policy))
-        if not any(_denies_plain(statement, self._arn) for statement in self._policy().get("Statement", [])):
+        if not any(denies_plain(statement, self._arn) for statement in self._policy().get("Statement", [])):
             raise _NotSupported("the store accepted it but does not keep it")
         return InitStep(what, "set", "a store may keep this policy without enforcing it")
 
@@ -332,7 +332,7 @@ def _unless_absent(look: Callable[[], Any], default: Any) -> Any:
         raise
 
 
-def _denies_plain(statement: Any, arn: str) -> bool:
+def denies_plain(statement: Any, arn: str) -> bool:
     """Whether a statement, ours or somebody else's, denies everybody everything in the bucket without TLS."""
     if not isinstance(statement, dict) or statement.get("Effect") != "Deny":
         return False

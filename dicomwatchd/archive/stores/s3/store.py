@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ from dicomwatchd.archive.stores.s3.expiry import ExpiryWatch
 from dicomwatchd.archive.stores.s3.listed import etag_of
 from dicomwatchd.archive.stores.s3.multipart import PART_BYTES, SENDING_THREADS, MultipartSender
 from dicomwatchd.archive.stores.s3.parts import Means
+from dicomwatchd.archive.stores.s3.protection import ProtectionWatch
 from dicomwatchd.archive.stores.s3.taken import Taken
 from dicomwatchd.archive.stores.uplink import PacedBody, Uplink
 from dicomwatchd.config import S3Settings
@@ -128,6 +130,7 @@ class S3Store:
             tag=settings.tag,
             expiry=ExpiryWatch(settings.prefix, settings.accept_expiry, now, settings.tag),
         )
+        self._protection = ProtectionWatch()
         self._data_plane = None
         if with_fast_path:
             sending = (lambda: None) if uplink is None else partial(uplink.sending, stopping)
@@ -150,6 +153,11 @@ class S3Store:
     @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
+
+    @property
+    def bucket(self) -> S3Bucket:
+        """For those who ask for what no store has in common (`archive.preflight`)."""
+        return self._bucket
 
     @property
     def single_put_bytes(self) -> int:
@@ -320,12 +328,18 @@ class S3Store:
 
     @property
     def expiry(self) -> Expiry:
-        return self._bucket.expiry.found
+        return replace(self._bucket.expiry.found, unprotected=self._protection.why)
 
     def refresh_expiry(self) -> Expiry:
-        """GetBucketLifecycleConfiguration, and HeadObject of the archive's identity and of what was said to expire."""
-        with self._bucket.translated("GetBucketLifecycleConfiguration"):
-            self._bucket.expiry.ask(self._bucket.client, self._bucket.name, lambda key: self.head(key) is not None)
+        """GetBucketLifecycleConfiguration, and HeadObject of the archive's identity and of what was said to expire. How
+        the bucket is protected is asked after it, of a store that has answered."""
+        bucket = self._bucket
+        with bucket.translated("GetBucketLifecycleConfiguration"):
+            bucket.expiry.ask(bucket.client, bucket.name, lambda key: self.head(key) is not None)
+        # Not before a store is probed: nothing is known then of what it refuses.
+        creates_only = self._capabilities.creates_only or not self._capabilities.details
+        with bucket.translated("ask for the bucket's protection"):
+            self._protection.ask(bucket.client, bucket.name, creates_only=creates_only)
         return self.expiry
 
     def close(self) -> None:

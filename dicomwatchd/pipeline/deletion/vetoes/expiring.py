@@ -1,6 +1,7 @@
-"""Deleting waits while the store would end the archive's objects by itself, and nobody has said that this is meant.
+"""Deleting waits while the store might not keep what it holds: while it would end the archive's objects by itself, and
+nobody has said that this is meant; and while its settings would let others take them away (`ObjectStore.expiry`).
 
-What is archived meanwhile is kept, with this reason; it falls due, and is proven afresh, once nothing ends the objects
+What is archived meanwhile is kept, with this reason; it falls due, and is proven afresh, once nothing speaks against it
 any more.
 """
 
@@ -19,7 +20,10 @@ from dicomwatchd.telemetry.fields import error_fields
 CHECK_SECONDS = 900.0
 WAITING_CHECK_SECONDS = 60.0
 
-REASON = "archived; kept because a lifecycle rule of the store would expire the archived object"
+REASON = (
+    "archived; kept because the store might not keep the archived object, by a lifecycle rule or another setting:"
+    " dicomwatchctl status says which"
+)
 
 
 class Expiring:
@@ -40,7 +44,8 @@ class Expiring:
         self._store, self._deletions, self._clock, self._log = store, deletions, clock, log
         self._due, self._in_trouble = due, in_trouble
         self._lock = threading.Lock()
-        self._told = False
+        #: What was told since deleting went on last.
+        self._told: set[str] = set()
         #: Whether files may be kept that need not be: at the start, and when deleting goes on.
         self._holds = True
         self._next_check = clock.monotonic() + CHECK_SECONDS
@@ -48,7 +53,7 @@ class Expiring:
     @property
     def problem(self) -> str | None:
         """Why no local file may be deleted now, in plain words; None where nothing speaks against it."""
-        return self._store.expiry.unaccepted
+        return self._store.expiry.forbids_deleting
 
     def stops_deleting(self) -> str | None:
         """As `problem`, for a shipment, which keeps its files then."""
@@ -85,14 +90,21 @@ class Expiring:
             )
 
     def _tell(self) -> None:
-        if self.problem is not None:
-            if not self._told:
-                self._log.error(
-                    "archive-expires",
-                    "lifecycle rules of the store would expire the archive's objects; local files are archived and"
-                    " kept",
-                )
-            self._told = self._holds = True
+        """Each of the two once, until deleting goes on."""
+        found = self._store.expiry
+        if found.unaccepted is not None and self._is_news("expiring"):
+            self._log.error(
+                "archive-expires",
+                "lifecycle rules of the store would expire the archive's objects; local files are archived and kept",
+            )
+        if found.unprotected is not None and self._is_news("unprotected"):
+            self._log.error(
+                "archive-unprotected",
+                "the store's settings do not protect the archive's objects, or are not known yet; local files are"
+                " archived and kept: dicomwatchctl doctor says what to do",
+            )
+        if found.forbids_deleting is not None:
+            self._holds = True
         elif self._holds:
             self._holds = False
             try:
@@ -103,9 +115,14 @@ class Expiring:
             if self._told:
                 self._log.info(
                     "archive-stays",
-                    "no lifecycle rule expires the archive's objects any more; local files are deleted again",
+                    "the store keeps the archive's objects again; local files are deleted again",
                     files=released,
                 )
-            self._told = False
+            self._told.clear()
             if released:
                 self._due()
+
+    def _is_news(self, what: str) -> bool:
+        is_news = what not in self._told
+        self._told.add(what)
+        return is_news
