@@ -81,20 +81,19 @@ class Bucket:
 # -- who else may reach it ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "answers",
-    [
-        {"policy": True},
-        {"acl": for_everybody()},
-        {"acl": for_everybody("AuthenticatedUsers")},
-        {"policy": True, "block": {**WHOLE, "RestrictPublicBuckets": False}},
-        {"acl": for_everybody(), "block": {**WHOLE, "IgnorePublicAcls": False}},
-        {"policy": True, "acl": DENIED},
-        {"acl": for_everybody(), "policy": DENIED},
-        {"policy": True, "block": error("NotImplemented", 501)},
-    ],
-    ids=range(8),
-)
+OPEN: list[dict[str, Any]] = [
+    {"policy": True},
+    {"acl": for_everybody()},
+    {"acl": for_everybody("AuthenticatedUsers")},
+    {"policy": True, "block": {**WHOLE, "RestrictPublicBuckets": False}},
+    {"acl": for_everybody(), "block": {**WHOLE, "IgnorePublicAcls": False}},
+    {"policy": True, "acl": DENIED},
+    {"acl": for_everybody(), "policy": DENIED},
+    {"policy": True, "block": error("NotImplemented", 501)},
+]
+
+
+@pytest.mark.parametrize("answers", OPEN, ids=range(8))
 def test_a_bucket_that_is_open_to_everybody(answers: dict[str, Any]) -> None:
     bucket = Bucket(**answers)
     said = bucket.look()
