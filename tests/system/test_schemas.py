@@ -39,6 +39,7 @@ _ON_S3 = {
     },
     "fetch": {f"bad_objects.{key}" for key in ("sop_instance_uid", "series_uid", "reason", "code")},
     "prove": {"files.proof.version_id"},
+    "doctor": {"findings.fix"},
     "archive-verify": {
         f"{run}.{key}"
         for run in ("run", "last_complete")
