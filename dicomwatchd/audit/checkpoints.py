@@ -187,8 +187,11 @@ class Checkpoints:
 
     def _step(self) -> None:
         head = self._audit.head()
-        if not self._has_read:
-            self._published = audit_checkpoints.newest(self._store, head.chain_id)
+        if not self._has_read or head.sequence > self.published:
+            # Another machine may go on with a copy of this state: what it has published is looked at before each head.
+            newest = audit_checkpoints.newest(self._store, head.chain_id)
+            if newest is not None and newest.sequence >= self.published:
+                self._published = newest
             self._has_read = True
         self._found(_compared(self._audit, self._published))
         # A chain that was cut is not covered by a newer head of what is left of it.

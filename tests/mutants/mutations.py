@@ -1087,6 +1087,12 @@ MUTATIONS: tuple[Mutation, ...] = (
                 '"fits" if found == published.sha256 else "differs"',
                 '"fits"',
             ),
+            (
+                "a copy of the state",
+                "audit/checkpoints.py",
+                "        if not self._has_read or head.sequence > self.published:",
+                "        if not self._has_read:",
+            ),
             ("no newer head over it", "audit/checkpoints.py", "        if self.is_bad or head", "        if head"),
             ("bad for good", "audit/checkpoints.py", "        if self.is_bad:\n            return\n", ""),
             (

@@ -231,8 +231,9 @@ def test_two_daemons_do_not_mind_each_other(place: Place, tmp_path: Path) -> Non
     other.bench.queue.close()
 
 
-def test_a_state_that_two_machines_run_on_is_told(place: Place, tmp_path: Path) -> None:
-    """A copy goes on with the same chain: two heads of one number, of which the store keeps the first."""
+@pytest.mark.parametrize("further", [1, 2, 3])
+def test_a_state_that_two_machines_run_on_is_told(place: Place, tmp_path: Path, further: int) -> None:
+    """A copy goes on with the same chain, less far, as far, or farther; of one number the store keeps one head."""
     place.delete()
     place.checkpoints.step()
     copy = tmp_path / "copy"
@@ -244,12 +245,18 @@ def test_a_state_that_two_machines_run_on_is_told(place: Place, tmp_path: Path) 
     other.store = place.store
     other.begin()
     other.checkpoints.step()
-    place.delete()
+    place.delete(2)
     other.bench.clock.seconds += 5
-    other.delete()
+    other.delete(further)
     place.checkpoints.step()
     other.checkpoints.step()
     assert place.told() == [] and len(other.told()) == 1
+    other.delete(5)
+    other.checkpoints.step()
+    assert place.heads() == [2, 6], "what one of them has published is not covered by the other"
+    place.delete()
+    place.checkpoints.step()
+    assert place.heads() == [2, 6, 8] and place.told() == []
     other.bench.queue.close()
 
 
