@@ -256,6 +256,66 @@ def test_init_of_the_archive_that_the_state_knows(site: Site) -> None:
     assert site.ctl("archive", "init").exit_code == 0
 
 
+def test_init_makes_no_new_archive_of_studies_that_belong_to_one(site: Site, study: Manifest) -> None:
+    """A copy without archive.json, or a bucket in which it was deleted."""
+    identity = read_identity(site.store())
+    assert identity is not None
+    (site.archive / "archive.json").unlink()
+    site.catalogue_file.unlink()
+    refused = site.ctl("archive", "init")
+    assert refused.exit_code == 3 and refused.stdout == ""
+    assert identity.archive_id in refused.stderr and "--restore-identity" in refused.stderr
+    assert site.ctl("archive", "init", "--new-archive").exit_code == 3
+    assert read_identity(site.store()) is None and not site.catalogue_file.exists()
+    restored = site.ctl("archive", "init", "--restore-identity")
+    assert restored.exit_code == 0 and f"Archive {identity.archive_id} is ready." in restored.stdout
+    again = read_identity(site.store())
+    assert again is not None and again.archive_id == identity.archive_id == site.catalogue().identity()
+    assert site.ctl("catalogue", "rebuild").exit_code == 0
+    assert site.ctl("fetch", STUDY).exit_code == 0
+
+
+def test_an_identity_is_restored_for_the_archive_that_the_state_knows_only(site: Site, study: Manifest) -> None:
+    bind(site, "0a0a0a0a-0000-4000-8000-000000000000")
+    (site.archive / "archive.json").unlink()
+    site.catalogue_file.unlink()
+    assert site.ctl("archive", "init", "--restore-identity").exit_code == 3
+    assert read_identity(site.store()) is None
+
+
+def test_no_identity_is_restored_that_manifests_do_not_agree_on(site: Site, study: Manifest) -> None:
+    other = MemoryStore()
+    archive(
+        other, [(SERIES, "1.2.9.1", content(9))], study=Uid("1.2.9"), archive_id="0a0a0a0a-0000-4000-8000-000000000000"
+    )
+    for key, versions in other.versions.items():
+        site.store().put(key, Buffer.of(versions[0]))
+    (site.archive / "archive.json").unlink()
+    refused = site.ctl("archive", "init", "--restore-identity")
+    assert refused.exit_code == 3 and "several archives" in refused.stderr
+    assert read_identity(site.store()) is None
+
+
+def test_no_identity_is_restored_where_no_manifest_names_one(bare: Site) -> None:
+    bare.archive.mkdir()
+    refused = bare.ctl("archive", "init", "--restore-identity")
+    assert refused.exit_code == 3 and "no manifest" in refused.stderr
+    assert list(bare.archive.iterdir()) == [] and not bare.catalogue_file.exists()
+
+
+def test_init_of_a_lost_catalogue_says_what_is_still_to_be_done(site: Site, study: Manifest) -> None:
+    assert "rebuild" not in site.ctl("archive", "init").stderr
+    site.catalogue_file.unlink()
+    result = site.ctl("archive", "init")
+    assert result.exit_code == 0 and "dicomwatchctl catalogue rebuild" in result.stderr
+    assert "rebuild" not in site.ctl("archive", "init").stderr
+
+
+def test_init_of_a_lost_catalogue_of_an_empty_archive_says_nothing_more(site: Site) -> None:
+    site.catalogue_file.unlink()
+    assert site.ctl("archive", "init").stderr == ""
+
+
 def test_init_is_refused_where_the_catalogue_belongs_to_an_archive_that_is_not_there(site: Site) -> None:
     shutil.rmtree(site.archive)
     result = site.ctl("archive", "init")

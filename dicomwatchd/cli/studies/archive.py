@@ -6,6 +6,7 @@ import re
 import sys
 import uuid
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from dicomwatchd.cli.studies.cost import cost
 from dicomwatchd.cli.studies.erase import erase, erased
 from dicomwatchd.cli.studies.verify_archive import verify
 from dicomwatchd.cli.terminal import output
-from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised
+from dicomwatchd.errors import ArchiveRefused, Fatal, NotInitialised, NotThere, Transient
 
 if TYPE_CHECKING:
     from dicomwatchd.archive.catalogues.port import Catalogue
@@ -62,6 +63,11 @@ _COLD = ("GLACIER", "DEEP_ARCHIVE")
     "--new-archive", is_flag=True, help="Use this archive although the daemon's state belongs to another one."
 )
 @click.option(
+    "--restore-identity",
+    is_flag=True,
+    help="Write the archive's identity again, where it was deleted or not copied; the manifests name it.",
+)
+@click.option(
     "--lifecycle",
     "transitions",
     metavar="DAYS:CLASS",
@@ -76,6 +82,7 @@ _COLD = ("GLACIER", "DEEP_ARCHIVE")
 def init(
     invocation: Invocation,
     new_archive: bool,
+    restore_identity: bool,
     transitions: tuple[Transition, ...],
     is_confirmed: bool,
     as_json: bool,
@@ -103,7 +110,7 @@ def init(
     try:
         catalogue = factory.open_catalogue(loaded.archive.catalogue)
         try:
-            done = initialise(store, catalogue, None if new_archive else known)
+            done = initialise(store, catalogue, None if new_archive else known, restore_identity=restore_identity)
             if transitions:
                 done.steps.append(_line("store", store.add_transitions(sorted(transitions, key=lambda one: one.days))))
             if new_archive and known not in (None, done.archive_id):
@@ -122,6 +129,10 @@ def init(
         output.say(output.clean(f"{outcome:<14} {part}: {what}{f' ({detail})' if detail else ''}"))
     state = "is ready" if done.changed else "was already set up; nothing was changed"
     output.say(f"Archive {done.archive_id} {state}.")
+    if done.lacks_records:
+        output.note(
+            "the catalogue is new and the store holds studies: record them with `dicomwatchctl catalogue rebuild`"
+        )
     return code
 
 
@@ -163,26 +174,34 @@ def _confirm(store: StoreSettings, transitions: tuple[Transition, ...], *, is_co
 
 @dataclass(frozen=True, slots=True)
 class Initialised:
-    """``steps`` are (part, what, outcome, detail), outcomes as in InitStep."""
+    """``steps`` are (part, what, outcome, detail), outcomes as in InitStep. ``lacks_records``: the catalogue was made
+    for an archive that had studies already."""
 
     archive_id: str
     steps: list[tuple[str, str, str, str]]
+    lacks_records: bool = False
 
     @property
     def changed(self) -> bool:
         return any(outcome in ("created", "set") for _, _, outcome, _ in self.steps)
 
 
-def initialise(store: ObjectStore, catalogue: Catalogue, known_archive_id: str | None) -> Initialised:
+def initialise(
+    store: ObjectStore, catalogue: Catalogue, known_archive_id: str | None, *, restore_identity: bool = False
+) -> Initialised:
     """Create what is missing of store, identity and catalogue, unless the place looks like the wrong one.
 
     Raises ArchiveRefused, before anything is created, where ``known_archive_id`` or the catalogue speak of another
-    archive than the store holds; NotInitialised, Transient.
+    archive than the store holds, or where the store holds studies without an identity, unless that is to be restored;
+    NotInitialised, Transient.
     """
     from dicomwatchd.archive.identity import ArchiveIdentity, write_identity
     from dicomwatchd.ports import SystemClock, timestamp
 
     held = _held_id(store)
+    lost = None
+    if held is None:
+        held = lost = _lost_id(store, restore_identity=restore_identity)
     if known_archive_id is not None and held != known_archive_id:
         raise ArchiveRefused(
             "the daemon's state belongs to another archive than the one found here"
@@ -199,12 +218,22 @@ def initialise(store: ObjectStore, catalogue: Catalogue, known_archive_id: str |
             hint="is the share mounted, and is it the right bucket? A new archive needs a catalogue of its own",
         )
     steps = [_line("store", step) for step in store.initialise()]
-    wanted = ArchiveIdentity(str(uuid.uuid4()), timestamp(SystemClock().now()))
+    wanted = ArchiveIdentity(lost or str(uuid.uuid4()), timestamp(SystemClock().now()))
     identity = write_identity(store, wanted)
     outcome = "created" if identity == wanted else "present"
     steps.append(("store", "the archive's identity", outcome, identity.archive_id))
     steps += [_line("catalogue", step) for step in catalogue.initialise(identity.archive_id)]
-    return Initialised(identity.archive_id, steps)
+    return Initialised(identity.archive_id, steps, held is not None and catalogued is None and _has_studies(store))
+
+
+def _has_studies(store: ObjectStore) -> bool:
+    """Whoever may set up an archive may not be allowed to list it; then nothing is known of studies."""
+    from dicomwatchd.archive import keys
+
+    try:
+        return any(True for _ in islice(store.listing(keys.STUDIES), 1))
+    except Transient:
+        return False
 
 
 def _line(part: str, step: InitStep) -> tuple[str, str, str, str]:
@@ -220,6 +249,24 @@ def _held_id(store: ObjectStore) -> str | None:
         return None
     identity = read_identity(store)
     return None if identity is None else identity.archive_id
+
+
+def _lost_id(store: ObjectStore, *, restore_identity: bool) -> str | None:
+    """Of a store without an identity: the one that it had, which is to be written again."""
+    from dicomwatchd.archive.repair.lost_identity import named_by_manifests
+
+    try:
+        named = named_by_manifests(store)
+    except NotThere:
+        named = None
+    if named is None and restore_identity:
+        raise ArchiveRefused("no manifest here names an archive", hint="is it the right bucket or folder?")
+    if named is not None and not restore_identity:
+        raise ArchiveRefused(
+            f"the store holds studies of archive {named}, and not the archive's identity",
+            hint="it was deleted, or not copied to this place; archive init --restore-identity writes it again",
+        )
+    return named
 
 
 def _catalogued_id(catalogue: Catalogue) -> str | None:
