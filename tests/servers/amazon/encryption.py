@@ -22,12 +22,14 @@ _NO_DEFAULT = (
 
 
 class Keys:
-    """The account's KMS keys: named by id, ARN or alias. ``without_use`` are ARNs of those that may not decrypt."""
+    """The account's KMS keys: named by id, ARN or alias. ``without_use`` are ARNs of those that may not decrypt,
+    ``disabled`` of those that nobody can use."""
 
     def __init__(self, region: str) -> None:
         self.region = region
         self._arns: dict[str, str] = {}
         self.without_use: set[str] = set()
+        self.disabled: set[str] = set()
 
     def create(self, alias: str) -> str:
         """The ARN of a new key with that alias ("alias/...")."""
@@ -49,7 +51,7 @@ class Encryption(Rule):
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/specifying-kms-encryption.html
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
 
-    A key that is not there: 400 KMS.NotFoundException.
+    A key that is not there: 400 KMS.NotFoundException; one that is disabled: 400 KMS.DisabledException.
     https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 
     Bucket Keys: used where the request or the bucket's default says so, and then named in the answers.
@@ -91,6 +93,8 @@ class Encryption(Rule):
             facts.bucket_key = said == "true" if said is not None else bucket.default_bucket_key
             if facts.kms_key is None:
                 return refused(request, 400, "KMS.NotFoundException", f"Key '{named}' does not exist")
+            if facts.kms_key in self._keys.disabled:
+                return refused(request, 400, "KMS.DisabledException", f"{facts.kms_key} is disabled.")
         return None
 
     def after(self, request: Request, answer: Answer) -> Answer:
@@ -166,6 +170,8 @@ class RightToDecrypt(Rule):
             request.operation == "HeadObject" and request.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
         )
         facts = self.memory.find(request.bucket, request.key, request.query.get("versionId")) if reads else None
+        if facts is not None and facts.kms_key in self._keys.disabled:
+            return refused(request, 400, "KMS.DisabledException", f"{facts.kms_key} is disabled.")
         if facts is not None and facts.kms_key in self._keys.without_use:
             message = "User is not authorized to perform: kms:Decrypt on this resource"
             return refused(request, 403, "AccessDenied", message)
