@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from dicomwatchd import config_bandwidth, config_metrics, config_receiver, resolved_paths
+from dicomwatchd import config_bandwidth, config_metrics, config_receiver, config_sites, resolved_paths
 from dicomwatchd.character_sets import USABLE_WHEN_MISSING, corrected
 from dicomwatchd.config_drill import RestoreDrill
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
@@ -535,6 +535,8 @@ class Config(_Model):
     disk_free_warn: str = Field("10%", pattern=_SHARE, description="Warn when less than this share of a disk is free")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     restore_drill: RestoreDrill = RestoreDrill()
+    site: config_sites.Site = config_sites.Site()
+    sites: config_sites.Sites = config_sites.Sites()
     inboxes: tuple[Inbox, ...] = ()
     receivers: tuple[Receiver, ...] = ()
     destinations: tuple[Destination, ...] = ()
@@ -591,7 +593,7 @@ def parse_archive(
 
 
 def _every_key() -> set[str]:
-    models: list[type[BaseModel]] = [RestoreDrill]
+    models: list[type[BaseModel]] = [RestoreDrill, config_sites.Site, config_sites.Sites]
     waiting: list[type[BaseModel]] = [_Model]
     while waiting:
         models += (below := waiting.pop().__subclasses__())

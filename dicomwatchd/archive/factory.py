@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, assert_never
 
 from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.catalogues.sites import SiteTable
 from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.port import ObjectStore
 from dicomwatchd.archive.stores.uplink import Uplink
@@ -77,6 +78,20 @@ def open_catalogue(settings: CatalogueSettings, *, session: Session | None = Non
             from dicomwatchd.archive.catalogues.dynamodb.catalogue import DynamoDBCatalogue
 
             return DynamoDBCatalogue(settings, session=session, max_connections=connections)
+    assert_never(settings)
+
+
+def open_sites(settings: CatalogueSettings, *, session: Session | None = None) -> SiteTable:
+    """Where the daemons of the archive say how they are, in the catalogue that the settings name. As above."""
+    match settings:
+        case SqliteSettings():
+            from dicomwatchd.archive.catalogues.sqlite.sites import SqliteSites
+
+            return SqliteSites(settings)
+        case DynamoDBSettings():
+            from dicomwatchd.archive.catalogues.dynamodb.sites import DynamoDBSites
+
+            return DynamoDBSites(settings, session=session)
     assert_never(settings)
 
 

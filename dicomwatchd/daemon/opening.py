@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from dicomwatchd.archive import keys
-from dicomwatchd.archive.factory import aws_session, open_catalogue, open_store
+from dicomwatchd.archive.factory import aws_session, open_catalogue, open_sites, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.archive.stores.budget import ByteBudget
 from dicomwatchd.archive.stores.uplink import Uplink
@@ -65,13 +65,14 @@ def reach_archive(config: Config, draining: Callable[[], bool], uplink: Uplink |
             raise NotInitialised("the catalogue is not initialised", hint=hint)
         if catalogue_id != identity.archive_id:
             raise ArchiveRefused("the catalogue belongs to another archive than the store", hint=hint)
+        sites = open_sites(config.archive.catalogue, session=session) if config.sites.heartbeat_seconds else None
     except BaseException:  # whatever ends it: nobody else knows of the two
         store.close()
         catalogue.close()
         raise
     layout = config.archive.layout
     bundling = Bundling(layout.below_bytes, layout.size_bytes) if isinstance(layout, BundledLayout) else None
-    return Archive(identity.archive_id, store, catalogue, memory, bundling)
+    return Archive(identity.archive_id, store, catalogue, memory, bundling, sites)
 
 
 class Probing:

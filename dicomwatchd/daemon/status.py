@@ -117,11 +117,12 @@ class StatusReporter:
         silent: Mapping[str, float],
         commitments_open: int = 0,
         full_disks: Iterable[str] = (),
+        sites: Iterable[str] = (),
     ) -> dict[str, Any]:
         """What only the running daemon knows; ``inboxes`` is what the queue says of them, ``record`` what is wrong with
         the record of deletions, ``silent`` for how many seconds an inbox has not answered, by its name,
         ``commitments_open`` how many requests of modalities are not reported yet, ``full_disks`` what is to be said of
-        disks on which no more can be deleted early."""
+        disks on which no more can be deleted early, ``sites`` of the other daemons of the archive."""
         store, catalogue = self._archive.store, self._archive.catalogue
         capabilities = store.capabilities
         intakes_by_name = {intake.source.name: intake for intake in intakes}
@@ -237,7 +238,7 @@ class StatusReporter:
                 for name, count in queue.reports.kept_elsewhere().items()
             ]
             + list(filter(None, (store.expiry.unaccepted, store.expiry.unprotected)))
-            + [*wrong, *full_disks]
+            + [*wrong, *full_disks, *sites]
             + [*drill_report.problems(queue.drills, self._config.restore_drill, self._clock.now())],
             "verification": doctor.verification(capabilities),
         }

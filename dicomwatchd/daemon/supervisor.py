@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from dicomwatchd.ports import Clock
 from dicomwatchd.prometheus.counts import Counts
 from dicomwatchd.queue import Queue
 from dicomwatchd.queue.rows import Transition
+from dicomwatchd.sites.report import plain_name
+from dicomwatchd.sites.rounds import Own, SiteRounds
 from dicomwatchd.telemetry.health import Heartbeats
 from dicomwatchd.telemetry.journal import Journal
 from dicomwatchd.unit import addresses
@@ -43,8 +46,9 @@ WORKER_SILENCE_SECONDS = 900.0
 LOOP_SILENCE_SECONDS = 300.0
 #: How long an inbox is waited for when the daemon stops.
 STOP_ANSWER_SECONDS = 5.0
-#: The thread that nobody waits for longer when the daemon stops: what it does is worth nothing half done.
-DRILL = "drill"
+#: The threads that nobody waits for longer when the daemon stops: what they do is worth nothing half done.
+DRILL, SITES = "drill", "sites"
+_DROPPED = frozenset({DRILL, SITES})
 
 
 class StopSignal:
@@ -102,6 +106,8 @@ class Supervisor:
         self.heartbeats.excused = self._answering.inside
         self._control: ControlServer | None = None
         self._figures: FiguresPort | None = None
+        self._sites: SiteRounds | None = None
+        self._random = random
         self._pool = Pool(
             Pace(config.workers, clock),
             began=lambda name: self.heartbeats.register(name, WORKER_SILENCE_SECONDS),
@@ -148,8 +154,11 @@ class Supervisor:
         self._thread("upkeep", parts.upkeep.run, self._stopping, WORKER_SILENCE_SECONDS)
         if any(inbox.room is not None for inbox in self._plan.inboxes):
             self._thread("room", parts.room.run, self._stopping, WORKER_SILENCE_SECONDS)
-        if watch:  # a run that ends when all is done makes no drills
+        if watch:  # a run that ends when all is done makes no drills, and does not live for long
             self._thread(DRILL, parts.drills.run, self._stopping, None)
+            self._sites = self._site_rounds(answers)
+        if self._sites is not None:
+            self._thread(SITES, self._sites.run, self._stopping, WORKER_SILENCE_SECONDS)
         if self._plan.commitments:
             self._thread("commitments", parts.commitments.run, self._stopping, WORKER_SILENCE_SECONDS)
         self._control.start()
@@ -206,7 +215,7 @@ class Supervisor:
     def _is_left_behind(self, thread: threading.Thread) -> bool:
         """It waits for an inbox or a store that does not answer, and nobody waits for it. What it wakes up to, it
         drops."""
-        if thread.name == DRILL:
+        if thread.name in _DROPPED:
             return time.monotonic() >= self._stop_by
         silent = self._answering.not_responding()
         return any(
@@ -216,9 +225,9 @@ class Supervisor:
 
     @property
     def left_behind(self) -> bool:
-        """Whether threads are left that wait for an inbox, or for what a drill has asked of the store: then the process
-        ends without waiting for them."""
-        dropped = [*self._watching, *(thread for thread in self._threads if thread.name == DRILL)]
+        """Whether threads are left that wait for an inbox, or for what a drill or a heartbeat has asked of the archive:
+        then the process ends without waiting for them."""
+        dropped = [*self._watching, *(thread for thread in self._threads if thread.name in _DROPPED)]
         return bool(self._answering.inside()) or any(thread.is_alive() for thread in dropped)
 
     @property
@@ -340,6 +349,28 @@ class Supervisor:
         status = partial(answers["status"], {}, lambda _progress: None)
         return FiguresPort(self._config, status, self._counts, self._clock, self._journal)
 
+    def _site_rounds(self, answers: dict[str, Command]) -> SiteRounds | None:
+        if (table := self._archive.sites) is None:
+            return None
+        host = plain_name(socket.gethostname())
+        parts, config = self._parts, self._config
+        return SiteRounds(
+            table,
+            Own(
+                parts.queue.audit.head().chain_id,
+                f"{self._random.getrandbits(64):016x}",
+                config.site.name or host,
+                host,
+            ),
+            config.sites,
+            self._clock,
+            self._random,
+            self._journal,
+            status=partial(answers["status"], {}, lambda _progress: None),
+            archived=parts.queue.archived.totals,
+            reachable=self._archive.catalogue.identity,
+        )
+
     def _changed(self, transition: Transition) -> None:
         self._counts.changed(transition)
         self._reporter.changed(transition)
@@ -350,7 +381,12 @@ class Supervisor:
 
     def _status(self, inboxes: list[dict[str, Any]]) -> dict[str, Any]:
         parts = self._parts
-        own = {"bandwidth": self._bandwidth.document(), "deleting_early": parts.early.at_work}
+        sites = self._sites
+        own = {
+            "bandwidth": self._bandwidth.document(),
+            "deleting_early": parts.early.at_work,
+            "sites": None if sites is None else sites.document(),
+        }
         unserved = self._figures.problem if self._figures is not None else None
         said = own | self._reporter.status(
             inboxes,
@@ -359,6 +395,7 @@ class Supervisor:
             dispatcher=parts.dispatcher,
             record=[parts.checkpoints.problem, parts.sealing.problem],
             full_disks=parts.early.problems,
+            sites=() if sites is None else sites.problems(),
             queue=parts.queue,
             silent=self._not_responding(),
             commitments_open=parts.commitments.open,

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive import keys
 from dicomwatchd.archive.catalogues.port import Catalogue
+from dicomwatchd.archive.catalogues.sites import SiteTable
 from dicomwatchd.archive.layout.bundle import Span
 from dicomwatchd.archive.proof import evidence
 from dicomwatchd.archive.proof.evidence import Method, Verdict
@@ -57,6 +58,8 @@ class Archive:
     catalogue: Catalogue
     memory: ByteBudget = field(default_factory=ByteBudget)
     bundling: Bundling | None = None
+    #: Where the daemons say how they are; None where nobody is to.
+    sites: SiteTable | None = None
 
 
 @dataclass(frozen=True, slots=True)

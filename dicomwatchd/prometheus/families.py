@@ -1,7 +1,8 @@
 """What the status and the counts are as metric families, by Prometheus' conventions: base units, `_total`, few labels.
 
-A label is a name of the configuration, of an endpoint, or a word of the program's own. Uploads, studies, patients and
-paths are in none, so a daemon has as many series as its configuration is long.
+A label is a name of the configuration (of this site, or of another one: `MOST_SITES`), of an endpoint, or a word of the
+program's own. Uploads, studies, patients and paths are in none, so a daemon has as many series as its configuration is
+long, and its archive has sites.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from dicomwatchd.model import FileState, StudyState
 from dicomwatchd.prometheus.counts import Counted, Histogram
 from dicomwatchd.prometheus.sampling import Sample
 
+#: So many other sites are named; what makes up rows of them in the catalogue is to make up no series here.
+MOST_SITES = 200
 #: So many endpoints are named; there are a store and a catalogue.
 MOST_ENDPOINTS = 8
 
@@ -49,6 +52,7 @@ def of_the_status(said: Mapping[str, Any], inboxes: Collection[str]) -> Iterator
     yield from _verification(said["archive_verification"])
     yield from _drills(said["restore_drill"])
     yield from _line(said["bandwidth"])
+    yield from _sites(said.get("sites"))
     early = [inbox for inbox in said["deleting_early"] if inbox in inboxes]
     yield _gauges(
         "dicomwatchd_inbox_deleting_early",
@@ -240,6 +244,21 @@ def _drills(said: Mapping[str, Any]) -> Iterator[Metric]:
             "When a drill has last compared a study.",
             _seconds(said["last_compared_at"]),
         )
+
+
+def _sites(said: Mapping[str, Any] | None) -> Iterator[Metric]:
+    """The other daemons of the archive. Of several of one name the one that was silent for longest counts."""
+    if said is None:
+        return
+    seen: dict[str, float] = {}
+    silent: dict[str, float] = {}
+    for one in said["others"][:MOST_SITES]:
+        seen[one["name"]] = max(seen.get(one["name"], 0.0), one["seen_seconds"])
+        silent[one["name"]] = max(silent.get(one["name"], 0.0), float(one["silent"]))
+    yield _gauge("dicomwatchd_other_sites", "Other daemons of this archive that the catalogue knows.", said["seen"])
+    yield _gauge("dicomwatchd_silent_sites", "Those of them that are silent (sites.silent_after).", said["silent"])
+    yield _gauges("dicomwatchd_site_seen_seconds", "For how long nothing has come of another site.", "site", seen)
+    yield _gauges("dicomwatchd_site_silent", "Whether another site is silent (1) or not (0).", "site", silent)
 
 
 def _line(said: Mapping[str, Any] | None) -> Iterator[Metric]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.archived import ArchivedTotals
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.audit import Audit
 from dicomwatchd.queue.bindings.binding import Binding, bound_archive_id
@@ -52,6 +53,7 @@ class Queue:
     received: Received
     drills: Drills
     reports: Reports
+    archived: ArchivedTotals
     uploads: Uploads
     binding: Binding
     roots: Roots
@@ -106,6 +108,7 @@ def _over(database: Database, clock: Clock) -> Queue:
         received=Received(database, clock),
         drills=Drills(database, clock),
         reports=Reports(database, clock),
+        archived=ArchivedTotals(database),
         uploads=Uploads(database, clock),
         upgrade=Upgrade(database, clock),
         binding=Binding(database, clock),

@@ -90,6 +90,8 @@ _FIELDS: Mapping[str, _Check] = {
     "inbox": _text(INBOX_NAME, 63),
     "sources": _texts(_text(INBOX_NAME, 63)),  # inboxes and uploads, where there are several
     "receiver": _text(INBOX_NAME, 63),
+    "site": _text(INBOX_NAME, 63),
+    "host": _text(INBOX_NAME, 63),
     "receivers": _texts(_text(INBOX_NAME, 63)),
     # Titles as those in use, which are no sentence; and the peer's address.
     "calling_ae_title": _text(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", 16),

@@ -23,6 +23,7 @@ from tests.bench.receive import main as receive
 from tests.bench.rounds import Result, run_case
 from tests.bench.scale import main as scale
 from tests.bench.send import main as send
+from tests.bench.sites import main as sites
 from tests.bench.store import Servers, servers
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,8 @@ def main() -> int:
         return receive.main(sys.argv[1:], CACHE, REPORTS)
     if "--send" in sys.argv:
         return send.main(sys.argv[1:], CACHE, REPORTS)
+    if "--sites" in sys.argv:
+        return sites(sys.argv[1:], REPORTS)
     parser = argparse.ArgumentParser(prog="scripts/bench", description="dicomwatchd beside the tools for moving files")
     parser.add_argument("--rounds", type=int, metavar="N", help="default: 5, with --quick 1")
     parser.add_argument("--quick", action="store_true", help="smaller data, under three minutes; judges no goal")

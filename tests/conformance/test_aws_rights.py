@@ -155,6 +155,8 @@ def daemon_work(role: str, site: Mapping[str, Any], place: Mapping[str, str]) ->
         ("s3:PutObject", f"{BUCKET}/rad/probe/1/plain", {**KMS, **OVERWRITTEN}),
         ("dynamodb:GetItem", TABLE, {}),
         ("dynamodb:PutItem", TABLE, {LEADING: ["STUDY#1.2.3"]}),
+        ("dynamodb:PutItem", TABLE, {LEADING: ["SITES"]}),
+        ("dynamodb:Query", TABLE, {LEADING: ["SITES"]}),
     ):
         yield Case(role, action, resource, {**place, **context}, None, site)
     for action in ("kms:GenerateDataKey", "kms:Decrypt"):
@@ -168,6 +170,7 @@ def fetch_work(site: Mapping[str, Any], place: Mapping[str, str]) -> Iterator[Ca
         ("s3:GetObjectVersion", f"{STUDY}/4/5/aa.dcm", {}),
         ("dynamodb:Query", f"{TABLE}/index/by-patient", {}),
         ("dynamodb:BatchGetItem", TABLE, {}),
+        ("dynamodb:Query", TABLE, {LEADING: ["SITES"]}),
     ):
         yield Case("desk", action, resource, {**place, **context}, None, site)
     yield Case("desk", "kms:Decrypt", KEY, VIA_S3, None, site)
@@ -275,6 +278,11 @@ DAEMON = [
     Case("ct1", "dynamodb:PutItem", TABLE, {LEADING: ["ARCHIVE"]}, "Implicit"),
     Case("ct1", "dynamodb:PutItem", TABLE, {}, "Implicit"),
     Case("ct1", "dynamodb:Query", f"{TABLE}/index/by-patient", {}, "Implicit"),
+    # The items of the sites, and no records: these hold patients' names.
+    Case("ct1", "dynamodb:Query", TABLE, {LEADING: ["STUDY#1.2.3"]}, "Implicit"),
+    Case("ct1", "dynamodb:Query", TABLE, {}, "Implicit"),
+    Case("ct1", "dynamodb:PutItem", TABLE, {LEADING: ["SITES2"]}, "Implicit"),
+    Case("ct1", "dynamodb:PutItem", TABLE, {LEADING: ["SITES", "ARCHIVE"]}, "Implicit"),
     Case("ct1", "dynamodb:UpdateItem", TABLE, {}, "Implicit"),
     Case("ct1", "dynamodb:DeleteItem", TABLE, {}, "DeleteNothing"),
     Case("ct1", "dynamodb:DeleteTable", TABLE, {}, "DeleteNothing"),
@@ -296,6 +304,7 @@ READER = [
         ("kms:Decrypt", KEY, {}),
         ("dynamodb:Scan", TABLE, {}),
         ("dynamodb:PutItem", TABLE, {LEADING: ["STUDY#1.2.3"]}),
+        ("dynamodb:PutItem", TABLE, {LEADING: ["SITES"]}),
         ("dynamodb:DeleteItem", TABLE, {}),
     )
 ]

@@ -50,6 +50,7 @@ _ON_S3 = {
         )
     },
 }
+_SITES = "several sites: tests/system/test_sites.py"
 _DICOMDIR = "tests/system/test_dicomdir.py"
 _SENT = (
     "to",
@@ -76,9 +77,11 @@ _NOT_HERE = {
             for key in ("storage class of instances", "tag of instances")
         },
         "inboxes.not_responding_seconds": "an inbox that hangs: tests/fuse/test_hung.py",
+        **dict.fromkeys(_named("sites.others", "name", "host", "seen_seconds", "silent")[1:], _SITES),
         **{f"studies.{state}": "over too soon" for state in ("uploading", "verifying", "recording", "purging")},
         **{f"files.{state}": "over too soon" for state in ("stored", "deleting")},
     },
+    "sites": {"sites.clock_ahead_seconds": "tests/unit/test_cli_sites.py", "sites.twin_host": _SITES},
     "queue": dict.fromkeys(_named("studies.waits_for_listed", "missing", "until"), _DICOMDIR),
     "verify": dict.fromkeys(_named("dicomdir_problems", "key", "problem", "reason")[1:], _DICOMDIR),
     "show": {
@@ -131,6 +134,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         listen = f"127.0.0.1:{listener.getsockname()[1]}"
         inbox = site.config["inboxes"][0]["name"]
         site.config["receivers"] = [{"name": "ct", "ae_title": "ARCHIVE", "inbox": inbox, "listen": listen}]
+        site.config["sites"] = {"heartbeat": "1s", "silent_after": "5m"}
         site.config["bandwidth"] = {"default": "500MB/s", "00:00-12:00": "400MB/s"}
         site.write_config()
         yield site
@@ -199,6 +203,7 @@ def _archive_one(site: Site) -> str:
     site.wait_for(lambda: site.ctl_json("status")["studies"].get("archived") == 2, 90, "its second revision")
     for command in (("status",), ("queue",), ("quarantine",), ("stats",), ("inbox", "list"), ("doctor",)):
         answers(site, *command)
+    site.wait_for(lambda: any(one["last_archived_at"] for one in site.ctl_json("sites")["sites"]), 30, "a heartbeat")
     _hold_and_release(site)
     _compare_and_release(site)
     _find_gaps(site)

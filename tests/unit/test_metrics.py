@@ -87,6 +87,16 @@ STATUS: dict[str, Any] = {
     },
     "bandwidth": {"rule": "default", "bytes_per_second": 50_000_000, "next_change": None},
     "deleting_early": ["us1", "gone"],
+    "sites": {
+        "name": "north",
+        "seen": 300,
+        "silent": 1,
+        "others": [
+            {"name": "south", "host": "a", "seen_seconds": 7200.5, "silent": True},
+            {"name": "south", "host": "b", "seen_seconds": 20.0, "silent": False},
+            *({"name": f"s{n}", "host": "", "seen_seconds": 1.0, "silent": False} for n in range(298)),
+        ],
+    },
     "problems": ["one", "two"],
 }
 
@@ -111,10 +121,11 @@ def test_of_what_is_not_configured_nothing_is_said() -> None:
         "restore_drill": {**STATUS["restore_drill"], "studies_per_day": 0, "studies": {"equal": 0, "failed": 0}},
         "bandwidth": {"rule": "default", "bytes_per_second": None, "next_change": None},
         "deleting_early": [],
+        "sites": None,
     }
     for status in (none, {**none, "bandwidth": None}):
         found = figures(families.of_the_status(status, ("ct1", "us1")))
-        assert not any(word in name for name in found for word in ("drill", "bandwidth", "early"))
+        assert not any(word in name for name in found for word in ("drill", "bandwidth", "early", "site"))
 
 
 def test_what_the_status_says() -> None:
@@ -154,6 +165,11 @@ def test_what_the_status_says() -> None:
         "dicomwatchd_restore_drill_last_compared_timestamp_seconds": 1769850000,
         "dicomwatchd_bandwidth_limit_bytes_per_second": 50_000_000,
         "dicomwatchd_inbox_deleting_early{inbox=us1}": 1,
+        "dicomwatchd_other_sites": 300,
+        "dicomwatchd_silent_sites": 1,
+        "dicomwatchd_site_seen_seconds{site=south}": 7200.5,
+        "dicomwatchd_site_silent{site=south}": 1,
+        "dicomwatchd_site_silent{site=s0}": 0,
     }.items() <= found.items()
     assert "dicomwatchd_inbox_last_scan_timestamp_seconds{inbox=us1}" not in found
     assert "dicomwatchd_store_capability{capability=encryption}" not in found
@@ -164,6 +180,7 @@ def test_labels_are_of_the_configuration_and_few() -> None:
     found = figures(families.of_the_status(STATUS, ("ct1", "us1")))
     assert set(re.findall(r"inbox=([^,}]+)", " ".join(found))) == {"ct1", "us1"}
     assert sum(name.startswith("dicomwatchd_endpoint_pause") for name in found) == families.MOST_ENDPOINTS
+    assert 0 < sum(name.startswith("dicomwatchd_site_silent") for name in found) <= families.MOST_SITES
 
 
 def everything() -> list[Metric]:

@@ -4,6 +4,7 @@
                            sk SERIES#<series UID>#<16 hex>       one series (a few in large studies), never changed
                            sk ALSO#<16 hex>                      what else the study is found by
     pk ARCHIVE             sk IDENTITY                           the archive this table belongs to
+    pk SITES               sk <site id>                          what a daemon says of itself (see dynamodb/sites.py)
 
 A series item's key holds the hash of its content, so that writing one can never disturb a reader: a revision adds
 the items it lacks, then the one conditional write of the study item makes it current. Nothing is ever deleted; what
@@ -74,6 +75,7 @@ _TERM_CHARACTERS = 128
 _MOST_SERIES_ITEMS = 100
 
 IDENTITY_KEY: Item = {"pk": {"S": "ARCHIVE"}, "sk": {"S": "IDENTITY"}}
+SITES_PARTITION = "SITES"
 
 
 @dataclass(frozen=True, slots=True)

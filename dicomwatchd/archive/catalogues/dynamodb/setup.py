@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from dicomwatchd.archive.aws.clients import error_code, translated
-from dicomwatchd.archive.catalogues.dynamodb.items import IDENTITY_KEY
+from dicomwatchd.archive.catalogues.dynamodb.items import IDENTITY_KEY, SITES_PARTITION
 from dicomwatchd.archive.stores.port import InitStep
 from dicomwatchd.errors import ArchiveRefused, NotInitialised, NotThere, OutOfReach
 
@@ -223,7 +223,7 @@ class TableSetup:
             raise ArchiveRefused("the catalogue belongs to another archive")
         with self._translated("read the table's items"):
             found = self._client.scan(TableName=self._table, Limit=1, ConsistentRead=True)["Items"]
-        if any(not item["pk"]["S"].startswith("STUDY#") for item in found):
+        if any(not item["pk"]["S"].startswith("STUDY#") and item["pk"]["S"] != SITES_PARTITION for item in found):
             raise ArchiveRefused("the table holds items of another program")
 
     def _check_shape(self, description: Any) -> None:
