@@ -1,8 +1,9 @@
 """Command line of scripts/bench --sites.
 
-The sites are the daemon's own parts in threads of one process (tests/many_sites.py), the archive a Ceph gateway and
-DynamoDB Local, which are started for it. What is measured are requests and capacity units, which do not depend on the
-machine; the seconds are those of a hundred sites on one machine together with the servers, and of no hospital.
+The sites are the daemon's own parts in threads of one process (tests/many_sites.py), the archive a folder, or a Ceph
+gateway, and DynamoDB Local, which is started for it. What is measured are requests and capacity
+units, which do not depend on the machine; the seconds are those of a hundred sites on one machine together with the
+servers, and of no hospital.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str], reports: Path) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench --sites", description="many sites on one archive")
     parser.add_argument("--quick", action="store_true", help="1 and 10 sites")
     parser.add_argument("--number", action="append", type=int, metavar="N", help="so many sites; repeatable")
-    parser.add_argument("--store", choices=("rgw", "directory"), default="rgw")
+    parser.add_argument("--store", choices=("directory", "rgw"), default="directory")
     options = parser.parse_args([argument for argument in arguments if argument != "--sites"])
     numbers = options.number or ([1, 10] if options.quick else [1, 10, 100])
     in_memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -152,8 +153,8 @@ def _measure(archive: _Archive, work: Path, number: int, run: int) -> list[Row]:
         spent.take()
         for _ in range(2):
             many.beat()
-        many.judge_rows(archive.sites(), 2)
         beats, of = 2 * number, spent.take()
+        many.judge_rows(archive.sites(), 2)
         details = {"write units": of.write_units / beats, "read units": of.read_units / beats}
         rows.append(Row(case, "a heartbeat: requests", of.of("dynamodb") / beats, "", None, details))
         _forget_all(archive)
