@@ -29,7 +29,7 @@ COMMANDS = {
     "attention": Lazy(f"{_CLI}.attention", "attention", "List what needs a person's decision."),
     "release": Lazy(f"{_CLI}.attention", "release", "Release a held study."),
     "stats": Lazy(f"{_CLI}.daemon", "stats", "Show archived amounts by day and inbox."),
-    "sites": Lazy(f"{_CLI}.sites", "sites", "List the daemons of this archive, and which are silent."),
+    "sites": Lazy(f"{_CLI}.sites", "sites", "List the daemons of this archive, and which of them are silent."),
     "inbox": Lazy(f"{_CLI}.inbox", "inbox", "List and confirm inboxes."),
     "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is not an inbox."),
     "fetch": Lazy(f"{_CLI}.studies.fetch", "fetch", "Fetch a study, with every file verified."),
