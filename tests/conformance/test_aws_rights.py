@@ -138,7 +138,6 @@ def daemon_work(role: str, site: Mapping[str, Any], place: Mapping[str, str]) ->
         ("s3:ListBucketVersions", BUCKET, {"s3:prefix": "rad/studies/1.2.3/"}),
         ("s3:ListBucketMultipartUploads", BUCKET, {}),
         ("s3:GetLifecycleConfiguration", BUCKET, {}),
-        *((right, BUCKET, {}) for right in PROTECTION),
         ("dynamodb:DescribeTable", TABLE, {}),
         ("dynamodb:DescribeContinuousBackups", TABLE, {}),
         ("s3:GetObject", f"{BUCKET}/rad/archive.json", {}),
@@ -159,6 +158,8 @@ def daemon_work(role: str, site: Mapping[str, Any], place: Mapping[str, str]) ->
         ("dynamodb:Query", TABLE, {LEADING: ["SITES"]}),
     ):
         yield Case(role, action, resource, {**place, **context}, None, site)
+    for action in PROTECTION:
+        yield Case(role, action, BUCKET, dict(place), None, site)
     for action in ("kms:GenerateDataKey", "kms:Decrypt"):
         yield Case(role, action, KEY, VIA_S3, None, site)
 

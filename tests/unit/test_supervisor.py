@@ -50,6 +50,8 @@ def started(monkeypatch: pytest.MonkeyPatch, **these: Hung) -> Supervisor:
         "_answers": dict,
         "_control_server": lambda _: port,
         "_figures_port": lambda _: port,
+        "_site_rounds": lambda _: None,
+        "_sites": None,
     }.items():
         monkeypatch.setattr(running, name, value, raising=False)
     running.start(watch=True)
