@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from dicomwatchd import config_bandwidth, config_metrics, config_receiver, config_sites, resolved_paths
+from dicomwatchd import config_alarms, config_bandwidth, config_metrics, config_receiver, config_sites, resolved_paths
 from dicomwatchd.character_sets import USABLE_WHEN_MISSING, corrected
 from dicomwatchd.config_drill import RestoreDrill
 from dicomwatchd.config_text import SOCKET_NAME, STATE_DIRECTORY, problem, read_file
@@ -537,6 +537,12 @@ class Config(_Model):
     restore_drill: RestoreDrill = RestoreDrill()
     site: config_sites.Site = config_sites.Site()
     sites: config_sites.Sites = config_sites.Sites()
+    alarms: config_alarms.Alarms = config_alarms.Alarms()
+    on_alarm: config_alarms.OnAlarm | None = Field(
+        None,
+        description="A program and its arguments, run without a shell when an alarm begins or ends; default: none",
+        examples=[["/etc/dicomwatchd/on-alarm", "radiology"]],
+    )
     inboxes: tuple[Inbox, ...] = ()
     receivers: tuple[Receiver, ...] = ()
     destinations: tuple[Destination, ...] = ()
@@ -558,7 +564,10 @@ def load(path: Path, *, folders: bool = False, silent: list[str] | None = None) 
 
     Raises ConfigError with all problems.
     """
-    return parse(read_file(path), source=str(path), folders=folders, silent=silent)
+    data = read_file(path)
+    if folders and isinstance(data, dict) and (refused := list(config_alarms.cross_checks(data, path))):
+        raise ConfigError(refused, source=str(path))
+    return parse(data, source=str(path), folders=folders, silent=silent)
 
 
 def parse(data: Any, *, source: str | None = None, folders: bool = False, silent: list[str] | None = None) -> Config:
@@ -593,7 +602,7 @@ def parse_archive(
 
 
 def _every_key() -> set[str]:
-    models: list[type[BaseModel]] = [RestoreDrill, config_sites.Site, config_sites.Sites]
+    models: list[type[BaseModel]] = [RestoreDrill, config_alarms.Alarms, config_sites.Site, config_sites.Sites]
     waiting: list[type[BaseModel]] = [_Model]
     while waiting:
         models += (below := waiting.pop().__subclasses__())

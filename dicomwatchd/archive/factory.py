@@ -29,9 +29,9 @@ def _never() -> bool:
 
 
 def aws_session(store: StoreSettings, catalogue: CatalogueSettings | None) -> Session | None:
-    """A session that both may be opened with, one after the other, if both are AWS's: what it reads of the service's
-    description, and the credentials that it finds, are read and found once."""
-    if not isinstance(store, S3Settings) or not isinstance(catalogue, DynamoDBSettings):
+    """A session that both may be opened with, one after the other, as far as they are AWS's: what it reads of the
+    service's description, and the credentials that it finds, are read and found once. None where neither is."""
+    if not isinstance(store, S3Settings) and not isinstance(catalogue, DynamoDBSettings):
         return None
     from dicomwatchd.archive.aws.clients import new_session
 

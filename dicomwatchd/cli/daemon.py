@@ -26,12 +26,12 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool, chec
     """Show the state of the daemon.
 
     Shows whether it runs, what is waiting and for how long, where the archive is, and what needs attention. The exit
-    code is 4 if the daemon is not running. With --check it is 1 if there is a problem, a service is failing, or a study
-    is parked.
+    code is 4 if the daemon is not running. With --check it is 1 if there is an alarm or a problem, a service is
+    failing, or a study is parked.
     """
     said: dict[str, Any] = client(invocation, socket_path).call("status")
     parked = (said.get("studies") or {}).get("parked")
-    code = exits.NO if check and (said.get("problems") or said.get("backoff") or parked) else exits.OK
+    code = exits.NO if check and (any(map(said.get, ("alarms", "problems", "backoff"))) or parked) else exits.OK
     if as_json:
         output.document(said)
         return code
@@ -90,6 +90,9 @@ def status(invocation: Invocation, socket_path: Path | None, as_json: bool, chec
         output.say(output.clean(f"{inbox}: the disk is too full; archived files are deleted before their time"))
     if number := said.get("commitments_open"):
         output.say(f"{output.count(number, 'request')} for storage commitment: not reported to the modality yet")
+    for alarm in said.get("alarms") or []:
+        since, page = alarm.get("begun_at"), alarm.get("read_on")
+        output.say(output.clean(f"Alarm since {since}: {alarm.get('sentence')}; see {page}"))
     for text in said.get("problems") or []:
         output.say(output.clean(f"Problem: {text}"))
     return code

@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from dicomwatchd.alarms import conditions
+from dicomwatchd.alarms.hook import DEADLINE_SECONDS, Hook
+from dicomwatchd.alarms.rounds import Alarms
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.audit.checkpoints import Checkpoints
 from dicomwatchd.audit.proving import Prover
@@ -201,6 +204,7 @@ class Parts:
             lambda: self.dispatcher.backoff.is_to_be_left_alone,
         )
         self.drills = self._drills(plan)
+        self.alarms = self._alarms(plan)
         self.uploads = UploadJobs(
             self.queue,
             self._start_upload_intake,
@@ -326,6 +330,32 @@ class Parts:
             busy=lambda: self.dispatcher.busy,
             in_trouble=lambda: self.dispatcher.backoff.is_to_be_left_alone,
         )
+
+    def _alarms(self, plan: Plan) -> Alarms:
+        queue, clock, settings = self.queue, self._around.clock, plan.alarms
+        service = self.archive.observed
+        names = {source.source_id: source.name for source in self.sources.inboxes}
+        looked_at: list[conditions.Condition] = [
+            lambda: conditions.oldest_file(queue.reports, settings),
+            lambda: conditions.hold(queue.holds, settings, clock),
+            lambda: conditions.clock(service, settings),
+            lambda: conditions.credentials(service, settings, clock),
+            conditions.Certificates(plan.certificates, settings, clock),
+        ]
+        if settings.silent_inbox:
+            looked_at.append(conditions.SilentInboxes(queue.hours, names))
+        if settings.restore_drill:
+            looked_at.append(lambda: conditions.restore_drill(queue.drills))
+        hook = None if plan.on_alarm is None else Hook(plan.on_alarm, clock.monotonic, DEADLINE_SECONDS)
+        return Alarms(queue.alarms, queue.hours, looked_at, self._seen_inboxes, hook, clock, self._log)
+
+    def _seen_inboxes(self) -> dict[int, bool]:
+        """By source, whether what comes into an inbox would be seen now."""
+        silent = self._around.inboxes.not_responding()
+        return {
+            source_id: intake.was_open and intake.available and source_id not in silent
+            for source_id, intake in self.sources.intakes.items()
+        }
 
     def _tell_of_waits(self, news: list[WaitNews]) -> None:
         for one in news:

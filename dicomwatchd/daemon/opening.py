@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.aws.observed import Observed
 from dicomwatchd.archive.factory import aws_session, open_catalogue, open_sites, open_store
 from dicomwatchd.archive.identity import read_identity
 from dicomwatchd.archive.stores.budget import ByteBudget
@@ -39,6 +40,9 @@ def reach_archive(config: Config, draining: Callable[[], bool], uplink: Uplink |
     hint = f"if this is the right place, run: {INIT}"
     memory = ByteBudget()
     session = aws_session(config.archive.store, config.archive.catalogue)
+    observed = None if session is None else Observed()
+    if session is not None and observed is not None:
+        observed.listen(session)
     store = open_store(
         config.archive.store,
         connections=config.workers + ACTIVE_SHIPMENTS,
@@ -72,7 +76,7 @@ def reach_archive(config: Config, draining: Callable[[], bool], uplink: Uplink |
         raise
     layout = config.archive.layout
     bundling = Bundling(layout.below_bytes, layout.size_bytes) if isinstance(layout, BundledLayout) else None
-    return Archive(identity.archive_id, store, catalogue, memory, bundling, sites)
+    return Archive(identity.archive_id, store, catalogue, memory, bundling, sites, observed)
 
 
 class Probing:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dicomwatchd import resolved_paths
-from dicomwatchd.config import Config, DeleteAfter, DirectorySettings, Inbox, SqliteSettings
+from dicomwatchd.alarms.conditions import CertificateFile
+from dicomwatchd.config import (
+    Config,
+    DeleteAfter,
+    DirectorySettings,
+    DynamoDBSettings,
+    Inbox,
+    S3Settings,
+    SqliteSettings,
+)
+from dicomwatchd.config_alarms import Alarms
 from dicomwatchd.config_drill import RestoreDrill
 from dicomwatchd.intake.dicom.sizes import SIZES, Sizes
 from dicomwatchd.intake.inbox import IntakeSettings
@@ -59,6 +70,11 @@ class Plan:
     charset_when_missing: str = ""
     commitments: tuple[CommitmentPlan, ...] = ()
     restore_drill: RestoreDrill = field(default_factory=RestoreDrill)
+    alarms: Alarms = field(default_factory=Alarms)
+    #: Run when an alarm begins or ends.
+    on_alarm: tuple[str, ...] | None = None
+    #: Whose end is told beforehand.
+    certificates: tuple[CertificateFile, ...] = ()
     #: Of its disk a restore drill leaves this share free.
     free_share: float = 0.1
 
@@ -86,6 +102,9 @@ def plan_of(config: Config) -> Plan:
             if one.commitment is not None
         ),
         restore_drill=config.restore_drill,
+        alarms=config.alarms,
+        on_alarm=config.on_alarm,
+        certificates=tuple(_certificates(config)),
         free_share=max(_shares_to_be_left(config, inboxes)),
     )
 
@@ -95,6 +114,22 @@ def _shares_to_be_left(config: Config, inboxes: tuple[InboxPlan, ...]) -> list[f
     refused."""
     refused = [one.disk_free_min_share for one in config.receivers]
     return [config.disk_free_warn_share, *refused, *(one.room.goal_share for one in inboxes if one.room is not None)]
+
+
+def _certificates(config: Config) -> Iterator[CertificateFile]:
+    for receiver in config.receivers:
+        if receiver.tls is not None:
+            yield CertificateFile("receiver", receiver.name, receiver.tls.certificate_file, is_shown=True)
+            if receiver.tls.client_ca_file is not None:
+                yield CertificateFile("receiver", receiver.name, receiver.tls.client_ca_file, is_shown=False)
+    for one in config.destinations:
+        if one.tls is not None and one.tls.certificate_file is not None:
+            yield CertificateFile("destination", one.name, one.tls.certificate_file, is_shown=True)
+        if one.tls is not None and one.tls.ca_file is not None:
+            yield CertificateFile("destination", one.name, one.tls.ca_file, is_shown=False)
+    for part in (config.archive.store, config.archive.catalogue):
+        if isinstance(part, S3Settings | DynamoDBSettings) and part.ca_file is not None:
+            yield CertificateFile("archive", "", part.ca_file, is_shown=False)
 
 
 def _inbox_plan(inbox: Inbox, config: Config) -> InboxPlan:

@@ -156,6 +156,7 @@ class Supervisor:
             self._thread("room", parts.room.run, self._stopping, WORKER_SILENCE_SECONDS)
         if watch:  # a run that ends when all is done makes no drills, and does not live for long
             self._thread(DRILL, parts.drills.run, self._stopping, None)
+            self._thread("alarms", parts.alarms.run, self._stopping, WORKER_SILENCE_SECONDS)
             self._sites = self._site_rounds(answers)
         if self._sites is not None:
             self._thread(SITES, self._sites.run, self._stopping, WORKER_SILENCE_SECONDS)
@@ -385,6 +386,7 @@ class Supervisor:
         own = {
             "bandwidth": self._bandwidth.document(),
             "deleting_early": parts.early.at_work,
+            "alarms": parts.alarms.document(),
             "sites": None if sites is None else sites.document(),
         }
         unserved = self._figures.problem if self._figures is not None else None
@@ -400,7 +402,7 @@ class Supervisor:
             silent=self._not_responding(),
             commitments_open=parts.commitments.open,
         )
-        return said | {"problems": [*said["problems"], *([unserved] if unserved else [])]}
+        return said | {"problems": [*said["problems"], *parts.alarms.problems, *([unserved] if unserved else [])]}
 
     def _not_responding(self) -> dict[str, float]:
         """By an inbox's name, for how many seconds it has not answered."""

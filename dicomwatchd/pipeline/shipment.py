@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from dicomwatchd.answering import AlwaysAnswering, Inboxes
 from dicomwatchd.archive import keys
+from dicomwatchd.archive.aws.observed import Observed
 from dicomwatchd.archive.catalogues.port import Catalogue
 from dicomwatchd.archive.catalogues.sites import SiteTable
 from dicomwatchd.archive.layout.bundle import Span
@@ -51,7 +52,8 @@ class Bundling:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The archive a shipment goes to. ``bundling`` is None for an object per instance."""
+    """The archive a shipment goes to. ``bundling`` is None for an object per instance, ``observed`` where it is no
+    service."""
 
     archive_id: str
     store: ObjectStore
@@ -60,6 +62,7 @@ class Archive:
     bundling: Bundling | None = None
     #: Where the daemons say how they are; None where nobody is to.
     sites: SiteTable | None = None
+    observed: Observed | None = None
 
 
 @dataclass(frozen=True, slots=True)

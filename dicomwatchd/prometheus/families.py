@@ -7,6 +7,7 @@ long, and its archive has sites.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,7 @@ from prometheus_client.core import (
     Metric,
 )
 
+from dicomwatchd.alarms.kinds import Kind
 from dicomwatchd.model import FileState, StudyState
 from dicomwatchd.prometheus.counts import Counted, Histogram
 from dicomwatchd.prometheus.sampling import Sample
@@ -51,6 +53,8 @@ def of_the_status(said: Mapping[str, Any], inboxes: Collection[str]) -> Iterator
     yield from _disks(said["disks"])
     yield from _verification(said["archive_verification"])
     yield from _drills(said["restore_drill"])
+    open_of = Counter(one["alarm"] for one in said["alarms"])
+    yield _gauges("dicomwatchd_alarm", "Alarms that are open.", "alarm", _all(open_of, (kind.value for kind in Kind)))
     yield from _line(said["bandwidth"])
     yield from _sites(said.get("sites"))
     early = [inbox for inbox in said["deleting_early"] if inbox in inboxes]

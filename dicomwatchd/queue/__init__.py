@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dicomwatchd.ports import Clock
+from dicomwatchd.queue.alarms import AlarmsKept
 from dicomwatchd.queue.archived import ArchivedTotals
 from dicomwatchd.queue.arrivals import Arrivals
 from dicomwatchd.queue.audit import Audit
@@ -23,6 +24,7 @@ from dicomwatchd.queue.drills import Drills
 from dicomwatchd.queue.early import EarlyDues
 from dicomwatchd.queue.erasures import ErasuresNoted
 from dicomwatchd.queue.holds import Holds
+from dicomwatchd.queue.hours import InboxHours
 from dicomwatchd.queue.parked import Parked
 from dicomwatchd.queue.quiet import QuietTimers
 from dicomwatchd.queue.received import Received
@@ -52,6 +54,8 @@ class Queue:
     pruning: Pruning
     received: Received
     drills: Drills
+    alarms: AlarmsKept
+    hours: InboxHours
     reports: Reports
     archived: ArchivedTotals
     uploads: Uploads
@@ -91,8 +95,9 @@ def known_archive_id(state_directory: Path) -> str | None:
 
 
 def _over(database: Database, clock: Clock) -> Queue:
+    hours = InboxHours(database, clock)
     return Queue(
-        arrivals=Arrivals(database, clock),
+        arrivals=Arrivals(database, clock, hours.note),
         dicomdirs=Dicomdirs(database),
         quiet=QuietTimers(database, clock),
         claims=Claims(database, clock),
@@ -107,6 +112,8 @@ def _over(database: Database, clock: Clock) -> Queue:
         pruning=Pruning(database, clock),
         received=Received(database, clock),
         drills=Drills(database, clock),
+        alarms=AlarmsKept(database, clock),
+        hours=hours,
         reports=Reports(database, clock),
         archived=ArchivedTotals(database),
         uploads=Uploads(database, clock),

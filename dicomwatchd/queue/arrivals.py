@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from dicomwatchd.model import DicomJson, FileState, StudyEvent, StudyState, has_value
@@ -34,9 +34,13 @@ _STATES = {state.value: state for state in FileState}
 
 
 class Arrivals:
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, came: Callable[[int, int], None] = lambda _id, _n: None
+    ) -> None:
+        """``came`` hears from which source something has come, and how many files."""
         self._database = database
         self._clock = clock
+        self._came = came
         self.remounts = Remounts(database, clock)
 
     # -- sources ----------------------------------------------------------------------------------------------
@@ -171,6 +175,7 @@ class Arrivals:
             for study_uid in touched:
                 move(db, study_uid, StudyEvent.CHANGED, now)
                 restart_quiet_timer(db, study_uid, source_id, now, quiet_seconds)
+        self._came(source_id, sum(arrival.code != UNREADABLE for arrival in arrivals))
 
     def forget(self, file_ids: Sequence[int]) -> None:
         """These files are no longer under their names. Only what is known of them goes; a deletion that is under

@@ -219,6 +219,12 @@ class Holds:
             ).fetchall()
         return [Uid(row["study_uid"]) for row in rows]
 
+    def oldest(self) -> float | None:
+        """When the hold began that is open for longest, in seconds since the epoch; None where none is."""
+        with self._database.read() as db:
+            row = db.execute("SELECT MIN(held_at) AS at FROM holds WHERE released_at IS NULL").fetchone()
+        return None if row["at"] is None else float(row["at"])
+
     def count(self) -> int:
         """How many studies are held."""
         with self._database.read() as db:

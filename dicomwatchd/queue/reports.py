@@ -67,6 +67,17 @@ class Reports:
             "oldest_parked_seconds": self._age(parked),
         }
 
+    def longest_wait_seconds(self) -> float | None:
+        """For how long the study has had files that are not archived that has done so for longest, parked or not; None
+        where none has. Those that were erased from the archive wait for a release, and do not count."""
+        with self._database.read() as db:
+            parked = db.execute(
+                "SELECT MIN(waits_since) FROM studies WHERE state != 'archived' AND state = ? AND code IS NOT ?",
+                (StudyState.PARKED, StudyErased.code),
+            ).fetchone()[0]
+            on_the_way = _oldest(db, _ON_THE_WAY)
+        return self._age(min((at for at in (parked, on_the_way) if at is not None), default=None))
+
     def _age(self, at: float | None) -> float | None:
         return None if at is None else max(0.0, self._clock.now() - at)
 

@@ -23,9 +23,10 @@ _Check = Callable[[object], FieldValue]
 
 
 class OwnText(str):
-    """Text of one of our own errors, which by their contract hold no path and no patient attribute.
+    """Text of one of our own errors, which by their contract hold no path and no patient attribute; or a sentence that
+    is a constant, filled with what may be logged.
 
-    Only error_fields() makes one.
+    Only error_fields() and own_sentence() make one.
     """
 
     __slots__ = ()
@@ -71,7 +72,7 @@ def _yes_no(value: object) -> FieldValue:
 
 def _own_text(value: object) -> FieldValue:
     if not isinstance(value, OwnText):
-        raise ValueError("free text comes from error_fields() only")
+        raise ValueError("free text comes from error_fields() and own_sentence() only")
     return value
 
 
@@ -93,6 +94,7 @@ _FIELDS: Mapping[str, _Check] = {
     "site": _text(INBOX_NAME, 63),
     "host": _text(INBOX_NAME, 63),
     "receivers": _texts(_text(INBOX_NAME, 63)),
+    "destination": _text(INBOX_NAME, 63),
     # Titles as those in use, which are no sentence; and the peer's address.
     "calling_ae_title": _text(r"[A-Za-z0-9][A-Za-z0-9 _.-]*", 16),
     "peer": _text(r"[0-9.]{7,15}|[0-9a-f:.]{2,45}", 45),
@@ -105,6 +107,7 @@ _FIELDS: Mapping[str, _Check] = {
     "study_event": _WORD,
     "stage": _WORD,
     "reason": _WORD,
+    "alarm": _WORD,
     "verified_by": _text(r"[a-z0-9]+(?:[-_:+][a-z0-9]+)*", 64),
     "attempt": _whole,
     "attempts": _whole,
@@ -113,7 +116,9 @@ _FIELDS: Mapping[str, _Check] = {
     "error_type": _DOTTED,
     "caused_by": _texts(_DOTTED),
     "errno": _whole,
+    "exit_status": _whole,
     "error": _own_text,
+    "sentence": _own_text,
     "hint": _own_text,
     "stack": _texts(_CODE_PLACE),
     # how much and how long; see also _BY_UNIT
@@ -167,6 +172,9 @@ _FIELDS: Mapping[str, _Check] = {
 #: Any other name that ends in a unit takes a number, and a number is neither a path nor a name.
 _BY_UNIT: tuple[tuple[str, _Check], ...] = (
     ("_seconds", _number),
+    ("_minutes", _whole),
+    ("_hours", _number),
+    ("_days", _whole),
     ("_mb_per_second", _number),
     ("_bytes", _whole),
     ("_files", _whole),
@@ -230,6 +238,12 @@ def compose(template: str, fields: Mapping[str, FieldValue], *, strict: bool) ->
             return match[0]
 
     return _PLACEHOLDER.sub(fill, template)
+
+
+def own_sentence(template: str, fields: Mapping[str, object]) -> OwnText:
+    """``template`` is a constant of the program; of the ``fields`` that it names those that may not be logged are left
+    out."""
+    return OwnText(compose(template, checked(fields, strict=False), strict=False))
 
 
 def named_in(template: str) -> frozenset[str]:

@@ -15,6 +15,8 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
@@ -97,6 +99,8 @@ class FaultProxy:
         self._always = list(always)
         self._rules: list[Rule] = []
         self.liar = liar
+        #: How far the server's clock is ahead, as its answers say it.
+        self.ahead_seconds = 0.0
         self._requests: list[Request] = []
         self.strict = StrictStore() if strict else None
 
@@ -317,6 +321,9 @@ class _Exchange(BaseHTTPRequestHandler):
             if lowered in _HOP_BY_HOP or lowered == "transfer-encoding":
                 continue
             length_given = length_given or lowered == "content-length"
+            if lowered == "date" and self.server.proxy.ahead_seconds:
+                at = parsedate_to_datetime(value) + timedelta(seconds=self.server.proxy.ahead_seconds)
+                value = format_datetime(at, usegmt=True)
             self.send_header(name, value)
         if not length_given and answer.status not in (204, 304):
             self.send_header("Content-Length", str(len(answer.body)))

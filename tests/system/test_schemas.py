@@ -78,6 +78,10 @@ _NOT_HERE = {
         },
         "inboxes.not_responding_seconds": "an inbox that hangs: tests/fuse/test_hung.py",
         **dict.fromkeys(_named("sites.others", "name", "host", "seen_seconds", "silent")[1:], _SITES),
+        **dict.fromkeys(
+            _named("alarms", "alarm", "inbox", "subject", "sentence", "begun_at", "read_on"),
+            "tests/system/test_alarms.py",
+        ),
         **{f"studies.{state}": "over too soon" for state in ("uploading", "verifying", "recording", "purging")},
         **{f"files.{state}": "over too soon" for state in ("stored", "deleting")},
     },

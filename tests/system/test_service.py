@@ -522,6 +522,47 @@ def test_a_reload_takes_a_good_configuration_and_keeps_the_old_one_otherwise(ser
     service.sh("systemctl", "reload", "dicomwatchd", timeout=30)
 
 
+ON_ALARM = """#!/bin/sh
+{
+  cat
+  id -un
+  touch /etc/written 2>/dev/null || echo cannot write there
+  grep -E '^NoNewPrivs|^oom' /proc/self/status
+  env
+  logger -t on-alarm heard
+} >>/run/dicomwatchd/heard
+"""
+
+
+def test_a_command_for_alarms_runs_in_the_sandbox(service: SystemdLab) -> None:
+    put(service, "etc/dicomwatchd/on-alarm", ON_ALARM)
+    service.sh("chmod", "755", "/etc/dicomwatchd/on-alarm")
+    impatient = CONFIG.replace("quiet_seconds: 1", "quiet_seconds: 15")
+    put(
+        service,
+        "etc/dicomwatchd/config.yaml",
+        f"{impatient}alarms: {{oldest_file_hours: 0.0001}}\non_alarm: [/etc/dicomwatchd/on-alarm]\n",
+    )
+    service.sh("systemctl", "reload", "dicomwatchd", timeout=30)
+    drop(service, 21)
+    wait_for(lambda: bool(entries(service, "alarm-begun")), 60, "an alarm")
+    wait_until_empty(service)
+    wait_for(lambda: bool(entries(service, "alarm-ended")), 60, "its end")
+
+    def heard() -> str:
+        return service.sh("cat", "/run/dicomwatchd/heard", check=False).stdout
+
+    wait_for(lambda: '"ended"' in heard(), 60, "the command to hear of it")
+    said = heard()
+    assert said.count('"event": "begun"') == said.count('"event": "ended"') == 1 and '"alarm": "oldest-file"' in said
+    assert "\ndicomwatchd\n" in said and "\ncannot write there\n" in said and re.search(r"NoNewPrivs:\s*1", said)
+    assert not re.search(r"AWS_|NOTIFY_|CREDENTIALS|JOURNAL", said) and CANARY not in said
+    assert not entries(service, "alarm-hook-failed")
+    put(service, "etc/dicomwatchd/config.yaml", CONFIG)
+    service.sh("systemctl", "reload", "dicomwatchd", timeout=30)
+    service.sh("rm", "/etc/dicomwatchd/on-alarm", "/run/dicomwatchd/heard")
+
+
 RECEIVED = "srv/dicom/received"
 RECEIVER = f"""receivers:
   - name: ct

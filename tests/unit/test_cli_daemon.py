@@ -247,6 +247,16 @@ STATUS = {
             "with_problems": 1,
         },
     },
+    "alarms": [
+        {
+            "alarm": "inbox-silent",
+            "inbox": "ct1",
+            "subject": "ct1",
+            "sentence": "nothing has come into inbox ct1",
+            "begun_at": "2026-01-31T12:00:00.000Z",
+            "read_on": "docs/operations.md#an-inbox-is-silent",
+        }
+    ],
     "problems": ["inbox mr is not there"],
 }
 
@@ -266,6 +276,7 @@ def test_status(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
         "1,199 of 1,200 studies proven, 1 with something missing or wrong, by 2025-12-31T12:00:00.000Z",
         "interrupted at 17 studies by 2026-01-31T12:00:00.000Z",
         "s3: failing; next attempt in 30 s",
+        "Alarm since 2026-01-31T12:00:00.000Z: nothing has come into inbox ct1; see docs/operations.md#an-inbox-",
         "Problem: inbox mr is not there",
     ):
         assert text in result.stdout
@@ -279,6 +290,7 @@ def test_status(stand_in: StandIn, ctl: Callable[..., Result]) -> None:
         ({}, 0),
         ({"problems": [], "backoff": {}, "studies": {"archived": 3, "queued": 1}}, 0),
         ({"problems": ["inbox mr cannot be opened"]}, 1),
+        ({"alarms": [{"alarm": "clock"}], "problems": []}, 1),
         ({"backoff": {"s3": 30.0}}, 1),
         ({"studies": {"archived": 3, "parked": 1}}, 1),
     ],

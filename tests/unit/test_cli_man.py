@@ -143,6 +143,7 @@ def keys_of(*models: str) -> set[str]:
         ("RESTORE DRILL", ["RestoreDrill"]),
         ("SITE", ["Site"]),
         ("SITES", ["Sites"]),
+        ("ALARMS", ["Alarms"]),
         ("STORE", ["S3Settings", "DirectorySettings"]),
         ("TAG", ["ObjectTag"]),
         ("ENCRYPTION", ["Encryption"]),
@@ -169,6 +170,7 @@ def test_every_part_of_the_configuration_has_its_section() -> None:
         "RestoreDrill",
         "Site",
         "Sites",
+        "Alarms",
         "S3Settings",
         "DirectorySettings",
         "ObjectTag",
@@ -191,7 +193,11 @@ def test_every_part_of_the_configuration_has_its_section() -> None:
 def test_defaults_are_those_of_the_program() -> None:
     schema = Config.model_json_schema()
     parts = sections(page("dicomwatchd.yaml.5"), "SH")
-    for section, model in (("TOP LEVEL", schema), ("INBOXES", schema["$defs"]["Inbox"])):
+    for section, model in (
+        ("TOP LEVEL", schema),
+        ("INBOXES", schema["$defs"]["Inbox"]),
+        ("ALARMS", schema["$defs"]["Alarms"]),
+    ):
         numbers = {
             key: value["default"]
             for key, value in model["properties"].items()

@@ -97,6 +97,7 @@ STATUS: dict[str, Any] = {
             *({"name": f"s{n}", "host": "", "seen_seconds": 1.0, "silent": False} for n in range(298)),
         ],
     },
+    "alarms": [{"alarm": "certificate"}, {"alarm": "certificate"}, {"alarm": "clock"}],
     "problems": ["one", "two"],
 }
 
@@ -125,7 +126,8 @@ def test_of_what_is_not_configured_nothing_is_said() -> None:
     }
     for status in (none, {**none, "bandwidth": None}):
         found = figures(families.of_the_status(status, ("ct1", "us1")))
-        assert not any(word in name for name in found for word in ("drill", "bandwidth", "early", "site"))
+        names = [name for name in found if not name.startswith("dicomwatchd_alarm{")]
+        assert not any(word in name for name in names for word in ("drill", "bandwidth", "early", "site"))
 
 
 def test_what_the_status_says() -> None:
@@ -143,6 +145,9 @@ def test_what_the_status_says() -> None:
         "dicomwatchd_kept_without_lease_files": 7,
         "dicomwatchd_open_commitments": 6,
         "dicomwatchd_problems": 2,
+        "dicomwatchd_alarm{alarm=certificate}": 2,
+        "dicomwatchd_alarm{alarm=clock}": 1,
+        "dicomwatchd_alarm{alarm=inbox-silent}": 0,
         "dicomwatchd_busy_workers": 7,
         "dicomwatchd_failing_endpoints": 20,
         "dicomwatchd_store_capability{capability=creates_only}": 0,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from dicomwatchd.alarms.kinds import Kind
 from dicomwatchd.archive.documents import LEFT_OUT
 from dicomwatchd.archive.layout.lineage import DISPUTED
 from dicomwatchd.archive.layout.manifest import DAMAGED_INSTANCES
@@ -127,6 +128,8 @@ def test_lists_of_values_are_those_of_the_program() -> None:
     assert set(code["enum"]) == {NO_LEASE, EXPIRING, OWN_OBJECT, NO_RIGHT, EXCHANGED, HELD, DAMAGED}
     flags = {LIMITED, IDENTITIES_LIMITED, ORDERS_LIMITED, DISPUTED, LEFT_OUT, DAMAGED_INSTANCES, UNREADABLE_BESIDE}
     assert flags <= set(show["$defs"]["flags"]["items"]["enum"])
+    alarm = at("status", "properties", "alarms", "items", "properties", "alarm")
+    assert alarm["enum"] == values(Kind) and all(f"{value}: " in alarm["description"] for value in alarm["enum"])
     problem = at("verify", "properties", "problems", "items", "properties", "problem")
     assert problem["enum"] == list(_WORDS)
     proof = at("prove", "properties", "files", "items", "properties", "proof", "properties")

@@ -501,6 +501,29 @@ CREATE INDEX studies_open ON studies (state, waits_since) WHERE state != 'archiv
 """
 
 
+#: Alarms that are open, and those that have ended, for a while. And in which hours (since the epoch) something came
+#: into an inbox, or nothing while it was watched: its rhythm.
+ALARMS = """
+CREATE TABLE alarms (
+  alarm_id INTEGER PRIMARY KEY,
+  code TEXT NOT NULL,                 -- alarms.kinds.Kind
+  subject TEXT NOT NULL,              -- which inbox, receiver ..., by its name in the configuration; '': there is one
+  sentence TEXT NOT NULL,
+  begun_at REAL NOT NULL,
+  ended_at REAL,                      -- NULL: it is open
+  told INTEGER NOT NULL DEFAULT 0     -- to the command of on_alarm: 1 its begin, 2 its end too
+);
+CREATE UNIQUE INDEX alarms_open ON alarms (code, subject) WHERE ended_at IS NULL;
+CREATE INDEX alarms_untold ON alarms (alarm_id) WHERE told = 0 OR (told = 1 AND ended_at IS NOT NULL);
+CREATE TABLE inbox_hours (
+  source_id INTEGER NOT NULL, hour INTEGER NOT NULL,
+  files INTEGER NOT NULL,             -- that have come in it
+  watched_seconds REAL NOT NULL,      -- of it, in which the inbox could be seen
+  PRIMARY KEY (source_id, hour)
+) WITHOUT ROWID;
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -528,4 +551,5 @@ STEPS: tuple[Step, ...] = (
     Step("what has come by receivers, and where it is", RECEIVED),
     Step("what has come of restore drills", DRILLS),
     Step("since when a study waits", WAITS_SINCE),
+    Step("alarms, and the rhythm of inboxes", ALARMS),
 )

@@ -1,0 +1,1 @@
+"""What somebody should hear of once when it begins, and once when it is over."""

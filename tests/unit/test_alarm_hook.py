@@ -1,0 +1,171 @@
+"""The command of on_alarm: what it gets, and that it holds up nobody and leaves nothing, whatever it does."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dicomwatchd.alarms.hook import Hook, HookFailed, Interrupted, Why
+
+
+def script(folder: Path, text: str, mode: int = 0o755) -> Path:
+    path = folder / "on-alarm"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(mode)
+    return path
+
+
+def wait(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+def run(command: list[str], text: str = "x\n", deadline: float = 10.0, waiting: Callable[[float], bool] = wait) -> None:
+    Hook(command, time.monotonic, deadline).run(text, waiting)
+
+
+def failed(command: list[str], deadline: float = 10.0) -> HookFailed:
+    with pytest.raises(HookFailed) as raised:
+        run(command, deadline=deadline)
+    return raised.value
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_it_is_told_on_standard_input_and_gets_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/notify")
+    out = tmp_path / "out"
+    with (tmp_path / "open").open("w") as held:
+        os.set_inheritable(held.fileno(), True)
+        program = script(
+            tmp_path, f'{{ cat; echo "$#:$1:$2"; env; pwd; ls -l /proc/self/fd; ps -o sid= -p $$; }} >{out}'
+        )
+        run([str(program), "radiology", "$(touch /tmp/no) ; *"], '{"alarm": "clock"}\n')
+    said = out.read_text()
+    assert said.startswith('{"alarm": "clock"}\n2:radiology:$(touch /tmp/no) ; *\n')
+    assert "secret" not in said and "NOTIFY" not in said and str(tmp_path / "open") not in said
+    assert {line.partition("=")[0] for line in said.splitlines() if "=" in line and " " not in line} <= {
+        "PATH",
+        "LANG",
+        "PWD",
+        "SHLVL",
+        "_",
+        "OLDPWD",
+    }
+    assert "\n/\n" in said
+    assert f"\n{os.getsid(0)}" not in said.replace(" ", ""), "a session of its own"
+
+
+def test_much_to_say_to_one_that_does_not_listen(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    run([str(script(tmp_path, "exit 0"))], "x" * 5_000_000)
+    assert time.monotonic() - begun < 5
+
+
+def test_output_is_nobodys(tmp_path: Path) -> None:
+    run([str(script(tmp_path, "head -c 50000000 /dev/zero; head -c 50000000 /dev/zero >&2"))])
+
+
+def test_one_that_fails(tmp_path: Path) -> None:
+    error = failed([str(script(tmp_path, "exit 3"))])
+    assert (error.why, error.status) == (Why.FAILED, 3)
+    error = failed([str(script(tmp_path, "kill -9 $$"))])
+    assert (error.why, error.status) == (Why.FAILED, -9)
+
+
+def test_one_that_hangs_is_killed_with_all_that_it_has_begun(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    program = script(tmp_path, f"trap '' TERM; sleep 300 & echo $! >{pids}; (sleep 300 & echo $! >>{pids}); sleep 300")
+    begun = time.monotonic()
+    assert failed([str(program)], deadline=1.0).why is Why.TOO_LATE
+    assert 1 <= time.monotonic() - begun < 5
+    time.sleep(0.2)
+    left = [int(pid) for pid in pids.read_text().split()]
+    assert len(left) == 2 and not any(map(is_there, left))
+
+
+def test_one_that_leaves_others_behind(tmp_path: Path) -> None:
+    """It ends at once and well; what it has left in its group does not live on."""
+    pids = tmp_path / "pids"
+    run([str(script(tmp_path, f"sleep 300 & echo $! >{pids}; exit 0"))])
+    time.sleep(0.2)
+    assert not is_there(int(pids.read_text()))
+
+
+def test_a_stop_ends_it(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(Interrupted):
+        run([str(script(tmp_path, "sleep 300"))], waiting=lambda _: True)
+    assert time.monotonic() - begun < 3
+
+
+def test_what_is_no_program(tmp_path: Path) -> None:
+    assert failed([str(tmp_path / "no-such")]).why is Why.MISSING
+    assert failed([str(script(tmp_path, "exit 0", 0o644))]).why is Why.MISSING
+    assert failed([str(tmp_path)]).why is Why.MISSING
+    data = tmp_path / "data"
+    data.write_bytes(b"\x00\x01no program")
+    data.chmod(0o755)
+    error = failed([str(data)])
+    assert (error.why, error.detail) == (Why.NOT_STARTED, "Exec format error")
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert failed([str(loop)]).why is Why.MISSING
+
+
+def test_what_others_may_exchange_is_not_run(tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir(mode=0o755)
+    program = script(folder, "exit 0")
+    run([str(program)])
+    for mode in (0o775, 0o757):
+        program.chmod(mode)
+        assert failed([str(program)]).why is Why.NOT_SAFE
+    program.chmod(0o755)
+    folder.chmod(0o777)
+    error = failed([str(program)])
+    assert error.why is Why.NOT_SAFE and error.detail == f"{folder} can be written to by its group or by others"
+    folder.chmod(0o1777)  # where nobody removes what is another's
+    run([str(program)])
+    folder.chmod(0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_what_belongs_to_others_is_not_run(tmp_path: Path) -> None:
+    folder = tmp_path / "bin"
+    folder.mkdir(mode=0o755)
+    program = script(folder, "exit 0")
+    os.chown(program, 1234, 0)
+    assert failed([str(program)]).why is Why.NOT_SAFE
+    os.chown(program, 0, 0)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o755)
+    link = tmp_path / "link"
+    link.symlink_to(theirs / "inner")
+    (theirs / "inner").symlink_to(program)
+    run([str(link)])
+    os.chown(theirs, 1234, 0)  # a link there could lead elsewhere tomorrow
+    assert failed([str(link)]).why is Why.NOT_SAFE
+    os.chown(theirs, 0, 0)
+    os.chown(theirs / "inner", 1234, 0, follow_symlinks=False)
+    assert failed([str(link)]).why is Why.NOT_SAFE
+    via = tmp_path / "bin" / ".." / "bin" / "." / "on-alarm"
+    run([str(via)])
+
+
+def test_it_cannot_take_the_daemons_memory(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run([str(script(tmp_path, f"sleep 0.3; {{ ulimit -v; cat /proc/self/oom_score_adj; }} >{out}"))])
+    memory, score = out.read_text().split()
+    assert int(memory) == 1 << 20
+    assert int(score) == 1000
