@@ -27,8 +27,9 @@ from dicomwatchd.config_alarms import Alarms as Settings
 from dicomwatchd.errors import ConfigError, StateUnavailable
 from dicomwatchd.queue.drills import Drilled, Outcome
 from dicomwatchd.telemetry.journal import Journal
-from tests.pieces import Log
+from tests.pieces import Log, Pieces
 from tests.servers.tls import make_certificate
+from tests.synthetic import Maker
 from tests.unit.queues import STUDY, Bench
 
 ROOT = Path(__file__).parents[2]
@@ -433,6 +434,27 @@ def test_each_has_its_page() -> None:
         file, _, anchor = read_on(kind).partition("#")
         assert (ROOT / file).is_file() and anchor in anchors, kind
         assert f"`{kind.value}`" in text, kind
+
+
+def test_the_daemons_parts_are_connected(tmp_path: Path) -> None:
+    """What comes into an inbox is put down by the hour, and what waits is an alarm until it is archived."""
+    pieces = Pieces(tmp_path)
+    alarms, hours, source = pieces.parts.alarms, pieces.queue.hours, pieces.sources[0].source_id
+    Maker(3).ct_series(pieces.inbox, slices=2, rows=8, columns=8)
+    pieces.settle()
+    pieces.clock.advance(60)
+    alarms.step(lambda _: False)
+    [hour] = hours.of(source)
+    assert hour.files == 2 and hour.watched_seconds >= 60
+    pieces.clock.advance(25 * 3600)
+    alarms.step(lambda _: False)
+    assert [one["alarm"] for one in alarms.document()] == ["oldest-file"]
+    pieces.restart()
+    pieces.scan()
+    pieces.ship()
+    pieces.parts.alarms.step(lambda _: False)
+    assert pieces.parts.alarms.document() == [] and len(pieces.log.events("alarm-begun")) == 1
+    pieces.close()
 
 
 # -- what the archive's service shows ---------------------------------------------------------------------------------
