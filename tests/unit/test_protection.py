@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class Bucket:
         self.block: Any = NO_BLOCK
         self.policy: Any = NO_POLICY
         self.acl: Any = OWNER
+        self.statements: Any = [{"Effect": "Allow", "Principal": "*"}]
         self.versions: Any = {}
         self.asked: list[str] = []
         self.watch = ProtectionWatch()
@@ -66,6 +68,10 @@ class Bucket:
 
     def get_bucket_policy_status(self, **_: object) -> Any:
         return {"PolicyStatus": {"IsPublic": self._say("policy")}}
+
+    def get_bucket_policy(self, **_: object) -> Any:
+        statements = self._say("statements")
+        return {"Policy": json.dumps({"Statement": statements})}
 
     def get_bucket_acl(self, **_: object) -> Any:
         return {"Grants": self._say("acl")}
@@ -111,8 +117,11 @@ def test_a_bucket_that_is_open_to_everybody(answers: dict[str, Any]) -> None:
         {"acl": for_everybody(), "block": {"IgnorePublicAcls": True}},
         {"acl": [{"Grantee": {"URI": "http://acs.amazonaws.com/groups/s3/LogDelivery"}}]},
         {"block": DENIED},
+        # Ceph 18 calls these public.
+        {"policy": True, "statements": [{"Effect": "Allow", "Principal": {"AWS": ["arn:aws:iam:::user/ct1"]}}]},
+        {"policy": True, "statements": [{"Effect": "Deny", "Principal": "*"}]},
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_a_bucket_that_is_not(answers: dict[str, Any]) -> None:
     bucket = Bucket(**answers)
@@ -129,8 +138,10 @@ def test_a_bucket_that_is_not(answers: dict[str, Any]) -> None:
         {"acl": DENIED},
         {"block": DENIED, "policy": DENIED, "acl": DENIED},
         {"policy": error("InternalError", 500)},
+        {"policy": True, "statements": DENIED},
+        {"policy": True, "statements": [{"Effect": "Allow", "Principal": "*", "Condition": {"IpAddress": {}}}]},
     ],
-    ids=range(6),
+    ids=range(8),
 )
 def test_what_could_not_be_asked_is_no_reason_to_keep_anything(answers: dict[str, Any]) -> None:
     bucket = Bucket(**answers)

@@ -119,12 +119,30 @@ def exposure(client: Any, bucket: str) -> Exposure:
 
 
 def _by_policy(client: Any, bucket: str) -> bool | Unanswered | None:
-    """Whether the bucket's policy, by itself, lets everybody in: the store's own judgement of it."""
-    return asked(
+    """Whether the bucket's policy, by itself, lets everybody in: the store's own judgement, borne out by the policy.
+    Ceph 18 calls each policy public that allows anything, to whomever."""
+    judged = asked(
         "s3:GetBucketPolicyStatus",
         lambda: bool(client.get_bucket_policy_status(Bucket=bucket).get("PolicyStatus", {}).get("IsPublic")),
         frozenset(("NoSuchBucketPolicy",)),
     )
+    if judged is not True:
+        return judged
+    statements = policy_statements(client, bucket)
+    if isinstance(statements, Unanswered):
+        return statements
+    for_everybody = [one for one in statements or () if _allows_everybody(one)]
+    if not for_everybody or not all(one.get("Condition") for one in for_everybody):
+        return bool(for_everybody)
+    return Unanswered("s3:GetBucketPolicy", "a policy with conditions", is_refused=False, is_unknown_there=False)
+
+
+def _allows_everybody(statement: Any) -> bool:
+    if not isinstance(statement, dict) or statement.get("Effect") != "Allow":
+        return False
+    principal = statement.get("Principal")
+    named = principal.get("AWS") if isinstance(principal, dict) else principal
+    return "NotPrincipal" in statement or named == "*" or (isinstance(named, list) and "*" in named)
 
 
 def _by_list(client: Any, bucket: str) -> bool | Unanswered | None:
