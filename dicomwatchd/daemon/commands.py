@@ -126,6 +126,8 @@ def reading(queue: Queue, prover: Prover, receivers: Mapping[str, Sequence[str]]
         for day in said["days"]:
             of_inboxes = (receivers.get(inbox, ()) for inbox in day["inbox"].split(","))
             day["receivers"] = list(dict.fromkeys(name for names in of_inboxes for name in names))
+        if request.get("history") is True:
+            said["history"] = queue.history.of(whole(request, "days", 7))
         return said
 
     def prove(request: Mapping[str, Any], _progress: Progress) -> Any:

@@ -63,6 +63,8 @@ class Surroundings:
     #: A study has moved on.
     announce: Callable[[Transition], None] = lambda _: None
     on_shipped: Callable[[Shipment], None] = lambda _: None
+    #: A file of so many bytes was sent, and created in the store.
+    on_sent: Callable[[int], None] = lambda _: None
     #: Waits until the archive's store is known, where that is found out beside the start; raises where it may not be
     #: used (see `ObjectStore.probe`).
     probed: Callable[[], None] = lambda: None
@@ -130,6 +132,7 @@ class Parts:
             left_staged=self.sources.left_staged,
             heartbeat=around.heartbeat,
             cancelled=around.cancelled,
+            sent=around.on_sent,
             at_once=lambda: around.workers.size,
             sends_early=self.sources.sends_early,
             inboxes=around.inboxes,

@@ -20,6 +20,7 @@ from dicomwatchd.daemon.bandwidth import BandwidthReporter
 from dicomwatchd.daemon.commands import commands
 from dicomwatchd.daemon.composition import Parts, Surroundings
 from dicomwatchd.daemon.figures import FiguresPort
+from dicomwatchd.daemon.live import LiveView
 from dicomwatchd.daemon.plan import plan_of
 from dicomwatchd.daemon.status import StatusReporter
 from dicomwatchd.errors import ConfigError, Fatal, InboxNotResponding, Stopping
@@ -123,6 +124,7 @@ class Supervisor:
             attend=self._attend,
             announce=self._changed,
             on_shipped=self._shipped,
+            on_sent=self._counts.sent,
             probed=probed,
             starting=stop_signal.starting,
             heartbeat=stop_signal.beat,
@@ -327,7 +329,7 @@ class Supervisor:
 
     def _answers(self) -> dict[str, Command]:
         parts = self._parts
-        return commands(
+        answers = commands(
             parts.queue,
             self._status,
             self._examine,
@@ -337,6 +339,8 @@ class Supervisor:
             names_by_inbox(self._config),
             parts.drills,
         )
+        status = partial(answers["status"], {}, lambda _progress: None)
+        return answers | {"top": LiveView(status, parts.queue.moving, self._counts, self._clock).command}
 
     def _control_server(self, answers: dict[str, Command]) -> ControlServer:
         try:

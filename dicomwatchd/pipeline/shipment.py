@@ -100,6 +100,8 @@ class Context:
     #: Whether another folder than that was seen in its place.
     is_exchanged: Callable[[Source], bool] = lambda _: False
     turns: Turns = field(default_factory=Turns)
+    #: Told of each file that was sent and created in the store, with its bytes; from any thread.
+    sent: Callable[[int], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

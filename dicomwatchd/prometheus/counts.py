@@ -50,11 +50,13 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """The figures of one moment. Seconds, bytes and files of shipments are by stage."""
+    """The figures of one moment. Seconds, bytes and files of shipments are by stage; what was sent counts at once."""
 
     events: Mapping[str, int]
     verified_files: Mapping[str, int]
     retries: int
+    sent_files: int
+    sent_bytes: int
     seconds: Mapping[str, Histogram]
     bytes: Mapping[str, Histogram]
     files: Mapping[str, Histogram]
@@ -69,6 +71,7 @@ class Counts:
         self._events = dict.fromkeys((event.value for event in StudyEvent), 0)
         self._verified = dict.fromkeys((method.value for method in Method), 0)
         self._retries = 0
+        self._sent_files = self._sent_bytes = 0
         self._seconds = {stage: Histogram(SECONDS) for stage in STAGES}
         self._bytes = {stage: Histogram(BYTES) for stage in STAGES}
         self._files = {stage: Histogram(FILES) for stage in STAGES}
@@ -76,6 +79,12 @@ class Counts:
     def changed(self, transition: Transition) -> None:
         with self._lock:
             self._events[transition.event.value] += 1
+
+    def sent(self, size_bytes: int) -> None:
+        """A file was sent, and created in the store."""
+        with self._lock:
+            self._sent_files += 1
+            self._sent_bytes += size_bytes
 
     def shipped(self, shipment: Shipment) -> None:
         """The same figures that the journal has of it (`StatusReporter.shipped`)."""
@@ -101,6 +110,8 @@ class Counts:
                 dict(self._events),
                 dict(self._verified),
                 self._retries,
+                self._sent_files,
+                self._sent_bytes,
                 *(
                     {stage: Histogram(one.bounds, one.sum, list(one.within)) for stage, one in by_stage.items()}
                     for by_stage in (self._seconds, self._bytes, self._files)

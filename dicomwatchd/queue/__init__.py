@@ -23,8 +23,10 @@ from dicomwatchd.queue.dicomdirs import Dicomdirs
 from dicomwatchd.queue.drills import Drills
 from dicomwatchd.queue.early import EarlyDues
 from dicomwatchd.queue.erasures import ErasuresNoted
+from dicomwatchd.queue.history import History
 from dicomwatchd.queue.holds import Holds
 from dicomwatchd.queue.hours import InboxHours
+from dicomwatchd.queue.moving import Moving
 from dicomwatchd.queue.parked import Parked
 from dicomwatchd.queue.quiet import QuietTimers
 from dicomwatchd.queue.received import Received
@@ -58,6 +60,8 @@ class Queue:
     hours: InboxHours
     reports: Reports
     archived: ArchivedTotals
+    history: History
+    moving: Moving
     uploads: Uploads
     binding: Binding
     roots: Roots
@@ -116,6 +120,8 @@ def _over(database: Database, clock: Clock) -> Queue:
         hours=hours,
         reports=Reports(database, clock),
         archived=ArchivedTotals(database),
+        history=History(database, clock),
+        moving=Moving(database, clock),
         uploads=Uploads(database, clock),
         upgrade=Upgrade(database, clock),
         binding=Binding(database, clock),

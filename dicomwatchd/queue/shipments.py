@@ -298,6 +298,9 @@ class Shipments:
         study is in no archive, and has no files."""
         now = self._clock.now()
         with write_under(self._database, claim) as db:
+            waited_since = db.execute(
+                "SELECT waits_since FROM studies WHERE study_uid = ?", (claim.study_uid,)
+            ).fetchone()["waits_since"]
             move(db, claim.study_uid, StudyEvent.FINISHED, now)
             db.execute(
                 "UPDATE studies SET claimed = 0, attempts = 0, not_before = 0, code = NULL, reason = NULL,"
@@ -307,7 +310,7 @@ class Shipments:
             if shipment["revision"]:
                 db.execute(
                     "INSERT INTO shipments (study_uid, source, revision, started_at, finished_at, files, bytes,"
-                    " sent_bytes, retries, stages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    " sent_bytes, retries, stages, waited_since) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         claim.study_uid,
                         shipment["source"],
@@ -319,6 +322,7 @@ class Shipments:
                         shipment.get("sent_bytes"),
                         shipment["retries"],
                         json.dumps(shipment["stages"]),
+                        waited_since,
                     ),
                 )
             waiting = db.execute(

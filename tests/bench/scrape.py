@@ -16,6 +16,7 @@ from statistics import median
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from dicomwatchd.daemon.live import LAST_ARCHIVED, MOST_STUDIES
 from dicomwatchd.ports import SystemClock
 from dicomwatchd.prometheus.counts import Counts
 from dicomwatchd.prometheus.exposition import DaemonCollector
@@ -36,6 +37,7 @@ def main(files: int) -> None:
         _fill(Path(name) / DATABASE, files)
         queue = open_queue(Path(name), SystemClock(), lambda _: None)
         _say(f"what status asks of a state with {files:,} files waiting", lambda: _asked(queue))
+        _say("what top asks of it beside that", lambda: _watched(queue))
         queue.close()
     sampler = Sampler(lambda: STATUS, SystemClock(), Log())
     sampler.start()
@@ -54,6 +56,12 @@ def _asked(queue: Queue) -> None:
     queue.reports.former_places()
     queue.reports.own_objects()
     queue.reports.kept_elsewhere()
+
+
+def _watched(queue: Queue) -> None:
+    queue.moving.studies(MOST_STUDIES)
+    queue.moving.last_archived(LAST_ARCHIVED)
+    queue.moving.files_taken_up()
 
 
 def _fill(database: Path, files: int) -> None:

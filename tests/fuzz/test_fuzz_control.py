@@ -47,7 +47,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 ARGUMENTS = st.dictionaries(
-    st.sampled_from(("limit", "days", "study_uid", "upload_id", "path", "delete", "wait", "id", "command")),
+    st.sampled_from(("limit", "days", "study_uid", "upload_id", "path", "delete", "wait", "id", "command", "history")),
     JSON | st.integers(-(2**70), 2**70) | st.sampled_from(("1.2.3", "../..", "\0", "\ud800", "/", "/proc", "x" * 5000)),
     max_size=4,
 )

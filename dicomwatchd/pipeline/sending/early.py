@@ -44,6 +44,7 @@ class _Results:
                 self.sent.clear()  # of studies that were taken back; a figure in the log is all that is lost
             study_uid = file.header.study_uid
             self.sent[study_uid] = self.sent.get(study_uid, NOTHING) + Sent(1, location.size_bytes)
+            self._context.sent(location.size_bytes)
 
     def commit(self, files: Sequence[Stored]) -> None:
         self._context.shipments.sent_early(files)

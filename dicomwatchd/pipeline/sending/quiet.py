@@ -25,6 +25,7 @@ class _Results:
         if location.receipt.created:
             self.shipment.sent_files += 1
             self.shipment.sent_bytes += location.size_bytes
+            self.context.sent(location.size_bytes)
 
     def commit(self, files: Sequence[Stored]) -> None:
         self.context.shipments.stored(self.shipment.claim, files)

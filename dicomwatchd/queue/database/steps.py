@@ -524,6 +524,13 @@ CREATE TABLE inbox_hours (
 """
 
 
+#: Since when the study of a shipment had waited when that came to its end: how long it took from its first file to the
+#: archive. NULL of older shipments, and of one for which nobody waited (a kept file that fell due).
+TO_ARCHIVE = """
+ALTER TABLE shipments ADD COLUMN waited_since REAL;
+"""
+
+
 #: What takes a state of version 0, 1, 2 ... to the next one: the version is the number of steps that were done.
 STEPS: tuple[Step, ...] = (
     Step("tables", TABLES),
@@ -552,4 +559,5 @@ STEPS: tuple[Step, ...] = (
     Step("what has come of restore drills", DRILLS),
     Step("since when a study waits", WAITS_SINCE),
     Step("alarms, and the rhythm of inboxes", ALARMS),
+    Step("how long studies took to the archive", TO_ARCHIVE),
 )
