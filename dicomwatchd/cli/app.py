@@ -13,7 +13,7 @@ import click
 from dicomwatchd import __version__
 from dicomwatchd.cli import exits
 from dicomwatchd.cli.lazy import Lazy, LazyGroup
-from dicomwatchd.cli.terminal import output
+from dicomwatchd.cli.terminal import output, working
 from dicomwatchd.errors import DicomwatchdError
 
 # The same as config.DEFAULT_PATH; importing that module takes longer than all the rest.
@@ -22,13 +22,14 @@ DEFAULT_CONFIG = Path("/etc/dicomwatchd/config.yaml")
 _CLI = "dicomwatchd.cli"
 COMMANDS = {
     "status": Lazy(f"{_CLI}.daemon", "status", "Show the state of the daemon."),
+    "top": Lazy(f"{_CLI}.top.command", "top", "Watch what the daemon is doing."),
     "queue": Lazy(f"{_CLI}.daemon", "queue", "List the studies that are not archived yet."),
     "show": Lazy(f"{_CLI}.studies.show", "show", "Show what is known about a study."),
     "quarantine": Lazy(f"{_CLI}.daemon", "quarantine", "List files that cannot be archived."),
     "retry": Lazy(f"{_CLI}.daemon", "retry", "Try a parked study again."),
     "attention": Lazy(f"{_CLI}.attention", "attention", "List what needs a person's decision."),
     "release": Lazy(f"{_CLI}.attention", "release", "Release a held study."),
-    "stats": Lazy(f"{_CLI}.daemon", "stats", "Show archived amounts by day and inbox."),
+    "stats": Lazy(f"{_CLI}.stats.command", "stats", "Show archived amounts by day and inbox."),
     "sites": Lazy(f"{_CLI}.sites", "sites", "List the daemons of this archive, and which of them are silent."),
     "inbox": Lazy(f"{_CLI}.inbox", "inbox", "List and confirm inboxes."),
     "upload": Lazy(f"{_CLI}.upload", "upload", "Archive a folder that is not an inbox."),
@@ -52,6 +53,11 @@ class Invocation:
 
 
 class Root(LazyGroup):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Says that it is at work where that takes long, whatever the command."""
+        with working.shown(ctx, output.PROGRAM):
+            return super().invoke(ctx)
+
     def main(
         self,
         args: Sequence[str] | None = None,

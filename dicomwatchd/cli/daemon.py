@@ -1,4 +1,4 @@
-"""The commands about the daemon's work: status, queue, quarantine, retry, stats."""
+"""The commands about the daemon's work: status, queue, quarantine, retry."""
 
 from __future__ import annotations
 
@@ -179,54 +179,6 @@ def retry(invocation: Invocation, study: Uid, socket_path: Path | None) -> None:
     """
     client(invocation, socket_path).call("retry", study_uid=study)
     output.say(f"Study {study} will be tried again.")
-
-
-@click.command()
-@click.option(
-    "--days", metavar="N", type=click.IntRange(1, 3660), default=7, show_default=True, help="Number of days to show."
-)
-@socket_option
-@output.json_option
-@tables.wide_option
-@click.pass_obj
-def stats(invocation: Invocation, days: int, socket_path: Path | None, as_json: bool) -> None:
-    """Show archived amounts by day and inbox.
-
-    Shows shipments (files of one study sent together), studies, files, size, speed, and the seconds spent in each
-    stage, and the receivers that put objects into the inbox, as configured now. Days are in UTC.
-    """
-    said: dict[str, Any] = ask(invocation, socket_path, "stats", days=days)
-    if as_json:
-        output.document(said)
-        return
-    rows: list[dict[str, Any]] = said.get("days") or []
-    if not rows:
-        output.say(f"Nothing was archived in the last {output.count(days, 'day')}.")
-        return
-    rows = [*rows, {"day": "all", "inbox": "", **(said.get("totals") or {})}]
-    stages = list(dict.fromkeys(stage for row in rows for stage in row.get("seconds") or {}))
-    has_receivers = any(row.get("receivers") for row in rows)
-    tables.table(
-        (
-            *("DAY", "INBOX", *(("RECEIVERS",) if has_receivers else ())),
-            *("SHIPMENTS", "STUDIES", "FILES", "SIZE", "MB/S", *(f"{stage.upper()} S" for stage in stages)),
-        ),
-        (
-            (
-                row.get("day"),
-                row.get("inbox"),
-                *((" ".join(row.get("receivers") or ()),) if has_receivers else ()),
-                row.get("shipments"),
-                row.get("studies"),
-                row.get("files"),
-                output.size(row.get("bytes") or 0),
-                row.get("megabytes_per_second"),
-                *((row.get("seconds") or {}).get(stage) for stage in stages),
-            )
-            for row in rows
-        ),
-        least=("SHIPMENTS", "RECORD S", "VERIFY S", "PURGE S", "UPLOAD S"),
-    )
 
 
 def _place(text: str | None) -> str:

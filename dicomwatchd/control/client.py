@@ -22,8 +22,8 @@ _LINE_LIMIT_BYTES = 256 << 20
 
 
 class DaemonUnreachable(DicomwatchdError):
-    """Nobody answers at the control socket: not running (DaemonNotRunning), no permission (code "daemon-closed"), or
-    there and silent or in trouble ("daemon-silent")."""
+    """Nobody answers at the control socket: not running (DaemonNotRunning), no permission (DaemonClosed), or there and
+    silent or in trouble (code "daemon-silent")."""
 
     code = "daemon-silent"
 
@@ -32,6 +32,12 @@ class DaemonNotRunning(DaemonUnreachable):
     """Nobody listens there."""
 
     code = "daemon-not-running"
+
+
+class DaemonClosed(DaemonUnreachable):
+    """Whoever asks may not connect."""
+
+    code = "daemon-closed"
 
 
 class DaemonRefused(DicomwatchdError):
@@ -91,9 +97,8 @@ class ControlClient:
                     path=str(self._path),
                 ) from error
             except PermissionError as error:
-                raise DaemonUnreachable(
+                raise DaemonClosed(
                     "no permission to talk to the daemon",
-                    code="daemon-closed",
                     hint="only root and the daemon's own user and group may use its control socket",
                     path=str(self._path),
                 ) from error

@@ -54,6 +54,9 @@ def test_no_patient_and_no_path_on_the_newer_ways(site: Site) -> None:
         for name, command in (("status", "status"), ("queue", "queue"), ("stats", "stats"), ("inboxes", "inbox list"))
         for option in ((), ("--json",))
     }
+    told |= {command: site.ctl(*command.split()).stdout for command in ("top --once", "top --json", "stats --csv")}
+    site.ctl("stats", "--html", str(site.root / "page.html"))
+    told["stats --html"] = (site.root / "page.html").read_text()
     told["figures"] = _figures(site, "text/plain")
     told["figures, as OpenMetrics"] = _figures(site, "application/openmetrics-text;version=1.0.0")
     assert "dicomwatchd_status_up 1" in told["figures"] and "dicomwatchd_audit_entries_total" in told["figures"]

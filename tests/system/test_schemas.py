@@ -87,6 +87,7 @@ _NOT_HERE = {
     },
     "sites": {"sites.clock_ahead_seconds": "tests/unit/test_cli_sites.py", "sites.twin_host": _SITES},
     "queue": dict.fromkeys(_named("studies.waits_for_listed", "missing", "until"), _DICOMDIR),
+    "top": {f"studies.{key}": "over too soon: tests/system/test_top.py" for key in ("verified", "bytes")},
     "verify": dict.fromkeys(_named("dicomdir_problems", "key", "problem", "reason")[1:], _DICOMDIR),
     "show": {
         **dict.fromkeys(
@@ -205,7 +206,9 @@ def _archive_one(site: Site) -> str:
     site.wait_for(lambda: not any(one.path.exists() for one in made), 90, "the study to be archived")
     maker.ct_series(site.inbox / "ct", slices=1, first=6, rows=16, columns=16, series=1, study=0)
     site.wait_for(lambda: site.ctl_json("status")["studies"].get("archived") == 2, 90, "its second revision")
-    for command in (("status",), ("queue",), ("quarantine",), ("stats",), ("inbox", "list"), ("doctor",)):
+    for command in (("status",), ("queue",), ("quarantine",), ("inbox", "list"), ("doctor",)):
+        answers(site, *command)
+    for command in (("stats",), ("stats", "--plots"), ("top",)):
         answers(site, *command)
     site.wait_for(lambda: any(one["last_archived_at"] for one in site.ctl_json("sites")["sites"]), 30, "a heartbeat")
     _hold_and_release(site)
@@ -388,6 +391,7 @@ def _take_the_archive_away(site: Site) -> None:
         lambda: any(one["not_before"] for one in site.ctl_json("queue")["studies"]), 90, "the study to wait for its try"
     )
     answers(site, "status")
+    answers(site, "top")
     answers(site, "show", study)
     answers(site, "search", code=3)
     answers(site, "verify", study, code=3)

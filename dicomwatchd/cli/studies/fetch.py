@@ -29,7 +29,7 @@ from dicomwatchd.cli.studies.fetched import Done
 from dicomwatchd.cli.studies.fetching import Delivery, Order, ToFolders, ask_for_all
 from dicomwatchd.cli.studies.packing import STDOUT, ToFile
 from dicomwatchd.cli.studies.sending import ToDestination, destination_of
-from dicomwatchd.cli.terminal import output, tables
+from dicomwatchd.cli.terminal import output, tables, working
 from dicomwatchd.cli.terminal.identifiers import IDENTIFIER
 from dicomwatchd.errors import Permanent, StudyNotFound
 from dicomwatchd.model import Uid
@@ -328,6 +328,7 @@ def _wanted(archive: Archive, query: Query, note: Callable[[str], None], *, is_a
                 f"{count} match: use --all to fetch all of them, or --study-date or a study's UID to fetch fewer"
             )
         _list_studies(records)
+        working.end()
         if not click.confirm(f"{count} match, {_size(records)}. Fetch all of them?", err=True):
             output.note("nothing was fetched")
             raise click.exceptions.Exit(exits.NO)

@@ -9,13 +9,23 @@ from typing import Any, TypeVar
 
 import click
 
+from dicomwatchd.cli.terminal import working
 from dicomwatchd.errors import ConfigError, DicomwatchdError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 PROGRAM = "dicomwatchctl"
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON document.")
+
+def _only_the_answer(_context: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    if value:
+        working.end()
+    return value
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, callback=_only_the_answer, help="Print the answer as one JSON document."
+)
 
 
 def limit_option(what: str) -> Callable[[_Command], _Command]:
@@ -45,11 +55,13 @@ def clean(text: object) -> str:
 
 def say(text: str = "") -> None:
     """A line of the answer, on stdout; made `clean` whatever it is put together from."""
+    working.end()
     click.echo(clean(text))
 
 
 def note(text: str) -> None:
     """A line beside the answer, on stderr."""
+    working.end()
     click.echo(f"{PROGRAM}: {clean(text)}", err=True)
 
 

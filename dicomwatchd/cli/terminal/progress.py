@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from dicomwatchd.cli.terminal import working
+
 #: files done, files in all, bytes done, bytes in all, what is going on
 Update = Callable[[int, int, int, int, str], None]
 
@@ -16,6 +18,7 @@ def bar(*, wanted: bool) -> Iterator[Update]:
     if not wanted or not sys.stderr.isatty():
         yield lambda *_: None
         return
+    working.end()
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import click
 
-from dicomwatchd.cli.terminal import output
+from dicomwatchd.cli.terminal import output, working
 
 #: Columns of UIDs, which are shortened in the middle where they do not fit.
 UIDS = frozenset({"STUDY", "SERIES", "SOP INSTANCE"})
@@ -86,6 +86,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], least: Seque
     and the columns of ``least`` left out, one after the other, unless ``--wide`` is given. Elsewhere: every cell as it
     is, tab-separated. Cells are cleaned here."""
     cells = [["" if cell is None else output.clean(cell) for cell in row] for row in rows]
+    working.end()
     if not _is_terminal():
         for row in [list(columns), *cells]:
             click.echo("\t".join(row))

@@ -1,0 +1,1 @@
+"""`dicomwatchctl top`: what the daemon is doing, from second to second."""
