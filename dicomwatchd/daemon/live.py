@@ -18,7 +18,7 @@ LEAST_SECONDS = 0.8
 #: After one that took a second there are so many without.
 REST = 20.0
 #: So many studies of each state are told, and so many shipments that were archived last.
-MOST_STUDIES = 50
+MOST_STUDIES = 30
 LAST_ARCHIVED = 10
 
 

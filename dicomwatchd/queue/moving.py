@@ -21,6 +21,22 @@ _ORDER = (
     StudyState.PARKED,
 )
 _HERE = (FileState.READY, FileState.STORED, FileState.DELETING)
+#: One statement for all studies of a state: asked one by one they would take five times as long.
+_STUDIES = (
+    "SELECT s.study_uid, s.state, s.token, s.attempts, s.not_before, s.waits_since, s.code, s.reason, "
+    + ", ".join(
+        f"(SELECT COUNT(*) FROM files f WHERE f.study_uid = s.study_uid AND f.state = '{state}') AS {state}"
+        for state in _HERE
+    )
+    + f", CASE s.state WHEN '{StudyState.VERIFYING}' THEN (SELECT COUNT(*) FROM files f WHERE f.study_uid ="
+    f" s.study_uid AND f.state = '{FileState.STORED}' AND f.evidence IS NOT NULL AND f.evidence_token = s.token)"
+    " END AS verified,"
+    f" CASE s.state WHEN '{StudyState.ARRIVING}' THEN (SELECT MAX(quiet_at) FROM arrivals a WHERE a.study_uid ="
+    " s.study_uid) END AS quiet_at,"
+    " (SELECT name FROM sources WHERE source_id = (SELECT source_id FROM files f WHERE f.study_uid = s.study_uid"
+    " LIMIT 1)) AS inbox"
+    " FROM studies s WHERE s.state != 'archived' AND s.state = ? ORDER BY s.waits_since LIMIT ?"
+)
 
 
 class Moving:
@@ -39,18 +55,13 @@ class Moving:
         sizes: dict[tuple[str, int], int] = {}
         for state in _ORDER:
             with self._database.read() as db:
-                rows = db.execute(
-                    "SELECT study_uid, state, token, attempts, not_before, waits_since, code, reason FROM studies"
-                    " WHERE state != 'archived' AND state = ? ORDER BY waits_since LIMIT ?",
-                    (state, limit),
-                ).fetchall()
-                for row in rows:
+                for row in db.execute(_STUDIES, (state, limit)).fetchall():
                     size_bytes = None
                     if state in SHIPPING:
                         claim = row["study_uid"], row["token"]
                         known = self._sizes.get(claim)
                         size_bytes = sizes[claim] = _size(db, row["study_uid"]) if known is None else known
-                    found.append(_document(db, row) | {"bytes": size_bytes})
+                    found.append(_document(row) | {"bytes": size_bytes})
         self._sizes = sizes
         return found
 
@@ -81,36 +92,16 @@ class Moving:
         return 0 if row is None else int(row["seq"])
 
 
-def _document(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, Any]:
-    study_uid, state = row["study_uid"], row["state"]
-    counted = dict.fromkeys(_HERE, 0)
-    for one in counted:
-        counted[one] = db.execute(
-            "SELECT COUNT(*) FROM files WHERE study_uid = ? AND state = ?", (study_uid, one)
-        ).fetchone()[0]
-    verified = None
-    if state == StudyState.VERIFYING:
-        verified = db.execute(
-            "SELECT COUNT(*) FROM files WHERE study_uid = ? AND state = ? AND evidence IS NOT NULL"
-            " AND evidence_token = ?",
-            (study_uid, FileState.STORED, row["token"]),
-        ).fetchone()[0]
-    quiet_at = None
-    if state == StudyState.ARRIVING:
-        quiet_at = db.execute("SELECT MAX(quiet_at) FROM arrivals WHERE study_uid = ?", (study_uid,)).fetchone()[0]
-    inbox = db.execute(
-        "SELECT name FROM sources WHERE source_id = (SELECT source_id FROM files WHERE study_uid = ? LIMIT 1)",
-        (study_uid,),
-    ).fetchone()
+def _document(row: sqlite3.Row) -> dict[str, Any]:
     return {
-        "study_uid": study_uid,
-        "state": state,
-        "inbox": inbox and inbox["name"],
-        "files": {str(one): count for one, count in counted.items()},
-        "verified": verified,
+        "study_uid": row["study_uid"],
+        "state": row["state"],
+        "inbox": row["inbox"],
+        "files": {str(state): row[state] for state in _HERE},
+        "verified": row["verified"],
         "attempts": row["attempts"],
         "not_before": timestamp(row["not_before"]) if row["not_before"] else None,
-        "quiet_at": None if quiet_at is None else timestamp(quiet_at),
+        "quiet_at": None if row["quiet_at"] is None else timestamp(row["quiet_at"]),
         "waits_since": None if row["waits_since"] is None else timestamp(row["waits_since"]),
         "code": row["code"],
         "reason": row["reason"],

@@ -66,6 +66,10 @@ ALLOWED: dict[Place, tuple[int, str]] = {
     ("cli/disc/unpacking.py", "_unpack", "os.open"): (1, "a new file in it"),
     ("cli/disc/unpacking.py", "_unpack", "os.link"): (1, "a second name in it; fails where the name is taken"),
     ("cli/disc/unpacking.py", "_remove", "shutil.rmtree"): (1, "that folder; the image is never touched"),
+    # The page of stats --html.
+    ("cli/stats/command.py", "_write", "tempfile.NamedTemporaryFile"): (1, "a new file"),
+    ("cli/stats/command.py", "_write", "temporary.unlink"): (1, "that file"),
+    ("cli/stats/command.py", "_write", "temporary.replace"): (1, "over an earlier page, known by its mark, or nothing"),
     # The copies that a restore drill has fetched, in a private folder of its own in the state directory.
     ("drill/scratch.py", "_remove", "shutil.rmtree"): (1, "a folder that a drill has made, by its name's pattern"),
     # Moving a file out of the way and back, never onto another one.

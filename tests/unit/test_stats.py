@@ -222,7 +222,7 @@ def test_columns_have_the_heights_of_their_values() -> None:
 @pytest.mark.parametrize("width", [40, 80, 132, 400])
 def test_plots_fit_the_terminal(known: Bench, how: glyphs.Glyphs, width: int) -> None:
     lines = plots.lines(known.queue.history.of(7), width, how)
-    assert all(len(line) < width for line in lines if not line.startswith(("From", "Size")))
+    assert all(len(line) < width for line in lines)
     text = "\n".join(lines)
     assert not how.is_ascii or text.isascii()
     for word in ("Archived; each column is", "up to 2 min +1 ", "up to 1 GB", "half at most 3 min 20 s"):
@@ -380,12 +380,22 @@ def test_each_way_to_have_it(known: Bench, ctl: Callable[..., Result], tmp_path:
     # Bytes: a text would have its ends of lines exchanged.
     assert ctl(said, "--csv").stdout_bytes == table.text(said["history"]).encode()
     file = tmp_path / "page.html"
-    file.write_text("old")
-    done = ctl(said, "--html", str(file))
-    assert done.exit_code == 0 and done.stdout == f"Written: {file}\n"
+    for one in ({**said, "days": []}, said):  # an earlier page is replaced
+        done = ctl(one, "--html", str(file))
+        assert done.exit_code == 0 and done.stdout == f"Written: {file}\n"
     assert file.read_text() == page.page(said, 7)
     assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".dicomwatchctl")] == []
     assert all(one.get("history") is True for one in ctl.requests)  # type: ignore[attr-defined]
+
+
+def test_no_other_file_is_replaced(known: Bench, ctl: Callable[..., Result], tmp_path: Path) -> None:
+    """Somebody may mistype: it could be an image."""
+    file = tmp_path / "IM0001"
+    file.write_bytes(b"\0" * 128 + b"DICM")
+    done = ctl(answer(known), "--html", str(file))
+    assert done.exit_code == 1 and "it was left unchanged" in done.stderr
+    assert file.read_bytes() == b"\0" * 128 + b"DICM"
+    assert [one.name for one in tmp_path.iterdir() if one.name.startswith(".dicomwatchctl")] == []
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(known: Bench, ctl: Callable[..., Result], tmp_path: Path) -> None:

@@ -141,9 +141,17 @@ def _export(said: Mapping[str, Any], days: int, html_file: Path | None) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all, over what was there. Raises Permanent."""
+    """Whole or not at all; in place of an earlier page of the same kind, and of no other file. Raises Permanent."""
+    from dicomwatchd.cli.stats import page
+
     temporary = None
     try:
+        if path.exists() and not page.is_one(path):
+            raise Permanent(
+                "a file of this name is there and is no page of dicomwatchctl stats; it was left unchanged",
+                code="name-taken",
+                path=str(path),
+            )
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", dir=path.parent, prefix=".dicomwatchctl-", delete=False
         ) as file:

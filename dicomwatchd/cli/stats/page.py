@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from dicomwatchd import __version__
@@ -37,6 +38,16 @@ th, td { border-bottom: 1px solid var(--line); padding: .15rem .6rem .15rem 0; t
 """
 
 
+#: By which a page is known to be one, and may be replaced by the next.
+_MARK = '<meta name="generator" content="dicomwatchctl stats">'
+
+
+def is_one(path: Path) -> bool:
+    """Raises OSError."""
+    with path.open("rb") as file:
+        return _MARK.encode() in file.read(4096)
+
+
 def page(said: Mapping[str, Any], days: int) -> str:
     """``said``: the daemon's answer to "stats" with its history."""
     history: Mapping[str, Any] = said["history"]
@@ -65,6 +76,7 @@ def page(said: Mapping[str, Any], days: int) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"{_MARK}\n"
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(parts)
         + "\n</main>\n</body>\n</html>\n"

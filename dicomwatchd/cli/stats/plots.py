@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,13 +30,18 @@ def lines(history: Mapping[str, Any], width: int, how: Glyphs) -> list[str]:
         ),
     ]
     for title, buckets, said in (
-        ("From a study's first file to the archive", figures.times(history), _said(history, "to_archive", "seconds")),
-        ("Size of shipments", figures.sizes(history), _said(history, "sizes", "bytes")),
+        (
+            "From a study's first file to the archive",
+            figures.times(history),
+            figures.sentence(history["to_archive"], "seconds"),
+        ),
+        ("Size of shipments", figures.sizes(history), figures.sentence(history["sizes"], "bytes")),
     ):
         if buckets:
-            found += ["", f"{title}: {said}", *charts.bars(buckets, how, width)]
+            heading = f"{title}: {said}"
+            found += [
+                "",
+                *([heading] if len(heading) <= width else [*textwrap.wrap(title, width), *textwrap.wrap(said, width)]),
+            ]
+            found += charts.bars(buckets, how, width)
     return [how.safe(line) for line in found]
-
-
-def _said(history: Mapping[str, Any], key: str, unit: str) -> str:
-    return figures.sentence(history[key], unit)
