@@ -253,8 +253,8 @@ def test_who_may_not_ask_for_the_status_is_told_so(site: Site) -> None:
 
 
 def test_it_costs_the_daemon_little(site: Site) -> None:
-    """Somebody who watches for five seconds costs less than a tenth of a core, on a machine that does much else; what
-    was measured on a quiet one is in docs/performance.md."""
+    """Somebody who watches for five seconds costs less than a tenth of a core, whatever else the machine does; what
+    was measured is in docs/performance.md."""
     site.start()
     assert site.daemon is not None
     process = psutil.Process(site.daemon.pid)
