@@ -16,6 +16,8 @@ from typing import Any
 READ, WRITE, ENTER = 4, 2, 1
 
 _ACL = "system.posix_acl_access"
+#: What is made in a folder later begins with this one (acl(5), default ACLs).
+_ACL_BY_DEFAULT = "system.posix_acl_default"
 #: What getxattr(2) says where there is no ACL, or the file system knows none.
 _NO_ACL = (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOTSUP)
 _ACL_VERSION = 2
@@ -79,10 +81,18 @@ class Asker:
         return allowed & wanted == wanted
 
 
-def _acl_of(fd: int) -> list[tuple[int, int, int]] | None:
+def hands_down(directory_fd: int, uid: int, wanted: int) -> bool:
+    """Whether what is made in a directory later gives this user all of ``wanted`` by an entry of its own in the default
+    ACL. Raises OSError."""
+    acl = _acl_of(directory_fd, _ACL_BY_DEFAULT) or []
+    mask = next((allowed for tag, allowed, _ in acl if tag == _MASK), 7)
+    return any(tag == _USER and who == uid and allowed & mask & wanted == wanted for tag, allowed, who in acl)
+
+
+def _acl_of(fd: int, name: str = _ACL) -> list[tuple[int, int, int]] | None:
     """(tag, permissions, id) of each entry; None where the mode says it all. Raises OSError."""
     try:
-        raw = os.getxattr(fd, _ACL)
+        raw = os.getxattr(fd, name)
     except OSError as error:
         if error.errno in _NO_ACL:
             return None

@@ -21,6 +21,7 @@ DEFAULT_CONFIG = Path("/etc/dicomwatchd/config.yaml")
 
 _CLI = "dicomwatchd.cli"
 COMMANDS = {
+    "setup": Lazy(f"{_CLI}.setup.command", "setup", "Set up this machine, step by step."),
     "status": Lazy(f"{_CLI}.daemon", "status", "Show the state of the daemon."),
     "top": Lazy(f"{_CLI}.top.command", "top", "Watch what the daemon is doing."),
     "queue": Lazy(f"{_CLI}.daemon", "queue", "List the studies that are not archived yet."),

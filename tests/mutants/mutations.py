@@ -29,6 +29,7 @@ from tests.mutants.planted import PLANTED
 from tests.mutants.protection import PROTECTION
 from tests.mutants.receiver import RECEIVER
 from tests.mutants.roots import ROOTS
+from tests.mutants.setup import SETUP
 from tests.mutants.uploads import UPLOADS
 
 PROOF = ("tests/unit/test_proof.py",)
@@ -1448,6 +1449,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(Mutation(*row) for row in PARTS),
     *(Mutation(*row) for row in PLANTED),
     *(Mutation(*row) for row in ROOTS),
+    *(Mutation(*row) for row in SETUP),
     *(Mutation(*row) for row in UPLOADS),
     *(Mutation(*row) for row in LINEAGE),
     *(Mutation(*row) for row in LIMITS),

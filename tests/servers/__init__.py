@@ -18,7 +18,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "rgw": ["radosgw", "ceph-mon", "ceph-osd", "ceph-mgr", "ceph-common", "openssl", "util-linux"],
     "dynamodb": ["default-jre-headless", "npm", "openssl", "util-linux"],
     "iam": ["npm"],
-    "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd"],
+    "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd", "acl"],
     "orthanc": ["orthanc", "util-linux"],
     "tools": [
         "dcmtk",
@@ -44,7 +44,7 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "dynamodb": ("java", "openssl", "setpriv"),
     "iam": ("node",),
-    "systemd": ("systemctl", "unshare", "nsenter", "setpriv"),
+    "systemd": ("systemctl", "unshare", "nsenter", "setpriv", "setfacl"),
     # Debian has it where a user's PATH need not lead.
     "orthanc": ("/usr/sbin/Orthanc", "setpriv"),
     "tools": (

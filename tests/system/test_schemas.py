@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+import yaml
 
 from tests import amazon_reports, schemas
 from tests.servers.ceph import CephRgw
@@ -163,6 +164,7 @@ def test_every_command_answers_as_its_schema_says_and_no_key_is_never_printed(si
     _damage_the_archive(site, study)
     _change_the_record(site, study)
     _erase_one(site, study)
+    _set_another_up(site)
     assert set(schemas.checked) == schemas.with_json(), "commands whose answer was never checked"
     for name, seen in schemas.checked.items():
         elsewhere = {*_NOT_HERE.get(name, {}), *_ON_S3.get(name, ())}
@@ -215,6 +217,28 @@ def _archive_one(site: Site) -> str:
     _compare_and_release(site)
     _find_gaps(site)
     return made[0].study_uid
+
+
+def _set_another_up(site: Site) -> None:
+    other = Site(site.root / "another")
+    config = yaml.safe_load(other.config_file.read_text())
+    other.config_file.unlink()
+    options = (
+        *("setup", "--yes", "--no-service", "--state-directory", str(other.state)),
+        *("--inbox", str(other.inbox), "--store", config["archive"]["store"]["path"]),
+    )
+    answers(other, *options, "--dry-run")
+    answers(other, *options, "--quiet-seconds", "60", "--deadline", "1", code=1)
+    answers(other, *options, "--quiet-seconds", "1", code=1)  # the configuration says 60
+    other.config_file.write_text(other.config_file.read_text().replace("quiet_seconds: 60", "quiet_seconds: 1"))
+    answers(other, *options)
+    other.start()
+    try:
+        answers(other, "setup", "test-study")
+        answers(other, "setup", "test-study", "--deadline", "1", code=1)
+        assert other.stop() == 0
+    finally:
+        other.close()
 
 
 def _hold_and_release(site: Site) -> None:

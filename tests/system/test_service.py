@@ -93,6 +93,9 @@ def lab(wheels: Path) -> Iterator[SystemdLab]:
         running.sh("groupadd", "--system", "dicom")
         running.sh("usermod", "--append", "--groups", "dicom", "modality")
         install(running)
+        assert not (running.root / "etc/dicomwatchd/config.yaml").exists(), "it is dicomwatchctl setup that writes one"
+        running.sh("cp", "/etc/dicomwatchd/config.yaml.sample", "/etc/dicomwatchd/config.yaml")
+        running.sh(FOLDERS)
         yield running
 
 
