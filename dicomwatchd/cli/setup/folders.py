@@ -43,7 +43,9 @@ _NOT_ITSELF = (
     "/var/log",
 )
 #: Below these the service's sandbox has folders of its own, or nothing (ProtectHome=, PrivateTmp=).
-_HIDDEN_FROM_THE_SERVICE = ("/home", "/root", "/tmp", "/var/tmp")  # noqa: S108
+_HIDDEN_FROM_THE_SERVICE = ("/dev/shm", "/home", "/root", "/tmp", "/var/tmp")  # noqa: S108
+#: Below /dev, and no device: of whoever tries something out.
+_IN_MEMORY = "/dev/shm/"  # noqa: S108
 _NETWORK = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3"}
 )
@@ -73,7 +75,8 @@ def checked(text: str, machine: Machine, *, service: bool) -> Path:
         raise Refused("its file system does not answer: is the share mounted, and its server up?")
     for one in {path, found.real}:
         where = str(one)
-        if where in _NOT_ITSELF or any(one.is_relative_to(system) for system in _SYSTEM):
+        is_below = any(one.is_relative_to(system) for system in _SYSTEM) and not where.startswith(_IN_MEMORY)
+        if where in _NOT_ITSELF or is_below:
             raise Refused(f"{one} belongs to the system: choose a folder of its own, such as /srv/dicom/ct1")
         if service and any(one.is_relative_to(hidden) for hidden in _HIDDEN_FROM_THE_SERVICE):
             raise Refused(f"the service cannot see {one}: homes and temporary folders are hidden from it")
