@@ -605,7 +605,7 @@ def test_nothing_is_asked_where_nobody_can_answer(tmp_path: Path) -> None:
     done = CliRunner().invoke(root, base)
     assert done.exit_code == 2 and "give --yes" in done.stderr
     done = CliRunner().invoke(root, [*base, "--yes", "--after-archiving", "delete", "--no-test-study"])
-    assert done.exit_code == 2 and "once the test study has been proven" in done.stderr
+    assert done.exit_code == 2 and "not with --no-start" in done.stderr
     done = CliRunner().invoke(root, [*base, "--yes", "--inbox", "here"])
     assert done.exit_code == 2 and "--inbox" in done.stderr
     assert os.listdir(tmp_path) == []
