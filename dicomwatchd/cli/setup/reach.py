@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dicomwatchd.cli.setup import keys
 from dicomwatchd.cli.setup.folders import Refused
-from dicomwatchd.errors import CredentialsRefused, DicomwatchdError, NotInitialised
+from dicomwatchd.errors import DicomwatchdError, NotInitialised
 
 if TYPE_CHECKING:
     from botocore.session import Session
@@ -62,7 +62,6 @@ def table(settings: DynamoDBSettings, session: Session) -> str:
 def _reached(look: Callable[[], str], of: tuple[str, ...]) -> str:
     try:
         return look()
-    except CredentialsRefused as error:
-        raise Refused(f"{error}: {keys.WHERE_THIS_PERSONS}", ask_again=of) from error
     except DicomwatchdError as error:
-        raise Refused(str(error), ask_again=of) from error
+        about_keys = f"where keys are missing or refused: {keys.WHERE_THIS_PERSONS}"
+        raise Refused(f"{error}; {about_keys}", ask_again=of) from error
