@@ -47,11 +47,30 @@ find_service_python() {
 
 # Installs what requirements/$2.txt lists, and only files with the SHA-256 given there. Packages that are built here (see the
 # top of the file) are built with requirements/build.txt.
-#   install_locked PYTHON NAME
+#   install_locked PYTHON NAME [OPTION OF PIP...]
 install_locked() {
   local pip=("$1" -m pip install --disable-pip-version-check --no-warn-script-location -q --no-deps --no-build-isolation)
-  "${pip[@]}" -r "$root/requirements/build.txt" && "${pip[@]}" -r "$root/requirements/$2.txt"
+  "${pip[@]}" "${@:3}" -r "$root/requirements/build.txt" && "${pip[@]}" "${@:3}" -r "$root/requirements/$2.txt"
 }
+
+# Installs the program itself, from a copy: a build leaves files owned by root in its folder.
+#   install_project PYTHON [OPTION OF PIP...]
+install_project() (
+  python=$1
+  shift
+  source=$(mktemp -d) || exit
+  trap 'rm -rf "$source"' EXIT
+  cp -r "$root/pyproject.toml" "$root/LICENSE" "$root/dicomwatchd" "$source/" || exit
+  if [ -e "$root/README.md" ]; then cp "$root/README.md" "$source/" || exit; fi
+  "$python" -m pip install --disable-pip-version-check --no-warn-script-location -q --upgrade --no-deps --no-build-isolation \
+    "$@" "$source"
+)
+
+# Prints dicomwatchd-folders for a program in $1.
+folders_program() { sed "1s|.*|#!$1/bin/python|" "$root/scripts/dicomwatchd-folders"; }
+
+# Prints the unit $1 (without .service) for a program in $2 that was installed by $3.
+unit_text() { sed -e "1s|Installed by scripts/install|Installed by $3|" -e "s|/opt/dicomwatchd/|$2/|" "$root/systemd/$1.service"; }
 
 # Creates a virtual environment with the package in it, or updates it after a change of its requirements.
 #   bootstrap [NAME [LIST]]   by default .venv, with the development tools (requirements/dev.txt)

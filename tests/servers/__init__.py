@@ -20,6 +20,8 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "iam": ["npm"],
     "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd", "acl"],
     "orthanc": ["orthanc", "util-linux"],
+    "packages": ["mmdebstrap", "lintian", "python3-venv"],
+    "containers": ["podman", "crun", "mmdebstrap", "python3-venv"],
     "tools": [
         "dcmtk",
         "dicom3tools",
@@ -33,6 +35,7 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
         "pkg-config",
         "libsystemd-dev",
         "prometheus",
+        "docker-compose",
     ],
 }
 """What scripts/setup-test-machine installs for each kind of server; `tools` is for tests that need none."""
@@ -47,6 +50,8 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     "systemd": ("systemctl", "unshare", "nsenter", "setpriv", "setfacl"),
     # Debian has it where a user's PATH need not lead.
     "orthanc": ("/usr/sbin/Orthanc", "setpriv"),
+    "packages": ("mmdebstrap", "dpkg-deb", "lintian", "/usr/bin/python3"),
+    "containers": ("podman", "crun", "mmdebstrap", "/usr/bin/python3"),
     "tools": (
         "dcmdump",
         "storescu",
@@ -58,6 +63,7 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
         "gcc",
         "pkg-config",
         "promtool",
+        "docker-compose",
     ),
 }
 _CAP_SYS_ADMIN: Final = 1 << 21
@@ -75,6 +81,8 @@ def missing(kind: str) -> list[str]:
         lacks += _missing_for_iam()
     elif kind == "systemd":
         lacks += _missing_for_systemd()
+    elif kind in ("packages", "containers") and os.geteuid() != 0:
+        lacks.append("a root of its own needs root")
     if lacks:
         lacks.append(f"scripts/setup-test-machine installs what can be installed: {' '.join(DEBIAN_PACKAGES[kind])}")
     return lacks

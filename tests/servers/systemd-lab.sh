@@ -1,20 +1,21 @@
 #!/bin/bash
-# systemd-lab.sh WORK STAGED - becomes the PID 1 of tests/servers/systemd.py's lab: a throw-away root, then systemd.
+# systemd-lab.sh WORK STAGED LOWER - becomes the PID 1 of tests/servers/systemd.py's lab: a throw-away root, then systemd.
 # Runs as the first process of fresh pid, mount, cgroup, ipc, uts and net namespaces. WORK is an empty directory to mount on;
-# STAGED is created when the root is ready to be prepared through /proc/PID/root; a line on stdin then starts systemd.
+# LOWER is the root that the lab is laid over. STAGED is created when the lab's root is ready to be prepared through
+# /proc/PID/root; a line on stdin then starts systemd.
 set -euo pipefail
-work=$1 staged=$2 root=$1/root
+work=$1 staged=$2 lower=$3 root=$1/root
 
 if [ "$$" != 1 ]; then
   echo "not the first process of a pid namespace: this would pivot the root of a running machine" >&2
   exit 9
 fi
 
-# The root: what the machine has, below a layer in memory that takes every write.
+# The root: what the machine (or another root) has, below a layer in memory that takes every write.
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755,size=2g lab "$work"
 mkdir "$work/upper" "$work/overlay" "$root"
-mount -t overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/overlay" lab "$root"
+mount -t overlay -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/overlay" lab "$root"
 
 # None of the machine's own services, mounts or journal.
 rm -rf "$root/etc/systemd/system" "$root/etc/fstab" "$root/var/log/journal"

@@ -29,15 +29,22 @@ class SystemdLab:
 
     `prepare` is called before systemd starts, with the lab's root as a path of this process: put unit files,
     users and programs there. Its writes stay in the lab. The lab ends with the thread that called up().
+    ``lower`` is the root that the lab is laid over, if not the machine's; it must hold systemd.
     """
 
     def __init__(
-        self, directory: Path, *, prepare: Callable[[Path], None] | None = None, timeout_seconds: float = 30
+        self,
+        directory: Path,
+        *,
+        prepare: Callable[[Path], None] | None = None,
+        timeout_seconds: float = 30,
+        lower: Path = Path("/"),
     ) -> None:
         self.directory = directory.resolve()
         self.state = "down"
         """What `systemctl is-system-running` said at the end of up(): running, or degraded when a unit failed."""
         self._prepare = prepare
+        self._lower = lower.resolve()
         self._timeout_seconds = timeout_seconds
         self._cgroup: Path | None = None
 
@@ -122,7 +129,8 @@ class SystemdLab:
         self._cgroup.mkdir()
         # into the cgroup first: the new cgroup namespace takes it as its root
         enter_cgroup = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(self._cgroup)]
-        unshare = ["unshare", "--fork", "--kill-child", *_NAMESPACES, "bash", str(_SCRIPT), str(work), str(staged)]
+        unshare = ["unshare", "--fork", "--kill-child", *_NAMESPACES, "bash", str(_SCRIPT)]
+        unshare += [str(work), str(staged), str(self._lower)]
         start, go = os.pipe()
         try:
             unshare_pid = processes.spawn(

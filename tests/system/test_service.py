@@ -17,6 +17,7 @@ import pytest
 
 from tests import schemas
 from tests.conftest import skip_unless_available
+from tests.installing import copy_checkout, fetch_wheels
 from tests.servers.systemd import SystemdLab
 from tests.synthetic import Made, Maker, Patient
 
@@ -65,16 +66,7 @@ def wheels() -> Iterator[Path]:
         python = subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout.strip()
         if not python:
             pytest.skip("no Python >= 3.11 outside of home folders; scripts/setup-test-machine installs Debian's")
-        subprocess.run([python, "-m", "venv", folder / "venv"], check=True)
-        pip = [f"{folder}/venv/bin/python", "-m", "pip"]
-        lists = [f"--requirement={ROOT}/requirements/{name}.txt" for name in ("build", "runtime")]
-        # What has no wheel is built to be looked at, by what the first list holds and by nothing fetched for it.
-        for action in (["install", lists[0]], ["download", f"--dest={folder}/wheels", *lists]):
-            done = subprocess.run(
-                [*pip, *action, "-q", "--no-deps", "--no-build-isolation"], capture_output=True, text=True
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-        yield folder / "wheels"
+        yield fetch_wheels(python, folder)
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +89,6 @@ def lab(wheels: Path) -> Iterator[SystemdLab]:
         running.sh("cp", "/etc/dicomwatchd/config.yaml.sample", "/etc/dicomwatchd/config.yaml")
         running.sh(FOLDERS)
         yield running
-
-
-def copy_checkout(target: Path) -> None:
-    """What a clone of this commit holds, with the changes made since."""
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target / name)
 
 
 def install(lab: SystemdLab, *arguments: str) -> str:

@@ -187,6 +187,37 @@ def test_shellcheck_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize("name", ["preinst", "postinst", "prerm", "postrm"])
+def test_shellcheck_finds_nothing_in_the_package_s_scripts(name: str) -> None:
+    """As scripts/build-deb puts them together."""
+    needs("shellcheck")
+    parts = [ROOT / "scripts/service.sh", ROOT / "packaging/deb/maintainer.sh", ROOT / "packaging/deb" / name]
+    text = "#!/bin/sh\nset -e\n" + "".join(part.read_text() for part in parts).replace("@STATE_VERSION@", "7")
+    command = ["shellcheck", "--shell=sh", "--exclude=SC2034", "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("", "/var/lib/dicomwatchd"),
+        ("# state_directory: /x\ninboxes: []\n", "/var/lib/dicomwatchd"),
+        ("state_directory: /data/state\n", "/data/state"),
+        ("inboxes: []\nstate_directory:   '/data/the state'   # here\n", "/data/the state"),
+        ('state_directory: "/data/state"\nother: 1\n', "/data/state"),
+    ],
+)
+def test_the_package_s_scripts_find_the_state_of_a_configuration(text: str, state: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    script = f'. "{ROOT}/scripts/service.sh"; config="{tmp_path}/config.yaml"; configured_state'
+    done = subprocess.run(["sh", "-ec", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{state}\n"
+    if text:
+        known = config_text.read_yaml(text).get("state_directory", "/var/lib/dicomwatchd")
+        assert known == state, "this test is wrong"
+
+
 def test_scripts_can_be_run() -> None:
     for path in [*(ROOT / "scripts").iterdir(), ROOT / ".ci" / "run"]:
         if path.is_file() and path.read_bytes().startswith(b"#!"):

@@ -1,0 +1,57 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2034 # some of the names are for those who read this file in
+# service.sh - what scripts/install and the scripts of the Debian package both have to know and do. For any POSIX shell: the
+# first reads it in, scripts/build-deb puts it before each of the others. Needs their say().
+
+user=dicomwatchd
+receiver=dicomwatchd-receiver
+units="dicomwatchd.service dicomwatchd-receiver.service"
+config=/etc/dicomwatchd/config.yaml
+default_state=/var/lib/dicomwatchd
+# Of the administrator, and of scripts/install. A unit here takes precedence over that of a package.
+own_units=/etc/systemd/system
+
+systemd_runs() { [ -d /run/systemd/system ]; }
+
+# Makes the users of the file $1 (sysusers.d) that are missing, and the folder of the state.
+make_users() {
+  systemd-sysusers "$1"
+  install -d -m 0750 -o $user -g $user $default_state
+}
+
+# Puts the sample $1 beside the configuration, which `dicomwatchctl setup` or a person makes, and nothing here touches.
+copy_sample() {
+  install -d -m 0755 "$(dirname $config)"
+  say "writing a sample configuration to $config.sample"
+  install -m 0644 "$1" $config.sample
+  if [ -e $config ]; then say "leaving $config unchanged"; fi
+}
+
+# Prints the state directory that the configuration names, or the default.
+configured_state() {
+  named=$(sed -n "/^state_directory:/ { s/^[^:]*:[[:space:]]*//; s/[[:space:]]#.*//; s/^[\"']//; s/[\"'[:space:]]*\$//; p; q; }" \
+    $config 2>/dev/null) || named=
+  printf '%s\n' "${named:-$default_state}"
+}
+
+# Whether scripts/install has installed the service.
+installed_by_script() {
+  grep -qs '^# Installed by scripts/install' $own_units/dicomwatchd.service
+}
+
+# Whether the Debian package has.
+installed_by_package() {
+  command -v dpkg-query >/dev/null || return 1
+  # shellcheck disable=SC2016 # dpkg-query's
+  case $(dpkg-query --show --showformat='${db:Status-Status}' dicomwatchd 2>/dev/null || true) in
+    "" | not-installed | config-files) return 1 ;;
+  esac
+}
+
+# Removes what dicomwatchd-folders has written.
+remove_folder_drop_ins() {
+  for one in $units; do
+    rm -f "$own_units/$one.d/folders.conf"
+    rmdir "$own_units/$one.d" 2>/dev/null || true
+  done
+}

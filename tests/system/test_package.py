@@ -1,0 +1,379 @@
+"""The Debian package on a clean Debian under a real systemd: installed, upgraded, refused, removed, purged."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import skip_unless_available
+from tests.installing import copy_checkout, fetch_wheels, offline
+from tests.servers import debian
+from tests.servers.systemd import SystemdLab
+from tests.synthetic import Made, Maker, Patient
+
+ROOT = Path(__file__).parents[2]
+NEXT = "0.99.0"
+INBOX, ARCHIVE, STATE = "/srv/dicom/ct1", "/srv/archive", "/var/lib/dicomwatchd"
+CONFIG_FILE = "/etc/dicomwatchd/config.yaml"
+BUSY = "/home/anna/export/busy"
+
+CONFIG = f"""
+# as this hospital has it
+scan_interval_seconds: 2
+workers: 4
+inboxes:
+  - {{name: ct1, path: {INBOX}, settle_seconds: 0.2, quiet_seconds: 4}}
+archive:
+  store: {{kind: directory, path: {ARCHIVE}}}
+  catalogue: {{kind: sqlite, path: {ARCHIVE}/catalogue.db}}
+"""
+
+
+# --- the packages
+
+
+@pytest.fixture(scope="module")
+def scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="dicomwatchd-package.") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def wheels(scratch: Path) -> Path:
+    skip_unless_available("packages")
+    return fetch_wheels("/usr/bin/python3", scratch)
+
+
+def build(checkout: Path, output: Path, wheels: Path, **more: str) -> Path:
+    """The package that scripts/build-deb of ``checkout`` makes, without a network."""
+    command = [str(checkout / "scripts/build-deb"), "--output", str(output), "--revision", "1"]
+    environ = {**os.environ, **offline(wheels), **more}
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Path(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def package(scratch: Path, wheels: Path) -> Path:
+    return build(ROOT, scratch / "first", wheels, SOURCE_DATE_EPOCH="1790000000")
+
+
+def repacked(package: Path, tree: Path, version: str, change: Callable[[Path], None]) -> Path:
+    """The package of another version: a build takes a minute, and packing what was built does not."""
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    change(tree)
+    substitute(tree / "DEBIAN/control", r"(?m)^Version: .*$", f"Version: {version}-1")
+    target = tree.with_suffix(".deb")
+    sums = "find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums"
+    subprocess.run(["sh", "-c", sums], cwd=tree, check=True)
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, target], check=True)
+    return target
+
+
+def substitute(path: Path, pattern: str, by: str) -> None:
+    text, found = re.subn(pattern, by, path.read_text())
+    assert found == 1, path
+    path.write_text(text)
+
+
+@pytest.fixture(scope="module")
+def next_package(scratch: Path, package: Path) -> Path:
+    """Of a version to come, with another sample of a configuration."""
+
+    def change(tree: Path) -> None:
+        [version] = tree.glob("usr/lib/dicomwatchd/lib/python3*/site-packages/dicomwatchd/__init__.py")
+        substitute(version, r'__version__ = "[^"]+"', f'__version__ = "{NEXT}"')
+        with (tree / "usr/share/dicomwatchd/config.yaml").open("a") as sample:
+            sample.write("# There is more in the next version.\n")
+
+    return repacked(package, scratch / "next", NEXT, change)
+
+
+@pytest.fixture(scope="module")
+def older_package(scratch: Path, package: Path) -> Path:
+    """One whose program knows a step less of the state's tables."""
+
+    def change(tree: Path) -> None:
+        preinst = tree / "DEBIAN/preinst"
+        [known] = re.findall(r"(?m)^state_version=(\d+)$", preinst.read_text())
+        substitute(preinst, r"(?m)^state_version=\d+$", f"state_version={int(known) - 1}")
+
+    return repacked(package, scratch / "older", "0.0.9", change)
+
+
+@pytest.mark.long
+def test_the_same_sources_make_the_same_bytes(package: Path, scratch: Path, wheels: Path) -> None:
+    """In another folder, at another time, in another place of the world."""
+    checkout = copy_checkout(scratch / "a-folder-with-a-longer-name")
+    again = build(checkout, scratch / "again", wheels, SOURCE_DATE_EPOCH="1790000000", TZ="Asia/Tokyo", LANG="de_DE")
+    assert again.name == package.name
+    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(package.read_bytes()).digest()
+    listed = subprocess.run(["dpkg-deb", "--contents", package], capture_output=True, text=True, check=True).stdout
+    assert {line.split()[1] for line in listed.splitlines()} == {"root/root"}
+    assert len({line.split()[3] for line in listed.splitlines()}) == 1, "times of its own"
+    assert str(scratch) not in listed and "__pycache__" not in listed
+
+
+def test_lintian_finds_nothing(package: Path) -> None:
+    done = subprocess.run(
+        ["lintian", "--fail-on", "error,warning", "--allow-root", "--tag-display-limit", "0", package],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- a clean Debian
+
+
+@pytest.fixture(scope="module")
+def lab(scratch: Path, package: Path, next_package: Path, older_package: Path) -> Iterator[SystemdLab]:
+    """With what the package depends on, and nothing else; without a network."""
+    skip_unless_available("systemd")
+    field = subprocess.run(["dpkg-deb", "--field", package, "Depends"], capture_output=True, text=True, check=True)
+    needed = sorted({one.split()[0] for one in field.stdout.split(",")})
+    lower = debian.unpack(debian.clean_root(needed), scratch / "root")
+
+    def prepare(root: Path) -> None:
+        (root / "src").mkdir()
+        for name, path in (("this", package), ("next", next_package), ("older", older_package)):
+            shutil.copy(path, root / f"src/{name}.deb")
+        for name in ("scripts", "systemd", "etc"):
+            shutil.copytree(ROOT / name, root / "src/dicomwatchd" / name)
+
+    with (
+        tempfile.TemporaryDirectory(prefix="dicomwatchd-lab.") as directory,
+        SystemdLab(Path(directory) / "lab", prepare=prepare, lower=lower) as running,
+    ):
+        yield running
+
+
+def dpkg(lab: SystemdLab, *arguments: str, fails: bool = False) -> str:
+    done = lab.sh("dpkg", *arguments, check=False, timeout=240)
+    said = done.stdout + done.stderr
+    assert (done.returncode != 0) == fails, said
+    return said
+
+
+def status_of(lab: SystemdLab) -> str:
+    """As in `ii 0.1.0-1`."""
+    wanted = ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Version}", "dicomwatchd"]
+    return lab.sh(*wanted, check=False).stdout
+
+
+def show(lab: SystemdLab, name: str, unit: str = "dicomwatchd") -> str:
+    return lab.sh("systemctl", "show", "--value", "--property", name, unit).stdout.strip()
+
+
+def ctl(lab: SystemdLab, *arguments: str, user: str = "dicomwatchd", check: bool = True) -> str:
+    done = lab.sh("runuser", "-u", user, "--", "dicomwatchctl", *arguments, check=check)
+    return done.stdout + done.stderr
+
+
+def hashes(lab: SystemdLab, *folders: str) -> str:
+    found = lab.sh("find", *folders, "-type", "f", "-exec", "sha256sum", "{}", "+").stdout
+    return "\n".join(sorted(found.splitlines()))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"after {seconds} s: {what()}"
+        time.sleep(0.1)
+
+
+def make_study(lab: SystemdLab, target: str, seed: int, owner: str) -> list[Made]:
+    maker = Maker(seed, Patient.marked("CANARY^JANE"))
+    with tempfile.TemporaryDirectory() as name:
+        made = maker.ct_series(Path(name) / f"study-{seed}", slices=4, rows=64, columns=64)
+        shutil.copytree(name, lab.root / target.strip("/"), dirs_exist_ok=True)
+    lab.sh("chown", "-R", owner, target)
+    return made
+
+
+def wait_until_archived(lab: SystemdLab, files: list[Made]) -> None:
+    wanted = {f"{made.sha256}.dcm" for made in files}
+
+    def held() -> bool:
+        return wanted <= set(lab.sh("find", ARCHIVE, "-name", "*.dcm", "-printf", "%f\n").stdout.split())
+
+    wait_for(held, 60, lambda: lab.sh("journalctl", "-u", "dicomwatchd", "-o", "cat", "-n", "40").stdout)
+
+
+def wait_until_deleted(lab: SystemdLab) -> None:
+    def left() -> str:
+        return lab.sh("find", INBOX, "-name", "*.dcm", check=False).stdout
+
+    wait_for(lambda: not left(), 60, left)
+
+
+def test_it_refuses_a_machine_that_the_script_has_installed(lab: SystemdLab) -> None:
+    unit = lab.root / "etc/systemd/system/dicomwatchd.service"
+    unit.write_text((ROOT / "systemd/dicomwatchd.service").read_text())
+    said = dpkg(lab, "--install", "/src/this.deb", fails=True)
+    assert "scripts/install --uninstall" in said
+    assert not (lab.root / "usr/lib/dicomwatchd/bin").exists()
+    unit.unlink()
+
+
+def test_a_clean_debian_has_all_that_it_needs_and_nothing_is_started(lab: SystemdLab) -> None:
+    said = dpkg(lab, "--install", "/src/this.deb")
+    assert "not started yet" in said
+    assert status_of(lab).startswith("ii ")
+    for unit in ("dicomwatchd", "dicomwatchd-receiver"):
+        assert (show(lab, "ActiveState", unit), show(lab, "UnitFileState", unit)) == ("inactive", "disabled")
+        assert lab.sh("systemd-analyze", "verify", "--man=no", f"{unit}.service").stderr == ""
+        assert lab.sh("systemctl", "preset", unit).returncode == 0
+        assert show(lab, "UnitFileState", unit) == "disabled", "a first boot would enable it"
+    assert (lab.root / CONFIG_FILE.strip("/")).read_text() == (ROOT / "etc/config.yaml").read_text()
+    assert lab.sh("stat", "-c", "%U:%G %a", STATE).stdout == "dicomwatchd:dicomwatchd 750\n"
+    assert lab.sh("getent", "passwd", "dicomwatchd").stdout.strip().endswith(f":{STATE}:/usr/sbin/nologin")
+    assert lab.sh("getent", "passwd", "dicomwatchd-receiver").stdout.strip().endswith(":/nonexistent:/usr/sbin/nologin")
+    owned = ["find", "/usr/lib/dicomwatchd", "(", "!", "-user", "root", "-o", "-perm", "/022", ")", "!", "-type", "l"]
+    assert lab.sh(*owned).stdout == ""
+    every = "find /usr/lib/dicomwatchd -name '*.so*' -exec ldd {} + 2>&1 | grep 'not found' || true"
+    assert lab.sh("sh", "-c", every).stdout == ""
+    imports = "import systemd.journal, boto3, pycurl, pydantic, pydicom, pynetdicom, psutil, yaml, watchdog, pycdlib"
+    lab.sh("runuser", "-u", "dicomwatchd", "--", "/usr/lib/dicomwatchd/bin/python", "-Ic", imports)
+    only_ours = "import sys; sys.exit(any('dist-packages' in path for path in sys.path))"
+    lab.sh("/usr/lib/dicomwatchd/bin/python", "-Ic", only_ours)
+    assert lab.sh("dpkg", "--verify", "dicomwatchd").stdout == ""
+    assert "config check" in (lab.root / "usr/share/doc/dicomwatchd/README.Debian").read_text()
+
+
+def test_the_script_refuses_a_machine_with_the_package(lab: SystemdLab) -> None:
+    for arguments in ([], ["--uninstall"]):
+        done = lab.sh("/src/dicomwatchd/scripts/install", *arguments, check=False)
+        assert (done.returncode, "the Debian package dicomwatchd is installed" in done.stderr) == (1, True), done.stderr
+    assert show(lab, "LoadState") == "loaded"
+
+
+@pytest.fixture(scope="module")
+def service(lab: SystemdLab) -> SystemdLab:
+    """The package's service at work, with an archive in a folder; and a user who may hand in folders."""
+    (lab.root / CONFIG_FILE.strip("/")).write_text(CONFIG)
+    lab.sh("useradd", "--system", "--user-group", "modality")
+    lab.sh("useradd", "--create-home", "--groups", "dicomwatchd", "anna")
+    lab.sh("chmod", "0700", "/home/anna")
+    lab.sh("install", "-d", "-o", "modality", "-g", "dicomwatchd", "-m", "2770", INBOX)
+    lab.sh("install", "-d", "-o", "dicomwatchd", "-g", "dicomwatchd", "-m", "0750", ARCHIVE)
+    lab.sh("dicomwatchctl", "config", "check")
+    lab.sh("dicomwatchd-folders")
+    ctl(lab, "archive", "init")
+    lab.sh("systemctl", "enable", "--now", "dicomwatchd")
+    (lab.root / INBOX.strip("/") / "notes.txt").write_text("no image, and nobody's to delete")
+    return lab
+
+
+def test_a_study_is_archived_and_its_originals_deleted(service: SystemdLab) -> None:
+    made = drop(service, 1)
+    wait_until_archived(service, made)
+    wait_until_deleted(service)
+    service.sh("journalctl", "--sync")
+    told = service.sh("journalctl", "-u", "dicomwatchd", "-o", "json", "--all").stdout
+    assert '"DICOMWATCHD_EVENT":"study-archived"' in told, "not as structured fields"
+
+
+def drop(lab: SystemdLab, seed: int) -> list[Made]:
+    made = make_study(lab, f"/srv/export-{seed}", seed, "modality:dicomwatchd")
+    lab.sh("chmod", "-R", "g+rwX", f"/srv/export-{seed}")
+    lab.sh("mv", f"/srv/export-{seed}", f"{INBOX}/study-{seed}")
+    return made
+
+
+def test_an_upgrade_keeps_the_configuration_and_what_is_on_its_way(service: SystemdLab) -> None:
+    """A study that is not quiet yet, and a folder in a home that the daemon reaches by an open descriptor alone."""
+    handed_in = make_study(service, "/home/anna/export", 2, "anna:anna")
+    service.sh("chmod", "-R", "u=rwX,go=rX", "/home/anna/export")
+    # Held open, so that the upload does not come to its end before the upgrade.
+    service.sh("sh", "-c", f"sleep 120 >>{BUSY} 2>/dev/null </dev/null & echo $! >/run/busy.pid")
+    service.sh("sh", "-c", f"head -c 200 /dev/zero >>{BUSY}; chown anna {BUSY}; chmod 0644 {BUSY}")
+    ctl(service, "upload", "/home/anna/export", "--no-wait", user="anna", check=False)
+    wait_for(lambda: show(service, "NFileDescriptorStore") == "1", 10, lambda: "systemd does not keep the folder")
+    dropped = drop(service, 3)
+    before, config = show(service, "MainPID"), hashes(service, "/etc/dicomwatchd")
+
+    dpkg(service, "--install", "/src/next.deb")
+    assert NEXT in status_of(service)
+    assert NEXT in ctl(service, "--version")
+    assert hashes(service, "/etc/dicomwatchd") == config
+    assert "the next version" in (service.root / "usr/share/dicomwatchd/config.yaml").read_text()
+    assert (show(service, "ActiveState"), show(service, "UnitFileState")) == ("active", "enabled")
+    assert show(service, "MainPID") not in ("0", before)
+    assert show(service, "ActiveState", "dicomwatchd-receiver") == "inactive", "it did not run before"
+    assert show(service, "NFileDescriptorStore") == "1", "the folder is no longer open"
+    assert show(service, "FileDescriptorStorePreserve") == "restart"
+    assert not (service.root / "run/dicomwatchd.upgrade").exists()
+
+    service.sh("sh", "-c", f"kill $(cat /run/busy.pid); rm {BUSY}")
+    said = ctl(service, "upload", "/home/anna/export", user="anna", check=False)
+    assert "All 4 files" in said or "4 of" in said, said
+    wait_until_archived(service, handed_in)
+    wait_until_archived(service, dropped)
+    wait_until_deleted(service)
+
+
+def test_an_older_version_that_cannot_read_the_state_is_refused_and_the_daemon_goes_on(service: SystemdLab) -> None:
+    said = dpkg(service, "--install", "/src/older.deb", fails=True)
+    assert "was written by a newer version" in said and "Nothing was changed" in said
+    assert status_of(service).startswith("ii ") and NEXT in status_of(service)
+    assert show(service, "ActiveState") == "active"
+    wait_until_archived(service, drop(service, 4))
+
+
+def test_what_does_not_run_is_not_started_and_a_downgrade_that_knows_the_state_goes(service: SystemdLab) -> None:
+    wait_until_deleted(service)
+    service.sh("systemctl", "stop", "dicomwatchd")
+    state = hashes(service, STATE)
+    dpkg(service, "--install", "/src/this.deb")
+    assert NEXT not in status_of(service)
+    assert (show(service, "ActiveState"), show(service, "UnitFileState")) == ("inactive", "enabled")
+    assert hashes(service, STATE) == state
+    service.sh("systemctl", "start", "dicomwatchd")
+
+
+def test_removing_stops_it_and_keeps_what_is_not_the_program_s(service: SystemdLab) -> None:
+    kept = hashes(service, "/etc/dicomwatchd", INBOX, ARCHIVE)
+    dpkg(service, "--remove", "dicomwatchd")
+    assert status_of(service).startswith("rc ")
+    assert hashes(service, "/etc/dicomwatchd", INBOX, ARCHIVE) == kept
+    assert show(service, "LoadState") == "not-found"
+    for path in ("usr/lib/dicomwatchd", "usr/bin/dicomwatchctl", "usr/share/dicomwatchd", "run/dicomwatchd.upgrade"):
+        assert not os.path.lexists(service.root / path), path
+    assert (service.root / STATE.strip("/") / "state.db").exists()
+
+
+def test_purging_takes_the_configuration_and_never_the_proof(service: SystemdLab) -> None:
+    (service.root / "etc/dicomwatchd/ca.pem").write_text("of the administrator")
+    (service.root / "etc/dicomwatchd/aws.credentials").write_text("[default]\n")
+    kept = hashes(service, STATE, INBOX, ARCHIVE)
+    assert f"{STATE}/state.db" in kept and f"{INBOX}/notes.txt" in kept and f"{ARCHIVE}/archive.json" in kept
+    said = dpkg(service, "--purge", "dicomwatchd")
+    assert f"kept: {STATE}, with the queue and the record of deletions" in said
+    assert "kept: what else is in /etc/dicomwatchd" in said
+    assert hashes(service, STATE, INBOX, ARCHIVE) == kept
+    left = service.sh("find", "/etc", "-name", "*dicomwatchd*", "-o", "-path", "/etc/dicomwatchd/*").stdout.split()
+    assert sorted(left) == ["/etc/dicomwatchd", "/etc/dicomwatchd/ca.pem"]
+    assert service.sh("getent", "passwd", "dicomwatchd").stdout
+    assert not service.sh("find", "/var/lib/dpkg/info", "-name", "dicomwatchd.*").stdout
+
+
+def test_a_new_installation_goes_on_with_what_was_kept(service: SystemdLab) -> None:
+    dpkg(service, "--install", "/src/this.deb")
+    assert (service.root / CONFIG_FILE.strip("/")).read_text() == (ROOT / "etc/config.yaml").read_text()
+    (service.root / CONFIG_FILE.strip("/")).write_text(CONFIG)
+    service.sh("dicomwatchd-folders")
+    service.sh("systemctl", "start", "dicomwatchd")
+    made = drop(service, 5)
+    wait_until_archived(service, made)
+    earlier = Maker(1, Patient.marked("CANARY^JANE")).study_uid(0)
+    assert "deleted" in ctl(service, "prove", earlier)
