@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +25,17 @@ UID = 10104
 IMAGE, BASE = "localhost/dicomwatchd-test", "localhost/debian-test"
 #: As docs/operations.md has it: nothing of the image can be written to, and there are no rights but the user's own.
 CONFINED = ["--read-only", "--tmpfs=/tmp:mode=1777", "--cap-drop=all", "--security-opt=no-new-privileges"]
+#: crun runs nothing where both versions of cgroups are in use, though it is to make none: it is shown the second alone.
+UNIFIED = (
+    []
+    if Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    else [
+        *("unshare", "--mount", "sh", "-c"),
+        'umount --recursive --lazy /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"',
+        "sh",
+    ]
+)
+LIMITS = {"nofile": resource.getrlimit(resource.RLIMIT_NOFILE), "nproc": resource.getrlimit(resource.RLIMIT_NPROC)}
 CONFIG = """
 scan_interval_seconds: 2
 inboxes:
@@ -42,7 +54,7 @@ class Podman:
         self._options = ["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none"]
 
     def __call__(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        command = ["podman", *self._storage, *self._options, *arguments]
+        command = [*UNIFIED, "podman", *self._storage, *self._options, *arguments]
         # Its health checks go by timers of a systemd, which need not be here; the test runs them itself.
         environ = {**os.environ, "DISABLE_HC_SYSTEMD": "true"}
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=timeout)
@@ -51,7 +63,7 @@ class Podman:
 
     def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         # Limits by cgroups are the machine's business, and not given out everywhere; neither is a network.
-        around = ["--cgroups=disabled", "--network=none", "--log-driver=k8s-file", *CONFINED]
+        around = ["--ulimit=host", "--cgroups=disabled", "--network=none", "--log-driver=k8s-file", *CONFINED]
         return self("run", *around, *arguments, check=check)
 
 
@@ -67,21 +79,14 @@ def podman(scratch: Path) -> Iterator[Podman]:
     """With the image."""
     own = Podman(scratch / "podman")
     wheels = fetch_wheels("/usr/bin/python3", scratch)
+    # A build would raise them to what podman takes for usual, which not every root may do.
+    limits = [f"--ulimit={name}={hard}:{hard}" for name, (_, hard) in LIMITS.items() if hard != resource.RLIM_INFINITY]
     own("import", str(debian.clean_root()), BASE, timeout=120)
     arguments = [f"--build-arg={one}" for one in (f"BASE={BASE}", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=/wheels")]
     try:
-        own(
-            *(
-                "build",
-                "--isolation=chroot",
-                "--layers=false",
-                "--format=docker",
-                f"--volume={wheels}:/wheels:ro",
-                *arguments,
-            ),
-            *("--network=host", f"--tag={IMAGE}", f"--file={ROOT}/Containerfile", str(ROOT)),
-            timeout=280,
-        )
+        build = ["--isolation=chroot", "--layers=false", "--format=docker", "--network=host", *limits, *arguments]
+        build += [f"--volume={wheels}:/wheels:ro", f"--tag={IMAGE}", f"--file={ROOT}/Containerfile"]
+        own("build", *build, str(ROOT), timeout=280)
         yield own
     finally:
         own("rm", "--all", "--force", "--time=0", check=False)
@@ -94,7 +99,7 @@ def test_the_image_says_how_it_is_to_be_run(podman: Podman) -> None:
     assert config["User"] == f"{UID}:{UID}"
     assert config["StopSignal"] in ("SIGTERM", "15")
     assert set(config["Volumes"]) == {"/var/lib/dicomwatchd", "/srv/dicom"}
-    assert image["HealthCheck"]["Test"] == ["CMD", "dicomwatchctl", "status"]
+    assert image["Healthcheck"]["Test"] == ["CMD", "dicomwatchctl", "status"]
     assert config["Cmd"] == ["dicomwatchd"]
 
 

@@ -63,7 +63,12 @@ def build(checkout: Path, output: Path, wheels: Path, **more: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def package(scratch: Path, wheels: Path) -> Path:
+def package(scratch: Path, request: pytest.FixtureRequest) -> Path:
+    """DICOMWATCHD_TEST_PACKAGE names one that was built before."""
+    skip_unless_available("packages")
+    if given := os.environ.get("DICOMWATCHD_TEST_PACKAGE"):
+        return Path(given)
+    wheels: Path = request.getfixturevalue("wheels")
     return build(ROOT, scratch / "first", wheels, SOURCE_DATE_EPOCH="1790000000")
 
 
@@ -123,6 +128,7 @@ def test_the_same_sources_make_the_same_bytes(package: Path, scratch: Path, whee
     assert str(scratch) not in listed and "__pycache__" not in listed
 
 
+@pytest.mark.long
 def test_lintian_finds_nothing(package: Path) -> None:
     done = subprocess.run(
         ["lintian", "--fail-on", "error,warning", "--allow-root", "--tag-display-limit", "0", package],
