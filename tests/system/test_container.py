@@ -20,6 +20,9 @@ from tests.installing import fetch_wheels
 from tests.servers import debian
 from tests.synthetic import Maker, Patient
 
+#: Of which the first test has the build in it.
+pytestmark = pytest.mark.timeout(600)
+
 ROOT = Path(__file__).parents[2]
 UID = 10104
 IMAGE, BASE = "localhost/dicomwatchd-test", "localhost/debian-test"
