@@ -28,10 +28,27 @@ from dicomwatchd.sites import report
 from dicomwatchd.sites.rounds import Own, SiteRounds
 from tests.bench.scale.files import Press
 from tests.pieces import Pieces
-from tests.unit.test_sites import STATUS
 
 #: Where each study of these is numbered from, so that no two are one.
 _SHARED, _COMMON, _RUN = 10_000_000, 20_000_000, 30_000_000
+
+#: What a daemon at work says of itself, as far as a heartbeat tells it.
+STATUS: dict[str, Any] = {
+    "inboxes": [{"state": "open", "unreadable": 0, "receivers": []}],
+    "studies": {"parked": 2},
+    "files": {"ready": 10, "stored": 5, "quarantined": 1},
+    "bytes_waiting": 1500,
+    "oldest_unarchived_seconds": 75.5,
+    "studies_held": 3,
+    "disks": [],
+    "audit": {"problems": 0},
+    "capabilities": {"creates_only": True},
+    "backoff": {},
+    "archive_verification": None,
+    "restore_drill": {"failed": []},
+    "started_at": "2026-01-31T11:00:00.000Z",
+    "problems": ["a sentence that names study 1.2.3"],
+}
 
 
 @dataclass

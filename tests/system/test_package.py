@@ -245,7 +245,8 @@ def test_a_clean_debian_has_all_that_it_needs_and_nothing_is_started(lab: System
         assert lab.sh("systemd-analyze", "verify", "--man=no", f"{unit}.service").stderr == ""
         assert lab.sh("systemctl", "preset", unit).returncode == 0
         assert show(lab, "UnitFileState", unit) == "disabled", "a first boot would enable it"
-    assert (lab.root / CONFIG_FILE.strip("/")).read_text() == (ROOT / "etc/config.yaml").read_text()
+    assert not (lab.root / CONFIG_FILE.strip("/")).exists(), "setup never changes one that is there"
+    assert (lab.root / "usr/share/dicomwatchd/config.yaml").read_text() == (ROOT / "etc/config.yaml").read_text()
     assert lab.sh("stat", "-c", "%U:%G %a", STATE).stdout == "dicomwatchd:dicomwatchd 750\n"
     assert lab.sh("getent", "passwd", "dicomwatchd").stdout.strip().endswith(f":{STATE}:/usr/sbin/nologin")
     assert lab.sh("getent", "passwd", "dicomwatchd-receiver").stdout.strip().endswith(":/nonexistent:/usr/sbin/nologin")
@@ -258,7 +259,9 @@ def test_a_clean_debian_has_all_that_it_needs_and_nothing_is_started(lab: System
     only_ours = "import sys; sys.exit(any('dist-packages' in path for path in sys.path))"
     lab.sh("/usr/lib/dicomwatchd/bin/python", "-Ic", only_ours)
     assert lab.sh("dpkg", "--verify", "dicomwatchd").stdout == ""
-    assert "config check" in (lab.root / "usr/share/doc/dicomwatchd/README.Debian").read_text()
+    first_steps = (lab.root / "usr/share/doc/dicomwatchd/README.Debian").read_text()
+    assert "dicomwatchctl setup" in first_steps and "/usr/share/dicomwatchd/config.yaml" in first_steps
+    assert "config.yaml.sample" not in first_steps
 
 
 def test_the_script_refuses_a_machine_with_the_package(lab: SystemdLab) -> None:
@@ -380,7 +383,7 @@ def test_purging_takes_the_configuration_and_never_the_proof(service: SystemdLab
 
 def test_a_new_installation_goes_on_with_what_was_kept(service: SystemdLab) -> None:
     dpkg(service, "--install", "/src/this.deb")
-    assert (service.root / CONFIG_FILE.strip("/")).read_text() == (ROOT / "etc/config.yaml").read_text()
+    assert not (service.root / CONFIG_FILE.strip("/")).exists()
     (service.root / CONFIG_FILE.strip("/")).write_text(CONFIG)
     service.sh("dicomwatchd-folders")
     service.sh("systemctl", "start", "dicomwatchd")

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from tests import schemas
+from tests.dialogue import AtTheTerminal
 from tests.servers.ceph import CephRgw
 from tests.servers.dynamodb import DynamoDBLocal
 from tests.synthetic import Maker
 from tests.system.site import CTL, Site
-from tests.dialogue import AtTheTerminal
 
 
 class Place:

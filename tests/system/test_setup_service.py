@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests import schemas
+from tests.installing import copy_checkout
 from tests.servers.systemd import SystemdLab
 from tests.system.test_service import (
     CTL,
-    copy_checkout,
     drop,
     install,
     is_archived,

@@ -191,7 +191,7 @@ def test_shellcheck_finds_nothing() -> None:
 def test_shellcheck_finds_nothing_in_the_package_s_scripts(name: str) -> None:
     """As scripts/build-deb puts them together."""
     needs("shellcheck")
-    parts = [ROOT / "scripts/service.sh", ROOT / "packaging/deb/maintainer.sh", ROOT / "packaging/deb" / name]
+    parts = [ROOT / "scripts/service.sh", ROOT / "scripts/deb/maintainer.sh", ROOT / "scripts/deb" / name]
     text = "#!/bin/sh\nset -e\n" + "".join(part.read_text() for part in parts).replace("@STATE_VERSION@", "7")
     command = ["shellcheck", "--shell=sh", "--exclude=SC2034", "-"]
     done = subprocess.run(command, input=text, capture_output=True, text=True)

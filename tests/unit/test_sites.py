@@ -30,25 +30,10 @@ from dicomwatchd.sites.lookout import Lookout
 from dicomwatchd.sites.own import OwnRow
 from dicomwatchd.sites.report import MOST_BYTES, SiteReport, plain_name
 from dicomwatchd.sites.rounds import MOST_NAMED, MOST_TOLD, REFUSED, REFUSED_AGAIN_SECONDS, Own, SiteRounds
+from tests.many_sites import STATUS
 from tests.pieces import Log
 from tests.unit.queues import Bench, StandingClock
 
-STATUS: dict[str, Any] = {
-    "inboxes": [{"state": "open", "unreadable": 0, "receivers": []}],
-    "studies": {"parked": 2},
-    "files": {"ready": 10, "stored": 5, "quarantined": 1},
-    "bytes_waiting": 1500,
-    "oldest_unarchived_seconds": 75.5,
-    "studies_held": 3,
-    "disks": [],
-    "audit": {"problems": 0},
-    "capabilities": {"creates_only": True},
-    "backoff": {},
-    "archive_verification": None,
-    "restore_drill": {"failed": []},
-    "started_at": "2026-01-31T11:00:00.000Z",
-    "problems": ["a sentence that names study 1.2.3"],
-}
 ARCHIVED = Totals(7, 900, 12345, "2026-01-31T11:30:00.000Z")
 
 
