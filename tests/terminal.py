@@ -49,6 +49,7 @@ class Terminal:
         if self.pid == 0:
             try:
                 _set_size(0, columns, lines)
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs have it ignored
                 os.execvpe(str(program[0]), [str(one) for one in program], {**os.environ, **(environment or {})})
             finally:
                 os._exit(127)

@@ -91,7 +91,7 @@ class Hook:
             while not _has_ended(process.pid):
                 if self._monotonic() >= until:
                     raise HookFailed(Why.TOO_LATE)
-                if wait(_LOOK_SECONDS):
+                if wait(_LOOK_SECONDS) and not _has_ended(process.pid):
                     raise Interrupted
         finally:
             # Before its leader is waited for: until then nobody else's group can have that number.

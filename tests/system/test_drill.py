@@ -162,7 +162,8 @@ def test_by_itself(site: Site) -> None:
 
 def _in_the_midst(site: Site, study: str) -> subprocess.Popen[bytes]:
     asking = subprocess.Popen(
-        [CTL, "--config", str(site.config_file), "drill", study],
+        # Whoever runs the tests in the background ignores SIGINT, and so would the command.
+        ["env", "--default-signal=INT", CTL, "--config", str(site.config_file), "drill", study],
         env=site.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
