@@ -31,7 +31,6 @@ from tests.synthetic import Maker, Patient
 from tests.system.site import Site
 from tests.system.test_two_daemons import keep_versions
 
-
 #: By the other sites' names: where an archive has but one, there is no such figure.
 OF_OTHER_SITES = {"dicomwatchd_site_silent"}
 
