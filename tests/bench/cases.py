@@ -51,16 +51,10 @@ class Case:
             return client in ("dicomwatchd", BY_BOTOCORE)
         if client == BY_BOTOCORE:
             return False
-        return (
-            (self.layout == "instance" and not self.running)
-            or client
-            in (
-                "dicomwatchd",
-                "s5cmd mv",
-                "ferry run",
-            )
-            or client.startswith(BESIDE)
-        )
+        if client == LEAST:
+            return not self.running and not (self.direction == "fetch" and self.layout == "bundled")
+        is_any = self.layout == "instance" and not self.running
+        return is_any or client in ("dicomwatchd", "s5cmd mv", "ferry run") or client.startswith(BESIDE)
 
 
 _MAIN_GOALS = (Goal("wall", "ferry run", 0.75), Goal("wall", "s5cmd mv", 1.15), Goal("cpu", "ferry run", 1.0))

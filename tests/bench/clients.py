@@ -324,19 +324,31 @@ class Least(_Peer):
     """The floor (tests/bench/least.py): no peer, so it is run when it is asked for and is never the best one."""
 
     name = LEAST
+    bundles = True
     knows = "the store's own ETag of every object; SHA-256 again"
 
     def version(self) -> str:
         return "of ours"
 
     def move(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
-        return self._command(job, "move", job.inbox)
+        more = ["--bundled"] if job.layout == "bundled" else []
+        return self._command(job, "move", job.inbox, more)
 
     def fetch(self, job: Job) -> tuple[Sequence[str], Mapping[str, str]]:
         return self._command(job, "fetch", job.target)
 
-    def _command(self, job: Job, what: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
-        command = [sys.executable, "-m", "tests.bench.least", what, "--threads", str(job.endpoint.useful_threads)]
+    def _command(
+        self, job: Job, what: str, folder: Path, more: Sequence[str] = ()
+    ) -> tuple[Sequence[str], Mapping[str, str]]:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.bench.least",
+            what,
+            *more,
+            "--threads",
+            str(job.endpoint.useful_threads),
+        ]
         command += ["--ca", str(job.endpoint.ca_file or "")]
         env = self._environment(job) | {"PYTHONPATH": str(Path(__file__).parents[2])}
         return [*command, job.endpoint.url, self._servers.rgw.region, job.bucket, str(folder)], env

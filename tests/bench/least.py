@@ -1,10 +1,11 @@
 """The least that a program in this language can do and still know as much: the floor below ours in `scripts/bench`.
 
-python -m tests.bench.least move|fetch [--threads N] [--ca FILE] ENDPOINT REGION BUCKET FOLDER
+python -m tests.bench.least move|fetch [--threads N] [--ca FILE] [--bundled] ENDPOINT REGION BUCKET FOLDER
 
 ``move``: each file below FOLDER is read once, hashed with SHA-256 and put under a key of its hash, the hash signed so
 that the store compares it; when all are there they are listed, each ETag and length is compared with what its PUT was
-answered; each file is hashed once more, compared and unlinked. ``fetch``: each object is read, hashed, compared with
+answered; each file is hashed once more, compared and unlinked. ``--bundled``: up to 16 MiB of files in one object,
+which is hashed as a whole, too. ``fetch``: each object is read, hashed, compared with
 its key, and on the disk (fsync) before it has its name. By our own data plane, with one key for all: no DICOM is read,
 nothing is put on a queue or on record, no store is probed, no configuration read, botocore not imported, and there is
 neither manifest nor catalogue nor audit. So what ours takes beyond it is what it does beyond it.
@@ -17,12 +18,13 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from dicomwatchd.archive.layout.bundle import BUNDLE_LIMIT_BYTES
 from dicomwatchd.archive.stores.s3.connection import Route
 from dicomwatchd.archive.stores.s3.data_plane import Address, S3DataPlane
 
@@ -49,6 +51,7 @@ def main() -> int:
     parser.add_argument("what", choices=["move", "fetch"])
     parser.add_argument("--threads", type=int, default=16)
     parser.add_argument("--ca", default="")
+    parser.add_argument("--bundled", action="store_true")
     parser.add_argument("endpoint")
     parser.add_argument("region")
     parser.add_argument("bucket")
@@ -59,46 +62,64 @@ def main() -> int:
     address = Address(host, scheme == "https", f"/{said.bucket}", said.region, Route(trusted=said.ca))
     plane = S3DataPlane(address, credentials=lambda: keys, user_agent="least")
     with closing(plane), ThreadPoolExecutor(said.threads) as pool:
-        (move if said.what == "move" else fetch)(plane, said.folder, pool.map)
+        if said.what == "move":
+            move(plane, said.folder, pool, BUNDLE_LIMIT_BYTES if said.bundled else 0)
+        else:
+            fetch(plane, said.folder, pool)
     return 0
 
 
-Map = Callable[[Callable[[str], None], Iterable[str]], Iterable[None]]
+def bundles(paths: Iterable[str], limit_bytes: int) -> Iterator[list[str]]:
+    """Paths of files that go into one object."""
+    together: list[str] = []
+    filled = 0
+    for path in paths:
+        size_bytes = Path(path).stat().st_size if limit_bytes else 0
+        if together and filled + size_bytes >= limit_bytes:
+            yield together
+            together, filled = [], 0
+        together.append(path)
+        filled += size_bytes
+    if together:
+        yield together
 
 
-def move(plane: S3DataPlane, folder: Path, map_: Map) -> None:
+def move(plane: S3DataPlane, folder: Path, pool: Executor, limit_bytes: int) -> None:
     """Raises SystemExit where something is not as it was."""
-    sent: dict[str, tuple[str, str, int]] = {}
+    known: dict[str, str] = {}
+    sent: dict[str, tuple[str, int]] = {}
 
-    def send(path: str) -> None:
-        data = Path(path).read_bytes()
-        sha256 = hashlib.sha256(data).hexdigest()
+    def send(paths: Sequence[str]) -> None:
+        read = [Path(path).read_bytes() for path in paths]
+        known.update(zip(paths, (hashlib.sha256(one).hexdigest() for one in read), strict=True))
+        data = read[0] if len(read) == 1 else b"".join(read)
+        sha256 = known[paths[0]] if len(read) == 1 else hashlib.sha256(data).hexdigest()
         answer = plane.put(f"{_PREFIX}{sha256}", data, sha256=sha256, headers={"if-none-match": "*"})
         if answer is None or answer.status != 200:
-            sys.exit(f"{path}: not stored")
-        sent[path] = (sha256, answer.headers["etag"].strip('"'), len(data))
+            sys.exit(f"{paths[0]}: not stored")
+        sent[sha256] = (answer.headers["etag"].strip('"'), len(data))
 
     def delete(path: str) -> None:
         digest = hashlib.sha256()
         with open(path, "rb", buffering=0) as file:
             while data := file.read(_PIECE_BYTES):
                 digest.update(data)
-        if digest.hexdigest() != sent[path][0]:
+        if digest.hexdigest() != known[path]:
             sys.exit(f"{path}: changed")
         os.unlink(path)
 
     paths = [os.path.join(above, name) for above, _, names in os.walk(folder) for name in names]
-    for _ in map_(send, paths):
+    for _ in pool.map(send, bundles(paths, limit_bytes)):
         pass
     stored = listed(plane)
-    for sha256, etag, length in sent.values():
-        if stored.get(sha256) != (etag, length):
+    for sha256, one in sent.items():
+        if stored.get(sha256) != one:
             sys.exit(f"{sha256}: is not in the store as it was sent")
-    for _ in map_(delete, paths):
+    for _ in pool.map(delete, paths):
         pass
 
 
-def fetch(plane: S3DataPlane, folder: Path, map_: Map) -> None:
+def fetch(plane: S3DataPlane, folder: Path, pool: Executor) -> None:
     """Raises SystemExit where something is not as its key says."""
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -122,7 +143,7 @@ def fetch(plane: S3DataPlane, folder: Path, map_: Map) -> None:
             os.close(fd)
         temporary.rename(folder / f"{sha256}.dcm")
 
-    for _ in map_(bring, listed(plane)):
+    for _ in pool.map(bring, listed(plane)):
         pass
 
 
