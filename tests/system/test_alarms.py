@@ -87,7 +87,7 @@ def site(tmp_path: Path) -> Iterator[Watched]:
     site.close()
 
 
-def four_weeks_of(site: Watched, inbox: str, silent_hours: int) -> None:
+def four_weeks_of(site: Site, inbox: str, silent_hours: int) -> None:
     """Something came in every hour until so many ago."""
     with closing(sqlite3.connect(site.state / "state.db", timeout=30)) as db, db:
         [(source,)] = db.execute("SELECT source_id FROM sources WHERE name = ?", (inbox,))

@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.servers.prometheus import Prometheus, skip_unless_installed
 from tests.servers.tls import make_certificate
 from tests.synthetic import Maker, Patient
 from tests.system.site import Site
+from tests.system.test_alarms import four_weeks_of
 from tests.system.test_two_daemons import keep_versions
 
 #: By the other sites' names: where an archive has but one, there is no such figure.
@@ -293,6 +295,91 @@ def test_a_store_that_overwrites(careless: Watched) -> None:
     # The files are gone before the sampler, which rests for the longer the busier the machine is, has asked again.
     careless.wait_for(lambda: any(proven().values()), 60, "the figures to be new")
     assert sum(count or 0 for count in proven().values()) == 3 and not proven()[Method.READ_BACK]
+
+
+def test_alarms_and_another_site(watched: Watched) -> None:
+    prometheus, maker = watched.prometheus, Maker(seed=69)
+    certificate = make_certificate(watched.root / "tls").cert_file
+    tls = {"ca_file": str(certificate)}
+    watched.config["destinations"] = [{"name": "pacs", "ae_title": "PACS", "address": "127.0.0.1:2762", "tls": tls}]
+    watched.config["alarms"] = {"certificate_days": 1}
+    watched.config["sites"] = {"heartbeat": "1s", "silent_after": "5s"}
+    watched.write_config()
+    watched.start()
+    study = archive(watched, maker)
+
+    lost = next((watched.root / "archive" / "studies" / study).rglob("*.dcm"))
+    lost.rename(watched.root / "lost")
+    watched.ctl("drill", study, check=False)
+    prometheus.wait_until_firing("DicomwatchdRestoreDrillFailed")
+    (watched.root / "lost").rename(lost)
+    watched.ctl("drill", study)
+    prometheus.wait_until_over("DicomwatchdRestoreDrillFailed")
+
+    watched.config["alarms"] = {"certificate_days": 3650}
+    watched.reload()
+    prometheus.wait_until_firing("DicomwatchdCertificateEnds")
+    watched.config["alarms"] = {"certificate_days": 1}
+    watched.reload()
+    prometheus.wait_until_over("DicomwatchdCertificateEnds")
+
+    south = Site(
+        watched.root / "south",
+        watched.config["archive"],
+        site={"name": "south"},
+        sites={"heartbeat": "1s", "silent_after": "5s"},
+    )
+    try:
+        south.start()
+        watched.wait_for(lambda: watched.figure("dicomwatchd_other_sites") == 1, 60, "the other site to be heard of")
+        assert "DicomwatchdSiteSilent" not in prometheus.firing()
+        south.stop(signal.SIGKILL)
+        prometheus.wait_until_firing("DicomwatchdSiteSilent")
+        assert [one["metric"]["site"] for one in prometheus.query("dicomwatchd_site_silent == 1")] == ["south"]
+        south.start()
+        prometheus.wait_until_over("DicomwatchdSiteSilent")
+        assert south.stop() == 0
+    finally:
+        south.close()
+
+    assert watched.stop() == 0
+    four_weeks_of(watched, watched.config["inboxes"][0]["name"], silent_hours=30)
+    watched.start()
+    prometheus.wait_until_firing("DicomwatchdInboxSilent")
+    archive(watched, Maker(seed=70))
+    prometheus.wait_until_over("DicomwatchdInboxSilent", seconds=120)
+    assert watched.stop() == 0
+
+
+def test_a_clock_that_differs_and_credentials_that_end(tmp_path: Path, rgw: CephRgw, bucket: str) -> None:
+    skip_unless_installed()
+    certificate = make_certificate(tmp_path / "tls")
+    end = datetime.now(UTC) + timedelta(minutes=40)
+    environment = {**rgw.env(), "AWS_CREDENTIAL_EXPIRATION": end.isoformat()}
+    with FaultProxy(rgw.http_endpoint, certificate=certificate) as proxy:
+        store = {"kind": "s3", "bucket": bucket, "region": rgw.region, "ca_file": str(certificate.ca_file)}
+        kept = {"kind": "sqlite", "path": str(tmp_path / "catalogue.db")}
+        both = {"store": store | {"endpoint_url": proxy.endpoint}, "catalogue": kept}
+        settings = {"credentials_hours": 0, "certificate_days": 0}
+        site = Watched(tmp_path, both, environment=environment, alarms=settings)
+        site.environment.pop("AWS_CA_BUNDLE", None)
+        try:
+            with site.prometheus:
+                site.init()
+                site.start()
+                archive(site, Maker(seed=71))
+                proxy.ahead_seconds = 400.0
+                site.reload()  # which asks the services
+                site.prometheus.wait_until_firing("DicomwatchdClockWrong")
+                assert "DicomwatchdCredentialsEnd" not in site.prometheus.firing()
+                proxy.ahead_seconds = 0.0
+                site.config["alarms"]["credentials_hours"] = 1
+                site.reload()
+                site.prometheus.wait_until_firing("DicomwatchdCredentialsEnd")
+                site.prometheus.wait_until_over("DicomwatchdClockWrong")
+                assert site.stop() == 0
+        finally:
+            site.close()
 
 
 def test_a_port_in_use_is_said_and_archiving_goes_on(watched: Watched) -> None:
