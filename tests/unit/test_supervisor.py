@@ -32,7 +32,7 @@ class Hung:
 def started(monkeypatch: pytest.MonkeyPatch, **these: Hung) -> Supervisor:
     """A supervisor whose parts do nothing, but for these."""
     running, port = object.__new__(Supervisor), SimpleNamespace(tick=nothing, start=nothing)
-    names = ("dispatcher", "checkpoints", "expiring", "upkeep", "room", "drills")
+    names = ("dispatcher", "checkpoints", "expiring", "upkeep", "room", "drills", "alarms")
     parts = SimpleNamespace(
         prepare=nothing,
         go=nothing,
