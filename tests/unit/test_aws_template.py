@@ -38,7 +38,7 @@ def test_cfn_lint_has_nothing_to_say() -> None:
 def test_the_key_of_each_sample_is_one_that_the_bucket_accepts(name: str) -> None:
     """The bucket compares the header as text, so an alias is another key to it."""
     text = (ROOT / name).read_text().replace("\\-", "-")
-    named = re.findall(r"^ *encryption: \{mode: aws:kms, key_id: ([^ }]+)\}", text, re.MULTILINE)
+    named = re.findall(r"^ *(?:encryption: \{mode: aws:kms, key_id: |--kms-key )([^ }\n]+)", text, re.MULTILINE)
     assert named
     pattern = aws_template.parameters()["KmsKeyArn"]["AllowedPattern"]
     assert [key for key in named if not re.fullmatch(pattern, key)] == []
