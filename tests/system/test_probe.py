@@ -247,6 +247,9 @@ def test_bytes_that_such_a_store_keeps_damaged_are_sent_again_under_the_next_key
 def test_a_store_that_overwrites_is_never_made_to(opened: Open) -> None:
     bench = opened(("if-none-match",))
     assert not bench.archive.store.capabilities.creates_only
+    # Without versions no local file would be deleted (tests/system/test_unprotected.py).
+    bench.client.put_bucket_versioning(Bucket=bench.bucket, VersioningConfiguration={"Status": "Enabled"})
+    bench.archive.store.refresh_expiry()
     made, _ = ship(bench)
     bench.store_proxy.forget()
     again, more = bench.drop()
