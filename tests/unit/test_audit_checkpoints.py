@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,16 @@ def test_a_chain_that_has_grown_again_is_not_the_one_that_was_published(place: P
         place.checkpoints.step()
         place.restart()
     assert place.heads() == [8] and place.outcome() == "differs"
+
+
+def test_of_two_heads_of_one_number_the_store_keeps_the_first_and_says_so(place: Place) -> None:
+    """Two machines on copies of one state may publish in the same moment, each after it has looked."""
+    place.delete()
+    place.checkpoints.step()
+    [sequence] = place.heads()
+    first = audit_checkpoints.newest(place.store, place.bench.queue.audit.head().chain_id)
+    assert first is not None and first.sequence == sequence
+    assert audit_checkpoints.publish(place.store, replace(first, sha256="b" * 64)) == first
 
 
 def test_the_newest_entry_exchanged(place: Place) -> None:
