@@ -19,14 +19,6 @@ make_users() {
   install -d -m 0750 -o $user -g $user $default_state
 }
 
-# Puts the sample $1 beside the configuration, which `dicomwatchctl setup` or a person makes, and nothing here touches.
-copy_sample() {
-  install -d -m 0755 "$(dirname $config)"
-  say "writing a sample configuration to $config.sample"
-  install -m 0644 "$1" $config.sample
-  if [ -e $config ]; then say "leaving $config unchanged"; fi
-}
-
 # Prints the state directory that the configuration names, or the default.
 configured_state() {
   named=$(sed -n "/^state_directory:/ { s/^[^:]*:[[:space:]]*//; s/[[:space:]]#.*//; s/^[\"']//; s/[\"'[:space:]]*\$//; p; q; }" \
