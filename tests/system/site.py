@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,18 @@ class Site:
             )
         self.wait_for(lambda: (self.state / "control.sock").exists(), 30, "the daemon to be ready")
 
+    def reload(self, event: str = "reloaded", *, seconds: float = 60) -> None:
+        """Until the daemon says what has come of it: meanwhile it answers nobody."""
+        assert self.daemon is not None
+        before = len(self.events(event))
+        self.daemon.send_signal(signal.SIGHUP)
+        self.wait_for(lambda: len(self.events(event)) > before, seconds, event)
+
+    def reconfigure(self, *, seconds: float = 60) -> None:
+        """``config`` as it is now is what the daemon goes by."""
+        self.write_config()
+        self.reload(seconds=seconds)
+
     def stop(self, number: int = signal.SIGTERM, timeout: float = 60) -> int:
         assert self.daemon is not None
         self.daemon.send_signal(number)
@@ -139,6 +153,11 @@ class Site:
         if self.daemon is not None and self.daemon.poll() is None:
             self.daemon.kill()
             self.daemon.wait()
+
+    def change_the_state(self, sql: str, *values: object) -> None:
+        """While the daemon is stopped, or does not write it just now."""
+        with closing(sqlite3.connect(self.state / "state.db", timeout=30)) as db, db:
+            assert db.execute(sql, values).rowcount > 0, sql
 
     # -- what can be seen ---------------------------------------------------------------------------------------------
 

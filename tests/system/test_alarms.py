@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -59,17 +58,6 @@ class Watched(Site):
 
     def open_now(self) -> list[str]:
         return [one["alarm"] for one in self.ctl_json("status")["alarms"]]
-
-    def change_the_state(self, sql: str, *values: object) -> None:
-        with closing(sqlite3.connect(self.state / "state.db", timeout=30)) as db, db:
-            assert db.execute(sql, values).rowcount > 0, sql
-
-    def reload(self) -> None:
-        assert self.daemon is not None
-        before = len(self.events("reloaded"))
-        self.write_config()
-        self.daemon.send_signal(signal.SIGHUP)
-        self.wait_for(lambda: len(self.events("reloaded")) > before, 60, "the new configuration to be used")
 
     def archive(self, seed: int, inbox: int = 0) -> list[Made]:
         made = Maker(seed, Patient.marked(MARKER)).ct_series(
@@ -170,17 +158,17 @@ def test_each_fires_in_its_situation_and_once(site: Watched) -> None:
     [held] = site.ctl_json("attention", check=False)["held"]
     site.ctl("release", held["study_uid"], "--because", "registered twice")
     site.config["alarms"] = {"oldest_file_hours": 0}
-    site.reload()
+    site.reconfigure()
     told += [("ended", "hold", ""), ("ended", "oldest-file", "")]
     site.wait_told(*told)
 
     # A certificate ends.
     site.config["alarms"]["certificate_days"] = 3650
-    site.reload()
+    site.reconfigure()
     told.append(("begun", "certificate", "destination pacs"))
     site.wait_told(*told)
     site.config["alarms"]["certificate_days"] = 1
-    site.reload()
+    site.reconfigure()
     told.append(("ended", "certificate", "destination pacs"))
     site.wait_told(*told)
     assert site.stop() == 0
@@ -258,7 +246,7 @@ def test_a_clock_that_differs_and_credentials_that_end(tmp_path: Path, rgw: Ceph
             site.archive(9)
             assert site.open_now() == []
             proxy.ahead_seconds = 400.0
-            site.reload()  # which asks botocore
+            site.reconfigure()  # which asks botocore
             site.wait_told(("begun", "clock", ""))
             [alarm] = site.ctl_json("status")["alarms"]
             assert "s behind that of the archive's service" in alarm["sentence"]
@@ -269,7 +257,7 @@ def test_a_clock_that_differs_and_credentials_that_end(tmp_path: Path, rgw: Ceph
             site.wait_told(("begun", "clock", ""))
             proxy.ahead_seconds = 0.0
             site.config["alarms"]["credentials_hours"] = 1
-            site.reload()
+            site.reconfigure()
             told = [("begun", "clock", ""), ("ended", "clock", ""), ("begun", "credentials", "")]
             site.wait_told(*told)
             [alarm] = site.ctl_json("status")["alarms"]

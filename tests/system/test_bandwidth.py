@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -35,11 +34,7 @@ def arrived(site: Site) -> int:
 
 def limit_to(site: Site, rate: str) -> None:
     site.config["bandwidth"] = {"default": rate}
-    site.write_config()
-    assert site.daemon is not None
-    before = len(site.events("reloaded"))
-    site.daemon.send_signal(signal.SIGHUP)
-    site.wait_for(lambda: len(site.events("reloaded")) > before, 10, "the reload")
+    site.reconfigure(seconds=10)
 
 
 def test_a_reload_changes_it_in_the_midst_of_sending(site: Site) -> None:
@@ -111,11 +106,7 @@ def test_neither_does_one_with_deletions_to_publish(site: Site, how: str) -> Non
         assert site.stop(timeout=30) == 0
     else:
         site.config["workers"] = 7
-        reloads = len(site.events("reloaded"))
-        site.write_config()
-        assert site.daemon is not None
-        site.daemon.send_signal(signal.SIGHUP)
-        site.wait_for(lambda: len(site.events("reloaded")) > reloads, 30, "the reload")
+        site.reconfigure(seconds=30)
     assert time.monotonic() - began < 12
     if how == "reload":
         assert site.stop(timeout=30) == 0

@@ -9,11 +9,9 @@ import re
 import shutil
 import signal
 import socket
-import sqlite3
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -94,18 +92,6 @@ class Watched(Site):
     def figure(self, name: str) -> float | None:
         found = re.search(rf"(?m)^{re.escape(name)} (\S+)$", self.figures())
         return None if found is None else float(found[1])
-
-    def change_the_state(self, sql: str, *values: object) -> None:
-        """While the daemon is stopped, or does not write it just now."""
-        with closing(sqlite3.connect(self.state / "state.db", timeout=30)) as db, db:
-            assert db.execute(sql, values).rowcount > 0, sql
-
-    def reload(self) -> None:
-        assert self.daemon is not None
-        before = len(self.events("reloaded"))
-        self.write_config()
-        self.daemon.send_signal(signal.SIGHUP)
-        self.wait_for(lambda: len(self.events("reloaded")) > before, 60, "the new configuration to be used")
 
 
 @pytest.fixture
@@ -212,12 +198,12 @@ def test_what_is_wrong_with_files_inboxes_and_disks(watched: Watched) -> None:
 
     before = watched.figure('dicomwatchd_study_events_total{event="finished"}')
     watched.config["disk_free_warn"] = "100%"
-    watched.reload()
+    watched.reconfigure()
     prometheus.wait_until_firing("DicomwatchdDiskAlmostFull")
     after = watched.figure('dicomwatchd_study_events_total{event="finished"}')
     assert after is not None and before is not None and after >= before > 0, "a reload sets nothing back"
     watched.config["disk_free_warn"] = "0%"
-    watched.reload()
+    watched.reconfigure()
     prometheus.wait_until_over("DicomwatchdDiskAlmostFull")
 
     watched.receiver.close()
@@ -267,7 +253,7 @@ def test_an_archive_that_is_away_and_one_that_loses_objects(watched: Watched) ->
 
     # Sent early, and gone when its study is quiet.
     watched.config["inboxes"][0]["quiet_seconds"] = 6
-    watched.reload()
+    watched.reconfigure()
     made = maker.ct_series(watched.inbox / "early", slices=2, rows=16, columns=16, study=7, series=7)
     folder = watched.root / "archive" / "studies" / made[0].study_uid
     watched.wait_for(lambda: len(list(folder.rglob("*.dcm"))) == 2, 60, "its files to be sent early")
@@ -317,10 +303,10 @@ def test_alarms_and_another_site(watched: Watched) -> None:
     prometheus.wait_until_over("DicomwatchdRestoreDrillFailed")
 
     watched.config["alarms"] = {"certificate_days": 3650}
-    watched.reload()
+    watched.reconfigure()
     prometheus.wait_until_firing("DicomwatchdCertificateEnds")
     watched.config["alarms"] = {"certificate_days": 1}
-    watched.reload()
+    watched.reconfigure()
     prometheus.wait_until_over("DicomwatchdCertificateEnds")
 
     south = Site(
@@ -369,12 +355,12 @@ def test_a_clock_that_differs_and_credentials_that_end(tmp_path: Path, rgw: Ceph
                 site.start()
                 archive(site, Maker(seed=71))
                 proxy.ahead_seconds = 400.0
-                site.reload()  # which asks the services
+                site.reconfigure()  # which asks the services
                 site.prometheus.wait_until_firing("DicomwatchdClockWrong")
                 assert "DicomwatchdCredentialsEnd" not in site.prometheus.firing()
                 proxy.ahead_seconds = 0.0
                 site.config["alarms"]["credentials_hours"] = 1
-                site.reload()
+                site.reconfigure()
                 site.prometheus.wait_until_firing("DicomwatchdCredentialsEnd")
                 site.prometheus.wait_until_over("DicomwatchdClockWrong")
                 assert site.stop() == 0
@@ -388,7 +374,7 @@ def test_a_port_in_use_is_said_and_archiving_goes_on(watched: Watched) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         watched.target = f"127.0.0.1:{other.getsockname()[1]}"
         watched.config["metrics"] = {"listen": watched.target}
-        watched.reload()
+        watched.reconfigure()
         watched.wait_for(lambda: bool(watched.events("metrics-not-served")), 60, "it to be said")
         [problem] = [one for one in watched.ctl_json("status")["problems"] if "metrics.listen" in one]
         assert "in use" in problem and watched.ctl("status", "--check", check=False).returncode == 1
@@ -399,7 +385,7 @@ def test_a_port_in_use_is_said_and_archiving_goes_on(watched: Watched) -> None:
     watched.wait_for(watched.listens, 60, "the port to be served once it is free")
     assert not any("metrics.listen" in one for one in watched.ctl_json("status")["problems"])
     del watched.config["metrics"]
-    watched.reload()
+    watched.reconfigure()
     with pytest.raises(OSError, match="refused"):
         watched.figures()
     assert watched.stop() == 0

@@ -139,13 +139,6 @@ def test_sigterm_and_restart_again_and_again(site: Site) -> None:
 # -- SIGHUP -----------------------------------------------------------------------------------------------------------
 
 
-def reload(site: Site, event: str) -> None:
-    assert site.daemon is not None
-    before = len(site.events(event))
-    site.daemon.send_signal(signal.SIGHUP)
-    site.wait_for(lambda: len(site.events(event)) > before, 30, event)
-
-
 def test_reload_while_shipping(tmp_path: Path) -> None:
     site = Site(tmp_path, workers=2, inboxes=2)
     site.init()
@@ -158,17 +151,17 @@ def test_reload_while_shipping(tmp_path: Path) -> None:
     for bad in ("not: [yaml", "inboxes: 7", ""):
         good = site.config_file.read_text()
         site.config_file.write_text(bad)
-        reload(site, "reload-refused")
+        site.reload("reload-refused", seconds=30)
         site.config_file.write_text(good)
     site.config["inboxes"] = both
     site.config["workers"] = 4
     site.write_config()
-    reload(site, "reloaded")
+    site.reload("reloaded", seconds=30)
     other = study(site, seed=4, inbox=1)
     site.wait_until_empty()
     require_archived(site, made)
     require_archived(site, other)
-    reload(site, "reloaded")
+    site.reload("reloaded", seconds=30)
     third = study(site, seed=5, slices=3)
     site.wait_until_empty()
     require_archived(site, third)
@@ -194,12 +187,12 @@ def test_a_configuration_that_reads_well_and_does_not_work(what: str, site: Site
     }
     site.config.update(changes[what])
     site.write_config()
-    reload(site, "reload-refused")
+    site.reload("reload-refused", seconds=30)
     made = study(site, slices=3)
     site.wait_until_empty(30)
     require_archived(site, made)
     site.config_file.write_text(good)
-    reload(site, "reloaded")
+    site.reload("reloaded", seconds=30)
     more = study(site, seed=4, slices=3)
     site.wait_until_empty(30)
     require_archived(site, more)

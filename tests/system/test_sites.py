@@ -195,9 +195,7 @@ def test_a_policy_of_before_refuses_the_heartbeat_and_nothing_else(
             assert "dynamodb:PutItem and dynamodb:Query" in problem
             assert not site.events("study-delayed") and not site.ctl_json("status")["backoff"]
             catalogue.clear()
-            assert site.daemon is not None
-            site.daemon.send_signal(signal.SIGHUP)
-            site.wait_for(lambda: bool(site.events("reloaded")), 60, "the new configuration to be used")
+            site.reload()
             site.wait_for(lambda: site.ctl_json("status")["problems"] == [], 30, "the policy that has the right")
             # Its own row was last written before the refusal, so it is silent itself until the next one.
             site.wait_for(lambda: heard_of(site), 30, "a heartbeat")
