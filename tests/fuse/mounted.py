@@ -103,6 +103,11 @@ class Mounted:
         if asking is not None:
             asking.send_signal(signal.SIGSTOP)
         try:
+            if asking is not None:
+                # The signal arrives a moment later: until then a thread of it may still ask. One that waits for an
+                # answer stops once it has it.
+                stopped = asking.pid
+                _wait(lambda: _all_stopped(stopped), "answer who is to stop")
             _wait(lambda: self._idle(), "come to rest")
             self._server.send_signal(signal.SIGSTOP)
             _wait(lambda: _all_stopped(pid), "stop")
