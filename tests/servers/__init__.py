@@ -19,7 +19,8 @@ DEBIAN_PACKAGES: Final[dict[str, list[str]]] = {
     "dynamodb": ["default-jre-headless", "npm", "openssl", "util-linux"],
     "iam": ["npm"],
     "systemd": ["systemd", "util-linux", "iproute2", "python3-systemd", "acl"],
-    "orthanc": ["orthanc", "util-linux"],
+    "orthanc": ["orthanc", "orthanc-dicomweb", "util-linux"],
+    "browser": ["chromium"],
     "packages": ["mmdebstrap", "lintian", "python3-venv"],
     "containers": ["podman", "crun", "mmdebstrap", "python3-venv"],
     "tools": [
@@ -49,7 +50,8 @@ _PROGRAMS: Final[dict[str, tuple[str, ...]]] = {
     "iam": ("node",),
     "systemd": ("systemctl", "unshare", "nsenter", "setpriv", "setfacl"),
     # Debian has it where a user's PATH need not lead.
-    "orthanc": ("/usr/sbin/Orthanc", "setpriv"),
+    "orthanc": ("/usr/sbin/Orthanc", "/usr/share/orthanc/plugins/libOrthancDicomWeb.so", "setpriv"),
+    "browser": ("chromium",),
     "packages": ("mmdebstrap", "dpkg-deb", "lintian", "/usr/bin/python3"),
     "containers": ("podman", "crun", "mmdebstrap", "/usr/bin/python3"),
     "tools": (
@@ -71,7 +73,8 @@ _CAP_SYS_ADMIN: Final = 1 << 21
 
 def missing(kind: str) -> list[str]:
     """What this machine lacks to run `kind` (a key of DEBIAN_PACKAGES), as plain sentences; empty: nothing."""
-    programs = [program for program in _PROGRAMS[kind] if shutil.which(program) is None]
+    programs = [program for program in _PROGRAMS[kind] if not (Path(program).is_absolute() and Path(program).exists())]
+    programs = [program for program in programs if shutil.which(program) is None]
     lacks = [f"the program {program} is not installed" for program in programs]
     if kind == "rgw":
         lacks += _missing_for_rgw()
